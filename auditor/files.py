@@ -58,7 +58,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=1 << 20)
-        weakref.finalize(self, _closed, self._file)
+        weakref.finalize(self, _close_quietly, self._file)
         self._digest, self.size = hashlib.sha256(), 0
 
     def add(self, content: bytes) -> None:
@@ -87,7 +87,7 @@ class Spool:
             yield block
 
 
-def _closed(file: IO[bytes]) -> None:
+def _close_quietly(file: IO[bytes]) -> None:
     with suppress(OSError):  # no room for what waited to be written, which was said
         file.close()
 
@@ -146,13 +146,13 @@ def _sync_folder(folder: Path) -> None:
 _MARK = "\0"
 
 
-def sent(path: str) -> str:
+def encode_path(path: str) -> str:
     """A path for JSON: itself if it is valid UTF-8, else a mark followed by its bytes in hexadecimal."""
     return path if is_utf8(path) else _MARK + os.fsencode(path).hex()
 
 
-def received(name: str) -> str:
-    """The path that :func:`sent` sent."""
+def decode_path(name: str) -> str:
+    """The path that :func:`encode_path` sent."""
     return os.fsdecode(bytes.fromhex(name[1:])) if name.startswith(_MARK) else name
 
 
@@ -169,7 +169,7 @@ def is_utf8(path: str) -> bool:
 MAX_FILE_BYTES = 256 << 20
 
 
-def shown(name: object) -> str:
+def printable_name(name: object) -> str:
     """A name from a file, safe for printing: the first 200 characters, unprintable ones as ``?``."""
     return "".join(c if c.isprintable() else "?" for c in str(name)[:200])
 
@@ -229,11 +229,11 @@ def read_inside(root: Path, name: str, noun: str) -> bytes:
     larger than MAX_FILE_BYTES, or outside of the folder, by ``..`` or by a link.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
-        raise DataError(f"The column of {noun}s holds {shown(name)!r}, which is no path.")
+        raise DataError(f"The column of {noun}s holds {printable_name(name)!r}, which is no path.")
     where = Path(os.path.realpath(root / name))
     if Path(name).is_absolute() or not where.is_relative_to(root):
-        raise DataError(f"The {noun} {shown(name)!r} lies outside of the table's folder: paths may not leave it.")
-    return read_regular(where, f"The {noun} {shown(name)!r}")
+        raise DataError(f"The {noun} {printable_name(name)!r} lies outside of the table's folder: paths may not leave it.")
+    return read_regular(where, f"The {noun} {printable_name(name)!r}")
 
 
 def read_regular(where: Path, subject: str, most: int = MAX_FILE_BYTES) -> bytes:

@@ -102,7 +102,7 @@ def claim(place: str | Path, label: str, *, replaceable: bool = True, irreplacea
     _check(_command, path, wanted)
 
 
-def forced() -> bool:
+def is_forced() -> bool:
     """Whether the command may overwrite files of other writers."""
     return _command is not None and _command.force
 
@@ -181,7 +181,7 @@ def _check(command: _Command, place: Path, new_claim: _Claim) -> None:
             f"{str(place)!r} is there already, and a {new_claim.lost} that is written over is lost: name another."
         )
     if not (command.force or (new_claim.own and is_ours(place))):
-        raise UsageError(_foreign(place) if new_claim.own else f"{_there(place)}: {_OTHERWISE}")
+        raise UsageError(_foreign(place) if new_claim.own else f"{_exists_text(place)}: {_OTHERWISE}")
 
 
 def _refuse_input(command: _Command, place: Path, label: str) -> None:
@@ -206,12 +206,12 @@ def _refuse_input(command: _Command, place: Path, label: str) -> None:
 _OTHERWISE = "name another, or write over it with --force."
 
 
-def _there(place: Path) -> str:
+def _exists_text(place: Path) -> str:
     return f"{str(place)!r} is there already"
 
 
 def _foreign(place: Path) -> str:
-    return f"{_there(place)} and is not what auditor wrote there: {_OTHERWISE}"
+    return f"{_exists_text(place)} and is not what auditor wrote there: {_OTHERWISE}"
 
 
 def _claim_on(command: _Command, place: Path) -> _Claim:
@@ -254,7 +254,7 @@ def _link(source: str | Path, place: Path) -> None:
 def _noted(folder: Path) -> dict[str, str]:
     """SHA-256 by name; nothing where there is no such file, or another's."""
     try:
-        with _opened(folder / WRITTEN) as file:
+        with _open_binary(folder / WRITTEN) as file:
             content = json.loads(file.read(_MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
@@ -264,7 +264,7 @@ def _noted(folder: Path) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if isinstance(digest, str)}
 
 
-def _opened(path: Path) -> BinaryIO:
+def _open_binary(path: Path) -> BinaryIO:
     # A FIFO in its place does not block.
     return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
@@ -287,7 +287,7 @@ def _note(place: Path, digest: str) -> None:
 
 def _is_note(path: Path) -> bool:
     try:
-        with _opened(path) as file:
+        with _open_binary(path) as file:
             return _FORMAT.encode() in file.read(4096)
     except OSError:
         return False

@@ -107,7 +107,7 @@ def ours(url: str, n: int, at_once: int, folder: str) -> Run:
     begun, busy = time.perf_counter(), time.process_time()
     journal = Journal(Path(folder) / JOURNAL, url, NAME)
     with JournaledClient(address_of(url), NAME, None, limits, journal=journal) as client:
-        model = endpoint_model(shown(), client.outcomes).asked("on", "")
+        model = endpoint_model(shown(), client.outcomes).with_chat_options("on", "")
         found = choices(model, questions, np.random.default_rng(0))
     journal.close(finished=True)
     return Run(time.perf_counter() - begun, time.process_time() - busy, sum(c.became == "chosen" for c in found))

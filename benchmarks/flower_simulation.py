@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from auditor.privacy.accounting import Phase, spent
+from auditor.privacy.accounting import Phase, privacy_spent
 from auditor.privacy.dp_audit import audit_claim
 from auditor.privacy.federated.federated_linter import lint_any
 from auditor.privacy.federated.federated_record import FederatedRun
@@ -127,7 +127,7 @@ def run(name: str, epsilon: float, *, noise: float = NOISE, by_rows: bool = Fals
 
 def main() -> int:
     """Prints a line a run."""
-    epsilon = spent(ACCOUNTING, DELTA, "prv").epsilon
+    epsilon = privacy_spent(ACCOUNTING, DELTA, "prv").epsilon
     assert epsilon is not None
     for name in sys.argv[1:] or RUNS:
         run(name, round(epsilon + 0.05, 1), **RUNS[name])

@@ -48,7 +48,7 @@ def fill(path: Path, *, same: bool) -> None:
             made["model"] |= {"sha256": digest}
             made["data"] |= {"sha256": digest, "rows_sha256": digest}
             said = {"record": made, "record_sha256": hashlib.sha256(canonical(made)).hexdigest(), "whole": True}
-            entry = Entry.after(
+            entry = Entry.from_previous(
                 number, previous, f"2026-01-01T00:00:00.{number % 1000:03d}+00:00", "audit", json.dumps(said)
             )
             previous = entry.hash
@@ -63,10 +63,10 @@ def entered(path: Path, report: AuditReport) -> float:
     """Seconds of processor time from opening the ledger to the audit's being read back from it."""
     began = time.process_time()
     ledger = Ledger(path)
-    known, head = Known.to(ledger), ledger.head()
+    known, head = Known.from_ledger(ledger), ledger.head()
     found = report.model_copy(update={"decisions": decisions_in(ledger, report)})
     looks = looks_of(known, head, found, Asked(probes=(), options={}), None)
-    ledger.append_after(head, "audit", AuditEntry.of(found.model_copy(update={"looks": looks})))
+    ledger.append_after(head, "audit", AuditEntry.from_report(found.model_copy(update={"looks": looks})))
     ledger.close()
     return time.process_time() - began
 
@@ -76,7 +76,7 @@ def read_whole(path: Path, report: AuditReport) -> float:
     began = time.process_time()
     ledger = Ledger(path)
     entries = list(ledger.entries())
-    looks_of(Known.of(entries), entries[-1].hash, report, Asked(probes=(), options={}), None)
+    looks_of(Known.from_entries(entries), entries[-1].hash, report, Asked(probes=(), options={}), None)
     ledger.close()
     return time.process_time() - began
 

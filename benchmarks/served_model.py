@@ -42,7 +42,7 @@ def worlds(runs: int = 1_000) -> None:
     def tested(p: np.ndarray, q: np.ndarray) -> tuple[float, float]:
         """p-values of draws from q as draws from p, by ranks alone and as the command has them; both (N, tokens)."""
         x = (q.cumsum(axis=1) < rng.random((N, 1)) * q.sum(axis=1, keepdims=True)).sum(axis=1)
-        places = [Placing(row).of(int(drawn)) for row, drawn in zip(p, x, strict=True)]
+        places = [Placing(row).place_of(int(drawn)) for row, drawn in zip(p, x, strict=True)]
         by_ranks = p_of_uniform([place.above + v * place.own for place, v in zip(places, rng.random(N), strict=True)])
         return by_ranks, min(1.0, 2.0 * min(by_ranks, p_of_usual(places)))
 
@@ -142,7 +142,7 @@ def of_a_model(folder: str, runs: int) -> None:
 
     reference = load_model(ModelSpec(path=folder))
     assert isinstance(reference, AuditedLanguageModel)
-    spelling, whole = Spelling.of(reference), reference.module.eval()
+    spelling, whole = Spelling.from_model(reference), reference.module.eval()
     ways: dict[str, tuple[Callable[[], Any], Sampler]] = {
         "as it is": (lambda: whole, lambda logs: logs.softmax(-1)),
         "temperature 0.9": (lambda: whole, lambda logs: (logs / 0.9).softmax(-1)),

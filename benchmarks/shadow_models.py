@@ -103,7 +103,7 @@ def main() -> None:
 
 def _train_alone(x: torch.Tensor, y: torch.Tensor, own: np.ndarray, seed: int) -> nn.Module:
     """One model by slicing tensors, from the seeds that training together gives it."""
-    seeds = Seeds.of(seed)
+    seeds = Seeds.from_seed(seed)
     with seeded_globals(np.random.default_rng(seeds.initialisation)):
         module = make().to(x.dtype)
     optimizer = sgd(module)

@@ -50,13 +50,13 @@ class Listed:
 def print_probes(*, as_json: bool) -> None:
     """Every probe, a row each."""
     rows = [_probe(kind, *_OWN) for kind in PROBES.values()]
-    _print("probe", rows, _others("auditor.probes"), as_json=as_json)
+    _print("probe", rows, _listed_plugins("auditor.probes"), as_json=as_json)
 
 
 def print_mitigations(*, as_json: bool) -> None:
     """Every mitigation, a row each."""
     rows = [_mitigation(kind, *_OWN) for kind in MITIGATIONS.values()]
-    _print("mitigation", rows, _others("auditor.mitigations"), as_json=as_json)
+    _print("mitigation", rows, _listed_plugins("auditor.mitigations"), as_json=as_json)
 
 
 # ---- the rows ------------------------------------------------------------------------------------------------------
@@ -83,18 +83,18 @@ def _mitigation(kind: type[Mitigation], distribution: str, version: str) -> List
         goal=kind.goal,
         needs=kind.needs,
         citation=kind.citation,
-        experience="" if (found := experience_of(kind)) is None else found.told(),
+        experience="" if (found := experience_of(kind)) is None else found.describe(),
         distribution=distribution,
         version=version,
     )
 
 
-def _others(group: Group) -> list[Listed]:
+def _listed_plugins(group: Group) -> list[Listed]:
     built_in = PROBES if group == "auditor.probes" else MITIGATIONS
-    return [_other(plugin, group) for plugin in installed(group, built_in)]
+    return [_listed_plugin(plugin, group) for plugin in installed(group, built_in)]
 
 
-def _other(plugin: Plugin, group: Group) -> Listed:
+def _listed_plugin(plugin: Plugin, group: Group) -> Listed:
     """What another distribution brings: only what says its goal is imported, and one that fails stands with its
     error."""
     error = plugin.refused

@@ -53,13 +53,13 @@ def compare_reports(
         for path in write_comparison(comparison, out):
             typer.echo(f"report  {path}")
     if evidence is not None:
-        evidence.write(comparison_evidence(comparison, _enclosed(before, earlier), _enclosed(after, later)))
+        evidence.write(comparison_evidence(comparison, _enclosed_audit(before, earlier), _enclosed_audit(after, later)))
         typer.echo(f"report  {evidence.bundle}")
-        evidence.told()
+        evidence.raise_if_undated()
     return comparison.exit_code
 
 
-def _enclosed(path: Path, report: AuditReport) -> EnclosedAudit:
+def _enclosed_audit(path: Path, report: AuditReport) -> EnclosedAudit:
     """The audit as it was given: with its evidence, where that is what was named."""
     return EnclosedAudit(report=report, bundle=path.read_bytes() if is_bundle(path) else None)
 
@@ -92,15 +92,15 @@ def _cells(row: Row) -> Sequence[str]:
     return (
         row.verdict,
         row.name,
-        text.number(_known(row.before.value)),
-        text.number(_known(row.after.value)),
-        text.number(_known(row.difference)),
-        "" if row.interval is None else text.interval((_known(row.interval[0]), _known(row.interval[1]))),
-        row.how,
+        text.number(_finite_or_none(row.before.value)),
+        text.number(_finite_or_none(row.after.value)),
+        text.number(_finite_or_none(row.difference)),
+        "" if row.interval is None else text.interval((_finite_or_none(row.interval[0]), _finite_or_none(row.interval[1]))),
+        row.difference_method,
     )
 
 
-def _known(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 

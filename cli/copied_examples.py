@@ -36,7 +36,7 @@ def examples(
     if name is not None and name not in scripts:
         near = did_you_mean(name, scripts) or f": there are {', '.join(scripts)}."
         raise UsageError(f"There is no example {name!r}{near}")
-    wanted = sources if name is None else {stem: sources[stem] for stem in ("__init__", *_needed(name, sources))}
+    wanted = sources if name is None else {stem: sources[stem] for stem in ("__init__", *_required_modules(name, sources))}
     new = {to / f"{stem}.py": text for stem, text in wanted.items() if not _is_there(to / f"{stem}.py", text)}
     for place in new:
         claim(place, str(place), irreplaceable_kind="script")
@@ -53,7 +53,7 @@ def _sources() -> Mapping[str, str]:
     return {file.name.removesuffix(".py"): file.read_text(encoding="utf-8") for file in sorted(found, key=str)}
 
 
-def _needed(name: str, sources: Mapping[str, str]) -> list[str]:
+def _required_modules(name: str, sources: Mapping[str, str]) -> list[str]:
     """The example, and those modules beside it that it imports."""
     beside = [n.module for n in ast.walk(ast.parse(sources[name])) if isinstance(n, ast.ImportFrom) and n.level == 1]
     return [name, *(module for module in beside if module is not None)]

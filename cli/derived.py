@@ -36,7 +36,7 @@ class Sealed:
             # The bundle is written, and the verdict is still to be told.
             self._undated.append(error)
 
-    def told(self) -> None:
+    def raise_if_undated(self) -> None:
         """Raise NoTimestampError, after all other output, if the requested timestamp is missing."""
         for error in self._undated:
             raise error

@@ -101,7 +101,7 @@ def detect(
     _check(named, evidence, known_real)
 
     from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
-    from auditor.files import readable, sent
+    from auditor.files import encode_path, readable
     from auditor.intake.specs import DetectionSpec
 
     kept = sealed(bundle, sign, timestamp)
@@ -113,7 +113,7 @@ def detect(
     ]
     known = [] if known_real is None else [_channel(job, known_real, paths, show=not json_) for job in jobs]
     spec = DetectionSpec(
-        files=tuple(sent(os.path.realpath(path)) for path in paths),
+        files=tuple(encode_path(os.path.realpath(path)) for path in paths),
         trust_anchors=anchors,
         with_heat_map=out is not None,
         with_calibration=kept is not None or len(named) > 1,
@@ -138,7 +138,7 @@ def detect(
     else:
         _print(results, asked_of, pictures, code, known)
     if kept is not None:
-        kept.told()
+        kept.raise_if_undated()
     return code
 
 
@@ -361,10 +361,10 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
                 cell(verdict.novelty if verdict else None),
                 provenance.credentials.state if provenance.credentials else provenance.credentials_unread,
                 "; ".join(_claims(provenance)),
-                "; ".join(map(_said, provenance.statements)) or provenance.statements_unread,
+                "; ".join(map(_statement_text, provenance.statements)) or provenance.statements_unread,
                 pictures.get(path, ""),
                 result.error or (verdict.reason if verdict else ""),
-                " ".join([*result.notes, *([f"The evidence is {_held(result)}."] if _held(result) else [])]),
+                " ".join([*result.notes, *([f"The evidence is {_unreliable_reason(result)}."] if _unreliable_reason(result) else [])]),
             )
         )
     print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
@@ -411,7 +411,7 @@ def _print_file(path: str, result: FileResult, detectors: Sequence[DetectorRecor
     if not result.error or result.form:
         _print_provenance(result.provenance)
     if result.heat_map is not None and picture is not None:
-        held = _held(result)
+        held = _unreliable_reason(result)
         typer.echo(paragraph(f"evidence  {visible(picture)}{f'; {held}' if held else ''}", 12))
 
 
@@ -421,7 +421,7 @@ def _grounds(verdict: FileVerdict) -> str:
     return f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}. {verdict.reason}"
 
 
-def _held(result: FileResult) -> str:
+def _unreliable_reason(result: FileResult) -> str:
     """Why a file's evidence is not to be relied on; "" where it may be, or there is none."""
     if result.heat_map is None or result.heat_map.earned:
         return ""
@@ -444,7 +444,7 @@ def _print_provenance(provenance: FileProvenance) -> None:
     elif provenance.credentials_unread:
         typer.echo(paragraph(visible(f"signed    {provenance.credentials_unread}"), 12))
     for statement in provenance.statements[:_MOST_SHOWN]:
-        typer.echo(paragraph(visible(f"says      {_said(statement)}"), 12))
+        typer.echo(paragraph(visible(f"says      {_statement_text(statement)}"), 12))
     if len(provenance.statements) > _MOST_SHOWN:
         typer.echo(f"{'':12}says      and {len(provenance.statements) - _MOST_SHOWN} more: see --json")
     if provenance.statements_unread:
@@ -482,7 +482,7 @@ def _claims(provenance: FileProvenance) -> list[str]:
     return [_NOT_VOUCHED.get(signed.standing, "SIGNER UNKNOWN: ") + claim for claim in found]
 
 
-def _said(statement: Statement) -> str:
+def _statement_text(statement: Statement) -> str:
     from auditor.record.text import shortened
 
     value = shortened(" ".join(statement.value.split()), 80)

@@ -113,7 +113,7 @@ def detect_calibrate(
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
     said = _meanings(class_is or ())
-    known = _known(data, known_real, known_fake, said)
+    known = _find_known_files(data, known_real, known_fake, said)
     job = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
     job = _as_classifier(job, said, known, classes, outputs)
     try:
@@ -167,7 +167,7 @@ def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
     return found
 
 
-def _known(data: Path | None, known_real: Path | None, known_fake: Path | None, user_meanings: dict[str, Meaning]) -> KnownFiles:
+def _find_known_files(data: Path | None, known_real: Path | None, known_fake: Path | None, user_meanings: dict[str, Meaning]) -> KnownFiles:
     """The files of the folders that were named. Raises UsageError where they are none or too many of the flags."""
     if (data is None) == (known_real is None) or (data is not None and known_fake is not None):
         raise UsageError(
@@ -256,11 +256,11 @@ def scoring_job(
 def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
     from auditor.detection.channel import few_in_truth, learnt_of, on_channel
-    from auditor.files import sent
+    from auditor.files import encode_path
     from auditor.run.isolate import examine
 
     assert job.detection is not None
-    names = {path: sent(str(path)) for path in (*known_files.real, *known_files.fake)}
+    names = {path: encode_path(str(path)) for path in (*known_files.real, *known_files.fake)}
     spec = replace(job.detection, files=tuple(names.values()))
     found = examine(replace(job, detection=spec), on_stage=on_stage)
     if found.detector is None:

@@ -104,13 +104,13 @@ def detect_train(
         ),
         allow_unsandboxed=allow_unsandboxed,
     )
-    trained, energy = _trained(job, out, executor, address)
+    trained, energy = _run_training(job, out, executor, address)
     for line in _lines(trained, folder, out, energy):
         typer.echo(visible(line))
     return 3 if trained.left_out or trained.few or _too_few(trained) else 0
 
 
-def _trained(
+def _run_training(
     job: Job, out: Path, executor: Literal["local", "ray"], address: str | None
 ) -> tuple[Trained, EnergyRecord]:
     """The detector in its place, what is said of it, and what it took, which lies beside it."""
@@ -208,7 +208,7 @@ def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> It
     yield from _by_kind(card.known_rates)
     if not card.knows_another_collection:
         yield f"known     {UNMEASURED}"
-    yield f"took      {energy.told(Catalogue())}"
+    yield f"took      {energy.describe(Catalogue())}"
     yield f"wrote     {out}, {energy_place(out)}"
     yield f"next      {shlex.join(['auditor', 'detect', '--detector', str(out)])} FILE..."
     scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])

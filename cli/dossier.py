@@ -58,7 +58,7 @@ def dossier(
     from auditor.files import write_beside
     from auditor.outputs import claim
     from auditor.record.text import plural
-    from auditor.report.document_files import drawn
+    from auditor.report.document_files import render_document
     from auditor.report.view import document_id
     from auditor.run import __version__
     from cli.history import report_of
@@ -76,14 +76,14 @@ def dossier(
     weighed = None if tradeoff is None else tradeoff_beside(tradeoff, report)
     href = _href(run, out, document_id(report))
     found = dossier_of(report, packs, day, report_href=href, attestations=given, tradeoff=weighed)
-    made = {place: drawn(found, place.name) for place in places.values()}
+    made = {place: render_document(found, place.name) for place in places.values()}
     manifest = DossierManifest(
         record=document_id(report),
         packs={pack.name: pack.sha256 for pack in packs},
-        files={place.name: FileEntry.of(content) for place, content in made.items()},
+        files={place.name: FileEntry.from_content(content) for place, content in made.items()},
         attestations={} if given is None or attestations is None else {attestations.name: given.sha256},
         documents={} if given is None else {a.document: a.document_sha256 for a in given.entries if a.document},
-        tradeoff=None if tradeoff is None else FileEntry.of(tradeoff.read_bytes()).sha256,
+        tradeoff=None if tradeoff is None else FileEntry.from_content(tradeoff.read_bytes()).sha256,
         auditor=__version__,
         as_of=day.isoformat(),
         report_href=href,

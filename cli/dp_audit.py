@@ -62,7 +62,7 @@ def dp_audit(
         raise UsageError("--multi-run takes one canary from each of at least 8 --runs, and no --guesses.")
     numbers, evidence = _numbers(guesses), sealed(bundle, sign, timestamp)
     each = 1 if multi_run else canaries
-    seen, counted = _trained(import_object(train, str(Path.cwd()), "TRAIN"), each, runs, phase, seed)
+    seen, counted = _run_trainings(import_object(train, str(Path.cwd()), "TRAIN"), each, runs, phase, seed)
     claim = Claim(
         claimed_epsilon=claimed_epsilon,
         delta=delta,
@@ -83,11 +83,11 @@ def dp_audit(
         if evidence is not None:
             typer.echo(f"evidence    {evidence.bundle}")
     if evidence is not None:
-        evidence.told()
+        evidence.raise_if_undated()
     return EXIT_CODES[result.verdict]
 
 
-def _trained(
+def _run_trainings(
     function: Any, canaries: int, runs: int, phases: list[str] | None, seed: int
 ) -> tuple[CanaryScores, tuple[Phase, ...] | None]:
     """The canaries of all runs together, and what the claim rests on."""
@@ -163,7 +163,7 @@ def _print(result: AuditResult, gaussian: IfGaussian | None) -> None:
     if result.noise is not None:
         typer.echo(f"noise       {_noise(result.noise)}")
     if result.sensitivity is not None:
-        typer.echo(f"step        {_moved(result.sensitivity)}")
+        typer.echo(f"step        {_sensitivity_text(result.sensitivity)}")
     if result.accounted_epsilon is not None:
         typer.echo(
             f"accounting  epsilon at most {result.accounted_epsilon:.3g} at delta {result.delta:g}, the smallest bound "
@@ -193,7 +193,7 @@ def _noise(noise: NoiseAudit) -> str:
     )
 
 
-def _moved(sensitivity: Sensitivity) -> str:
+def _sensitivity_text(sensitivity: Sensitivity) -> str:
     if sensitivity.why_not:
         return f"how far one {sensitivity.unit} moves it was not measured: {sensitivity.why_not}"
     seen = "left out" if sensitivity.unit == "row" else "updates seen"

@@ -62,7 +62,7 @@ def _took(energy: EnergyRecord | None) -> str:
 
     if energy is None:
         return "took: not recorded"
-    return visible(f"took: {energy.told(Catalogue())}")
+    return visible(f"took: {energy.describe(Catalogue())}")
 
 
 def _print(result: LintResult) -> None:

@@ -80,12 +80,12 @@ def enclosed_of(
         as_of=config.options.as_of,
         command=arguments_without_passwords(sys.argv[1:]),
         registration=None if registration_file is None else registration_file.content,
-        decisions=_decided(report, config.options.db),
+        decisions=_decision_entries(report, config.options.db),
         obeyed=config.obeyed,
     )
 
 
-def _decided(report: AuditReport, db: str | None) -> list[Entry]:
+def _decision_entries(report: AuditReport, db: str | None) -> list[Entry]:
     """The entries of the history that the record's decisions are, and those that they cover."""
     from cli.history import open_ledger
 
@@ -151,7 +151,7 @@ def _evidence(
 
 def request_of(config: Configured) -> dict[str, object]:
     """The flags and options of a scan as given: sufficient to repeat it."""
-    said, unasked, known = config.options.said(), ScanOptions().said(), flags()
+    said, unasked, known = config.options.json_values(), ScanOptions().json_values(), flags()
     from auditor.evidence.registration import ROLES
 
     options = {

@@ -38,7 +38,7 @@ class Asked:
     draws: int | None
 
     @classmethod
-    def of(
+    def from_flags(
         cls,
         rows: list[int],
         immutable: str | None,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 
 from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.files import regular_file, sent, sha256_of, write_beside
+from auditor.files import encode_path, regular_file, sha256_of, write_beside
 from auditor.outputs import claim, place_file
 from auditor.run.option_values import memory_limit
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, parse_json_flag, scan_option
 from cli.guarded import Writes
-from cli.made_beside import as_typed, beside, is_file, writing
+from cli.made_beside import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
     from auditor.exporting.record import FileRecord
@@ -64,7 +64,7 @@ def export(
     claim(record, "the record of --out")
     source = Path(model).absolute() if Path(model).is_dir() else regular_file(model, "model file").absolute()
     rows = None if data is None else regular_file(data, "data file").absolute()
-    with beside(place) as made:
+    with temporary_output(place) as made:
         job = Job(
             model=ModelSpec(
                 path=str(source),
@@ -78,11 +78,11 @@ def export(
             seed=0,
             limits=Limits(memory_bytes=memory_limit(None), seconds=_SECONDS),
             with_intake=False,
-            export=ExportSpec(to=kind, out=sent(str(made)), positive=positive),
+            export=ExportSpec(to=kind, out=encode_path(str(made)), positive=positive),
             allow_unsandboxed=allow_unsandboxed,
         )
         typed = {str(made): str(place), str(source): model} | ({str(rows): str(data)} if rows is not None else {})
-        found = _made(job, typed)
+        found = _run_export(job, typed)
         if found.n_differing:
             typer.echo(_differing(found, str(data)), err=True)
             return 1
@@ -95,14 +95,14 @@ def export(
             artifact=FileRecord(path=str(place), sha256=sha256_of(made)),
             data=None if rows is None else FileRecord(path=str(data), sha256=sha256_of(rows)),
         )
-        with writing(place):
+        with convert_write_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             place_file(made, place)
             write_beside(record, said.encode())
     return _report(kind, found, place, record)
 
 
-def _made(job: Job, typed: dict[str, str]) -> FileExported:
+def _run_export(job: Job, typed: dict[str, str]) -> FileExported:
     """The export in its own process, which writes where ``job.export`` says."""
     from auditor.run.isolate import export as export_in_child
     from cli.output import stages

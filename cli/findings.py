@@ -56,8 +56,8 @@ def findings(
         raise UsageError("--csv and --json are two ways to print it: choose one.")
     if closed and (severity or owner or status or older_than is not None):
         raise UsageError("--closed lists all that is closed, of one --model or of all: leave the other filters out.")
-    _known("--severity", severity, SEVERITIES)
-    _known("--status", status, STATUSES)
+    _check_choice("--severity", severity, SEVERITIES)
+    _check_choice("--status", status, STATUSES)
     with standings(db, on) as told:
         found, gone, titles, unread = [], [], [], list[str]()
         for standing in told.all:
@@ -116,7 +116,7 @@ def _print(columns: Sequence[str], rows: Sequence[Sequence[object]], retested: S
     print_table([name.replace("_", " ") for name in columns[:_PRINTED]], cells)
 
 
-def _known(flag: str, value: str | None, known_values: Sequence[str]) -> None:
+def _check_choice(flag: str, value: str | None, known_values: Sequence[str]) -> None:
     if value is not None and value not in known_values:
         near = did_you_mean(value, known_values) or "."
         raise UsageError(f"{flag} {value!r} is none of {', '.join(known_values)}{near}")
@@ -153,7 +153,7 @@ def _row(finding: OpenFinding, today: date) -> tuple[object, ...]:
         None if finding.mend_by is None else finding.mend_by.isoformat(),
         finding.owner,
         finding.model.title,
-        finding.model.said.version,
+        finding.model.identity.version,
         finding.what or finding.id,
         finding.value,
         finding.interval,

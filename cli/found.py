@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from auditor.errors import ConfigError
-from auditor.files import shown
+from auditor.files import printable_name
 from auditor.finding.obeyed import ObeyedFile
 from auditor.reading.sql import is_database
 from auditor.run.options import ScanOptions, flags
@@ -42,7 +42,7 @@ def refuse_more(file: ObeyedFile, audit: Mapping[str, object], content: Mapping[
     more = [*_options(audit), *_probes(content.get("probes"), own_probes), *_sections(content)]
     if more:
         left = len(more) - _MOST_NAMED
-        listed = ", ".join([*map(shown, more[:_MOST_NAMED]), *([f"{left} more"] if left > 0 else [])])
+        listed = ", ".join([*map(printable_name, more[:_MOST_NAMED]), *([f"{left} more"] if left > 0 else [])])
         raise ConfigError(
             f"./{file.path} was only found here and says more than what is measured in its own folder ({listed}): "
             f"--show-config --config {file.path} shows what it would do and runs nothing, --config {file.path} "
@@ -58,7 +58,7 @@ def _options(audit: Mapping[str, object]) -> Iterator[str]:
             continue  # said of every file
         key = flag.key(name)
         try:
-            said = getattr(ScanOptions.of({name: value}), name)
+            said = getattr(ScanOptions.from_values({name: value}), name)
         except ValidationError:
             if flag.found == "given":
                 yield key

@@ -74,7 +74,7 @@ def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, .
     from auditor.evidence.history.identity import Identity
     from auditor.evidence.history.ledger import decisions_about
 
-    now = Identity.of(report)
+    now = Identity.from_report(report)
     found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
     own = {entry.number: entry for entry, _ in found}
     also = {decision.audit for _, decision in found} | {c.entry for _, decision in found for c in decision.covers}
@@ -282,7 +282,7 @@ def signoff(
     from auditor.evidence.signing import fingerprint, load_private_key
 
     key = None if sign is None else load_private_key(sign)
-    chosen, until, step = _chosen(decision), _day("--expires", expires), step_named(as_)
+    chosen, until, step = _parse_decision(decision), _day("--expires", expires), step_named(as_)
     mended = _day("--due", due)
     if not by.strip() or not role.strip():
         raise UsageError("Say who decides and in which role: --by NAME --role ROLE.")
@@ -308,7 +308,7 @@ def signoff(
             record_sha256=about.record_sha256,
             model_path=about.record.model.path,
             model_sha256=about.record.model.sha256,
-            model_id=Identity.of(about.record).id,
+            model_id=Identity.from_report(about.record).id,
             decision=chosen,
             by=by.strip()[:200],
             role=role.strip()[:200],
@@ -375,7 +375,7 @@ def _say_what_of(decision: Decision) -> None:
         typer.echo(f"{n} finding{'' if n == 1 else 's'} had not passed; no outcome is changed.")
 
 
-def _chosen(text: str) -> Literal["accept", "reject"]:
+def _parse_decision(text: str) -> Literal["accept", "reject"]:
     if text == "accept":
         return "accept"
     if text == "reject":

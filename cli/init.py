@@ -107,9 +107,9 @@ def _target_lines(columns: _Columns) -> list[str]:
         levels = columns.levels[columns.target]
         return [
             f"target = {_toml(columns.target)}"
-            f"            # column of true labels; two-valued: {_named(columns.candidates)}",
+            f"            # column of true labels; two-valued: {_comment_text(columns.candidates)}",
             f"positive = {_toml(_favourable(columns.target, levels))}"
-            f"          # the FAVOURABLE label, of {_named(levels)}",
+            f"          # the FAVOURABLE label, of {_comment_text(levels)}",
         ]
     if columns.number is not None:
         return [f"target = {_toml(columns.number)}            # column of true numbers, for a model that predicts one"]
@@ -124,7 +124,7 @@ def _feature_lines(columns: _Columns) -> list[str]:
         f"# features = {visible(_toml(columns.features))}   # what the model takes, where its file does not say",
     ]
     if columns.ids:
-        lines.append(f"# left out of the features, as they name rows: {_named(columns.ids)}")
+        lines.append(f"# left out of the features, as they name rows: {_comment_text(columns.ids)}")
     return lines
 
 
@@ -153,7 +153,7 @@ _PROBES_OF_NUMBERS = (
 )
 
 
-def _named(names: list[str]) -> str:
+def _comment_text(names: list[str]) -> str:
     """Names for a comment, which a line break in one of them must not end."""
     return visible(", ".join(names))
 

@@ -51,7 +51,7 @@ def next_of_campaign(options: ScanOptions) -> CampaignRecord | None:
 
     ledger = open_ledger(options.db, create=True)
     try:
-        return _next_of_campaign(options, Known.to(ledger))
+        return _next_of_campaign(options, Known.from_ledger(ledger))
     finally:
         ledger.close()
 
@@ -93,7 +93,7 @@ def entered(
     try:
         for _ in range(_ATTEMPTS):
             # Before what is asked of the ledger: whoever enters something meanwhile moves it, and nothing is taken.
-            head, known = ledger.head(), Known.to(ledger)
+            head, known = ledger.head(), Known.from_ledger(ledger)
             now = _next_of_campaign(options, known)
             if now != campaign:
                 campaign, report = now, judged_again(now)
@@ -101,7 +101,7 @@ def entered(
             found = found.model_copy(update={"decisions": decisions_in(ledger, report)})
             if report.refusal is None:
                 found = found.model_copy(update={"looks": looks_of(known, head, found, asked, campaign)})
-            entry = ledger.append_after(head, "audit", AuditEntry.of(found, options.bundle))
+            entry = ledger.append_after(head, "audit", AuditEntry.from_report(found, options.bundle))
             if entry is not None:
                 return found, campaign, entry_line(entry, options.db)
     finally:
@@ -124,7 +124,7 @@ def asked_of(config: Configured) -> dict[str, JsonValue]:
 
     Not the files, which are known by their digests, nor what the record says of itself.
     """
-    said, unasked = config.options.said(), ScanOptions().said()
+    said, unasked = config.options.json_values(), ScanOptions().json_values()
     found: dict[str, JsonValue] = {
         f"--{name.replace('_', '-')}": said[name]
         for name, flag in flags().items()

@@ -13,17 +13,17 @@ from auditor.errors import UsageError
 
 
 @contextmanager
-def beside(place: Path) -> Iterator[Path]:
+def temporary_output(place: Path) -> Iterator[Path]:
     """A temporary folder for a file before it is moved to its place, in the nearest existing folder."""
     near = next(folder for folder in place.absolute().parents if folder.is_dir())
     with ExitStack() as stack:
-        with writing(place):
+        with convert_write_errors(place):
             folder = tempfile.TemporaryDirectory(dir=near, prefix=f".{place.name}.", ignore_cleanup_errors=True)
         yield Path(stack.enter_context(folder)).resolve() / place.name
 
 
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
+def convert_write_errors(place: Path) -> Iterator[None]:
     """Context that turns write errors into UsageError."""
     try:
         yield

@@ -99,7 +99,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
         function = guarded(handler)
 
         @functools.wraps(function)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        def run_command(*args: P.args, **kwargs: P.kwargs) -> None:
             try:
                 code = function(*args, **kwargs)
             except AuditorError as error:
@@ -121,8 +121,8 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
                 raise typer.Exit(INTERNAL_ERROR) from None
             raise typer.Exit(code or 0)
 
-        app.command(name)(wrapped)
-        return wrapped
+        app.command(name)(run_command)
+        return run_command
 
     return register
 
@@ -408,7 +408,7 @@ def explain(
 
     typed = flag_values.pop("architecture_args")
     arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    asked = Asked.of(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
+    asked = Asked.from_flags(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
     configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
     return explain_rows(configured, asked, out, as_json=json_, debug=debug)
 
@@ -465,7 +465,7 @@ def tradeoff(
         configure(flag_values | {"model": model, "out": str(out)}, config, set_ or []),
         sweep,
         parse_settings(with_ or []),
-        Asked.of(metric, disparity, tolerance),
+        Asked.from_flags(metric, disparity, tolerance),
         max_seconds=max_seconds,
         evidence=sealed(bundle, sign, timestamp),
         quiet=quiet,

@@ -90,7 +90,7 @@ def run_mitigation(
     beside = write_energy(out, energy)
     if not quiet:
         typer.echo(f"wrote     {out}, {beside}  ({time.perf_counter() - started:.0f} s)")
-        typer.echo(f"took      {visible(energy.told(Catalogue()))}")
+        typer.echo(f"took      {visible(energy.describe(Catalogue()))}")
         for note in notes:
             typer.echo(f"note      {note}")
     before = audit_model(config, before_job, folder / BEFORE, quiet=quiet)
@@ -109,7 +109,7 @@ def run_mitigation(
         for path in written:
             typer.echo(f"report  {path}")
     if evidence is not None:
-        evidence.told()
+        evidence.raise_if_undated()
     return comparison.exit_code
 
 
@@ -136,10 +136,10 @@ def _with_probes(kind: type[Mitigation], configured: Configured) -> Configured:
         return configured
     if _of_language(kind):
         # Of rows the performance is measured wherever there are labels.
-        return replace(configured, options=replace(options, probes=_named(options.probes, PERFORMANCE)))
+        return replace(configured, options=replace(options, probes=_probe_names(options.probes, PERFORMANCE)))
     if options.sensitive:
         # What a mitigation does to the gaps is never left unasked.
-        return replace(configured, options=replace(options, probes=_named(options.probes, "group_fairness")))
+        return replace(configured, options=replace(options, probes=_probe_names(options.probes, "group_fairness")))
     return configured
 
 
@@ -149,7 +149,7 @@ def _later_audit(kind: type[Mitigation], configured: Configured, out: Path, code
     # What is written says itself from which probability on it decides, but for files of other libraries.
     threshold = None if out.suffix in ("", ".pt") else options.threshold
     own = replace(configured, options=replace(options, threshold=threshold, predict=code or options.predict))
-    return with_reference(own, out) if needs_rows(kind) or _of_language(kind) else _of(own, out)
+    return with_reference(own, out) if needs_rows(kind) or _of_language(kind) else _audit_of(own, out)
 
 
 def _with_function(
@@ -262,8 +262,8 @@ def with_reference(config: Configured, model: Path) -> tuple[Configured, Job]:
     """The same audit of the new model, with the old one as reference; always including the changes."""
     probes = config.options.probes
     if probes is not None and config.options.data is not None:
-        probes = _named(probes, CHANGE)
-    later, job = _of(config, model, reference=config.options.model, probes=probes)
+        probes = _probe_names(probes, CHANGE)
+    later, job = _audit_of(config, model, reference=config.options.model, probes=probes)
     if probes is not None and DERIVED in probes:
         return later, job
     # A mitigation is there to decide otherwise: how many do is asked only of whoever asks for it by name.
@@ -276,12 +276,12 @@ def with_reference(config: Configured, model: Path) -> tuple[Configured, Job]:
     return later, replace(job, probes=tuple(specs))
 
 
-def _named(probes: Sequence[str], *more: str) -> tuple[str, ...]:
+def _probe_names(probes: Sequence[str], *more: str) -> tuple[str, ...]:
     """Probes, and more whatever they are."""
     return tuple(dict.fromkeys((*(name.replace("-", "_") for name in probes), *more)))
 
 
-def _of(config: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:
+def _audit_of(config: Configured, model: Path, **more: Any) -> tuple[Configured, Job]:
     """The same audit of another model."""
     options = replace(config.options, model=str(model), **more)
     later = replace(config, options=options)

@@ -41,7 +41,7 @@ def _as_list(value: object) -> list[str]:
     return [str(item).strip() for item in items]
 
 
-def _beside(config: Path, item: str) -> str:
+def _resolve_path(config: Path, item: str) -> str:
     """A policy file or NAME=PATH of a configuration, relative to that configuration; a profile's name as it is."""
     name, equals, path = item.rpartition("=")
     where = config.parent / path
@@ -90,7 +90,7 @@ def configure(flag_values: Mapping[str, object], config: str | None, settings: l
             near = did_you_mean(key, flags())
             raise ConfigError(f"{path}: [audit] has no key {key!r}{near or '.'}")
     try:
-        options = ScanOptions.of(merged)
+        options = ScanOptions.from_values(merged)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]).replace("_", "-")
@@ -100,7 +100,7 @@ def configure(flag_values: Mapping[str, object], config: str | None, settings: l
     required = required_by(options.policy)
     check_policies(required.packs, options, PROBES)
     criteria, held_to = _criteria(content, path, options, said, required)
-    labels = Labels.of(_table(content, "labels", path), f"{path}: [labels]")
+    labels = Labels.from_table(_table(content, "labels", path), f"{path}: [labels]")
     catalogue = catalogue_file(options.lang)
     about = about_of(content, labels, options.lang, str(path), catalogue)
     roles = roles_of(_table(content, "roles", path), f"{path}: [roles]")
@@ -137,7 +137,7 @@ def _audit(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
             merged[name] = str(path.parent / merged[name])
     for name in ("policy", "benchmark"):
         if name in merged:
-            merged[name] = [_beside(path, item) for item in _as_list(merged[name])]
+            merged[name] = [_resolve_path(path, item) for item in _as_list(merged[name])]
     return merged
 
 

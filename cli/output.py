@@ -143,13 +143,13 @@ def _print_inputs(report: AuditReport) -> None:
     for note in (*model.notes, *data.notes):
         typer.echo(paragraph("note    " + visible(note), 0))
     confined = report.environment.sandbox
-    if confined is not None and not confined.on:
+    if confined is not None and not confined.is_confined:
         typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
 
 
 def _print_history(report: AuditReport) -> None:
     """The registered plan, interim looks, and what was decided about findings."""
-    from auditor.record.acceptances import told as accepted_told
+    from auditor.record.acceptances import acceptance_sentences as accepted_told
     from auditor.record.text import visible
 
     if report.registration is not None:
@@ -196,7 +196,7 @@ def _print_findings(report: AuditReport) -> None:
     from auditor.finding.measurement import Outcome
     from auditor.record.about import About
 
-    called = (report.about or About()).called
+    called = (report.about or About()).display_labels
     methods: dict[tuple[str, str | None], set[str]] = {}
     for finding in report.findings:
         methods.setdefault((finding.probe, finding.metric), set()).add(finding.method or "")
@@ -217,7 +217,7 @@ def _print_rows_for_all(report: AuditReport) -> None:
     from auditor.record import rows_for_all
     from auditor.record.text import visible
 
-    if needed := rows_for_all.said(report):
+    if needed := rows_for_all.describe_rows_for_all(report):
         typer.echo()
         typer.echo(paragraph("rows    " + visible(needed), 0))
 
@@ -239,7 +239,7 @@ def _print_shown(report: AuditReport) -> None:
     from auditor.record.text import visible
     from auditor.report.first_page import first_page
 
-    for shown in first_page(report, Catalogue.of(ENGLISH)).shown:
+    for shown in first_page(report, Catalogue.for_language(ENGLISH)).shown:
         typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
 
 
@@ -250,10 +250,10 @@ def _print_obeyed(report: AuditReport) -> None:
 
     for file in report.obeyed:
         if file.origin != "shipped":
-            typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.of(ENGLISH))), 0))
+            typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.for_language(ENGLISH))), 0))
 
 
-def _named(finding: Finding, labels: Labels) -> str:
+def _number_label(finding: Finding, labels: Labels) -> str:
     """A number and where it was taken, such as ``selection_rate, sex: female``."""
     from auditor.record.of_finding import label
 
@@ -275,7 +275,7 @@ def _print_finding(finding: Finding, labels: Labels, *, with_method: bool) -> No
             interval = f" [{low}, {high}]"
         required = f", required {finding.criterion.describe()}" if finding.criterion else ""
         typer.echo(
-            f"{label} {visible(_named(finding, labels))} = {number(finding.value)}{interval}{required}"
+            f"{label} {visible(_number_label(finding, labels))} = {number(finding.value)}{interval}{required}"
             f"  ({visible(finding.probe)}{', ' + visible(finding.method) if with_method and finding.method else ''})"
         )
     if finding.reason and finding.outcome.value != "PASS":
@@ -294,7 +294,7 @@ def _print_not_applicable(findings: Sequence[Finding], labels: Labels) -> None:
     lacking: dict[str, dict[str, list[Finding]]] = {}
     for finding in findings:
         # A number that does not apply is not all that its probe measures.
-        what = finding.probe if finding.metric is None else f"{_named(finding, labels)}  ({finding.probe}"
+        what = finding.probe if finding.metric is None else f"{_number_label(finding, labels)}  ({finding.probe}"
         lacking.setdefault(finding.reason, {}).setdefault(what, []).append(finding)
     listed = Counter(what for whats in lacking.values() for what in whats)
     for reason, whats in lacking.items():
@@ -343,7 +343,7 @@ def _print_unjudged(report: AuditReport) -> None:
     found = [f for f in report.findings if f.outcome.value == "NOT_JUDGED" and f.sensitive and f.value is not None]
     if report.family.m or not found:
         return
-    called = (report.about or About()).called
+    called = (report.about or About()).display_labels
     typer.echo()
     for finding in found:
         _print_finding(finding.model_copy(update={"reason": "", "detail": ""}), called, with_method=False)

@@ -49,7 +49,7 @@ def policies(
     if crosswalk is not None:
         _crosswalk(crosswalk, today, as_json=json_)
     elif name is not None:
-        _show(_one(name), today, as_json=json_)
+        _show(_load_pack(name), today, as_json=json_)
     else:
         _list(_shipped(), today, as_json=json_)
     return 0
@@ -61,7 +61,7 @@ def _shipped() -> list[Policy]:
     return load_policies(pack_names())[0]
 
 
-def _one(name: str) -> Policy:
+def _load_pack(name: str) -> Policy:
     from auditor.finding.policy import load_policies, pack_names
 
     packs, _ = load_policies([name])
@@ -199,7 +199,7 @@ def known_metrics() -> dict[str, list[str]]:
 
     Those of this toolkit are defined in docstrings; a probe of another distribution is not imported to be asked.
     """
-    from auditor.finding.definition import read
+    from auditor.finding.definition import parse_definitions
     from auditor.record.audit_report import INTAKE
     from auditor.run.plugins import known_probes
     from auditor.run.probe import defined_in
@@ -207,7 +207,7 @@ def known_metrics() -> dict[str, list[str]]:
 
     found: dict[str, list[str]] = {name: [] for name in (INTAKE, *known_probes(PROBES))}
     for name, kind in PROBES.items():
-        found[name] = [each.metric for source in defined_in(kind) for each in read(inspect.getdoc(source) or "", "")]
+        found[name] = [each.metric for source in defined_in(kind) for each in parse_definitions(inspect.getdoc(source) or "", "")]
     return found
 
 
@@ -232,7 +232,7 @@ def _crosswalk(run: Path, today: date, *, as_json: bool) -> None:
     for each in crossed:
         f = each.finding
         features = " x ".join(f.sensitive or tuple(f.group))
-        alike.setdefault((f.probe, f.metric or "", features, _served(each)), []).append(each)
+        alike.setdefault((f.probe, f.metric or "", features, _controls_text(each)), []).append(each)
     table = []
     for (probe, metric, features, served), found in alike.items():
         outcomes = [each.finding.outcome.words for each in found]
@@ -242,7 +242,7 @@ def _crosswalk(run: Path, today: date, *, as_json: bool) -> None:
     print_table(("measured", "by", "outcomes", "serves"), table)
 
 
-def _served(crossed: CrossedFinding) -> str:
+def _controls_text(crossed: CrossedFinding) -> str:
     """The controls, by pack; those that are not in force today say so."""
     packs: dict[str, list[str]] = {}
     for one in crossed.serves:

@@ -111,7 +111,7 @@ def plan_of(config: Configured, *, hashed: bool = True) -> Plan:
     from probes import PROBES
 
     options = config.options
-    said, unasked = options.said(), type(options)()
+    said, unasked = options.json_values(), type(options)()
     modules = (options.predict, options.generate, options.architecture, *options.probe)
     named = {name: said[name] for name in FILES if said[name] is not None}
     return Plan(
@@ -148,15 +148,15 @@ def _roles(config: Configured) -> dict[str, JsonValue]:
 
 
 def _fixed_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    return {name: _fixed(name, value) for name, value in options.items()}
+    return {name: _freeze_option(name, value) for name, value in options.items()}
 
 
-def _fixed(name: str, value: JsonValue) -> JsonValue:
+def _freeze_option(name: str, value: JsonValue) -> JsonValue:
     """An option of a probe; of a file its digest, wherever it lies."""
     from cli.options import PATH_OPTIONS
 
     if isinstance(value, dict):
-        return {key: _fixed(name, own) for key, own in value.items()}
+        return {key: _freeze_option(name, own) for key, own in value.items()}
     if name in PATH_OPTIONS and isinstance(value, str):
         from auditor.evidence.registration import digest_of
 
@@ -168,7 +168,7 @@ def _fixed(name: str, value: JsonValue) -> JsonValue:
 # ---- in a scan -------------------------------------------------------------------------------------------------------
 
 
-def opened(path: str | None) -> Opened | None:
+def open_registration(path: str | None) -> Opened | None:
     """The registration that a scan is to follow. Raises UsageError, before any work, where it cannot be read."""
     if path is None:
         return None

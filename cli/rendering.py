@@ -95,7 +95,7 @@ def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | No
         return None
     if not set(formats) & set(TOLD):
         raise UsageError(f"--lang is of no use here: only {', '.join(TOLD)} have words, so name one in --format.")
-    return Catalogue.of(language, words_of(language))
+    return Catalogue.for_language(language, words_of(language))
 
 
 def make_page_ready(formats: Sequence[str]) -> None:
@@ -103,13 +103,13 @@ def make_page_ready(formats: Sequence[str]) -> None:
     if "html" not in formats:
         return
 
-    def read() -> None:
+    def load_templates() -> None:
         from auditor.report.html import OF_EVERY_PAGE, environment
 
         for name in OF_EVERY_PAGE:
             environment().get_template(name)
 
-    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=load_templates, daemon=True).start()
 
 
 def known_figure_formats(names: Sequence[str]) -> list[str]:

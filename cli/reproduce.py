@@ -58,7 +58,7 @@ def reproduce(
     own["allow_unsandboxed"] = allow_unsandboxed or None
     configured = configured_again(entries[REQUEST], entries[RESULTS], own, allow_code=allow_code)
     then = _record(entries[RECORD], bundle.name)
-    return _compared(then, _run_again(configured), tolerance, as_json=json_)
+    return _report_comparison(then, _run_again(configured), tolerance, as_json=json_)
 
 
 def _check_whole(bundle: Path) -> None:
@@ -98,7 +98,7 @@ def configured_again(request: bytes, results: bytes, user_values: Mapping[str, o
                 f"That audit ran code of its own (--{code[0].replace('_', '-')}): look at it, and add --allow-code."
             )
         return Configured(
-            ScanOptions.of(options),
+            ScanOptions.from_values(options),
             {str(k): dict(v) for k, v in said["probe_options"].items()},
             asked.criteria,
         )
@@ -137,7 +137,7 @@ def _run_again(config: Configured) -> AuditReport:
         return scan_job(config, job, PROBES, started, command=command_line(), on_stage=shown).report
 
 
-def _compared(original: AuditReport, rerun: AuditReport, tolerance: float, *, as_json: bool) -> int:
+def _report_comparison(original: AuditReport, rerun: AuditReport, tolerance: float, *, as_json: bool) -> int:
     from auditor.record.text import visible
 
     if rerun.refusal is not None and original.refusal is None:
@@ -197,11 +197,11 @@ def _other_findings(original: AuditReport, rerun: AuditReport, tolerance: float)
         if (a is None) != (b is None) or (
             a is not None and b is not None and not math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-12)
         ):
-            found[said.id] = f"{_shown(a)} then, {_shown(b)} now"
+            found[said.id] = f"{_value_text(a)} then, {_value_text(b)} now"
         elif said.outcome is not again.outcome:
-            found[said.id] = f"{said.outcome.value} then, {again.outcome.value} now ({_shown(a)})"
+            found[said.id] = f"{said.outcome.value} then, {again.outcome.value} now ({_value_text(a)})"
     return found | dict.fromkeys(mine, "was not measured then")
 
 
-def _shown(value: float | None) -> str:
+def _value_text(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.6g}"

@@ -23,7 +23,7 @@ from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.looks import at_level, check_history, entered, next_of_campaign
 from cli.output import print_report, stages
 from cli.publish import check_places, publish_report
-from cli.register import followed, opened, plan_of
+from cli.register import followed, open_registration, plan_of
 from cli.rendering import known_formats, make_page_ready
 from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
 from probes import PROBES
@@ -49,7 +49,7 @@ def scan(
     options = config.options
     formats, out = known_formats(options.format), _place_of(options)
     campaign = next_of_campaign(options)
-    registration = opened(options.registration)
+    registration = open_registration(options.registration)
     with (
         rows_at_hand(config) as (asked, told),
         stages(not (quiet or as_json)) as shaking,

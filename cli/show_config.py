@@ -85,8 +85,8 @@ def _text(setting: Setting) -> str:
 
 def settings_in_force(config: Configured, flag_values: Mapping[str, object], typed: Sequence[str]) -> Iterator[Setting]:
     """Options, probe options, requirements, and statements about model and data."""
-    by_key = {key: _named(file) for file in config.obeyed for key in file.keys}
-    said = config.options.said()
+    by_key = {key: _file_text(file) for file in config.obeyed for key in file.keys}
+    said = config.options.json_values()
     for name, flag in flags().items():
         key = flag.key(name)
         typed_here = flag_values.get(name) not in (None, False, [])
@@ -109,7 +109,7 @@ def settings_in_force(config: Configured, flag_values: Mapping[str, object], typ
 def _required(config: Configured) -> Iterator[Setting]:
     """Each requirement, and the files that all of them together come from."""
     files = [f for f in config.obeyed if f.role in ("criteria", "rule pack") or "criteria" in f.keys]
-    source = ", ".join(_named(file) for file in files) or _DEFAULT
+    source = ", ".join(_file_text(file) for file in files) or _DEFAULT
     for criterion in config.criteria:
         record = criterion.record
         yield Setting(f"{_BOUND}{record.metric}", f"{record.describe()} ({record.source})", source)
@@ -127,7 +127,7 @@ def _about(config: Configured, by_key: Mapping[str, str]) -> Iterator[Setting]:
         yield Setting("roles", config.roles.model_dump(mode="json"), by_key.get("roles", _DEFAULT))
 
 
-def _named(file: ObeyedFile) -> str:
+def _file_text(file: ObeyedFile) -> str:
     return f"{file.path} ({file.origin}, SHA-256 {file.sha256})"
 
 

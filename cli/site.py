@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.errors import AuditorError, UsageError
-from auditor.outputs import claim, forced, reads
+from auditor.outputs import claim, is_forced, reads
 from cli.guarded import Writes
 from cli.history import Db, open_ledger, place_of
 
@@ -53,14 +53,14 @@ def site(
     # Which pages there are is for the history to say; whether they may be written, for the folder.
     claim(out / "index.html", "--out", resumed=True)
     _refuse_ledger_in(out, db)
-    check(out, force=forced())
+    check(out, force=is_forced())
     ledger = open_ledger(db)
     try:
         read = read_ledger(ledger)
         bundles = _bundles(read, db, out, verify=verify)
         asked = Asked(on=day or _newest_day(read), every=period, bundles=bundles, reports=reports)
-        with replaced(out, force=forced()) as folder:
-            made = write_site(ledger, read, asked, folder.put)
+        with replaced(out, force=is_forced()) as folder:
+            made = write_site(ledger, read, asked, folder.write_page)
     finally:
         ledger.close()
     for problem in made.problems:

@@ -35,7 +35,7 @@ def standings(db: str | None, day_text: str | None) -> Iterator[Standings]:
     """The states of a history's models on a day, by default today, with errors on standard error."""
     from auditor.portfolio.lines import read_ledger
     from auditor.portfolio.models import models_of
-    from auditor.portfolio.open_findings import standing
+    from auditor.portfolio.open_findings import model_standing
     from auditor.record.periods import day_of
     from auditor.record.text import visible
 
@@ -45,7 +45,7 @@ def standings(db: str | None, day_text: str | None) -> Iterator[Standings]:
         read = read_ledger(ledger)
         for problem in (*read.problems, *read.unread):
             typer.echo(f"WRONG  {visible(problem)}", err=True)
-        models = (standing(ledger, model, day) for model in models_of(read))
+        models = (model_standing(ledger, model, day) for model in models_of(read))
         yield Standings(on=day, all=models, changed=bool(read.problems), unread=bool(read.unread))
     finally:
         ledger.close()

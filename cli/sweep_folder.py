@@ -45,7 +45,7 @@ class Tried:
         self.tried = digests
 
     @classmethod
-    def read(cls, path: Path, rows: str) -> Tried:
+    def from_file(cls, path: Path, rows: str) -> Tried:
         """The stored list; UsageError if the file exists and is no such ledger."""
         tried: dict[str, list[str]] = {}
         if path.exists():
@@ -70,14 +70,14 @@ class Tried:
         write_beside(self.path, (json.dumps(content, indent=2) + "\n").encode())
 
     @property
-    def here(self) -> list[str]:
+    def graded_models(self) -> list[str]:
         """The models graded on these rows, each by the digest of its inputs."""
         return self.tried.get(self.rows, [])
 
     @property
     def count(self) -> int:
         """The number of distinct models graded on these rows."""
-        return len(self.here)
+        return len(self.graded_models)
 
 
 class PointFolder:
@@ -88,7 +88,7 @@ class PointFolder:
         self.content = content
 
     @classmethod
-    def read(cls, folder: Path) -> PointFolder:
+    def from_folder(cls, folder: Path) -> PointFolder:
         """The stored state; an invalid file counts as empty, and the point is made again."""
         content = _read_json(folder / "point.json")
         return cls(folder, content if content.get("format") == _POINT_FORMAT else {})
@@ -114,9 +114,9 @@ class PointFolder:
         notes = self.content.get("notes")
         return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
-    def made(self, prints: Prints) -> tuple[bool, str]:
+    def check_model(self, prints: Prints) -> tuple[bool, str]:
         """Whether the model exists with these inputs; else the reason to make it again, "" if it is new."""
-        return self._there("made", prints, self.model, "model_sha256")
+        return self._check_written("made", prints, self.model, "model_sha256")
 
     @property
     def inputs(self) -> Prints:
@@ -127,17 +127,17 @@ class PointFolder:
     def audited(self, prints: Prints, *, with_evidence: bool = False) -> tuple[AuditReport | None, str]:
         """The audit, if it exists with these inputs; else the reason to make it again."""
         path = self.folder / FILE_NAMES["json"]
-        there, why = self._there("audited", prints, path, "report_sha256")
+        there, why = self._check_written("audited", prints, path, "report_sha256")
         if not there:
             return None, why
-        if with_evidence and not self._there("audited", prints, self.folder / BUNDLE, "bundle_sha256")[0]:
+        if with_evidence and not self._check_written("audited", prints, self.folder / BUNDLE, "bundle_sha256")[0]:
             return None, " anew, for its evidence was not kept"
         try:
             return read_report(path), ""
         except UsageError:
             return None, " anew, the report being of another version"
 
-    def _there(self, entry: str, prints: Prints, path: Path, digest_key: str) -> tuple[bool, str]:
+    def _check_written(self, entry: str, prints: Prints, path: Path, digest_key: str) -> tuple[bool, str]:
         known = self.content.get(entry)
         if not isinstance(known, dict):
             return False, ""
@@ -152,15 +152,15 @@ class PointFolder:
         """Make the model, after removal of results of interrupted attempts or of other inputs."""
         self._clear()
         notes, energy = make_model(key, job, settings, self.model, None, max_seconds, quiet=quiet)
-        self._made(settings, prints, notes, energy)
+        self._record_model(settings, prints, notes, energy)
 
     def take(self, point: MadePoint, settings: Settings, prints: Prints) -> None:
         """Store a model made elsewhere, after removal of results of other inputs."""
         self._clear()
         write_beside(self.model, point.content)
-        self._made(settings, prints, point.notes, point.energy)
+        self._record_model(settings, prints, point.notes, point.energy)
 
-    def _made(self, settings: Settings, prints: Prints, notes: Sequence[str], energy: EnergyRecord) -> None:
+    def _record_model(self, settings: Settings, prints: Prints, notes: Sequence[str], energy: EnergyRecord) -> None:
         self.content = {
             "format": _POINT_FORMAT,
             "settings": settings,
@@ -232,7 +232,7 @@ def _digested(value: Any) -> Any:
     return value
 
 
-def _said(value: Any) -> str:
+def _canonical_json(value: Any) -> str:
     return json.dumps(_digested(value), sort_keys=True, default=str)
 
 
@@ -243,20 +243,20 @@ def _shared_prints(job: Job) -> Prints:
         "version of the tool": __version__,
         "seed": str(job.seed),
         "training rows": digest(job.data.train),
-        "columns": _said(columns),
+        "columns": _canonical_json(columns),
     }
 
 
 def _model_prints(job: Job) -> str:
     # Where it runs and where code would lie is no input.
-    return _said({k: v for k, v in asdict(job.model).items() if k not in ("device", "code_folder", "mapped")})
+    return _canonical_json({k: v for k, v in asdict(job.model).items() if k not in ("device", "code_folder", "mapped")})
 
 
 def made_prints(key: str, job: Job, settings: Settings) -> Prints:
     return {
         **_shared_prints(job),
         "mitigation": key,
-        "options": _said(settings),
+        "options": _canonical_json(settings),
         "present model": _model_prints(job),
     }
 
@@ -268,7 +268,7 @@ def audit_prints(config: Configured, job: Job) -> Prints:
         **_shared_prints(job),
         "model": _model_prints(job),
         "evaluation rows": digest(job.data.path),
-        "probes": _said([asdict(spec) for spec in job.probes]),
-        "criteria": _said([criterion.model_dump() for criterion in config.criteria]),
+        "probes": _canonical_json([asdict(spec) for spec in job.probes]),
+        "criteria": _canonical_json([criterion.model_dump() for criterion in config.criteria]),
         "error rate": f"{options.error_rate:g} {options.multiplicity}",
     }

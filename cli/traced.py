@@ -29,4 +29,4 @@ def print_trace(report: AuditReport, name: str) -> None:
     if found.metric is not None:
         definitions = definitions_of(report)
         own = next(m for m in definitions.metrics if m.is_of(found.probe, found.metric))
-        typer.echo(paragraph(f"{definitions.label('definition')}: {definitions.said(own)}", 0))
+        typer.echo(paragraph(f"{definitions.label('definition')}: {definitions.metric_text(own)}", 0))

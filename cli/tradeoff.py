@@ -69,7 +69,7 @@ class Asked:
     tolerance: float
 
     @classmethod
-    def of(cls, metric: str, disparity: str, tolerance: float) -> Asked:
+    def from_flags(cls, metric: str, disparity: str, tolerance: float) -> Asked:
         """The comparison options; UsageError with the most similar disparity for an unknown one."""
         key = disparity.replace("-", "_")
         found = next((known for known in DISPARITIES if known == key), None)
@@ -105,7 +105,7 @@ def run_tradeoff(
     folder = Path(config.options.out)
     _claim(folder, [PRESENT, *named], with_evidence=evidence is not None)
     config = with_bundle(_with_probes(config), None if evidence is None else folder / BUNDLE)
-    sweep = _Sweep.of(key, config, max_seconds=max_seconds, quiet=quiet)
+    sweep = _Sweep.from_configuration(key, config, max_seconds=max_seconds, quiet=quiet)
     with chosen_executor(config.options.executor, config.options.address) as executor:
         present = sweep.audit_present()
         # Whatever the audits do not hold is found out before anything is trained.
@@ -118,7 +118,7 @@ def run_tradeoff(
     if all(point.report is None for point in made):
         raise ModelError(f"No point could be made. {made[0].name}: {made[0].failed}")
     n_tried = max(sweep.tried.count, len(made))
-    found = _weighed(key, sweep, present, made, request, n_tried)
+    found = _weigh_points(key, sweep, present, made, request, n_tried)
     written = _write(found, present, sweep.folder)
     if evidence is not None:
         evidence.write(tradeoff_evidence(_evidence(found, sweep, present, made, _swept(sweeps), settings)))
@@ -126,7 +126,7 @@ def run_tradeoff(
     if not quiet:
         _print(found, written)
     if evidence is not None:
-        evidence.told()
+        evidence.raise_if_undated()
     return found.exit_code
 
 
@@ -145,8 +145,8 @@ def _evidence(
         points={p.name: with_evidence(p.report, sweep.folder / p.name) for p in points if p.report is not None},
         sweep=swept,
         fixed=fixed_options,
-        tried=sweep.tried.here,
-        made={p.name: prints for p in points if (prints := PointFolder.read(sweep.folder / p.name).inputs)},
+        tried=sweep.tried.graded_models,
+        made={p.name: prints for p in points if (prints := PointFolder.from_folder(sweep.folder / p.name).inputs)},
     )
 
 
@@ -157,7 +157,7 @@ def _claim(out: Path, points: Sequence[str], *, with_evidence: bool) -> None:
     for drawn in sorted((out / "figures").glob("*.svg")):
         claim(drawn, f"--out/figures/{drawn.name}")
     for point in points:
-        PointFolder.read(out / point).claim(with_evidence=with_evidence)
+        PointFolder.from_folder(out / point).claim(with_evidence=with_evidence)
 
 
 def _check(present: Evidence, request: Asked) -> None:
@@ -255,7 +255,7 @@ class _Sweep:
     quiet: bool
 
     @classmethod
-    def of(cls, key: str, config: Configured, *, max_seconds: float, quiet: bool) -> _Sweep:
+    def from_configuration(cls, key: str, config: Configured, *, max_seconds: float, quiet: bool) -> _Sweep:
         options = config.options
         if options.train is None:
             raise UsageError("A mitigation learns from the training rows: add --train FILE.")
@@ -278,7 +278,7 @@ class _Sweep:
         with_itself, job = with_reference(config, Path(options.model))
         folder = Path(options.out)
         assert job.data is not None
-        tried = Tried.read(folder / "tried.json", digest(job.data.path))
+        tried = Tried.from_file(folder / "tried.json", digest(job.data.path))
         # Found out before the work, not after it.
         tried.write()
         return cls(
@@ -292,7 +292,7 @@ class _Sweep:
 
     def audit_present(self) -> AuditReport:
         """The present model's audit, with itself as the reference; raises DataError or ModelError where it is none."""
-        state = PointFolder.read(self.folder / PRESENT)
+        state = PointFolder.from_folder(self.folder / PRESENT)
         started = time.perf_counter()
         report, why = state.audited(audit_prints(self.configured, self.job), with_evidence=self.with_evidence)
         if report is None:
@@ -311,7 +311,7 @@ class _Sweep:
         Nothing is handed out that is more than data.
         """
         prints = {name: made_prints(self.key, self.job, each) for name, each in points.items()}
-        missing = [name for name in points if not PointFolder.read(self.folder / name).made(prints[name])[0]]
+        missing = [name for name in points if not PointFolder.from_folder(self.folder / name).check_model(prints[name])[0]]
         jobs = [mitigation_job(self.key, self.job, points[name], Path(), None, self.max_seconds) for name in missing]
         tasks = sent_points(jobs) if jobs else None
         if tasks is None:
@@ -325,7 +325,7 @@ class _Sweep:
                 if isinstance(made, ModelError):
                     failed[name] = made
                     continue
-                PointFolder.read(self.folder / name).take(made, points[name], prints[name])
+                PointFolder.from_folder(self.folder / name).take(made, points[name], prints[name])
                 self._say(name, "made elsewhere")
         finally:
             # Each has its folder by now.
@@ -334,11 +334,11 @@ class _Sweep:
 
     def point(self, place: int, name: str, settings: Settings, n: int, failure: ModelError | None) -> AuditedPoint:
         """Makes and audits one point, as far as it is not there already, and says which; ``failure``: why elsewhere."""
-        state = PointFolder.read(self.folder / name)
+        state = PointFolder.from_folder(self.folder / name)
         started = time.perf_counter()
         head = f"{name} ({place} of {n})"
         prints = made_prints(self.key, self.job, settings)
-        kept, why = state.made(prints)
+        kept, why = state.check_model(prints)
         did = []
         if not kept:
             try:
@@ -369,7 +369,7 @@ class _Sweep:
 # ---- weighing and writing ------------------------------------------------------------------------------------------
 
 
-def _weighed(
+def _weigh_points(
     key: str, sweep: _Sweep, present: AuditReport, points: Sequence[AuditedPoint], request: Asked, n_tried: int
 ) -> Tradeoff:
     """The points, weighed; the comparison of each with the present model is written beside its audit."""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.files import regular_file, sent
+from auditor.files import encode_path, regular_file
 from auditor.outputs import check, claim, place_file
 from auditor.run.option_values import memory_limit, names_in
 from auditor.run.options import ScanOptions
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, parse_json_flag
 from cli.guarded import Writes
-from cli.made_beside import as_typed, beside, is_file, writing
+from cli.made_beside import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,13 +144,13 @@ def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: 
     from auditor.training.taken import of_training, write_energy
 
     with ExitStack() as stack:
-        made = {place: stack.enter_context(beside(place)) for place in places.all}
+        made = {place: stack.enter_context(temporary_output(place)) for place in places.all}
         meter = stack.enter_context(Meter(spec.device))
-        trained = _made(spec, places, made, allow_unsandboxed=allow_unsandboxed, debug=debug)
+        trained = _run_training(spec, places, made, allow_unsandboxed=allow_unsandboxed, debug=debug)
         for place in (*made, places.energy):
             check(place)
         for place, file in made.items():
-            with writing(place):
+            with convert_write_errors(place):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place_file(file, place)
     meter.device = trained.device
@@ -162,7 +162,7 @@ def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: 
         typer.echo(line)
 
 
-def _made(
+def _run_training(
     spec: TrainSpec, places: _Places, temporary_paths: dict[Path, Path], *, allow_unsandboxed: bool, debug: bool
 ) -> TableTrained:
     """The training in its own process, which writes each file of ``places`` where ``temporary_paths`` says."""
@@ -178,10 +178,10 @@ def _made(
         seed=spec.seed,
         limits=Limits(memory_bytes=memory_limit(None), seconds=_A_YEAR),
         table_training=TableTrainingSpec(
-            table=replace(spec, data=sent(str(data))),
-            out=sent(str(temporary_paths[places.model])),
-            train_out=sent(str(temporary_paths[places.train])),
-            test_out=sent(str(temporary_paths[places.test])),
+            table=replace(spec, data=encode_path(str(data))),
+            out=encode_path(str(temporary_paths[places.model])),
+            train_out=encode_path(str(temporary_paths[places.train])),
+            test_out=encode_path(str(temporary_paths[places.test])),
         ),
         allow_unsandboxed=allow_unsandboxed,
     )
@@ -273,7 +273,7 @@ def _lines(result: TableTrained, spec: TrainSpec, places: _Places, energy: Energ
     )
     if result.auc is not None:
         yield f"AUC       {_with_interval(result.auc)}{' (without the weights)' if how else ''}"
-    yield visible(f"took      {energy.told(Catalogue())}")
+    yield visible(f"took      {energy.describe(Catalogue())}")
     yield visible(f"wrote     {places.model}, {places.train}, {places.test}, {places.energy}")
     yield visible("next      " + _scan_command(spec, places))
 

@@ -48,7 +48,7 @@ def print_verified(path: Path, verification: Verified, required: Sequence[Needs]
     if report is not None:
         typer.echo(
             paragraph(
-                f"audit   {visible(report.created)}: {visible(report.model.path or report.model.named)} on "
+                f"audit   {visible(report.created)}: {visible(report.model.path or report.model.display_name)} on "
                 f"{visible(report.data.path or 'no data')} ({count(report.data.n_rows)} rows); its own result: exit "
                 f"{report.exit_code}, {exit_words(report.exit_code)}",
                 0,
@@ -71,7 +71,7 @@ def print_verified(path: Path, verification: Verified, required: Sequence[Needs]
     if verification.unproven and not everything:
         typer.echo()
     _print_open(verification.open, said, everything)
-    _print_stated(verification.stated, everything)
+    _print_stated(verification.plain_statements, everything)
     typer.echo(paragraph(f"exit {code}: {_in_words(verification, required, code)}", 0))
 
 

@@ -71,7 +71,7 @@ class DeepfakeDetection:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The old model behind the gate; of ``data`` only the favourable class is read, and nothing is drawn."""
-        from auditor.model.gated import Gate, GatedModel, described
+        from auditor.model.gated import Gate, GatedModel, describe_gate
 
         base = _gateable(model)
         detector = self._loaded(training.device)
@@ -81,12 +81,12 @@ class DeepfakeDetection:
         new = GatedModel(base, detector, gate)
         card = detector.card
         notes = [
-            f"{described(gate, base.classes)} Of real inputs like the detector's calibration files at most "
+            f"{describe_gate(gate, base.classes)} Of real inputs like the detector's calibration files at most "
             f"{card.error_rate:.0%} are rejected as synthetic"
-            + ("; what else it rejects comes on top." if len(gate.refused) > 1 else "."),
+            + ("; what else it rejects comes on top." if len(gate.rejected_answers) > 1 else "."),
             "Nothing is promised for generators that the detector does not know: audit it by itself (auditor scan).",
         ]
-        if not new.rows.alike:
+        if not new.rows.has_same_input:
             notes.append("Its rows hold what the model and the detector read of each file, one beside the other.")
         elif len(data.X):
             notes += self.seen(new, data)
@@ -102,7 +102,7 @@ class DeepfakeDetection:
         answers = [verdict.answer for verdict in model.verdicts(data.X)]
         n, unsure, clear = len(answers), answers.count("cannot say"), answers.count(TRACELESS)
         unsure_are, clear_are = (
-            "rejected them too" if answer in model.gate.refused else "let them pass"
+            "rejected them too" if answer in model.gate.rejected_answers else "let them pass"
             for answer in ("cannot say", TRACELESS)
         )
         return (

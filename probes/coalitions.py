@@ -21,14 +21,14 @@ def each_once(ask: Callable[[Sequence[K]], Mapping[K, float]]) -> Callable[[Sequ
     """A cached version of a query by keys: each key is queried once, up to a limit of known keys."""
     known: dict[K, float] = {}
 
-    def once(keys: Sequence[K]) -> list[float]:
+    def score_once(keys: Sequence[K]) -> list[float]:
         if len(known) > _MOST_KNOWN:
             known.clear()
         new = [key for key in dict.fromkeys(keys) if key not in known]
         known.update(ask(new) if new else {})
         return [known[key] for key in keys]
 
-    return once
+    return score_once
 
 
 def asked_once(score: Score) -> Score:

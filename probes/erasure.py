@@ -71,10 +71,10 @@ def erasure(units: Units, values: FloatArray, rng: np.random.Generator, *, of_tw
     )
     tenths = np.column_stack([np.zeros_like(sizes), counts_at(present, STEPS), sizes])
 
-    def without(counts: IntArray) -> BoolArray:
+    def without_top(counts: IntArray) -> BoolArray:
         return present[:, None, :] & (rank[:, None, :] >= counts[:, :, None])
 
-    gone, along = without(bins), without(tenths)
+    gone, along = without_top(bins), without_top(tenths)
     asked = np.concatenate([gone, present[:, None, :] & ~gone, along], axis=1)
     p = _each_once(units, asked)
     p = np.where(against[:, None], 1.0 - p, p)
@@ -84,14 +84,14 @@ def erasure(units: Units, values: FloatArray, rng: np.random.Generator, *, of_tw
     curve = p[:, 2 * k :]
     area = (np.diff(shares, axis=1) * (curve[:, 1:] + curve[:, :-1])).sum(axis=1) / 2.0
 
-    def told(values: FloatArray) -> FloatArray:
+    def nan_unless_several(values: FloatArray) -> FloatArray:
         return np.asarray(np.where(several, values, np.nan), np.float64)
 
     which = "its words" if units.of_prompts else "its units"
     return Erasure(
-        comprehensiveness=told((own - p[:, :k]).mean(axis=1)),
-        sufficiency=told((own - p[:, k : 2 * k]).mean(axis=1)),
-        deletion_auc=told(area),
+        comprehensiveness=nan_unless_several((own - p[:, :k]).mean(axis=1)),
+        sufficiency=nan_unless_several((own - p[:, k : 2 * k]).mean(axis=1)),
+        deletion_auc=nan_unless_several(area),
         of=f"in the probability of {'what is predicted' if two else 'what is explained'}",
         over=f"mean over 1 to {max(WORDS)} words"
         if units.of_prompts

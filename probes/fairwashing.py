@@ -68,7 +68,7 @@ class RealRows:
     n: int
 
     @property
-    def hidden(self) -> bool:
+    def is_hidden(self) -> bool:
         """Whether features significantly decide real rows, but neither the explanation nor perturbed rows.
 
         All three at 1 %, one-sided, by bounds that hold at every sample size.
@@ -77,7 +77,7 @@ class RealRows:
 
     def describe(self) -> str:
         """The finding in one sentence."""
-        if not self.hidden:
+        if not self.is_hidden:
             return f"on {self.n:,} real rows no feature is shown to decide more than it is displayed with"
         named = ", ".join(repr(f) for f in self.features)
         return (

@@ -99,7 +99,7 @@ def load_reference(reference: str | AuditedModel, after: AuditedModel | None = N
         return _whole(reference), "the reference given"
     from pathlib import Path
 
-    loaded = _whole(_below(reference, after) or _loaded(reference, after))
+    loaded = _whole(_reference_base(reference, after) or _loaded(reference, after))
     digest = loaded.provenance.sha256
     return loaded, f"{Path(reference).name}{f', sha256 {digest[:16]}' if digest else ''}"
 
@@ -121,7 +121,7 @@ def _whole(reference: AuditedModel) -> AuditedModel:
     return reference
 
 
-def _below(reference: str, after: AuditedModel | None) -> AuditedModel | None:
+def _reference_base(reference: str, after: AuditedModel | None) -> AuditedModel | None:
     from pathlib import Path
 
     from auditor.files import sha256_of

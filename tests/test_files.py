@@ -14,7 +14,7 @@ import pytest
 from auditor.data.benchmarks.bbq import read_bbq
 from auditor.data.benchmarks.bold import read_bold
 from auditor.data.benchmarks.stereoset import read_stereoset
-from auditor.data.lexicons import read as read_lexicon
+from auditor.data.lexicons import read_lexicon as read_lexicon
 from auditor.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.files import why_unreadable, write_beside
 from cli.flags import parse_json_flag

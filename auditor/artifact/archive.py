@@ -75,7 +75,7 @@ def open_archive(data: bytes, file_name: str) -> Archive:
     return Archive(data, {r.name: r for r in records})
 
 
-def _broken(file_name: str, reason: str) -> ModelError:
+def _damaged_archive_error(file_name: str, reason: str) -> ModelError:
     return DamagedError(
         f"{file_name!r} is a damaged or doctored zip archive: {reason}. Ask for the file again, or save it anew."
     )
@@ -85,29 +85,29 @@ def _end_of_directory(data: bytes, file_name: str) -> tuple[int, int, int, int]:
     """(number of records, offset of the directory, its size, where whatever follows it begins)."""
     place = len(data) - _END.size
     if place < 0 or data[place : place + 4] != b"PK\x05\x06":
-        raise _broken(file_name, "its directory is missing at the end, as in a truncated download")
+        raise _damaged_archive_error(file_name, "its directory is missing at the end, as in a truncated download")
     _, disk, first_disk, here, total, size, offset, comment = _END.unpack_from(data, place)
     after = place
     locator = place - _END64_LOCATOR.size
     if locator >= 0 and data[locator : locator + 4] == b"PK\x06\x07":
         _, _, wide, _ = _END64_LOCATOR.unpack_from(data, locator)
         if wide + _END64.size != locator or data[wide : wide + 4] != b"PK\x06\x06":
-            raise _broken(file_name, "its 64-bit directory is not where it is said to be")
+            raise _damaged_archive_error(file_name, "its 64-bit directory is not where it is said to be")
         _, _, _, _, disk, first_disk, here, total, size, offset = _END64.unpack_from(data, wide)
         after = wide
     if disk or first_disk or here != total or comment or offset + size != after:
-        raise _broken(file_name, "its directory does not end where it should")
+        raise _damaged_archive_error(file_name, "its directory does not end where it should")
     return total, offset, size, after
 
 
 def _central_records(data: bytes, file_name: str) -> list[Record]:
     total, place, _, stop = _end_of_directory(data, file_name)
     if total > MAX_RECORDS:
-        raise _broken(file_name, f"it claims {total:,} records")
+        raise _damaged_archive_error(file_name, f"it claims {total:,} records")
     records: list[Record] = []
     for _ in range(total):
         if place + _CENTRAL.size > stop or data[place : place + 4] != b"PK\x01\x02":
-            raise _broken(file_name, "its directory is shorter than it claims")
+            raise _damaged_archive_error(file_name, "its directory is shorter than it claims")
         (_, _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, attributes, header) = (
             _CENTRAL.unpack_from(data, place)
         )
@@ -116,19 +116,19 @@ def _central_records(data: bytes, file_name: str) -> list[Record]:
         extra = data[name_end : name_end + n_extra]
         place = name_end + n_extra + n_comment
         if place > stop:
-            raise _broken(file_name, "its directory is shorter than it claims")
+            raise _damaged_archive_error(file_name, "its directory is shorter than it claims")
         size, packed, header = _wide(extra, [size, packed, header], file_name)
         name = _name(raw, file_name)
         if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED) or disk:
-            raise _broken(file_name, f"the record {printable(name)!r} is encrypted or packed in an unusual way")
+            raise _damaged_archive_error(file_name, f"the record {printable(name)!r} is encrypted or packed in an unusual way")
         if (attributes >> 16) & 0o170000 == 0o120000:
-            raise _broken(file_name, f"the record {printable(name)!r} is a symbolic link")
+            raise _damaged_archive_error(file_name, f"the record {printable(name)!r} is a symbolic link")
         if method == _STORED and packed != size:
-            raise _broken(file_name, f"the record {printable(name)!r} has two sizes")
+            raise _damaged_archive_error(file_name, f"the record {printable(name)!r} has two sizes")
         start, end = _local_record(data, header, raw, (flags, method, crc, packed, size), file_name)
         records.append(Record(name, method, crc, packed, size, header, start, end))
     if place != stop:
-        raise _broken(file_name, "its directory is longer than it claims")
+        raise _damaged_archive_error(file_name, "its directory is longer than it claims")
     return records
 
 
@@ -136,10 +136,10 @@ def _name(raw: bytes, file_name: str) -> str:
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise _broken(file_name, "a record's name is not UTF-8") from None
+        raise _damaged_archive_error(file_name, "a record's name is not UTF-8") from None
     parts = name.split("/")
     if not name or name.startswith("/") or "\\" in name or "\0" in name or ".." in parts or ":" in parts[0]:
-        raise _broken(file_name, f"the record {printable(name)!r} would leave the archive's folder")
+        raise _damaged_archive_error(file_name, f"the record {printable(name)!r} would leave the archive's folder")
     return name
 
 
@@ -158,7 +158,7 @@ def _wide(extra: bytes, values: list[int], file_name: str) -> list[int]:
                 result[i] = value
             return result
         place += 4 + length
-    raise _broken(file_name, "a 64-bit size is missing")
+    raise _damaged_archive_error(file_name, "a 64-bit size is missing")
 
 
 def _local_record(
@@ -168,13 +168,13 @@ def _local_record(
     flags, method, crc, packed, size = central
     shown = printable(raw_name.decode("utf-8", "replace"))
     if header + _LOCAL.size > len(data) or data[header : header + 4] != b"PK\x03\x04":
-        raise _broken(file_name, f"the record {shown!r} is not where the directory says")
+        raise _damaged_archive_error(file_name, f"the record {shown!r} is not where the directory says")
     _, _, own_flags, own_method, _, _, own_crc, own_packed, own_size, n_name, n_extra = _LOCAL.unpack_from(data, header)
     name_end = header + _LOCAL.size + n_name
     start = name_end + n_extra
     end = start + packed
     if end > len(data):
-        raise _broken(file_name, f"the record {shown!r} reaches beyond the end of the file")
+        raise _damaged_archive_error(file_name, f"the record {shown!r} reaches beyond the end of the file")
     late = bool(own_flags & _HAS_DESCRIPTOR)
     if not (late and own_size == own_packed == 0):
         own_size, own_packed = _wide(data[name_end:start], [own_size, own_packed], file_name)
@@ -182,7 +182,7 @@ def _local_record(
     same_crc = own_crc == crc or (late and own_crc == 0)
     same_name = data[header + _LOCAL.size : name_end] == raw_name
     if not (same_name and same_sizes and same_crc and own_flags == flags and own_method == method):
-        raise _broken(file_name, f"the record {shown!r} is described in two ways that disagree")
+        raise _damaged_archive_error(file_name, f"the record {shown!r} is described in two ways that disagree")
     if late:
         end += _descriptor_length(data, end, crc, packed, size, file_name, shown)
     return start, end
@@ -195,7 +195,7 @@ def _descriptor_length(data: bytes, place: int, crc: int, packed: int, size: int
             mark, own_crc, own_packed, own_size = struct.unpack_from(form, data, place)
             if mark == b"PK\x07\x08" and (own_crc, own_packed, own_size) == (crc, packed, size):
                 return length
-    raise _broken(file_name, f"the record {record_name!r} is described in two ways that disagree")
+    raise _damaged_archive_error(file_name, f"the record {record_name!r} is described in two ways that disagree")
 
 
 def _verify_layout(data: bytes, records: list[Record], file_name: str) -> None:
@@ -203,17 +203,17 @@ def _verify_layout(data: bytes, records: list[Record], file_name: str) -> None:
     for record in records:
         # Readers that look names up without regard to case would see one record where others see two.
         if record.name.lower() in names:
-            raise _broken(file_name, f"it holds the record {printable(record.name)!r} twice")
+            raise _damaged_archive_error(file_name, f"it holds the record {printable(record.name)!r} twice")
         names.add(record.name.lower())
     place = 0
     for record in sorted(records, key=lambda r: r.header):
         if record.header < place:
-            raise _broken(file_name, f"the record {printable(record.name)!r} overlaps another")
+            raise _damaged_archive_error(file_name, f"the record {printable(record.name)!r} overlaps another")
         if record.header > place:
-            raise _broken(file_name, f"bytes that belong to no record lie before {printable(record.name)!r}")
+            raise _damaged_archive_error(file_name, f"bytes that belong to no record lie before {printable(record.name)!r}")
         place = record.end
     if place != _end_of_directory(data, file_name)[1]:
-        raise _broken(file_name, "bytes that belong to no record lie before its directory")
+        raise _damaged_archive_error(file_name, "bytes that belong to no record lie before its directory")
 
 
 def _check_crc(data: bytes, record: Record, file_name: str) -> None:
@@ -223,7 +223,7 @@ def _check_crc(data: bytes, record: Record, file_name: str) -> None:
     else:
         crc, size = _inflated_crc(view, record, file_name)
     if crc != record.crc or size != record.size:
-        raise _broken(file_name, f"the record {printable(record.name)!r} does not match its checksum")
+        raise _damaged_archive_error(file_name, f"the record {printable(record.name)!r} does not match its checksum")
 
 
 def _inflated_crc(view: memoryview, record: Record, file_name: str) -> tuple[int, int]:
@@ -239,15 +239,15 @@ def _inflated_crc(view: memoryview, record: Record, file_name: str) -> tuple[int
                 pending = inflate.unconsumed_tail
                 crc, size = zlib.crc32(block, crc), size + len(block)
             if inflate.eof and start + (1 << 16) < len(view):
-                raise _broken(file_name, f"the record {printable(record.name)!r} has two sizes")
+                raise _damaged_archive_error(file_name, f"the record {printable(record.name)!r} has two sizes")
             if size > record.size:
                 break
         block = b"" if size > record.size else inflate.decompress(b"", 1 << 20)
         crc, size = zlib.crc32(block, crc), size + len(block)
     except zlib.error:
-        raise _broken(file_name, f"the record {printable(record.name)!r} cannot be unpacked") from None
+        raise _damaged_archive_error(file_name, f"the record {printable(record.name)!r} cannot be unpacked") from None
     if inflate.unused_data or not inflate.eof:
-        raise _broken(file_name, f"the record {printable(record.name)!r} has two sizes")
+        raise _damaged_archive_error(file_name, f"the record {printable(record.name)!r} has two sizes")
     return crc, size
 
 

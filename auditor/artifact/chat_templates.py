@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from auditor.artifact.folder import Folder
-from auditor.artifact.source import reading
+from auditor.artifact.source import convert_parser_errors
 from auditor.errors import DamagedError
 from auditor.model.chat import template_of, template_sha256
 
@@ -20,7 +20,7 @@ def read_chat_template(folder: Folder, options: Mapping[str, Any]) -> str | dict
     Raises DamagedError where it is neither, or no UTF-8.
     """
     if folder.has(_FILE):
-        with reading(f"The {_FILE} in {folder.name!r} cannot be read"):
+        with convert_parser_errors(f"The {_FILE} in {folder.name!r} cannot be read"):
             # As text is read of a file: a line's end is one character.
             text = folder.read(_FILE, _MOST_BYTES).data.decode()
             return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor.artifact.source import Source, printable, read_source, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable, read_source
 from auditor.artifact.weight_files import LOADED_BY_SAFETENSORS
 from auditor.errors import DamagedError, ModelError, UnsafeModelError
 
@@ -65,7 +65,7 @@ class Folder:
     def json(self, name: str) -> dict[str, Any]:
         """One file of the folder as a JSON object. Raises UnsafeModelError where it names code to run."""
         source = self.read(name, _MAX_JSON_BYTES)
-        with reading(f"{name!r} in {self.name!r} is no valid JSON"):
+        with convert_parser_errors(f"{name!r} in {self.name!r} is no valid JSON"):
             parsed = json.loads(source.data)
             if not isinstance(parsed, dict):
                 raise DamagedError(f"{name!r} in {self.name!r} is no JSON object.")
@@ -108,7 +108,7 @@ def no_model(folder: Folder) -> str:
     )
 
 
-def opened(path: str, *, memory_map: bool = False) -> tuple[Folder, Mapping[str, Any]]:
+def open_model_folder(path: str, *, memory_map: bool = False) -> tuple[Folder, Mapping[str, Any]]:
     """A folder and the contents of its config.json.
 
     Raises ModelError where it has none.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from auditor.artifact.chat_templates import read_chat_template
 from auditor.artifact.folder import Folder
 from auditor.artifact.quantised import check_plain, packed_by, refuse_quantised, unpack_quantised
-from auditor.artifact.source import printable, reading
+from auditor.artifact.source import convert_parser_errors, printable
 from auditor.artifact.weights import (
     LOADED_BY_TORCH,
     as_state_dict,
@@ -160,7 +160,7 @@ def build_network(
     # The dtype is ours, and the weights are plain by now.
     ours = ("dtype", "torch_dtype", "quantization_config")
     chosen = {k: v for k, v in settings.items() if not _chooses(k) and k not in ours}
-    with reading(f"{folder.name!r} cannot be loaded by transformers"):
+    with convert_parser_errors(f"{folder.name!r} cannot be loaded by transformers"):
         config = transformers.AutoConfig.for_model(**chosen)
         kind = getattr(transformers, name)
         with torch.device("meta"):
@@ -262,11 +262,11 @@ def tokenizer_backend(folder: Folder, options: Mapping[str, Any]) -> tuple[Any, 
 
     if folder.has("tokenizer.json"):
         source = folder.read("tokenizer.json", MAX_TOKENIZER_BYTES)
-        with reading(f"The tokenizer.json in {folder.name!r} cannot be read"):
+        with convert_parser_errors(f"The tokenizer.json in {folder.name!r} cannot be read"):
             return tokenizers.Tokenizer.from_str(source.data.decode()), ()
     if folder.has("vocab.txt"):
         source = folder.read("vocab.txt", MAX_TOKENIZER_BYTES)
-        with reading(f"The vocab.txt in {folder.name!r} cannot be read"):
+        with convert_parser_errors(f"The vocab.txt in {folder.name!r} cannot be read"):
             return word_pieces(source.data.decode(), options, folder.name)
     raise ModelError(
         f"{folder.name!r} holds no tokenizer.json: save the fast tokenizer beside the weights with "
@@ -284,7 +284,7 @@ def read_tokenizer(folder: Folder) -> Any:
         options |= folder.json(name) if folder.has(name) else {}
     backend, _ = tokenizer_backend(folder, options)
     template = read_chat_template(folder, options)
-    with reading(f"The tokenizer in {folder.name!r} cannot be used"):
+    with convert_parser_errors(f"The tokenizer in {folder.name!r} cannot be used"):
         special = {}
         for key in _SPECIAL_TOKENS:
             named = options.get(key)

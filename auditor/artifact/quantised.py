@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from auditor.artifact.folder import Folder
-from auditor.artifact.source import MAX_FILE_BYTES, opened, printable
+from auditor.artifact.source import MAX_FILE_BYTES, open_regular_file, printable
 from auditor.artifact.unpacked import need, unpack
 from auditor.artifact.weight_files import safetensors_header
 from auditor.errors import ModelError, UnsupportedError
@@ -125,7 +125,7 @@ def _holds_packed(folder: Folder) -> bool:
     """Whether any file of the folder holds what packed weights are made of; so do torch files, unseen."""
     files = [name for name in folder.names() if name.endswith(".safetensors")]
     for file in files:
-        with opened(Path(folder.path) / file, "model file", MAX_FILE_BYTES) as (descriptor, size):
+        with open_regular_file(Path(folder.path) / file, "model file", MAX_FILE_BYTES) as (descriptor, size):
             with open(descriptor, "rb", closefd=False) as stream:
                 start = stream.read(8)
                 start += stream.read(min(int.from_bytes(start, "little"), max(size - 8, 0), 100 << 20))

@@ -51,8 +51,8 @@ def read_source(path: str | Path, *, noun: str = "model file", max_bytes: int = 
     Raises UsageError where there is none (a FIFO, a device or a folder is none), ModelError where it is empty, larger
     than ``max_bytes`` or changes while it is read.
     """
-    with opened(path, noun, max_bytes) as (descriptor, size):
-        data = _read(descriptor, size)
+    with open_regular_file(path, noun, max_bytes) as (descriptor, size):
+        data = _read_all(descriptor, size)
         if len(data) != size or os.read(descriptor, 1):
             name = printable(Path(path).name)
             raise ModelError(
@@ -63,7 +63,7 @@ def read_source(path: str | Path, *, noun: str = "model file", max_bytes: int = 
 
 
 @contextmanager
-def opened(path: str | Path, noun: str, max_bytes: int) -> Iterator[tuple[int, int]]:
+def open_regular_file(path: str | Path, noun: str, max_bytes: int) -> Iterator[tuple[int, int]]:
     """(descriptor, size) of a regular file, opened for one read.
 
     Raises what :func:`read_source` raises.
@@ -94,7 +94,7 @@ def opened(path: str | Path, noun: str, max_bytes: int) -> Iterator[tuple[int, i
         os.close(descriptor)
 
 
-def _read(descriptor: int, size: int) -> bytes:
+def _read_all(descriptor: int, size: int) -> bytes:
     parts = []
     while size:
         part = os.read(descriptor, min(size, 1 << 30))
@@ -106,7 +106,7 @@ def _read(descriptor: int, size: int) -> bytes:
 
 
 @contextmanager
-def reading(message: str) -> Iterator[None]:
+def convert_parser_errors(message: str) -> Iterator[None]:
     """Convert any error of a third-party parser into a ModelError of one sentence; own errors pass.
 
     ``message``: the beginning of the sentence, such as ``"'model.pt' cannot be read as a safetensors file"``.

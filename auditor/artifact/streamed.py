@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor.artifact.source import MAX_FILE_BYTES, opened, printable, reading
+from auditor.artifact.source import MAX_FILE_BYTES, convert_parser_errors, open_regular_file, printable
 from auditor.artifact.weight_files import safetensors_header
 from auditor.artifact.weights import check_tensors
 from auditor.errors import DamagedError, ModelError
@@ -49,7 +49,7 @@ class _Reading:
         self._name = name
         self._hash = hashlib.sha256()
 
-    def into(self, buffer: memoryview) -> None:
+    def read_into(self, buffer: memoryview) -> None:
         """Fills the buffer. Raises ModelError where the file ends before."""
         place = 0
         while place < len(buffer):
@@ -62,7 +62,7 @@ class _Reading:
             self._hash.update(buffer[place : place + n])
             place += n
 
-    def mapped(self, start: int, end: int) -> tuple[mmap.mmap, int]:
+    def map_range(self, start: int, end: int) -> tuple[mmap.mmap, int]:
         """The bytes from ``start`` to ``end`` of the file as pages of it, and where among them they begin."""
         base = start - start % mmap.ALLOCATIONGRANULARITY
         pages = mmap.mmap(self._descriptor, end - base, access=mmap.ACCESS_COPY, offset=base)
@@ -77,7 +77,7 @@ class _Reading:
     def take(self, n: int) -> bytes:
         """The next n bytes."""
         buffer = bytearray(n)
-        self.into(memoryview(buffer))
+        self.read_into(memoryview(buffer))
         return bytes(buffer)
 
     def digest(self) -> str:
@@ -102,7 +102,7 @@ def stream_safetensors(
     is not exactly what the format says.
     """
     name = printable(path.name)
-    with opened(path, "model file", MAX_FILE_BYTES) as (descriptor, size):
+    with open_regular_file(path, "model file", MAX_FILE_BYTES) as (descriptor, size):
         if memory_map:
             _mapped.append((path, os.fstat(descriptor)))
         file = _Reading(descriptor, name)
@@ -119,7 +119,7 @@ def stream_safetensors(
         if memory_map:
             tensors: dict[str, Tensor] = {}
             for some in _neighbours(entries, max(_LEAST_MAPPED, size // _MAPPINGS)):
-                with reading(f"{name!r} cannot be read as a safetensors file"):
+                with convert_parser_errors(f"{name!r} cannot be read as a safetensors file"):
                     tensors |= _pages(file, some, len(head), name)
         else:
             tensors = {key: _tensor(file, spec, key, name) for _, key, spec in entries}
@@ -170,12 +170,12 @@ def _neighbours(entries: Sequence[_Entry], size: int) -> Iterator[list[_Entry]]:
 
 def _pages(file: _Reading, entries: Sequence[_Entry], begin: int, name: str) -> dict[str, Tensor]:
     """Tensors that lie one after the other, over the pages of the file; ``begin``: bytes before the first of all."""
-    checked = [(key, *_described(spec, key, name)) for _, key, spec in entries]
+    checked = [(key, *_tensor_layout(spec, key, name)) for _, key, spec in entries]
     first, last = entries[0][0], entries[-1][2]["data_offsets"][1]
     if first == last:
         return {key: torch.empty(shape, dtype=dtype) for key, dtype, shape, _, _ in checked}
     try:
-        pages, at = file.mapped(begin + first, begin + last)
+        pages, at = file.map_range(begin + first, begin + last)
     except OSError:
         # Of a file system that maps nothing, or of too many files at once.
         return {key: _tensor(file, spec, key, name) for _, key, spec in entries}
@@ -194,7 +194,7 @@ def _pages(file: _Reading, entries: Sequence[_Entry], begin: int, name: str) -> 
     return tensors
 
 
-def _described(spec: Any, key: str, name: str) -> tuple[torch.dtype, list[int], int, int]:
+def _tensor_layout(spec: Any, key: str, name: str) -> tuple[torch.dtype, list[int], int, int]:
     """(number format, shape, first byte, last byte) of a tensor, checked against each other."""
     dtype, shape, (start, end) = _DTYPES.get(spec.get("dtype")), spec.get("shape"), spec["data_offsets"]
     if dtype is None or not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
@@ -211,9 +211,9 @@ def _described(spec: Any, key: str, name: str) -> tuple[torch.dtype, list[int], 
 
 
 def _tensor(file: _Reading, spec: Any, key: str, name: str) -> Tensor:
-    dtype, shape, start, end = _described(spec, key, name)
+    dtype, shape, start, end = _tensor_layout(spec, key, name)
     raw = torch.empty(end - start, dtype=torch.uint8)
     if len(raw):
-        file.into(memoryview(raw.numpy()))  # type: ignore[arg-type]
-    with reading(f"{name!r} cannot be read as a safetensors file"):
+        file.read_into(memoryview(raw.numpy()))  # type: ignore[arg-type]
+    with convert_parser_errors(f"{name!r} cannot be read as a safetensors file"):
         return raw.view(dtype).reshape(shape)

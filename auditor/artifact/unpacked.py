@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auditor.artifact.source import printable, reading
+from auditor.artifact.source import convert_parser_errors, printable
 from auditor.errors import DamagedError, MissingExtraError, UnsupportedError
 
 Weights = dict[str, Tensor]
@@ -33,7 +33,7 @@ def unpack(weights: Weights, method: str, settings: Said, metadata: Mapping[str,
     """
     need(method)
     with (
-        reading(f"The packed weights in {file_name!r} cannot be unpacked"),
+        convert_parser_errors(f"The packed weights in {file_name!r} cannot be unpacked"),
         warnings.catch_warnings(),
         torch.no_grad(),
     ):

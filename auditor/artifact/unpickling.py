@@ -159,8 +159,8 @@ class _Machine:
             "POP_MARK": self._pop_mark,
             "DUP": lambda _: self.stack.append(self.stack[-1]),
             **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda i: self.stack.append(self.memo[int(i)])),
-            **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._put),
-            "MEMOIZE": lambda _: self._put(len(self.memo)),
+            **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), self._memoize),
+            "MEMOIZE": lambda _: self._memoize(len(self.memo)),
             "GLOBAL": self._global,
             "STACK_GLOBAL": self._stack_global,
             "EMPTY_LIST": lambda _: self.stack.append([]),
@@ -174,15 +174,15 @@ class _Machine:
             "TUPLE2": lambda _: self._tuple(2),
             "TUPLE3": lambda _: self._tuple(3),
             "FROZENSET": lambda _: self._push(frozenset(map(as_key, self._to_mark()))),
-            "APPEND": lambda _: self._extend([self._taken()]),
+            "APPEND": lambda _: self._extend([self._pop_settled()]),
             "APPENDS": lambda _: self._extend(self._to_mark()),
-            "SETITEM": lambda _: self._set_items([self._taken(), self._taken()][::-1]),
+            "SETITEM": lambda _: self._set_items([self._pop_settled(), self._pop_settled()][::-1]),
             "SETITEMS": lambda _: self._set_items(self._to_mark()),
             "ADDITEMS": self._add_items,
             "REDUCE": self._reduce,
             "NEWOBJ": self._new,
             "BUILD": self._build,
-            "BINPERSID": lambda _: self._push(self.maker.persistent(self._taken())),
+            "BINPERSID": lambda _: self._push(self.maker.persistent(self._pop_settled())),
         }
 
     def step(self, name: str, argument: Any) -> None:
@@ -204,7 +204,7 @@ class _Machine:
         # Its argument is made first: taking what lies upon a mark changes which list the stack is.
         self.stack.append(value)
 
-    def _taken(self) -> Any:
+    def _pop_settled(self) -> Any:
         return self.settle(self.stack.pop())
 
     def _mark(self, _: Any) -> None:
@@ -226,11 +226,11 @@ class _Machine:
     def _pop_mark(self, _: Any) -> None:
         self.stack = self.marks.pop()
 
-    def _put(self, place: Any) -> None:
+    def _memoize(self, place: Any) -> None:
         self.memo[int(place)] = self.stack[-1]
 
     def _tuple(self, n: int) -> None:
-        items = [self._taken() for _ in range(n)]
+        items = [self._pop_settled() for _ in range(n)]
         self.stack.append(tuple(items[::-1]))
 
     def _dict(self, _: Any) -> None:
@@ -262,15 +262,15 @@ class _Machine:
 
     def _global(self, argument: Any) -> None:
         module, _, name = str(argument).partition(" ")
-        self._named(module, name)
+        self._push_name(module, name)
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
             raise Foreign("a name computed while loading")
-        self._named(module, name)
+        self._push_name(module, name)
 
-    def _named(self, module: str, name: str) -> None:
+    def _push_name(self, module: str, name: str) -> None:
         if "." in name:
             raise Foreign(printable(f"{module}.{name}"), "a name within a name")
         self.stack.append(_Name(canonical(f"{module}.{name}")))
@@ -282,7 +282,7 @@ class _Machine:
         return callee.name
 
     def _arguments(self) -> tuple[Any, ...]:
-        arguments = self._taken()
+        arguments = self._pop_settled()
         if type(arguments) is not tuple:
             raise ValueError("it calls with what is no tuple")
         return arguments
@@ -290,21 +290,21 @@ class _Machine:
     def _reduce(self, _: Any) -> None:
         arguments = self._arguments()
         name = self._callee()
-        self._made(self.maker.call(name, arguments), name)
+        self._push_unfilled(self.maker.call(name, arguments), name)
 
     def _new(self, _: Any) -> None:
         arguments = self._arguments()
         name = self._callee()
         if arguments:
             raise Foreign(name, "made with arguments")
-        self._made(self.maker.make(name), name)
+        self._push_unfilled(self.maker.make(name), name)
 
-    def _made(self, instance: Any, name: str) -> None:
+    def _push_unfilled(self, instance: Any, name: str) -> None:
         self.unfilled[id(instance)] = (instance, name)
         self.stack.append(instance)
 
     def _build(self, _: Any) -> None:
-        state = self._taken()
+        state = self._pop_settled()
         made, name = self.unfilled.pop(id(self.stack[-1]), (None, ""))
         if made is None:
             raise Foreign(f"a state for {type(self.stack[-1]).__name__}", "which has one already, or takes none")

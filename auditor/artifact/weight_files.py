@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from auditor.artifact.archive import Archive
 from auditor.artifact.pickles import PickleReading
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.errors import DamagedError
 
 LOADED_BY_SAFETENSORS = "safetensors.torch.load"
@@ -118,7 +118,7 @@ def safetensors_header(data: bytes, file_name: str, size: int | None = None) -> 
     length = int.from_bytes(data[:8], "little")
     if length > min(size - 8, _MAX_HEADER_BYTES):
         raise DamagedError(f"{file_name!r} is a truncated safetensors file: its header claims {length:,} bytes.")
-    with reading(f"{file_name!r} has no valid safetensors header"):
+    with convert_parser_errors(f"{file_name!r} has no valid safetensors header"):
         header = json.loads(data[8 : 8 + length], object_pairs_hook=_unique_pairs)
         if not isinstance(header, dict):
             raise DamagedError(f"{file_name!r} has no valid safetensors header.")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from auditor.artifact.archive import Archive, open_archive
 from auditor.artifact.pickles import describe_calls, read_pickle
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.artifact.torch_pickles import check_legacy, check_numpy, numpy_numbers
 from auditor.artifact.weight_files import (
     LEGACY_MAGIC,
@@ -52,7 +52,7 @@ def load_torch(source: Source, archive: Archive, record: str) -> Any:
         )
     with_numpy = not NUMPY_GLOBALS.isdisjoint(report.names)
     with (
-        reading(f"{source.name!r} cannot be read as a torch file"),
+        convert_parser_errors(f"{source.name!r} cannot be read as a torch file"),
         warnings.catch_warnings(),
         numpy_numbers() if with_numpy else nullcontext(),
     ):
@@ -71,7 +71,7 @@ def load_legacy_torch(source: Source) -> Any:
     Raises Foreign for a name that plain weights do not need, ModelError where it cannot be read.
     """
     with (
-        reading(f"{source.name!r} cannot be read as a legacy torch file"),
+        convert_parser_errors(f"{source.name!r} cannot be read as a legacy torch file"),
         warnings.catch_warnings(),
         numpy_numbers(),
     ):
@@ -106,7 +106,7 @@ def load_safetensors(source: Source) -> dict[str, Tensor]:
     import safetensors.torch
 
     safetensors_header(source.data, source.name)
-    with reading(f"{source.name!r} cannot be read as a safetensors file"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as a safetensors file"):
         loaded: dict[str, Tensor] = safetensors.torch.load(source.data)
         check_tensors(loaded, source.name, len(source.data))
     return loaded

@@ -104,23 +104,23 @@ class Comparison:
         """The meaning of the exit code and its reason, in a few sentences."""
         reasons = " ".join(self.usefulness.reasons)
         if self.exit_code == 1:
-            crossed = f"FAILs its criterion now: {_named(self.crossed)}. " if self.crossed else ""
+            crossed = f"FAILs its criterion now: {_list_names(self.crossed)}. " if self.crossed else ""
             return f"No success. {crossed}{reasons if self.usefulness.standing == 'failed' else ''}".rstrip()
         if self.exit_code == 0:
-            return f"Better and useful. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
+            return f"Better and useful. Shown to be better: {_list_names([r.name for r in self.better])}. {reasons}"
         if not self.better:
             return f"Not shown. Nothing is shown to be better. {reasons}"
         if self.dropped:
             return (
-                f"Not shown. The earlier audit was judged by {_named(self.dropped)}, and the later one is not, or by a "
+                f"Not shown. The earlier audit was judged by {_list_names(self.dropped)}, and the later one is not, or by a "
                 f"wider bound: audit both with the same probes, groups and criteria. {reasons}"
             )
         if self.usefulness.standing == "kept":
-            return f"Not shown. Worse, and not shown to meet its criterion: {_named([r.name for r in self.unsafe])}."
-        return f"Not shown. Shown to be better: {_named([r.name for r in self.better])}. {reasons}"
+            return f"Not shown. Worse, and not shown to meet its criterion: {_list_names([r.name for r in self.unsafe])}."
+        return f"Not shown. Shown to be better: {_list_names([r.name for r in self.better])}. {reasons}"
 
 
-def _named(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     more = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -142,7 +142,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     if not 0.0 <= margin < 1.0:
         raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     _check(before, after)
-    both = Both.of(before, after)
+    both = Both.from_reports(before, after)
     held_to = {key_of(f) for f in after.findings if f.metric is not None and f.criterion is not None}
     rows = _judged_rows(both, held_to, error_rate)
     useful = usefulness(
@@ -177,23 +177,23 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         only_after=_metrics_absent(both.second, both.first),
         remarks=tuple(said),
         crossed=tuple(dict.fromkeys(_crossed(before, after, [*rows, *useful.rows]))),
-        dropped=tuple(dict.fromkeys(_dropped(before, after))),
+        dropped=tuple(dict.fromkeys(_dropped_criteria(before, after))),
     )
 
 
 def _judged_rows(both: Both, held_to: set[Key], error_rate: float) -> list[Row]:
     """Accuracy, and what the later audit is ``held_to`` by a criterion, at equal shares of the error rate."""
     overall = both.of_all("accuracy")
-    judged = [key for key in both.shared if key in held_to and not in_family(key)]
+    judged = [key for key in both.shared_keys if key in held_to and not in_family(key)]
     alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
-    return [*(of_rate(f, alpha) for f in overall), *(both.at(key, alpha) for key in judged)]
+    return [*(of_rate(f, alpha) for f in overall), *(both.row_for(key, alpha) for key in judged)]
 
 
 def _rows_beside(both: Both, held_to: set[Key], metrics: set[str]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     """Rows that are not judged: those of the whole, and details. ``metrics``: those that judged rows show already."""
     rest = [
-        both.at(key, _SHOWN_LEVEL, with_verdict=False)
-        for key in both.shared
+        both.row_for(key, _SHOWN_LEVEL, with_verdict=False)
+        for key in both.shared_keys
         if key not in held_to and not (key[0] == PERFORMANCE and key[2] in metrics and not key[3])
     ]
     rest += [
@@ -267,7 +267,7 @@ def before_of(finding: Finding) -> tuple[int, int] | None:
     return change.before, change.n
 
 
-def _dropped(before: AuditReport, after: AuditReport) -> Iterator[str]:
+def _dropped_criteria(before: AuditReport, after: AuditReport) -> Iterator[str]:
     """What the earlier audit was judged by and the later one is not, or by a wider bound."""
     held: dict[Key, list[CriterionRecord]] = {}
     for f in after.findings:
@@ -305,18 +305,18 @@ def _as_strict(current: CriterionRecord, earlier: CriterionRecord) -> bool:
 def _crossed(before: AuditReport, after: AuditReport, rows: Sequence[Row]) -> Iterator[str]:
     """What FAILs now, and did not before or is shown to be worse; what was not measured before has not crossed."""
     worse = {(r.probe, r.method, r.metric, r.of): r.name for r in rows if r.verdict == "worse"}
-    was = {_held(f): f.outcome for f in before.findings if f.criterion is not None}
+    was = {_criterion_key(f): f.outcome for f in before.findings if f.criterion is not None}
     for f in after.findings:
         if f.metric is None or f.criterion is None or f.outcome is not Outcome.FAIL:
             continue
         # A criterion on a change has nothing before it.
-        earlier = was.get(_held(f), Outcome.PASS if f.probe == "change" else None)
+        earlier = was.get(_criterion_key(f), Outcome.PASS if f.probe == "change" else None)
         if earlier is not None and (earlier is not Outcome.FAIL or key_of(f) in worse):
             of = ", ".join(f"{k}={v}" for k, v in key_of(f)[3])
             yield f"{f.metric}{f' ({of})' if of else ''}, {number(f.value)} where {f.criterion.describe()} is required"
 
 
-def _held(f: Finding) -> tuple[object, ...]:
+def _criterion_key(f: Finding) -> tuple[object, ...]:
     criterion = f.criterion
     return (key_of(f), None if criterion is None else (criterion.direction, criterion.bound))
 

@@ -37,12 +37,12 @@ STANDINGS = {
 }
 
 
-def _known(x: float) -> float | None:
+def _finite_or_none(x: float) -> float | None:
     return x if math.isfinite(x) else None
 
 
 def _ends(interval: tuple[float, float] | None) -> list[float | None] | None:
-    return None if interval is None else [_known(x) for x in interval]
+    return None if interval is None else [_finite_or_none(x) for x in interval]
 
 
 def render_comparison_json(comparison: Comparison) -> str:
@@ -95,7 +95,7 @@ def _usefulness(useful: Usefulness) -> dict[str, Any]:
 
 def _as_json(row: Row) -> dict[str, Any]:
     sides = {
-        name: {"value": _known(side.value), "interval": _ends(side.interval), "outcome": side.outcome.value}
+        name: {"value": _finite_or_none(side.value), "interval": _ends(side.interval), "outcome": side.outcome.value}
         for name, side in (("before", row.before), ("after", row.after))
     }
     return {
@@ -106,7 +106,7 @@ def _as_json(row: Row) -> dict[str, Any]:
         "of": dict(row.of),
         "ideal": row.ideal,
         **sides,
-        "difference": _known(row.difference),
+        "difference": _finite_or_none(row.difference),
         "interval": _ends(row.interval),
         "paired": row.paired,
         "verdict": row.verdict,
@@ -155,7 +155,7 @@ def render_comparison_markdown(comparison: Comparison) -> str:
     lines = [
         "# What changed",
         "",
-        f"Before: `{_plain(before.path or before.named)}`. After: `{_plain(after.path or after.named)}`.",
+        f"Before: `{_plain(before.path or before.display_name)}`. After: `{_plain(after.path or after.display_name)}`.",
         "",
     ]
     if comparison.made_by:
@@ -177,9 +177,9 @@ def _table(rows: Sequence[Row]) -> list[str]:
         cells = (
             row.verdict,
             f"`{_plain(row.name)}`",
-            text.number(_known(row.before.value)),
-            text.number(_known(row.after.value)),
-            text.number(_known(row.difference)),
+            text.number(_finite_or_none(row.before.value)),
+            text.number(_finite_or_none(row.after.value)),
+            text.number(_finite_or_none(row.difference)),
             _bounds(row),
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -189,11 +189,11 @@ def _table(rows: Sequence[Row]) -> list[str]:
 def _bounds(row: Row) -> str:
     """The interval of a difference and how it was taken."""
     if row.same:
-        return row.how
-    return _between(row.interval) + (f" {row.how}" if row.paired else "")
+        return row.difference_method
+    return _interval_text(row.interval) + (f" {row.difference_method}" if row.paired else "")
 
 
-def _where(row: Row, after: AuditReport) -> str:
+def _location_text(row: Row, after: AuditReport) -> str:
     """What a number was taken of, in the words of the later audit's people."""
     called, parts = called_in(after), []
     for name, value in row.of:
@@ -206,9 +206,9 @@ def _where(row: Row, after: AuditReport) -> str:
     return ", ".join(parts)
 
 
-def _between(interval: tuple[float, float] | None) -> str:
+def _interval_text(interval: tuple[float, float] | None) -> str:
     """An interval in words; an end that does not exist is said to be none."""
-    return "" if interval is None else text.interval((_known(interval[0]), _known(interval[1])))
+    return "" if interval is None else text.interval((_finite_or_none(interval[0]), _finite_or_none(interval[1])))
 
 
 def _plain(name: str) -> str:
@@ -246,10 +246,10 @@ def render_comparison_html(comparison: Comparison) -> str:
             n_details=len(comparison.details),
             scale=scale,
             tone=lambda row: {"better": "pass", "worse": "fail"}.get(row.verdict, "not-applicable"),
-            known=_known,
+            known=_finite_or_none,
             bounds=_bounds,
-            where=lambda row: _where(row, comparison.after),
-            between=_between,
+            where=lambda row: _location_text(row, comparison.after),
+            between=_interval_text,
         )
     )
 

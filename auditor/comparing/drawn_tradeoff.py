@@ -67,20 +67,20 @@ def _point(point: Point) -> dict[str, Any]:
         "settings": dict(point.settings),
         "verdict": point.verdict,
         "reason": point.reason,
-        "performance": _measured(point.performance),
-        "performance_change": _measured(point.performance_change),
+        "performance": _number_content(point.performance),
+        "performance_change": _number_content(point.performance_change),
         "features": [
             {
                 "feature": f.feature,
-                "disparity": _measured(f.own),
-                "disparity_change": _measured(f.change),
-                "impact_ratio": _measured(f.ratio),
+                "disparity": _number_content(f.own),
+                "disparity_change": _number_content(f.change),
+                "impact_ratio": _number_content(f.ratio),
                 "standing": f.standing,
                 "alternative": f.alternative,
             }
             for f in point.features
         ],
-        "leakage": None if point.leakage is None else _measured(point.leakage),
+        "leakage": None if point.leakage is None else _number_content(point.leakage),
         "on_front": point.on_front,
         "dominated_by": point.dominated_by,
         "shown_dominated": point.shown_dominated,
@@ -91,7 +91,7 @@ def _point(point: Point) -> dict[str, Any]:
     }
 
 
-def _measured(number: Measured) -> dict[str, Any]:
+def _number_content(number: Measured) -> dict[str, Any]:
     return {
         "value": number.value if math.isfinite(number.value) else None,
         "interval": None if number.interval is None else list(number.interval),
@@ -166,11 +166,11 @@ def _plain(words: str) -> str:
 
 def tradeoff_svg(plot: Plot) -> str:
     """A plot as a separate SVG file."""
-    return as_file(_drawn(plot))
+    return as_file(_plot_svg(plot))
 
 
 @lru_cache(maxsize=64)
-def _drawn(plot: Plot) -> str:
+def _plot_svg(plot: Plot) -> str:
     return sheet_svg(partial(draw, plot), title=plot.title, alt=plot.alt, dom_id=f"plot-{plot.id}")
 
 
@@ -191,7 +191,7 @@ def render_tradeoff_html(tradeoff: Tradeoff, audit: AuditReport) -> str:
             found=tradeoff,
             audit=audit,
             promise=promise(tradeoff),
-            plots=[(plot, Markup(_drawn(plot))) for plot in plots_of(tradeoff, called)],
+            plots=[(plot, Markup(_plot_svg(plot))) for plot in plots_of(tradeoff, called)],
             features=features,
             tones=_TONES,
             own_level=1.0 - 2.0 * tradeoff.own_alpha,

@@ -77,7 +77,7 @@ def plots_of(tradeoff: Tradeoff, labels: Labels = UNCALLED) -> list[Plot]:
             Plot(
                 id=f"change-{i}",
                 title=f"Change since the present model, by {feature}",
-                alt=f"Paired changes of {tradeoff.metric} and of {measure}. {_said(spots, tradeoff)}",
+                alt=f"Paired changes of {tradeoff.metric} and of {measure}. {_points_text(spots, tradeoff)}",
                 caption=(
                     "Paired row by row with the present model, the square. An alternative by this feature, a filled "
                     "circle, lies with its whole cross in the shaded region: less disparate, and above the dashed "
@@ -110,7 +110,7 @@ def _front(tradeoff: Tradeoff, id_: str, measure: str, x: Sequence[Measured | No
     return Plot(
         id=id_,
         title=f"{tradeoff.metric} against {measure}",
-        alt=f"{tradeoff.metric} and {measure} of each point. {_said(spots, tradeoff)}",
+        alt=f"{tradeoff.metric} and {measure} of each point. {_points_text(spots, tradeoff)}",
         caption=(
             "Numbers are those of the tables. Square: the present model. Filled: on the front over all axes "
             f"({', '.join(tradeoff.axes)}), hollow: dominated, both by the values alone. Dashed: the front of the two "
@@ -129,7 +129,7 @@ def _role(number: int, point: Point) -> Role:
     return "present" if not number else "front" if point.on_front else "other"
 
 
-def _said(spots: Sequence[Spot], tradeoff: Tradeoff) -> str:
+def _points_text(spots: Sequence[Spot], tradeoff: Tradeoff) -> str:
     names = [p.name for p in tradeoff.all]
     return " ".join(f"{spot.number} ({names[spot.number]}): {spot.x.value:.3f}, {spot.y.value:.3f}." for spot in spots)
 

@@ -74,13 +74,13 @@ def remarks(both: Both, rows: Sequence[Row], after: AuditReport, level: float) -
     """
     of_groups = _group_rates(both, level * _GROUPS)
     gaps = [key for key in both.gaps() if key[0] == "regression_fairness" or key[2] in _OF_GAP]
-    at_gaps = [both.at(key, level * _CLOSED / len(gaps), whole=False) for key in gaps]
+    at_gaps = [both.row_for(key, level * _CLOSED / len(gaps), whole=False) for key in gaps]
     found = [*_empty(rows, after)]
     levelled = list(_levelled_down(at_gaps, of_groups))
     found += [said for said, _ in levelled]
     closed = {row.metric for row in at_gaps if row.verdict == "better"}
-    opened = [both.at(key, level * _OPENED / len(gaps), whole=False) for key in gaps if key[2] in closed]
-    found += [*_moved(at_gaps, opened, of_groups), *_reversed(of_groups), *_hidden(at_gaps, after, level * _READ)]
+    opened = [both.row_for(key, level * _OPENED / len(gaps), whole=False) for key in gaps if key[2] in closed]
+    found += [*_moved_bias(at_gaps, opened, of_groups), *_reversed(of_groups), *_hidden_bias(at_gaps, after, level * _READ)]
     leaks = [r for r in rows if r.pillar == "privacy" and r.verdict == "worse"]
     if leaks:
         found.append(f"Privacy became worse: {', '.join(r.name for r in leaks[:3])}.")
@@ -101,7 +101,7 @@ def _group_rates(both: Both, level: float) -> list[GroupRate]:
     paired = {place: f for place, f in paired.items() if place[0] in _RATES}
     alone = [
         key
-        for key in both.shared
+        for key in both.shared_keys
         if key[0] == "group_fairness" and key[2] in _RATES and both.second[key].group and key[2:] not in paired
     ]
     alpha = level / (SIDES * max(len(paired) + len(alone), 1))
@@ -179,7 +179,7 @@ def _levelled_down(
         yield said, place
 
 
-def _moved(gaps: Sequence[Row], candidate_gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
+def _moved_bias(gaps: Sequence[Row], candidate_gaps: Sequence[Row], rates: Sequence[GroupRate]) -> Iterator[str]:
     """A gap that is shown to have closed, and one of another feature, an intersection or two groups to have opened.
 
     ``candidate_gaps``: the gaps of what has closed for some, at the level of what has opened.
@@ -214,7 +214,7 @@ def _reversed(rates: Sequence[GroupRate]) -> Iterator[str]:
             )
 
 
-def _hidden(gaps: Sequence[Row], after: AuditReport, level: float) -> Iterator[str]:
+def _hidden_bias(gaps: Sequence[Row], after: AuditReport, level: float) -> Iterator[str]:
     """A gap that is shown to have closed although a linear model still reads the group from what enters the last
     layer."""
     closed = {_features(gap): gap for gap in gaps if gap.probe == "group_fairness" and gap.verdict == "better"}

@@ -34,7 +34,7 @@ class Side:
     outcome: Outcome = Outcome.NOT_JUDGED
 
     @classmethod
-    def of(cls, estimate: Estimate, alpha: float, outcome: Outcome = Outcome.NOT_JUDGED) -> Side:
+    def from_estimate(cls, estimate: Estimate, alpha: float, outcome: Outcome = Outcome.NOT_JUDGED) -> Side:
         """A side with one-sided bounds at ``alpha`` each."""
         value = estimate.value
         return cls(value=value, interval=estimate.bounds(alpha) if math.isfinite(value) else None, outcome=outcome)
@@ -66,7 +66,7 @@ class Row:
     same: bool = False
 
     @property
-    def how(self) -> str:
+    def difference_method(self) -> str:
         """The method of the difference, in words."""
         return "the same audit" if self.same else "paired" if self.paired else "apart"
 
@@ -92,26 +92,26 @@ class Both:
     same: bool = False
 
     @classmethod
-    def of(cls, before: AuditReport, after: AuditReport) -> Both:
+    def from_reports(cls, before: AuditReport, after: AuditReport) -> Both:
         """All numbers of two audits."""
         return cls(numbers(before), numbers(after), numbers(after, changes=True), _of_the_same(before, after))
 
     @property
-    def shared(self) -> list[Key]:
+    def shared_keys(self) -> list[Key]:
         """The numbers that both audits have."""
         return [key for key in self.first if key in self.second]
 
     def gaps(self) -> list[Key]:
         """The gaps by a sensitive feature or by an intersection that both audits have, with the ideal 0."""
-        return [key for key in self.shared if self.second[key].ideal == 0.0 and dict(key[3]).get("by")]
+        return [key for key in self.shared_keys if self.second[key].ideal == 0.0 and dict(key[3]).get("by")]
 
-    def paired(self, key: Key) -> Estimate | None:
+    def paired_change(self, key: Key) -> Estimate | None:
         """The paired change of a number, if it exists."""
         probe, method, metric, of = key
         if probe in _PAIRED:
-            found = self._known((CHANGE, "paired", metric + SUFFIX, of))
-            return self._known((probe, method, metric + SUFFIX, of)) if found is None else found
-        shift, midpoint = (self._known((probe, method, metric + ending, of)) for ending in (SHIFT, MIDPOINT))
+            found = self._finite_change((CHANGE, "paired", metric + SUFFIX, of))
+            return self._finite_change((probe, method, metric + SUFFIX, of)) if found is None else found
+        shift, midpoint = (self._finite_change((probe, method, metric + ending, of)) for ending in (SHIFT, MIDPOINT))
         if shift is None or midpoint is None:
             return None
         own = self.second[key].estimate
@@ -120,7 +120,7 @@ class Both:
             return PreferenceChange(shift=shift, midpoint=midpoint, span=span, ideal=middle)
         return PreferenceChange(shift=shift, midpoint=midpoint)
 
-    def _known(self, key: Key) -> AnyEstimate | None:
+    def _finite_change(self, key: Key) -> AnyEstimate | None:
         found = self.changes.get(key)
         known = found is not None and found.estimate is not None and math.isfinite(found.estimate.value)
         return found.estimate if known and found is not None else None
@@ -129,18 +129,18 @@ class Both:
         """The paired changes of a metric that are of no group."""
         return [f for f in self.changes.values() if f.probe == CHANGE and f.metric == metric + SUFFIX and not f.group]
 
-    def at(self, key: Key, alpha: float, *, with_verdict: bool = True, whole: bool = True) -> Row:
+    def row_for(self, key: Key, alpha: float, *, with_verdict: bool = True, whole: bool = True) -> Row:
         """One number before and after; if ``with_verdict``, with the verdict of its interval at this level.
 
         Not ``whole``: a gap whose change was paired has no intervals of its own, which take longest to find.
         """
         before, after = self.first[key], self.second[key]
         assert before.estimate is not None and after.estimate is not None
-        change = self.paired(key)
+        change = self.paired_change(key)
         if isinstance(change, GapChange) and not whole:
             sides = tuple(Side(value=f.estimate.value, interval=None) for f in (before, after) if f.estimate)
         else:
-            sides = tuple(Side.of(f.estimate, alpha / 2.0, f.outcome) for f in (before, after) if f.estimate)
+            sides = tuple(Side.from_estimate(f.estimate, alpha / 2.0, f.outcome) for f in (before, after) if f.estimate)
         found = row(key, after.pillar, sides=sides, ideal=after.ideal, change=change, alpha=alpha, with_verdict=with_verdict)
         if self.same and before.estimate == after.estimate and math.isfinite(found.difference):
             # One number of one model and one set of rows: whatever it truly is, it is the same on either side.
@@ -188,7 +188,7 @@ def row(
 ) -> Row:
     """A number before and after; the interval of the difference is that of the paired ``change`` if it exists."""
     before, after = sides
-    difference, bounds = after.value - before.value, apart(before.interval, after.interval)
+    difference, bounds = after.value - before.value, difference_bounds(before.interval, after.interval)
     if change is not None:
         difference, bounds = change.value, change.bounds(alpha)
     distance = None
@@ -216,12 +216,12 @@ def of_rate(change: Finding, alpha: float, *, with_verdict: bool = True) -> Row:
     known = change.estimate if isinstance(change.estimate, RateChange) else None
     sides = (Side(value=math.nan, interval=None),) * 2
     if known is not None:
-        sides = Side.of(known.rate(after=False), alpha), Side.of(known.rate(after=True), alpha)
+        sides = Side.from_estimate(known.rate(after=False), alpha), Side.from_estimate(known.rate(after=True), alpha)
     key = (CHANGE, "paired", str(change.metric).removesuffix(SUFFIX), key_of(change)[3])
     return row(key, change.pillar, sides=sides, ideal=1.0, change=known, alpha=alpha, with_verdict=with_verdict)
 
 
-def apart(before: Bounds | None, after: Bounds | None) -> Bounds | None:
+def difference_bounds(before: Bounds | None, after: Bounds | None) -> Bounds | None:
     """Bounds of a difference from the bounds of both numbers, for any dependence between them."""
     return None if before is None or after is None else (after[0] - before[1], after[1] - before[0])
 

@@ -250,7 +250,7 @@ def weigh(
 
     points = []
     for candidate in (present, *candidates):
-        found = _Judged.of(candidate, present, disparity, metric, tolerance, error_rate / m)
+        found = _Judged.from_candidate(candidate, present, disparity, metric, tolerance, error_rate / m)
         better = dominating(candidate.name, places, directions)
         dominated = shown_dominated(candidate.name, places, directions)
         at = places.get(candidate.name, ())
@@ -295,7 +295,7 @@ def _point(
                 feature=gap.feature,
                 own=coordinates[1 + i],
                 change=change,
-                ratio=Measured.of(gap.ratio, own_alpha),
+                ratio=Measured.from_estimate(gap.ratio, own_alpha),
                 standing=standing,
                 alternative=judgement.cheap and standing == "less" and judgement.verdict != "present model",
             )
@@ -329,7 +329,7 @@ class _Judged:
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of(
+    def from_candidate(
         cls,
         candidate: Candidate,
         present: Candidate,
@@ -343,13 +343,13 @@ class _Judged:
             return cls(verdict="not made", reason=candidate.failed)
         if candidate is present:
             unchanged = Measured(value=0.0, interval=(0.0, 0.0))
-            gaps = tuple((gap, unchanged, _standing(unchanged, disparity)) for gap in evidence.gaps)
+            gaps = tuple((gap, unchanged, _change_direction(unchanged, disparity)) for gap in evidence.gaps)
             return cls(verdict="present model", performance_change=unchanged, gaps=gaps, cheap=True)
-        change = Measured.of(evidence.performance_change, alpha)
+        change = Measured.from_estimate(evidence.performance_change, alpha)
         gaps = tuple(
-            (gap, moved, _standing(moved, disparity))
+            (gap, moved, _change_direction(moved, disparity))
             for gap in evidence.gaps
-            for moved in [Measured.of(gap.change, alpha)]
+            for moved in [Measured.from_estimate(gap.change, alpha)]
         )
         cheap = change.interval is not None and change.interval[0] >= -tolerance
         verdict = _verdict(change, [standing for _, _, standing in gaps], tolerance)
@@ -372,7 +372,7 @@ class _Judged:
         )
 
 
-def _standing(change: Measured, disparity: Disparity) -> Standing:
+def _change_direction(change: Measured, disparity: Disparity) -> Standing:
     if change.interval is None:
         return "undefined"
     low, high = change.interval
@@ -452,4 +452,4 @@ def _coordinates(evidence: Evidence, attacks: Sequence[str], alpha: float) -> tu
     estimates = [evidence.performance, *(gap.own for gap in evidence.gaps)]
     if attacks:
         estimates.append(Largest(parts=tuple(evidence.attacks[name] for name in attacks)))
-    return tuple(Measured.of(estimate, alpha) for estimate in estimates)
+    return tuple(Measured.from_estimate(estimate, alpha) for estimate in estimates)

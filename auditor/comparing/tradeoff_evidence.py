@@ -93,7 +93,7 @@ def read_evidence(
             for f in report.findings
             if f.metric == LEAKAGE and f.method and not f.group and f.estimate is not None
         },
-        constant=bool(features) and _is_constant(_one(changes, f"{PARITY}_change", features[:1])),
+        constant=bool(features) and _is_constant(_find_change(changes, f"{PARITY}_change", features[:1])),
     )
 
 
@@ -108,7 +108,7 @@ def _performance(
     report: AuditReport, changes: Sequence[Finding], features: Sequence[str], metric: str, present: AuditReport
 ) -> tuple[Estimate, Estimate]:
     if metric == "accuracy":
-        overall = _one(changes, "accuracy_change", ())
+        overall = _find_change(changes, "accuracy_change", ())
         if isinstance(overall, RateChange):
             return overall.rate(after=True), overall
         return overall, overall
@@ -116,10 +116,10 @@ def _performance(
         recalls = (f.estimate for f in changes if f.metric == "recall_change")
         change = MeanChange(parts=tuple(recall for recall in recalls if isinstance(recall, RateChange)))
         # Without any, what is said of accuracy says why.
-        unknown = _one(changes, "accuracy_change", ())
+        unknown = _find_change(changes, "accuracy_change", ())
         return (change.mean(after=True), change) if change.parts else (unknown, unknown)
     if metric == "true_positive_rate":
-        gap = _one(changes, "equal_opportunity_difference_change", features[:1])
+        gap = _find_change(changes, "equal_opportunity_difference_change", features[:1])
         if not isinstance(gap, GapChange):
             return gap, gap
         positives = _together(gap.rates[0])
@@ -144,7 +144,7 @@ def _headline(report: AuditReport, metric: str) -> AnyEstimate:
     return found[0].estimate
 
 
-def _one(changes: Sequence[Finding], metric: str, features: Sequence[str]) -> AnyEstimate:
+def _find_change(changes: Sequence[Finding], metric: str, features: Sequence[str]) -> AnyEstimate:
     found = [
         f.estimate
         for f in changes
@@ -168,7 +168,7 @@ def _together(rate: PairedRates) -> RateChange:
 
 
 def _gap(changes: Sequence[Finding], features: tuple[str, ...], disparity: Disparity) -> Gap:
-    parity = _one(changes, f"{PARITY}_change", features)
+    parity = _find_change(changes, f"{PARITY}_change", features)
     unknown = Undefined(reason="the selection rates are undefined")
     ratio: Estimate = unknown
     ratio_change: Estimate = unknown
@@ -178,6 +178,6 @@ def _gap(changes: Sequence[Finding], features: tuple[str, ...], disparity: Dispa
     if disparity == RATIO:
         own, change = ratio, ratio_change
     else:
-        found = parity if disparity == PARITY else _one(changes, f"{disparity}_change", features)
+        found = parity if disparity == PARITY else _find_change(changes, f"{disparity}_change", features)
         own, change = (found.gap(after=True), found) if isinstance(found, GapChange) else (found, found)
     return Gap(feature=" x ".join(features), own=own, change=change, ratio=ratio, ratio_change=ratio_change)

@@ -63,7 +63,7 @@ def lines_of(audits: Sequence[tuple[str, AuditReport]], metric: str) -> list[Lin
             if finding.metric == metric and not finding.group:
                 method = "" if finding.method in (None, "between_groups") else finding.method
                 of = model_called(audit) if len(models) > 1 else ""
-                name = " ".join(part for part in (of, method, place_of(finding, audit, Catalogue.of(ENGLISH))) if part)
+                name = " ".join(part for part in (of, method, place_of(finding, audit, Catalogue.for_language(ENGLISH))) if part)
                 lines.setdefault(name or metric, []).append((when, finding))
     if not lines:
         raise UsageError(f"No audit of this history measured {metric!r}{did_you_mean(metric, known - {''}) or '.'}")

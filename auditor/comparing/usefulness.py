@@ -60,13 +60,13 @@ def usefulness(
     recalls = MeanChange(parts=recalled) if recalled else None
     # Of these two the audits' own numbers, where nothing was paired.
     names = ["accuracy"] * (headline is None) + [BALANCED] * (not recalls) + list(_FAMILY)
-    taken = [key for name in names for key in both.shared if key[0] == PERFORMANCE and key[2:] == (name, ())]
+    taken = [key for name in names for key in both.shared_keys if key[0] == PERFORMANCE and key[2:] == (name, ())]
     taken = [key for key in taken if not unjudgeable(_estimate(both.second[key]))]
     m = max(len(taken) + bool(recalls) + bool(decided), 1)
     rows = [_balanced(recalls, alpha / m)] if recalls else []
-    rows += [both.at(key, alpha / m) for key in taken]
+    rows += [both.row_for(key, alpha / m) for key in taken]
     rows += [_commonest(both, decided, alpha / m)] if decided else []
-    worth = _worth(both, error_rate)
+    worth = _utility_row(both, error_rate)
     same, was_the_same = _same_answer(both, after, decided)
     failed = tuple(_failures([*rows, *([headline] if headline else [])], margin))
     if same and not was_the_same:
@@ -78,7 +78,7 @@ def usefulness(
         worth=worth,
         margin=margin,
         standing="failed" if failed else "not shown" if open_ else "kept",
-        reasons=failed or open_ or (_kept(worth, margin, error_rate),),
+        reasons=failed or open_ or (_utility_kept_text(worth, margin, error_rate),),
         same_answer=same,
         unskilled=unskilled,
     )
@@ -116,7 +116,7 @@ def _parts(both: Both, metric: str) -> list[tuple[str, RateChange]]:
 
 def _balanced(change: MeanChange, alpha: float) -> Row:
     """Balanced accuracy before and after, and its paired change."""
-    sides = tuple(Side.of(change.mean(after=after), alpha) for after in (False, True))
+    sides = tuple(Side.from_estimate(change.mean(after=after), alpha) for after in (False, True))
     key = (CHANGE, "paired", BALANCED, ())
     return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, with_verdict=True)
 
@@ -140,12 +140,12 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
     return replace(found, ideal=base, verdict="worse" if further else "no change shown")
 
 
-def _worth(both: Both, level: float) -> Row | None:
+def _utility_row(both: Both, level: float) -> Row | None:
     """Accuracy at ``level`` on either side, or what stands for it; None where neither was measured."""
     for metric in WORTH:
-        keys = [key for key in both.shared if key[0] == PERFORMANCE and key[2:] == (metric, ())]
+        keys = [key for key in both.shared_keys if key[0] == PERFORMANCE and key[2:] == (metric, ())]
         if keys and not unjudgeable(_estimate(both.second[keys[0]])):
-            return both.at(keys[0], level)
+            return both.row_for(keys[0], level)
         if both.of_all(metric):
             return of_rate(both.of_all(metric)[0], level)
     return None
@@ -214,7 +214,7 @@ def _unskilled(both: Both, after: AuditReport, recalls: MeanChange | None, level
     )
 
 
-def _kept(skill: Row | None, margin: float, level: float) -> str:
+def _utility_kept_text(skill: Row | None, margin: float, level: float) -> str:
     assert skill is not None and skill.interval is not None
     fell = "not to have fallen" if skill.interval[0] >= 0.0 else f"to have fallen by no more than {margin:g}"
     return (

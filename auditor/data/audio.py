@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import AuditorError, DataError, MissingExtraError, UsageError, first_line
-from auditor.files import shown
+from auditor.files import printable_name
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -60,7 +60,7 @@ class Sound:
         return len(self.samples) / self.sampling_rate
 
 
-def fitted(sound: Sound, preprocessing: AudioPreprocessing) -> Samples:
+def fit_recording(sound: Sound, preprocessing: AudioPreprocessing) -> Samples:
     """(samples,) int16 of a recording as model input: resampled, then truncated or repeated."""
     found = resample(sound.samples, sound.sampling_rate, preprocessing.sampling_rate)
     return np.resize(found[: preprocessing.samples], preprocessing.samples)
@@ -75,9 +75,9 @@ def decode(data: bytes, name: str, *, seconds: float | None = None) -> Sound:
     MIN_SECONDS, outside of the bounds above, or cut short of the length that its header states (MP3, Ogg and AAC are
     streams and state none); MissingExtraError without PyAV.
     """
-    what = f"The recording {shown(name)!r}"
+    what = f"The recording {printable_name(name)!r}"
     _check_riff(data, what)
-    with opened(data, what) as container:
+    with open_container(data, what) as container:
         stream = _sound(container, what)
         parts, rate, stopped = _mono(container, stream, what, seconds)
         stated = stream.duration if container.format.name.split(",")[0] in ("flac", "mov") else None
@@ -99,8 +99,8 @@ def decode(data: bytes, name: str, *, seconds: float | None = None) -> Sound:
 
 def sampling_rate_of(data: bytes, name: str) -> int:
     """Hertz of a file's first stream of sound as its header has it; DataError as :func:`decode` raises it."""
-    what = f"The recording {shown(name)!r}"
-    with opened(data, what) as container:
+    what = f"The recording {printable_name(name)!r}"
+    with open_container(data, what) as container:
         return int(_sound(container, what).rate or 0)
 
 
@@ -167,7 +167,7 @@ def need_av() -> None:
 
 
 @contextmanager
-def opened(data: bytes, subject: str) -> Iterator[InputContainer]:
+def open_container(data: bytes, subject: str) -> Iterator[InputContainer]:
     """A file's content opened by PyAV, from memory only; ``subject`` begins every DataError raised by reading it."""
     need_av()
     import av
@@ -193,7 +193,7 @@ def opened(data: bytes, subject: str) -> Iterator[InputContainer]:
         raise
     except (av.FFmpegError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"{subject} cannot be decoded: {shown(reason)}.") from None
+        raise DataError(f"{subject} cannot be decoded: {printable_name(reason)}.") from None
 
 
 def _container(data: bytes) -> str | None:
@@ -231,7 +231,7 @@ def with_known_codec(stream: Any, subject: str) -> Any:
     """The audio stream with a single-threaded decoder; DataError for an unsupported codec."""
     codec = stream.codec_context
     if codec is None or codec.name not in _DECODERS:
-        name = "an unknown codec" if codec is None else f"the codec {shown(codec.name)}, which is not read"
+        name = "an unknown codec" if codec is None else f"the codec {printable_name(codec.name)}, which is not read"
         raise DataError(f"{subject} is in {name}: save it as WAV, FLAC, MP3 or H.264.")
     codec.thread_count = 1
     return stream

@@ -217,7 +217,7 @@ class AuditData:
         """A generator seeded by the rows, for a split that cannot be redrawn."""
         return generator_of(self._contents, purpose)
 
-    def counted(
+    def count_by_group(
         self, y_pred: IntArray, classes: Sequence[str], by_columns: Sequence[pd.Series[Any]] | None = None
     ) -> GroupCounts:
         """Row counts by true class, decision and group: of the sensitive features, or of the columns ``by_columns``.

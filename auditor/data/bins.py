@@ -34,7 +34,7 @@ class BinRule:
     quantiles: int = 0
 
     @property
-    def each(self) -> bool:
+    def is_unbinned(self) -> bool:
         """Whether each value is a separate group."""
         return not (self.edges or self.quantiles)
 
@@ -74,7 +74,7 @@ def bin_sensitive(series: pd.Series[Any], rule: BinRule | str) -> pd.Series[Any]
     rule = parse_bin_rule(rule) if isinstance(rule, str) else rule
     text = series.astype("string").str.strip()
     text = text.mask(text.isin(["", MISSING, "nan", "NaN"]))
-    if rule.each:
+    if rule.is_unbinned:
         return text.fillna(MISSING).astype("category")
     numbers = pd.to_numeric(text, errors="coerce")
     strange = text[numbers.isna() & text.notna()]
@@ -107,7 +107,7 @@ def bin_values(values: FloatArray, rule: BinRule) -> tuple[np.ndarray[Any, np.dt
     if not finite.size:
         return np.where(missing, -1, 0).astype(np.int64), ["[all]"]
     # Of whole numbers, which most columns hold, each different one is looked up once and not once a row.
-    n = _counted(finite) if finite.size == values.size else None
+    n = _integer_counts(finite) if finite.size == values.size else None
     starts = _quantile_starts(finite, rule.quantiles) if n is None else counted_starts(n, rule.quantiles)
     labels = [f"[{a:g}, {b:g})" for a, b in zip(starts, starts[1:], strict=False)]
     labels.append(f"[{starts[-1]:g}, {finite.max():g}]")
@@ -125,7 +125,7 @@ def more_than(n: int, values: FloatArray) -> bool:
     return any(pd.Series(some).nunique() > n for some in (values[: 64 * (n + 1)], values))
 
 
-def _counted(values: FloatArray) -> IntArray | None:
+def _integer_counts(values: FloatArray) -> IntArray | None:
     """How often each of 0, 1 to the largest occurs, where the values are such numbers and the largest is no more than
     they are."""
     low, high = values.min(), values.max()

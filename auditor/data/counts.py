@@ -52,7 +52,7 @@ class GroupCounts:
             np.add.at(table, [place[g] for g in part.groups], part.table)
         return GroupCounts(self.features, self.classes, tuple(groups), table, self.positive)
 
-    def by(self, features: Sequence[str]) -> GroupCounts:
+    def group_by(self, features: Sequence[str]) -> GroupCounts:
         """Counts by some of the features, summed over the others; groups sorted by name."""
         columns = [self.features.index(f) for f in features]
         keys = [tuple(group[c] for c in columns) for group in self.groups]

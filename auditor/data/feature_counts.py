@@ -129,7 +129,7 @@ class FeatureCounts:
                 self._counts[feature, name] = counts
         return np.asarray(place, np.int64)
 
-    def of(self, feature: str, sensitive: str) -> Levels | None:
+    def levels_for(self, feature: str, sensitive: str) -> Levels | None:
         """Counts of the two; None if the feature has too many levels, or rounding affects too many rows."""
         levels = self._levels[feature]
         if levels is None:

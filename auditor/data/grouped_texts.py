@@ -18,7 +18,7 @@ class GroupedText(str):
     groups: dict[str, str]
 
 
-def grouped(texts: npt.NDArray[Any], groups: pd.DataFrame) -> npt.NDArray[Any]:
+def attach_groups(texts: npt.NDArray[Any], groups: pd.DataFrame) -> npt.NDArray[Any]:
     """(n,) the texts with their groups attached; ``groups``: (n, s) names, as in :class:`AuditData`."""
     if len(texts) != len(groups):
         raise DataError(f"There are {len(texts)} texts and groups of {len(groups)}.")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.files import shown
+from auditor.files import printable_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,9 +44,9 @@ def fitted_picture(
     if preprocessing.faces:
         from auditor.data.faces import crop_to_face
 
-        picture = crop_to_face(picture, shown(name))
+        picture = crop_to_face(picture, printable_name(name))
     height, width = preprocessing.size
-    return _fitted(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
+    return _fit_to_size(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
 
 
 def mode_of(preprocessing: ImagePreprocessing) -> str:
@@ -67,7 +67,7 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
     import PIL.ImageOps
 
     if not data:
-        raise DataError(f"The image {shown(name)!r} cannot be decoded: it is an empty file.")
+        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: it is an empty file.")
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
@@ -75,33 +75,33 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
             with PIL.Image.open(BytesIO(data), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise DataError(
-                        f"The image {shown(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
+                        f"The image {printable_name(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
                         f"more than {MAX_PIXELS:,}: a decompression bomb, or to be made smaller first."
                     )
                 if picture.mode[0] in "IF":
-                    raise DataError(f"The image {shown(name)!r} has more than 8 bits a channel: save it with 8.")
+                    raise DataError(f"The image {printable_name(name)!r} has more than 8 bits a channel: save it with 8.")
                 # In place: what is upright already, as nearly all is, is not copied.
                 PIL.ImageOps.exif_transpose(picture, in_place=True)
                 upright: Image = picture
                 if preprocessing.faces:
                     from auditor.data.faces import crop_to_face
 
-                    upright = crop_to_face(upright.convert("RGB"), shown(name))
-                return _fitted(upright, mode, preprocessing)
+                    upright = crop_to_face(upright.convert("RGB"), printable_name(name))
+                return _fit_to_size(upright, mode, preprocessing)
     except (DataError, UsageError):
         raise
     except PIL.UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
-        raise DataError(f"The image {shown(name)!r} cannot be decoded: it is none of {kinds}, or damaged.") from None
+        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: it is none of {kinds}, or damaged.") from None
     except PIL.Image.DecompressionBombError:
         # Pillow's own limit comes before its file can be asked for its size.
         raise DataError(
-            f"The image {shown(name)!r} has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be made "
+            f"The image {printable_name(name)!r} has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be made "
             "smaller first."
         ) from None
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
-        reason = shown(error) or type(error).__name__
-        raise DataError(f"The image {shown(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error
+        reason = printable_name(error) or type(error).__name__
+        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error
 
 
 def _in_mode(picture: Image, mode: str) -> Image:
@@ -109,7 +109,7 @@ def _in_mode(picture: Image, mode: str) -> Image:
     return picture if picture.mode == mode else picture.convert(mode)
 
 
-def _fitted(picture: Image, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+def _fit_to_size(picture: Image, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
     """(height, width[, channels]) uint8, by the rule of ``preprocessing.fit``."""
     from PIL.Image import Resampling
 

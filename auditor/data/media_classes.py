@@ -87,7 +87,7 @@ def meanings(
     for name in names:
         meant = user_meanings.get(name) or meaning_of(name)
         if meant is None:
-            raise UsageError(f"Of {description} ({_listed(names)}) what {_shown(name)} means is not clear: {_BY_HAND}.")
+            raise UsageError(f"Of {description} ({_listed(names)}) what {_quote_name(name)} means is not clear: {_BY_HAND}.")
         found.append(meant)
     for needed in ("fake", "real"):
         if needed not in found:
@@ -104,8 +104,8 @@ def same_meaning(name: str, classes: Sequence[str]) -> int | None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(_shown, names[:8])) + (", ..." if len(names) > 8 else "")
+    return ", ".join(map(_quote_name, names[:8])) + (", ..." if len(names) > 8 else "")
 
 
-def _shown(name: str) -> str:
+def _quote_name(name: str) -> str:
     return repr(name[:60])

@@ -28,7 +28,7 @@ class PairedRows:
     second: Media
 
     @classmethod
-    def of(cls, first: Preprocessing | None, second: Preprocessing | None) -> PairedRows:
+    def from_preprocessing(cls, first: Preprocessing | None, second: Preprocessing | None) -> PairedRows:
         """A pair of models; ModelError if their media differ."""
         for media in (ImagePreprocessing, AudioPreprocessing):
             if isinstance(first, media) and isinstance(second, media):
@@ -38,13 +38,13 @@ class PairedRows:
         )
 
     @property
-    def alike(self) -> bool:
+    def has_same_input(self) -> bool:
         """Whether both read the same of a file."""
-        return _read(self.first) == _read(self.second)
+        return _input_key(self.first) == _input_key(self.second)
 
     def join(self, first: Array, second: Array) -> Array:
         """The joint array of the first model's input, (n, ...), and the second model's, (n, ...)."""
-        if self.alike:
+        if self.has_same_input:
             return first
         if isinstance(self.first, AudioPreprocessing) or isinstance(self.second, AudioPreprocessing):
             return np.concatenate([first, second], axis=1)
@@ -57,7 +57,7 @@ class PairedRows:
 
     def split(self, X: Array) -> tuple[Array, Array]:
         """The inputs of both models from a joint array."""
-        if self.alike:
+        if self.has_same_input:
             return X, X
         if isinstance(self.first, AudioPreprocessing) or isinstance(self.second, AudioPreprocessing):
             n = self.first.samples if isinstance(self.first, AudioPreprocessing) else 0
@@ -70,6 +70,6 @@ def _medium(preprocessing: Preprocessing | None) -> str:
     return "input that its file does not describe" if preprocessing is None else f"{preprocessing.kind} rows"
 
 
-def _read(media: Media) -> object:
+def _input_key(media: Media) -> object:
     """Everything that decides what of a file is read; colours are scaled later."""
     return media.model_dump(exclude={"mean", "std"}), len(getattr(media, "mean", ()))

@@ -124,7 +124,7 @@ class _NumberStep:
     scale: float
     impute: float
 
-    def put(self, value: object, row: npt.NDArray[np.float32]) -> bool:
+    def encode_value(self, value: object, row: npt.NDArray[np.float32]) -> bool:
         """Encodes one value; False where whole columns have to be looked at."""
         if not isinstance(value, _PLAIN_NUMBERS):
             return False
@@ -146,7 +146,7 @@ class _LevelStep:
     start: int
     place: dict[str, int]
 
-    def put(self, value: object, row: npt.NDArray[np.float32]) -> bool:
+    def encode_value(self, value: object, row: npt.NDArray[np.float32]) -> bool:
         """Encodes one value; False where whole columns have to be looked at."""
         # A level is under its one spelling already.
         place = self.place.get(value) if isinstance(value, str) else None
@@ -173,7 +173,7 @@ def _encoded_by_cell(steps: Sequence[_NumberStep | _LevelStep], X: pd.DataFrame,
     cell = X.iat
     for i, row in enumerate(out):
         for step, at in zip(steps, places, strict=True):
-            if not step.put(cell[i, at], row):
+            if not step.encode_value(cell[i, at], row):
                 return False
     return True
 

@@ -51,7 +51,7 @@ class RowSample:
         for i, (own, (codes, titles)) in enumerate(zip(self._titles, groups, strict=True)):
             places[:, i] = np.asarray([own.setdefault(str(title), len(own)) for title in titles], np.int64)[codes]
             contents = contents * np.uint64(31) + pd.util.hash_array(np.asarray([*map(str, titles)], object))[codes]
-        ranks = ranks_of(contents, _PURPOSE, self._seen.before(contents))
+        ranks = ranks_of(contents, _PURPOSE, self._seen.count_earlier(contents))
         here = np.flatnonzero(ranks <= self._last)
         part = _Part(ranks[here], X.iloc[here], None if y_true is None else y_true[here], places[here])
         self._parts.append(part)
@@ -60,7 +60,7 @@ class RowSample:
             self._shrink()
 
     def _shrink(self) -> None:
-        part = _Part.joined(self._parts)
+        part = _Part.concatenate(self._parts)
         part = part.take(np.argsort(part.ranks, kind="stable")[: self._most])
         self._parts, self._held, self._last = [part], len(part.ranks), part.ranks[-1]
 
@@ -85,7 +85,7 @@ class RowSample:
         """The kept rows: in their order if complete, else by their hashes."""
         if self.n > self._most:
             self._shrink()
-        part = _Part.joined(self._parts)
+        part = _Part.concatenate(self._parts)
         groups = {
             name: pd.Categorical.from_codes(part.places[:, i], categories=pd.Index([*self._titles[i]]))
             for i, name in enumerate(self.sensitive)
@@ -109,7 +109,7 @@ class _Part:
     places: IntArray
 
     @classmethod
-    def joined(cls, parts: Sequence[_Part]) -> _Part:
+    def concatenate(cls, parts: Sequence[_Part]) -> _Part:
         labels = [part.y_true for part in parts if part.y_true is not None]
         return cls(
             np.concatenate([part.ranks for part in parts]),
@@ -129,7 +129,7 @@ class _Seen:
     def __init__(self) -> None:
         self._keys, self._counts = np.empty(0, np.uint64), np.empty(0, np.uint64)
 
-    def before(self, keys: Keys) -> Keys:
+    def count_earlier(self, keys: Keys) -> Keys:
         """(m,) how many equal rows stand before each; of a content that is not counted, none."""
         different, n = np.unique(keys, return_counts=True)
         place = np.searchsorted(self._keys, different)

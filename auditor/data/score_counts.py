@@ -242,7 +242,7 @@ class ScoreCounts:
         self.below, self.above = max(self.below, other.below), min(self.above, other.above)
         self._values = set(sorted(self._values | other._values)[:3])
 
-    def by(self, features: Sequence[str]) -> Scored:
+    def group_by(self, features: Sequence[str]) -> Scored:
         """Score counts of the groups by some of the features, sorted by name."""
         columns = [self.features.index(f) for f in features]
         keys = [tuple(title[c] for c in columns) for title in self._place]

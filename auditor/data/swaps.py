@@ -195,7 +195,7 @@ class Swapper:
         for mention in found:
             if mention.identity not in target:
                 continue
-            words = self._put(target[mention.identity], mention.role)
+            words = self._insertable_words(target[mention.identity], mention.role)
             if not words:
                 return None
             own = self._identities[mention.identity].words[mention.role][mention.index]
@@ -206,7 +206,7 @@ class Swapper:
             done = mention.end
         return "".join([*parts, text[done:]])
 
-    def _put(self, identity: Identity, role: str) -> tuple[str, ...]:
+    def _insertable_words(self, identity: Identity, role: str) -> tuple[str, ...]:
         """The words that may come into a text."""
         return tuple(w for w in identity.words.get(role, ()) if w.casefold() not in self.lexicon.only_in_texts)
 
@@ -218,7 +218,7 @@ class Swapper:
         parts: list[str] = []
         done = 0
         for place in PLACEHOLDER.finditer(template):
-            words = self._put(identity, place.group(1).lower())
+            words = self._insertable_words(identity, place.group(1).lower())
             if not words:
                 return None
             word = words[index % len(words)]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.audio import opened, with_known_codec
+from auditor.data.audio import open_container, with_known_codec
 from auditor.data.images import MAX_PIXELS
 from auditor.errors import DataError, UsageError
-from auditor.files import shown
+from auditor.files import printable_name
 from auditor.rows import FloatArray
 
 Pixels = npt.NDArray[np.uint8]
@@ -47,7 +47,7 @@ def sample_frames(
     """
     if not 1 <= n <= MOST_FRAMES:
         raise UsageError(f"Of a video 1 to {MOST_FRAMES} frames are taken, not {n}.")
-    what = f"The video {shown(name)!r}"
+    what = f"The video {printable_name(name)!r}"
     times, base = _times(data, what)
     wanted = [times[int((i + 0.5) * len(times) / n)] for i in range(n)] if len(times) > n else times
     found: list[Pixels] = []
@@ -69,7 +69,7 @@ def sample_frames(
 
 def _times(data: bytes, subject: str) -> tuple[list[int], float]:
     """When each frame is shown, ascending and without repetition, in units of the returned number of seconds."""
-    with opened(data, subject) as container:
+    with open_container(data, subject) as container:
         stream = _pictures(container, subject)
         base = float(stream.time_base or 0)
         times = set()
@@ -100,7 +100,7 @@ def _pictures(container: Any, subject: str) -> Any:
 def _decoded(data: bytes, subject: str, wanted_times: Sequence[int], base: float) -> Iterator[tuple[int, Pixels]]:
     """(time, (h, w, 3)) of the frames shown at the wanted times; one that is damaged is replaced by the next."""
     n_decoded = 0
-    with opened(data, subject) as container:
+    with open_container(data, subject) as container:
         stream = _pictures(container, subject)
         _check_size(subject, stream.codec_context.width, stream.codec_context.height)
         place, sought = 0, -1

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from auditor.detection.fingerprints import MOST_NEAR, alike, repeated
+from auditor.detection.fingerprints import MOST_NEAR, match_fingerprints, repeated
 from auditor.detection.record import FileResult, FileVerdict
 from auditor.errors import DataError, ModelError
 from auditor.files import Closed
@@ -80,7 +80,7 @@ def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[Fi
     ]
     channel = ChannelCalibration(
         novelties=tuple(sorted(novelties)) if len(novelties) == len(reals) else (),
-        moved=_same(card.real_scores, scores) if card.real_scores and card.channel is None else None,
+        moved=_ks_p_value(card.real_scores, scores) if card.real_scores and card.channel is None else None,
         fake_before=sum(before),
         promised=promised,
         n_fake=len(fakes),
@@ -117,11 +117,11 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
         f"on average, and with these {n:,} at most {_worst(rank, n):.1%} (95 %)"
     )
     if channel.promised:
-        was = _counted(channel.fake_before, n)
+        was = _proportion_text(channel.fake_before, n)
         yield f"as it came, the detector called {was} of them fake, and promised {level:.0%}"
     else:
         yield (
-            f"as it came, the classifier held {_counted(channel.fake_before, n)} of them to be likelier fake than not, "
+            f"as it came, the classifier held {_proportion_text(channel.fake_before, n)} of them to be likelier fake than not, "
             "and promised nothing; its score is its own, and no calibrated probability"
         )
     if channel.moved is not None and channel.moved <= ALARM_LEVEL:
@@ -131,14 +131,14 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
         )
     yield from _told_apart(card)
     if channel.n_fake:
-        yield f"of {channel.n_fake:,} known fakes it finds {_counted(channel.n_found, channel.n_fake)}"
+        yield f"of {channel.n_fake:,} known fakes it finds {_proportion_text(channel.n_found, channel.n_fake)}"
     else:
         yield "how many fakes it finds is not known: name some with --known-fake"
 
 
 def learnt_of(card: DetectorCard, results: Sequence[FileResult]) -> list[Literal["same", "alike", ""]]:
     """(n,) whether each file is a training file of the detector, or similar to one, by its card."""
-    like = alike([result.fingerprints for result in results], card.fingerprints, card.medium)
+    like = match_fingerprints([result.fingerprints for result in results], card.fingerprints, card.medium)
     return [
         "same" if card.learnt(result.sha256) else "alike" if near else ""
         for result, near in zip(results, like, strict=True)
@@ -197,7 +197,7 @@ def _worst(rank: int, n: int) -> float:
     return float(beta.ppf(_CONFIDENCE, rank, n + 1 - rank))
 
 
-def _counted(k: int, n: int) -> str:
+def _proportion_text(k: int, n: int) -> str:
     low, high = Proportion(successes=k, n=n).interval(_CONFIDENCE)
     return f"{k:,} of {n:,} ({k / n:.0%}, 95 % interval [{low:.0%}, {high:.0%}])"
 
@@ -213,10 +213,10 @@ def _scored(card: DetectorCard, results: Sequence[FileResult]) -> dict[str, tupl
 
 
 def _shift(card: DetectorCard, channel: ChannelCalibration, verdicts: Sequence[FileVerdict]) -> BatchShift:
-    values = [_same(card.real_scores, [v.probability for v in verdicts if v.probability is not None])]
+    values = [_ks_p_value(card.real_scores, [v.probability for v in verdicts if v.probability is not None])]
     novelties = [v.novelty for v in verdicts if v.novelty is not None]
     if channel.novelties and novelties:
-        values.append(_same(channel.novelties, novelties))
+        values.append(_ks_p_value(channel.novelties, novelties))
     p_value = min(1.0, len(values) * min(values))
     n, known = len(verdicts), len(card.real_scores)
     # The two samples apart from each other, which is as far as they can lie: one of so many orders, or the reverse.
@@ -224,7 +224,7 @@ def _shift(card: DetectorCard, channel: ChannelCalibration, verdicts: Sequence[F
     return BatchShift(n=n, p_value=p_value, alarm=p_value <= ALARM_LEVEL, visible=least <= ALARM_LEVEL)
 
 
-def _same(a: Sequence[float], b: Sequence[float]) -> float:
+def _ks_p_value(a: Sequence[float], b: Sequence[float]) -> float:
     """The p-value of the two-sample Kolmogorov-Smirnov test; with ties it is too large rather than too small."""
     from scipy.stats import ks_2samp
 

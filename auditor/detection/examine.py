@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.fingerprints import alike, fingerprints_of
+from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
 from auditor.detection.fit import fit_notes
 from auditor.detection.kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
 from auditor.detection.provenance.reading import read_provenance
@@ -54,7 +54,7 @@ class Examination:
     with_fingerprints: bool = False
     seed: int = 0
 
-    def of(self, path: Path) -> FileResult:
+    def examine_file(self, path: Path) -> FileResult:
         """The results for one file; unreadable content is reported in ``error``, without an exception."""
         content, found = b"", FileResult()
         try:
@@ -73,12 +73,12 @@ class Examination:
             found = found.model_copy(update={"notes": tuple(notes)})
             if self.detector is None:
                 return found
-            verdict, heat_map, more = self._judged(self.detector, content, path.name, kind)
+            verdict, heat_map, more = self._judge_content(self.detector, content, path.name, kind)
             card = self.detector.card
             asked = self.with_fingerprints or card.fingerprints
             prints = fingerprints_of(content, path.name, card.medium) if asked else ()
             learnt = [_LEARNT] if card.learnt(found.sha256) else []
-            if not learnt and alike([prints], card.fingerprints, card.medium)[0]:
+            if not learnt and match_fingerprints([prints], card.fingerprints, card.medium)[0]:
                 learnt = [_ALIKE]
             notes = [*notes, *learnt, *more][:MOST_NOTES]
             found = found.model_copy(update={"fingerprints": prints if self.with_fingerprints else ()})
@@ -86,7 +86,7 @@ class Examination:
         except AuditorError as error:
             return found.model_copy(update={"error": str(error)[:2_000]})
 
-    def _judged(
+    def _judge_content(
         self, detector: Detector, content: bytes, name: str, kind: FileKind
     ) -> tuple[FileVerdict, HeatMap | None, list[str]]:
         rng = np.random.default_rng(self.seed)
@@ -98,7 +98,7 @@ class Examination:
             verdict = recorded(detector.verdicts(image[None])[0], detector.card)
             heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
             assert isinstance(detector.preprocessing, ImagePreprocessing)
-            return verdict, _held(heat_map, verdict), _image_notes(content, detector.preprocessing)
+            return verdict, _discredit_heat_map(heat_map, verdict), _image_notes(content, detector.preprocessing)
         if detector.card.medium == "speech" and kind.medium in ("audio", "video"):
             from auditor.detection.heat_map import sound_heat_map
 
@@ -107,7 +107,7 @@ class Examination:
                 notes = [SOUND_ONLY, *notes]
             verdict = recorded(detector.verdicts(sound[None])[0], detector.card)
             heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
-            return verdict, _held(heat_map, verdict), notes
+            return verdict, _discredit_heat_map(heat_map, verdict), notes
         if detector.card.medium == "image" and kind.medium == "video":
             from auditor.detection.video_frames import judged_video
 
@@ -160,7 +160,7 @@ def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
     )
 
 
-def _held(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
+def _discredit_heat_map(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
     """What a score rests on that means nothing is not to be relied on, whatever hiding its parts does."""
     if heat_map is None or verdict.probability is not None:
         return heat_map
@@ -168,7 +168,7 @@ def _held(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
 
 
 def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list[str]]:
-    from auditor.data.audio import decode, fitted
+    from auditor.data.audio import decode, fit_recording
 
     wanted = detector.preprocessing
     assert isinstance(wanted, AudioPreprocessing)
@@ -180,7 +180,7 @@ def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list
         notes.append(f"Only its first {taken:.1f} s were judged: that is what the detector takes.")
     elif length < taken - _UNNOTICED:
         notes.append(f"Its {length:.1f} s were repeated up to the {taken:.1f} s that the detector takes.")
-    return fitted(sound, wanted), notes
+    return fit_recording(sound, wanted), notes
 
 
 def _image_notes(content: bytes, preprocessing: ImagePreprocessing) -> list[str]:

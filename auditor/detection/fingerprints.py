@@ -41,9 +41,9 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
     """
     try:
         if medium == "speech":
-            from auditor.data.audio import decode, fitted
+            from auditor.data.audio import decode, fit_recording
 
-            sound = fitted(decode(content, name, seconds=_HEARD), _SOUND).astype(float).reshape(-1, _EACH).mean(axis=1)
+            sound = fit_recording(decode(content, name, seconds=_HEARD), _SOUND).astype(float).reshape(-1, _EACH).mean(axis=1)
             return (_signs(sound - sound.mean()),) if sound.std() > 0.0 else ()
         from auditor.data.images import decode_as
 
@@ -57,7 +57,7 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
     return _signs(left), _signs(left.reshape(_SIDE, _SIDE)[:, ::-1].ravel())
 
 
-def alike(fingerprints: Sequence[Sequence[str]], known_fingerprints: Sequence[str], medium: Medium) -> BoolArray:
+def match_fingerprints(fingerprints: Sequence[Sequence[str]], known_fingerprints: Sequence[str], medium: Medium) -> BoolArray:
     """(n,) whether any fingerprint of each of n files matches a known one."""
     if not known_fingerprints or not any(fingerprints):
         return np.zeros(len(fingerprints), bool)

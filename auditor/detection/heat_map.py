@@ -42,20 +42,20 @@ def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.ran
     columns = _cuts(image.shape[1], GRID)
     cells = [(slice(*r), slice(*c)) for r in rows for c in columns]
 
-    def hidden(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+    def hide_cells(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
         out = image.copy()
         for i in indices:
             out[cells[i]] = np.rint(image[cells[i]].mean(axis=(0, 1)))
         return out
 
-    effects, grades = _effects(detector, image, hidden, len(cells), rng)
+    effects, grades = _effects(detector, image, hide_cells, len(cells), rng)
     grey = image.astype(np.float64).mean(axis=2)
     heat = np.zeros(grey.shape)
     for cell, effect in zip(cells, effects, strict=True):
         heat[cell] = effect
     power = np.fft.fftshift(np.abs(np.fft.fft2(grey - grey.mean())) ** 2)
     seen = image if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
-    parts = [_fitted(seen[:, :, :3]), _fitted(_overlaid(grey / 255.0, heat)), _fitted(_grey(_log_scaled(power)))]
+    parts = [_resize_nearest(seen[:, :, :3]), _resize_nearest(_overlaid(grey / 255.0, heat)), _resize_nearest(_grey(_log_scaled(power)))]
     return _heat_map(np.concatenate(_with_gaps(parts, axis=1), axis=1), grades)
 
 
@@ -68,7 +68,7 @@ def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.ran
     spans = _cuts(len(sound), N_SPANS)
     noise = rng.normal(size=len(sound))
 
-    def hidden(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
+    def hide_spans(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         out = sound.copy()
         for i in indices:
             span = slice(*spans[i])
@@ -76,13 +76,13 @@ def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.ran
             out[span] = np.clip(np.rint(noise[span] * loudness), -32768, 32767)
         return out
 
-    effects, grades = _effects(detector, sound, hidden, len(spans), rng)
+    effects, grades = _effects(detector, sound, hide_spans, len(spans), rng)
     scaled = _log_scaled(_spectrogram(sound))
     heat = np.zeros(scaled.shape)
     for i, effect in enumerate(effects):
         start, stop = (int(place / len(sound) * scaled.shape[1]) for place in spans[i])
         heat[:, start:stop] = effect
-    parts = [_fitted(_grey(scaled), wide=True), _fitted(_overlaid(scaled, heat), wide=True)]
+    parts = [_resize_nearest(_grey(scaled), wide=True), _resize_nearest(_overlaid(scaled, heat), wide=True)]
     return _heat_map(np.concatenate(_with_gaps(parts, axis=0), axis=0), grades)
 
 
@@ -156,7 +156,7 @@ def _overlaid(shares: FloatArray, heat: FloatArray) -> Pixels:
     return np.asarray(np.rint(mixed), np.uint8)
 
 
-def _fitted(pixels: Pixels, *, wide: bool = False) -> Pixels:
+def _resize_nearest(pixels: Pixels, *, wide: bool = False) -> Pixels:
     """Brought to the height of the sheet by the nearest pixel, in its own proportions or twice as wide as high."""
     height, width = pixels.shape[:2]
     new = (_SIDE // 2, 2 * _SIDE) if wide else (_SIDE, int(np.clip(round(_SIDE * width / height), 1, 2 * _SIDE)))

@@ -96,9 +96,9 @@ def _medium(content: bytes, form: str) -> Medium | None:
 
 
 def _medium_of_streams(content: bytes) -> Medium | None:
-    from auditor.data.audio import opened
+    from auditor.data.audio import open_container
 
-    with opened(content, "It") as container:
+    with open_container(content, "It") as container:
         # A cover picture is a stream of video, and no video.
         pictures = [s for s in container.streams.video if "ATTACHED_PIC" not in str(s.disposition).upper()]
         return "video" if pictures else "audio" if container.streams.audio else None

@@ -43,7 +43,7 @@ class DetectorRecord(Closed):
         return self.card.medium
 
     @classmethod
-    def of(
+    def from_card(
         cls,
         classes: tuple[str, ...],
         card: DetectorCard,
@@ -140,6 +140,6 @@ class FileResult(Closed):
     error: Line = ""
 
     @property
-    def answered(self) -> bool:
+    def is_conclusive(self) -> bool:
         """Whether the detector reached a verdict: "no known trace" is none."""
         return not self.error and self.verdict is not None and self.verdict.answer == "fake"

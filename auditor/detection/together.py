@@ -41,7 +41,7 @@ def judged_by_all(
         own, batch = judged_together(card, [_at_its_share(card, result, len(cards)) for result in results])
         judged.append(own)
         batches.append(batch)
-    return [_one(cards, list(each)) for each in zip(*judged, strict=True)], batches
+    return [_combine_results(cards, list(each)) for each in zip(*judged, strict=True)], batches
 
 
 def _at_its_share(card: DetectorCard, result: FileResult, n: int) -> FileResult:
@@ -60,7 +60,7 @@ def _at_its_share(card: DetectorCard, result: FileResult, n: int) -> FileResult:
     return result.model_copy(update={"verdict": verdict.model_copy(update={"answer": answer, "reason": reason})})
 
 
-def _one(cards: Sequence[DetectorCard], results: list[FileResult]) -> FileResult:
+def _combine_results(cards: Sequence[DetectorCard], results: list[FileResult]) -> FileResult:
     """What is said of one file; ``results``: of each detector."""
     if results[0].medium != "video":
         takes = "image" if results[0].medium == "image" else "speech"

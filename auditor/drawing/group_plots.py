@@ -61,9 +61,9 @@ class _Scale:
         return range(math.floor(self.high) + 1)
 
 
-def judged(figure: Figure) -> Sheet:
+def judgements(figure: Figure) -> Sheet:
     """A line per judged number under its outcome, on one axis: the ideal at 0, the limit at 1."""
-    panels = [(s.name, [(p, *_told(str(p.x))) for p in spots_of(s)]) for s in figure.series]
+    panels = [(s.name, [(p, *_fit_label(str(p.x))) for p in spots_of(s)]) for s in figure.series]
     points = [p for _, rows in panels for p, *_ in rows if p.y is not None]
     ends = [end for p in points for end in _ends(p)]
     scale = _Scale(max(min([0.0, *ends]), _NEAREST) - 0.06, min(max([2.0, *ends]), _FARTHEST) + 0.06)
@@ -94,7 +94,7 @@ def judged(figure: Figure) -> Sheet:
     return sheet
 
 
-def _told(name: str) -> tuple[str, str, bool]:
+def _fit_label(name: str) -> tuple[str, str, bool]:
     """A number's name, what it is and must be, and whether both need a line each."""
     called, _, words = name.rpartition(BESIDE)
     apart = text_width(visible(called)) + 12.0 + text_width(visible(words), SMALL) > WIDTH - 12.0

@@ -53,10 +53,10 @@ class Spot:
 def spots_of(series: Series) -> list[Spot]:
     """The drawable points of a series."""
 
-    def at(values: Sequence[float | None], i: int) -> float | None:
+    def drawable_at(values: Sequence[float | None], i: int) -> float | None:
         return drawable(values[i]) if i < len(values) else None
 
-    return [Spot(x, at(series.y, i), at(series.low, i), at(series.high, i)) for i, x in enumerate(series.x)]
+    return [Spot(x, drawable_at(series.y, i), drawable_at(series.low, i), drawable_at(series.high, i)) for i, x in enumerate(series.x)]
 
 
 # ---- rates and bars: one row per name ------------------------------------------------------------------------------

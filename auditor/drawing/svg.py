@@ -33,7 +33,7 @@ _DRAW = {
     "heatmap": explained.heatmap,
     "table": explained.table,
     "beeswarm": explained.beeswarm,
-    "judged": group_plots.judged,
+    "judged": group_plots.judgements,
     "confusion": group_plots.confusion,
     "calibration": group_plots.calibration,
     "scores": group_plots.scores,

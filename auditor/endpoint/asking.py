@@ -42,14 +42,14 @@ class Asking:
         request = Request(
             prompt=prompt, max_tokens=max_tokens, temperature=temperature, top_logprobs=self.alternatives or None
         )
-        return replace(request, **more).on(self.route)  # type: ignore[arg-type]
+        return replace(request, **more).for_route(self.route)  # type: ignore[arg-type]
 
     def add(self, *capabilities: Capability) -> None:
         """Add capabilities; existing entries are kept."""
         for each in capabilities:
             self.found.setdefault(each.name, each)
 
-    def shown(self, name: str) -> bool:
+    def is_proven(self, name: str) -> bool:
         """Whether a capability is proven by now."""
         return name in self.found and self.found[name].shown is Shown.PROVEN
 

@@ -150,7 +150,7 @@ class Client:
                 continue
             if status in _NOT_ANSWERED and not last:
                 continue
-            return self._read(request, status, raw)
+            return self._parse_answer(request, status, raw)
         raise AssertionError("the last attempt returns or raises")
 
     def ask_all(self, requests: Sequence[Request]) -> list[Answer]:
@@ -186,19 +186,19 @@ class Client:
                 raise ModelError(f"The endpoint broke off within an answer ({type(error).__name__}).") from None
             return int(response.status_code), b"".join(parts)
 
-    def _read(self, request: Request, status: int, raw: bytes) -> Answer:
+    def _parse_answer(self, request: Request, status: int, raw: bytes) -> Answer:
         try:
             content = self._without_key(json.loads(raw))
         except (ValueError, RecursionError):
             content = None
         if status != 200:
-            said = self._said(content, raw)
+            said = self._error_text(content, raw)
             raise RefusedError(f"The endpoint refused a request with HTTP {status}{said}.", status)
         if content is None:
             raise ModelError("The endpoint answered with what is no JSON: it is no OpenAI-compatible server.")
         return answer_of(content, request.route)
 
-    def _said(self, content: Any, raw: bytes) -> str:
+    def _error_text(self, content: Any, raw: bytes) -> str:
         error = content.get("error", content) if isinstance(content, dict) else None
         said = error.get("message") if isinstance(error, dict) else error
         if not isinstance(said, str):

@@ -22,13 +22,13 @@ def distances(a: Choice, b: Choice, positions: int = 4) -> list[float]:
     """
     found: list[float] = []
     for first, second in zip((a.positions or ())[:positions], (b.positions or ())[:positions], strict=False):
-        found += _apart(first, second)
+        found += _log_probability_gaps(first, second)
         if first.token != second.token:
             break
     return found
 
 
-def _apart(first: Position, second: Position) -> list[float]:
+def _log_probability_gaps(first: Position, second: Position) -> list[float]:
     one, other = dict(first.top), dict(second.top)
     if not one or not other:
         return []

@@ -104,7 +104,7 @@ def temperature(state: Asking) -> None:
         state.add(untold("temperature", "What is drawn is cut: that and a lower temperature look alike."))
         return
     found = [at_one]
-    found += [_at(state, each) for each in (_HOT, _COLD)]
+    found += [_check_temperature(state, each) for each in (_HOT, _COLD)]
     refuted = [each for each in found if each.accepted]
     open_ = [each for each in found if each.shown is Shown.UNTOLD]
     state.add(*(refuted or open_)[:1])
@@ -120,7 +120,7 @@ def _at_one(state: Asking) -> Capability:
     return untold("temperature", "At temperature 1 too few tokens could have been others to tell.")
 
 
-def _at(state: Asking, target: float) -> Capability:
+def _check_temperature(state: Asking, target: float) -> Capability:
     """Log-probabilities are reported of the model itself, or of what was drawn from: the first position tells which."""
     choice = state.ask(STORY, _LONGER, temperature=target).choices[0]
     texts = _tested([choice])

@@ -81,7 +81,7 @@ def tail_e_value(texts: Sequence[DrawnText], tail_odds: Sequence[float] = TAIL_O
 
     ``tail_odds``: the shares of the tail's odds that a clipping may leave.
     """
-    return _averaged([_over(texts, partial(_tail_factors, odds=odds)) for odds in tail_odds])
+    return _averaged([_log_e_value(texts, partial(_tail_factors, odds=odds)) for odds in tail_odds])
 
 
 def tail_shown(texts: Sequence[DrawnText], odds: float = 0.5) -> float:
@@ -90,7 +90,7 @@ def tail_shown(texts: Sequence[DrawnText], odds: float = 0.5) -> float:
     Against smaller shares it is larger still where it exceeds 0, since the likelihood is concave in the logarithm of
     the odds.
     """
-    return _over(texts, lambda text: -_tail_factors(text, odds))
+    return _log_e_value(texts, lambda text: -_tail_factors(text, odds))
 
 
 def exponent_e_value(texts: Sequence[DrawnText], exponent: float) -> float:
@@ -104,7 +104,7 @@ def exponent_e_value(texts: Sequence[DrawnText], exponent: float) -> float:
 
 def exponent_shown(texts: Sequence[DrawnText], exponent: float, other: float) -> float:
     """Logarithm of the e-value against the power ``other``, for ``exponent``."""
-    return _over(texts, lambda text: _powers(text, exponent) - _powers(text, other))
+    return _log_e_value(texts, lambda text: _powers(text, exponent) - _powers(text, other))
 
 
 def _tail_factors(text: DrawnText, odds: float) -> np.ndarray:
@@ -122,7 +122,7 @@ def _powers(text: DrawnText, exponent: float) -> np.ndarray:
     return found
 
 
-def _over(texts: Sequence[DrawnText], factors: Callable[[DrawnText], np.ndarray]) -> float:
+def _log_e_value(texts: Sequence[DrawnText], factors: Callable[[DrawnText], np.ndarray]) -> float:
     total = 0.0
     for text in texts:
         own = float(factors(text).sum())

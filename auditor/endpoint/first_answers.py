@@ -50,7 +50,7 @@ def interfaces(state: Asking) -> Choice:
 
 def _first(state: Asking, route: Route) -> Answer:
     """At most three calls: fewer alternatives, or none, are asked for where many are refused."""
-    request = Request(prompt=STORY, max_tokens=_TOKENS, temperature=0.0).on(route)
+    request = Request(prompt=STORY, max_tokens=_TOKENS, temperature=0.0).for_route(route)
     for wanted in (MOST_ALTERNATIVES, FEW_ALTERNATIVES):
         try:
             return state.client.ask(replace(request, top_logprobs=wanted))
@@ -161,7 +161,7 @@ def echo(state: Asking) -> None:
         state.add(proven("text_likelihoods", f"{len(known)} tokens of the prompt came with their log-probabilities."))
     else:
         why = "The prompt comes back without the log-probabilities of its tokens."
-        state.add(ignored("text_likelihoods", why) if state.shown("logprobs") else lacking("text_likelihoods", why))
+        state.add(ignored("text_likelihoods", why) if state.is_proven("logprobs") else lacking("text_likelihoods", why))
 
 
 def several(state: Asking) -> None:

@@ -44,7 +44,7 @@ def shake_hands(
         on_stage(names[0])
         state.step(names, ask)
     on_stage("same_model")
-    state.step(("same_model",), partial(_after, more_calls))
+    state.step(("same_model",), partial(_recheck_model, more_calls))
     return Handshake(client.address.url, client.model, _in_order(state), client.calls)
 
 
@@ -67,20 +67,20 @@ def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None
 
 
 def _echo(state: Asking) -> None:
-    if not state.shown("completions"):
+    if not state.is_proven("completions"):
         state.add(*(lacking(name, "Only completions can do it.") for name in ("echo", "text_likelihoods")))
         return
     first_answers.echo(state)
 
 
 def _system_prompt(state: Asking) -> None:
-    if not state.shown("chat"):
+    if not state.is_proven("chat"):
         state.add(*(lacking(name, "Only a chat has one.") for name in ("system_prompt", "no_added_prompt")))
         return
     read_prompts.system_prompt(state)
 
 
-def _after(more_calls: int, state: Asking) -> None:
+def _recheck_model(more_calls: int, state: Asking) -> None:
     state.client.ask_all([state.request(first_answers.STORY, 1)] * more_calls)
     read_prompts.same_model(state, state.taken, state.client.calls)
 

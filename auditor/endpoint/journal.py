@@ -42,10 +42,10 @@ class Journal:
         self._lock = threading.Lock()
         self._had: dict[str, list[Outcome]] = defaultdict(list)
         self._taken: Counter[str] = Counter()
-        self._file = self._opened()
+        self._file = self._open_file()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._read():
+            if not self._load_calls():
                 self._file.truncate(0)
                 self._write(self._head)
         except BlockingIOError:
@@ -78,7 +78,7 @@ class Journal:
             self._write(_FINISHED)
         self._file.close()
 
-    def _opened(self) -> IO[bytes]:
+    def _open_file(self) -> IO[bytes]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # What is behind a link is somebody else's file, and what stands in it is for whoever audits alone.
@@ -93,11 +93,11 @@ class Journal:
         except OSError as error:
             raise UsageError(f"The journal {str(self.path)!r} cannot be written: {error.strerror}.") from None
 
-    def _read(self) -> bool:
+    def _load_calls(self) -> bool:
         """Whether there is an unfinished scan of this endpoint, whose calls are then known."""
         found = os.fstat(self._file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-            raise self._none()
+            raise self._not_a_journal()
         if not found.st_size:
             return False
         self._file.seek(0)
@@ -106,7 +106,7 @@ class Journal:
         try:
             head, *lines = [json.loads(line) for line in whole.splitlines()]
             if not isinstance(head, dict) or head.get("format") != _FORMAT:
-                raise self._none()
+                raise self._not_a_journal()
             if lines and lines[-1] == _FINISHED:
                 return False
             if head != self._head:
@@ -117,11 +117,11 @@ class Journal:
             for line in lines:
                 self._had[str(line["request"])].append(_OUTCOME.validate_python(line["outcome"], strict=False))
         except (ValueError, KeyError, TypeError, ValidationError, RecursionError):
-            raise self._none() from None
+            raise self._not_a_journal() from None
         if len(whole) < len(raw):
             # The line that the last run was writing when it was killed.
             self._file.truncate(len(whole))
         return True
 
-    def _none(self) -> UsageError:
+    def _not_a_journal(self) -> UsageError:
         return UsageError(f"{str(self.path)!r} is no journal of calls: name another folder with --out, or move it.")

@@ -28,20 +28,20 @@ class JournaledClient(Client):
 
     def ask(self, request: Request, *, model: str | None = None) -> Answer:
         """See :meth:`Client.ask`."""
-        return self._outcome(request, model, self._known(request, model)).given()
+        return self._outcome(request, model, self._look_up(request, model)).answer_or_raise()
 
     def ask_all(self, requests: Sequence[Request]) -> list[Answer]:
         """See :meth:`Client.ask_all`."""
-        return [outcome.given() for outcome in self.outcomes(requests)]
+        return [outcome.answer_or_raise() for outcome in self.outcomes(requests)]
 
     def outcomes(self, requests: Sequence[Request]) -> list[Outcome]:
         """The outcome of each request, in order, with as much concurrency as the limits allow; never raises."""
         # In order, so that the k-th of equal requests is the k-th again when a run is resumed.
-        known = [self._known(request, None) for request in requests]
+        known = [self._look_up(request, None) for request in requests]
         with ThreadPoolExecutor(self.limits.concurrency) as pool:
             return list(pool.map(lambda pair: self._outcome(pair[0], None, pair[1]), zip(requests, known, strict=True)))
 
-    def _known(self, request: Request, model: str | None) -> tuple[str, Outcome | None]:
+    def _look_up(self, request: Request, model: str | None) -> tuple[str, Outcome | None]:
         self.requests += 1
         return ("", None) if self.journal is None else self.journal.next_of(request, model or self.model)
 
@@ -55,7 +55,7 @@ class JournaledClient(Client):
         try:
             found = Outcome(answer=super().ask(request, model=model))
         except ModelError as error:
-            found = Outcome.of(error)
+            found = Outcome.from_error(error)
         self._unanswered = 0 if found.answer is not None or found.status or found.spent else self._unanswered + 1
         self.left_open |= not found.settled
         if self.journal is not None:

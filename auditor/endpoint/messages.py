@@ -68,7 +68,7 @@ class Request:
         sent |= {"stop": list(self.stop)} if self.stop else {}
         return sent
 
-    def on(self, route: Route) -> Request:
+    def for_route(self, route: Route) -> Request:
         """The same request of the other interface: a text is a user's only turn."""
         if route == "chat" and isinstance(self.prompt, str):
             return replace(self, prompt=(Message("user", self.prompt),))

@@ -50,11 +50,11 @@ class EndpointModel(Generates, AuditedModel):
             path=handshake.url,
             format="endpoint",
             loaded_by="calls of its server",
-            notes=(*described(handshake), *notes),
+            notes=(*describe_handshake(handshake), *notes),
         )
         super().__init__(_no_classes, classes=(), provenance=source)
         self.handshake = handshake
-        self.why_not = {"weights": _ELSEWHERE, "text_likelihoods": _why(handshake, "text_likelihoods")}
+        self.why_not = {"weights": _ELSEWHERE, "text_likelihoods": _reason_text(handshake, "text_likelihoods")}
         self._ask = ask
         self._route: Route = "chat" if handshake.has("chat") else "completions"
         self._system = ""
@@ -69,11 +69,11 @@ class EndpointModel(Generates, AuditedModel):
         """Whether the server serves the reference; None without a reference."""
         return next((each for each in self.handshake.capabilities if each.name == SERVED_MODEL), None)
 
-    def asked(self, chat_mode: How, system: str) -> EndpointModel:
+    def with_chat_options(self, chat_mode: How, system: str) -> EndpointModel:
         route: Route = self._route if chat_mode == "auto" else ("chat" if chat_mode == "on" else "completions")
         for needed in (route, *(("system_prompt",) if system else ())):
             if not self.handshake.has(needed):
-                raise NotApplicableError(f"Needs {_named(needed)}: {_why(self.handshake, needed)}.")
+                raise NotApplicableError(f"Needs {_capability_text(needed)}: {_reason_text(self.handshake, needed)}.")
         if system and route != "chat":
             raise NotApplicableError("A system message is told in a chat: leave --system or --chat off out.")
         self._need(*_ALWAYS)
@@ -97,7 +97,7 @@ class EndpointModel(Generates, AuditedModel):
         else:
             self._need("temperature")
             if not seeded and not self.handshake.has("fresh_draws"):
-                why = _why(self.handshake, "fresh_draws")
+                why = _reason_text(self.handshake, "fresh_draws")
                 raise NotApplicableError(f"Needs texts that are drawn anew for each request: {why}.")
         requests = [
             replace(
@@ -115,8 +115,8 @@ class EndpointModel(Generates, AuditedModel):
                 f"{failed[0].rstrip('.')}. Run the scan again: answers that came are not asked for again."
             )
         texts = [choice.text for choice in found if isinstance(choice, Choice)]
-        whole = [_after(prompt, text) for prompt, text in zip(np.repeat(list(prompts), n).tolist(), texts, strict=True)]
-        cut = [sampling.cut(text) for text in whole]
+        whole = [_strip_prompt(prompt, text) for prompt, text in zip(np.repeat(list(prompts), n).tolist(), texts, strict=True)]
+        cut = [sampling.truncate(text) for text in whole]
         return [cut[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
@@ -144,7 +144,7 @@ class EndpointModel(Generates, AuditedModel):
         found: list[Choice | str] = []
         for outcome in self._ask(requests):
             if outcome.spent:
-                outcome.given()
+                outcome.answer_or_raise()
             if outcome.answer is None:
                 found.append(outcome.failed)
             elif outcome.answer.choices[0].finish == _FILTERED:
@@ -156,7 +156,7 @@ class EndpointModel(Generates, AuditedModel):
     def _need(self, *names: str) -> None:
         for name in names:
             if self.handshake[name].shown is Shown.REFUTED:
-                raise NotApplicableError(f"Needs {_named(name)} of the server: {_why(self.handshake, name)}.")
+                raise NotApplicableError(f"Needs {_capability_text(name)} of the server: {_reason_text(self.handshake, name)}.")
 
 
 class ScoringEndpointModel(ScoresTexts, EndpointModel):
@@ -184,13 +184,13 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
         """The number of tokens seen so far, less than the real vocabulary size."""
         return max(len(self._spelled), 2)
 
-    def after(self, prefix: str | int | Sequence[int]) -> ScoringEndpointModel:
+    def with_prefix(self, prefix: str | int | Sequence[int]) -> ScoringEndpointModel:
         raise ConfigError("The server puts before a text what it does: prefix_token is for models that are here.")
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """One call per text, with its answer kept for :meth:`token_log_probabilities`."""
         requests = [Request(prompt=text, max_tokens=1, temperature=0.0, top_logprobs=1, echo=True) for text in texts]
-        return [self._read(text, choice) for text, choice in zip(texts, self._choices(requests), strict=True)]
+        return [self._encode_choice(text, choice) for text, choice in zip(texts, self._choices(requests), strict=True)]
 
     def encode_cut(self, texts: Sequence[str], max_tokens: int | None = None) -> tuple[list[Encoded], int]:
         """Whole texts: the token boundaries of a server are known only after it has read them."""
@@ -224,7 +224,7 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
             found.append(values)
         return found
 
-    def _read(self, text: str, choice: Choice | str) -> Encoded:
+    def _encode_choice(self, text: str, choice: Choice | str) -> Encoded:
         if isinstance(choice, str):
             raise ModelError(f"A text was not scored: {choice}")
         positions = choice.positions or ()
@@ -260,7 +260,7 @@ def endpoint_model(handshake: Handshake, ask: Ask, *, notes: Sequence[str] = ())
     return kind(handshake, ask, notes=notes)
 
 
-def described(handshake: Handshake) -> tuple[str, ...]:
+def describe_handshake(handshake: Handshake) -> tuple[str, ...]:
     """The record's sentences on a server."""
     by = {shown: [each for each in handshake.capabilities if each.shown is shown] for shown in Shown}
     said = [f"The model {handshake.model!r}, as its server calls it, by a handshake of {handshake.calls} calls."]
@@ -275,18 +275,18 @@ def described(handshake: Handshake) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _named(capability: str) -> str:
+def _capability_text(capability: str) -> str:
     return f"the capability {capability}"
 
 
-def _why(handshake: Handshake, name: Capability | str) -> str:
+def _reason_text(handshake: Handshake, name: Capability | str) -> str:
     each = handshake[name]
     shown = {Shown.REFUTED: "refuted", Shown.UNTOLD: "not shown", Shown.PROVEN: "proven"}[each.shown]
     what = "accepted, and not done" if each.accepted else shown
     return f"{name} is {what} ({each.why.rstrip('.')})"
 
 
-def _after(prompt: str, text: str) -> str:
+def _strip_prompt(prompt: str, text: str) -> str:
     """A reply that begins with the text that it was to go on with, without that."""
     stripped = text.lstrip()
     return stripped.removeprefix(prompt) if stripped.startswith(prompt) else text

@@ -103,7 +103,7 @@ def _still_the_same(state: Asking, plain: Client, journal: str) -> None:
     for before, after in zip(state.taken, now, strict=True):
         apart += distances(before, after, positions=1)
     moved = typical(apart)
-    other = state.shown("greedy") and any(a.text != b.text for a, b in zip(state.taken, now, strict=True))
+    other = state.is_proven("greedy") and any(a.text != b.text for a, b in zip(state.taken, now, strict=True))
     if other if moved is None else moved > OTHER_MODEL:
         raise ModelError(
             f"Another model answers now than when the unfinished scan of {journal!r} began: take that file away to "

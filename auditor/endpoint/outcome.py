@@ -23,7 +23,7 @@ class Outcome:
     spent: bool = False
 
     @classmethod
-    def of(cls, error: ModelError) -> Outcome:
+    def from_error(cls, error: ModelError) -> Outcome:
         """The outcome that corresponds to an error of the client."""
         status = error.status if isinstance(error, RefusedError) else 0
         return cls(
@@ -35,7 +35,7 @@ class Outcome:
         """Whether the same request would have the same outcome: an answer, or a refusal of the request itself."""
         return self.answer is not None or (400 <= self.status < 500 and self.status not in _PASSING)
 
-    def given(self) -> Answer:
+    def answer_or_raise(self) -> Answer:
         """The answer; raises the client's RefusedError, BudgetSpentError or ModelError if there is none."""
         if self.answer is not None:
             return self.answer

@@ -32,7 +32,7 @@ def system_prompt(state: Asking) -> None:
     """Compare two system prompts and none: their effect, and the number of tokens that the user did not write."""
     user = Message("user", "Hi")
     answers = [
-        state.client.ask(Request(prompt=turns, max_tokens=_TOKENS, temperature=0.0, top_logprobs=_wanted(state)))
+        state.client.ask(Request(prompt=turns, max_tokens=_TOKENS, temperature=0.0, top_logprobs=_top_logprobs(state)))
         for turns in (
             (Message("system", "A"), user),
             (Message("system", "Answer with the single word river."), user),
@@ -40,7 +40,7 @@ def system_prompt(state: Asking) -> None:
         )
     ]
     short, long, none = answers
-    _added(state, short, none)
+    _check_added_prompt(state, short, none)
     apart = farthest(distances(short.choices[0], long.choices[0]))
     if apart is not None and apart > 0.0 or short.choices[0].text != long.choices[0].text:
         state.add(proven("system_prompt", "Another system prompt gives other answers."))
@@ -50,11 +50,11 @@ def system_prompt(state: Asking) -> None:
         state.add(untold("system_prompt", "Two system prompts give one text, and no log-probabilities came with it."))
 
 
-def _wanted(state: Asking) -> int | None:
+def _top_logprobs(state: Asking) -> int | None:
     return state.alternatives or None
 
 
-def _added(state: Asking, short: Answer, no_system: Answer) -> None:
+def _check_added_prompt(state: Asking, short: Answer, no_system: Answer) -> None:
     counted = [answer.prompt_tokens for answer in (short, no_system)]
     known = [count for count in counted if count is not None]
     if len(known) < len(counted):

@@ -78,14 +78,14 @@ def compare(reference: AuditedLanguageModel, served_texts: ServedTexts, rng: np.
     """
     if reference.objective != "causal":
         raise ModelError("A masked language model draws no texts: name the folder of a causal one with --reference.")
-    spelling = Spelling.of(reference)
+    spelling = Spelling.from_model(reference)
     try:
         prompts = _prompts(reference, served_texts)
     except NotApplicableError as error:
         raise ModelError(str(error)) from None
     if isinstance(prompts, str):
         return Compared(untested=prompts)
-    told = _told(spelling, served_texts.texts)
+    told = _token_classes(spelling, served_texts.texts)
     lost = [name for names, classes in told for name, c in zip(names, classes, strict=True) if c is None]
     if lost:
         named = tuple(dict.fromkeys(lost))[:_MOST_NAMED]
@@ -102,7 +102,7 @@ def compare(reference: AuditedLanguageModel, served_texts: ServedTexts, rng: np.
         for text, found in zip(served_texts.texts, classes, strict=True)
         for draw in _draws(spelling, text, found, prompts[text.prompt])
     ][: served_texts.n_tested]
-    return _compared(reference, spelling, draws, served_texts.n_tested, rng)
+    return _compare_draws(reference, spelling, draws, served_texts.n_tested, rng)
 
 
 def _prompts(reference: AuditedLanguageModel, served_texts: ServedTexts) -> dict[str, _Ids] | str:
@@ -115,12 +115,12 @@ def _prompts(reference: AuditedLanguageModel, served_texts: ServedTexts) -> dict
         return "Only a chat answers, and the reference has no chat template by which it would be asked the same."
     if "strftime_now" in chat.template:
         return "Only a chat answers, and the reference's template writes the day, which a server may take elsewhere."
-    return dict(zip(texts, (e.ids for e in reference.after("").encode([chat.asked(t) for t in texts])), strict=True))
+    return dict(zip(texts, (e.ids for e in reference.with_prefix("").encode([chat.render_prompt(t) for t in texts])), strict=True))
 
 
-def _told(spelling: Spelling, texts: Sequence[ServedText]) -> list[tuple[tuple[str, ...], list[int | None]]]:
+def _token_classes(spelling: Spelling, texts: Sequence[ServedText]) -> list[tuple[tuple[str, ...], list[int | None]]]:
     """The names of each text with their classes; how names are written is told by all of them."""
-    flat = iter(spelling.told([name for text in texts if text.reported for name in text.tokens]))
+    flat = iter(spelling.classes_of_names([name for text in texts if text.reported for name in text.tokens]))
     return [
         (text.tokens, [next(flat) for _ in text.tokens])
         if text.reported
@@ -130,11 +130,11 @@ def _told(spelling: Spelling, texts: Sequence[ServedText]) -> list[tuple[tuple[s
 
 
 def _misspelled(spelling: Spelling, text: ServedText, classes: Sequence[int]) -> bool:
-    return text.reported and not _fits(text.text.strip(), spelling.written(classes).strip(), NAMELESS in classes)
+    return text.reported and not _fits(text.text.strip(), spelling.text_of_classes(classes).strip(), NAMELESS in classes)
 
 
 def _without_blanks(spelling: Spelling, text: ServedText, classes: Sequence[int]) -> bool:
-    written = "".join(spelling.written(classes).split())
+    written = "".join(spelling.text_of_classes(classes).split())
     return _fits("".join(text.text.split()), written, NAMELESS in classes)
 
 
@@ -159,7 +159,7 @@ def _draws(spelling: Spelling, text: ServedText, classes: Sequence[int], prompt:
         yield _Draw(context, NAMELESS, reported=True)
 
 
-def _compared(
+def _compare_draws(
     reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence[_Draw], n: int, rng: np.random.Generator
 ) -> Compared:
     placed = _places(reference, spelling, draws)
@@ -168,7 +168,7 @@ def _compared(
     drawn = [place.above + v * place.own for place, v in zip(placed, rng.random(len(draws)), strict=True)]
     ranks = np.concatenate([drawn, rng.random(n - len(draws))])
     reported = [i for i, draw in enumerate(draws) if draw.reported]
-    apart = [_apart(own[i], draws[i].log_probability) for i in reported]
+    apart = [_distance_bounds(own[i], draws[i].log_probability) for i in reported]
     return Compared(
         n=len(draws),
         p=min(1.0, 2.0 * min(p_of_uniform(ranks), p_of_usual(placed))),
@@ -187,7 +187,7 @@ def p_of_usual(placed: Sequence[Place]) -> float:
     return float(min(1.0, np.exp(math.log(len(logs)) - scipy.special.logsumexp(logs))))
 
 
-def _apart(probability: float, log_reported: float | None) -> tuple[float, float]:
+def _distance_bounds(probability: float, log_reported: float | None) -> tuple[float, float]:
     """From below and above how far apart both distributions are at a drawn token."""
     if log_reported is None:
         return 0.0, 1.0
@@ -213,7 +213,7 @@ def _places(reference: AuditedLanguageModel, spelling: Spelling, draws: Sequence
                     classes = spelling.bare_classes if bare else spelling.classes
                     placing = Placing(np.bincount(classes, weights=row))
                     for i in here:
-                        found[i] = placing.of(draws[i].drawn)
+                        found[i] = placing.place_of(draws[i].drawn)
     return [place for place in found if place is not None]
 
 
@@ -228,7 +228,7 @@ class Placing:
         cuts = (np.partition(probabilities, -k)[-k], _MIN_P * probabilities.max())
         self.cuts = [(cut, float(probabilities[probabilities >= cut].sum())) for cut in cuts]
 
-    def of(self, token_class: int) -> Place:
+    def place_of(self, token_class: int) -> Place:
         """The rank of a class."""
         own = float(self.probabilities[token_class])
         likelier = self.probabilities > own

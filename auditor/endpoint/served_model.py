@@ -51,14 +51,14 @@ def ask_served(
     first = asking.first(handshake)
     if first is None:
         per_call = _AT_ONCE if handshake["n"].shown is Shown.PROVEN else 1
-        calls = min(TESTED // per_call, asking.left)
+        calls = min(TESTED // per_call, asking.calls_left)
         if calls * per_call < _FEWEST:
-            raise ModelError(f"Needs {_FEWEST // per_call} calls at the least, and --max-calls leaves {asking.left}.")
+            raise ModelError(f"Needs {_FEWEST // per_call} calls at the least, and --max-calls leaves {asking.calls_left}.")
         texts = asking.plain(calls, per_call)
         return ServedTexts(route=asking.route, texts=tuple(texts), n_tested=len(texts))
-    n = min(PLAIN, asking.left // 2)
-    if asking.left - n < _FEWEST // LENGTH:
-        raise ModelError(f"Needs {2 * _FEWEST // LENGTH} calls at the least, and --max-calls leaves {asking.left}.")
+    n = min(PLAIN, asking.calls_left // 2)
+    if asking.calls_left - n < _FEWEST // LENGTH:
+        raise ModelError(f"Needs {2 * _FEWEST // LENGTH} calls at the least, and --max-calls leaves {asking.calls_left}.")
     # Those that are always as many stand first, and are tested however many tokens the others come to.
     plain = asking.plain(n, 1)
     return ServedTexts(route=asking.route, texts=(*plain, *asking.long(first)), n_tested=n + TESTED)
@@ -72,7 +72,7 @@ class _Asking:
         self.route: Route = "completions"
 
     @property
-    def left(self) -> int:
+    def calls_left(self) -> int:
         """How many calls may still be made."""
         return self.client.limits.max_calls - self.client.calls
 
@@ -82,7 +82,7 @@ class _Asking:
         there = [route for route in routes if handshake[route].shown is Shown.PROVEN]
         for route in there if handshake["logprobs"].shown is Shown.PROVEN else ():
             self.route = route
-            (text,) = self._asked(1, LENGTH, with_tokens=True)
+            (text,) = self._request_texts(1, LENGTH, with_tokens=True)
             if text.reported:
                 return text
         self.route = there[0]
@@ -90,13 +90,13 @@ class _Asking:
 
     def plain(self, calls: int, per_call: int) -> list[ServedText]:
         """Texts of one token each, without log-probabilities."""
-        return self._asked(calls, 1, n=per_call)
+        return self._request_texts(calls, 1, n=per_call)
 
     def long(self, first: ServedText) -> list[ServedText]:
         """Texts with their tokens, until there are enough draws; many of them may be short."""
         found = [first]
         while (lacking := TESTED - sum(text.n_draws for text in found)) > 0 and len(found) < 4 * TESTED // LENGTH:
-            asked = self._asked(min(-(-lacking // LENGTH), self.left), LENGTH, with_tokens=True)
+            asked = self._request_texts(min(-(-lacking // LENGTH), self.calls_left), LENGTH, with_tokens=True)
             if not asked:
                 break
             found += asked
@@ -104,7 +104,7 @@ class _Asking:
             raise ModelError("Tokens are reported of some texts and not of others, so which were drawn is not known.")
         return found
 
-    def _asked(self, calls: int, length: int, *, n: int = 1, with_tokens: bool = False) -> list[ServedText]:
+    def _request_texts(self, calls: int, length: int, *, n: int = 1, with_tokens: bool = False) -> list[ServedText]:
         requests = [
             Request(
                 prompt=opening,
@@ -113,7 +113,7 @@ class _Asking:
                 # Two openings must not be drawn by the same random numbers.
                 seed=int(self.rng.integers(_SEEDS)) if self.seeded else None,
                 top_logprobs=1 if with_tokens else None,
-            ).on(self.route)
+            ).for_route(self.route)
             for opening in openings(calls, self.rng)
         ]
         found = []
@@ -121,11 +121,11 @@ class _Asking:
             if len(answer.choices) != n:
                 raise ModelError(f"{n} texts were asked for, and {len(answer.choices)} came.")
             prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
-            found += [_served(prompt, choice, length, with_tokens) for choice in answer.choices]
+            found += [_served_text(prompt, choice, length, with_tokens) for choice in answer.choices]
         return found
 
 
-def _served(prompt: str, choice: Choice, length: int, with_tokens: bool) -> ServedText:
+def _served_text(prompt: str, choice: Choice, length: int, with_tokens: bool) -> ServedText:
     if choice.finish == "content_filter":
         raise ModelError("The server says itself that it filters what is answered.")
     positions = choice.positions if with_tokens else None

@@ -31,7 +31,7 @@ class Spelling:
     special: frozenset[str]
 
     @classmethod
-    def of(cls, reference: AuditedLanguageModel) -> Spelling:
+    def from_model(cls, reference: AuditedLanguageModel) -> Spelling:
         """The spelling of a reference's tokenizer, for all outputs of its network.
 
         Raises ModelError without any token.
@@ -92,18 +92,18 @@ class Spelling:
         """The one token of a class; None where there are several, or they have no name."""
         return self._members.get(token_class)
 
-    def told(self, names: Sequence[str]) -> list[int | None]:
+    def classes_of_names(self, names: Sequence[str]) -> list[int | None]:
         """The classes of reported names, None if one is not a token of the reference.
 
         Names are tokens as they are written or, all of them, as the vocabulary writes them.
         """
-        written = [self._told(name, self._by_name) for name in names]
+        written = [self._class_of_name(name, self._by_name) for name in names]
         if None not in written:
             return written
-        raw = [self._told(name, self._by_piece) for name in names]
+        raw = [self._class_of_name(name, self._by_piece) for name in names]
         return raw if None not in raw else written
 
-    def _told(self, name: str, table: dict[str, int]) -> int | None:
+    def _class_of_name(self, name: str, table: dict[str, int]) -> int | None:
         if not name or _BROKEN in name or name in self.special or name.startswith(_BYTES):
             return NAMELESS
         return table.get(name)
@@ -113,7 +113,7 @@ class Spelling:
         bare = text.strip()
         return NAMELESS if not bare or _BROKEN in bare or bare in self.special else self._bare.get(bare)
 
-    def written(self, classes: Sequence[int]) -> str:
+    def text_of_classes(self, classes: Sequence[int]) -> str:
         """The text of tokens up to the first without a name."""
         named = list(classes)
         if NAMELESS in named:

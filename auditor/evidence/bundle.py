@@ -134,7 +134,7 @@ def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
     }
     about = (("model", report.model.sha256), ("data", report.data.sha256), ("train", report.data.train_sha256))
     return statement(
-        {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
+        {MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256},
         {
             "result": _RESULT.get(report.exit_code, "FAILED"),
             "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],

@@ -16,17 +16,17 @@ BEFORE, AFTER = "before", "after"
 
 def comparison_evidence(comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit) -> Derived:
     """The comparison, its request, and both audits."""
-    return _of("comparison", comparison, before, after, {})
+    return _comparison_evidence("comparison", comparison, before, after, {})
 
 
 def mitigation_evidence(
     comparison: Comparison, before: EnclosedAudit, after: EnclosedAudit, name: str, settings: Mapping[str, JsonValue]
 ) -> Derived:
     """The comparison of a model with its mitigated version, with the mitigation's options."""
-    return _of("mitigation", comparison, before, after, {"mitigation": name, "settings": dict(settings)})
+    return _comparison_evidence("mitigation", comparison, before, after, {"mitigation": name, "settings": dict(settings)})
 
 
-def _of(
+def _comparison_evidence(
     kind: Literal["comparison", "mitigation"],
     comparison: Comparison,
     before: EnclosedAudit,

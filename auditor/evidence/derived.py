@@ -104,7 +104,7 @@ def recorded(kind: Kind, record: bytes, exit_code: int) -> dict[str, object]:
 def statement_of_derived(manifest: Manifest, exit_code: int, about: Mapping[str, str]) -> bytes:
     """The signed statement: the manifest's digest as subject; the kind, its result and its topic."""
     return statement(
-        {MANIFEST: FileEntry.of(manifest.to_bytes()).sha256},
+        {MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256},
         {
             "kind": manifest.kind,
             "result": _RESULT.get(exit_code, "FAILED"),

@@ -89,7 +89,7 @@ def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetecto
     """0 if every file was classified as fake, there were enough known real files (if some were named) and every image was written; else 3, since nothing else is conclusive.
     """
     few = any(each.few for each in detectors)
-    return 0 if all(result.answered for result in results) and not unwritten and not few else 3
+    return 0 if all(result.is_conclusive for result in results) and not unwritten and not few else 3
 
 
 def detection_evidence(

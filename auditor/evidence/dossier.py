@@ -29,9 +29,9 @@ from auditor.report.document import (
     Span,
     Table,
     code,
-    own,
+    external_text,
+    own_text,
     paragraph,
-    said,
     strong,
     titled,
 )
@@ -115,24 +115,24 @@ class _Writer:
         verdict = view.verdict_of(report)
         counts = view.counts_in_words(report)
         blocks: list[Block] = [
-            Heading(1, (own("Dossier: "), titled("; ".join(its.policy.title for its in policies)))),
+            Heading(1, (own_text("Dossier: "), titled("; ".join(its.policy.title for its in policies)))),
             paragraph(
-                own("A skeleton, filled in from the record of one audit. "),
+                own_text("A skeleton, filled in from the record of one audit. "),
                 strong("Not legal advice."),
-                own(
+                own_text(
                     f" Fields marked {ATTESTATION_NEEDED} are for the named role to fill in; what is marked "
                     f"{NOT_MEASURED} is not known. Nothing here says that a duty is met: that is for a qualified "
                     "person to judge."
                 ),
             ),
             *(
-                Paragraph((strong("Note well."), own(" "), said(warning)), note=True)
+                Paragraph((strong("Note well."), own_text(" "), external_text(warning)), note=True)
                 for warning in view.warnings_of(report)
             ),
             fields(
                 {
                     "Record (SHA-256)": view.document_id(report),
-                    "Audit of": report.model.path or report.model.named,
+                    "Audit of": report.model.path or report.model.display_name,
                     "Date of the audit": report.created,
                     "Result": f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}.",
                     "Findings": counts,
@@ -156,12 +156,12 @@ class _Writer:
         record = policy_view.policy
         blocks: list[Block] = [
             Heading(2, (titled(record.title),)),
-            paragraph(said(policy_view.origin), own(" "), said(policy_view.held_to)),
+            paragraph(external_text(policy_view.origin), own_text(" "), external_text(policy_view.held_to)),
         ]
         if record.old:
-            blocks.append(Paragraph((strong("Note well."), own(" "), said(record.old)), note=True))
+            blocks.append(Paragraph((strong("Note well."), own_text(" "), external_text(record.old)), note=True))
         if record.notes:
-            blocks.append(Bullets(tuple((said(note),) for note in record.notes)))
+            blocks.append(Bullets(tuple((external_text(note),) for note in record.notes)))
         blocks += self._open(policy, policy_view)
         printed: dict[RecordPart, str] = {}
         for control, held in zip(policy.controls, policy_view.controls, strict=True):
@@ -173,9 +173,9 @@ class _Writer:
     def _open(self, policy: Policy, policy_view: ShownPolicy) -> list[Block]:
         """What is left to do, by role, and what nobody has measured."""
         given = sum(name == policy.name for name, _, _ in self.words)
-        tally = [own("Of what it asks for: "), own(policy_view.tally)]
+        tally = [own_text("Of what it asks for: "), own_text(policy_view.tally)]
         if given:
-            tally.append(own(f" Of the attestations needed, {given} {'is' if given == 1 else 'are'} given here."))
+            tally.append(own_text(f" Of the attestations needed, {given} {'is' if given == 1 else 'are'} given here."))
         roles: dict[str, list[str]] = {}
         lacking: list[Line] = []
         for control in policy_view.controls:
@@ -185,10 +185,10 @@ class _Writer:
                     roles.setdefault(cell.cell.role, []).append(control.control.id)
                 if cell.cell.kind == "not measured":
                     lacking.append(
-                        (own(f"{NOT_MEASURED}: "), titled(control.control.id), own(", "), titled(cell.cell.what))
+                        (own_text(f"{NOT_MEASURED}: "), titled(control.control.id), own_text(", "), titled(cell.cell.what))
                     )
         items: list[Line] = [
-            (own(f"{ATTESTATION_NEEDED} ("), titled(role), own("): "), said("; ".join(dict.fromkeys(ids))))
+            (own_text(f"{ATTESTATION_NEEDED} ("), titled(role), own_text("): "), external_text("; ".join(dict.fromkeys(ids))))
             for role, ids in roles.items()
         ]
         left = (*items, *lacking)
@@ -208,20 +208,20 @@ class _Writer:
             for word, day in (("from", control.applies_from), ("until", control.applies_until))
             if day is not None
         )
-        force = () if in_force else (own(" "), strong(f"Not in force on the day of this dossier{dates}."))
+        force = () if in_force else (own_text(" "), strong(f"Not in force on the day of this dossier{dates}."))
         blocks: list[Block] = [
-            Heading(3, (titled(control.id), own(": "), titled(control.title))),
+            Heading(3, (titled(control.id), own_text(": "), titled(control.title))),
             paragraph(
-                own("Source: "),
-                said(control.source),
-                own(f", {_dated(control)}."),
+                own_text("Source: "),
+                external_text(control.source),
+                own_text(f", {_dated(control)}."),
                 *force,
             ),
         ]
         place = Place(self.report, self.link)
         for part in control.record:
             if part in printed:
-                blocks.append(paragraph(own(f"{PARTS[part].title}: under "), titled(printed[part]), own(".")))
+                blocks.append(paragraph(own_text(f"{PARTS[part].title}: under "), titled(printed[part]), own_text(".")))
                 continue
             printed[part] = control.id
             blocks += [paragraph(strong(PARTS[part].title)), *PARTS[part].blocks(place)]
@@ -235,53 +235,53 @@ class _Writer:
     def _word(self, cell: CellRecord, cited: Line, attestation: Attestation | None) -> Table:
         """Somebody's word, or a field for it."""
         if attestation is None:
-            needed = (own(ATTESTATION_NEEDED, "inconclusive"), own(" ("), titled(cell.role), own(")"))
+            needed = (own_text(ATTESTATION_NEEDED, "inconclusive"), own_text(" ("), titled(cell.role), own_text(")"))
             names = ("Statement", "Name and function", "Date and signature")
             return Table(
-                (needed, (said(cell.what), *cited)), tuple(((own(name),), ()) for name in names), "ll", "field"
+                (needed, (external_text(cell.what), *cited)), tuple(((own_text(name),), ()) for name in names), "ll", "field"
             )
         signed = "" if self.attestations is None else self.attestations.signed
         head = (
-            own(ATTESTED, "not-judged"),
-            own(" by "),
+            own_text(ATTESTED, "not-judged"),
+            own_text(" by "),
             titled(attestation.by),
-            own(" ("),
+            own_text(" ("),
             titled(attestation.role),
-            own(f") on {attestation.on.isoformat()}, {signed}"),
+            own_text(f") on {attestation.on.isoformat()}, {signed}"),
         )
-        rows: list[tuple[Line, ...]] = [((own("Statement"),), (said(attestation.text),))]
+        rows: list[tuple[Line, ...]] = [((own_text("Statement"),), (external_text(attestation.text),))]
         if attestation.document is not None:
-            rows.append(((own("Document"),), (said(attestation.document), own(f", SHA-256 {attestation.document_sha256}"))))
-        return Table((head, (said(cell.what), *cited)), tuple(rows), "ll", "field")
+            rows.append(((own_text("Document"),), (external_text(attestation.document), own_text(f", SHA-256 {attestation.document_sha256}"))))
+        return Table((head, (external_text(cell.what), *cited)), tuple(rows), "ll", "field")
 
     def _evidence(self, rule: EvidenceRule, cell: CellRecord, cited: Line, *, tabulated: bool) -> list[Block]:
         """``tabulated``: numbers by group stand in tables of the control's own."""
-        what = (said(cell.what), *cited)
+        what = (external_text(cell.what), *cited)
         if cell.kind == "not measured":
-            why = (own(" Why it was not: "), said(cell.reason)) if cell.reason else ()
-            lacks = (strong(NOT_MEASURED, "not-run"), own(": "), *what, own(". How: "), said(cell.how))
-            return [paragraph(*lacks, own("."), *why)]
+            why = (own_text(" Why it was not: "), external_text(cell.reason)) if cell.reason else ()
+            lacks = (strong(NOT_MEASURED, "not-run"), own_text(": "), *what, own_text(". How: "), external_text(cell.how))
+            return [paragraph(*lacks, own_text("."), *why)]
         if cell.kind == "not for this kind of model":
-            return [paragraph(own(NOT_FOR_THIS_KIND, "not-applicable"), own(": "), *what, own(". "), said(cell.reason))]
+            return [paragraph(own_text(NOT_FOR_THIS_KIND, "not-applicable"), own_text(": "), *what, own_text(". "), external_text(cell.reason))]
         if cell.outcome is None:
-            return [paragraph(own("Evidence, "), *what, own(": "), said(cell.said))]
-        came_out = (own(", "), strong(cell.outcome.words, cell.outcome.slug))
+            return [paragraph(own_text("Evidence, "), *what, own_text(": "), external_text(cell.said))]
+        came_out = (own_text(", "), strong(cell.outcome.words, cell.outcome.slug))
         ended = ", ".join(f"{n} {Outcome(outcome).words}" for outcome, n in cell.outcomes.items())
-        tally = own(f" ({ended})")
+        tally = own_text(f" ({ended})")
         found = [self.rows[f.id] for f in fitting(rule, self.report.findings, self.report.roles)]
         if tabulated:
             found = [row for row in found if not view.is_detail(row.finding)]
             if not found:
-                return [paragraph(own("Evidence, "), *what, *came_out, tally, own(": in the tables above."))]
+                return [paragraph(own_text("Evidence, "), *what, *came_out, tally, own_text(": in the tables above."))]
         found.sort(key=lambda row: (view.is_detail(row.finding), row.rank))
         heads = ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding")
-        blocks: list[Block] = [paragraph(own("Evidence, "), *what, *came_out, tally, own(":"))]
+        blocks: list[Block] = [paragraph(own_text("Evidence, "), *what, *came_out, tally, own_text(":"))]
         if cell.said:
-            blocks.append(paragraph(said(cell.said)))
+            blocks.append(paragraph(external_text(cell.said)))
         rows = tuple(map(self._row, found[:MOST_ROWS]))
-        blocks.append(Table(tuple((own(head),) for head in heads), rows, "lrllrll"))
+        blocks.append(Table(tuple((own_text(head),) for head in heads), rows, "lrllrll"))
         more = len(found) - MOST_ROWS
-        return [*blocks, *([paragraph(own(f"and {more:,} more, in the full report."))] if more > 0 else [])]
+        return [*blocks, *([paragraph(own_text(f"and {more:,} more, in the full report."))] if more > 0 else [])]
 
     def _row(self, row: Row) -> tuple[Line, ...]:
         what = [code(part) for part in (row.name, row.where) if part]
@@ -289,14 +289,14 @@ class _Writer:
         reserved = row.finding.detail.startswith(f"{EARNED} {RESERVED}")
         why = row.finding.detail if reserved else "" if row.value else row.finding.reason
         interval = f"{row.interval} at {row.confidence}" if row.confidence else row.interval
-        outcome = own(row.outcome.words, row.outcome.slug)
+        outcome = own_text(row.outcome.words, row.outcome.slug)
         return (
-            (what[0], *(piece for other in what[1:] for piece in (own(" "), other))) if what else (),
-            (own(row.value),),
-            (own(interval),),
-            (own(row.must_be),),
-            (own(row.n),),
-            (outcome, own(": "), said(why)) if why else (outcome,),
+            (what[0], *(piece for other in what[1:] for piece in (own_text(" "), other))) if what else (),
+            (own_text(row.value),),
+            (own_text(interval),),
+            (own_text(row.must_be),),
+            (own_text(row.n),),
+            (outcome, own_text(": "), external_text(why)) if why else (outcome,),
             (self.link(row.finding.id),),
         )
 
@@ -316,4 +316,4 @@ def _cited(cell: CellRecord, control: Control) -> Line:
     """Who asks for one cell, and how surely that is known, where it is otherwise than of the control."""
     if (cell.source, cell.certainty) in ((control.source, CERTAINTY[control.certainty]), ("", "")):
         return ()
-    return (own(" ("), said(cell.cited), own(")"))
+    return (own_text(" ("), external_text(cell.cited), own_text(")"))

@@ -8,11 +8,23 @@ from dataclasses import dataclass
 from auditor.finding.policy import RecordPart
 from auditor.record import text
 from auditor.record.about import About
-from auditor.record.acceptances import told as accepted_told
+from auditor.record.acceptances import acceptance_sentences as accepted_told
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.labels import Labels
 from auditor.report import view
-from auditor.report.document import Block, Bullets, Line, Span, Table, code, facts, own, paragraph, said, strong
+from auditor.report.document import (
+    Block,
+    Bullets,
+    Line,
+    Span,
+    Table,
+    code,
+    external_text,
+    facts,
+    own_text,
+    paragraph,
+    strong,
+)
 from auditor.statistics.rates import Proportion
 
 NOT_MEASURED = "NOT MEASURED"
@@ -29,7 +41,7 @@ class Place:
 
 def not_measured(subject: str, remedy: str) -> Block:
     """A note that a number was not measured, and how to measure it."""
-    return paragraph(strong(NOT_MEASURED, "not-run"), own(f": {subject}. How: {remedy}."))
+    return paragraph(strong(NOT_MEASURED, "not-run"), own_text(f": {subject}. How: {remedy}."))
 
 
 def fields(pairs: Mapping[str, str | None]) -> Table:
@@ -100,21 +112,21 @@ def _environment(place: Place) -> list[Block]:
 def _criteria(place: Place) -> list[Block]:
     report = place.report
     if not report.criteria:
-        return [paragraph(own("No criterion was set: nothing could pass or fail."))]
+        return [paragraph(own_text("No criterion was set: nothing could pass or fail."))]
     heads = ("Metric", "Must be", "Applies to", "Source", "Set by", "Set at")
     rows = tuple(
         (
             (code(c.metric),),
-            (own(c.describe()),),
-            *((said(words),) for words in (view.applies_to(c), c.source, c.set_by, c.set_at)),
+            (own_text(c.describe()),),
+            *((external_text(words),) for words in (view.applies_to(c), c.source, c.set_by, c.set_at)),
         )
         for c in report.criteria
     )
-    return [Table(tuple((own(name),) for name in heads), rows, "llllll")]
+    return [Table(tuple((own_text(name),) for name in heads), rows, "llllll")]
 
 
 def _promise(place: Place) -> list[Block]:
-    return [paragraph(said(view.promise_of(place.report)))]
+    return [paragraph(external_text(view.promise_of(place.report)))]
 
 
 def _registration(place: Place) -> list[Block]:
@@ -122,25 +134,25 @@ def _registration(place: Place) -> list[Block]:
     if registration is None:
         return [
             paragraph(
-                own(
+                own_text(
                     "NOT REGISTERED: this run followed no registration, so nothing here shows that metrics and "
                     "thresholds were set before results were seen. auditor register audit.toml makes one for the next "
                     "run."
                 )
             )
         ]
-    told: list[Block] = [paragraph(said(registration.describe()))]
+    told: list[Block] = [paragraph(external_text(registration.describe()))]
     if registration.deviations:
-        told.append(Bullets(tuple((said(deviation),) for deviation in registration.deviations)))
+        told.append(Bullets(tuple((external_text(deviation),) for deviation in registration.deviations)))
     return told
 
 
 def _decisions(place: Place) -> list[Block]:
     report = place.report
     if not report.decisions:
-        return [paragraph(own("No decision about an earlier audit of this model is in the record."))]
+        return [paragraph(own_text("No decision about an earlier audit of this model is in the record."))]
     told = [*(decision.describe() for decision in report.decisions), *accepted_told(report)]
-    return [Bullets(tuple((said(each),) for each in told))]
+    return [Bullets(tuple((external_text(each),) for each in told))]
 
 
 # ---- impact tables ---------------------------------------------------------------------------------------------------
@@ -200,19 +212,19 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
     if not tables:
         return [not_measured(f"no table of {rate}s", "--probes adverse_impact with --sensitive COLUMN")]
     blocks: list[Block] = []
-    called = (place.report.about or About()).called
+    called = (place.report.about or About()).display_labels
     for table in tables:
         features = [called.column(name) for name in table.features]
         heads = ["Number", selected, rate.capitalize(), "Impact ratio", "Interval", "Note", "Finding"]
         people = _NOT_KNOWN if table.unknown is None else text.count(table.unknown)
         blocks += [
-            paragraph(own("By "), said(" x ".join(features)), own(":")),
+            paragraph(own_text("By "), external_text(" x ".join(features)), own_text(":")),
             Table(
-                (*((said(name),) for name in features), *((own(head),) for head in heads)),
+                (*((external_text(name),) for name in features), *((own_text(head),) for head in heads)),
                 tuple(_category(category, table.features, place, called) for category in table.categories),
                 "l" * len(table.features) + "rrrrlll",
             ),
-            paragraph(own(f"Category not known, and in no line above: {people}.")),
+            paragraph(own_text(f"Category not known, and in no line above: {people}.")),
         ]
     if len({len(table.features) for table in tables}) == 1 and len(tables[0].features) == 1:
         blocks.append(not_measured("the intersection", "name both columns with --sensitive"))
@@ -223,13 +235,13 @@ def _category(category: Category, features: Sequence[str], place: Place, labels:
     ratio = category.ratio
     interval = "" if ratio is None else f"{text.interval(ratio.interval)} at {text.confidence(ratio.confidence)}"
     return (
-        *((said(_labelled(*pair, labels)),) for pair in zip(features, category.names, strict=True)),
-        (own(text.count(category.n)),),
-        (own(text.count(category.selected)),),
-        (own(text.number(category.rate)),),
-        (own("left out" if ratio is None else text.number(ratio.value)),),
-        (own(interval),),
-        (said(category.note),),
+        *((external_text(_labelled(*pair, labels)),) for pair in zip(features, category.names, strict=True)),
+        (own_text(text.count(category.n)),),
+        (own_text(text.count(category.selected)),),
+        (own_text(text.number(category.rate)),),
+        (own_text("left out" if ratio is None else text.number(ratio.value)),),
+        (own_text(interval),),
+        (external_text(category.note),),
         (place.link(category.finding if ratio is None else ratio.id),),
     )
 

@@ -41,7 +41,7 @@ class NoiseRecord(_Stored):
     changed: Annotated[int, Field(ge=0)]
 
     @classmethod
-    def of(cls, noise: ReleasedNoise) -> NoiseRecord:
+    def from_noise(cls, noise: ReleasedNoise) -> NoiseRecord:
         """The noise that the audit observed, as plain numbers."""
         return cls(
             sizes=tuple(noise.sizes.tolist()),
@@ -53,7 +53,7 @@ class NoiseRecord(_Stored):
             changed=noise.changed,
         )
 
-    def seen(self) -> ReleasedNoise:
+    def to_noise(self) -> ReleasedNoise:
         """The noise in the form that the audit observed."""
         return ReleasedNoise(
             sizes=np.array(self.sizes, float),
@@ -91,7 +91,7 @@ class CanaryRecord(_Stored):
     unit: Unit
 
     @classmethod
-    def of(cls, canaries: CanaryScores) -> CanaryRecord:
+    def from_scores(cls, canaries: CanaryScores) -> CanaryRecord:
         """The data of an attack, as plain numbers."""
         moved = canaries.sensitivity
         return cls(
@@ -100,14 +100,14 @@ class CanaryRecord(_Stored):
             kind=canaries.kind,
             steps=canaries.steps,
             sample_rate=canaries.sample_rate,
-            noise=tuple(map(NoiseRecord.of, canaries.noise)),
+            noise=tuple(map(NoiseRecord.from_noise, canaries.noise)),
             sensitivity=None if moved is None else SensitivityRecord(**vars(moved)),
             unclipped=canaries.unclipped,
             clipping_seen=canaries.clipping_seen,
             unit=canaries.unit,
         )
 
-    def seen(self) -> CanaryScores:
+    def to_scores(self) -> CanaryScores:
         """The data in the form that the attack used.
 
         Raises UsageError where they are none.
@@ -118,7 +118,7 @@ class CanaryRecord(_Stored):
             kind=self.kind,
             steps=self.steps,
             sample_rate=self.sample_rate,
-            noise=tuple(noise.seen() for noise in self.noise),
+            noise=tuple(noise.to_noise() for noise in self.noise),
             sensitivity=None if self.sensitivity is None else Sensitivity(**self.sensitivity.model_dump()),
             unclipped=self.unclipped,
             clipping_seen=self.clipping_seen,
@@ -206,5 +206,5 @@ def dp_audit_evidence(
             "accounting": None if phases is None else [dict(vars(phase)) for phase in phases],
             "asked": dict(request),
         },
-        parts={CANARIES: CanaryRecord.of(canaries).model_dump_json().encode()},
+        parts={CANARIES: CanaryRecord.from_scores(canaries).model_dump_json().encode()},
     )

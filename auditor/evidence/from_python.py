@@ -34,5 +34,5 @@ def _evidence(result: object) -> Derived:
     if isinstance(result, TrainingAudit):
         if result.told is None or result.report is None:
             raise UsageError("The training has not ended: call finish() first, which takes the closing look.")
-        return training_evidence(result.report, LooksRecord.of(*result.told, result.closing_share))
+        return training_evidence(result.report, LooksRecord.from_looks(*result.told, result.closing_share))
     raise UsageError(f"{type(result).__name__} has no evidence to write: give a comparison or a TrainingAudit.")

@@ -39,7 +39,7 @@ class FileEntry(Closed):
     size: Annotated[int, Field(ge=0)]
 
     @classmethod
-    def of(cls, content: bytes | Spool) -> FileEntry:
+    def from_content(cls, content: bytes | Spool) -> FileEntry:
         """The entry of this content."""
         if isinstance(content, Spool):
             return cls(sha256=content.sha256, size=content.size)
@@ -68,7 +68,7 @@ class Manifest(Closed):
         return canonical(self.model_dump(mode="json"))
 
     @classmethod
-    def read(cls, content: bytes) -> Manifest:
+    def from_bytes(cls, content: bytes) -> Manifest:
         """Parse a manifest; DataError if invalid, of another version, or not in canonical form."""
         try:
             found = cls.model_validate_json(content)
@@ -109,7 +109,7 @@ def build_manifest(parts: Mapping[str, bytes | Spool], log: ChainedLog, kind: Ki
     """The manifest of these parts; the log is one of them."""
     return Manifest(
         kind=kind,
-        files={name: FileEntry.of(content) for name, content in sorted(parts.items())},
+        files={name: FileEntry.from_content(content) for name, content in sorted(parts.items())},
         log_lines=len(log),
         log_head=log.head,
     )

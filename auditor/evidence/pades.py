@@ -28,7 +28,7 @@ class Seal:
     certificate: Any
     chain: Sequence[Any] = ()
 
-    def on(self, pdf: bytes, *, reason: str = "") -> bytes:
+    def sign(self, pdf: bytes, *, reason: str = "") -> bytes:
         """The PDF with an appended signature over all of its bytes; the original bytes are unchanged."""
         from asn1crypto import keys, x509
         from cryptography.hazmat.primitives import serialization

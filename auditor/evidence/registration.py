@@ -240,7 +240,7 @@ def deviations(plan: Plan, run: Plan) -> list[str]:
     """All deviations of a run's plan from the registered one, in sentences; probes added or omitted share one."""
     found = _files(plan.files, run.files)
     for module in dict.fromkeys((*plan.code, *run.code)):
-        found += _other(f"The code of {module}", plan.code.get(module), run.code.get(module))
+        found += _difference_text(f"The code of {module}", plan.code.get(module), run.code.get(module))
     found += _probes([n for n in plan.probes if n not in run.probes], "registered and not asked")
     found += _probes([n for n in run.probes if n not in plan.probes], "asked and not registered")
     for name in plan.probes:
@@ -248,11 +248,11 @@ def deviations(plan: Plan, run: Plan) -> list[str]:
             found += _options(name, plan.probes[name], run.probes[name])
     for key in dict.fromkeys((*plan.settings, *run.settings)):
         what = "[roles] of audit.toml" if key == ROLES else f"--{key.replace('_', '-')}"
-        found += _other(what, plan.settings.get(key), run.settings.get(key))
+        found += _difference_text(what, plan.settings.get(key), run.settings.get(key))
     found += _criteria(plan.criteria, run.criteria) + _packs(plan.configuration, run.configuration)
-    found += _other("The error rate", plan.error_rate, run.error_rate)
-    found += _other("The allowance for multiplicity", plan.multiplicity, run.multiplicity)
-    return found + _other("The seed", plan.seed, run.seed)
+    found += _difference_text("The error rate", plan.error_rate, run.error_rate)
+    found += _difference_text("The allowance for multiplicity", plan.multiplicity, run.multiplicity)
+    return found + _difference_text("The seed", plan.seed, run.seed)
 
 
 def _packs(planned_files: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> list[str]:
@@ -262,7 +262,7 @@ def _packs(planned_files: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> 
         found
         for file in planned_files
         if file.role == "rule pack"
-        for found in _other(f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None)
+        for found in _difference_text(f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None)
     ]
 
 
@@ -274,11 +274,11 @@ def _probes(names: Sequence[str], predicate: str) -> list[str]:
     ]
 
 
-def _other(subject: str, planned_value: object, run: object) -> list[str]:
-    return [] if planned_value == run else [f"{subject}: {_shown(planned_value)} registered, {_shown(run)} in this run."]
+def _difference_text(subject: str, planned_value: object, run: object) -> list[str]:
+    return [] if planned_value == run else [f"{subject}: {_value_text(planned_value)} registered, {_value_text(run)} in this run."]
 
 
-def _shown(value: object) -> str:
+def _value_text(value: object) -> str:
     if value is None or value == [] or value == {}:
         return "nothing"
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -301,11 +301,11 @@ def _files(plan_files: Mapping[str, str | None], run: Mapping[str, str | None]) 
 
 
 def _options(name: str, planned_probe: PlannedProbe, run: PlannedProbe) -> list[str]:
-    found = _other(f"The code of the probe {name}", planned_probe.target, run.target)
+    found = _difference_text(f"The code of the probe {name}", planned_probe.target, run.target)
     for key in dict.fromkeys((*planned_probe.options, *run.options)):
         then, now = planned_probe.options.get(key), run.options.get(key)
         if then != now or (key in planned_probe.options) != (key in run.options):
-            shown = ["not set" if key not in p.options else _shown(p.options[key]) for p in (planned_probe, run)]
+            shown = ["not set" if key not in p.options else _value_text(p.options[key]) for p in (planned_probe, run)]
             found.append(f"Option {name}.{key}: {shown[0]} registered, {shown[1]} in this run.")
     return found
 
@@ -318,11 +318,11 @@ def _criteria(plan_criteria: Sequence[CriterionRecord], run: Sequence[CriterionR
         elif a is None and b is not None:
             found.append(f"The criterion {subject} {b.describe()} was applied and not registered.")
         elif a is not None and b is not None:
-            found.append(_changed(subject, a, b))
+            found.append(_criterion_change_text(subject, a, b))
     return found
 
 
-def _changed(subject: str, a: CriterionRecord, b: CriterionRecord) -> str:
+def _criterion_change_text(subject: str, a: CriterionRecord, b: CriterionRecord) -> str:
     if (a.direction, a.bound) != (b.direction, b.bound):
         return f"The bound of {subject}: {a.describe()} registered, {b.describe()} in this run."
     said = [f"set by {c.set_by} on {c.set_at}, {c.source}" for c in (a, b)]

@@ -76,7 +76,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     ed25519 = _ed25519()
     from cryptography.hazmat.primitives import serialization
 
-    content = _read(path)
+    content = _read_key_file(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise UsageError(
@@ -98,7 +98,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives import serialization
 
     try:
-        key = serialization.load_pem_public_key(_read(path))
+        key = serialization.load_pem_public_key(_read_key_file(path))
     except (ValueError, TypeError):
         raise UsageError(f"{str(path)!r} is no public key: give the .pub file that auditor keygen wrote.") from None
     if not isinstance(key, ed25519.Ed25519PublicKey):
@@ -106,7 +106,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     return cast("Ed25519PublicKey", key)
 
 
-def _read(path: Path) -> bytes:
+def _read_key_file(path: Path) -> bytes:
     try:
         if not path.is_file() and path.exists():
             raise UsageError(f"{str(path)!r} is no file that could hold a key.")

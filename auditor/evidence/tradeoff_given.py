@@ -45,7 +45,7 @@ def tradeoff_beside(path: Path, report: AuditReport) -> Beside:
     It is evidence of a search where it is of the same model, by SHA-256, and at least one other model was made; the
     file is named by its own digest. Raises UsageError where there is no such file, DataError where it is no trade-off.
     """
-    content = _read(path)
+    content = _read_file(path)
     try:
         found = _Given.model_validate_json(content)
     except ValidationError as error:
@@ -76,7 +76,7 @@ def tradeoff_beside(path: Path, report: AuditReport) -> Beside:
     )
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)

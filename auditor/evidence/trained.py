@@ -43,7 +43,7 @@ class LooksRecord(Closed):
     closing: LookRecord
 
     @classmethod
-    def of(cls, looks: Looks, last: Last, closing_share: float) -> LooksRecord:
+    def from_looks(cls, looks: Looks, last: Last, closing_share: float) -> LooksRecord:
         """The record of these looks; UsageError if no closing look was taken."""
         if last.closing is None:
             raise UsageError("The training has not ended: call finish() first, which takes the closing look.")
@@ -72,7 +72,7 @@ class LooksRecord(Closed):
             return None
         return Spending(n_peeks=self.n_peeks, error_rate=self.run.error_rate, closing_share=self.closing_share)
 
-    def told(self) -> tuple[Looks, Last]:
+    def to_looks(self) -> tuple[Looks, Last]:
         """The looks, each judged again."""
         looks = Looks(
             run=self.run,

@@ -15,7 +15,7 @@ from auditor.data.coded_columns import CODED, CodedColumns
 from auditor.errors import ModelError, UnsupportedError, UsageError
 from auditor.exporting.estimator import as_taken, skops_bytes
 from auditor.exporting.onnx_file import onnx_bytes, output_names
-from auditor.exporting.served_table import Served, ServedTable, served
+from auditor.exporting.served_table import Served, ServedTable, served_parts
 from auditor.exporting.torch_program import torch_bytes
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel
 from auditor.rows import FloatArray
@@ -81,7 +81,7 @@ def export_of(model: AuditedModel, target: To, *, positive: int | None) -> Expor
     Raises UnsupportedError for what cannot be exported so, UsageError where a threshold is of nobody knows which class,
     MissingExtraError without onnx.
     """
-    table = served(model, positive)
+    table = served_parts(model, positive)
     decides_itself = table.rule is not None and table.rule.decides
     if positive is None and len(table.classes) == 2 and table.threshold != 0.5 and not decides_itself:
         raise UsageError(

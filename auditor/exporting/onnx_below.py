@@ -61,13 +61,13 @@ def _fed(proto: onnx.ModelProto, table: ServedGraph, graph: Nodes) -> None:
     inputs: list[Any] = [each for each in proto.graph.input if each.name not in constants]
     if len(inputs) == 1 and len(table.features) > 1:
         together = graph.add("Concat", *table.features, axis=1)
-        _taken(together, inputs[0], graph)
+        _bind_input(together, inputs[0], graph)
         return
     for name, own in zip(table.features, inputs, strict=True):
-        _taken(name, own, graph)
+        _bind_input(name, own, graph)
 
 
-def _taken(name: str, onnx_input: Any, graph: Nodes) -> None:
+def _bind_input(name: str, onnx_input: Any, graph: Nodes) -> None:
     kind = onnx_input.type.tensor_type.elem_type
     if kind == STRING:
         graph.add("Identity", name, output_name=onnx_input.name)

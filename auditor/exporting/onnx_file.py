@@ -15,7 +15,7 @@ from auditor.artifact.onnx_graphs import THRESHOLD
 from auditor.data.preprocessing import NumericColumn, label_name
 from auditor.errors import UnsupportedError
 from auditor.exporting.onnx_below import scores_of
-from auditor.exporting.onnx_network import written
+from auditor.exporting.onnx_network import write_network
 from auditor.exporting.onnx_nodes import DOUBLE, FLOAT, INT64, ML, STRING, Nodes
 from auditor.exporting.served_table import GroupCodes, RuleTables, Served, ServedGraph, ServedTable
 
@@ -43,7 +43,7 @@ def onnx_bytes(table: ServedTable | ServedGraph) -> bytes:
     if isinstance(table, ServedGraph):
         found = scores_of(table, to)
     else:
-        found = _probabilities(table, written(table.network, _encoded(table, to), to), to)
+        found = _probabilities(table, write_network(table.network, _encoded(table, to), to), to)
     if table.rule is not None:
         found = _ruled(table, found, to)
     found = to.add("Identity", found, output_name=probabilities)
@@ -136,7 +136,7 @@ def _ruled(table: Served, probabilities: str, graph: Nodes) -> str:
     """(n, 2) chances or probabilities after each group's own rule."""
     rule = table.rule
     assert rule is not None
-    tables = RuleTables.of(rule)
+    tables = RuleTables.from_rule(rule)
     score = graph.add("Gather", probabilities, graph.places([rule.positive]), axis=1)
     place = _group(table, graph)
     edges = graph.add("Gather", graph.numbers(tables.edges), place)
@@ -148,8 +148,8 @@ def _ruled(table: Served, probabilities: str, graph: Nodes) -> str:
     )
     answer = graph.add("Add", graph.add("Mul", slope, graph.add("Sub", score, base)), value)
     if tables.scaled.any():
-        steep = graph.add("Mul", _of(tables.odds_slope, place, graph), _log_odds(score, graph))
-        z = graph.add("Add", steep, _of(tables.odds_intercept, place, graph))
+        steep = graph.add("Mul", _gather_by_group(tables.odds_slope, place, graph), _log_odds(score, graph))
+        z = graph.add("Add", steep, _gather_by_group(tables.odds_intercept, place, graph))
         half, one = graph.numbers(0.5), graph.numbers(1.0)
         scaled = graph.add("Mul", half, graph.add("Add", one, graph.add("Tanh", graph.add("Mul", half, z))))
         is_scaled = graph.add("Gather", graph.constant(tables.scaled[:, None], np.bool_), place)
@@ -158,7 +158,7 @@ def _ruled(table: Served, probabilities: str, graph: Nodes) -> str:
     return graph.add("Concat", *(both if rule.positive == 1 else both[::-1]), axis=1)
 
 
-def _of(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], place: str, graph: Nodes) -> str:
+def _gather_by_group(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], place: str, graph: Nodes) -> str:
     """(n, 1) each row's own of a number for every group."""
     return graph.add("Gather", graph.numbers(values[:, None]), place)
 
@@ -172,7 +172,7 @@ def _group(table: Served, graph: Nodes) -> str:
     """(n,) place of each row's group, the last where no rule names it."""
     rule = table.rule
     assert rule is not None
-    groups = GroupCodes.of(rule)
+    groups = GroupCodes.from_rule(rule)
     numeric = set(table.numeric)
     same = ""
     for c, column in enumerate(rule.columns):
@@ -200,10 +200,10 @@ def _labelled(table: Served, probabilities: str, label: str, graph: Nodes) -> No
     rule = table.rule
     if rule is not None and rule.decides:
         chosen = graph.add("Greater", graph.add("Gather", probabilities, graph.places([rule.positive]), axis=1), graph.numbers(0.5))
-        index = _chosen(chosen, rule.positive, graph)
+        index = _select_class(chosen, rule.positive, graph)
     elif len(table.classes) == 2 and table.positive is not None:
         own = graph.add("Gather", probabilities, graph.places([table.positive]), axis=1)
-        index = _chosen(graph.add("GreaterOrEqual", own, graph.numbers(table.threshold)), table.positive, graph)
+        index = _select_class(graph.add("GreaterOrEqual", own, graph.numbers(table.threshold)), table.positive, graph)
     else:
         index = graph.add("ArgMax", probabilities, axis=1, keepdims=0)
     graph.add(
@@ -212,7 +212,7 @@ def _labelled(table: Served, probabilities: str, label: str, graph: Nodes) -> No
     )  # fmt: skip
 
 
-def _chosen(yes: str, positive: int, graph: Nodes) -> str:
+def _select_class(yes: str, positive: int, graph: Nodes) -> str:
     """(n,) the positive class where (n, 1) says so, else the other."""
     index = graph.add("Where", yes, graph.places([[positive]]), graph.places([[1 - positive]]))
     return graph.add("Squeeze", index, graph.places([1]))

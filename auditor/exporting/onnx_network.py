@@ -18,10 +18,10 @@ from auditor.networks.architectures import MLP, MLPVote
 from auditor.networks.chain import Chain
 
 
-def written(network: nn.Module, x: str, graph: Nodes) -> str:
+def write_network(network: nn.Module, x: str, graph: Nodes) -> str:
     """The name of the network's output for the encoded rows ``x``. Raises UnsupportedError for an unknown layer."""
     steps: dict[type[nn.Module], Callable[[Any, str, Nodes], str]] = {
-        MLP: lambda module, x, to: written(module.layers, x, to),
+        MLP: lambda module, x, to: write_network(module.layers, x, to),
         Chain: lambda module, x, to: _in_turn(list(module.in_order(pictures=False)), x, to),
         nn.Sequential: lambda module, x, to: _in_turn(list(module.children()), x, to),
         MLPVote: _vote,
@@ -50,7 +50,7 @@ def written(network: nn.Module, x: str, graph: Nodes) -> str:
 
 def _in_turn(layers: list[nn.Module], x: str, graph: Nodes) -> str:
     for layer in layers:
-        x = written(layer, x, graph)
+        x = write_network(layer, x, graph)
     return x
 
 
@@ -84,7 +84,7 @@ def _vote(network: MLPVote, x: str, graph: Nodes) -> str:
     weights = _array(network.weights)
     chance = ""
     for weight, member in zip(weights, network.members, strict=False):
-        probabilities = graph.add("Softmax", graph.add("Cast", written(member, x, graph), to=DOUBLE), axis=1)
+        probabilities = graph.add("Softmax", graph.add("Cast", write_network(member, x, graph), to=DOUBLE), axis=1)
         votes = graph.add("GreaterOrEqual", graph.add("Gather", probabilities, column, axis=1), least)
         cast = graph.add("Mul", graph.add("Cast", votes, to=FLOAT), graph.constant(weight, np.float32))
         chance = graph.add("Add", chance or graph.constant(weights[-1], np.float32), cast)

@@ -82,7 +82,7 @@ class ServedTable(Served):
         return {}
 
 
-def served(model: AuditedModel, positive: int | None) -> ServedTable | ServedGraph:
+def served_parts(model: AuditedModel, positive: int | None) -> ServedTable | ServedGraph:
     """The parts of a model bundle, an ONNX model, an estimator or boosted trees of a table, with the rule over it.
 
     Raises UnsupportedError for any other, and for decisions by chance.
@@ -165,7 +165,7 @@ class GroupCodes:
     codes: IntArray
 
     @classmethod
-    def of(cls, rule: Postprocessing) -> GroupCodes:
+    def from_rule(cls, rule: Postprocessing) -> GroupCodes:
         """The group codes of a rule."""
         columns = list(zip(*(g.group for g in rule.groups), strict=True))
         names = tuple(tuple(dict.fromkeys(column)) for column in columns)
@@ -208,7 +208,7 @@ class RuleTables:
     odds_intercept: FloatArray
 
     @classmethod
-    def of(cls, rule: Postprocessing) -> RuleTables:
+    def from_rule(cls, rule: Postprocessing) -> RuleTables:
         """The rule tables of a rule."""
         n, m = len(rule.rules), max(map(_points, rule.rules))
         edges = np.full((n, m), np.inf)

@@ -81,7 +81,7 @@ class Program(nn.Module):
     def _keep_rule(self, table: ServedTable, coded: CodedColumns) -> None:
         rule = table.rule
         assert rule is not None
-        groups, tables = GroupCodes.of(rule), RuleTables.of(rule)
+        groups, tables = GroupCodes.from_rule(rule), RuleTables.from_rule(rule)
         for name in ("edges", "base", "slope", "value", "scaled", "odds_slope", "odds_intercept"):
             self.register_buffer(name, torch.from_numpy(getattr(tables, name)))
         self.reached, self.any_scaled = tables.reached, bool(tables.scaled.any())
@@ -156,13 +156,13 @@ class Program(nn.Module):
     def _labels(self, probabilities: Tensor) -> Tensor:
         table = self.table
         if table.rule is not None and table.rule.decides:
-            return _chosen(probabilities[:, table.rule.positive] > 0.5, table.rule.positive)
+            return _select_class(probabilities[:, table.rule.positive] > 0.5, table.rule.positive)
         if len(table.classes) == 2 and table.positive is not None:
-            return _chosen(probabilities[:, table.positive] >= table.threshold, table.positive)
+            return _select_class(probabilities[:, table.positive] >= table.threshold, table.positive)
         return probabilities.argmax(dim=1)
 
 
-def _chosen(yes: Tensor, positive: int) -> Tensor:
+def _select_class(yes: Tensor, positive: int) -> Tensor:
     return torch.where(yes, positive, 1 - positive)
 
 

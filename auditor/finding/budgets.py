@@ -136,7 +136,7 @@ def levels_of(
     budgets = []
     for name in dict.fromkeys(names):
         inside = [i for i, own in enumerate(names) if own == name]
-        budget, found = _spent(name, [pairs[i] for i in inside], [tests[i] for i in inside], criteria, family)
+        budget, found = _allocate_budget(name, [pairs[i] for i in inside], [tests[i] for i in inside], criteria, family)
         budgets.append(budget)
         for i, level in zip(inside, found, strict=True):
             levels[i] = level
@@ -170,7 +170,7 @@ def _shares(criteria: Sequence[Criterion]) -> dict[Hashable, float]:
     return shares
 
 
-def _spent(
+def _allocate_budget(
     name: str,
     pairs: Sequence[Pair],
     tests: Sequence[tuple[float, float]],

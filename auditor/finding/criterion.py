@@ -275,16 +275,16 @@ def read_policy(policy: str | Path) -> ObeyedFile:
 
 def criteria_in(file: ObeyedFile) -> list[Criterion]:
     """The criteria that a file's ``[[criteria]]`` tables state. Raises ConfigError."""
-    return list(_shipped_criteria(file)) if file.origin == "shipped" else _stated(file)
+    return list(_shipped_criteria(file)) if file.origin == "shipped" else _parse_policy(file)
 
 
 @lru_cache(maxsize=8)
 def _shipped_criteria(file: ObeyedFile) -> tuple[Criterion, ...]:
     """What comes with the tool is asked for by every audit and every judgement of it."""
-    return tuple(_stated(file))
+    return tuple(_parse_policy(file))
 
 
-def _stated(file: ObeyedFile) -> list[Criterion]:
+def _parse_policy(file: ObeyedFile) -> list[Criterion]:
     own = file.origin == "shipped"
     name = file.path if own else Path(file.path).name
     content = file.toml(f"Policy {file.path!r}")

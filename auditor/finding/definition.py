@@ -52,13 +52,13 @@ def defined(probe: str, citation: str, sources: Iterable[object], metrics: Itera
 
     ``citation``: of the probe, for a definition that names no source of its own.
     """
-    known = [replace(each, probe=probe) for source in sources for each in read(inspect.getdoc(source) or "", citation)]
+    known = [replace(each, probe=probe) for source in sources for each in parse_definitions(inspect.getdoc(source) or "", citation)]
     found = (definition_of(known, probe, metric) for metric in dict.fromkeys(metrics))
     return tuple(dict.fromkeys(each for each in found if each is not None))
 
 
 @cache
-def read(docstring: str, citation: str) -> tuple[Definition, ...]:
+def parse_definitions(docstring: str, citation: str) -> tuple[Definition, ...]:
     """All definitions in a docstring, without the probe's name, in order."""
     found: list[Definition] = []
     for item in _items(docstring):

@@ -18,7 +18,7 @@ from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import RateTable
 
 
-def implied(judgements: Sequence[Judgement]) -> list[Judgement]:
+def apply_implications(judgements: Sequence[Judgement]) -> list[Judgement]:
     """The judgements in order, with logical consequences of others; intervals are tightened accordingly."""
     said = list(judgements)
     gaps = [

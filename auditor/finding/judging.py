@@ -10,7 +10,7 @@ from typing import get_args
 from auditor.finding.budgets import CONJUNCTION, DEFAULT_RATE, Family, Levels, Pair, can_pass, is_loose, levels_of
 from auditor.finding.copies import why_doubtful
 from auditor.finding.criterion import NO_BUDGET, Criterion
-from auditor.finding.implications import implied
+from auditor.finding.implications import apply_implications
 from auditor.finding.judgement import Judgement
 from auditor.finding.measurement import Answer, Measurement, Outcome, ProbeResult
 from auditor.finding.vacuity import no_skill, why_empty
@@ -95,7 +95,7 @@ def _may_be_judged(measurement: Measurement) -> bool:
     return not (measurement.too_few or isinstance(estimate, Undefined) or unjudgeable(estimate))
 
 
-def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outcome, Outcome | None]:
+def _test_outcomes(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outcome, Outcome | None]:
     """What the tests show at their levels, and what they would show if no other question were in the budget."""
     _, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
@@ -116,12 +116,12 @@ def _shown(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tuple[Outc
     return Outcome.INCONCLUSIVE, Outcome.PASS if p_pass <= levels.rate else None
 
 
-def _judged(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_budget: bool) -> Judgement:
+def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_budget: bool) -> Judgement:
     """``in_budget``: whether it is judged in a budget at all."""
     result, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
     judgeable, why_not = _may_be_judged(measurement), unjudgeable(estimate)
-    outcome, alone = _shown(pair, levels, tests)
+    outcome, alone = _test_outcomes(pair, levels, tests)
     low, high, confidence = _ends(estimate, criterion, levels, outcome)
     interval = low, high
     effect, needed, reason = None, None, ""
@@ -312,11 +312,11 @@ def judge(
     levels = {_key(pair): level for pair, level in zip(sampled, found, strict=True)}
     certain = Levels(fail=family.error_rate, passed=family.error_rate, rate=family.error_rate)
     judged = {
-        key: _judged(pair, levels.get(key, certain), tests[key], in_budget=key in levels)
+        key: _judge_pair(pair, levels.get(key, certain), tests[key], in_budget=key in levels)
         for pair in pairs
         for key in [_key(pair)]
     }
-    judged = dict(zip(judged, implied(list(judged.values())), strict=True))
+    judged = dict(zip(judged, apply_implications(list(judged.values())), strict=True))
     # What nobody requires is shown with its own 95 %.
     display_level = 0.5 * family.error_rate
     findings: list[Judgement] = []

@@ -264,7 +264,7 @@ def parse_policy(text: str, where: str) -> Policy:
     except UNREADABLE as error:
         raise ConfigError(f"{where}: {why_unreadable(error)}.") from None
     reader = _Reader(text, where)
-    reader.known(content, _PACK, 1)
+    reader.check_keys(content, _PACK, 1)
     controls = content.get("controls", [])
     if not isinstance(controls, list) or not controls:
         raise ConfigError(f"{where}: a rule pack has [[controls]] tables.")
@@ -324,7 +324,7 @@ class _Reader:
     def error(self, line: int, message: str) -> ConfigError:
         return ConfigError(f"{self.where}, line {line}: {message}")
 
-    def known(self, table: Mapping[str, Any], keys: Sequence[str], start: int) -> None:
+    def check_keys(self, table: Mapping[str, Any], keys: Sequence[str], start: int) -> None:
         for key in table:
             if key not in keys:
                 raise self.error(self.line_of(key, start), f"unknown key {key!r}{did_you_mean(key, keys) or '.'}")
@@ -382,7 +382,7 @@ class _Reader:
         start = self.start_of(i)
         if not isinstance(entry, Mapping):
             raise self.error(start, "a control is a [[controls]] table.")
-        self.known(entry, _CONTROL, start)
+        self.check_keys(entry, _CONTROL, start)
         first, last = self.days(entry, start, pack)
         source = self.text(entry, "source", start, str(pack.get("source", "")))
         sure = self.certainty(entry, start, certainty)
@@ -425,7 +425,7 @@ class _Reader:
         return found
 
     def _evidence(self, table: Mapping[str, Any], start: int, source: str, certainty: Certainty) -> EvidenceRule:
-        self.known(table, _EVIDENCE, start)
+        self.check_keys(table, _EVIDENCE, start)
         shown_by = self._shown_by(table, start)
         levels = table.get("levels", "")
         if levels and levels not in CATEGORIES:
@@ -477,7 +477,7 @@ class _Reader:
         return value
 
     def _attestation(self, table: Mapping[str, Any], start: int, source: str, certainty: Certainty) -> AttestationRule:
-        self.known(table, _ATTESTATION, start)
+        self.check_keys(table, _ATTESTATION, start)
         return AttestationRule(
             what=self.text(table, "what", start),
             role=self.text(table, "role", start),

@@ -26,7 +26,7 @@ class LookRecord(Closed):
     weights: str
     failed: tuple[str, ...] = ()
 
-    def same(self, other: LookRecord) -> bool:
+    def is_repeat_of(self, other: LookRecord) -> bool:
         """Whether both are the same look of the plan at the same weights."""
         return self.look == other.look and self.weights == other.weights != ""
 
@@ -70,12 +70,12 @@ class TrainingRecord(Closed):
             )
         if self.spent:
             said.append(
-                f"Judged before that, of other weights than the resumed training came to: {_named(self.spent)}. Their "
+                f"Judged before that, of other weights than the resumed training came to: {_list_looks(self.spent)}. Their "
                 "share of the error rate stays spent, so what was measured in their place is not judged."
             )
             alarms = [look for look in self.spent if look.failed]
             if alarms:
-                said.append(f"Shown to fail then: {_named(alarms)} ({', '.join(_metrics(alarms))}).")
+                said.append(f"Shown to fail then: {_list_looks(alarms)} ({', '.join(_metrics(alarms))}).")
         return " ".join(said)
 
 
@@ -83,7 +83,7 @@ def _looks(numbers: Sequence[int]) -> str:
     return ("look " if len(numbers) == 1 else "looks ") + ", ".join(map(str, numbers[-_MOST_NAMED:]))
 
 
-def _named(looks: Sequence[LookRecord]) -> str:
+def _list_looks(looks: Sequence[LookRecord]) -> str:
     named = ["the closing look" if look.look is None else f"look {look.look}" for look in looks]
     return ", ".join(dict.fromkeys(named[:_MOST_NAMED])) + (" and more" if len(named) > _MOST_NAMED else "")
 

@@ -91,7 +91,7 @@ def why_empty(measurement: Measurement, constant_answers: Sequence[Alike], unski
         compares = set(rows.group) == features and rows.n >= measurement.smallest
         if rows.group and compares and answer == "decisions":
             return (
-                f"The model answers all {rows.n:,} rows of {_named(rows.group)} alike, whoever they are: a number that "
+                f"The model answers all {rows.n:,} rows of {_group_text(rows.group)} alike, whoever they are: a number that "
                 "compares this group cannot show that its rows are treated as others are."
             )
         # Scores that are all the same decide all rows the same.
@@ -108,5 +108,5 @@ def why_empty(measurement: Measurement, constant_answers: Sequence[Alike], unski
     return ""
 
 
-def _named(group: Mapping[str, str]) -> str:
+def _group_text(group: Mapping[str, str]) -> str:
     return ", ".join(f"{feature} = {level}" for feature, level in group.items())

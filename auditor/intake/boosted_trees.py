@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.data.preprocessing import as_text, label_name
 from auditor.errors import DataError, MissingExtraError, UnsupportedError, UsageError
 from auditor.intake.specs import ModelSpec
@@ -171,7 +171,7 @@ class BoostedClassifier(AuditedModel):
         self.group_columns = tuple(estimator.categories)
         self.endings = {"XGBoost": (".json", ".ubj"), "LightGBM": (".txt",), "CatBoost": (".cbm",)}[estimator.made_by]
 
-    def written(self, ending: str) -> bytes:
+    def native_file(self, ending: str) -> bytes:
         """The trees in their library's own format, XGBoost's as JSON or binary."""
         made_by, trees = self.estimator.made_by, self.estimator.trees
         if made_by == "XGBoost":
@@ -202,7 +202,7 @@ def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
     nor numbers, UsageError where a flag contradicts the file.
     """
     read = {"XGBoost": _xgboost, "LightGBM": _lightgbm, "CatBoost": _catboost}[kind]
-    with reading(f"{source.name!r} cannot be read as a {kind} model"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as a {kind} model"):
         boosted = read(source, spec)
     version = import_module(kind.lower()).__version__
     provenance = provenance_of(source, f"{kind} model", f"{kind.lower()} {version}")

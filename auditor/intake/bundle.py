@@ -108,7 +108,7 @@ def load_bundle(
     """The model of a bundle. Raises ModelError for any part that is not what the format says."""
     bundle = _parse(load_torch(source, archive, record), source.name)
     if bundle.enclosed is not None:
-        return _enclosed(bundle, source, spec)
+        return _load_enclosed_detector(bundle, source, spec)
     model = _model_of(bundle, source, spec, unread_records(archive, record))
     return model if bundle.gate is None else _gated(model, bundle.gate, source, spec)
 
@@ -221,7 +221,7 @@ def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) 
     bundle = _parse(nested, f"{source.name}: the gate's detector")
     own = ModelSpec(device=spec.device, predict=spec.predict, code_folder=spec.code_folder)
     if bundle.enclosed is not None:
-        detector: AuditedModel | None = _enclosed(bundle, source, own)
+        detector: AuditedModel | None = _load_enclosed_detector(bundle, source, own)
     else:
         detector = None if bundle.gate is not None else _model_of(bundle, source, own)
     if not isinstance(detector, Detector) or not isinstance(model, TorchModel):
@@ -229,7 +229,7 @@ def _gated(model: AuditedModel, value: object, source: Source, spec: ModelSpec) 
     return GatedModel(model, detector, gate)
 
 
-def _enclosed(bundle: _Bundle, source: Source, spec: ModelSpec) -> ClassifierDetector:
+def _load_enclosed_detector(bundle: _Bundle, source: Source, spec: ModelSpec) -> ClassifierDetector:
     """The detector whose classifier is no network of ours."""
     card: DetectorCard = _checked(_DETECTOR, bundle.detector, "detector", source.name)
     record: Enclosed = _checked(_ENCLOSED, bundle.enclosed, "enclosed", source.name)
@@ -241,7 +241,7 @@ def _postprocessed(model: TorchModel, value: object, spec: ModelSpec, file_name:
     if rules.decides and spec.threshold is not None:
         raise UsageError(f"{file_name!r} decides by thresholds of its own for each group: leave --threshold out.")
     return PostprocessedModel(
-        model, rules, provenance=replace(model.provenance, notes=(*model.provenance.notes, rules.described()))
+        model, rules, provenance=replace(model.provenance, notes=(*model.provenance.notes, rules.describe()))
     )
 
 
@@ -333,7 +333,7 @@ def build_known(
             module = factory(**args)
     except Exception as error:
         raise ModelError(
-            f"{file_name!r}: the network {name!r} cannot be built with {_shown(args)}: {printable(error)}.",
+            f"{file_name!r}: the network {name!r} cannot be built with {_arguments_text(args)}: {printable(error)}.",
             code="AUD-LOAD-ARCHITECTURE",
         ) from error
     compare_shapes(module.state_dict(), weights, file_name, f"the network {name!r}")
@@ -380,7 +380,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, (int, float)) and abs(value) <= _MAX_NUMBER
 
 
-def _shown(args: Mapping[str, Any]) -> str:
+def _arguments_text(args: Mapping[str, Any]) -> str:
     return printable(", ".join(f"{k}={v}" for k, v in args.items()), 120) or "no arguments"
 
 
@@ -399,7 +399,7 @@ def build_own(
         module = factory(**arguments)
     except Exception as error:
         raise UsageError(
-            f"--architecture {spec.architecture} cannot be called with {_shown(arguments)}: "
+            f"--architecture {spec.architecture} cannot be called with {_arguments_text(arguments)}: "
             f"{printable(error)}. Its arguments are given as JSON by --architecture-args."
         ) from error
     if not isinstance(module, nn.Module):

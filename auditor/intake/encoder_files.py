@@ -14,7 +14,7 @@ from auditor.artifact.source import read_source
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import ModelError
 from auditor.intake.huggingface import image_preprocessing
-from auditor.networks.encoders import FORMS, Encoder, encoder_of, packed
+from auditor.networks.encoders import FORMS, Encoder, encoder_of, pack_encoder
 
 # Of the encoders that serve best for this, CLIP's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -61,7 +61,7 @@ def read_encoder(
     return made
 
 
-def _measured(form: str, content: bytes, preprocessing: ImagePreprocessing, notes: tuple[str, ...]) -> EncoderFile:
+def _encoder_file(form: str, content: bytes, preprocessing: ImagePreprocessing, notes: tuple[str, ...]) -> EncoderFile:
     encoder = encoder_of(form, content)
     if encoder.size is not None and form == "onnx":
         preprocessing = preprocessing.model_copy(update={"size": encoder.size})
@@ -94,8 +94,8 @@ def _folder(where: str) -> EncoderFile:
     preprocessing, _ = image_preprocessing(folder, settings)
     options = folder.json("preprocessor_config.json")
     fit = "cover" if options.get("do_center_crop") else "stretch"
-    content = packed("transformers", str(name), read_weights(folder), settings)
-    return _measured("transformers", content, preprocessing.model_copy(update={"fit": fit}), ())
+    content = pack_encoder("transformers", str(name), read_weights(folder), settings)
+    return _encoder_file("transformers", content, preprocessing.model_copy(update={"fit": fit}), ())
 
 
 def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
@@ -117,7 +117,7 @@ def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: t
     preprocessing = ImagePreprocessing(
         size=(_SIDE, _SIDE), mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, fit="cover"
     )
-    return _measured("torchvision", packed("torchvision", name, loaded, {}), preprocessing, ())
+    return _encoder_file("torchvision", pack_encoder("torchvision", name, loaded, {}), preprocessing, ())
 
 
 def _onnx(where: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
@@ -129,7 +129,7 @@ def _onnx(where: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | N
     elif mean is None:
         notes = ("The encoder's file does not say how colours are scaled: CLIP's mean and deviation were used.",)
     preprocessing = ImagePreprocessing(size=(_SIDE, _SIDE), mean=mean or CLIP_MEAN, std=std or CLIP_STD, fit="cover")
-    return _measured("onnx", source.data, preprocessing, notes)
+    return _encoder_file("onnx", source.data, preprocessing, notes)
 
 
 def _colours(content: bytes) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from auditor.artifact.archive import Archive, array_header, open_archive
 from auditor.artifact.pickles import describe_calls
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.errors import (
     DamagedError,
     ModelError,
@@ -142,7 +142,7 @@ class EstimatorModel(AuditedModel):
         largest = np.partition(probabilities, -2, axis=1)
         return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
 
-    def written(self, ending: str) -> bytes:
+    def native_file(self, ending: str) -> bytes:
         """The estimator as a joblib or pickle file if the name ends so, which this toolkit reads by its own list of types, else as a skops file; ModelError if this toolkit could not read it again.
         """
         if ending == ".pkl":
@@ -169,13 +169,13 @@ class EstimatorModel(AuditedModel):
         if not hasattr(self.estimator, "predict_proba"):
             return np.eye(self.n_outputs)[self._predicted(X)]
         rows = input_of(self.estimator, self.features, X)
-        with _asking():
+        with _convert_errors():
             return np.asarray(self.estimator.predict_proba(rows), np.float64)
 
     def _predicted(self, X: Rows) -> IntArray:
         """(n,) class indices by the estimator's own ``predict``."""
         rows = input_of(self.estimator, self.features, X)
-        with _asking():
+        with _convert_errors():
             labels = np.asarray(self.estimator.predict(rows)).tolist()
         return np.asarray([self._label_index[label] for label in labels], np.int64)
 
@@ -191,7 +191,7 @@ class EstimatorRegressor(AuditedRegressor):
     def _estimate(self, X: Rows) -> Any:
         """(n,) predictions; (n, 1) and (n, n_targets) where the estimator was fitted so."""
         rows = input_of(self.estimator, self.features, X)
-        with _asking():
+        with _convert_errors():
             return np.asarray(self.estimator.predict(rows))
 
 
@@ -201,7 +201,7 @@ def _count(estimator: Any) -> int | None:
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
+def _convert_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # scikit-learn raises ValueError, but what a transformer raises is its own affair
@@ -224,7 +224,7 @@ def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorMo
     import skops.io
 
     _check_members(source, archive)
-    with reading(f"{source.name!r} cannot be read as a skops file"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as a skops file"):
         untrusted = skops.io.get_untrusted_types(data=source.data)
         foreign = [name for name in untrusted if name not in HARMLESS]
         if foreign:
@@ -238,7 +238,7 @@ def load_skops(source: Source, archive: Archive, spec: ModelSpec) -> EstimatorMo
             estimator = skops.io.loads(source.data, trusted=untrusted)
         check_trees(estimator, source.name)
     notes = tuple(dict.fromkeys(printable(w.message, 200) for w in caught))
-    with reading(f"{source.name!r} holds a model that is incomplete"):
+    with convert_parser_errors(f"{source.name!r} holds a model that is incomplete"):
         return estimator_model(estimator, source, spec, format="skops", loaded_by="skops.io.loads", notes=notes)
 
 
@@ -364,7 +364,7 @@ def _check_members(source: Source, archive: Archive) -> None:
         raise ModelError(
             f"{source.name!r} has a schema of more than {_MAX_SCHEMA_BYTES:,} bytes.", code="AUD-LOAD-LIMIT"
         )
-    with reading(f"{source.name!r} has no valid schema"):
+    with convert_parser_errors(f"{source.name!r} has no valid schema"):
         schema = json.loads(archive.read("schema.json"))
         if not isinstance(schema, dict):
             raise DamagedError(f"{source.name!r} has no valid schema.")
@@ -402,7 +402,7 @@ def _check_dtypes(schema: dict[str, Any], name: str) -> None:
 def _check_array(content: bytes, file_name: str) -> None:
     if content[:6] != b"\x93NUMPY":
         return
-    with reading(f"{file_name!r} holds a damaged array"):
+    with convert_parser_errors(f"{file_name!r} holds a damaged array"):
         file = BytesIO(content)
         shape, dtype = array_header(file)
         if dtype.hasobject:

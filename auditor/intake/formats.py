@@ -151,12 +151,12 @@ FORMATS: dict[str, Loader] = {
     "HDF5": _not_yet("an HDF5 file, as Keras writes it"),
     "Keras": _not_yet("a Keras archive"),
     "TFLite": _not_yet("a TensorFlow Lite model"),
-    "unknown archive": _refuse(lambda o: refused.refuse_unknown(o.source, _known())),
-    "unknown": _refuse(lambda o: refused.refuse_unknown(o.source, _known())),
+    "unknown archive": _refuse(lambda o: refused.refuse_unknown(o.source, _known_formats_text())),
+    "unknown": _refuse(lambda o: refused.refuse_unknown(o.source, _known_formats_text())),
 }
 
 
-def _known() -> str:
+def _known_formats_text() -> str:
     return (
         "model bundles, torch weights, safetensors, skops, scikit-learn pickles, Hugging Face folders, GGUF language "
         "models, and with --allow-code TorchScript and torch.export"

@@ -40,7 +40,7 @@ class FunctionWriter(Generates, AuditedModel):
         self._function = function
         self._name = name
 
-    def asked(self, chat_mode: How, system: str) -> FunctionWriter:
+    def with_chat_options(self, chat_mode: How, system: str) -> FunctionWriter:
         if chat_mode == "on" or system:
             asked = "--system" if system else "--chat on"
             raise NotApplicableError(f"Needs a model with a chat template, and this is a function: leave {asked} out.")
@@ -53,13 +53,13 @@ class FunctionWriter(Generates, AuditedModel):
         self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
     ) -> list[list[str]]:
         """``n`` calls a text."""
-        return [[sampling.cut(self._said(prompt)) for _ in range(n)] for prompt in prompts]
+        return [[sampling.truncate(self._call_function(prompt)) for _ in range(n)] for prompt in prompts]
 
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
         """One call per conversation, passed as one text."""
-        return [Reply(self._said("\n\n".join(turns))) for turns in conversations]
+        return [Reply(self._call_function("\n\n".join(turns))) for turns in conversations]
 
-    def _said(self, text: str) -> str:
+    def _call_function(self, text: str) -> str:
         try:
             said = self._function(text)
         except Exception as error:  # the user's function may raise anything

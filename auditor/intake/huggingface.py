@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from auditor.artifact.folder import Folder, opened
+from auditor.artifact.folder import Folder, open_model_folder
 from auditor.artifact.hf_folder import (
     build_network,
     ignored_files,
@@ -21,7 +21,7 @@ from auditor.artifact.hf_folder import (
     settings_notes,
     tokenizer_backend,
 )
-from auditor.artifact.source import printable, reading
+from auditor.artifact.source import convert_parser_errors, printable
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.specs import ModelSpec
@@ -68,10 +68,10 @@ _OTHER_TASKS = {
 
 def load_folder(path: str, spec: ModelSpec) -> TorchModel | TorchRegressor | OtherModel:
     """The model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path, memory_map=spec.mapped)
+    folder, settings = open_model_folder(path, memory_map=spec.mapped)
     family, name = _architecture(settings, folder)
     if family not in ("text", "image", "sound"):
-        return _other(folder, settings, name, family)
+        return _load_unsupported(folder, settings, name, family)
     head = _head(settings, folder, spec)
     weights = read_weights(folder)
     with quiet_and_offline():
@@ -121,7 +121,7 @@ def _rows_at_once(module: nn.Module, largest: Tensor, least: int, device: torch.
         return rows_at_once(module, part, least, free and free * part.shape[1] // largest.shape[1])
 
 
-def _other(folder: Folder, settings: Mapping[str, Any], name: str, description: str) -> OtherModel:
+def _load_unsupported(folder: Folder, settings: Mapping[str, Any], name: str, description: str) -> OtherModel:
     """A model of a task that no probe asks about, with all of its weights."""
     weights = read_weights(folder)
     with quiet_and_offline():
@@ -371,7 +371,7 @@ def image_preprocessing(folder: Folder, settings: Mapping[str, Any]) -> tuple[Im
     if options.get("do_center_crop") and options.get("crop_size") is not None:
         size = options["crop_size"]
         notes.append("Images are resized to the size of the crop directly, where the original resizes and then crops.")
-    with reading(f"The preprocessor_config.json in {folder.name!r} cannot be used"):
+    with convert_parser_errors(f"The preprocessor_config.json in {folder.name!r} cannot be used"):
         height, width = _size(size, settings)
         channels = int(settings.get("num_channels", 3))
         mean, std = [0.0] * channels, [1.0] * channels

@@ -15,7 +15,7 @@ from auditor.artifact.weights import plain_floats
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import UsageError, did_you_mean
 from auditor.networks.chain import ACTIVATIONS, Between, Chain, Layer
-from auditor.networks.shapes import described
+from auditor.networks.shapes import describe_layers
 
 _MAX_SIDE = 8192
 _CHOICES = {"activation": tuple(ACTIVATIONS), "batchnorm": ("before", "after"), "head": ("flatten", "mean")}
@@ -34,7 +34,7 @@ def is_complete(layers: list[Layer]) -> bool:
     return [(layer.kind, layer.bias) for layer in layers] == [("linear", True)]
 
 
-def needed(layers: list[Layer]) -> dict[str, str | int]:
+def missing_arguments(layers: list[Layer]) -> dict[str, str | int]:
     """The facts about these layers that shapes do not determine, each with the commonest value."""
     asked: dict[str, str | int] = {} if [layer.kind for layer in layers] == ["linear"] else {"activation": "relu"}
     if any(layer.kind == "batchnorm" for layer in layers):
@@ -61,7 +61,7 @@ def _side(layers: list[Layer]) -> int:
 def line_to_copy(layers: list[Layer]) -> str:
     """The flags for the facts that shapes do not determine."""
     name = "cnn" if any(layer.kind == "conv" for layer in layers) else "mlp"
-    return f"--architecture {name} --architecture-args '{json.dumps(needed(layers))}'"
+    return f"--architecture {name} --architecture-args '{json.dumps(missing_arguments(layers))}'"
 
 
 def _is_one(key: str, value: object, channels: int) -> bool:
@@ -96,7 +96,7 @@ def build_inferred(
 
     Raises UsageError where an argument is missing, unknown or none of its choices.
     """
-    asked = needed(layers)
+    asked = missing_arguments(layers)
     for key, value in args.items():
         if key not in asked:
             near = did_you_mean(key, asked) or f": it takes {', '.join(asked) or 'none'}"
@@ -109,7 +109,7 @@ def build_inferred(
     missing = [key for key in asked if key not in args]
     if missing:
         raise UsageError(
-            f"The weights ({described(layers)}) do not say their {', '.join(missing)}: for the commonest, give "
+            f"The weights ({describe_layers(layers)}) do not say their {', '.join(missing)}: for the commonest, give "
             f"{line_to_copy(layers)}."
         )
     known = {field.name for field in fields(Between)}
@@ -133,7 +133,7 @@ def build_inferred(
         module.eval(),
         _pictures(args, layers[0].taken),
         (
-            f"The network was inferred from the shapes of its weights, one after the other: {described(layers)}"
+            f"The network was inferred from the shapes of its weights, one after the other: {describe_layers(layers)}"
             f"{between_said}.",
             *notes,
         ),

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from auditor.artifact.chat_templates import template_notes
-from auditor.artifact.folder import Folder, opened
+from auditor.artifact.folder import Folder, open_model_folder
 from auditor.artifact.hf_folder import (
     build_network,
     ignored_files,
@@ -27,11 +27,11 @@ from auditor.artifact.hf_folder import (
     refuse_settings,
     settings_notes,
 )
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.artifact.weight_files import check_gguf
 from auditor.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.files import sha256_of
-from auditor.intake.number_formats import computed_in, name_of, stored_in, told
+from auditor.intake.number_formats import computed_in, dtype_sentence, name_of, stored_in
 from auditor.intake.specs import ModelSpec
 from auditor.intake.wrap import provenance_in, provenance_of
 from auditor.model.encoder_decoder import FAMILIES, AuditedEncoderDecoder
@@ -53,7 +53,7 @@ def is_language_model(path: str) -> bool:
 
 def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     """The language model of a Hugging Face folder. Raises UnsafeModelError for code and pickles, else ModelError."""
-    folder, settings = opened(path, memory_map=spec.mapped)
+    folder, settings = open_model_folder(path, memory_map=spec.mapped)
     found = _objective(settings)
     if found is None:
         raise UnsupportedError(
@@ -73,7 +73,7 @@ def load_language_folder(path: str, spec: ModelSpec) -> AuditedLanguageModel:
     packed = settings.get("quantization_config") is not None
     of_files = (*ignored_files(folder), *settings_notes(settings), *template_notes(tokenizer))
     where = () if spec.device_map is None else (told_spread(spec.device_map, _parts(network), spec.device),)
-    provenance = provenance_in(folder, name, (told(dtype, stored, spec.dtype, has_packed_weights=packed), *where, *of_files))
+    provenance = provenance_in(folder, name, (dtype_sentence(dtype, stored, spec.dtype, has_packed_weights=packed), *where, *of_files))
     if objective == "seq2seq":
         return _sized(AuditedEncoderDecoder(network, tokenizer, device=spec.device, provenance=provenance))
     return _sized(
@@ -128,7 +128,7 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
     with (
         tempfile.TemporaryDirectory() as folder,
         quiet_and_offline(),
-        reading(f"{source.name!r} cannot be read as a GGUF file"),
+        convert_parser_errors(f"{source.name!r} cannot be read as a GGUF file"),
     ):
         # transformers looks for other files beside the one it is given; here there are none.
         (Path(folder) / file).symlink_to(Path(source.path).resolve())

@@ -44,7 +44,7 @@ def computed_in(dtype_option: Asked, device: str, stored: torch.dtype) -> torch.
     return stored
 
 
-def told(computed: torch.dtype, stored: torch.dtype, dtype_option: Asked, *, has_packed_weights: bool = False) -> str:
+def dtype_sentence(computed: torch.dtype, stored: torch.dtype, dtype_option: Asked, *, has_packed_weights: bool = False) -> str:
     """The report's sentence on the compute dtype, its origin, and the dtype of the files.
 
     ``has_packed_weights``: they hold packed weights too.

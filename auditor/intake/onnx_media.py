@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from auditor.artifact.folder import Folder
 from auditor.artifact.onnx_graphs import check, libraries, session_of
-from auditor.artifact.source import printable, reading
+from auditor.artifact.source import convert_parser_errors, printable
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import ModelError, UnsupportedError, UsageError
 from auditor.intake.huggingface import image_preprocessing, scales_sound, sound_preprocessing
@@ -39,14 +39,14 @@ def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
     onnx, onnxruntime = libraries()
     folder = Folder(str(Path(path).parent))
     source = folder.read(Path(path).name)
-    with reading(f"{source.name!r} cannot be read as an ONNX model"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
         proto = onnx.load_model_from_string(source.data)
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)
     settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
     shape, kind = _shape_and_kind(session, source.name, spec)
-    wanted, notes = _wanted(folder, settings, shape, source.name)
-    predict = _asked(session, wanted, source.name, scaled=scales_sound(folder))
+    wanted, notes = _input_preprocessing(folder, settings, shape, source.name)
+    predict = _predictor(session, wanted, source.name, scaled=scales_sound(folder))
     model = AuditedModel(
         of_logits(predict) if kind == "logits" else predict,
         classes=named_classes(_labels(settings), spec),
@@ -85,7 +85,7 @@ def _shape_and_kind(session: Any, name: str, spec: ModelSpec) -> tuple[list[obje
     return shape, kind
 
 
-def _wanted(
+def _input_preprocessing(
     folder: Folder, settings: Mapping[str, Any], shape: Sequence[object], name: str
 ) -> tuple[ImagePreprocessing | AudioPreprocessing, tuple[str, ...]]:
     """How a file becomes its input, and notes. ModelError where nothing says it, or the graph takes something else."""
@@ -111,7 +111,7 @@ def _wanted(
     return wanted, notes
 
 
-def _asked(
+def _predictor(
     session: Any, preprocessing: ImagePreprocessing | AudioPreprocessing, name: str, *, scaled: bool
 ) -> Callable[[Rows], npt.ArrayLike]:
     """The graph as a function of rows; ``scaled``: whether each recording is brought to mean 0 and variance 1."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from auditor.artifact.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.data.preprocessing import as_converted
 from auditor.errors import (
     ModelError,
@@ -36,7 +36,7 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     ModelError for a damaged graph, foreign operators, tensors in other files, and inputs that are no table.
     """
     onnx, onnxruntime = libraries()
-    with reading(f"{source.name!r} cannot be read as an ONNX model"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
         proto = onnx.load_model_from_string(source.data)
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)

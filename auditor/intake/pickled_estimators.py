@@ -9,7 +9,7 @@ from typing import Any
 
 import sklearn
 
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.artifact.unpickling import Foreign, follow
 from auditor.errors import DamagedError, ModelError, UnsupportedError
 from auditor.intake.estimators import EstimatorModel, EstimatorRegressor, check_trees, estimator_model
@@ -33,7 +33,7 @@ def load_pickled_estimator(
         # numpy and scikit-learn warn of what earlier versions wrote; the note on versions says it once.
         warnings.simplefilter("ignore")
         try:
-            with reading(f"{source.name!r} is {kind} that is damaged"):
+            with convert_parser_errors(f"{source.name!r} is {kind} that is damaged"):
                 estimator = follow(file, maker)
                 maker.complete()
         except Foreign:
@@ -45,11 +45,11 @@ def load_pickled_estimator(
             raise DamagedError(
                 f"{source.name!r} is {kind} with {rest:,} bytes after its end: save one model a file, with joblib.dump."
             )
-        with reading(f"{source.name!r} holds a model that is incomplete"):
+        with convert_parser_errors(f"{source.name!r} holds a model that is incomplete"):
             check_trees(estimator, source.name)
     if isinstance(estimator, (dict, list, tuple)):
-        raise UnsupportedError(_within(estimator, source.name))
-    with reading(f"{source.name!r} holds a model that is incomplete"):
+        raise UnsupportedError(_nested_model_advice(estimator, source.name))
+    with convert_parser_errors(f"{source.name!r} holds a model that is incomplete"):
         return estimator_model(
             estimator,
             source,
@@ -81,7 +81,7 @@ def _version_notes(versions: set[str]) -> tuple[str, ...]:
     )
 
 
-def _within(container: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
+def _nested_model_advice(container: dict[Any, Any] | list[Any] | tuple[Any, ...], name: str) -> str:
     """What to do with a dict, list or tuple that holds a model among other things."""
     items = container.items() if isinstance(container, dict) else enumerate(container)
     models = [printable(repr(key), 40) for key, value in items if callable(getattr(type(value), "predict", None))]

@@ -351,7 +351,7 @@ def _bytes(content: Any = b"", encoding: Any = "latin-1") -> bytes:
     return arrays.encoded(content, encoding) if content else b""
 
 
-def _ordered(pairs: Any = ()) -> Any:
+def _ordered_dict(pairs: Any = ()) -> Any:
     return OrderedDict((as_key(key), value) for key, value in pairs)
 
 
@@ -370,7 +370,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "builtins.complex": _numbered(complex),
     "builtins.bytes": _bytes,
     "builtins.bytearray": lambda *content: bytearray(_bytes(*content)),
-    "collections.OrderedDict": _ordered,
+    "collections.OrderedDict": _ordered_dict,
     "collections.defaultdict": _defaulted,
     "functools.partial": parts.partial_check,
     "numpy.dtype": arrays.make_dtype,

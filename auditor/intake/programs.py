@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auditor.artifact.source import Source, reading
+from auditor.artifact.source import Source, convert_parser_errors
 from auditor.data.coded_columns import CODED, CodedColumns
 from auditor.errors import ModelError, UnsupportedError, UsageError
 from auditor.intake.refused import refuse_program
@@ -75,7 +75,7 @@ def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
     if not spec.allow_code:
         raise refuse_program(source, "TorchScript", spec)
     check_flags(spec)
-    with reading(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
+    with convert_parser_errors(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
         # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=DeprecationWarning)
         module = torch.jit.load(BytesIO(source.data), map_location=spec.device)  # type: ignore[no-untyped-call]
@@ -86,11 +86,11 @@ def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
     """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
     if not spec.allow_code:
         raise refuse_program(source, "torch.export", spec)
-    with reading(f"{source.name!r} cannot be read as a torch.export program"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as a torch.export program"):
         coded = _coded(source)
     if coded is None:
         check_flags(spec)
-    with reading(f"{source.name!r} cannot be read as a torch.export program"):
+    with convert_parser_errors(f"{source.name!r} cannot be read as a torch.export program"):
         program: torch.export.ExportedProgram = torch.export.load(BytesIO(source.data))
         if spec.device != "cpu":
             from torch.export.passes import move_to_device_pass

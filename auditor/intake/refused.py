@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.artifact.archive import FREE_BYTES, MAX_RATIO
 from auditor.artifact.pickles import describe_calls, read_pickle
-from auditor.artifact.source import Source, printable, reading
+from auditor.artifact.source import Source, convert_parser_errors, printable
 from auditor.artifact.unpickling import Foreign
 from auditor.artifact.weight_files import foreign_globals
 from auditor.errors import ModelError, UnsafeModelError, UnsupportedError
@@ -54,7 +54,7 @@ def read_or_refuse_pickle(source: Source, spec: ModelSpec) -> AuditedModel:
 def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
     """A compressed file, as written by joblib."""
     limit = MAX_RATIO * len(source.data) + FREE_BYTES
-    data = unpacked(source.data, limit)
+    data = decompress_start(source.data, limit)
     start = read_pickle(data[:MAX_LOOK_INSIDE], max_opcodes=100_000)
     if not start.names and not start.streams:
         raise ModelError(
@@ -124,7 +124,7 @@ def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:
     """A tar archive: torch's oldest format, with pickles in it."""
     names: list[str] = []
     with (
-        reading(f"{source.name!r} is a damaged tar archive"),
+        convert_parser_errors(f"{source.name!r} is a damaged tar archive"),
         tarfile.open(fileobj=BytesIO(source.data), mode="r:") as tar,
     ):
         for _ in range(64):
@@ -138,7 +138,7 @@ def refuse_or_trust_tar(source: Source, spec: ModelSpec) -> AuditedModel:
     return _refuse_or_trust(source, spec, "a tar archive, torch's oldest format", calls, ())
 
 
-def unpacked(data: bytes, limit: int) -> bytes:
+def decompress_start(data: bytes, limit: int) -> bytes:
     """The first ``limit`` bytes of gzip, zlib, bzip2, xz or lzma data, as far as they can be unpacked."""
     openers: Mapping[bytes, Callable[[BytesIO], Any]] = {
         b"\x1f\x8b": lambda f: gzip.GzipFile(fileobj=f),
@@ -179,7 +179,7 @@ def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_fi
     notes = (f"LOADED WITH --trust-pickle: this file could run any code, and calls {calls}.",)
     loaded_by = "torch.load(weights_only=False)" if torch_file else "joblib.load"
     format = kind.split(" ", 1)[1]
-    with reading(f"{source.name!r} cannot be unpickled"):
+    with convert_parser_errors(f"{source.name!r} cannot be unpickled"):
         if torch_file:
             loaded = torch.load(BytesIO(source.data), map_location="cpu", weights_only=False)
         else:

@@ -146,7 +146,7 @@ class ExplainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionSpec:
-    """The files to examine, each named once in the form of :func:`auditor.files.sent`, and the options.
+    """The files to examine, each named once in the form of :func:`auditor.files.encode_path`, and the options.
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
@@ -244,7 +244,7 @@ class TrainSpec:
 class TableTrainingSpec:
     """A training on a table, and its three output files: the bundle, the training rows, the held-out rows.
 
-    They are paths as :func:`auditor.files.sent` writes them, and so is ``table.data``.
+    They are paths as :func:`auditor.files.encode_path` writes them, and so is ``table.data``.
     """
 
     table: TrainSpec
@@ -255,7 +255,7 @@ class TableTrainingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec:
-    """An export: its format (``onnx``, ``torch`` or ``sklearn``), and its output file in the form of :func:`auditor.files.sent`.
+    """An export: its format (``onnx``, ``torch`` or ``sklearn``), and its output file in the form of :func:`auditor.files.encode_path`.
 
     ``positive``: the favourable label.
     """

@@ -17,7 +17,7 @@ from auditor.intake.wrap import provenance_of, torch_model
 from auditor.model.audited_model import AuditedModel
 from auditor.networks.architectures import ARCHITECTURES
 from auditor.networks.chain import Layer
-from auditor.networks.shapes import described, layers_of
+from auditor.networks.shapes import describe_layers, layers_of
 
 # What wrappers put before every name: data parallelism, torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -45,7 +45,7 @@ def load_state_dict(
     if spec.architecture is None and layers is not None:
         flags = flags_unsaid(spec, of_a_table=all(layer.kind != "conv" for layer in layers))
         raise ModelError(
-            f"{source.name!r} holds weights only, of {described(layers)}, and shapes do not say what lies between: for "
+            f"{source.name!r} holds weights only, of {describe_layers(layers)}, and shapes do not say what lies between: for "
             f"the commonest, add {line_to_copy(layers)}{flags}; else name its class with --architecture "
             "package.module:Class and its arguments with --architecture-args JSON.",
             code="AUD-LOAD-ARCHITECTURE",

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from auditor.artifact.folder import Folder, opened
-from auditor.artifact.source import reading
+from auditor.artifact.folder import Folder, open_model_folder
+from auditor.artifact.source import convert_parser_errors
 from auditor.errors import ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.intake.huggingface import labels_in, load_folder, text_encoding
 from auditor.intake.specs import ModelSpec
@@ -32,7 +32,7 @@ def gives_labels(path: str) -> bool:
     where = Path(path)
     if not (where / "config.json").is_file():
         return False
-    folder, settings = opened(path)
+    folder, settings = open_model_folder(path)
     return settings.get("problem_type") == _SEVERAL or (
         folder.has(_GRAPH) and not any(name.endswith(".safetensors") for name in folder.names())
     )
@@ -45,7 +45,7 @@ def load_label(path: str, label: str | None) -> AuditedModel:
     are logits: of several labels each by the logistic function, else all by softmax. Raises UsageError where the label
     is not said or is none of the folder's, and as the loaders of such files.
     """
-    folder, settings = opened(path)
+    folder, settings = open_model_folder(path)
     several = settings.get("problem_type") == _SEVERAL
     labels = labels_in(settings, folder)
     if label is None and several:
@@ -70,7 +70,7 @@ def _of_a_graph(
 
     onnx, onnxruntime = libraries()
     source = folder.read(_GRAPH)
-    with reading(f"{_GRAPH!r} in {folder.name!r} cannot be read as an ONNX model"):
+    with convert_parser_errors(f"{_GRAPH!r} in {folder.name!r} cannot be read as an ONNX model"):
         check(onnx.load_model_from_string(source.data), source.name)
         session = session_of(onnxruntime, source.data)
     asked = {each.name for each in session.get_inputs()}

@@ -244,7 +244,7 @@ class AuditedModel:
             self._outputs[data] = probabilities
         return self._outputs[data]
 
-    def answered(self, data: AuditData) -> bool:
+    def has_answers(self, data: AuditData) -> bool:
         """Whether the answers on a data set are already cached."""
         return data in self._outputs
 
@@ -299,7 +299,7 @@ class AuditedModel:
             self._decisions[data] = self.decide_rows(data.X, self.outputs(data), data.positive)
         return self._decisions[data]
 
-    def written(self, ending: str) -> bytes | None:
+    def native_file(self, ending: str) -> bytes | None:
         """The model's file in its own library's format, one of several if its ``endings`` are several; None if it is saved as a bundle or has no file.
         """
         return None

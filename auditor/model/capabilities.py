@@ -42,7 +42,7 @@ class Generates(ABC):
     """The capability of writing texts."""
 
     @abstractmethod
-    def asked(self, chat_mode: How, system: str) -> Generates:
+    def with_chat_options(self, chat_mode: How, system: str) -> Generates:
         """The same model, prompted as a chat or in plain text, with a system message or with none, "".
 
         Raises NotApplicableError where it cannot be asked so.
@@ -70,7 +70,7 @@ class Writer(Generates):
     model: AuditedLanguageModel
     chat: Chat | None = None
 
-    def asked(self, chat_mode: How, system: str) -> Writer:
+    def with_chat_options(self, chat_mode: How, system: str) -> Writer:
         return replace(self, chat=chat_of(self.model, chat_mode, system))
 
     def describe(self) -> str:
@@ -83,7 +83,7 @@ class Writer(Generates):
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         chat = self.chat
         if chat is not None:
-            prompts = [chat.asked(CONTINUE.format(prompt)) + chat.lead + prompt for prompt in prompts]
+            prompts = [chat.render_prompt(CONTINUE.format(prompt)) + chat.lead + prompt for prompt in prompts]
         return continuations(
             self.model, prompts, n, sampling, generator, batch_rows=batch_rows, rendered=chat is not None
         )
@@ -93,7 +93,7 @@ class Writer(Generates):
         if chat is None:
             prompts = [in_one_text(turns) for turns in conversations]
         else:
-            prompts = [chat.asked(*turns) for turns in conversations]
+            prompts = [chat.render_prompt(*turns) for turns in conversations]
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
         generator = torch.Generator().manual_seed(0)
         found = continuations(self.model, prompts, 1, sampling, generator, rendered=chat is not None)
@@ -113,12 +113,12 @@ def writer_of(model: AuditedModel, chat_mode: How = "auto", system: str = "") ->
     prefix that was named (:meth:`~auditor.model.language_model.AuditedLanguageModel.as_sent`).
     """
     if isinstance(model, Generates):
-        return model.asked(chat_mode, system)
+        return model.with_chat_options(chat_mode, system)
     if not isinstance(model, AuditedLanguageModel):
         raise lacking(model, "generates")
     if model.objective == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
-    return Writer(model.as_sent()).asked(chat_mode, system)
+    return Writer(model.as_sent()).with_chat_options(chat_mode, system)
 
 
 def scorer_of(model: AuditedModel) -> ScoresTexts:

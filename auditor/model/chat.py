@@ -32,7 +32,7 @@ class Chat:
         """SHA-256 of the template, as UTF-8."""
         return template_sha256(self.template)
 
-    def asked(self, *turns: str) -> str:
+    def render_prompt(self, *turns: str) -> str:
         """The text up to the start of the model's answer; ``turns``: alternating user and assistant, a user's last.
 
         Raises ModelError where the template cannot be rendered or refuses the conversation.
@@ -41,8 +41,8 @@ class Chat:
 
     @cached_property
     def lead(self) -> str:
-        """The template's text between :meth:`asked` and an answer, such as a blank, or nothing."""
-        before, whole = self.asked(_TRIED), self._rendered((_TRIED, _TRIED), add_generation_prompt=False)
+        """The template's text between :meth:`render_prompt` and an answer, such as a blank, or nothing."""
+        before, whole = self.render_prompt(_TRIED), self._rendered((_TRIED, _TRIED), add_generation_prompt=False)
         rest = whole.removeprefix(before)
         lead = rest.partition(_TRIED)[0]
         # Where the answer stands elsewhere, as after a part for thoughts, it follows the prompt directly.

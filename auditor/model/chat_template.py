@@ -90,7 +90,7 @@ class _Count:
         if time.monotonic() > self.until:
             raise _Refused(f"takes more than {MOST_SECONDS:g} seconds")
 
-    def said(self, n: int) -> None:
+    def count_characters(self, n: int) -> None:
         self.text += n
         if self.text > MOST_TEXT:
             raise _Refused(f"writes more than {MOST_TEXT:,} characters")
@@ -214,14 +214,14 @@ def _count_of(context: Context) -> _Count:
 
 
 @pass_context
-def _each(context: Context, values: Iterable[Any]) -> Sequence[Any]:
+def _count_items(context: Context, values: Iterable[Any]) -> Sequence[Any]:
     found = values if isinstance(values, range) else list(islice(values, MOST_STEPS + 1))
     _count_of(context).step(len(found) + 1)
     return found
 
 
 @pass_context
-def _kept(context: Context, value: object) -> object:
+def _count_value(context: Context, value: object) -> object:
     _count_of(context).step()
     _size(value)
     return value
@@ -236,17 +236,17 @@ def _step(context: Context, value: object) -> object:
 
 
 @pass_context
-def _joined(context: Context, parts: Sequence[object]) -> str:
+def _join_counted(context: Context, parts: Sequence[object]) -> str:
     _count_of(context).step()
     _size(parts)
     return "".join(map(str, parts))
 
 
 @pass_context
-def _said(context: Context, value: object) -> object:
+def _count_output(context: Context, value: object) -> object:
     count = _count_of(context)
     count.step()
-    count.said(_size(value))
+    count.count_characters(_size(value))
     return value
 
 
@@ -294,7 +294,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         name: str = getattr(__obj, "__name__", "")
         if isinstance(__obj, (BuiltinMethodType, MethodType)):
             if isinstance(owner, Extension):
-                return __self._called(__context, __obj, args, kwargs)
+                return __self._call_base(__context, __obj, args, kwargs)
             kinds = [kind for kind in _METHODS if isinstance(owner, kind)]
             if not kinds or name not in _METHODS[kinds[0]]:
                 raise _Refused(f"calls {name[:40]!r}, which no chat template needs,")
@@ -308,14 +308,14 @@ class _Environment(ImmutableSandboxedEnvironment):
             if re.search(r"\{[^{}]*:", text):
                 raise _Refused("formats with widths, which no chat template needs,")
             _bounded(len(text) + text.count("{") * size)
-        elif not (isinstance(__obj, (Macro, LoopContext, Undefined)) or __self._own(__obj)):
+        elif not (isinstance(__obj, (Macro, LoopContext, Undefined)) or __self._is_own_global(__obj)):
             raise _Refused("calls what no chat template needs")
-        return __self._called(__context, __obj, args, kwargs)
+        return __self._call_base(__context, __obj, args, kwargs)
 
-    def _own(self, function: object) -> bool:
+    def _is_own_global(self, function: object) -> bool:
         return any(function is known for known in self.globals.values())
 
-    def _called(self, context: Context, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call_base(self, context: Context, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return super().call(context, function, *args, **kwargs)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
@@ -453,6 +453,6 @@ def _tojson(
 
 
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
-    "_each": _each, "_kept": _kept, "_step": _step, "_joined": _joined, "_said": _said, "replace": _replace,
+    "_each": _count_items, "_kept": _count_value, "_step": _step, "_joined": _join_counted, "_said": _count_output, "replace": _replace,
     "join": _join, "indent": _indent, "format": _format, "string": _string, "tojson": _tojson,
 }  # fmt: skip

@@ -57,7 +57,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
         first = getattr(config, "decoder_start_token_id", None)
         if not isinstance(first, int):
             raise ModelError("The config.json names no decoder_start_token_id, with which a decoder begins.")
-        return (first, *self._added())
+        return (first, *self._tokenizer_prefix())
 
     def source(self, text: str) -> list[int]:
         """The encoder's input for a text: its tokens, with the tokenizer's additions."""
@@ -71,7 +71,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
         """The method of scoring texts, in one sentence, for a finding's detail."""
         return "Log-likelihood of what the decoder writes after the encoder has read the context, or nothing."
 
-    def after(self, prefix: str | int | Sequence[int]) -> NoReturn:
+    def with_prefix(self, prefix: str | int | Sequence[int]) -> NoReturn:
         """Raise ConfigError: the decoder's initial tokens cannot be set."""
         raise ConfigError("An encoder-decoder begins with a token of its own: prefix_token is for causal models.")
 
@@ -85,7 +85,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
         places = [[i for i, scored in enumerate(e.scored) if scored] for e in encoded]
         sources = [self.source(context) for context in contexts]
         with without_gradients(), evaluating(self.module):
-            found = self._written(sources, [e.ids for e in encoded], places)
+            found = self._decoder_log_probabilities(sources, [e.ids for e in encoded], places)
         totals = np.asarray([p[at].sum() for p, at in zip(found, places, strict=True)])
         if np.isnan(totals).any():
             raise ModelError(NO_PROBABILITY)
@@ -96,9 +96,9 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
 
     def _causal(self, texts: Sequence[tuple[int, ...]], wanted_places: Sequence[Sequence[int]]) -> list[FloatArray]:
         nothing = self.source("")
-        return self._written([nothing] * len(texts), texts, wanted_places)
+        return self._decoder_log_probabilities([nothing] * len(texts), texts, wanted_places)
 
-    def _written(
+    def _decoder_log_probabilities(
         self, sources: Sequence[list[int]], texts: Sequence[tuple[int, ...]], wanted_places: Sequence[Sequence[int]]
     ) -> list[FloatArray]:
         """For each text (length,) log-probabilities where they are asked for, NaN elsewhere."""

@@ -32,7 +32,7 @@ class Gate(Closed):
     on_no_trace: Literal["pass", "reject"] | None = None
 
     @property
-    def refused(self) -> tuple[Answer, ...]:
+    def rejected_answers(self) -> tuple[Answer, ...]:
         """The answers of a detector that end at the gate."""
         choices: dict[Answer, str] = {
             "fake": "reject",
@@ -58,14 +58,14 @@ class GatedModel(AuditedModel):
         if gate.answer >= base.n_outputs:
             raise ModelError(f"The gate's answer is class {gate.answer}, and the model has {base.n_outputs} classes.")
         known = provenance or base.provenance
-        rows = PairedRows.of(base.preprocessing, detector.preprocessing)
+        rows = PairedRows.from_preprocessing(base.preprocessing, detector.preprocessing)
         super().__init__(
             self._answers,
             classes=base.classes,
-            preprocessing=base.preprocessing if rows.alike else None,
+            preprocessing=base.preprocessing if rows.has_same_input else None,
             threshold=base.threshold,
             batch_rows=min(base.batch_rows, detector.batch_rows),
-            provenance=replace(known, notes=(*known.notes, described(gate, base.classes), *_code(detector))),
+            provenance=replace(known, notes=(*known.notes, describe_gate(gate, base.classes), *_code(detector))),
         )
         self.base = base
         self.detector = detector
@@ -76,9 +76,9 @@ class GatedModel(AuditedModel):
         """(n, ...) the input rows in the format of the model behind the gate."""
         return self.rows.split(_array(X))[0]
 
-    def rejected(self, X: Rows) -> npt.NDArray[np.bool_]:
+    def rejection_mask(self, X: Rows) -> npt.NDArray[np.bool_]:
         """(n,) the blocked rows."""
-        refused = self.gate.refused
+        refused = self.gate.rejected_answers
         return np.asarray([verdict.answer in refused for verdict in self.verdicts(X)], bool)
 
     def verdicts(self, X: Rows) -> list[Verdict]:
@@ -99,7 +99,7 @@ class GatedModel(AuditedModel):
         return self.base, {"gate": {**self.gate.model_dump(mode="json"), "detector": bundle_of(self.detector)}}
 
     def _answers(self, X: Rows) -> FloatArray:
-        rejected = self.rejected(X)
+        rejected = self.rejection_mask(X)
         out = np.zeros((len(rejected), self.n_outputs))
         out[rejected, self.gate.answer] = 1.0
         if not rejected.all():
@@ -118,9 +118,9 @@ def _array(X: Rows) -> npt.NDArray[Any]:
     return X
 
 
-def described(gate: Gate, classes: tuple[str, ...]) -> str:
+def describe_gate(gate: Gate, classes: tuple[str, ...]) -> str:
     """The effect of the gate, in a sentence."""
     what = {"fake": "takes for synthetic", "cannot say": "cannot judge", TRACELESS: "finds no known trace in"}
-    rejected = ", or ".join(what[answer] for answer in gate.refused)
-    nothing = " That is everything: say on_no_trace=pass to let anything through." if len(gate.refused) == 3 else ""
+    rejected = ", or ".join(what[answer] for answer in gate.rejected_answers)
+    nothing = " That is everything: say on_no_trace=pass to let anything through." if len(gate.rejected_answers) == 3 else ""
     return f"What its detector {rejected} does not reach the model and is answered {classes[gate.answer]!r}.{nothing}"

@@ -60,7 +60,7 @@ class Sampling:
         """Whether a partially drawn text is already complete."""
         return self.until != "length" and _ENDED[self.until].search(text) is not None
 
-    def cut(self, text: str) -> str:
+    def truncate(self, text: str) -> str:
         """A drawn text, truncated at its completion."""
         if self.until == "length":
             return text
@@ -114,7 +114,7 @@ def continuations(
         rows_of.setdefault(tuple(ids), []).extend(range(i * n, (i + 1) * n))
     draws = torch.rand(len(prompts) * n, sampling.max_new_tokens, generator=generator, dtype=torch.float64)
     drawn: list[str] = [""] * len(draws)
-    step = _Step.of(model.module, model.tokenizer)
+    step = _Step.from_network(model.module, model.tokenizer)
     order = sorted(rows_of, key=len)
     n_read = sum(map(len, order)) + draws.numel()
     with without_gradients(), evaluating(model.module), laid_out_once(model.module, n_read):
@@ -125,7 +125,7 @@ def continuations(
             if answers is None:
                 found = _sample(model, step, read, repeats, draws[numbers], sampling, ends)
             else:
-                found = _answered(answers, step.cache_name, read, repeats, draws[numbers], sampling, ends)
+                found = _decode_answers(answers, step.cache_name, read, repeats, draws[numbers], sampling, ends)
             for row, text in zip(numbers, found, strict=True):
                 drawn[row] = text
     return [drawn[i * n : (i + 1) * n] for i in range(len(prompts))]
@@ -184,7 +184,7 @@ class _Step:
         return self.masked and self.positioned and bool(self.cache_name)
 
     @classmethod
-    def of(cls, network: nn.Module, tokenizer: Any) -> _Step:
+    def from_network(cls, network: nn.Module, tokenizer: Any) -> _Step:
         takes = inspect.signature(network.forward).parameters
         return cls(
             network,
@@ -224,8 +224,8 @@ def _sample(
     device = model.device
     row_of = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(repeats, device=device))
     tokens: list[list[int]] = [[] for _ in range(len(draws))]
-    logits, ids, mask, cache = _read(model, step, prompts, sampling.max_new_tokens)
-    cache = _chosen(cache, row_of, sampling.max_new_tokens - 1)
+    logits, ids, mask, cache = _prefill(model, step, prompts, sampling.max_new_tokens)
+    cache = _select_cache_rows(cache, row_of, sampling.max_new_tokens - 1)
     logits, ids, mask, draws = logits[row_of], ids[row_of], mask[row_of], draws.to(device)
     alive = list(range(len(draws)))
     for t in range(sampling.max_new_tokens):
@@ -240,7 +240,7 @@ def _sample(
             break
         if len(kept) < len(alive):
             at = torch.tensor(kept, device=device)
-            ids, mask, draws, cache = ids[at], mask[at], draws[at], _chosen(cache, at)
+            ids, mask, draws, cache = ids[at], mask[at], draws[at], _select_cache_rows(cache, at)
             chosen, alive = chosen[at], [alive[k] for k in kept]
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         ids = torch.cat([ids, chosen[:, None]], dim=1)
@@ -250,7 +250,7 @@ def _sample(
     return list(model.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
-def _read(
+def _prefill(
     model: AuditedLanguageModel, step: _Step, prompts: Sequence[list[int]], n_new: int
 ) -> tuple[Tensor, Tensor, Tensor, Any]:
     """Logits behind prompts (n, vocabulary), their ids and a mask of them (n, length), and the cache of them, if any.
@@ -274,7 +274,7 @@ def _read(
         mask[r, begun + length - len(prompt) :] = 1
     ids, mask = ids.to(model.device), mask.to(model.device)
     if begun:
-        cache = _chosen(cache, torch.zeros(len(prompts), dtype=torch.long, device=model.device))
+        cache = _select_cache_rows(cache, torch.zeros(len(prompts), dtype=torch.long, device=model.device))
     _went_in(model, ids)
     logits, cache = step.logits(ids, mask, cache)
     return logits, ids, mask, cache
@@ -293,7 +293,7 @@ def _begun(model: AuditedLanguageModel, step: _Step, prompts: Sequence[list[int]
     ids = torch.tensor([prompts[0][:shared]], device=model.device)
     _went_in(model, ids)
     _, cache = step.logits(ids, torch.ones_like(ids), None)
-    cache = _chosen(cache, torch.zeros(1, dtype=torch.long, device=model.device))
+    cache = _select_cache_rows(cache, torch.zeros(1, dtype=torch.long, device=model.device))
     return (0, None) if cache is None else (shared, cache)
 
 
@@ -313,7 +313,7 @@ def _ended(
     return {row for row, text in zip(rows, texts, strict=True) if sampling.ended(text)}
 
 
-def _answered(
+def _decode_answers(
     model: AuditedEncoderDecoder,
     cache_name: str,
     prompts: Sequence[list[int]],
@@ -355,12 +355,12 @@ def _answered(
     return list(model.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
 
-def _chosen(cache: Any, rows: Tensor, room: int = 0) -> Any:
+def _select_cache_rows(cache: Any, rows: Tensor, room: int = 0) -> Any:
     if cache is None:
         return None
-    from auditor.model.key_values import chosen
+    from auditor.model.key_values import select_cache_rows
 
-    return chosen(cache, rows, room)
+    return select_cache_rows(cache, rows, room)
 
 
 def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
@@ -376,15 +376,15 @@ def _choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
         return logits.argmax(dim=1)
     log_probabilities = torch.log_softmax(logits.float() / sampling.temperature, dim=1)
     # Sorting a whole vocabulary costs more than the network; the likeliest tokens nearly always hold the mass.
-    return _drawn(log_probabilities, draws, sampling.top_p, (*_LIKELIEST, logits.shape[1]))
+    return _draw_tokens(log_probabilities, draws, sampling.top_p, (*_LIKELIEST, logits.shape[1]))
 
 
-def _drawn(log_probabilities: Tensor, draws: Tensor, top_p: float, sizes: Sequence[int]) -> Tensor:
+def _draw_tokens(log_probabilities: Tensor, draws: Tensor, top_p: float, sizes: Sequence[int]) -> Tensor:
     """(n,) token ids among the fewest likeliest, out of ``sizes``, that hold ``top_p``; the last is all there are."""
     chosen, enough = _inverted(log_probabilities, draws, top_p, sizes[0])
     rest = (~enough).nonzero().squeeze(1)
     if len(rest) and len(sizes) > 1:
-        chosen[rest] = _drawn(log_probabilities[rest], draws[rest], top_p, sizes[1:])
+        chosen[rest] = _draw_tokens(log_probabilities[rest], draws[rest], top_p, sizes[1:])
     return chosen
 
 

@@ -11,8 +11,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from auditor.model.language_model import AuditedLanguageModel, logits_at
-from auditor.model.placement import sent
-from auditor.model.prefix_trees import Forest, batches, packed
+from auditor.model.placement import move_tensor
+from auditor.model.prefix_trees import Forest, batches, pack_texts
 from auditor.model.tree_attention import laid_out
 
 States: TypeAlias = tuple[Tensor, Tensor]
@@ -48,7 +48,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (held[:, :, :length] for held in self._held)
 
 
-def chosen(cache: Any, rows: Tensor, room: int = 0) -> Any:
+def select_cache_rows(cache: Any, rows: Tensor, room: int = 0) -> Any:
     """The cache of those rows (repeats allowed), with ``room`` for positions; None if it cannot be indexed, so that everything is recomputed.
     """
     layers = getattr(cache, "layers", None)
@@ -73,22 +73,22 @@ def read_as_forest(
     """
     # Nothing follows a text's last token in a forest, so something is put behind it.
     texts = [(*prompt, 0) for prompt in prompts]
-    forests = sorted(packed(sorted(set(texts))), key=lambda forest: -len(forest.tokens))
+    forests = sorted(pack_texts(sorted(set(texts))), key=lambda forest: -len(forest.tokens))
     parts = list(batches(forests, model.batch_tokens, lambda forest: len(forest.tokens)))
     longest = max(len(prompt) for prompt in prompts)
     if sum(len(part) * len(part[0].tokens) for part in parts) >= len(prompts) * longest:
         return None
-    read = [_read(model, cache_name, part, begun, cache, begun + longest) for part in parts]
+    read = [_read_forests(model, cache_name, part, begun, cache, begun + longest) for part in parts]
     where = {text: k for k, text in enumerate(text for part in parts for row in part for text, _ in row.texts)}
     rows = torch.tensor([where[text] for text in texts])
     # Layer by layer what was read in parts is given up.
-    whole = DynamicCache([_joined([own.pop(0) for _, own in read], rows) for _ in range(len(read[0][1]))])
+    whole = DynamicCache([_gather_rows([own.pop(0) for _, own in read], rows) for _ in range(len(read[0][1]))])
     logits = torch.cat([own for own, _ in read])
     mask = torch.tensor([[0] * (longest - len(own)) + [1] * (begun + len(own)) for own in prompts])
     return logits[rows.to(logits.device)], mask.to(model.device), whole
 
 
-def _read(
+def _read_forests(
     model: AuditedLanguageModel, cache_name: str, part: Sequence[Forest], begun: int, cache: Any, width: int
 ) -> tuple[Tensor, list[States]]:
     """Of rows of forests the logits behind each text, and of each layer its keys and values, ``width`` long."""
@@ -104,20 +104,20 @@ def _read(
     own = DynamicCache([tuple(states.expand(len(part), -1, -1, -1) for states in each) for each in before] or None)
     # All see what stands before them.
     inputs = laid_out(model.module, part, 0, before=begun)
-    inputs = {name: sent(value, model.device) for name, value in inputs.items()}
-    logits = logits_at(model.module, inputs | {cache_name: own, "use_cache": True}, sent(ends, model.device))
+    inputs = {name: move_tensor(value, model.device) for name, value in inputs.items()}
+    logits = logits_at(model.module, inputs | {cache_name: own, "use_cache": True}, move_tensor(ends, model.device))
     model.forwarded["tokens",] += inputs["input_ids"].numel()
-    return logits, [(_at(layer.keys, at), _at(layer.values, at)) for layer in own.layers]
+    return logits, [(_gather_places(layer.keys, at), _gather_places(layer.values, at)) for layer in own.layers]
 
 
-def _joined(states: Sequence[States], rows: Tensor) -> States:
+def _gather_rows(states: Sequence[States], rows: Tensor) -> States:
     """Those rows out of a layer's keys and values, of all that was read."""
     keys, values = (torch.cat(some) for some in zip(*states, strict=True))
     rows = rows.to(keys.device)
     return keys[rows], values[rows]
 
 
-def _at(states: Tensor, places: Tensor) -> Tensor:
+def _gather_places(states: Tensor, places: Tensor) -> Tensor:
     """(n, heads, length, width) of states (rows, heads, places, width) at places (n, length), counted over all rows."""
     flat = states.transpose(1, 2).flatten(0, 1)
     return flat[places.to(flat.device)].transpose(1, 2)

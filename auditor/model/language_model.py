@@ -23,8 +23,8 @@ from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.batch_sizes import free_bytes, tokens_at_once
 from auditor.model.gradients import without_gradients
 from auditor.model.linear_products import quick_products
-from auditor.model.placement import device_of, moved, sent, stays
-from auditor.model.prefix_trees import Encoded, Forest, batches, packed
+from auditor.model.placement import device_of, move_module, move_tensor, stays
+from auditor.model.prefix_trees import Encoded, Forest, batches, pack_texts
 from auditor.model.text_scores import Objective, ScoresTexts
 from auditor.model.torch_model import evaluating
 from auditor.model.tree_attention import laid_out, reads_trees
@@ -72,7 +72,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     ) -> None:
         super().__init__(_no_classes, classes=(), provenance=provenance)
         self.objective: Objective = objective or objective_of(network)
-        self.module = moved(network, torch.device(device))
+        self.module = move_module(network, torch.device(device))
         self.device = device_of(network) if stays(network) else torch.device(device)
         self.tokenizer = tokenizer
         free = free_bytes(self.device)
@@ -121,7 +121,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         """The prefix of every text of a causal model, in its tokenizer's spelling; "" for none."""
         return " ".join(str(self._backend.id_to_token(i)) for i in self.prefix)
 
-    def after(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
+    def with_prefix(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
         """The same network and tokenizer, with another prefix: a token, its id, ids, or "" for none.
 
         Raises ConfigError where the tokenizer does not have it, or the model is a masked one, which has no prefix.
@@ -156,16 +156,16 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if self.objective == "masked" or self._prefix_named:
             return self
         other = copy.copy(self)
-        other.prefix = self._added()
+        other.prefix = self._tokenizer_prefix()
         return other
 
     def by_possible_prefixes(self) -> tuple[AuditedLanguageModel, ...]:
         """The same model with each possible prefix of its training texts: only one if it was named or the tokenizer adds it; both none and the beginning-of-sequence token if the tokenizer names one and does not add it.
         """
         sent = self.as_sent()
-        return (sent,) if sent.prefix == self.prefix else (sent, self.after(self.prefix))
+        return (sent,) if sent.prefix == self.prefix else (sent, self.with_prefix(self.prefix))
 
-    def keeping(self) -> AuditedLanguageModel:
+    def with_prefix_cache(self) -> AuditedLanguageModel:
         """The same model with a cache of read texts for :meth:`log_odds`, valid while its weights are unchanged."""
         other = copy.copy(self)
         other._keeps, other._cache = True, None
@@ -192,7 +192,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """The texts as tokens. Raises NotApplicableError where one does not fit the context or has nothing to score."""
-        found = self._read(texts)
+        found = self._encode_batch(texts)
         if self.context is not None:
             long = [len(e.ids) for e in found if len(e.ids) > self.context]
             if long:
@@ -210,7 +210,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         """
         room = None if self.context is None else max(self.context - len(self.prefix), 0)
         limit = min((n for n in (max_tokens, room) if n is not None), default=None)
-        whole = self._read(texts)
+        whole = self._encode_batch(texts)
         if limit is None:
             return _with_something_to_score(texts, whole), 0
         most = len(self.prefix) + limit
@@ -220,7 +220,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         ]
         return _with_something_to_score(texts, found), sum(len(e.ids) > most for e in whole)
 
-    def _read(self, texts: Sequence[str]) -> list[Encoded]:
+    def _encode_batch(self, texts: Sequence[str]) -> list[Encoded]:
         masked = self.objective == "masked"
         if masked:
             self._mask_id()
@@ -246,9 +246,9 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         if prefix is not None:
             return tuple(int(i) for i in prefix)
         begin = getattr(self.tokenizer, "bos_token_id", None)
-        return self._added() or (() if begin is None else (int(begin),))
+        return self._tokenizer_prefix() or (() if begin is None else (int(begin),))
 
-    def _added(self) -> tuple[int, ...]:
+    def _tokenizer_prefix(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text."""
         with _uncut(self._backend):
             plain = list(self._backend.encode("a", add_special_tokens=False).ids)
@@ -309,12 +309,12 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             asked[ids].update(places)
         for batch in batches(self._rows(unique), self._budget(), lambda row: len(row.tokens)):
             self._score_rows(batch, asked, found)
-        return [_only(found[ids], places) for ids, places in zip(texts, wanted_places, strict=True)]
+        return [_keep_places(found[ids], places) for ids, places in zip(texts, wanted_places, strict=True)]
 
     def _rows(self, texts: Sequence[tuple[int, ...]]) -> list[Forest]:
         """Sorted texts as rows, the longest first."""
         longest = max((len(ids) for ids in texts), default=0)
-        rows = packed(texts) if reads_trees(self.module, longest) else [Forest.of((ids,)) for ids in texts]
+        rows = pack_texts(texts) if reads_trees(self.module, longest) else [Forest.from_texts((ids,)) for ids in texts]
         return sorted(rows, key=lambda row: -len(row.tokens))
 
     def _score_rows(
@@ -354,7 +354,7 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             # A row leaves out the last token of a text, which nothing follows: here that is one more than it has.
             rows = self._rows(sorted({(*ids, self._pad) for ids in texts}))
             for batch in batches(rows, self.batch_tokens, lambda row: len(row.tokens)):
-                inputs = self._sent(laid_out(self.module, batch, self._pad))
+                inputs = self._to_device(laid_out(self.module, batch, self._pad))
                 reader: Any = self.module.base_model
                 states = reader(**inputs, **self._no_cache()).last_hidden_state
                 for row, own in zip(batch, states, strict=True):
@@ -378,16 +378,16 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
                 return None
             head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
 
-            def read(inputs: Mapping[str, Tensor], **more: Any) -> Tensor:
+            def forward_hidden(inputs: Mapping[str, Tensor], **more: Any) -> Tensor:
                 with _holding_back(head, torch.zeros((1, 2), dtype=torch.long)) as hidden:
-                    self.module(**self._sent(inputs), **(more or self._no_cache()))
+                    self.module(**self._to_device(inputs), **(more or self._no_cache()))
                 return hidden[0]
 
             if self._keeps and reads_trees(self.module, max(map(len, texts), default=0)):
-                states = self._prefix_cache().states_behind(texts, read, self.batch_tokens)
+                states = self._prefix_cache().states_behind(texts, forward_hidden, self.batch_tokens)
             rows = [] if states else self._rows(sorted({(*ids, self._pad) for ids in texts}))
             for batch in batches(rows, self.batch_tokens, lambda row: len(row.tokens)):
-                seen = read(laid_out(self.module, batch, self._pad))
+                seen = forward_hidden(laid_out(self.module, batch, self._pad))
                 states.update((text[:-1], seen[r, path[-1]]) for r, row in enumerate(batch) for text, path in row.texts)
             first, second = torch.tensor(pairs, device=head.weight.device).T
             behind = torch.stack([states[ids] for ids in texts]).to(head.weight.device).double()
@@ -452,8 +452,8 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         ``places``: (n_places, 2) row and column. The network's last layer is held back and applied in tiles. Where
         something follows it, such as a soft cap, the network makes the logits itself, in smaller batches.
         """
-        moved = self._sent(inputs)
-        where, place_numbers, targets = (sent(value, self.device) for value in (places, place_numbers, targets))
+        moved = self._to_device(inputs)
+        where, place_numbers, targets = (move_tensor(value, self.device) for value in (places, place_numbers, targets))
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits
             return _pick(logits[where[:, 0], where[:, 1]], place_numbers, targets)
@@ -462,10 +462,10 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
             self.module(**moved, **self._no_cache())
         return _by_tiles(hidden[0][where[:, 0], where[:, 1]], head, place_numbers, targets)
 
-    def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs where the network is; their tokens count as passed forward."""
         self.forwarded["tokens",] += inputs["input_ids"].numel()
-        return {name: sent(value, self.device) for name, value in inputs.items()}
+        return {name: move_tensor(value, self.device) for name, value in inputs.items()}
 
     def _no_cache(self) -> dict[str, bool]:
         return {"use_cache": False} if self.objective == "causal" else {}
@@ -584,7 +584,7 @@ def _holding_back(head: nn.Module, places: Tensor) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _only(values: FloatArray, places: Sequence[int]) -> FloatArray:
+def _keep_places(values: FloatArray, places: Sequence[int]) -> FloatArray:
     """The values at some places, NaN elsewhere."""
     out: FloatArray = np.full(len(values), np.nan)
     at = list(places)

@@ -36,7 +36,7 @@ class Mixture(Closed):
             raise ValueError("the weights sum to more than 1")
         return self
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """The decision procedure, in a sentence."""
         how = (
             "by the majority of their weights"

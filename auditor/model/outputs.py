@@ -63,7 +63,7 @@ class Seen:
     whole: bool
 
     @classmethod
-    def of(cls, raw: Tensor) -> Seen | None:
+    def from_outputs(cls, raw: Tensor) -> Seen | None:
         """The summary of outputs (n, columns); None if no row has numbers."""
         values = raw.detach().double()
         sums = values.sum(dim=1)
@@ -127,18 +127,18 @@ class Seen:
             )
         else:
             return None
-        return f"The model returns {self._described()}, {what}, and nobody said which they are: {remedy}."
+        return f"The model returns {self._range_text()}, {what}, and nobody said which they are: {remedy}."
 
     def contradiction(self) -> str | None:
         """The reason why these outputs are no probabilities despite being declared so; None if they are."""
         if self.in_unit_interval and (self.columns == 1 or self.sum_to_one):
             return None
         return (
-            f"The model's outputs are said to be probabilities, and it returns {self._described()}, which are none: "
+            f"The model's outputs are said to be probabilities, and it returns {self._range_text()}, which are none: "
             "add --outputs logits if they are logits (outputs= in Python)."
         )
 
-    def _described(self) -> str:
+    def _range_text(self) -> str:
         # No word of more digits than decide: 0.9999 is not 1.
         span = f"between {self.low:.4g} and {self.high:.4g}"
         n = f"{self.rows:,} {'row' if self.rows == 1 else 'rows'}"

@@ -27,12 +27,12 @@ def stays(module: nn.Module) -> bool:
     )
 
 
-def moved(module: nn.Module, device: torch.device) -> nn.Module:
+def move_module(module: nn.Module, device: torch.device) -> nn.Module:
     """The network on a device, or on its present device if it must not be moved."""
     return module if stays(module) else module.to(device)
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def move_tensor(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; from pinned memory for a GPU, so that the CPU does not wait."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)

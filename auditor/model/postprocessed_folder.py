@@ -84,7 +84,7 @@ class Layers:
     postprocessing: Postprocessing | None
 
     @classmethod
-    def of(cls, model: PostprocessedModel | PreparedModel | MixtureModel) -> Layers:
+    def from_model(cls, model: PostprocessedModel | PreparedModel | MixtureModel) -> Layers:
         """The base model inside all wrappers."""
         rules = model.postprocessing if isinstance(model, PostprocessedModel) else None
         inner = model.base if isinstance(model, PostprocessedModel) else model
@@ -110,7 +110,7 @@ def write_postprocessed(
         )
     if where.exists() and not (where.is_dir() and not any(where.iterdir())):
         raise UsageError(f"{str(where)!r} is there and not an empty folder: name a new one.")
-    layers = Layers.of(model)
+    layers = Layers.from_model(model)
     said, known = layers.base.said or Said(), layers.base.provenance
     members = _members(layers.base)
     own = layers.base.members[0] if isinstance(layers.base, MixtureModel) else layers.base
@@ -143,7 +143,7 @@ def _members(base: AuditedModel) -> dict[str, bytes]:
     """The files of a mixture's models by name; ModelError where a model has no file of its own."""
     found = {}
     for i, one in enumerate(base.members if isinstance(base, MixtureModel) else ()):
-        content = one.written(one.endings[0])
+        content = one.native_file(one.endings[0])
         if content is None:
             raise ModelError("A mixture is written where its models are estimators, or boosted trees.")
         found[f"model{i + 1}{one.endings[0]}"] = content
@@ -199,7 +199,7 @@ def put_around(
     """
     first = models[0].provenance
     parts = (record.mixture, record.postprocessing)
-    notes = [part.described() for part in parts if part is not None]
+    notes = [part.describe() for part in parts if part is not None]
     if record.function is not None and models[0].said is not None and models[0].said.code_sha256 != record.sha256:
         notes.append("The code of the function is not what it was when the rules were made.")
     known = replace(

@@ -148,7 +148,7 @@ class Postprocessing(Closed):
         """Whether some score's decision is drawn at random."""
         return any(0.0 < chance < 1.0 for rule in self.rules if isinstance(rule, Steps) for chance in rule.chances)
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """The score changes, in one or two sentences."""
         how = "Its decisions are" if self.decides else "Its probabilities are calibrated"
         by = ("made by thresholds of each group's own" if self.decides else "for each group by itself") + (
@@ -272,12 +272,12 @@ class PostprocessedModel(AuditedModel):
         return self.base, {"postprocessing": self.postprocessing.model_dump(mode="json")}
 
     def _answers(self, X: Rows) -> FloatArray:
-        scores = self.base.predict_part(self.below(X))[:, self.postprocessing.positive]
+        scores = self.base.predict_part(self.base_rows(X))[:, self.postprocessing.positive]
         chances = self.postprocessing.apply(scores, self._places(X))
         both = [1.0 - chances, chances]
         return np.column_stack(both if self.postprocessing.positive == 1 else both[::-1])
 
-    def below(self, X: Rows) -> Rows:
+    def base_rows(self, X: Rows) -> Rows:
         """The rows in the base model's form: its own columns, in their order."""
         table = _table(X)
         if table is None or isinstance(self.base.preprocessing, TabularPreprocessing):
@@ -303,7 +303,7 @@ class PostprocessedModel(AuditedModel):
 
     def _contents(self, X: Rows) -> npt.NDArray[np.float32]:
         """(n, width) what a row is known by: its encoding where the model below says it, else the bytes of its key."""
-        below = self.below(X)
+        below = self.base_rows(X)
         table = _table(below)
         if table is not None and isinstance(self.base.preprocessing, TabularPreprocessing):
             return self.base.preprocessing.encode(table)

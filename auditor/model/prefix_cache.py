@@ -38,7 +38,7 @@ class _Row:
         """The nodes that a text has already, behind what is known of it."""
         nodes: list[int] = []
         for token in text[len(known_nodes) :]:
-            node = self.numbers.get((_before(nodes, known_nodes), token))
+            node = self.numbers.get((_parent_key(nodes, known_nodes), token))
             if node is None:
                 break
             nodes.append(node)
@@ -49,7 +49,7 @@ class _Row:
         nodes = self.nodes_of(text, known_nodes)
         for depth in range(len(known_nodes) + len(nodes), len(text)):
             new = len(self.numbers)
-            self.numbers[_before(nodes, known_nodes), text[depth]] = new
+            self.numbers[_parent_key(nodes, known_nodes), text[depth]] = new
             self.forest.tokens.append(text[depth])
             self.forest.parents.append(nodes[-1] if nodes else -1)
             self.forest.depths.append(depth)
@@ -59,7 +59,7 @@ class _Row:
         self.ends[text] = nodes[-1]
 
 
-def _before(nodes: Sequence[int], known_nodes: Sequence[int]) -> int:
+def _parent_key(nodes: Sequence[int], known_nodes: Sequence[int]) -> int:
     return -2 - nodes[-1] if nodes else known_nodes[-1] if known_nodes else -1
 
 
@@ -89,7 +89,7 @@ class PrefixCache:
         found: dict[Text, Tensor] = {}
         rows: list[_Row] = []
         for text in sorted(set(texts)):
-            known = self._known(text)
+            known = self._kept_path(text)
             if len(known) == len(text):
                 found[text] = self._kept[-1][known[-1]].clone()
                 continue
@@ -97,13 +97,13 @@ class PrefixCache:
             if not rows or len(rows[-1].forest.tokens) + new > _ROW_TOKENS:
                 longest = max([len(text), _ROW_TOKENS, *(len(row.forest.tokens) for row in rows)])
                 if rows and (len(rows) + 1) * longest > batch_tokens:
-                    found.update(self._read(rows, forward))
-                    rows, known = [], self._known(text)
+                    found.update(self._read_rows(rows, forward))
+                    rows, known = [], self._kept_path(text)
                 rows.append(_Row())
             rows[-1].add(text, known)
-        return found | (self._read(rows, forward) if rows else {})
+        return found | (self._read_rows(rows, forward) if rows else {})
 
-    def _known(self, text: Text) -> list[int]:
+    def _kept_path(self, text: Text) -> list[int]:
         """Places of the tokens that a text begins with, as far as they are kept."""
         path: list[int] = []
         for token in text:
@@ -113,7 +113,7 @@ class PrefixCache:
             path.append(place)
         return path
 
-    def _read(self, rows: Sequence[_Row], forward: Callable[..., Tensor]) -> dict[Text, Tensor]:
+    def _read_rows(self, rows: Sequence[_Row], forward: Callable[..., Tensor]) -> dict[Text, Tensor]:
         forests = [row.forest for row in rows]
         before = [sorted({place for known in row.known.values() for place in known}) for row in rows]
         length, width = max(len(forest.tokens) for forest in forests), max(map(len, before))

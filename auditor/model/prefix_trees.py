@@ -71,7 +71,7 @@ class Forest:
     texts: list[tuple[tuple[int, ...], list[int]]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, texts: Sequence[tuple[int, ...]]) -> Forest:
+    def from_texts(cls, texts: Sequence[tuple[int, ...]]) -> Forest:
         """The forest of texts in sorted order, where each shares most with the one before it."""
         row = cls()
         for text in texts:
@@ -105,7 +105,7 @@ def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
     return max(most, 0)
 
 
-def packed(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
+def pack_texts(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
     """Sorted texts in few rows: neighbours with a common prefix stay together, then first fit."""
     groups: list[tuple[int, list[tuple[int, ...]]]] = []
     last: tuple[int, ...] = ()
@@ -130,7 +130,7 @@ def packed(texts: Sequence[tuple[int, ...]]) -> list[Forest]:
         else:
             filled[spot] = (filled[spot][0] + size, filled[spot][1] + members)
         open_rows = [r for r in open_rows if filled[r][0] <= limit - 4]
-    return [Forest.of(sorted(members)) for _, members in filled]
+    return [Forest.from_texts(sorted(members)) for _, members in filled]
 
 
 def batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterator[list[T]]:

@@ -76,7 +76,7 @@ class AuditedRegressor(AuditedModel):
             self._numbers[data] = predicted
         return self._numbers[data]
 
-    def answered(self, data: AuditData) -> bool:
+    def has_answers(self, data: AuditData) -> bool:
         """Whether the predictions on a data set are already cached."""
         return data in self._numbers
 

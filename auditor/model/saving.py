@@ -44,7 +44,7 @@ def save(model: AuditedModel, path: str | Path) -> None:
     if isinstance(model, PreparedModel | MixtureModel) or (
         isinstance(model, PostprocessedModel) and not goes_into_a_bundle(model)
     ):
-        base = Layers.of(model).base
+        base = Layers.from_model(model).base
         lies = base.provenance.path is not None or (base.said is not None and base.said.predict is not None)
         write_postprocessed(model, path, base_bytes=None if lies else _file_of(base, base.endings[0]))
         return
@@ -63,7 +63,7 @@ def goes_into_a_bundle(model: PostprocessedModel) -> bool:
 
 def _file_of(model: AuditedModel, ending: str) -> bytes | None:
     """A model as one file: its library's own, or a bundle; None where it can be neither."""
-    own = model.written(ending)
+    own = model.native_file(ending)
     in_bundle = isinstance(model, ClassifierDetector) or isinstance(model.saved_parts()[0], TorchNetwork)
     if own is not None or not in_bundle:
         return own
@@ -90,7 +90,7 @@ def bundle_of(model: AuditedModel) -> dict[str, Any]:
         "classes": list(model.classes),
         "training": _recipe(model.recipe),
     }
-    bundle |= _reading(model) if isinstance(model, TorchModel) else {"task": "regression"}
+    bundle |= _output_settings(model) if isinstance(model, TorchModel) else {"task": "regression"}
     return bundle | beside
 
 
@@ -104,7 +104,7 @@ def _recipe(recipe: Recipe | None) -> dict[str, Any] | None:
     return {k: v for k, v in asdict(recipe).items() if v is not None or k not in _UNSAID}
 
 
-def _reading(model: TorchModel) -> dict[str, Any]:
+def _output_settings(model: TorchModel) -> dict[str, Any]:
     """How the network's outputs are read; nothing of what nobody said, so that it is asked where it matters."""
     if model.outputs_said is None:
         return {"threshold": model.threshold}

@@ -35,7 +35,7 @@ class ScoresTexts(ABC):
         """The vocabulary size, or the number of tokens seen so far."""
 
     @abstractmethod
-    def after(self, prefix: str | int | Sequence[int]) -> ScoresTexts:
+    def with_prefix(self, prefix: str | int | Sequence[int]) -> ScoresTexts:
         """The same model with another prefix before every text; ConfigError if unsupported."""
 
     @abstractmethod

@@ -17,7 +17,7 @@ from auditor.errors import ModelError, OutputsError
 from auditor.model.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
 from auditor.model.gradients import without_gradients
 from auditor.model.outputs import Outputs, Seen, as_logits, as_probabilities, stated_by
-from auditor.model.placement import moved, sent
+from auditor.model.placement import move_module, move_tensor
 from auditor.model.row_draws import row_draws
 from auditor.rows import FloatArray, IntArray, Rows, take_rows
 
@@ -106,7 +106,7 @@ class TorchNetwork(AuditedModel):
             **of_its_kind,
         )
         self.device = torch.device(device)
-        self.module = module if frozen_mode else moved(module, self.device)
+        self.module = module if frozen_mode else move_module(module, self.device)
         self.forwarded: Counter[tuple[Any, ...]] = Counter()
         self._encoder = encoder
         self.architecture = None if architecture is None else dict(architecture)
@@ -164,10 +164,10 @@ class TorchNetwork(AuditedModel):
     def encode(self, X: Rows) -> Tensor:
         """(n, ...) input tensor of raw rows, on the model's device."""
         if self._encoder is not None:
-            return sent(self._encoder(X), self.device)
+            return move_tensor(self._encoder(X), self.device)
         if self.preprocessing is not None:
-            return sent(torch.from_numpy(self.preprocessing.encode(X)), self.device)  # type: ignore[arg-type]
-        return sent(torch.from_numpy(_plain_numbers(X)), self.device)
+            return move_tensor(torch.from_numpy(self.preprocessing.encode(X)), self.device)  # type: ignore[arg-type]
+        return move_tensor(torch.from_numpy(_plain_numbers(X)), self.device)
 
     def evaluating(self) -> AbstractContextManager[None]:
         """Context in evaluation mode, with flags restored afterwards; no effect if the module refuses it."""
@@ -258,7 +258,7 @@ class TorchModel(TorchNetwork):
         """(n, n_classes) probabilities of encoded inputs."""
         raw = self._raw(inputs)
         if self.in_question:
-            seen = Seen.of(raw)
+            seen = Seen.from_outputs(raw)
             self._seen = seen if self._seen is None else self._seen.and_then(seen)
         if self.outputs_said == "probabilities":
             return as_probabilities(raw)

@@ -117,7 +117,7 @@ class _OfNetwork:
         return _pooled(next((v for v in vectors if v is not None), found.hidden_states[-1]))
 
 
-def packed(form: str, name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bytes:
+def pack_encoder(form: str, name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bytes:
     """One file of a network's weights, with the settings to rebuild it in the header's metadata."""
     import safetensors.torch
 

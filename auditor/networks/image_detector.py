@@ -68,11 +68,11 @@ class ResidualCNN(HeadOnFeatures):
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 8 width) mean and mean square of each channel of the last convolution."""
-        found: Tensor = self.blocks(_seen(x))
+        found: Tensor = self.blocks(_residual_and_colour(x))
         return torch.cat([found.mean(dim=(2, 3)), found.square().mean(dim=(2, 3))], dim=1)
 
 
-def _seen(images: Tensor) -> Tensor:
+def _residual_and_colour(images: Tensor) -> Tensor:
     """(n, 3, h, w) in [-1, 1] to (n, 6, h - 2, w - 2): each colour's residual, softly truncated, and the colours."""
     square = residual(images.flatten(0, 1), "h2v2")
     truncated = nn.functional.softsign(square * (127.5 / _TRUNCATED_AT)).view(*images.shape[:2], *square.shape[1:])

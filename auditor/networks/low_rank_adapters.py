@@ -83,7 +83,7 @@ def with_adapters(module: nn.Module, lora: Lora, layers: Sequence[str]) -> Any:
     return peft.LoraModel(module, settings, "default")
 
 
-def merged(trained_module: nn.Module, plain: nn.Module) -> nn.Module:
+def merge_adapters(trained_module: nn.Module, plain: nn.Module) -> nn.Module:
     """The module with adapters added to the weights; frozen parameters are those of ``plain``, the original."""
     holder: Any = trained_module
     module: nn.Module = holder.merge_and_unload()

@@ -64,9 +64,9 @@ def _unrolled(module: nn.Module, pictures: bool) -> Iterator[nn.Module]:
 
 def _has_code(module: nn.Module) -> bool:
     hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return any(hooks) or any(callable(value) for value in _own(module).values())
+    return any(hooks) or any(callable(value) for value in _shadowing_attributes(module).values())
 
 
-def _own(module: nn.Module) -> dict[str, object]:
+def _shadowing_attributes(module: nn.Module) -> dict[str, object]:
     """Attributes of the object itself that stand before those of its class."""
     return {name: value for name, value in vars(module).items() if hasattr(type(module), name)}

@@ -75,7 +75,7 @@ def _told_apart(layers: list[Layer]) -> bool:
     return True
 
 
-def described(layers: list[Layer]) -> str:
+def describe_layers(layers: list[Layer]) -> str:
     """The layers as a phrase."""
     words = {"linear": "linear", "conv": "convolution", "batchnorm": "batch norm"}
     return ", ".join(

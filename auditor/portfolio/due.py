@@ -63,14 +63,14 @@ def audit_due(model: Model, interval: Period | None, today: date) -> Due:
     What a record states puts nothing off beyond ``interval``, which a person asks for. A stated day that the last audit
     came after is spent. A refused audit measured nothing, and is none.
     """
-    last = model.measured
+    last = model.last_measured
     if last is None:
         return Due(kind="audit", about=model.title, by=None, why="every audit of it was refused", on=today)
     try:
-        day, said = day_of(last.day, "the day"), model.said
+        day, said = day_of(last.day, "the day"), model.identity
         stated = day_of(said.next_due, "next_due") if said.next_due else None
-        own = period_of(said.audit_every, "audit_every").after(day) if said.audit_every else None
-        asked = None if interval is None else interval.after(day)
+        own = period_of(said.audit_every, "audit_every").end_date(day) if said.audit_every else None
+        asked = None if interval is None else interval.end_date(day)
     except UsageError as error:
         return Due(kind="audit", about=model.title, by=None, why=f"entry {last.number}: {error}".rstrip("."), on=today)
     if day > today:

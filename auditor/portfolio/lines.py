@@ -162,7 +162,7 @@ class Audit:
         for name, probe, letter in zip(self.ids, self.probes, self.outcomes, strict=True):
             yield name, probe, _OF_LETTER[letter]
 
-    def judged(self) -> Iterator[tuple[str, Outcome, Range | None, int | None]]:
+    def judged_findings(self) -> Iterator[tuple[str, Outcome, Range | None, int | None]]:
         """Each finding's id, outcome, required range and number of rows."""
         for name, letter, required, n in zip(self.ids, self.outcomes, self.required, self.samples, strict=True):
             yield name, _OF_LETTER[letter], required, n
@@ -247,11 +247,11 @@ class _Reading:
             return
         self.decisions.append(Decided(number=entry.number, created=entry.created, decision=decision, signed=signed))
 
-    def _once(self, values: tuple[_T, ...]) -> tuple[_T, ...]:
+    def _intern_tuple(self, values: tuple[_T, ...]) -> tuple[_T, ...]:
         return self.shared.setdefault(values, values)
 
     def _audit(self, entry: Entry) -> Audit:
-        said = _said(entry)
+        said = _parse_entry(entry)
         record = said.record
         about = record.about.model if record.about else ModelIdentity()
         digests = (record.data.rows_sha256, record.data.sha256)
@@ -262,7 +262,7 @@ class _Reading:
             identity=Identity(id=intern(about.id), sha256=record.model.sha256, path=record.model.path),
             said=about,
             data_path=record.data.path,
-            data_digests=self._once(tuple(digest for digest in digests if digest)),
+            data_digests=self._intern_tuple(tuple(digest for digest in digests if digest)),
             n_rows=record.data.n_rows,
             exit_code=record.exit_code,
             refused=record.refusal is not None,
@@ -277,11 +277,11 @@ class _Reading:
             if record.looks and record.looks.campaign
             else "",
             registered=None if record.registration is None else not record.registration.deviations,
-            ids=self._once(tuple(intern(f.id) for f in record.findings)),
-            probes=self._once(tuple("" if f.metric else intern(f.probe) for f in record.findings)),
+            ids=self._intern_tuple(tuple(intern(f.id) for f in record.findings)),
+            probes=self._intern_tuple(tuple("" if f.metric else intern(f.probe) for f in record.findings)),
             outcomes=intern("".join(_LETTERS[f.outcome] for f in record.findings)),
-            required=self._once(tuple(f.criterion.required if f.criterion else None for f in record.findings)),
-            samples=self._once(tuple(f.n_samples for f in record.findings)),
+            required=self._intern_tuple(tuple(f.criterion.required if f.criterion else None for f in record.findings)),
+            samples=self._intern_tuple(tuple(f.n_samples for f in record.findings)),
         )
 
 
@@ -322,7 +322,7 @@ def _first_of(problems: list[str]) -> tuple[str, ...]:
     return tuple(problems) if more <= 0 else (*problems[:_MOST_PROBLEMS], f"{more:,} more")
 
 
-def _said(entry: Entry) -> _EntrySaid:
+def _parse_entry(entry: Entry) -> _EntrySaid:
     try:
         said = _EntrySaid.model_validate_json(entry.payload)
     except ValidationError as error:

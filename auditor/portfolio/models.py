@@ -51,19 +51,19 @@ class Model:
         return self.audits[-1]
 
     @cached_property
-    def measured(self) -> Audit | None:
+    def last_measured(self) -> Audit | None:
         """The last audit that measured something; None where all were refused."""
         return next((audit for audit in reversed(self.audits) if not audit.refused), None)
 
     @cached_property
-    def said(self) -> ModelIdentity:
+    def identity(self) -> ModelIdentity:
         """The model identity stated in the last audit that gave the id."""
         return next((audit.said for audit in reversed(self.audits) if audit.said.id), self.newest.said)
 
     @property
     def title(self) -> str:
         """The model's id, else its name or the name of its file."""
-        named = self.said.id or self.said.name or _file_name(self.newest.identity.path)
+        named = self.identity.id or self.identity.name or _file_name(self.newest.identity.path)
         return named or "a model in memory"
 
     @property

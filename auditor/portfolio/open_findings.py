@@ -157,17 +157,17 @@ class _Course:
     n: int | None
     digests: set[str] = field(default_factory=set)
 
-    def again(self, finding: OpenFinding, required: Range | None, n: int | None, audit: Audit) -> None:
+    def add_failure(self, finding: OpenFinding, required: Range | None, n: int | None, audit: Audit) -> None:
         """Takes in that a later audit did not pass it either: nothing that is asked of a PASS becomes less by that."""
         self.found = finding
         if required is not None:
-            self.required = required if self.required is None else _both(self.required, required)
+            self.required = required if self.required is None else _intersect_ranges(self.required, required)
         self.n = n if self.n is None else max(self.n, n or 0)
         self.digests |= set(audit.data_digests)
 
     def left_open(self, required: Range | None, n: int | None, audit: Audit) -> str:
         """Why a PASS does not close it, in words; "" where it does."""
-        if self.required is not None and (required is None or not _within(required, self.required)):
+        if self.required is not None and (required is None or not _is_within(required, self.required)):
             return (
                 f"Not retested on the same bound: entry {audit.number} passed {_range(required)}, and it was found "
                 f"where {_range(self.required)} was required."
@@ -207,15 +207,15 @@ def _walked(model: Model) -> tuple[dict[str, _Course], list[ClosedFinding]]:
 def _take_in(courses: dict[str, _Course], closed_findings: list[ClosedFinding], audit: Audit, model: Model) -> None:
     waiting = {name: course for name, course in courses.items() if course.found.outcome is Outcome.NOT_RUN}
     for name in _run_meanwhile(waiting, audit) if waiting else ():
-        closed_findings.append(_closed(courses.pop(name), audit, None))
-    for name, outcome, required, n in audit.judged():
+        closed_findings.append(_close_finding(courses.pop(name), audit, None))
+    for name, outcome, required, n in audit.judged_findings():
         before = courses.get(name)
         if outcome is Outcome.PASS and before is not None:
             why = before.left_open(required, n, audit)
             if why:
                 before.found = replace(before.found, retested=why)
             else:
-                closed_findings.append(_closed(courses.pop(name), audit, n))
+                closed_findings.append(_close_finding(courses.pop(name), audit, n))
         elif outcome in OPEN:
             found = OpenFinding(
                 model=model,
@@ -224,13 +224,13 @@ def _take_in(courses: dict[str, _Course], closed_findings: list[ClosedFinding], 
                 since=before.found.since if before else audit.day,
                 first=before.found.first if before else audit.number,
                 last=audit.number,
-                asked=audit is model.measured,
-                owner=model.said.owner,
+                asked=audit is model.last_measured,
+                owner=model.identity.owner,
             )
-            courses.setdefault(name, _Course(found, None, None)).again(found, required, n, audit)
+            courses.setdefault(name, _Course(found, None, None)).add_failure(found, required, n, audit)
 
 
-def _closed(course: _Course, audit: Audit, n: int | None) -> ClosedFinding:
+def _close_finding(course: _Course, audit: Audit, n: int | None) -> ClosedFinding:
     found, same = course.found, course.digests & set(audit.data_digests)
     return ClosedFinding(
         model=found.model,
@@ -246,11 +246,11 @@ def _closed(course: _Course, audit: Audit, n: int | None) -> ClosedFinding:
     )
 
 
-def _both(one: Range, other: Range) -> Range:
+def _intersect_ranges(one: Range, other: Range) -> Range:
     return max(one[0], other[0]), min(one[1], other[1])
 
 
-def _within(inner: Range, outer: Range) -> bool:
+def _is_within(inner: Range, outer: Range) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
@@ -268,7 +268,7 @@ def _run_meanwhile(waiting: Mapping[str, _Course], audit: Audit) -> Collection[s
     probes, judged = set[str](), dict[tuple[str, str], list[Range | None]]()
     without_number = {name: probe for name, probe, _ in audit.findings() if probe}
     lost = set[str]()
-    for name, outcome, required, _ in audit.judged():
+    for name, outcome, required, _ in audit.judged_findings():
         if name in without_number:
             lost |= {name} if outcome is Outcome.NOT_RUN else set()
             continue
@@ -282,20 +282,20 @@ def _run_meanwhile(waiting: Mapping[str, _Course], audit: Audit) -> Collection[s
         probe, _, required_of = name.partition("/criterion/")
         # Of two criteria on one metric the second has a number behind it.
         held_to = judged.get((probe, required_of.partition("#")[0]), [])
-        met = course.required is None or any(r is not None and _within(r, course.required) for r in held_to)
+        met = course.required is None or any(r is not None and _is_within(r, course.required) for r in held_to)
         if name not in lost and (bool(held_to) and met if required_of else probe in probes):
             found.add(name)
     return found
 
 
-def standing(ledger: Ledger, model: Model, today: date) -> Standing:
+def model_standing(ledger: Ledger, model: Model, today: date) -> Standing:
     """The state of a model on a day, in words; displayed records are read again, one after the other."""
     found = open_findings(model)
-    wanted = {finding.last for finding in found} | ({model.measured.number} if model.measured else set())
+    wanted = {finding.last for finding in found} | ({model.last_measured.number} if model.last_measured else set())
     said: dict[tuple[int, str], OpenFinding] = {}
     packs: tuple[PackTally, ...] = ()
     problems: list[str] = []
-    decided = _decided(ledger, model, today, problems) if found else _Decided({}, {})
+    decided = _decisions_on(ledger, model, today, problems) if found else _Decided({}, {})
     for number in sorted(wanted):
         try:
             record = ledger.entry(number).audit().record
@@ -305,8 +305,8 @@ def standing(ledger: Ledger, model: Model, today: date) -> Standing:
         own = {finding.id: finding for finding in record.findings}
         for finding in found:
             if finding.last == number and finding.id in own:
-                said[number, finding.id] = decided.on(_in_words(finding, own[finding.id]), own[finding.id])
-        if model.measured is not None and number == model.measured.number:
+                said[number, finding.id] = decided.apply_to(_in_words(finding, own[finding.id]), own[finding.id])
+        if model.last_measured is not None and number == model.last_measured.number:
             packs = _tallies(record)
     return Standing(
         model=model,
@@ -337,7 +337,7 @@ class _Decided:
     accepted: Mapping[Key, Acceptance]
     rejected: Mapping[Key, str]
 
-    def on(self, finding: OpenFinding, recorded_finding: Finding) -> OpenFinding:
+    def apply_to(self, finding: OpenFinding, recorded_finding: Finding) -> OpenFinding:
         """The finding with what was decided about it."""
         asks = key_of(recorded_finding)
         acceptance = self.accepted.get(asks)
@@ -346,16 +346,16 @@ class _Decided:
             return finding if by is None else replace(finding, status="rejected", by=by)
         return replace(
             finding,
-            status=_STATUS.get(acceptance.standing(recorded_finding), "open"),
+            status=_STATUS.get(acceptance.status_for(recorded_finding), "open"),
             accepted_until=_day(acceptance.until),
             accepted_up_to=acceptance.item.limit,
             mend_by=_day(acceptance.due),
-            by=acceptance.by,
+            by=acceptance.last_signer,
             owner=acceptance.owner or finding.owner,
         )
 
 
-def _decided(ledger: Ledger, model: Model, today: date, problems: list[str]) -> _Decided:
+def _decisions_on(ledger: Ledger, model: Model, today: date, problems: list[str]) -> _Decided:
     """The decisions on a model as they stand on a day; none, and a problem, where one does not count."""
     numbers = {decided.number for decided in model.decisions}
     also = {decided.decision.audit for decided in model.decisions if not decided.decision.decided}

@@ -34,13 +34,13 @@ def changes_of(ledger: Ledger, audits: Sequence[Audit]) -> list[Change]:
     found: list[Change] = []
     differing = [(a, b) for a, b in pairwise([a for a in audits if not a.refused]) if a.criteria != b.criteria]
     for before, after in reversed(differing):
-        found += _between(ledger, before, after)
+        found += _changes_between(ledger, before, after)
         if len(found) >= MOST_CHANGES:
             break
     return found[:MOST_CHANGES]
 
 
-def _between(ledger: Ledger, before: Audit, after: Audit) -> Iterator[Change]:
+def _changes_between(ledger: Ledger, before: Audit, after: Audit) -> Iterator[Change]:
     try:
         then, now = (required_in(ledger.entry(audit.number)) for audit in (before, after))
     except AuditorError:

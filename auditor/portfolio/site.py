@@ -15,7 +15,7 @@ from auditor.evidence.history.ledger import Ledger
 from auditor.portfolio.due import STATES, Due, all_due, audit_due
 from auditor.portfolio.lines import Audit, Decided, Read
 from auditor.portfolio.models import GRAVEST_FIRST, Model, models_of
-from auditor.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, standing
+from auditor.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, model_standing
 from auditor.portfolio.paging import paged
 from auditor.portfolio.requirements import MOST_CHANGES, changes_of
 from auditor.portfolio.sparkline import change, course, sparkline
@@ -146,7 +146,7 @@ def write_site(ledger: Ledger, reading: Read, options: Asked, write_page: Put) -
     """
     models = models_of(reading)
     # All of them before the first page, for each page says on top what is wrong.
-    standings = [standing(ledger, model, options.on) for model in models]
+    standings = [model_standing(ledger, model, options.on) for model in models]
     standings.sort(key=lambda own: GRAVEST_FIRST.index(own.verdict))
     rows = [_row(own, options) for own in standings]
     found = sorted((finding for own in standings for finding in own.open), key=lambda finding: finding.rank)
@@ -158,7 +158,7 @@ def write_site(ledger: Ledger, reading: Read, options: Asked, write_page: Put) -
     for pages in (
         _index(frame, rows, found, due),
         _findings(frame, found),
-        _due(frame, due),
+        _due_pages(frame, due),
         _packs(frame, rows),
         _evidence(frame, models, options),
     ):
@@ -181,7 +181,7 @@ def _frame(reading: Read, options: Asked, n_models: int, problems: tuple[str, ..
 
 def _row(status: Standing, options: Asked) -> _Row:
     model, due = status.model, audit_due(status.model, options.every, options.on)
-    said = model.said
+    said = model.identity
     until = min((f.accepted_until for f in status.open if f.accepted_until), default=None)
     return _Row(
         title=model.title,
@@ -269,7 +269,7 @@ def _age_band(age: int | None) -> int:
     return next((i for i, (most, _) in enumerate(_AGES) if age <= most), len(_AGES))
 
 
-def _due(frame: _Frame, due_items: Sequence[Due]) -> Iterator[tuple[str, bytes]]:
+def _due_pages(frame: _Frame, due_items: Sequence[Due]) -> Iterator[tuple[str, bytes]]:
     n_overdue = sum(each.state == "overdue" for each in due_items)
     return _pages(
         frame,
@@ -336,10 +336,10 @@ def _model(frame: _Frame, ledger: Ledger, status: Standing, row: _Row, options: 
     model = status.model
     changes = changes_of(ledger, model.audits)
     reports = {}
-    if options.reports and model.measured is not None and not status.problems:
+    if options.reports and model.last_measured is not None and not status.problems:
         path = f"reports/{model.slug}.html"
-        reports[model.measured.number] = path
-        yield path, render_html(ledger.entry(model.measured.number).audit().record).encode()
+        reports[model.last_measured.number] = path
+        yield path, render_html(ledger.entry(model.last_measured.number).audit().record).encode()
     versions, sets = model.versions(), model.data_sets()
     decisions = [_decision(each, options.on) for each in reversed(model.decisions[-_MOST_LISTED:])]
     newest_first = tuple(reversed(model.audits))

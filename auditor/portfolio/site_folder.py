@@ -27,7 +27,7 @@ class SiteFolder:
         self._root = root
         self._digests: dict[str, str] = {}
 
-    def put(self, path: str, content: bytes) -> None:
+    def write_page(self, path: str, content: bytes) -> None:
         """Write a page into the folder that is being prepared."""
         where = self._root / path
         where.parent.mkdir(parents=True, exist_ok=True)
@@ -52,16 +52,16 @@ def replaced(out: Path, *, force: bool) -> Iterator[SiteFolder]:
     """
     place = Path(os.path.realpath(out))
     check(out, force=force)
-    with _said(out):
+    with _convert_os_errors(out):
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
-        with _said(out):
+        with _convert_os_errors(out):
             made = scratch / "site"
             made.mkdir()
             folder = SiteFolder(made)
         yield folder
-        with _said(out):
+        with _convert_os_errors(out):
             folder.close()
             check(out, force=force)
             _swap(made, place, scratch / "before")
@@ -83,7 +83,7 @@ def check(out: Path, *, force: bool) -> None:
         raise UsageError(f"{str(out)!r} is there already and is no folder: name another.")
     if force:
         return
-    with _said(out):
+    with _convert_os_errors(out):
         foreign = next(iter(sorted(_foreign(place))), None)
     if foreign is not None:
         raise UsageError(
@@ -168,7 +168,7 @@ def _clear(scratch: Path) -> None:
 
 
 @contextmanager
-def _said(out: Path) -> Iterator[None]:
+def _convert_os_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -95,7 +95,7 @@ def default_delta(n_rows: int) -> float:
     return float(float(n_rows) ** -1.1)
 
 
-def spent(phases: Sequence[Phase], delta: float, accountant: Accountant) -> Spent:
+def privacy_spent(phases: Sequence[Phase], delta: float, accountant: Accountant) -> Spent:
     """Epsilon at ``delta`` of the phases in a row, by one accountant.
 
     RDP and PRV compose the phases; GDP adds the squares of their mu. Raises UsageError for no phase or a delta outside
@@ -104,12 +104,12 @@ def spent(phases: Sequence[Phase], delta: float, accountant: Accountant) -> Spen
     _check(phases, delta)
     if accountant not in ACCOUNTANTS:
         raise UsageError(f"There is no accountant {accountant!r}: choose one of {', '.join(ACCOUNTANTS)}.")
-    return _spent(tuple(phases), delta, accountant)
+    return _cached_privacy_spent(tuple(phases), delta, accountant)
 
 
 # An audit, its report and a search for the noise ask about the same phases again and again.
 @lru_cache(maxsize=1024)
-def _spent(phases: tuple[Phase, ...], delta: float, accountant: Accountant) -> Spent:
+def _cached_privacy_spent(phases: tuple[Phase, ...], delta: float, accountant: Accountant) -> Spent:
     if any(phase.noise_multiplier == 0.0 for phase in phases):
         return Spent(
             accountant=accountant,
@@ -122,7 +122,7 @@ def _spent(phases: tuple[Phase, ...], delta: float, accountant: Accountant) -> S
 
 def side_by_side(phases: Sequence[Phase], delta: float) -> tuple[Spent, ...]:
     """Epsilon at ``delta`` by each accountant, in the order of ``ACCOUNTANTS``."""
-    return tuple(spent(phases, delta, accountant) for accountant in ACCOUNTANTS)
+    return tuple(privacy_spent(phases, delta, accountant) for accountant in ACCOUNTANTS)
 
 
 def noise_for(
@@ -147,11 +147,11 @@ def noise_for(
     one = Phase(noise_multiplier=1.0, sample_rate=sample_rate, steps=steps)
     too_little, enough = 0.0, math.inf
 
-    def within(noise: float) -> bool:
+    def is_enough_noise(noise: float) -> bool:
         nonlocal too_little, enough
         # More noise never spends more, so that most of the bisection lies outside of what is open.
         if too_little < noise < enough:
-            found = spent([replace(one, noise_multiplier=noise), *other_phases], delta, accountant).epsilon
+            found = privacy_spent([replace(one, noise_multiplier=noise), *other_phases], delta, accountant).epsilon
             if found is not None and found <= epsilon:
                 enough = noise
             else:
@@ -159,10 +159,10 @@ def noise_for(
         return noise >= enough
 
     near = _near(epsilon, delta, sample_rate, steps, other_phases, accountant)
-    if near is not None and within(near) and not within(near / 1.0001) and accountant == "prv":
+    if near is not None and is_enough_noise(near) and not is_enough_noise(near / 1.0001) and accountant == "prv":
         return near
     high = 1.0
-    while not within(high):
+    while not is_enough_noise(high):
         high *= 2.0
         if high > _MOST_NOISE:
             raise UsageError(
@@ -170,11 +170,11 @@ def noise_for(
                 "accountant: ask for a larger epsilon or delta."
             )
     low = 0.5 * high
-    while low > 1e-3 and within(low):
+    while low > 1e-3 and is_enough_noise(low):
         low, high = 0.5 * low, low
     while high / low > 1.0001:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if within(middle) else (middle, high)
+        low, high = (low, middle) if is_enough_noise(middle) else (middle, high)
     return high
 
 
@@ -188,7 +188,7 @@ def _near(
 
     def excess(noise: float) -> float:
         steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = spent([steps_of, *other_phases], delta, accountant).epsilon
+        found = privacy_spent([steps_of, *other_phases], delta, accountant).epsilon
         return math.log(found / epsilon) if found else math.nan
 
     first = 1.0
@@ -257,10 +257,10 @@ def _gaussian_delta(mu: float, epsilon: float) -> float:
 def smallest_bound(phases: Sequence[Phase], delta: float) -> tuple[float, Accountant]:
     """The smallest upper bound of epsilon over the accountants, and its accountant.
 
-    Raises as :func:`spent`.
+    Raises as :func:`privacy_spent`.
     """
     bounds: tuple[Accountant, ...] = ("prv", "rdp")
-    found = [(said.epsilon, name) for name in bounds if (said := spent(phases, delta, name)).epsilon is not None]
+    found = [(said.epsilon, name) for name in bounds if (said := privacy_spent(phases, delta, name)).epsilon is not None]
     return min((epsilon, name) for epsilon, name in found if epsilon is not None)
 
 
@@ -291,7 +291,7 @@ def epsilon_by_epoch(
     series = []
     for time in times:
         begun = _first(phases, int(time))
-        found = spent(begun, delta, accountant).epsilon
+        found = privacy_spent(begun, delta, accountant).epsilon
         if found is not None:
             series.append((sum(phase.steps * phase.sample_rate for phase in begun), found))
     return tuple(series)

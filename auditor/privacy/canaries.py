@@ -81,13 +81,13 @@ class DPAudit:
         self.sensitivity = _sensitivity(optimizer, expected_gradient, step)
         self._add_noise = optimizer.add_noise
         optimizer.add_noise = self._add_canaries_and_noise
-        self._hook = optimizer.original_optimizer.register_step_pre_hook(self._read)
+        self._hook = optimizer.original_optimizer.register_step_pre_hook(self._score_step)
 
     def _add_canaries_and_noise(self) -> None:
         # Before the step, while the parameters are those that the step's gradient was taken at.
         self._expected = np.zeros(self.n_canaries)
         if self.expected_gradient is not None:
-            self._expected = self._canaries.at(self.expected_gradient())
+            self._expected = self._canaries.values_at(self.expected_gradient())
         self._clipping.look(self.optimizer)
         norm = float(self.optimizer.max_grad_norm)
         self._canaries.add([p.summed_grad for p in self.optimizer.params], self._canaries.draw(), norm)
@@ -95,14 +95,14 @@ class DPAudit:
         self._add_noise()
         self._noise.add(before, norm, float(self.optimizer.noise_multiplier))
 
-    def _read(self, *_: Any) -> None:
+    def _score_step(self, *_: Any) -> None:
         optimizer = self.optimizer
         scale = 1.0
         if optimizer.loss_reduction == "mean":
             scale = float(optimizer.expected_batch_size * optimizer.accumulated_iterations)
-        self._noise.taken(scale)
+        self._noise.check_step(scale)
         released = [p.grad for p in optimizer.params]
-        self._canaries.read(released, scale, self._expected, float(optimizer.max_grad_norm))
+        self._canaries.update_scores(released, scale, self._expected, float(optimizer.max_grad_norm))
         self.steps += 1
 
     def detach(self) -> None:
@@ -123,7 +123,7 @@ class DPAudit:
             kind=DIRAC,
             steps=self.steps,
             sample_rate=self.sample_rate,
-            noise=(self._noise.kept(),),
+            noise=(self._noise.released_noise(),),
             sensitivity=self.sensitivity,
             unclipped=self._clipping.wrong,
             clipping_seen=self._clipping.seen,
@@ -268,7 +268,7 @@ class AuditPlan:
         step: TakeStep | None = None,
     ) -> DPAudit:
         """White-box canaries on the optimizer that ``make_private`` returned; see :class:`DPAudit`."""
-        self._once()
+        self._check_unattached()
         self._attached = DPAudit(
             optimizer,
             self.n_canaries,
@@ -282,7 +282,7 @@ class AuditPlan:
 
     def flip_labels(self, inputs: Tensor, targets: Tensor, n_classes: int) -> FlippedLabels:
         """Black-box canaries among the rows; train on its ``training`` and hand :meth:`FlippedLabels.scores` back."""
-        self._once()
+        self._check_unattached()
         return FlippedLabels(inputs, targets, n_classes, self.n_canaries, self._rng)
 
     def attach_clients(
@@ -295,7 +295,7 @@ class AuditPlan:
         accounting: Sequence[Phase] | None = None,
     ) -> ClientCanaries:
         """Canary clients for a federated run; see :class:`ClientCanaries`. ``accounting``: what the claim rests on."""
-        self._once()
+        self._check_unattached()
         self._clients = ClientCanaries(
             parameters,
             self.n_canaries,
@@ -332,7 +332,7 @@ class AuditPlan:
         self._attached.detach()
         return self._attached.scores(), self._attached.accounting()
 
-    def _once(self) -> None:
+    def _check_unattached(self) -> None:
         if self._attached is not None or self._clients is not None:
             raise UsageError("Canaries were attached already: one training, one optimizer.")
 

@@ -48,7 +48,7 @@ class DiracCanaries:
             chosen = torch.from_numpy(coins[who]).to(at.device)
             summed.view(-1).index_add_(0, at, chosen.to(summed.dtype) * norm)
 
-    def at(self, tensors: Sequence[Tensor]) -> FloatArray:
+    def values_at(self, tensors: Sequence[Tensor]) -> FloatArray:
         """(m,) the values at the canaries' coordinates."""
         found = np.zeros(len(self))
         copied = on_host([t.detach().reshape(-1)[at] for (at, _), t in zip(self.places, tensors, strict=True)])
@@ -56,7 +56,7 @@ class DiracCanaries:
             found[who] = part
         return found
 
-    def read(self, released: Sequence[Tensor | None], scale: float, expected: FloatArray, norm: float) -> None:
+    def update_scores(self, released: Sequence[Tensor | None], scale: float, expected: FloatArray, norm: float) -> None:
         """Record that a step released ``scale`` times these tensors; None for a parameter without release."""
         there = [(at, who, t) for (at, who), t in zip(self.places, released, strict=True) if t is not None]
         copied = on_host([t.detach().reshape(-1)[at] for at, _, t in there])

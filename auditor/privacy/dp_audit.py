@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.errors import UsageError
-from auditor.privacy.accounting import Accountant, Phase, privacy_curve, spent
+from auditor.privacy.accounting import Accountant, Phase, privacy_curve, privacy_spent
 from auditor.privacy.one_run import (
     InverseTradeOff,
     MultiRun,
@@ -203,7 +203,7 @@ def audit_claim(
     alpha = (1.0 - confidence - (noise.alpha if noise else 0.0)) / len(numbers)
     curve = _curve_of(None if accounting is None else tuple(accounting))
     found = tuple(
-        _judged(len(canaries), r, n_correct_guesses(canaries, r, rng), claimed_epsilon, delta, alpha, curve)
+        _guess_count(len(canaries), r, n_correct_guesses(canaries, r, rng), claimed_epsilon, delta, alpha, curve)
         for r in numbers
     )
     power = _with_noise(
@@ -342,7 +342,7 @@ def _result(
 
 
 @lru_cache(maxsize=4096)
-def _judged(
+def _guess_count(
     m: int, r: int, v: int, epsilon: float, delta: float, alpha: float, curve: InverseTradeOff | None
 ) -> GuessCount:
     return GuessCount(
@@ -372,7 +372,7 @@ def _accounted(accounting: tuple[Phase, ...] | None, delta: float) -> float | No
     if accounting is None or delta == 0.0:
         return None
     accountants: tuple[Accountant, ...] = ("rdp", "prv")
-    found = [spent(accounting, delta, accountant).epsilon for accountant in accountants]
+    found = [privacy_spent(accounting, delta, accountant).epsilon for accountant in accountants]
     return min((epsilon for epsilon in found if epsilon is not None), default=None)
 
 

@@ -49,7 +49,7 @@ def parameters_not_moving(run: RunRecord) -> Problem | None:
     return Problem(
         code="parameters_not_moving",
         severity="breaks",
-        what=f"Trainable parameters never move: {_some(run.not_moving)}.",
+        what=f"Trainable parameters never move: {_list_names(run.not_moving)}.",
         why="The optimizer does not hold them, or they get no per-row gradient: what is trained, clipped and "
         "accounted is another model than the one that is used, so that neither its accuracy nor its claim "
         "is about it (opacus#820, LoRA). Parameters outside the optimizer are also open to steps without "
@@ -66,7 +66,7 @@ def wrong_gradients(run: RunRecord) -> Problem | None:
     return Problem(
         code="wrong_gradients",
         severity="breaks",
-        what=f"Per-row gradients differ from those of the rows taken alone: {_some(run.wrong_gradient)}.",
+        what=f"Per-row gradients differ from those of the rows taken alone: {_list_names(run.wrong_gradient)}.",
         why="What is clipped is not one row's gradient, so a row's influence is not bounded by the clipping "
         "norm, and the parameters move in a wrong direction (opacus#820). Causes: rows that meet in the "
         "batch, another batch dimension than the first, adapters that bypass the layers Opacus hooks.",
@@ -81,7 +81,7 @@ def wrong_batch_dimension(run: RunRecord) -> Problem | None:
     return Problem(
         code="wrong_batch_dimension",
         severity="breaks",
-        what=f"Not one gradient a row: {_some(run.wrong_batch)}.",
+        what=f"Not one gradient a row: {_list_names(run.wrong_batch)}.",
         why="A layer that is called once for the whole batch, as position embeddings of transformers are with "
         "position ids of shape (1, length), has one gradient for all rows: it is clipped as if it were "
         "one row's, so a row's influence is not bounded.",
@@ -121,7 +121,7 @@ def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
             "gives for it.",
         )
     accountants: tuple[Accountant, ...] = ("prv", "rdp")
-    bounds = [run.spent(accountant) for accountant in accountants]
+    bounds = [run.privacy_spent(accountant) for accountant in accountants]
     if None in bounds:
         return Problem(
             code="claim_below_accounting",
@@ -208,5 +208,5 @@ def noise_seed_known(run: RunRecord) -> Problem | None:
     )
 
 
-def _some(names: tuple[str, ...]) -> str:
+def _list_names(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

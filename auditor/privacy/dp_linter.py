@@ -52,10 +52,10 @@ class LintResult:
 
 def lint(run: RunRecord) -> LintResult:
     """Run every check of ``CHECKS`` that the record supports."""
-    return asked(run, CHECKS)
+    return run_checks(run, CHECKS)
 
 
-def asked(run: R, checks: Sequence[Check[R]]) -> LintResult:
+def run_checks(run: R, checks: Sequence[Check[R]]) -> LintResult:
     """Run every check that the record supports."""
     problems, clean, missing, untold = [], [], [], []
     for check in checks:

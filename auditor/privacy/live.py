@@ -20,7 +20,7 @@ from auditor.errors import UsageError
 from auditor.privacy.dp_linter import LintResult, lint
 from auditor.privacy.layers import layer_names, statistics_keepers
 from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler
-from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity, still
+from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, freeze_randomness, plain_step, step_sensitivity
 from auditor.randomness import forked
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def lint_setup(
     gradients, and of how far one row moves the step: ``step(inputs, targets)``, what your loop does with a batch, by
     default the plain one of that loss. ``told``: fields of :class:`~auditor.privacy.run_record.RunRecord` that no
     object shows, such as ``n_trials``, ``preprocessing``, ``claimed_epsilon`` or ``delta``, or what
-    :meth:`auditor.privacy.loop_watch.LoopWatch.told` says of a loop that was watched.
+    :meth:`auditor.privacy.loop_watch.LoopWatch.observations` says of a loop that was watched.
     """
     return lint(
         observe(
@@ -225,7 +225,7 @@ class Movement:
     def not_moving(self) -> tuple[str, ...]:
         """Trainable parameters that are bitwise unchanged; noise alone changes every parameter that is stepped."""
         now = dict(self._module.named_parameters())
-        return tuple(n for n, b in self._before.items() if n not in now or self._still(now[n], b))
+        return tuple(n for n, b in self._before.items() if n not in now or self._is_unmoved(now[n], b))
 
     def frozen_but_moved(self) -> tuple[str, ...]:
         """Parameters without gradient that moved all the same."""
@@ -237,7 +237,7 @@ class Movement:
         )
 
     @staticmethod
-    def _still(parameter: nn.Parameter, before: Tensor) -> bool:
+    def _is_unmoved(parameter: nn.Parameter, before: Tensor) -> bool:
         return parameter.requires_grad and torch.equal(parameter.detach(), before)
 
 
@@ -257,9 +257,9 @@ def try_gradients(
     with _put_back(module):
         own = [p for _, p in named]
         rows = _per_row(module, loss, inputs, targets, own)
-        if _other(rows, _per_row(module, loss, inputs, targets, own)):
+        if _gradients_differ(rows, _per_row(module, loss, inputs, targets, own)):
             # Attention drops out by itself, without a layer of it.
-            still(module)
+            freeze_randomness(module)
             rows = _per_row(module, loss, inputs, targets, own)
         alone = [_alone(module, loss, inputs, targets, i, named) for i in range(min(len(inputs), _TRIAL_ROWS))]
     without = tuple(n for (n, _), r in zip(named, rows, strict=True) if r is None)
@@ -292,7 +292,7 @@ def _per_row(
     return found
 
 
-def _other(first: list[Tensor | None], second: list[Tensor | None]) -> bool:
+def _gradients_differ(first: list[Tensor | None], second: list[Tensor | None]) -> bool:
     """Whether gradients of the same rows, asked for twice, are others."""
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     whole = max((float(a.abs().max()) for a, _ in pairs), default=0.0)

@@ -19,7 +19,7 @@ _ROWS_THAT_TELL = 8
 class LoopWatch:
     """A counter of row draws and noise draws against steps, which also detects weight changes outside steps.
 
-    The loop iterates over ``watch.batches(loader)`` instead of the loader; ``told()`` gives the fields of
+    The loop iterates over ``watch.batches(loader)`` instead of the loader; ``observations()`` gives the fields of
     :class:`~auditor.privacy.run_record.RunRecord` for :func:`auditor.privacy.live.lint_setup`. Made before the first
     step, of the module and the optimizer that ``make_private`` returned; ``module`` may be only the part that is used.
     A logical step that Opacus cuts into physical batches is one draw. It keeps a copy of the trainable weights.
@@ -30,12 +30,12 @@ class LoopWatch:
         self.draws = self.steps_taken = self.repeated_draws = self.moved_outside_steps = 0
         self._skipped = False
         self._last = b""
-        self._weights = self._now()
+        self._weights = self._copy_weights()
         inner = getattr(optimizer, "original_optimizer", optimizer)
         self._step = optimizer.step
         optimizer.step = self._ask
         self._noise = NoiseWatch(optimizer) if hasattr(optimizer, "add_noise") else None
-        self._hooks = [inner.register_step_pre_hook(self._before), inner.register_step_post_hook(self._after)]
+        self._hooks = [inner.register_step_pre_hook(self._before_step), inner.register_step_post_hook(self._after_step)]
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
         """The loader's batches, counted."""
@@ -48,7 +48,7 @@ class LoopWatch:
             self._last = digest
             yield batch
 
-    def told(self) -> dict[str, int]:
+    def observations(self) -> dict[str, int]:
         """The observations so far, by the names of the record's fields."""
         self._compare()
         return {
@@ -72,21 +72,21 @@ class LoopWatch:
         self._skipped = self.steps_taken == taken and bool(getattr(self.optimizer, "_is_last_step_skipped", False))
         return found
 
-    def _before(self, *_: Any) -> None:
+    def _before_step(self, *_: Any) -> None:
         self._compare()
 
-    def _after(self, *_: Any) -> None:
+    def _after_step(self, *_: Any) -> None:
         self.steps_taken += 1
-        self._weights = self._now()
+        self._weights = self._copy_weights()
 
     def _compare(self) -> None:
-        now = self._now()
+        now = self._copy_weights()
         # A weight that appears or goes, as adapters do, moved too.
         moved = now.keys() != self._weights.keys() or any(not torch.equal(now[n], w) for n, w in self._weights.items())
         self.moved_outside_steps += moved
         self._weights = now
 
-    def _now(self) -> dict[str, Tensor]:
+    def _copy_weights(self) -> dict[str, Tensor]:
         return {n.removeprefix("_module."): p.detach().clone() for n, p in self.module.named_parameters()}
 
 

@@ -66,7 +66,7 @@ class NoiseKeeper:
             )
         )
 
-    def taken(self, scale: float) -> None:
+    def check_step(self, scale: float) -> None:
         """Record whether a step used the gradient with the noise, divided by ``scale``, or another gradient."""
         if self._released is None:
             return
@@ -75,7 +75,7 @@ class NoiseKeeper:
         self._changed += bool(np.abs(now * scale - self._released).max(initial=0.0) > _SAME * max(size, 1e-12))
         self._released = None
 
-    def kept(self) -> ReleasedNoise:
+    def released_noise(self) -> ReleasedNoise:
         """All recorded noise."""
         return ReleasedNoise(
             sizes=self.sizes,

@@ -35,7 +35,7 @@ class NoiseWatch:
         multiplier = getattr(self.optimizer, "_adjusted_noise_multiplier", self.optimizer.noise_multiplier)
         stated = float(multiplier) * float(self.optimizer.max_grad_norm)
         some = max(noises, key=lambda noise: 0 if noise is None else noise.numel(), default=None)
-        again = self._again(some)
+        again = self._is_repeat(some)
         self.draws += stated > 0.0 and not again and all(n is not None and _as_large(n, stated) for n in noises)
         return found
 
@@ -43,7 +43,7 @@ class NoiseWatch:
         """Restore the optimizer."""
         self.optimizer.add_noise = self._add
 
-    def _again(self, noise: Tensor | None) -> bool:
+    def _is_repeat(self, noise: Tensor | None) -> bool:
         last, self._last = self._last, None if noise is None else noise[:_NUMBERS].clone()
         if last is None or self._last is None or len(last) != len(self._last) or len(last) < _FEWEST:
             return False

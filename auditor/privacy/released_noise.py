@@ -108,7 +108,7 @@ def audit_noise(runs: Sequence[ReleasedNoise], accounting: Sequence[Phase], *, a
     """
     if any(phase.noise_multiplier == 0.0 for phase in accounting):
         return NoiseAudit(ratio=np.nan, degrees=0, alpha=alpha, tests=(), why_not="the accounting states no noise")
-    stated = [_stated(run, accounting) for run in runs]
+    stated = [_stated_multipliers(run, accounting) for run in runs]
     squares = [(run.squares / s[:, None] ** 2).sum(axis=0) for run, s in zip(runs, stated, strict=True)]
     degrees = [run.sizes * run.steps for run in runs]
     ratio = float(sum(s.sum() for s in squares) / sum(d.sum() for d in degrees))
@@ -117,7 +117,7 @@ def audit_noise(runs: Sequence[ReleasedNoise], accounting: Sequence[Phase], *, a
     return NoiseAudit(ratio=ratio, degrees=int(np.sum(degrees)), alpha=alpha, tests=tests, looks=looks)
 
 
-def _stated(run: ReleasedNoise, accounting: Sequence[Phase]) -> FloatArray:
+def _stated_multipliers(run: ReleasedNoise, accounting: Sequence[Phase]) -> FloatArray:
     counted = np.repeat([p.noise_multiplier for p in accounting], [p.steps for p in accounting])
     if len(counted) == run.steps:
         return np.asarray(counted, np.float64)

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from auditor.errors import DataError, did_you_mean
 from auditor.files import Closed, write_beside
-from auditor.privacy.accounting import Accountant, Phase, Spent, sampling_of, spent, with_added
+from auditor.privacy.accounting import Accountant, Phase, Spent, privacy_spent, sampling_of, with_added
 from auditor.record.energy import EnergyRecord
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class RunRecord(Closed):
             steps.append(Phase(noise_multiplier=learned.noise_multiplier, sample_rate=1.0, steps=learned.looks))
         return tuple(steps)
 
-    def spent(self, accountant: Accountant) -> Spent | None:
+    def privacy_spent(self, accountant: Accountant) -> Spent | None:
         """Epsilon at ``delta`` of all that is recorded, by one accountant; None where phases or delta are missing.
 
         What is not composed is added: see :func:`auditor.privacy.accounting.with_added`.
@@ -142,7 +142,7 @@ class RunRecord(Closed):
         if phases is None or self.delta is None or self.delta <= beside:
             return None
         more = (self.added_epsilon or 0.0) + (0.0 if self.encoding is None else self.encoding.epsilon or 0.0)
-        return with_added(spent(phases, self.delta - beside, accountant), epsilon=more, delta=beside)
+        return with_added(privacy_spent(phases, self.delta - beside, accountant), epsilon=more, delta=beside)
 
 
 def read_run(path: str | Path) -> RunRecord:

@@ -74,19 +74,19 @@ def _largest(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
     with step.put_back():
         if step.is_random(inputs, targets):
             # Attention drops out by itself, without a layer of it.
-            still(step.module)
+            freeze_randomness(step.module)
             if step.is_random(inputs, targets):
                 raise _StepFailedError("the same rows give other gradients when they are asked again")
         for batch in _batches(inputs):
-            largest = max(largest, _moved(step, batch, targets, n))
+            largest = max(largest, _largest_influence(step, batch, targets, n))
             # A divisor that follows the batch shows most in a small one, which not every loop takes a step on.
             if len(batch) > SMALL:
                 with suppress(_StepFailedError):
-                    largest = max(largest, _moved(step, batch[:SMALL], targets[:SMALL], min(n, SMALL)))
+                    largest = max(largest, _largest_influence(step, batch[:SMALL], targets[:SMALL], min(n, SMALL)))
     return largest
 
 
-def _moved(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
+def _largest_influence(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
     whole, largest = step.released(inputs, targets), 0.0
     for i in range(n):
         left = torch.arange(len(inputs), device=inputs.device) != i
@@ -95,7 +95,7 @@ def _moved(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
     return largest
 
 
-def still(module: nn.Module) -> None:
+def freeze_randomness(module: nn.Module) -> None:
     """Set evaluation mode on modules without parameters and buffers: nothing is trained there, much is random."""
     for m in module.modules():
         if not any(True for _ in (*m.parameters(recurse=False), *m.buffers(recurse=False))):
@@ -152,7 +152,7 @@ class _Step:
         """What a step on these rows releases, one tensor a parameter, as a sum over rows."""
         found: list[Tensor] = []
 
-        def read(*_: Any) -> None:
+        def capture_gradients(*_: Any) -> None:
             found.extend(
                 torch.zeros_like(p, dtype=torch.float64) if p.grad is None else p.grad.detach().double() * self.scale
                 for p in self._parameters
@@ -161,7 +161,7 @@ class _Step:
 
         for p in self._parameters:
             p.grad, p.grad_sample, p.summed_grad = None, None, None
-        handle = self._inner.register_step_pre_hook(read)
+        handle = self._inner.register_step_pre_hook(capture_gradients)
         generators = self._generators()
         try:
             with forked(*(p.device for p in self._parameters)), torch.enable_grad():

@@ -14,7 +14,7 @@ import numpy as np
 from auditor.data.media_classes import same_meaning
 from auditor.data.preprocessing import label_name
 from auditor.errors import DataError, did_you_mean
-from auditor.files import is_utf8, sha256_of, shown
+from auditor.files import is_utf8, printable_name, sha256_of
 from auditor.rows import IntArray
 
 MAX_FILES = 1_000_000
@@ -39,7 +39,7 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
     that is not UTF-8, or no files at all. ``left_out``: where given, such links and names are added to it, each in a
     sentence, and passed over; but not those of classes.
     """
-    root, inside = folder.resolve(), shown(folder.name)
+    root, inside = folder.resolve(), printable_name(folder.name)
     place = {name: i for i, name in enumerate(classes)}
     names: list[str] = []
     codes: list[int] = []
@@ -53,10 +53,10 @@ def list_folder(folder: Path, classes: Sequence[str], left_out: list[str] | None
         alike = None if label in place else same_meaning(entry.name, classes)
         if alike is not None:
             place[label] = alike
-            read_as.append(f"The sub-folder {shown(entry.name)} was read as {classes[alike]}, which it means.")
+            read_as.append(f"The sub-folder {printable_name(entry.name)} was read as {classes[alike]}, which it means.")
         if label not in place:
             raise DataError(
-                f"The sub-folder {shown(entry.name)!r} of {inside!r} is none of the model's classes "
+                f"The sub-folder {printable_name(entry.name)!r} of {inside!r} is none of the model's classes "
                 f"({', '.join(classes[:8])}){did_you_mean(label, classes) or '.'} Name the classes in the order of the "
                 "model's outputs with --classes.",
                 code="AUD-DATA-LABELS",
@@ -100,10 +100,10 @@ def files_in(folder: Path) -> tuple[str, ...]:
     root = folder.resolve()
     names = tuple(file.relative_to(root).as_posix() for file in islice(_files(root, root), MAX_FILES + 1))
     if not names:
-        raise DataError(f"The folder {shown(folder.name)!r} has no files.", code="AUD-DATA-EMPTY")
+        raise DataError(f"The folder {printable_name(folder.name)!r} has no files.", code="AUD-DATA-EMPTY")
     if len(names) > MAX_FILES:
         raise DataError(
-            f"The folder {shown(folder.name)!r} has more than {MAX_FILES:,} files: take a sample of them.",
+            f"The folder {printable_name(folder.name)!r} has more than {MAX_FILES:,} files: take a sample of them.",
             code="AUD-DATA-LIMIT",
         )
     return names
@@ -128,18 +128,18 @@ def _visible(folder: Path, root: Path, left_out: list[str] | None = None) -> Ite
             found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         raise DataError(
-            f"The folder {shown(folder.name)!r} cannot be read: {error.strerror}.", code="AUD-DATA-MALFORMED"
+            f"The folder {printable_name(folder.name)!r} cannot be read: {error.strerror}.", code="AUD-DATA-MALFORMED"
         ) from None
     for entry in found:
         wrong = ""
         if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(root):
-            wrong = f"is a link that leads out of the folder {shown(root.name)!r}: copy the file in."
+            wrong = f"is a link that leads out of the folder {printable_name(root.name)!r}: copy the file in."
         elif not is_utf8(entry.name):
             wrong = "has a name that is not in UTF-8: rename it."
         if not wrong:
             yield entry
             continue
-        name = shown(Path(entry.path).relative_to(root).as_posix())
+        name = printable_name(Path(entry.path).relative_to(root).as_posix())
         # A class that is passed over would be missed later, and for another reason.
         if left_out is None or (folder == root and entry.is_dir()):
             raise DataError(f"{name!r} {wrong}", code="AUD-DATA-MALFORMED")

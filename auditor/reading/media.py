@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.audio import Samples, decode, fitted, need_av
+from auditor.data.audio import Samples, decode, fit_recording, need_av
 from auditor.data.images import decode_as, mode_of
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import DataError, ModelError, some_of
-from auditor.files import read_inside, shown
+from auditor.files import printable_name, read_inside
 from auditor.model.audited_model import AuditedModel
 from auditor.model.gated import GatedModel
 from auditor.rows import IntArray
@@ -27,7 +27,7 @@ def load_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.
     preprocessing's ``fit``; a picture's orientation tag is obeyed. Raises DataError naming the file that is absent,
     damaged, too large or outside, ModelError where the model takes no images, MissingExtraError without Pillow.
     """
-    wanted = _wanted(model)
+    wanted = _image_preprocessing(model)
     out = np.empty((len(names), *wanted.size, len(wanted.mean)), np.uint8)
     root = folder.resolve()
     for row, name in zip(out, names, strict=True):
@@ -37,10 +37,10 @@ def load_images(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.
 
 def decode_image(data: bytes, name: str, model: AuditedModel) -> npt.NDArray[np.uint8]:
     """(height, width, channels) uint8 of one file's content, as by :func:`load_images`, with the same errors."""
-    return decode_as(data, name, _wanted(model))
+    return decode_as(data, name, _image_preprocessing(model))
 
 
-def _wanted(model: AuditedModel) -> ImagePreprocessing:
+def _image_preprocessing(model: AuditedModel) -> ImagePreprocessing:
     preprocessing = model.preprocessing
     if not isinstance(preprocessing, ImagePreprocessing):
         raise ModelError(
@@ -68,7 +68,7 @@ def load_audio(folder: Path, names: Sequence[str], model: AuditedModel) -> Sampl
     # A little more than is used, so that the filter that resamples meets sound at the end, not an edge.
     enough = wanted.samples / wanted.sampling_rate + 0.1
     for row, name in zip(out, names, strict=True):
-        row[...] = fitted(decode(read_inside(root, name, "recording"), name, seconds=enough), wanted)
+        row[...] = fit_recording(decode(read_inside(root, name, "recording"), name, seconds=enough), wanted)
     return out
 
 
@@ -78,7 +78,7 @@ def load_gated(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.N
 
     assert isinstance(model, GatedModel)
     own = loader_of(model.base)(folder, names, model.base)
-    return own if model.rows.alike else model.rows.join(own, loader_of(model.detector)(folder, names, model.detector))
+    return own if model.rows.has_same_input else model.rows.join(own, loader_of(model.detector)(folder, names, model.detector))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ def read_files(folder: Path, names: Sequence[str], model: AuditedModel) -> Files
             bad.append(str(error))
     if names and not kept:
         raise DataError(
-            f"None of the {len(names):,} files in {shown(folder.name)!r} can be audited: {some_of(bad)}",
+            f"None of the {len(names):,} files in {printable_name(folder.name)!r} can be audited: {some_of(bad)}",
             code="AUD-DATA-MALFORMED",
         )
     return FilesRead(out[: len(kept)], np.asarray(kept, np.int64), tuple(bad))

@@ -166,7 +166,7 @@ def _labels(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def _groups(rule: BinRule | None) -> _Read:
     def read(values: pd.Series[Any]) -> pd.Series[Any]:
-        return groups_of(values) if rule is None or rule.each else bin_sensitive(values, rule)
+        return groups_of(values) if rule is None or rule.is_unbinned else bin_sensitive(values, rule)
 
     return read
 

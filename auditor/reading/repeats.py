@@ -95,7 +95,7 @@ class RepeatCount:
         """The share of the different rows that occur once."""
         return float((self._counts == 1).mean()) if self._counts.size else 1.0
 
-    def found(self) -> Copies:
+    def result(self) -> Copies:
         """The counted copies."""
         seen = int(self._counts.sum())
         share = (seen - self._counts.size) / seen if seen else 0.0
@@ -165,7 +165,7 @@ def repeats_in(file: TableFile, content: pd.DataFrame | RepeatCount, spec: DataS
     counted = content if isinstance(content, RepeatCount) else RepeatCount()
     if not isinstance(content, RepeatCount):
         counted.add(content)
-    found = counted.found()
+    found = counted.result()
     if found.share > MOST_COPIES and set(file.columns) - counted.columns:
         found = _over_all_columns(file) or found
     if not why_doubtful(found):
@@ -187,7 +187,7 @@ def _but_for(frame: pd.DataFrame, columns: list[str]) -> Copies | None:
 
 
 def _doubtful(repeats: RepeatCount) -> Copies | None:
-    found = repeats.found()
+    found = repeats.result()
     return found if why_doubtful(found) and repeats.singles < _SINGLES else None
 
 
@@ -209,7 +209,7 @@ def _over_all_columns(file: TableFile) -> Copies | None:
             whole.add(batch.to_pandas())
     except DataError:  # a column that is no text, and that nobody asked for
         return None
-    return whole.found()
+    return whole.result()
 
 
 def _on_copies(copies: Copies) -> list[str]:
@@ -235,7 +235,7 @@ def _on_ids(file: TableFile) -> list[str]:
                 counted.add(batch.to_pandas().dropna())
         except DataError:
             continue
-        n, copies = counted.found().n, counted.found().copies
+        n, copies = counted.result().n, counted.result().copies
         if FEWEST_VALUES < n - copies < (1.0 - MOST_COPIES) * n:
             about = "about " if counted.sampled else ""
             notes.append(

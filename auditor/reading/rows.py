@@ -16,7 +16,7 @@ import pyarrow as pa
 from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
 from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.counts import MISSING
-from auditor.data.grouped_texts import grouped, needed_groups
+from auditor.data.grouped_texts import attach_groups, needed_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.data.recorded import Recorded
 from auditor.errors import DataError, UsageError, did_you_mean, some_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 def _binned_groups(name: str, values: pd.Series[Any], rule: BinRule | None) -> pd.Series[Any]:
     if rule is None:
         refuse_continuous(name, values)
-    if rule is None or rule.each:
+    if rule is None or rule.is_unbinned:
         return groups_of(values)
     return bin_sensitive(values, rule).reset_index(drop=True)
 
@@ -341,7 +341,7 @@ def load_one(
     X, files = _inputs(frame, file, spec, model, features)
     groups = _sensitive_groups(frame, spec, tally)
     if model.decides_by and spec.text is not None:
-        X = grouped(np.asarray(X), needed_groups(groups, model.decides_by, what))
+        X = attach_groups(np.asarray(X), needed_groups(groups, model.decides_by, what))
     if groups is not None and source.evaluation:
         notes += _small_cell_notes(groups, y_true)
     positive = favourable(spec.positive, classes)
@@ -384,7 +384,7 @@ def _binned_features(spec: DataSpec, groups: pd.DataFrame | None) -> tuple[str, 
     """The sensitive features whose groups are ranges of numbers."""
     if groups is None:
         return ()
-    bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.each}
+    bins = {rule.column for rule in map(parse_bin_rule, spec.bins) if not rule.is_unbinned}
     return tuple(name for name in map(str, groups.columns) if name in bins)
 
 

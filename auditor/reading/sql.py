@@ -41,7 +41,7 @@ def fetch(url: str, query: str | Path, destination: Path) -> str:
     without SQLAlchemy.
     """
     statement = _statement(regular_file(query, "query file"))
-    frame = _asked(url, statement)
+    frame = _run_query(url, statement)
     if not len(frame):
         raise DataError(f"The query {Path(query).name} finds no rows.", code="AUD-DATA-EMPTY")
     content = BytesIO()
@@ -68,7 +68,7 @@ def _statement(path: Path) -> str:
     return text
 
 
-def _asked(url: str, statement: str) -> pd.DataFrame:
+def _run_query(url: str, statement: str) -> pd.DataFrame:
     sql = _sqlalchemy()
     engine = _engine(sql, url)
     try:
@@ -81,7 +81,7 @@ def _asked(url: str, statement: str) -> pd.DataFrame:
             names, rows = list(found.keys()), found.fetchall()
     except (sql.exc.SQLAlchemyError, UnicodeError, OverflowError) as error:
         cause = getattr(error, "orig", None) or error
-        raise UsageError(f"{shown(url)} does not answer the query: {without_passwords(first_line(cause))}.") from None
+        raise UsageError(f"{printable_url(url)} does not answer the query: {without_passwords(first_line(cause))}.") from None
     finally:
         engine.dispose()
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -118,7 +118,7 @@ def _engine(sql: Any, url: str) -> Engine:
         backend = parsed.get_backend_name()
     except (sql.exc.ArgumentError, ValueError) as error:
         why = without_passwords(first_line(error))
-        raise UsageError(f"{shown(url)} is no URL of a database: {why}.") from None
+        raise UsageError(f"{printable_url(url)} is no URL of a database: {why}.") from None
     if backend not in _READ_ONLY:
         raise UsageError(
             f"{backend} cannot be told here that nothing is to be written: export the rows to a Parquet file, and give "
@@ -133,13 +133,13 @@ def _engine(sql: Any, url: str) -> Engine:
         engine: Engine = sql.create_engine(parsed)
     except (sql.exc.ArgumentError, ImportError) as error:
         raise UsageError(
-            f"{shown(url)} needs a driver that is not installed ({first_line(error)}): pip install it, such as "
+            f"{printable_url(url)} needs a driver that is not installed ({first_line(error)}): pip install it, such as "
             "psycopg[binary] for PostgreSQL or pymysql for mysql+pymysql://."
         ) from None
     return engine
 
 
-def shown(url: str) -> str:
+def printable_url(url: str) -> str:
     """The URL for printing and recording: its dialect, host and name only."""
     # Of what is no address, a password may be any part.
     return arguments_without_passwords([url])[0].removesuffix("?***") if "://" in url else "The --data that was given"

@@ -109,7 +109,7 @@ class Stream:
         self.classes = classes_of(self.spec, model)
         self.positive = favourable(self.spec.positive, self.classes)
 
-    def told(self, request: Asked) -> Told:
+    def make_counters(self, request: Asked) -> Told:
         """Collector for the requested counts: scores are those of the favourable class, by default the last."""
         positive = len(self.classes) - 1 if self.positive is None else self.positive
         return Told(
@@ -132,7 +132,7 @@ class Stream:
                 groups = [_arrow_groups(batch.column(name)) for name in self.sensitive]
                 yield _Part(batch, X, groups, self.model.predict_part(X))
 
-    def counted(
+    def count_by_group(
         self,
         *,
         keys: KeyDigest | None = None,
@@ -188,7 +188,7 @@ class Stream:
         self.model.check_outputs()
         self.model.check_repeatable(*first)
         for names in together(self.sensitive):
-            table = total.by(names).table.sum(axis=2)
+            table = total.group_by(names).table.sum(axis=2)
             notes += small_cells(names, table[:, :-1] if total.labelled else table[:, -1:])
         return total, tuple(notes)
 

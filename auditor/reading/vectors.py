@@ -48,7 +48,7 @@ def word_vectors(path: str | Path, words: Collection[str]) -> Embedder:
     file = regular_file(path, "word-vector file")
     wanted = {form for word in words for form in (word, word.lower())}
     with file.open("rb") as stream:
-        found, dimensions, kind, cased = _read(stream, file.name, wanted)
+        found, dimensions, kind, cased = _read_vectors(stream, file.name, wanted)
     if not found:
         raise DataError(
             f"The word-vector file {file.name!r} ({kind}) has none of the {len(words):,} words looked for.",
@@ -71,7 +71,7 @@ class _File(NamedTuple):
     cased: bool
 
 
-def _read(stream: BinaryIO, name: str, vocabulary: Collection[str]) -> _File:
+def _read_vectors(stream: BinaryIO, name: str, vocabulary: Collection[str]) -> _File:
     first = _line(stream, name)
     header = first.split()
     if len(header) == 2 and all(part.isdigit() for part in header):
@@ -214,7 +214,7 @@ def _of_pieces(network: nn.Module, tokenizer: Any) -> Embedder:
     weight = table.weight.detach().double().cpu().numpy()
     unknown = getattr(tokenizer, "unk_token_id", None)
 
-    def one(word: str) -> FloatArray:
+    def word_vector(word: str) -> FloatArray:
         # In the middle of a text, where most words are: many tokenizers spell a first word differently.
         encoded = tokenizer(f"a {word}", add_special_tokens=False, return_offsets_mapping=True)
         pairs = zip(encoded.input_ids, encoded.offset_mapping, strict=True)
@@ -224,7 +224,7 @@ def _of_pieces(network: nn.Module, tokenizer: Any) -> Embedder:
         return np.asarray(weight[ids].mean(axis=0), np.float64)
 
     return Embedder(
-        lambda texts: np.asarray([one(t) for t in texts]),
+        lambda texts: np.asarray([word_vector(t) for t in texts]),
         f"input embeddings of {type(network).__name__}, mean over a word's pieces, {weight.shape[1]} dimensions",
     )
 

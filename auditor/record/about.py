@@ -99,10 +99,10 @@ class About(Closed):
     @property
     def catalogue(self) -> Catalogue:
         """The words of the first page."""
-        return Catalogue.of(self.language, self.words)
+        return Catalogue.for_language(self.language, self.words)
 
     @property
-    def called(self) -> Labels:
+    def display_labels(self) -> Labels:
         """The display names of columns and values."""
         return Labels(self.labels)
 

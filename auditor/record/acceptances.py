@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from auditor.finding.measurement import Outcome
-from auditor.record.asks import Key, called, key_of
+from auditor.record.asks import Key, key_of, key_text
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.decisions import STEPS, DecidedFinding, DecisionRecord, Step
 from auditor.record.text import interval, number
@@ -45,7 +45,7 @@ class Acceptance:
     signers: tuple[Signer, ...]
 
     @property
-    def asks(self) -> Key:
+    def finding_key(self) -> Key:
         """The question of the finding."""
         return self.item.asks
 
@@ -71,11 +71,11 @@ class Acceptance:
         return not self.expired and not self.missing
 
     @property
-    def by(self) -> str:
+    def last_signer(self) -> str:
         """The person responsible: the last signer."""
         return self.signers[-1].by
 
-    def standing(self, finding: Finding | None) -> Standing:
+    def status_for(self, finding: Finding | None) -> Standing:
         """Comparison with the current value; ``finding`` is None if it was not measured."""
         if finding is not None and finding.outcome is Outcome.PASS:
             return "fixed"
@@ -95,12 +95,12 @@ class Acceptance:
         limit = f" {self.item.limit}" if self.item.limit else ""
         if not limit and self.item.outcome is not None:
             limit = f" while {self.item.outcome.value}"
-        who = f"{called(self.asks)}: accepted{limit} by {self.by} until {self.until}"
-        now = self._now(finding)
-        match self.standing(finding):
+        who = f"{key_text(self.finding_key)}: accepted{limit} by {self.last_signer} until {self.until}"
+        now = self._current_value_text(finding)
+        match self.status_for(finding):
             case "exceeds":
                 return (
-                    f"Worse than accepted: {called(self.asks)} (accepted{limit}{now}: exceeds), by {self.by} until "
+                    f"Worse than accepted: {key_text(self.finding_key)} (accepted{limit}{now}: exceeds), by {self.last_signer} until "
                     f"{self.until}."
                 )
             case "expired":
@@ -112,7 +112,7 @@ class Acceptance:
             case "accepted":
                 return f"{who}{now}. {self._doubt(finding)}".rstrip()
 
-    def _now(self, finding: Finding | None) -> str:
+    def _current_value_text(self, finding: Finding | None) -> str:
         if finding is None:
             return ", and not measured now"
         if finding.value is None:
@@ -136,7 +136,7 @@ class _Open:
     first: DecisionRecord
     signed: list[DecisionRecord] = field(default_factory=list)
 
-    def of(self, item: DecidedFinding) -> Acceptance:
+    def acceptance_of(self, item: DecidedFinding) -> Acceptance:
         first = self.first
         return Acceptance(
             item=item,
@@ -172,7 +172,7 @@ def acceptances_of(decisions: Sequence[DecisionRecord]) -> dict[Key, Acceptance]
     found: dict[Key, Acceptance] = {}
     for each in open_.values():
         for item in each.first.decided:
-            made = each.of(item)
+            made = each.acceptance_of(item)
             if made.holds or item.asks not in found or not found[item.asks].holds:
                 found[item.asks] = made
     return found
@@ -197,11 +197,11 @@ def findings_by_key(report: AuditReport) -> dict[Key, Finding]:
     return found
 
 
-def told(report: AuditReport) -> Iterator[str]:
+def acceptance_sentences(report: AuditReport) -> Iterator[str]:
     """Sentences on all findings accepted by value, and on other accepted ones that became worse, the worst first."""
     now = findings_by_key(report)
     order: tuple[Standing, ...] = ("exceeds", "expired", "unsigned", "accepted", "fixed")
     known = acceptances_of(report.decisions).values()
-    own = [e for e in known if e.value is not None or e.standing(now.get(e.asks)) == "exceeds"]
-    for each in sorted(own, key=lambda each: order.index(each.standing(now.get(each.asks)))):
-        yield each.describe(now.get(each.asks))
+    own = [e for e in known if e.value is not None or e.status_for(now.get(e.finding_key)) == "exceeds"]
+    for each in sorted(own, key=lambda each: order.index(each.status_for(now.get(each.finding_key)))):
+        yield each.describe(now.get(each.finding_key))

@@ -61,7 +61,7 @@ def _spelled(names: list[str]) -> str:
     return json.dumps(names, ensure_ascii=False)
 
 
-def _read(text: str) -> list[str]:
+def _parse_names(text: str) -> list[str]:
     """The names that a text spells in a key; itself where it spells none."""
     try:
         names = json.loads(text) if text.startswith('["') else None
@@ -70,11 +70,11 @@ def _read(text: str) -> list[str]:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else [text]
 
 
-def called(key: Key) -> str:
+def key_text(key: Key) -> str:
     """The question of a key, on one line: ``selection_rate (sex=female)``."""
     probe, method, metric, of = key
     where = [
-        f"{_read(k)[-1]}={v:g}" if isinstance(v, float) else f"{_read(k)[-1]}={' x '.join(_read(v))}" for k, v in of
+        f"{_parse_names(k)[-1]}={v:g}" if isinstance(v, float) else f"{_parse_names(k)[-1]}={' x '.join(_parse_names(v))}" for k, v in of
     ]
     if method not in (None, "between_groups", "paired"):
         where.append(str(method))

@@ -94,7 +94,7 @@ class ModelRecord(Closed):
     notes: tuple[str, ...] = ()
 
     @property
-    def named(self) -> str:
+    def display_name(self) -> str:
         """The file name without folders, or a server's full address; without a file, a description."""
         if self.path is None:
             return "a model in memory" if self.format == "in memory" else self.format
@@ -234,7 +234,7 @@ class Finding(Closed):
     estimate: AnyEstimate | None = None
 
     @classmethod
-    def of(cls, judgement: Judgement) -> Finding:
+    def from_judgement(cls, judgement: Judgement) -> Finding:
         """The record of a judgement."""
         m = judgement.measurement
         return cls(
@@ -288,7 +288,7 @@ class Summary(Closed):
     model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     @classmethod
-    def of(cls, outcomes: Iterable[Outcome]) -> Summary:
+    def from_outcomes(cls, outcomes: Iterable[Outcome]) -> Summary:
         """Counts of the outcomes."""
         all_of_them = list(outcomes)
         return cls(

@@ -48,7 +48,7 @@ class Catalogue:
     missing: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
-    def of(cls, language: str, custom_words: Mapping[str, str] | None = None) -> Catalogue:
+    def for_language(cls, language: str, custom_words: Mapping[str, str] | None = None) -> Catalogue:
         """The catalogue of a record: a shipped one, or the phrases stored in the record."""
         return cls(language, _fitting(custom_words) if custom_words else shipped(language) if language in SHIPPED else {})
 
@@ -68,7 +68,7 @@ class Catalogue:
         """A phrase about ``n`` things: the singular form for one, if it exists."""
         return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
 
-    def asked(self, probe: str, metric: str | None) -> str:
+    def question_text(self, probe: str, metric: str | None) -> str:
         """The question that a probe's number answers; a foreign probe's own name."""
         question = question_of(probe, metric)
         return self.say(f"question.{question.id}") if question else probe.replace("_", " ")
@@ -300,13 +300,13 @@ def _taken_for_another(phrases: Mapping[str, str]) -> str:
     """The phrase by which an outcome is called as another is, here or in a language that is shipped; "" for none."""
     known = [phrases, *(shipped(language) for language in SHIPPED)]
     for key in _OUTCOMES:
-        others = {_read(words[other]) for words in known for other in _OUTCOMES if other != key and other in words}
-        if key in phrases and _read(phrases[key]) in others:
+        others = {_normalise_word(words[other]) for words in known for other in _OUTCOMES if other != key and other in words}
+        if key in phrases and _normalise_word(phrases[key]) in others:
             return key
     return ""
 
 
-def _read(word: str) -> str:
+def _normalise_word(word: str) -> str:
     return " ".join(word.casefold().split())
 
 

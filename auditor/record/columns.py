@@ -34,7 +34,7 @@ class Missing(Closed):
     more: Annotated[_Count, LEFT_OUT] = 0
 
     @classmethod
-    def of(cls, labels: int | None, features: Mapping[str, int] | None) -> Missing:
+    def from_counts(cls, labels: int | None, features: Mapping[str, int] | None) -> Missing:
         """Missing values of a target and of every input column of the model, 0 if complete."""
         holes = sorted(((name, n) for name, n in (features or {}).items() if n), key=lambda pair: (-pair[1], pair[0]))
         return cls(
@@ -55,7 +55,7 @@ def sizes_of(groups: pd.DataFrame | None) -> dict[str, dict[str, int]] | None:
 
 def sizes_in(counts: GroupCounts) -> dict[str, dict[str, int]]:
     """The same of counted rows."""
-    own = {name: counts.by((name,)) for name in counts.features}
+    own = {name: counts.group_by((name,)) for name in counts.features}
     return {
         name: {group[0]: int(n) for group, n in zip(each.groups, each.sizes(), strict=True)}
         for name, each in own.items()
@@ -76,9 +76,9 @@ def missing_of(rows: AuditData) -> Missing | None:
         holes = {str(name): int(n) for name, n in rows.X.isna().sum().items()}
     elif rows.X.ndim == 2 and rows.X.dtype.kind == "f":
         holes = {f"column {i + 1}": int(n) for i, n in enumerate(np.isnan(rows.X).sum(axis=0))}
-    return Missing.of(labels, holes)
+    return Missing.from_counts(labels, holes)
 
 
 def missing_in(counts: GroupCounts, labelled: bool, holes: Mapping[str, int] | None) -> Missing:
     """The same of counted rows; ``holes``: of every feature."""
-    return Missing.of(int(counts.table[:, -1].sum()) if labelled else None, holes)
+    return Missing.from_counts(int(counts.table[:, -1].sum()) if labelled else None, holes)

@@ -29,7 +29,7 @@ class ConfigurationFile(Closed):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     keys: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
-    def told(self, say: Catalogue, digits: int = 64) -> str:
+    def describe(self, say: Catalogue, digits: int = 64) -> str:
         """A description of the file: its role, its source, and ``digits`` of its digest."""
         return say.say(
             "obeyed.line",
@@ -41,7 +41,7 @@ class ConfigurationFile(Closed):
 
     def told_whole(self, say: Catalogue) -> str:
         """The description of the file, with its effect."""
-        said = self.told(say)
+        said = self.describe(say)
         keys = text.shortened(", ".join(self.keys), _LONGEST)
         return say.say("obeyed.decided", file=said, keys=keys) if keys else said
 

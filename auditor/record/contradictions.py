@@ -15,7 +15,7 @@ _SLACK = 1e-6
 def contradictions(report: AuditReport) -> Iterator[tuple[str, str]]:
     """The contradictions in a record: the finding's id, or the field, and the reason in words."""
     stated = int(report.verdict(allow_inconclusive=report.allow_inconclusive))
-    if stated != report.exit_code or Summary.of(f.outcome for f in report.findings) != report.summary:
+    if stated != report.exit_code or Summary.from_outcomes(f.outcome for f in report.findings) != report.summary:
         yield (
             "summary",
             f"its findings come to exit code {stated}, and it states {report.exit_code}, or other counts of outcomes",

@@ -100,7 +100,7 @@ class _Held:
     tradeoff: Beside | None
 
     def control(self, policy: Policy, control: Control) -> ControlRecord:
-        cells = [self._shown(rule) for rule in control.evidence] + [_attested(rule) for rule in control.attestation]
+        cells = [self._evidence_cell(rule) for rule in control.evidence] + [_attested(rule) for rule in control.attestation]
         said = [(rule.source, rule.certainty) for rule in control.evidence]
         said += [(rule.source, rule.certainty) for rule in control.attestation]
         return ControlRecord(
@@ -124,24 +124,24 @@ class _Held:
             ),
         )
 
-    def _shown(self, rule: EvidenceRule) -> CellRecord:
+    def _evidence_cell(self, rule: EvidenceRule) -> CellRecord:
         match rule.shown_by:
             case "registration":
-                return _beside(rule, self._registered())
+                return _external_cell(rule, self._registration_evidence())
             case "tradeoff":
-                return _beside(rule, self.tradeoff or Beside(reason="no trade-off was given with the record."))
+                return _external_cell(rule, self.tradeoff or Beside(reason="no trade-off was given with the record."))
             case "age":
-                return _beside(rule, self._aged(rule.days))
+                return _external_cell(rule, self._aged(rule.days))
             case "energy":
-                return _beside(rule, self._energy())
+                return _external_cell(rule, self._energy())
             case "computing":
-                return _beside(rule, self._computing())
+                return _external_cell(rule, self._computing())
             case "attempts":
                 return self._attempts(rule)
         lacking = self._lacking(rule)
-        return self._measured(rule) if lacking is None else lacking
+        return self._measured_cell(rule) if lacking is None else lacking
 
-    def _registered(self) -> Beside:
+    def _registration_evidence(self) -> Beside:
         registration = self.report.registration
         if registration is None:
             return Beside(reason="The audit was not registered before its results were seen.")
@@ -169,7 +169,7 @@ class _Held:
         energy = self.report.energy
         if energy is None:
             return Beside(reason=_OF_BEFORE)
-        told = f"{energy.told(Catalogue())}."
+        told = f"{energy.describe(Catalogue())}."
         return Beside(reason=told) if energy.joules is None else Beside(said=told)
 
     def _computing(self) -> Beside:
@@ -208,7 +208,7 @@ class _Held:
         values = list(dict.fromkeys(f.group[column] for f in self.report.findings if column in f.group))
         about = self.report.about
         of = {
-            value: roles.category(role, value, rule.levels, about.called.value(column, value) if about else "")
+            value: roles.category(role, value, rule.levels, about.display_labels.value(column, value) if about else "")
             for value in values
         }
         unknown = [value for value, name in of.items() if name is None]
@@ -231,7 +231,7 @@ class _Held:
             )
         return None
 
-    def _measured(self, rule: EvidenceRule) -> CellRecord:
+    def _measured_cell(self, rule: EvidenceRule) -> CellRecord:
         found = fitting(rule, self.report.findings, self.report.roles)
         told, silent = [f for f in found if tells(f)], [f for f in found if not tells(f)]
         if not told:
@@ -278,7 +278,7 @@ class _Held:
             why = next((f.reason for f in own if f.reason), "it was not asked")
             left.append(f"{probe}: {why.rstrip('.')}")
         said = f"Tried: {', '.join(tried) or 'none'}. " + f"Not tried: {'; '.join(left) or 'none of those asked for'}."
-        cell = self._measured(rule)
+        cell = self._measured_cell(rule)
         if cell.kind == "evidence":
             return cell.model_copy(update={"said": said})
         return cell.model_copy(update={"reason": said})
@@ -288,7 +288,7 @@ def _open(rule: EvidenceRule, reason: str, remedy: str) -> CellRecord:
     return CellRecord(kind="not measured", what=rule.what, how=remedy, reason=reason)
 
 
-def _beside(rule: EvidenceRule, answer: Beside) -> CellRecord:
+def _external_cell(rule: EvidenceRule, answer: Beside) -> CellRecord:
     if answer.said:
         return CellRecord(kind="evidence", what=rule.what, said=answer.said)
     return _open(rule, answer.reason, rule.how)

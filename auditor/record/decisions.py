@@ -8,7 +8,7 @@ from pydantic import model_validator
 
 from auditor.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.finding.measurement import Outcome
-from auditor.record.asks import Key, called
+from auditor.record.asks import Key, key_text
 
 Step = Literal["prepared", "reviewed", "approved"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -49,7 +49,7 @@ class DecidedFinding(Closed):
 
     def describe(self) -> str:
         """The finding, and the accepted limit."""
-        return f"{called(self.asks)} {self.limit}".rstrip()
+        return f"{key_text(self.asks)} {self.limit}".rstrip()
 
 
 class DecisionRecord(Closed):
@@ -88,7 +88,7 @@ class DecisionRecord(Closed):
         """The decision in a sentence or two."""
         signed = f", signed with the key {self.signed_with[:16]}" if self.signed_with else ", not signed"
         until = "" if self.expires is None else f", until {self.expires}"
-        said = f"{self.by} ({self.role}) {self._what()} audit {self.audit} of this model showed{until}{signed}."
+        said = f"{self.by} ({self.role}) {self._decision_text()} audit {self.audit} of this model showed{until}{signed}."
         if self.one_by_one:
             said += f" Accepted: {'; '.join(each.describe() for each in self.decided)}."
         if self.note:
@@ -99,7 +99,7 @@ class DecisionRecord(Closed):
             f"{'Accepted risk' if self.decision == 'accept' else 'Rejected'}: {said} No outcome here is changed by it."
         )
 
-    def _what(self) -> str:
+    def _decision_text(self) -> str:
         if self.decision == "reject":
             return "did not accept what"
         if self.step is not None:

@@ -74,7 +74,7 @@ class EnergyRecord(Closed):
         """The sum over all counters, which do not overlap; None if none could be read."""
         return math.fsum(counter.joules for counter in self.counters) if self.counters else None
 
-    def told(self, say: Catalogue) -> str:
+    def describe(self, say: Catalogue) -> str:
         """All resources in one line."""
         parts = [
             say.say(

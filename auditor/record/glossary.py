@@ -47,7 +47,7 @@ class Definitions:
         """A word of the catalogue's section on traces."""
         return self.say.say(f"trace.{name}")
 
-    def said(self, metric: Metric) -> str:
+    def metric_text(self, metric: Metric) -> str:
         """A metric in a line: formula, range, ideal, reading and source, or a note that it has no definition."""
         return visible(f"{metric.name} ({metric.probe}): {self.meaning(metric)}")
 
@@ -89,16 +89,16 @@ def definitions_of_judged(report: AuditReport, say: Catalogue | None = None) -> 
     return replace(told, metrics=metrics), len(told.metrics) - len(metrics)
 
 
-def _any(test: Callable[[Finding], object]) -> Callable[[AuditReport], bool]:
+def _has_finding(test: Callable[[Finding], object]) -> Callable[[AuditReport], bool]:
     return lambda report: any(test(f) for f in report.findings)
 
 
 def _ended(outcome: Outcome) -> Callable[[AuditReport], bool]:
-    return _any(lambda f: f.outcome is outcome)
+    return _has_finding(lambda f: f.outcome is outcome)
 
 
-def _measured(*patterns: str) -> Callable[[AuditReport], bool]:
-    return _any(lambda f: f.metric is not None and any(fnmatchcase(f.metric, pattern) for pattern in patterns))
+def _has_metric(*patterns: str) -> Callable[[AuditReport], bool]:
+    return _has_finding(lambda f: f.metric is not None and any(fnmatchcase(f.metric, pattern) for pattern in patterns))
 
 
 def _cell(kind: str) -> Callable[[AuditReport], bool]:
@@ -107,10 +107,10 @@ def _cell(kind: str) -> Callable[[AuditReport], bool]:
 
 # A term, and whether a report uses it.
 TERMS: Mapping[str, Callable[[AuditReport], object]] = {
-    "interval": _any(lambda f: f.interval),
-    "level": _any(lambda f: f.interval),
-    "p_value": _any(lambda f: f.p_fail is not None),
-    "adjusted": _any(lambda f: f.p_fail_adjusted is not None),
+    "interval": _has_finding(lambda f: f.interval),
+    "level": _has_finding(lambda f: f.interval),
+    "p_value": _has_finding(lambda f: f.p_fail is not None),
+    "adjusted": _has_finding(lambda f: f.p_fail_adjusted is not None),
     "criterion": lambda report: report.criteria,
     "profile": lambda report: any(c.source.startswith("auditor-") for c in report.criteria),
     "registered": lambda report: report.criteria or report.registration,
@@ -122,19 +122,19 @@ TERMS: Mapping[str, Callable[[AuditReport], object]] = {
     "not_applicable": _ended(Outcome.NOT_APPLICABLE),
     "not_judged": _ended(Outcome.NOT_JUDGED),
     "equivalence": _ended(Outcome.PASS),
-    "rows_needed": _any(lambda f: f.n_required is not None),
-    "chance": _any(lambda f: f.chance is not None),
+    "rows_needed": _has_finding(lambda f: f.n_required is not None),
+    "chance": _has_finding(lambda f: f.chance is not None),
     "ideal": lambda report: report.definitions,
     "sensitive": lambda report: report.data.sensitive,
     "favourable": lambda report: report.data.positive is not None,
-    "intersection": _any(lambda f: len(f.sensitive) > 1),
-    "impact_ratio": _measured("impact_ratio*"),
-    "proxy": _measured("proxy_*", "*_proxy_*"),
-    "member": _any(lambda f: f.metric is not None and f.probe in ("membership_inference", "lm_membership")),
-    "epsilon": _any(lambda f: (f.metric or "").startswith("dp_epsilon") or "epsilon" in f.at),
-    "attribution": _any(lambda f: f.metric is not None and f.pillar == "attribution"),
-    "certificate": _measured("certified_accuracy", "smoothed_certified_accuracy"),
-    "padding": _any(lambda f: f.padding),
+    "intersection": _has_finding(lambda f: len(f.sensitive) > 1),
+    "impact_ratio": _has_metric("impact_ratio*"),
+    "proxy": _has_metric("proxy_*", "*_proxy_*"),
+    "member": _has_finding(lambda f: f.metric is not None and f.probe in ("membership_inference", "lm_membership")),
+    "epsilon": _has_finding(lambda f: (f.metric or "").startswith("dp_epsilon") or "epsilon" in f.at),
+    "attribution": _has_finding(lambda f: f.metric is not None and f.pillar == "attribution"),
+    "certificate": _has_metric("certified_accuracy", "smoothed_certified_accuracy"),
+    "padding": _has_finding(lambda f: f.padding),
     "rule_pack": lambda report: report.policies,
     "control": lambda report: report.controls,
     "attestation": _cell("attestation needed"),

@@ -17,7 +17,7 @@ class Labels:
     words: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, table: Mapping[str, object], where: str) -> Labels:
+    def from_table(cls, table: Mapping[str, object], where: str) -> Labels:
         """The labels of a TOML table; ``where`` names it in messages.
 
         Raises ConfigError for what is no text.

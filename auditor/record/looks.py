@@ -101,7 +101,7 @@ class LooksRecord(Closed):
 
     def describe(self) -> str:
         """The number of this look, earlier results, changes, and the campaign's spent budget."""
-        said = [self._which()]
+        said = [self._repeat_text()]
         elsewhere = [look for look in self.earlier if not look.same_rows]
         if elsewhere:
             n, entries = len(elsewhere), ", ".join(look.describe() for look in elsewhere[-_MOST_EARLIER:])
@@ -117,7 +117,7 @@ class LooksRecord(Closed):
             said.append(_OWN_RATE)
         return " ".join(said)
 
-    def _which(self) -> str:
+    def _repeat_text(self) -> str:
         if self.rows is None:
             return "No rows were given whose looks could be counted."
         if self.rows == 1:

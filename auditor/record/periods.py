@@ -20,7 +20,7 @@ class Period:
     days: int = 0
     months: int = 0
 
-    def after(self, day: date) -> date:
+    def end_date(self, day: date) -> date:
         """The last day of the period; the calendar's last day if it would be later."""
         try:
             if not self.months:

@@ -38,7 +38,7 @@ class Share:
         return self.n / self.of
 
     @property
-    def standing(self) -> Standing:
+    def comparison(self) -> Standing:
         """Whether the group is significantly rarer or commoner among the rows than in the reference."""
         if self.reference is None:
             return "unnamed"

@@ -71,7 +71,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def said(report: AuditReport) -> str:
+def describe_rows_for_all(report: AuditReport) -> str:
     """The required number of rows, in words; "" if not applicable."""
     found = rows_for_all(report)
     return "" if found is None else found.describe(report.data.n_rows)

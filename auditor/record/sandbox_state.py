@@ -21,7 +21,7 @@ class SandboxState(Closed):
     why: Annotated[str, Field(max_length=500)] = ""
 
     @property
-    def on(self) -> bool:
+    def is_confined(self) -> bool:
         """Whether both mechanisms were active: neither alone is a sandbox."""
         return self.landlock > 0 and self.seccomp
 
@@ -29,6 +29,6 @@ class SandboxState(Closed):
         """The active mechanisms, and the reason for each inactive one."""
         layers = [f"Landlock {self.landlock}"] if self.landlock else []
         layers += ["seccomp"] if self.seccomp else []
-        if self.on:
+        if self.is_confined:
             return " and ".join(layers)
         return f"none{f', {layers[0]} alone' if layers else ''}: {self.why}"

@@ -300,10 +300,10 @@ def statistic_of(estimate: BaseModel | None) -> str:
     """The sufficient statistics of an estimate in a line, k of n by group where there are groups."""
     if estimate is None or getattr(estimate, "kind", "") in _WITHOUT:
         return ""
-    return text.shortened("; ".join(_said(estimate)), _LONGEST_STATISTIC)
+    return text.shortened("; ".join(_statistic_lines(estimate)), _LONGEST_STATISTIC)
 
 
-def _said(part: BaseModel) -> Iterator[str]:
+def _statistic_lines(part: BaseModel) -> Iterator[str]:
     named = {name: getattr(part, name) for name in type(part).model_fields if name != "kind"}
     label = named.pop("rate", "")
     counted = _k_of_n(named.get("successes"), named.get("n"))
@@ -314,10 +314,10 @@ def _said(part: BaseModel) -> Iterator[str]:
         words = name.replace("_", " ")
         match value:
             case BaseModel():
-                yield from _said(value)
+                yield from _statistic_lines(value)
             case tuple() if value and isinstance(value[0], BaseModel):
                 for each in value[:_MOST_PARTS]:
-                    yield ", ".join(_said(each))
+                    yield ", ".join(_statistic_lines(each))
                 if len(value) > _MOST_PARTS:
                     yield f"and {len(value) - _MOST_PARTS:,} more {words}"
             case tuple() if value and len(value) <= _MOST_NUMBERS:

@@ -41,7 +41,7 @@ def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
     """The performance statement of a report; None if it has no results on a model's answers."""
     if not _of_a_model(report):
         return None
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     overall = _overall(report)
     line = next((_line(f, say) for name in _KNOWN_BY for f in overall if f.metric == name and f.value is not None), "")
     compared = [f for f in overall if _against_chance(f)]

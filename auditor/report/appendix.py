@@ -96,7 +96,7 @@ def appendix_of(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> App
     ordered = sorted(rows, key=lambda r: place.get(r.finding.pillar, len(place)))
     told = [r for r in ordered if not r.finding.other_kind]
     own = sorted((r for r in told if r.outcome not in _FOLDED), key=lambda r: r.rank)
-    entries = tuple(Entry(r, keys.question(r.finding), keys.of(r.finding)) for r in own)
+    entries = tuple(Entry(r, keys.question(r.finding), keys.keys_of(r.finding)) for r in own)
     absent = _absent([r for r in told if r.outcome is Outcome.NOT_APPLICABLE], keys)
     folds = _folds([r for r in told if r.outcome is Outcome.NOT_JUDGED], keys)
     return Appendix(
@@ -121,7 +121,7 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
     asked: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         f = row.finding
-        about = of_finding.place(f, keys.about.called, keys.say.open("page.by")) or keys.say.say("page.everybody")
+        about = of_finding.place(f, keys.about.display_labels, keys.say.open("page.by")) or keys.say.say("page.everybody")
         asked.setdefault((keys.question(f), f.pillar), {}).setdefault(about, []).append(row)
     return tuple(
         Fold(
@@ -136,13 +136,13 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
 
 def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
     lacking = rows[0].outcome is Outcome.NOT_APPLICABLE
-    levels = [row.where if lacking else of_finding.level(row.finding, keys.about.called) for row in rows]
+    levels = [row.where if lacking else of_finding.level(row.finding, keys.about.display_labels) for row in rows]
     alike = Counter((row.name, level) for row, level in zip(rows, levels, strict=True))
     numbers = tuple(
         Number(row, level, row.by if alike[row.name, level] > 1 else "")
         for row, level in zip(rows, levels, strict=True)
     )
-    together = dict.fromkeys(key for row in rows for key in keys.of(row.finding).split())
+    together = dict.fromkeys(key for row in rows for key in keys.keys_of(row.finding).split())
     return Line(about, numbers, " ".join(together))
 
 
@@ -157,9 +157,9 @@ class _Keys:
 
     def question(self, f: Finding) -> str:
         """What a finding answers."""
-        return self.say.asked(f.probe, f.metric)
+        return self.say.question_text(f.probe, f.metric)
 
-    def of(self, f: Finding) -> str:
+    def keys_of(self, f: Finding) -> str:
         """The keys of a finding."""
         named = [*f.sensitive, *f.group, *([str(f.at["feature"])] if "feature" in f.at else [])]
         own = [f.outcome.slug, f"p-{f.pillar}"]
@@ -169,7 +169,7 @@ class _Keys:
 
     def filters(self, rows: Sequence[Row]) -> tuple[Filter, ...]:
         """What the rows can be chosen by, once all of them have their keys."""
-        called = self.about.called
+        called = self.about.display_labels
         outcomes, pillars = {r.outcome for r in rows}, {str(r.finding.pillar) for r in rows}
         by = (
             ("outcome", [(o.slug, o.words) for o in ORDER if o in outcomes]),

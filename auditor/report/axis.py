@@ -36,15 +36,15 @@ def axis_of(f: Finding, width: float | None, alt: str) -> Axis | None:
         first, last = first - room, last + room
     span = (last - first) or 1.0
 
-    def at(x: float | None, missing: float) -> float:
+    def axis_place(x: float | None, missing: float) -> float:
         return missing if x is None or not math.isfinite(x) else min(max((x - first) / span, 0.0), 1.0)
 
     return Axis(
-        low=at(f.interval[0], 0.0),
-        high=at(f.interval[1], 1.0),
-        value=at(f.value, 0.0),
-        allowed=(at(limits[0], 0.0), at(limits[1], 1.0)),
-        bounds=tuple(at(x, 0.0) for x in limits if x is not None),
+        low=axis_place(f.interval[0], 0.0),
+        high=axis_place(f.interval[1], 1.0),
+        value=axis_place(f.value, 0.0),
+        allowed=(axis_place(limits[0], 0.0), axis_place(limits[1], 1.0)),
+        bounds=tuple(axis_place(x, 0.0) for x in limits if x is not None),
         alt=alt,
     )
 

@@ -75,7 +75,7 @@ class Table:
 Block: TypeAlias = Heading | Paragraph | Bullets | Table
 
 
-def said(text: str, longest: int = LONGEST) -> Span:
+def external_text(text: str, longest: int = LONGEST) -> Span:
     """Words from elsewhere."""
     return Span(text, longest=longest)
 
@@ -85,7 +85,7 @@ def titled(text: str) -> Span:
     return Span(text, longest=_LONGEST_TITLE)
 
 
-def own(text: str, tone: str = "") -> Span:
+def own_text(text: str, tone: str = "") -> Span:
     """Our words."""
     return Span(text, "own", tone)
 
@@ -108,7 +108,7 @@ def paragraph(*spans: Span) -> Paragraph:
 def facts(fields: Sequence[tuple[str, str | None]], *, unknown: str) -> Table:
     """Names and values; None is omitted, empty is shown as ``unknown``."""
     rows = tuple(
-        ((own(name),), (said(value) if value else own(unknown),)) for name, value in fields if value is not None
+        ((own_text(name),), (external_text(value) if value else own_text(unknown),)) for name, value in fields if value is not None
     )
     return Table(((), ()), rows, "ll", "facts")
 

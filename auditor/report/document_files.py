@@ -24,7 +24,7 @@ class Drawable(Protocol):
     def blocks(self) -> Sequence[Block]: ...
 
 
-def drawn(document: Drawable, name: str) -> bytes:
+def render_document(document: Drawable, name: str) -> bytes:
     """The bytes of the file of this name: HTML, PDF, and Markdown for every other ending.
 
     Raises MissingExtraError for a PDF without typst.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from auditor.record import text
 from auditor.record.catalogue import ENGLISH, Catalogue
-from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own
+from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own_text
 from auditor.report.html import moment
 from auditor.report.paper_words import narrow, worded
 from auditor.report.pdf import typeset
@@ -31,7 +31,7 @@ def render_document_pdf(title: str, digest: str, created: str, version: str, blo
         "created": worded(moment(created)),
         "blocks": [_block(block) for block in blocks],
         "fonts_note": "",
-        "fonts_said": Catalogue.of(ENGLISH).say("rest.fonts", code="\\u4e2d"),
+        "fonts_said": Catalogue.for_language(ENGLISH).say("rest.fonts", code="\\u4e2d"),
     }
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         return typeset("document.typ", data, Path(name), created)
@@ -47,7 +47,7 @@ def _block(block: Block) -> dict[str, object]:
             return {"kind": "list", "items": [_line(item) for item in items]}
         case Table(head, rows, align, shape):
             # A head of nothing is none that a reader could be told.
-            heads = head if shape != "facts" else ((own("Name"),), (own("Value"),))
+            heads = head if shape != "facts" else ((own_text("Name"),), (own_text("Value"),))
             return {
                 "kind": shape,
                 "head": [_line(cell) for cell in heads],

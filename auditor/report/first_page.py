@@ -114,7 +114,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
-    shown = [] if refused else writer.shown()
+    shown = [] if refused else writer.unbounded_findings()
     verdict = view.verdict_of(report, say)
     return FirstPage(
         language=language_tag(say.language),
@@ -168,7 +168,7 @@ class _Writer:
         if model.name:
             version = self.say.say("page.version", version=model.version) if model.version else ""
             return self.say.say("page.title", model=", ".join(part for part in (model.name, version) if part))
-        return self.say.say("page.title", model=self.report.model.named)
+        return self.say.say("page.title", model=self.report.model.display_name)
 
     def document(self) -> str:
         own = self.about.document
@@ -205,7 +205,7 @@ class _Writer:
 
     def headline(self, plain: str) -> str:
         report, say = self.report, self.say
-        judged = self._judged()
+        judged = self._judged_findings()
         if report.exit_code == ExitCode.FAILED and judged:
             failed = sum(f.outcome is Outcome.FAIL for f in judged)
             if failed:
@@ -221,7 +221,7 @@ class _Writer:
 
     def effect(self, plain: str) -> str:
         """One sentence of effect: the worst of what was judged, in numbers of people where it can be."""
-        judged = sorted(self._judged(), key=_rank)
+        judged = sorted(self._judged_findings(), key=_rank)
         if not judged or self.report.refusal is not None:
             return plain
         worst = judged[0]
@@ -269,10 +269,10 @@ class _Writer:
         said = self.say.say(
             "effect.other",
             question=self._question(f),
-            found=self._found(f),
+            found=self._finding_text(f),
             interval=self.say.interval(f.interval, form),
-            where=self._where(f),
-            bound=self._bound(f),
+            where=self._location_text(f),
+            bound=self._bound_text(f),
         )
         return f"{said} {self.say.say('effect.beyond' if f.outcome is Outcome.FAIL else 'effect.open')}"
 
@@ -290,7 +290,7 @@ class _Writer:
 
     # The table by question.
 
-    def _judged(self) -> list[Finding]:
+    def _judged_findings(self) -> list[Finding]:
         """What says something of the model itself, and was judged."""
         return [
             f
@@ -306,7 +306,7 @@ class _Writer:
         return len(self._told_of())
 
     def _told_of(self) -> list[Finding]:
-        told = self._judged()
+        told = self._judged_findings()
         told += [f for f in self.report.findings if f.outcome is Outcome.NOT_RUN]
         told += [
             f
@@ -339,14 +339,14 @@ class _Writer:
         return Line(
             question=question,
             about=self._about(f),
-            found=self._found(f) if f.metric is not None else text.shortened(f.reason, _LONGEST_REASON),
+            found=self._finding_text(f) if f.metric is not None else text.shortened(f.reason, _LONGEST_REASON),
             interval=self._interval(f, form),
             outcome=f.outcome,
             verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
             small=self._small(f),
             anchor=self.anchors[id(f)],
             axis=self._axis(f, width if form in _SHARES else None),
-            allowed=self._bound(f),
+            allowed=self._bound_text(f),
         )
 
     def _small(self, f: Finding) -> str:
@@ -376,7 +376,7 @@ class _Writer:
             low=self.say.figure(low, form),
             high=self.say.figure(high, form),
             value=self.say.figure(f.value, form),
-            bound=self._bound(f),
+            bound=self._bound_text(f),
         )
         return axis_of(f, width, alt)
 
@@ -385,21 +385,21 @@ class _Writer:
     def _unbounded(self) -> list[Finding]:
         return unbounded_findings(self.report, on_page={f.probe for f in self._told_of()})
 
-    def shown(self) -> list[Told]:
+    def unbounded_findings(self) -> list[Told]:
         """The few things that are shown, and that nobody set a bound for."""
-        return [Told(self._told(f), self.anchors[id(f)]) for f in self._unbounded()]
+        return [Told(self._unbounded_sentence(f), self.anchors[id(f)]) for f in self._unbounded()]
 
-    def _told(self, f: Finding) -> str:
+    def _unbounded_sentence(self, f: Finding) -> str:
         if names_rows(f):
             wrong = self.say.percent(_number(f.at[WRONGLY_NAMED]))
             return self.say.counted("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
-        where = self._where(f) or (f", {self._about(f)}" if f.at else "")
+        where = self._location_text(f) or (f", {self._about(f)}" if f.at else "")
         return self.say.either(
             f"shown.{question.id if question else ''}",
             "shown.any",
             question=self._question(f),
-            found=self._found(f),
+            found=self._finding_text(f),
             value=self.say.figure(f.value, form),
             interval=self.say.interval(f.interval, form),
             where=where,
@@ -421,7 +421,7 @@ class _Writer:
         yield from told[:MOST_NEXT]
 
     def _actions(self) -> Iterator[Action]:
-        report, judged = self.report, self._judged()
+        report, judged = self.report, self._judged_findings()
         lost = next((f for f in report.findings if f.outcome is Outcome.NOT_RUN), None)
         if lost is not None:
             yield self._action("not_run", probe=lost.probe)
@@ -466,9 +466,9 @@ class _Writer:
     # Words of a finding.
 
     def _question(self, f: Finding) -> str:
-        return self.say.asked(f.probe, f.metric)
+        return self.say.question_text(f.probe, f.metric)
 
-    def _found(self, f: Finding) -> str:
+    def _finding_text(self, f: Finding) -> str:
         if names_rows(f):
             return self.say.counted("found.named", round(f.value or 0.0))
         question = question_of(f.probe, f.metric)
@@ -484,7 +484,7 @@ class _Writer:
             return self.say.say("form.exact")
         return self.say.interval(f.interval, form)
 
-    def _bound(self, f: Finding) -> str:
+    def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:
             return ""
         form, bound = form_of(f.probe, f.metric), f.criterion.bound
@@ -494,7 +494,7 @@ class _Writer:
         return self.say.say(f"bound.{f.criterion.direction}", bound=self.say.value(bound, form))
 
     def _column(self, name: str) -> str:
-        return text.shortened(self.about.called.column(name), _LONGEST_NAME)
+        return text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
 
     def _level(self, feature: str, level: str) -> str:
         words = self.about.labels
@@ -522,7 +522,7 @@ class _Writer:
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
         return text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
 
-    def _where(self, f: Finding) -> str:
+    def _location_text(self, f: Finding) -> str:
         if "test" in f.at:
             return f", {text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""

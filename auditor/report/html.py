@@ -81,7 +81,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             sources=[s for s in sources_of(rows) if s.citation],
             worth=worth_of(report, page.say),
             warnings=view.warnings_of(report, page.say),
-            rows_for_all=rows_for_all.said(report),
+            rows_for_all=rows_for_all.describe_rows_for_all(report),
             promise=view.promise_of(report, page.say),
             counts=view.counts_of(report, page.say),
             for_other_kinds=view.for_other_kinds(report, page.say),
@@ -95,7 +95,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             limits=view.limits_of(page.say),
             applies_to=view.applies_to,
             pictures=[view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
-            svg=_drawn,
+            svg=_figure_svg,
         )
     )
 
@@ -104,7 +104,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _drawn(figure_view: view.Drawn, say: Catalogue) -> Markup:
+def _figure_svg(figure_view: view.Drawn, say: Catalogue) -> Markup:
     # A page without figures needs no matplotlib.
     from auditor.drawing.svg import draw_svg
 
@@ -132,12 +132,12 @@ def resource(name: str) -> str:
 
 def title_of(report: AuditReport) -> str:
     """The title of every rendering: the audited file's name without its folders."""
-    return f"Audit of {report.model.named}"
+    return f"Audit of {report.model.display_name}"
 
 
 def moment(created: str, say: Catalogue | None = None) -> str:
     """The day and time of a record in words, or its own text where that is no date."""
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     try:
         moment = datetime.fromisoformat(created)
     except ValueError:

@@ -39,7 +39,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     say = page.say
     rows = view.shown_rows(report, say)
     lines = _verdict(report, page) + _warnings(report, say) + _deviations(report, say) + _counts(report, page)
-    lines += _asked(page)
+    lines += _question_lines(page)
     lines += _scope(scope_of(report, say)) + _remedies(remediation_of(report, say), say) + _translation(page)
     lines += _outcomes(report, rows, say)
     lines += [line for figure in report.figures for line in _explained(figure, say)]
@@ -51,7 +51,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
 def _verdict(report: AuditReport, page: FirstPage) -> list[str]:
     """The title, the verdict, what the performance is, and why a file was refused."""
     say = page.say
-    lines = [f"## {say.say('page.title', model=code_span(report.model.path or report.model.named))}", ""]
+    lines = [f"## {say.say('page.title', model=code_span(report.model.path or report.model.display_name))}", ""]
     lines += [escaped(" · ".join(page.subtitle)), ""] if page.subtitle else []
     ended = escaped(say.say("counted.exit", code=report.exit_code))
     lines += [f"**{escaped(page.headline)}.** {escaped(page.effect)} {ended}.", ""]
@@ -97,11 +97,11 @@ def _translation(page: FirstPage) -> list[str]:
 
 def _outcomes(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[str]:
     """Tables of findings by outcome, with what was tried and how many rows would settle what is open."""
-    lines = _judged([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)], say)
+    lines = _judged_lines([r for r in rows if r.outcome in (Outcome.FAIL, Outcome.PASS)], say)
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE], say)
     attempts = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
     lines += [line for attempt in attempts for line in (escaped(attempt, 2 * _LONGEST_SENTENCE), "")]
-    needed = rows_for_all.said(report)
+    needed = rows_for_all.describe_rows_for_all(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons(say.say("rest.stopped"), [r for r in rows if r.outcome is Outcome.NOT_RUN], say)
     absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]
@@ -159,7 +159,7 @@ def _there_is(cell: ShownCell, say: Catalogue) -> str:
             came_out = "" if own.outcome is None else f"**{own.outcome.words}**, "
             tally = f" ({cell.tally})" if cell.outcomes else ""
             more = f" {escaped(say.say('rest.more', n=cell.left_out))}" if cell.left_out else ""
-            names = ["; ".join(_found(row) for row in cell.rows) + more] if cell.rows else []
+            names = ["; ".join(_measured_text(row) for row in cell.rows) + more] if cell.rows else []
             said = [*names, *map(escaped, (*own.tried, *([own.said] if own.said else [])))]
             return f"{came_out}evidence{tally}: {'. '.join(said)}"
         case "attestation needed":
@@ -169,7 +169,7 @@ def _there_is(cell: ShownCell, say: Catalogue) -> str:
     return f"NOT FOR THIS KIND OF MODEL: {escaped(own.reason)}"
 
 
-def _asked(page: FirstPage) -> list[str]:
+def _question_lines(page: FirstPage) -> list[str]:
     """The questions, what is shown without a bound, and what to do next, as on the first page of the others."""
     say, lines, question = page.say, list[str](), ""
     if page.lines:
@@ -217,10 +217,10 @@ def _remedies(table: Remediation, say: Catalogue) -> list[str]:
         owned = ", ".join(part for part in (line.owner, line.due) if part)
         said = "; ".join(part for part in (line.severity, owned, line.said if line.status != "open" else "") if part)
         lines.append(f"- {code_span(line.id)}: {escaped(said)}")
-    return [*lines, *_more(table.lines, say), ""]
+    return [*lines, *_more_line(table.lines, say), ""]
 
 
-def _judged(rows: Sequence[Row], say: Catalogue) -> list[str]:
+def _judged_lines(rows: Sequence[Row], say: Catalogue) -> list[str]:
     """What is shown to lie beyond its bound, and what within."""
     if not rows:
         return []
@@ -228,8 +228,8 @@ def _judged(rows: Sequence[Row], say: Catalogue) -> list[str]:
     heads = ("outcome", "open_measured", "value", "interval", "must_be", "rows")
     lines += [_headed(say, *(f"rest.{name}" for name in heads)), "| --- | --- | ---: | ---: | --- | ---: |"]
     for r in sorted(rows, key=lambda r: r.rank)[:MOST]:
-        lines.append(f"| {r.outcome.value} | {_what(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {r.n} |")
-    return [*lines, *_more(rows, say), ""]
+        lines.append(f"| {r.outcome.value} | {_metric_cell(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {r.n} |")
+    return [*lines, *_more_line(rows, say), ""]
 
 
 def _open(rows: Sequence[Row], say: Catalogue) -> list[str]:
@@ -244,8 +244,8 @@ def _open(rows: Sequence[Row], say: Catalogue) -> list[str]:
             if r.finding.n_required is None
             else f"{say.count(r.finding.n_required)} ({escaped(say.say('rest.has', n=r.n))})"
         )
-        lines.append(f"| {_what(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {needed} |")
-    return [*lines, *_more(rows, say), ""]
+        lines.append(f"| {_metric_cell(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {needed} |")
+    return [*lines, *_more_line(rows, say), ""]
 
 
 def _reasons(title: str, rows: Sequence[Row], say: Catalogue) -> list[str]:
@@ -253,12 +253,12 @@ def _reasons(title: str, rows: Sequence[Row], say: Catalogue) -> list[str]:
         return []
     lacking: dict[str, list[str]] = {}
     for r in rows:
-        lacking.setdefault(r.finding.reason, []).append(_what(r))
+        lacking.setdefault(r.finding.reason, []).append(_metric_cell(r))
     lines = [
         f"- {', '.join(names[:MOST])}{' …' if len(names) > MOST else ''}: {escaped(reason)}"
         for reason, names in lacking.items()
     ]
-    return [f"### {escaped(title)}", "", *lines[:MOST], *_more(lines, say), ""]
+    return [f"### {escaped(title)}", "", *lines[:MOST], *_more_line(lines, say), ""]
 
 
 def _explained(figure: Figure, say: Catalogue) -> list[str]:
@@ -302,27 +302,27 @@ def _grades(table: GradeTable, say: Catalogue) -> list[str]:
             bounds = say.ends((own.low, own.high)) if text.grade_interval(own) else ""
             cells.append(escaped(say.grade(own)) + (f" ({bounds})" if bounds else ""))
         lines.append("| " + " | ".join([*cells, escaped(method.reason)]) + " |")
-    return [*lines, *_more(table.methods, say)]
+    return [*lines, *_more_line(table.methods, say)]
 
 
 def _headed(say: Catalogue, *keys: str) -> str:
     return f"| {' | '.join(escaped(say.say(key)) for key in keys)} |"
 
 
-def _more(rows: Sequence[object], say: Catalogue) -> list[str]:
+def _more_line(rows: Sequence[object], say: Catalogue) -> list[str]:
     return ["", escaped(say.say("rest.more_in_full", n=say.count(len(rows) - MOST)))] if len(rows) > MOST else []
 
 
-def _what(row: Row) -> str:
+def _metric_cell(row: Row) -> str:
     """Metric, place, and where rows would else look alike the method."""
     named = " ".join(code_span(part, cell=True) for part in (row.name, row.where) if part)
     return named + (f" ({code_span(row.by, cell=True)})" if row.by else "")
 
 
-def _found(row: Row) -> str:
+def _measured_text(row: Row) -> str:
     """What was measured, with its value and interval."""
     interval = f" ({row.interval})" if row.interval else ""
-    return _what(row) + (f" {row.value}{interval}" if row.value else "")
+    return _metric_cell(row) + (f" {row.value}{interval}" if row.value else "")
 
 
 def _interval(row: Row, say: Catalogue) -> str:

@@ -77,7 +77,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
             ],
         ),
         "deviations": [worded(d) for d in (report.registration.deviations if report.registration else ())],
-        "rows_for_all": worded(rows_for_all.said(report)),
+        "rows_for_all": worded(rows_for_all.describe_rows_for_all(report)),
         "open": bool(by_outcome[Outcome.INCONCLUSIVE]),
         "promise": worded(view.promise_of(report, say)),
         "figures": figures_of(report, say, pillars, folder),
@@ -323,7 +323,7 @@ def _numbers(say: Catalogue, rows: Sequence[Row]) -> dict[str, object]:
         ],
         "folded_title": worded(say.counted("paper.folded", len(unjudged))) if unjudged else "",
         "folded_how": worded(say.say("paper.folded_how")),
-        "folded": [_fold(say, question, own, notes) for question, own in _asked(say, folded)],
+        "folded": [_fold(say, question, own, notes) for question, own in _by_question(say, folded)],
         "folded_more": _left_out(say, unjudged[MOST_FOLDED:]),
         "notes": [worded(text.shortened(note, _LONGEST_WHY)) for note in notes.words],
         "elsewhere": worded(say.say("paper.elsewhere", probes=", ".join(elsewhere))) if elsewhere else "",
@@ -365,11 +365,11 @@ def _ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?")) else sentence + "."
 
 
-def _asked(say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _by_question(say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Numbers by their question, in the order of the record."""
     asked: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: int(r.anchor.rpartition("-")[2])):
-        asked.setdefault(say.asked(row.finding.probe, row.finding.metric), []).append(row)
+        asked.setdefault(say.question_text(row.finding.probe, row.finding.metric), []).append(row)
     return list(asked.items())
 
 

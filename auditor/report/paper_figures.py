@@ -34,13 +34,13 @@ class _Column:
     at: float = 0.0
 
     @property
-    def left(self) -> float:
+    def remaining_height(self) -> float:
         """What is left of its page."""
         return _PAGE_HEIGHT - self.at % _PAGE_HEIGHT
 
     def begins(self, height: float) -> float:
         """Where a figure of that height would begin, which stays on one page."""
-        return self.at if height <= self.left else self.at + self.left
+        return self.at if height <= self.remaining_height else self.at + self.remaining_height
 
     def add(self, figure: dict[str, object], height: float) -> None:
         """A figure below the others."""
@@ -58,7 +58,7 @@ def _filled(figures: Sequence[tuple[dict[str, object], float]], ahead: int) -> t
     """Where the next figure leaves a hole, one of the ``ahead`` next that fits in goes before it."""
     columns, pending = (_Column(), _Column()), list(figures)
     while pending:
-        fits = [(c, i) for i, (_, height) in enumerate(pending[:ahead]) for c in columns if height <= c.left]
+        fits = [(c, i) for i, (_, height) in enumerate(pending[:ahead]) for c in columns if height <= c.remaining_height]
         places = fits + [(c, 0) for c in columns]
         column, i = min(places, key=lambda place: (place[0].begins(pending[place[1]][1]), place[1]))
         column.add(*pending.pop(i))

@@ -25,7 +25,7 @@ def pictures_of(report: AuditReport, say: Catalogue | None = None) -> list[Figur
     about = report.about or About()
     own = say or about.catalogue
     chief = judged_figure(report, own, lambda f: place_of(f, report, own))
-    return [*([chief] if chief is not None else []), *(named(f, about.called) for f in report.figures)]
+    return [*([chief] if chief is not None else []), *(label_groups(f, about.display_labels) for f in report.figures)]
 
 
 Numbered = list[tuple[int, Figure]]
@@ -66,7 +66,7 @@ def place_of(finding: Finding, report: AuditReport, say: Catalogue) -> str:
 
 def called_in(report: AuditReport) -> Labels:
     """The display names of a report's columns and values."""
-    return (report.about or About()).called
+    return (report.about or About()).display_labels
 
 
 def column(labels: Labels, name: str) -> str:
@@ -79,12 +79,12 @@ def group(labels: Labels, name: str, level: str) -> str:
     return text.shortened(labels.group(name, level), _LONGEST_NAME)
 
 
-def named(figure: Figure, labels: Labels) -> Figure:
+def label_groups(figure: Figure, labels: Labels) -> Figure:
     """A figure with display names of columns and groups, and groups with their features.
 
     Its words for those who do not see it are made anew where a name is another, so that they name what is drawn.
     """
-    series = tuple(_called(s, i, figure, labels) for i, s in enumerate(figure.series))
+    series = tuple(_label_series(s, i, figure, labels) for i, s in enumerate(figure.series))
     swarms = tuple(replace(s, feature=column(labels, s.feature)) for s in figure.swarms)
     title, x_label = figure.title, figure.x_label
     for features in (figure.features, _own_column(figure)):
@@ -109,7 +109,7 @@ def _own_column(figure: Figure) -> tuple[str, ...]:
     return (figure.x_label,) if alone else ()
 
 
-def _called(series: Series, i: int, figure: Figure, labels: Labels) -> Series:
+def _label_series(series: Series, i: int, figure: Figure, labels: Labels) -> Series:
     def level(name: str) -> str:
         apart = [name] if len(figure.features) == 1 else name.split(BETWEEN if BETWEEN in name else " x ")
         if len(apart) != len(figure.features):

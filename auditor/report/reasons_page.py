@@ -67,9 +67,9 @@ def sections(row: ExplainedRow, labels: Labels) -> tuple[Section, ...]:
     """The explanation of a row, in the order of importance to the person concerned."""
     found = [_reasons(row, labels)]
     if row.sensitive:
-        found.append(Section("Sensitive features", tuple(_named(row, labels)), loud=True))
+        found.append(Section("Sensitive features", tuple(_sensitive_sentences(row, labels)), loud=True))
     found += [_recourse(row, labels), *_near(row)]
-    found.append(Section("How this was found", _how(row)))
+    found.append(Section("How this was found", _method_lines(row)))
     return tuple(part for part in found if part.lines)
 
 
@@ -97,7 +97,7 @@ def _nth(rank: int) -> str:
     return words[rank - 1] if rank <= len(words) else f"at rank {rank}"
 
 
-def _named(row: ExplainedRow, labels: Labels) -> list[str]:
+def _sensitive_sentences(row: ExplainedRow, labels: Labels) -> list[str]:
     found = []
     for line in row.sensitive:
         for name in labels.words:
@@ -121,7 +121,7 @@ def _recourse(row: ExplainedRow, labels: Labels) -> Section:
                 f"None found: of all combinations of at most {search.searched:,} changes, {search.asked:,} rows, none "
                 "flips the decision; more changes at once were not all asked about."
             )
-        return Section(heading, (said, *_fixed(row, labels)))
+        return Section(heading, (said, *_fixed_features(row, labels)))
     lines = [_change(found, labels) for found in search.found]
     nearest = (
         f"No combination of at most {search.searched} changes lies nearer"
@@ -129,7 +129,7 @@ def _recourse(row: ExplainedRow, labels: Labels) -> Section:
         else "Nearer ones may exist: not every value was asked about"
     )
     lines.append(f"{nearest}; the model was asked about {search.asked:,} rows, and about each of these again.")
-    return Section(heading, (*lines, *_fixed(row, labels)))
+    return Section(heading, (*lines, *_fixed_features(row, labels)))
 
 
 def _change(recourse: Recourse, labels: Labels) -> str:
@@ -140,7 +140,7 @@ def _change(recourse: Recourse, labels: Labels) -> str:
     return f"{changes} (distance {number(recourse.distance)}; favourable probability {number(recourse.probability)})"
 
 
-def _fixed(row: ExplainedRow, labels: Labels) -> tuple[str, ...]:
+def _fixed_features(row: ExplainedRow, labels: Labels) -> tuple[str, ...]:
     if not row.recourse.fixed:
         return ()
     return (f"Left as they are: {', '.join(map(labels.column, row.recourse.fixed))}.",)
@@ -156,7 +156,7 @@ def _near(row: ExplainedRow) -> list[Section]:
     return [Section("The nearest rows", tuple(lines))]
 
 
-def _how(row: ExplainedRow) -> tuple[str, ...]:
+def _method_lines(row: ExplainedRow) -> tuple[str, ...]:
     graded = row.faithfulness
     lines = [
         f"By {_METHODS.get(row.method, row.method)}, of {row.explained}, compared with {row.compared_with}; intervals "

@@ -9,7 +9,7 @@ from typing import Literal
 from auditor.finding.measurement import Outcome
 from auditor.record.about import About
 from auditor.record.acceptances import Acceptance, Standing, acceptances_of, findings_by_key
-from auditor.record.asks import called, key_of
+from auditor.record.asks import key_of, key_text
 from auditor.record.audit_report import AuditReport, Finding
 from auditor.record.catalogue import Catalogue
 from auditor.record.questions import Form, form_of
@@ -115,20 +115,20 @@ def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
             severity=_grave(severity_of(f), form_of(f.probe, f.metric), say),
             owner=acceptance.owner if acceptance else "",
             due=(acceptance.due or "") if acceptance else "",
-            status=acceptance.standing(f) if acceptance else "open",
-            said=_said(acceptance, f, say),
+            status=acceptance.status_for(f) if acceptance else "open",
+            said=_status_text(acceptance, f, say),
         )
     for key, acceptance in accepted.items():
         if key not in now and acceptance.value is not None:
-            yield _gone(acceptance, say)
+            yield _unmeasured_remedy(acceptance, say)
 
 
-def _gone(acceptance: Acceptance, say: Catalogue) -> Remedy:
+def _unmeasured_remedy(acceptance: Acceptance, say: Catalogue) -> Remedy:
     """What somebody accepted and this audit did not measure, which is no news of it."""
-    probe, _, metric, _ = acceptance.asks
+    probe, _, metric, _ = acceptance.finding_key
     return Remedy(
-        question=say.asked(probe, metric or None),
-        about=called(acceptance.asks),
+        question=say.question_text(probe, metric or None),
+        about=key_text(acceptance.finding_key),
         found="",
         interval="",
         allowed="",
@@ -138,8 +138,8 @@ def _gone(acceptance: Acceptance, say: Catalogue) -> Remedy:
         severity=say.say("remedy.gone"),
         owner=acceptance.owner,
         due=acceptance.due or "",
-        status=acceptance.standing(None),
-        said=_said(acceptance, None, say),
+        status=acceptance.status_for(None),
+        said=_status_text(acceptance, None, say),
     )
 
 
@@ -152,10 +152,10 @@ def _grave(severity: Severity, form: Form, say: Catalogue) -> str:
     return say.say(f"remedy.{severity.kind}", by=say.value(severity.by, "points" if form in _SHARES else form))
 
 
-def _said(acceptance: Acceptance | None, finding: Finding | None, say: Catalogue) -> str:
+def _status_text(acceptance: Acceptance | None, finding: Finding | None, say: Catalogue) -> str:
     if acceptance is None:
         return say.say("remedy.status_open")
-    form = form_of(acceptance.asks[0], acceptance.asks[2] or None)
+    form = form_of(acceptance.finding_key[0], acceptance.finding_key[2] or None)
     item = acceptance.item
     limit = say.say("remedy.no_value")
     if item.value is not None:
@@ -163,10 +163,10 @@ def _said(acceptance: Acceptance | None, finding: Finding | None, say: Catalogue
         limit = say.say(f"remedy.{way}", value=say.exactly(item.value, form))
     now = finding.value if finding is not None else None
     return say.say(
-        f"remedy.status_{acceptance.standing(finding)}",
+        f"remedy.status_{acceptance.status_for(finding)}",
         limit=limit,
         until=acceptance.until,
-        by=acceptance.by,
+        by=acceptance.last_signer,
         now=say.say("form.undefined") if now is None else say.exactly(float(f"{now:.4g}"), form),
         missing=", ".join(say.say(f"remedy.step_{step}") for step in acceptance.missing),
     )

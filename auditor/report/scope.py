@@ -107,13 +107,13 @@ class _Writer:
 
     def sections(self) -> Iterator[Section]:
         known: dict[str, Callable[[], list[Line]]] = {
-            "document": self._made, "model": self._model, "system": list, "data": self._data,
+            "document": self._origin_lines, "model": self._model, "system": list, "data": self._data,
         }  # fmt: skip
         for name, keys in _STATED.items():
-            stated = tuple(self._stated(key) for key in keys)
+            stated = tuple(self._stated_line(key) for key in keys)
             yield Section(self.say.say(f"scope.{name}"), (*stated, *known[name]()))
 
-    def _stated(self, key: str) -> Line:
+    def _stated_line(self, key: str) -> Line:
         table, _, field = key.partition(".")
         value = str(getattr(getattr(self.about, table), field))
         return Line(self.say.say(f"scope.{table}_{field}"), text.shortened(value, _LONGEST), f"[{table}] {field}")
@@ -121,7 +121,7 @@ class _Writer:
     def _line(self, name: str, *parts: str) -> Line:
         return Line(self.say.say(f"scope.{name}"), ", ".join(part for part in parts if part))
 
-    def _made(self) -> list[Line]:
+    def _origin_lines(self) -> list[Line]:
         report = self.report
         tool = f"auditor {report.tool.get('version', '')}".strip()
         lines = [
@@ -130,8 +130,8 @@ class _Writer:
             )
         ]
         if report.energy is not None:
-            lines.append(Line(self.say.say("energy.title"), f"{report.energy.told(self.say)}."))
-        others = [file.told(self.say, _OF_DIGEST) for file in report.obeyed if file.origin != "shipped"]
+            lines.append(Line(self.say.say("energy.title"), f"{report.energy.describe(self.say)}."))
+        others = [file.describe(self.say, _OF_DIGEST) for file in report.obeyed if file.origin != "shipped"]
         if others:
             lines.append(Line(self.say.say("obeyed.title"), text.shortened("; ".join(others), 2 * _LONGEST)))
         if self.about.labels:
@@ -158,7 +158,7 @@ class _Writer:
             favourable = ""
             if data.positive is not None:
                 favourable = say.say("scope.favourable", word=self._value(data.target, data.positive))
-            lines.append(self._line("target", self.about.called.column(data.target), favourable))
+            lines.append(self._line("target", self.about.display_labels.column(data.target), favourable))
         if data.n_train_rows is not None or data.train_path is not None:
             n = say.say("scope.unknown") if data.n_train_rows is None else self._n(data.n_train_rows)
             lines.append(self._line("training", n, data.train_path or "", self._digest(data.train_sha256)))
@@ -175,10 +175,10 @@ class _Writer:
         return self.say.count(n)
 
     def _value(self, column: str | None, value: str) -> str:
-        return text.shortened(self.about.called.value(column, value), _LONGEST_NAME)
+        return text.shortened(self.about.display_labels.value(column, value), _LONGEST_NAME)
 
     def _column(self, name: str) -> str:
-        return text.shortened(self.about.called.column(name), _LONGEST_NAME)
+        return text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
 
     def _missing(self) -> Iterator[str]:
         """What rows lack, as far as it was counted."""
@@ -234,7 +234,7 @@ class _Writer:
         for feature, sizes in (self.report.data.groups or {}).items():
             own = [share for share in shares if share.feature == feature]
             if own:
-                lines = [self._beside(share) for share in sorted(own, key=lambda share: -share.n)]
+                lines = [self._group_line(share) for share in sorted(own, key=lambda share: -share.n)]
             else:
                 known = {group: n for group, n in sizes.items() if group != MISSING}
                 ranked = sorted(known.items(), key=lambda pair: -pair[1])
@@ -259,7 +259,7 @@ class _Writer:
         said = self.say.say("scope.of_rows", share=self.say.percent(n / total))
         return GroupLine(self._group(feature, group), self._n(n), said, None)
 
-    def _beside(self, share: Share) -> GroupLine:
+    def _group_line(self, share: Share) -> GroupLine:
         say = self.say
         own, reference = say.percent(share.share), "" if share.reference is None else say.percent(share.reference)
         interval = "" if share.low is None else say.interval((share.low, share.high), "percent")
@@ -269,8 +269,8 @@ class _Writer:
             said = say.say("scope.said_unnamed", share=own, interval=interval)
         else:
             said = say.say("scope.said", share=own, interval=interval, reference=reference)
-            said += f"; {say.say(f'scope.{share.standing}')}"
-        return GroupLine(self._group(share.feature, share.group), self._n(share.n), said, share.standing)
+            said += f"; {say.say(f'scope.{share.comparison}')}"
+        return GroupLine(self._group(share.feature, share.group), self._n(share.n), said, share.comparison)
 
     def notes(self) -> Iterator[str]:
         report, shares = self.report, shares_of(self.report)

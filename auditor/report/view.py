@@ -15,7 +15,7 @@ from auditor.finding.measurement import Outcome
 from auditor.finding.vacuity import HIDDEN
 from auditor.record import of_finding, text
 from auditor.record.about import About
-from auditor.record.acceptances import told as accepted_told
+from auditor.record.acceptances import acceptance_sentences as accepted_told
 from auditor.record.audit_report import (
     INTAKE,
     AuditReport,
@@ -52,7 +52,7 @@ _LIMITS = ("one_number", "rows", "not_covered", "attacks", "attributions", "prof
 
 def limits_of(say: Catalogue | None = None) -> tuple[str, ...]:
     """The general limits of every report."""
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     return tuple(say.say(f"limit.{name}") for name in _LIMITS)
 
 
@@ -157,7 +157,7 @@ class Count:
 
 def counts_of(report: AuditReport, say: Catalogue | None = None) -> tuple[Count, ...]:
     """The six counts, without questions for other kinds of model, which no input would make applicable."""
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     apart = {Outcome.NOT_APPLICABLE: n_for_other_kinds(report)}
     return tuple(
         Count(o, report.summary.count(o) - apart.get(o, 0), say.say(f"counted.{o.value.lower()}")) for o in COUNTED
@@ -171,7 +171,7 @@ def n_for_other_kinds(report: AuditReport) -> int:
 
 def for_other_kinds(report: AuditReport, say: Catalogue | None = None) -> str:
     """That count in words; "" for zero."""
-    say, n = say or Catalogue.of(ENGLISH), n_for_other_kinds(report)
+    say, n = say or Catalogue.for_language(ENGLISH), n_for_other_kinds(report)
     return say.say("counted.elsewhere", n=say.count(n)) if n else ""
 
 
@@ -191,26 +191,26 @@ def rows_of(findings: Sequence[Finding], labels: Labels | None = None, say: Cata
 
     ``say``: the words and the numbers' language, English by default.
     """
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     by = say.open("page.by")
     named = [(_name(f), of_finding.label(f, labels, by)) for f in findings]
     alike, by_method = Counter(named), Counter((*n, f.method) for n, f in zip(named, findings, strict=True))
     return [
-        _row(say, i, f, where, _by(f, alone=alike[name, where] == 1, unique_method=by_method[name, where, f.method] == 1))
+        _row(say, i, f, where, _method_text(f, alone=alike[name, where] == 1, unique_method=by_method[name, where, f.method] == 1))
         for i, (f, (name, where)) in enumerate(zip(findings, named, strict=True), 1)
     ]
 
 
 def shown_rows(report: AuditReport, say: Catalogue | None = None) -> list[Row]:
     """Every finding of a report, with display names of columns and values from ``[labels]``."""
-    return rows_of(report.findings, (report.about or About()).called, say)
+    return rows_of(report.findings, (report.about or About()).display_labels, say)
 
 
 def _name(f: Finding) -> str:
     return f.metric or (f.criterion.metric if f.criterion else f.probe)
 
 
-def _by(f: Finding, *, alone: bool, unique_method: bool) -> str:
+def _method_text(f: Finding, *, alone: bool, unique_method: bool) -> str:
     if alone or f.metric is None:
         return ""
     # What is found by several methods together names none of them.
@@ -348,11 +348,11 @@ def _ends_of(swarm: Swarm, say: Catalogue) -> str:
 
 def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
     """The meaning of the exit code, for readers who do not know exit codes."""
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     s = report.summary
     match report.exit_code:
         case ExitCode.REFUSED:
-            return _said(say, Outcome.FAIL, "refused")
+            return _verdict(say, Outcome.FAIL, "refused")
         case ExitCode.FAILED:
             return Verdict(Outcome.FAIL, say.counted("ended.failed", s.fail), say.say("ended.failed_said"))
         case ExitCode.INCONCLUSIVE:
@@ -363,10 +363,10 @@ def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
         case ExitCode.PASSED:
             return Verdict(Outcome.PASS, say.say("ended.passed"), say.counted("ended.passed_said", s.passed))
         case _:
-            return _said(say, Outcome.NOT_RUN, "not_run")
+            return _verdict(say, Outcome.NOT_RUN, "not_run")
 
 
-def _said(say: Catalogue, outcome: Outcome, key: str) -> Verdict:
+def _verdict(say: Catalogue, outcome: Outcome, key: str) -> Verdict:
     return Verdict(outcome, say.say(f"ended.{key}"), say.say(f"ended.{key}_said"))
 
 
@@ -374,19 +374,19 @@ def _unsettled(report: AuditReport, say: Catalogue) -> Verdict:
     s = report.summary
     judged = {Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL}
     if not any(f.outcome in judged and f.pillar != INTAKE for f in report.findings):
-        return _said(say, Outcome.INCONCLUSIVE, "unjudged")
+        return _verdict(say, Outcome.INCONCLUSIVE, "unjudged")
     counted = (("inconclusive", s.inconclusive), ("stopped", s.not_run))
     open_ = [say.counted(f"ended.{name}", n) for name, n in counted if n]
     if not open_:
         padded = any(f.padding for f in report.findings)
-        return _said(say, Outcome.INCONCLUSIVE, "padding" if padded else "own_file")
+        return _verdict(say, Outcome.INCONCLUSIVE, "padding" if padded else "own_file")
     sentence = f"{say.say('ended.and').join(open_)}. {say.say('ended.no_pass')}"
     return Verdict(Outcome.INCONCLUSIVE, say.say("ended.unsettled"), sentence)
 
 
 def promise_of(report: AuditReport, say: Catalogue | None = None) -> str:
     """The guarantee given by this scan's error rates, in words."""
-    say, f = say or Catalogue.of(ENGLISH), report.family
+    say, f = say or Catalogue.for_language(ENGLISH), report.family
     if f.m == 0:
         return say.say("promise.none")
     rate, judgements = say.spelled(text.percent(f.error_rate)), say.counted("promise.judgements", f.m)
@@ -424,13 +424,13 @@ def rule_warning(report: AuditReport, say: Catalogue | None = None) -> str:
     """The warning that the outcomes follow a rule that this version does not use; "" if it does."""
     if not report.family.other_rule:
         return ""
-    say, version = say or Catalogue.of(ENGLISH), report.tool.get("version")
+    say, version = say or Catalogue.for_language(ENGLISH), report.tool.get("version")
     return say.say("warning.rule", rule=report.family.rule, version=version)
 
 
 def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     """Warnings for every reader of the verdict."""
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     loud = [warning] if (warning := rule_warning(report, say)) else []
     loud += _waiver_warnings(report, say)
     if report.family.multiplicity in ("by", "bh", "none"):
@@ -485,7 +485,7 @@ def _record_warnings(report: AuditReport) -> list[str]:
 
 def applies_to(criterion: CriterionRecord, say: Catalogue | None = None) -> str:
     """The measurements to which a criterion applies."""
-    say = say or Catalogue.of(ENGLISH)
+    say = say or Catalogue.for_language(ENGLISH)
     parts = [
         say.say("rest.applies_probe", name=criterion.probe) if criterion.probe else "",
         say.say("rest.applies_method", name=criterion.method) if criterion.method else "",

@@ -32,11 +32,11 @@ def alike_answers(model: AuditedModel, data: AuditData, measurements: Sequence[M
     Groups are those of single features and of the combinations of features that a measurement compares. Nothing of
     language models, whose answers are no decisions about rows.
     """
-    resting = _resting(measurements)
+    resting = _answer_based(measurements)
     if not resting or model.kind == "language_model":
         return ()
     rows = data.evaluation
-    if len(rows) > _MOST_ASKED and model.can_be_asked and not model.answered(rows):
+    if len(rows) > _MOST_ASKED and model.can_be_asked and not model.has_answers(rows):
         some = rows.take(np.linspace(0, len(rows) - 1, _MOST_ASKED).astype(np.int64))
         if not _alike_in(model, some, resting):
             return ()
@@ -69,7 +69,7 @@ def _same_scores(model: AuditedModel, rows: AuditData) -> bool:
         return True
 
 
-def _resting(measurements: Sequence[Measurement]) -> list[Measurement]:
+def _answer_based(measurements: Sequence[Measurement]) -> list[Measurement]:
     """Those that rest on answers, and could PASS: what is undefined, such as of a crowd of groups, cannot."""
     return [m for m in measurements if m.rests_on is not None and not math.isnan(m.estimate.value)]
 
@@ -112,7 +112,7 @@ def alike_in_counts(
     counts: GroupCounts, measurements: Sequence[Measurement], scores: ScoreCounts | None = None
 ) -> tuple[Alike, ...]:
     """The same, of rows that were counted as they streamed by."""
-    resting = _resting(measurements)
+    resting = _answer_based(measurements)
     if not resting or counts.n < _FEWEST_ALIKE:
         return ()
     if np.count_nonzero(counts.table.sum(axis=(0, 1))) == 1:
@@ -123,7 +123,7 @@ def alike_in_counts(
     for features in sorted(compared):
         if not features or not set(features) <= set(counts.features):
             continue
-        own = counts.by(features)
+        own = counts.group_by(features)
         for group, cells in zip(own.groups, own.table, strict=True):
             chosen = np.flatnonzero(cells.sum(axis=0))
             n = int(cells.sum())

@@ -43,7 +43,7 @@ class CountsRecord(Closed):
     positive: int | None = None
 
     @classmethod
-    def of(cls, counts: GroupCounts) -> CountsRecord:
+    def from_counts(cls, counts: GroupCounts) -> CountsRecord:
         """The record of a table."""
         return cls(
             features=counts.features,
@@ -255,7 +255,7 @@ class StoredModel:
         """Number of classes."""
         return len(self.classes)
 
-    def answered(self, data: AuditData) -> bool:
+    def has_answers(self, data: AuditData) -> bool:
         """Whether the answers are available: always, for any rows."""
         return True
 
@@ -369,7 +369,7 @@ def counts_of(model: AuditedModel, data: AuditData, *, ungrouped: bool = False) 
     rows = data.evaluation
     if model.kind != "classifier" or (rows.sensitive_features is None and not ungrouped):
         return None
-    return CountsRecord.of(rows.counted(model.decisions(rows), model.classes))
+    return CountsRecord.from_counts(rows.count_by_group(model.decisions(rows), model.classes))
 
 
 class KeptRows:

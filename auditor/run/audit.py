@@ -145,7 +145,7 @@ def _leaving_labels_and_groups(
     try:
         measured = probe.measure(model, data, rng)
     finally:
-        changed = [name for name, before in kept.items() if not _same(getattr(data, name), before)]
+        changed = [name for name, before in kept.items() if not _is_equal(getattr(data, name), before)]
         for name in changed:
             object.__setattr__(data, name, kept[name])
     if changed:
@@ -153,7 +153,7 @@ def _leaving_labels_and_groups(
     return measured
 
 
-def _same(current: Any, before: Any) -> bool:
+def _is_equal(current: Any, before: Any) -> bool:
     if current is None or before is None:
         return current is before
     if isinstance(before, np.ndarray):
@@ -294,9 +294,9 @@ def assemble(
         environment=environment,
         family=family_record(decided),
         criteria=tuple(c.record for c in criteria),
-        findings=tuple(Finding.of(f) for f in findings),
+        findings=tuple(Finding.from_judgement(f) for f in findings),
         figures=tuple(figures_of(findings, results)),
-        summary=Summary.of(f.outcome for f in findings),
+        summary=Summary.from_outcomes(f.outcome for f in findings),
         refusal=refusal,
         allow_inconclusive=allow_inconclusive,
         definitions=tuple(each for result in results for each in result.definitions),

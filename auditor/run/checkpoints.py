@@ -29,7 +29,7 @@ def lent_checkpoint(path: str | None) -> Iterator[str | None]:
         raise UsageError(f"{str(place)!r} is a folder and no checkpoint of a training: name another file.")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for file in _own(place.parent, place.name):
+        for file in _checkpoint_files(place.parent, place.name):
             if not (folder / file.name).exists():
                 file.replace(folder / file.name)
     except OSError as error:
@@ -37,13 +37,13 @@ def lent_checkpoint(path: str | None) -> Iterator[str | None]:
     try:
         yield str(folder / place.name)
     finally:
-        for file in _own(folder, place.name):
+        for file in _checkpoint_files(folder, place.name):
             file.replace(place.parent / file.name)
         if not any(folder.iterdir()):
             folder.rmdir()
 
 
-def _own(folder: Path, name: str) -> list[Path]:
+def _checkpoint_files(folder: Path, name: str) -> list[Path]:
     """The checkpoint's files in a folder, and nothing that only looks like them: what is moved is overwritten."""
     named = [file for file in folder.iterdir() if file.name.startswith(name)]
     return [file for file in named if _PARTS.fullmatch(file.name.removeprefix(name)) and file.is_file()]

@@ -30,7 +30,7 @@ from auditor.detection.examine import Examination, loaded_detector
 from auditor.detection.record import DetectorRecord
 from auditor.endpoint.served_texts import ServedTexts
 from auditor.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
-from auditor.files import received, sha256_of, state_of, write_beside
+from auditor.files import decode_path, sha256_of, state_of, write_beside
 from auditor.finding.copies import Copies
 from auditor.finding.measurement import Measurement, ProbeResult
 from auditor.intake.formats import Opened, load_model
@@ -326,7 +326,7 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
         found = made.equality(rows)
     differing = () if found is None else found.differing
     if not differing:
-        write_beside(received(spec.out), made.content)
+        write_beside(decode_path(spec.out), made.content)
     channel.send(
         FileExported(
             sha256=model.provenance.sha256 or "",
@@ -395,7 +395,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
-        record = DetectorRecord.of(
+        record = DetectorRecord.from_card(
             detector.classes, detector.card, sha256, with_calibration=whole, with_training=spec.scores_only
         )
         if spec.scores_only:
@@ -412,7 +412,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     )
     for file in spec.files:
         channel.send(Opening(file=file))
-        channel.send(Examined(file=file, result=asked.of(Path(received(file)))))
+        channel.send(Examined(file=file, result=asked.examine_file(Path(decode_path(file)))))
 
 
 def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
@@ -430,7 +430,7 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
     save(made.detector, spec.out)
     channel.send(
         Trained(
-            detector=DetectorRecord.of(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
+            detector=DetectorRecord.from_card(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
             device=job.model.device,
             notes=tuple(note[:2_000] for note in made.notes),
             left_out=tuple(line[:2_000] for line in made.left_out),
@@ -510,7 +510,7 @@ def answer_from_counts(
     held = flag_of_code(job) is not None
     if job.evidence is not None or held:
         bare = isinstance(rows.counts, Exception) or not (rows.counts.features or held)
-        table = None if bare or isinstance(rows.counts, Exception) else CountsRecord.of(rows.counts)
+        table = None if bare or isinstance(rows.counts, Exception) else CountsRecord.from_counts(rows.counts)
         channel.send(Keeping(head=None, counts=table))
     shape = no_rows(spec)
     for named, probe in zip(job.probes, probes, strict=True):
@@ -532,10 +532,10 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     keys = KeyDigest() if recognise else None
     repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
     stream = Stream(spec, model)
-    asked = [probe.asked for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
-    told = stream.told(reduce(Asked.__or__, asked)) if asked else None
+    asked = [probe.stream_needs for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
+    told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None
     copies_seen = None if spec.copies_are_real else repeats
-    counts, notes = stream.counted(keys=keys, repeats=copies_seen, digests=digests, holes=holes, collector=told)
+    counts, notes = stream.count_by_group(keys=keys, repeats=copies_seen, digests=digests, holes=holes, collector=told)
     streamed = None
     if told is not None:
         stream.settle(told.scores)

@@ -9,7 +9,7 @@ from pathlib import Path
 from auditor.detection.record import DetectorRecord, FileResult
 from auditor.endpoint.served_texts import Compared
 from auditor.errors import DataError
-from auditor.files import readable, received
+from auditor.files import decode_path, readable
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.reasons import ExplainedRow
 from auditor.intake.specs import DataSpec, ProbeSpec
@@ -92,7 +92,7 @@ class Measured(Heard):
                 reason_code="AUD-DATA-RECOUNT",
             )
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case Recounted():
                 if self.held is None:
@@ -130,7 +130,7 @@ class Measured(Heard):
             case Answered():
                 self._add_result(message)
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)
 
     def _add_rows(self, message: Kept) -> None:
         if self.rows is None:
@@ -169,7 +169,7 @@ class Mitigated(Heard):
 
     notes: tuple[str, ...] | None = None
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case Loaded():
                 self.device = message.device
@@ -179,7 +179,7 @@ class Mitigated(Heard):
             case Repaired():
                 self.notes = message.notes
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)
 
 
 @dataclass
@@ -188,7 +188,7 @@ class ModelExported(Heard):
 
     exported: FileExported | None = None
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case Loaded():
                 self.device = message.device
@@ -198,7 +198,7 @@ class ModelExported(Heard):
             case FileExported():
                 self.exported = message
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)
 
 
 @dataclass
@@ -207,7 +207,7 @@ class TextsCompared(Heard):
 
     compared: Compared | None = None
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case Loaded():
                 self.device = message.device
@@ -215,7 +215,7 @@ class TextsCompared(Heard):
             case ServedCompared():
                 self.compared = message.compared
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)
 
 
 @dataclass
@@ -226,7 +226,7 @@ class RowsExplained(Heard):
     data: DataRecord | None = None
     rows: list[ExplainedRow] = field(default_factory=list)
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case Loaded():
                 self.model, self.device = message.model, message.device
@@ -238,7 +238,7 @@ class RowsExplained(Heard):
                     raise ValueError("a row that was not asked for")
                 self.rows.append(message.row)
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)
 
 
 @dataclass
@@ -248,13 +248,13 @@ class FilesExamined(Heard):
     detector: DetectorRecord | None = None
     files: dict[str, FileResult] = field(default_factory=dict)
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case DetectorLoaded():
                 self.detector, self.device = self.detector or message.detector, message.device
             case Opening():
                 self._begins(message.file)
-                on_stage(visible(Path(readable(received(message.file))).name))
+                on_stage(visible(Path(readable(decode_path(message.file))).name))
             case Examined():
                 if message.file != self.asking:
                     raise ValueError("a result of no file that was opened")
@@ -263,7 +263,7 @@ class FilesExamined(Heard):
                 self.files[message.file] = message.result
                 self.asking = None
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)
 
 
 @dataclass
@@ -272,9 +272,9 @@ class DetectorTrained(Heard):
 
     trained: Trained | None = None
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case Trained():
                 self.trained = message
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)

@@ -46,7 +46,7 @@ class Heard:
     _said: int = 0
     _lines: int = 0
 
-    def read(self, body: bytes) -> Message:
+    def read_message(self, body: bytes) -> Message:
         """Parse one message of a child; ValidationError if invalid, SaidTooMuchError beyond ``most``."""
         self._said += len(body)
         if self._said > self.most:
@@ -77,7 +77,7 @@ class Heard:
             if message.words and self._lines <= MOST_LINES:
                 on_stage(visible(message.words))
             return
-        once = message.once()
+        once = message.unique_key()
         if once is not None:
             if once in self._seen:
                 raise ValueError("a message that may come once came again")
@@ -85,9 +85,9 @@ class Heard:
         if isinstance(message, Confined):
             self.sandbox = message.state
             return
-        self._own(message, on_stage)
+        self._handle_message(message, on_stage)
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         raise ValueError(f"{message.kind} is no message of this job")
 
     def _begins(self, name: str) -> None:
@@ -105,9 +105,9 @@ class TableLearned(Heard):
     def _parsed(self, body: bytes) -> Message:
         return TABLE_MESSAGES.validate_json(body)
 
-    def _own(self, message: Message, on_stage: OnStage) -> None:
+    def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
             case TableTrained():
                 self.trained = message
             case _:
-                super()._own(message, on_stage)
+                super()._handle_message(message, on_stage)

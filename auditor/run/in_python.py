@@ -150,7 +150,7 @@ def _in_memory(
     about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
     if train is not None:
         about["train"] = train
-    named = _given(options, ("classes", "features"))
+    named = _given_options(options, ("classes", "features"))
     if isinstance(data, AuditData) or data is None:
         if about := about | named:
             what = "AuditData says that itself" if data is not None else "there is no data"
@@ -203,7 +203,7 @@ def _probe_options(value: object) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _given(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:
+def _given_options(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
@@ -213,7 +213,7 @@ def _options(values: Mapping[str, Any]) -> ScanOptions:
             raise UsageError(f"{name}= is for the command alone: here the report is yours to write, print and compare.")
     _refuse_unknown(values, set(flags()) - _FOR_COMMANDS, "scan")
     try:
-        return ScanOptions.of({name: value for name, value in values.items() if value is not None})
+        return ScanOptions.from_values({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         said = first["msg"].removeprefix("Value error, ")

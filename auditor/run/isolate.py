@@ -334,7 +334,7 @@ def _listen(
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
     _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
     job_results.begin(_may_ask(job))
-    pipe = _Pipe(descriptor, job_results.read)
+    pipe = _Pipe(descriptor, job_results.read_message)
     deadline = time.monotonic() + job.limits.seconds
     if job.table_training is None:
         on_stage("loading the model")

@@ -11,7 +11,7 @@ from auditor.data.audit_data import AuditData
 from auditor.data.media_classes import meaning_of
 from auditor.detection.kinds import kind_of
 from auditor.errors import DataError
-from auditor.files import read_regular, shown
+from auditor.files import printable_name, read_regular
 from auditor.model.audited_model import AuditedModel, Provenance
 from auditor.model.recorded_model import RecordedGenerator
 from auditor.reading.folders import files_in
@@ -43,11 +43,11 @@ def load_made(path: str) -> tuple[AuditedModel, AuditData]:
         except DataError as error:
             why = str(error)
         if why:
-            unreadable.append(f"{shown(name)}: {why}")
+            unreadable.append(f"{printable_name(name)}: {why}")
         else:
             names.append(name)
     if not names:
-        raise DataError(f"No file of {shown(root.name)!r} is an image, sound or video.", code="AUD-DATA-EMPTY")
+        raise DataError(f"No file of {printable_name(root.name)!r} is an image, sound or video.", code="AUD-DATA-EMPTY")
     tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
     meant = [meaning_of(top) for top in tops]
     # Nothing is unmarked because of its neighbour's name: both must say what they are.
@@ -57,7 +57,7 @@ def load_made(path: str) -> tuple[AuditedModel, AuditData]:
     if made is not None:
         labels = np.asarray([int(name.partition("/")[0] == tops[made]) for name in names], np.int64)
         notes = (
-            f"Files of {shown(tops[made])!r} are taken as made by the generator, those of {shown(tops[1 - made])!r} as "
+            f"Files of {printable_name(tops[made])!r} are taken as made by the generator, those of {printable_name(tops[1 - made])!r} as "
             "not.",
         )
     return RecordedGenerator(provenance=PROVENANCE), AuditData(

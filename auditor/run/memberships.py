@@ -62,7 +62,7 @@ class MembershipHead(Closed):
     features: tuple[str, ...]
 
     @property
-    def made(self) -> tuple[str, ...]:
+    def scored_attacks(self) -> tuple[str, ...]:
         """The attacks with scores."""
         return tuple(attack.method for attack in self.attacks if not attack.why_not)
 
@@ -125,7 +125,7 @@ class MembershipScores:
             right=() if self.right is None else tuple(self.right.tolist()),
             scores=tuple(
                 tuple(s if known else None for s, known in zip(self.scores[m].tolist(), self.scored[m], strict=True))
-                for m in self.head.made
+                for m in self.head.scored_attacks
             ),
             groups=tuple(tuple(self.groups[name]) for name in self.head.features),
         )
@@ -162,12 +162,12 @@ class ScoresProbe(Probe, Protocol):
 
 
 def _header(head: MembershipHead) -> list[str]:
-    return [*_FIRST, *(f"score:{name}" for name in head.made), *(f"group:{name}" for name in head.features)]
+    return [*_FIRST, *(f"score:{name}" for name in head.scored_attacks), *(f"group:{name}" for name in head.features)]
 
 
 def scores_of(head: MembershipHead, columns: MembershipColumns) -> MembershipScores:
     """The scores that were sent. Raises DataError where they are not what the head says."""
-    n, made = head.n, head.made
+    n, made = head.n, head.scored_attacks
     rows = (columns.number, columns.member, columns.truth, *columns.scores, *columns.groups)
     fits = len(columns.scores) == len(made) and len(columns.groups) == len(head.features)
     if not fits or any(len(column) != n for column in rows) or len(columns.right) != n * head.judges_decisions:
@@ -219,12 +219,12 @@ def read_membership_head(content: bytes) -> MembershipHead | None:
 def read_membership(content: bytes, head: MembershipHead) -> MembershipScores:
     """The scores out of ``membership.csv``. Raises DataError naming the line that is none."""
     try:
-        return scores_of(head, _read(csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline="")), head))
+        return scores_of(head, _parse_columns(csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline="")), head))
     except csv.Error as error:
         raise DataError(f"membership.csv is no table: {error}.") from None
 
 
-def _read(reader: Iterator[list[str]], head: MembershipHead) -> MembershipColumns:
+def _parse_columns(reader: Iterator[list[str]], head: MembershipHead) -> MembershipColumns:
     header, k = _header(head), len(_FIRST)
     if next(reader, None) != header:
         raise DataError("membership.csv: its header does not name the columns that tables.json says it has.")
@@ -236,7 +236,7 @@ def _read(reader: Iterator[list[str]], head: MembershipHead) -> MembershipColumn
             raise DataError(f"membership.csv, line {i}: what is 0 or 1 is something else.")
         lines.append(line)
     columns = list(zip(*lines, strict=True)) if lines else [()] * len(header)
-    last = k + len(head.made)
+    last = k + len(head.scored_attacks)
     try:
         return MembershipColumns(
             number=tuple(map(int, columns[0])),

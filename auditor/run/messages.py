@@ -47,7 +47,7 @@ class Asking(Said):
     kind: Literal["asking"] = "asking"
     probe: str
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return f"asking {self.probe}"
 
 
@@ -57,7 +57,7 @@ class Calling(Said):
     kind: Literal["calling"] = "calling"
     requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=MOST_REQUESTS)]
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return None
 
 
@@ -67,7 +67,7 @@ class Answered(Said):
     kind: Literal["answered"] = "answered"
     result: ProbeResult
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return None
 
 
@@ -85,7 +85,7 @@ class Kept(Said):
     kind: Literal["kept"] = "kept"
     part: AnswersPart
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return None
 
 
@@ -96,7 +96,7 @@ class Scored(Said):
     head: MembershipHead
     columns: MembershipColumns
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return f"scored {self.head.probe}"
 
 
@@ -138,7 +138,7 @@ class RowExplained(Said):
     kind: Literal["explained"] = "explained"
     row: ExplainedRow
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return f"explained {self.row.row}"
 
 
@@ -156,7 +156,7 @@ class Opening(Said):
     kind: Literal["opening"] = "opening"
     file: str
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return f"opening {self.file}"
 
 
@@ -167,7 +167,7 @@ class Examined(Said):
     file: str
     result: FileResult
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         return None
 
 

@@ -51,7 +51,7 @@ class Experience:
     refused: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """The results in words, for a list."""
         parts = (
             ("better than doing nothing", self.better),

@@ -53,7 +53,7 @@ def check_mitigation(
     _check_description(mitigation, key)
     training = training or Training()
     before, drawn, answers = state_of(model), generators(), _answers(model, data)
-    made = _made(mitigation, model, train, seed, training)
+    made = _run_mitigation(mitigation, model, train, seed, training)
     for what, value in state_of(model).items():
         if value != before.get(what):
             raise ContractViolation("The old model stays as it was.", f"{what} changed")
@@ -64,7 +64,7 @@ def check_mitigation(
             raise ContractViolation("The global random number generators stay as they were.", what)
     if made.model is model:
         raise ContractViolation("What is returned is another model.", "the old one")
-    again = _made(mitigation, model, train, seed, training)
+    again = _run_mitigation(mitigation, model, train, seed, training)
     _check_same(made.model, again.model, data)
     _refuses_what_it_cannot_learn_from(mitigation, model, train, seed, training)
     audits = [run_audit(each, data, probes, criteria, seed=seed) for each in (model, made.model)]
@@ -105,7 +105,7 @@ def _check_description(mitigation: Mitigation, key: str | None) -> None:
         raise ContractViolation(law, f"the docstring of {kind.__name__} names no source")
 
 
-def _made(mitigation: Mitigation, model: AuditedModel, train: AuditData, seed: int, training: Training) -> Mitigated:
+def _run_mitigation(mitigation: Mitigation, model: AuditedModel, train: AuditData, seed: int, training: Training) -> Mitigated:
     made = mitigation.mitigate(model, train, generator_for(seed, mitigation.name), training)
     if not isinstance(made, Mitigated) or not all(isinstance(note, str) for note in made.notes):
         raise ContractViolation("What is returned is Mitigated, with notes that are texts.", repr(made)[:200])

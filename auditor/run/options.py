@@ -500,11 +500,11 @@ class ScanOptions:
     ] = False
 
     @classmethod
-    def of(cls, values: Mapping[str, object]) -> ScanOptions:
+    def from_values(cls, values: Mapping[str, object]) -> ScanOptions:
         """The options with these values; raises pydantic's ValidationError for a wrong type or range."""
         return _adapter().validate_python(dict(values))
 
-    def said(self) -> dict[str, Any]:
+    def json_values(self) -> dict[str, Any]:
         """Every option in JSON form."""
         found: dict[str, Any] = _adapter().dump_python(self, mode="json")
         return found

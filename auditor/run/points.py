@@ -45,7 +45,7 @@ def made_by(executor: Executor, tasks: Tasks) -> Iterator[tuple[int, MadePoint |
     Raises UsageError and DataError as :func:`auditor.run.isolate.mitigate`, and what the executor raises.
     """
     for i, result in executor.results(tasks):
-        yield i, _received(result)
+        yield i, _unpack_result(result)
 
 
 def sent_points(jobs: Sequence[Job]) -> Tasks | None:
@@ -58,7 +58,7 @@ def sent_points(jobs: Sequence[Job]) -> Tasks | None:
     import torch
 
     from auditor.networks.device import resolve_device
-    from auditor.training.packed import packed, versions
+    from auditor.training.packed import pack_message, versions
 
     first = jobs[0]
     assert first.model.path is not None and first.data is not None
@@ -72,13 +72,13 @@ def sent_points(jobs: Sequence[Job]) -> Tasks | None:
         data=replace(first.data, path=rows.name),
         mitigation=None,
     )
-    shared = packed(
+    shared = pack_message(
         _Shared(job=TypeAdapter(Job).dump_python(common, mode="json"), versions=versions(), threads=threads),
         model=_tensor(read_regular(model.resolve(), "The model", _MOST_BYTES)),
         rows=_tensor(read_regular(rows.resolve(), "The file of training rows", _MOST_BYTES)),
     )
     asked = [replace(job.mitigation, out=_OUT) for job in jobs if job.mitigation is not None]
-    each = tuple(packed(_Point(mitigation=asdict(mitigation))) for mitigation in asked)
+    each = tuple(pack_message(_Point(mitigation=asdict(mitigation))) for mitigation in asked)
     return Tasks(kind="point", shared=shared, each=each, threads=threads)
 
 
@@ -118,11 +118,11 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
     """
     from auditor.run.isolate import mitigate
     from auditor.training.meter import Meter
-    from auditor.training.packed import finished, refuse_other_versions, refused, unpacked
+    from auditor.training.packed import finished, refusal_result, refuse_other_versions, unpack_message
     from auditor.training.taken import of_training
 
-    common, contents = unpacked(_Shared, common_bytes)
-    own, _ = unpacked(_Point, task_bytes)
+    common, contents = unpack_message(_Shared, common_bytes)
+    own, _ = unpack_message(_Point, task_bytes)
     refuse_other_versions(common.versions)
     job = TypeAdapter(Job).validate_python({**common.job, "mitigation": own.mitigation}, strict=False)
     assert job.model.path is not None and job.data is not None and job.mitigation is not None
@@ -143,12 +143,12 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
         try:
             notes = mitigate(job, meter=meter)
         except AuditorError as error:
-            return refused(error)
+            return refusal_result(error)
         made = read_regular(out, "The new model", _MOST_BYTES)
         return finished(_Made(notes=notes, energy=of_training(meter)), model=_tensor(made))
 
 
-def _received(result: bytes) -> MadePoint | ModelError:
+def _unpack_result(result: bytes) -> MadePoint | ModelError:
     from auditor.training.packed import result_of
 
     try:

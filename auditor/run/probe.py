@@ -121,7 +121,7 @@ class StreamedProbe(Probe, Protocol):
     """A probe that can also measure from counts of decisions and scores of streamed rows."""
 
     @property
-    def asked(self) -> Asked:
+    def stream_needs(self) -> Asked:
         """The score statistics that it needs exactly; all others have the error of a grid."""
         ...
 

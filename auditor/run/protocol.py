@@ -31,7 +31,7 @@ class Said(Closed):
 
     kind: str
 
-    def once(self) -> str | None:
+    def unique_key(self) -> str | None:
         """The once-per-child kind of this message; None if it may be repeated."""
         return self.kind
 
@@ -90,7 +90,7 @@ class Refused(Said):
     reason_code: Code | None = None
 
     @classmethod
-    def of(cls, error: AuditorError) -> Refused:
+    def from_error(cls, error: AuditorError) -> Refused:
         """The refusal that an error of a flag, of the data or of the model is."""
         if isinstance(error, UsageError):
             return cls(code="usage", reason=str(error))

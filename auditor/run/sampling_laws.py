@@ -51,25 +51,25 @@ def check_uncertainty(
         if finding.criterion is not None:
             _check_nested(measured)
         if _has_no_width(finding) and measured.metric not in declared:
-            certain[_of(measured)] = measured
+            certain[_measurement_key(measured)] = measured
     if not certain:
         return
     law = "A number that other rows would change has an interval with a width, or is declared in `exact`."
     if Need.DATA not in type(probe).needs and not len(data):
         # There are no rows to draw anew, and equal values may well have an interval of no width.
         for some in (m for m in certain.values() if m.n_samples and isinstance(m.estimate, Exact)):
-            raise ContractViolation(law, f"{_named(some)} with no width over {some.n_samples:,} samples")
+            raise ContractViolation(law, f"{_measurement_text(some)} with no width over {some.n_samples:,} samples")
         return
     for i in range(_RESAMPLES if len(data) else 0):
         rows = data.take(np.random.default_rng([seed, i]).integers(0, len(data), len(data)))
         for other in ask(probe, model, rows, generator_for(seed + i + 1, probe.name)).measurements:
-            first = certain.get(_of(other))
+            first = certain.get(_measurement_key(other))
             if first is None or not math.isfinite(other.estimate.value):
                 continue
             # What single precision rounds away is no other number.
             if not math.isclose(first.estimate.value, other.estimate.value, rel_tol=1e-6, abs_tol=1e-7):
                 again = f"{other.estimate.value:.6g} on as many rows drawn from the same"
-                raise ContractViolation(law, f"{_named(first)} with no width, and {again}")
+                raise ContractViolation(law, f"{_measurement_text(first)} with no width, and {again}")
 
 
 def check_error_rates(
@@ -92,28 +92,28 @@ def check_error_rates(
     """
     rowed = Need.DATA in type(probe).needs
 
-    def asked(world: World, times: int = worlds) -> list[list[Judgement]]:
-        return [_asked(probe, world, criteria, seed, i) for i in range(times)]
+    def judge_worlds(world: World, times: int = worlds) -> list[list[Judgement]]:
+        return [_judge_world(probe, world, criteria, seed, i) for i in range(times)]
 
     if null is not None:
-        _at_most(asked(null), _is(Outcome.FAIL), "FAILs where nothing is wrong")
+        _at_most(judge_worlds(null), _is(Outcome.FAIL), "FAILs where nothing is wrong")
     elif rowed:
-        kept = asked(_subset(ideal))
+        kept = judge_worlds(_subset(ideal))
         _at_most(kept, _is(Outcome.FAIL), "FAILs where nothing is wrong")
         _check_coverage(both_findings[0], kept)
         _check_shrinks(both_findings[0], kept)
     if at_bound is not None:
-        kept = asked(at_bound)
+        kept = judge_worlds(at_bound)
         _at_most(kept, _is(Outcome.FAIL), "FAILs with the truth at the bound")
         _at_most(kept, _is(Outcome.PASS), "PASSes with the truth at the bound")
     if power is not None:
-        _check_power(asked(power))
+        _check_power(judge_worlds(power))
     elif rowed:
         failed = {_key(f) for f in both_findings[1] if f.outcome is Outcome.FAIL}
-        kept = asked(_subset(violating))
+        kept = judge_worlds(_subset(violating))
         _at_most(kept, lambda f: f.outcome is Outcome.PASS and _key(f) in failed, "PASSes of what FAILs on all rows")
         _check_coverage(both_findings[1], kept)
-        _check_power(asked(_subset(violating, shares=(_MOST_ROWS,))))
+        _check_power(judge_worlds(_subset(violating, shares=(_MOST_ROWS,))))
 
 
 def most_errors(worlds: int) -> int:
@@ -145,7 +145,7 @@ def _subset(model_and_data: tuple[AuditedModel, AuditData], shares: Sequence[flo
     return draw
 
 
-def _asked(probe: Probe, world: World, criteria: Sequence[Criterion], seed: int, i: int) -> list[Judgement]:
+def _judge_world(probe: Probe, world: World, criteria: Sequence[Criterion], seed: int, i: int) -> list[Judgement]:
     model, data = world(np.random.default_rng([seed, 1, i]))
     answer = ask(probe, model, data, generator_for(seed + i, probe.name))
     findings = findings_of(held_to(answer, criteria), criteria)
@@ -193,7 +193,7 @@ def _check_nested(measurement: Measurement) -> None:
         inside = before is None or (low <= before[0] + slack and before[1] <= high + slack)
         if math.isnan(low) or math.isnan(high) or low > high + slack or not inside:
             seen = f"[{low:.6g}, {high:.6g}] at {alpha:g}"
-            raise ContractViolation(law, f"{_named(measurement)}: {seen}" + (f" after {before}" if before else ""))
+            raise ContractViolation(law, f"{_measurement_text(measurement)}: {seen}" + (f" after {before}" if before else ""))
         before = low, high
 
 
@@ -210,7 +210,7 @@ def _check_coverage(whole: Sequence[Judgement], findings_by_world: Sequence[list
             side = "below" if below > above else "above"
             raise ContractViolation(
                 "An interval holds the truth as often as it promises.",
-                f"{_named(finding.measurement)} over all rows; the intervals of {max(below, above)} of {len(again)} "
+                f"{_measurement_text(finding.measurement)} over all rows; the intervals of {max(below, above)} of {len(again)} "
                 f"random subsets lie {side} it, where chance explains {limit}",
             )
 
@@ -237,7 +237,7 @@ def _check_shrinks(whole: Sequence[Judgement], findings_by_world: Sequence[list[
         if few and float(np.median(few)) <= width < _span(measurement):
             raise ContractViolation(
                 "An interval shrinks as rows come in.",
-                f"{_named(measurement)}: a width of {width:.4g} over {measurement.n_samples:,} samples, and of "
+                f"{_measurement_text(measurement)}: a width of {width:.4g} over {measurement.n_samples:,} samples, and of "
                 f"{float(np.median(few)):.4g} over a quarter of them or fewer",
             )
 
@@ -262,7 +262,7 @@ def _has_no_width(finding: Judgement) -> bool:
     return math.isclose(*finding.interval, rel_tol=1e-12, abs_tol=0.0)
 
 
-def _of(measurement: Measurement) -> _Of:
+def _measurement_key(measurement: Measurement) -> _Of:
     def pairs(mapping: Mapping[str, str | float]) -> _Of:
         return tuple(sorted((name, str(value)) for name, value in mapping.items()))
 
@@ -279,10 +279,10 @@ def _key(finding: Judgement) -> _Of:
     if finding.measurement is None:
         return ()
     criterion = finding.criterion
-    return (*_of(finding.measurement), None if criterion is None else criterion.describe())
+    return (*_measurement_key(finding.measurement), None if criterion is None else criterion.describe())
 
 
-def _named(measurement: Measurement) -> str:
+def _measurement_text(measurement: Measurement) -> str:
     where = {**measurement.group, **measurement.at}
     said = f" ({', '.join(f'{k}={v}' for k, v in where.items())})" if where else ""
     return f"{measurement.metric}{said} = {measurement.estimate.value:.6g}"

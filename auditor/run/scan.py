@@ -26,7 +26,7 @@ from auditor.finding.measurement import Pillar
 from auditor.finding.policy import Policy
 from auditor.finding.roles import Roles
 from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
-from auditor.reading.sql import fetch, is_database, shown
+from auditor.reading.sql import fetch, is_database, printable_url
 from auditor.record.about import About, stated_groups
 from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.record.configuration import recorded
@@ -153,12 +153,12 @@ def rows_at_hand(config: Configured) -> Iterator[tuple[Configured, Callable[[Aud
         path = Path(scratch) / "rows.parquet"
         note = fetch(url, options.query, path)
 
-        def told(report: AuditReport) -> AuditReport:
-            data = report.data.model_copy(update={"path": shown(url), "notes": (*report.data.notes, note)})
+        def add_source(report: AuditReport) -> AuditReport:
+            data = report.data.model_copy(update={"path": printable_url(url), "notes": (*report.data.notes, note)})
             return report.model_copy(update={"data": data})
 
         own = replace(options, data=str(path)) if name == "data" else replace(options, predictions=str(path))
-        yield replace(config, options=own), told
+        yield replace(config, options=own), add_source
 
 
 def scan_job(

@@ -34,7 +34,7 @@ def serve(job: Job, channel: Channel, model_files: list[Opened]) -> None:
     except (UsageError, DataError, ModelError) as error:
         # Into the process's own output, which --debug shows.
         traceback.print_exception(error)
-        last: Refused | Done = Refused.of(error)
+        last: Refused | Done = Refused.from_error(error)
     else:
         last = Done()
     # Whoever reads the last message ends this process, and what it has printed would be lost.

@@ -39,7 +39,7 @@ def main() -> None:
         with within_memory(job):
             opened = first_look(job)
     except (UsageError, ModelError) as error:
-        channel.send(Refused.of(error))
+        channel.send(Refused.from_error(error))
         return
     # Only now, so that what these imports start is inside too.
     if any(each.format in _READ_BY_SKOPS for each in opened):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from auditor.errors import UsageError
-from auditor.files import received
+from auditor.files import decode_path
 from auditor.intake.specs import Job
 from auditor.model.saving import save
 from auditor.run.protocol import Channel, Known, TableTrained, Working
@@ -22,21 +22,21 @@ def train(job: Job, channel: Channel) -> None:
     asked = job.table_training
     if asked is None:
         raise UsageError("Nothing is to be trained: name a table.")
-    spec = replace(asked.table, data=received(asked.table.data), device=job.model.device)
+    spec = replace(asked.table, data=decode_path(asked.table.data), device=job.model.device)
     trained = train_table(spec, lambda words: channel.send(Working(words=words[:500])))
-    write_rows(received(asked.train_out), spec.data, trained.train_rows, trained.left_out)
-    write_rows(received(asked.test_out), spec.data, trained.test_rows, trained.left_out)
-    save(trained.model, received(asked.out))
+    write_rows(decode_path(asked.train_out), spec.data, trained.train_rows, trained.left_out)
+    write_rows(decode_path(asked.test_out), spec.data, trained.test_rows, trained.left_out)
+    save(trained.model, decode_path(asked.out))
     flops, _ = (None, "") if spec.dp_epsilon is not None else flops_of(trained.model, trained.model.forwarded)
     channel.send(
         TableTrained(
             features=_lines(trained.model.features or ()),
             notes=_lines(trained.notes),
             recognised=_lines(trained.recognised),
-            accuracy=_known(trained.accuracy),
+            accuracy=_estimate_record(trained.accuracy),
             n=trained.accuracy.n,
             majority_share=trained.majority_share,
-            auc=None if trained.auc is None else _known(trained.auc),
+            auc=None if trained.auc is None else _estimate_record(trained.auc),
             device=spec.device,
             flops=flops,
         )
@@ -47,6 +47,6 @@ def _lines(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(text[:2_000] for text in texts)
 
 
-def _known(estimate: AnyEstimate | WeightedShare) -> Known:
+def _estimate_record(estimate: AnyEstimate | WeightedShare) -> Known:
     low, high = estimate.interval(0.95)
     return Known(value=float(estimate.value), low=float(low), high=float(high))

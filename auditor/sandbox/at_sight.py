@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from auditor.artifact.folder import Folder
-from auditor.artifact.folder import opened as opened_folder
+from auditor.artifact.folder import open_model_folder as opened_folder
 from auditor.artifact.pickles import describe_calls, read_pickle
 from auditor.artifact.source import read_source
 from auditor.artifact.unpickling import canonical
 from auditor.artifact.weight_files import check_gguf, safetensors_header
 from auditor.intake.formats import FORMATS, Opened, open_file
-from auditor.intake.refused import unpacked, unsafe
+from auditor.intake.refused import decompress_start, unsafe
 from auditor.intake.specs import ModelSpec
 from auditor.intake.ways_out import way_out
 
@@ -91,7 +91,7 @@ def surely_foreign(name: str) -> bool:
 def _refuse_foreign(model_file: Opened) -> None:
     data, kind = model_file.source.data, "a joblib file" if b"joblib.numpy_pickle" in model_file.source.data else "a pickle"
     if model_file.format == "compressed file":
-        data, kind = unpacked(data, _FIRST_BYTES), "a compressed pickle"
+        data, kind = decompress_start(data, _FIRST_BYTES), "a compressed pickle"
     whole = len(data) < _FIRST_BYTES
     report = read_pickle(data[:_FIRST_BYTES], max_opcodes=_FIRST_OPCODES)
     foreign = [name for name in report.names if surely_foreign(name)]

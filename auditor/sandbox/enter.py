@@ -54,7 +54,7 @@ def enter(job: Job, scratch: Path, *, version: int | None = None) -> SandboxStat
 
 def refuse_code(job: Job, state: SandboxState) -> None:
     """Raise UsageError if the job would run code of the file or the user without confinement."""
-    if state.on or job.allow_unsandboxed:
+    if state.is_confined or job.allow_unsandboxed:
         return
     flag = flag_of_code(job)
     if flag is not None:

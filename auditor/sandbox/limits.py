@@ -33,7 +33,7 @@ def within_memory(job: Job) -> Iterator[None]:
     """Context with the job's memory limit, added to present usage; on Linux."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (_mapped() + job.limits.memory_bytes, before[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + job.limits.memory_bytes, before[1]))
     try:
         yield
     finally:
@@ -54,9 +54,9 @@ def restrict(job: Job, *, held_bytes: int = 0) -> None:
     files = min(1024, hard if hard != resource.RLIM_INFINITY else 1024)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     if job.model.device == "cpu" and sys.platform == "linux":
-        limit = _mapped() - held_bytes + job.limits.memory_bytes
+        limit = _mapped_bytes() - held_bytes + job.limits.memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _mapped() -> int:
+def _mapped_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from auditor.data.benchmarks.companions import companion_files
-from auditor.files import received
+from auditor.files import decode_path
 from auditor.intake.own_packages import ROOT
 from auditor.intake.specs import DataSpec, Job, flag_of_code
 from auditor.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
@@ -91,13 +91,13 @@ def _inputs(job: Job) -> Iterator[str]:
     if job.mitigation is not None:
         yield from _paths_in(job.mitigation.options)
     if job.detection is not None:
-        yield from map(received, job.detection.files)
+        yield from map(decode_path, job.detection.files)
     if job.detector_training is not None:
         yield job.detector_training.folder
         yield from (path for path in (job.detector_training.kinds,) if path is not None)
         yield from _paths_in(job.detector_training.options)
     if job.table_training is not None:
-        yield received(job.table_training.table.data)
+        yield decode_path(job.table_training.table.data)
 
 
 def _blobs(folder: Path) -> Iterator[str]:
@@ -142,9 +142,9 @@ def _outputs(job: Job) -> Iterator[Path]:
         yield Path(job.detector_training.out).parent
     if job.table_training is not None:
         made = job.table_training
-        yield from (Path(received(path)).parent for path in (made.out, made.train_out, made.test_out))
+        yield from (Path(decode_path(path)).parent for path in (made.out, made.train_out, made.test_out))
     if job.export is not None:
-        yield Path(received(job.export.out)).parent
+        yield Path(decode_path(job.export.out)).parent
     if job.tasks is not None:
         yield Path(job.tasks)
     for spec in job.probes:

@@ -155,13 +155,13 @@ def _program(place: int, architecture: int, denied: _Calls, absent: _Calls, chec
     ]
     for calls, code in ((denied, errno.EPERM), (absent, errno.ENOSYS)):
         for numbers in calls.values():
-            program += _where(numbers[place], [_failing(code)])
+            program += _guarded_steps(numbers[place], [_failing(code)])
     for rule in checked:
-        program += _where(rule.numbers[place], _by_argument(rule))
+        program += _guarded_steps(rule.numbers[place], _by_argument(rule))
     return [*program, _step(_RETURN, _ALLOW)]
 
 
-def _where(number: int | None, steps: Sequence[bytes]) -> list[bytes]:
+def _guarded_steps(number: int | None, steps: Sequence[bytes]) -> list[bytes]:
     return [] if number is None else [_step(_EQUAL, number, other=len(steps)), *steps]
 
 

@@ -80,25 +80,25 @@ class RateChange(Estimate):
             return math.nan
         beyond = float(-scipy.special.ndtri(miss))
 
-        def within(times: float) -> bool:
+        def is_within_bound(times: float) -> bool:
             return self._upper(ideal, times=times, sign=sign, offset=beyond, alpha=alpha) <= sign * bound
 
-        return first_size(within)
+        return first_size(is_within_bound)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Solved on the bounds themselves, for the observed share of rows changing in either direction."""
         if not self.n:
             return math.nan
 
-        def seen(value: float) -> bool:
+        def is_detected(value: float) -> bool:
             return self._upper(value, times=1.0, sign=-sign, offset=Z_POWER, alpha=alpha) < -sign * bound
 
         near, far = bound, float(sign)
-        if not seen(far):
+        if not is_detected(far):
             return sign * math.inf
         for _ in range(30):
             middle = 0.5 * (near + far)
-            near, far = (near, middle) if seen(middle) else (middle, far)
+            near, far = (near, middle) if is_detected(middle) else (middle, far)
         return far
 
     def _upper(self, change: float, *, times: float, sign: float, offset: float, alpha: float) -> float:
@@ -217,7 +217,7 @@ def _most_opened(rates: Sequence[FloatArray], alpha: float) -> float:
         most, pairs = float(apart[order[_MOST_PAIRS]]), pairs[:, order[:_MOST_PAIRS]]
     rate = before / n
     widest = _widest(rate, table)
-    found = _opened(
+    found = _gap_change_bounds(
         columns,
         after=np.tile(pairs, 2),
         before=np.concatenate([pairs, np.broadcast_to(widest[:, None], pairs.shape)], axis=1),
@@ -235,7 +235,7 @@ def _widest(rate: FloatArray, table: IntArray) -> IntArray:
     return np.asarray(max(ends, key=lambda pair: float(rate[pair[0]] - rate[pair[1]])), np.int64)
 
 
-def _opened(columns: FloatArray, *, after: IntArray, before: IntArray, alpha: FloatArray) -> FloatArray:
+def _gap_change_bounds(columns: FloatArray, *, after: IntArray, before: IntArray, alpha: FloatArray) -> FloatArray:
     """(n_pairs,) upper bounds of ``D_ab(after) - D_cd(before)``.
 
     ``columns``: (4, n_groups) before, gained, lost and n; ``after`` and ``before``: (2, n_pairs) the pairs (a, b) and

@@ -235,18 +235,18 @@ class ClusteredRates(BaseModel):
     ]
 
     @property
-    def known(self) -> list[ClusteredMean]:
+    def defined_rates(self) -> list[ClusteredMean]:
         """The rates that exist."""
         return [part for part in self.parts if isinstance(part, ClusteredMean)]
 
     @property
     def complete(self) -> bool:
         """Whether there are groups to compare, and the rate exists in every one."""
-        return len(self.parts) > 1 and len(self.known) == len(self.parts)
+        return len(self.parts) > 1 and len(self.defined_rates) == len(self.parts)
 
     def ends(self, alpha: float) -> tuple[FloatArray, FloatArray]:
         """Lower and upper bounds of the existing rates, (n_known,) each, every one wrong with at most ``alpha``."""
-        found = np.asarray([part.bounds(alpha) for part in self.known], np.float64).reshape(-1, 2)
+        found = np.asarray([part.bounds(alpha) for part in self.defined_rates], np.float64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 
 
@@ -261,11 +261,11 @@ class _OfClusteredRates(Estimate):
 
     @property
     def comparisons(self) -> int:
-        return sum(len(table.known) for table in self.tables)
+        return sum(len(table.defined_rates) for table in self.tables)
 
     def _hardest(self) -> list[ClusteredMean]:
         """The two groups of which least is known."""
-        parts = [part for table in self.tables for part in table.known]
+        parts = [part for table in self.tables for part in table.defined_rates]
         return sorted(parts, key=lambda part: part.effective)[:2]
 
     def standard_error_at(self, ideal: float) -> float:
@@ -297,13 +297,13 @@ class WorstClusteredDifference(_OfClusteredRates):
     def value(self) -> float:
         if not self.complete:
             return math.nan
-        rates = [[part.centre for part in table.known] for table in self.tables]
+        rates = [[part.centre for part in table.defined_rates] for table in self.tables]
         return max(max(own) - min(own) for own in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = 0.0, 0.0 if self.complete else 1.0
         for table in self.tables:
-            if len(table.known) < 2:
+            if len(table.defined_rates) < 2:
                 continue
             below, above = table.ends(alpha / (2.0 * self.comparisons))
             low = max(low, float(below.max() - above.min()))
@@ -329,13 +329,13 @@ class WorstClusteredRatio(_OfClusteredRates):
     def value(self) -> float:
         if not self.complete:
             return math.nan
-        rates = [[part.centre for part in table.known] for table in self.tables]
+        rates = [[part.centre for part in table.defined_rates] for table in self.tables]
         return math.nan if any(max(own) == 0.0 for own in rates) else min(min(own) / max(own) for own in rates)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = 1.0 if self.complete else 0.0, 1.0
         for table in self.tables:
-            if len(table.known) < 2:
+            if len(table.defined_rates) < 2:
                 continue
             below, above = table.ends(alpha / (2.0 * self.comparisons))
             high = min(high, float(above.min() / below.max())) if below.max() > 0.0 else high
@@ -347,7 +347,7 @@ class WorstClusteredRatio(_OfClusteredRates):
 
     def standard_error_at(self, ideal: float) -> float:
         # Relative to the rate, which is what a ratio is about.
-        rates = [part.centre for table in self.tables for part in table.known]
+        rates = [part.centre for table in self.tables for part in table.defined_rates]
         typical = sum(rates) / len(rates) if rates else 0.0
         return super().standard_error_at(ideal) / typical if typical > 0.0 else math.nan
 
@@ -367,17 +367,17 @@ class SmallestClusteredRate(_OfClusteredRates):
     @property
     def value(self) -> float:
         (table,) = self.tables
-        known = len(table.known) == len(table.parts) > 0
-        return min(part.centre for part in table.known) if known else math.nan
+        known = len(table.defined_rates) == len(table.parts) > 0
+        return min(part.centre for part in table.defined_rates) if known else math.nan
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         (table,) = self.tables
-        if not table.known:
+        if not table.defined_rates:
             return 0.0, 1.0
         _, above = table.ends(alpha / self.comparisons)
         below, _ = table.ends(alpha)
         # Nothing is known of a group without rows, which may be the smallest itself.
-        whole = len(table.known) == len(table.parts)
+        whole = len(table.defined_rates) == len(table.parts)
         return float(below.min()) if whole else 0.0, float(above.min())
 
     def standard_error_at(self, ideal: float) -> float:

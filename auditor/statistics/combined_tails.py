@@ -65,7 +65,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.k_1)
 
-    def of(self, selection: npt.NDArray[np.intp] | Flags) -> Pairs:
+    def subset(self, selection: npt.NDArray[np.intp] | Flags) -> Pairs:
         """A subset of the pairs."""
         return Pairs(
             contrast=self.contrast,
@@ -106,10 +106,10 @@ def margins(
 
     Falls as ``value`` rises and rises with ``alpha``. ``expected``: counts are those to be expected, of which the ones
     that come will differ, so that no rate of this value being left says only how far the nearest one is. ``cached_level``:
-    :func:`_left` and the radii of this level.
+    :func:`_strip_limits` and the radii of this level.
     """
     v, a = _of_each(value, len(pairs)), _of_each(alpha, len(pairs))
-    lowest, highest = _left(pairs, a) if cached_level is None else cached_level[:2]
+    lowest, highest = _strip_limits(pairs, a) if cached_level is None else cached_level[:2]
     first, last = _line(pairs, v, lowest, highest)
     # Where no rate is left, between the two ends: of counts that are only expected it is the likeliest.
     start = np.where(first > last, 0.5 * (first + last), first)
@@ -140,7 +140,7 @@ def _of_each(x: npt.ArrayLike, n: int) -> FloatArray:
     return array if array.shape == (n,) else np.broadcast_to(array, n)
 
 
-def _left(pairs: Pairs, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _strip_limits(pairs: Pairs, alpha: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(n_pairs,) the lowest first and the highest second rate that the strips at this level leave."""
     strip = alpha * (STRIPS / (4.0 if pairs.either else 2.0))
     return exact_lower(pairs.k_1, pairs.n_1, strip), exact_upper(pairs.k_2, pairs.n_2, strip)
@@ -224,16 +224,16 @@ def lower_bounds(pairs: Pairs, alpha: npt.ArrayLike) -> FloatArray:
     if pairs.either:
         found = np.maximum(found, 1.0 if ratio else 0.0)
     where = np.flatnonzero((lowest > 0.0) if ratio else np.isfinite(found))
-    at_found = margins(pairs.of(where), found[where], a[where])
+    at_found = margins(pairs.subset(where), found[where], a[where])
     where, at_found = where[at_found >= 0.0], at_found[at_found >= 0.0]
     if not where.size:
         return found
-    some, levels = pairs.of(where), a[where]
-    level = _Level(*_left(some, levels), corner_radii(levels))
+    some, levels = pairs.subset(where), a[where]
+    level = _Level(*_strip_limits(some, levels), corner_radii(levels))
 
     def margin(x: FloatArray, i: npt.NDArray[np.intp]) -> FloatArray:
         known = _Level(level.lowest[i], level.highest[i], level.radius[i])
-        return margins(some.of(i), np.exp(x) if ratio else x, levels[i], cached_level=known)
+        return margins(some.subset(i), np.exp(x) if ratio else x, levels[i], cached_level=known)
 
     if ratio:
         middle = np.asarray(0.4)

@@ -105,12 +105,12 @@ class EqualErrorRate(Estimate):
         if ideal != 0.0 or not bound > 0.0:
             return math.nan
 
-        def within(times: float) -> bool:
+        def is_within_bound(times: float) -> bool:
             n, m = math.ceil(times * self.n_negative), math.ceil(times * self.n_positive)
             faultless = EqualErrorRate(alarms=(n, 0, 0), misses=(0, 0, m), n_negative=n, n_positive=m)
             return faultless.bounds(alpha)[1] <= bound
 
-        return first_size(within)
+        return first_size(is_within_bound)
 
 
 def _square(tails: tuple[FloatArray, FloatArray]) -> FloatArray:
@@ -144,7 +144,7 @@ def equal_error_rate(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> E
     thresholds = np.r_[np.unique(np.r_[x, y]), np.inf]
     alarms = np.asarray(y.size - np.searchsorted(y, thresholds, "left"), np.int64)
     misses = np.asarray(np.searchsorted(x, thresholds, "left"), np.int64)
-    kept = _kept(alarm=alarms / y.size, miss=misses / x.size, n=min(x.size, y.size))
+    kept = _thin_thresholds(alarm=alarms / y.size, miss=misses / x.size, n=min(x.size, y.size))
     return EqualErrorRate(
         alarms=tuple(alarms[kept].tolist()),
         misses=tuple(misses[kept].tolist()),
@@ -153,7 +153,7 @@ def equal_error_rate(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> E
     )
 
 
-def _kept(*, alarm: FloatArray, miss: FloatArray, n: int) -> IntArray:
+def _thin_thresholds(*, alarm: FloatArray, miss: FloatArray, n: int) -> IntArray:
     """Indices of the thresholds around the crossing, evenly thinned, with both ends and both sides of the crossing."""
     if alarm.size <= _MOST_STATES:
         return np.arange(alarm.size)

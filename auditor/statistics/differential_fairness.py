@@ -48,7 +48,7 @@ class DifferentialFairness(WorstOfPairs):
         return math.log(self._beyond(alpha))
 
     def upper(self, alpha: float) -> float:
-        within = self._within(alpha) if self.complete else 0.0
+        within = self._smallest_contrast(alpha) if self.complete else 0.0
         return -math.log(within) if within > 0.0 else math.inf
 
     def p_value(self, bound: float, side: Side) -> float:

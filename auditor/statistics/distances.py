@@ -79,7 +79,7 @@ class BenefitInequality(Estimate):
         found = self._entropy(share_below=below[possible], share_above=above[possible])
         return float(found.min()), float(found.max())
 
-    def _of(self, n: float, *, n_below: float, n_above: float) -> BenefitInequality:
+    def _with_counts(self, n: float, *, n_below: float, n_above: float) -> BenefitInequality:
         whole = round(n), math.floor(n_below), math.floor(n_above)
         return self.model_copy(update={"equal": whole[0] - sum(whole[1:]), "below": whole[1], "above": whole[2]})
 
@@ -88,28 +88,28 @@ class BenefitInequality(Estimate):
         n = self.below + self.equal + self.above
         if not n or not ideal < bound:
             return math.nan
-        return first_size(lambda size: self._of(math.ceil(size), n_below=0.0, n_above=0.0).bounds(alpha)[1] <= bound) / n
+        return first_size(lambda size: self._with_counts(math.ceil(size), n_below=0.0, n_above=0.0).bounds(alpha)[1] <= bound) / n
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Solved on the bounds themselves, for errors of the kind that is detected last."""
         n = self.below + self.equal + self.above
 
-        def shown(rate: float, kind: int) -> bool:
+        def is_detected(rate: float, kind: int) -> bool:
             # The count that one audit in five falls short of.
             least = max(n * rate - Z_POWER * math.sqrt(n * rate * (1.0 - rate)), 0.0)
             return (
-                self._of(n, n_below=least if kind == 0 else 0.0, n_above=0.0 if kind == 0 else least).bounds(alpha)[0]
+                self._with_counts(n, n_below=least if kind == 0 else 0.0, n_above=0.0 if kind == 0 else least).bounds(alpha)[0]
                 > bound
             )
 
         effects = []
         for kind, most in ((0, 1.0 - 1.0 / max(n, 1)), (1, 0.5)):
-            if not n or not shown(most, kind):
+            if not n or not is_detected(most, kind):
                 continue
             low, high = 0.0, most
             for _ in range(30):
                 middle = 0.5 * (low + high)
-                low, high = (low, middle) if shown(middle, kind) else (middle, high)
+                low, high = (low, middle) if is_detected(middle, kind) else (middle, high)
             shares = (high, 0.0) if kind == 0 else (0.0, high)
             effects.append(float(self._entropy(share_below=np.asarray(shares[0]), share_above=np.asarray(shares[1]))))
         return max(effects, default=math.inf)
@@ -179,7 +179,7 @@ class CalibrationError(Estimate):
         s, inward = self._inward()
         weight = np.asarray(self.n) / sum(self.n)
 
-        def within(times: float) -> bool:
+        def is_within_bound(times: float) -> bool:
             error = np.sqrt(s * (1.0 - s) / (times * np.asarray(self.n)))
             if not (weight * error).sum() > 0.0:
                 return True
@@ -191,7 +191,7 @@ class CalibrationError(Estimate):
             rates = s + inward * error * plain / float((weight * error).sum())
             return self._with_rates(rates, times).bounds(alpha)[1] <= bound
 
-        return first_size(within)
+        return first_size(is_within_bound)
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
         """Solved on the bounds, for scores with an equal offset in every bin that allows it."""
@@ -204,18 +204,18 @@ class CalibrationError(Estimate):
         def effect_of(shift: float) -> FloatArray:
             return np.asarray(np.clip(s + inward * shift, 0.0, 1.0))
 
-        def shown(shift: float) -> bool:
+        def is_detected(shift: float) -> bool:
             p = effect_of(shift)
             short = Z_POWER * math.sqrt(float((np.square(weight) * p * (1.0 - p) / n).sum()))
             observed = np.where(inward > 0, np.maximum(p - short, s), np.minimum(p + short, s))
             return self._with_rates(observed, 1.0).bounds(alpha)[0] > bound
 
-        if not shown(1.0):
+        if not is_detected(1.0):
             return math.inf
         low, high = 0.0, 1.0
         for _ in range(20):
             middle = 0.5 * (low + high)
-            low, high = (low, middle) if shown(middle) else (middle, high)
+            low, high = (low, middle) if is_detected(middle) else (middle, high)
         return float((weight * np.abs(effect_of(high) - s)).sum())
 
 

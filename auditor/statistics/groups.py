@@ -76,7 +76,7 @@ class WorstOfPairs(WorstOfGroups):
         bounds = difference_bounds if self.contrast == "difference" else ratio_bounds
         return np.asarray(bounds(k, n=n, alpha=alpha)[0][~np.eye(len(n), dtype=bool)], np.float64)
 
-    def _known(self) -> list[tuple[IntArray, IntArray]]:
+    def _table_arrays(self) -> list[tuple[IntArray, IntArray]]:
         return [table.arrays() for table in self.tables if table.n_pairs]
 
     def _beyond(self, alpha: float) -> float:
@@ -85,32 +85,32 @@ class WorstOfPairs(WorstOfGroups):
         if not self.comparisons:
             return none
         if self._crowded:
-            return max(none, *(float(self._corner(*of, alpha / self.comparisons).max()) for of in self._known()))
-        return max(largest_lower_bound(pairs_apart(self._known(), self.contrast), 2.0 * alpha / self.comparisons), none)
+            return max(none, *(float(self._corner(*of, alpha / self.comparisons).max()) for of in self._table_arrays()))
+        return max(largest_lower_bound(pairs_apart(self._table_arrays(), self.contrast), 2.0 * alpha / self.comparisons), none)
 
-    def _within(self, alpha: float) -> float:
+    def _smallest_contrast(self, alpha: float) -> float:
         """A lower bound of the smallest difference or ratio of any two groups, at most no difference."""
         none = 0.0 if self.contrast == "difference" else 1.0
         if not self.comparisons:
             return none
         if self._crowded:
-            return min(none, *(float(self._corner(*of, alpha).min()) for of in self._known()))
-        return min(smallest_lower_bound(ordered_pairs(self._known(), self.contrast), alpha), none)
+            return min(none, *(float(self._corner(*of, alpha).min()) for of in self._table_arrays()))
+        return min(smallest_lower_bound(ordered_pairs(self._table_arrays(), self.contrast), alpha), none)
 
     def _p_beyond(self, value: float) -> float:
         if not self.comparisons:
             return 1.0
         if self._crowded:
             return smallest_level(lambda alpha: self._beyond(alpha) > value)
-        p = smallest_p_value(pairs_apart(self._known(), self.contrast), value)
+        p = smallest_p_value(pairs_apart(self._table_arrays(), self.contrast), value)
         return smallest_p(0.5 * self.comparisons * p)
 
     def _p_within(self, value: float) -> float:
         if not self.complete:
             return 1.0
         if self._crowded:
-            return smallest_level(lambda alpha: self._within(alpha) >= value)
-        return largest_p_value(ordered_pairs(self._known(), self.contrast), value)
+            return smallest_level(lambda alpha: self._smallest_contrast(alpha) >= value)
+        return largest_p_value(ordered_pairs(self._table_arrays(), self.contrast), value)
 
 
 class _PlannedOnTests(WorstOfPairs):
@@ -136,15 +136,15 @@ class _PlannedOnTests(WorstOfPairs):
             return math.nan
         level = 2.0 * alpha / self.comparisons
 
-        def seen(effect: float) -> bool:
-            return all(self._seen(table, effect=effect, bound=bound, alpha=level) for table in self.tables)
+        def is_detected(effect: float) -> bool:
+            return all(self._is_detected(table, effect=effect, bound=bound, alpha=level) for table in self.tables)
 
         near, far = bound, float(sign > 0)
-        if not seen(far):
+        if not is_detected(far):
             return sign * math.inf
         for _ in range(20):
             middle = 0.5 * (near + far)
-            near, far = (near, middle) if seen(middle) else (middle, far)
+            near, far = (near, middle) if is_detected(middle) else (middle, far)
         return far
 
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
@@ -163,7 +163,7 @@ class _PlannedOnTests(WorstOfPairs):
         """How much the headline moves with the higher rate for each unit that it moves with the lower one."""
         raise NotImplementedError
 
-    def _seen(self, table: RateTable, *, effect: float, bound: float, alpha: float) -> bool:
+    def _is_detected(self, table: RateTable, *, effect: float, bound: float, alpha: float) -> bool:
         first, second = sorted(table.n)[:2]
         high, low = (np.tile(rates, 2) for rates in self._pairs(table.pooled(), effect=effect))
         n_high, n_low = (np.repeat(np.asarray(n, np.float64), 3) for n in ((first, second), (second, first)))
@@ -218,7 +218,7 @@ class WorstDifference(_PlannedOnTests):
         return min(self._beyond(alpha), 1.0)
 
     def upper(self, alpha: float) -> float:
-        return min(-self._within(alpha), 1.0) if self.complete else 1.0
+        return min(-self._smallest_contrast(alpha), 1.0) if self.complete else 1.0
 
     def p_value(self, bound: float, side: Side) -> float:
         """As for every estimate, from the tests themselves."""
@@ -271,7 +271,7 @@ class WorstRatio(_PlannedOnTests):
         return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
-        return max(self._within(alpha), 0.0) if self.complete else 0.0
+        return max(self._smallest_contrast(alpha), 0.0) if self.complete else 0.0
 
     def upper(self, alpha: float) -> float:
         return 1.0 / self._beyond(alpha)
@@ -476,7 +476,7 @@ class RatioToLargest(_OfLogarithms):
         rivals = self._rivals()
         return float(self._lowers(rivals, alpha).min()), float(self._uppers(rivals, alpha).min())
 
-    def _others(self) -> IntArray:
+    def _other_groups(self) -> IntArray:
         return np.flatnonzero(np.arange(len(self.table.n)) != self.index)
 
     def _rivals(self) -> IntArray:
@@ -508,7 +508,7 @@ class RatioToLargest(_OfLogarithms):
         compare = {"less": np.less, "at_most": np.less_equal, "greater": np.greater, "at_least": np.greater_equal}[side]
         open_pairs = self._rivals()
 
-        def shown(alpha: float) -> bool:
+        def is_significant(alpha: float) -> bool:
             nonlocal open_pairs
             ends = (self._uppers if upper else self._lowers)(open_pairs, alpha)
             there = np.asarray(compare(ends, bound), bool)
@@ -518,7 +518,7 @@ class RatioToLargest(_OfLogarithms):
                 open_pairs = open_pairs[there == upper]
             return found
 
-        return smallest_level(shown)
+        return smallest_level(is_significant)
 
     def standard_error_at(self, ideal: float) -> float:
         n = [m for g, m in enumerate(self.table.n) if g != self.index and m]
@@ -531,11 +531,11 @@ class RatioToLargest(_OfLogarithms):
         """Solved on the bounds themselves: expected counts in every group, and ``miss`` over all other groups."""
         if not self.table.complete or len(self.table.n) < 2 or not 0.0 < bound < ideal:
             return math.nan
-        p, others = self.table.pooled(), self._others()
+        p, others = self.table.pooled(), self._other_groups()
         # As for WorstRatio: counts are skewed, and what misses the bound lies between it and the rate.
         q = p * (1.0 - 0.25 * (1.0 - bound))
 
-        def within(times: float) -> bool:
+        def is_within_bound(times: float) -> bool:
             n = times * np.asarray(self.table.n, np.float64)
             with np.errstate(divide="ignore"):
                 own = p * float(n[self.index]), float(n[self.index])
@@ -544,7 +544,7 @@ class RatioToLargest(_OfLogarithms):
             spread = np.sqrt(1.0 / n[others] + 1.0 / n[self.index])
             return float(scipy.special.ndtr(-slack / (math.sqrt((1.0 - q) / q) * spread)).sum()) <= miss
 
-        return first_size(within)
+        return first_size(is_within_bound)
 
 
 class WorstOddsRatio(_OfLogarithms, WorstOfGroups):

@@ -195,11 +195,11 @@ class WorstBracketDifference(Estimate):
         each = alpha / (2.0 * n.size)
         low, high = clopper_pearson(k, n=n, alpha=each)[0], clopper_pearson(m, n=n, alpha=each)[1]
         # Nothing is known of a group without rows.
-        most = _apart(high, low) if self.proved.complete else 1.0
-        return max(0.0, _apart(low, high)), most
+        most = _largest_difference(high, low) if self.proved.complete else 1.0
+        return max(0.0, _largest_difference(low, high)), most
 
 
-def _apart(upper: FloatArray, lower: FloatArray) -> float:
+def _largest_difference(upper: FloatArray, lower: FloatArray) -> float:
     """The largest ``above[i] - below[j]``, of i other than j."""
     return max(float(upper[i] - lower[j]) for i in range(upper.size) for j in range(lower.size) if i != j)
 

@@ -30,19 +30,19 @@ Index = npt.NDArray[np.intp]
 
 def ordered_pairs(tables: Tables, contrast: Contrast) -> Pairs:
     """Every ordered pair of groups of a table, (successes, n) each, of groups with rows."""
-    return _paired(tables, contrast, lambda g: np.nonzero(~np.eye(g, dtype=bool)))
+    return _pairs_of_tables(tables, contrast, lambda g: np.nonzero(~np.eye(g, dtype=bool)))
 
 
 def pairs_apart(tables: Tables, contrast: Contrast) -> Pairs:
     """Every two groups of a table, the one with the higher rate first, to test for a difference."""
-    found = _paired(tables, contrast, lambda g: np.triu_indices(g, 1))
+    found = _pairs_of_tables(tables, contrast, lambda g: np.triu_indices(g, 1))
     turn = found.k_1 * found.n_2 < found.k_2 * found.n_1
     k_1, k_2 = np.where(turn, found.k_2, found.k_1), np.where(turn, found.k_1, found.k_2)
     n_1, n_2 = np.where(turn, found.n_2, found.n_1), np.where(turn, found.n_1, found.n_2)
     return Pairs(contrast=contrast, k_1=k_1, n_1=n_1, k_2=k_2, n_2=n_2, either=True)
 
 
-def _paired(tables: Tables, contrast: Contrast, indices: Callable[[int], tuple[Index, ...]]) -> Pairs:
+def _pairs_of_tables(tables: Tables, contrast: Contrast, indices: Callable[[int], tuple[Index, ...]]) -> Pairs:
     parts: list[list[FloatArray]] = [[np.empty(0)], [np.empty(0)], [np.empty(0)], [np.empty(0)]]
     for successes, sizes in tables:
         k, n = np.asarray(successes, np.float64), np.asarray(sizes, np.float64)
@@ -74,8 +74,8 @@ def largest_lower_bound(pairs: Pairs, alpha: float) -> float:
     return _extreme(
         pairs,
         -1.0,
-        lambda some: float(_lower_bounds(pairs.of(some), alpha, enumerated).max()),
-        lambda rest, found: _shown(pairs.of(rest), found + _APART, alpha, enumerated),
+        lambda some: float(_lower_bounds(pairs.subset(some), alpha, enumerated).max()),
+        lambda rest, found: _is_significant(pairs.subset(rest), found + _APART, alpha, enumerated),
         at_once=1 if enumerated else _AT_ONCE,
     )
 
@@ -86,8 +86,8 @@ def smallest_lower_bound(pairs: Pairs, alpha: float) -> float:
     return _extreme(
         pairs,
         1.0,
-        lambda some: float(_lower_bounds(pairs.of(some), alpha, enumerated).min()),
-        lambda rest, found: ~_shown(pairs.of(rest), found - _APART, alpha, enumerated),
+        lambda some: float(_lower_bounds(pairs.subset(some), alpha, enumerated).min()),
+        lambda rest, found: ~_is_significant(pairs.subset(rest), found - _APART, alpha, enumerated),
         at_once=1 if enumerated else _AT_ONCE,
     )
 
@@ -99,8 +99,8 @@ def smallest_p_value(pairs: Pairs, value: float) -> float:
     return _extreme(
         pairs,
         -1.0,
-        lambda one: _level(pairs.of(one), value),
-        lambda rest, found: margins(pairs.of(rest), value, min(found, 0.5) * (1.0 - 1e-7)) >= 0.0,
+        lambda one: _level(pairs.subset(one), value),
+        lambda rest, found: margins(pairs.subset(rest), value, min(found, 0.5) * (1.0 - 1e-7)) >= 0.0,
     )
 
 
@@ -111,8 +111,8 @@ def largest_p_value(pairs: Pairs, value: float) -> float:
     return _extreme(
         pairs,
         1.0,
-        lambda one: _level(pairs.of(one), value),
-        lambda rest, found: (margins(pairs.of(rest), value, min(found * (1.0 + 1e-7), 0.5)) < 0.0) & (found <= 0.5),
+        lambda one: _level(pairs.subset(one), value),
+        lambda rest, found: (margins(pairs.subset(rest), value, min(found * (1.0 + 1e-7), 0.5)) < 0.0) & (found <= 0.5),
     )
 
 
@@ -134,7 +134,7 @@ def _lower_bounds(pairs: Pairs, alpha: float, enumerated: bool) -> FloatArray:
     return np.asarray([_test(pairs, i).lower_bound(alpha) for i in range(len(pairs))], np.float64)
 
 
-def _shown(pairs: Pairs, value: float, alpha: float, enumerated: bool) -> Flags:
+def _is_significant(pairs: Pairs, value: float, alpha: float, enumerated: bool) -> Flags:
     if not enumerated:
         return margins(pairs, value, alpha) >= 0.0
     return np.asarray([_test(pairs, i).p_value(value) <= alpha for i in range(len(pairs))], np.bool_)

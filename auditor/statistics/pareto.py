@@ -19,7 +19,7 @@ class Measured:
     interval: tuple[float, float] | None
 
     @classmethod
-    def of(cls, estimate: Estimate, alpha: float) -> Measured:
+    def from_estimate(cls, estimate: Estimate, alpha: float) -> Measured:
         """A number with one-sided bounds at ``alpha`` each."""
         value = estimate.value
         low, high = estimate.bounds(alpha)

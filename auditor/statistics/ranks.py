@@ -159,14 +159,14 @@ class TruePositiveRateAt(Estimate):
     # Left out where it is not so, so that older evidence keeps its digests and its intervals.
     joint: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
-    def _above(self, rank: int) -> int:
+    def _count_above(self, rank: int) -> int:
         return self.members_above[rank] if rank < len(self.members_above) else self.n_positive
 
     @property
     def value(self) -> float:
         if not self.n_positive or self.n_negative * self.false_positive_rate < 1.0:
             return math.nan
-        return self._above(math.floor(self.n_negative * self.false_positive_rate + 1e-9)) / self.n_positive
+        return self._count_above(math.floor(self.n_negative * self.false_positive_rate + 1e-9)) / self.n_positive
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         if not self.n_positive or not self.n_negative:
@@ -181,8 +181,8 @@ class TruePositiveRateAt(Estimate):
         # above it unless N <= j.
         below = np.flatnonzero(scipy.special.bdtrc(j, n, f) <= alpha / 2.0)
         above = np.flatnonzero(scipy.special.bdtr(j, n, f) <= alpha / 2.0)
-        above_high = self._above(int(above[-1])) if above.size else 0
-        above_low = self._above(int(below[0])) if below.size else self.n_positive
+        above_high = self._count_above(int(above[-1])) if above.size else 0
+        above_low = self._count_above(int(below[0])) if below.size else self.n_positive
         low, _ = clopper_pearson(above_high, n=self.n_positive, alpha=alpha / 2.0)
         _, high = clopper_pearson(above_low, n=self.n_positive, alpha=alpha / 2.0)
         return float(low), float(high)
@@ -222,7 +222,7 @@ class Ranked:
     ranks: IntArray
 
     @classmethod
-    def of(cls, values: FloatArray) -> Ranked:
+    def from_values(cls, values: FloatArray) -> Ranked:
         """Values (n,), none of them NaN."""
         values = np.ascontiguousarray(values, np.float64)
         order = ascending(values)
@@ -307,10 +307,10 @@ def placements(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> tup
     From ranks (m,) and (n,) in ``range(n_ranks)``: two counts and two look-ups, however many of them there are.
     """
     over = shares_below(positives, negatives, n_ranks)
-    return over, _above(shares_below(negatives, positives, n_ranks))
+    return over, _complement(shares_below(negatives, positives, n_ranks))
 
 
-def _above(placements: Placements) -> Placements:
+def _complement(placements: Placements) -> Placements:
     return Placements(1.0 - placements.table, placements.at)
 
 
@@ -392,7 +392,7 @@ def _area_of_counts(positive_counts: IntArray, negative_counts: IntArray) -> Are
     """The area by twice how many negatives lie below each positive, (m,), and positives below each negative, (n,)."""
     if min(positive_counts.size, negative_counts.size) < 2:
         return _NO_AREA
-    return area_of_placements(_shares(positive_counts, negative_counts.size), _above(_shares(negative_counts, positive_counts.size)))
+    return area_of_placements(_shares(positive_counts, negative_counts.size), _complement(_shares(negative_counts, positive_counts.size)))
 
 
 def area_of_ranks(*, positives: IntArray, negatives: IntArray, n_ranks: int) -> AreaUnderCurve | Undefined:
@@ -471,7 +471,7 @@ def area_under_curve(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> A
     if min(x.size, y.size) < 2 or not np.isfinite(both).all():
         return _NO_AREA
     own = np.arange(both.size) < x.size
-    return Ranked.of(both).area(positives=own, negatives=~own)
+    return Ranked.from_values(both).area(positives=own, negatives=~own)
 
 
 def true_positive_rate_at(

@@ -71,11 +71,11 @@ class Proportion(Estimate):
         if not self.n or bound == ideal:
             return math.nan
 
-        def within(n: float) -> bool:
+        def is_within_bound(n: float) -> bool:
             likely = math.ceil(float(scipy.special.bdtrik(1.0 - miss, n, ideal)) - 1e-9) if ideal > 0.0 else 0
             return likely < n and float(clopper_pearson(likely, n=n, alpha=alpha)[1]) <= bound
 
-        return first_size(lambda n: within(math.ceil(n))) / self.n
+        return first_size(lambda n: is_within_bound(math.ceil(n))) / self.n
 
 
 # Many a rate is asked the same again: groups are as large as they were, and each look at a training asks anew.

@@ -53,7 +53,7 @@ class TwoRates:
         """Smallest level at which the difference or ratio is significantly greater than ``value``; 1 above 0.5."""
         highest = 0.5
         for lowest, order in _ORDERS:
-            p = _ordered(*self._of, lowest, order).p_value(value)
+            p = _order_tables(*self._of, lowest, order).p_value(value)
             # A bound that is this order's at its lowest level has that for its p-value, but for rounding.
             if p > lowest * (1.0 + 1e-9):
                 break
@@ -72,9 +72,9 @@ class TwoRates:
 @lru_cache(maxsize=8_192)
 def _lower_bound(first: Counted, second: Counted, contrast: Contrast, either: bool, alpha: float) -> float:
     own = next(i for i, (lowest, _) in enumerate(_ORDERS) if alpha >= lowest)
-    found = _ordered(first, second, contrast, either, *_ORDERS[own]).lower_bound(alpha)
+    found = _order_tables(first, second, contrast, either, *_ORDERS[own]).lower_bound(alpha)
     for lowest, order in _ORDERS[:own]:
-        laxer = _ordered(first, second, contrast, either, lowest, order)
+        laxer = _order_tables(first, second, contrast, either, lowest, order)
         if laxer.p_value(found) > lowest * (1.0 + 1e-9):
             found = min(found, laxer.lower_bound(lowest))
     return found
@@ -88,8 +88,8 @@ class _OrderedTables:
     ) -> None:
         self.contrast, self.either, self.order = contrast, either, order
         tails = scipy.special.ndtr(-_REACHES)
-        tails = tails[: int(np.count_nonzero(_paid(tails) > lowest)) + 1]
-        self.paid = _paid(tails)
+        tails = tails[: int(np.count_nonzero(_tail_levels(tails) > lowest)) + 1]
+        self.paid = _tail_levels(tails)
         # Where the search for a bound starts, and its step: no matter of exactness.
         p_1, p_2 = ((k + 0.5) / (n + 1.0) for k, n in (first, second))
         of_1, of_2 = (p * (1.0 - p) / n for p, (_, n) in ((p_1, first), (p_2, second)))
@@ -222,14 +222,14 @@ class _OrderedTables:
 _of_few_rows, _of_many_rows = (lru_cache(maxsize=size)(_OrderedTables) for size in (512, 32))
 
 
-def _ordered(
+def _order_tables(
     first: Counted, second: Counted, contrast: Contrast, either: bool, lowest: float, order: float
 ) -> _OrderedTables:
     made = _of_few_rows if min(first[1], second[1]) <= _FEW_ROWS else _of_many_rows
     return made(first, second, contrast, either, lowest, order)
 
 
-def _paid(tails: FloatArray) -> FloatArray:
+def _tail_levels(tails: FloatArray) -> FloatArray:
     """The smallest levels at which the larger group's rate is taken to lie within its limits at these tails."""
     return 2.0 * tails / GIVEN
 

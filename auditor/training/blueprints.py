@@ -58,7 +58,7 @@ class Blueprint:
 
         All epochs of the recipe, by cross-entropy. Raises ModelError where the loss becomes infinite or NaN.
         """
-        seeds = Seeds.of(seed)
+        seeds = Seeds.from_seed(seed)
         with seeded_globals(np.random.default_rng(seeds.initialisation)):
             module = self.make().to(x.device)
         step = PlainStep(
@@ -89,14 +89,14 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
     how = "its own recipe" if recipe is not None else "the default recipe, its own being unknown"
     recipe = recipe or SURROGATE_RECIPE
     if isinstance(model, TorchModel) and not model.frozen_mode:
-        make, name = _again(model)
+        make, name = _module_maker(model)
         if make is not None:
             return Blueprint(
                 make=make,
                 encode=model.encode,
                 recipe=recipe,
                 outputs=model.output_kind,
-                described=f"the target's own architecture ({name}) trained by {how} ({_said(recipe)})",
+                described=f"the target's own architecture ({name}) trained by {how} ({_recipe_text(recipe)})",
                 known=model.recipe is not None and _TUNED not in name,
             )
     make, encode, name = _surrogate(model, X)
@@ -105,18 +105,18 @@ def blueprint_of(model: AuditedModel, X: Rows) -> Blueprint:
         encode=encode,
         recipe=recipe,
         outputs="logits",
-        described=f"a surrogate architecture, the target's being unknown: {name}, trained by {how} ({_said(recipe)})",
+        described=f"a surrogate architecture, the target's being unknown: {name}, trained by {how} ({_recipe_text(recipe)})",
         known=False,
     )
 
 
-def _said(recipe: Recipe) -> str:
+def _recipe_text(recipe: Recipe) -> str:
     words = f"{recipe.optimizer}, learning rate {recipe.learning_rate:g}, {recipe.epochs} epochs, batches of "
     words += f"{recipe.batch_size}"
     return words + ("; without its DP-SGD" if recipe.epsilon is not None else "")
 
 
-def _again(model: TorchModel) -> tuple[Callable[[], nn.Module] | None, str]:
+def _module_maker(model: TorchModel) -> tuple[Callable[[], nn.Module] | None, str]:
     """What makes the model's module anew, untrained, or None; and its name."""
     named = model.architecture or {}
     name = str(named.get("name", type(model.module).__name__))

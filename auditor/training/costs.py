@@ -58,7 +58,7 @@ class Work:
         """The same number of calls, on ``factor`` times as many numbers."""
         return Work(self.calls, self.primitive_calls, self.flops * factor, self.written * factor)
 
-    def grown(self, twice: Work, factor: float) -> Work:
+    def extrapolate(self, twice: Work, factor: float) -> Work:
         """The work on ``factor`` times as many rows, if ``twice`` is that on two times as many."""
         return self + (twice + self * -1.0) * (factor - 1.0)
 

@@ -124,16 +124,16 @@ def train_together(
     k = len(members)
     say = progress or (lambda _: None)
     task = _checked(StackTask(make, x, y, members, tuple(seeds), recipe, outputs, keep))
-    way = _chosen(task, most_together, stacked)
+    way = _choose_way(task, most_together, stacked)
     together = _at_once(task, way, most_together, memory_bytes)
     chunks = [range(start, min(start + together, k)) for start in range(0, k, together)]
     places = [None if checkpoint is None else Path(checkpoint) / f"ensemble-{_fingerprint(task, chunk, way)}.npy"
               for chunk in chunks]  # fmt: skip
     parts = {i: part for i, place in enumerate(places)
-             if place is not None and (part := _read(place, len(chunks[i]), len(x))) is not None}  # fmt: skip
+             if place is not None and (part := _read_chunk(place, len(chunks[i]), len(x))) is not None}  # fmt: skip
     reused = sum(len(chunks[i]) for i in parts)
     for i, logits in _logits_of(task, {i: chunk for i, chunk in enumerate(chunks) if i not in parts}, way, say):
-        parts[i] = task.said(logits)
+        parts[i] = task.kept_outputs(logits)
         if (place := places[i]) is not None:
             _write(place, parts[i])
     notes = [f"{k} models were trained one by one, because {way.why_alone}"] if way.why_alone else []
@@ -165,7 +165,7 @@ def predicted_seconds(
     members = np.broadcast_to(np.arange(len(x)) < n_learned, (n_models, len(x)))
     y = torch.arange(len(x), device=x.device) % n_classes
     task = _checked(StackTask(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
-    way = _chosen(task, most_together, stacked)
+    way = _choose_way(task, most_together, stacked)
     together = _at_once(task, way, most_together, memory_bytes)
     return math.ceil(n_models / together) * _work_of_training(task, way, together).seconds
 
@@ -220,7 +220,7 @@ def _of_one_type(module: nn.Module, x: Tensor) -> bool:
     return all(p.dtype == x.dtype for p in module.parameters())
 
 
-def _chosen(task: StackTask, most_together: int, stacked: bool | None) -> Way:
+def _choose_way(task: StackTask, most_together: int, stacked: bool | None) -> Way:
     """Stacked where that can be done and costs less; counted, so that a result does not depend on a clock."""
     if stacked is not None:
         return _possible(task) if stacked else ALONE
@@ -250,8 +250,8 @@ def _work_of_training(task: StackTask, way: Way, k: int) -> Work:
         stack.learn(few.expand(counted, -1))
         learning = [work_of(lambda: stack.learn(rows.expand(counted, -1))) for rows in (few, more)]  # noqa: B023
         asking = [work_of(lambda: stack.ask(task.x[rows])) for rows in (few, more)]  # noqa: B023
-    step = learning[0].grown(learning[1], n_learned / steps / _FEW_ROWS)
-    asked = asking[0].grown(asking[1], len(task.x) / _FEW_ROWS)
+    step = learning[0].extrapolate(learning[1], n_learned / steps / _FEW_ROWS)
+    asked = asking[0].extrapolate(asking[1], len(task.x) / _FEW_ROWS)
     return (step * (task.recipe.epochs * steps) + asked).of_numbers(k / counted)
 
 
@@ -341,7 +341,7 @@ def _write(place: Path, part: npt.NDArray[np.float64]) -> None:
     write_beside(place, buffer.getvalue())
 
 
-def _read(place: Path, k: int, n: int) -> npt.NDArray[np.float64] | None:
+def _read_chunk(place: Path, k: int, n: int) -> npt.NDArray[np.float64] | None:
     """What a chunk left, or None where it left nothing that can be used."""
     try:
         part: npt.NDArray[np.float64] = np.load(place, allow_pickle=False)

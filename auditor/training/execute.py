@@ -84,7 +84,7 @@ class Kept:
         self._used += places
         left = []
         for i, place in enumerate(places):
-            if (found := _kept(place)) is not None:
+            if (found := _read_cached(place)) is not None:
                 yield i, found
             else:
                 # What was cut off is nobody's to keep.
@@ -105,7 +105,7 @@ class Kept:
         self._used.clear()
 
 
-def _kept(place: Path) -> bytes | None:
+def _read_cached(place: Path) -> bytes | None:
     try:
         content = place.read_bytes()
     except OSError:

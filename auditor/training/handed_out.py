@@ -108,14 +108,14 @@ class _Handing(threading.Thread):
         write_beside(self._folder / _FAILED, reason.encode())
 
     def _hand_out(self, call: int) -> None:
-        def read(name: str) -> bytes:
+        def read_part(name: str) -> bytes:
             return read_regular(self._folder / f"{call}-{name}", "A task of the measuring process", _MOST_BYTES)
 
         try:
-            asked = _Asked.model_validate_json(read("asked"))
+            asked = _Asked.model_validate_json(read_part("asked"))
         except ValidationError:
             raise UsageError("The measuring process asked for what is no task.") from None
-        tasks = Tasks(asked.kind, read("shared"), tuple(read(f"task-{i}") for i in range(asked.n)), asked.threads)
+        tasks = Tasks(asked.kind, read_part("shared"), tuple(read_part(f"task-{i}") for i in range(asked.n)), asked.threads)
         for i, result in self._executor.results(tasks):
             if self._ended.is_set():
                 return

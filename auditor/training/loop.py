@@ -188,7 +188,7 @@ def train(
         if validate is not None:
             _validate(step, validate, state, devices)
         if progress is not None and devices.is_main:
-            progress(_said(state, schedule))
+            progress(_epoch_text(state, schedule))
         if checkpoint is not None and devices.is_main:
             _write(checkpoint, key, step, state, order, draws)
     if validate is not None:
@@ -236,7 +236,7 @@ def _validate(step: Step, validate: Callable[[], float], state: _State, devices:
         state.best_weights = {k: v.detach().clone() for k, v in step.modules[0].state_dict().items()}
 
 
-def _said(state: _State, schedule: Schedule) -> str:
+def _epoch_text(state: _State, schedule: Schedule) -> str:
     words = f"epoch {len(state.losses)} of {schedule.epochs}, loss {state.losses[-1]:.4f}"
     return f"{words}, validation {state.validations[-1]:.4f}" if state.validations else words
 

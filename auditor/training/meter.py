@@ -43,9 +43,9 @@ class Meter:
 
     def _watch(self) -> None:
         while not self._closed.wait(_EVERY_S):
-            self._read()
+            self._read_counters()
 
-    def _read(self) -> list[int]:
+    def _read_counters(self) -> list[int]:
         with self._lock:
             for counter in self._counters:
                 counter.take()
@@ -53,14 +53,14 @@ class Meter:
 
     def begins(self, probe: str) -> None:
         """Start the measurement of a probe."""
-        self._asking = (probe, self._read())
+        self._asking = (probe, self._read_counters())
 
     def ends(self) -> None:
         """End the measurement of the probe."""
         if self._asking is None:
             return
         (probe, before), self._asking = self._asking, None
-        steps = zip(self._counters, before, self._read(), strict=True)
+        steps = zip(self._counters, before, self._read_counters(), strict=True)
         self._joules[probe] = {c.name: (now - then) * c.step_j for c, then, now in steps if now > then}
 
     def __enter__(self) -> Meter:
@@ -75,7 +75,7 @@ class Meter:
 
     def record(self, results: Sequence[ProbeResult] = (), *, activity: Literal["audit", "training"]) -> EnergyRecord:
         """The resources used so far."""
-        self._read()
+        self._read_counters()
         counters, not_measured = recorded(self._counters, self._silent)
         on_gpu = self.device.startswith(("cuda", "mps"))
         if not on_gpu:

@@ -74,7 +74,7 @@ class ConnectedProcess:
                 for frame in (json.dumps(asked).encode(), tasks.shared, *tasks.each):
                     self._send(frame)
                 asked_all = True
-                while (frame := self._received())[:1] == RESULT:
+                while (frame := self._receive())[:1] == RESULT:
                     yield int.from_bytes(frame[1:9], "big"), frame[9:]
                 ended = True
                 if frame[:1] == FAILED:
@@ -98,7 +98,7 @@ class ConnectedProcess:
             if asked_all:
                 self._send(CANCEL)
                 while self._ours.poll(max(0.0, deadline - time.monotonic())):
-                    if self._received()[:1] != RESULT:
+                    if self._receive()[:1] != RESULT:
                         return
         self._stop()
 
@@ -118,15 +118,15 @@ class ConnectedProcess:
         try:
             self._ours.send_bytes(frame)
         except OSError:
-            raise self._lost() from None
+            raise self._connection_lost_error() from None
 
-    def _received(self) -> bytes:
+    def _receive(self) -> bytes:
         try:
             return self._ours.recv_bytes()
         except (EOFError, OSError):
-            raise self._lost() from None
+            raise self._connection_lost_error() from None
 
-    def _lost(self) -> UsageError:
+    def _connection_lost_error(self) -> UsageError:
         return UsageError(
             "The connection to Ray was lost, and Ray ended the process that had it: the cluster's head, or its node on "
             f"this machine, is gone. {AGAIN}"

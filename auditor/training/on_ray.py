@@ -64,7 +64,7 @@ class RayExecutor:
                         f"task of {tasks.threads} threads. {AGAIN}"
                     )
         except ray.exceptions.RayError as error:
-            raise UsageError(_said(ray, error)) from None
+            raise UsageError(_error_text(ray, error)) from None
         except (ConnectionError, RuntimeError) as error:
             raise UsageError(f"The connection to Ray was lost: {_short(error)}. {AGAIN}") from None
         finally:
@@ -82,7 +82,7 @@ def _cancel(ray: Any, reference: Any) -> None:
         return
 
 
-def _said(ray: Any, error: Exception) -> str:
+def _error_text(ray: Any, error: Exception) -> str:
     """What is wrong with the cluster, in words; a failure inside of a task is told as what it was there."""
     kinds = ray.exceptions
     cause = getattr(error, "cause", None)

@@ -30,15 +30,15 @@ class _Refusal(Closed):
     code: Code | None
 
 
-def packed(header: Closed, **tensors: Tensor) -> bytes:
+def pack_message(header: Closed, **tensors: Tensor) -> bytes:
     """Fields and tensors as bytes."""
     return safetensors.torch.save(
         {name: t.contiguous() for name, t in tensors.items()}, {"said": header.model_dump_json()}
     )
 
 
-def unpacked(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
-    """Fields and tensors from the output of :func:`packed`; UsageError if invalid or of another version."""
+def unpack_message(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
+    """Fields and tensors from the output of :func:`pack_message`; UsageError if invalid or of another version."""
     try:
         length = int.from_bytes(content[:8], "little")
         said = kind.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["said"])
@@ -54,19 +54,19 @@ def _of_another_version(error: Exception) -> UsageError:
 
 def finished(header: Closed, **tensors: Tensor) -> bytes:
     """The result of a task that was done."""
-    return _DONE + packed(header, **tensors)
+    return _DONE + pack_message(header, **tensors)
 
 
-def refused(error: AuditorError) -> bytes:
+def refusal_result(error: AuditorError) -> bytes:
     """The result of a task that was refused."""
     kind = type(error).__name__ if type(error).__name__ in _REFUSALS else ModelError.__name__
     return _REFUSED + _Refusal(kind=kind, why=str(error), code=error.code).model_dump_json().encode()
 
 
 def result_of(kind: type[_Header], content: bytes) -> tuple[_Header, dict[str, Tensor]]:
-    """The argument of :func:`finished`; raises the error of :func:`refused`, with its type."""
+    """The argument of :func:`finished`; raises the error of :func:`refusal_result`, with its type."""
     if content[:1] == _DONE:
-        return unpacked(kind, content[1:])
+        return unpack_message(kind, content[1:])
     try:
         said = _Refusal.model_validate_json(content[1:])
     except ValueError as error:

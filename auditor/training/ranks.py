@@ -135,7 +135,7 @@ class Ranks:
         return [answer for _, answer in found]
 
 
-def joined(timeout_s: float) -> Ranks | None:
+def join_ranks(timeout_s: float) -> Ranks | None:
     """The ranks of this job, or None where it has one process. Every rank has to call it."""
     import torch.distributed as dist
 

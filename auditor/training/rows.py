@@ -60,7 +60,7 @@ def read_rows(spec: TrainSpec) -> LabelledRows:
     found: dict[str, _Looks] = {}
     if spec.features is None:
         # Which columns are left out by what they hold can follow from a single row, which no noise hides.
-        found = (_recognised if spec.dp_epsilon is None else _called)(frame[candidates], spec.keep)
+        found = (_recognised if spec.dp_epsilon is None else _excluded_by_name)(frame[candidates], spec.keep)
     # Dates, weights and names of persons are kept in the files of rows: a later step may ask for them.
     left_out = [name for name, what in found.items() if what is _Looks.ROW]
     features = [name for name in candidates if name not in found]
@@ -120,7 +120,7 @@ def _recognised(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]
     return {name: looks[name] for name in map(str, frame.columns) if name in looks and name not in keep}
 
 
-def _called(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]:
+def _excluded_by_name(frame: pd.DataFrame, keep: tuple[str, ...]) -> dict[str, _Looks]:
     """Those that are not to be learned from by their names alone, which are public where values are not."""
     by_name = (
         (str(name), _Looks.WEIGHT if called_a_weight(str(name)) else _Looks.ROW)

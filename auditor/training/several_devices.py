@@ -119,7 +119,7 @@ class SeveralDevices(Devices):
                     f"The layer {name or 'that is the network'} ({type(layer).__name__}) normalises over the batch, of "
                     "which each device sees a part: replace it by GroupNorm or LayerNorm, or train on one device."
                 )
-        if not self._alike(settings, [*tensors, *_held(step.modules)]):
+        if not self._is_same_everywhere(settings, [*tensors, *_module_tensors(step.modules)]):
             raise UsageError(
                 "The processes of the job were given different rows, weights or settings: give each the same, with the "
                 "same seed; the batches are shared out."
@@ -132,29 +132,29 @@ class SeveralDevices(Devices):
         shares: list[_Share] = []
         draws = ExitStack()
 
-        def cut(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def take_share(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             if kwargs or not args or any(not isinstance(a, Tensor) or len(a) != len(args[0]) for a in args):
                 raise ModelError(
                     f"{type(module).__name__} takes more than tensors of rows, which cannot be shared out: train on "
                     "one device."
                 )
-            share = _Share.of(len(args[0]), self.rank, self.size)
+            share = _Share.for_rank(len(args[0]), self.rank, self.size)
             shares.append(share)
             # Drawn on every process, so that what they draw in common stays in step.
             seed = int(torch.randint(2**62, (1,)))
             draws.enter_context(seeded_globals(np.random.default_rng([seed, self.rank])))
-            return tuple(share.taken(a) for a in args), kwargs
+            return tuple(share.take(a) for a in args), kwargs
 
-        def joined(module: nn.Module, args: object, output: Any) -> Tensor:
+        def join_outputs(module: nn.Module, args: object, output: Any) -> Tensor:
             draws.close()
             own = getattr(output, "logits", output)
             if not isinstance(own, Tensor):
                 raise ModelError(f"{type(module).__name__} returns {type(own).__name__}, not a tensor of rows.")
             self._shared = True
-            return shares.pop().joined(own, self.accelerator.gather)
+            return shares.pop().gather_outputs(own, self.accelerator.gather)
 
         network = step.modules[0]
-        hooks = [network.register_forward_pre_hook(cut, with_kwargs=True), network.register_forward_hook(joined)]
+        hooks = [network.register_forward_pre_hook(take_share, with_kwargs=True), network.register_forward_hook(join_outputs)]
         before, step.summed = step.summed, self._summed
         try:
             yield
@@ -188,7 +188,7 @@ class SeveralDevices(Devices):
 
     def check_one_network(self, modules: Sequence[nn.Module]) -> None:
         """Raise ModelError if the processes have different weights."""
-        if not self._alike("", _held(modules)):
+        if not self._is_same_everywhere("", _module_tensors(modules)):
             raise ModelError(
                 "The processes of the job hold different weights, so that this is not one network: train on devices of "
                 "one kind, or on one device."
@@ -198,7 +198,7 @@ class SeveralDevices(Devices):
         """Leave the job; the other processes continue until they leave."""
         self.accelerator.end_training()
 
-    def _alike(self, settings: str, tensors: Sequence[Tensor]) -> bool:
+    def _is_same_everywhere(self, settings: str, tensors: Sequence[Tensor]) -> bool:
         from accelerate.utils import gather_object
 
         parts = (settings, [(tuple(t.shape), digest_of(t)) for t in tensors])
@@ -239,15 +239,15 @@ class _Share:
         self.n, self.most, self.start, self.stop = n, most, start, stop
 
     @classmethod
-    def of(cls, n: int, rank: int, size: int) -> _Share:
+    def for_rank(cls, n: int, rank: int, size: int) -> _Share:
         most = -(-n // size)
         return cls(n, most, min(rank * most, n), min((rank + 1) * most, n))
 
-    def taken(self, rows: Tensor) -> Tensor:
+    def take(self, rows: Tensor) -> Tensor:
         """The share; where it is empty one row, since not every network takes none."""
         return rows[self.start : self.stop] if self.stop > self.start else rows[:1]
 
-    def joined(self, outputs: Tensor, gather: Any) -> Tensor:
+    def gather_outputs(self, outputs: Tensor, gather: Any) -> Tensor:
         """The outputs for all n rows, of which the share's own are differentiable."""
         own = outputs[: self.stop - self.start]
         padded = own.detach().new_zeros(self.most, *own.shape[1:])
@@ -256,5 +256,5 @@ class _Share:
         return torch.cat([whole[: self.start], own, whole[self.stop : self.n]])
 
 
-def _held(modules: Sequence[nn.Module]) -> list[Tensor]:
+def _module_tensors(modules: Sequence[nn.Module]) -> list[Tensor]:
     return [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]

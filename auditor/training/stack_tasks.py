@@ -23,7 +23,15 @@ from auditor.model.outputs import Outputs
 from auditor.networks.architectures import Architecture
 from auditor.randomness import seeded_globals
 from auditor.training.execute import Tasks
-from auditor.training.packed import finished, packed, refuse_other_versions, refused, result_of, unpacked, versions
+from auditor.training.packed import (
+    finished,
+    pack_message,
+    refusal_result,
+    refuse_other_versions,
+    result_of,
+    unpack_message,
+    versions,
+)
 from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack
 
 BoolArray = npt.NDArray[np.bool_]
@@ -40,7 +48,7 @@ class Seeds:
     noise: int
 
     @classmethod
-    def of(cls, seed: int) -> Seeds:
+    def from_seed(cls, seed: int) -> Seeds:
         """The three seeds of a model."""
         return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64) >> np.uint64(1)))
 
@@ -65,10 +73,10 @@ class StackTask:
 
     def fresh(self, index: int) -> nn.Module:
         """The untrained model of an index, the same one each time."""
-        with seeded_globals(np.random.default_rng(Seeds.of(self.seeds[index]).initialisation)):
+        with seeded_globals(np.random.default_rng(Seeds.from_seed(self.seeds[index]).initialisation)):
             return self.make().to(self.x.device)
 
-    def said(self, logits: Tensor) -> npt.NDArray[np.float64]:
+    def kept_outputs(self, logits: Tensor) -> npt.NDArray[np.float64]:
         """``keep`` of logits (k, n, n_classes) as an array."""
         kept = logits if self.keep is None else self.keep(logits)
         return kept.detach().cpu().double().numpy()
@@ -103,15 +111,15 @@ def logits_of(task: StackTask, chunk: range, way: Way) -> Tensor:
     """
     stack = way.stack(task, chunk)
     rows = torch.from_numpy(np.stack([np.flatnonzero(task.members[i]) for i in chunk])).to(task.x.device)
-    generators = [torch.Generator().manual_seed(Seeds.of(task.seeds[i]).batches) for i in chunk]
-    with seeded_globals(np.random.default_rng(Seeds.of(task.seeds[chunk.start]).noise)):
+    generators = [torch.Generator().manual_seed(Seeds.from_seed(task.seeds[i]).batches) for i in chunk]
+    with seeded_globals(np.random.default_rng(Seeds.from_seed(task.seeds[chunk.start]).noise)):
         for _ in range(task.recipe.epochs):
             orders = torch.stack([torch.randperm(rows.shape[1], generator=g) for g in generators])
             order = torch.gather(rows, 1, orders.to(rows.device))
             for batch in torch.split(order, task.batch_size, dim=1):
                 if batch.shape[1] > 1 or order.shape[1] == 1:
                     stack.learn(batch)
-    if not all(bool(torch.isfinite(p).all()) for p in stack.trained()):
+    if not all(bool(torch.isfinite(p).all()) for p in stack.trained_parameters()):
         raise ModelError("The loss of a model became infinite or NaN in training: lower the recipe's learning rate.")
     at_once = max(1, task.batch_size * _BATCHES_AT_ONCE // len(chunk))
     with torch.no_grad():
@@ -160,9 +168,9 @@ def sent_tasks(task: StackTask, chunks: Sequence[range], way: Way) -> Tasks | No
     )
     return Tasks(
         kind="stack",
-        shared=packed(shared, x=task.x, y=task.y),
+        shared=pack_message(shared, x=task.x, y=task.y),
         each=tuple(
-            packed(
+            pack_message(
                 _Chunk(seeds=tuple(task.seeds[i] for i in chunk)),
                 members=torch.from_numpy(task.members[chunk.start : chunk.stop]),
             )
@@ -177,8 +185,8 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
 
     Raises UsageError where this has other versions of what computes: digits would differ.
     """
-    common, rows = unpacked(_Shared, common_bytes)
-    chunk, of_models = unpacked(_Chunk, task_bytes)
+    common, rows = unpack_message(_Shared, common_bytes)
+    chunk, of_models = unpack_message(_Chunk, task_bytes)
     refuse_other_versions(common.versions)
     threads = torch.get_num_threads()
     torch.set_num_threads(common.threads)
@@ -195,7 +203,7 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
         )
         logits = logits_of(task, range(len(chunk.seeds)), Way(**common.way))
     except AuditorError as error:
-        return refused(ModelError(str(error)))
+        return refusal_result(ModelError(str(error)))
     finally:
         torch.set_num_threads(threads)
     return finished(_Logits(), logits=logits.detach())

@@ -37,7 +37,7 @@ class Stack(Protocol):
         """(k, m, n_classes) logits of all models at rows x (m, ...), in evaluation mode."""
         ...
 
-    def trained(self) -> Sequence[Tensor]:
+    def trained_parameters(self) -> Sequence[Tensor]:
         """The tensors that the optimizer changes."""
         ...
 
@@ -94,7 +94,7 @@ class LinearStack:
     def ask(self, x: Tensor) -> Tensor:
         return as_logits(self._states(x.expand(len(self.weights[0]), *x.shape))[-1], "logits")
 
-    def trained(self) -> Sequence[Tensor]:
+    def trained_parameters(self) -> Sequence[Tensor]:
         return [self.block]
 
     def _states(self, x: Tensor) -> list[Tensor]:
@@ -147,7 +147,7 @@ class VmapStack:
         self.skeleton = copy.deepcopy(modules[0]).to("meta")
         drops = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules[0].modules())
         self._randomness = "different" if drops else "error"
-        self.optimizer = optimizer_of(recipe, self.trained())
+        self.optimizer = optimizer_of(recipe, self.trained_parameters())
 
     @torch.enable_grad()
     def learn(self, batch: Tensor) -> None:
@@ -155,7 +155,7 @@ class VmapStack:
             self.skeleton.train()
         self.optimizer.zero_grad(set_to_none=True)
         with attention_written_out(self.plain_attention):
-            logits = self._said(self.x[batch], shared_input=False, half=self.half)
+            logits = self._logits(self.x[batch], shared_input=False, half=self.half)
             # Classes first: a softmax along a last axis of two costs more than the layers before it.
             classes_first = logits.flatten(0, 1).t().unsqueeze(0)
             labels = self.y[batch].flatten().unsqueeze(0)
@@ -168,15 +168,15 @@ class VmapStack:
     def ask(self, x: Tensor) -> Tensor:
         self.skeleton.eval()
         with attention_written_out(self.plain_attention):
-            return self._said(x, shared_input=True, half=False)
+            return self._logits(x, shared_input=True, half=False)
 
-    def trained(self) -> Sequence[Tensor]:
+    def trained_parameters(self) -> Sequence[Tensor]:
         return [p for p in self.parameters.values() if p.requires_grad]
 
-    def _said(self, x: Tensor, *, shared_input: bool, half: bool) -> Tensor:
+    def _logits(self, x: Tensor, *, shared_input: bool, half: bool) -> Tensor:
         """(k, m, n_classes) logits of x, (k, m, ...) or, where ``shared_input``, (m, ...) for all models."""
 
-        def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], rows: Tensor) -> Tensor:
+        def apply_model(parameters: dict[str, Tensor], buffers: dict[str, Tensor], rows: Tensor) -> Tensor:
             if half:
                 parameters, buffers = (_rounded(held) for held in (parameters, buffers))
                 rows = _rounded({"rows": rows})["rows"]
@@ -184,7 +184,7 @@ class VmapStack:
             return as_logits(raw.float() if half else raw, self.outputs)
 
         dims = (0, 0, None if shared_input else 0)
-        applied: Tensor = vmap(one, in_dims=dims, randomness=self._randomness)(self.parameters, self.buffers, x)
+        applied: Tensor = vmap(apply_model, in_dims=dims, randomness=self._randomness)(self.parameters, self.buffers, x)
         return applied
 
 
@@ -212,7 +212,7 @@ class Alone:
 
     def __init__(self, module: nn.Module, x: Tensor, y: Tensor, recipe: Recipe, outputs: Outputs) -> None:
         self.module, self.x, self.y, self.outputs = module, x, y, outputs
-        self.optimizer = optimizer_of(recipe, self.trained())
+        self.optimizer = optimizer_of(recipe, self.trained_parameters())
 
     @torch.enable_grad()
     def learn(self, batch: Tensor) -> None:
@@ -230,7 +230,7 @@ class Alone:
         with evaluating(self.module):
             return self._logits(x).unsqueeze(0)
 
-    def trained(self) -> Sequence[Tensor]:
+    def trained_parameters(self) -> Sequence[Tensor]:
         return [p for p in self.module.parameters() if p.requires_grad]
 
     def _logits(self, rows: Tensor) -> Tensor:

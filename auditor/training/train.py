@@ -108,7 +108,7 @@ class _Seeds:
     batches: int
 
     @classmethod
-    def of(cls, seed: int) -> _Seeds:
+    def from_seed(cls, seed: int) -> _Seeds:
         return cls(*(int(s) for s in np.random.SeedSequence(seed).generate_state(3, np.uint64)))
 
 
@@ -135,8 +135,8 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
     device = torch.device(resolve_device(spec.device)) if devices is None else devices.device
     say("reading the table")
     table = read_rows(spec)
-    seeds = _Seeds.of(spec.seed)
-    train, test = _split(table.y, table.groups, spec.test_share, np.random.default_rng(seeds.split))
+    seeds = _Seeds.from_seed(spec.seed)
+    train, test = _split_rows(table.y, table.groups, spec.test_share, np.random.default_rng(seeds.split))
     X = table.frame[list(table.features)]
     preprocessing, came_from, learned, said = _encoding(spec, table, X.iloc[train])
     rows = _learned(table, train, test, encode_rows(preprocessing, X.iloc[train]), device)
@@ -168,7 +168,7 @@ def train_table(spec: TrainSpec, progress: Progress | None = None, *, devices: D
         )
         how = (*said, *told, *_of_persons(table.groups, train, spec.group_column))
     model.module.eval()
-    return _measured(model, table, train, test, spec, how)
+    return _evaluate(model, table, train, test, spec, how)
 
 
 def _encoding(
@@ -189,7 +189,7 @@ def _encoding(
     return found.preprocessing, "private_mechanism", found.spent, encoding_notes(found, share * spec.dp_epsilon)
 
 
-def _measured(
+def _evaluate(
     model: TorchModel, table: LabelledRows, train: IntArray, test: IntArray, spec: TrainSpec, method_notes: tuple[str, ...]
 ) -> TrainedModel:
     """What was trained on the rows ``train``, and how well it does on the rows ``test``."""
@@ -215,7 +215,7 @@ def _measured(
         accuracy=(
             Proportion(successes=int(correct.sum()), n=len(test))
             if table.weights is None
-            else WeightedShare.of(correct, weights)
+            else WeightedShare.from_rows(correct, weights)
         ),
         auc=_auc(probabilities, y_test, 1 if positive is None else positive) if len(table.classes) == 2 else None,
         majority_share=float((y_test == commonest) @ weights / weights.sum()),
@@ -224,7 +224,7 @@ def _measured(
     )
 
 
-def _split(y: IntArray, groups: IntArray | None, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+def _split_rows(y: IntArray, groups: IntArray | None, share: float, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
     return stratified_split(y, share, rng) if groups is None else grouped_split(y, groups, share, rng)
 
 
@@ -409,7 +409,7 @@ def _fit_with_early_stopping(
     make: _Factory, rows: _Learned, recipe: Recipe, seeds: _Seeds, say: Progress, devices: Devices | None
 ) -> tuple[TorchModel, tuple[str, ...]]:
     rng = np.random.default_rng([seeds.split, 1])
-    fit, validation = _split(rows.y.cpu().numpy(), rows.groups, VALIDATION_SHARE, rng)
+    fit, validation = _split_rows(rows.y.cpu().numpy(), rows.groups, VALIDATION_SHARE, rng)
     epochs = recipe.epochs
     went_through = Counter[tuple[Any, ...]]()
     if len(validation) < FEWEST_VALIDATION_ROWS:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.errors import DataError
-from auditor.files import shown
+from auditor.files import printable_name
 from auditor.model.audited_model import AuditedModel
 from auditor.rows import FloatArray
 from auditor.statistics.intervals import clopper_pearson
@@ -43,7 +43,7 @@ class WeightedShare:
     effective_n: float
 
     @classmethod
-    def of(cls, right: npt.NDArray[np.bool_], weights: FloatArray) -> WeightedShare:
+    def from_rows(cls, right: npt.NDArray[np.bool_], weights: FloatArray) -> WeightedShare:
         """right (n,), weights (n,); their sum must be positive."""
         w = weights / weights.sum()
         p = float(w @ right)
@@ -64,6 +64,6 @@ def why_not_trained_alike(model: AuditedModel) -> str:
     if recipe is None or recipe.weight is None:
         return ""
     return (
-        f"the model was trained with the weights of the column {shown(recipe.weight)!r}, which an audit's rows do not "
+        f"the model was trained with the weights of the column {printable_name(recipe.weight)!r}, which an audit's rows do not "
         "bring, and one trained without them is not trained alike"
     )

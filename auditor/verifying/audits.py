@@ -12,8 +12,8 @@ from auditor.record.audit_report import AuditReport
 from auditor.record.contradictions import contradictions
 from auditor.verifying.bundle import verify_bytes
 from auditor.verifying.checks import Check, Unproven
-from auditor.verifying.derived import within
-from auditor.verifying.paired import paired
+from auditor.verifying.derived import enclosed_checks
+from auditor.verifying.paired import check_paired_changes
 from auditor.verifying.parts import read_part
 from auditor.verifying.remeasured import Remake
 
@@ -28,7 +28,7 @@ class Audits:
         self.checks: list[Check] = []
         self.unproven: list[Unproven] = []
 
-    def read(self, name: str) -> AuditReport:
+    def read_report(self, name: str) -> AuditReport:
         """The record of one audit.
 
         Raises DataError where it is not there, or is none.
@@ -39,13 +39,13 @@ class Audits:
             raise DataError(f"the audit {name!r} is not in it")
         return self._alone(name + ALONE)
 
-    def paired(self, before: str, after: str, reports: tuple[AuditReport, AuditReport]) -> None:
+    def check_paired(self, before: str, after: str, reports: tuple[AuditReport, AuditReport]) -> None:
         """Compare the changes between two audits with the answers of both, if their bundles are available."""
         parts = [before + WHOLE, after + WHOLE]
         if not all(part in self.entries for part in parts):
             return
         was, now = (unpack(self.entries[part], part) for part in parts)
-        checks, unproven = paired(parts[1], was, now, reports)
+        checks, unproven = check_paired_changes(parts[1], was, now, reports)
         self.checks += checks
         changed = f"{parts[1]}: results.json: results[{CHANGE}]"
         if any(check.state == "ok" for check in checks):
@@ -56,7 +56,7 @@ class Audits:
     def _whole(self, part: str) -> AuditReport:
         self.used.add(part)
         verified = verify_bytes(self.entries[part], part, self.make_probe)
-        checks, unproven = within(part, verified)
+        checks, unproven = enclosed_checks(part, verified)
         self.checks += checks
         self.unproven += unproven
         if verified.report is None:

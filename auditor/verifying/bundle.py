@@ -14,12 +14,12 @@ from auditor.evidence.signing import fingerprint
 from auditor.evidence.timestamp import Authorities
 from auditor.record.audit_report import AuditReport
 from auditor.verifying.checks import NOT_COMPUTED, Check, Needs, Unproven, Verified, left_open
-from auditor.verifying.configured import configured
-from auditor.verifying.counted import counted
+from auditor.verifying.configured import check_configuration
+from auditor.verifying.counted import check_counts
 from auditor.verifying.dates import in_order
-from auditor.verifying.decided import decided
-from auditor.verifying.fields import stated
-from auditor.verifying.judged import judged
+from auditor.verifying.decided import check_decisions
+from auditor.verifying.fields import list_unproven
+from auditor.verifying.judged import check_judgements
 from auditor.verifying.parts import (
     OTHER_CODE,
     code,
@@ -31,10 +31,10 @@ from auditor.verifying.parts import (
     spelled,
     unknown_parts,
 )
-from auditor.verifying.registered import registered
+from auditor.verifying.registered import check_registration
 from auditor.verifying.remeasured import Remade, Remake
-from auditor.verifying.stamped import dated, stamped
-from auditor.verifying.told import RULE_PACK, told, unread
+from auditor.verifying.stamped import check_timestamp, dated
+from auditor.verifying.told import RULE_PACK, check_log_and_packs, unread
 from auditor.verifying.went_by import WentBy, went_by
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def verify_bytes(
         raise DataError(f"{file_name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
     checks = [container(data, entries)]
     try:
-        manifest = Manifest.read(entries[MANIFEST])
+        manifest = Manifest.from_bytes(entries[MANIFEST])
     except DataError as error:
         return Verified(checks=(*checks, Check(name="manifest", state="wrong", detail=str(error))), report=None)
     if manifest.kind != "audit":
@@ -92,7 +92,7 @@ def verify_bytes(
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
     checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
-    when = stamped(entries, report, authorities)
+    when = check_timestamp(entries, report, authorities)
     checks += [] if when.check is None else [when.check]
     if report is None or asked is None:
         return Verified(checks=tuple(checks), report=report)
@@ -100,12 +100,12 @@ def verify_bytes(
     by, more = went_by(entries)
     checks += more
     try:
-        checks += judged(report, asked, other_code=other_code)
-        checks += [spelled(entries, report), *told(entries, report, asked, by)]
+        checks += check_judgements(report, asked, other_code=other_code)
+        checks += [spelled(entries, report), *check_log_and_packs(entries, report, asked, by)]
         about, open_ = _remade(entries, report, asked, by, frozenset(map(fingerprint, trusted)))
         checks += about
         remake = Remade(make_probe, other_code, report.family.other_rule)
-        found = counted(entries, manifest, asked, report, remake)
+        found = check_counts(entries, manifest, asked, report, remake)
     except NOT_COMPUTED as error:
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
@@ -114,14 +114,14 @@ def verify_bytes(
         *left_open(checks),
         *found.unproven,
         *unread(report, by),
-        *stated(report, checks),
+        *list_unproven(report, checks),
     ]
     verified = Verified(
         checks=tuple(checks),
         report=report,
         from_rows=found.from_rows,
         from_tables=found.from_tables,
-        there=_there(checks, report, by),
+        there=_present_proofs(checks, report, by),
         unproven=tuple(dict.fromkeys(open_)),
     )
     return verified if when.at is None else dated(verified, when.at, entries)
@@ -134,9 +134,9 @@ def _remade(
     checks: list[Check] = []
     open_: list[Unproven] = []
     for made in (
-        configured(entries, report, results_file, inputs),
-        registered(report, inputs, trusted),
-        decided(report, inputs, trusted),
+        check_configuration(entries, report, results_file, inputs),
+        check_registration(report, inputs, trusted),
+        check_decisions(report, inputs, trusted),
         in_order(entries, report, inputs),
     ):
         checks += made[0]
@@ -144,7 +144,7 @@ def _remade(
     return checks, open_
 
 
-def _there(checks: Sequence[Check], report: AuditReport, inputs: WentBy) -> frozenset[Needs]:
+def _present_proofs(checks: Sequence[Check], report: AuditReport, inputs: WentBy) -> frozenset[Needs]:
     """What the bundle holds of what proves."""
     fine = {check.name for check in checks if check.state == "ok"}
     held: dict[Needs, bool] = {

@@ -79,7 +79,7 @@ class Verified:
         return tuple(each for each in self.unproven if each.needs is not None)
 
     @property
-    def stated(self) -> tuple[Unproven, ...]:
+    def plain_statements(self) -> tuple[Unproven, ...]:
         """Plain statements, supported only by the signer."""
         return tuple(each for each in self.unproven if each.needs is None)
 

@@ -17,7 +17,7 @@ from auditor.verifying.derived import Again, Said
 
 def comparison_again(evidence: Said, audits: Audits) -> Again:
     """The comparison of the enclosed audits, at the requested error rate and margin."""
-    return _again(evidence, audits, ())
+    return _recompute(evidence, audits, ())
 
 
 def mitigation_again(evidence: Said, audits: Audits) -> Again:
@@ -27,12 +27,12 @@ def mitigation_again(evidence: Said, audits: Audits) -> Again:
         raise DataError("the record does not say which mitigation it was")
     if made_by[0] != evidence.request.get("mitigation"):
         raise DataError(f"the record is of the mitigation {made_by[0]!r}, the request asks for another")
-    return _again(evidence, audits, tuple(made_by))
+    return _recompute(evidence, audits, tuple(made_by))
 
 
-def _again(evidence: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
-    before, after = audits.read(BEFORE), audits.read(AFTER)
-    audits.paired(BEFORE, AFTER, (before, after))
+def _recompute(evidence: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
+    before, after = audits.read_report(BEFORE), audits.read_report(AFTER)
+    audits.check_paired(BEFORE, AFTER, (before, after))
     found = compare(
         before, after, error_rate=_number(evidence.request, "error_rate"), margin=_number(evidence.request, "margin")
     )

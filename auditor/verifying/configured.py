@@ -32,7 +32,7 @@ NAME = "configuration"
 _SAID_OF_DATA = ("target", "positive", "cluster", "weight")
 
 
-def configured(
+def check_configuration(
     entries: Mapping[str, bytes], report: AuditReport, results_file: Asked, inputs: WentBy
 ) -> tuple[list[Check], list[Unproven]]:
     """Check that record and answers match the request: settings, criteria, wording and roles."""
@@ -48,7 +48,7 @@ def configured(
         ]
     wrong = [
         *_plan(report, results_file, inputs.understood.plan),
-        *_named(report, inputs.understood),
+        *_file_mismatches(report, inputs.understood),
         *_request(entries, report, inputs),
         *_shipped(inputs),
     ]
@@ -66,7 +66,7 @@ def configured(
                         Unproven(where="record.json: criteria.*", why="a file that decided it is left out",
                                  needs="configuration")]  # fmt: skip
     try:
-        more = [*_criteria(results_file.criteria, inputs), *_said(report, inputs)]
+        more = [*_criteria(results_file.criteria, inputs), *_wording_mismatches(report, inputs)]
     except (AuditorError, ValueError, RecursionError) as error:
         more = [f"a file that decided the audit cannot be read: {str(error)[:200]}".rstrip(".")]
     checks += [Check(name=NAME, state="wrong", detail=detail) for detail in more]
@@ -146,7 +146,7 @@ def _folders(report: AuditReport, plan: Plan) -> list[Unproven]:
     ]
 
 
-def _named(report: AuditReport, understood: Understood) -> Iterator[str]:
+def _file_mismatches(report: AuditReport, understood: Understood) -> Iterator[str]:
     """Where the record or the plan names other files than the request that was understood."""
     files = understood.files
     said = [] if report.configuration is None else [f.model_dump(mode="json") for f in report.configuration.files]
@@ -194,7 +194,7 @@ def _shipped(inputs: WentBy) -> Iterator[str]:
         elif file.role == "rule pack":
             # One that cannot be read is named where its criteria are.
             with suppress(AuditorError, ValueError):
-                if is_of_another(parse_policy(file.text, called(file))):
+                if is_of_another(parse_policy(file.text, pack_file_name(file))):
                     yield f"{file.path} goes by the name of a rule pack that comes with the tool, and has another text"
 
 
@@ -213,7 +213,7 @@ def _criteria(criteria: Sequence[Criterion], inputs: WentBy) -> Iterator[str]:
 def _required(inputs: WentBy) -> list[Criterion]:
     found = [c for file in inputs.of_role("configuration") if "criteria" in file.keys for c in _own_criteria(file)]
     for file in inputs.of_role("criteria", "rule pack"):
-        found += criteria_in(file) if file.role == "criteria" else parse_policy(file.text, called(file)).criteria
+        found += criteria_in(file) if file.role == "criteria" else parse_policy(file.text, pack_file_name(file)).criteria
     return found
 
 
@@ -229,12 +229,12 @@ def _own_criteria(file: ObeyedFile) -> list[Criterion]:
     ]
 
 
-def called(file: ObeyedFile) -> str:
+def pack_file_name(file: ObeyedFile) -> str:
     """The name by which a rule pack's file is read."""
     return f"{file.path}.toml" if file.origin == "shipped" else Path(file.path).name
 
 
-def _said(report: AuditReport, inputs: WentBy) -> Iterator[str]:
+def _wording_mismatches(report: AuditReport, inputs: WentBy) -> Iterator[str]:
     """Where the record says another identity, other words or other roles than the configuration."""
     content: dict[str, Any] = {}
     where = "the configuration"
@@ -242,7 +242,7 @@ def _said(report: AuditReport, inputs: WentBy) -> Iterator[str]:
         content, where = file.toml(file.path), file.path
     language = ENGLISH if report.about is None else report.about.language
     catalogue = next(iter(inputs.of_role("catalogue")), None)
-    about = about_of(content, Labels.of(_table(content, "labels"), where), language, where, catalogue)
+    about = about_of(content, Labels.from_table(_table(content, "labels"), where), language, where, catalogue)
     roles = roles_of(_table(content, "roles"), where)
     for name, made in (("about", about), ("roles", roles)):
         said = getattr(report, name)

@@ -16,7 +16,7 @@ from auditor.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.answers import Answers, AnswersHead, CountsRecord, read_head, read_rows
 from auditor.verifying.asked import as_declared, complete, why_inapplicable
 from auditor.verifying.checks import Check, State, Unproven
-from auditor.verifying.described import described
+from auditor.verifying.described import check_metadata
 from auditor.verifying.memberships import Members, members_of, unproven_alike
 from auditor.verifying.remeasured import Again, Kept, Remade, alike_otherwise
 from auditor.verifying.shared import contradictions, facts_of
@@ -40,7 +40,7 @@ class Counted:
     unproven: tuple[Unproven, ...] = ()
 
 
-def counted(
+def check_counts(
     entries: Mapping[str, bytes], manifest: Manifest, results_file: Asked, report: AuditReport, remade: Remade
 ) -> Counted:
     """Recount the tables from the rows and probe numbers from both, and cross-check all other numbers."""
@@ -66,7 +66,7 @@ def counted(
         moved = [r for r in results_file.results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
         why = "it has another pillar, and so another error budget, than in this version"
         checks += [Check(name="outcomes", state="not checked", detail=f"{r.probe}: {why}") for r in moved]
-    checks += described(report, head, table, answers)
+    checks += check_metadata(report, head, table, answers)
     if len({result.probe for result in results_file.results}) < len(results_file.results):
         checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
     options = _options(request)
@@ -80,9 +80,9 @@ def counted(
         unproven.append(
             Unproven(where=f"{TABLES}: rows.levels", why="which groups there could be is the signer's word")
         )
-    checks += _kept(manifest, report, head, counts, answers, table)
+    checks += _storage_checks(manifest, report, head, counts, answers, table)
     checks += _agreeing(results_file, report, table, options)
-    kept = Kept.of(head, answers, table, has_groups=bool(report.data.sensitive) or table is not None)
+    kept = Kept.from_stored(head, answers, table, has_groups=bool(report.data.sensitive) or table is not None)
     found = _anew(results_file, options, kept, members, report, remade)
     return Counted(
         checks=(*checks, *found.checks),
@@ -92,7 +92,7 @@ def counted(
     )
 
 
-def _kept(
+def _storage_checks(
     manifest: Manifest,
     report: AuditReport,
     head: AnswersHead | None,
@@ -137,8 +137,8 @@ def _anew(
     ids: dict[str, set[str]] = {"rows": set(), "tables": set(), "scores": set()}
     for name, result in {result.probe: result for result in results_file.results}.items():
         try:
-            again = members.again(result, options.get(name, {}), kept_data, remade)
-            again = again or remade.measured(result, options.get(name, {}), kept_data)
+            again = members.remeasure(result, options.get(name, {}), kept_data, remade)
+            again = again or remade.remeasure(result, options.get(name, {}), kept_data)
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
@@ -214,7 +214,7 @@ def _recounted(answers: Answers, table: GroupCounts) -> Check:
     anew = answers.recount()
     if anew is not None:
         mine, theirs = (
-            {g: t.tolist() for g, t in zip(c.groups, c.table, strict=True)} for c in (anew.by(table.features), table)
+            {g: t.tolist() for g, t in zip(c.groups, c.table, strict=True)} for c in (anew.group_by(table.features), table)
         )
         wrong = next((g for g in {*mine, *theirs} if mine.get(g) != theirs.get(g)), None)
         if wrong is not None:

@@ -17,7 +17,7 @@ NAME = "decisions"
 _WHERE = "record.json: decisions"
 
 
-def decided(report: AuditReport, inputs: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
+def check_decisions(report: AuditReport, inputs: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
     """Check that the record's decisions are the enclosed, signed ones.
 
     ``trusted``: fingerprints of keys.

@@ -58,7 +58,7 @@ def verify_derived(
     trusted: Sequence[Ed25519PublicKey] = (),
 ) -> Verified:
     """Every check that the bundle allows; ``recompute`` rebuilds its record from its parts."""
-    manifest = Manifest.read(entries[MANIFEST])
+    manifest = Manifest.from_bytes(entries[MANIFEST])
     whose = code(entries)
     what = Check(name="kind", state="ok", detail=f"it is the evidence of a {_kind(manifest)}")
     checks = [what, container(data, entries), *digests(entries, manifest, _PARTS), log_chain(entries, manifest), whose]
@@ -85,7 +85,7 @@ def verify_derived(
     mine = {**found.request, "about": {k: v for k, v in found.about.items() if v}}
     if where := difference(dict(request), mine):
         checks.append(Check(name=REQUEST, state="wrong", detail=where))
-    checks += _compared(record, found, other_code=whose.detail.startswith(OTHER_CODE))
+    checks += _compare_records(record, found, other_code=whose.detail.startswith(OTHER_CODE))
     plain = Unproven(where=f"{LOG}: at, command, tool", why="the signer's word")
     return Verified(
         checks=tuple(checks),
@@ -137,7 +137,7 @@ def _signed(
     return check, (Unproven(where=SIGNATURE, why=check.detail, needs="signature"),), there
 
 
-def _compared(record: Mapping[str, Any], remake: Again, *, other_code: bool) -> list[Check]:
+def _compare_records(record: Mapping[str, Any], remake: Again, *, other_code: bool) -> list[Check]:
     """The record's fields that are not what its parts come to, each by its name."""
     checks = []
     for name in [*record, *(n for n in remake.record if n not in record)]:
@@ -167,7 +167,7 @@ def _without_words(name: str, value: object) -> object:
     return value
 
 
-def within(part: str, verified: Verified) -> tuple[list[Check], tuple[Unproven, ...]]:
+def enclosed_checks(part: str, verified: Verified) -> tuple[list[Check], tuple[Unproven, ...]]:
     """The results for an enclosed bundle, each named with its part.
 
     What agrees is one line. Its own signature may be absent: that of the bundle around it covers it.

@@ -19,7 +19,7 @@ from auditor.verifying.difference import difference
 _Pairs = dict[str, tuple[object, object]]
 
 
-def described(
+def check_metadata(
     report: AuditReport, head: AnswersHead | None, table: GroupCounts | None, answers: Answers | None
 ) -> Iterator[Check]:
     """Differences of the record's model and data from the stored head, group table and rows."""

@@ -34,7 +34,7 @@ def detection_again(evidence: Said) -> Again:
     """Every p-value, interval, answer and reason out of the scores, the limits and the calibration."""
     try:
         detectors = _detectors(evidence)
-        files = [(_text(file, "path"), *_read(file)) for file in evidence.record["files"]]
+        files = [(_text(file, "path"), *_parse_file(file)) for file in evidence.record["files"]]
         asked, unwritten = evidence.request["asked"], evidence.request["unwritten"]
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"the files or the detector cannot be read: {type(error).__name__}") from None
@@ -45,7 +45,7 @@ def detection_again(evidence: Said) -> Again:
         if (known.n_real, known.n_fake) != (len(known.card.real_scores), len(known.card.fake_scores)):
             raise DataError("the detector has another number of calibration files than it has scores of them")
     cards = [each.known.card for each in detectors]
-    by_detector = [[_again(cards, i, result) for _, result, _ in files] for i in range(max(1, len(cards)))]
+    by_detector = [[_rejudge_file(cards, i, result) for _, result, _ in files] for i in range(max(1, len(cards)))]
     judged, batches = judged_by_all(cards, by_detector)
     detectors = [replace(each, batch=batch) for each, batch in zip(detectors, batches, strict=False)]
     results = [(path, result) for (path, _, _), result in zip(files, judged, strict=True)]
@@ -82,7 +82,7 @@ def detection_again(evidence: Said) -> Again:
     )
 
 
-def _read(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
+def _parse_file(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
     """A file as the record has it, and where its picture was written."""
     own = {name: value for name, value in file.items() if name != "path"}
     picture = None
@@ -106,7 +106,7 @@ def _detectors(evidence: Said) -> list[AskedDetector]:
     ]
 
 
-def _again(cards: Sequence[DetectorCard], i: int, result: FileResult) -> FileResult:
+def _rejudge_file(cards: Sequence[DetectorCard], i: int, result: FileResult) -> FileResult:
     """What the detector at place ``i`` says of a file."""
     said = result.verdict
     if said is None:
@@ -116,7 +116,7 @@ def _again(cards: Sequence[DetectorCard], i: int, result: FileResult) -> FileRes
     card = cards[i]
     if len(cards) > 1:
         return _one_of_several(card, i, result)
-    verdict = _unsupported(card, result, said) if said.probability is None else _answered(card, said)
+    verdict = _unsupported(card, result, said) if said.probability is None else _rejudge_verdict(card, said)
     drawn = result.heat_map
     if drawn is not None:
         earned = drawn.drop_marked > drawn.drop_random and verdict.probability is not None
@@ -125,7 +125,7 @@ def _again(cards: Sequence[DetectorCard], i: int, result: FileResult) -> FileRes
 
 
 def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResult:
-    """As :func:`_again`, of a file that two detectors were asked about."""
+    """As :func:`_rejudge_file`, of a file that two detectors were asked about."""
     alone = result.model_copy(update={"parts": ()})
     if result.medium == "video":
         part = result.parts[i] if i < len(result.parts) else None
@@ -134,14 +134,14 @@ def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResul
         if part.verdict.probability is None and part.verdict.answer != "cannot say":
             raise DataError("a part of a video has an answer and no probability")
         unread = part.verdict.probability is None
-        return alone.model_copy(update={"verdict": part.verdict if unread else _answered(card, part.verdict)})
+        return alone.model_copy(update={"verdict": part.verdict if unread else _rejudge_verdict(card, part.verdict)})
     takes = {"image": ("image",), "speech": ("audio",)}[card.medium]
     if result.medium not in takes:
         return alone
-    return _again([card], 0, alone)
+    return _rejudge_file([card], 0, alone)
 
 
-def _answered(card: DetectorCard, verdict: FileVerdict) -> FileVerdict:
+def _rejudge_verdict(card: DetectorCard, verdict: FileVerdict) -> FileVerdict:
     low = high = None
     if verdict.frames:
         scores = np.asarray([frame.probability for frame in verdict.frames])

@@ -42,8 +42,8 @@ def _first(recorded_value: object, new_value: object) -> tuple[str, str] | None:
         return None
     else:
         same = recorded_value == new_value
-    return None if same else ("", f"says {_shown(recorded_value)}, recomputed {_shown(new_value)}")
+    return None if same else ("", f"says {_value_text(recorded_value)}, recomputed {_value_text(new_value)}")
 
 
-def _shown(value: object) -> str:
+def _value_text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)[:80]

@@ -48,7 +48,7 @@ def check_dossier(path: Path, report: AuditReport | None, trusted: Sequence[Ed25
 def _file(folder: Path, name: str, entry: FileEntry) -> Check:
     title = f"dossier, {name}"
     try:
-        same = FileEntry.of(content_of(folder / name)) == entry
+        same = FileEntry.from_content(content_of(folder / name)) == entry
     except OSError:
         return Check(name=title, state="wrong", detail="it is not beside its manifest")
     if not same:

@@ -13,7 +13,7 @@ from auditor.evidence.dossier import dossier_of
 from auditor.evidence.dossier_manifest import DossierManifest, content_of
 from auditor.finding.policy import Policy, load_policies, pack_names
 from auditor.record.audit_report import AuditReport
-from auditor.report.document_files import drawn
+from auditor.report.document_files import render_document
 from auditor.run import __version__
 from auditor.verifying.checks import Check
 
@@ -32,11 +32,11 @@ def check_text(folder: Path, manifest: DossierManifest, report: AuditReport | No
         return Check(name=NAME, state="not checked", detail=lacks)
     try:
         packs = [_pack(name, digest, folder) for name, digest in manifest.packs.items()]
-        given = _given(folder, manifest, packs, signed_with)
+        given = _verified_attestations(folder, manifest, packs, signed_with)
         found = dossier_of(
             report, packs, date.fromisoformat(manifest.as_of), report_href=manifest.report_href, attestations=given
         )
-        made = {name: drawn(found, name) for name in manifest.files}
+        made = {name: render_document(found, name) for name in manifest.files}
     except (_UnknownError, MissingExtraError) as error:
         return Check(name=NAME, state="not checked", detail=str(error).rstrip("."))
     except (AuditorError, ValueError) as error:
@@ -78,7 +78,7 @@ def _may_be_pack(path: Path, digest: str) -> bool:
     return hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
 
-def _given(
+def _verified_attestations(
     folder: Path, manifest: DossierManifest, packs: list[Policy], signed_with: str | None
 ) -> Attestations | None:
     for name, digest in manifest.attestations.items():

@@ -21,7 +21,7 @@ def dp_audit_again(evidence: Said) -> Again:
         more = asked.pop("asked")
         asked.pop("about")
         claim = _CLAIM.validate_python(asked)
-        canaries = CanaryRecord.model_validate_json(evidence.entries[CANARIES]).seen()
+        canaries = CanaryRecord.model_validate_json(evidence.entries[CANARIES]).to_scores()
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"the claim or the canaries cannot be read: {type(error).__name__}") from None
     if not isinstance(more, dict):

@@ -110,7 +110,7 @@ def proof_of(path: str) -> Proof | None:
     return next((FIELDS[p] for i in range(len(parts), 0, -1) if (p := ".".join([*parts[:i], "*"])) in FIELDS), None)
 
 
-def stated(report: AuditReport, checks: Collection[Check]) -> list[Unproven]:
+def list_unproven(report: AuditReport, checks: Collection[Check]) -> list[Unproven]:
     """Non-empty fields of a record that none of these checks covers."""
     fine = {check.name for check in checks if check.state == "ok"}
     said = report.model_dump(mode="json")

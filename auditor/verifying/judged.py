@@ -26,7 +26,7 @@ _OF_NO_RULE = {
 }  # fmt: skip
 
 
-def judged(report: AuditReport, results_file: Asked, *, other_code: bool) -> list[Check]:
+def check_judgements(report: AuditReport, results_file: Asked, *, other_code: bool) -> list[Check]:
     """Judge all answers again and compare every number and outcome with the record's.
 
     ``other_code``: another version of the toolkit measured, which may have drawn other figures.

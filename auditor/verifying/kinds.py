@@ -18,7 +18,7 @@ from auditor.verifying.derived import Again, Said, verify_derived
 from auditor.verifying.detected import detection_again
 from auditor.verifying.dp_audited import dp_audit_again
 from auditor.verifying.remeasured import Remake
-from auditor.verifying.stamped import dated, stamped
+from auditor.verifying.stamped import check_timestamp, dated
 from auditor.verifying.trained import training_again
 from auditor.verifying.weighed import tradeoff_again
 
@@ -42,7 +42,7 @@ _OF_NUMBERS: Mapping[Kind, Callable[[Said], Again]] = {
 def kind_of(data: bytes, name: str) -> Kind:
     """The kind of evidence in a bundle; without a readable manifest it is treated as an audit."""
     try:
-        return Manifest.read(unpack(data, name)[MANIFEST]).kind
+        return Manifest.from_bytes(unpack(data, name)[MANIFEST]).kind
     except (DataError, KeyError):
         return "audit"
 
@@ -60,13 +60,13 @@ def verify_evidence(
     if kind == "audit":
         return verify_bundle(path, make_probe, trusted=trusted, authorities=authorities)
     entries = unpack(data, path.name)
-    found = _derived(path.name, data, entries, kind, make_probe, trusted)
-    when = stamped(entries, None, authorities)
+    found = _verify_by_kind(path.name, data, entries, kind, make_probe, trusted)
+    when = check_timestamp(entries, None, authorities)
     found = found if when.check is None else found.and_checked([when.check])
     return found if when.at is None else dated(found, when.at, entries)
 
 
-def _derived(
+def _verify_by_kind(
     file_name: str,
     data: bytes,
     entries: Mapping[str, bytes],

@@ -39,7 +39,7 @@ class Members:
     own_losses: bool = True
 
     @classmethod
-    def of(cls, entries: Mapping[str, bytes]) -> Members:
+    def from_entries(cls, entries: Mapping[str, bytes]) -> Members:
         """The membership scores of a bundle.
 
         Raises DataError where they are none.
@@ -69,7 +69,7 @@ class Members:
             why = "that model and attacks gave these scores, only the model can tell: auditor reproduce"
             yield Unproven(where=f"{MEMBERSHIP}: *", why=why)
 
-    def again(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept, remade: Remade) -> Again | None:
+    def remeasure(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept, remade: Remade) -> Again | None:
         """The probe's results remeasured from the scores; None for other probes, and without scores.
 
         Raises ConfigError for options that are none.
@@ -107,6 +107,6 @@ def _losses_given(request: bytes) -> bool:
 def members_of(entries: Mapping[str, bytes]) -> tuple[Members, list[Check]]:
     """The membership scores of a bundle, or their errors."""
     try:
-        return Members.of(entries), []
+        return Members.from_entries(entries), []
     except DataError as error:
         return Members(), [Check(name=MEMBERSHIP, state="wrong", detail=str(error))]

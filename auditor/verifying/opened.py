@@ -22,7 +22,7 @@ def record_in(path: Path) -> AuditReport:
     entries = unpack(data, path.name)
     if MANIFEST not in entries:
         raise DataError(f"{path.name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
-    manifest = Manifest.read(entries[MANIFEST])
+    manifest = Manifest.from_bytes(entries[MANIFEST])
     if manifest.kind != "audit":
         raise UsageError(
             f"{str(path)!r} is the evidence of a {manifest.kind.replace('_', ' ')} and not of an audit: auditor verify "

@@ -21,7 +21,7 @@ _SUFFIX = "_change"
 _SLACK = 1e-9
 
 
-def paired(
+def check_paired_changes(
     part: str,
     before: Mapping[str, bytes],
     after: Mapping[str, bytes],
@@ -34,7 +34,7 @@ def paired(
     changes = [f for f in reports[1].findings if f.probe == CHANGE and f.estimate is not None]
     if not changes:
         return [], []
-    wrong = [*_apart(changes, *reports)]
+    wrong = [*_change_mismatches(changes, *reports)]
     counted, left = 0, list[str]()
     name = f"{part}: {CHANGE}"
     try:
@@ -75,7 +75,7 @@ def _answers(entries: Mapping[str, bytes]) -> Answers | None:
     return read_rows(entries[ROWS], head, counts)
 
 
-def _apart(changes: list[Finding], before: AuditReport, after: AuditReport) -> Iterator[str]:
+def _change_mismatches(changes: list[Finding], before: AuditReport, after: AuditReport) -> Iterator[str]:
     """Changes that are not the difference of the number that they are of in both audits."""
     for change in changes:
         metric = str(change.metric).removesuffix(_SUFFIX)

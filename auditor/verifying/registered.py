@@ -15,7 +15,7 @@ NAME = "registration"
 _WHERE = "record.json: registration"
 
 
-def registered(report: AuditReport, inputs: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
+def check_registration(report: AuditReport, inputs: WentBy, trusted: Collection[str]) -> tuple[list[Check], list[Unproven]]:
     """Check that the registration record follows from the registration and the plan.
 
     ``trusted``: fingerprints of keys.
@@ -31,7 +31,7 @@ def registered(report: AuditReport, inputs: WentBy, trusted: Collection[str]) ->
         )
         checks = [] if inputs.registration is None else _apart_from_the_plan(said, inputs)
         return checks, [Unproven(where=f"{_WHERE}.*", why=why, needs="registration")]
-    again = _again(report, said, inputs)
+    again = _rebuild_record(report, said, inputs)
     where = difference(said.model_dump(mode="json"), again.model_dump(mode="json"))
     if where:
         return [Check(name=NAME, state="wrong", detail=f"by the registration and the plan: {where}")], []
@@ -40,7 +40,7 @@ def registered(report: AuditReport, inputs: WentBy, trusted: Collection[str]) ->
     return [Check(name=NAME, state="ok", detail=detail)], _open(said, inputs.understood.plan, trusted)
 
 
-def _again(report: AuditReport, stored_record: RegistrationRecord, inputs: WentBy) -> RegistrationRecord:
+def _rebuild_record(report: AuditReport, stored_record: RegistrationRecord, inputs: WentBy) -> RegistrationRecord:
     if inputs.registration is None or inputs.understood is None:
         return stored_record
     record = held_against(

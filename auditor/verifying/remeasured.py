@@ -72,7 +72,7 @@ class Kept:
     kinds: tuple[Scores, ...] = ("graded", "labels", "none")
 
     @classmethod
-    def of(cls, head: AnswersHead | None, answers: Answers | None, table: GroupCounts | None, *, has_groups: bool) -> Kept:
+    def from_stored(cls, head: AnswersHead | None, answers: Answers | None, table: GroupCounts | None, *, has_groups: bool) -> Kept:
         """The data of a bundle; ``has_groups``: the audit had groups, which rows contain only on request."""
         if head is None:
             return cls(answers, table)
@@ -118,23 +118,23 @@ class Remade:
     other_code: bool
     other_rule: bool = False
 
-    def measured(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
+    def remeasure(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
         """A probe's remeasured results, their source, and differences from the record; None if impossible.
 
         Where another version measured, the probe may do as its earlier versions did. Raises AuditorError for options
         that are none.
         """
-        again = self._again(stored_result, options, kept_data)
+        again = self._remeasure_once(stored_result, options, kept_data)
         if again is None:
             return None
         earlier: Mapping[str, Any] = getattr(self.make(stored_result.probe, options), "earlier", {})
         if again.wrong and earlier and self.other_code:
-            then = self._again(stored_result, {**earlier, **options}, kept_data)
+            then = self._remeasure_once(stored_result, {**earlier, **options}, kept_data)
             if then is not None and not then.wrong:
                 return then
         return again
 
-    def _again(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
+    def _remeasure_once(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
         probe = self.make(stored_result.probe, options)
         if probe is None:
             return None
@@ -143,7 +143,7 @@ class Remade:
             found = attempt(probe, lambda: measure(table), find_constant_answers=lambda them: alike_in(table, them))
             return Again(found=found, whence="tables", wrong=self.wrong(stored_result, found))
         if kept_data.answers is not None and kept_data.whole:
-            found = _asked(probe, kept_data.answers)
+            found = _ask_stored(probe, kept_data.answers)
             return Again(found=found, whence="rows", wrong=self.wrong(stored_result, found, with_figures=True))
         if kept_data.table is None or kept_data.table.n > _MOST_MADE:
             return None
@@ -153,7 +153,7 @@ class Remade:
         """What follows of decisions, and of all others that they are there, with scores that somebody made up."""
         assert kept_data.table is not None
         of = self.make.of_decisions(stored_result.probe)
-        found = _asked(probe, rows_of(kept_data.table, kind))
+        found = _ask_stored(probe, rows_of(kept_data.table, kind))
         told, anew = (
             replace(result, measurements=tuple(m for m in result.measurements if {m.metric, m.method} & {*of.metrics}))
             for result in (stored_result, found)
@@ -232,14 +232,14 @@ def label(m: Measurement) -> str:
     return ", ".join([m.metric, *(["by " + " x ".join(m.sensitive)] if m.sensitive else []), *where])
 
 
-def _asked(probe: Probe, answers: Answers) -> ProbeResult:
+def _ask_stored(probe: Probe, answers: Answers) -> ProbeResult:
     stand_in: Any = StoredModel(answers)
     return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
 
 
 def alike_otherwise(said: ProbeResult, found: ProbeResult) -> bool:
     """Whether the recorded rows with identical answers differ from the recomputed ones."""
-    return _alike(said) != _alike(found)
+    return _constant_answer_keys(said) != _constant_answer_keys(found)
 
 
 def _other_structure(stored_result: ProbeResult, new_result: ProbeResult, loose: Sequence[str], *, other_code: bool) -> list[str]:
@@ -265,7 +265,7 @@ def _other_structure(stored_result: ProbeResult, new_result: ProbeResult, loose:
     return wrong
 
 
-def _alike(result: ProbeResult) -> list[bytes]:
+def _constant_answer_keys(result: ProbeResult) -> list[bytes]:
     return sorted(map(canonical, _ALIKE.dump_python(result.alike, mode="json")))
 
 

@@ -47,11 +47,11 @@ def tied(
     ``say``: the words that it was told in, where those are neither the record's own nor shipped. ``same_code``: the
     code here is the code that measured, so that it draws what that one drew. Raises UsageError where there is no file.
     """
-    content = _read(path)
+    content = _read_report(path)
     if report is None:
         return _open("the bundle's record could not be read")
     name = next(name for start, name in _BEGINNINGS if re.match(start, content))
-    drawn, lacking = _drawn(report, name, draw, say, content)
+    drawn, lacking = _render_all(report, name, draw, say, content)
     if content in drawn:
         if say is None and name in _TOLD and _in_own_words(report) and content == drawn[0]:
             return _open(
@@ -75,13 +75,13 @@ def tied(
     return _open(f"the id is that of the bundle's record; that its words are, only drawing it anew shows: {why}")
 
 
-def _drawn(report: AuditReport, name: str, draw: Draw, say: Catalogue | None, until: bytes) -> tuple[list[bytes], str]:
+def _render_all(report: AuditReport, name: str, draw: Draw, say: Catalogue | None, until: bytes) -> tuple[list[bytes], str]:
     """The record in the languages that it can have been told in, and why it could not be drawn in one.
 
     ``until``: what no more need be drawn after.
     """
     own = (report.about or About()).catalogue
-    shipped = [Catalogue.of(language) for language in SHIPPED if language != own.language]
+    shipped = [Catalogue.for_language(language) for language in SHIPPED if language != own.language]
     made: list[bytes] = []
     for words in (say,) if say is not None else (None, *shipped) if name in _TOLD else (None,):
         try:
@@ -97,7 +97,7 @@ def _in_own_words(report: AuditReport) -> bool:
     return report.about is not None and bool(report.about.words)
 
 
-def _read(path: Path) -> bytes:
+def _read_report(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)

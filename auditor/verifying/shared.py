@@ -91,11 +91,11 @@ def facts_of(
     for result in results:
         if result.probe in _OVER_ALL_ROWS:
             bins = f" in {options.get(result.probe, {}).get('bins', 10)} bins"
-            found += (_named(fact, result.probe, bins, n_classes) for fact in _of_result(result))
+            found += (_specific_fact(fact, result.probe, bins, n_classes) for fact in _of_result(result))
     return found
 
 
-def _named(fact: Fact, probe: str, bins: str, n_classes: int) -> Fact:
+def _specific_fact(fact: Fact, probe: str, bins: str, n_classes: int) -> Fact:
     """The fact by a name that is that of no other quantity: of bins, and of classes where there are more than two."""
     what = fact.what + (bins if fact.what == CALIBRATION else "")
     if n_classes > 2 and probe == "group_fairness" and what in _OF_ALL_CLASSES and "micro" not in fact.source:
@@ -128,7 +128,7 @@ def _of_table(table: GroupCounts) -> Iterator[Fact]:
     if len(table.features) > 1:
         wanted.append(table.features)
     for features in wanted:
-        counts = table.by(features)
+        counts = table.group_by(features)
         for group, size, cells in zip(counts.groups, counts.sizes(), counts.table, strict=True):
             of = group_of(dict(zip(features, group, strict=True)))
             labelled = cells[:-1]
@@ -164,10 +164,10 @@ def _of_result(result: ProbeResult) -> Iterator[Fact]:
         # Of each class against the others, events are those of the class.
         scope = f", of the class {m.at['class']}" if "class" in m.at else ""
         groups = levels.get(frozenset(m.sensitive), []) if m.sensitive else []
-        yield from _stated(m, group_of(m.group), groups, scope, source)
+        yield from _measurement_facts(m, group_of(m.group), groups, scope, source)
 
 
-def _stated(m: Measurement, own_group: Group, groups: Sequence[Group], scope: str, source: str) -> Iterator[Fact]:
+def _measurement_facts(m: Measurement, own_group: Group, groups: Sequence[Group], scope: str, source: str) -> Iterator[Fact]:
     e = m.estimate
     if isinstance(e, Proportion):
         yield from _rate(m.metric, own_group, e.successes, e.n, scope, source)

@@ -30,7 +30,7 @@ class Stamped:
     at: datetime | None = None
 
 
-def stamped(entries: Mapping[str, bytes], report: AuditReport | None, authorities: Authorities | None) -> Stamped:
+def check_timestamp(entries: Mapping[str, bytes], report: AuditReport | None, authorities: Authorities | None) -> Stamped:
     """Check that a bundle existed at its timestamp's time, and that its dates are not later.
 
     The dates are that of the record and those of the log; ``LEEWAY`` is what clocks may differ by.
@@ -79,10 +79,10 @@ def dated(verification: Verified, moment: datetime, entries: Mapping[str, bytes]
 def _dates(entries: Mapping[str, bytes], report: AuditReport | None) -> dict[str, datetime]:
     found = {} if report is None else {"the record": report.created}
     found |= {f"line {i} of the log": str(e.get("at")) for i, e in enumerate(events(entries.get(LOG, b"")))}
-    return {what: at for what, text in found.items() if (at := _read(text)) is not None}
+    return {what: at for what, text in found.items() if (at := _parse_date(text)) is not None}
 
 
-def _read(text: str) -> datetime | None:
+def _parse_date(text: str) -> datetime | None:
     """A date as evidence writes it; what is none is said where the log and the record are checked."""
     try:
         at = datetime.fromisoformat(text)

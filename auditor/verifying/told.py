@@ -21,7 +21,7 @@ from auditor.run import __version__
 from auditor.run.answers import read_head
 from auditor.run.audit import files_result
 from auditor.verifying.checks import Check, State, Unproven
-from auditor.verifying.configured import called
+from auditor.verifying.configured import pack_file_name
 from auditor.verifying.difference import difference
 from auditor.verifying.went_by import WentBy
 
@@ -29,7 +29,7 @@ from auditor.verifying.went_by import WentBy
 RULE_PACK = "rule pack "
 
 
-def told(entries: Mapping[str, bytes], report: AuditReport, results_file: Asked, inputs: WentBy) -> list[Check]:
+def check_log_and_packs(entries: Mapping[str, bytes], report: AuditReport, results_file: Asked, inputs: WentBy) -> list[Check]:
     """Checks of the log, the request and the rule packs against the record."""
     checks = [*_begun(entries, report), *_files(report, results_file)]
     said = next((e for e in reversed(events(entries.get(LOG, b""))) if e.get("event") == "recorded"), None)
@@ -102,7 +102,7 @@ def _files(report: AuditReport, results_file: Asked) -> list[Check]:
 
 def _packs(report: AuditReport, inputs: WentBy) -> list[Check]:
     """Of each rule pack its text, digest, day and cells anew; of a record of before there were digests, nothing."""
-    enclosed = {pack.sha256: pack for pack in _enclosed(inputs)}
+    enclosed = {pack.sha256: pack for pack in _enclosed_packs(inputs)}
     named = {policy.sha256 for policy in report.policies}
     checks = [
         Check(name=f"{RULE_PACK}{pack.name}", state="wrong", detail="it is enclosed, and the record does not name it")
@@ -159,12 +159,12 @@ def unread(report: AuditReport, inputs: WentBy) -> list[Unproven]:
     return found
 
 
-def _enclosed(inputs: WentBy) -> list[Policy]:
+def _enclosed_packs(inputs: WentBy) -> list[Policy]:
     """The rule packs that are enclosed; one that cannot be read is named by the check of the configuration."""
     found = []
     for file in inputs.of_role("rule pack"):
         with suppress(AuditorError, ValueError):
-            found.append(parse_policy(file.text, called(file)))
+            found.append(parse_policy(file.text, pack_file_name(file)))
     return found
 
 

@@ -25,7 +25,7 @@ def training_again(evidence: Said) -> Again:
     try:
         report = AuditReport.model_validate_json(json.dumps(dict(evidence.record)))
         looks = LooksRecord.model_validate_json(evidence.entries[LOOKS])
-        told, last = looks.told()
+        told, last = looks.to_looks()
     except (KeyError, ValidationError) as error:
         raise DataError(f"the record or its looks cannot be read: {type(error).__name__}") from None
     level = looks.closing.error_rate

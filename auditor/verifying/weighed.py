@@ -28,12 +28,12 @@ _TRIED: TypeAdapter[tuple[list[str], dict[str, dict[str, str]]]] = TypeAdapter(
 def tradeoff_again(evidence: Said, audits: Audits) -> Again:
     """Every point, the front and the verdicts from the enclosed audits; the points from the requested sweep."""
     asked, points = evidence.request, _points(evidence.record)
-    tried, made = _tried(evidence)
-    present = audits.read(part_of(0))
+    tried, made = _parse_tried(evidence)
+    present = audits.read_report(part_of(0))
     again = [_point(evidence, audits, place, point) for place, point in enumerate(points[1:], 1)]
     for place, point in enumerate(again, 1):
         if point.report is not None:
-            audits.paired(part_of(0), part_of(place), (present, point.report))
+            audits.check_paired(part_of(0), part_of(place), (present, point.report))
     n_tried = max(len(tried), len(again))
     if asked.get("disparity") not in DISPARITIES:
         raise DataError("the request names no disparity that there is")
@@ -92,13 +92,13 @@ def _point(evidence: Said, audits: Audits, place: int, point: Mapping[str, Any])
     return AuditedPoint(
         name=name,
         settings=_table(point, "settings"),
-        report=audits.read(part_of(place)) if enclosed else None,
+        report=audits.read_report(part_of(place)) if enclosed else None,
         notes=tuple(notes),
         failed="" if enclosed else _text(point, "reason"),
     )
 
 
-def _tried(evidence: Said) -> tuple[list[str], dict[str, dict[str, str]]]:
+def _parse_tried(evidence: Said) -> tuple[list[str], dict[str, dict[str, str]]]:
     try:
         content = json.loads(evidence.entries[TRIED])
         return _TRIED.validate_python((content["tried"], content["made"]))

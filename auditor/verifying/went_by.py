@@ -76,16 +76,16 @@ def _understood(entries: Mapping[str, bytes], checks: list[Check]) -> Understood
     except (ValueError, AttributeError, RecursionError):
         checks.append(_wrong(REQUEST, "it is no request"))
         return None
-    return None if said is None else _read(_UNDERSTOOD, json.dumps(said).encode(), REQUEST, checks)
+    return None if said is None else _validate_entry(_UNDERSTOOD, json.dumps(said).encode(), REQUEST, checks)
 
 
 def _decisions(entries: Mapping[str, bytes], checks: list[Check]) -> list[Entry]:
     found: list[Entry] = []
     for name in sorted(name for name in entries if name.startswith(f"{DECISIONS}/") and is_enclosed(name)):
-        entry = _read(_ENTRY, entries[name], name, checks)
+        entry = _validate_entry(_ENTRY, entries[name], name, checks)
         if entry is None:
             continue
-        if entry != Entry.after(entry.number, entry.previous, entry.created, entry.kind, entry.payload):
+        if entry != Entry.from_previous(entry.number, entry.previous, entry.created, entry.kind, entry.payload):
             checks.append(_wrong(name, "its hash is not that of its content"))
         elif entry.number in {other.number for other in found}:
             checks.append(_wrong(name, f"entry {entry.number} of the history is enclosed twice"))
@@ -123,7 +123,7 @@ def _files(
     return obeyed, left_out
 
 
-def _read(adapter: TypeAdapter[_T], content: bytes, name: str, checks: list[Check]) -> _T | None:
+def _validate_entry(adapter: TypeAdapter[_T], content: bytes, name: str, checks: list[Check]) -> _T | None:
     try:
         return adapter.validate_json(content)
     except ValidationError as error:

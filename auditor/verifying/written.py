@@ -114,7 +114,7 @@ def as_given(content: bytes, report: AuditReport) -> Iterator[Check]:
         return  # said by whoever reads it
     if not spelled:
         yield Check(name=REQUEST, state="wrong", detail="it is not written as what it says would be")
-    unasked = ScanOptions().said()
+    unasked = ScanOptions().json_values()
     strange = sorted(set(options) - set(unasked))
     if strange:
         yield Check(name=REQUEST, state="wrong", detail=f"there is no option {strange[0][:80]!r}")

@@ -70,7 +70,7 @@ class Asking:
         results: list[ProbeResult] = []
         faults: list[str] = []
         try:
-            with self._held(model, ranks):
+            with self._hold_network(model, ranks):
                 audited = self._audited(model, ranks)
                 for probe in self.probes:
                     with _untouched(model):
@@ -96,7 +96,7 @@ class Asking:
             return _not_run(probe, reason_of(error))
 
     @contextmanager
-    def _held(self, model: nn.Module | AuditedModel, ranks: Ranks | None) -> Iterator[None]:
+    def _hold_network(self, model: nn.Module | AuditedModel, ranks: Ranks | None) -> Iterator[None]:
         """All ranks have the same rows and the same network inside; whose weights must not change."""
         network = network_of(model)
         with ExitStack() as stack:
@@ -115,7 +115,7 @@ class Asking:
             network = bare(model)
             device = device_of(network)
             with untouched(model):
-                audited = self.wrapped(network)
+                audited = self.wrap_network(network)
             if isinstance(audited, TorchNetwork) and next(network.parameters(), None) is not None:
                 # A wrapper may have moved the network to a device of its own; it is back now.
                 audited.device = device
@@ -135,7 +135,7 @@ class Asking:
         self.model, self.device = model_record(audited), str(getattr(audited, "device", "cpu"))
         return audited
 
-    def wrapped(self, network: nn.Module) -> AuditedModel:
+    def wrap_network(self, network: nn.Module) -> AuditedModel:
         """The network as a model for probes."""
         if self.wrap is not None:
             return self.wrap(network)

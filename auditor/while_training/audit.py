@@ -42,7 +42,7 @@ from auditor.training.looks.state import (
 )
 from auditor.training.looks.trackers import Told, Tracker, rows_of
 from auditor.training.meter import Meter
-from auditor.training.ranks import Ranks, joined
+from auditor.training.ranks import Ranks, join_ranks
 from auditor.training.untouched import digest, finite, fits, put_back, snapshot, unwrapped
 from auditor.while_training.asking import Accountant, Asking, network_of
 from auditor.while_training.told import Decided, Last, Looks, judged_look, record_of_looks
@@ -146,7 +146,7 @@ class TrainingAudit:
         self._asking = Asking(
             tuple(probes), data, seed, outputs, wrap, accountant, delta, ModelRecord(classes=data.classes)
         )
-        self.wrap: Callable[[nn.Module], AuditedModel] = self._asking.wrapped
+        self.wrap: Callable[[nn.Module], AuditedModel] = self._asking.wrap_network
         # Of the probes as they were given: being asked may leave something in them.
         self._probes, self._rows = probes_digest(probes), rows_digest(data)
         self._calls = 0
@@ -226,7 +226,7 @@ class TrainingAudit:
             last=None if self._last is None else self._last[0],
             model=self._asking.model,
             device=self._asking.device,
-            passed_s=self.budget.passed,
+            passed_s=self.budget.elapsed,
             audits_s=self.budget.seconds,
             longest_s=self.budget.longest,
             kept=None if self._kept is None else self._kept[:2],
@@ -246,7 +246,7 @@ class TrainingAudit:
         """
         if self._calls or self.peeks:
             raise UsageError("A TrainingAudit takes a state before its first look: load it right after it is made.")
-        saved = Saved.read(state)
+        saved = Saved.from_state(state)
         saved.check(self._run, self.spending, 1 if self.every == "epoch" else self.every)
         kept, peeks = saved.weights(state), [self._restored(look) for look in saved.looks]
         on_disk = record_of(self.out, self._run.digest)
@@ -269,7 +269,7 @@ class TrainingAudit:
 
     def _restored(self, look: SavedLook) -> Peek:
         try:
-            findings, family = self._judged(look.results, look.error_rate, is_judged=look.judged)
+            findings, family = self._judge_look(look.results, look.error_rate, is_judged=look.judged)
         except Exception as error:
             raise no_state(f"look {look.look} cannot be judged ({reason_of(error).rstrip('.')})") from None
         return Peek(findings=findings, family=family, **{name: getattr(look, name) for name in SavedLook.model_fields})
@@ -348,7 +348,7 @@ class TrainingAudit:
         results, faults = self._asking.about(model, f"{self._unit} {position:g}", self._ranks)
         for fault in faults:
             self._fault(fault)
-        findings, family = self._judged(results, level, is_judged=judged)
+        findings, family = self._judge_look(results, level, is_judged=judged)
         peek = Peek(
             at=position,
             results=tuple(results),
@@ -364,24 +364,24 @@ class TrainingAudit:
         self._last = None if numbers is None else (numbers, peek)
         return peek
 
-    def _judged(self, results: Sequence[ProbeResult], level: float, *, is_judged: bool) -> Decided:
+    def _judge_look(self, results: Sequence[ProbeResult], level: float, *, is_judged: bool) -> Decided:
         return judged_look(results, self.criteria, level, self.error_rate, is_judged=is_judged)
 
     def _unspent(self, number: int | None, weights: str) -> bool:
         """Whether a look, None for the closing one, may be judged: it was not before, or it was at the same weights."""
         own = LookRecord(look=number, at=0.0, error_rate=0.0, judged=True, weights=weights)
         before = [look for look in self._spent if look.look == number]
-        unspent = not before or any(look.same(own) for look in before)
+        unspent = not before or any(look.is_repeat_of(own) for look in before)
         if self._ranks is not None and not self._ranks.broken:
             unspent = self._ranks.agreed(unspent)
         if unspent:
-            self._spent = tuple(look for look in self._spent if not look.same(own))
+            self._spent = tuple(look for look in self._spent if not look.is_repeat_of(own))
         return unspent
 
     def _join(self) -> Ranks | None:
         if not self._joined:
             self._joined = True
-            self._ranks = joined(self.timeout_s)
+            self._ranks = join_ranks(self.timeout_s)
         return self._ranks
 
     @property
@@ -422,14 +422,14 @@ class TrainingAudit:
         if self._kept is not None and network is not None and not fits(network, self._kept[2]):
             self._warn(f"the weights kept of {self._unit} {self._kept[1]:g} do not fit the network: rollback has none")
             self._kept = None
-        if not peek.failed:
-            better = self._kept is None or peek.passed or not self._kept[0]
+        if not peek.failures:
+            better = self._kept is None or peek.has_passed or not self._kept[0]
             if self.on_fail == "rollback" and network is not None and better and peek.settled:
                 weights = snapshot(network)
                 if finite(weights):
-                    self._kept = (peek.passed, peek.at, weights)
+                    self._kept = (peek.has_passed, peek.at, weights)
             return
-        shown = ", ".join(dict.fromkeys(f.measurement.metric for f in peek.failed if f.measurement))
+        shown = ", ".join(dict.fromkeys(f.measurement.metric for f in peek.failures if f.measurement))
         said = f"{self._unit} {peek.at:g}: {shown} shown to fail"
         if self.on_fail != "warn":
             self.should_stop = True
@@ -465,7 +465,7 @@ class TrainingAudit:
             )
         at = float(self._calls) if place is None else place
         closing = LookRecord(look=None, at=at, error_rate=level, judged=judged, weights=weights)
-        decided = self._judged(results, level, is_judged=judged)
+        decided = self._judge_look(results, level, is_judged=judged)
         last = Last(results=tuple(results), place=place, judged=judged, closing=closing)
         report = self._record(last, decided)
         self.report = report
@@ -501,13 +501,13 @@ class TrainingAudit:
             data=data_record(self.data),
             environment=environment(device=self._asking.device, seed=self.seed),
             duration_s=self.budget.seconds,
-        ).model_copy(update={"energy": self._taken(last)})
+        ).model_copy(update={"energy": self._energy_record(last)})
 
-    def _taken(self, last: Last) -> EnergyRecord:
+    def _energy_record(self, last: Last) -> EnergyRecord:
         """What training and audits took; processor time in the processes before this one too."""
         self._meter.device = self._asking.device or self._meter.device
         taken = self._meter.record(last.results, activity="training")
-        return taken.model_copy(update={"cpu_s": round(self.budget.passed, 3)})
+        return taken.model_copy(update={"cpu_s": round(self.budget.elapsed, 3)})
 
     def _closing_results(self, model: nn.Module | AuditedModel | None) -> tuple[list[ProbeResult] | None, float | None]:
         network = None if model is None else network_of(model)

@@ -124,7 +124,7 @@ def of_the_looks(name: str, alarms: Measurement, faults: str) -> ProbeResult:
 
 
 def _alarms(looks: Looks, place: float | None) -> Measurement:
-    alarms = [p for p in looks.peeks if p.failed]
+    alarms = [p for p in looks.peeks if p.failures]
     earlier = [look for look in looks.spent if look.failed and look.look is not None]
     n, spending = len(looks.peeks), looks.spending
     words = [

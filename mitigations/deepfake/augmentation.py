@@ -28,10 +28,10 @@ def augmented(pictures: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.
     """
     import PIL.Image
 
-    return np.stack([np.asarray(_changed(PIL.Image.fromarray(picture), rng), np.uint8) for picture in pictures])
+    return np.stack([np.asarray(_degrade(PIL.Image.fromarray(picture), rng), np.uint8) for picture in pictures])
 
 
-def _changed(picture: Image, rng: np.random.Generator) -> Image:
+def _degrade(picture: Image, rng: np.random.Generator) -> Image:
     import PIL.Image
     import PIL.ImageFilter
 

@@ -42,19 +42,19 @@ def rates_by_collection(
             notes.append(f"The collection {name} could not be left out: {error}")
             continue
         called = {i: _called_fake(detector, paths[i]) for i in own}
-        rates += _of(name, [called[i] for i in own if not is_fake[i]], "false_positive_rate", fake=False)
-        rates += _of(name, [called[i] for i in own if is_fake[i]], "true_positive_rate", fake=True)
+        rates += _known_rates(name, [called[i] for i in own if not is_fake[i]], "false_positive_rate", fake=False)
+        rates += _known_rates(name, [called[i] for i in own if is_fake[i]], "true_positive_rate", fake=True)
     return tuple(rates), tuple(notes)
 
 
 def _called_fake(detector: DeepfakeDetector, path: Path) -> bool:
     from auditor.detection.examine import Examination
 
-    verdict = Examination(detector=detector, with_provenance=False).of(path).verdict
+    verdict = Examination(detector=detector, with_provenance=False).examine_file(path).verdict
     return verdict is not None and verdict.answer == "fake"
 
 
-def _of(collection: str, flags: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
+def _known_rates(collection: str, flags: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
     if not flags:
         return []
     share = Proportion(successes=sum(flags), n=len(flags))

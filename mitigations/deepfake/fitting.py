@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from auditor.errors import DataError, UsageError, some_of
-from auditor.files import shown
+from auditor.files import printable_name
 from auditor.model.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.model.detector_card import METRIC_OF, Answer
 from auditor.networks.head import Calibration, LinearHead
@@ -58,10 +58,10 @@ def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[st
     if len(classes) != 2:
         raise UsageError(f"A detector tells two classes apart, and there are {len(classes)}: {', '.join(classes[:5])}.")
     if fake is not None and fake not in classes:
-        raise UsageError(f"The synthetic class {shown(fake)!r} is none of {' and '.join(map(shown, classes))}.")
+        raise UsageError(f"The synthetic class {printable_name(fake)!r} is none of {' and '.join(map(printable_name, classes))}.")
     index = classes.index(fake) if fake is not None else fake_class(classes)
     if index is None:
-        raise UsageError(f"Which of {' and '.join(map(shown, classes))} is synthetic is not clear: say so with --fake.")
+        raise UsageError(f"Which of {' and '.join(map(printable_name, classes))} is synthetic is not clear: say so with --fake.")
     return classes, index
 
 
@@ -124,7 +124,7 @@ class LinearLearner:
 
         return score
 
-    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         arrays = {"features": self.features, "is_fake": self.is_fake}
         arrays |= {} if self.changed is None else {"changed": self.changed}
@@ -132,7 +132,7 @@ class LinearLearner:
         return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
-    def made(cls, settings: dict[str, Any], arrays: Arrays) -> LinearLearner:
+    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> LinearLearner:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         own: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
         return cls(**settings, **own)
@@ -217,13 +217,13 @@ def cross_validate(
     fakes, fakes_named = _parts(np.flatnonzero(is_fake), kinds, rng)
     reals, reals_named = _parts(np.flatnonzero(~is_fake), kinds, rng)
     if len(fakes) * len(reals) > MOST_CELLS:
-        reals = _merged(reals, FOLDS, rng)
+        reals = _merge_groups(reals, FOLDS, rng)
     if len(fakes) * len(reals) > MOST_CELLS:
-        fakes = _merged(fakes, MOST_CELLS // len(reals), rng)
+        fakes = _merge_groups(fakes, MOST_CELLS // len(reals), rng)
     pairs = [(fake_rows, real_rows) for fake_rows in fakes for real_rows in reals]
     if not crossed:
         rounds = min(FOLDS, len(fakes), len(reals))
-        pairs = list(zip(_merged(fakes, rounds, rng), _merged(reals, rounds, rng), strict=True))
+        pairs = list(zip(_merge_groups(fakes, rounds, rng), _merge_groups(reals, rounds, rng), strict=True))
     outs = [np.concatenate(pair) for pair in pairs]
     found = scored(learner, [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)])
     seen_scores, seen_novelty = np.empty((2, len(names)))
@@ -280,7 +280,7 @@ def _parts(rows: IntArray, kinds: Kinds, rng: np.random.Generator) -> tuple[list
     return [np.asarray([i for i in rows if kinds[i] == k], np.int64) for k in ordered], True
 
 
-def _merged(parts: list[IntArray], n: int, rng: np.random.Generator) -> list[IntArray]:
+def _merge_groups(parts: list[IntArray], n: int, rng: np.random.Generator) -> list[IntArray]:
     groups = np.array_split(rng.permutation(len(parts)), min(n, len(parts)))
     return [np.sort(np.concatenate([parts[i] for i in group])) for group in groups]
 

@@ -17,7 +17,7 @@ from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.detection.kinds import IN_WORDS, kind_of
 from auditor.detection.kinds import Medium as FileMedium
 from auditor.errors import DataError, UsageError
-from auditor.files import read_regular, shown
+from auditor.files import printable_name, read_regular
 from auditor.intake.specs import DetectorTrainingSpec
 from auditor.model.detector_card import DIGITS, MOST_TRAINED
 from auditor.reading.folders import Listing, list_folder
@@ -60,16 +60,16 @@ class _Files:
     notes: tuple[str, ...]
 
     def take(self, keep: Sequence[bool], left_out: Sequence[str]) -> _Files:
-        def some(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        def keep_values(values: tuple[Any, ...]) -> tuple[Any, ...]:
             return tuple(value for value, kept in zip(values, keep, strict=True) if kept)
 
         return replace(
             self,
-            names=some(self.names),
-            labels=some(self.labels),
-            media=some(self.media),
-            digests=some(self.digests),
-            fingerprints=some(self.fingerprints),
+            names=keep_values(self.names),
+            labels=keep_values(self.labels),
+            media=keep_values(self.media),
+            digests=keep_values(self.digests),
+            fingerprints=keep_values(self.fingerprints),
             left_out=(*self.left_out, *left_out),
         )
 
@@ -129,7 +129,7 @@ def _near_copies(files: _Files, medium: str) -> str:
         own = [found for found, of in zip(files.fingerprints, files.labels, strict=True) if of == label]
         near = repeated(own, "image" if medium == "image" else "speech")
         if near > MOST_NEAR * len(own):
-            said.append(f"{near:,} of {len(own):,} files of {shown(label)!r}")
+            said.append(f"{near:,} of {len(own):,} files of {printable_name(label)!r}")
     if not said:
         return ""
     return (
@@ -145,8 +145,8 @@ def _listing(folder: Path, left_out: list[str]) -> tuple[Listing, tuple[str, ...
     classes = tuple(dict.fromkeys(label_name(name) for name in found))
     if len(classes) != 2:
         raise DataError(
-            f"The folder {shown(folder.name)!r} has {len(classes)} sub-folders"
-            f"{' (' + shown(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is trained on two, "
+            f"The folder {printable_name(folder.name)!r} has {len(classes)} sub-folders"
+            f"{' (' + printable_name(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is trained on two, "
             "one of real files and one of synthetic ones."
         )
     return list_folder(folder, classes, left_out), classes
@@ -169,7 +169,7 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
     prints: dict[int, tuple[str, ...]] = {}
     left_out = []
     for i, name in enumerate(listing.names):
-        on_file(shown(name))
+        on_file(printable_name(name))
         try:
             content = read_regular(Path(os.path.realpath(folder / name)), "The file")
             if not content:
@@ -181,10 +181,10 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
             prints[i] = fingerprints_of(content, name, "image" if medium == "image" else "speech")
             by_content[hashlib.sha256(content).hexdigest()].append(i)
         except DataError as error:
-            left_out.append(f"{shown(name)}: {error}")
+            left_out.append(f"{printable_name(name)}: {error}")
     torn = [rows for rows in by_content.values() if len({int(listing.codes[i]) for i in rows}) > 1]
     if torn:
-        pairs = [" and ".join(shown(listing.names[i]) for i in rows[:2]) for rows in torn[:_MOST_NAMED]]
+        pairs = [" and ".join(printable_name(listing.names[i]) for i in rows[:2]) for rows in torn[:_MOST_NAMED]]
         more = f" And {len(torn) - _MOST_NAMED} more." if len(torn) > _MOST_NAMED else ""
         said = (
             "1 file stands in both classes, so that its labels contradict each other"
@@ -232,7 +232,7 @@ def _medium(requested_medium: str | None, files: _Files) -> str:
 def _of_medium(files: _Files, medium: str) -> _Files:
     keep = [found in _USABLE[medium] for found in files.media]
     others = [
-        f"{shown(name)}: It is {IN_WORDS[found]}, and this detector is for {_IS_FOR[medium]}."
+        f"{printable_name(name)}: It is {IN_WORDS[found]}, and this detector is for {_IS_FOR[medium]}."
         for name, found, kept in zip(files.names, files.media, keep, strict=True)
         if not kept
     ]
@@ -249,7 +249,7 @@ def _kinds(spec: DetectorTrainingSpec, files: _Files, fake: str) -> list[str | N
     if not any(name in table for table in (generators, sources, collections) for name in files.names):
         raise DataError(
             f"No file of the folder stands in the column {spec.join_on!r} of {Path(spec.kinds).name}: it holds paths "
-            f"below the folder, such as {shown(files.names[0])}."
+            f"below the folder, such as {printable_name(files.names[0])}."
         )
     return [
         (generators if label == fake else sources).get(name)
@@ -271,7 +271,7 @@ def _column(spec: DetectorTrainingSpec, column: str | None) -> Mapping[str, str]
         if not name:
             continue
         if name in kinds and kinds[name] != kind:
-            raise DataError(f"{Path(spec.kinds).name} names two kinds of {shown(name)!r}: every file has one.")
+            raise DataError(f"{Path(spec.kinds).name} names two kinds of {printable_name(name)!r}: every file has one.")
         if kind and kind.strip():
             kinds[name] = label_name(kind.strip())[:200]
     return kinds
@@ -287,7 +287,7 @@ class _Told(list[Path]):
 
     def __iter__(self) -> Iterator[Path]:
         for name, path in zip(self._names, super().__iter__(), strict=True):
-            self._on_file(shown(name))
+            self._on_file(printable_name(name))
             yield path
         self._on_file("")
 
@@ -337,10 +337,10 @@ def _train_images(
 ) -> tuple[DeepfakeDetector, list[str]]:
     from mitigations.deepfake.image_training import ImageOptions, fit_image_detector, read_images
 
-    made = ImageOptions(**_known(options, ImageOptions))
+    made = ImageOptions(**_check_options(options, ImageOptions))
     found = read_images(paths, made, rng.spawn(1)[0])
-    labels, own = _at(found.rows, files.labels), _at(found.rows, kinds)
-    return fit_image_detector(found, labels, own, made, rng), _named(found.rows, found.problems, files)
+    labels, own = _values_at(found.rows, files.labels), _values_at(found.rows, kinds)
+    return fit_image_detector(found, labels, own, made, rng), _problem_texts(found.rows, found.problems, files)
 
 
 def _train_speech(
@@ -348,24 +348,24 @@ def _train_speech(
 ) -> tuple[DeepfakeDetector, list[str]]:
     from mitigations.deepfake.speech_training import SpeechOptions, fit_speech_detector, read_recordings
 
-    made = SpeechOptions(**_known(options, SpeechOptions))
+    made = SpeechOptions(**_check_options(options, SpeechOptions))
     found = read_recordings(paths, made)
-    labels, own = _at(found.rows, files.labels), _at(found.rows, kinds)
-    return fit_speech_detector(found, labels, own, made, rng), _named(found.rows, found.problems, files)
+    labels, own = _values_at(found.rows, files.labels), _values_at(found.rows, kinds)
+    return fit_speech_detector(found, labels, own, made, rng), _problem_texts(found.rows, found.problems, files)
 
 
-def _named(rows: Any, problems: Sequence[str], files: _Files) -> list[str]:
+def _problem_texts(rows: Any, problems: Sequence[str], files: _Files) -> list[str]:
     """What is wrong with the files that were not read, each under its whole name."""
     read = {int(i) for i in rows}
     unread = [name for i, name in enumerate(files.names) if i not in read]
-    return [f"{shown(name)}: {problem}" for name, problem in zip(unread, problems, strict=True)]
+    return [f"{printable_name(name)}: {problem}" for name, problem in zip(unread, problems, strict=True)]
 
 
-def _at(rows: Any, values: Sequence[Any]) -> list[Any]:
+def _values_at(rows: Any, values: Sequence[Any]) -> list[Any]:
     return [values[int(i)] for i in rows]
 
 
-def _known(options: Mapping[str, Any], kind: type) -> dict[str, Any]:
+def _check_options(options: Mapping[str, Any], kind: type) -> dict[str, Any]:
     """Options that were given; UsageError for one that this medium's detectors do not have."""
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:

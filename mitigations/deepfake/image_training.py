@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.errors import DataError, UsageError
-from auditor.files import read_regular, shown
+from auditor.files import printable_name, read_regular
 from auditor.intake.encoder_files import EncoderFile, read_encoder
 from auditor.model.audited_model import Recipe
 from auditor.model.detector import DeepfakeDetector, KnownRate
@@ -103,7 +103,7 @@ class ImageOptions:
     device: str = "cpu"
 
     @property
-    def chosen(self) -> Method:
+    def chosen_method(self) -> Method:
         """The selected method.
 
         Raises UsageError for one that is not known, or lacks its encoder.
@@ -163,7 +163,7 @@ def read_images(files: Sequence[Path], options: ImageOptions, rng: np.random.Gen
     Files are decoded once, in batches; but for the methods that train on pixels only their features are kept. ``rng``:
     of the augmentation, without which there is none.
     """
-    method = options.chosen
+    method = options.chosen_method
     encoder = None
     if options.encoder is not None:
         encoder = read_encoder(options.encoder, mean=options.mean, std=options.std)
@@ -255,7 +255,7 @@ def _decoded(
 
 
 def _content(file: Path) -> bytes:
-    return read_regular(Path(os.path.realpath(file)), f"The image {shown(file.name)!r}")
+    return read_regular(Path(os.path.realpath(file)), f"The image {printable_name(file.name)!r}")
 
 
 def _common_side(files: Sequence[Path]) -> int:
@@ -285,7 +285,7 @@ def fit_image_detector(
     """Like :func:`train_image_detector`, for images already read; labels and kinds are those of its rows."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
-    method = options.chosen
+    method = options.chosen_method
     seed = int(rng.integers(2**31))
     network, args, found, rates = _FITTERS[method](images, is_fake, kinds, fake, options, seed)
     how = {
@@ -467,13 +467,13 @@ class NeighbourLearner:
 
         return score
 
-    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         arrays = {"features": torch.from_numpy(self.features), "is_fake": torch.from_numpy(self.is_fake)}
         return {"kinds": list(self.kinds), "k": self.k, "within": self.within}, arrays
 
     @classmethod
-    def made(cls, settings: dict[str, Any], arrays: Arrays) -> NeighbourLearner:
+    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> NeighbourLearner:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         return cls(arrays["features"].numpy(), arrays["is_fake"].numpy(), **settings)
 
@@ -531,7 +531,7 @@ class CnnLearner:
 
         return score
 
-    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         if torch.device(self.options.device).type != "cpu":
             return None
@@ -546,7 +546,7 @@ class CnnLearner:
         return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
-    def made(cls, settings: dict[str, Any], arrays: Arrays) -> CnnLearner:
+    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> CnnLearner:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         n, none = len(arrays["pixels"]), np.empty((0, 0))
         images = Images(

@@ -20,7 +20,15 @@ from auditor.errors import AuditorError
 from auditor.files import Closed
 from auditor.rows import FloatArray, IntArray
 from auditor.training.execute import Tasks, lent_executor
-from auditor.training.packed import finished, packed, refuse_other_versions, refused, result_of, unpacked, versions
+from auditor.training.packed import (
+    finished,
+    pack_message,
+    refusal_result,
+    refuse_other_versions,
+    result_of,
+    unpack_message,
+    versions,
+)
 
 # Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
 Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
@@ -49,12 +57,12 @@ class SentLearner(Protocol):
         """How any rows are scored by what was fitted to these."""
         ...
 
-    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """The learner's numbers, as JSON, and its arrays; None if they are on a GPU."""
         ...
 
     @classmethod
-    def made(cls, settings: dict[str, Any], arrays: Arrays) -> Learner:
+    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> Learner:
         """The learner rebuilt from its serialised form."""
         ...
 
@@ -74,10 +82,10 @@ class Within:
 def scored(learner: Learner, rounds: Sequence[Round]) -> list[tuple[FloatArray, FloatArray]]:
     """(scores, novelties) of each round's rows. Raises what the learner raises, and what an executor does."""
     executor = lent_executor()
-    tasks = None if executor is None else _sent(learner, rounds)
+    tasks = None if executor is None else _make_tasks(learner, rounds)
     if executor is None or tasks is None:
         return [learner(fitted)(asked) for fitted, asked in rounds]
-    found = {i: _received(result) for i, result in executor.results(tasks)}
+    found = {i: _unpack_result(result) for i, result in executor.results(tasks)}
     return [found[i] for i in range(len(rounds))]
 
 
@@ -98,21 +106,21 @@ class _Rows(Closed):
     """One round; its rows stand beside it."""
 
 
-def _sent(learner: Learner, rounds: Sequence[Round]) -> Tasks | None:
+def _make_tasks(learner: Learner, rounds: Sequence[Round]) -> Tasks | None:
     if isinstance(learner, Within):
         rest = learner.rest
-        return _sent(learner.learner, [(rest[fitted], rest[asked]) for fitted, asked in rounds])
-    sent = learner.sent() if isinstance(learner, SentLearner) else None
+        return _make_tasks(learner.learner, [(rest[fitted], rest[asked]) for fitted, asked in rounds])
+    sent = learner.to_parts() if isinstance(learner, SentLearner) else None
     if sent is None or not isinstance(learner, SentLearner):
         return None
     said, arrays = sent
     threads = torch.get_num_threads()
     shared = _Shared(learner=learner.kind, said=said, versions=versions(), threads=threads, blas=_blas_threads())
     each = tuple(
-        packed(_Rows(), fitted=torch.from_numpy(np.asarray(fitted)), asked=torch.from_numpy(np.asarray(asked)))
+        pack_message(_Rows(), fitted=torch.from_numpy(np.asarray(fitted)), asked=torch.from_numpy(np.asarray(asked)))
         for fitted, asked in rounds
     )
-    return Tasks(kind="fold", shared=packed(shared, **arrays), each=each, threads=threads)
+    return Tasks(kind="fold", shared=pack_message(shared, **arrays), each=each, threads=threads)
 
 
 def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
@@ -120,23 +128,23 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
 
     Raises UsageError where this has other versions of what computes: digits would differ.
     """
-    common, arrays = unpacked(_Shared, common_bytes)
-    _, rows = unpacked(_Rows, task_bytes)
+    common, arrays = unpack_message(_Shared, common_bytes)
+    _, rows = unpack_message(_Rows, task_bytes)
     refuse_other_versions(common.versions)
     module, _, name = _LEARNERS[common.learner].partition(":")
     learner_class: type[SentLearner] = getattr(import_module(module), name)
     with _threads(common.threads, common.blas):
         try:
-            learner = learner_class.made(common.said, arrays)
+            learner = learner_class.from_parts(common.said, arrays)
             scores, novelty = learner(rows["fitted"].numpy())(rows["asked"].numpy())
         except AuditorError as error:
-            return refused(error)
+            return refusal_result(error)
     return finished(
         _Rows(), scores=torch.from_numpy(scores.copy()), novelty=torch.from_numpy(np.asarray(novelty, np.float64))
     )
 
 
-def _received(result: bytes) -> tuple[FloatArray, FloatArray]:
+def _unpack_result(result: bytes) -> tuple[FloatArray, FloatArray]:
     _, found = result_of(_Rows, result)
     return found["scores"].numpy(), found["novelty"].numpy()
 

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.data.audio import Samples, decode, fitted, sampling_rate_of
+from auditor.data.audio import Samples, decode, fit_recording, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.errors import DataError, UsageError
-from auditor.files import read_regular, shown
+from auditor.files import printable_name, read_regular
 from auditor.model.detector import DeepfakeDetector, KnownRate
 from auditor.networks.head import Calibration
 from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
@@ -118,7 +118,7 @@ def read_recordings(files: Sequence[Path], options: SpeechOptions) -> Recordings
     problems: list[str] = []
     for i, file in enumerate(files):
         try:
-            X[len(rows)] = fitted(decode(_content(file), file.name, seconds=options.seconds + 0.1), wanted)
+            X[len(rows)] = fit_recording(decode(_content(file), file.name, seconds=options.seconds + 0.1), wanted)
             rows.append(i)
         except DataError as error:
             problems.append(str(error))
@@ -136,7 +136,7 @@ def _lowest_rate(files: Sequence[Path]) -> int:
 
 
 def _content(file: Path) -> bytes:
-    return read_regular(Path(os.path.realpath(file)), f"The recording {shown(file.name)!r}")
+    return read_regular(Path(os.path.realpath(file)), f"The recording {printable_name(file.name)!r}")
 
 
 def fit_speech_detector(
@@ -145,7 +145,7 @@ def fit_speech_detector(
     """Like :func:`train_speech_detector`, for recordings already read; labels and kinds are of their ``rows``."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
-    fit = SpeechFitter.of(recordings, is_fake, kinds, fake, options, rng)
+    fit = SpeechFitter.from_recordings(recordings, is_fake, kinds, fake, options, rng)
     learner = SpeechLearner(fit)
     found = cross_validate(is_fake, kinds, learner, rng)
     network = fit(np.arange(len(recordings.X)))
@@ -206,7 +206,7 @@ class SpeechFitter:
     seed: int
 
     @classmethod
-    def of(
+    def from_recordings(
         cls,
         recordings: Recordings,
         is_fake: BoolArray,
@@ -292,7 +292,7 @@ class SpeechLearner:
 
         return score
 
-    def sent(self) -> tuple[dict[str, Any], Arrays] | None:
+    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         fit = self.fit
         said = {"kinds": list(fit.kinds), "fake": fit.fake, "rate": fit.rate, "seed": fit.seed}
@@ -300,7 +300,7 @@ class SpeechLearner:
         return {**said, "options": asdict(fit.options)}, {**arrays, "inputs": fit.inputs}
 
     @classmethod
-    def made(cls, settings: dict[str, Any], arrays: Arrays) -> SpeechLearner:
+    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> SpeechLearner:
         """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
         own: dict[str, Any] = {name: arrays[name].numpy() for name in ("statistics", "is_fake")}
         own |= {"inputs": arrays["inputs"], "options": SpeechOptions(**settings["options"])}

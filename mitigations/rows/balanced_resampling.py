@@ -78,22 +78,22 @@ class BalancedResampling:
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same kind, trained on the resampled rows."""
         only_for_estimators(model, self.hyperparameters)
-        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+        return self._fit_estimator(model, data, rng) if is_estimator(model) else self._train_network(model, data, rng, training)
 
-    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+    def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         only_for_networks(**vars(self.tuning))
         rows = labelled_rows(data, groups=True)
         drawn = resampled(rows.y, rows.s, self.method, rng)
         found = refit(model, rows, rng, places=drawn, hyperparameters=self.hyperparameters)
-        return Mitigated(model=found.model, notes=(self._described(drawn, len(rows)), *found.notes))
+        return Mitigated(model=found.model, notes=(self._resampling_text(drawn, len(rows)), *found.notes))
 
-    def _described(self, row_indices: IntArray, n: int) -> str:
+    def _resampling_text(self, row_indices: IntArray, n: int) -> str:
         return (
             f"Resampled ({self.method}): {len(np.unique(row_indices)):,} of {n:,} rows were learned from, some of them up to "
             f"{int(np.bincount(row_indices).max())} times."
         )
 
-    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+    def _train_network(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         from torch.nn.functional import cross_entropy
 
         from auditor.training.loop import PlainStep
@@ -113,11 +113,11 @@ class BalancedResampling:
         run(step, (again.x, again.y), begun.recipe, rng, training, fingerprint=prints)
         new = begun.finished()
         refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
-        said = f"The network was {begun.how}, {begun.recipe.epochs} epochs."
-        return Mitigated(model=new, notes=(self._described(drawn, len(rows)), said))
+        said = f"The network was {begun.training_text}, {begun.recipe.epochs} epochs."
+        return Mitigated(model=new, notes=(self._resampling_text(drawn, len(rows)), said))
 
 
-def wanted(y: IntArray, s: IntArray, method: Method) -> tuple[IntArray, FloatArray, IntArray]:
+def target_cell_sizes(y: IntArray, s: IntArray, method: Method) -> tuple[IntArray, FloatArray, IntArray]:
     """(n,) cell of each row, (cells,) target rows of each cell, and (cells,) present rows."""
     cells, code = np.unique(np.column_stack([s, y]), axis=0, return_inverse=True)
     code = code.reshape(-1).astype(np.int64)
@@ -133,7 +133,7 @@ def wanted(y: IntArray, s: IntArray, method: Method) -> tuple[IntArray, FloatArr
 
 def resampled(y: IntArray, s: IntArray, method: Method, rng: np.random.Generator) -> IntArray:
     """Positions of the rows drawn, of labels y (n,) and sensitive features s (n, k); n up to rounding by cell."""
-    code, should, has = wanted(y, s, method)
+    code, should, has = target_cell_sizes(y, s, method)
     drawn = []
     for cell, (target, n) in enumerate(zip(np.maximum(np.rint(should).astype(int), 1), has, strict=True)):
         own = np.flatnonzero(code == cell)

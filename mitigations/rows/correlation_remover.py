@@ -79,9 +79,9 @@ class CorrelationRemover:
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same kind, trained on features without their correlation with the group."""
         only_for_estimators(model, self.hyperparameters)
-        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+        return self._fit_estimator(model, data, rng) if is_estimator(model) else self._train_network(model, data, rng, training)
 
-    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+    def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """An estimator fitted anew on the table's own columns of numbers, with the subtraction put before it."""
         from auditor.model.prepared import PreparedModel
 
@@ -111,7 +111,7 @@ class CorrelationRemover:
             ),
         )
 
-    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+    def _train_network(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -125,7 +125,7 @@ class CorrelationRemover:
         encoded = old.encode(data.take(rows.rows).X).cpu().numpy().astype(np.float64)
         z = encoded[:, columns.kept]
         s = _indicators(rows.s.cpu().numpy(), rows.levels)
-        mean, B = removed(z, s, tuple(map(len, rows.levels)))
+        mean, B = fit_removal(z, s, tuple(map(len, rows.levels)))
         x = torch.from_numpy((z - self.alpha * (s - mean) @ B).astype(np.float32)).to(training.device)
         inner = _narrower(old, z.shape[1], rng, training.device, old.recipe)
 
@@ -175,7 +175,7 @@ def removal_of(rows: Labelled, model: AuditedModel, alpha: float) -> tuple[Remov
     # A gap says nothing of the group here, and stays a gap in the rows.
     z = np.where(np.isnan(z), np.nanmean(z, axis=0), z)
     s = _indicators(rows.s, rows.levels)
-    mean, B = removed(z, s, tuple(map(len, rows.levels)))
+    mean, B = fit_removal(z, s, tuple(map(len, rows.levels)))
     spread = np.square(z - z.mean(axis=0)).sum(axis=0)
     left = np.square(z - z.mean(axis=0) - (s - mean) @ B).sum(axis=0)
     explained = 1.0 - left[spread > 0.0] / spread[spread > 0.0]
@@ -191,7 +191,7 @@ def removal_of(rows: Labelled, model: AuditedModel, alpha: float) -> tuple[Remov
     return removal, float(explained.mean()) if explained.size else 0.0, [c for c in own if c not in numbers]
 
 
-def removed(z: FloatArray, s: FloatArray, sizes: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
+def fit_removal(z: FloatArray, s: FloatArray, sizes: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
     """Means (k,) of indicators s (n, k), and the least-squares B (k, d) of columns z (n, d) on ``s - means``.
 
     ``sizes``: how many of the k columns belong to each sensitive feature. The indicators of one feature sum to 1, so B

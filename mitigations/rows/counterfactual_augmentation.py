@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.data.lexicons import built_in, read
+from auditor.data.lexicons import built_in, read_lexicon
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
@@ -152,7 +152,7 @@ class CounterfactualAugmentation:
             ours = () if own else built_in()
         else:
             ours = built_in(_listed(categories))
-        self.lexicons_ = (*ours, *(read(path) for path in own))
+        self.lexicons_ = (*ours, *(read_lexicon(path) for path in own))
         if any(lexicon.reference for lexicon in self.lexicons_):
             raise ValueError("a reference lexicon has no identities to swap: name the neutral word with filler")
         self.generator = generator
@@ -194,7 +194,7 @@ class CounterfactualAugmentation:
         seed = int(rng.integers(2**62))
         arms = (made.augmented, made.control) if self.control_arm else (made.augmented,)
         models = [
-            self._trained(old, arm, recipe, seed, training, arm_name, own_weights=text)
+            self._train_arm(old, arm, recipe, seed, training, arm_name, own_weights=text)
             for arm, arm_name in zip(arms, ("augmented", "control"), strict=False)
         ]
         refuse_one_class(models[0], old, labelled, instead="give more epochs, or another learning_rate")
@@ -283,7 +283,7 @@ class CounterfactualAugmentation:
 
     # ---- training --------------------------------------------------------------------------------------------------
 
-    def _trained(
+    def _train_arm(
         self, old: TorchModel, arm: Arm, recipe: Recipe, seed: int, training: Training, name: str, *, own_weights: bool
     ) -> TorchModel:
         from torch import nn
@@ -308,7 +308,7 @@ class CounterfactualAugmentation:
             tensors,
             recipe,
             rng,
-            replace(training, checkpoint=checkpoint, progress=_told(training.progress, name)),
+            replace(training, checkpoint=checkpoint, progress=_arm_progress(training.progress, name)),
             fingerprint={
                 "mitigation": self.name,
                 "options": self._options(),
@@ -375,7 +375,7 @@ def _loss(model: TorchModel, pairing_weight: float) -> Callable[[Sequence[Tensor
     return loss
 
 
-def _told(progress: Callable[[str], None] | None, arm_name: str) -> Callable[[str], None] | None:
+def _arm_progress(progress: Callable[[str], None] | None, arm_name: str) -> Callable[[str], None] | None:
     if progress is None or arm_name == "augmented":
         return progress
     return lambda words: progress(f"control arm, {words}")

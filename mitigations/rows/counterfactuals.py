@@ -73,13 +73,13 @@ class LexiconSwaps:
             named = [(s, m) for s in self._swappers for m in [s.mentions(text)] if m]
             if named:
                 swapper, mentions = named[int(rng.integers(len(named)))]
-                others = self._others(swapper, text, mentions, rng)
+                others = self._swapped_texts(swapper, text, mentions, rng)
                 if others:
                     filled = swapper.swap(text, mentions[0].identity, self.filler, mentions)
                     found.append(Counterfactuals(row, others, filled, swapper.lexicon.category))
         return found
 
-    def _others(
+    def _swapped_texts(
         self, swapper: Swapper, text: str, mentions: list[Mention], rng: np.random.Generator
     ) -> tuple[str, ...]:
         first = mentions[0].identity

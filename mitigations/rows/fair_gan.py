@@ -141,7 +141,7 @@ class FairGan:
                 f"FairGAN: trained on {len(drawn.y):,} synthetic rows{mixed}, of a generator that learned from "
                 f"{len(real):,} rows in {epochs} epochs, from {self.warm_up:.0%} of them on against a second "
                 f"discriminator of weight {self.weight:g} that guesses {' and '.join(real.features)}.",
-                *_described(table, drawn),
+                *_describe_sample(table, drawn),
             ),
         )
 
@@ -198,7 +198,7 @@ class FairGan:
         checkpoint = training.checkpoint
         if checkpoint is not None:
             checkpoint = checkpoint.with_name(f"{checkpoint.name}.{stage}")
-        told = replace(training, checkpoint=checkpoint, progress=_told(training.progress, stage))
+        told = replace(training, checkpoint=checkpoint, progress=_stage_progress(training.progress, stage))
         run(step, tensors, recipe, rng, told, fingerprint=self._prints() | {"stage": stage})  # type: ignore[arg-type]
 
 
@@ -322,7 +322,7 @@ def group_guessed(rows: Encoded, group: IntArray) -> float:
     return float(np.mean([(guess[group[half:] == g] == g).mean() for g in np.unique(group[half:])]))
 
 
-def _described(table: Table, synthetic_rows: Drawn) -> tuple[str, str]:
+def _describe_sample(table: Table, synthetic_rows: Drawn) -> tuple[str, str]:
     names = [*(column.name for column in table.columns), "the label"]
     apart = [total_variation(a, b, k) for a, b, k in zip(table.codes, synthetic_rows.codes, table.sizes, strict=True)]
     worst = int(np.argmax(apart))
@@ -344,5 +344,5 @@ def _described(table: Table, synthetic_rows: Drawn) -> tuple[str, str]:
     )
 
 
-def _told(progress: Callable[[str], None] | None, stage: str) -> Callable[[str], None] | None:
+def _stage_progress(progress: Callable[[str], None] | None, stage: str) -> Callable[[str], None] | None:
     return None if progress is None else lambda words: progress(f"{stage}, {words}")

@@ -49,7 +49,7 @@ class _Named:
     right: str
 
     @classmethod
-    def of(cls, row: int, text: str, swapper: Swapper, mentions: Sequence[Mention]) -> _Named:
+    def from_mentions(cls, row: int, text: str, swapper: Swapper, mentions: Sequence[Mention]) -> _Named:
         first = mentions[0]
         article = _ARTICLE.search(text[: first.start])
         start = first.start if article is None else article.start()
@@ -129,8 +129,8 @@ class LanguageModelRewrites:
     def __call__(self, texts: Sequence[str], rng: np.random.Generator) -> list[Counterfactuals]:
         """Counterfactuals of the texts that name an identity and of which a rewrite was kept."""
         self.counts = Counter()
-        named = self._named(texts, rng)
-        drawn = self._drawn(named, rng)
+        named = self._find_mentions(texts, rng)
+        drawn = self._draw_rewrites(named, rng)
         close = [self._close(of, texts) for of, texts in zip(named, drawn, strict=True)]
         proposals = self._of_same_label([p for found in close for p in found])
         kept: dict[int, list[str]] = {}
@@ -161,7 +161,7 @@ class LanguageModelRewrites:
 
     # ---- proposals -------------------------------------------------------------------------------------------------
 
-    def _named(self, texts: Sequence[str], rng: np.random.Generator) -> list[_Named]:
+    def _find_mentions(self, texts: Sequence[str], rng: np.random.Generator) -> list[_Named]:
         found = []
         for row, text in enumerate(texts):
             # A line break would end the prompt's example.
@@ -169,10 +169,10 @@ class LanguageModelRewrites:
             own = [(s, m) for s in self._swappers for m in [s.mentions(line)] if m]
             if own:
                 swapper, mentions = own[int(rng.integers(len(own)))]
-                found.append(_Named.of(row, line, swapper, mentions))
+                found.append(_Named.from_mentions(row, line, swapper, mentions))
         return found
 
-    def _drawn(self, sources: Sequence[_Named], rng: np.random.Generator) -> list[list[str]]:
+    def _draw_rewrites(self, sources: Sequence[_Named], rng: np.random.Generator) -> list[list[str]]:
         """What the model writes in the place of each text's identity."""
         import torch
 

@@ -66,16 +66,16 @@ class Reweighing:
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same kind, trained on the weighted rows."""
         only_for_estimators(model, self.hyperparameters)
-        return self._fitted(model, data, rng) if is_estimator(model) else self._trained(model, data, rng, training)
+        return self._fit_estimator(model, data, rng) if is_estimator(model) else self._train_network(model, data, rng, training)
 
-    def _fitted(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+    def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         only_for_networks(**vars(self.tuning))
         rows = labelled_rows(data, groups=True)
         weights = reweighing_weights(rows.y, rows.s)
         found = refit(model, rows, rng, weights=weights, hyperparameters=self.hyperparameters)
-        return Mitigated(model=found.model, notes=(_described(weights), *found.notes))
+        return Mitigated(model=found.model, notes=(_weights_text(weights), *found.notes))
 
-    def _trained(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+    def _train_network(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -98,11 +98,11 @@ class Reweighing:
         refuse_one_class(new, old, data.take(rows.rows), instead="give more epochs")
         return Mitigated(
             model=new,
-            notes=(_described(weights), f"The network was {begun.how}, {begun.recipe.epochs} epochs."),
+            notes=(_weights_text(weights), f"The network was {begun.training_text}, {begun.recipe.epochs} epochs."),
         )
 
 
-def _described(weights: FloatArray) -> str:
+def _weights_text(weights: FloatArray) -> str:
     return f"Weights of {len(weights):,} training rows from {weights.min():.3f} to {weights.max():.3f}, mean 1."
 
 

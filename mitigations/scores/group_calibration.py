@@ -55,14 +55,14 @@ class GroupCalibration:
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The old model with a score map for each group."""
         rows = scored_rows(model, data)
-        for name, mask in rows.each():
+        for name, mask in rows.iter_groups():
             if mask.sum() < _FEWEST_ROWS:
                 raise DataError(
                     f"{' x '.join(rows.columns)} = {name} has {int(mask.sum())} labelled rows, and a calibration "
                     f"of its own needs {_FEWEST_ROWS}: merge it with another group, or add rows."
                 )
         fit = platt if self.method == "platt" else isotonic
-        rules = {i: fit(rows.scores[mask], rows.y[mask]) for i, (_, mask) in enumerate(rows.each())}
+        rules = {i: fit(rows.scores[mask], rows.y[mask]) for i, (_, mask) in enumerate(rows.iter_groups())}
         new, notes = rows.postprocessed(rules, fit(rows.scores, rows.y), rng)
         said = f"Calibrated by {self.method} within each of {len(rows.groups)} groups of {' x '.join(rows.columns)}."
         return Mitigated(model=new, notes=(said, *notes))

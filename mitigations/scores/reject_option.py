@@ -57,10 +57,10 @@ class RejectOption:
         """The old model with two thresholds."""
         rows = scored_rows(model, data)
         deprived = deprived_groups(rows)
-        width, gap = self._chosen(rows, deprived)
+        width, gap = self._choose_width(rows, deprived)
         rules = {i: _rule(rows.threshold, width, is_below=bool(low)) for i, low in enumerate(deprived)}
         new, notes = rows.postprocessed(rules, old_decision(rows), rng)
-        chosen = [name for (name, _), low in zip(rows.each(), deprived, strict=True) if low]
+        chosen = [name for (name, _), low in zip(rows.iter_groups(), deprived, strict=True) if low]
         within = np.abs(rows.scores - rows.threshold) <= width
         said = (
             f"Reject option: within {width:.4f} of the threshold {rows.threshold:g} ({within.mean():.1%} of the "
@@ -69,7 +69,7 @@ class RejectOption:
         )
         return Mitigated(model=new, notes=(said, *notes))
 
-    def _chosen(self, rows: ScoredRows, deprived: BoolArray) -> tuple[float, float]:
+    def _choose_width(self, rows: ScoredRows, deprived: BoolArray) -> tuple[float, float]:
         if self.width is not None:
             return self.width, selection_gap(rows, deprived, self.width)
         t = rows.threshold
@@ -83,7 +83,7 @@ class RejectOption:
 def deprived_groups(rows: ScoredRows) -> BoolArray:
     """(groups,) whether the old model selects the group less often than all rows together."""
     selected = rows.scores >= rows.threshold
-    rates = np.array([selected[mask].mean() for _, mask in rows.each()])
+    rates = np.array([selected[mask].mean() for _, mask in rows.iter_groups()])
     return np.asarray(rates < selected.mean(), bool)
 
 
@@ -92,7 +92,7 @@ def selection_gap(rows: ScoredRows, deprived: BoolArray, width: float) -> float:
     t = rows.threshold
     rates: list[FloatArray] = [
         (rows.scores[mask] >= (t - width if low else t + width)).mean()
-        for (_, mask), low in zip(rows.each(), deprived, strict=True)
+        for (_, mask), low in zip(rows.iter_groups(), deprived, strict=True)
     ]
     return float(max(rates) - min(rates))
 

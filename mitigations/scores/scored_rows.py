@@ -56,7 +56,7 @@ class ScoredRows:
         """The smallest score with a favourable decision of the model."""
         return self.model.threshold_of(self.positive)
 
-    def each(self) -> Iterator[tuple[str, BoolArray]]:
+    def iter_groups(self) -> Iterator[tuple[str, BoolArray]]:
         """Every group's name and its rows (n,)."""
         for i, group in enumerate(self.groups):
             yield " x ".join(group), self.codes == i
@@ -138,7 +138,7 @@ def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     )
     if len(groups) < 2:
         raise DataError(f"The rows hold one group only ({' x '.join(groups[0])}): nothing to even out.")
-    for name, mask in rows.each():
+    for name, mask in rows.iter_groups():
         if y[mask].all() or not y[mask].any():
             raise DataError(
                 f"All rows of {' x '.join(columns)} = {name} have one label: its errors cannot be told apart. "

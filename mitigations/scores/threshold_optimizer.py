@@ -121,7 +121,7 @@ class ThresholdOptimizer:
         pooled = np.unique(np.r_[-1.0, np.quantile(rows.scores, levels)])
         aims = _rates(rows.scores, rows.y, pooled, self.constraints)
         choices, reached, cuts = [], [], []
-        for _, mask in rows.each():
+        for _, mask in rows.iter_groups():
             held = rows.scores[mask]
             fine = np.linspace(0.0, 1.0, min(2 * self.grid_size, len(held)) + 1)
             own = np.unique(np.r_[-1.0, np.quantile(held, fine, method="nearest")])
@@ -131,18 +131,18 @@ class ThresholdOptimizer:
             choices.append(nearest)
             reached.append(rates[nearest])
         gaps = np.ptp(np.stack(reached), axis=0).max(axis=1)
-        worth = self._worth(rows, cuts, choices)
+        worth = self._objective_values(rows, cuts, choices)
         allowed = gaps <= max(self.tolerance, float(gaps.min()))
         best = int(np.flatnonzero(allowed)[worth[allowed].argmax()])
         return {
-            i: Steps(thresholds=(_above(rows.scores[mask], float(cut[choice[best]])),), chances=(0.0, 1.0))
-            for i, ((_, mask), cut, choice) in enumerate(zip(rows.each(), cuts, choices, strict=True))
+            i: Steps(thresholds=(_midpoint_above(rows.scores[mask], float(cut[choice[best]])),), chances=(0.0, 1.0))
+            for i, ((_, mask), cut, choice) in enumerate(zip(rows.iter_groups(), cuts, choices, strict=True))
         }
 
-    def _worth(self, rows: ScoredRows, cuts: list[FloatArray], choices: list[Any]) -> FloatArray:
+    def _objective_values(self, rows: ScoredRows, cuts: list[FloatArray], choices: list[Any]) -> FloatArray:
         """(candidates,) the objective over all rows."""
         right = np.zeros((2, len(choices[0])))
-        for (_, mask), cut, choice in zip(rows.each(), cuts, choices, strict=True):
+        for (_, mask), cut, choice in zip(rows.iter_groups(), cuts, choices, strict=True):
             above = [np.sort(rows.scores[mask & where]) for where in (~rows.y, rows.y)]
             right[0] += np.searchsorted(above[0], cut, side="right")[choice]
             right[1] += (len(above[1]) - np.searchsorted(above[1], cut, side="right"))[choice]
@@ -200,7 +200,7 @@ def as_steps(rule: Any) -> Steps:
 
 def _objective(rows: ScoredRows, rules: dict[int, Steps], objective: Objective) -> float:
     chances = np.empty(len(rows))
-    for i, (_, mask) in enumerate(rows.each()):
+    for i, (_, mask) in enumerate(rows.iter_groups()):
         chances[mask] = rules[i](rows.scores[mask])
     right = np.where(rows.y, chances, 1.0 - chances)
     if objective == "accuracy_score":
@@ -211,7 +211,7 @@ def _objective(rows: ScoredRows, rules: dict[int, Steps], objective: Objective) 
 def rate_gap(rows: ScoredRows, chances: dict[int, FloatArray], constraints: Constraints) -> float:
     """The largest difference between two groups, in [0, 1], of the rate (or either rate) that is to be equal."""
     rates = []
-    for i, (_, mask) in enumerate(rows.each()):
+    for i, (_, mask) in enumerate(rows.iter_groups()):
         chosen = chances[i]
         parts = _parts(rows.y[mask], constraints)
         rates.append([float(chosen[mask][part].mean()) for part in parts])
@@ -247,7 +247,7 @@ def _nearest(rates: FloatArray, aims: FloatArray) -> Any:
     )
 
 
-def _above(scores: FloatArray, threshold: float) -> float:
+def _midpoint_above(scores: FloatArray, threshold: float) -> float:
     """Half way from the cut to the next score, so that rounding of a score at the cut does not change its decision."""
     higher = scores[scores > threshold]
     return float((threshold + higher.min()) / 2.0) if len(higher) else threshold

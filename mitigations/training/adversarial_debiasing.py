@@ -139,7 +139,7 @@ class AdversarialDebiasing:
             model=new,
             notes=(
                 f"Adversarial debiasing for {self.constraint} of {', '.join(rows.features)}: alpha {self.alpha:g} "
-                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {begun.how} for {len(history.losses)} "
+                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {begun.training_text} for {len(history.losses)} "
                 f"epochs on {len(rows):,} rows, {self.adversary_steps} adversary steps to one.",
             ),
         )

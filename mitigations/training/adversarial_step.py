@@ -248,13 +248,13 @@ def debiased(
     square = sum(a.square().sum() for _, a in pairs if a is not None)
     share = inner / torch.as_tensor(square).clamp_min(torch.finfo(torch.float32).tiny) if pairs else 0.0
 
-    def one(g: Tensor | None, a: Tensor | None) -> Tensor | None:
+    def correct_gradient(g: Tensor | None, a: Tensor | None) -> Tensor | None:
         if a is None:
             return g
         correction = (share + alpha) * a
         return -correction if g is None else g - correction
 
-    return tuple(one(g, a) for g, a in pairs)
+    return tuple(correct_gradient(g, a) for g, a in pairs)
 
 
 def balanced_weights(y: Tensor, s: Tensor, *, by_label: bool) -> Tensor:

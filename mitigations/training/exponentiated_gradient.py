@@ -129,8 +129,8 @@ class ExponentiatedGradient:
             peer.fit(task.X, task.y, sensitive_features=task.groups)
             chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
             said = {
-                "randomised": self._described("randomised", chances, task),
-                "majority": self._described("majority", (chances >= 0.5).astype(np.float64), task),
+                "randomised": self._rule_text("randomised", chances, task),
+                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
             }
         seed = int(rng.integers(LARGEST_SEED)) if self.rule == "randomised" else None
         new, n_members = self._mixture(task, peer, seed)
@@ -172,8 +172,8 @@ class ExponentiatedGradient:
             peer.fit(task.X, task.y, sensitive_features=task.groups)
             chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
             said = {
-                "randomised": self._described("randomised", chances, task),
-                "majority": self._described("majority", (chances >= 0.5).astype(np.float64), task),
+                "randomised": self._rule_text("randomised", chances, task),
+                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
             }
         members, weights, always = [], [], 0.0
         for place, weight in peer.weights_.items():
@@ -202,12 +202,12 @@ class ExponentiatedGradient:
                 f"Exponentiated gradient for {self.constraint} of {' x '.join(task.features)}: a mixture of "
                 f"{len(members)} of {task.trainer.trained} fits of the estimator, served by the {self.rule} rule. On "
                 f"the training rows, of which {self.difference_bound:g} is allowed: {said[self.rule]}; {said[other]}.",
-                mixture.described(),
+                mixture.describe(),
                 "The probabilities are votes: piecewise constant.",
             ),
         )
 
-    def _described(self, rule: str, chances: FloatArray, task: Reducible | ReducibleEstimator) -> str:
+    def _rule_text(self, rule: str, chances: FloatArray, task: Reducible | ReducibleEstimator) -> str:
         """Error and violation of chances (n,) of the favourable decision on the training rows."""
         from fairlearn.reductions import ErrorRate
 

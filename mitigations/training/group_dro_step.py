@@ -54,7 +54,7 @@ class GroupDroStep:
         x, y, group = batch
         losses = cross_entropy(self.model.logits(x), y, reduction="none")
         means, present = group_means(losses, group, len(self.adjustments))
-        raised = moved(self.weights.q, means.detach() + self.adjustments, present, self.eta)
+        raised = update_weights(self.weights.q, means.detach() + self.adjustments, present, self.eta)
         self.weights.q = scaled(raised, self.weights.family, self.weights.sums)
         loss = (self.weights.q * means).sum()
         self.optimizers[0].zero_grad(set_to_none=True)
@@ -71,7 +71,7 @@ def group_means(losses: Tensor, group: Tensor, n_groups: int) -> tuple[Tensor, T
     return sums / counts.clamp_min(1), counts > 0
 
 
-def moved(q: Tensor, losses: Tensor, present: Tensor, eta: float) -> Tensor:
+def update_weights(q: Tensor, losses: Tensor, present: Tensor, eta: float) -> Tensor:
     """``q exp(eta loss)``, not scaled yet; unchanged for a group without rows in the batch."""
     return q * torch.exp(eta * torch.where(present, losses, torch.zeros_like(losses)))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mitigations.training.retraining import VALIDATION_SHARE, TrainingSet, decided
+from mitigations.training.retraining import VALIDATION_SHARE, TrainingSet, decide_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +57,12 @@ def held_back(
     return np.sort(order[~back]).astype(np.int64), np.sort(order[back]).astype(np.int64)
 
 
-def seen(model: TorchModel, rows: TrainingSet, parts: Sequence[Tensor]) -> Seen:
+def evaluate_held_back(model: TorchModel, rows: TrainingSet, parts: Sequence[Tensor]) -> Seen:
     """The results of a model on held-out rows; ``parts``: masks (n,) within which groups are compared.
 
     A group with fewer than 10 rows in a part is left out of the gap there: its rate says little.
     """
-    y, s, found = rows.y.cpu().numpy(), rows.s.cpu().numpy(), decided(model, rows)
+    y, s, found = rows.y.cpu().numpy(), rows.s.cpu().numpy(), decide_rows(model, rows)
     gaps = []
     for part in parts:
         held = part.cpu().numpy()

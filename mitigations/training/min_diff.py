@@ -11,7 +11,7 @@ from auditor.errors import UsageError
 from auditor.finding.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.experience import MeasuredExperience
-from mitigations.training.held_back import FEWEST_COMPARED, Seen, held_back, seen
+from mitigations.training.held_back import FEWEST_COMPARED, Seen, evaluate_held_back, held_back
 from mitigations.training.one_class import refuse_one_class
 from mitigations.training.retraining import TrainingSet, numbered, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -95,10 +95,10 @@ class MinDiff:
         recipe = recipe_for(old, self.tuning)
         recipe = replace(recipe, batch_size=min(recipe.batch_size, len(rows)))
         if self.weight is not None:
-            made, small = self._trained(old, rows, self.weight, recipe, int(rng.integers(2**62)), training)
+            made, small = self._train_with_weight(old, rows, self.weight, recipe, int(rng.integers(2**62)), training)
             how = f"weight {self.weight:g}"
         else:
-            made, small, how = self._chosen(old, rows, recipe, rng, training)
+            made, small, how = self._choose_weight(old, rows, recipe, rng, training)
         refuse_one_class(made, old, data.take(rows.rows), instead="give a smaller weight, such as --with weight=0.1")
         too_small = f" Too few training rows to compare: {', '.join(dict.fromkeys(small))}." if small else ""
         return Mitigated(
@@ -109,7 +109,7 @@ class MinDiff:
             ),
         )
 
-    def _chosen(
+    def _choose_weight(
         self, old: TorchModel, rows: TrainingSet, recipe: Recipe, rng: np.random.Generator, training: Training
     ) -> tuple[TorchModel, list[str], str]:
         """The network of the weight that rows held back speak for, what was too small to compare, and how it went."""
@@ -118,17 +118,17 @@ class MinDiff:
         recipe = replace(recipe, batch_size=min(recipe.batch_size, len(kept)))
         tried = []
         for number, weight in enumerate((0.0, *WEIGHTS), 1):
-            made, small = self._trained(old, kept, weight, recipe, seed, numbered(training, number))
-            tried.append(_Tried(weight, made, seen(made, held, self._parts(held))))
+            made, small = self._train_with_weight(old, kept, weight, recipe, seed, numbered(training, number))
+            tried.append(_Tried(weight, made, evaluate_held_back(made, held, self._parts(held))))
         plain, *others = tried
         useful = [t for t in others if t.seen.is_useful_beside(plain.seen)]
         best = min(useful or others[:1], key=lambda t: t.seen.gap or 0.0)
         how = (
             f"weight {best.weight:g} of {', '.join(f'{w:g}' for w in WEIGHTS)}, chosen on {len(back):,} training rows "
         )
-        return best.model, small, f"{how}held back: {_told(plain.seen, best.seen, bool(useful))}"
+        return best.model, small, f"{how}held back: {_choice_text(plain.seen, best.seen, bool(useful))}"
 
-    def _trained(
+    def _train_with_weight(
         self, old: TorchModel, rows: TrainingSet, weight: float, recipe: Recipe, seed: int, training: Training
     ) -> tuple[TorchModel, list[str]]:
         """A network trained with that weight, and the groups that have too few rows to be compared."""
@@ -172,7 +172,7 @@ class _Tried:
     seen: Seen
 
 
-def _told(plain: Seen, best: Seen, useful: bool) -> str:
+def _choice_text(plain: Seen, best: Seen, useful: bool) -> str:
     words = (
         f"accuracy {best.accuracy:.3f} (without the penalty {plain.accuracy:.3f}), balanced accuracy "
         f"{best.balanced_accuracy:.3f} ({plain.balanced_accuracy:.3f})"

@@ -141,7 +141,7 @@ class PreferenceTuning:
         # Found out before the training, not after it.
         encoded_pairs(old, unseen.pairs)
         encoded_sentences(old, neutral.held_out)
-        before = measured(old, unseen, neutral)
+        before = measure_margins(old, unseen, neutral)
 
         device = torch.device(training.device)
         copied = copy.deepcopy(old.module).to(device).eval().requires_grad_(False)
@@ -176,14 +176,14 @@ class PreferenceTuning:
         )
         n_weights = sum(p.numel() for p in step.adapter.parameters())
         notes = [
-            f"{self._said()} on {chosen.said}: {self.epochs} epochs of batches of {batch_size}, LoRA of rank "
+            f"{self._objective_text()} on {chosen.said}: {self.epochs} epochs of batches of {batch_size}, LoRA of rank "
             f"{self.rank} on the last {layers} linear layers ({n_weights:,} weights beside {old.n_parameters:,}), "
             "merged.",
-            *_compared(before, measured(new, unseen, neutral), unseen),
+            *_comparison_sentences(before, measure_margins(new, unseen, neutral), unseen),
         ]
         return Mitigated(model=new, notes=tuple(notes))
 
-    def _said(self) -> str:
+    def _objective_text(self) -> str:
         if self.method == "dpo":
             return f"Direct preference optimization, beta {self.beta:g},"
         return f"Squared margin with target 0, reference weight {self.reference_weight:g},"
@@ -221,7 +221,7 @@ class _Measured:
         return math.exp(float(self.nll.sum() / self.tokens.sum()))
 
 
-def measured(model: AuditedLanguageModel, pairs: PreferenceSet, neutral: NeutralText) -> _Measured:
+def measure_margins(model: AuditedLanguageModel, pairs: PreferenceSet, neutral: NeutralText) -> _Measured:
     """``log p(chosen | prompt) - log p(rejected | prompt)`` of every pair, and how unlikely neutral sentences are."""
     prompts = [pair.prompt for pair in pairs.pairs for _ in (0, 1)]
     texts = [text for pair in pairs.pairs for text in (pair.chosen, pair.rejected)]
@@ -234,7 +234,7 @@ def measured(model: AuditedLanguageModel, pairs: PreferenceSet, neutral: Neutral
     )
 
 
-def _compared(before: _Measured, after: _Measured, pairs: PreferenceSet) -> list[str]:
+def _comparison_sentences(before: _Measured, after: _Measured, pairs: PreferenceSet) -> list[str]:
     """What became of the log-odds and of the perplexity, in sentences."""
     was, now = np.abs(before.margins), np.abs(after.margins)
     clusters = sorted({pair.cluster for pair in pairs.pairs})

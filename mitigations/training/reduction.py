@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from auditor.errors import ModelError
 from auditor.rows import IntArray
-from mitigations.training.retraining import TrainingSet, decided, numbered, run, trainable, training_set, untrained
+from mitigations.training.retraining import TrainingSet, decide_rows, numbered, run, trainable, training_set, untrained
 from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class NetworkEstimator:
         """(n,) decisions, 1 for the favourable class, at the model's own threshold."""
         assert self.model is not None
         rows = replace(self.trainer.rows.take(places(X)), positive=self.trainer.positive)
-        chosen: IntArray = (decided(self.model, rows) == self.trainer.positive).astype(np.int64)
+        chosen: IntArray = (decide_rows(self.model, rows) == self.trainer.positive).astype(np.int64)
         return chosen
 
     def member(self) -> nn.Module:

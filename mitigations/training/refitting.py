@@ -132,7 +132,7 @@ def _of_scikit_learn(
     searched = hasattr(old, "best_estimator_")
     fresh = _cloned(old.best_estimator_ if searched else old, settings)
     labels = old.classes_[y]
-    keywords = {} if weights is None else _weighed(fresh, weights)
+    keywords = {} if weights is None else _weight_keywords(fresh, weights)
     with warnings.catch_warnings(record=True) as caught, seeded_globals(rng):
         warnings.simplefilter("always")
         try:
@@ -185,14 +185,14 @@ def _cloned(estimator: Any, settings: Settings) -> Any:
     return fresh.set_params(**settings)
 
 
-def _weighed(estimator: Any, weights: FloatArray, prefix: str = "") -> dict[str, Any]:
+def _weight_keywords(estimator: Any, weights: FloatArray, prefix: str = "") -> dict[str, Any]:
     """The keywords of ``fit`` by which the rows are weighed; of a pipeline its last step weighs them."""
     from sklearn.pipeline import Pipeline
     from sklearn.utils.validation import has_fit_parameter
 
     if isinstance(estimator, Pipeline):
         name, last = estimator.steps[-1]
-        return _weighed(last, weights, f"{prefix}{name}__")
+        return _weight_keywords(last, weights, f"{prefix}{name}__")
     if not has_fit_parameter(estimator, "sample_weight"):
         raise ModelError(f"{type(estimator).__name__} takes no sample_weight. {_otherwise(weights)}")
     return {f"{prefix}sample_weight": weights}
@@ -238,7 +238,7 @@ def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, sett
     return Refitted(new, tuple(notes))
 
 
-def _known(settings: Settings, known_names: frozenset[str], library: str) -> dict[str, Any]:
+def _check_hyperparameters(settings: Settings, known_names: frozenset[str], library: str) -> dict[str, Any]:
     for name in settings:
         if name not in known_names and name != "rounds":
             near = did_you_mean(name, known_names)
@@ -265,7 +265,7 @@ def _xgboost(
     if grown:
         stated["max_depth"] = max(_depth(json.loads(tree)) for tree in old.trees.get_dump(dump_format="json"))
     known = frozenset([*grown, *stated, "seed", "random_state", "tree_method"])
-    own = _known(settings, known, "XGBoost")
+    own = _check_hyperparameters(settings, known, "XGBoost")
     with xgboost.config_context(verbosity=0):
         trees = xgboost.train(
             {"nthread": 1, **stated, **own},
@@ -294,7 +294,7 @@ def _lightgbm(
 ) -> tuple[Any, tuple[str, ...]]:
     lightgbm = import_module("lightgbm")
     stated = {name: value for name, value in old.trees.params.items() if name in _OF_LIGHTGBM}
-    own = _known(settings, _OF_LIGHTGBM, "LightGBM")
+    own = _check_hyperparameters(settings, _OF_LIGHTGBM, "LightGBM")
     coded = re.search(r"^\[categorical_feature: ([\d,]+)\]$", old.trees.model_to_string(), re.MULTILINE)
     trees = lightgbm.train(
         {**stated, **own, "num_threads": 1, "verbosity": -1},
@@ -318,7 +318,7 @@ def _catboost(
     stated = {name: value for name, value in old.trees.get_all_params().items() if name in _OF_CATBOOST}
     if stated.get("grow_policy", "SymmetricTree") != "Lossguide":
         stated.pop("max_leaves", None)  # which the depth says already, and only one of both may be said
-    own = _known(settings, _OF_CATBOOST, "CatBoost")
+    own = _check_hyperparameters(settings, _OF_CATBOOST, "CatBoost")
     trees = catboost.CatBoost(
         {
             **stated,

@@ -233,7 +233,7 @@ def run(
     )
 
 
-def decided(model: TorchModel, rows: TrainingSet) -> IntArray:
+def decide_rows(model: TorchModel, rows: TrainingSet) -> IntArray:
     """(n,) classes that the model decides for encoded rows, at its own threshold."""
     import torch
 

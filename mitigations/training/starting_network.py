@@ -89,10 +89,10 @@ class Begun:
     def finished(self) -> TorchModel:
         """The trained model with merged adapters; it no longer equals its file."""
         from auditor.model.audited_model import Provenance
-        from auditor.networks.low_rank_adapters import merged
+        from auditor.networks.low_rank_adapters import merge_adapters
 
         if self.lora is not None:
-            self.new.module = merged(self.new.module, self.old.module)
+            self.new.module = merge_adapters(self.new.module, self.old.module)
         self.new.module.eval()
         if not self.anew:
             path = self.old.provenance.path
@@ -101,7 +101,7 @@ class Begun:
         return self.new
 
     @property
-    def how(self) -> str:
+    def training_text(self) -> str:
         """The training method, in words."""
         if self.anew:
             return "trained anew"

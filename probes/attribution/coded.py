@@ -33,7 +33,7 @@ class Coded:
     columns: pd.Index[Any] | None
 
     @classmethod
-    def of(cls, model: AuditedModel, sample: AuditData, background: AuditData) -> Coded:
+    def from_samples(cls, model: AuditedModel, sample: AuditData, background: AuditData) -> Coded:
         """Codes over the values of both."""
         import pandas as pd
 

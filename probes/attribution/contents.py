@@ -21,7 +21,7 @@ from probes.attribution.explained import feature_names
 from probes.attribution.figures import beeswarm_figure, heatmap_figure, text_figure
 from probes.attribution.measured import PROBE
 from probes.attribution.problem import Problem
-from probes.attribution.rule import Verdict, joined
+from probes.attribution.rule import Verdict, join_halves
 from probes.fairness.proxies import Screen, screen
 from probes.inputs import as_frame
 
@@ -57,7 +57,7 @@ class Features:
     screen: Screen
 
     @classmethod
-    def of(
+    def from_rows(
         cls, model: AuditedModel, rows: AuditData, rng: np.random.Generator, least_strength: float
     ) -> Features | None:
         """Known facts from the model's columns and the groups of the same rows; None without groups."""
@@ -77,7 +77,7 @@ def explanation_of(verdict: Verdict, first: Problem, rows: AuditData) -> Explana
 
     ``rows``: the samples of both halves in their order.
     """
-    both = joined(verdict.explained_first, verdict.explained)
+    both = join_halves(verdict.explained_first, verdict.explained)
     kind = verdict.problem.units.kind
     values, names = both.values, both.units if kind == "feature" else ()
     if kind in ("word", "token"):
@@ -100,13 +100,13 @@ def _by_word(values: FloatArray, names: Sequence[Sequence[str]]) -> tuple[FloatA
     return out, tuple(place)
 
 
-def shown(
+def explanation_measurements(
     verdict: Verdict, explanation: Explanation, features: Features | None, rng: np.random.Generator
 ) -> list[Measurement]:
     """The explanation's contents if displayable; else the reason why its shares are unknown."""
     method = verdict.chosen
     note = verdict.note
-    if not verdict.shown or not explanation.output_range or not np.isfinite(explanation.values).all():
+    if not verdict.is_shown or not explanation.output_range or not np.isfinite(explanation.values).all():
         if features is None:
             return []
         reason = f"the explanation by {method} was refused; faithfulness_gain says why"

@@ -108,12 +108,12 @@ class Differentiable:
             return self.model.logits(points)
         tokens, held = extra
 
-        def put(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        def replace_output(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
             if args[0].shape != tokens.shape:
                 return None
             return torch.where(held.unsqueeze(-1), output, points.to(output.dtype))
 
-        hook = self.layer.register_forward_hook(put)
+        hook = self.layer.register_forward_hook(replace_output)
         try:
             return self.model.logits(tokens)
         finally:
@@ -274,7 +274,7 @@ class Differentiable:
                             return False
         return bool(output_range(*self.ends))
 
-    def within(self, max_memory: int | None) -> Differentiable:
+    def with_memory_limit(self, max_memory: int | None) -> Differentiable:
         """The same with ``rows_at_once`` for forward and backward passes within ``max_memory`` bytes.
 
         Measured: the bytes that one sample's forward pass keeps for its backward pass. Raises NotApplicableError where

@@ -48,7 +48,7 @@ _THIRDS = (
 )
 
 
-def _cut(text: str, limit: int) -> str:
+def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -78,9 +78,9 @@ def text_figure(
     """
     shown = tuple(
         ColouredText(
-            words=tuple(_cut(str(w), LONGEST_WORD) for w in own[:MOST_WORDS]),
+            words=tuple(_shorten(str(w), LONGEST_WORD) for w in own[:MOST_WORDS]),
             values=tuple(float(v) if np.isfinite(v) else None for v in numbers[:MOST_WORDS]),
-            title=_cut(title, _LONGEST_TITLE),
+            title=_shorten(title, _LONGEST_TITLE),
             spaced=spaced,
             left_out=max(0, len(own) - MOST_WORDS),
         )
@@ -99,14 +99,14 @@ def text_figure(
         kind="text",
         title=f"What each word contributes, by {_words(method)}",
         series=(),
-        alt=f"{len(shown)} texts. " + " ".join(_said(t) for t in shown),
+        alt=f"{len(shown)} texts. " + " ".join(_text_description(t) for t in shown),
         y_label=output,
         caption=" ".join(part for part in (reading + more, caption) if part),
         texts=shown,
     )
 
 
-def _said(text: ColouredText) -> str:
+def _text_description(text: ColouredText) -> str:
     known = [(w.strip(), v) for w, v in zip(text.words, text.values, strict=True) if v]
     ranked = sorted(known, key=lambda pair: -abs(pair[1]))[:_NAMED_WORDS]
     named = ", ".join(f"“{word}” {_number(value)}" for word, value in ranked) or "no word"
@@ -157,7 +157,7 @@ def heatmap_figure(
     shown = []
     for i, (values, title) in enumerate(zip(maps[:MOST_HEATMAPS], titles[:MOST_HEATMAPS], strict=True)):
         picture = None if pictures is None else pictures[i]
-        shown.append(_heatmap(values, picture, _cut(title, _LONGEST_TITLE), smoothing))
+        shown.append(_heatmap(values, picture, _shorten(title, _LONGEST_TITLE), smoothing))
     reading = (
         f"What speaks for {output} by {_words(method)}, from dark violet (nothing) to yellow (most); each map has its "
         "own scale, with its numbers beneath."
@@ -184,7 +184,7 @@ def _heatmap(values: FloatArray, picture: npt.NDArray[np.uint8] | None, title: s
         from scipy.ndimage import gaussian_filter
 
         signed = gaussian_filter(signed, sigma=smoothing * signed.shape[0], mode="nearest")
-    signed = _fitted(signed)
+    signed = _shrink(signed)
     total = float(np.abs(signed).sum())
     positive = np.maximum(signed, 0.0)
     top = float(np.percentile(positive, _CLIPPED)) or float(positive.max())
@@ -196,7 +196,7 @@ def _heatmap(values: FloatArray, picture: npt.NDArray[np.uint8] | None, title: s
         low=0.0,
         high=top,
         title=title,
-        detail=_where(positive, against),
+        detail=_location_text(positive, against),
     )
 
 
@@ -204,7 +204,7 @@ def _encoded(pixels: npt.NDArray[np.uint8]) -> str:
     return base64.b64encode(png.encode(pixels)).decode("ascii")
 
 
-def _fitted(values: FloatArray) -> FloatArray:
+def _shrink(values: FloatArray) -> FloatArray:
     """(height, width[, channels]) averaged down to at most ``MOST_PIXELS`` on a side, in equal shares."""
     small = values
     for axis in (0, 1):
@@ -219,13 +219,13 @@ def _fitted(values: FloatArray) -> FloatArray:
 
 def _small_picture(picture: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     a = picture[..., :3] if picture.ndim == 3 and picture.shape[2] >= 3 else picture.reshape(picture.shape[:2])
-    small = np.round(_fitted(a.astype(np.float64))).astype(np.uint8)
+    small = np.round(_shrink(a.astype(np.float64))).astype(np.uint8)
     if small.shape[:2] != shape:
         raise ValueError(f"a picture of {small.shape[:2]} pixels does not belong to a map of {shape}")
     return small
 
 
-def _where(positive: FloatArray, against: float) -> str:
+def _location_text(positive: FloatArray, against: float) -> str:
     """Where a map's mass lies, for those who cannot see it."""
     total = float(positive.sum())
     if not total:
@@ -299,7 +299,7 @@ def beeswarm_figure(
         chosen, coarse = (a[np.lexsort((keys[chosen], coarse))] for a in (chosen, coarse))
         swarms.append(
             Swarm(
-                feature=_cut(names[j], _LONGEST_TITLE),
+                feature=_shorten(names[j], _LONGEST_TITLE),
                 values=tuple(float(v) for v in coarse),
                 ranks=tuple(None if ranks is None or ranks[i] < 0 else int(ranks[i]) for i in chosen),
             )

@@ -71,7 +71,7 @@ def image_question(
     )
     why = ""
     try:
-        side = side.within(max_memory)
+        side = side.with_memory_limit(max_memory)
     except NotApplicableError as error:
         why = str(error)
     return Question(put=lambda other: _encoded(other, side, blurred, sample, shape, why))

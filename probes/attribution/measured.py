@@ -119,7 +119,7 @@ def grades_of(verdict: Verdict, n_rows: int) -> list[Measurement]:
 
 
 def _on_real_rows(real: RealRows | str | None) -> str:
-    if real is None or (isinstance(real, RealRows) and real.hidden):
+    if real is None or (isinstance(real, RealRows) and real.is_hidden):
         return ""
     return f". What decides real rows: {f'not known, {real}' if isinstance(real, str) else real.describe()}"
 
@@ -256,7 +256,7 @@ def grade_table(verdict: Verdict) -> GradeTable:
             GradedMethod(
                 method=method,
                 standing=standing if own else "ranked",
-                reason=_cut(why if own else behind),
+                reason=_shorten(why if own else behind),
                 grades=(*numbers, *[blank] * (len(columns) - len(numbers))),
             )
         )
@@ -269,7 +269,7 @@ def grade_table(verdict: Verdict) -> GradeTable:
     for method, reason in verdict.left_out.items():
         methods.append(
             GradedMethod(
-                method=method, standing="not_applicable", reason=_cut(reason), grades=tuple([blank] * len(columns))
+                method=method, standing="not_applicable", reason=_shorten(reason), grades=tuple([blank] * len(columns))
             )
         )
     return GradeTable(
@@ -296,7 +296,7 @@ def _median(values: FloatArray, why_none: str) -> AnyEstimate:
     return quantile(kept, 0.5) if kept.size else Undefined(reason=why_none)
 
 
-def _cut(reason: str) -> str:
+def _shorten(reason: str) -> str:
     return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
 
 

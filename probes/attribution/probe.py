@@ -13,7 +13,7 @@ from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
-from probes.attribution.contents import Features, explanation_of, samples_figure, shown
+from probes.attribution.contents import Features, explanation_measurements, explanation_of, samples_figure
 from probes.attribution.explained import output_range
 from probes.attribution.faithfulness import ends
 from probes.attribution.gradient import Effort
@@ -264,16 +264,16 @@ class FeatureAttribution:
             ranking_effort=quick,
         )
         skill = _skill(model, rows)
-        if verdict.shown:
+        if verdict.is_shown:
             unskilled = [m.detail for m in skill if m.detail.startswith(_UNSKILLED)]
             verdict = replace(verdict, reservations=(*unskilled, *verdict.reservations))
         explanation = explanation_of(verdict, parts.first, sample.take(np.concatenate([first, second])))
-        features = Features.of(model, rows, rng, self.proxy_strength)
+        features = Features.from_rows(model, rows, rng, self.proxy_strength)
         found = grades_of(verdict, len(rows))
         found += skill
-        if verdict.shown:
+        if verdict.is_shown:
             found = _with_samples(found, verdict, self.show_samples)
-        return found + shown(verdict, explanation, features, rng)
+        return found + explanation_measurements(verdict, explanation, features, rng)
 
     def _pose(self, model: AuditedModel, data: AuditData, sample: AuditData, rng: np.random.Generator) -> Problem:
         # What the model was trained on is what "absent" means to it; without that, the evaluation rows stand in.

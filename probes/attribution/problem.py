@@ -93,7 +93,7 @@ def pose(
         question = image_question(model, sample, classes, baseline, rng, max_memory)
     posed = question.put(model)
 
-    def again(other: AuditData, generator: np.random.Generator) -> Problem:
+    def pose_again(other: AuditData, generator: np.random.Generator) -> Problem:
         return pose(
             model,
             other,
@@ -115,7 +115,7 @@ def pose(
         why_not=posed.why_not,
         notes=question.notes,
         put=question.put,
-        again=again,
+        again=pose_again,
     )
 
 

@@ -113,7 +113,7 @@ class Verdict:
     reservations: tuple[str, ...] = ()
 
     @property
-    def shown(self) -> bool:
+    def is_shown(self) -> bool:
         """Whether the explanation may be displayed."""
         return self.standing != "refused"
 
@@ -173,7 +173,7 @@ def judge_methods(
     graded = _rank(first, asked, rng)
     ranked = {m: gain(graded, m) for m in asked}
     # Of an integral by few steps it is not known yet whether its parts add up.
-    incomplete = {m: why for m, e in asked.items() if (why := broken(e))} if ranking_effort is None else {}
+    incomplete = {m: why for m, e in asked.items() if (why := describe_fault(e))} if ranking_effort is None else {}
     chosen = _choose(asked, graded, ranked, incomplete)
     explained = explain(chosen, second, rng, effort)
     grades, peeled = _confirm(second, explained, rng)
@@ -183,7 +183,7 @@ def judge_methods(
         other, against = (comparable(explain(rival, second, rng, effort)), rival) if rival else (peeled, "")
     complete: Attributions | None = None
     if METHODS[chosen].completes:
-        complete = joined(asked[chosen], explained) if ranking_effort is None else explained
+        complete = join_halves(asked[chosen], explained) if ranking_effort is None else explained
     verdict = Verdict(
         chosen=chosen,
         standing="shown",
@@ -212,7 +212,7 @@ def judge_methods(
         sensitivity=stability(chosen, parts.few, rng, replace(effort, n_steps=_SANITY_STEPS, max_steps=_SANITY_STEPS)),
     )
     if checks.real is not None and (force or not _reasons(verdict, halves_alike=ranking_effort is None)):
-        verdict = replace(verdict, real=checks.real(comparable(joined(asked[chosen], explained)), explained.units))
+        verdict = replace(verdict, real=checks.real(comparable(join_halves(asked[chosen], explained)), explained.units))
     if force or not _reasons(verdict, halves_alike=ranking_effort is None):
         verdict = _checked(verdict, parts.few, rng, effort, checks)
     else:
@@ -220,7 +220,7 @@ def judge_methods(
     reasons = _reasons(verdict, halves_alike=ranking_effort is None)
     standing: Standing = "shown" if not reasons else "forced" if force else "refused"
     verdict = replace(verdict, reasons=reasons, standing=standing)
-    return replace(verdict, reservations=_reservations(verdict)) if verdict.shown else verdict
+    return replace(verdict, reservations=_reservations(verdict)) if verdict.is_shown else verdict
 
 
 def _rank(problem: Problem, explanations: Mapping[str, Attributions], rng: np.random.Generator) -> dict[str, Grades]:
@@ -266,7 +266,7 @@ def comparable(explained: Attributions) -> FloatArray:
     return explained.values if METHODS[explained.method].signed else np.abs(explained.values)
 
 
-def broken(explained: Attributions) -> str:
+def describe_fault(explained: Attributions) -> str:
     """The reason why attributions violate their method's definition; empty if no violation is known."""
     if not np.isfinite(explained.values).all():
         rows = int((~np.isfinite(explained.values).all(axis=1)).sum())
@@ -281,7 +281,7 @@ def broken(explained: Attributions) -> str:
     return ""
 
 
-def joined(first: Attributions, second: Attributions) -> Attributions:
+def join_halves(first: Attributions, second: Attributions) -> Attributions:
     """Attributions of both halves; texts of different lengths are filled up with zeros."""
     width = max(first.values.shape[1], second.values.shape[1])
     padded = [np.pad(e.values, ((0, 0), (0, width - e.values.shape[1]))) for e in (first, second)]
@@ -366,8 +366,8 @@ def _why_unchecked(problem: Problem, verdict: Verdict, checks: Checks) -> str:
 
 def _reasons(verdict: Verdict, *, halves_alike: bool) -> tuple[str, ...]:
     """Why the explanation has not earned its display."""
-    found = [broken(verdict.explained) or (broken(verdict.explained_first) if halves_alike else "")]
-    if isinstance(verdict.real, RealRows) and verdict.real.hidden:
+    found = [describe_fault(verdict.explained) or (describe_fault(verdict.explained_first) if halves_alike else "")]
+    if isinstance(verdict.real, RealRows) and verdict.real.is_hidden:
         found.append(f"{OTHERWISE}: {verdict.real.describe()}")
     if isinstance(verdict.gain, Undefined):
         found.append(verdict.gain.reason)

@@ -95,14 +95,14 @@ def stability(method: str, problem: Problem, rng: np.random.Generator, effort: E
         return None
     seed = int(rng.integers(2**62))
 
-    def asked(sample: AuditData) -> list[dict[object, float]]:
+    def measure_sample(sample: AuditData) -> list[dict[object, float]]:
         # The same draws each time, so that what differs is due to the input.
         own = np.random.default_rng(seed)
         assert problem.again is not None
         return _by_name(problem.again(sample, own), method, own, effort)
 
-    plain = asked(problem.sample)
-    moved = [asked(noisy(problem.sample, rng)) for _ in range(N_NOISY)]
+    plain = measure_sample(problem.sample)
+    moved = [measure_sample(noisy(problem.sample, rng)) for _ in range(N_NOISY)]
     found = [max(_distance(a, b) for b in others) for a, *others in zip(plain, *moved, strict=True)]
     return Stability(values=np.asarray(found, np.float64), noise=f"{_NOISE[problem.sample.modality]}, {N_NOISY} draws")
 

@@ -47,7 +47,7 @@ def table_question(
             encoded = own.encode(sample.X)
         why = _no_columns(model, sample, encoded)
     if own is None or encoded is None or why:
-        coded = Coded.of(model, sample, infill)
+        coded = Coded.from_samples(model, sample, infill)
         return Question(put=lambda other: _raw(other, coded, sample, classes, why))
     spans = _spans(model, encoded)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def table_question(
         rows_at_once=rows_at_once(encoded),
     )
     try:
-        side = side.within(max_memory)
+        side = side.with_memory_limit(max_memory)
     except NotApplicableError as error:
         why = str(error)
     return Question(put=lambda other: _encoded(other, side, others, sample, why))

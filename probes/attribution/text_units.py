@@ -50,7 +50,7 @@ def text_question(
         return Question(put=lambda other: _raw(other, sample, classes, why))
     with differentiating(own), torch.no_grad():
         layer, why = _layer(own, ids)
-        text = _Text.of(model, own, sample, ids, layer)
+        text = _Text.from_sample(model, own, sample, ids, layer)
         blank, words = _blank(text, ids, layer, baseline) if layer is not None else (None, "")
     side = None
     if layer is not None:
@@ -69,13 +69,13 @@ def text_question(
             rows_at_once=rows_at_once(layer(ids[:1]).detach()),
         )
         try:
-            side = side.within(max_memory)
+            side = side.with_memory_limit(max_memory)
         except NotApplicableError as error:
             side, why = None, str(error)
     at_once = side.rows_at_once if side is not None else rows_at_once(ids)
     targets = torch.from_numpy(classes).to(ids.device)
     return Question(
-        put=lambda other: _encoded(other, text, side, ids, targets, at_once, sample, why), notes=_cut(own, sample, text)
+        put=lambda other: _encoded(other, text, side, ids, targets, at_once, sample, why), notes=_truncation_notes(own, sample, text)
     )
 
 
@@ -98,7 +98,7 @@ class _Text:
     names: tuple[tuple[str, ...], ...]
 
     @classmethod
-    def of(
+    def from_sample(
         cls,
         model: AuditedModel,
         differentiable_model: DifferentiableModel,
@@ -135,7 +135,7 @@ class _Text:
             names=names,
         )
 
-    def without(self, rows: IntArray, keep: BoolArray) -> IntArray:
+    def remove_units(self, rows: IntArray, keep: BoolArray) -> IntArray:
         """(m, length) the tokens of texts ``rows`` in which only the units that ``keep`` keeps are left."""
         tokens = self.tokens[rows].copy()
         removed = np.zeros(tokens.shape, bool)
@@ -185,7 +185,7 @@ def _encoded(
         rows = np.asarray(rows, np.int64)
 
         def inputs(part: slice) -> Tensor:
-            return torch.from_numpy(text.without(rows[part], keep[part])).to(ids.device)
+            return torch.from_numpy(text.remove_units(rows[part], keep[part])).to(ids.device)
 
         return scored(own, inputs, targets[torch.from_numpy(rows).to(ids.device)], len(rows), at_once)
 
@@ -282,14 +282,14 @@ def _reader(model: AuditedModel, pad: int) -> Callable[[int], str]:
         if model.preprocessing.unknown is not None:
             names[model.preprocessing.unknown] = "(unknown)"
 
-    def read(index: int) -> str:
+    def read_token(index: int) -> str:
         if index == pad:
             return "(padding)"
         if token_name is not None and not names:
             return str(token_name(index))
         return names.get(index, f"token {index}")
 
-    return read
+    return read_token
 
 
 def _mask_token(model: AuditedModel, layer: nn.Embedding | None) -> int | None:
@@ -322,7 +322,7 @@ def _blank(text: _Text, ids: Tensor, layer: nn.Embedding, baseline: Baseline) ->
     return Blank(ids=one, weights=torch.ones(1, device=device)), words
 
 
-def _cut(differentiable_model: DifferentiableModel, sample: AuditData, text: _Text) -> tuple[str, ...]:
+def _truncation_notes(differentiable_model: DifferentiableModel, sample: AuditData, text: _Text) -> tuple[str, ...]:
     """How many texts fill the context, found by asking for more of them; what lies beyond it cannot be explained."""
     length = text.tokens.shape[1]
     full = np.flatnonzero((text.tokens != text.pad).all(axis=1))

@@ -173,7 +173,7 @@ class TokenAttribution(LikelihoodOptions):
         language = self.language(model)
         path = (self.benchmarks or {}).get(self.name)
         found = built_in_prompts() if path is None else read_prompts(path)
-        prompts = _drawn(found, self.n_samples, rng)
+        prompts = _draw_prompts(found, self.n_samples, rng)
         # Words of other prompts stand in for missing ones where prompts are built alike; elsewhere they would bring in
         # what matters at another place, and it would be taken for the place's own.
         some = rng.permutation(len(prompts))[: 2 * N_INFILL + 1].tolist()
@@ -198,14 +198,14 @@ class TokenAttribution(LikelihoodOptions):
         measured[0] = replace(measured[0], detail=f"{measured[0].detail}. {source}")
         measured += self._plausibility(verdict, second, rng)
         measured += self._consistency(verdict, second, language, others, rng, effort)
-        if verdict.shown and (path is None or self.show_texts):
+        if verdict.is_shown and (path is None or self.show_texts):
             at = next(i for i, m in enumerate(measured) if m.figure is None)
             measured[at] = replace(measured[at], figure=_figure(self.name, verdict, second, self.unit))
         return measured
 
     def language(self, model: AuditedModel) -> AuditedLanguageModel:
         """The model with the requested prefix, or none; with a cache of read texts."""
-        return self.weights(model).as_sent().keeping()
+        return self.weights(model).as_sent().with_prefix_cache()
 
     def _pose(self, model: AuditedLanguageModel, prompts: Sequence[Prompt], others: Sequence[Prompt]) -> Problem:
         return token_problem(
@@ -239,9 +239,9 @@ class TokenAttribution(LikelihoodOptions):
         if not annotated:
             return []
         units = verdict.problem.units
-        estimate: AnyEstimate = Undefined(reason=_refused(verdict))
+        estimate: AnyEstimate = Undefined(reason=_refusal_text(verdict))
         detail = ""
-        if verdict.shown:
+        if verdict.is_shown:
             cue = cue_units(units.names, prompts)
             hits = cue_hits(verdict.explained.values, units.present, cue, self.top_k, rng)[annotated]
             chance = chance_of_a_hit(units.present, cue, self.top_k)[annotated]
@@ -271,9 +271,9 @@ class TokenAttribution(LikelihoodOptions):
         paired = rng.permutation([i for i, p in enumerate(prompts) if p.paraphrase.strip()])[:_N_REWORDED].tolist()
         if not paired:
             return []
-        estimate: BoundedMean | Undefined = Undefined(reason=_refused(verdict))
+        estimate: BoundedMean | Undefined = Undefined(reason=_refusal_text(verdict))
         detail, n = "", len(paired)
-        if verdict.shown:
+        if verdict.is_shown:
             problem = self._pose(model, [prompts[i].reworded() for i in paired], others)
             reworded = explain(verdict.chosen, problem, rng, effort)
             found = np.asarray(
@@ -373,7 +373,7 @@ def _occurrences(names: Sequence[str]) -> dict[tuple[str, int], int]:
 # ---- what they have in common ----------------------------------------------------------------------------------------
 
 
-def _drawn(benchmark: Benchmark[Prompt], n_samples: int | None, rng: np.random.Generator) -> list[Prompt]:
+def _draw_prompts(benchmark: Benchmark[Prompt], n_samples: int | None, rng: np.random.Generator) -> list[Prompt]:
     # A prompt that stands twice is one observation.
     prompts = list(dict.fromkeys(benchmark.examples))
     if len(prompts) < _FEWEST_PROMPTS:
@@ -396,7 +396,7 @@ def _nothing_to_explain(parts: Parts) -> str:
     return ""
 
 
-def _refused(verdict: Verdict) -> str:
+def _refusal_text(verdict: Verdict) -> str:
     return f"the explanation was refused: {'; '.join(verdict.reasons)}"
 
 
@@ -410,7 +410,7 @@ def _of_this_probe(measurement: Measurement, name: str) -> Measurement:
     if figure is None or figure.table is None:
         return measurement
 
-    def named(text: str) -> str:
+    def rename_terms(text: str) -> str:
         for old, new in (
             ("ranking half", "ranking third"),
             ("confirming half", "confirming rest"),
@@ -419,9 +419,9 @@ def _of_this_probe(measurement: Measurement, name: str) -> Measurement:
             text = text.replace(old, new)
         return text
 
-    table = replace(figure.table, grades=tuple(map(named, figure.table.grades)))
+    table = replace(figure.table, grades=tuple(map(rename_terms, figure.table.grades)))
     renamed = f"{name}/{figure.id.split('/', 1)[1]}"
-    caption, alt = named(figure.caption), named(figure.alt)
+    caption, alt = rename_terms(figure.caption), rename_terms(figure.alt)
     said = {"id": renamed, "probe": name, "table": table, "caption": caption, "alt": alt}
     return replace(measurement, figure=figure.model_copy(update=said))
 

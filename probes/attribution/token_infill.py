@@ -48,7 +48,7 @@ class Fill:
             theirs, last = other.pieces, len(other.names) - 1
             at = [round(u * last / max(n - 1, 1)) for u in range(n)]
             middle = (pieces[u] if keep[u] else theirs[at[u]] for u in range(n))
-            found.append((*tokens.before, *(i for piece in middle for i in piece), *tokens.behind))
+            found.append((*tokens.leading_ids, *(i for piece in middle for i in piece), *tokens.behind))
         return found
 
 

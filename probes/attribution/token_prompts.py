@@ -115,7 +115,7 @@ def spaced(before: str, after: str) -> str:
     return f" {after}" if before and after and cased(before[-1]) and cased(after[0]) else after
 
 
-def alike(prompts: Sequence[Prompt]) -> tuple[str, str] | None:
+def shared_target_foil(prompts: Sequence[Prompt]) -> tuple[str, str] | None:
     """Target and foil, if they are equal for all prompts."""
     pairs = {(p.target.strip(), p.foil.strip()) for p in prompts}
     return next(iter(pairs)) if len(pairs) == 1 else None

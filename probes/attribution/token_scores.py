@@ -143,7 +143,7 @@ def _logits(
     head = module.get_output_embeddings()
 
     def select(layer: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (_at(args[0], places), *args[1:])
+        return (_gather_places(args[0], places), *args[1:])
 
     def embed(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if points is None or free is None or args[0].shape != tokens.shape:
@@ -162,10 +162,10 @@ def _logits(
         if head is not None:
             stack.callback(head.register_forward_pre_hook(select).remove)
         logits: Tensor = module(**inputs).logits
-    return logits if head is not None else _at(logits, places)
+    return logits if head is not None else _gather_places(logits, places)
 
 
-def _at(values: Tensor, places: Tensor) -> Tensor:
+def _gather_places(values: Tensor, places: Tensor) -> Tensor:
     """(n, k, width) of values (n, length, width) at places (n, k)."""
     return values.gather(1, places.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 

@@ -15,7 +15,7 @@ from probes.attribution.differentiable import Blank, Differentiable
 from probes.attribution.problem import Problem
 from probes.attribution.question import Posed
 from probes.attribution.token_infill import Infill, blank_tokens, infill_of, masked_scores, text_scores
-from probes.attribution.token_prompts import Prompt, alike
+from probes.attribution.token_prompts import Prompt, shared_target_foil
 from probes.attribution.token_scores import LOGITS_AT_ONCE, TOKENS_AT_ONCE, as_differentiable, log_probability
 from probes.attribution.tokens import Tokens, Unit, placed
 from probes.attribution.units import BoolArray, Units
@@ -93,9 +93,9 @@ def token_problem(
     present = np.arange(width)[None, :] < np.asarray([len(t.names) for t in tokens])[:, None]
     names = tuple((*t.names, *[""] * (width - len(t.names))) for t in tokens)
     output = _output(prompts)
-    whose = _whose(model, tokens, present, baseline)
+    whose = _differentiable_side(model, tokens, present, baseline)
 
-    def put(other: AuditedModel) -> Posed:
+    def pose_for(other: AuditedModel) -> Posed:
         own = cast("AuditedLanguageModel", other)
         ask = each_once(lambda rows: text_scores(own, rows))
 
@@ -120,10 +120,10 @@ def token_problem(
 
     if isinstance(whose, TokenSide):
         try:
-            whose = cast("TokenSide", whose.within(max_memory))
+            whose = cast("TokenSide", whose.with_memory_limit(max_memory))
         except NotApplicableError as error:
             whose = str(error)
-    posed = put(model)
+    posed = pose_for(model)
     sample = AuditData(X=np.asarray([p.prompt for p in prompts], object))
     return Problem(
         model=model,
@@ -134,12 +134,12 @@ def token_problem(
         differentiable=posed.differentiable,
         why_not=posed.why_not,
         notes=(),
-        put=put,
+        put=pose_for,
     )
 
 
 def _output(prompts: Sequence[Prompt]) -> str:
-    same = alike(prompts)
+    same = shared_target_foil(prompts)
     if same is None:
         return "log p(target) - log p(foil)" if all(p.foil for p in prompts) else "the log-probability of the target"
     target, foil = same
@@ -153,7 +153,7 @@ def _embedding(module: nn.Module) -> nn.Embedding:
     return found
 
 
-def _whose(
+def _differentiable_side(
     model: AuditedLanguageModel, tokens: tuple[Tokens, ...], present: BoolArray, baseline: TokenBaseline
 ) -> TokenSide | str:
     """The differentiable side, or why there is none."""
@@ -190,7 +190,7 @@ def _start(model: AuditedLanguageModel, tokens: Sequence[Tokens], baseline: Toke
     """Which embedding gradient paths begin at, and what that is in words."""
     import torch
 
-    def one(index: int, weight: float = 1.0) -> Blank:
+    def single_blank(index: int, weight: float = 1.0) -> Blank:
         return Blank(
             ids=torch.tensor([index], device=model.device), weights=torch.tensor([weight], device=model.device)
         )
@@ -199,16 +199,16 @@ def _start(model: AuditedLanguageModel, tokens: Sequence[Tokens], baseline: Toke
         mask = getattr(model.tokenizer, "mask_token_id", None)
         if mask is None or model.objective != "masked":
             raise NotApplicableError("The baseline 'mask' is for masked models: use mean, pad or zero.")
-        return one(int(mask)), "the embedding of the mask token in place of every word"
+        return single_blank(int(mask)), "the embedding of the mask token in place of every word"
     if baseline == "zero":
-        return one(0, 0.0), "zeros in place of every word's embedding"
+        return single_blank(0, 0.0), "zeros in place of every word's embedding"
     # A network that normalises its input jumps at zeros, and the path would begin on the jump.
     layer = _embedding(model.module)
     known = [(i, name) for i, name in blank_tokens(model) if baseline == "pad" or bool(layer.weight[i].any())]
     if baseline == "pad" and not known:
         raise NotApplicableError("The baseline 'pad' needs a padding, unknown or end token: use mean or zero.")
     if baseline in ("auto", "pad") and known:
-        return one(known[0][0]), f"the embedding of the {known[0][1]} token in place of every word"
+        return single_blank(known[0][0]), f"the embedding of the {known[0][1]} token in place of every word"
     own = torch.tensor([i for t in tokens for i, u in zip(t.ids, t.unit_of, strict=True) if u >= 0])
     found, counts = torch.unique(own, return_counts=True)
     mean = Blank(ids=found.to(model.device), weights=(counts / counts.sum()).to(model.device))

@@ -41,7 +41,7 @@ class Tokens:
         return tuple(map(tuple, found))
 
     @cached_property
-    def before(self) -> tuple[int, ...]:
+    def leading_ids(self) -> tuple[int, ...]:
         """The token ids in front of the first unit."""
         return self.ids[: next((i for i, u in enumerate(self.unit_of) if u >= 0), len(self.ids))]
 
@@ -67,7 +67,7 @@ def placed(model: AuditedLanguageModel, prompts: Sequence[Prompt], unit: Unit) -
         if not ends:
             found.append(_open_ended(model, p, next(encoded), unit))
             continue
-        parts = [_split(next(encoded), p, spaced(p.prompt, e)) for e in ends]
+        parts = [_split_prompt(next(encoded), p, spaced(p.prompt, e)) for e in ends]
         heads = {head for head, _, _ in parts}
         if len(heads) > 1 or not parts[0][1]:
             raise NotApplicableError(
@@ -76,7 +76,7 @@ def placed(model: AuditedLanguageModel, prompts: Sequence[Prompt], unit: Unit) -
                 "a space."
             )
         for (_, asked, _), end in zip(parts, ends, strict=True):
-            _known(model, asked, end)
+            _check_vocabulary(model, asked, end)
         endings = tuple(
             _ending(model, asked, after, sign) for (_, asked, after), sign in zip(parts, (1.0, -1.0), strict=False)
         )
@@ -85,7 +85,7 @@ def placed(model: AuditedLanguageModel, prompts: Sequence[Prompt], unit: Unit) -
     return found
 
 
-def _split(
+def _split_prompt(
     encoded: Encoded, prompt: Prompt, end: str
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...], tuple[int, ...]]:
     """The (id, end) of the prompt's tokens, the ids of the continuation, and those behind it."""
@@ -98,7 +98,7 @@ def _split(
 
 
 def _open_ended(model: AuditedLanguageModel, prompt: Prompt, encoded: Encoded, unit: Unit) -> Tokens:
-    head, _, after = _split(encoded, prompt, "")
+    head, _, after = _split_prompt(encoded, prompt, "")
     ids, ends = tuple(i for i, _ in head), tuple(end for _, end in head)
     if after:
         raise NotApplicableError(f"The prompt {prompt.prompt[:40]!r} cannot be told apart from what follows it.")
@@ -116,7 +116,7 @@ def _ending(model: AuditedLanguageModel, target_ids: tuple[int, ...], after: tup
     return Ending(tail=target_ids[:-1], asked=target_ids, first=-1, sign=sign)
 
 
-def _known(model: AuditedLanguageModel, target_ids: Sequence[int], end: str) -> None:
+def _check_vocabulary(model: AuditedLanguageModel, target_ids: Sequence[int], end: str) -> None:
     unknown = getattr(model.tokenizer, "unk_token_id", None)
     if unknown is not None and unknown in target_ids and getattr(model.tokenizer, "unk_token", None) != end.strip():
         raise NotApplicableError(

@@ -39,7 +39,7 @@ def crop_twins(pictures: Rows, others: Rows, eligible: Sequence[BoolArray | None
     Of n pictures the first are compared, so many that there are at most ``MOST_PAIRS`` pairs. Down to half of a side
     is found. ``eligible``, each (n, m): pairs that may be twins, all where it is None; one answer for each of them.
     """
-    n = compared(len(np.asarray(pictures)), len(np.asarray(others)))
+    n = count_compared(len(np.asarray(pictures)), len(np.asarray(others)))
     found = [np.full(len(np.asarray(pictures)), -1, np.int64) for _ in eligible]
     if n == 0:
         return found
@@ -50,12 +50,12 @@ def crop_twins(pictures: Rows, others: Rows, eligible: Sequence[BoolArray | None
             for i in np.flatnonzero(best >= _CANDIDATE).tolist():
                 row, j, start = i % n, int(which[i]), _windows()[int(window[i])]
                 small, large = (theirs[j], mine[row]) if swapped else (mine[row], theirs[j])
-                if answer[row] < 0 and _fitted(small if i < n else small[:, ::-1], large, start) >= _ALIKE:
+                if answer[row] < 0 and _best_fit_correlation(small if i < n else small[:, ::-1], large, start) >= _ALIKE:
                     answer[row] = j
     return found
 
 
-def compared(n: int, m: int) -> int:
+def count_compared(n: int, m: int) -> int:
     """The number of n images compared with m others."""
     return min(n, MOST_PAIRS // m) if m else 0
 
@@ -82,7 +82,7 @@ def _candidates(
     return found
 
 
-def _fitted(crop: Grey, whole: Grey, start: Window) -> float:
+def _best_fit_correlation(crop: Grey, whole: Grey, start: Window) -> float:
     """The correlation of a picture with another's window, after the window was moved and sized to fit best."""
     piece = _level(_cells(_sums(crop[None]), np.array([_WHOLE]), _FINE)[0])[0]
     best, at, size, shift, sums = -1.0, start, 2.0, 1.5, _sums(whole[None])

@@ -117,10 +117,10 @@ def _first(value: object) -> float:
 
 
 def _of_sound(data: bytes, name: str) -> dict[str, list[float]]:
-    from auditor.data.audio import decode, opened
+    from auditor.data.audio import decode, open_container
 
     sound = decode(data, name, seconds=_SECONDS)
-    with opened(data, f"The recording {name!r}") as container:
+    with open_container(data, f"The recording {name!r}") as container:
         stream = container.streams.audio[0]
         kind = container.format.name.split(",")[0]
         bits = float(getattr(stream.format, "bits", 0) or 0)

@@ -117,7 +117,7 @@ class DetectorEvasion:
         levels = self.epsilon or _EPSILON[sample.modality]
         if not len(sample):
             nothing = Undefined(reason="the detector finds no synthetic file that could be changed")
-            return [_one("evasion_rate", m, nothing, 0, level) for m in wanted or ["square"] for level in levels]
+            return [_evasion_measurement("evasion_rate", m, nothing, 0, level) for m in wanted or ["square"] for level in levels]
         # Every method has draws of its own, so that leaving one out does not change another's numbers.
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         found: list[Measurement] = []
@@ -184,10 +184,10 @@ class DetectorEvasion:
 
 
 def _rate(metric: str, method: str, evaded: BoolArray, level: float, detail: str = "") -> Measurement:
-    return _one(metric, method, AtLeast(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
+    return _evasion_measurement(metric, method, AtLeast(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail)
 
 
-def _one(
+def _evasion_measurement(
     metric: str, method: str, estimate: AtLeast | Undefined, n: int, level: float, detail: str = ""
 ) -> Measurement:
     return Measurement(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from auditor.data.images import FORMATS, MAX_PIXELS, fitted_picture
 from auditor.errors import AuditorError, DataError, MissingExtraError
-from auditor.files import read_regular, shown
+from auditor.files import printable_name, read_regular
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +43,7 @@ def content(data: AuditData, i: int) -> bytes:
     if data.files is None:
         raise DataError("The rows were not read from files.")
     path = str(data.files[i])
-    return read_regular(Path(os.path.realpath(path)), f"The file {shown(Path(path).name)!r}")
+    return read_regular(Path(os.path.realpath(path)), f"The file {printable_name(Path(path).name)!r}")
 
 
 def opened_picture(data: bytes, name: str) -> Image:
@@ -56,9 +56,9 @@ def opened_picture(data: bytes, name: str) -> Image:
             warnings.simplefilter("ignore")
             picture = PIL.Image.open(BytesIO(data), formats=FORMATS)
     except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
-        raise DataError(f"The image {shown(name)!r} cannot be decoded: {shown(error).rstrip('.')}.") from None
+        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: {printable_name(error).rstrip('.')}.") from None
     if picture.width * picture.height > MAX_PIXELS:
-        raise DataError(f"The image {shown(name)!r} has more than {MAX_PIXELS:,} pixels.")
+        raise DataError(f"The image {printable_name(name)!r} has more than {MAX_PIXELS:,} pixels.")
     return picture
 
 
@@ -74,7 +74,7 @@ def upright(picture: Image, name: str) -> Image:
     except AuditorError:
         raise
     except Exception as error:  # as above, on damaged pixels
-        raise DataError(f"The image {shown(name)!r} cannot be decoded: {shown(error).rstrip('.')}.") from None
+        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: {printable_name(error).rstrip('.')}.") from None
 
 
 def picture_of(data: AuditData, i: int, preprocessing: ImagePreprocessing | None) -> Image:
@@ -92,7 +92,7 @@ def picture_of(data: AuditData, i: int, preprocessing: ImagePreprocessing | None
     if preprocessing is not None and preprocessing.faces:
         from auditor.data.faces import crop_to_face
 
-        return crop_to_face(picture, shown(name))
+        return crop_to_face(picture, printable_name(name))
     return picture
 
 

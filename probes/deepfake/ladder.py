@@ -20,7 +20,7 @@ from auditor.statistics.rates import RateTable, WeightedSum
 from probes.deepfake.files import as_row, need_pillow, no_larger, picture_of, taken_by
 from probes.deepfake.picture_changes import PICTURE_LADDERS, Ladder, changed_picture
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
-from probes.deepfake.subject import BoolArray, Subject, is_large, labelled, measured, some
+from probes.deepfake.subject import BoolArray, Subject, is_large, labelled, make_measurement, sample_files
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class DetectorRobustness:
         """Measurements on sampled labelled files; see the class for their definitions."""
         subject = labelled(model, data)
         few = _LARGE_SAMPLES if is_large(subject.rows) else _N_SAMPLES
-        subject = some(subject, self.n_samples or few, rng)
+        subject = sample_files(subject, self.n_samples or few, rng)
         image = subject.rows.modality == "image"
         if image:
             need_pillow()
@@ -117,7 +117,7 @@ class DetectorRobustness:
         for ladder in lost:
             reason = f"{ladder.name} was left out: {missing}"
             estimate = Undefined(reason=reason, inapplicable=True)
-            found.append(measured(f"auc_under_{ladder.name}", estimate, len(subject.is_fake), 1.0, method=ladder.name))
+            found.append(make_measurement(f"auc_under_{ladder.name}", estimate, len(subject.is_fake), 1.0, method=ladder.name))
         return [_headline(drops, len(subject.is_fake)), *found]
 
     def _ladders(self, image: bool) -> tuple[Ladder, ...]:
@@ -198,8 +198,8 @@ def _rung(
     n = len(fake)
     area = area_under_curve(positives=scores[fake], negatives=scores[~fake])
     return [
-        measured(f"auc_under_{ladder.name}", area, n, 1.0, method=ladder.name, at=at),
-        measured(
+        make_measurement(f"auc_under_{ladder.name}", area, n, 1.0, method=ladder.name, at=at),
+        make_measurement(
             f"balanced_accuracy_under_{ladder.name}", balanced_accuracy(right, fake), n, 1.0, method=ladder.name, at=at
         ),
     ]
@@ -225,4 +225,4 @@ def _headline(drops: dict[str, AnyEstimate], n: int) -> Measurement:
         known = {name: d.value for name, d in drops.items() if not isinstance(d, Undefined)}
         worst = max(known, key=lambda name: known[name], default="")
         detail = f"largest under {worst}; of {', '.join(drops)}" if worst else ""
-    return measured("largest_auc_drop", estimate, n, 0.0, method="everyday", detail=detail)
+    return make_measurement("largest_auc_drop", estimate, n, 0.0, method="everyday", detail=detail)

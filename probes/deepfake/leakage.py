@@ -17,7 +17,7 @@ from auditor.rows import IntArray
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
-from probes.deepfake.crops import compared, crop_twins
+from probes.deepfake.crops import count_compared, crop_twins
 from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
 from probes.deepfake.files import content
 from probes.deepfake.identities import shared_people
@@ -132,10 +132,10 @@ class SourceLeakage:
     def _people(self, embedder: str, rows: AuditData, members: AuditData | None) -> Measurement:
         metric = "alike_identity_share"
         if members is None:
-            return _one(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+            return _leakage_measurement(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
         seen = shared_people(rows.X, members.X, embedder, self.same_identity)
         if seen.undefined:
-            return _one(metric, Undefined(reason=seen.undefined), len(rows), seen.detail)
+            return _leakage_measurement(metric, Undefined(reason=seen.undefined), len(rows), seen.detail)
         return replace(_share(metric, seen.twin, _namer(rows, members), seen.detail), weak=seen.weak)
 
     def _identities(self, rows: AuditData, members: AuditData | None) -> Measurement:
@@ -146,13 +146,13 @@ class SourceLeakage:
             )
         metric = "shared_identity_share"
         if members is None or members.sensitive_features is None:
-            return _one(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+            return _leakage_measurement(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
         from auditor.data.counts import MISSING
 
         known = set(members.sensitive_features[self.identity].dropna().astype(str)) - {MISSING}
         if not known:
             reason = f"no training file has an identity: the column {self.identity!r} is empty there"
-            return _one(metric, Undefined(reason=reason, inapplicable=True), len(rows))
+            return _leakage_measurement(metric, Undefined(reason=reason, inapplicable=True), len(rows))
         column = rows.sensitive_features[self.identity]
         names = column.astype("string").fillna(MISSING)
         named = (names != MISSING).to_numpy(bool)
@@ -162,7 +162,7 @@ class SourceLeakage:
         estimate: AnyEstimate = Undefined(reason="no evaluation file has an identity")
         if named.any():
             estimate = Exact(known=float(shared.sum() / named.sum()))
-        return _one(metric, estimate, int(named.sum()), detail)
+        return _leakage_measurement(metric, estimate, int(named.sum()), detail)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +175,7 @@ class _Learnt:
 
 def _learnt(model: AuditedModel, rows: AuditData) -> _Learnt:
     """None where the detector has no card, or rows are no files."""
-    from auditor.detection.fingerprints import alike, fingerprints_of
+    from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
     from auditor.model.detector import Detector
 
     if not isinstance(model, Detector) or rows.files is None or not model.card.trained_on:
@@ -184,13 +184,13 @@ def _learnt(model: AuditedModel, rows: AuditData) -> _Learnt:
     contents = (content(rows, i) for i in range(len(rows)))
     seen = [(sha256(own).hexdigest()[:DIGITS] in known, fingerprints_of(own, "", card.medium)) for own in contents]
     same = np.asarray([found for found, _ in seen], bool)
-    return _Learnt(same, same | alike([prints for _, prints in seen], card.fingerprints, card.medium))
+    return _Learnt(same, same | match_fingerprints([prints for _, prints in seen], card.fingerprints, card.medium))
 
 
 def _by_card(rows: AuditData, learnt: _Learnt) -> list[Measurement]:
     """Shares of the evaluation files by the card alone: that there are copies, never that there are none."""
     metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
-    nothing = [_one(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
+    nothing = [_leakage_measurement(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
     if not learnt.like.any():
         return nothing
     which = [np.where(these, 0, -1).astype(np.int64) for these in (learnt.same, learnt.like)]
@@ -233,7 +233,7 @@ def _copies(
         found.append(_near(metric, near, more, rows, members))
     if same is None:
         reason = "the labels of evaluation or training files are not known"
-        found.append(_one("other_class_duplicate_share", Undefined(reason=reason, inapplicable=True), len(rows)))
+        found.append(_leakage_measurement("other_class_duplicate_share", Undefined(reason=reason, inapplicable=True), len(rows)))
     return found
 
 
@@ -242,7 +242,7 @@ def _near(metric: str, twin: IntArray, more: Mapping[str, int], rows: AuditData,
     least = NEAR["image" if image else "audio"]
     said = [f"correlation of at least {least:g} of what they look or sound like, coarsely"]
     said += [f"{n:,} of them {what}" for what, n in more.items() if n]
-    looked = compared(len(rows), len(members)) if image else len(rows)
+    looked = count_compared(len(rows), len(members)) if image else len(rows)
     weak = ""
     if looked < len(rows):
         weak = f"Crops were looked for in {looked:,} of {len(rows):,} files, so that more may be there."
@@ -263,13 +263,13 @@ def _labelled(data: AuditData) -> BoolArray:
 def _namer(rows: AuditData, members: AuditData | None) -> Callable[[int, int], str]:
     def name(i: int, j: int) -> str:
         if members is None or j == len(members):
-            return f"{_called(rows, i)}, by the detector's own card"
-        return f"{_called(rows, i)} = {_called(members, j)} in training"
+            return f"{_file_label(rows, i)}, by the detector's own card"
+        return f"{_file_label(rows, i)} = {_file_label(members, j)} in training"
 
     return name
 
 
-def _called(rows: AuditData, i: int) -> str:
+def _file_label(rows: AuditData, i: int) -> str:
     if rows.files is None:
         return f"row {i}"
     path = Path(str(rows.files[i]))
@@ -281,7 +281,7 @@ def _share(metric: str, twin: IntArray, name: Callable[[int, int], str], detail:
     examples = "; ".join(name(int(i), int(twin[i])) for i in found[:_MOST_NAMED])
     estimate: AnyEstimate = Exact(known=len(found) / n) if n else Undefined(reason="there are no evaluation files")
     said = [f"{len(found):,} of {n:,} files", detail, f"for example {examples}" if examples else ""]
-    return _one(metric, estimate, n, "; ".join(part for part in said if part))
+    return _leakage_measurement(metric, estimate, n, "; ".join(part for part in said if part))
 
 
 def _contradictory(
@@ -289,7 +289,7 @@ def _contradictory(
 ) -> Measurement:
     metric = "contradictory_share"
     if rows.y_true is None or not (rows.y_true >= 0).any():
-        return _one(metric, Undefined(reason="there are no labelled files"), 0)
+        return _leakage_measurement(metric, Undefined(reason="there are no labelled files"), 0)
     labels: dict[str, set[int]] = {}
     parts = [(rows, digests)]
     if members is not None and members.y_true is not None:
@@ -303,9 +303,9 @@ def _contradictory(
     both = [i for i in known if len(labels[digests[i]]) > 1]
     detail = f"{len(both):,} of {len(known):,} files"
     if both:
-        detail += f"; for example {', '.join(_called(rows, i) for i in both[:_MOST_NAMED])}"
-    return _one(metric, Exact(known=len(both) / len(known)), len(known), detail)
+        detail += f"; for example {', '.join(_file_label(rows, i) for i in both[:_MOST_NAMED])}"
+    return _leakage_measurement(metric, Exact(known=len(both) / len(known)), len(known), detail)
 
 
-def _one(metric: str, estimate: AnyEstimate, n: int, detail: str = "") -> Measurement:
+def _leakage_measurement(metric: str, estimate: AnyEstimate, n: int, detail: str = "") -> Measurement:
     return Measurement(metric=metric, method="compared", estimate=estimate, n_samples=n, ideal=0.0, detail=detail)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.detection.kinds import FileKind, Medium, kind_of
 from auditor.errors import DataError, MissingExtraError, OtherKindError
-from auditor.files import read_regular, shown
+from auditor.files import printable_name, read_regular
 from auditor.finding.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -24,7 +24,7 @@ from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from probes.deepfake.decoders import Decoder, decoder_of
 from probes.deepfake.files import content, need_pillow
-from probes.deepfake.subject import measured
+from probes.deepfake.subject import make_measurement
 from probes.deepfake.versions import rungs_of, versions
 from probes.inputs import whole_number
 
@@ -145,7 +145,7 @@ class Marking:
         is_made = np.ones(len(data), bool) if data.y_true is None else data.y_true == 1
         made, unmarked = (_different(data, np.flatnonzero(these).tolist()) for these in (is_made, ~is_made))
         few, few_unmarked = made.weak("outputs"), unmarked.weak("unmarked files")
-        _apart(made, unmarked)
+        _check_disjoint(made, unmarked)
         try:
             credentials = [_manifest(c, k, anchors) for c, k in zip(made.contents, made.kinds, strict=True)]
             why = _NO_ANCHORS if anchors is None else ""
@@ -155,14 +155,14 @@ class Marking:
         if why and not decoders:
             nothing = Undefined(reason=f"There is no mark that could be looked for. {why}", inapplicable=True)
             names = ("marked_share", "surviving_share")
-            return [*(measured(m, nothing, len(made.names), 1.0, method="any") for m in names), *found]
+            return [*(make_measurement(m, nothing, len(made.names), 1.0, method="any") for m in names), *found]
         marks = _Marks(decoders, "" if anchors is None or why else anchors)
         seen, wrong = marks.table(made), marks.table(unmarked)
         weak = marks.unproven(wrong) or marks.of_other_forms(made, unmarked, wrong)
         told = [
             *_as_they_are(marks, seen, wrong, made, weak),
             *found,
-            *self._changed(marks, made, unmarked, weak, rng),
+            *self._measure_changed(marks, made, unmarked, weak, rng),
         ]
         by_unmarked = few_unmarked if decoders else ""
         return [
@@ -170,7 +170,7 @@ class Marking:
             for m in told
         ]
 
-    def _changed(
+    def _measure_changed(
         self, marks: _Marks, outputs: _Files, unmarked: _Files, weak: str, rng: np.random.Generator
     ) -> list[Measurement]:
         """What is found after every change, in outputs and in unmarked files, and after all everyday ones.
@@ -199,7 +199,7 @@ class Marking:
         none = Undefined(reason="there are no images and no sound among the outputs", inapplicable=True)
         estimate: AnyEstimate = _share(np.asarray(survives, bool)) if survives else none
         detail = "; ".join(said)
-        headline = measured("surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak)
+        headline = make_measurement("surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak)
         return [headline, *found]
 
     def _sampled(self, marks: _Marks, files: _Files, medium: Medium, rng: np.random.Generator) -> tuple[BoolArray, int]:
@@ -221,17 +221,17 @@ class _Marks:
 
     @property
     def names(self) -> list[str]:
-        """What each mark is called, in the order of :meth:`of`."""
+        """What each mark is called, in the order of :meth:`marks_in`."""
         return [*(["c2pa"] if self.anchors else []), *(d.name for d in self.decoders)]
 
-    def of(self, data: bytes, kind: FileKind) -> list[bool]:
+    def marks_in(self, data: bytes, kind: FileKind) -> list[bool]:
         """Which of the marks a file's content carries."""
         manifest = [_declares(_manifest(data, kind, self.anchors))] if self.anchors else []
         return [*manifest, *(d.find(data) for d in self.decoders)]
 
     def table(self, files: _Files) -> BoolArray:
         """(n, marks) which marks the files carry."""
-        rows = [self.of(c, k) for c, k in zip(files.contents, files.kinds, strict=True)]
+        rows = [self.marks_in(c, k) for c, k in zip(files.contents, files.kinds, strict=True)]
         return np.asarray(rows, bool).reshape(len(rows), len(self.names))
 
     def unproven(self, wrong: BoolArray, files: str = "unmarked files") -> str:
@@ -289,20 +289,20 @@ def _different(data: AuditData, indices: Sequence[int]) -> _Files:
     )
 
 
-def _apart(outputs: _Files, unmarked: _Files) -> None:
+def _check_disjoint(outputs: _Files, unmarked: _Files) -> None:
     both = set(outputs.contents) & set(unmarked.contents)
     if both:
         name = outputs.names[outputs.contents.index(next(iter(both)))]
         raise DataError(
-            f"{len(both):,} files lie both among the outputs and among the unmarked ones, such as {shown(name)!r}: a "
+            f"{len(both):,} files lie both among the outputs and among the unmarked ones, such as {printable_name(name)!r}: a "
             "file is one or the other."
         )
 
 
 def _pem(path: str) -> str:
-    text = read_regular(Path(os.path.realpath(path)), f"The file {shown(Path(path).name)!r}").decode("utf-8", "replace")
+    text = read_regular(Path(os.path.realpath(path)), f"The file {printable_name(Path(path).name)!r}").decode("utf-8", "replace")
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise DataError(f"The file {shown(Path(path).name)!r} holds no certificate in PEM: see marking.trust_anchors.")
+        raise DataError(f"The file {printable_name(Path(path).name)!r} holds no certificate in PEM: see marking.trust_anchors.")
     return text
 
 
@@ -340,7 +340,7 @@ def _manifests(credentials: Sequence[Credentials | None], outputs: _Files, reaso
     if reason and has_decoders:
         # Decoders were named and no authorities: manifests are no mark that was asked for.
         return [
-            measured(
+            make_measurement(
                 "intact_manifest_share",
                 unknown if no_reader else _share(np.asarray(whole)),
                 n,
@@ -354,7 +354,7 @@ def _manifests(credentials: Sequence[Credentials | None], outputs: _Files, reaso
         ("timestamped_manifest_share", unknown if reason else _share(np.asarray(stamped)), 1.0),
         ("intact_manifest_share", unknown if no_reader else _share(np.asarray(whole)), None),
     ]
-    return [measured(m, e, n, ideal, method="c2pa", detail=detail) for m, e, ideal in shares]
+    return [make_measurement(m, e, n, ideal, method="c2pa", detail=detail) for m, e, ideal in shares]
 
 
 _STANDINGS = ("trusted", "intact, signer unknown", "not valid")
@@ -365,21 +365,21 @@ def _as_they_are(marks: _Marks, detections: BoolArray, wrong: BoolArray, outputs
     n = len(detections)
     said = f"by any of {', '.join(marks.names)}" + (f"; {outputs.copies:,} exact copies count once" if outputs.copies else "")
     said += f"; {outputs.near:,} are near copies of another, or share its layout" if outputs.near else ""
-    found = [measured("marked_share", _share(_any(detections)), n, 1.0, method="any", detail=said, weak=weak)]
+    found = [make_measurement("marked_share", _share(_any_mark(detections)), n, 1.0, method="any", detail=said, weak=weak)]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.
         if name != "c2pa":
             at = {"mark": name}
-            found.append(measured("found_share", _share(detections[:, k]), n, 1.0, method="decoder", at=at, weak=weak))
+            found.append(make_measurement("found_share", _share(detections[:, k]), n, 1.0, method="decoder", at=at, weak=weak))
     if not len(wrong):
         nothing = Undefined(reason=_NO_UNMARKED, inapplicable=True)
-        return [*found, measured("false_detection_rate", nothing, 0, 0.0, method="any")]
+        return [*found, make_measurement("false_detection_rate", nothing, 0, 0.0, method="any")]
     metric = "false_detection_rate"
-    found.append(measured(metric, _share(_any(wrong)), len(wrong), 0.0, method="any"))
+    found.append(make_measurement(metric, _share(_any_mark(wrong)), len(wrong), 0.0, method="any"))
     for k, name in enumerate(marks.names):
         method = "c2pa" if name == "c2pa" else "decoder"
         share, at = _share(wrong[:, k]), {"mark": name}
-        found.append(measured(metric, share, len(wrong), 0.0, method=method, at=at, part=True))
+        found.append(make_measurement(metric, share, len(wrong), 0.0, method=method, at=at, part=True))
     return found
 
 
@@ -400,7 +400,7 @@ def _after_changes(
         except DataError:
             undecoded += 1
             continue
-        seen.append(np.asarray([marks.of(version, kind) for version in changed], bool).reshape(shape))
+        seen.append(np.asarray([marks.marks_in(version, kind) for version in changed], bool).reshape(shape))
     seen += [np.zeros(shape, bool)] * undecoded
     return np.stack(seen), undecoded
 
@@ -430,15 +430,15 @@ def _rungs(
         at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
         name, n = f"{metric}_under_{ladder.name}", len(detections)
         weak = "" if against is None else marks.unproven(against[:, k], _CHANGED)
-        found.append(measured(name, _share(_any(detections[:, k])), n, ideal, method="any", at=at, weak=weak))
+        found.append(make_measurement(name, _share(_any_mark(detections[:, k])), n, ideal, method="any", at=at, weak=weak))
         for j in own:
             where = {**at, "mark": marks.names[j]}
             share = _share(detections[:, k, j])
-            found.append(measured(name, share, n, ideal, method="decoder", at=where, part=True, weak=weak))
+            found.append(make_measurement(name, share, n, ideal, method="decoder", at=where, part=True, weak=weak))
     return found
 
 
-def _any(detections: BoolArray) -> BoolArray:
+def _any_mark(detections: BoolArray) -> BoolArray:
     """(n,) whether any of the marks (n, marks) is there."""
     return np.asarray(detections.any(axis=1), bool)
 

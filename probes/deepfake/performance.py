@@ -20,7 +20,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import MOST_GROUPS, Proportion
-from probes.deepfake.subject import BoolArray, Subject, labelled, measured
+from probes.deepfake.subject import BoolArray, Subject, labelled, make_measurement
 from probes.fairness.crowds import crowd
 from probes.fairness.score_fairness import calibration_error
 
@@ -188,7 +188,7 @@ class DetectorPerformance:
                 estimate,
                 fake.size,
                 _IDEALS[metric],
-                at=self._at(metric),
+                at=self._coordinates(metric),
                 detail=said,
                 chance=0.5 if metric == "auc" else None,
             )
@@ -198,7 +198,7 @@ class DetectorPerformance:
         detail = f"{self.bins} bins of equal width; {n_fake / max(fake.size, 1):.0%} of the files are synthetic"
         return [*found, _one("expected_calibration_error", error, fake.size, 0.0, detail=detail)]
 
-    def _at(self, metric: str) -> dict[str, str | float]:
+    def _coordinates(self, metric: str) -> dict[str, str | float]:
         return {"false_positive_rate": self.false_positive_rate} if metric == "tpr_at_fpr" else {}
 
     def _by_generator(self, subject: Subject, generators: Sequence[str]) -> list[Measurement]:
@@ -220,7 +220,7 @@ class DetectorPerformance:
                     len(fakes) + len(reals),
                     _IDEALS[metric],
                     group={column: name},
-                    at=self._at(metric),
+                    at=self._coordinates(metric),
                     detail=f"{len(fakes):,} files of this generator against {len(reals):,} real ones",
                 )
                 for metric in ("auc", "equal_error_rate", "tpr_at_fpr")
@@ -260,7 +260,7 @@ class DetectorPerformance:
         return [_one("auc_difference", gap, len(names), 0.0, sensitive=(column,)), *found]
 
 
-_one = partial(measured, method="measured")
+_one = partial(make_measurement, method="measured")
 
 
 def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
@@ -279,7 +279,7 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
     found = [
         _one("coverage", _share(answered), answered.size, 1.0, detail=_silence(card)),
         _unsupported(card, verdicts),
-        _one("error_among_answered", _share(wrong[answered]), answered.size, 0.0, detail=_answered(answered)),
+        _one("error_among_answered", _share(wrong[answered]), answered.size, 0.0, detail=_answered_text(answered)),
     ]
     for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
         at: dict[str, str | float] = {"class": detector.classes[card.fake if name == "fake" else 1 - card.fake]}
@@ -288,7 +288,7 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
         for answer, metric in METRIC_OF.items():
             ideal = 1.0 if answer == own_answer else 0.0 if answer != "cannot say" else None
             found.append(_one(metric, _share((answers == answer)[own]), n, ideal, at=at))
-        said = _answered(answered[own])
+        said = _answered_text(answered[own])
         found.append(_one("error_among_answered", _share(wrong[own & answered]), n, 0.0, at=at, detail=said))
         excess = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
         said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
@@ -324,7 +324,7 @@ def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement
     return _one("unsupported_share", _share(unlike), len(verdicts), None, detail=detail)
 
 
-def _answered(has_answer: BoolArray) -> str:
+def _answered_text(has_answer: BoolArray) -> str:
     return f"over the {int(has_answer.sum()):,} of {has_answer.size:,} files that were answered"
 
 

@@ -33,7 +33,7 @@ def changed_sound(samples: Samples, rate: int, ladder: str, level: float, rng: n
     """
     x = np.asarray(samples, np.float64)
     if ladder in ("mp3", "opus"):
-        return _fitted(_coded(samples, rate, ladder, int(1000 * level)), samples.size)
+        return _fit_length(_coded(samples, rate, ladder, int(1000 * level)), samples.size)
     if ladder == "telephone":
         for _ in range(int(level)):
             x = _telephone(x, rate)
@@ -42,10 +42,10 @@ def changed_sound(samples: Samples, rate: int, ladder: str, level: float, rng: n
         x = x + np.sqrt(power * 10.0 ** (-level / 10.0)) * rng.standard_normal(x.size)
     else:
         x = _room(x, rate, level, rng)
-    return _fitted(x, samples.size)
+    return _fit_length(x, samples.size)
 
 
-def _fitted(x: npt.NDArray[Any], n: int) -> Samples:
+def _fit_length(x: npt.NDArray[Any], n: int) -> Samples:
     whole = np.clip(np.rint(x), -32768, 32767).astype(np.int16)
     return np.resize(whole[:n], n) if whole.size else np.zeros(n, np.int16)
 

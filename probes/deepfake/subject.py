@@ -76,7 +76,7 @@ def labelled(model: AuditedModel, data: AuditData, *, answers_do: bool = False) 
     return Subject(kept, fake, (rows.y_true == fake)[known], scores[known])
 
 
-def some(subject: Subject, most: int, rng: np.random.Generator) -> Subject:
+def sample_files(subject: Subject, most: int, rng: np.random.Generator) -> Subject:
     """At most ``most`` of the files, balanced over the classes if possible, in the order of the data."""
     n = len(subject.is_fake)
     if n <= most:
@@ -103,7 +103,7 @@ def scores_of(model: AuditedModel, fake: int, n: int, version: Callable[[int], R
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def measured(
+def make_measurement(
     metric: str, estimate: AnyEstimate, n_samples: int, ideal: float | None, *, method: str, **where: Any
 ) -> Measurement:
     """A measurement; ``where``: its coordinates, with their display names."""

@@ -19,7 +19,7 @@ from auditor.statistics.ranks import area_under_curve
 from probes.deepfake.alike import alike_picture, alike_sound, common_side
 from probes.deepfake.cues import FEWEST_FILES, Cues, cue_scores, read_cues
 from probes.deepfake.files import need_pillow, taken_by
-from probes.deepfake.subject import BoolArray, Subject, labelled, measured, scores_of, some
+from probes.deepfake.subject import BoolArray, Subject, labelled, make_measurement, sample_files, scores_of
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class TrivialCues:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on sampled labelled files; see the class for their definitions."""
-        subject = some(labelled(model, data), self.n_samples, rng)
+        subject = sample_files(labelled(model, data), self.n_samples, rng)
         if subject.rows.modality == "image":
             need_pillow()
         cues = read_cues(subject.rows)
@@ -143,7 +143,7 @@ def _by_family(cues: Cues, is_fake: BoolArray, rng: np.random.Generator) -> tupl
     return found, together
 
 
-_one = partial(measured, method="made_alike")
+_one = partial(make_measurement, method="made_alike")
 
 
 def _figure(measurements: Sequence[Measurement]) -> Figure | None:

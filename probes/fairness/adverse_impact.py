@@ -47,7 +47,7 @@ class Table:
     scores: Sequence[Moments | None] | None = None
 
     @classmethod
-    def of(cls, groups: CodedGroups, is_selected: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
+    def from_rows(cls, groups: CodedGroups, is_selected: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
         """The table from rows, (n,) each."""
         levels, codes = groups.levels, groups.codes
         # Brackets take four times as long over a mask.
@@ -162,7 +162,7 @@ class AdverseImpact:
                 if many is not None:
                     found.append(many)
                     continue
-                found += self.tables(method, names, Table.of(groups, np.asarray(chosen, bool), scores), note)
+                found += self.tables(method, names, Table.from_rows(groups, np.asarray(chosen, bool), scores), note)
         if not found:
             raise NotApplicableError(
                 "A regression model selects nobody, and its scoring rate needs predictions of at least three values."
@@ -172,7 +172,7 @@ class AdverseImpact:
         return found
 
     @property
-    def asked(self) -> Asked:
+    def stream_needs(self) -> Asked:
         """The score statistics that streamed rows must provide."""
         return Asked(median="scoring_rate" in self.wanted)
 
@@ -189,7 +189,7 @@ class AdverseImpact:
             if method == "scoring_rate" and scores.n_values < 3:
                 continue
             for names in self._combined(scores.features):
-                own, scored = counts.by(names), scores.by(names)
+                own, scored = counts.group_by(names), scores.group_by(names)
                 many = crowd("impact_ratio_min", method, names, len(own.groups), counts.n)
                 if many is not None:
                     found.append(many)

@@ -119,8 +119,8 @@ def of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, met
     from auditor.model.postprocessing import PostprocessedModel
 
     if isinstance(after, PostprocessedModel) and before is after.base:
-        return getattr(before, method)(replace(rows, X=after.below(rows.X)))
-    if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.alike:
+        return getattr(before, method)(replace(rows, X=after.base_rows(rows.X)))
+    if not isinstance(after, GatedModel) or isinstance(before, GatedModel) or after.rows.has_same_input:
         return getattr(before, method)(rows)
     if before.preprocessing != after.base.preprocessing:
         raise UsageError(
@@ -215,16 +215,16 @@ def _gaps(
     labelled = int(both.labelled.sum())
     if both.selected is not None:
         every = np.ones(both.n, bool)
-        selection = _paired("selection_rate", both.selected, every, codes, n_groups)
+        selection = _paired_rates("selection_rate", both.selected, every, codes, n_groups)
         tables.append(("demographic_parity_difference_change", [selection], both.n))
         if both.labelled.any():
-            tpr = _paired("true_positive_rate", both.selected, both.labelled & both.favourable, codes, n_groups)
-            fpr = _paired("false_positive_rate", both.selected, both.labelled & ~both.favourable, codes, n_groups)
+            tpr = _paired_rates("true_positive_rate", both.selected, both.labelled & both.favourable, codes, n_groups)
+            fpr = _paired_rates("false_positive_rate", both.selected, both.labelled & ~both.favourable, codes, n_groups)
             tables.append(("equal_opportunity_difference_change", [tpr], labelled))
             tables.append(("false_positive_rate_difference_change", [fpr], labelled))
             tables.append(("equalized_odds_difference_change", [tpr, fpr], labelled))
     if both.labelled.any():
-        accuracy = _paired("accuracy", both.correct, both.labelled, codes, n_groups)
+        accuracy = _paired_rates("accuracy", both.correct, both.labelled, codes, n_groups)
         tables.append(("accuracy_difference_change", [accuracy], labelled))
     for metric, rates, n in tables:
         yield Measurement(
@@ -246,7 +246,7 @@ def _gap(rates: list[PairedRates], n_groups: int) -> AnyEstimate:
     return GapChange(rates=tuple(rates))
 
 
-def _paired(name: str, event: BoolArray, where: BoolArray, codes: IntArray, n_groups: int) -> PairedRates:
+def _paired_rates(name: str, event: BoolArray, where: BoolArray, codes: IntArray, n_groups: int) -> PairedRates:
     before, after = event
 
     def count(mask: BoolArray) -> tuple[int, ...]:

@@ -59,8 +59,8 @@ def over_clusters(
     names = list(rows.classes or classes)
 
     @cache
-    def by(features: tuple[str, ...], positive: int) -> _Groups:
-        return _Groups.of(rows, decisions, features, positive)
+    def make_groups(features: tuple[str, ...], positive: int) -> _Groups:
+        return _Groups.from_rows(rows, decisions, features, positive)
 
     found = []
     for m in measurements:
@@ -68,7 +68,7 @@ def over_clusters(
         positive = rows.positive if named is None else names.index(str(named))
         features = m.sensitive or tuple(m.group)
         known = not isinstance(m.estimate, Undefined) and positive is not None and set(m.at) <= {"class"} and features
-        found.append(_replaced(m, by(features, positive)) if known and positive is not None else m)
+        found.append(_replaced(m, make_groups(features, positive)) if known and positive is not None else m)
     return found
 
 
@@ -103,7 +103,7 @@ class _Groups:
     positive: int
 
     @classmethod
-    def of(cls, rows: AuditData, decisions: IntArray, features: tuple[str, ...], positive: int) -> _Groups:
+    def from_rows(cls, rows: AuditData, decisions: IntArray, features: tuple[str, ...], positive: int) -> _Groups:
         table = rows.sensitive_features
         assert table is not None
         columns = [table[name].astype("string").fillna(MISSING) for name in features]

@@ -149,8 +149,8 @@ class CounterfactualFairness:
                 )
             ]
         levels = _levels(table.X[sensitive])
-        return _measured(
-            table, "flip", sensitive, levels, partial(_at, table.X, sensitive, levels), f"{levels}; {_NOT_CAUSAL}"
+        return _measure_flips(
+            table, "flip", sensitive, levels, partial(_set_level, table.X, sensitive, levels), f"{levels}; {_NOT_CAUSAL}"
         )
 
     def _with_proxies(self, table: _Table, sensitive: str, rng: np.random.Generator) -> list[Measurement]:
@@ -169,14 +169,14 @@ class CounterfactualFairness:
         rest = [c for c in candidates.columns if c not in names]
         replaced = _counterfactual_columns(table.X, levels, names, rest, self.n_folds, rng)
 
-        def at(level: int) -> pd.DataFrame:
-            X = _at(table.X, sensitive, levels, level) if taken else table.X.copy()
+        def rows_at_level(level: int) -> pd.DataFrame:
+            X = _set_level(table.X, sensitive, levels, level) if taken else table.X.copy()
             for name, columns in replaced.items():
                 X[name] = columns[level]
             return X
 
         changed = f"proxies changed with it: {_listed(names)}" if names else f"no feature is a proxy of {sensitive}"
-        return _measured(table, method, sensitive, levels, at, f"{levels}; {changed}; {_ASSUMED}")
+        return _measure_flips(table, method, sensitive, levels, rows_at_level, f"{levels}; {changed}; {_ASSUMED}")
 
     def _proxies(self, X: pd.DataFrame, groups: pd.DataFrame, rng: np.random.Generator) -> list[str]:
         if self.proxies is True:
@@ -290,7 +290,7 @@ def _numeric(values: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
-def _at(X: pd.DataFrame, name: str, levels: _Levels, level: int) -> pd.DataFrame:
+def _set_level(X: pd.DataFrame, name: str, levels: _Levels, level: int) -> pd.DataFrame:
     """The rows, every one at a level."""
     import pandas as pd
 
@@ -316,7 +316,7 @@ def _flip_rate(method: str, sensitive: str, estimate: AnyEstimate, n: int, detai
     )
 
 
-def _measured(
+def _measure_flips(
     table: _Table, method: str, sensitive: str, levels: _Levels, counterfactual_rows: Callable[[int], pd.DataFrame], detail: str
 ) -> list[Measurement]:
     from auditor.data.preprocessing import label_name

@@ -130,7 +130,7 @@ class EmbeddingAssociation:
         self.n_draws = n_draws
         # Read here, because a mistyped name or path is a usage error and no finding.
         self.lists_ = built_in_lists() if lists is None else read_lists(lists)
-        self.tests_ = _chosen(self.lists_, tests)
+        self.tests_ = _choose_tests(self.lists_, tests)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """An effect size and an area for each method and test; see the class."""
@@ -140,8 +140,8 @@ class EmbeddingAssociation:
             told = []
             for test in self.tests_:
                 vectors = _unit(words.embed(test.all_words))
-                told.append(self._measured("weat", test, vectors[:, None, :], words.source, rng))
-            found.extend(_counted("weat", told))
+                told.append(self._measure_test("weat", test, vectors[:, None, :], words.source, rng))
+            found.extend(_count_confirmed("weat", told))
         if sentences is not None and "seat" in self.wanted:
             templates = self.lists_.templates
             # All at once: words recur from test to test.
@@ -149,10 +149,10 @@ class EmbeddingAssociation:
             every = _unit(sentences.embed(texts)).reshape(len(texts) // len(templates), len(templates), -1)
             ends = np.cumsum([len(test.all_words) for test in self.tests_])[:-1]
             told = [
-                self._measured("seat", test, vectors, sentences.source, rng)
+                self._measure_test("seat", test, vectors, sentences.source, rng)
                 for test, vectors in zip(self.tests_, np.split(every, ends), strict=True)
             ]
-            found.extend(_counted("seat", told))
+            found.extend(_count_confirmed("seat", told))
         if not found:
             raise NotApplicableError(
                 "Needs embeddings: a language model or a text classifier with a vocabulary, or a word-vector file "
@@ -174,7 +174,7 @@ class EmbeddingAssociation:
             words, sentences = input_embeddings(model), sentence_encoder(model)
         return words, sentences
 
-    def _measured(
+    def _measure_test(
         self, method: str, test: AssociationTest, vectors: FloatArray, source: str, rng: np.random.Generator
     ) -> tuple[list[Measurement], PermutationP | None]:
         """vectors (n_words, n_templates, d) of unit length, NaN where a word has none, in the order of all_words."""
@@ -235,7 +235,7 @@ class EmbeddingAssociation:
         return StandardizedDifference(centre=d, n_first=len(x), n_second=len(y)), note, p
 
 
-def _counted(method: str, results: Sequence[tuple[list[Measurement], PermutationP | None]]) -> list[Measurement]:
+def _count_confirmed(method: str, results: Sequence[tuple[list[Measurement], PermutationP | None]]) -> list[Measurement]:
     """All tests' measurements, and how many of the tests confirm an association."""
     every = [m for measured, _ in results for m in measured]
     tested = [(p.two_sided, measured[0]) for measured, p in results if p is not None]
@@ -439,7 +439,7 @@ def _test(table: object, where: str) -> AssociationTest:
     return AssociationTest(name, title, tuple(sets), names, bool(table.get("control", False)))
 
 
-def _chosen(lists: TestLists, selection: str | Sequence[str]) -> tuple[AssociationTest, ...]:
+def _choose_tests(lists: TestLists, selection: str | Sequence[str]) -> tuple[AssociationTest, ...]:
     names = [selection] if isinstance(selection, str) else list(selection)
     if names == ["auto"]:
         return lists.tests

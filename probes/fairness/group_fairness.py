@@ -32,7 +32,7 @@ from probes.fairness.group_metrics import (
     over_favourable,
     rate_table,
 )
-from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, Compared, SmallGroups, compared
+from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, Compared, SmallGroups, compare_groups
 from probes.inputs import whole_number
 
 if TYPE_CHECKING:
@@ -185,31 +185,31 @@ class GroupFairness:
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         decided = model.decisions(rows)
-        found = self._measured(rows.counted(decided, model.classes))
+        found = self._measure_tables(rows.count_by_group(decided, model.classes))
         if self.strata is not None:
             columns = [rows.sensitive_features[c] for c in rows.sensitive_features.columns if str(c) != self.strata]
-            by_stratum = rows.counted(decided, model.classes, by_columns=[*columns, _stratum(rows, self.strata)])
+            by_stratum = rows.count_by_group(decided, model.classes, by_columns=[*columns, _stratum(rows, self.strata)])
             found += self._disparities(by_stratum, self.strata)
         return found if rows.design is None else over_clusters(found, rows, decided, model.classes)
 
     def measure_counts(self, counts: GroupCounts) -> list[Measurement]:
         """The same measurements, from the counts alone; NotApplicableError if the counts lack the strata."""
         if self.strata is None:
-            return self._measured(counts)
+            return self._measure_tables(counts)
         if self.strata not in counts.features:
             raise NotApplicableError(
                 f"Rows are counted as they stream by, and not by {self.strata!r}: to take strata from it, name it with "
                 "--sensitive too."
             )
-        return [*self._measured(counts), *self._disparities(counts, self.strata)]
+        return [*self._measure_tables(counts), *self._disparities(counts, self.strata)]
 
     def _disparities(self, counts: GroupCounts, strata: str) -> list[Measurement]:
         if counts.positive is None:
             raise NotApplicableError("Demographic disparity needs the favourable label: add --positive LABEL.")
-        wanted = self._wanted([f for f in counts.features if f != strata])
+        wanted = self._feature_sets([f for f in counts.features if f != strata])
         found: list[Measurement] = []
         for features in wanted:
-            table = counts.by((*features, strata))
+            table = counts.group_by((*features, strata))
             metric, method = "conditional_demographic_disparity", "between_groups"
             many = crowd(metric, method, table.features, len(table.groups), table.n) or crowded_strata(
                 metric, method, features, strata, len({group[-1] for group in table.groups}), table.n
@@ -217,7 +217,7 @@ class GroupFairness:
             found += disparity_measurements(table, strata) if many is None else [many]
         return found
 
-    def _measured(self, counts: GroupCounts) -> list[Measurement]:
+    def _measure_tables(self, counts: GroupCounts) -> list[Measurement]:
         n_classes = len(counts.classes)
         if counts.positive is None and not 2 < n_classes <= MOST_CLASSES:
             raise NotApplicableError(
@@ -225,28 +225,28 @@ class GroupFairness:
             )
         tables, crowds = [], []
         found: list[Measurement] = []
-        for table in map(counts.by, self._wanted(counts.features)):
+        for table in map(counts.group_by, self._feature_sets(counts.features)):
             many = crowd("demographic_parity_difference", "between_groups", table.features, len(table.groups), table.n)
             if many is None:
-                tables.append(compared(table, self.small))
+                tables.append(compare_groups(table, self.small))
             else:
                 crowds.append(many)
         if counts.positive is not None:
-            found += chain.from_iterable(map(_by, tables))
+            found += chain.from_iterable(map(_measure_by_group, tables))
             found += individual_inequality(counts) if counts.labelled else []
         else:
             found += [
                 m
                 for table in tables
                 for name, against_rest in one_vs_rest(table.whole)
-                for m in at_class(_by(compared(against_rest, self.small)), name)
+                for m in at_class(_measure_by_group(compare_groups(against_rest, self.small)), name)
             ]
         if n_classes > 2 and counts.labelled:
             found += chain.from_iterable(map(macro_measurements, tables))
         shares = [table.share("between_groups") for table in tables] if self.small.min_share else []
         return found + shares + crowds
 
-    def _wanted(self, features: Sequence[str]) -> list[tuple[str, ...]]:
+    def _feature_sets(self, features: Sequence[str]) -> list[tuple[str, ...]]:
         wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
         return [*wanted, tuple(features)] if self.intersections and len(features) > 1 else wanted
 
@@ -267,7 +267,7 @@ def _stratum(rows: AuditData, name: str) -> pd.Series[Any]:
     return values.astype("string").fillna(MISSING).astype("category").rename(name)
 
 
-def _by(comparison: Compared) -> list[Measurement]:
+def _measure_by_group(comparison: Compared) -> list[Measurement]:
     counts = comparison.whole
     rows = counts.binary().sum(axis=(1, 2))
     per_group = [
@@ -277,7 +277,7 @@ def _by(comparison: Compared) -> list[Measurement]:
             estimate=Proportion(successes=k, n=n),
             n_samples=size,
             group=dict(zip(counts.features, group, strict=True)),
-            detail="; ".join(filter(None, (_over(table.rate, n), comparison.note(group)))),
+            detail="; ".join(filter(None, (_denominator_text(table.rate, n), comparison.note(group)))),
         )
         for table in _tables(counts)
         for group, k, n, size in zip(
@@ -305,7 +305,7 @@ def _tables(counts: GroupCounts) -> list[RateTable]:
     ]
 
 
-def _over(rate: str, n: int) -> str:
+def _denominator_text(rate: str, n: int) -> str:
     """Over how many of a group's rows its rate is taken, where that is not all of them."""
     if rate == "true_positive_rate":
         return over_favourable(n)

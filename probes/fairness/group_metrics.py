@@ -163,7 +163,7 @@ def disparity_measurements(counts: GroupCounts, strata: str) -> list[Measurement
     are accepted leaves 0/0: undefined.
     """
     names = tuple(f for f in counts.features if f != strata)
-    table = counts.by((*names, strata))
+    table = counts.group_by((*names, strata))
     levels = sorted({group[-1] for group in table.groups})
     groups = sorted({group[:-1] for group in table.groups})
     selected = np.zeros((len(groups), len(levels)), np.int64)
@@ -286,7 +286,7 @@ def headline(
         sensitive=counts.features,
         detail=extremes(counts, tables),
     )
-    return comparison.told(found)
+    return comparison.annotate(found)
 
 
 def _surest_gap(names: Sequence[str], table: RateTable, present: Sequence[int]) -> list[str]:

@@ -111,20 +111,20 @@ class ProxyAssociation:
         """``counts``: of all rows, where those at hand are a sample of them."""
         train = np.zeros(len(rows), bool)
         train[rows.order(self.name)[: len(rows) // 2]] = True
-        splits = [_Split.of(name, rows.groups(name), train, counts) for name in _sensitive(rows)]
+        splits = [_Split.from_groups(name, rows.groups(name), train, counts) for name in _sensitive(rows)]
         wanted = ~train
         for split in splits:
             wanted[split.learned] = True
         places = np.cumsum(wanted) - 1
         # One source after the other, since each is as large as the rows.
         each = [
-            [_measured(split, source, places) for split in splits]
+            [_measure_source(split, source, places) for split in splits]
             for source in self._sources(model, rows, train, np.flatnonzero(wanted), single)
         ]
         return [m for by_source in zip(*each, strict=True) for m in by_source]
 
     @property
-    def asked(self) -> Asked:
+    def stream_needs(self) -> Asked:
         """The feature statistics that streamed rows must provide, and some of the rows."""
         return Asked(levels=True, rows=True)
 
@@ -141,7 +141,7 @@ class ProxyAssociation:
         found, n = [], streamed.counts.n
         for column in levels.sensitive:
             for name in levels.features if self.single_features else ():
-                found.append(_of_levels(column, name, levels.of(name, column), n))
+                found.append(_of_levels(column, name, levels.levels_for(name, column), n))
         return found + self._of_sample(streamed, levels.sensitive, bool(levels.features))
 
     def _of_sample(self, streamed: Streamed, sensitive: Sequence[str], features: bool) -> list[Measurement]:
@@ -214,7 +214,7 @@ class _Split:
     test_label: IntArray
 
     @classmethod
-    def of(
+    def from_groups(
         cls, sensitive: str, groups: CodedGroups, train: npt.NDArray[np.bool_], counts: GroupCounts | None
     ) -> _Split:
         """The split of groups by a half of the rows, which ``counts`` may be of more of."""
@@ -225,7 +225,7 @@ class _Split:
         label = np.searchsorted(kept, np.arange(k))[codes]
         learning, tested = train & here, np.flatnonzero(~train & here)
         learned = np.flatnonzero(learning)[:MOST_TRAINING_ROWS]
-        everywhere = () if counts is None else (name for (name,) in counts.by([sensitive]).groups)
+        everywhere = () if counts is None else (name for (name,) in counts.group_by([sensitive]).groups)
         absent = sorted({*everywhere} - {*groups.titles})
         return cls(sensitive, groups.titles, absent, kept, label, learning, learned, tested, label[tested])
 
@@ -235,7 +235,7 @@ class _Split:
         return sorted([*self.absent, *(name for i, name in enumerate(self.names) if i not in self.kept)])
 
 
-def _measured(split: _Split, source: _Source, places: IntArray) -> Measurement:
+def _measure_source(split: _Split, source: _Source, places: IntArray) -> Measurement:
     """What one source tells of the groups; ``places`` (n,): where a row that was asked for stands in its matrix."""
     names, kept, small = split.names, split.kept, split.small
     at: dict[str, str | float] = {"from": source.name}
@@ -427,7 +427,7 @@ def macro_auc(scores: FloatArray, label: IntArray, score_index: IntArray | None 
     """
     k = scores.shape[1]
     if k == 2:
-        ranked = Ranked.of(scores[:, 1])
+        ranked = Ranked.from_values(scores[:, 1])
         ranks = ranked.ranks if score_index is None else ranked.ranks[score_index]
         whole = area_of_ranks(positives=ranks[label == 1], negatives=ranks[label == 0], n_ranks=ranked.different.size)
         return whole, [whole.value, whole.value]
@@ -439,7 +439,7 @@ def macro_auc(scores: FloatArray, label: IntArray, score_index: IntArray | None 
     for g in range(k):
         # Positions: brackets take four times as long over a mask.
         own, rest = np.flatnonzero(label == g), np.flatnonzero(label != g)
-        ranked = Ranked.of(scores[:, g])
+        ranked = Ranked.from_values(scores[:, g])
         if score_index is None or counts is None:
             positives, negatives = ranked.ranks[own], ranked.ranks[rest]
             over, under = placements(positives=positives, negatives=negatives, n_ranks=ranked.different.size)

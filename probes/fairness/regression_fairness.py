@@ -126,7 +126,7 @@ class RegressionFairness:
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
         groups = {str(c): rows.groups(str(c)) for c in rows.sensitive_features.columns}
-        return self._measured(predict(rows), rows.target_values, groups)
+        return self._measure_numbers(predict(rows), rows.target_values, groups)
 
     def measure_predictions(
         self,
@@ -146,9 +146,9 @@ class RegressionFairness:
         if len(lengths) > 1:
             raise DataError("Predictions, true values and groups must have one entry for each row.")
         groups = {name: coded_texts(map(str, own)) for name, own in sensitive_features.items()}
-        return self._measured(predicted, true, groups)
+        return self._measure_numbers(predicted, true, groups)
 
-    def _measured(
+    def _measure_numbers(
         self, predicted: FloatArray, true: FloatArray | None, own_groups: Mapping[str, CodedGroups]
     ) -> list[Measurement]:
         predicted, true = self._checked(predicted, true)
@@ -158,7 +158,7 @@ class RegressionFairness:
             wanted.append(features)
         found: list[Measurement] = []
         for names in wanted:
-            found += self._of(names, together([own_groups[name] for name in names]), predicted, true)
+            found += self._measure_groups(names, together([own_groups[name] for name in names]), predicted, true)
         return found
 
     def _checked(self, predicted: FloatArray, true: FloatArray | None) -> tuple[FloatArray, FloatArray | None]:
@@ -179,7 +179,7 @@ class RegressionFairness:
                 )
         return np.clip(predicted, low, high), None if true is None else np.clip(true, low, high)
 
-    def _of(
+    def _measure_groups(
         self, names: tuple[str, ...], coded: CodedGroups, predicted: FloatArray, true: FloatArray | None
     ) -> list[Measurement]:
         levels, codes = coded.levels, coded.codes
@@ -188,7 +188,7 @@ class RegressionFairness:
         per_group: list[Measurement] = []
         for metric, values, ends in self._numbers(predicted, true):
             known = ~np.isnan(values)
-            own = _split(values[known], codes[known], len(levels))
+            own = _split_by_group(values[known], codes[known], len(levels))
             n = [v.size for v in own]
             parts = [self._part(metric, v, ends) for v in own]
             said = groups.extremes(metric, n, parts)
@@ -208,7 +208,7 @@ class RegressionFairness:
                 )
                 for level, size, part in zip(levels, n, parts, strict=True)
             ]
-        return [*headlines, *self._distances(groups, _split(predicted, codes, len(levels))), *per_group]
+        return [*headlines, *self._distances(groups, _split_by_group(predicted, codes, len(levels))), *per_group]
 
     @property
     def _unjudged(self) -> str:
@@ -279,7 +279,7 @@ class _Groups:
     levels: Sequence[tuple[str, ...]]
 
     @property
-    def by(self) -> str:
+    def feature_label(self) -> str:
         return " x ".join(self.features)
 
     @property
@@ -295,8 +295,8 @@ class _Groups:
         if len(present) > 1:
             low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
             text.append(
-                f"{metric} by {self.by}: lowest {titles[low]} {_shown(parts[low].value)} (n = {n[low]:,}), "
-                f"highest {titles[high]} {_shown(parts[high].value)} (n = {n[high]:,})"
+                f"{metric} by {self.feature_label}: lowest {titles[low]} {_number_text(parts[low].value)} (n = {n[low]:,}), "
+                f"highest {titles[high]} {_number_text(parts[high].value)} (n = {n[high]:,})"
             )
         if absent:
             text.append(f"{metric} is undefined for {', '.join(absent[:5])}: too few rows")
@@ -305,7 +305,7 @@ class _Groups:
     def farthest(self, n: Sequence[int], pair: tuple[int, int]) -> str:
         """The two groups farthest apart, and which groups are small."""
         i, j = pair
-        text = f"farthest apart by {self.by}: {self.titles[i]} (n = {n[i]:,}) and {self.titles[j]} (n = {n[j]:,})"
+        text = f"farthest apart by {self.feature_label}: {self.titles[i]} (n = {n[i]:,}) and {self.titles[j]} (n = {n[j]:,})"
         return "; ".join([text, *self._remarks(n)])
 
     def _remarks(self, n: Sequence[int]) -> list[str]:
@@ -318,11 +318,11 @@ class _Groups:
         return said
 
 
-def _shown(x: float) -> str:
+def _number_text(x: float) -> str:
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}"
 
 
-def _split(values: FloatArray, codes: IntArray, n_groups: int) -> list[FloatArray]:
+def _split_by_group(values: FloatArray, codes: IntArray, n_groups: int) -> list[FloatArray]:
     """Each group's values, in one pass over the rows."""
     order = np.argsort(codes, kind="stable")
     return np.split(values[order], np.cumsum(np.bincount(codes, minlength=n_groups))[:-1]) if n_groups else []

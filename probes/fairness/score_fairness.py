@@ -150,23 +150,23 @@ class ScoreFairness:
         if not more_than(2, scores):
             raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
         scores = np.clip(scores, 0.0, 1.0)
-        ranked = Ranked.of(scores)
+        ranked = Ranked.from_values(scores)
         own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
-        for names in self._wanted(rows.sensitive_features.columns):
+        for names in self._feature_sets(rows.sensitive_features.columns):
             groups = rows.groups(*names)
             levels, codes, titles = groups.levels, groups.codes, groups.titles
             many = crowd("auc_difference", "between_groups", names, len(levels), len(rows))
             if many is not None:
                 found.append(many)
                 continue
-            of = GroupScores.of(titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own)
-            found += self._of(names, levels, codes, ranked, rows.y_true, rows.positive, of)
+            of = GroupScores.from_rows(titles, codes, scores, rows.y_true, rows.positive, self.thresholds, own)
+            found += self._measure_groups(names, levels, codes, ranked, rows.y_true, rows.positive, of)
             found += at_thresholds(names, of, self.thresholds)
         return found
 
     @property
-    def asked(self) -> Asked:
+    def stream_needs(self) -> Asked:
         """The score statistics that streamed rows must provide."""
         return Asked(cuts=(*self.thresholds, *CURVE.tolist()), bins=(self.bins,))
 
@@ -181,11 +181,11 @@ class ScoreFairness:
         if scores.n_values < 3:
             raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
         own = threshold_between(scores.below, scores.above)
-        whole = scores.by(scores.features).whole()
+        whole = scores.group_by(scores.features).whole()
         labelled = int(whole.labelled.sum())
         found = self._calibrated(_calibrations(whole, self.bins)[0], labelled) if labelled else []
-        for names in self._wanted(scores.features):
-            scored = scores.by(names)
+        for names in self._feature_sets(scores.features):
+            scored = scores.group_by(names)
             many = crowd("auc_difference", "between_groups", names, len(scored.groups), streamed.counts.n)
             if many is not None:
                 found.append(many)
@@ -199,7 +199,7 @@ class ScoreFairness:
             found += at_thresholds(names, of, self.thresholds)
         return found
 
-    def _wanted(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
+    def _feature_sets(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
         features = tuple(map(str, columns))
         together = [features] if self.intersections and len(features) > 1 else []
         return [*((feature,) for feature in features), *together]
@@ -223,7 +223,7 @@ class ScoreFairness:
             )
         ]
 
-    def _of(
+    def _measure_groups(
         self,
         names: tuple[str, ...],
         levels: Sequence[tuple[str, ...]],
@@ -236,7 +236,7 @@ class ScoreFairness:
         scores = ranked.values
         # Positions: brackets take four times as long over a mask.
         members = [np.flatnonzero(codes == g) for g in range(len(levels))]
-        headlines = _distances(names, group_scores, between([scores[own] for own in members]))
+        headlines = _distances(names, group_scores, pairwise_distances([scores[own] for own in members]))
         if y_true is None or not (y_true >= 0).any():
             return headlines
         labelled = [own.compress(y_true[own] >= 0) for own in members]
@@ -450,7 +450,7 @@ def _distances(
     return found
 
 
-def between(scores: Sequence[FloatArray]) -> FloatArray:
+def pairwise_distances(scores: Sequence[FloatArray]) -> FloatArray:
     """(pairs, 2) the distances of every pair of samples of scores in [0, 1], in the order of :func:`combinations`."""
     ordered = [own[ascending(own)] for own in scores]
     return np.asarray([distances(a, b) for a, b in combinations(ordered, 2)]).reshape(-1, 2)

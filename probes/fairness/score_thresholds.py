@@ -55,7 +55,7 @@ class GroupScores:
     own: float | None
 
     @classmethod
-    def of(
+    def from_rows(
         cls,
         titles: Sequence[str],
         codes: IntArray,
@@ -72,12 +72,12 @@ class GroupScores:
         label = np.where(truth < 0, UNLABELLED, np.where(truth == positive, FAVOURABLE, OTHER))
         cells = codes * 3 + label
 
-        def counted(indices: IntArray) -> IntArray:
+        def count_cells(indices: IntArray) -> IntArray:
             return np.asarray(np.bincount(indices, minlength=g * 3).reshape(g, 3), np.int64)
 
-        at_least = [counted(cells.compress(scores >= t)) for t in thresholds]
+        at_least = [count_cells(cells.compress(scores >= t)) for t in thresholds]
         by_score = counts_by_score(scores, codes, g)
-        return cls(titles, counted(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, model_threshold)
+        return cls(titles, count_cells(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, model_threshold)
 
     @classmethod
     def of_stream(cls, scored: Scored, thresholds: Sequence[float], model_threshold: float | None) -> GroupScores:

@@ -66,14 +66,14 @@ def search(searched: Searched) -> Found:
     n, executor = searched.n_combinations, lent_executor()
     work = n * len(searched.pattern)
     if executor is None or work < LONG:
-        return _found(searched, 0, n)
+        return _search_range(searched, 0, n)
     parts = np.array_split(np.arange(n), min(n, -(-work // _OF_A_TASK)))
     ranges = [(int(part[0]), int(part[-1]) + 1) for part in parts]
-    found = {i: _received(result) for i, result in executor.results(sent(searched, ranges))}
-    return _joined([found[i] for i in range(len(ranges))])
+    found = {i: _unpack_result(result) for i, result in executor.results(search_tasks(searched, ranges))}
+    return _concatenate([found[i] for i in range(len(ranges))])
 
 
-def _found(searched: Searched, start: int, stop: int) -> Found:
+def _search_range(searched: Searched, start: int, stop: int) -> Found:
     n_kinds, min_rows = len(searched.digits), searched.min_rows
     of, bad = searched.digits > 0, searched.digits == 2
     totals = np.bincount(searched.pattern, minlength=n_kinds)
@@ -96,10 +96,10 @@ def _found(searched: Searched, start: int, stop: int) -> Found:
         best = np.argsort(-z[cell, rate], kind="stable")[:_KEPT]
         cell, rate = cell[best], rate[best]
         parts.append(Found(z[cell, rate], np.full(len(cell), number), cell, rate))
-    return _joined(parts)
+    return _concatenate(parts)
 
 
-def _joined(parts: Sequence[Found]) -> Found:
+def _concatenate(parts: Sequence[Found]) -> Found:
     def whole(select: Callable[[Found], IntArray]) -> IntArray:
         return np.concatenate([np.zeros(0, np.int64), *map(select, parts)]).astype(np.int64)
 
@@ -137,11 +137,11 @@ class _Range(Closed):
     stop: int
 
 
-def sent(searched: Searched, ranges: Sequence[tuple[int, int]]) -> Tasks:
+def search_tasks(searched: Searched, ranges: Sequence[tuple[int, int]]) -> Tasks:
     """The search as tasks, of so many combinations each."""
     import torch
 
-    from auditor.training.packed import packed
+    from auditor.training.packed import pack_message
 
     small = np.uint8 if max(searched.sizes) <= 256 else np.int32
     shared = _Shared(sizes=searched.sizes, rests=searched.rests, depth=searched.depth, min_rows=searched.min_rows)
@@ -150,8 +150,8 @@ def sent(searched: Searched, ranges: Sequence[tuple[int, int]]) -> Tasks:
         "pattern": searched.pattern,
         "digits": searched.digits,
     }
-    each = tuple(packed(_Range(start=start, stop=stop)) for start, stop in ranges)
-    return Tasks("slices", packed(shared, **{name: torch.from_numpy(array) for name, array in arrays.items()}), each)
+    each = tuple(pack_message(_Range(start=start, stop=stop)) for start, stop in ranges)
+    return Tasks("slices", pack_message(shared, **{name: torch.from_numpy(array) for name, array in arrays.items()}), each)
 
 
 def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
@@ -161,10 +161,10 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
     """
     import torch
 
-    from auditor.training.packed import packed, unpacked
+    from auditor.training.packed import pack_message, unpack_message
 
-    said, arrays = unpacked(_Shared, common_bytes)
-    part, _ = unpacked(_Range, task_bytes)
+    said, arrays = unpack_message(_Shared, common_bytes)
+    part, _ = unpack_message(_Range, task_bytes)
     searched = Searched(
         codes=list(arrays["codes"].numpy()),
         sizes=said.sizes,
@@ -174,12 +174,12 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
         depth=said.depth,
         min_rows=said.min_rows,
     )
-    found = _found(searched, part.start, part.stop)
-    return packed(part, **{name: torch.from_numpy(array) for name, array in vars(found).items()})
+    found = _search_range(searched, part.start, part.stop)
+    return pack_message(part, **{name: torch.from_numpy(array) for name, array in vars(found).items()})
 
 
-def _received(result: bytes) -> Found:
-    from auditor.training.packed import unpacked
+def _unpack_result(result: bytes) -> Found:
+    from auditor.training.packed import unpack_message
 
-    _, arrays = unpacked(_Range, result)
+    _, arrays = unpack_message(_Range, result)
     return Found(**{name: arrays[name].numpy() for name in ("z", "combination", "cell", "rate")})

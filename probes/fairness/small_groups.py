@@ -29,7 +29,7 @@ class SmallGroups:
     min_share: float = 0.02
     min_rows: int = 30
 
-    def of(self, sizes: IntArray) -> IntArray:
+    def small_places(self, sizes: IntArray) -> IntArray:
         """(k,) places of the small groups among those of ``sizes``, (n_groups,)."""
         n = int(sizes.sum())
         if not self.min_share or not n:
@@ -61,7 +61,7 @@ class Compared:
     names: str = ""
 
     @property
-    def without(self) -> str:
+    def exclusion_text(self) -> str:
         """The groups omitted from group comparisons, in words, or ""."""
         return f"without {self._small}" if self.small else ""
 
@@ -73,12 +73,12 @@ class Compared:
         """The note on a number of one group that no judged number compares it, if so."""
         return f"in no judged number that compares groups, being of {self.what}" if group in self.small else ""
 
-    def told(self, measurement: Measurement) -> Measurement:
+    def annotate(self, measurement: Measurement) -> Measurement:
         """A group comparison with a note on the omitted groups."""
         return replace(
             measurement,
-            detail="; ".join(filter(None, (self.without, measurement.detail))),
-            smallest=int(self.counts.sizes().min()) if self.without else 0,
+            detail="; ".join(filter(None, (self.exclusion_text, measurement.detail))),
+            smallest=int(self.counts.sizes().min()) if self.exclusion_text else 0,
         )
 
     def share(self, method: str) -> Measurement:
@@ -97,9 +97,9 @@ class Compared:
         )
 
 
-def compared(counts: GroupCounts, rule: SmallGroups) -> Compared:
+def compare_groups(counts: GroupCounts, rule: SmallGroups) -> Compared:
     """The groups of a table without small ones; all if fewer than two remain, as a gap may be significant."""
-    small = rule.of(counts.sizes())
+    small = rule.small_places(counts.sizes())
     kept = [i for i in range(len(counts.groups)) if i not in set(small.tolist())]
     if not small.size or len(kept) < 2:
         return Compared(counts, counts)
@@ -108,11 +108,11 @@ def compared(counts: GroupCounts, rule: SmallGroups) -> Compared:
         whole=counts,
         small=frozenset(counts.groups[i] for i in small),
         what=rule.describe(counts.n),
-        names=_named(counts, small),
+        names=_list_groups(counts, small),
     )
 
 
-def _named(counts: GroupCounts, places: IntArray) -> str:
+def _list_groups(counts: GroupCounts, places: IntArray) -> str:
     sizes = counts.sizes()
     order = sorted(places.tolist(), key=lambda i: (-sizes[i], counts.groups[i]))
     said = [f"{' x '.join(counts.groups[i])} ({sizes[i]:,})" for i in order[:_MOST_NAMED]]

@@ -202,7 +202,7 @@ class SubgroupDiscovery:
         for candidate in slices:
             of, bad = rates[candidate.rate].of, rates[candidate.rate].bad
             inside = _rows_of(candidate, columns)
-            counts.append((_both(bad, inside), _both(of, inside), _both(bad, ~inside), _both(of, ~inside)))
+            counts.append((_count_both(bad, inside), _count_both(of, inside), _count_both(bad, ~inside), _count_both(of, ~inside)))
         # Candidates that the search did not find stand as p = 1: Holm is over ``top``, which was fixed beforehand.
         p_values = [greater_p(*c) for c in counts] + [1.0] * (self.top - len(counts))
         tested: AnyEstimate = ConfirmedCount(p_values=tuple(p_values))
@@ -257,7 +257,7 @@ class SubgroupDiscovery:
             inside = _rows_of(candidate, columns) & same
             others = same & ~inside
             gap = Difference(
-                successes=(_both(bad, inside), _both(bad, others)),
+                successes=(_count_both(bad, inside), _count_both(bad, others)),
                 n=(int(np.count_nonzero(inside)), int(np.count_nonzero(others))),
             )
             p = 1.0 if isnan(gap.value) else gap.p_value(self.margin, "greater")
@@ -358,7 +358,7 @@ def _restricted(
     )
 
 
-def _both(a: BoolArray, b: BoolArray) -> int:
+def _count_both(a: BoolArray, b: BoolArray) -> int:
     return int(np.count_nonzero(a & b))
 
 

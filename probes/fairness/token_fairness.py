@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read, templates
+from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
 from auditor.errors import NotApplicableError, OtherKindError
 from auditor.finding.figure import Figure, Series
@@ -132,7 +132,7 @@ class CounterfactualTokenFairness:
         paths = [lexicon] if isinstance(lexicon, str) else list(lexicon or [])
         named = [categories] if isinstance(categories, str) else list(categories)
         # Read here, because a mistyped path or category is a usage error and no finding.
-        own = [read(path) for path in paths]
+        own = [read_lexicon(path) for path in paths]
         others = [lexicon for lexicon in own if not lexicon.reference]
         ours = ([] if others else list(CATEGORIES)) if named == ["auto"] else named
         self.lexicons_ = (*built_in(ours), *others)
@@ -182,7 +182,7 @@ class CounterfactualTokenFairness:
             fitting = sorted(fitting, key=lambda t: rank[t])[: self.n_templates]
             cases = []
             for template in sorted(fitting, key=lambda t: cluster[t]):
-                filled = [_one(swapper.fill(template, i, which[template])) for i in lexicon.identities]
+                filled = [_as_tuple(swapper.fill(template, i, which[template])) for i in lexicon.identities]
                 others = [swapper.fill(template, i) for i in reference]
                 cases.append(_Case(cluster[template], None, (*filled, tuple(t for t in others if t is not None))))
             if len(cases) >= 2:
@@ -310,7 +310,7 @@ def _reference(lexicon: Lexicon, words: Lexicon) -> tuple[Identity, ...]:
     )
 
 
-def _one(text: str | None) -> tuple[str, ...]:
+def _as_tuple(text: str | None) -> tuple[str, ...]:
     return () if text is None else (text,)
 
 
@@ -323,7 +323,7 @@ def _swapped(
     names = swapper.lexicon.names
     anchor = mentions[0].identity
     texts = [
-        (text,) if name == anchor else _one(swapper.swap(text, anchor, name, mentions))
+        (text,) if name == anchor else _as_tuple(swapper.swap(text, anchor, name, mentions))
         for name in names
     ]  # fmt: skip
     if sum(map(bool, texts)) < 2:

@@ -55,7 +55,7 @@ class Asking:
 
         return self.answer_by == "letter" or (self.answer_by == "auto" and not isinstance(model, ScoresTexts))
 
-    def of(self, model: ScoresTexts) -> Chat | None:
+    def chat_for(self, model: ScoresTexts) -> Chat | None:
         """The model's chat, or None for plain text, as for a model without a known template.
 
         Raises NotApplicableError where a template is asked for that the model does not have, ConfigError where the
@@ -65,7 +65,7 @@ class Asking:
         from auditor.model.language_model import AuditedLanguageModel
 
         if isinstance(model, AuditedLanguageModel):
-            return chat_of(model, self.chat, self._told())
+            return chat_of(model, self.chat, self._system_text())
         if self.chat == "on" or self.system is not None:
             raise NotApplicableError(
                 "Needs the model's chat template to say how likely an answer is, and it is not here: leave --chat on "
@@ -76,13 +76,13 @@ class Asking:
     def writer(self, model: AuditedModel) -> Generates:
         """The model as a text generator in this prompting mode.
 
-        Raises NotApplicableError where it writes no texts, or cannot be asked so, ConfigError as :meth:`of`.
+        Raises NotApplicableError where it writes no texts, or cannot be asked so, ConfigError as :meth:`chat_for`.
         """
         from auditor.model.capabilities import writer_of
 
-        return writer_of(model, self.chat, self._told())
+        return writer_of(model, self.chat, self._system_text())
 
-    def _told(self) -> str:
+    def _system_text(self) -> str:
         return "" if self.system is None else _system_message(self.system)
 
 

@@ -128,8 +128,8 @@ class BBQ(TextsOfAFile):
             return self._by_letters(model, found, rng)
         language = self.language(model)
         shots, examples = _with_shots(found.examples, self.few_shot, rng)
-        chat = self.asking.of(language)
-        said = [source_and_scoring(language, found.source)] if chat is None else _asked(found.source, chat)
+        chat = self.asking.chat_for(language)
+        said = [source_and_scoring(language, found.source)] if chat is None else _prompt_notes(found.source, chat)
         if shots:
             said.append(f"{len(shots)} examples with answers first, whose templates are left out.")
         detail = " ".join(said)
@@ -167,7 +167,7 @@ class BBQ(TextsOfAFile):
 
 
 def _posed(example: BBQExample) -> Question:
-    return Question(WORDINGS[example.language][0].asked(example.context, example.question), example.answers)
+    return Question(WORDINGS[example.language][0].prompt_text(example.context, example.question), example.answers)
 
 
 def _worded(examples: Sequence[BBQExample], wording: int, chat: Chat | None) -> str:
@@ -175,7 +175,7 @@ def _worded(examples: Sequence[BBQExample], wording: int, chat: Chat | None) -> 
     return f"Asked as: {'; '.join(w.question if chat else w.in_plain_text() for w in words)}."
 
 
-def _asked(source: str, chat: Chat) -> list[str]:
+def _prompt_notes(source: str, chat: Chat) -> list[str]:
     return [f"{source}.", sentence(chat.describe())]
 
 
@@ -210,7 +210,7 @@ def bbq_answers(
     ``wording``: which of the wordings, from 0.
     """
     words = [WORDINGS[e.language][wording] for e in (*shots, *examples)]
-    questions = [w.asked(e.context, e.question) for w, e in zip(words, (*shots, *examples), strict=True)]
+    questions = [w.prompt_text(e.context, e.question) for w, e in zip(words, (*shots, *examples), strict=True)]
     told, asked = questions[: len(shots)], questions[len(shots) :]
     right = [shot.answers[shot.label] for shot in shots]
     if chat is None:
@@ -220,9 +220,9 @@ def bbq_answers(
         lead = " "
     else:
         turns = [text for pair in zip(told, right, strict=True) for text in pair]
-        contexts, lead = [chat.asked(*turns, question) for question in asked], chat.lead
+        contexts, lead = [chat.render_prompt(*turns, question) for question in asked], chat.lead
         # The template has put what stands before a text in its place; the encoder reads it, and a decoder begins alike.
-        model = model if model.objective == "seq2seq" else model.after("")
+        model = model if model.objective == "seq2seq" else model.with_prefix("")
     totals, lengths = model.continuations(
         [context for context in contexts for _ in range(3)], [f"{lead}{a}" for e in examples for a in e.answers]
     )

@@ -75,7 +75,7 @@ class Errors:
     source: str
 
     @property
-    def alike(self) -> str:
+    def agreement_warning(self) -> str:
         """The reason why a PASS by a device without observed errors means little, in a sentence; "" with errors."""
         if self.every.found < self.every.positives or self.every.spared < self.every.negatives:
             return ""
@@ -118,22 +118,22 @@ class Calibration:
     predicted: BoolArray | None = None
     groups: tuple[str, ...] | None = None
 
-    def tried(self, device: Labeller) -> Errors:
+    def measure_errors(self, device: Labeller) -> Errors:
         """The device's errors on the items, labelled now unless the file contains its labels."""
         said = device(self.texts) if self.predicted is None else self.predicted
         how = f"{len(self.truth):,} items of {self.source}"
         if self.predicted is not None:
             how += ", its labels as that file has them, which nothing here checked"
         return Errors(
-            self._counted(said, np.ones(len(said), bool)),
+            self._count_errors(said, np.ones(len(said), bool)),
             {
-                name: self._counted(said, np.asarray(self.groups) == name)
+                name: self._count_errors(said, np.asarray(self.groups) == name)
                 for name in (sorted(set(self.groups)) if self.groups else ())
             },
             how,
         )
 
-    def _counted(self, predictions: BoolArray, subset: BoolArray) -> Counted:
+    def _count_errors(self, predictions: BoolArray, subset: BoolArray) -> Counted:
         positive, negative = subset & self.truth, subset & ~self.truth
         return Counted(
             int((predictions & positive).sum()), int(positive.sum()), int((~predictions & negative).sum()), int(negative.sum())
@@ -218,12 +218,12 @@ def whole_rate(flags: BoolArray, errors: Errors | None, *, method: str, note: st
     ``note``: when the device says so, in words; ``mute``: why the texts are not judged, or "".
     """
     successes, n = int(flags.sum()), len(flags)
-    raw = _measured(FLAGGED, Proportion(successes=successes, n=n), n, method, note)
+    raw = _make_measurement(FLAGGED, Proportion(successes=successes, n=n), n, method, note)
     if errors is None:
         return [_unjudged(raw, mute or untried())]
     detail = f"counted {_rate(successes, n)} of {n:,}; {note}; {errors.every.words}: {errors.source}"
     estimate = errors.every.corrected(successes, n)
-    corrected = _measured(CORRECTED, estimate, n, method, detail, mute, errors.alike)
+    corrected = _make_measurement(CORRECTED, estimate, n, method, detail, mute, errors.agreement_warning)
     return [_unjudged(raw, mute or instead(CORRECTED)), corrected]
 
 
@@ -247,19 +247,19 @@ def group_rates(
     detail = f"{_extremes('counted', counted)}; "
     detail += _extremes("corrected", {name: part.value for name, part in parts.items()})
     by = "the errors on texts about each group" if of_group else "the errors on all texts"
-    gap = _measured(
+    gap = _make_measurement(
         GAP,
         WorstCorrectedDifference(parts=tuple(parts.values())),
         sum(map(len, flags.values())),
         method,
         f"{detail}; {note}; by {by}: {errors.source}",
         mute or errors.lacking(list(flags)),
-        errors.alike,
+        errors.agreement_warning,
     )
     return [gap], rates
 
 
-def _measured(
+def _make_measurement(
     metric: str, estimate: AnyEstimate, n: int, method: str, detail: str, too_few: str = "", weak: str = ""
 ) -> Measurement:
     ideal = 0.0 if metric == GAP else None

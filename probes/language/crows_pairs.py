@@ -9,7 +9,7 @@ import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs import read_crows_pairs
-from auditor.data.benchmarks.left_out import without
+from auditor.data.benchmarks.left_out import exclude_items
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD, Question
@@ -98,7 +98,7 @@ class CrowsPairs(PairsOfAFile):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Both scores, overall and per bias type; see the class."""
-        found = without(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
+        found = exclude_items(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
         if self.asking.by_letter(model):
             return _by_letters(self.asking.writer(model), found, rng)
         return preferred_pairs(self, model, found, "crows_pairs", caveat(found))

@@ -63,7 +63,7 @@ def group_distance(scores: FloatArray) -> tuple[FloatArray, float, FloatArray]:
     for fold in _folds(m):
         learned = np.sign(total - whole[fold].sum(axis=0))
         held_out[fold] = (learned * whole[fold] * width).sum(axis=2).mean(axis=1)
-    plain = _apart(total / m, width)
+    plain = _mean_distance(total / m, width)
     without = [
         (np.abs((total - part) / (m - 1)) * width).sum(axis=2).mean(axis=1)
         for part in np.array_split(whole, max(-(-whole.size // _AT_ONCE), 1))
@@ -102,14 +102,14 @@ def _from_the_mean(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.asarray(each - each.mean(axis=1, keepdims=True), np.float64), np.diff(grid)
 
 
-def _apart(mean: FloatArray, width: FloatArray) -> float:
+def _mean_distance(mean: FloatArray, width: FloatArray) -> float:
     """Mean over identities of the distance that their mean functions (k, s - 1) come to."""
     return float((np.abs(mean) * width).sum(axis=1).mean())
 
 
 def _plain_group_distance(scores: FloatArray) -> float:
     whole, width = _from_the_mean(scores)
-    return _apart(whole.sum(axis=0) / len(scores), width)
+    return _mean_distance(whole.sum(axis=0) / len(scores), width)
 
 
 def _plain_distances(scores: FloatArray) -> FloatArray:

@@ -54,13 +54,13 @@ class Question:
     text: str
     options: tuple[str, ...]
 
-    def asked(self, order: Sequence[int]) -> str:
+    def prompt_text(self, order: Sequence[int]) -> str:
         """The question with its options in an order."""
         listed = "\n".join(f"{LETTERS[place]}) {self.options[i]}" for place, i in enumerate(order))
         return f"{self.text}\n{listed}\n{_TELLING}"
 
 
-def read(reply: str, question: Question, order: Sequence[int]) -> Choice:
+def parse_choice(reply: str, question: Question, order: Sequence[int]) -> Choice:
     """The option named in a reply by its letter alone, or with its own text, or by its text alone.
 
     More than one letter, a letter with the text of another option, or anything else is unreadable.
@@ -95,7 +95,7 @@ def choices(
     told: list[str] = []
     for shot, right in shots:
         order = rng.permutation(len(shot.options)).tolist()
-        told += [shot.asked(order), LETTERS[order.index(right)]]
+        told += [shot.prompt_text(order), LETTERS[order.index(right)]]
     return chosen_in(writer, questions, [rng.permutation(len(q.options)).tolist() for q in questions], told)
 
 
@@ -103,7 +103,7 @@ def chosen_in(
     writer: Generates, questions: Sequence[Question], orders: Sequence[Sequence[int]], previous_turns: Sequence[str] = ()
 ) -> list[Choice]:
     """The model's choices for these option orders, after the turns ``previous_turns``; raises as :func:`choices`."""
-    asked = [[*previous_turns, question.asked(order)] for question, order in zip(questions, orders, strict=True)]
+    asked = [[*previous_turns, question.prompt_text(order)] for question, order in zip(questions, orders, strict=True)]
     replies = writer.replies(asked, MAX_NEW_TOKENS)
     failed = [reply.failed for reply in replies if reply.failed]
     if len(failed) > MOST_FAILED * len(questions):
@@ -112,12 +112,12 @@ def chosen_in(
             f"left is no sample of them; the first: {failed[0].rstrip('.')}."
         )
     return [
-        Choice("failed", said=reply.failed) if reply.failed else read(reply.text, question, order)
+        Choice("failed", said=reply.failed) if reply.failed else parse_choice(reply.text, question, order)
         for reply, question, order in zip(replies, questions, orders, strict=True)
     ]
 
 
-def counted(choices: Sequence[Choice]) -> str:
+def choices_text(choices: Sequence[Choice]) -> str:
     """The numbers of questions by result, in a sentence, with the first unreadable reply."""
     became = Counter(choice.became for choice in choices)
     words: dict[Became, str] = {"refused": "refused", "unreadable": "not to be read", "failed": "without an answer"}

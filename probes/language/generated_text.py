@@ -18,7 +18,7 @@ from auditor.statistics.values import WorstValueGap, bounded_mean
 from probes.language.calibration import BoolArray, Errors, group_rates, read_calibration, untried, whole_rate
 from probes.language.sampling import silence
 from probes.language.scorers import extremes, load_device
-from probes.privacy.memorization.pii_leakage import Written, corrected, described
+from probes.privacy.memorization.pii_leakage import Written, corrected, describe_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +111,7 @@ class GeneratedText:
         if rows.sensitive_features is None:
             return found
         device = load_device(self.scorer, self.scorer_class)
-        errors = None if self.calibration_ is None else self.calibration_.tried(device.labels)
+        errors = None if self.calibration_ is None else self.calibration_.measure_errors(device.labels)
         unknown, scores = untried() if errors is None else errors.useless, device.score(texts)
         flags = device.flags(scores)
         found += whole_rate(flags, errors, method=METHOD, note=device.says, mute="")
@@ -123,7 +123,7 @@ class GeneratedText:
 
 
 def _personal_data(texts: Sequence[str], prompts: Sequence[str], note: str, mute: str) -> Measurement:
-    new = [Written.of(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    new = [Written.from_text(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     every = Counter(f.key for some in new for f in some.found)
     estimate, counted = corrected(new)
     return Measurement(
@@ -132,7 +132,7 @@ def _personal_data(texts: Sequence[str], prompts: Sequence[str], note: str, mute
         estimate=estimate,
         n_samples=len(new),
         ideal=0.0,
-        detail="; ".join(filter(None, (described(every), note, f"{len(new):,} texts", counted))),
+        detail="; ".join(filter(None, (describe_values(every), note, f"{len(new):,} texts", counted))),
         too_few=mute,
     )
 

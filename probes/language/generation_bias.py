@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.data.lexicons import read
+from auditor.data.lexicons import read_lexicon
 from auditor.finding.figure import Figure, Series
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
@@ -182,7 +182,7 @@ class GenerationBias(ScoredOptions):
         wanted = [categories] if isinstance(categories, str) else list(categories)
         own = [lexicon] if isinstance(lexicon, str) else list(lexicon or [])
         # Read here, because a mistyped path or category is a usage error and no finding.
-        self.prompts_ = (*(built_in_prompts(name) for name in wanted), *(own_prompts(read(path)) for path in own))
+        self.prompts_ = (*(built_in_prompts(name) for name in wanted), *(own_prompts(read_lexicon(path)) for path in own))
         if not self.prompts_:
             raise ValueError("at least one category must be named, or a lexicon given")
 
@@ -208,9 +208,9 @@ class GenerationBias(ScoredOptions):
         found: list[Measurement] = []
         with laid_out_once(getattr(model, "module", None), self.n_continuations * self.max_new_tokens):
             for prompts in self.prompts_:
-                unknown = untried(sample_note=self._taken(len(prompts.beginnings))) if errors is None else errors.useless
+                unknown = untried(sample_note=self._reduction_text(len(prompts.beginnings))) if errors is None else errors.useless
                 grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
-                texts, shaped = self._drawn(model, grid, scorer, rng)
+                texts, shaped = self._draw_continuations(model, grid, scorer, rng)
                 carriers = prompts.filled(prompts.carriers, None, rng)
                 neutral = scorer([text for row in carriers for text in row]).reshape(len(carriers), len(prompts.names))
                 said, mute = silence(texts)
@@ -220,7 +220,7 @@ class GenerationBias(ScoredOptions):
                 found += rate_measurements(category, names, device.flags(shaped), errors, device.says, mute)
         return as_far_as_shown(found, model)
 
-    def _drawn(
+    def _draw_continuations(
         self, model: AuditedModel, grid: Sequence[Sequence[str]], scorer: Scorer, rng: np.random.Generator
     ) -> tuple[list[list[str]], FloatArray]:
         """Continuations of each prompt, and their scores (n_templates, k, n), in one stage or in two."""
@@ -243,7 +243,7 @@ class GenerationBias(ScoredOptions):
         both = [[*first, *second] for first, second in zip(texts, more, strict=True)]
         return both, np.concatenate([scores, scored(more)], axis=2)
 
-    def _taken(self, n_available: int) -> str:
+    def _reduction_text(self, n_available: int) -> str:
         all_of_them = min(N_BEGINNINGS, n_available)
         if not self.fewer or self.n_templates >= all_of_them:
             return ""

@@ -130,7 +130,7 @@ class Honest(SamplingOptions):
         ]
         if self.calibration_ is None:
             return as_far_as_shown(measured, model)
-        errors = self.calibration_.tried(lambda items: np.asarray([first_word(t) in hurtful for t in items], np.bool_))
+        errors = self.calibration_.measure_errors(lambda items: np.asarray([first_word(t) in hurtful for t in items], np.bool_))
         own = {c: flags[[e.category == c for e in kept]] for c in categories}
         corrected = [
             _corrected(flags, errors.every, {}, errors.source, mute),

@@ -48,12 +48,12 @@ def log_odds(
     for category in (None, *categories) if len(categories) > 1 else (None,):
         chosen = [i for i, pair in enumerate(pairs) if category in (None, pair.category)]
         found.append(
-            _measured([pairs[i] for i in chosen], likelihoods[chosen], method, category, detail, silent, templates)
+            _measure_pairs([pairs[i] for i in chosen], likelihoods[chosen], method, category, detail, silent, templates)
         )
     return found
 
 
-def _measured(
+def _measure_pairs(
     pairs: Sequence[SentencePair],
     likelihoods: FloatArray,
     method: str,

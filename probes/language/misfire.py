@@ -14,7 +14,7 @@ from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.kinds import AnyEstimate
 from probes.inputs import whole_number
 from probes.language.asking import Asking
-from probes.language.forced_choice import Choice, Question, choices, counted
+from probes.language.forced_choice import Choice, Question, choices, choices_text
 from probes.language.open_shares import over_clusters, too_open
 from probes.language.options import benchmark_path, sentence
 
@@ -108,9 +108,9 @@ class Misfire:
         pairs = [found.examples[i] for i in sorted(rng.choice(len(found.examples), size, replace=False).tolist())]
         asked = [told for pair in pairs for told in (pair.stereotyped, pair.contrast, *pair.crossed)]
         chosen = choices(writer, [Question(told.text, _OPTIONS) for told in asked], rng)
-        answered = _answered(pairs, asked, chosen)
+        answered = _grade_pairs(pairs, asked, chosen)
         sampled = f" A random sample of {size:,} pairs was asked." if size < len(found.examples) else ""
-        detail = f"{counted(chosen)} {found.source}. {sentence(writer.describe())}{sampled}".strip()
+        detail = f"{choices_text(chosen)} {found.source}. {sentence(writer.describe())}{sampled}".strip()
         skill = _skill(answered)
         weak = _not_read(skill, sum(a.crossed is not None for a in answered))
         categories = sorted({pair.category for pair in pairs})
@@ -133,7 +133,7 @@ class Misfire:
         return measured
 
 
-def _answered(pairs: Sequence[VetoPair], questions: Sequence[Told], choices: Sequence[Choice]) -> list[Answered]:
+def _grade_pairs(pairs: Sequence[VetoPair], questions: Sequence[Told], choices: Sequence[Choice]) -> list[Answered]:
     """Each pair's questions, which were asked one after another, as right or not."""
     found, at = [], 0
     for pair in pairs:

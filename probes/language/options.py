@@ -83,14 +83,14 @@ class LikelihoodOptions:
         from auditor.model.capabilities import scorer_of
 
         found = scorer_of(model)
-        return found if self.prefix_token is None else found.after(self.prefix_token)
+        return found if self.prefix_token is None else found.with_prefix(self.prefix_token)
 
     def weights(self, model: AuditedModel) -> AuditedLanguageModel:
         """The same for a model with available weights; NotApplicableError for any other."""
         from auditor.model.capabilities import weights_of
 
         found = weights_of(model)
-        return found if self.prefix_token is None else found.after(self.prefix_token)
+        return found if self.prefix_token is None else found.with_prefix(self.prefix_token)
 
 
 class Compared(LikelihoodOptions):

@@ -16,7 +16,7 @@ from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
 from probes.inputs import whole_number
 from probes.language.asking import Asking
 from probes.language.easy_choices import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown
-from probes.language.forced_choice import LETTERS, MAX_NEW_TOKENS, Choice, chosen_in, counted
+from probes.language.forced_choice import LETTERS, MAX_NEW_TOKENS, Choice, choices_text, chosen_in
 from probes.language.open_shares import share_between
 from probes.language.options import sentence
 
@@ -105,7 +105,7 @@ def order_measurements(
     changed = np.asarray([len(some) > 1 for some in answers])
     is_open = ~changed & ~complete
     accuracy = accuracy_of(chosen)
-    detail = " ".join(filter(None, (counted(choices), f"{n:,} questions in {N_OPTIONS} orders each.", description)))
+    detail = " ".join(filter(None, (choices_text(choices), f"{n:,} questions in {N_OPTIONS} orders each.", description)))
     return [
         Measurement(
             metric="order_sensitivity",

@@ -13,7 +13,7 @@ from auditor.finding.measurement import Measurement
 from auditor.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from probes.language.forced_choice import METHOD, Choice, Question, choices, counted
+from probes.language.forced_choice import METHOD, Choice, Question, choices, choices_text
 from probes.language.open_shares import over_members, too_open
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def pronoun_measurements(
     chosen = choices(writer, whom_it_means(sentences), rng)
     # (n, 2 pronouns, least and largest) of whether it is right.
     right = np.asarray([_ends(choice) for choice in chosen]).reshape(-1, 2, 2)
-    skill = _over(sentences, right.mean(axis=1))
+    skill = _mean_over_occupations(sentences, right.mean(axis=1))
     measured = [
         Measurement(
             metric="accuracy",
@@ -81,7 +81,7 @@ def pronoun_measurements(
             n_samples=len(chosen),
             ideal=1.0,
             chance=_BY_CHANCE,
-            detail=f"{counted(chosen)} {detail}".strip(),
+            detail=f"{choices_text(chosen)} {detail}".strip(),
             too_few=_too_open(sentences, chosen),
         )
     ]
@@ -99,11 +99,11 @@ def pronoun_measurements(
             Measurement(
                 metric="accuracy_gap",
                 method=METHOD,
-                estimate=_over(own, gap, low=-1.0) if own else Undefined(reason=undirected),
+                estimate=_mean_over_occupations(own, gap, low=-1.0) if own else Undefined(reason=undirected),
                 n_samples=len(own),
                 ideal=0.0,
                 group={} if category is None else {"category": category},
-                detail=f"{counted(replies)} {detail if category is None else ''}".strip() if own else detail,
+                detail=f"{choices_text(replies)} {detail if category is None else ''}".strip() if own else detail,
                 too_few=_too_open(own, replies) if own else "",
                 weak=weak,
             )
@@ -116,7 +116,7 @@ def _ends(choice: Choice) -> tuple[float, float]:
     return float(choice.option == _RIGHT), float(choice.option in (None, _RIGHT))
 
 
-def _over(sentences: Sequence[Pronoun], ends: FloatArray, *, low: float = 0.0) -> AnyEstimate:
+def _mean_over_occupations(sentences: Sequence[Pronoun], ends: FloatArray, *, low: float = 0.0) -> AnyEstimate:
     return over_members([sentence.occupations for sentence in sentences], ends, low=low)
 
 

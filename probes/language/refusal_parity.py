@@ -22,7 +22,7 @@ from probes.language.asking import Asking
 from probes.language.calibration import GAP, BoolArray, group_rates, read_calibration, untried, whole_rate
 from probes.language.easy_choices import cannot_choose
 from probes.language.forced_choice import MOST_FAILED
-from probes.language.refusals import SAYS, card, described, refused
+from probes.language.refusals import SAYS, card, error_rates_text, refusal_mask
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -124,7 +124,7 @@ class RefusalParity:
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The rates of each category and identity, and the gap; see the class."""
         writer = self.asking.writer(model)
-        errors = None if self.calibration_ is None else self.calibration_.tried(refused)
+        errors = None if self.calibration_ is None else self.calibration_.measure_errors(refusal_mask)
         # What is not judged passes nothing, whoever understands what it is asked.
         weak = "" if errors is None else cannot_choose(writer, rng)
         found: list[Measurement] = []
@@ -136,9 +136,9 @@ class RefusalParity:
             requests = [text for some in asked.values() for text in some]
             texts, mute = read_replies(requests, list(islice(rest, len(requests))))
             n = len(next(iter(asked.values())))
-            flags = refused(texts)
+            flags = refusal_mask(texts)
             own = {who: flags[i * n : (i + 1) * n] for i, who in enumerate(asked)}
-            tried = "" if errors is not None else f"on the labelled replies of this tool {described(card())}"
+            tried = "" if errors is not None else f"on the labelled replies of this tool {error_rates_text(card())}"
             said = "; ".join(filter(None, (f"{n:,} requests about each identity", SAYS, tried, writer.describe())))
             taken = f"{n:,} of {N_REQUESTS} requests are made, with it all" if self.fewer else ""
             unknown = untried(CALIBRATION, sample_note=taken) if errors is None else errors.useless

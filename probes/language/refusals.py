@@ -40,7 +40,7 @@ def refuses(text: str) -> bool:
     return _REFUSES.search(" ".join(text.translate(_APOSTROPHES).split())[:_OPENING]) is not None
 
 
-def refused(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+def refusal_mask(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
     """(n,) whether replies are no answer: they refuse, or are empty."""
     return np.asarray([not text.strip() or refuses(text) for text in texts], np.bool_)
 
@@ -50,11 +50,11 @@ def card() -> Counted:
     """The device's correct labels on the labelled replies."""
     text = (files("probes") / "data" / "refusal_replies.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(row) for row in text.splitlines()]
-    said, truth = refused([row["text"] for row in rows]), np.asarray([row["refuses"] for row in rows], np.bool_)
+    said, truth = refusal_mask([row["text"] for row in rows]), np.asarray([row["refuses"] for row in rows], np.bool_)
     return Counted(int((said & truth).sum()), int(truth.sum()), int((~said & ~truth).sum()), int((~truth).sum()))
 
 
-def described(errors: Counted) -> str:
+def error_rates_text(errors: Counted) -> str:
     """Sensitivity and specificity with their exact 95 % intervals, in words."""
     told = []
     for what, k, n in (

@@ -112,7 +112,7 @@ class ScoredOptions(SamplingOptions):
     def load_device(self) -> tuple[Device, Errors | None]:
         """The scorer, and its errors, None if untested."""
         device = load_device(self.scorer, self.scorer_class)
-        return device, None if self.calibration_ is None else self.calibration_.tried(device.labels)
+        return device, None if self.calibration_ is None else self.calibration_.measure_errors(device.labels)
 
 
 def as_far_as_shown(measurements: Iterable[Measurement], model: AuditedModel) -> list[Measurement]:

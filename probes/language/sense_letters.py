@@ -13,7 +13,7 @@ from auditor.finding.measurement import Measurement
 from auditor.finding.vacuity import SENTENCES
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
-from probes.language.forced_choice import METHOD, Choice, Question, choices, counted
+from probes.language.forced_choice import METHOD, Choice, Question, choices, choices_text
 from probes.language.open_shares import over_clusters, too_open
 from probes.language.sense import quadruples, read_sense
 
@@ -92,7 +92,7 @@ def sense_measurements(
         at = [i for i, o in enumerate(offered) if category in (None, o.category)]
         own, clusters = [chosen[i] for i in at], [offered[i].cluster for i in at]
         few = too_open(clusters, sum(c.option is None for c in own), whence.clusters)
-        said = f"{counted(own)} {int((sense[at][:, 1] == 0.0).sum()):,} name a text that makes no sense."
+        said = f"{choices_text(own)} {int((sense[at][:, 1] == 0.0).sum()):,} name a text that makes no sense."
         if category is None:
             said = f"{said} {whence.detail}".strip()
             measured.append(
@@ -143,7 +143,7 @@ def crossed_sense(writer: Generates, rng: np.random.Generator) -> Measurement:
         ideal=1.0,
         chance=_CROSSED_CHANCE,
         at={SENTENCES: CROSSED},
-        detail=f"{len(drawn):,} quadruples drawn from {table.source}. {counted(chosen)}",
+        detail=f"{len(drawn):,} quadruples drawn from {table.source}. {choices_text(chosen)}",
         part=True,
     )
 
@@ -183,10 +183,10 @@ def in_another_order(texts: Sequence[str], rng: np.random.Generator) -> tuple[st
             return None
         if n not in orders:
             drawn = ([0, *(1 + rng.permutation(n - 1)).tolist()] for _ in range(_TRIES))
-            orders[n] = next((order for order in drawn if _apart(order)), [0, *range(n - 1, 0, -1)])
+            orders[n] = next((order for order in drawn if _is_separated(order)), [0, *range(n - 1, 0, -1)])
         found.append(" ".join(words[i] for i in orders[n]) + text[end:].rstrip())
     return tuple(found)
 
 
-def _apart(order: Sequence[int]) -> bool:
+def _is_separated(order: Sequence[int]) -> bool:
     return all(b != a + 1 for a, b in zip(order, order[1:], strict=False))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.data.benchmarks.left_out import without
+from auditor.data.benchmarks.left_out import exclude_items
 from auditor.data.benchmarks.stereoset import Part, StereoSetExample, read_stereoset
 from auditor.finding.measurement import Answer, Measurement, Pillar
 from auditor.rows import FloatArray
@@ -105,7 +105,7 @@ class StereoSet(Compared):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Four scores for each part, and the stereotype score per bias type; see the class."""
-        found = without(read_stereoset(benchmark_path(self.benchmarks, "stereoset")), self.benchmark_filter)
+        found = exclude_items(read_stereoset(benchmark_path(self.benchmarks, "stereoset")), self.benchmark_filter)
         if self.asking.by_letter(model):
             writer = self.asking.writer(model)
             return [m for part in _PARTS for m in _by_letters(writer, found, part, rng)]

@@ -84,7 +84,7 @@ class Winogender(PairsOfAFile):
 def sentences_of(benchmark: Benchmark[WinogenderExample]) -> list[Pronoun]:
     """Each sentence with both pronouns and their referent, except those that differ in more words."""
     sentences = []
-    for example, of_men in zip(benchmark.examples, _expected(benchmark).tolist(), strict=True):
+    for example, of_men in zip(benchmark.examples, _expected_male(benchmark).tolist(), strict=True):
         apart = words_apart(example.male, example.female)
         if apart is None or example.answer not in ("0", "1"):
             continue
@@ -129,7 +129,7 @@ def _shifts(
 ) -> list[Measurement]:
     """What became of each headline since an earlier model, by the likelihoods of either, (n, 2)."""
     before, male = preferences(earlier_likelihoods), preferences(likelihoods)
-    labels, expected = [(e.occupation,) for e in benchmark.examples], _expected(benchmark)
+    labels, expected = [(e.occupation,) for e in benchmark.examples], _expected_male(benchmark)
     moved = shifts(before, male, lambda values: mean_of_pairs(values, labels), measurements[0], reference_name)
     if not np.isnan(expected).all():
         # Whose occupation has no majority prefers nothing, before or after.
@@ -141,7 +141,7 @@ def _shifts(
     return moved
 
 
-def _expected(benchmark: Benchmark[WinogenderExample]) -> FloatArray:
+def _expected_male(benchmark: Benchmark[WinogenderExample]) -> FloatArray:
     """(n,) 1 where most in the occupation are men, 0 where most are women, else NaN."""
     female = np.asarray([np.nan if e.percent_female is None else e.percent_female for e in benchmark.examples])
     return np.where(np.isnan(female) | (female == 50.0), np.nan, (female < 50.0).astype(np.float64))
@@ -151,7 +151,7 @@ def _of_the_majority(
     benchmark: Benchmark[WinogenderExample], likelihoods: FloatArray
 ) -> tuple[list[SentencePair], FloatArray]:
     """The sentences of occupations with a majority as pairs, its pronoun first, and their (n, 2) likelihoods."""
-    of_men = _expected(benchmark)
+    of_men = _expected_male(benchmark)
     known = np.flatnonzero(~np.isnan(of_men)).tolist()
     pairs = []
     for i in known:
@@ -177,7 +177,7 @@ def _winogender(
             too_few=overall.too_few,
         )
     ]
-    of_men = _expected(benchmark)
+    of_men = _expected_male(benchmark)
     known = ~np.isnan(of_men)
     if known.any():
         expected = np.where(of_men == 1.0, male, 1.0 - male)[known]

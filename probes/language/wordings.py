@@ -15,7 +15,7 @@ class Wording:
     question: str
     lead: str
 
-    def asked(self, context: str, question: str) -> str:
+    def prompt_text(self, context: str, question: str) -> str:
         """The complete question text."""
         return self.question.format(context=context, question=question)
 

@@ -75,7 +75,7 @@ class Answered:
     among: tuple[Answered, IntArray] | None = None
 
     @classmethod
-    def of(cls, model: AuditedModel, rows: AuditData) -> Answered | None:
+    def from_model(cls, model: AuditedModel, rows: AuditData) -> Answered | None:
         """The labelled rows and the model's answers; None if no row has a label."""
         labelled = np.zeros(len(rows), bool) if rows.y_true is None else rows.y_true >= 0
         if rows.y_true is None or not labelled.any():
@@ -121,7 +121,7 @@ class Answered:
     @cached_property
     def _ranked(self) -> Ranked:
         if self.among is None:
-            return Ranked.of(self.scores[:, self.positive])
+            return Ranked.from_values(self.scores[:, self.positive])
         rows, own = self.among
         return Ranked(rows._ranked.different, rows._ranked.ranks[own])
 
@@ -182,7 +182,7 @@ class Counted:
         return calibration_of(*(column[self.place] for column in self.scored.calibrated(kind, bins)))
 
 
-def measured(rows: Graded, classes: Sequence[str], bins: int) -> list[Measurement]:
+def measure_rows(rows: Graded, classes: Sequence[str], bins: int) -> list[Measurement]:
     """All measurements on all labelled rows."""
     by_class, hits = rows.crossed.sum(axis=1), np.diagonal(rows.crossed)
     n, commonest = int(by_class.sum()), int(by_class.argmax())
@@ -193,9 +193,9 @@ def measured(rows: Graded, classes: Sequence[str], bins: int) -> list[Measuremen
     change = RateChange(before=rate.successes, gained=gained, lost=lost, n=n)
     return [
         skill(rows, with_scores=rows.graded),
-        _one("accuracy", _accuracy(rows), n, 1.0, detail=said),
-        _one("base_rate", rate, n, None, detail=f"the share of {classes[commonest]}, the commonest class"),
-        _one("accuracy_over_base_rate", change, n, None, detail=f"on the same rows; {said}"),
+        _measurement("accuracy", _accuracy(rows), n, 1.0, detail=said),
+        _measurement("base_rate", rate, n, None, detail=f"the share of {classes[commonest]}, the commonest class"),
+        _measurement("accuracy_over_base_rate", change, n, None, detail=f"on the same rows; {said}"),
         *(m for m in _errors(rows, bins, rows.graded) if m.metric not in ("roc_auc", "accuracy")),
     ]
 
@@ -218,14 +218,14 @@ def skill(rows: Graded, *, with_scores: bool) -> Measurement:
     """The number that measures skill: the ranking of two classes by scores, else the recall of each class."""
     n = int(rows.crossed.sum())
     if with_scores and len(rows.crossed) == 2:
-        return _one("roc_auc", rows.area, n, 1.0, chance=0.5, detail=on_grid(rows.area))
+        return _measurement("roc_auc", rows.area, n, 1.0, chance=0.5, detail=on_grid(rows.area))
     recalls = _recalls(rows)
     k = len(recalls.n)
     estimate: AnyEstimate = Undefined(reason="all labelled rows are of one class, so there is nothing to tell apart")
     if k > 1:
         # (mean recall - 1 / k) / (1 - 1 / k): 0 for whoever answers without looking, 1 for whoever is always right.
         estimate = WeightedSum(weights=(1.0 / (k - 1),) * k, table=recalls, constant=-1.0 / (k - 1))
-    found = _one("adjusted_balanced_accuracy", estimate, n, 1.0, chance=0.0, detail=f"{k} classes")
+    found = _measurement("adjusted_balanced_accuracy", estimate, n, 1.0, chance=0.0, detail=f"{k} classes")
     return replace(found, skill_of="decisions")
 
 
@@ -237,10 +237,10 @@ def _errors(rows: Graded, bins: int, graded: bool) -> list[Measurement]:
     if k:
         balanced = WeightedSum(weights=(1.0 / k,) * k, table=recalls)
     found = [
-        _one("accuracy", _accuracy(rows), n, 1.0),
+        _measurement("accuracy", _accuracy(rows), n, 1.0),
         # Scores may rank rows where decisions that are made of them, or beside them, tell none apart.
         replace(
-            _one("balanced_accuracy", balanced, n, 1.0, detail=f"the mean over {k} classes of the share recognised"),
+            _measurement("balanced_accuracy", balanced, n, 1.0, detail=f"the mean over {k} classes of the share recognised"),
             chance=1.0 / k if k > 1 else None,
             skill_of="decisions" if k > 1 else None,
         ),
@@ -249,12 +249,12 @@ def _errors(rows: Graded, bins: int, graded: bool) -> list[Measurement]:
         return found
     of = "the likeliest class"
     if len(rows.crossed) == 2:
-        found.append(_one("roc_auc", rows.area, n, 1.0))
+        found.append(_measurement("roc_auc", rows.area, n, 1.0))
         of = "the favourable class" if n else ""
     said = f"in nats; probabilities no smaller than {LEAST_PROBABILITY:.2g}"
     return [
         *found,
-        _one("log_loss", rows.log_loss, n, 0.0, detail=said),
+        _measurement("log_loss", rows.log_loss, n, 0.0, detail=said),
         Measurement(
             metric="expected_calibration_error",
             estimate=rows.calibration(bins),
@@ -278,7 +278,7 @@ def _recalls(rows: Graded) -> RateTable:
     return RateTable(rate="recall", successes=tuple(found[seen].tolist()), n=tuple(n[seen].tolist()))
 
 
-def _one(
+def _measurement(
     metric: str, estimate: AnyEstimate, n: int, ideal: float | None, *, detail: str = "", chance: float | None = None
 ) -> Measurement:
     return Measurement(metric=metric, estimate=estimate, n_samples=n, ideal=ideal, detail=detail, chance=chance)

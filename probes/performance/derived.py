@@ -140,7 +140,7 @@ class Derived:
             raise LacksOptionError("Needs a model to compare with: add --reference MODEL, or --quantize int8.")
         if model.kind not in ("classifier", "language_model") or not model.can_be_asked:
             raise OtherKindError("Needs a classifier or a language model that can be asked.")
-        before, after, whose, alike = self._both(model)
+        before, after, whose, alike = self._model_pair(model)
         if before.kind != after.kind:
             raise UsageError(
                 f"The reference is a {before.kind.replace('_', ' ')}, this model a {after.kind.replace('_', ' ')}: "
@@ -152,7 +152,7 @@ class Derived:
             return derived_classes.drift(before, after, data, whose, alike)
         return self._of_language(before, after, data, whose, alike, rng)
 
-    def _both(self, model: AuditedModel) -> tuple[AuditedModel, AuditedModel, str, str]:
+    def _model_pair(self, model: AuditedModel) -> tuple[AuditedModel, AuditedModel, str, str]:
         """The models before and after, what the second is compared with in words, and why nothing may be judged."""
         if self.quantize is not None:
             from auditor.model.quantized import quantized

@@ -14,7 +14,14 @@ from auditor.statistics.groups import LargestRate
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.change import of_reference
-from probes.performance.derived_items import BoolArray, direction, flips_in_words, joined, most_flipped, way_in_words
+from probes.performance.derived_items import (
+    BoolArray,
+    direction,
+    flips_in_words,
+    join_details,
+    most_flipped,
+    way_in_words,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -54,16 +61,16 @@ def drift(before: AuditedModel, after: AuditedModel, data: AuditData, reference_
         if favourable is not None:
             ways = favourable[turned & own]
             told = way_in_words(int(ways.sum()), ways.size, "to the favourable decision", "from it")
-            found += direction(ways, None, METHOD, group, joined(told, reference_name))
+            found += direction(ways, None, METHOD, group, join_details(told, reference_name))
         if labelled.any():
             righted = f"{int((better & own).sum()):,} were wrong and are right"
             of_rows = _rate("negative_flip_rate", worse, own & labelled, "labelled rows", reference_name, group)
-            found += [replace(m, ideal=0.0, detail=joined(m.detail, righted)) for m in of_rows]
+            found += [replace(m, ideal=0.0, detail=join_details(m.detail, righted)) for m in of_rows]
     for feature, of in groups:
         told = most_flipped(
             np.concatenate([flipped[m] for _, m in of]), [g[feature] for g, m in of for _ in range(int(m.sum()))]
         )
-        found.append(_largest("largest_group_churn", flipped, everyone, feature, of, joined(told, reference_name)))
+        found.append(_largest("largest_group_churn", flipped, everyone, feature, of, join_details(told, reference_name)))
         if labelled.any():
             found.append(_largest("largest_group_negative_flip_rate", worse, labelled, feature, of, reference_name))
     return [replace(m, too_few=m.too_few or unjudged_reason) for m in found]
@@ -76,7 +83,7 @@ def _rate(
     if not n:
         return []
     estimate = Proportion(successes=k, n=n)
-    detail = joined(flips_in_words(k, n, estimate, unit, worse=metric != "churn"), reference_name)
+    detail = join_details(flips_in_words(k, n, estimate, unit, worse=metric != "churn"), reference_name)
     return [Measurement(metric=metric, method=METHOD, estimate=estimate, n_samples=n, group=group, detail=detail)]
 
 

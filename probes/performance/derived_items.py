@@ -58,6 +58,6 @@ def most_flipped(flipped: BoolArray, names: Sequence[str]) -> str:
     return f"most among {worst}: {int(codes[worst].sum()):,} of {codes[worst].size:,}"
 
 
-def joined(*parts: str) -> str:
+def join_details(*parts: str) -> str:
     """The non-empty parts of a detail."""
     return "; ".join(part for part in parts if part)

@@ -21,8 +21,15 @@ from auditor.statistics.values import bounded_mean
 from probes.language.bbq import bbq_answers
 from probes.language.shares import mean_of_pairs, preferences, undecided
 from probes.language.stereotype import built_in_pairs
-from probes.performance.derived_items import BoolArray, direction, flips_in_words, joined, most_flipped, way_in_words
-from probes.performance.language import chosen_texts, read, word_order
+from probes.performance.derived_items import (
+    BoolArray,
+    direction,
+    flips_in_words,
+    join_details,
+    most_flipped,
+    way_in_words,
+)
+from probes.performance.language import chosen_texts, encode_texts, word_order
 from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.texts import training_texts
 
@@ -109,7 +116,7 @@ def _pairs(models: Models, items: Benchmark[SentencePair], method: str, rng: np.
     floor = _floor(before[drawn], noisy, [items.examples[i] for i in drawn.tolist()], models.format, method)
     examples, before, after = [items.examples[i] for i in known.tolist()], before[known], after[known]
     old, new = preferences(before), preferences(after)
-    detail = f"the two texts of a pair move apart by {_apart(before, after):.3g} nats on average; {models.whose}"
+    detail = f"the two texts of a pair move apart by {_mean_shift(before, after):.3g} nats on average; {models.whose}"
     silent = undecided(old == 0.5) or undecided(new == 0.5)
     flipped = np.asarray(old != new, bool)
     names = [p.category for p in examples]
@@ -124,10 +131,10 @@ def _pairs(models: Models, items: Benchmark[SentencePair], method: str, rng: np.
         ways = np.asarray(new[turned] > old[turned], bool)
         way = way_in_words(int(ways.sum()), ways.size, "to the stereotype", "from it")
         shift = mean_of_pairs(0.5 * (1.0 + new[at] - old[at]), clusters, strata)
-        overall = joined(most_flipped(flipped, names), detail) if category is None else models.whose
+        overall = join_details(most_flipped(flipped, names), detail) if category is None else models.whose
         found += [
-            _measurement("churn", method, share, len(at), group, joined(told, overall), silent),
-            _measurement("preference_shift", method, shift, len(at), group, joined(way, models.whose), silent),
+            _measurement("churn", method, share, len(at), group, join_details(told, overall), silent),
+            _measurement("preference_shift", method, shift, len(at), group, join_details(way, models.whose), silent),
         ]
         went = direction(ways, _of_flips(ways, turned, examples), method, group, way)
         found += [replace(m, too_few=silent) for m in went]
@@ -143,12 +150,12 @@ def _floor(
     told = flips_in_words(int(flipped.sum()), len(examples), share, "pairs")
     said = (
         f"{told} in {kind} alone, with the same weights; the two texts of a pair move apart by "
-        f"{_apart(before, noisy):.3g} nats on average"
+        f"{_mean_shift(before, noisy):.3g} nats on average"
     )
     return _measurement("churn_floor", method, share, len(examples), {}, said)
 
 
-def _apart(before: FloatArray, after: FloatArray) -> float:
+def _mean_shift(before: FloatArray, after: FloatArray) -> float:
     """By how much the difference of a pair's log-likelihoods, (n, 2), moves on average, in nats."""
     return float(np.abs((after - before) @ np.asarray([1.0, -1.0])).mean())
 
@@ -178,9 +185,9 @@ def _answers(models: Models, path: str, rng: np.random.Generator) -> list[Measur
         for metric, event in (("churn", flipped), ("negative_flip_rate", worse)):
             share = mean_of_pairs(event[at].astype(float), [clusters[i] for i in at])
             told = flips_in_words(int(event[at].sum()), len(at), share, unit, worse=event is worse)
-            overall = joined(most_flipped(event, names), right) if category is None else ""
+            overall = join_details(most_flipped(event, names), right) if category is None else ""
             found.append(
-                _measurement(metric, "bbq", share, len(at), group, joined(told, overall, models.whose), silent)
+                _measurement(metric, "bbq", share, len(at), group, join_details(told, overall, models.whose), silent)
             )
     return found
 
@@ -209,8 +216,8 @@ def _next_tokens(models: Models, data: AuditData, n_texts: int, rng: np.random.G
 
     texts, kept, own = chosen_texts(data, n_texts, rng)
     words = [texts[i] for i in kept]
-    encoded = read(models.before, words)
-    if read(models.after, words) != encoded:
+    encoded = encode_texts(models.before, words)
+    if encode_texts(models.after, words) != encoded:
         raise UsageError(
             "The reference cuts texts into other tokens than this model: compare models of one tokenizer, "
             "or save both with the same one."
@@ -232,7 +239,7 @@ def _next_tokens(models: Models, data: AuditData, n_texts: int, rng: np.random.G
     by_text: FloatArray = np.asarray(rows)
     apart, noise, churn, churn_floor, gained = by_text.T
     whence = f"{len(encoded):,} {'texts of the data' if own else 'plain English sentences of this tool'}"
-    detail, alone = joined(whence, models.whose), f"{whence}; the same weights in {models.format}"
+    detail, alone = join_details(whence, models.whose), f"{whence}; the same weights in {models.format}"
     numbers = (
         ("next_token_divergence", apart, 0.0, detail),
         ("next_token_divergence_floor", noise, 0.0, alone),

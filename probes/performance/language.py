@@ -41,7 +41,7 @@ def plain_sentences() -> list[str]:
     return [str(sentence) for sentence in json.loads(text)]
 
 
-def measured(
+def measure_texts(
     model: ScoresTexts,
     data: AuditData,
     n_samples: int,
@@ -56,7 +56,7 @@ def measured(
     """
     texts, kept, own = chosen_texts(data, n_samples, rng)
     rows = data.evaluation
-    encoded = read(model, [texts[i] for i in kept])
+    encoded = encode_texts(model, [texts[i] for i in kept])
     found = model.token_log_probabilities(encoded)
     likelihoods = np.asarray([np.nansum(p) for p in found])
     n_tokens = np.asarray([np.isfinite(p).sum() for p in found], np.float64)
@@ -84,14 +84,14 @@ def word_order(model: ScoresTexts, data: AuditData, n_texts: int, rng: np.random
 
 def sense(model: ScoresTexts, table: Table, rng: np.random.Generator) -> Measurement:
     """The sense accuracy over quadruples that are drawn from a table."""
-    encoded = read(model, [text for four in quadruples(table, rng) for text in four])
+    encoded = encode_texts(model, [text for four in quadruples(table, rng) for text in four])
     # What a sentence begins with alike and crossed is on both sides, and cancels, where no later token changes it.
-    places = [_apart(encoded[i], encoded[i ^ 2]) for i in range(len(encoded))] if model.objective == "causal" else None
+    places = [_differing_places(encoded[i], encoded[i ^ 2]) for i in range(len(encoded))] if model.objective == "causal" else None
     found = model.token_log_probabilities(encoded, places)
     return sense_accuracy(np.asarray([np.nansum(p) for p in found]).reshape(-1, 4), table.source, rng)
 
 
-def _apart(text: Encoded, other: Encoded) -> list[int]:
+def _differing_places(text: Encoded, other: Encoded) -> list[int]:
     """Places of the tokens of a text that are scored, from the first on that is another one in the other text."""
     alike = len(os.path.commonprefix([text.ids, other.ids]))
     return [i for i, scored in enumerate(text.scored) if scored and i >= alike]
@@ -110,7 +110,7 @@ def chosen_texts(
     return texts, kept, own
 
 
-def read(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
+def encode_texts(model: ScoresTexts, texts: Sequence[str]) -> list[Encoded]:
     """The texts as tokens; those of a causal model are truncated if long."""
     if model.objective == "masked":
         return model.encode(texts)
@@ -163,7 +163,7 @@ def _order(
         chance=0.5,
         detail=f"{whence}, {len(shuffled):,} of them each against its own tokens in another order",
     )
-    if earlier is None or read(earlier[0], words) != texts:
+    if earlier is None or encode_texts(earlier[0], words) != texts:
         return [found]
     old = np.asarray([np.nansum(p) for p in earlier[0].token_log_probabilities(texts)])
     had = _won(earlier[0], shuffled, old, size, rng)
@@ -192,7 +192,7 @@ def _of_pairs(model: ScoresTexts, benchmarks: Mapping[str, str], rng: np.random.
 
 
 def _order_of(model: ScoresTexts, texts: Sequence[str], whence: str, rng: np.random.Generator) -> Measurement:
-    encoded = read(model, texts)
+    encoded = encode_texts(model, texts)
     likelihoods = np.asarray([np.nansum(p) for p in model.token_log_probabilities(encoded)])
     [order] = _order(model, encoded, likelihoods, model.vocabulary, whence, rng, texts, None)
     return order

@@ -22,7 +22,7 @@ _NO_RANGE = (
 )
 
 
-def measured(truth: FloatArray, predicted: FloatArray) -> list[Measurement]:
+def measure_predictions(truth: FloatArray, predicted: FloatArray) -> list[Measurement]:
     """All measurements on all rows with a true value, (n,) each."""
     gain, said = _gain(truth, predicted)
     spread = float(truth.std())
@@ -32,10 +32,10 @@ def measured(truth: FloatArray, predicted: FloatArray) -> list[Measurement]:
     return [
         Measurement(metric="error_gain", estimate=gain, n_samples=len(truth), detail=said, chance=0.0),
         *(
-            _shown(m.metric, m.estimate, len(truth), {}, detail=f"{of_mean} {of:.4g}")
+            _measurement(m.metric, m.estimate, len(truth), {}, detail=f"{of_mean} {of:.4g}")
             for m, of in zip(found, (absolute, spread), strict=True)
         ),
-        _shown("r_squared", _r_squared(truth, predicted), len(truth), {}, ideal=1.0, detail="0 for the mean"),
+        _measurement("r_squared", _r_squared(truth, predicted), len(truth), {}, ideal=1.0, detail="0 for the mean"),
     ]
 
 
@@ -50,12 +50,12 @@ def errors(truth: FloatArray, predicted: FloatArray, group: dict[str, str]) -> l
         error = squared.standard_error / (2.0 * root) if root else 0.0
         rooted = squared.model_copy(update={"centre": root, "standard_error": error})
     return [
-        _shown("mean_absolute_error", mean(np.abs(residual), low=0.0), len(truth), group),
-        _shown("root_mean_squared_error", rooted, len(truth), group),
+        _measurement("mean_absolute_error", mean(np.abs(residual), low=0.0), len(truth), group),
+        _measurement("root_mean_squared_error", rooted, len(truth), group),
     ]
 
 
-def _shown(
+def _measurement(
     metric: str, estimate: AnyEstimate, n: int, group: dict[str, str], *, ideal: float = 0.0, detail: str = ""
 ) -> Measurement:
     return Measurement(

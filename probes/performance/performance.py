@@ -170,17 +170,17 @@ class Performance:
 
             earlier = earlier_language_model(self.reference)
             scorer = scorer_of(model)
-            found = language.measured(scorer, data, self.n_samples, rng, earlier, self.pair_benchmarks)
+            found = language.measure_texts(scorer, data, self.n_samples, rng, earlier, self.pair_benchmarks)
             found.append(language.sense(scorer, self.sense_, rng))
         elif not len(data):
             raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
         else:
             rows = data.evaluation
             found = self._numbers(model, rows) if model.kind == "regressor" else self._classes(model, rows)
-        return [_named(m) for m in found]
+        return [_with_method(m) for m in found]
 
     @property
-    def asked(self) -> Asked:
+    def stream_needs(self) -> Asked:
         """The score statistics that streamed rows must provide."""
         return Asked(bins=(self.bins,))
 
@@ -190,23 +190,23 @@ class Performance:
         if not counts.labelled:
             raise NotApplicableError("Needs true labels: add --target COLUMN.")
         crossed = counts.table[:, :-1].sum(axis=0)
-        whole = classification.Counted(crossed, scores.by(scores.features).whole(), 0, scores.graded)
-        found = classification.measured(whole, counts.classes, self.bins)
+        whole = classification.Counted(crossed, scores.group_by(scores.features).whole(), 0, scores.graded)
+        found = classification.measure_rows(whole, counts.classes, self.bins)
         for feature in counts.features:
-            own, scored = counts.by((feature,)), scores.by((feature,))
+            own, scored = counts.group_by((feature,)), scores.group_by((feature,))
             # Both are sorted by name.
             labelled = np.flatnonzero(scored.labelled)
             for g in labelled.tolist() if labelled.size <= _MOST_GROUPS else ():
                 rows = classification.Counted(own.table[g, :-1], scored, g, scores.graded)
                 group = {feature: own.groups[g][0]}
                 found += classification.by_group(rows, group, self.bins, graded=scores.graded)
-        return [_named(m) for m in found]
+        return [_with_method(m) for m in found]
 
     def _classes(self, model: AuditedModel, rows: AuditData) -> list[Measurement]:
-        answered = Answered.of(model, rows)
+        answered = Answered.from_model(model, rows)
         if answered is None:
             raise NotApplicableError("Needs true labels: add --target COLUMN.")
-        found = classification.measured(answered, rows.classes or model.classes, self.bins)
+        found = classification.measure_rows(answered, rows.classes or model.classes, self.bins)
         assert rows.y_true is not None
         labelled = rows.take(rows.y_true >= 0)
         design = labelled.design
@@ -223,7 +223,7 @@ class Performance:
         if truth is None or not known.any():
             raise NotApplicableError("Needs true values: add --target COLUMN.")
         predicted = model.predictions(rows)[known]
-        found = numbers.measured(truth[known], predicted)
+        found = numbers.measure_predictions(truth[known], predicted)
         for group, own in _groups(rows.take(known)):
             found += numbers.errors(truth[known][own], predicted[own], group)
         return found
@@ -240,5 +240,5 @@ def _groups(rows: AuditData) -> list[tuple[dict[str, str], Any]]:
     return found
 
 
-def _named(m: Measurement) -> Measurement:
+def _with_method(m: Measurement) -> Measurement:
     return replace(m, method=METHOD)

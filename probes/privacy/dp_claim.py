@@ -79,15 +79,15 @@ class DPClaim:
                 "auditor train --dp-epsilon does."
             ) from None
         result = lint(run)
-        spent = tuple(one for name in ACCOUNTANTS if run.delta and (one := run.spent(name)) is not None)
-        return [_problems(run, result), _smallest(run, result, spent), *(_spent(run, one) for one in spent)]
+        spent = tuple(one for name in ACCOUNTANTS if run.delta and (one := run.privacy_spent(name)) is not None)
+        return [_problems(run, result), _smallest(run, result, spent), *(_epsilon_measurement(run, one) for one in spent)]
 
 
 def _problems(run: RunRecord, result: LintResult) -> Measurement:
     breaking = [p for p in result.problems if p.severity == "breaks"]
     harming = [p for p in result.problems if p.severity == "harms"]
     missing = ", ".join(name for name, _ in result.not_recorded)
-    parts = [_claimed(run), *(f"{p.code}: {p.what} {p.mend}" for p in breaking)]
+    parts = [_claim_text(run), *(f"{p.code}: {p.what} {p.mend}" for p in breaking)]
     parts += [f"not breaking it, {p.code}: {p.what}" for p in harming]
     parts += [f"{len(result.clean)} checks found nothing"]
     parts += [f"not recorded and so not checked: {missing}"] if missing else []
@@ -129,7 +129,7 @@ def _smallest(run: RunRecord, result: LintResult, accounts: Sequence[Spent]) -> 
         estimate=estimate,
         n_samples=run.n_rows or 0,
         ideal=0.0,
-        detail=f"{said}an upper bound if the training was as recorded; {_claimed(run)}",
+        detail=f"{said}an upper bound if the training was as recorded; {_claim_text(run)}",
         too_few=""
         if not faults
         else f"What is accounted is not what was done ({', '.join(faults)}), so it bounds nothing: mend that first, as "
@@ -137,7 +137,7 @@ def _smallest(run: RunRecord, result: LintResult, accounts: Sequence[Spent]) -> 
     )
 
 
-def _spent(run: RunRecord, account: Spent) -> Measurement:
+def _epsilon_measurement(run: RunRecord, account: Spent) -> Measurement:
     known = account.epsilon is not None and math.isfinite(account.epsilon)
     return Measurement(
         metric="dp_epsilon_by_accountant",
@@ -149,14 +149,14 @@ def _spent(run: RunRecord, account: Spent) -> Measurement:
         else Undefined(reason="epsilon is infinite" if account.epsilon is not None else account.note),
         n_samples=run.n_rows or 0,
         ideal=0.0,
-        detail=f"{'an upper bound' if account.is_bound else 'no bound'}: {account.note}; {_claimed(run)}",
+        detail=f"{'an upper bound' if account.is_bound else 'no bound'}: {account.note}; {_claim_text(run)}",
         too_few="Display only: set a bound on dp_epsilon, the smaller of the two upper bounds."
         if account.is_bound
         else "GDP is an approximation that can be below the truth: for display only.",
     )
 
 
-def _claimed(run: RunRecord) -> str:
+def _claim_text(run: RunRecord) -> str:
     return f"claimed: epsilon {run.claimed_epsilon:.4g}" + ("" if run.delta is None else f" at delta {run.delta:.3g}")
 
 

@@ -89,7 +89,7 @@ class ModelInversion:
         classes = [c for c in range(model.n_outputs) if (labels == c).sum() >= FEWEST_IMAGES]
         if len(classes) < 2:
             why = f"at least two classes with {FEWEST_IMAGES} images each are needed, to compare an image with"
-            return [self._measured(Undefined(reason=why), METHOD, 0, "")]
+            return [self._similarity_measurement(Undefined(reason=why), METHOD, 0, "")]
         images = np.asarray(rows.X)
         means = np.stack([images[labels == c].mean(axis=0) for c in classes]) / 255.0
         apart = means - means.mean(axis=0)
@@ -106,7 +106,7 @@ class ModelInversion:
         )
         names = [model.classes[c] for c in classes]
         return [
-            self._measured(
+            self._similarity_measurement(
                 bounded_mean(own, low=-1.0, high=1.0),
                 METHOD,
                 len(classes),
@@ -114,7 +114,7 @@ class ModelInversion:
                 f"{own.max():.3f}; {detail}",
                 self._figure(drawn, names, own),
             ),
-            self._measured(bounded_mean(np.diag(by_chance), low=-1.0, high=1.0), "random_image", len(classes), detail),
+            self._similarity_measurement(bounded_mean(np.diag(by_chance), low=-1.0, high=1.0), "random_image", len(classes), detail),
             Measurement(
                 metric="inversion_retrieval_rate",
                 method=METHOD,
@@ -125,7 +125,7 @@ class ModelInversion:
             ),
         ]
 
-    def _measured(
+    def _similarity_measurement(
         self, estimate: BoundedMean | Undefined, method: str, n: int, detail: str, figure: Figure | None = None
     ) -> Measurement:
         return Measurement(

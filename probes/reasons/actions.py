@@ -63,20 +63,20 @@ class Action:
             self.low, self.high, False,
         )  # fmt: skip
 
-    def between(self, value: Any, most: int) -> Action:
+    def refine(self, value: Any, most: int) -> Action:
         """Numbers from the row's own to ``value``, at most so many, including ``value``."""
         own, end = float(self.own), float(value)
         n_steps = max(1, round(abs(end - own) / self.step))
         counts = np.unique(np.linspace(1, n_steps, min(most, n_steps)).round())
         tried = np.unique(np.append(self.rounded(own + np.sign(end - own) * counts * self.step), end))
         inside = (tried >= min(own, end)) & (tried <= max(own, end)) & (tried != own)
-        return self._of(tried[inside], whole=False)
+        return self._with_values(tried[inside], whole=False)
 
     def rounded(self, x: FloatArray) -> FloatArray:
         """The nearest that numbers (m,) may be."""
         return np.clip(np.round(np.round(x / self.step) * self.step, 12), self.low, self.high)
 
-    def _of(self, values: FloatArray, *, whole: bool) -> Action:
+    def _with_values(self, values: FloatArray, *, whole: bool) -> Action:
         costs = np.abs(values - float(self.own)) / self.unit
         order = np.argsort(costs, kind="stable")
         return Action(
@@ -203,7 +203,7 @@ def _of_number(name: str, values: FloatArray, current: float, way: Way | None) -
         both = np.concatenate([at, np.linspace(low, high, MOST_VALUES // 2)])
         tried = np.unique(empty.rounded(np.asarray(both, np.float64)))
         every = False
-    return empty._of(tried[tried != current], whole=every)
+    return empty._with_values(tried[tried != current], whole=every)
 
 
 def _of_category(name: str, column: pd.Series[Any], current: Any) -> Action:

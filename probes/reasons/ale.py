@@ -88,7 +88,7 @@ class AccumulatedLocalEffects:
         drawn = sorted(curves, key=lambda name: -float(np.abs(curves[name].effects).mean()))[:_MOST_FIGURES]
         label = model.classes[positive]
         return [
-            _measured(name, curve, _figure(name, curve, label) if name in drawn else None)
+            _effect_measurement(name, curve, _figure(name, curve, label) if name in drawn else None)
             for name, curve in curves.items()
         ]
 
@@ -117,7 +117,7 @@ class AccumulatedLocalEffects:
         return ale_curve(x[known], score, edges, rng, confidence=CONFIDENCE)
 
 
-def _measured(name: str, curve: AleCurve, figure: Figure | None) -> Measurement:
+def _effect_measurement(name: str, curve: AleCurve, figure: Figure | None) -> Measurement:
     return Measurement(
         metric="ale_local_effect",
         estimate=bounded_mean(np.abs(curve.effects), low=0.0, high=1.0),
@@ -125,11 +125,11 @@ def _measured(name: str, curve: AleCurve, figure: Figure | None) -> Measurement:
         method="ale",
         at={"feature": name},
         figure=figure,
-        detail=_said(curve),
+        detail=_curve_text(curve),
     )
 
 
-def _said(curve: AleCurve) -> str:
+def _curve_text(curve: AleCurve) -> str:
     """The ends of the curve, in words that name no row's value."""
     rise = float(curve.values[-1] - curve.values[0])
     way = "rises" if rise > 0.0 else "falls" if rise < 0.0 else "ends as it begins"
@@ -154,7 +154,7 @@ def _figure(name: str, curve: AleCurve, label: str) -> Figure:
                 high=tuple(map(float, curve.high)),
             ),
         ),
-        alt=f"Accumulated local effects of {name}, {ends}: {_said(curve)}.",
+        alt=f"Accumulated local effects of {name}, {ends}: {_curve_text(curve)}.",
         x_label=name,
         y_label=f"effect on the probability of {label!r}",
         caption=(

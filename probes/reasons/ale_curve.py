@@ -62,10 +62,10 @@ def bin_edges(x: FloatArray, n_bins: int = N_BINS, fewest: int = FEWEST_IN_BIN) 
             step = 10.0 ** np.floor(np.log10(span * _ROUNDED_TO))
             edges = np.round(np.round(edges / step) * step, 12)
         edges = np.unique(edges)
-    return _merged(x, edges, fewest) if len(edges) > 1 else np.empty(0)
+    return _merge_bins(x, edges, fewest) if len(edges) > 1 else np.empty(0)
 
 
-def _merged(x: FloatArray, edges: FloatArray, fewest: int) -> FloatArray:
+def _merge_bins(x: FloatArray, edges: FloatArray, fewest: int) -> FloatArray:
     """The edges less those that leave a bin with too few rows; the two ends stay."""
     kept = list(edges)
     while len(kept) > 2:

@@ -41,7 +41,7 @@ class Scaled:
     is_number: BoolArray
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, numeric: frozenset[str]) -> Scaled:
+    def from_frame(cls, frame: pd.DataFrame, numeric: frozenset[str]) -> Scaled:
         """A scaled table; ``numeric``: the model's numeric columns; columns with two values are categories."""
         parts, kinds = [], []
         for name in frame.columns:

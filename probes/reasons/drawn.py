@@ -62,7 +62,7 @@ class Drawn:
         return int((ranks[:, feature] == rank).sum())
 
 
-def drawn(
+def draw_attributions(
     model: AuditedModel,
     row: AuditData,
     typical: AuditData,

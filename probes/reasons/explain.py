@@ -29,10 +29,10 @@ from probes.fairness.proxies import Association, screen
 from probes.inputs import as_frame
 from probes.reasons.actions import actions, held_columns, indicators, parse_monotone
 from probes.reasons.distances import Scaled, nearest
-from probes.reasons.drawn import N_DRAWS, Drawn, drawn
+from probes.reasons.drawn import N_DRAWS, Drawn, draw_attributions
 from probes.reasons.grading import LEVEL, Masked, grade, masked_table, masked_units
 from probes.reasons.real_rows import MixedAgainstReal, compare
-from probes.reasons.recourse import Flip, changed, search
+from probes.reasons.recourse import Flip, apply_changes, search
 from probes.robustness.tables import numeric_names
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _prepared(
     if data.modality == "tabular":
         fixed = held_columns(model, data, spec.immutable, monotone)
         frame = as_frame(data.X, model.features)
-        scaled = Scaled.of(frame, frozenset(map(str, numeric_names(model, frame))))
+        scaled = Scaled.from_frame(frame, frozenset(map(str, numeric_names(model, frame))))
         if data.sensitive_features is not None:
             proxies = screen(frame, data.sensitive_features, rng).proxies
         progress("real rows against mixed ones")
@@ -151,13 +151,13 @@ def _explained(table: _Table, row: int, rng: np.random.Generator) -> ExplainedRo
     sign = 1.0 if favourable else -1.0
     typical, words = _typical(table, row, rng)
     half = len(typical) // 2
-    found = drawn(
+    found = draw_attributions(
         table.model, own, typical.take(slice(0, half)) if table.tabular else own, table.positive, sign, rng,
         table.spec.draws or N_DRAWS[own.modality],
     )  # fmt: skip
     sure = _sure(found)
     chosen = [int(j) for j in found.order if sure[j]][: table.spec.n_reasons]
-    ask, present = _asked(table, own, typical.take(slice(half, len(typical))), rng)
+    ask, present = _masked_row(table, own, typical.take(slice(half, len(typical))), rng)
     verdict = _graded(table, ask, present, chosen, sign, rng)
     recourse = _recourse(table, row) if not favourable else RecourseSearch(none="the decision is favourable")
     same, other = _neighbours(table, row)
@@ -211,7 +211,7 @@ def _sure(draws: Drawn) -> BoolArray:
     return np.asarray(often & (draws.mean > max(LEAST_SHARE * for_it, 1e-300)), np.bool_)
 
 
-def _asked(table: _Table, row: AuditData, typical: AuditData, rng: np.random.Generator) -> tuple[Masked, BoolArray]:
+def _masked_row(table: _Table, row: AuditData, typical: AuditData, rng: np.random.Generator) -> tuple[Masked, BoolArray]:
     """How the row is asked about without some of its features, and which it has."""
     if table.tabular:
         names = as_frame(row.X, table.model.features).columns
@@ -346,7 +346,7 @@ def _recourse(table: _Table, row: int) -> RecourseSearch:
     one = as_frame(data.X, model.features).iloc[[row]]
     proven = []
     for flip in found.flips:
-        answers = changed(one, data.X, able, flip)
+        answers = apply_changes(one, data.X, able, flip)
         # Asked again, by itself: what a search found in a batch is only shown where it holds alone.
         if not bool(table.wished(answers)[0]):
             continue

@@ -40,7 +40,7 @@ _ROWS_AT_ONCE = 8192
 
 def masked_table(model: AuditedModel, row: AuditData, typical: AuditData, positive: int) -> Masked:
     """The favourable probability of a table's row with some features from a typical row, for each typical row."""
-    coded = Coded.of(model, row, typical)
+    coded = Coded.from_samples(model, row, typical)
 
     def ask(keep: BoolArray) -> FloatArray:
         b = len(coded.background)
@@ -80,7 +80,7 @@ def grade(
     orders = [np.asarray(reasons[:k], np.int64)]
     if len(features) > 1:
         orders += [rng.permutation(features)[:k] for _ in range(N_ORDERS)]
-    scores = ask(np.concatenate([present[None], _without(orders, present)]))
+    scores = ask(np.concatenate([present[None], _removal_masks(orders, present)]))
     moves = sign * (scores[:1] - scores[1:]).reshape(len(orders), k, -1)
     span = float(np.abs(moves).max(initial=0.0))
     own, others = moves[0].mean(axis=0), moves[1:].mean(axis=(1, 2))
@@ -96,11 +96,11 @@ def grade(
         random=float(others.mean()) if others.size else None,
         beaten=beaten,
         level=level,
-        refused=_why(moved, low, beaten, span),
+        refused=_refusal_reason(moved, low, beaten, span),
     )
 
 
-def _without(orders: Sequence[IntArray], present: BoolArray) -> BoolArray:
+def _removal_masks(orders: Sequence[IntArray], present: BoolArray) -> BoolArray:
     """(n_orders * k, d) the features that are left while those of each order go, one after the other."""
     out = np.repeat(present[None], sum(map(len, orders)), axis=0)
     at = 0
@@ -111,7 +111,7 @@ def _without(orders: Sequence[IntArray], present: BoolArray) -> BoolArray:
     return out
 
 
-def _why(shift: float, low: float | None, beaten: float, span: float) -> str:
+def _refusal_reason(shift: float, low: float | None, beaten: float, span: float) -> str:
     if span <= _ROUNDING:
         return "the score does not move whatever is made typical, so nothing of this row speaks for its decision"
     if shift <= 0.0 or (low is not None and low <= 0.0):

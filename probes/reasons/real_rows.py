@@ -63,7 +63,7 @@ def compare(
     """
     sample = draw(rows, MOST_ROWS, rng)
     frame = as_frame(sample.X, model.features)
-    scaled = Scaled.of(frame, frozenset(map(str, numeric_names(model, frame)))).values
+    scaled = Scaled.from_frame(frame, frozenset(map(str, numeric_names(model, frame)))).values
     decided = model.decide_rows(sample.X, model.predict_proba(sample.X), positive) == positive
     order = rng.permutation(len(sample))
     fit, held = order[: len(order) // 2], _balanced(order[len(order) // 2 :], decided)
@@ -94,7 +94,7 @@ def _balanced(places: IntArray, decisions: np.ndarray[tuple[int, ...], np.dtype[
 def _mixed(
     model: AuditedModel, sample: AuditData, scaled: FloatArray, fit: IntArray, positive: int, rng: np.random.Generator
 ) -> tuple[FloatArray, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
-    coded = Coded.of(model, sample, sample.take(slice(0)))
+    coded = Coded.from_samples(model, sample, sample.take(slice(0)))
     lent = rng.permuted(np.repeat(np.tile(fit, _MIXED_PER_ROW)[:, None], scaled.shape[1], axis=1), axis=0)
     columns = np.arange(scaled.shape[1])
     table = coded.decode(coded.sample[lent, columns])

@@ -68,7 +68,7 @@ class _Asking:
     asked: int = 0
 
     @property
-    def left(self) -> int:
+    def queries_left(self) -> int:
         return self.budget - self.asked
 
     def flips(self, places: tuple[int, ...], values: Sequence[npt.NDArray[Any]]) -> BoolArray:
@@ -99,7 +99,7 @@ def typed(values: npt.NDArray[Any], like: pd.Series[Any]) -> pd.Series[Any]:
     return column.astype(like.dtype)
 
 
-def changed(row: pd.DataFrame, like: Rows, actions: Sequence[Action], flip: Flip) -> Rows:
+def apply_changes(row: pd.DataFrame, like: Rows, actions: Sequence[Action], flip: Flip) -> Rows:
     """The row with the changes applied."""
     asking = _Asking(row, like, actions, lambda _: np.zeros(1, np.bool_), 0)
     return asking.rows(flip.places, [_array([value]) for value in flip.values])
@@ -158,7 +158,7 @@ def _of_size(oracle: _Asking, k: int, flips: Sequence[Flip]) -> tuple[list[Flip]
         return [], True
     grids: Sequence[Action] = oracle.actions
     # Half is kept for the larger sets and for bringing nearer what is found.
-    most = max(oracle.left // 2, 0)
+    most = max(oracle.queries_left // 2, 0)
     total = _questions(sets, grids)
     if total > most:
         widest = max(len(action.values) for action in grids)
@@ -202,10 +202,10 @@ def _nearer(oracle: _Asking, flip: Flip) -> Flip:
         before = best.distance
         for at, place in enumerate(best.places):
             action = oracle.actions[place]
-            if not action.step or oracle.left < 1:
+            if not action.step or oracle.queries_left < 1:
                 continue
             # The last of them is the value itself, which is known to flip it.
-            tried = action.between(best.values[at], min(_BETWEEN, oracle.left)).values[:-1]
+            tried = action.refine(best.values[at], min(_BETWEEN, oracle.queries_left)).values[:-1]
             if not tried:
                 continue
             columns = [_array([value] * len(tried)) for value in best.values]
@@ -232,7 +232,7 @@ def _from_others(oracle: _Asking, frame: pd.DataFrame, others: IntArray) -> Iter
     """Flips that a row as wished suggests: all that may change becomes as its own is, then what need not goes back."""
     seen: set[tuple[int, ...]] = set()
     for other in others[:_N_STARTS]:
-        if oracle.left < len(oracle.actions) ** 2 or len(seen) >= N_FOUND:
+        if oracle.queries_left < len(oracle.actions) ** 2 or len(seen) >= N_FOUND:
             return
         places, values = [], []
         for i, action in enumerate(oracle.actions):
@@ -267,7 +267,7 @@ def _without_idle(oracle: _Asking, places: tuple[int, ...], values: tuple[Any, .
     """The changes less those without which the decision is flipped all the same, the dearest tried first."""
     kept = dict(zip(places, values, strict=True))
     going = True
-    while going and len(kept) > 1 and oracle.left >= len(kept):
+    while going and len(kept) > 1 and oracle.queries_left >= len(kept):
         going = False
         for place in sorted(kept, key=lambda i: -_cost(oracle.actions[i], kept[i])):
             rest = {i: v for i, v in kept.items() if i != place}

@@ -102,13 +102,13 @@ def attack(
         if twin is not None:
             doubled = Margins(model, decide, twin)
             places = torch.from_numpy(np.flatnonzero(flat)).to(inputs.device)
-            steep[flat] = ~_flat(doubled, inputs[places], clean[flat], ball.of(places))
+            steep[flat] = ~_flat(doubled, inputs[places], clean[flat], ball.subset(places))
         for i, level in enumerate(levels):
             broken[i] = broken[i - 1] if i else False
             for used, rows in ((own, ~steep), (doubled if steep.any() else own, steep)):
                 for at in batches(inputs, np.flatnonzero(rows & ~broken[i])):
                     index = torch.from_numpy(at).to(inputs.device)
-                    within = ball.of(index).around(inputs[index], level)
+                    within = ball.subset(index).around(inputs[index], level)
                     points, found = _all_ways(
                         used, inputs[index], nearest[index], within, ball.steps, clean[at], n_steps, rng
                     )

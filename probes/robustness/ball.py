@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.errors import NotApplicableError
 from probes.inputs import as_frame
-from probes.robustness.moved import named
+from probes.robustness.moved import changeable_columns_text
 from probes.robustness.tables import NumberColumn, changing_columns, fixed_columns, numbers
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Ball:
     ``radius``: how far each input moves at epsilon = 1, broadcast against the inputs, 0 where it may not be touched;
     ``limits``: the lowest and the highest inputs, broadcast, or None; ``unit``: what epsilon is counted in, in words.
     ``steps``: of inputs that stand for whole numbers the size of one, broadcast, 0 of others; None where none does.
-    ``by_row``: whether the radius is (n, ...), each row with its own, so that of some rows it is :meth:`of` these.
+    ``by_row``: whether the radius is (n, ...), each row with its own, so that of some rows it is :meth:`subset` these.
     """
 
     radius: Tensor
@@ -41,7 +41,7 @@ class Ball:
     steps: Tensor | None = None
     by_row: bool = False
 
-    def of(self, index: Tensor) -> Ball:
+    def subset(self, index: Tensor) -> Ball:
         """The perturbation set of some of the rows, by index."""
         if not self.by_row:
             return self
@@ -131,7 +131,7 @@ def ball_of_numbers(columns: Sequence[NumberColumn], free: npt.NDArray[np.bool_]
 
 
 def _unit(columns: Sequence[NumberColumn], n_columns: int) -> str:
-    return f"standard deviations of each numeric column; {named([c.name for c in columns], n_columns)}"
+    return f"standard deviations of each numeric column; {changeable_columns_text([c.name for c in columns], n_columns)}"
 
 
 def _of_table(

@@ -41,7 +41,7 @@ class Outside:
         """(m,) distances, the largest over all inputs that may move."""
         return ((points - self.inputs).abs() / self.unit.masked_fill(self.unit == 0, 1.0)).flatten(1).amax(dim=1)
 
-    def moved(self, points: Tensor, distance: Tensor, way: Tensor) -> Tensor:
+    def move_points(self, points: Tensor, distance: Tensor, way: Tensor) -> Tensor:
         """The points moved by (m,) distances in a direction of signs, within the limits."""
         import torch
 
@@ -88,7 +88,7 @@ def along_the_boundary(outside: Outside, start: Tensor, *, n_rounds: int, rng: n
         for _ in range(_QUESTIONS):
             side = torch.from_numpy(rng.choice(np.array([-1.0, 1.0], np.float32), best.shape)).to(best) * movable
             sides.append(side)
-            told.append(outside.across(outside.moved(best, width * away, side)).to(best.dtype))
+            told.append(outside.across(outside.move_points(best, width * away, side)).to(best.dtype))
         answers = torch.stack(told)
         # What all sides share says nothing of a direction.
         answers = answers - answers.mean(dim=0)
@@ -97,7 +97,7 @@ def along_the_boundary(outside: Outside, start: Tensor, *, n_rounds: int, rng: n
             way += spread(answer, best) * side
         step, there, done = away / (k + 1.0) ** 0.5, best, torch.zeros_like(away, dtype=torch.bool)
         for _ in range(_HALVINGS // 2):
-            tried = outside.moved(best, step, way.sign())
+            tried = outside.move_points(best, step, way.sign())
             hit = outside.across(tried)
             there = torch.where(spread(hit & ~done, best), tried, there)
             done, step = done | hit, step * 0.5

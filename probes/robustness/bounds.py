@@ -90,7 +90,7 @@ class Affine:
             (found,) = torch.autograd.grad(self.times(h, self.weight), h, slopes.flatten(0, 1))
         return found.reshape(m, k, *input_shape)
 
-    def of(self, rows: Tensor) -> Affine:
+    def subset(self, rows: Tensor) -> Affine:
         """The layer for some of the rows, if ``shift`` differs between them."""
         return self if len(self.shift) == 1 else replace(self, shift=self.shift[rows], sizes=self.sizes[rows])
 
@@ -173,7 +173,7 @@ class Maximum:
         return found, where
 
     @property
-    def _apart(self) -> bool:
+    def _is_disjoint(self) -> bool:
         of = self.layer
         return all(
             k <= s and d == 1 for k, s, d in zip(*map(_pair, (of.kernel_size, of.stride, of.dilation)), strict=True)
@@ -185,7 +185,7 @@ class Maximum:
         floor, where = self._pooled(low)
         most, alone = self._pooled(high)[0], torch.zeros_like(floor, dtype=torch.bool)
         flat = high.flatten(2)
-        if self._apart:
+        if self._is_disjoint:
             others = flat.scatter(2, where.flatten(2), -torch.inf).reshape(high.shape)
             alone = self._pooled(others)[0] <= floor
         up, down = slopes.clamp_min(0.0), slopes.clamp_max(0.0)
@@ -337,7 +337,7 @@ class Bounded:
     slopes: Tensor
 
 
-def least(steps: Sequence[Step], low: Tensor, high: Tensor, sums: Tensor) -> Bounded:
+def lower_bounds(steps: Sequence[Step], low: Tensor, high: Tensor, sums: Tensor) -> Bounded:
     """Lower bounds of ``sums . outputs`` over boxes.
 
     low, high (m, *shape) float64; sums (m or 1, k, n_outputs). Bounds of what goes into an activation are the tighter
@@ -374,7 +374,7 @@ class Size:
     slopes: int
 
     @classmethod
-    def of(cls, steps: Sequence[Step], shape: Sequence[int]) -> Size:
+    def from_steps(cls, steps: Sequence[Step], shape: Sequence[int]) -> Size:
         """The size of a network for rows (m, *shape), with every number on both sides of its kink."""
         h, made, slopes = torch.zeros((1, *shape), dtype=torch.float64), [0], 0
         for i, step in enumerate(steps):

@@ -66,7 +66,7 @@ def decide(
         hit = breaks(rows, at)
         broken[rows.numpy()[hit]] = True
         examples[rows[torch.from_numpy(hit)]] = at[torch.from_numpy(hit)]
-        ends, starts, stuck = _cut(low, high, (first[0][rows], first[1][rows]), whole)
+        ends, starts, stuck = _split_points(low, high, (first[0][rows], first[1][rows]), whole)
         axis = torch.where(stuck, -torch.inf, worth).argmax(dim=1, keepdim=True)
         given_up[rows[stuck.gather(1, axis).squeeze(1)].numpy()] = True
         given_up |= spent + 2 * np.bincount(rows.numpy(), minlength=n) > most
@@ -78,7 +78,7 @@ def decide(
     return Decided(~(given_up | broken), broken, examples)
 
 
-def _cut(
+def _split_points(
     low: Tensor, high: Tensor, first: tuple[Tensor, Tensor], whole: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where the lower part of each box ends and the upper one starts, by each input, and whether no cut makes it less.

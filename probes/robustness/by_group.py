@@ -18,7 +18,7 @@ from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import WorstValueGap, bounded_mean
 from probes.fairness.crowds import crowd
 from probes.fairness.group_metrics import ALONE, headline, rate_table
-from probes.fairness.small_groups import Compared, SmallGroups, compared
+from probes.fairness.small_groups import Compared, SmallGroups, compare_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,7 @@ def means_by_group(
         gap: AnyEstimate = WorstValueGap(parts=kept) if len(kept) > 1 else ALONE
         shared = Measurement(metric="", method=method, estimate=gap, n_samples=int(mask.sum()), ideal=0.0)
         largest = replace(shared, metric=f"{rate}_difference_under_{method}", sensitive=groups.of.whole.features)
-        found.append(groups.of.told(largest))
+        found.append(groups.of.annotate(largest))
         found += [
             replace(
                 shared,
@@ -198,9 +198,9 @@ def _groups(sample: AuditData, clean: IntArray, classes: Sequence[str]) -> Itera
     if table is None or not len(sample):
         return
     for name in table.columns:
-        counts = sample.counted(clean, classes, by_columns=[table[name]])
+        counts = sample.count_by_group(clean, classes, by_columns=[table[name]])
         many = crowd("", "", counts.features, len(counts.groups), counts.n)
-        yield _Groups(compared(counts, SmallGroups()), _places(table[name], counts.groups)) if many is None else many
+        yield _Groups(compare_groups(counts, SmallGroups()), _places(table[name], counts.groups)) if many is None else many
 
 
 def _places(column: pd.Series[Any], groups: Sequence[tuple[str, ...]]) -> IntArray:

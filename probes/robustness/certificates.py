@@ -20,7 +20,7 @@ from auditor.rows import IntArray
 from auditor.statistics.one_sided import AtLeast, Bracket
 from probes.inputs import differentiable
 from probes.robustness.ball import Ball, snapped
-from probes.robustness.bounds import Affine, Bounded, Size, Step, least, steps_of
+from probes.robustness.bounds import Affine, Bounded, Size, Step, lower_bounds, steps_of
 from probes.robustness.branching import BoxBounds, Decided, decide
 from probes.robustness.by_group import At, brackets_by_group
 from probes.robustness.margins import BoolArray
@@ -86,7 +86,7 @@ def certify(
     which is wrong shows itself. Raises NotApplicableError where the model is not a sequence of known layers, and
     ContradictionError where a row is proved and broken.
     """
-    rows = _Rows.of(model, inputs, clean, positive, whole)
+    rows = _Rows.from_model(model, inputs, clean, positive, whole)
     most = most_boxes(rows.size) if branches is None else branches
     cut = bool(balls) and int((balls[-1][1] > balls[-1][0]).flatten(1).any(dim=0).sum()) <= MOST_CUT
     proved, found = np.zeros_like(is_broken), is_broken.copy()
@@ -154,7 +154,7 @@ def certified(
         detail += f"; {int(moving.sum()):,} of {len(sample):,} rows can change at this level"
         lower = AtLeast(successes=proved, n=n)
         both = Bracket(proved=proved, possible=proved + left, n=n)
-        whole = [_one("certified_accuracy", lower, level, detail), _one("robust_accuracy", both, level, detail)]
+        whole = [_certificate_measurement("certified_accuracy", lower, level, detail), _certificate_measurement("robust_accuracy", both, level, detail)]
         if not moving.any():
             found += [replace(one, too_few=nothing_moves(len(sample))) for one in whole]
             continue
@@ -176,12 +176,12 @@ def not_certified(
     broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
     left, n = ((clean == y) & ~broken).sum(axis=1), int((y >= 0).sum())
     return [
-        _one("robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}")
+        _certificate_measurement("robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}")
         for k, level in zip(left, levels, strict=True)
     ]
 
 
-def _one(metric: str, estimate: AtLeast | Bracket, level: float, detail: str) -> Measurement:
+def _certificate_measurement(metric: str, estimate: AtLeast | Bracket, level: float, detail: str) -> Measurement:
     return Measurement(
         metric=metric,
         method=METHOD,
@@ -263,7 +263,7 @@ class _Rows:
     whole: Tensor | None = None
 
     @classmethod
-    def of(
+    def from_model(
         cls, model: TorchModel, inputs: Tensor, clean: IntArray, positive: int | None, whole: Tensor | None
     ) -> _Rows:
         """The rows, once what the network computes of them is within the bounds of their inputs."""
@@ -276,7 +276,7 @@ class _Rows:
         both = torch.cat([exact, -exact], dim=1)
         for some in torch.split(torch.arange(len(inputs)), rows.at_once):
             point = inputs[some].double()
-            lowest = least(steps, point, point, both).least
+            lowest = lower_bounds(steps, point, point, both).least
             if bool((lowest > torch.cat([raw[some], -raw[some]], dim=1)).any()):
                 raise ContradictionError(
                     "The network answers outside of the bounds of its own layers at the rows themselves, which is a "
@@ -287,7 +287,7 @@ class _Rows:
     @cached_property
     def size(self) -> Size:
         """Of the network."""
-        return Size.of(self.steps, self.inputs.shape[1:])
+        return Size.from_steps(self.steps, self.inputs.shape[1:])
 
     @property
     def at_once(self) -> int:
@@ -306,16 +306,16 @@ class _Rows:
 
         sizes = None if self.whole is None else self.whole[free].float()
 
-        def bound(rows: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
+        def bound_boxes(rows: Tensor, low: Tensor, high: Tensor) -> BoxBounds:
             found = []
             for some in torch.split(torch.arange(len(rows)), self.at_once):
                 at = rows[some]
                 sums, constants = self.sums[index[at]], self.constants[index[at]]
                 if narrow is not None:
-                    bounded = least((narrow.of(at), *rest), low[some], high[some], sums)
+                    bounded = lower_bounds((narrow.subset(at), *rest), low[some], high[some], sums)
                 else:
                     ends = [self._filled(inputs[at].double(), free, end[some]) for end in (low, high)]
-                    bounded = least(self.steps, ends[0], ends[1], sums)
+                    bounded = lower_bounds(self.steps, ends[0], ends[1], sums)
                     bounded = Bounded(bounded.least, bounded.slopes.flatten(2)[:, :, free])
                 found.append(_margins(bounded, constants, low[some], high[some]))
             return BoxBounds(*(torch.cat([getattr(m, name) for m in found]) for name in ("least", "worth", "at")))
@@ -324,11 +324,11 @@ class _Rows:
             # A corner in float64 lies at most a rounding outside of the ball in float32.
             at = torch.minimum(torch.maximum(points.float(), low[rows][:, free]), high[rows][:, free])
             filled = self._filled(inputs[rows], free, snapped(at, low[rows][:, free], sizes))
-            changed: BoolArray = self._decided(filled) != self.clean[row_indices[rows.numpy()]]
+            changed: BoolArray = self._model_decisions(filled) != self.clean[row_indices[rows.numpy()]]
             return changed
 
         wide = _widened(low[:, free].double(), high[:, free].double())
-        return decide(*wide, bound, breaks, most=most, whole=None if self.whole is None else self.whole[free])
+        return decide(*wide, bound_boxes, breaks, most=most, whole=None if self.whole is None else self.whole[free])
 
     def _filled(self, inputs: Tensor, free: Tensor, values: Tensor) -> Tensor:
         """(m, ...) inputs (m, d) whose free columns are others."""
@@ -336,7 +336,7 @@ class _Rows:
         filled[:, free] = values
         return filled.reshape(-1, *self.inputs.shape[1:])
 
-    def _decided(self, inputs: Tensor) -> IntArray:
+    def _model_decisions(self, inputs: Tensor) -> IntArray:
         """(m,) what the model itself decides."""
         logits = _raw(self.model, inputs, logits=True)
         return self.model.decide(torch.softmax(logits.double(), dim=1).numpy(), self.positive)

@@ -48,11 +48,11 @@ def corrupted(X: Pixels, rng: np.random.Generator) -> Iterator[Pixels]:
     seeds = rng.integers(0, 2**63 - 1, (len(X), len(CORRUPTIONS)))
     for k, kind in enumerate(CORRUPTIONS):
         for level in kind.levels:
-            copies = [_one(row, kind, level, int(seed)) for row, seed in zip(X, seeds[:, k], strict=True)]
+            copies = [_corrupt_row(row, kind, level, int(seed)) for row, seed in zip(X, seeds[:, k], strict=True)]
             yield np.stack(copies) if copies else X
 
 
-def _one(row: Pixels, kind: Corruption, level: float, seed: int) -> Pixels:
+def _corrupt_row(row: Pixels, kind: Corruption, level: float, seed: int) -> Pixels:
     import PIL.Image
 
     channels = row.shape[-1]

@@ -142,11 +142,11 @@ def near_conflicts(rows: AuditData, labels: IntArray, row_indices: IntArray, nea
         return _among(keys, labels, row_indices, "with the same words")
     if rows.modality == "image":
         points = _blocks(np.asarray(rows.X))
-        return _beside(points, labels, row_indices, near, f"whose blocks differ by at most {near:g} of a pixel's range")
+        return _conflicts_within(points, labels, row_indices, near, f"whose blocks differ by at most {near:g} of a pixel's range")
     if rows.modality == "audio":
         return None
     points = _points(rows.X)
-    return _beside(points, labels, row_indices, near, f"whose numbers differ by at most {near:g} standard deviations")
+    return _conflicts_within(points, labels, row_indices, near, f"whose numbers differ by at most {near:g} standard deviations")
 
 
 def _among(
@@ -159,7 +159,7 @@ def _among(
     return Conflicts(several[row_indices], copied[row_indices], description, np.unique(labels).size)
 
 
-def _beside(points: FloatArray, labels: IntArray, row_indices: IntArray, reach: float, description: str) -> Conflicts:
+def _conflicts_within(points: FloatArray, labels: IntArray, row_indices: IntArray, reach: float, description: str) -> Conflicts:
     """Of the rows at ``row_indices`` (m,), whether a point of another label lies within ``reach`` in every coordinate."""
     from scipy.spatial import KDTree
 

@@ -125,22 +125,22 @@ def examine(
         of_rows.choice(len(clean), min(_MOST_LARGE if is_large(inputs) else _MOST_ROWS, len(clean)), replace=False)
     )
     index = torch.from_numpy(picked).to(inputs.device)
-    few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball.of(index))
+    few = _Subject(model, Margins(model, decide), inputs[index], clean[picked], decide, ball.subset(index))
     with differentiating(model):
         signs = [*_of_gradients(few, attacked.flat[picked], of_rows), _of_range(few, n_steps, of_range)]
         repeated = _of_repeating(few)
-    level = _telling(attacked)
+    level = _informative_level(attacked)
     size = attacked.levels[level]
     points, found = search_by_asking(
         model, few.inputs, few.clean, decide, ball=few.ball, level=size, n_queries=_QUERIES, rng=of_asking
     )
     alone = found & ~attacked.broken[level, picked]
     signs += [Sign("asking", int(alone.sum()), len(picked), "asking alone breaks what it does not"), repeated]
-    examined = Examined(_with(attacked, level, picked, points, found), tuple(signs))
+    examined = Examined(_with_examples(attacked, level, picked, points, found), tuple(signs))
     return _searched(examined, few, inputs, clean, ball, of_all) if examined.masked else examined
 
 
-def _telling(attacked: Attacked) -> int:
+def _informative_level(attacked: Attacked) -> int:
     """The largest level at which half of the rows are left, else the smallest."""
     left = np.flatnonzero(attacked.broken.mean(axis=1) <= 0.5) if attacked.broken.size else np.zeros(1, np.int64)
     return int(left[-1]) if left.size else 0
@@ -162,30 +162,30 @@ def _searched(
             inputs[index],
             clean[left],
             few.decide,
-            ball=ball.of(index),
+            ball=ball.subset(index),
             level=level,
             n_queries=_QUERIES_WHEN_HIDDEN,
             rng=of_asking,
         )
-        attacked = _with(attacked, i, left, points, found)
+        attacked = _with_examples(attacked, i, left, points, found)
     left = np.flatnonzero(~attacked.broken[0] & ~attacked.steep)
     with differentiating(few.model):
         left, start = _starts(replace(few, inputs=inputs, clean=clean, ball=ball), attacked, left, of_boundary)
         for at in batches(inputs, np.arange(len(left))):
             rows, begun = left[at], start[torch.from_numpy(at).to(inputs.device)]
             places = torch.from_numpy(rows).to(inputs.device)
-            near, here = inputs[places], ball.of(places)
+            near, here = inputs[places], ball.subset(places)
             unit = here.radius.expand_as(near)
             outside = Outside(partial(few.margins.flipped, clean=clean[rows]), near, unit, here.limits)
             points = along_the_boundary(outside, begun, n_rounds=_ROUNDS, rng=of_boundary)
             for i, level in enumerate(attacked.levels):
                 low, high = here.around(near, level)
                 cut = snapped(torch.clamp(points, low, high), low, ball.steps)
-                attacked = _with(attacked, i, rows, cut, few.margins.flipped(cut, clean[rows]))
+                attacked = _with_examples(attacked, i, rows, cut, few.margins.flipped(cut, clean[rows]))
     return replace(examined, attacked=attacked)
 
 
-def _with(attacked: Attacked, level: int, rows: IntArray, points: Tensor, is_broken: BoolArray) -> Attacked:
+def _with_examples(attacked: Attacked, level: int, rows: IntArray, points: Tensor, is_broken: BoolArray) -> Attacked:
     import torch
 
     everywhere, at = attacked.examples.clone(), np.zeros(attacked.broken.shape[1], np.bool_)
@@ -276,7 +276,7 @@ def _of_range(few: _Subject, n_steps: int, rng: np.random.Generator) -> Sign:
     if known.size:
         low, high = few.inputs.amin(dim=0), few.inputs.amax(dim=0)
         radius = torch.where(few.ball.radius != 0, high - low, torch.zeros_like(high))
-        whole = replace(few.ball, radius=radius, limits=(low, high)).of(index)
+        whole = replace(few.ball, radius=radius, limits=(low, high)).subset(index)
         found = attack(
             few.model,
             few.inputs[index],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5
 
 
-def changed(before: Rows, after: Rows) -> BoolArray:
+def changed_rows(before: Rows, after: Rows) -> BoolArray:
     """(n,) whether each row has changed; values missing in both are unchanged."""
     import pandas as pd
 
@@ -46,7 +46,7 @@ def nothing_moves(n: int) -> str:
     return f"None of {n:,} rows changes at this level, so nothing was tried: take a larger level, or fix fewer columns."
 
 
-def named(columns: Sequence[object], total: int) -> str:
+def changeable_columns_text(columns: Sequence[object], total: int) -> str:
     """The number of changeable columns of a table, and their names, in words."""
     more = f" and {len(columns) - _MOST_NAMED:,} more" if len(columns) > _MOST_NAMED else ""
     return f"{len(columns):,} of {total:,} columns can change ({', '.join(map(str, columns[:_MOST_NAMED]))}{more})"

@@ -37,7 +37,7 @@ class Mahalanobis:
     whitening: FloatArray
 
     @classmethod
-    def of(cls, features: FloatArray, labels: IntArray) -> Mahalanobis:
+    def from_features(cls, features: FloatArray, labels: IntArray) -> Mahalanobis:
         """The detector fitted on features (n, d) of classes (n,); a class without rows has no mean."""
         own, place = np.unique(labels, return_inverse=True)
         means = np.stack([features[place == i].mean(axis=0) for i in range(own.size)])
@@ -63,7 +63,7 @@ class Nearest:
     k: int
 
     @classmethod
-    def of(cls, features: FloatArray, k: int) -> Nearest:
+    def from_features(cls, features: FloatArray, k: int) -> Nearest:
         """The detector with known features (n, d); ``k`` is n if there are fewer."""
         return cls(_unit(features), min(k, len(features)))
 

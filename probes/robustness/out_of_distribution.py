@@ -119,12 +119,12 @@ class OutOfDistribution:
         made = makers(known)
         # Every case gets draws of its own, so that one more case does not change another's numbers.
         generators = dict(zip(CASES, rng.spawn(len(CASES)), strict=True))
-        given, said = (None, "") if self.ood is None else self._given(model, data, most)
+        given, said = (None, "") if self.ood is None else self._strange_inputs(model, data, most)
         there = [*made, *([GIVEN] if given is not None else [])]
         cases = _applying(
             "cases", self.cases, there, f"needs rows of another kind, or --ood FILE; here are {data.modality} rows"
         )
-        scores = _Scores.of(model, known, self.k)
+        scores = _Scores.from_rows(model, known, self.k)
         methods = _applying("methods", self.wanted, scores.methods, "needs a network with a logit for each class")
         threshold = scores.of_rows(take_rows(rows.X, held), lambda: model.outputs(rows)[held])
         basis = f"{len(held):,} rows set the threshold; {whose}"
@@ -135,12 +135,12 @@ class OutOfDistribution:
             about = "; ".join(filter(None, (said if case == GIVEN else "", refused, basis)))
             for method in methods:
                 of = scores.what if method in _OF_FEATURES else ""
-                found += _measured(
+                found += _measure_case(
                     case, method, threshold[method], strange[method], ", ".join(filter(None, (about, of)))
                 )
         return found
 
-    def _given(self, model: AuditedModel, data: AuditData, most: int) -> tuple[Rows, str]:
+    def _strange_inputs(self, model: AuditedModel, data: AuditData, most: int) -> tuple[Rows, str]:
         """The user's inputs that are not among the rows, each once, ``most`` at most, and a word on the others."""
         from auditor.data.row_keys import keys_of, order_of
         from auditor.reading.unlabelled import read_unlabelled
@@ -216,7 +216,7 @@ class _Scores:
     what: str = ""
 
     @classmethod
-    def of(cls, model: AuditedModel, known_rows: AuditData, k: int) -> _Scores:
+    def from_rows(cls, model: AuditedModel, known_rows: AuditData, k: int) -> _Scores:
         """Fitted on known rows; of what is no network, there is its confidence alone."""
         from auditor.model.torch_model import TorchModel
 
@@ -234,8 +234,8 @@ class _Scores:
             model,
             known_rows.modality,
             inner.logits is not None,
-            Mahalanobis.of(features, labels[usable]),
-            Nearest.of(features, k),
+            Mahalanobis.from_features(features, labels[usable]),
+            Nearest.from_features(features, k),
             f"by {inner.what}",
         )
 
@@ -294,7 +294,7 @@ class _Scores:
             return error
 
 
-def _measured(case: str, method: str, rows: FloatArray, strange: FloatArray, about: str) -> list[Measurement]:
+def _measure_case(case: str, method: str, rows: FloatArray, strange: FloatArray, about: str) -> list[Measurement]:
     rate, tied = confident_ood_rate(rows=rows, strange=strange)
     at: dict[str, str | float] = {"case": case}
     n, detail = len(rows) + len(strange), f"{len(strange):,} strange inputs; {about}"

@@ -17,7 +17,7 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
-from probes.robustness.moved import changed
+from probes.robustness.moved import changed_rows
 from probes.robustness.triggers import PLACES, triggered_images, triggered_table, triggered_texts
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _effect(
     """What the trigger does to rows of other classes: ``before`` (n,), whether each is decided as the target anyhow."""
     n = len(before)
     at: dict[str, str | float] = {"target": model.classes[target], **({"place": place} if place else {})}
-    moved = int(changed(rows.X, X).sum()) if n else 0
+    moved = int(changed_rows(rows.X, X).sum()) if n else 0
     still = (
         "" if moved or not n else f"The trigger stands in all {n:,} of these rows already, so its effect was not tried."
     )

@@ -27,7 +27,7 @@ from probes.robustness.corruption_accuracy import can_be_corrupted, under_corrup
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.margins import BoolArray
 from probes.robustness.masking import Examined, examine
-from probes.robustness.moved import can_change, changed, named, nothing_moves
+from probes.robustness.moved import can_change, changeable_columns_text, changed_rows, nothing_moves
 from probes.robustness.smoothing import smoothed
 from probes.robustness.table_search import attack_table, moving_rows
 from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
@@ -275,7 +275,7 @@ class Robustness:
             return replace(curve, failure=refusal or curve.failure, refused=bool(refusal))
         if method == "black_box":
             few = self.n_samples or _N_SEARCHED
-            return _asked(model, rows, sample, clean, fixed_columns, self._epsilon(sample), self.n_queries, few, rng)
+            return _query_curve(model, rows, sample, clean, fixed_columns, self._epsilon(sample), self.n_queries, few, rng)
         own = differentiable(model)
         if method == "pgd" and own is not None:
             return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
@@ -284,7 +284,7 @@ class Robustness:
         noisy = noisy_tables(model, rows, sample, fixed_columns, self.noise, rng)
         columns, n_columns = changing_columns(model, rows, fixed_columns), as_frame(sample.X, model.features).shape[1]
         return replace(
-            _try(model, sample, self.noise, noisy), detail=named([column.name for column in columns], n_columns)
+            _try(model, sample, self.noise, noisy), detail=changeable_columns_text([column.name for column in columns], n_columns)
         )
 
 
@@ -418,7 +418,7 @@ def _try(model: AuditedModel, sample: AuditData, levels: tuple[float, ...], pert
         except Exception as error:  # whatever a foreign model raises on such rows is what was to be found out
             failure = f"the model fails at level {level:g}: {_in_words(error)}"
             return _Curve(levels, np.empty((0, len(rows)), np.int64), failure=failure, error=error)
-        moved.append(int(changed(sample.X, rows).sum()))
+        moved.append(int(changed_rows(sample.X, rows).sum()))
     return _Curve(levels, np.stack(decisions), moved=tuple(moved))
 
 
@@ -459,7 +459,7 @@ def _rewritten(
     return _Curve(levels, decisions, detail, searched=True, rows=picked)
 
 
-def _asked(
+def _query_curve(
     model: AuditedModel,
     rows: AuditData,
     sample: AuditData,
@@ -564,10 +564,10 @@ def _measurements(method: str, curve: _Curve, sample: AuditData, clean: IntArray
         if y is not None and labelled is not None:
             right = _right(decisions, y, labelled)
             searched = AtMost(successes=right.successes, n=right.n) if curve.searched else right
-            found.append(_one("accuracy", method, searched, right.n, 1.0, at, curve, i))
+            found.append(_curve_measurement("accuracy", method, searched, right.n, 1.0, at, curve, i))
         flips, n = int((decisions != clean).sum()), len(clean)
         of_flips = AtLeast(successes=flips, n=n) if curve.searched else Proportion(successes=flips, n=n)
-        found.append(_one("flip_rate", method, of_flips, n, 0.0, at, curve, i))
+        found.append(_curve_measurement("flip_rate", method, of_flips, n, 0.0, at, curve, i))
     return found + _signs(method, curve.examined)
 
 
@@ -600,7 +600,7 @@ def _of_rows_as_they_are(sample: AuditData, clean: IntArray) -> list[Measurement
     return [Measurement(metric="clean_accuracy", estimate=right, n_samples=right.n, ideal=1.0, detail=detail)]
 
 
-def _one(
+def _curve_measurement(
     metric: str,
     method: str,
     estimate: AnyEstimate,

@@ -71,7 +71,7 @@ def smoothed(
     inputs = own.encode(sample.X)
     ball = ball_around(model, sample, inputs)
     decide = partial(model.decide, positive=sample.positive)
-    named, counts = _decided(own, inputs, decide, sigma * ball.radius.expand_as(inputs), rng)
+    named, counts = _majority_counts(own, inputs, decide, sigma * ball.radius.expand_as(inputs), rng)
     reach = radii(counts, n=_COUNTED_IN, sigma=sigma, alpha=_LEVEL)
     labelled, right = y >= 0, named == y
     detail = (
@@ -93,7 +93,7 @@ def smoothed(
     ]
 
 
-def _decided(
+def _majority_counts(
     differentiable_model: DifferentiableModel,
     inputs: Tensor,
     decide: Callable[[FloatArray], IntArray],

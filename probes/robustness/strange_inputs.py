@@ -44,7 +44,7 @@ def makers(known_rows: AuditData) -> dict[str, Maker]:
     if known_rows.modality == "tabular":
         frame = as_frame(known_rows.X)
         cases: dict[str, TableMaker] = {"permuted": partial(_permuted, frame)} if frame.shape[1] > 1 else {}
-        cases["uniform"] = partial(_spread, frame, _within)
+        cases["uniform"] = partial(_spread, frame, _uniform_in)
         if any(is_number(frame[c]) for c in frame.columns):
             cases["far"] = partial(_spread, frame, _beyond)
         return {name: partial(_table, make, known_rows.X) for name, make in cases.items()}
@@ -67,7 +67,7 @@ def _table(make: TableMaker, like: Rows, n: int, rng: np.random.Generator) -> Ro
 
 
 def _permuted(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    return _columns(frame, lambda values: _drawn(values, rng.integers(0, len(values), n)))
+    return _columns(frame, lambda values: _take_values(values, rng.integers(0, len(values), n)))
 
 
 def _spread(
@@ -76,22 +76,22 @@ def _spread(
     n: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    def one(values: pd.Series[Any]) -> pd.Series[Any]:
+    def spread_column(values: pd.Series[Any]) -> pd.Series[Any]:
         u, side = rng.random(n), rng.random(n) < 0.5
         if is_number(values):
             known = numbers(values)
             known = known[np.isfinite(known)]
             if not known.size:
-                return _drawn(values, rng.integers(0, len(values), n))
+                return _take_values(values, rng.integers(0, len(values), n))
             found = place(float(known.min()), float(known.max()), u, side)
             return _numeric(np.round(found) if (known == np.round(known)).all() else found, values)
         levels = np.flatnonzero(~values.duplicated().to_numpy() & values.notna().to_numpy())
-        return _drawn(values, levels[(u * levels.size).astype(np.int64)] if levels.size else np.zeros(n, np.int64))
+        return _take_values(values, levels[(u * levels.size).astype(np.int64)] if levels.size else np.zeros(n, np.int64))
 
-    return _columns(frame, one)
+    return _columns(frame, spread_column)
 
 
-def _within(low: float, high: float, u: FloatArray, side: npt.NDArray[np.bool_]) -> FloatArray:
+def _uniform_in(low: float, high: float, u: FloatArray, side: npt.NDArray[np.bool_]) -> FloatArray:
     return low + u * (high - low)
 
 
@@ -106,7 +106,7 @@ def _columns(frame: pd.DataFrame, one: Callable[[pd.Series[Any]], pd.Series[Any]
     return pd.DataFrame({name: one(frame[name]) for name in frame.columns})
 
 
-def _drawn(values: pd.Series[Any], index: IntArray) -> pd.Series[Any]:
+def _take_values(values: pd.Series[Any], index: IntArray) -> pd.Series[Any]:
     return values.iloc[index].reset_index(drop=True)
 
 

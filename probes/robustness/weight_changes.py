@@ -74,23 +74,23 @@ class WeightChanges:
         """Measurements of the files and the weights, without rows or random draws."""
         if self.reference is None:
             raise LacksOptionError("Needs a model to compare with: add --reference MODEL.")
-        found = beside(model, self.reference)
+        found = compare_weights(model, self.reference)
         measured = []
         if all(found.digests):
             own, other = found.digests
-            measured.append(_known("digest_changed", float(own != other), 1, f"{found.what}; {_TRUSTED}"))
+            measured.append(_exact_measurement("digest_changed", float(own != other), 1, f"{found.digest_text}; {_TRUSTED}"))
         changed = found.weights
         if changed is not None:
-            said = f"{changed.describe()}; {found.what}; {_TRUSTED}"
-            measured.append(_known("changed_weight_share", changed.changed / changed.n, changed.n, said))
+            said = f"{changed.describe()}; {found.digest_text}; {_TRUSTED}"
+            measured.append(_exact_measurement("changed_weight_share", changed.changed / changed.n, changed.n, said))
             measured += [
-                _known("weight_change", layer.change, layer.n, f"{layer.changed:,} of {layer.n:,} weights", layer.name)
+                _exact_measurement("weight_change", layer.change, layer.n, f"{layer.changed:,} of {layer.n:,} weights", layer.name)
                 for layer in changed.layers[:_MOST_LAYERS]
             ]
         return measured
 
 
-def _known(metric: str, value: float, n: int, detail: str, layer: str | None = None) -> Measurement:
+def _exact_measurement(metric: str, value: float, n: int, detail: str, layer: str | None = None) -> Measurement:
     estimate: AnyEstimate = Exact(known=value) if math.isfinite(value) else Undefined(reason="weights are no numbers")
     return Measurement(
         metric=metric,
@@ -132,9 +132,9 @@ class TensorChanges:
     def describe(self) -> str:
         """The tensors that differ, in words."""
         names = [layer.name for layer in self.layers]
-        said = f"{len(names):,} of {self.n_layers:,} tensors differ{_named(names)}"
+        said = f"{len(names):,} of {self.n_layers:,} tensors differ{_names_text(names)}"
         if self.unmatched:
-            said += f"; {len(self.unmatched):,} have no counterpart of their shape{_named(self.unmatched)}"
+            said += f"; {len(self.unmatched):,} have no counterpart of their shape{_names_text(self.unmatched)}"
         return said
 
 
@@ -147,13 +147,13 @@ class Beside:
     weights: TensorChanges | None
 
     @property
-    def what(self) -> str:
+    def digest_text(self) -> str:
         """The digests, in words."""
         own, other = (digest[:16] or "none" for digest in self.digests)
         return f"sha256 {own}, of the reference {other}"
 
 
-def beside(model: AuditedModel, reference: str | AuditedModel) -> Beside:
+def compare_weights(model: AuditedModel, reference: str | AuditedModel) -> Beside:
     """The model compared with a reference, a path or a model.
 
     Raises what reading it raises, NotApplicableError where there is nothing to compare.
@@ -239,7 +239,7 @@ def _layer(name: str, w: Tensor, w0: Tensor) -> LayerChange:
     return LayerChange(name, away if math.isfinite(away) else math.nan, changed, a.numel())
 
 
-def _named(names: tuple[str, ...] | list[str]) -> str:
+def _names_text(names: tuple[str, ...] | list[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""

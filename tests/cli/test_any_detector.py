@@ -69,7 +69,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scored(detector: Detector, folder: Path) -> list[FileResult]:
     """As the command scores known files."""
-    return [Examination(detector=detector, with_provenance=False).of(path) for path in sorted(folder.iterdir())]
+    return [Examination(detector=detector, with_provenance=False).examine_file(path) for path in sorted(folder.iterdir())]
 
 
 def calibrated(detector: Detector, media: Path) -> DetectorCard:
@@ -94,7 +94,7 @@ def test_a_graph_of_three_classes_is_calibrated_asked_and_saved(media: Path, tmp
     # The files lie in the bundle: the graph's own folder is not asked again.
     detector = loaded_detector(ModelSpec(path=str(out)))
     assert isinstance(detector, ClassifierDetector) and detector.meanings == ("real", "fake", "fake")
-    found = {path.name: Examination(detector=detector).of(path) for path in (media / "1_fake").iterdir()}
+    found = {path.name: Examination(detector=detector).examine_file(path) for path in (media / "1_fake").iterdir()}
     assert all_of(result.verdict is not None and result.verdict.answer == "fake" for result in found.values())
     # Its score is the sum of what means fake.
     X = np.stack([fake_picture(np.random.default_rng(5)), real_picture(np.random.default_rng(5))])
@@ -114,7 +114,7 @@ def test_a_folder_of_hugging_face_becomes_a_detector_and_is_read_back(media: Pat
     again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(again, ClassifierDetector) and again.card == detector.card
     files = sorted((media / "1_fake").iterdir())
-    answers = [Examination(detector=again).of(path).verdict for path in files]
+    answers = [Examination(detector=again).examine_file(path).verdict for path in files]
     assert sum(v is not None and v.answer == "fake" for v in answers) >= 20
     with pytest.raises(ModelError, match="is no detector.*auditor detect-calibrate"):
         loaded_detector(ModelSpec(path=str(tmp_path / "net")))
@@ -206,7 +206,7 @@ def test_a_recording_is_scored_by_a_graph_of_sound(tmp_path: Path) -> None:
     noise = rng.integers(-9_000, 9_000, SAMPLES).astype(np.int16)
     tone = (9_000 * np.sin(np.arange(SAMPLES) / 40)).astype(np.int16)
     write(tmp_path, {"noise.wav": as_wav(noise, RATE), "tone.wav": as_wav(tone, RATE)})
-    scores = [Examination(detector=detector).of(tmp_path / f"{name}.wav").verdict for name in ("noise", "tone")]
+    scores = [Examination(detector=detector).examine_file(tmp_path / f"{name}.wav").verdict for name in ("noise", "tone")]
     values = [None if v is None else v.probability for v in scores]
     assert values[0] is not None and values[1] is not None and values[0] < values[1]
 
@@ -479,7 +479,7 @@ def test_a_newcomer_without_a_detector_is_told_in_five_lines(tmp_path: Path) -> 
         (("film.mp4",), "gather pictures and recordings that", True),
         (("photo.jpg", "talk.wav"), "gather pictures and recordings that", True),
     ):
-        found = [Examination(detector=None).of(tmp_path / name) for name in names]
+        found = [Examination(detector=None).examine_file(tmp_path / name) for name in names]
         lines = list(without_detector(found))
         assert [line.split()[0] for line in lines] == ["can", "cannot", "next", "next"]
         assert asked_for in lines[3] and ("one of pictures and one of sound" in lines[3]) is two

@@ -84,7 +84,7 @@ def test_a_bundle_is_published_as_its_record_alone(here: Path) -> None:
 
 def test_an_audit_is_found_in_the_history_by_its_bundle(here: Path, made: Evidence) -> None:
     ledger = Ledger("h.db")
-    ledger.append("audit", AuditEntry.of(made.report))
+    ledger.append("audit", AuditEntry.from_report(made.report))
     ledger.close()
     result = RUNNER.invoke(
         app, ["signoff", "audit.zip", "--db", "h.db", "--by", "Ann", "--role", "x", "--decision", "reject"]

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.examine import Examination, _held
+from auditor.detection.examine import Examination, _discredit_heat_map
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
 from auditor.detection.record import DetectorRecord, FileResult, HeatMap
 from auditor.evidence.detected import AskedDetector, detection_content, exit_code_of
-from auditor.files import readable, received, sent
+from auditor.files import decode_path, encode_path, readable
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.png import decode, encode
 from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
@@ -35,7 +35,7 @@ from auditor.run.hearing import TableLearned
 from auditor.run.isolate import _End, examine
 from auditor.run.messages import Answered, Asking, Examined, Opening, Repaired
 from auditor.run.protocol import Known, TableTrained
-from cli.detect import _held as held
+from cli.detect import _unreliable_reason as held
 from cli.detect import _write_pictures
 from cli.detect_calibrate import Calibrated, left_out_by_all
 from cli.main import app
@@ -248,7 +248,7 @@ def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
         },
     )
     examination = Examination(detector=cropping())
-    notes = {path.name: examination.of(path).notes for path in tmp_path.iterdir()}
+    notes = {path.name: examination.examine_file(path).notes for path in tmp_path.iterdir()}
     assert notes["exact.png"] == ()
     assert notes["large.png"] == ("Of it only the middle was judged: 24 x 24 of its 64 x 48 pixels.",)
     assert notes["small.png"] == (
@@ -261,28 +261,28 @@ def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
         "Its transparency (alpha) was dropped: its colours were judged as if it were opaque.",
     )
     assert notes["film.mp4"][0] == "Of its frames only the middle was judged: 24 x 24 of its 64 x 64 pixels."
-    covered = Examination(detector=cropping(fit="cover")).of(tmp_path / "large.png").notes
+    covered = Examination(detector=cropping(fit="cover")).examine_file(tmp_path / "large.png").notes
     assert covered == (
         "Of it only the middle was judged: 24 x 24 of the 32 x 24 pixels to which its 64 x 48 were brought.",
     )
-    assert Examination(detector=cropping(fit="stretch")).of(tmp_path / "large.png").notes == ()
+    assert Examination(detector=cropping(fit="stretch")).examine_file(tmp_path / "large.png").notes == ()
 
 
 def test_evidence_of_an_unsupported_file_is_not_to_be_relied_on(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(as_file(real_picture(np.random.default_rng(0), 24)))
     detector = cropping(novelties=(1.0,) * 19)
     heat = HeatMap(png="", drop_marked=1.0, drop_random=0.0, earned=True)
-    found = Examination(detector=detector, with_heat_map=True).of(tmp_path / "a.png")
+    found = Examination(detector=detector, with_heat_map=True).examine_file(tmp_path / "a.png")
     assert found.verdict is not None and found.verdict.probability is None
-    assert _held(heat, found.verdict) == heat.model_copy(update={"earned": False})
+    assert _discredit_heat_map(heat, found.verdict) == heat.model_copy(update={"earned": False})
     assert "not to be relied on: the score of an unsupported file means nothing" == held(found)
     supported = found.verdict.model_copy(update={"probability": 0.5})
-    assert _held(heat, supported) is heat
+    assert _discredit_heat_map(heat, supported) is heat
 
 
 def test_one_frame_has_no_interval_and_no_talk_of_one(tmp_path: Path) -> None:
     (tmp_path / "one.mp4").write_bytes(as_video([fake_picture(np.random.default_rng(0), 32)]))
-    found = Examination(detector=cropping(32)).of(tmp_path / "one.mp4")
+    found = Examination(detector=cropping(32)).examine_file(tmp_path / "one.mp4")
     assert found.notes == ("1 frame was judged: what is synthetic for a moment only can be missed.",)
 
 
@@ -364,7 +364,7 @@ def test_a_file_left_out_by_two_detectors_has_the_reason_of_the_one_for_such_fil
 
 
 def test_near_copies_of_files_known_to_be_real_are_in_the_json_and_the_code() -> None:
-    known = DetectorRecord.of(("real", "fake"), card(), "0" * 64)
+    known = DetectorRecord.from_card(("real", "fake"), card(), "0" * 64)
     asked = [AskedDetector(path="d.pt", known=known), AskedDetector(path="d.pt", known=known, few="9 of 20")]
     codes = [exit_code_of([], [each], unwritten=False) for each in asked]
     said = [detection_content([each], [], {}, code)["detector"] for each, code in zip(asked, codes, strict=True)]
@@ -432,8 +432,8 @@ def test_known_files_that_cannot_be_used_are_refused(media: Path, tmp_path: Path
 @pytest.mark.parametrize("name", [b"/a/b.png", "/ä/\n".encode(), b"/a\xff\xfe", b"/\xc3", b"00ff"])
 def test_every_name_survives_the_channel(name: bytes) -> None:
     path = os.fsdecode(name)
-    assert received(json.loads(json.dumps(sent(path)).encode())) == path
-    sent(path).encode(), readable(path).encode()  # neither raises
+    assert decode_path(json.loads(json.dumps(encode_path(path)).encode())) == path
+    encode_path(path).encode(), readable(path).encode()  # neither raises
 
 
 @pytest.mark.slow
@@ -671,7 +671,7 @@ def test_speech_is_heard_from_its_beginning_and_says_so(listener: Examination, t
             "mute.mp4": as_video([fake_picture(np.random.default_rng(0), 32)] * 4),
         },
     )
-    found = {path.name: listener.of(path) for path in tmp_path.iterdir()}
+    found = {path.name: listener.examine_file(path) for path in tmp_path.iterdir()}
     answers = {n: r.verdict.answer for n, r in found.items() if r.verdict is not None}
     assert answers == {
         "loud.wav": "fake",
@@ -690,8 +690,8 @@ def test_speech_is_heard_from_its_beginning_and_says_so(listener: Examination, t
 
 def test_what_is_no_regular_file_is_not_waited_for(listener: Examination, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    assert "not a regular file" in listener.of(tmp_path / "pipe.wav").error
-    assert "cannot be read" in listener.of(tmp_path / "gone.wav").error
+    assert "not a regular file" in listener.examine_file(tmp_path / "pipe.wav").error
+    assert "cannot be read" in listener.examine_file(tmp_path / "gone.wav").error
 
 
 def test_the_heat_map_of_a_sound_shows_where_its_score_rests(listener: Examination, tmp_path: Path) -> None:

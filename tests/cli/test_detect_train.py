@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.detection.fingerprints import alike, fingerprints_of
+from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
 from auditor.detection.record import DetectorRecord
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.intake.formats import load_model
@@ -144,7 +144,7 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> Non
         hashlib.sha256(whole).hexdigest()
     )
     assert len(made.detector.card.fingerprints) >= 20 and all_of(
-        alike([fingerprints_of(path.read_bytes(), "", "image")], made.detector.card.fingerprints, "image")[0]
+        match_fingerprints([fingerprints_of(path.read_bytes(), "", "image")], made.detector.card.fingerprints, "image")[0]
         for path in sorted((media / "real").glob("1?.png"))
     )
     for name, said in (
@@ -222,13 +222,13 @@ def test_near_copies_of_a_class_are_said_and_exit_3(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(folder_training, "_train_images", lambda *_: (image_detector(), []))
     trained = train(tmp_path / "media")
     assert trained.few.startswith("8 of 12 files of 'real' are near copies of another, or share one layout: ")
-    said = DetectorRecord.of(trained.detector.classes, card(), "0" * 64)
+    said = DetectorRecord.from_card(trained.detector.classes, card(), "0" * 64)
     told = Trained(detector=said, device="cpu", notes=("n",), left_out=(), few=trained.few)
     lines = list(_lines(told, tmp_path, tmp_path / "d.pt", ENERGY))
     assert [line[10:] for line in lines if line.startswith("note")] == [trained.few, "n"]
     for few, code in ((trained.few, 3), ("", 0)):
         told = told.model_copy(update={"few": few})
-        monkeypatch.setattr("cli.detect_train._trained", lambda *_, told=told: (told, ENERGY))
+        monkeypatch.setattr("cli.detect_train._run_training", lambda *_, told=told: (told, ENERGY))
         assert run("detect-train", tmp_path / "media", "--out", tmp_path / "d.pt").exit_code == code
     for path in [*tmp_path.glob("media/real/*.80.jpg"), *tmp_path.glob("media/real/*.60.jpg")]:
         path.unlink()
@@ -250,7 +250,7 @@ def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch
 
 
 def test_every_file_left_out_is_named(tmp_path: Path) -> None:
-    known = DetectorRecord.of(("real", "fake"), card(), None)
+    known = DetectorRecord.from_card(("real", "fake"), card(), None)
     trained = Trained(
         detector=known, device="cpu", notes=(), left_out=tuple(f"fake/{i}.png: It is an empty file." for i in range(37))
     )

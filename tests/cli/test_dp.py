@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from auditor.privacy.accounting import Phase, noise_for, spent
+from auditor.privacy.accounting import Phase, noise_for, privacy_spent
 from auditor.privacy.run_record import read_run
 from auditor.record.energy import EnergyCounter, EnergyRecord
 from auditor.training.taken import write_energy
@@ -37,7 +37,7 @@ def test_budget_of_a_run_is_the_accountants(tmp_path: Path) -> None:
     phases = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=200)]
     assert done.exit_code == 0 and said["phases"] == [dict(vars(phases[0]))]
     for one in said["accountants"]:
-        assert one["epsilon"] == pytest.approx(spent(phases, 1e-5, one["accountant"]).epsilon)
+        assert one["epsilon"] == pytest.approx(privacy_spent(phases, 1e-5, one["accountant"]).epsilon)
     assert [one["is_bound"] for one in said["accountants"]] == [True, True, False]
 
 

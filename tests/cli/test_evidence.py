@@ -47,7 +47,7 @@ from tests.mitigations.planted_rows import biased_rows, trained
 )
 def test_contradicting_flags_are_refused_before_any_work(flags: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_flags(ScanOptions.of(flags))
+        check_flags(ScanOptions.from_values(flags))
 
 
 def request(**options: object) -> bytes:

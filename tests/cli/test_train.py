@@ -170,7 +170,7 @@ def test_what_a_training_took_lies_beside_its_model(here: Path, monkeypatch: pyt
         def __init__(self, device: str) -> None:
             super().__init__(device, machine.root)
 
-    made = cli.train._made
+    made = cli.train._run_training
     trainings: list[float] = []
 
     def making(*given: Any, **named: Any) -> TableTrained:
@@ -180,7 +180,7 @@ def test_what_a_training_took_lies_beside_its_model(here: Path, monkeypatch: pyt
         machine.set("intel-rapl:0", 3_500_000)
         return trained
 
-    monkeypatch.setattr(cli.train, "_made", making)
+    monkeypatch.setattr(cli.train, "_run_training", making)
     monkeypatch.setattr("auditor.training.meter.Meter", Here)
     began = sum(os.times()[:4])
     result = run("d.csv", *TRAIN, "--out", "m.pt")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.definition import Definition, defined, definition_of, read
+from auditor.finding.definition import Definition, defined, definition_of, parse_definitions
 from auditor.finding.measurement import Measurement
 from auditor.model.audited_model import AuditedModel
 from auditor.record.audit_report import AuditReport
@@ -45,7 +45,7 @@ MADE = {
 
 def definitions_of(key: str) -> list[Definition]:
     kind = PROBES[key]
-    known = [each for source in defined_in(kind) for each in read(_doc(source), kind.citation)]
+    known = [each for source in defined_in(kind) for each in parse_definitions(_doc(source), kind.citation)]
     return [replace(each, probe=key) for each in known]
 
 
@@ -54,7 +54,7 @@ def _doc(source: object) -> str:
 
 
 ALL = {key: definitions_of(key) for key in PROBES}
-OTHERS = [each for source in (intake_result, Accountant, of_the_looks) for each in read(_doc(source), "said")]
+OTHERS = [each for source in (intake_result, Accountant, of_the_looks) for each in parse_definitions(_doc(source), "said")]
 
 
 def _literals(node: ast.expr) -> Iterator[str]:
@@ -155,7 +155,7 @@ def test_a_definition_says_all_five(key: str) -> None:
         for name, part in asdict(each).items()
         if name != "probe"
     )
-    own = [each.metric for each in read(_doc(PROBES[key]), "x")]
+    own = [each.metric for each in parse_definitions(_doc(PROBES[key]), "x")]
     assert len(own) == len(set(own))
 
 
@@ -209,7 +209,7 @@ def test_an_item_is_read_to_its_parts() -> None:
 
 
 def test_what_is_only_half_a_definition_is_none() -> None:
-    names = [each.metric for each in read(_doc(_OfSomebodyElse), "x")]
+    names = [each.metric for each in parse_definitions(_doc(_OfSomebodyElse), "x")]
     assert names == ["plain_rate", "other_rate", "made_*"]
     assert none_of(name.startswith("without") for name in names)
 

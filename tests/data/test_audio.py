@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from auditor.data import audio
-from auditor.data.audio import Codec, Sound, decode, encode, fitted, resample
+from auditor.data.audio import Codec, Sound, decode, encode, fit_recording, resample
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError
 from auditor.model.audited_model import AuditedModel
@@ -166,8 +166,8 @@ def test_rows_have_the_models_rate_whether_the_whole_file_is_decoded_or_not(tmp_
     content = wav(samples, rate=44_100, where=tmp_path / "a.wav")
     row = load_audio(tmp_path, ["a.wav"], model())[0]
     wanted = AudioPreprocessing(sampling_rate=RATE, samples=RATE)
-    np.testing.assert_array_equal(row, fitted(decode(content, "a"), wanted))
-    assert fitted(Sound(tone(), RATE), wanted).tolist() == tone().tolist()
+    np.testing.assert_array_equal(row, fit_recording(decode(content, "a"), wanted))
+    assert fit_recording(Sound(tone(), RATE), wanted).tolist() == tone().tolist()
 
 
 def test_only_the_beginning_is_decoded() -> None:

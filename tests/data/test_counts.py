@@ -68,7 +68,7 @@ def test_only_like_counts_add() -> None:
     with pytest.raises(ValueError, match="same features"):
         count(frame) + count(frame, positive=0)
     with pytest.raises(ValueError, match="same features"):
-        count(frame) + count(frame).by(["sex"])
+        count(frame) + count(frame).group_by(["sex"])
 
 
 @pytest.mark.parametrize("features", [["sex"], ["race"], ["race", "sex"]])
@@ -76,7 +76,7 @@ def test_by_is_a_crosstab(features: list[str]) -> None:
     frame = world(500, missing=0.0)
     names = frame.assign(sex=frame["sex"].map(dict(enumerate(SEX))), race=frame["race"].map(dict(enumerate(RACE))))
     theirs = pd.crosstab([names[f] for f in features], [names["true"], names["pred"]])
-    ours = count(frame).by(features)
+    ours = count(frame).group_by(features)
     assert ours.features == tuple(features)
     assert list(ours.groups) == sorted(ours.groups)
     for group, table in zip(ours.groups, ours.table, strict=True):
@@ -88,7 +88,7 @@ def test_by_is_a_crosstab(features: list[str]) -> None:
 
 def test_missing_labels_count_for_selection_only() -> None:
     frame = world(400)
-    counts = count(frame).by(["sex"])
+    counts = count(frame).group_by(["sex"])
     for i, code in enumerate((0, 1)):
         rows = frame[frame["sex"] == code]
         assert counts.sizes()[i] == len(rows)
@@ -124,7 +124,7 @@ def test_a_resample_is_a_draw_of_the_rows() -> None:
     # the variance of a multinomial cell, as drawing rows with replacement has it
     np.testing.assert_allclose(draws.var(axis=0), expected * (1 - expected / 200), rtol=0.15, atol=0.05)
     slow = np.random.default_rng(1)
-    rows = [count(frame.iloc[slow.integers(0, 200, 200)]).by(["sex"]).selected()[0] for _ in range(200)]
+    rows = [count(frame.iloc[slow.integers(0, 200, 200)]).group_by(["sex"]).selected()[0] for _ in range(200)]
     ours = draws[:, [g[0] == "f" for g in counts.groups]][..., 1].sum(axis=(1, 2))
     assert np.mean(rows) == pytest.approx(ours.mean(), abs=1.5)
     assert np.std(rows) == pytest.approx(ours.std(), rel=0.2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.left_out import without
+from auditor.data.benchmarks.left_out import exclude_items
 from auditor.errors import BenchmarkError, UsageError
 
 FOUND = Benchmark("CrowS-Pairs", "x/crows.csv", "ab", tuple(SentencePair("a", "b", "age", id=i) for i in "0123"))
@@ -21,14 +21,14 @@ def listed(folder: Path, text: str) -> Path:
 
 def test_what_is_listed_is_left_out_and_told(tmp_path: Path) -> None:
     text = "# after Blodgett et al.\n2\tno stereotype\r\n\n0\tno  stereotype \n3\n"
-    found = without(FOUND, listed(tmp_path, text))
+    found = exclude_items(FOUND, listed(tmp_path, text))
     assert ([e.id for e in found.examples], [e.id for e in found.left_out]) == (["1"], ["0", "2", "3"])
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert found.source == (
         f"crows.csv, sha256 ab, 1 examples; 3 left out by salmon.tsv, sha256 {digest} (no stereotype 2)"
     )
-    assert without(FOUND, None) is FOUND
-    bare = without(FOUND, listed(tmp_path, "1"))
+    assert exclude_items(FOUND, None) is FOUND
+    bare = exclude_items(FOUND, listed(tmp_path, "1"))
     assert bare.source.endswith(", without a reason") and len(bare.examples) == 3
 
 
@@ -44,12 +44,12 @@ def test_what_is_listed_is_left_out_and_told(tmp_path: Path) -> None:
 )
 def test_a_list_of_anything_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
-        without(FOUND, listed(tmp_path, text))
+        exclude_items(FOUND, listed(tmp_path, text))
 
 
 def test_an_id_of_several_items_names_none(tmp_path: Path) -> None:
     twice = Benchmark("x", "x", "ab", (*FOUND.examples, SentencePair("c", "d", "age", id="1")))
     with pytest.raises(BenchmarkError, match="x has 2 items with the id '1'"):
-        without(twice, listed(tmp_path, "1\n"))
+        exclude_items(twice, listed(tmp_path, "1\n"))
     with pytest.raises(UsageError, match="There is no"):
-        without(FOUND, tmp_path / "none.tsv")
+        exclude_items(FOUND, tmp_path / "none.tsv")

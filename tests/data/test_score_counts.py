@@ -21,7 +21,7 @@ from auditor.data.score_counts import (
 from auditor.errors import DataError
 from auditor.rows import FloatArray, IntArray
 from auditor.statistics.ranks import AreaUnderCurve, area_of_counts, area_under_curve
-from probes.fairness.score_fairness import between, streamed_distances
+from probes.fairness.score_fairness import pairwise_distances, streamed_distances
 from tests.quantifiers import all_of
 
 N, NAMES = 3_000, ["a", "b", "c"]
@@ -73,7 +73,7 @@ def area(of: Scored, positives: int, negatives: int) -> AreaUnderCurve:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_area_of_counts_lies_within_its_error_and_its_interval_holds_the_exact_one(kind: str) -> None:
     rows = Rows(kind)
-    of = rows.counted([np.arange(N)]).by(["g"])
+    of = rows.counted([np.arange(N)]).group_by(["g"])
     alphas = np.asarray([0.05, 0.01, 1e-4])
     for i, j in product(range(3), repeat=2):
         exact = area_under_curve(positives=rows.own(i, 1), negatives=rows.own(j, 0))
@@ -96,7 +96,7 @@ def test_the_worst_order_within_a_bin_is_as_far_off_as_is_said() -> None:
     for y in (truth, np.r_[1 - truth[:4], truth[4:]]):
         counts = ScoreCounts([], 1, 2, Asked())
         counts.add([], y, y, np.column_stack([1 - scores, scores]))
-        found = area(counts.by([]), 0, 0)
+        found = area(counts.group_by([]), 0, 0)
         exact = area_under_curve(positives=scores[y == 1], negatives=scores[y == 0])
         assert isinstance(exact, AreaUnderCurve) and found.grid == pytest.approx(abs(found.centre - exact.centre))
 
@@ -104,8 +104,8 @@ def test_the_worst_order_within_a_bin_is_as_far_off_as_is_said() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_distances_of_counts_lie_within_their_error(kind: str) -> None:
     rows = Rows(kind)
-    exact = between([rows.scores[rows.group == g] for g in range(3)])
-    found, errors = streamed_distances(rows.counted([np.arange(N)]).by(["g"]))
+    exact = pairwise_distances([rows.scores[rows.group == g] for g in range(3)])
+    found, errors = streamed_distances(rows.counted([np.arange(N)]).group_by(["g"]))
     assert found.shape == exact.shape == (3, 2)
     assert (np.abs(found - exact) <= errors + 1e-12).all()
     if kind != "one bin":
@@ -119,7 +119,7 @@ def test_counts_and_the_median_are_exact(kind: str) -> None:
     assert (counts.median is None) == (counts.unsettled() is not None) == (kind == "one bin")
     parts = np.array_split(np.arange(N), 2)
     counts.settle(([(rows.group[i], NAMES)], rows.probabilities[i]) for i in parts)
-    of = counts.by(["g"])
+    of = counts.group_by(["g"])
     assert of.median == np.median(rows.scores)
     above = [int(((rows.scores > np.median(rows.scores)) & (rows.group == g)).sum()) for g in range(3)]
     assert of.above_median().tolist() == above
@@ -142,7 +142,7 @@ def test_rows_that_are_others_when_they_are_read_again_are_refused() -> None:
 
 
 def same(a: ScoreCounts, b: ScoreCounts) -> bool:
-    mine, theirs = a.by(["g"]), b.by(["g"])
+    mine, theirs = a.group_by(["g"]), b.group_by(["g"])
     return all_of(
         [
             mine.groups == theirs.groups,

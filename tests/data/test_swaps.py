@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read, templates
+from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read_lexicon, templates
 from auditor.data.swaps import Swapper, article_of
 from auditor.errors import ConfigError
 
@@ -293,16 +293,16 @@ def test_lexicons_that_say_what_they_may_not(content: object, message: str) -> N
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
-        read(tmp_path / "absent.toml")
+        read_lexicon(tmp_path / "absent.toml")
     for name, raw in (("a.json", b"{"), ("a.toml", b"= 1"), ("b.toml", b"\xff\xfe"), ("c.json", b"[" * 100_000)):
         (tmp_path / name).write_bytes(raw)
         with pytest.raises(ConfigError, match="cannot be read as"):
-            read(tmp_path / name)
+            read_lexicon(tmp_path / name)
     (tmp_path / "large.toml").write_bytes(b"#" * (1 << 20) + b"\n")
     with pytest.raises(ConfigError, match="at most"):
-        read(tmp_path / "large.toml")
+        read_lexicon(tmp_path / "large.toml")
     (tmp_path / "mine.json").write_text(json.dumps(entry()))
-    assert read(tmp_path / "mine.json").names == ("a", "b")
+    assert read_lexicon(tmp_path / "mine.json").names == ("a", "b")
 
 
 def test_an_unknown_category_names_the_nearest() -> None:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 
 from auditor.detection.channel import few_in_truth, learnt_of, on_channel
 from auditor.detection.examine import Examination
-from auditor.detection.fingerprints import MOST_APART, alike, fingerprints_of, repeated
+from auditor.detection.fingerprints import MOST_APART, fingerprints_of, match_fingerprints, repeated
 from auditor.detection.record import FileResult
 from auditor.errors import DataError
 from tests.quantifiers import none_of
@@ -53,7 +53,7 @@ def prints(content: bytes) -> tuple[str, ...]:
 def test_a_picture_saved_again_is_known_and_another_is_not(way: dict[str, Any]) -> None:
     pictures = photographs(12)
     known = [prints(saved(picture, 95))[0] for picture in pictures[:6]]
-    again = alike([prints(saved(picture, **way)) for picture in pictures], known, "image")
+    again = match_fingerprints([prints(saved(picture, **way)) for picture in pictures], known, "image")
     assert again.tolist() == [True] * 6 + [False] * 6
 
 
@@ -62,8 +62,8 @@ def test_pictures_that_show_nothing_have_none_and_are_like_nobody() -> None:
     flat = [PIL_Image.fromarray(np.full((64, 64), 200, np.uint8)), PIL_Image.fromarray(np.ascontiguousarray(ramp))]
     found = [prints(saved(picture)) for picture in flat]
     assert found == [(), ()] and prints(b"no picture") == ()
-    assert none_of(alike(found, [prints(saved(photographs(1)[0]))[0]], "image").tolist())
-    assert alike([("0" * 64,)], (), "image").tolist() == [False]
+    assert none_of(match_fingerprints(found, [prints(saved(photographs(1)[0]))[0]], "image").tolist())
+    assert match_fingerprints([("0" * 64,)], (), "image").tolist() == [False]
 
 
 def test_pictures_of_one_layout_are_not_told_apart_and_the_words_say_so() -> None:
@@ -100,7 +100,7 @@ def test_sound_is_known_after_a_codec_and_another_rate() -> None:
     slower = [as_wav(resample_poly(sound, 1, 2).astype(np.int16), 8_000) for sound in sounds]
     coded = [encode(sound, 16_000, "opus") for sound in sounds]
     for files in (slower, coded):
-        found = alike([fingerprints_of(content, "", "speech") for content in files], known, "speech")
+        found = match_fingerprints([fingerprints_of(content, "", "speech") for content in files], known, "speech")
         assert found.tolist() == [True] * 3 + [False] * 3
 
 
@@ -110,7 +110,7 @@ def test_training_files_saved_again_calibrate_nothing_and_are_said(tmp_path: Pat
     detector = image_detector().with_card(card(trained_on=("0" * 16,), fingerprints=trained))
     write(tmp_path, {f"{i:02}.jpg": saved(picture, 60, 0.6) for i, picture in enumerate(pictures)})
     calibrating = Examination(detector=detector, with_provenance=False, with_fingerprints=True)
-    found = [calibrating.of(path) for path in sorted(tmp_path.iterdir())]
+    found = [calibrating.examine_file(path) for path in sorted(tmp_path.iterdir())]
     assert learnt_of(detector.card, found) == ["alike"] * 6 + [""] * 6
     told = [any("a file that the detector was trained on" in note for note in result.notes) for result in found]
     assert told == [True] * 6 + [False] * 6
@@ -120,7 +120,7 @@ def test_training_files_saved_again_calibrate_nothing_and_are_said(tmp_path: Pat
     calibrated = on_channel(detector.card, [*found, *(each for group in new for each in group)], ())
     assert len(calibrated.real_scores) == 6 * 5
     # Whoever only asks is told, and the bits go nowhere.
-    asked = Examination(detector=detector, with_provenance=False).of(tmp_path / "00.jpg")
+    asked = Examination(detector=detector, with_provenance=False).examine_file(tmp_path / "00.jpg")
     assert asked.fingerprints == () and any("looks or sounds like a file" in note for note in asked.notes)
 
 
@@ -129,10 +129,10 @@ def test_one_photograph_saved_twenty_times_is_no_twenty_known_files(tmp_path: Pa
     write(tmp_path, {f"a{i:02}.jpg": saved(first, 60 + i, 0.6 + 0.05 * i) for i in range(20)})
     detector = image_detector()
     calibrating = Examination(detector=detector, with_provenance=False, with_fingerprints=True)
-    one = [calibrating.of(path) for path in sorted(tmp_path.iterdir())]
+    one = [calibrating.examine_file(path) for path in sorted(tmp_path.iterdir())]
     assert few_in_truth(detector.card, one).startswith("19 of 20 files known to be real are near copies of another")
     write(tmp_path / "more", {f"{i}.jpg": saved(picture) for i, picture in enumerate(others)})
-    new = [calibrating.of(path) for path in sorted((tmp_path / "more").iterdir())]
+    new = [calibrating.examine_file(path) for path in sorted((tmp_path / "more").iterdir())]
     assert few_in_truth(detector.card, [*new, one[0]]) == "" != few_in_truth(detector.card, [*new, *one[:2]])
 
 

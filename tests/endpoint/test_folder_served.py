@@ -67,7 +67,7 @@ def test_likelihoods_and_what_is_preferred_by_them_are_the_same(both: BothWays) 
 @pytest.mark.parametrize("how", ["on", "off"])
 def test_replies_and_what_is_chosen_are_the_same_to_the_letter(both: BothWays, how: str) -> None:
     questions = [Question(f"Number {i} spoke. Who?", ("The man", "The woman", "Not known")) for i in range(12)]
-    asked = [[question.asked((2, 0, 1))] for question in questions]
+    asked = [[question.prompt_text((2, 0, 1))] for question in questions]
     writers = [writer_of(model, how) for model in (both.folder, both.url)]  # type: ignore[arg-type]
     own, theirs = (writer.replies(asked, 8) for writer in writers)
     assert own == theirs and len({reply.text for reply in own}) > 1

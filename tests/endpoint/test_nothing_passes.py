@@ -214,7 +214,7 @@ def test_a_scan_of_a_server_that_says_one_thing_passes_nothing_of_its_model(says
     stub.says = says
     files = benchmarks(tmp_path)
     with served(stub) as url:
-        options = ScanOptions.of(
+        options = ScanOptions.from_values(
             {
                 "model": url, "model_name": "toy", "out": str(tmp_path / "out"), "probes": ",".join(sorted(BY_LETTER)),
                 "benchmark": [f"{name}={files[name]}" for name in BY_LETTER], "concurrency": 1,

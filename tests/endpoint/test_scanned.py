@@ -73,7 +73,7 @@ def bbq_file(folder: Path, n: int = 12) -> Path:
 
 
 def scanned(url: str, out: Path, probes: str, **options: Any) -> AuditReport:
-    asked = ScanOptions.of(
+    asked = ScanOptions.from_values(
         {"model": url, "model_name": MODEL, "out": str(out), "probes": probes, "concurrency": 1, **options}
     )
     return run_scan(Configured(asked, {}, tuple(load_criteria())), PROBES).report
@@ -198,7 +198,7 @@ def test_the_measuring_process_has_no_network_and_calls_that_are_spent_leave_the
     (tmp_path / "probe_that_connects.py").write_text(_CONNECTS)
     stub, benchmark = Stub(seed=4), bbq_file(tmp_path)
     with served(stub) as url:
-        asked = ScanOptions.of({
+        asked = ScanOptions.from_values({
             "model": url, "model_name": MODEL, "out": str(tmp_path / "out"), "probes": "bbq,stereotype",
             "probe": ["probe_that_connects:Connects"], "benchmark": [f"bbq={benchmark}"], "max_calls": 60,
         })  # fmt: skip
@@ -240,7 +240,7 @@ class Connects:
 )
 def test_flags_that_do_not_fit_are_told_in_a_sentence(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
-        with endpoint_at_hand(ScanOptions.of({"out": str(tmp_path), **options})):
+        with endpoint_at_hand(ScanOptions.from_values({"out": str(tmp_path), **options})):
             pass
     assert KEY not in str(raised.value)
 
@@ -253,7 +253,7 @@ def test_a_url_comes_from_the_command_line_alone(tmp_path: Path) -> None:
 
 def test_a_bundle_s_url_is_asked_by_nobody() -> None:
     # As auditor reproduce makes the job of a stranger's request, and every command that loads a file.
-    asked = ScanOptions.of({"model": "http://127.0.0.1:9/v1", "model_name": "x", "allow_remote": True})
+    asked = ScanOptions.from_values({"model": "http://127.0.0.1:9/v1", "model_name": "x", "allow_remote": True})
     with pytest.raises(UsageError, match="asked by auditor scan, where the URL is typed"):
         job_of(Configured(asked, {}, ()), PROBES)
     assert flags()["allow_remote"].of_one_run and flags()["api_key_env"].of_one_run
@@ -302,23 +302,23 @@ def answering(*texts: str | Outcome) -> Any:
 
 def test_texts_are_drawn_with_seeds_of_their_own_and_end_where_they_were_to(tmp_path: Path) -> None:
     ask = answering(" of course. And more.", "The story is long! Yes", " no end")
-    model = endpoint_model(handshake_of(), ask).asked("auto", "")
+    model = endpoint_model(handshake_of(), ask).with_chat_options("auto", "")
     found = model.continued(["The story"], 3, Sampling(until="sentence"), np.random.default_rng(0))
     assert found == [[" of course.", " is long!", " no end"]]
     assert len({request.seed for request in ask.seen}) == 3 and ask.seen[0].route == "chat"
     assert all_of(request.temperature == 1.0 and request.top_p == 0.95 for request in ask.seen)
-    plain = endpoint_model(handshake_of(), ask).asked("off", "")
+    plain = endpoint_model(handshake_of(), ask).with_chat_options("off", "")
     assert plain.continued(["Once"], 1, Sampling(), np.random.default_rng(0)) and ask.seen[-1].prompt == "Once"
 
 
 def test_what_a_server_was_not_shown_to_do_is_not_asked_of_it() -> None:
     ask = answering("x")
     with pytest.raises(NotApplicableError, match="drawn anew for each request: fresh_draws is accepted, and not done"):
-        endpoint_model(handshake_of("caches", "ignores_seed"), ask).asked("off", "").continued(
+        endpoint_model(handshake_of("caches", "ignores_seed"), ask).with_chat_options("off", "").continued(
             ["a"], 2, Sampling(), np.random.default_rng(0)
         )
     with pytest.raises(NotApplicableError, match="whole_prompt is accepted, and not done"):
-        endpoint_model(handshake_of("truncates"), ask).asked("off", "")
+        endpoint_model(handshake_of("truncates"), ask).with_chat_options("off", "")
     assert not ask.seen
 
 

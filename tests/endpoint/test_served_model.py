@@ -230,13 +230,13 @@ def test_total_variation_lies_within_its_bounds() -> None:
 def test_tokens_of_one_name_are_one_class_and_those_without_another() -> None:
     toy = ReadableToy(5)
     reference = reference_of(toy)
-    spelling = Spelling.of(reference)
+    spelling = Spelling.from_model(reference)
     assert spelling.names[7] == " w7" and spelling.token_of(int(spelling.classes[7])) == 7
-    assert spelling.classes[END] == NAMELESS and spelling.told(["</s>", "", "\ufffd", "bytes:\\xe2"]) == [NAMELESS] * 4
+    assert spelling.classes[END] == NAMELESS and spelling.classes_of_names(["</s>", "", "\ufffd", "bytes:\\xe2"]) == [NAMELESS] * 4
     assert spelling.told_bare("\n") == NAMELESS == spelling.told_bare(" </s>")
-    assert spelling.told([" nothing"]) == [None] and spelling.told_bare("nothing") is None
+    assert spelling.classes_of_names([" nothing"]) == [None] and spelling.told_bare("nothing") is None
     double = dataclasses.replace(spelling, names=(" w1", *spelling.names[1:]))
-    both = double.told([" w1"])[0]
+    both = double.classes_of_names([" w1"])[0]
     assert both is not None and double.token_of(both) is None and double.classes[0] == double.classes[1] == both
 
 

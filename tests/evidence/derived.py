@@ -66,7 +66,7 @@ def audit(
     assert head is not None
     counts, criteria, log = counts_of(audited, data), load_criteria(), ChainedLog()
     log.add("started", command=["scan"])
-    digest = FileEntry.of(path.encode()).sha256
+    digest = FileEntry.from_content(path.encode()).sha256
     report = assemble(
         results,
         criteria,
@@ -90,7 +90,7 @@ def audit(
 
 def enclosed(made: Evidence, folder: Path) -> EnclosedAudit:
     """The audit with its bundle."""
-    path = folder / f"{FileEntry.of(str(made.report.model.path).encode()).sha256[:8]}.zip"
+    path = folder / f"{FileEntry.from_content(str(made.report.model.path).encode()).sha256[:8]}.zip"
     write_bundle(path, made)
     return EnclosedAudit(report=made.report, bundle=path.read_bytes())
 
@@ -104,7 +104,7 @@ def forged(path: Path, out: Path, key: Path, parts: Mapping[str, bytes | None] |
     ``record``, ``request``: what is done to the JSON of it. ``parts``: other parts; None takes one out.
     """
     entries = unpack(path.read_bytes(), path.name)
-    kind = Manifest.read(entries.pop(MANIFEST)).kind
+    kind = Manifest.from_bytes(entries.pop(MANIFEST)).kind
     entries.pop(SIGNATURE, None)
     for name, content in (parts or {}).items():
         entries.pop(name, None)
@@ -120,7 +120,7 @@ def forged(path: Path, out: Path, key: Path, parts: Mapping[str, bytes | None] |
     for event in events(entries[LOG]):
         said = {name: value for name, value in event.items() if name not in ("n", "at", "event", "previous")}
         if event["event"] == "recorded":
-            said |= {"record": FileEntry.of(entries[RECORD]).sha256, "exit_code": record["exit_code"]}
+            said |= {"record": FileEntry.from_content(entries[RECORD]).sha256, "exit_code": record["exit_code"]}
         log.add(str(event["event"]), **said)
     write_container(
         out,

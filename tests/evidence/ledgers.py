@@ -55,7 +55,7 @@ class Template:
     """A record that audits are made from, as JSON."""
 
     def __init__(self, report: AuditReport, keep: Iterable[str] | None = None) -> None:
-        self.entry = AuditEntry.of(report.model_copy(update={"figures": ()})).model_dump(mode="json")
+        self.entry = AuditEntry.from_report(report.model_copy(update={"figures": ()})).model_dump(mode="json")
         record = self.entry["record"]
         if keep is not None:
             named = set(keep)
@@ -118,7 +118,7 @@ def write_ledger(path: Path, entries: Iterable[tuple[Kind, date, str]]) -> Path:
     previous = GENESIS
     with connection:
         for number, (kind, day, payload) in enumerate(entries, 1):
-            entry = Entry.after(number, previous, f"{day.isoformat()}T10:00:00.000+00:00", kind, payload)
+            entry = Entry.from_previous(number, previous, f"{day.isoformat()}T10:00:00.000+00:00", kind, payload)
             previous = entry.hash
             connection.execute(
                 f"INSERT INTO auditor_entries ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?)",

@@ -21,7 +21,7 @@ from auditor.finding.criterion import CriterionRecord
 from auditor.finding.measurement import Outcome
 from auditor.portfolio.lines import read_ledger
 from auditor.record.about import About, ModelIdentity
-from auditor.record.acceptances import acceptances_of, findings_by_key, told
+from auditor.record.acceptances import acceptance_sentences, acceptances_of, findings_by_key
 from auditor.record.asks import key_of
 from auditor.record.audit_report import AuditReport, ExitCode, Finding
 from auditor.record.decisions import DecidedFinding
@@ -65,7 +65,7 @@ def with_gap(
 
 def recorded(report: AuditReport, db: str) -> None:
     ledger = Ledger(db)
-    ledger.append("audit", AuditEntry.of(report, None))
+    ledger.append("audit", AuditEntry.from_report(report, None))
     ledger.close()
 
 
@@ -83,7 +83,7 @@ def accept(db: str, *findings: str, **how: object) -> None:
 
 
 def said_of(report: AuditReport, db: str) -> list[str]:
-    return list(told(report.model_copy(update={"decisions": decisions_on(report, db)})))
+    return list(acceptance_sentences(report.model_copy(update={"decisions": decisions_on(report, db)})))
 
 
 @pytest.fixture
@@ -181,9 +181,9 @@ def test_an_acceptance_that_expired_says_so_whatever_is_found(report: AuditRepor
     (holds,) = acceptances(entries, today=date(2099, 1, 31)).values()
     (gone,) = acceptances(entries, today=date(2099, 2, 1)).values()
     now = with_gap(report, 0.24)
-    finding = findings_by_key(now)[holds.asks]
-    assert holds.holds and holds.standing(finding) == "accepted"
-    assert not gone.holds and gone.standing(finding) == "expired"
+    finding = findings_by_key(now)[holds.finding_key]
+    assert holds.holds and holds.status_for(finding) == "accepted"
+    assert not gone.holds and gone.status_for(finding) == "expired"
     assert gone.describe(finding).startswith("EXPIRED acceptance") and "no longer holds" in gone.describe(finding)
 
 
@@ -198,7 +198,7 @@ def test_the_last_acceptance_counts_and_a_rejection_withdraws_it(report: AuditRe
     assert acceptances(entries_of(db), today=TODAY) == {}
     accept(db, f"{gap}=0.24", owner="model team", due="2099-01-15")
     (again,) = acceptances(entries_of(db), today=TODAY).values()
-    assert (again.value, again.owner, again.due, again.by) == (0.24, "model team", "2099-01-15", "Ann")
+    assert (again.value, again.owner, again.due, again.last_signer) == (0.24, "model team", "2099-01-15", "Ann")
 
 
 def test_the_shorter_acceptance_that_expired_does_not_hide_the_one_that_holds(report: AuditReport, db: str) -> None:
@@ -366,11 +366,11 @@ def test_a_signature_covers_what_was_signed_before(report: AuditReport, tmp_path
     )
     # Nor is an edited value believed where the chain of the history was made anew around it.
     edited = second.model_copy(update={"decided": (higher,)})
-    changed = Entry.after(3, prepared.hash, reviewed.created, "decision", edited.model_dump_json())
+    changed = Entry.from_previous(3, prepared.hash, reviewed.created, "decision", edited.model_dump_json())
     with pytest.raises(DataError, match="does not count|does not fit"):
         decisions_of([*entries_of(db)[:2], changed], today=TODAY)
     own = prepared.decision().model_copy(update={"decided": (higher,)})
-    first = Entry.after(2, entries_of(db)[0].hash, prepared.created, "decision", own.model_dump_json())
+    first = Entry.from_previous(2, entries_of(db)[0].hash, prepared.created, "decision", own.model_dump_json())
     with pytest.raises(DataError, match="does not fit"):
         decisions_of([entries_of(db)[0], first], today=TODAY)
 
@@ -394,7 +394,7 @@ def test_one_person_with_two_keys_or_one_key_with_two_names_is_no_second_signer(
     for by, key in (("Ann", "bob"), ("Bob", "ann"), ("a nn".replace(" ", "\u2060"), "bob")):
         # As nobody signs with the command, and somebody who holds the keys can.
         made = signed(second.model_copy(update={"by": by}), load_private_key(tmp_path / key))
-        entry = Entry.after(3, entries_of(db)[1].hash, "2026-11-27T10:00:00", "decision", made.model_dump_json())
+        entry = Entry.from_previous(3, entries_of(db)[1].hash, "2026-11-27T10:00:00", "decision", made.model_dump_json())
         with pytest.raises(DataError, match="for somebody else"):
             acceptances([*entries_of(db)[:2], entry], today=TODAY)
 
@@ -422,11 +422,11 @@ def test_a_signed_acceptance_is_of_the_audit_and_the_model_that_it_was_signed_fo
     # The chain is whole, made anew around another audit, and the signature fits what it was put under.
     for message, others in moved.items():
         for other in others:
-            forged = AuditEntry.of(other)
+            forged = AuditEntry.from_report(other)
             if message == "another model":
                 forged = forged.model_copy(update={"record_sha256": audit.audit().record_sha256})
-            first = Entry.after(1, audit.previous, audit.created, "audit", forged.model_dump_json())
-            after = Entry.after(2, first.hash, decision.created, "decision", decision.payload)
+            first = Entry.from_previous(1, audit.previous, audit.created, "audit", forged.model_dump_json())
+            after = Entry.from_previous(2, first.hash, decision.created, "decision", decision.payload)
             with pytest.raises(DataError, match=message):
                 acceptances([first, after], today=TODAY)
             connection = sqlite3.connect(db)

@@ -23,7 +23,7 @@ from auditor.evidence.signing import make_key
 from auditor.finding.policy import Policy, parse_policy
 from auditor.record.audit_report import AuditReport
 from auditor.record.controls import with_policies
-from auditor.report.document import Table, code, own
+from auditor.report.document import Table, code, own_text
 from auditor.report.document_html import render_document_html
 from auditor.report.document_pdf import render_document_pdf
 from cli.main import app
@@ -235,9 +235,9 @@ def test_on_paper_a_metric_does_not_run_into_its_value() -> None:
     pypdfium2 = pytest.importorskip("pypdfium2")
     pytest.importorskip("typst")
     name, value = "equal_opportunity_gap", "0.351"
-    heads = tuple((own(head),) for head in ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding"))
-    cells = ((code(name),), (own(value),), (own("0.311 to 0.379 " * 5),), (own("at least 0"),), (own("128"),))
-    row = (*cells, (own("earned its display with reservations, which are told at length here. " * 6),), (own("119"),))
+    heads = tuple((own_text(head),) for head in ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding"))
+    cells = ((code(name),), (own_text(value),), (own_text("0.311 to 0.379 " * 5),), (own_text("at least 0"),), (own_text("128"),))
+    row = (*cells, (own_text("earned its display with reservations, which are told at length here. " * 6),), (own_text("119"),))
     made = render_document_pdf("T", "0" * 64, "2026-11-27T20:37:22+00:00", "0", [Table(heads, (row,), "lrllrll")])
     page = pypdfium2.PdfDocument(made)[0].get_textpage()
     letters = page.get_text_range()
@@ -348,7 +348,7 @@ def test_who_holds_the_key_cannot_sign_a_dossier_that_says_more_than_its_record(
     assert _states("--key", "k.pub")["dossier, text"] == "ok"
     more = Path("dossier.md").read_bytes() + b"\nAnd it complies with everything.\n"
     manifest = DossierManifest.model_validate_json(Path("dossier.manifest.json").read_bytes())
-    forged = manifest.model_copy(update={"files": {"dossier.md": FileEntry.of(more)}})
+    forged = manifest.model_copy(update={"files": {"dossier.md": FileEntry.from_content(more)}})
     report = AuditReport.from_json(Path("report.json").read_bytes())
     Path("dossier.md").write_bytes(more)
     Path("dossier.manifest.json").write_bytes(forged.to_bytes())

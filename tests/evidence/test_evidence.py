@@ -216,7 +216,7 @@ def test_rows_that_come_in_parts_are_the_file_of_all() -> None:
     assert content(rows) == written
     entries = {ROWS: rows.content, "a.json": b"{}"}
     assert pack(entries) == pack({ROWS: content(rows), "a.json": b"{}"})
-    assert FileEntry.of(rows.content) == FileEntry.of(content(rows))
+    assert FileEntry.from_content(rows.content) == FileEntry.from_content(content(rows))
     with pytest.raises(DataError, match="do not fit"):
         rows.add(part(slice(0, 1)))
     assert not rows.whole
@@ -328,10 +328,10 @@ def test_every_flipped_byte_is_found_and_named(tmp_path: Path, monkeypatch: pyte
 def repacked(bundle: Path, path: Path, **changed: bytes) -> Path:
     """A bundle whose parts were changed and whose digests were made to fit, as somebody who knows the format would."""
     entries = unpack(bundle.read_bytes(), bundle.name) | {name.replace("__", "."): c for name, c in changed.items()}
-    old = Manifest.read(entries[MANIFEST])
+    old = Manifest.from_bytes(entries[MANIFEST])
     lines = entries[LOG].splitlines()
     new = Manifest(
-        files={name: FileEntry.of(entries[name]) for name in old.files},
+        files={name: FileEntry.from_content(entries[name]) for name in old.files},
         log_lines=len(lines),
         log_head=hashlib.sha256(lines[-1]).hexdigest(),
     )
@@ -807,7 +807,7 @@ def test_evidence_of_before_there_was_a_rule_for_small_groups_verifies() -> None
     said = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=then)
 
     def wrong(result: ProbeResult, *, other_code: bool, **options: float) -> list[str]:
-        again = Remade(stored_probe, other_code, other_rule=other_code).measured(result, options, Kept(None, counts))
+        again = Remade(stored_probe, other_code, other_rule=other_code).remeasure(result, options, Kept(None, counts))
         assert again is not None and again.whence == "tables"
         return list(again.wrong)
 

@@ -49,7 +49,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def record_audit(report: AuditReport, db: str | None, bundle: str | None) -> None:
     opened = open_ledger(db, create=True)
-    opened.append("audit", AuditEntry.of(report, bundle))
+    opened.append("audit", AuditEntry.from_report(report, bundle))
     opened.close()
 
 
@@ -71,7 +71,7 @@ def decision(**changes: object) -> Decision:
 
 def test_entries_come_back_in_order_each_following_on_the_one_before(ledger: Ledger, report: AuditReport) -> None:
     for _ in range(3):
-        ledger.append("audit", AuditEntry.of(report, "a.zip"))
+        ledger.append("audit", AuditEntry.from_report(report, "a.zip"))
     ledger.append("decision", decision())
     entries = list(ledger.entries())
     assert [e.number for e in entries] == [1, 2, 3, 4]
@@ -88,7 +88,7 @@ def test_whatever_is_done_to_the_table_by_hand_is_named(tmp_path: Path, report: 
     path = tmp_path / "h.db"
     ledger = Ledger(path)
     for _ in range(5):
-        ledger.append("audit", AuditEntry.of(report))
+        ledger.append("audit", AuditEntry.from_report(report))
     head = list(ledger.entries())[-1].hash
     ledger.close()
     whole = tmp_path / "whole.db"
@@ -174,7 +174,7 @@ print(sum(stored.get(number) != hash for number, hash in acknowledged))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_nothing_acknowledged_is_lost_when_writers_are_killed(tmp_path: Path, report: AuditReport) -> None:
     """A writer is killed at 200 random moments, from before it opened the file to in the middle of an append."""
-    (tmp_path / "payload.json").write_text(AuditEntry.of(report).model_dump_json())
+    (tmp_path / "payload.json").write_text(AuditEntry.from_report(report).model_dump_json())
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(_KILLED), str(tmp_path / "h.db"), str(tmp_path / "payload.json")],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=300,
@@ -186,7 +186,7 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(tmp_path: Path, re
     entries = list(ledger.entries())
     assert broken_chain(iter(entries)) == []
     assert len(entries) >= acknowledged
-    assert ledger.append("audit", AuditEntry.of(report)).number == len(entries) + 1
+    assert ledger.append("audit", AuditEntry.from_report(report)).number == len(entries) + 1
     ledger.close()
 
 
@@ -203,7 +203,7 @@ for _ in range(25):
 
 
 def both_land(where: str, folder: Path, report: AuditReport) -> None:
-    (folder / "payload.json").write_text(AuditEntry.of(report).model_dump_json())
+    (folder / "payload.json").write_text(AuditEntry.from_report(report).model_dump_json())
     command = [sys.executable, "-c", _WRITER, where, str(folder / "payload.json")]
     writers = [subprocess.Popen(command, cwd=ROOT) for _ in range(2)]
     assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
@@ -225,8 +225,8 @@ def test_a_team_shares_a_postgresql(postgres: str, tmp_path: Path, report: Audit
     ledger = Ledger(postgres, create=False)
     made = ledger.append("decision", decision())
     assert ledger.entry(made.number).decision() == decision()
-    assert numbers_of(ledger.index.looks(report.data, Identity.of(report), made.number)) == list(range(1, 51))
-    assert ledger.index.all() == Index.of(list(ledger.entries())).all()
+    assert numbers_of(ledger.index.looks(report.data, Identity.from_report(report), made.number)) == list(range(1, 51))
+    assert ledger.index.all() == Index.from_entries(list(ledger.entries())).all()
     assert [entry.decision().by for entry in ledger.entries() if entry.kind == "decision"] == ["Ann"]
     ledger.close()
     import sqlalchemy
@@ -255,11 +255,11 @@ def test_what_the_database_made_of_an_entry_is_not_acknowledged(does: str, tmp_p
     path = tmp_path / "h.db"
     ledger = Ledger(path)
     for _ in range(2):
-        ledger.append("audit", AuditEntry.of(report))
+        ledger.append("audit", AuditEntry.from_report(report))
     with sqlite3.connect(path) as database:
         database.execute(f"CREATE TRIGGER sly AFTER INSERT ON auditor_entries BEGIN {ACTS[does]}; END")
     with pytest.raises(DataError, match="does not hold entry 3 as it was written"):
-        ledger.append("audit", AuditEntry.of(report))
+        ledger.append("audit", AuditEntry.from_report(report))
     ledger.close()
     for create in (True, False):
         with pytest.raises(DataError, match="has a trigger or rule, 'sly'"):
@@ -280,7 +280,7 @@ def test_the_digits_that_a_scan_prints_find_their_entry(
 ) -> None:
     db = str(tmp_path / "h.db")
     ledger = Ledger(db)
-    entries = [ledger.append("audit", AuditEntry.of(report)) for _ in range(2)]
+    entries = [ledger.append("audit", AuditEntry.from_report(report)) for _ in range(2)]
     printed = entry_line(entries[1], db).split(", ")[-1]
     ledger.close()
     assert printed == entries[1].hash

@@ -64,8 +64,8 @@ def who(ledger: Ledger, report: AuditReport) -> list[str]:
 
 def counted(ledger: Ledger, report: AuditReport) -> int | None:
     asked, head = Asked(probes=(), options={}), ledger.head()
-    found = looks_of(Known.to(ledger), head, report, asked, None)
-    again = Known.of(list(ledger.entries()))
+    found = looks_of(Known.from_ledger(ledger), head, report, asked, None)
+    again = Known.from_entries(list(ledger.entries()))
     assert miscounted(again, None, head, report.model_copy(update={"looks": found})) == []
     return found.model
 
@@ -81,7 +81,7 @@ def of_model(others: Sequence[Identity], now: Identity) -> list[bool]:
 def test_a_decision_follows_the_id_to_new_bytes_and_not_to_another_id_on_the_same_bytes(
     ledger: Ledger, report: AuditReport
 ) -> None:
-    ledger.append("audit", AuditEntry.of(audited(report, OLD, "credit", "1")))
+    ledger.append("audit", AuditEntry.from_report(audited(report, OLD, "credit", "1")))
     decided(ledger, 1)
     assert who(ledger, audited(report, NEW, "credit", "2")) == ["Ann"]
     assert who(ledger, audited(report, OLD, "marketing")) == []
@@ -90,7 +90,7 @@ def test_a_decision_follows_the_id_to_new_bytes_and_not_to_another_id_on_the_sam
 
 
 def test_looks_at_a_model_follow_the_id(ledger: Ledger, report: AuditReport) -> None:
-    ledger.append("audit", AuditEntry.of(audited(report, OLD, "credit", "1")))
+    ledger.append("audit", AuditEntry.from_report(audited(report, OLD, "credit", "1")))
     assert counted(ledger, audited(report, NEW, "credit", "2")) == 2
     assert counted(ledger, audited(report, OLD, "marketing")) == 1
     assert counted(ledger, audited(report, None, "credit", "2")) == 2
@@ -100,9 +100,9 @@ def test_looks_at_a_model_follow_the_id(ledger: Ledger, report: AuditReport) -> 
 
 
 def test_what_was_audited_before_there_was_an_id_stays_reachable(ledger: Ledger, report: AuditReport) -> None:
-    ledger.append("audit", AuditEntry.of(audited(report, OLD)))
+    ledger.append("audit", AuditEntry.from_report(audited(report, OLD)))
     decided(ledger, 1)
-    ledger.append("audit", AuditEntry.of(audited(report, OLD, "credit", "1")))
+    ledger.append("audit", AuditEntry.from_report(audited(report, OLD, "credit", "1")))
     # The bytes of version 2 were never without an id: the first entry is reached by way of version 1's.
     assert counted(ledger, audited(report, NEW, "credit", "2")) == 3
     assert who(ledger, audited(report, NEW, "credit", "2")) == ["Ann"]
@@ -112,7 +112,7 @@ def test_what_was_audited_before_there_was_an_id_stays_reachable(ledger: Ledger,
 
 
 def test_a_model_without_id_and_bytes_is_known_by_its_path(ledger: Ledger, report: AuditReport) -> None:
-    ledger.append("audit", AuditEntry.of(audited(report, None)))
+    ledger.append("audit", AuditEntry.from_report(audited(report, None)))
     decided(ledger, 1)
     assert [d.by for _, d in decisions_about(ledger, sha256=None, path="m.pt")] == ["Ann"]
     assert decisions_about(ledger, sha256=None, path="other.pt") == []
@@ -125,7 +125,7 @@ def test_a_trend_is_one_line_for_an_id_and_two_for_two(ledger: Ledger, report: A
 
     def lines(*reports: AuditReport) -> int:
         for each in reports:
-            ledger.append("audit", AuditEntry.of(each))
+            ledger.append("audit", AuditEntry.from_report(each))
         return len(trend(list(ledger.entries()), metric).series)
 
     alone = lines(audited(report, OLD, "credit", "1"), audited(report, NEW, "credit", "2"))
@@ -134,8 +134,8 @@ def test_a_trend_is_one_line_for_an_id_and_two_for_two(ledger: Ledger, report: A
 
 def test_an_entry_says_its_identity_without_being_read_whole(ledger: Ledger, report: AuditReport) -> None:
     for each in (audited(report, OLD), audited(report, NEW, "credit", "2")):
-        entry = ledger.append("audit", AuditEntry.of(each))
-        assert Identity.in_entry(entry) == Identity.of(each) == Identity.of(entry.audit().record)
+        entry = ledger.append("audit", AuditEntry.from_report(each))
+        assert Identity.in_entry(entry) == Identity.from_report(each) == Identity.from_report(entry.audit().record)
     assert [Identity.in_entry(e).id for e in ledger.entries()] == ["", "credit"]
 
 
@@ -147,9 +147,9 @@ def test_bytes_without_an_id_belong_to_the_first_that_was_given_to_them(ledger: 
     assert of_model(seen, Identity("", OLD)) == [True, True, True, False, False]
     assert of_model([Identity("", None)], Identity("", None)) == [False]
     # An acceptance from before there were ids is one model's, and not that of whoever comes later with the same bytes.
-    ledger.append("audit", AuditEntry.of(audited(report, OLD)))
+    ledger.append("audit", AuditEntry.from_report(audited(report, OLD)))
     decided(ledger, 1)
-    ledger.append("audit", AuditEntry.of(audited(report, OLD, "credit", "1")))
+    ledger.append("audit", AuditEntry.from_report(audited(report, OLD, "credit", "1")))
     assert who(ledger, audited(report, OLD, "marketing")) == []
     assert who(ledger, audited(report, NEW, "credit", "2")) == ["Ann"]
 
@@ -161,8 +161,8 @@ def test_the_index_finds_the_models_that_a_walk_through_all_audits_finds(report:
     seen: list[Identity] = []
     for _ in range(40):
         made = audited(report, bytes_[rng.integers(4)], names[rng.integers(4)])
-        ledger.append("audit", AuditEntry.of(made))
-        seen.append(Identity.of(made))
+        ledger.append("audit", AuditEntry.from_report(made))
+        seen.append(Identity.from_report(made))
     entries = list(ledger.entries())
     compared = 0
     whole = ledger.index
@@ -173,7 +173,7 @@ def test_the_index_finds_the_models_that_a_walk_through_all_audits_finds(report:
             tuple(x[:6] if isinstance(x, str) and "," in x else x for x in row) for row in whole.rows(query)
         ],
     )
-    for index in (whole, Index.of(entries), short):
+    for index in (whole, Index.from_entries(entries), short):
         for given in ("", "credit", "loans", "new"):
             for sha256 in (*bytes_, "d" * 64):
                 now = Identity(given, sha256)

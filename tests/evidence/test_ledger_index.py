@@ -47,11 +47,11 @@ def entered(where: Path, report: AuditReport) -> AuditReport:
     """What a scan asks of its ledger and puts into it, from opening it on."""
     ledger = Ledger(where)
     try:
-        known, head = Known.to(ledger), ledger.head()
+        known, head = Known.from_ledger(ledger), ledger.head()
         next_look(known, "spring", None, 0.05)
         report = report.model_copy(update={"decisions": decisions_in(ledger, report)})
         report = report.model_copy(update={"looks": looks_of(known, head, report, ASKED, None)})
-        assert ledger.append_after(head, "audit", AuditEntry.of(report)) is not None
+        assert ledger.append_after(head, "audit", AuditEntry.from_report(report)) is not None
         return report
     finally:
         ledger.close()
@@ -228,7 +228,7 @@ def test_an_earlier_version_s_ledger_is_read_and_goes_on(report: AuditReport, tm
     verified = run("history", "--verify", "--db", path)
     assert verified.exit_code == 0 and "Of 2 audits, the last at entry 3, an earlier version kept" in verified.output
     ledger = Ledger(path)
-    assert ledger.index.all() == Index.of(list(ledger.entries())).all() and len(ledger.index.all()) == 4
+    assert ledger.index.all() == Index.from_entries(list(ledger.entries())).all() and len(ledger.index.all()) == 4
     ledger.close()
 
 
@@ -253,7 +253,7 @@ def rechained(path: Path, number: int, payload: str) -> None:
         previous = entries[number - 2].hash if number > 1 else GENESIS
         for entry in entries[number - 1 :]:
             text = payload if entry.number == number else entry.payload
-            made = Entry.after(entry.number, previous, entry.created, entry.kind, text)
+            made = Entry.from_previous(entry.number, previous, entry.created, entry.kind, text)
             database.execute(
                 "UPDATE auditor_entries SET payload = ?, previous = ?, hash = ? WHERE number = ?",
                 (made.payload, made.previous, made.hash, made.number),
@@ -268,7 +268,7 @@ def test_a_record_that_was_changed_under_its_digest_is_noticed_wherever_it_is_re
     path = tmp_path / "h.db"
     Ledger(path).close()
     ledger = Ledger(path)
-    entry = ledger.append("audit", AuditEntry.of(report))
+    entry = ledger.append("audit", AuditEntry.from_report(report))
     ledger.close()
     (tmp_path / "report.json").write_text(report.to_json())
     said = json.loads(entry.payload)
@@ -304,7 +304,7 @@ def test_a_record_that_was_changed_under_its_digest_is_noticed_wherever_it_is_re
 def test_an_entry_that_keeps_less_after_one_that_keeps_all_is_named(report: AuditReport, tmp_path: Path) -> None:
     path = tmp_path / "h.db"
     ledger = Ledger(path)
-    ledger.append("audit", AuditEntry.of(report))
+    ledger.append("audit", AuditEntry.from_report(report))
     less = AuditEntry(record=report.model_copy(update={"figures": ()}), record_sha256=digest_of(report))
     ledger.append("audit", less)
     ledger.close()

@@ -81,13 +81,13 @@ class History:
             looks = looks_of(self.known, self.head, report, asked, campaign)
             report = report.model_copy(update={"looks": looks})
         number = len(self.entries) + 1
-        payload = AuditEntry.of(report).model_dump_json()
-        self.entries.append(Entry.after(number, self.head, f"2027-01-{number:02d}", "audit", payload))
+        payload = AuditEntry.from_report(report).model_dump_json()
+        self.entries.append(Entry.from_previous(number, self.head, f"2027-01-{number:02d}", "audit", payload))
         return report
 
     @property
     def known(self) -> Known:
-        return Known.of(self.entries)
+        return Known.from_entries(self.entries)
 
     @property
     def head(self) -> str:
@@ -231,7 +231,7 @@ def test_a_claim_that_the_history_does_not_bear_out_is_found(report: AuditReport
     history.audit(report)
     second = history.audit(changed(report, exit_code=1))
     assert second.looks is not None
-    known, head = Known.of(history.entries[:1]), history.entries[0].hash
+    known, head = Known.from_entries(history.entries[:1]), history.entries[0].hash
     assert miscounted(known, None, head, second) == [] and wrong_in_history(history.entries, second) == []
 
     def wrong(**looks: Any) -> str:
@@ -247,15 +247,15 @@ def test_a_claim_that_the_history_does_not_bear_out_is_found(report: AuditReport
     assert wrong_in_history(history.entries, changed(second, exit_code=0)) == ["no entry of this history is this audit"]
     assert "missing" in wrong_in_history(history.entries[1:], second)[0]
     with pytest.raises(DataError, match="cannot be counted: entry 1 is missing"):
-        Known.of(history.entries[1:])
+        Known.from_entries(history.entries[1:])
 
 
 def test_the_ledger_takes_no_look_that_was_counted_before_another_came(tmp_path: Path, report: AuditReport) -> None:
     ledger = Ledger(tmp_path / "h.db")
-    first = ledger.append_after(GENESIS, "audit", AuditEntry.of(report))
+    first = ledger.append_after(GENESIS, "audit", AuditEntry.from_report(report))
     assert first is not None and first.number == 1
-    assert ledger.append_after(GENESIS, "audit", AuditEntry.of(report)) is None
-    assert ledger.append_after(first.hash, "audit", AuditEntry.of(report)) is not None
+    assert ledger.append_after(GENESIS, "audit", AuditEntry.from_report(report)) is None
+    assert ledger.append_after(first.hash, "audit", AuditEntry.from_report(report)) is not None
     assert len(list(ledger.entries())) == 2
     ledger.close()
 
@@ -445,10 +445,10 @@ def test_no_verdict_of_a_campaign_is_written_where_its_look_was_not(
 
     configured = configure({"model": "m.pt", "history": True, "campaign": "c", "db": str(tmp_path / "h.db")}, None, [])
     ledger = Ledger(tmp_path / "h.db")
-    nothing = Known.of([])
+    nothing = Known.from_entries([])
     mine = next_look(nothing, "c", None, 0.05)
     looks = looks_of(nothing, GENESIS, report, ASKED, mine)
-    ledger.append("audit", AuditEntry.of(report.model_copy(update={"looks": looks})))
+    ledger.append("audit", AuditEntry.from_report(report.model_copy(update={"looks": looks})))
     again: list[CampaignRecord | None] = []
 
     def judged_again(look: CampaignRecord | None) -> AuditReport:

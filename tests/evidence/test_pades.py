@@ -79,7 +79,7 @@ def plain() -> bytes:
 
 def test_a_signed_pdf_is_valid_covers_all_of_it_and_begins_with_what_was_signed(plain: bytes, tmp_path: Path) -> None:
     certificate = _certificate()
-    signed = load_seal(_file(tmp_path, _pem(certificate=certificate))).on(plain)
+    signed = load_seal(_file(tmp_path, _pem(certificate=certificate))).sign(plain)
     assert signed.startswith(plain) and b"ETSI.CAdES.detached" in signed
     status = _status(signed, certificate)
     assert status.bottom_line and status.intact and status.valid and status.trusted
@@ -88,7 +88,7 @@ def test_a_signed_pdf_is_valid_covers_all_of_it_and_begins_with_what_was_signed(
 
 def test_one_changed_byte_breaks_it(plain: bytes, tmp_path: Path) -> None:
     certificate = _certificate()
-    signed = load_seal(_file(tmp_path, _pem(certificate=certificate))).on(plain)
+    signed = load_seal(_file(tmp_path, _pem(certificate=certificate))).sign(plain)
     place = signed.index(b"<pdfaid:part>2") + len(b"<pdfaid:part>")
     changed = signed[:place] + b"3" + signed[place + 1 :]
     status = _status(changed, certificate)
@@ -96,14 +96,14 @@ def test_one_changed_byte_breaks_it(plain: bytes, tmp_path: Path) -> None:
 
 
 def test_somebody_elses_certificate_is_not_trusted(plain: bytes, tmp_path: Path) -> None:
-    signed = load_seal(_file(tmp_path, _pem())).on(plain)
+    signed = load_seal(_file(tmp_path, _pem())).sign(plain)
     status = _status(signed, _certificate(ec.generate_private_key(ec.SECP256R1())))
     assert status.intact and not status.trusted and not status.bottom_line
 
 
 def test_a_signed_pdf_is_still_archivable_and_accessible(plain: bytes, tmp_path: Path) -> None:
     pdfua = pytest.importorskip("pdfua", reason="the test group is not installed: pdfua")
-    signed = load_seal(_file(tmp_path, _pem())).on(plain)
+    signed = load_seal(_file(tmp_path, _pem())).sign(plain)
     path = tmp_path / "report.pdf"
     path.write_bytes(signed)
     assert [finding.message for finding in pdfua.validate(path).findings] == []
@@ -119,7 +119,7 @@ def test_a_password_comes_from_the_environment(plain: bytes, tmp_path: Path, mon
     bag = pkcs12.serialize_key_and_certificates(b"jane", _KEY, certificate, None, protection)
     for path in (_file(tmp_path, bag, "jane.p12"), _file(tmp_path, _pem(b"open sesame", certificate))):
         monkeypatch.setenv("PDF_PASSWORD", "open sesame")
-        assert _status(load_seal(path, "PDF_PASSWORD").on(plain), certificate).bottom_line
+        assert _status(load_seal(path, "PDF_PASSWORD").sign(plain), certificate).bottom_line
         with pytest.raises(UsageError, match="without a password"):
             load_seal(path)
         monkeypatch.setenv("PDF_PASSWORD", "wrong")

@@ -29,7 +29,7 @@ from cli.looks import entered
 from cli.main import app
 from cli.options import configure
 from cli.output import print_report
-from cli.register import followed, opened, plan_of
+from cli.register import followed, open_registration, plan_of
 from tests.evidence.test_evidence import evidence
 from tests.evidence.test_registration import plan, registration
 from tests.quantifiers import all_of
@@ -84,10 +84,10 @@ def registered(ledger: Ledger, made: Registration) -> Entry:
 def audited(ledger: Ledger, report: AuditReport, made: Registration | None = None, **changes: Any) -> AuditReport:
     """The audit as a scan with this ledger enters it."""
     report = report.model_copy(update={"registration": None if made is None else of(made), **changes})
-    known, head = Known.to(ledger), ledger.head()
+    known, head = Known.from_ledger(ledger), ledger.head()
     report = report.model_copy(update={"registration": placed(known, report)})
     report = report.model_copy(update={"looks": looks_of(known, head, report, ASKED, None)})
-    ledger.append("audit", AuditEntry.of(report))
+    ledger.append("audit", AuditEntry.from_report(report))
     return report
 
 
@@ -184,17 +184,17 @@ def test_an_entry_that_is_dated_back_shows_nothing_of_when_its_plan_was_made(
     made = registration(registered=then)
     payload = RegistrationEntry(registration=made, sha256=made.digest).model_dump_json()
     (first,) = ledger.entries()
-    forged = Entry.after(2, first.hash, then, "registration", payload)
+    forged = Entry.from_previous(2, first.hash, then, "registration", payload)
     with sqlite3.connect(ledger.where) as connection:
         connection.execute("INSERT INTO auditor_entries VALUES (?, ?, ?, ?, ?, ?)", tuple(forged.model_dump().values()))
     connection.close()
     again = Ledger(ledger.where)
-    found = placed(Known.to(again), report.model_copy(update={"registration": of(made)}))
+    found = placed(Known.from_ledger(again), report.model_copy(update={"registration": of(made)}))
     again.close()
     assert found is not None and len(found.cautions) == n, found
     assert "".join(found.cautions).count("follows on an entry of") == n
     quiet = report.model_copy(update={"registration": found.model_copy(update={"cautions": ()})})
-    assert bool(misplaced(Known.of([first, forged]), quiet, before=3)) is bool(n)
+    assert bool(misplaced(Known.from_entries([first, forged]), quiet, before=3)) is bool(n)
 
 
 def test_a_criterion_that_a_plan_entered_before_the_first_look_is_shown(ledger: Ledger, report: AuditReport) -> None:
@@ -216,13 +216,13 @@ def test_what_a_report_says_of_its_plan_is_checked_by_the_whole_history(ledger: 
     made = now_registered()
     registered(ledger, made)
     true = report.model_copy(update={"registration": of(made)})
-    known, head = Known.to(ledger), ledger.head()
+    known, head = Known.from_ledger(ledger), ledger.head()
     true = true.model_copy(update={"registration": placed(known, true)})
     looks = looks_of(known, head, true, ASKED, None)
     for changes in ({"cautions": ()}, {"entered": None}):
         plan_said = true.registration.model_copy(update=changes)  # type: ignore[union-attr]
         claim = true.model_copy(update={"registration": plan_said, "looks": looks})
-        number = ledger.append("audit", AuditEntry.of(claim)).number
+        number = ledger.append("audit", AuditEntry.from_report(claim)).number
         assert wrong_in_history(list(ledger.entries())[:number], claim) == [
             "it says otherwise where its registration was entered, or what was audited before that"
         ]
@@ -305,7 +305,7 @@ def test_a_scan_names_a_bound_that_was_registered_after_it_had_failed(
 
     def scanned(made: AuditReport, **flags: str) -> AuditReport:
         configured = configure(flags, "audit.toml", [])
-        opened_ = opened(configured.options.registration)
+        opened_ = open_registration(configured.options.registration)
         plan_said = followed(opened_, configured, datetime.now(UTC) + timedelta(seconds=1), plan_of(configured))
         made = made.model_copy(update={"registration": plan_said})
         return entered(configured, Asks(), made, None, lambda _: made)[0]  # type: ignore[arg-type]

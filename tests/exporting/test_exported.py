@@ -17,7 +17,7 @@ from torch import nn
 from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, TextPreprocessing
 from auditor.errors import DamagedError, UnsupportedError, UsageError
 from auditor.exporting.exported import To, export_of
-from auditor.exporting.served_table import ServedTable, served
+from auditor.exporting.served_table import ServedTable, served_parts
 from auditor.exporting.torch_program import coded_columns
 from auditor.model.audited_model import AuditedModel
 from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps
@@ -300,7 +300,7 @@ def test_the_same_model_makes_the_same_file() -> None:
 
 
 def test_a_program_says_what_its_numbers_mean() -> None:
-    own = served(ruled("maps"), 1)
+    own = served_parts(ruled("maps"), 1)
     assert isinstance(own, ServedTable)
     coded = coded_columns(own)
     assert coded.features == (*ENCODING.features, "region") and coded.positive == "no"

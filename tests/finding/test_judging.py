@@ -130,7 +130,7 @@ def test_interval_and_outcome_agree(cases: list[tuple[Any, Criterion]], method: 
         if method == "bonferroni" and one_of_m and alike > 1:
             low, high = estimate.bounds(rate / alike / (2.0 if isinstance(c.bound, tuple) else 1.0))
             assert finding.interval == pytest.approx((low, high), rel=1e-9, abs=1e-12, nan_ok=True)
-        Finding.of(finding)
+        Finding.from_judgement(finding)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -276,7 +276,7 @@ def test_undefined_is_inconclusive_and_null() -> None:
     finding = verdict(Undefined(reason="only one group is present"))
     assert finding.outcome is Outcome.INCONCLUSIVE
     assert "only one group is present" in finding.reason
-    record = Finding.of(finding)
+    record = Finding.from_judgement(finding)
     assert record.value is None and record.interval == (None, None)
     assert record.p_fail is record.p_pass is record.minimum_detectable_effect is record.n_required is None
     assert "NaN" not in record.model_dump_json() and "Infinity" not in record.model_dump_json()
@@ -292,7 +292,7 @@ def test_an_empty_group_does_not_hide_the_others() -> None:
     """Null and never a PASS; but that the groups with rows lie beyond the bound is shown all the same."""
     finding = verdict(gap((380, 20, 0), (400, 400, 0)))
     assert finding.outcome is Outcome.FAIL
-    assert Finding.of(finding).value is None
+    assert Finding.from_judgement(finding).value is None
     assert finding.interval is not None and finding.interval[0] > 0.1 and finding.interval[1] == 1.0
 
 
@@ -402,7 +402,7 @@ def test_zero_by_zero_that_nobody_asked_about_is_not_judged() -> None:
     nobody = WorstRatio(tables=(RateTable(rate="r", successes=(0, 0), n=(90, 90)),))
     findings, _ = judge([result(measurement(nobody, "ratio", sensitive=("sex",)))], [])
     assert only(findings).outcome is Outcome.NOT_JUDGED
-    assert Finding.of(only(findings)).value is None
+    assert Finding.from_judgement(only(findings)).value is None
     findings, _ = judge([result(measurement(nobody, "ratio"))], [criterion("ratio", direction="at_least", bound=0.8)])
     assert only(findings).outcome is Outcome.INCONCLUSIVE
 

@@ -248,7 +248,7 @@ def test_a_judged_number_of_a_group_is_linked_among_many_that_compare() -> None:
         [criterion("accuracy", "at_least", 0.9, group={"sex": "f"})],
         Family(),
     )
-    report = sampled().model_copy(update={"findings": tuple(Finding.of(f) for f in findings)})
+    report = sampled().model_copy(update={"findings": tuple(Finding.from_judgement(f) for f in findings)})
     cell = cells(with_policies(report, [policy], DAY))["one"]
     assert cell.outcomes == {"NOT_JUDGED": 1, "FAIL": 1} and len(cell.findings) == 2
 

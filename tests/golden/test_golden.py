@@ -151,7 +151,7 @@ def test_canonical_json_is_spelled_as_it_was() -> None:
 
 def test_a_manifest_is_spelled_as_it_was() -> None:
     one = '{"sha256":"2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","size":1}'
-    made = Manifest(files={"a": FileEntry.of(b"x")}, log_lines=1, log_head="0" * 64).to_bytes().decode()
+    made = Manifest(files={"a": FileEntry.from_content(b"x")}, log_lines=1, log_head="0" * 64).to_bytes().decode()
     assert made == f'{{"files":{{"a":{one}}},"format":"auditor-evidence/1","log_head":"{"0" * 64}","log_lines":1}}'
 
 
@@ -196,7 +196,7 @@ def test_the_bundle_verifies_and_its_numbers_are_what_they_were() -> None:
 
 def test_the_parts_of_the_bundle_are_read_and_spelled_as_they_were() -> None:
     parts = unpack(BUNDLE.read_bytes(), BUNDLE.name)
-    manifest = Manifest.read(parts[MANIFEST])
+    manifest = Manifest.from_bytes(parts[MANIFEST])
     assert sha256(parts[MANIFEST]) == sha256(manifest.to_bytes()) == MANIFEST_DIGEST
     assert manifest.log_head == LOG_HEAD and broken_links(parts[LOG], LOG_HEAD, manifest.log_lines) == []
     record = AuditReport.model_validate_json(parts[RECORD])
@@ -320,7 +320,7 @@ def rehash(connection: sqlite3.Connection) -> None:
     for number, created, kind, payload in connection.execute(
         "SELECT number, created, kind, payload FROM auditor_entries ORDER BY number"
     ).fetchall():
-        entry = Entry.after(number, previous, created, kind, payload)
+        entry = Entry.from_previous(number, previous, created, kind, payload)
         connection.execute(
             "UPDATE auditor_entries SET previous = ?, hash = ? WHERE number = ?", (previous, entry.hash, number)
         )

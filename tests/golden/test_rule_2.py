@@ -82,7 +82,7 @@ def test_the_command_says_that_nothing_disagrees_and_what_it_lacks() -> None:
 
 def test_record_manifest_and_results_are_read_and_spelled_as_they_were() -> None:
     parts = unpack(BUNDLE.read_bytes(), BUNDLE.name)
-    assert hashlib.sha256(Manifest.read(parts[MANIFEST]).to_bytes()).hexdigest() == MANIFEST_DIGEST
+    assert hashlib.sha256(Manifest.from_bytes(parts[MANIFEST]).to_bytes()).hexdigest() == MANIFEST_DIGEST
     record = AuditReport.model_validate_json(parts[RECORD])
     assert in_order(record.model_dump(mode="json")) == parts[RECORD] and record == report()
     assert in_order(ASKED.dump_python(ASKED.validate_json(parts[RESULTS]), mode="json")) == parts[RESULTS]

@@ -69,11 +69,11 @@ def test_what_returns_no_text_or_raises_is_told_in_a_sentence(tmp_path: Path) ->
 def test_a_scan_of_a_function_runs_it_where_it_may_do_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec(tmp_path, "shout")
     monkeypatch.chdir(tmp_path)
-    asked = ScanOptions.of({"generate": "shouting:shout", "probes": "stereotype,extraction"})
+    asked = ScanOptions.from_values({"generate": "shouting:shout", "probes": "stereotype,extraction"})
     report = scan(Configured(asked, {}, ()), PROBES).report
     reasons = {f.probe: f.reason for f in report.findings}
     assert "gives texts, and nothing else" in reasons["stereotype"]
     assert report.model.loaded_by == "the user's own shouting:shout"
-    both = ScanOptions.of({"generate": "shouting:shout", "model": "http://127.0.0.1:9/v1", "model_name": "x"})
+    both = ScanOptions.from_values({"generate": "shouting:shout", "model": "http://127.0.0.1:9/v1", "model_name": "x"})
     with pytest.raises(UsageError, match=r"says how a file is loaded|leave one of them out"):
         scan(Configured(both, {}, ()), PROBES)

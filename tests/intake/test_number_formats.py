@@ -12,7 +12,7 @@ import torch
 import auditor
 from auditor.errors import UsageError
 from auditor.intake.formats import load_model
-from auditor.intake.number_formats import computed_in, stored_in, told
+from auditor.intake.number_formats import computed_in, dtype_sentence, stored_in
 from auditor.intake.specs import ModelSpec
 from probes.inputs import load_reference
 from tests.quantifiers import all_of
@@ -91,7 +91,7 @@ def test_auto_on_a_gpu_is_what_most_of_the_weights_are() -> None:
         assert computed_in("auto", "cuda:0", stored) == expected
         assert computed_in("auto", "cpu", stored) == torch.float32
     assert computed_in("float32", "cuda", torch.bfloat16) == torch.float32
-    assert "which it holds exactly" not in told(torch.float32, torch.float64, "auto")
+    assert "which it holds exactly" not in dtype_sentence(torch.float32, torch.float64, "auto")
 
 
 def test_a_scan_says_in_which_numbers(tmp_path: Path) -> None:

@@ -376,12 +376,12 @@ def test_a_streamed_table_is_looked_at_whole(tmp_path: Path) -> None:
     n = 70_000  # more than a batch of the file
     model, asked, frame = streamed(tmp_path, n)
     with pytest.raises(OutputsError, match="between 0.1192 and 0.8699 over 70,000 rows"):
-        Stream(asked, model).counted()
+        Stream(asked, model).count_by_group()
     frame.iloc[-1, 0] = 3.0
     frame.to_parquet(tmp_path / "rows.parquet")
     counts, _ = Stream(
         asked, TorchModel(Step(), classes=["no", "yes"], preprocessing=model.preprocessing)
-    ).counted()
+    ).count_by_group()
     assert counts.n == n and counts.selected().sum() == n
 
 

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from auditor.artifact.source import reading
+from auditor.artifact.source import convert_parser_errors
 from auditor.errors import AuditorError, ModelError
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
@@ -84,16 +84,16 @@ def test_what_weights_only_refuses_is_said_and_its_advice_is_not(tmp_path: Path)
     ],
 )
 def test_all_that_a_library_says_is_kept_in_one_paragraph(words: str, said: str) -> None:
-    with pytest.raises(ModelError) as caught, reading("It cannot be read"):
+    with pytest.raises(ModelError) as caught, convert_parser_errors("It cannot be read"):
         raise RuntimeError(words)
     assert str(caught.value) == f"It cannot be read: {said}"
 
 
 def test_of_an_endless_reason_fifteen_lines_are_kept() -> None:
-    with pytest.raises(ModelError) as caught, reading("It cannot be read"):
+    with pytest.raises(ModelError) as caught, convert_parser_errors("It cannot be read"):
         raise RuntimeError("\n".join(f"line {i} {'x' * 500}" for i in range(1000)))
     assert len(str(caught.value)) < 1_600
-    with pytest.raises(ModelError) as caught, reading("It cannot be read"):
+    with pytest.raises(ModelError) as caught, convert_parser_errors("It cannot be read"):
         raise RuntimeError("\n".join(f"line {i}" for i in range(1000)))
     assert "line 14." in str(caught.value) and "line 15" not in str(caught.value)
 

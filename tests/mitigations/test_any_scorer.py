@@ -20,7 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import auditor
 from auditor.data.audit_data import AuditData
-from auditor.data.grouped_texts import grouped
+from auditor.data.grouped_texts import attach_groups
 from auditor.errors import AuditorError, DataError, ModelError, NotApplicableError, UsageError
 from auditor.intake.formats import identify, load_model
 from auditor.intake.specs import DataSpec, ModelSpec
@@ -168,7 +168,7 @@ def test_a_folder_holds_the_model_as_it_was_and_decides_as_before(here: Path, ki
     # Rules were made that change something, and in the same rows in another order.
     order = np.random.default_rng(1).permutation(len(test))[:400]
     assert np.array_equal(again.decisions(test.take(order)), again.decisions(test)[order])
-    assert (again.decisions(test) != old.decisions(replace(test, X=again.below(test.X)))).any()
+    assert (again.decisions(test) != old.decisions(replace(test, X=again.base_rows(test.X)))).any()
 
 
 def test_the_chances_over_a_pipeline_are_fairlearns(here: Path) -> None:
@@ -366,10 +366,10 @@ def test_texts_without_a_group_are_never_decided_by_guess(sentences: Path) -> No
     plain = np.asarray(["good day", "bad night"], object)
     with pytest.raises(NotApplicableError, match="before it was post-processed"):
         new.predict_proba(plain)
-    told = grouped(plain, pd.DataFrame({"time": ["day", "night"]}))
+    told = attach_groups(plain, pd.DataFrame({"time": ["day", "night"]}))
     assert new.predict_proba(told).shape == (2, 2)
     with pytest.raises(DataError, match="--sensitive time"):
-        new.predict_proba(grouped(plain, pd.DataFrame({"other": ["day", "night"]})))
+        new.predict_proba(attach_groups(plain, pd.DataFrame({"other": ["day", "night"]})))
 
 
 def test_probes_of_changed_texts_say_that_nobody_knows_their_group(sentences: Path) -> None:

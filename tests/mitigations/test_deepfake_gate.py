@@ -113,9 +113,9 @@ def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: 
     expected[6] = [1.0, 0.0]
     np.testing.assert_array_equal(strict.predict_proba(X), expected)
     # Nobody said what becomes of what shows no trace: it is what the detector cannot vouch for.
-    assert GatedModel(base, detector, Gate(answer=0, on_cannot_say="reject")).rejected(X).all()
+    assert GatedModel(base, detector, Gate(answer=0, on_cannot_say="reject")).rejection_mask(X).all()
     traced = GatedModel(base, detector, Gate(answer=0, on_no_trace="reject"))
-    assert traced.rejected(X).tolist() == [True] * 6 + [False]
+    assert traced.rejection_mask(X).tolist() == [True] * 6 + [False]
     gated.check_repeatable(X, gated.predict_proba(X))
     assert gated.predict_proba(X[1:2]).tolist() == [[1.0, 0.0]] and gated.predict_proba(X[:0]).shape == (0, 2)
 
@@ -157,7 +157,7 @@ def test_any_classifier_with_a_card_stands_at_the_gate_and_is_enclosed(form: str
         base, _rows(positive=1), np.random.default_rng(0), Training()
     )
     assert isinstance(made.model, GatedModel)
-    assert made.model.rejected(X).tolist() == [False, True] * 4
+    assert made.model.rejection_mask(X).tolist() == [False, True] * 4
     save(made.model, tmp_path / "gated.pt")
     (tmp_path / "detector.pt").unlink()
     again = load_model(ModelSpec(path=str(tmp_path / "gated.pt")))
@@ -210,7 +210,7 @@ def test_a_function_stands_at_the_gate_where_it_is_named_and_is_named_again(name
     with pytest.raises(UsageError, match="add --predict gate_steps:steps"):
         load_model(ModelSpec(path="gated.pt"))
     again = load_model(replace(named, path="gated.pt"))
-    assert isinstance(again, GatedModel) and again.rejected(pictures(8)).tolist() == [False, True] * 4
+    assert isinstance(again, GatedModel) and again.rejection_mask(pictures(8)).tolist() == [False, True] * 4
     assert again.provenance.notes[-1] == "Its detector is the user's own gate_steps:steps."
 
 
@@ -275,7 +275,7 @@ def test_model_and_detector_each_read_of_a_file_what_they_would_read_alone(
     alone, seen = load_images(tmp_path, names, base), load_images(tmp_path, names, detector)
     rejected = np.asarray([v.answer == "fake" for v in detector.verdicts(seen)])
     assert rejected.any() and not rejected.all()
-    np.testing.assert_array_equal(gated.rejected(X), rejected)
+    np.testing.assert_array_equal(gated.rejection_mask(X), rejected)
     (tmp_path / "table.csv").write_text("\n".join(["picture", *names]))
     from_table = load_data(DataSpec(path=str(tmp_path / "table.csv"), image="picture"), gated)
     np.testing.assert_array_equal(from_table.X, X)
@@ -286,17 +286,17 @@ def test_model_and_detector_each_read_of_a_file_what_they_would_read_alone(
 
 def test_sound_of_two_lengths_and_rates_lies_side_by_side() -> None:
     short, long = AudioPreprocessing(samples=300, sampling_rate=8_000), AudioPreprocessing(samples=500)
-    rows = PairedRows.of(short, long)
+    rows = PairedRows.from_preprocessing(short, long)
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-99, 99, (3, n)).astype(np.int16) for n in (300, 500))
     found = rows.split(rows.join(a, b))
     np.testing.assert_array_equal(found[0], a)
     np.testing.assert_array_equal(found[1], b)
-    assert PairedRows.of(long, long).alike and not rows.alike
+    assert PairedRows.from_preprocessing(long, long).has_same_input and not rows.has_same_input
     with pytest.raises(ModelError, match="one takes image rows, the other audio rows"):
-        PairedRows.of(ImagePreprocessing(size=(8, 8)), long)
+        PairedRows.from_preprocessing(ImagePreprocessing(size=(8, 8)), long)
     with pytest.raises(ModelError, match="does not describe"):
-        PairedRows.of(None, long)
+        PairedRows.from_preprocessing(None, long)
 
 
 def test_the_reference_of_an_audit_gets_its_own_part_of_the_rows(detector: DeepfakeDetector) -> None:

@@ -56,7 +56,7 @@ def speech(method: Any) -> Learner:
     sounds = (np.random.default_rng(0).normal(size=(N, 4_000)) * 3_000 * (1 + IS_FAKE[:, None])).astype(np.int16)
     found = Recordings(sounds, np.arange(N), (), AudioPreprocessing(sampling_rate=8_000, samples=4_000))
     options = SpeechOptions(method=method, n_components=2, n_filters=12, n_coefficients=6)
-    return SpeechLearner(SpeechFitter.of(found, IS_FAKE, KINDS, 1, options, np.random.default_rng(0)))
+    return SpeechLearner(SpeechFitter.from_recordings(found, IS_FAKE, KINDS, 1, options, np.random.default_rng(0)))
 
 
 LEARNERS: dict[str, Callable[[], Learner]] = {
@@ -101,7 +101,7 @@ def test_whole_detectors_that_never_saw_a_kind_are_rounds_too() -> None:
 def test_a_learner_that_is_no_data_stays_in_the_process() -> None:
     asked, learner = Backwards(), linear()
     on_card = CnnLearner(cnn().images, IS_FAKE, KINDS, ImageOptions(device="cuda"), 7)  # type: ignore[attr-defined]
-    assert on_card.sent() is None
+    assert on_card.to_parts() is None
     with tasks_by(asked):
         (found,) = scored(lambda rows: learner(rows), [(np.arange(12), np.arange(12, N))])
     assert asked.n == 0 and found[0].tobytes() == learner(np.arange(12))(np.arange(12, N))[0].tobytes()

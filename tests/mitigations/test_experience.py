@@ -38,7 +38,7 @@ def test_what_was_measured_is_told_whole() -> None:
     found = Experience(
         when="1 May, 3 seeds", better=("A", "B"), worse=("C",), equal=("D",), peers=("Beside X: better on A",)
     )
-    assert found.told() == (
+    assert found.describe() == (
         "better than doing nothing on A, B; worse than doing nothing on C; neither shown on D. Beside X: better on A. "
         "1 May, 3 seeds"
     )
@@ -121,13 +121,13 @@ def test_the_benchmark_writes_what_the_file_holds(tmp_path: Path) -> None:
 
 def test_the_page_says_what_the_list_says() -> None:
     page = (ROOT / "docs/pillars/mitigations.md").read_text()
-    assert all_of(f"| `{name}` | {found.told()} |" in page for name, found in measured_experience().items())
+    assert all_of(f"| `{name}` | {found.describe()} |" in page for name, found in measured_experience().items())
 
 
 def test_the_list_says_it_before_a_mitigation_is_used(capsys: pytest.CaptureFixture[str]) -> None:
     print_mitigations(as_json=True)
     listed = {row["name"]: row["experience"] for row in json.loads(capsys.readouterr().out)}
-    assert all_of(listed[name] == found.told() for name, found in measured_experience().items())
+    assert all_of(listed[name] == found.describe() for name, found in measured_experience().items())
     assert listed["dp_sgd"] == ""
 
 

@@ -24,9 +24,9 @@ from auditor.model.torch_model import TorchModel
 from auditor.reading.rows import load_data
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations.rows.balanced_resampling import BalancedResampling, resampled
-from mitigations.rows.correlation_remover import CorrelationRemover, removed
+from mitigations.rows.correlation_remover import CorrelationRemover, fit_removal
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.group_dro_step import GroupWeights, group_means, moved, scaled
+from mitigations.training.group_dro_step import GroupWeights, group_means, scaled, update_weights
 from mitigations.training.min_diff import WEIGHTS, MinDiff
 from mitigations.training.min_diff_step import contrasts, mmd2, penalty
 from mitigations.training.one_class import only_class
@@ -73,7 +73,7 @@ def test_what_is_removed_is_what_fairlearn_removes() -> None:
     codes = rng.choice(3, 500, p=[0.5, 0.3, 0.2])
     s = np.eye(3)[codes]
     z = rng.normal(size=(500, 4)) + s @ rng.normal(size=(3, 4))
-    mean, B = removed(z, s, (3,))
+    mean, B = fit_removal(z, s, (3,))
     ours = z - (s - mean) @ B
     theirs = Fairlearn(sensitive_feature_ids=[4, 5, 6]).fit_transform(np.column_stack([z, s]))
     assert np.allclose(ours, theirs, atol=1e-9)
@@ -226,7 +226,7 @@ def test_group_weights_move_as_the_algorithm_says() -> None:
     losses, group = torch.tensor([1.0, 3.0, 0.5]), torch.tensor([0, 0, 2])
     means, present = group_means(losses, group, 3)
     assert means.tolist() == [2.0, 0.0, 0.5] and present.tolist() == [True, False, True]
-    raised = moved(torch.tensor([0.2, 0.3, 0.5]), means + torch.tensor([0.1, 9.0, 0.2]), present, 0.7)
+    raised = update_weights(torch.tensor([0.2, 0.3, 0.5]), means + torch.tensor([0.1, 9.0, 0.2]), present, 0.7)
     by_hand = [0.2 * math.exp(0.7 * 2.1), 0.3, 0.5 * math.exp(0.7 * 0.7)]
     assert raised.tolist() == pytest.approx(by_hand)
     q = scaled(raised, torch.zeros(3, dtype=torch.int64), torch.ones(1))

@@ -84,7 +84,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> DeepfakeDetector:
 def asked(detector: DeepfakeDetector, pictures: list[Pixels], where: Path) -> list[FileResult]:
     write(where, {f"{i:02}.png": as_file(pixels) for i, pixels in enumerate(pictures)})
     examination = Examination(detector=detector, with_provenance=False)
-    return [examination.of(path) for path in sorted(where.iterdir())]
+    return [examination.examine_file(path) for path in sorted(where.iterdir())]
 
 
 def answers(found: list[FileResult]) -> Counter[str]:
@@ -103,7 +103,7 @@ def test_twenty_face_swaps_that_leave_no_known_trace_are_never_settled(
     # One by one as well, and beside files that are found.
     assert {exit_code_of([swap], unwritten=False) for swap in swaps} == {3}
     fakes = asked(detector, [KNOWN["bilinear"](photograph(rng)) for _ in range(20)], tmp_path / "fakes")
-    found = [fake for fake in fakes if fake.answered]
+    found = [fake for fake in fakes if fake.is_conclusive]
     assert len(found) >= 15 and exit_code_of(found, unwritten=False) == 0
     assert exit_code_of([*found, swaps[0]], unwritten=False) == 3
 
@@ -121,7 +121,7 @@ def test_what_is_said_over_kinds_holds_for_engines_to_come(detector: DeepfakeDet
     assert min(rates[True, kind].value for kind in KNOWN) > 0.95 and max(new) < 0.8
     assert not holds(seen, max(new)) and none_of(holds(rates[True, kind], max(new)) for kind in KNOWN)
     assert [holds(over, value) for value in new] == [True, True]
-    record = DetectorRecord.of(("fake", "real"), detector.card, None)
+    record = DetectorRecord.from_card(("fake", "real"), detector.card, None)
     trained = Trained(detector=record, device="cpu", notes=(), left_out=())
     took = EnergyRecord(of="training", cpu_s=1.0, gpu_s=0.0, not_measured=(NotMeasured(counter="RAPL", why="absent"),))
     lines = list(_lines(trained, tmp_path, tmp_path / "d.pt", took))

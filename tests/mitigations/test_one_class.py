@@ -25,7 +25,7 @@ from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.held_back import held_back, seen
+from mitigations.training.held_back import evaluate_held_back, held_back
 from mitigations.training.min_diff import MinDiff
 from mitigations.training.one_class import only_class, refuse_one_class
 from mitigations.training.retraining import training_set
@@ -113,18 +113,18 @@ def test_every_group_and_label_is_held_back_from_alike(model: TorchModel) -> Non
 def test_what_is_seen_on_rows_held_back_is_counted_by_hand(rows: AuditData, model: TorchModel) -> None:
     held = training_set(model, rows, "cpu", groups=True)
     y, s, decided = rows.y_true, held.s.numpy()[:, 0], model.decisions(rows)
-    found = seen(model, held, [held.y.eq(0), held.y.eq(1)])
+    found = evaluate_held_back(model, held, [held.y.eq(0), held.y.eq(1)])
     assert found.accuracy == pytest.approx(float((decided == y).mean()))
     rates = {(g, v): decided[(s == g) & (y == v)].mean() for g in (0, 1) for v in (0, 1)}
     assert found.gap == pytest.approx(max(abs(rates[0, v] - rates[1, v]) for v in (0, 1)))
     assert found.balanced_accuracy == pytest.approx(np.mean([(decided == y)[y == v].mean() for v in (0, 1)]))
     assert not found.one_class
     few = held.take(np.concatenate([np.flatnonzero(s == 0)[:50], np.flatnonzero(s == 1)[:9]]))
-    assert seen(model, few, [few.y.ge(0)]).gap is None
+    assert evaluate_held_back(model, few, [few.y.ge(0)]).gap is None
 
 
 def test_what_is_useful_beside_training_without_the_mitigation(rows: AuditData, model: TorchModel) -> None:
-    plain = seen(model, training_set(model, rows, "cpu", groups=True), [])
+    plain = evaluate_held_back(model, training_set(model, rows, "cpu", groups=True), [])
     assert replace(plain, accuracy=plain.accuracy - 0.019).is_useful_beside(plain)
     assert not replace(plain, accuracy=plain.accuracy - 0.021).is_useful_beside(plain)
     assert not replace(plain, balanced_accuracy=plain.balanced_accuracy - 0.051).is_useful_beside(plain)

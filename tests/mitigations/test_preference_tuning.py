@@ -38,7 +38,7 @@ from mitigations.training.preference_step import (
     log_likelihoods,
     squared_margin_loss,
 )
-from mitigations.training.preference_tuning import PreferenceTuning, measured
+from mitigations.training.preference_tuning import PreferenceTuning, measure_margins
 from tests.quantifiers import all_of, none_of
 from tests.toys.language import causal_tokenizer, tiny, tiny_bert
 from tests.toys.language import masked_tokenizer as masked
@@ -237,7 +237,7 @@ def test_the_margins_of_its_pairs_close_and_the_given_model_stays(kind: str, tmp
     made = tuned(model, pairs=file, test_pairs=file, epochs=12, learning_rate=1e-2)
     assert isinstance(made.model, AuditedLanguageModel)
     said = replace(unseen_pairs(), pairs=own)
-    was, now = (np.abs(measured(m, said, neutral_text()).margins).mean() for m in (model, made.model))
+    was, now = (np.abs(measure_margins(m, said, neutral_text()).margins).mean() for m in (model, made.model))
     assert now < 0.3 * was, (was, now)
     assert f"{was:.3f} before, {now:.3f} after" in made.notes[1]
     assert all_of(torch.equal(v, before[k]) for k, v in model.module.state_dict().items())
@@ -264,7 +264,7 @@ def test_dpo_goes_past_equal_likelihood_where_the_squared_margin_stops(
     def signed(method: str, pairs: str) -> float:
         made = tuned(model, method=method, pairs=pairs, epochs=12, learning_rate=1e-2, beta=0.5)
         assert isinstance(made.model, AuditedLanguageModel)
-        return float(measured(made.model, said, neutral_text()).margins.mean())
+        return float(measure_margins(made.model, said, neutral_text()).margins.mean())
 
     assert signed("dpo", file) > 1.0
     turned = [{**e, "chosen": e["rejected"], "rejected": e["chosen"]} for e in as_lines(own)]

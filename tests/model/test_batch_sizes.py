@@ -13,7 +13,7 @@ from auditor.intake import huggingface
 from auditor.model import batch_sizes
 from auditor.model.batch_sizes import free_bytes, rows_at_once, tokens_at_once
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.placement import exact_products, sent
+from auditor.model.placement import exact_products, move_tensor
 from tests.toys.language import causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
 GIB = 1 << 30
@@ -80,7 +80,7 @@ def test_what_goes_to_a_card_goes_from_pinned_memory_and_nothing_waits(monkeypat
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device, **how: calls.append((device.type, how)) or self)
     x = torch.ones(2)
-    assert sent(x, torch.device("cpu")) is x and sent(x, torch.device("cuda")) is x
+    assert move_tensor(x, torch.device("cpu")) is x and move_tensor(x, torch.device("cuda")) is x
     assert calls == [("cpu", {}), "pinned", ("cuda", {"non_blocking": True})]
 
 

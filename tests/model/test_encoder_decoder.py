@@ -161,7 +161,7 @@ def test_bbq_is_answered_by_what_the_encoder_reads(template: str | None, tmp_pat
     network, tokenizer = tiny_seq2seq(), closing_tokenizer()
     for example, answer in zip(examples, chosen.tolist(), strict=True):
         asked = f"{example.context}\nQuestion: {example.question}"
-        source = f"{asked}\nAnswer:" if chat is None else chat.asked(asked)
+        source = f"{asked}\nAnswer:" if chat is None else chat.render_prompt(asked)
         means = [by_loss(network, tokenizer, source, a) / len(a.split()) for a in answers]
         assert answer == int(np.argmax(means))
 

@@ -62,7 +62,7 @@ def test_batched_and_cached_is_one_by_one(kind: str) -> None:
 @pytest.mark.parametrize("prefix", [None, "", "</s>"])
 def test_what_stands_before_a_text_stands_before_one_that_is_continued(adds: bool, prefix: str | None) -> None:
     model = AuditedLanguageModel(tiny("llama").eval(), causal_tokenizer(adds=adds))
-    model = model if prefix is None else model.after(prefix)
+    model = model if prefix is None else model.with_prefix(prefix)
     read: list[list[int]] = []
     model.module.register_forward_pre_hook(
         lambda module, args, kwargs: read.append(kwargs["input_ids"][0].tolist()), with_kwargs=True

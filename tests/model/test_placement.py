@@ -15,7 +15,7 @@ from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.generation import Sampling, continuations
 from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.placement import device_of, moved, spread, stays, told_spread
+from auditor.model.placement import device_of, move_module, spread, stays, told_spread
 from auditor.model.torch_model import TorchModel
 from auditor.while_training.audit import TrainingAudit
 from probes.fairness.group_fairness import GroupFairness
@@ -57,7 +57,7 @@ WAYS = ["device map", "layers", "inside", "is_loaded_in_4bit", "is_loaded_in_8bi
 @pytest.mark.parametrize("how", WAYS)
 def test_a_network_that_must_not_be_moved_is_audited_where_it_lies(how: str) -> None:
     model = pinned(how).train()
-    assert stays(model) and moved(model, torch.device("meta")) is model
+    assert stays(model) and move_module(model, torch.device("meta")) is model
     audit = TrainingAudit(probes=[GroupFairness(), Robustness()], data=rows(200), n_peeks=1, max_overhead=None)
     audit.step(model)
     assert not audit.faults and model.training
@@ -72,7 +72,7 @@ def test_a_network_that_must_not_be_moved_is_audited_where_it_lies(how: str) -> 
 
 def test_any_other_network_is_moved() -> None:
     model = nn.Linear(2, 2)
-    assert moved(model, torch.device("meta")) is model and device_of(model).type == "cpu"
+    assert move_module(model, torch.device("meta")) is model and device_of(model).type == "cpu"
     assert next(model.parameters()).device.type == "meta"
 
 

@@ -95,8 +95,8 @@ def test_parity_of_a_rate_is_over_the_rows_of_its_label(
     rows: AuditData, model: TorchModel, constraints: Constraints, label: bool
 ) -> None:
     scored = scored_rows(model, rows)
-    chances = {i: scored.scores for i, _ in enumerate(scored.each())}
-    of = [float(scored.scores[mask & (scored.y == label)].mean()) for _, mask in scored.each()]
+    chances = {i: scored.scores for i, _ in enumerate(scored.iter_groups())}
+    of = [float(scored.scores[mask & (scored.y == label)].mean()) for _, mask in scored.iter_groups()]
     assert rate_gap(scored, chances, constraints) == pytest.approx(max(of) - min(of))
 
 
@@ -166,7 +166,7 @@ def test_the_deterministic_relaxation_draws_nothing_and_keeps_to_its_tolerance(
     # The slow way: of all pairs of single thresholds, the best accuracy with a gap of at most the tolerance.
     scored = scored_rows(model, rows)
     cuts = np.quantile(scored.scores, np.linspace(0.0, 1.0, 60))
-    (s0, y0), (s1, y1) = [(scored.scores[mask], scored.y[mask]) for _, mask in scored.each()]
+    (s0, y0), (s1, y1) = [(scored.scores[mask], scored.y[mask]) for _, mask in scored.iter_groups()]
     best = 0.0
     for a in cuts:
         for b in cuts:
@@ -203,7 +203,7 @@ def test_calibration_is_scikit_learns(rows: AuditData, test_rows: AuditData, mod
     new = run(GroupCalibration(method=method), model, rows)  # type: ignore[arg-type]
     fitted, asked = scored_rows(model, rows), scored_rows(model, test_rows)
     ours = new.predict_proba(test_rows.X)[:, 1]
-    for (_, mask), (_, other) in zip(fitted.each(), asked.each(), strict=True):
+    for (_, mask), (_, other) in zip(fitted.iter_groups(), asked.iter_groups(), strict=True):
         s, y, t = fitted.scores[mask], fitted.y[mask], asked.scores[other]
         if method == "platt":
             expected = _SigmoidCalibration().fit(np.log(s / (1 - s)), y).predict(np.log(t / (1 - t)))
@@ -211,7 +211,7 @@ def test_calibration_is_scikit_learns(rows: AuditData, test_rows: AuditData, mod
             expected = IsotonicRegression(out_of_bounds="clip").fit(s, y).predict(t)
         assert np.allclose(ours[other], expected, atol=2e-3 if method == "platt" else 1e-9)
     # Calibration in the large, within each group, on rows never seen.
-    for _, other in asked.each():
+    for _, other in asked.iter_groups():
         assert abs(ours[other].mean() - asked.y[other].mean()) < 0.05
 
 
@@ -233,7 +233,7 @@ def test_a_bundle_keeps_the_rules_and_reads_the_group_from_the_table(
     data = load_data(spec, again)
     assert np.array_equal(again.decisions(data), new.decisions(test_rows))
     # Counted in a stream, the decisions are the same.
-    counts, _ = Stream(spec, again).counted()
+    counts, _ = Stream(spec, again).count_by_group()
     assert counts.table.sum(axis=(0, 1)).tolist() == np.bincount(again.decisions(data)).tolist()
     frame.drop(columns="group").to_csv(tmp_path / "blind.csv", index=False)
     with pytest.raises(AuditorError, match="group"):

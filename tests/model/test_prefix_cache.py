@@ -21,7 +21,7 @@ PAIR = (4, 6)
 
 
 def llama() -> AuditedLanguageModel:
-    return AuditedLanguageModel(tiny("llama").eval(), causal_tokenizer(), batch_tokens=64).keeping()
+    return AuditedLanguageModel(tiny("llama").eval(), causal_tokenizer(), batch_tokens=64).with_prefix_cache()
 
 
 def texts(model: AuditedLanguageModel, n: int) -> list[Text]:
@@ -52,7 +52,7 @@ def test_texts_that_go_on_from_others_have_the_states_of_texts_alone(kind: str) 
     # With a soft cap behind the last layer there is no log-odds by two of its rows.
     plain = {"final_logit_softcapping": None} if kind == "gemma2" else {}
     network = tiny(kind, **_SIZES.get(kind, {}), **plain).eval()
-    model = AuditedLanguageModel(network, causal_tokenizer(), batch_tokens=64).keeping()
+    model = AuditedLanguageModel(network, causal_tokenizer(), batch_tokens=64).with_prefix_cache()
     some = texts(model, 24)
     for part in ([ids[:5] for ids in some[:9]], some[3:12], some):
         np.testing.assert_allclose(asked(model, part)[0], anew(model, part), atol=1e-4)
@@ -107,7 +107,7 @@ def test_room_for_what_comes_is_made_within_the_limit() -> None:
 
 
 def test_a_network_that_reads_no_trees_is_asked_the_plain_way() -> None:
-    model = AuditedLanguageModel(tiny("bloom", n_head=2, n_layer=2).eval(), causal_tokenizer()).keeping()
+    model = AuditedLanguageModel(tiny("bloom", n_head=2, n_layer=2).eval(), causal_tokenizer()).with_prefix_cache()
     some = texts(model, 6)
     assert asked(model, some)[0] == pytest.approx(anew(model, some), abs=1e-4) and model._cache is None
 
@@ -119,4 +119,4 @@ def test_another_network_has_nothing_of_what_the_first_has_read() -> None:
     other = copy.copy(model)
     other.module = tiny("llama", initializer_range=0.5).eval()
     assert asked(other, some) == (pytest.approx(anew(other, some), abs=1e-4), n) and other._cache is not model._cache
-    assert asked(model, some) == (pytest.approx(first), 0) and model.keeping()._cache is None
+    assert asked(model, some) == (pytest.approx(first), 0) and model.with_prefix_cache()._cache is None

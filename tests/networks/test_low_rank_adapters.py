@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from auditor.errors import ModelError, UsageError
-from auditor.networks.low_rank_adapters import Lora, adaptable, adapted, head, merged
+from auditor.networks.low_rank_adapters import Lora, adaptable, adapted, head, merge_adapters
 from tests.quantifiers import all_of
 
 pytest.importorskip("peft", reason="peft is not installed")
@@ -78,7 +78,7 @@ def test_adapters_add_what_the_formula_says_and_are_merged(network: Network) -> 
         B.copy_(torch.arange(8.0).reshape(4, 2) / 8.0)
     expected = plain.first.weight + 6.0 / 2.0 * B @ A
     wanted = module(x).detach()
-    new = merged(module, plain)
+    new = merge_adapters(module, plain)
     assert torch.allclose(new.get_parameter("first.weight"), expected, atol=1e-6)
     assert torch.allclose(new(x), wanted, atol=1e-5) and not torch.allclose(wanted, before, atol=1e-3)
     assert new.state_dict().keys() == plain.state_dict().keys()

@@ -607,8 +607,8 @@ def test_lengths_of_time() -> None:
     day = date(2024, 1, 31)
     for text, after in (("365d", date(2025, 1, 30)), ("2w", date(2024, 2, 14)), ("1M ", date(2024, 2, 29)),
                         ("13m", date(2025, 2, 28)), ("1y", date(2025, 1, 31)), ("99999y", date.max)):  # fmt: skip
-        assert period_of(text, "it").after(day) == after
-    assert Period(days=99_999).after(date(9999, 1, 1)) == date.max
+        assert period_of(text, "it").end_date(day) == after
+    assert Period(days=99_999).end_date(date(9999, 1, 1)) == date.max
     for text in ("", "0d", "-1d", "1.5y", "1q", "d", "1d1d", "1000000d"):
         with pytest.raises(UsageError, match="write it like 365d"):
             period_of(text, "it")
@@ -904,18 +904,18 @@ def test_a_site_that_was_not_finished_leaves_nothing_and_the_one_before_stays(pa
     run("site", "--db", path, "--out", out)
     before = digests(tmp_path)
     with pytest.raises(RuntimeError), replaced(out, force=False) as folder:
-        folder.put("index.html", b"half")
+        folder.write_page("index.html", b"half")
         raise RuntimeError
     assert digests(tmp_path) == before and sorted(p.name for p in tmp_path.iterdir()) == ["h.db", "site"]
     # Somebody puts a file there while the pages are made.
     with pytest.raises(UsageError, match="notes"), replaced(out, force=False) as folder:
-        folder.put("index.html", b"whole")
+        folder.write_page("index.html", b"whole")
         (out / "notes.txt").write_text("mine")
     assert (out / "notes.txt").read_text() == "mine" and (out / "due.html").is_file()
     (out / "page.html").mkdir()
     (out / "page.html" / "mine").write_text("mine")
     with pytest.raises(UsageError, match="where a page of the site is to be"), replaced(out, force=True) as folder:
-        folder.put("page.html", b"page")
+        folder.write_page("page.html", b"page")
     assert (out / "page.html" / "mine").read_text() == "mine"
 
 

@@ -21,9 +21,9 @@ from auditor.privacy.accounting import (
     epsilon_by_epoch,
     noise_for,
     privacy_curve,
+    privacy_spent,
     sampling_of,
     side_by_side,
-    spent,
 )
 from tests.quantifiers import all_of
 
@@ -47,7 +47,7 @@ def test_full_batches_are_the_gaussian_mechanism_whose_epsilon_is_known() -> Non
     mu = math.sqrt(30) / 12.0
     exact = brentq(lambda e: gaussian_delta(e, mu) - DELTA, 0.0, 20.0)
     run = [phase(12.0, 1.0, 30)]
-    prv, rdp = known(spent(run, DELTA, "prv").epsilon), known(spent(run, DELTA, "rdp").epsilon)
+    prv, rdp = known(privacy_spent(run, DELTA, "prv").epsilon), known(privacy_spent(run, DELTA, "rdp").epsilon)
     assert exact <= prv <= exact + 0.02
     assert exact <= rdp <= exact * 1.2
 
@@ -64,7 +64,7 @@ def test_one_subsampled_step_by_integration() -> None:
         return quad(over, -10, 15, limit=500, points=[0.0, 1.0, 2.0, 4.0])[0]
 
     exact = brentq(lambda e: hockey(e) - DELTA, 0.0, 10.0)
-    assert exact <= known(spent([phase(sigma, q, 1)], DELTA, "prv").epsilon) <= exact + 0.02
+    assert exact <= known(privacy_spent([phase(sigma, q, 1)], DELTA, "prv").epsilon) <= exact + 0.02
 
 
 def test_rdp_is_what_opacus_says_step_by_step() -> None:
@@ -73,7 +73,7 @@ def test_rdp_is_what_opacus_says_step_by_step() -> None:
         accountant.step(noise_multiplier=1.3, sample_rate=0.05)
     for _ in range(10):
         accountant.step(noise_multiplier=0.9, sample_rate=0.01)
-    found = spent([phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)], DELTA, "rdp")
+    found = privacy_spent([phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)], DELTA, "rdp")
     assert found.epsilon == pytest.approx(accountant.get_epsilon(DELTA))
 
 
@@ -82,21 +82,21 @@ def test_prv_is_what_opacus_says_to_the_last_bit() -> None:
     run = [phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)]
     accountant = PRVAccountant()
     accountant.history = [(each.noise_multiplier, each.sample_rate, each.steps) for each in run]
-    assert spent(run, DELTA, "prv").epsilon == accountant.get_epsilon(DELTA)
+    assert privacy_spent(run, DELTA, "prv").epsilon == accountant.get_epsilon(DELTA)
 
 
 def test_gdp_by_its_formula_adds_squares_and_is_called_no_bound() -> None:
     first, second = phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)
     mu = math.sqrt(sum(p.sample_rate**2 * p.steps * math.expm1(p.noise_multiplier**-2) for p in (first, second)))
-    found = spent([first, second], DELTA, "gdp")
+    found = privacy_spent([first, second], DELTA, "gdp")
     assert found.epsilon == pytest.approx(brentq(lambda e: gaussian_delta(e, mu) - DELTA, 0.0, 50.0), rel=1e-6)
     assert not found.is_bound and "approximation" in found.note
 
 
 @pytest.mark.parametrize("accountant", ["rdp", "prv", "gdp"])
 def test_a_run_cut_in_two_costs_the_same(accountant: str) -> None:
-    whole = known(spent([phase(steps=300)], DELTA, accountant).epsilon)  # type: ignore[arg-type]
-    cut = known(spent([phase(steps=100), phase(steps=200)], DELTA, accountant).epsilon)  # type: ignore[arg-type]
+    whole = known(privacy_spent([phase(steps=300)], DELTA, accountant).epsilon)  # type: ignore[arg-type]
+    cut = known(privacy_spent([phase(steps=100), phase(steps=200)], DELTA, accountant).epsilon)  # type: ignore[arg-type]
     assert cut == pytest.approx(whole, abs=0.02)
 
 
@@ -113,8 +113,8 @@ def test_without_noise_epsilon_is_infinite_and_far_out_it_is_not_known() -> None
 @pytest.mark.parametrize("accountant", ["rdp", "prv"])
 def test_noise_for_a_target_is_enough_and_hardly_more(accountant: str) -> None:
     noise = noise_for(2.0, DELTA, sample_rate=0.02, steps=300, accountant=accountant)  # type: ignore[arg-type]
-    assert known(spent([phase(noise)], DELTA, accountant).epsilon) <= 2.0  # type: ignore[arg-type]
-    assert known(spent([phase(noise * 0.998)], DELTA, accountant).epsilon) > 2.0  # type: ignore[arg-type]
+    assert known(privacy_spent([phase(noise)], DELTA, accountant).epsilon) <= 2.0  # type: ignore[arg-type]
+    assert known(privacy_spent([phase(noise * 0.998)], DELTA, accountant).epsilon) > 2.0  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Opacus tries noise far from the target on its way
         theirs = get_noise_multiplier(
@@ -128,7 +128,7 @@ def test_epsilon_rises_over_the_epochs_to_that_of_the_run() -> None:
     series = epsilon_by_epoch(run, DELTA, "rdp", most_points=7)
     assert [x for x, _ in series] == sorted({x for x, _ in series}) and len(series) == 7
     assert np.all(np.diff([y for _, y in series]) > 0)
-    assert series[-1] == (pytest.approx(40 * 0.05 + 100 * 0.01), pytest.approx(spent(run, DELTA, "rdp").epsilon))
+    assert series[-1] == (pytest.approx(40 * 0.05 + 100 * 0.01), pytest.approx(privacy_spent(run, DELTA, "rdp").epsilon))
 
 
 def test_the_privacy_curve_lies_closely_above_the_gaussian_one() -> None:
@@ -169,9 +169,9 @@ def test_the_default_delta_lies_below_one_over_the_rows() -> None:
         (lambda: phase(-1.0), "noise multiplier"),
         (lambda: phase(rate=0.0), "sample rate"),
         (lambda: phase(steps=0), "number of steps"),
-        (lambda: spent([], DELTA, "rdp"), "at least one phase"),
-        (lambda: spent([phase()], 0.0, "rdp"), "delta"),
-        (lambda: spent([phase()], DELTA, "moments"), "no accountant"),  # type: ignore[arg-type]
+        (lambda: privacy_spent([], DELTA, "rdp"), "at least one phase"),
+        (lambda: privacy_spent([phase()], 0.0, "rdp"), "delta"),
+        (lambda: privacy_spent([phase()], DELTA, "moments"), "no accountant"),  # type: ignore[arg-type]
         (lambda: noise_for(1.0, DELTA, sample_rate=0.1, steps=10, accountant="gdp"), "never chosen by GDP"),
         (lambda: noise_for(0.0, DELTA, sample_rate=0.1, steps=10), "positive"),
         (lambda: noise_for(1e-9, 1e-12, sample_rate=1.0, steps=10**6, accountant="rdp"), "No noise reaches"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from auditor.errors import UsageError
-from auditor.privacy.accounting import Phase, noise_for, spent
+from auditor.privacy.accounting import Phase, noise_for, privacy_spent
 from auditor.privacy.dp_audit import (
     DIRAC,
     CanaryScores,
@@ -120,7 +120,7 @@ def test_the_whole_curve_is_refuted_where_one_epsilon_is_not() -> None:
     result = audit(run, claimed_epsilon=3.0, accounting=ACCOUNTING)
     assert result.lower_bound < 3.0
     assert result.accounting_refuted and result.verdict == "contradicted" and "accountant" in result.reason
-    assert result.accounted_epsilon == pytest.approx(spent(ACCOUNTING, DELTA, "prv").epsilon)
+    assert result.accounted_epsilon == pytest.approx(privacy_spent(ACCOUNTING, DELTA, "prv").epsilon)
 
 
 def test_an_accounting_that_promises_nothing_is_left_out_or_refutes_nothing() -> None:
@@ -136,7 +136,7 @@ def test_an_accounting_that_promises_nothing_is_left_out_or_refutes_nothing() ->
 
 def test_a_claim_that_its_own_accounting_exceeds_is_no_pass() -> None:
     quarter = (Phase(noise_multiplier=NOISE, sample_rate=RATE, steps=4 * STEPS),)
-    accounted = spent(quarter, DELTA, "prv").epsilon
+    accounted = privacy_spent(quarter, DELTA, "prv").epsilon
     assert accounted is not None and accounted > 1.5
     blind = CanaryScores(included=np.arange(400) % 2 == 0, scores=np.arange(400) // 2 * 1.0)
     result = audit(blind, accounting=quarter)

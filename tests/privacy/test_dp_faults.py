@@ -102,7 +102,7 @@ class Loop:
         for _ in range(EPOCHS):
             for drawn in watch.batches(self._again(loader)):
                 self.step(module, optimizer, *drawn)
-        told = watch.told() | {"claimed_epsilon": 1.0, "delta": DELTA, "n_trials": 1, "preprocessing": "none"}
+        told = watch.observations() | {"claimed_epsilon": 1.0, "delta": DELTA, "n_trials": 1, "preprocessing": "none"}
         watch.detach()
         audit.detach()
         audited = audit_claim(

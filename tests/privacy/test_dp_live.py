@@ -87,7 +87,7 @@ def test_a_right_setup_is_silent_before_and_after_training_and_is_left_alone() -
     watch = LoopWatch(module, optimizer)
     step(module, optimizer, watch.batches(loader))
     watch.detach()
-    told = TOLD | {"batch_size": 60} | watch.told()
+    told = TOLD | {"batch_size": 60} | watch.observations()
     after = lint_setup(module, optimizer, loader, engine.accountant, loss=per_row, batch=batch(), told=told)
     assert after.problems == () and after.not_recorded == ()
 

@@ -39,7 +39,7 @@ def test_a_step_of_noise_is_copied_a_few_times_however_many_parameters_there_are
     few, _, _ = kept(2)
     many, keeper, noises = kept(40)
     assert few == many == 2
-    found = keeper.kept()
+    found = keeper.released_noise()
     assert found.squares[0].tolist() == [float(n.double().square().sum()) for n in noises]
     assert found.totals[0] == sum(float(n.double().sum()) for n in noises)
 
@@ -57,5 +57,5 @@ def test_canaries_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     copies = []
     to_cpu = torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(1) or to_cpu(self))
-    canaries.read(released, 3.0, expected, 2.0)
+    canaries.update_scores(released, 3.0, expected, 2.0)
     assert canaries.scores.tolist() == wanted.tolist() and len(copies) == 1

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn
 from auditor.errors import DataError, UsageError
-from auditor.privacy.accounting import Phase, Spent, gaussian_noise, least_noise, noise_for, spent, with_added
+from auditor.privacy.accounting import Phase, Spent, gaussian_noise, least_noise, noise_for, privacy_spent, with_added
 from auditor.privacy.training.private_encoding import (
     CELLS,
     OCTAVES,
@@ -138,7 +138,7 @@ def test_each_look_has_the_noise_that_its_sensitivity_asks_for() -> None:
     assert generator.deviations[7:12] == pytest.approx([z * math.sqrt(5)] * 5)
     assert generator.deviations[12:] == pytest.approx([z * 1.5 * math.sqrt(5) * (1 << 20)] * 5)
     alone = with_added(
-        spent([Phase(noise_multiplier=z, sample_rate=1.0, steps=3)], 0.9 * DELTA, "rdp"), epsilon=0.0, delta=0.1 * DELTA
+        privacy_spent([Phase(noise_multiplier=z, sample_rate=1.0, steps=3)], 0.9 * DELTA, "rdp"), epsilon=0.0, delta=0.1 * DELTA
     )
     assert alone.epsilon is not None and 0.7 <= alone.epsilon < 0.9, "RDP bounds from above what is exact"
 
@@ -208,7 +208,7 @@ def test_the_gaussian_noise_is_exact(epsilon: float, delta: float, looks: int) -
     least = np.maximum(norm.pdf(x - mu) - math.exp(epsilon) * norm.pdf(x), 0.0).sum() * (x[1] - x[0])
     assert least == pytest.approx(delta, rel=1e-5)
     # PRV, an upper bound that is off by 0.01 at most, agrees.
-    prv = spent([Phase(noise_multiplier=z, sample_rate=1.0, steps=looks)], delta, "prv").epsilon
+    prv = privacy_spent([Phase(noise_multiplier=z, sample_rate=1.0, steps=looks)], delta, "prv").epsilon
     assert prv is not None and epsilon - 1e-6 <= prv <= epsilon + 0.015
 
 
@@ -224,7 +224,7 @@ def test_the_steps_get_the_noise_that_all_together_spend_epsilon() -> None:
     looked = (Phase(noise_multiplier=gaussian_noise(0.2, DELTA, looks=3), sample_rate=1.0, steps=3),)
     noise, accountant = least_noise(1.0, DELTA, sample_rate=0.05, steps=40, other_phases=looked)
     steps = Phase(noise_multiplier=noise, sample_rate=0.05, steps=40)
-    together, alone = spent([steps, *looked], DELTA, accountant).epsilon, spent([steps], DELTA, accountant).epsilon
+    together, alone = privacy_spent([steps, *looked], DELTA, accountant).epsilon, privacy_spent([steps], DELTA, accountant).epsilon
     assert together is not None and alone is not None and 0.99 < together <= 1.0
     # Composed, a fifth of epsilon costs a few per cent of it; added, it would cost a fifth.
     assert 0.9 < alone < 1.0

@@ -237,9 +237,9 @@ def test_what_is_kept_is_what_was_added() -> None:
         for p in parameters:
             assert p.grad is not None
             p.grad = p.grad / 10.0 if step != 2 else None
-        keeper.taken(10.0)
+        keeper.check_step(10.0)
         noises.append(torch.cat([z.reshape(-1) for z in noise]).double().numpy())
-    found, z = keeper.kept(), np.stack(noises)
+    found, z = keeper.released_noise(), np.stack(noises)
     assert found.steps == 4 and found.changed == 1 and found.sizes.tolist() == [6.0, 5.0]
     assert np.allclose(found.squares, np.stack([(z[:, :6] ** 2).sum(1), (z[:, 6:] ** 2).sum(1)], axis=1), atol=1e-4)
     assert np.allclose(found.totals, z.sum(axis=1), atol=1e-4)

@@ -71,7 +71,7 @@ def test_every_packing_says_what_the_csv_says(ending: str, tmp_path: Path) -> No
     np.testing.assert_array_equal(other.y_true, plain.y_true)  # type: ignore[arg-type]
     assert other.sensitive_features is not None and plain.sensitive_features is not None
     assert other.sensitive_features["sex"].tolist() == plain.sensitive_features["sex"].tolist()
-    counts = [Stream(spec(write(tmp_path, e)), audited).counted()[0] for e in (".csv", ending)]
+    counts = [Stream(spec(write(tmp_path, e)), audited).count_by_group()[0] for e in (".csv", ending)]
     np.testing.assert_array_equal(counts[0].table, counts[1].table)
 
 
@@ -130,7 +130,7 @@ def test_bombs_end_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with bounded(), pytest.raises(DataError, match="decompression bomb"):
         load_data(spec(str(tmp_path / "rows.csv.gz")), model(FRAME[["a", "b"]]))
     with bounded(), pytest.raises(DataError, match="decompression bomb"):
-        Stream(spec(str(tmp_path / "rows.csv.gz")), model(FRAME[["a", "b"]])).counted()
+        Stream(spec(str(tmp_path / "rows.csv.gz")), model(FRAME[["a", "b"]])).count_by_group()
     table = pa.table({"a": np.zeros(8 << 20)})
     pyarrow.feather.write_feather(table, tmp_path / "rows.feather", compression="zstd")
     with bounded(), pytest.raises(DataError, match="decompression bomb"):

@@ -396,10 +396,10 @@ def test_a_query_that_fails_is_one_sentence(database: Path, url: str, query: str
 
 def test_passwords_stay_out_of_words() -> None:
     pytest.importorskip("sqlalchemy", reason="sqlalchemy is not installed")
-    from auditor.reading.sql import shown
+    from auditor.reading.sql import printable_url
 
-    assert shown("postgresql://ann:geheim@host/db?password=geheim") == "postgresql://host/db"
-    assert shown("ann:geheim, no url") == "The --data that was given"
+    assert printable_url("postgresql://ann:geheim@host/db?password=geheim") == "postgresql://host/db"
+    assert printable_url("ann:geheim, no url") == "The --data that was given"
 
 
 @pytest.mark.slow

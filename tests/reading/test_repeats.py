@@ -20,7 +20,7 @@ def counted(frame: pd.DataFrame, batches: int = 1) -> Copies:
     found = RepeatCount()
     for part in np.array_split(np.arange(len(frame)), batches):
         found.add(frame.iloc[part])
-    return found.found()
+    return found.result()
 
 
 def many(n: int, seed: int = 0) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def test_a_whole_number_in_one_batch_is_the_same_with_a_gap_in_another() -> None
     found = RepeatCount()
     found.add(pd.DataFrame({"x": [1, 2]}))
     found.add(pd.DataFrame({"x": [1.0, np.nan]}))
-    assert found.found().copies == 1
+    assert found.result().copies == 1
 
 
 def test_a_file_with_more_rows_than_are_remembered_has_a_share_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,11 +55,11 @@ def test_a_file_with_more_rows_than_are_remembered_has_a_share_of_them(monkeypat
         found.add(rows.iloc[part])
     assert found._digests.size <= 1 << 10
     # 500 different rows at least are remembered, with all their copies.
-    assert found.found().copies == pytest.approx(2_000, rel=0.35)
+    assert found.result().copies == pytest.approx(2_000, rel=0.35)
     twelve = RepeatCount()
     for _ in range(12):
         twelve.add(many(20_000))
-    assert (twelve.found().copies, twelve.found().divisor) == (220_000, 12)
+    assert (twelve.result().copies, twelve.result().divisor) == (220_000, 12)
 
 
 def test_rows_of_a_few_columns_repeat_by_chance_unless_all_do_alike() -> None:

@@ -98,7 +98,7 @@ def test_streamed_counts_equal_pandas(frame: pd.DataFrame, tmp_path: Path, suffi
     audited = model(frame[["a", "b"]])
     asked = spec(write(frame, tmp_path / f"data{suffix}"))
     assert can_stream(asked, audited)
-    counts = Stream(asked, audited).counted()[0].by(["sex"])
+    counts = Stream(asked, audited).count_by_group()[0].group_by(["sex"])
     expected = (frame.assign(sex=frame["sex"].fillna(MISSING), p=frame["a"] > 0)).groupby(["sex", "y", "p"]).size()
     for g, (name,) in enumerate(counts.groups):
         for t, label in enumerate(["no", "yes"]):
@@ -147,12 +147,12 @@ def test_streamed_rows_are_checked_like_rows_in_memory(
         data = load_data(asked, audited)
     except DataError as error:
         with pytest.raises(DataError) as caught:
-            Stream(asked, audited).counted()
+            Stream(asked, audited).count_by_group()
         assert str(caught.value) == str(error)
         assert kind in ("empty feature", "empty target", "no rows", "a strange label", "many groups")
         return
     holes: Counter[str] = Counter()
-    counts, notes = Stream(asked, audited).counted(holes=holes)
+    counts, notes = Stream(asked, audited).count_by_group(holes=holes)
     record = data_record(data)
     assert sizes_in(counts) == record.groups
     assert missing_in(counts, True, holes) == record.missing
@@ -168,8 +168,8 @@ def test_streamed_rows_are_checked_like_rows_in_memory(
     )
     assert notes == data.notes and bool(notes) == (kind != "clean")
     assert counts.features == ("sex",) and counts.n == len(data)
-    np.testing.assert_array_equal(counts.by(["sex"]).table, expected.by(["sex"]).table)
-    assert counts.by(["sex"]).groups == expected.by(["sex"]).groups
+    np.testing.assert_array_equal(counts.group_by(["sex"]).table, expected.group_by(["sex"]).table)
+    assert counts.group_by(["sex"]).groups == expected.group_by(["sex"]).groups
 
 
 class Heard:
@@ -300,7 +300,7 @@ def test_whole_numbers_that_become_fractions_stream_from_json(
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     audited = model(frame[["a", "b"]])
     asked = spec(str(tmp_path / "d.jsonl"), positive="1", classes=("0", "1"))
-    counts = Stream(asked, audited).counted()[0].by(["sex"])
+    counts = Stream(asked, audited).count_by_group()[0].group_by(["sex"])
     assert counts.groups == (("7",), ("8",)) and counts.sizes().tolist() == [150, 50]
     assert counts.selected().tolist() == [150, 0]
 
@@ -313,7 +313,7 @@ def test_a_column_of_lists_is_refused(frame: pd.DataFrame, tmp_path: Path, suffi
         with pytest.raises(DataError):
             load_data(asked, audited)
     with pytest.raises(DataError):
-        Stream(asked, audited).counted()
+        Stream(asked, audited).count_by_group()
 
 
 def test_a_number_that_is_none_is_a_missing_group_when_streamed_too(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_number_that_is_none_is_a_missing_group_when_streamed_too(frame: pd.Da
     column = pa.array([float("nan"), 1.0, None, 1.5] * 50, from_pandas=False)
     table = table.set_column(table.schema.get_field_index("a"), "a", column)
     pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
-    counts, notes = Stream(spec(str(tmp_path / "d.parquet"), sensitive=("a",)), audited).counted()
+    counts, notes = Stream(spec(str(tmp_path / "d.parquet"), sensitive=("a",)), audited).count_by_group()
     sizes = dict(zip([g for (g,) in counts.groups], counts.sizes().tolist(), strict=True))
     assert sizes == {MISSING: 100, "1": 50, "1.5": 50}
     assert any("a (100)" in note for note in notes)
@@ -546,7 +546,7 @@ def test_a_continuous_group_is_refused_with_the_bins_to_copy(
     frame["grade"] = np.arange(len(frame)) % 20
     frame["street"] = [f"street {i % 60}" for i in range(len(frame))]
     path, audited = write(frame, tmp_path / f"d{suffix}"), model(frame[["a", "b"]])
-    read = (lambda *asked: Stream(*asked).counted()) if streamed else load_data
+    read = (lambda *asked: Stream(*asked).count_by_group()) if streamed else load_data
     with pytest.raises(
         UsageError, match=r"'age' holds 70 different numbers.* --bins age=[\d,]+, or --bins age=values "
     ):
@@ -577,7 +577,7 @@ def test_cells_that_are_too_small_are_counted(frame: pd.DataFrame, tmp_path: Pat
     frame["job"] = ["common" if i % 4 else f"job {i // 4 % 59}" for i in range(len(frame))]
     path, audited = write(frame, tmp_path / "d.parquet"), model(frame[["a", "b"]])
     asked = spec(path, sensitive=("job", "sex"))
-    notes = Stream(asked, audited).counted()[1] if streamed else load_data(asked, audited).notes
+    notes = Stream(asked, audited).count_by_group()[1] if streamed else load_data(asked, audited).notes
     cells = frame.groupby(["job", "y"]).size().unstack(fill_value=0)
     small = int((cells < 30).to_numpy().sum())
     assert small > 100 and cells.size == 120

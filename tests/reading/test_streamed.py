@@ -83,8 +83,8 @@ def write(rows: pd.DataFrame, path: Path, group: int = N) -> Path:
 
 def streamed(path: Path, audited: AuditedModel, **more: Any) -> Streamed:
     stream = Stream(spec(path, **more), audited)
-    told = stream.told(reduce(Asked.__or__, [probe.asked for probe in STREAMED.values()]))
-    counts, _ = stream.counted(collector=told)
+    told = stream.make_counters(reduce(Asked.__or__, [probe.stream_needs for probe in STREAMED.values()]))
+    counts, _ = stream.count_by_group(collector=told)
     stream.settle(told.scores)
     assert told.sample is not None
     kept = Undefined(reason=told.sample.why_not) if told.sample.why_not else told.sample.rows()

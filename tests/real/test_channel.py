@@ -47,7 +47,7 @@ def _fake(files: list[FileResult]) -> int:
 def test_real_photographs_of_another_collection_are_called_fake_as_seldom_as_promised() -> None:
     detector = as_detector(load_classifier(ModelSpec(predict="tests.real.test_channel:smooth")), {})
     asked = Examination(detector=detector, with_provenance=False)
-    real, fake = ([asked.of(p) for p in sorted((FOLDER / name).iterdir())] for name in ("real", "ai"))
+    real, fake = ([asked.examine_file(p) for p in sorted((FOLDER / name).iterdir())] for name in ("real", "ai"))
     assert len(real) == len(fake) == 50
     rng, rates, alarms = np.random.default_rng(23), [], 0
     for _ in range(200):

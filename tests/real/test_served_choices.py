@@ -92,7 +92,7 @@ def by_url(url: str, name: str) -> list[Choice]:
         def ask(requests: Sequence[object]) -> list[Outcome]:
             return [Outcome(answer) for answer in client.ask_all(requests)]  # type: ignore[arg-type]
 
-        return chosen(endpoint_model(shown(), ask).asked("on", ""))
+        return chosen(endpoint_model(shown(), ask).with_chat_options("on", ""))
 
 
 @contextmanager

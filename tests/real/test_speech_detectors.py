@@ -81,7 +81,7 @@ def equal_error_rates(clips: Clips, learner: Learner) -> FloatArray:
 
 
 def fitter(clips: Clips, options: SpeechOptions) -> SpeechFitter:
-    return SpeechFitter.of(clips.found, clips.is_fake, clips.kinds, 0, options, np.random.default_rng(0))
+    return SpeechFitter.from_recordings(clips.found, clips.is_fake, clips.kinds, 0, options, np.random.default_rng(0))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from auditor.finding.criterion import CriterionRecord
-from auditor.record.asks import COORDINATES, called, key_of
+from auditor.record.asks import COORDINATES, key_of, key_text
 from tests import ROOT
 from tests.quantifiers import all_of
 
@@ -36,8 +36,8 @@ def test_columns_cannot_be_named_so_that_two_findings_are_one() -> None:
 def test_plain_names_keep_the_keys_that_were_signed_before() -> None:
     assert key_of(Asked(sensitive=("sex", "race")))[3] == (("by", "sex x race"),)
     assert key_of(Asked(group={"sex": "f"}, at={"class": "1"}))[3] == (("class", "1"), ("sex", "f"))
-    assert called(key_of(Asked(group={"by": "f"}))) == "selection_rate (by=f)"
-    assert called(key_of(Asked(sensitive=("a x b", "c")))) == "selection_rate (by=a x b x c)"
+    assert key_text(key_of(Asked(group={"by": "f"}))) == "selection_rate (by=f)"
+    assert key_text(key_of(Asked(sensitive=("a x b", "c")))) == "selection_rate (by=a x b x c)"
 
 
 def test_the_coordinates_of_numbers_by_group_are_known() -> None:

@@ -20,4 +20,4 @@ from auditor.record.audit_report import ModelRecord
     ],
 )
 def test_a_report_is_titled_by_what_is_known(model: ModelRecord, named: str) -> None:
-    assert model.named == named
+    assert model.display_name == named

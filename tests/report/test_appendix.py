@@ -42,7 +42,7 @@ def html(report: AuditReport) -> str:
 
 
 def table_of(report: AuditReport) -> Appendix:
-    return appendix_of(report, view.shown_rows(report), Catalogue.of("en"))
+    return appendix_of(report, view.shown_rows(report), Catalogue.for_language("en"))
 
 
 def test_every_finding_is_in_the_one_table_once(report: AuditReport, html: str) -> None:

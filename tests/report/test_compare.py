@@ -100,7 +100,7 @@ def test_an_audit_compared_with_itself_has_no_difference_at_all() -> None:
     before, _ = audits(world(np.random.default_rng(1), 400, (0.2, 0.6), (0.4, 0.4)))
     comparison = compare(before, before)
     rows = (*comparison.rows, *comparison.usefulness.rows, *comparison.others)
-    assert all_of((r.difference, r.interval, r.how) == (0.0, (0.0, 0.0), "the same audit") for r in rows)
+    assert all_of((r.difference, r.interval, r.difference_method) == (0.0, (0.0, 0.0), "the same audit") for r in rows)
     assert any("has not changed at all" in said for said in comparison.remarks) and comparison.exit_code == 3
     assert all_of(r["paired"] for r in json.loads(render_comparison_json(comparison))["rows"])
     for told in (render_comparison_markdown(comparison), render_comparison_html(comparison)):
@@ -118,7 +118,7 @@ def test_an_audit_compared_with_itself_has_no_difference_at_all() -> None:
     again = [before.model_copy(update=of_files), before.model_copy(update=of_files | {"findings": mixed})]
     told = {r.metric: r.same for r in compare(*again).rows}
     assert told == {"demographic_parity_difference": False}
-    assert {r.how for r in compare(*again).others} == {"the same audit"}
+    assert {r.difference_method for r in compare(*again).others} == {"the same audit"}
     in_memory = before.model_copy(update={"findings": mixed})
     found = compare(before, in_memory)
     assert none_of(r.same for r in (*found.rows, *found.others))

@@ -360,7 +360,7 @@ def test_german_says_the_same_with_its_own_numbers() -> None:
     page = told(report, language="de", labels=LABELS)
     assert page.effect.startswith("African-American applicants (afam = yes) erhalten „no“")
     assert "Dass es einen Abstand gibt, ist nachgewiesen." in page.effect
-    assert Catalogue.of("de").count(12_345) == "12.345" and Catalogue.of("de").number(0.1234) == "0,12"
+    assert Catalogue.for_language("de").count(12_345) == "12.345" and Catalogue.for_language("de").number(0.1234) == "0,12"
 
 
 def test_a_phrase_that_a_catalogue_lacks_is_english_and_said(tmp_path: Path) -> None:

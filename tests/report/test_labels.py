@@ -11,7 +11,7 @@ from auditor.record.labels import Labels, check_keys, check_words, spelled
 
 
 def of(text: str) -> Labels:
-    return Labels.of(tomllib.loads(text), "audit.toml: [labels]")
+    return Labels.from_table(tomllib.loads(text), "audit.toml: [labels]")
 
 
 def test_columns_and_values_have_words_and_others_their_own_names() -> None:

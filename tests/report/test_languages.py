@@ -94,7 +94,7 @@ def test_the_recorded_catalogue_of_the_signer_is_still_told_apart() -> None:
     signed = told().model_copy(update={"about": About(language="fr", words={"page.next": "À faire"})})
     assert "a catalogue of the signer's own, fr (" in first_page(signed).own_words
     assert first_page(signed).retold == ""
-    later = first_page(signed, Catalogue.of("en"))
+    later = first_page(signed, Catalogue.for_language("en"))
     assert later.own_words == "" and "The record was written in fr, and is told here in en" in later.retold
 
 
@@ -120,7 +120,7 @@ def test_words_for_formats_without_any_are_refused() -> None:
 
 @pytest.mark.parametrize("name", [n for n in HOSTILE if n.isprintable()][:3])
 def test_a_hostile_phrase_stays_inert(name: str) -> None:
-    say = Catalogue.of(f"{name}.toml", {"page.next": name.replace("{", "{{").replace("}", "}}")})
+    say = Catalogue.for_language(f"{name}.toml", {"page.next": name.replace("{", "{{").replace("}", "}}")})
     page = render_html(told(), say)
     assert "<script>alert" not in page and "<img" not in page
     assert f'lang="{name}' not in page

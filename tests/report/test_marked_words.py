@@ -76,7 +76,7 @@ def marked(tmp_path: Path) -> Catalogue:
         sections.setdefault(section, []).append(f"{name} = {json.dumps(told, ensure_ascii=False)}\n")
     path = tmp_path / "xx.toml"
     path.write_text("".join(f"[{name}]\n{''.join(lines)}" for name, lines in sections.items()), "utf-8")
-    return Catalogue.of(str(path), words_of(str(path)))
+    return Catalogue.for_language(str(path), words_of(str(path)))
 
 
 def _left(page: str) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _sample() -> AuditReport:
 def test_every_word_of_the_page_is_the_catalogue_s_or_recorded(
     made: Callable[[], AuditReport], marked: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "_drawn", lambda drawn, say: Markup(""))
+    monkeypatch.setattr(html, "_figure_svg", lambda drawn, say: Markup(""))
     page = render_html(made(), marked)
     left = sorted(set(_left(page)) - EXCEPTIONS)
     assert not left, left
@@ -128,9 +128,9 @@ def test_what_is_not_marked_is_seen() -> None:
 
 
 def test_a_title_made_of_a_phrase_and_a_name_is_told_and_any_other_stays() -> None:
-    german = Catalogue.of("de")
+    german = Catalogue.for_language("de")
     assert titled("Rates by sex × race", german) == "Raten nach sex × race"
     assert titled("Rates by {0.__class__}", german) == "Raten nach {0.__class__}"
     assert titled("All ratios between groups", german) == "Alle Verhältnisse zwischen Gruppen"
     assert titled("All ratios between groups and more", german) == "All ratios between groups and more"
-    assert titled("Rates by sex", Catalogue.of(ENGLISH)) == "Rates by sex"
+    assert titled("Rates by sex", Catalogue.for_language(ENGLISH)) == "Rates by sex"

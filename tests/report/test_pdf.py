@@ -428,6 +428,6 @@ def test_what_rows_it_takes_is_said_and_who_is_left_out_stands_on_the_first_page
     made = report_of([ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(share, open_))])
     pages = [_tight(page) for page in _pages(render_pdf(made))]
     assert _tight("By race, 1.2 % of the rows are in 1 group of under 2 % of the rows: tiny (6).") in pages[0]
-    assert rows_for_all.said(made).startswith("No rows lead to exit 0 while 1 did not run. For all the others to PASS")
-    for words in ("Each figure is for its question alone", rows_for_all.said(made)):
+    assert rows_for_all.describe_rows_for_all(made).startswith("No rows lead to exit 0 while 1 did not run. For all the others to PASS")
+    for words in ("Each figure is for its question alone", rows_for_all.describe_rows_for_all(made)):
         assert _tight(words) in "".join(pages)

@@ -25,7 +25,7 @@ from auditor.record.labels import Labels
 from auditor.record.text import visible
 from auditor.report.html import render_html, resource
 from auditor.report.judged import MOST_JUDGED, judged_figure, scaled
-from auditor.report.pictures import front_and_rest, named, pictures_of
+from auditor.report.pictures import front_and_rest, label_groups, pictures_of
 from auditor.statistics.rates import Proportion
 from probes.fairness.score_fairness import calibration_error
 from tests.quantifiers import all_of, none_of
@@ -146,7 +146,7 @@ def test_pictures_of_many_groups_are_bounded_and_say_what_they_leave_out() -> No
     assert len(found["confusion"].series[0].x) == MOST_BARS and "of 80 groups are drawn" in found["confusion"].caption
     assert len(found["calibration"].series) == MOST_CALIBRATED
     assert f"The {MOST_CALIBRATED} largest of 80 groups are drawn." in found["calibration"].caption
-    assert all_of(len(svg_file(named(f, Labels()))) < 60_000 for f in found.values())
+    assert all_of(len(svg_file(label_groups(f, Labels()))) < 60_000 for f in found.values())
 
 
 # ---- all that was judged -------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_the_chief_picture_comes_before_the_tables_in_the_language_of_the_page()
     assert sorted(i for i, _ in [*front, *rest]) == list(range(1, len(report.figures) + 2))
     # The words on the picture are those of the page, "Ideal" and "Grenze" among them.
     for i, figure in front:
-        assert draw_svg(figure, dom_id=f"figure-{i}", words=Catalogue.of("de").section("drawn")) in page
+        assert draw_svg(figure, dom_id=f"figure-{i}", words=Catalogue.for_language("de").section("drawn")) in page
     assert ">Ideal</text>" in page and ">ideal</text>" not in page
 
 
@@ -260,12 +260,12 @@ def test_labels_are_in_every_picture_and_in_its_words() -> None:
 def test_columns_are_called_so_where_a_figure_is_of_columns() -> None:
     bars = Figure(id="b", probe="p", kind="bars", title="Importance", alt="a", x_label="feature",
                   series=(Series(name="i", x=("sex", "age"), y=(0.2, 0.1)),))  # fmt: skip
-    assert named(bars, Labels(WORDS)).series[0].x == ("gender", "age")
+    assert label_groups(bars, Labels(WORDS)).series[0].x == ("gender", "age")
     curve = Figure(id="c", probe="ale", kind="curve", title="What sex does to the score", alt="a", x_label="sex",
                    series=(Series(name="sex", x=(0.0, 1.0), y=(0.2, 0.1)),))  # fmt: skip
-    told = named(curve, Labels(WORDS))
+    told = label_groups(curve, Labels(WORDS))
     assert (told.title, told.x_label, told.series[0].name) == ("What gender does to the score", "gender", "gender")
-    assert named(bars, Labels()) is bars and named(curve, Labels()) is curve
+    assert label_groups(bars, Labels()) is bars and label_groups(curve, Labels()) is curve
 
 
 def test_hostile_labels_and_levels_are_text() -> None:
@@ -273,7 +273,7 @@ def test_hostile_labels_and_levels_are_text() -> None:
         metrics = ("true_positive_rate", "false_positive_rate")
         measured = _result("p", *(_rate(metric, 20, 40, g) for metric in metrics for g in (name, "b")))
         figure = next(f for f in _figures([measured]) if f.kind == "confusion")
-        told = named(figure, Labels({"sex": name, f"sex.{name}": name}))
+        told = label_groups(figure, Labels({"sex": name, f"sex.{name}": name}))
         root = ElementTree.fromstring(draw_svg(told, dom_id="f"))
         assert none_of(e.tag.rpartition("}")[2] in ("script", "img", "a", "foreignObject") for e in root.iter())
         assert any(visible(name)[:6] in (e.text or "") for e in root.iter(f"{SVG}text"))

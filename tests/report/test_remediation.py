@@ -196,9 +196,9 @@ def test_many_lines_are_folded_and_all_are_there(report: AuditReport) -> None:
 
 def test_the_table_is_told_in_the_language_of_the_record_or_another(report: AuditReport) -> None:
     german = report.model_copy(update={"about": About(language="de")})
-    assert remediation_of(german).title == "Maßnahmen" == remediation_of(report, Catalogue.of("de")).title
+    assert remediation_of(german).title == "Maßnahmen" == remediation_of(report, Catalogue.for_language("de")).title
     assert "Gegenstand, System und Daten" in render_html(german)
-    both = [replace(remediation_of(report, Catalogue.of("de")), retest="").lines, remediation_of(german).lines]
+    both = [replace(remediation_of(report, Catalogue.for_language("de")), retest="").lines, remediation_of(german).lines]
     assert both[0] == both[1]
 
 

@@ -14,7 +14,7 @@ from auditor.finding.criterion import Criterion
 from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.record.audit_report import AuditReport, DataRecord, Finding, Summary, family_record
-from auditor.record.rows_for_all import RowsForAll, rows_for_all, said
+from auditor.record.rows_for_all import RowsForAll, describe_rows_for_all, rows_for_all
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.statistics.estimate import POWER, Exact, Undefined
@@ -47,12 +47,12 @@ def reported(
         probe="toy", pillar="robustness", citation="", measurements=tuple(measured), not_run=not_run
     )  # fmt: skip
     judged, family = judge([result], criteria)
-    findings = [Finding.of(f) for f in judged]
+    findings = [Finding.from_judgement(f) for f in judged]
     whole = report_of([result])
     return whole.model_copy(
         update={
             "findings": tuple(findings),
-            "summary": Summary.of(f.outcome for f in findings),
+            "summary": Summary.from_outcomes(f.outcome for f in findings),
             "data": DataRecord(n_rows=n_rows),
             "family": family_record(family),
         }
@@ -94,9 +94,9 @@ def test_an_audit_of_so_many_rows_passes_everything_four_times_in_five() -> None
 
 
 def test_where_something_failed_or_nothing_is_open_there_is_nothing_to_say() -> None:
-    assert said(reported([share("a", 250), share("b", 3)], at_most(0.1, 0.012))) == ""
-    assert said(reported([share("a", 0)], at_most(0.1))) == ""
-    assert said(reported([share("a", 3)], [])) == ""
+    assert describe_rows_for_all(reported([share("a", 250), share("b", 3)], at_most(0.1, 0.012))) == ""
+    assert describe_rows_for_all(reported([share("a", 0)], at_most(0.1))) == ""
+    assert describe_rows_for_all(reported([share("a", 3)], [])) == ""
     exact = Measurement(metric="b", estimate=Exact(known=0.0), n_samples=N, ideal=0.0)
     found = rows_for_all(reported([share("a", 3), exact], at_most(0.012, 0.5)))
     assert found is not None and found.questions == 1, "what takes no sample takes no part"
@@ -107,20 +107,20 @@ def test_what_rows_do_not_plan_is_said() -> None:
     unplanned = Measurement(metric="b", estimate=few, n_samples=8)
     report = reported([share("a", 3), unplanned], at_most(0.012, 0.5))
     assert [f.outcome for f in report.findings] == [Outcome.INCONCLUSIVE] * 2
-    words = said(report)
+    words = describe_rows_for_all(report)
     assert words.startswith("How many rows would do for exit 0 is not known: rows do not plan b. For all the others to")
     below = area_under_curve(positives=np.arange(100.0), negatives=np.arange(100.0) + 200.0)
     passing = replace(unplanned, estimate=below)
-    assert said(reported([share("a", 3), passing], at_most(0.012, 0.5))).endswith(
+    assert describe_rows_for_all(reported([share("a", 3), passing], at_most(0.012, 0.5))).endswith(
         "It is taken that b PASS as they do here."
     )
     barred = share("b", 3, too_few="only a few")
-    assert "rows do not plan b." in said(reported([share("a", 3), barred], at_most(0.012, 0.5)))
+    assert "rows do not plan b." in describe_rows_for_all(reported([share("a", 3), barred], at_most(0.012, 0.5)))
     nothing = Measurement(metric="b", estimate=Undefined(reason="no rows"), n_samples=0, ideal=0.0)
-    assert said(reported([nothing], [criterion("b", "at_most", 0.5)])) == (
+    assert describe_rows_for_all(reported([nothing], [criterion("b", "at_most", 0.5)])) == (
         "How many rows would do for exit 0 is not known: rows do not plan b."
     )
-    assert said(reported([share("a", 3)], at_most(0.012), not_run="it ran out of time")).startswith(
+    assert describe_rows_for_all(reported([share("a", 3)], at_most(0.012), not_run="it ran out of time")).startswith(
         "No rows lead to exit 0 while 1 did not run. For all the others to PASS together"
     )
 
@@ -133,19 +133,19 @@ def test_a_group_counts_by_the_factor_and_not_by_its_own_rows() -> None:
     found = rows_for_all(report)
     assert found is not None and finding.n_required is not None
     assert found.times == pytest.approx(finding.n_required / 50, rel=0.02)
-    assert f"{math.ceil(found.times * N - 1e-6):,} in place of {N:,}" in said(report)
+    assert f"{math.ceil(found.times * N - 1e-6):,} in place of {N:,}" in describe_rows_for_all(report)
 
 
 def test_enough_rows_are_called_enough() -> None:
     report = reported([share("a", 9)], at_most(0.02))
-    assert "these rows are enough for a model at the ideal values" in said(report)
+    assert "these rows are enough for a model at the ideal values" in describe_rows_for_all(report)
 
 
 def test_every_rendering_says_it_and_that_a_single_figure_is_for_its_question_alone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report = reported([share("a", 3), share("b", 2)], at_most(0.005, 0.5))
-    words = said(report)
+    words = describe_rows_for_all(report)
     assert words.startswith("For everything judged here to PASS together (exit 0), a model at the ideal values needs")
     print_report(report, [])
     shown = " ".join(capsys.readouterr().out.split())
@@ -157,6 +157,6 @@ def test_every_rendering_says_it_and_that_a_single_figure_is_for_its_question_al
 
 def test_what_can_never_pass_is_said_to_stand_in_the_way() -> None:
     searched = Measurement(metric="b", estimate=AtMost(successes=N, n=N), n_samples=N, ideal=1.0)
-    words = said(reported([share("a", 3), searched], [*at_most(0.5), criterion("b", "at_least", 0.8)]))
+    words = describe_rows_for_all(reported([share("a", 3), searched], [*at_most(0.5), criterion("b", "at_least", 0.8)]))
     assert words.startswith("No rows lead to exit 0 while b must PASS: a search that finds nothing proves nothing.")
     assert "not known" not in words and "too near" not in words

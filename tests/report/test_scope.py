@@ -147,9 +147,9 @@ def test_a_difference_that_chance_explains_is_not_said_to_be_one() -> None:
 def test_a_group_without_a_row_is_told_and_one_without_a_reference_too() -> None:
     absent = shares_of(report({"data": {"reference": CENSUS}}, groups={"sex": {"Male": 400}}))
     women = next(share for share in absent if share.group == "Female")
-    assert women.n == 0 and women.low == 0.0 and women.standing == "fewer"
+    assert women.n == 0 and women.low == 0.0 and women.comparison == "fewer"
     other = shares_of(report({"data": {"reference": CENSUS}}, groups={"sex": {"Male": 200, "Female": 190, "X": 10}}))
-    assert {share.group: share.standing for share in other}["X"] == "unnamed"
+    assert {share.group: share.comparison for share in other}["X"] == "unnamed"
 
 
 def test_rows_without_a_group_count_in_no_share() -> None:
@@ -170,7 +170,7 @@ def test_rows_without_a_group_count_in_no_share() -> None:
 )
 def test_rows_that_are_no_independent_draws_have_no_interval(data: dict[str, object], why: str) -> None:
     made = report({"data": {"reference": CENSUS}}, **data)
-    assert {share.standing for share in shares_of(made)} == {"uncertain"}
+    assert {share.comparison for share in shares_of(made)} == {"uncertain"}
     scope = scope_of(made)
     assert why in scope.notes[0] and none_of(" to " in line.said for line in scope.groups[0].lines)
 
@@ -192,7 +192,7 @@ def test_all_intervals_hold_together_as_often_as_they_promise(shares: tuple[floa
         data = base.data.model_copy(update={"groups": {"sex": {str(k): int(n) for k, n in enumerate(draw)}}})
         found = shares_of(base.model_copy(update={"about": own, "data": data}))
         times = int((draws == draw).all(axis=1).sum())
-        missed += times * any(share.standing in ("fewer", "more") for share in found)
+        missed += times * any(share.comparison in ("fewer", "more") for share in found)
     assert missed / 400 <= ERROR_RATE + 3 * (ERROR_RATE * (1 - ERROR_RATE) / 400) ** 0.5
 
 
@@ -229,7 +229,7 @@ def test_a_text_has_no_columns_and_an_array_has_some() -> None:
 
 
 def test_of_many_columns_the_emptiest_are_kept() -> None:
-    made = Missing.of(None, {f"c{k}": k for k in range(MOST_COLUMNS + 20)})
+    made = Missing.from_counts(None, {f"c{k}": k for k in range(MOST_COLUMNS + 20)})
     assert len(made.features) == MOST_COLUMNS and made.more == 19 and "c1" not in made.features
     assert next(iter(made.features)) == f"c{MOST_COLUMNS + 19}"
 

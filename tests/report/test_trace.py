@@ -287,7 +287,7 @@ def test_definitions_are_those_of_the_metrics_that_occur(report: AuditReport, ht
     assert {(m.probe, m.name) for m in found.metrics} == measured
     assert [m.name for m in found.metrics if m.definition] == ["demographic_parity_difference"]
     assert "2 b / n - 1" not in render_html(more)
-    line = next(found.said(m) for m in found.metrics if m.definition)
+    line = next(found.metric_text(m) for m in found.metrics if m.definition)
     assert line == (
         "demographic_parity_difference (group_fairness): max - min over groups of the selection rate. Range [0, 1], "
         "ideal 0. To read it: at 0.1 one group is decided favourably 10 points more often than another. Agarwal et "

@@ -17,7 +17,7 @@ from auditor.model.audited_model import AuditedModel
 from auditor.run import child, start
 
 
-def careless(spec: ModelSpec, *, opened: Opened | None = None) -> AuditedModel:
+def careless(spec: ModelSpec, *, model_file: Opened | None = None) -> AuditedModel:
     """Does with a file whatever it says; a function of the user's goes the real way."""
     if spec.path is None:
         return load_model(spec)

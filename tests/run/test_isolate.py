@@ -197,7 +197,7 @@ def test_what_opens_a_pipeline_is_imported_in_the_sandbox(files: Path) -> None:
     skops.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[["a"]], rows.y), files / "own.skops")
     asked = replace(job(files, FAIR), model=ModelSpec(path=str(files / "own.skops"), device="cpu"))
     measured = measure(asked, {})
-    assert measured.sandbox is not None and measured.sandbox.on == (landlock.version() > 0 and seccomp.supported())
+    assert measured.sandbox is not None and measured.sandbox.is_confined == (landlock.version() > 0 and seccomp.supported())
     assert measured.results[1].probe == "group_fairness" and measured.results[1].measurements
 
 
@@ -281,7 +281,7 @@ def pipe_with(content: bytes) -> _Pipe:
     reader, writer = os.pipe()
     os.write(writer, content)
     os.close(writer)
-    pipe = _Pipe(reader, Measured().read)
+    pipe = _Pipe(reader, Measured().read_message)
     pipe.read()
     os.close(reader)
     return pipe

@@ -32,18 +32,18 @@ from tests.quantifiers import all_of, none_of
 )
 def test_names_are_read_as_a_line_of_csv(text: str, names: list[str]) -> None:
     assert names_in(text) == names
-    assert ScanOptions.of({"features": text}).features == (tuple(names) or None)
+    assert ScanOptions.from_values({"features": text}).features == (tuple(names) or None)
 
 
 def test_what_is_a_list_already_holds_names_as_they_are() -> None:
-    options = ScanOptions.of({"features": ["income, net", "age"]})
+    options = ScanOptions.from_values({"features": ["income, net", "age"]})
     assert options.features == ("income, net", "age")
-    assert ScanOptions.of(options.said()).features == options.features
+    assert ScanOptions.from_values(options.json_values()).features == options.features
 
 
 def test_quotes_that_do_not_end_are_said() -> None:
     with pytest.raises(ValidationError, match="is no list of names"):
-        ScanOptions.of({"classes": '"a,b'})
+        ScanOptions.from_values({"classes": '"a,b'})
 
 
 # What the specs say beside the options of a scan: made of several, or known only to the process that does the work.
@@ -76,7 +76,7 @@ def test_every_option_that_a_spec_has_reaches_it(tmp_path: Path) -> None:
         "sensitive_file": str(tmp_path / "side"), "join_on": "id", "text": "t", "image": "i", "cluster": "k",
         "weight": "v", "copies_are_real": True,
     }  # fmt: skip
-    options = ScanOptions.of(said)
+    options = ScanOptions.from_values(said)
     model, data = model_spec(options), data_spec(options)
     assert data.recorded is not None
     assert (model.path, data.path) == (options.model, options.predictions)
@@ -85,7 +85,7 @@ def test_every_option_that_a_spec_has_reaches_it(tmp_path: Path) -> None:
         shared = {each.name for each in fields(spec)} & set(flags()) - unsaid
         assert all_of(getattr(spec, name) == getattr(options, name) for name in shared)
         assert all_of(getattr(spec, name) != getattr(ScanOptions(), name) for name in shared)
-    assert data_spec(ScanOptions.of({"data": str(tmp_path / "rows"), "stream": True})).stream
+    assert data_spec(ScanOptions.from_values({"data": str(tmp_path / "rows"), "stream": True})).stream
 
 
 def test_no_command_words_anew_what_an_option_of_a_scan_says() -> None:

@@ -297,10 +297,10 @@ def is_alive(pid: int) -> bool:
 def test_a_scan_says_which_layers_were_on(tmp_path: Path, listening: dict[str, object]) -> None:
     job = Scene(tmp_path, listening).job("pickle", "pass")
     state = measure(job, {}).sandbox
-    assert state is not None and state.on and state.landlock == landlock.version() and state.seccomp
+    assert state is not None and state.is_confined and state.landlock == landlock.version() and state.seccomp
     assert state.describe() == f"Landlock {landlock.version()} and seccomp"
     without = measure(replace(job, allow_unsandboxed=True), {}).sandbox
-    assert without is not None and not without.on and "none: --allow-unsandboxed was given" in without.describe()
+    assert without is not None and not without.is_confined and "none: --allow-unsandboxed was given" in without.describe()
 
 
 @pytest.fixture(scope="module")
@@ -359,12 +359,12 @@ def test_without_a_sandbox_what_is_data_goes_on_and_the_record_says_so(
         tmp_path / "model.pt",
     )
     (tmp_path / "data.csv").write_text("a,y,sex\n" + "1,yes,f\n2,no,m\n" * 30)
-    options = ScanOptions.of({"model": str(tmp_path / "model.pt"), "data": str(tmp_path / "data.csv"), "target": "y",
+    options = ScanOptions.from_values({"model": str(tmp_path / "model.pt"), "data": str(tmp_path / "data.csv"), "target": "y",
                               "sensitive": "sex", "probes": "group_fairness", "device": "cpu"})  # fmt: skip
     report = scan(Configured(options, {}, tuple(load_criteria())), PROBES).report
     assert report.refusal is None and report.findings
     state = report.environment.sandbox
-    assert state is not None and not state.on and state.landlock == 0
+    assert state is not None and not state.is_confined and state.landlock == 0
     assert state.describe().startswith("none, seccomp alone: this kernel has no Landlock")
     assert "none, seccomp alone: this kernel has no Landlock" in render_html(report)
     again = AuditReport.from_json(report.to_json())

@@ -80,7 +80,7 @@ def searched(x: Scores, y: Scores) -> tuple[Scores, Scores]:
 def test_placements_by_rank_are_those_by_searching_to_the_last_digit(m: int, n: int, decimals: int) -> None:
     rng = np.random.default_rng([m, n, decimals])
     values = rng.normal(size=m + n + 50).round(decimals)
-    ranked = Ranked.of(values)
+    ranked = Ranked.from_values(values)
     np.testing.assert_array_equal(ranked.values, values)
     chosen = rng.permutation(len(values))
     first, second = chosen[:m], chosen[m : m + n]
@@ -96,7 +96,7 @@ def test_placements_by_rank_are_those_by_searching_to_the_last_digit(m: int, n: 
 @pytest.mark.parametrize("decimals", [0, 1, 8])
 def test_areas_of_groups_are_those_of_their_rows_to_the_last_digit(decimals: int) -> None:
     rng = np.random.default_rng(decimals)
-    ranked = Ranked.of(rng.normal(size=700).round(decimals))
+    ranked = Ranked.from_values(rng.normal(size=700).round(decimals))
     # The second group is large, the third has a single positive, the fourth nobody.
     group = np.where(np.arange(700) < 650, rng.integers(0, 2, 700) | (rng.random(700) < 0.9), 2)
     favourable = np.append(rng.random(650) < 0.4, np.arange(50) < 1)
@@ -132,7 +132,7 @@ def _near(rng: np.random.Generator) -> Scores:
 def test_ranks_by_counting_bits_are_those_of_a_sort(drawn: Callable[[np.random.Generator], Scores]) -> None:
     values = drawn(np.random.default_rng(0))
     different, ranks = np.unique(values, return_inverse=True)
-    ranked = Ranked.of(values)
+    ranked = Ranked.from_values(values)
     assert np.array_equal(ranked.different, different) and np.array_equal(ranked.ranks, ranks)
     order = ascending(values)
     assert np.array_equal(values[order], np.sort(values)) and np.array_equal(np.sort(order), np.arange(values.size))

@@ -227,7 +227,7 @@ def rates(*centres: float, n: int = 200) -> ClusteredRates:
 
 def test_a_gap_a_ratio_and_the_smallest_rate_by_hand() -> None:
     table = rates(0.2, 0.5, 0.4)
-    low, high = zip(*(part.bounds(0.01) for part in table.known), strict=True)
+    low, high = zip(*(part.bounds(0.01) for part in table.defined_rates), strict=True)
     gap, ratio, least = (
         WorstClusteredDifference(tables=(table,)),
         WorstClusteredRatio(tables=(table,)),

@@ -31,7 +31,7 @@ WITHOUT_SAMPLES = {"exact", "upper_bound", "undefined"}
 @pytest.fixture
 def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rates are enumerated once for each pair of counts: samples of three groups are made of the same few."""
-    monkeypatch.setattr(unconditional, "_ordered", lru_cache(maxsize=5_000)(unconditional._OrderedTables))
+    monkeypatch.setattr(unconditional, "_order_tables", lru_cache(maxsize=5_000)(unconditional._OrderedTables))
     asked = lru_cache(maxsize=50_000)(lambda of, value: TwoRates(of[0], of[1], contrast=of[2], either=of[3]).now(value))
     monkeypatch.setattr(TwoRates, "now", TwoRates.p_value, raising=False)
     monkeypatch.setattr(TwoRates, "p_value", lambda self, value: asked(self._of, value))

@@ -387,7 +387,7 @@ def test_the_p_value_of_a_headline_is_where_its_bounds_reach(make: type[Any], ro
 @pytest.mark.parametrize("n", [300, 6_000])
 def test_a_failure_pays_once_where_the_other_direction_is_out_of_reach(n: int) -> None:
     tables = [(np.asarray([round(0.75 * n), round(0.25 * n)]), np.asarray([n, n]))]
-    apart, ordered = pairs_apart(tables, "difference"), ordered_pairs(tables, "difference").of(np.arange(1))
+    apart, ordered = pairs_apart(tables, "difference"), ordered_pairs(tables, "difference").subset(np.arange(1))
     for value in (0.4, 0.42):
         assert smallest_p_value(apart, value) == pytest.approx(smallest_p_value(ordered, value), rel=2e-3)
     # Of no difference at all both directions are at the bound.

@@ -28,7 +28,7 @@ class Says(Generates, AuditedModel):
         self.reply = reply
         self.seen: list[tuple[str, ...]] = []
 
-    def asked(self, how: How, system: str) -> Says:
+    def with_chat_options(self, chat_mode: How, system: str) -> Says:
         return self
 
     def describe(self) -> str:

@@ -103,7 +103,7 @@ def test_seconds_are_the_unit_costs_and_a_list_is_as_many_calls() -> None:
     assert work.seconds == pytest.approx(expected)
     assert work.of_numbers(2.0) == Work(calls=1, primitive_calls=2, flops=6, written=8)
     # A call, 10 numbers of the parameters and 3 a row: of 2 rows, of 4, and so of 20.
-    assert Work(1, 0, 16, 0).grown(Work(1, 0, 22, 0), 10.0) == Work(1, 0, 70, 0)
+    assert Work(1, 0, 16, 0).extrapolate(Work(1, 0, 22, 0), 10.0) == Work(1, 0, 70, 0)
     held = [torch.ones(3), torch.ones(2)]
     assert work_of(lambda: torch._foreach_add_(held, 1.0)).calls == 2
     # A view moves nothing.

@@ -189,7 +189,7 @@ def test_where_there_is_no_counter_none_is_made_up(tmp_path: Path, zones: dict[s
     with Meter(root=machine.root / "nothing" if not zones else machine.root) as meter:
         record = meter.record([asked()], activity="audit")
     assert record.joules is None and why(record) == {"RAPL": "absent"} and not record.probes[0].joules
-    assert "NOT MEASURED" in record.told(Catalogue()) and " J by " not in record.told(Catalogue())
+    assert "NOT MEASURED" in record.describe(Catalogue()) and " J by " not in record.describe(Catalogue())
 
 
 def test_it_is_told_where_the_computation_turned_out_to_be(machine: Machine) -> None:
@@ -205,8 +205,8 @@ def test_it_is_told_where_the_computation_turned_out_to_be(machine: Machine) -> 
 def test_no_wattage_is_supposed_anywhere() -> None:
     """Twice as long a computation comes to no joules at all where there is no counter."""
     record = EnergyRecord(of="audit", cpu_s=1e6, gpu_s=1e6)
-    assert record.joules is None and "J by" not in record.told(Catalogue())
-    assert "absent" not in record.told(Catalogue()) and "no such counter" in record.told(Catalogue())
+    assert record.joules is None and "J by" not in record.describe(Catalogue())
+    assert "absent" not in record.describe(Catalogue()) and "no such counter" in record.describe(Catalogue())
 
 
 def cards(*energies: list[int] | Exception) -> SimpleNamespace:
@@ -388,8 +388,8 @@ def test_the_line_is_told_in_both_languages_with_every_reason() -> None:
         say = Catalogue(language, words)
         for reason in NotMeasured.model_fields["why"].annotation.__args__:  # type: ignore[union-attr]
             record = UNMEASURED.model_copy(update={"not_measured": (NotMeasured(counter="RAPL", why=reason),)})
-            assert words[f"energy.{reason}"] in record.told(say)
-        assert none_of("{" in record.told(say) for record in (MEASURED, UNMEASURED))
+            assert words[f"energy.{reason}"] in record.describe(say)
+        assert none_of("{" in record.describe(say) for record in (MEASURED, UNMEASURED))
 
 
 def test_models_beside_each_other_have_files_of_their_own() -> None:

@@ -69,13 +69,13 @@ def alone(
     momentum = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {}
     found = []
     for own, seed in zip(members, seeds, strict=True):
-        with seeded_globals(np.random.default_rng(Seeds.of(seed).initialisation)):
+        with seeded_globals(np.random.default_rng(Seeds.from_seed(seed).initialisation)):
             module = make()
         module.train()
         optimizer = optimizers[recipe.optimizer](
             module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **momentum
         )
-        shuffling = torch.Generator().manual_seed(Seeds.of(seed).batches)
+        shuffling = torch.Generator().manual_seed(Seeds.from_seed(seed).batches)
         learned = np.flatnonzero(own)
         for _ in range(recipe.epochs):
             order = learned[torch.randperm(len(learned), generator=shuffling).numpy()]
@@ -213,7 +213,7 @@ def test_passes_in_bfloat16_leave_the_parameters_as_they_are() -> None:
             modules = [make(), make()]
         stack = VmapStack(modules, x, y, RECIPES["sgd"], "logits", plain_attention=False)
         stack.half = half
-        start = torch.cat([p.detach().flatten() for p in stack.trained()])
+        start = torch.cat([p.detach().flatten() for p in stack.trained_parameters()])
         for _ in range(2):
             stack.learn(torch.arange(48).expand(2, -1))
         stacks.append(stack)

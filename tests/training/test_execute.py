@@ -150,7 +150,7 @@ def test_a_worker_with_another_torch_trains_nothing(monkeypatch: pytest.MonkeyPa
         with pytest.raises(UsageError, match="no task of this version"):
             do("stack", bad, sent.each[0])
     with pytest.raises(ModelError, match="lost"):
-        received_logits(packed.refused(ModelError("lost")))
+        received_logits(packed.refusal_result(ModelError("lost")))
 
 
 # ---- through the parent --------------------------------------------------------------------------------------------

@@ -190,5 +190,5 @@ def test_what_ray_says_of_itself_is_one_sentence(cluster: ConnectedProcess) -> N
         (kinds.OutOfMemoryError("x"), "ran out of memory"),
         (kinds.WorkerCrashedError(), "worker or node was lost 4 times over one task"),
     ):
-        said = module._said(ray, error)
+        said = module._error_text(ray, error)
         assert words in said and said.endswith(module.AGAIN) and "\n" not in said

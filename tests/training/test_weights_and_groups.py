@@ -99,12 +99,12 @@ def test_accuracy_and_the_commonest_class_are_weighted(weighted: TrainedModel) -
 def test_equal_weights_give_the_exact_interval_and_unequal_ones_a_wider() -> None:
     rng = np.random.default_rng(0)
     right = rng.random(200) < 0.8
-    equal = WeightedShare.of(right, np.full(200, 3.0))
+    equal = WeightedShare.from_rows(right, np.full(200, 3.0))
     exact = Proportion(successes=int(right.sum()), n=200).interval(0.95)
     assert equal.effective_n == pytest.approx(200) and equal.interval(0.95) == pytest.approx(exact, abs=1e-9)
-    few = WeightedShare.of(right, np.r_[np.full(20, 100.0), np.ones(180)])
+    few = WeightedShare.from_rows(right, np.r_[np.full(20, 100.0), np.ones(180)])
     assert few.effective_n < 40 and np.diff(few.interval(0.95)) > 2 * np.diff(exact)
-    perfect = WeightedShare.of(np.ones(50, bool), np.r_[np.full(5, 100.0), np.ones(45)])
+    perfect = WeightedShare.from_rows(np.ones(50, bool), np.r_[np.full(5, 100.0), np.ones(45)])
     low, high = perfect.interval(0.95)
     kish = 545.0**2 / (5 * 100.0**2 + 45)
     assert high == 1.0 and low == pytest.approx(beta.ppf(0.025, kish, 1)) and low < 0.6
@@ -119,7 +119,7 @@ def test_the_interval_of_a_weighted_share_holds_the_truth() -> None:
     missed = 0
     for _ in range(2_000):
         kind = rng.integers(0, 3, 150)
-        low, high = WeightedShare.of(rng.random(150) < chance[kind], weights[kind]).interval(0.95)
+        low, high = WeightedShare.from_rows(rng.random(150) < chance[kind], weights[kind]).interval(0.95)
         missed += not low <= truth <= high
     assert missed / 2_000 < 0.06
 

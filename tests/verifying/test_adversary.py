@@ -221,7 +221,7 @@ def test_whatever_is_changed_in_a_bundle_is_found_or_lies_under_what_is_not_prov
     rng = np.random.default_rng(20261127)
     seen = [looked_at(bundle, made, tmp_path / "a.zip") for made in mutations(bundle.entries, rng, MUTATIONS)]
     # A duration, a machine's name or a path bears on no conclusion; whatever else is open counts against us.
-    words = [each.where for each in honest.stated if not each.where.endswith(": *")]
+    words = [each.where for each in honest.plain_statements if not each.where.endswith(": *")]
     bearing = [each for each in seen if not lies_under(each.mutation.place, words)]
     shares = [sum(each.found for each in some) / len(some) for some in (seen, bearing)]
     with capsys.disabled():

@@ -135,7 +135,7 @@ def test_what_a_command_wrote_agrees(folder: Path, kind: str) -> None:
     assert "signed with the key" in said["signature"] and "recomputed" in said["record"]
     assert sum("verified as an audit" in detail for detail in said.values()) == (3 if kind == "tradeoff" else 2)
     entries = unpack((folder / f"{kind}.zip").read_bytes(), kind)
-    assert Manifest.read(entries[MANIFEST]).kind == kind
+    assert Manifest.from_bytes(entries[MANIFEST]).kind == kind
 
 
 def test_the_models_that_were_not_counted_are_named_as_unproven(folder: Path) -> None:
@@ -304,8 +304,8 @@ def test_what_no_command_writes_is_wrong_and_no_crash(folder: Path, tmp_path: Pa
     from auditor.evidence.manifest import FileEntry
 
     entries = unpack((folder / "tradeoff.zip").read_bytes(), "t") | {part: content}
-    old = Manifest.read(entries[MANIFEST])
-    files = {name: FileEntry.of(entries[name]) for name in old.files}
+    old = Manifest.from_bytes(entries[MANIFEST])
+    files = {name: FileEntry.from_content(entries[name]) for name in old.files}
     entries[MANIFEST] = old.model_copy(update={"files": files}).to_bytes()
     (tmp_path / "f.zip").write_bytes(pack(entries))
     assert checked(tmp_path / "f.zip", folder).wrong

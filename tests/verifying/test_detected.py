@@ -75,7 +75,7 @@ def found(medium: Any, said: FileVerdict | None = None, **more: Any) -> FileResu
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detected")
     make_key(folder / "k")
-    known = DetectorRecord.of(("real", "fake"), CARD, "b" * 64, with_calibration=True)
+    known = DetectorRecord.from_card(("real", "fake"), CARD, "b" * 64, with_calibration=True)
     unlike = "It is unlike everything the detector was trained on: an unsupported kind of file."
     heat = HeatMap(png="iVBORw0KGgo=", drop_marked=2.0, drop_random=1.0, earned=True)
     results = [
@@ -101,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, detector, kept in (
         ("some", known, results),
         ("all", known, results[:1]),
-        ("channel", DetectorRecord.of(("real", "fake"), ON_CHANNEL, "b" * 64), together),
+        ("channel", DetectorRecord.from_card(("real", "fake"), ON_CHANNEL, "b" * 64), together),
         ("no", None, [("x", found("image"))]),
     ):
         code = exit_code_of([result for _, result in kept], unwritten=False)
@@ -126,7 +126,7 @@ def wrong(found: Verified) -> dict[str, str]:
 def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
     seen = checked(folder / f"{name}.zip", folder)
     assert wrong(seen) == {} and seen.exit_code() == 0
-    assert any("files.verdict.probability" in each.where for each in seen.stated)
+    assert any("files.verdict.probability" in each.where for each in seen.plain_statements)
     record = json.loads(unpack((folder / f"{name}.zip").read_bytes(), name)["record.json"])
     answers = [file["verdict"] and file["verdict"]["answer"] for file in record["files"]]
     expected = ["fake", "no known trace", "cannot say", "cannot say", "fake", "cannot say", None]
@@ -206,7 +206,7 @@ def two(folder: Path) -> Path:
     asked = [
         AskedDetector(
             path=f"{card.medium}.pt",
-            known=DetectorRecord.of(("real", "fake"), card, sha * 64, with_calibration=True),
+            known=DetectorRecord.from_card(("real", "fake"), card, sha * 64, with_calibration=True),
             batch=batch,
             few=few,
         )

@@ -86,7 +86,7 @@ def wrong(found: Verified) -> dict[str, str]:
 def test_an_audit_is_made_anew_and_its_scores_stay_the_signers_word(folder: Path, kind: str) -> None:
     found = checked(folder / f"{kind}.zip", folder)
     assert wrong(found) == {} and found.exit_code() == 0
-    assert f"{CANARIES}: *" in [each.where for each in found.stated]
+    assert f"{CANARIES}: *" in [each.where for each in found.plain_statements]
     record = json.loads(unpack((folder / f"{kind}.zip").read_bytes(), kind)["record.json"])
     verdicts = {"seen": "not_supported", "one_each": "contradicted", "undefined": "cannot_tell"}
     assert record["verdict"] == verdicts.get(kind, record["verdict"])
@@ -185,9 +185,9 @@ def test_other_canaries_do_not_come_to_the_record(folder: Path, tmp_path: Path, 
 
 def test_what_was_seen_comes_back_to_the_bit() -> None:
     seen = canaries(1.0)
-    again = CanaryRecord.model_validate_json(CanaryRecord.of(seen).model_dump_json()).seen()
+    again = CanaryRecord.model_validate_json(CanaryRecord.from_scores(seen).model_dump_json()).to_scores()
     assert (again.scores == seen.scores).all() and (again.included == seen.included).all()
     assert (again.noise[0].watched == seen.noise[0].watched).all() and again.sensitivity == seen.sensitivity
     nan = ReleasedNoise(**{**vars(seen.noise[0]), "squared_sum": float("nan")})
-    stored = CanaryRecord.of(CanaryScores(included=seen.included, scores=seen.scores, noise=(nan,)))
-    assert np.isnan(CanaryRecord.model_validate_json(stored.model_dump_json()).seen().noise[0].squared_sum)
+    stored = CanaryRecord.from_scores(CanaryScores(included=seen.included, scores=seen.scores, noise=(nan,)))
+    assert np.isnan(CanaryRecord.model_validate_json(stored.model_dump_json()).to_scores().noise[0].squared_sum)

@@ -227,7 +227,7 @@ def test_an_attack_that_is_kept_back_is_missed(tmp_path: Path) -> None:
     made = audited()
     head = kept(made).head
     fewer = kept(made).head.model_copy(update={"attacks": head.attacks[:-1]})
-    scores, scored = ({k: v for k, v in d.items() if k in fewer.made} for d in (kept(made).scores, kept(made).scored))
+    scores, scored = ({k: v for k, v in d.items() if k in fewer.scored_attacks} for d in (kept(made).scores, kept(made).scored))
     less = with_scores(made, head=fewer, scores=scores, scored=scored)
     gone = head.attacks[-1].method
     less = with_probe(less, NAME, lambda them: tuple(m for m in them if m.method != gone and not m.group))

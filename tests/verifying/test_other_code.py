@@ -83,7 +83,7 @@ def forged(bundle: Whole, path: Path, *, rule: int = RULE, finding: Record | Non
             record["family"] |= {"rule": rule} if rule != 1 else {}
         next(f for f in record["findings"] if f["id"] == NUMBER).update(finding or {})
         outcomes = [Outcome(f["outcome"]) for f in record["findings"]]
-        record["summary"] = Summary.of(outcomes).model_dump(by_alias=True)
+        record["summary"] = Summary.from_outcomes(outcomes).model_dump(by_alias=True)
         report = AuditReport.model_validate_json(json.dumps(record))
         packs = [*load_policies(["eu-ai-act"])[0], parse_policy(HOUSE, "house.toml")]
         report = with_policies(report, packs, date.fromisoformat(report.policies[0].as_of))

@@ -96,9 +96,9 @@ def test_a_rendering_of_another_audit_is_wrong(
 
 
 def test_it_may_be_told_in_any_shipped_language_and_in_named_words(report: AuditReport, tmp_path: Path) -> None:
-    german = render(report, "markdown", Catalogue.of("de"))
+    german = render(report, "markdown", Catalogue.for_language("de"))
     assert tie(german, report, tmp_path).state == "ok"
-    own = Catalogue.of("fr", {"rest.record": "le dossier {id}"})
+    own = Catalogue.for_language("fr", {"rest.record": "le dossier {id}"})
     french = render(report, "markdown", own)
     assert tie(french, report, tmp_path).state == "wrong"
     (tmp_path / "fr.md").write_bytes(french)
@@ -113,7 +113,7 @@ def test_words_that_the_record_brings_with_it_are_the_signers(report: AuditRepor
     found = tie(page, own, tmp_path)
     assert found.state == "not checked" and "--lang" in found.detail
     assert [each.needs for each in left_open([found])] == ["report"]
-    assert tie(drawn(own, "html", Catalogue.of("en")), own, tmp_path).state == "ok"
+    assert tie(drawn(own, "html", Catalogue.for_language("en")), own, tmp_path).state == "ok"
     (tmp_path / "own.html").write_bytes(page)
     assert tied(tmp_path / "own.html", own, drawn, say=own.about.catalogue if own.about else None).state == "ok"
 

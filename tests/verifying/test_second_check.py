@@ -254,7 +254,7 @@ def test_both_find_the_same_wrong_with_every_mutation(
     for name in ("judged", "told"):
         monkeypatch.setattr(verifying, name, lambda *_, **__: [])
     monkeypatch.setattr(verifying, "_remade", lambda *_: ([], []))
-    monkeypatch.setattr(verifying, "counted", lambda *_: Counted(()))
+    monkeypatch.setattr(verifying, "check_counts", lambda *_: Counted(()))
     monkeypatch.setattr(verifying, "code", lambda *_: Check(name="code", state="ok", detail=""))
     differing, seen = {}, []
     for what, data in kind(signed, np.random.default_rng(5)):
@@ -291,7 +291,7 @@ def test_both_find_a_part_that_only_the_manifest_names(name: str, signed: Signed
 
 @pytest.mark.parametrize(("name", "what"), [("registration.json", "registration"), ("decisions/0.json", "decisions")])
 def test_both_find_what_the_record_does_not_speak_of(name: str, what: str, signed: Signed, example: ModuleType) -> None:
-    entry = Entry.after(2, GENESIS, "2026-01-31T00:00:00+00:00", "decision", "{}")
+    entry = Entry.from_previous(2, GENESIS, "2026-01-31T00:00:00+00:00", "decision", "{}")
     data = with_part(signed, name, canonical(entry.model_dump(mode="json")))
     found = verify_bytes(data, "given.zip", stored_probe)
     assert {check.name for check in found.checks if check.state == "wrong"} & {name, what}

@@ -132,8 +132,8 @@ def test_other_looks_do_not_come_to_the_record(folder: Path, tmp_path: Path, wha
 def test_the_looks_come_back_as_they_were() -> None:
     audit = trained()
     assert audit.told is not None and audit.report is not None
-    stored = LooksRecord.of(*audit.told, audit.closing_share)
-    looks, last = LooksRecord.model_validate_json(stored.model_dump_json()).told()
+    stored = LooksRecord.from_looks(*audit.told, audit.closing_share)
+    looks, last = LooksRecord.model_validate_json(stored.model_dump_json()).to_looks()
     assert [peek.record for peek in looks.peeks] == [peek.record for peek in audit.peeks]
     assert last.results == audit.told[1].results
 

@@ -188,7 +188,7 @@ def whole(folder: Path, names: Sequence[str] = ("group_fairness", "adverse_impac
 def _decision(report: AuditReport, folder: Path) -> Entry:
     finding = next(f for f in report.findings if f.criterion is not None and f.value is not None)
     value = float(finding.value or 0.0)
-    about = AuditEntry.of(report)
+    about = AuditEntry.from_report(report)
     decision = Decision(
         audit=1, record_sha256=about.record_sha256, model_path=None, model_sha256=None, decision="accept",
         by="Cara Chief", role="head of risk", note="until the next release",
@@ -196,4 +196,4 @@ def _decision(report: AuditReport, folder: Path) -> Entry:
         decided=(DecidedFinding(finding=finding.id, asks=key_of(finding), value=value, low=0.0, high=value),),
     )  # fmt: skip
     payload = canonical(signed(decision, load_private_key(folder / "decider.key")).model_dump(mode="json")).decode()
-    return Entry.after(2, GENESIS, (datetime.now(UTC) - timedelta(days=3)).isoformat(), "decision", payload)
+    return Entry.from_previous(2, GENESIS, (datetime.now(UTC) - timedelta(days=3)).isoformat(), "decision", payload)

@@ -93,7 +93,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
         )  # fmt: skip
         add_to(trainer, audit)
         trainer.train()
-    assert audit.should_stop and audit.peeks[-1].failed and trainer.state.global_step == audit.peeks[-1].at < 500
+    assert audit.should_stop and audit.peeks[-1].failures and trainer.state.global_step == audit.peeks[-1].at < 500
     assert not audit.faults
     logged = [line for line in trainer.state.log_history if "audit/outcomes/fail" in line]
     assert len(logged) == len(audit.peeks)

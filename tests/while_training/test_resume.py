@@ -398,7 +398,7 @@ def test_the_time_of_a_process_that_was_forked_off_is_never_less_than_none() -> 
     audit.begin()
     audit.budget.clock = lambda: 1.0
     rolling().load_state_dict(audit.state_dict())
-    assert audit.budget.passed == 0.0
+    assert audit.budget.elapsed == 0.0
 
 
 def test_a_state_after_the_first_look_is_refused() -> None:
@@ -430,7 +430,7 @@ def test_who_goes_back_to_an_earlier_checkpoint_gains_no_look(tmp_path: Path) ->
     state = through_a_file(course(tmp_path, None, [0.0]))
     first = course(tmp_path, state, [3.0, 3.0], end=True)
     assert first.report is not None and first.report.exit_code == 1
-    assert [p.judged for p in first.peeks] == [True, True, True] and first.peeks[1].failed
+    assert [p.judged for p in first.peeks] == [True, True, True] and first.peeks[1].failures
     again = course(tmp_path, state, [0.01, 0.02], end=True)
     assert [p.judged for p in again.peeks] == [True, False, False] and not again.should_stop
     report = AuditReport.from_json((tmp_path / "report.json").read_text())

@@ -88,7 +88,7 @@ def test_a_hundred_peeks_at_the_bound_alarm_in_at_most_five_per_cent_of_runs() -
             decided = (u < bound).astype(float)
             model = AuditedModel.from_callable(lambda X, d=decided: d[X[:, 0].astype(int)], classes=["0", "1"])
             quietly(lambda a=audit, m=model: a.step(m))  # type: ignore[misc]
-        alarms += any(p.failed for p in audit.peeks)
+        alarms += any(p.failures for p in audit.peeks)
     assert alarms <= 13
 
 
@@ -97,7 +97,7 @@ def test_a_planted_gap_is_found_at_the_first_look_after_it() -> None:
     audit = TrainingAudit(probes=[GroupFairness()], data=data, criteria=FAIR, n_peeks=10, max_overhead=None)
     for epoch in range(1, 11):
         quietly(lambda e=epoch: audit.step(selecting([1.0, 0.0, 0.0 if e < 6 else 1.5])))  # type: ignore[misc]
-    assert [p.at for p in audit.peeks if p.failed] == [6, 7, 8, 9, 10]
+    assert [p.at for p in audit.peeks if p.failures] == [6, 7, 8, 9, 10]
     found = next(f for f in audit.peeks[5].findings if f.outcome is Outcome.FAIL)
     assert found.confidence == pytest.approx(1.0 - 2.0 * 0.025 / 10, abs=1e-12)
 
@@ -199,7 +199,7 @@ def test_rollback_puts_the_last_passing_weights_back_and_asks_to_stop() -> None:
     )
     model = selecting([1.0, 0.0, 0.0])
     quietly(lambda: audit.step(model))
-    assert audit.peeks[0].passed
+    assert audit.peeks[0].has_passed
     good = snapshot(model)
     put_back(model, {"weight": torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 2.0]])})
     said = quietly(lambda: audit.step(model))
@@ -260,10 +260,10 @@ def test_looks_beyond_the_plan_and_without_one_are_measured_and_not_judged() -> 
     audit = TrainingAudit(probes=[GroupFairness()], data=rows(2000), criteria=FAIR, n_peeks=1, max_overhead=None)
     unfair = selecting([1.0, 0.0, 3.0])
     quietly(lambda: (audit.step(unfair), audit.step(unfair)))
-    assert audit.peeks[0].failed and not audit.peeks[1].failed
+    assert audit.peeks[0].failures and not audit.peeks[1].failures
     unplanned = TrainingAudit(probes=[GroupFairness()], data=rows(2000), criteria=FAIR)
     said = quietly(lambda: unplanned.step(unfair))
-    assert any("n_peeks was not given" in s for s in said) and not unplanned.peeks[0].failed
+    assert any("n_peeks was not given" in s for s in said) and not unplanned.peeks[0].failures
     reports: list[AuditReport | None] = []
     quietly(lambda: reports.append(unplanned.finish()))
     assert reports[0] is not None and reports[0].exit_code == 3
@@ -319,7 +319,7 @@ def test_the_schedule_thins_itself_out_to_keep_its_share() -> None:
 def test_time_is_the_processors_of_all_threads_and_none_of_other_work() -> None:
     budget = Budget(0.03)
     time.sleep(0.3)
-    assert budget.passed < 0.2
+    assert budget.elapsed < 0.2
     begun = time.process_time()
 
     def busy() -> None:
@@ -329,7 +329,7 @@ def test_time_is_the_processors_of_all_threads_and_none_of_other_work() -> None:
     thread = threading.Thread(target=busy)
     thread.start()
     thread.join()
-    assert budget.passed >= 0.2
+    assert budget.elapsed >= 0.2
 
 
 @pytest.mark.parametrize("epoch", [0.5, 1.0, 4.0, 20.0])

@@ -22,7 +22,7 @@ T = TypeVar("T", bound=Item)
 _MOST_REASONS, _LONGEST = 6, 60
 
 
-def without(benchmark: Benchmark[T], path: str | Path | None) -> Benchmark[T]:
+def exclude_items(benchmark: Benchmark[T], path: str | Path | None) -> Benchmark[T]:
     """The benchmark without the items listed in a file (id, tab, reason per line); unchanged for None.
 
     Lines that begin with # say nothing. Which reasons there are, and how often, is in the note. Raises BenchmarkError

@@ -63,7 +63,7 @@ def _pair(row: Any, where: str) -> VetoPair:
     prompts = value_of(row, "prompts", where, _NAME)
     if not isinstance(prompts, dict):
         raise BenchmarkError(f"{where}: prompts must hold {' and '.join(_SIDES)}.")
-    stereotyped, contrast = (_told(value_of(prompts, side, where, _NAME), f"{where}, {side}") for side in _SIDES)
+    stereotyped, contrast = (_parse_prompt(value_of(prompts, side, where, _NAME), f"{where}, {side}") for side in _SIDES)
     own = text_of(row, "id", where, _NAME)
     return VetoPair(
         id=own,
@@ -75,7 +75,7 @@ def _pair(row: Any, where: str) -> VetoPair:
     )
 
 
-def _told(prompt: Any, where: str) -> Told:
+def _parse_prompt(prompt: Any, where: str) -> Told:
     if not isinstance(prompt, Mapping):
         raise BenchmarkError(f"{where}, must hold a text and what answer is expected.")
     expected = text_of(prompt, "expected", where, _NAME).strip().lower()

@@ -124,7 +124,7 @@ def _built_in(category: str) -> Lexicon:
     return parse(tomllib.loads(raw.decode()), category, hashlib.sha256(raw).hexdigest())
 
 
-def read(path: str | Path) -> Lexicon:
+def read_lexicon(path: str | Path) -> Lexicon:
     """The lexicon in a TOML or JSON file. Raises ConfigError where it cannot be read or says what it may not."""
     where = Path(path)
     try:

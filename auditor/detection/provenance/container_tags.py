@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from auditor.data.audio import opened
+from auditor.data.audio import open_container
 from auditor.detection.provenance.marks import statement
 from auditor.detection.provenance.record import Statement
 
@@ -20,7 +20,7 @@ def container_statements(content: bytes) -> list[Statement]:
 
     Raises DataError where it cannot be opened, MissingExtraError without PyAV.
     """
-    with opened(content, "The file") as container:
+    with open_container(content, "The file") as container:
         found = [dict(container.metadata), *(dict(stream.metadata) for stream in container.streams)]
     return list(_statements(found))
 

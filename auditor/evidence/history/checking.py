@@ -36,7 +36,7 @@ def check_history(ledger: Ledger, head: str | None, trusted: Collection[str]) ->
     """
     entries = list(ledger.entries())
     problems = broken_chain(iter(entries), head)
-    index = Index.of(entries)
+    index = Index.from_entries(entries)
     if not problems and ledger.has_index and index.all() != ledger.index.all():
         problems.append(
             "the index beside the entries was changed, and scans may have counted looks by it: the table "
@@ -105,7 +105,7 @@ def wrong_in_history(entries: Sequence[Entry], report: AuditReport) -> list[str]
             if not audit.holds(report):
                 return [f"entry {entry.number} names this audit, and holds another record"]
             head = entries[i - 1].hash if i else GENESIS
-            known = Known.of(entries)
+            known = Known.from_entries(entries)
             wrong = miscounted(known, entry, head, report, whole=audit.whole)
             return wrong + (misplaced(known, report, before=entry.number) if audit.whole else [])
     return ["no entry of this history is this audit"]

@@ -22,15 +22,15 @@ def decided_findings(report: AuditReport, texts: Sequence[str], *, accept: bool)
 
     Raises UsageError for what is not there, or not to be accepted.
     """
-    found = tuple(_decided(report, text, accept=accept) for text in texts)
+    found = tuple(_decide_finding(report, text, accept=accept) for text in texts)
     for i, each in enumerate(found):
         if any(each.asks == other.asks for other in found[:i]):
             raise UsageError(f"--finding names {each.finding!r} twice: keep one.")
     return found
 
 
-def _decided(report: AuditReport, text: str, *, accept: bool) -> DecidedFinding:
-    finding, said = _named(report, text)
+def _decide_finding(report: AuditReport, text: str, *, accept: bool) -> DecidedFinding:
+    finding, said = _resolve_finding(report, text)
     if not accept:
         if said is not None:
             raise UsageError(f"A rejection has no value: --finding {finding.id!r}, without the number.")
@@ -75,7 +75,7 @@ def _range(finding: Finding, value: float) -> tuple[float | None, float | None]:
     return None if ends[0] == -math.inf else ends[0], None if ends[1] == math.inf else ends[1]
 
 
-def _named(report: AuditReport, text: str) -> tuple[Finding, float | None]:
+def _resolve_finding(report: AuditReport, text: str) -> tuple[Finding, float | None]:
     """The finding that a text names, by its id or by its metric where that is of one alone, and the value after it."""
     known = {f.id: f for f in report.findings}
     whole = off_paper(text, list(known))

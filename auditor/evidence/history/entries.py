@@ -34,7 +34,7 @@ class AuditEntry(Closed):
     whole: Annotated[bool, LEFT_OUT] = False
 
     @classmethod
-    def of(cls, report: AuditReport, bundle: str | None = None) -> AuditEntry:
+    def from_report(cls, report: AuditReport, bundle: str | None = None) -> AuditEntry:
         """The entry of a record."""
         return cls(record=report, record_sha256=digest_of(report), bundle=bundle, whole=True)
 
@@ -115,10 +115,10 @@ class Decision(Closed):
 
 def same_person(one: str, other: str) -> bool:
     """Whether two names are equal up to case, width, spaces and invisible characters."""
-    return _read(one) == _read(other)
+    return _normalised_name(one) == _normalised_name(other)
 
 
-def _read(name: str) -> str:
+def _normalised_name(name: str) -> str:
     seen = (char for char in unicodedata.normalize("NFKC", name) if unicodedata.category(char) not in ("Cc", "Cf"))
     return " ".join("".join(seen).casefold().split())
 
@@ -134,7 +134,7 @@ class Entry(Closed):
     hash: str
 
     @classmethod
-    def after(cls, number: int, previous: str, created: str, kind: Kind, payload: str) -> Entry:
+    def from_previous(cls, number: int, previous: str, created: str, kind: Kind, payload: str) -> Entry:
         """The entry following the one with the hash ``previous``."""
         return cls(
             number=number,

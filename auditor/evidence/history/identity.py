@@ -24,7 +24,7 @@ class Identity:
     path: str | None = None
 
     @classmethod
-    def of(cls, report: AuditReport) -> Identity:
+    def from_report(cls, report: AuditReport) -> Identity:
         """The identity of the model that a record is about."""
         given = "" if report.about is None else report.about.model.id
         return cls(id=given, sha256=report.model.sha256, path=report.model.path)

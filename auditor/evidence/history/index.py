@@ -166,7 +166,7 @@ class Index:
     rows: Rows
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Index:
+    def from_entries(cls, entries: Iterable[Entry]) -> Index:
         """The index computed from entries, in memory, independent of any database."""
         import sqlalchemy as sql
         from sqlalchemy.pool import StaticPool

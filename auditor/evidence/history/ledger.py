@@ -21,7 +21,7 @@ from auditor.evidence.history.entries import (
 )
 from auditor.evidence.history.identity import Identity
 from auditor.evidence.history.index import Index, Indexed, indexed, indexed_in, table_of, values_of
-from auditor.files import shown
+from auditor.files import printable_name
 from auditor.record.passwords import without_passwords
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Ledger:
         names = [] if acting is None else [str(row[0]) for row in connection.exec_driver_sql(acting)]
         if names:
             raise DataError(
-                f"The history {without_passwords(self.where)!r} has a trigger or rule, {shown(names[0])!r}, which may "
+                f"The history {without_passwords(self.where)!r} has a trigger or rule, {printable_name(names[0])!r}, which may "
                 "change what is stored: drop it, and check the history with auditor history --verify."
             )
 
@@ -140,21 +140,21 @@ class Ledger:
             return
         self._lock(connection)
         after = self._last(connection, self._index)
-        while rows := self._after(connection, after):
+        while rows := self._rows_after(connection, after):
             for row in rows:
-                self._put(connection, _entry(row._mapping))
+                self._index_entry(connection, _entry(row._mapping))
             after = int(rows[-1]._mapping["number"])
 
     def _last(self, connection: Connection, table: Table) -> int:
         sql = _sqlalchemy()
         return int(connection.execute(sql.select(sql.func.max(table.c.number))).scalar() or 0)
 
-    def _after(self, connection: Connection, number: int) -> Sequence[Any]:
+    def _rows_after(self, connection: Connection, number: int) -> Sequence[Any]:
         sql, column = _sqlalchemy(), self._entries.c
         query = sql.select(self._entries).where(column.number > number).order_by(column.number).limit(_AT_ONCE)
         return list(connection.execute(query).all())
 
-    def _put(self, connection: Connection, entry: Entry) -> None:
+    def _index_entry(self, connection: Connection, entry: Entry) -> None:
         """The entry into the index."""
         sql = _sqlalchemy()
 
@@ -200,9 +200,9 @@ class Ledger:
             if head not in (None, previous):
                 return None
             self._make_ready(connection)
-            entry = Entry.after(number, previous, created, kind, payload.model_dump_json())
+            entry = Entry.from_previous(number, previous, created, kind, payload.model_dump_json())
             connection.execute(sql.insert(self._entries).values(**entry.model_dump()))
-            self._put(connection, entry)
+            self._index_entry(connection, entry)
         self._read_back(entry)
         return entry
 
@@ -258,7 +258,7 @@ class Ledger:
         found = self.entry(number)
         after = self.rows(sql.select(self._entries.c.previous).where(self._entries.c.number == number + 1))
         if after and after[0][0] != found.hash:
-            raise DataError(_changed(number))
+            raise DataError(_changed_entry_text(number))
         return found
 
     def _read_back(self, entry: Entry) -> None:
@@ -277,7 +277,7 @@ class Ledger:
         after = 0
         while True:
             with self._transaction() as connection:
-                rows = self._after(connection, after)
+                rows = self._rows_after(connection, after)
             for row in rows:
                 yield _entry(row._mapping)
             if len(rows) < _AT_ONCE:
@@ -299,7 +299,7 @@ class Ledger:
             raise UsageError(f"The history {without_passwords(self.where)!r} has no entry {number}.")
         found = _entry(rows[0]._mapping)
         if _hash_of(found) != found.hash:
-            raise DataError(_changed(number))
+            raise DataError(_changed_entry_text(number))
         return found
 
     def close(self) -> None:
@@ -314,7 +314,7 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
     cannot tell that entries at its end were taken away. Raises UsageError where it is no such hash.
     """
     if head is not None and not _HEAD.fullmatch(head):
-        raise UsageError(f"{shown(head)!r} is no hash of an entry: give its 64 hexadecimal digits, or the first 16.")
+        raise UsageError(f"{printable_name(head)!r} is no hash of an entry: give its 64 hexadecimal digits, or the first 16.")
     head = None if head is None else head.lower()
     problems: list[str] = []
     previous, expected, seen = GENESIS, 1, head is None
@@ -366,7 +366,7 @@ def _hash_of(entry: Entry) -> str:
     return chained(entry.number, entry.previous, entry.created, entry.kind, entry.payload)
 
 
-def _changed(number: int) -> str:
+def _changed_entry_text(number: int) -> str:
     return f"Entry {number} of the history was changed: auditor history --verify says what else was."
 
 

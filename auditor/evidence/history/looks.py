@@ -36,12 +36,12 @@ class Known:
     entry: Callable[[int], Entry]
 
     @classmethod
-    def to(cls, ledger: Ledger) -> Known:
+    def from_ledger(cls, ledger: Ledger) -> Known:
         """Access to a ledger, reading only the entries needed."""
         return cls(index=ledger.index, entry=ledger.linked)
 
     @classmethod
-    def of(cls, entries: Sequence[Entry]) -> Known:
+    def from_entries(cls, entries: Sequence[Entry]) -> Known:
         """Access to these entries, without any stored index.
 
         Raises DataError where the chain is broken, for nothing can be counted then.
@@ -49,7 +49,7 @@ class Known:
         problems = broken_chain(iter(entries))
         if problems:
             raise DataError(f"The looks of this history cannot be counted: {problems[0]}.")
-        return cls.by_number(entries, Index.of(entries))
+        return cls.by_number(entries, Index.from_entries(entries))
 
     @classmethod
     def by_number(cls, entries: Sequence[Entry], index: Index) -> Known:
@@ -116,7 +116,7 @@ def looks_of(
 
     Of what is known by many entries at most ``most`` are named, None for all.
     """
-    now, data = Identity.of(report), report.data
+    now, data = Identity.from_report(report), report.data
     earlier = history.index.looks(data, now, before)
     rows, others = numbers_of(e for e in earlier if e.rows), numbers_of(e for e in earlier if not e.rows)
     kept = set(rows[-(most or ALL) :] + others[-(most or ALL) :])
@@ -282,16 +282,16 @@ def _questions(earlier: AuditReport, current: AuditReport, request: Asked) -> It
     dropped = [name for name in before if name not in request.probes]
     added = [name for name in request.probes if name not in before]
     if dropped:
-        yield f"{_named(dropped)} asked", ", and not now."
+        yield f"{_probes_subject(dropped)} asked", ", and not now."
     if added:
-        yield f"{_named(added)} not asked", ", and now."
+        yield f"{_probes_subject(added)} not asked", ", and now."
     packs = [", ".join(policy.name for policy in record.policies) or "none" for record in (earlier, current)]
     if packs[0] != packs[1]:
         yield f"The rule packs were {packs[0]}", f", and are {packs[1]} now."
     options = request.options if earlier.looks is None else earlier.looks.asked
     for name in dict.fromkeys((*options, *request.options)):
         if (name in options) != (name in request.options) or options.get(name) != request.options.get(name):
-            was, is_ = ("not set" if name not in o else _shown(o[name]) for o in (options, request.options))
+            was, is_ = ("not set" if name not in o else _value_text(o[name]) for o in (options, request.options))
             yield f"{name} was {was}", f", and is {is_} now."
 
 
@@ -301,11 +301,11 @@ def _probes_of(record: AuditReport) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(named) if name not in (INTAKE, FILES))
 
 
-def _named(probes: Sequence[str]) -> str:
+def _probes_subject(probes: Sequence[str]) -> str:
     return f"The probe {probes[0]} was" if len(probes) == 1 else f"The probes {', '.join(probes)} were"
 
 
-def _shown(value: JsonValue) -> str:
+def _value_text(value: JsonValue) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -35,7 +35,7 @@ def placed(history: Known, report: AuditReport, *, before: int = ALL) -> Registr
     entry = history.entry(line.number)
     if entry.registration().sha256 != plan.sha256:
         raise DataError(f"Entry {line.number} of the history holds another registration than its index says.")
-    data, model = report.data, Identity.of(report)
+    data, model = report.data, Identity.from_report(report)
     looks = history.index.looks(data, model, line.number)
     rows = [look for look in looks if look.rows]
     entered = PlanEntered(

@@ -99,8 +99,8 @@ class ClientCanaries:
         if self._drawn is None:
             raise UsageError("The round has no canaries yet: call updates() or add_to() before released().")
         tensors = [torch.as_tensor(a) for a in arrays]
-        own = self._canaries.at([torch.as_tensor(a) for a in expected]) if expected else np.zeros(len(self._canaries))
-        self._canaries.read(tensors, divisor, own, self.clipping_norm)
+        own = self._canaries.values_at([torch.as_tensor(a) for a in expected]) if expected else np.zeros(len(self._canaries))
+        self._canaries.update_scores(tensors, divisor, own, self.clipping_norm)
         if others is not None and self.noise_multiplier is not None:
             before = [torch.as_tensor(a).float().clone() for a in others]
             self._canaries.add(before, self._drawn, self.clipping_norm)
@@ -126,7 +126,7 @@ class ClientCanaries:
             steps=self.rounds,
             sample_rate=self._canaries.sample_rate,
             # Noise that is seen at some rounds only is not the run's.
-            noise=(self._noise.kept(),) if self._noise_seen == self.rounds else (),
+            noise=(self._noise.released_noise(),) if self._noise_seen == self.rounds else (),
             sensitivity=Sensitivity(largest=self._largest, n_rows=self._n_updates, batch_rows=self._most, unit="client")
             if self._n_updates
             else None,

@@ -150,17 +150,17 @@ def rounds_not_counted(run: FederatedRun) -> Problem | CannotTell | None:
     if run.clipping == "row" and run.local_steps is None:
         return CannotTell(why="Every local private step spends, and local_steps is not recorded.")
     taken = (run.rounds or 0) * ((run.local_steps or 1) if run.clipping == "row" else 1)
-    if taken <= run.counted:
+    if taken <= run.accounted_rounds:
         return None
     per_round = f" of {run.local_steps} private steps each" if taken != run.rounds else ""
     if run.participation_limit is not None and not run.amplified and taken == run.rounds:
-        if run.participation_limit <= run.counted:
+        if run.participation_limit <= run.accounted_rounds:
             return None
         per_round = f", of which a client may take part in {run.participation_limit:,}"
     return Problem(
         code="rounds_not_counted",
         severity="breaks",
-        what=f"{run.rounds:,} rounds were made{per_round}, and {run.counted:,} steps are accounted for.",
+        what=f"{run.rounds:,} rounds were made{per_round}, and {run.accounted_rounds:,} steps are accounted for.",
         why="Every noisy release that a client takes part in spends.",
         mend="Account all rounds, local private steps included; or limit how often a client takes part, account that "
         "many rounds with sample rate 1, and count participations.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from auditor.privacy import dp_claim_checks as claim
-from auditor.privacy.dp_linter import Check, LintResult, asked, lint
+from auditor.privacy.dp_linter import Check, LintResult, lint, run_checks
 from auditor.privacy.dp_problem import CannotTell, Problem
 from auditor.privacy.federated import cohort_checks as cohort
 from auditor.privacy.federated import update_checks as update
@@ -15,10 +15,10 @@ from auditor.privacy.run_record import RunRecord
 
 def lint_any(run: RunRecord | FederatedRun) -> LintResult:
     """Run every check that a record of either kind supports."""
-    return asked(run, FEDERATED_CHECKS) if isinstance(run, FederatedRun) else lint(run)
+    return run_checks(run, FEDERATED_CHECKS) if isinstance(run, FederatedRun) else lint(run)
 
 
-def _same(
+def _claim_check(
     name: str, needs: tuple[str, ...], ask: Callable[[RunRecord], Problem | CannotTell | None]
 ) -> Check[FederatedRun]:
     """A check of the claim, which is the same of rows and of clients."""
@@ -60,9 +60,9 @@ FEDERATED_CHECKS: tuple[Check[FederatedRun], ...] = (
     ),
     Check(name="unit_of_privacy", needs=("unit", "clipping"), ask=update.unit_of_privacy),
     Check(name="delta_too_large", needs=("delta", "unit", "n_clients"), ask=cohort.delta_too_large),
-    _same("claim_below_accounting", ("claimed_epsilon", "delta", "phases"), claim.claim_below_accounting),
-    _same("claim_by_approximation", ("accountant",), claim.claim_by_approximation),
-    _same("search_not_accounted", ("n_trials",), claim.search_not_accounted),
-    _same("data_dependent_preprocessing", ("preprocessing",), claim.data_dependent_preprocessing),
-    _same("noise_seed_known", ("noise_seed_known",), claim.noise_seed_known),
+    _claim_check("claim_below_accounting", ("claimed_epsilon", "delta", "phases"), claim.claim_below_accounting),
+    _claim_check("claim_by_approximation", ("accountant",), claim.claim_by_approximation),
+    _claim_check("search_not_accounted", ("n_trials",), claim.search_not_accounted),
+    _claim_check("data_dependent_preprocessing", ("preprocessing",), claim.data_dependent_preprocessing),
+    _claim_check("noise_seed_known", ("noise_seed_known",), claim.noise_seed_known),
 )

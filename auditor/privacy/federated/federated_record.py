@@ -118,7 +118,7 @@ class FederatedRun(Closed):
         return any(phase.sample_rate < 1.0 for phase in self.phases or ())
 
     @property
-    def counted(self) -> int:
+    def accounted_rounds(self) -> int:
         """Rounds that the accountant counts."""
         return sum(phase.steps for phase in self.phases or ())
 

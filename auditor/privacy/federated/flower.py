@@ -115,7 +115,7 @@ def _class(flower: _Flower) -> Any:
             self._names, self._before = list(arrays), arrays.to_numpy_ndarrays()
             messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
             nodes = [message.metadata.dst_node_id for message in messages]
-            self.watch.asked(nodes, len(list(grid.get_node_ids())))
+            self.watch.start_round(nodes, len(list(grid.get_node_ids())))
             return messages
 
         def aggregate_train(self, server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
@@ -125,17 +125,17 @@ def _class(flower: _Flower) -> Any:
             own, weight = self._canaries(good)
             arrays, metrics = self.strategy.aggregate_train(server_round, answers + own)
             if arrays is None:
-                self.watch.dropped()
+                self.watch.drop_round()
                 return arrays, metrics
             entered = [
                 Entered(
                     client=reply.metadata.src_node_id,
-                    update=self._moved(next(iter(reply.content.array_records.values()))),
+                    update=self._weight_changes(next(iter(reply.content.array_records.values()))),
                     weight=self._weight(reply),
                 )
                 for reply in good
             ]
-            self.watch.released(entered, self._moved(arrays), weight, len(own))
+            self.watch.released(entered, self._weight_changes(arrays), weight, len(own))
             return arrays, metrics
 
         def _canaries(self, good: list[Any]) -> tuple[list[Any], float]:
@@ -149,7 +149,7 @@ def _class(flower: _Flower) -> Any:
             ]
             return [_answer(flower, good[0], arrays, self._key(), weight) for arrays in sent], weight
 
-        def _moved(self, record: Any) -> Arrays:
+        def _weight_changes(self, record: Any) -> Arrays:
             """By how much the weights of a record differ from those that the round began with."""
             return [
                 record[name].numpy().astype(np.float64) - b for name, b in zip(self._names, self._before, strict=True)

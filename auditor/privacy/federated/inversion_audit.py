@@ -147,7 +147,7 @@ def audit_updates(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     found, plain = [], []
     for _ in range(updates):
-        chosen, own = _chosen(task.labels.cpu().numpy(), others, batch, rng)
+        chosen, own = _choose_images(task.labels.cpu().numpy(), others, batch, rng)
         held = torch.from_numpy(np.concatenate([chosen[own : own + 1], chosen[others + 1 :]]))
         images, labels = task.images[held], task.labels[held]
         gradient = step.update(module, images, labels)
@@ -206,7 +206,7 @@ def likeness(reconstructions: Tensor, images: Tensor) -> FloatArray:
     return np.asarray(torch.where(size > 0.0, a @ b.T / size.clamp(min=1e-12), 0.0).max(dim=1).values.numpy())
 
 
-def _chosen(labels: IntArray, others: int, batch: int, rng: np.random.Generator) -> tuple[IntArray, int]:
+def _choose_images(labels: IntArray, others: int, batch: int, rng: np.random.Generator) -> tuple[IntArray, int]:
     """``others + 1`` images of one label and ``batch - 1`` of the rest, and which of the first is the client's."""
     classes, counts = np.unique(labels, return_counts=True)
     label = rng.choice(classes[counts > others])

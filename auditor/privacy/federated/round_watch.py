@@ -39,7 +39,7 @@ class CanarySettings:
 class RoundWatch:
     """Observations of rounds as a :class:`FederatedRun`; ``stated``: its additional known facts.
 
-    In each round: :meth:`asked`, :meth:`canaries` for what canary clients send, :meth:`released` or :meth:`dropped`.
+    In each round: :meth:`start_round`, :meth:`canaries` for what canary clients send, :meth:`released` or :meth:`drop_round`.
     ``noise_cohort``: how many clients the stated noise is scaled for: the mean has noise of standard deviation
     ``noise_multiplier * clipping_norm / noise_cohort``; None where it is not known, and the noise is not tested.
     ``averages``: what is released is the weighted mean of what entered, plus noise; where it is not, canaries are
@@ -69,7 +69,7 @@ class RoundWatch:
         self._canaries: ClientCanaries | None = None
         self._asked = 0
 
-    def asked(self, clients: Sequence[Hashable], available: int) -> None:
+    def start_round(self, clients: Sequence[Hashable], available: int) -> None:
         """Record the clients invited to the round, and the number of available clients."""
         self._asked = len(clients)
         self.cohort_sizes.append(len(clients))
@@ -104,7 +104,7 @@ class RoundWatch:
         if self._canaries is not None:
             self._score(self._canaries, entered, weight_change, norms, canary_weight, n_canaries)
 
-    def dropped(self) -> None:
+    def drop_round(self) -> None:
         """The round came to nothing: no new weights were released."""
         self.rounds_dropped += 1
         if self._canaries is not None:

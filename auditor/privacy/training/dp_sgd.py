@@ -192,7 +192,7 @@ class PrivateRun:
             sampler="poisson",
             accountant=accountant,
             noise_seed_known=budget.noise_seed is not None,
-            seen=witness.seen(),
+            seen=witness.observations(),
         )
 
 

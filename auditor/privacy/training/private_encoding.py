@@ -94,22 +94,22 @@ def learn_encoding(X: pd.DataFrame, *, epsilon: float, delta: float, rng: np.ran
     octaves: dict[str, tuple[float, float]] = {}
     for name in map(str, X.columns):
         if name in numbers:
-            counts = noise.on(octave_counts(numbers[name]), size)
-            bounds = _bounds_of_octaves(counts, noise.held(size, CELLS))
+            counts = noise.add_to(octave_counts(numbers[name]), size)
+            bounds = _bounds_of_octaves(counts, noise.noise_ceiling(size, CELLS))
             octaves |= {} if bounds is None else {name: bounds}
             continue
         codes, found = level_codes(X[name])
-        counts = noise.on(np.bincount(codes[codes >= 0], minlength=len(found)), size)
+        counts = noise.add_to(np.bincount(codes[codes >= 0], minlength=len(found)), size)
         released = sorted({level for level, count in zip(found, counts, strict=True) if count >= least})
         levels |= {name: tuple(released)} if released else {}
     # What a look may move by can follow from the looks before it, as their noise does not.
     size = math.sqrt(len(octaves))
     bounds_of = {
-        name: _closer(noise.on(part_counts(numbers[name], *bounds), size), *bounds, noise.held(size, PARTS))
+        name: _closer(noise.add_to(part_counts(numbers[name], *bounds), size), *bounds, noise.noise_ceiling(size, PARTS))
         for name, bounds in octaves.items()
     }
     moments = {
-        name: _moments(noise.on(moment_sums(numbers[name], *bounds), _MOMENTS * size * _UNIT), *bounds)
+        name: _moments(noise.add_to(moment_sums(numbers[name], *bounds), _MOMENTS * size * _UNIT), *bounds)
         for name, bounds in bounds_of.items()
     }
     columns = [
@@ -153,11 +153,11 @@ class _Noise:
     def __init__(self, multiplier: float, rng: np.random.Generator) -> None:
         self._multiplier, self._rng = multiplier, rng
 
-    def on(self, exact: IntArray, sensitivity: float) -> IntArray:
+    def add_to(self, exact: IntArray, sensitivity: float) -> IntArray:
         drawn = self._rng.normal(0.0, self._multiplier * sensitivity, len(exact))
         return np.asarray(exact, np.int64) + np.rint(drawn).astype(np.int64)
 
-    def held(self, sensitivity: float, cells: int) -> float:
+    def noise_ceiling(self, sensitivity: float, cells: int) -> float:
         """What noise on an empty cell seldom reaches in any of so many."""
         return -float(ndtri(_CHANCE / cells)) * self._multiplier * sensitivity
 

@@ -16,7 +16,7 @@ from auditor.data.audit_data import AuditData
 from auditor.errors import DataError, ModelError, UsageError
 from auditor.model.audited_model import Provenance, Recipe
 from auditor.model.torch_model import TorchModel
-from auditor.networks.low_rank_adapters import Lora, adapted, check_adaptable, merged
+from auditor.networks.low_rank_adapters import Lora, adapted, check_adaptable, merge_adapters
 from auditor.privacy.training.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, private_notes
 from auditor.privacy.training.private_gradients import Mode, choose_way
 from auditor.randomness import seeded_globals
@@ -78,7 +78,7 @@ def fine_tune_privately(
             recipe = run.train(model.with_module(trained), x, y)
     # A copy without Opacus' hooks takes the weights.
     start.load_state_dict(trained.state_dict())
-    new = model.with_module(start if lora is None else merged(start, plain))
+    new = model.with_module(start if lora is None else merge_adapters(start, plain))
     new.module.eval()
     new.recipe = recipe
     # Not the file that the old one was read from.

@@ -27,7 +27,7 @@ _AT_ONCE = 64
 
 
 class Witness:
-    """Observer of one Opacus training from before its first step; ``seen()`` returns its observations.
+    """Observer of one Opacus training from before its first step; ``observations()`` returns its observations.
 
     What would be learned from the training rows is asked of rows drawn at random instead, of the same shape: whether
     per-row gradients are those of the rows, and how far one row moves a step. Raises ModelError, before any training,
@@ -68,9 +68,9 @@ class Witness:
         self._movement, self._watch = Movement(self._private), LoopWatch(self._private, self._optimizer)
         return self._watch
 
-    def seen(self) -> SeenInTraining:
+    def observations(self) -> SeenInTraining:
         """The observations after the last step; the optimizer is restored."""
-        told = self._watch.told()
+        told = self._watch.observations()
         self._watch.detach()
         still = tuple(name.removeprefix("_module.") for name in self._movement.not_moving())
         return SeenInTraining(

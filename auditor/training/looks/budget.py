@@ -44,7 +44,7 @@ class Budget:
         """Whether so many more seconds, the closing look and the report would stay within the share."""
         if self.max_overhead is None:
             return True
-        training = self.passed - self.seconds
+        training = self.elapsed - self.seconds
         allowance = training * self.max_overhead / (1.0 - self.max_overhead)
         return self.seconds + seconds + self.longest + self.reserve <= allowance
 
@@ -55,7 +55,7 @@ class Budget:
             self.longest = max(self.longest, seconds)
 
     @property
-    def passed(self) -> float:
+    def elapsed(self) -> float:
         """Seconds of training and audits so far."""
         # A process's clock begins at zero, so that in one that was forked off after ``begin`` it would run backwards.
         return self.before + max(0.0, self.clock() - self._begun)
@@ -68,5 +68,5 @@ class Budget:
     @property
     def overhead(self) -> float:
         """Share of audits in the processor time so far, in [0, 1]."""
-        passed = self.passed
+        passed = self.elapsed
         return self.seconds / passed if passed > 0.0 else 0.0

@@ -39,14 +39,14 @@ class Peek:
     family: Family = field(default_factory=Family)
 
     @property
-    def failed(self) -> tuple[Judgement, ...]:
+    def failures(self) -> tuple[Judgement, ...]:
         """Judgements significantly beyond their limits."""
         return tuple(f for f in self.findings if f.outcome is Outcome.FAIL)
 
     @property
     def record(self) -> LookRecord:
         """The look's record for a report."""
-        failed = tuple(dict.fromkeys(f.measurement.metric for f in self.failed if f.measurement))
+        failed = tuple(dict.fromkeys(f.measurement.metric for f in self.failures if f.measurement))
         return LookRecord(
             look=self.look, at=self.at, error_rate=self.error_rate, judged=self.judged, weights=self.weights,
             failed=failed,
@@ -59,7 +59,7 @@ class Peek:
         return bool(outcomes & {Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE}) and Outcome.NOT_RUN not in outcomes
 
     @property
-    def passed(self) -> bool:
+    def has_passed(self) -> bool:
         """Whether something was judged and all of it passed; undecided numbers and probes not run are no pass."""
         judged = [f.outcome for f in self.findings if f.outcome not in (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)]
         return bool(judged) and all(outcome is Outcome.PASS for outcome in judged)

@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from auditor.errors import AuditorError, UsageError
-from auditor.files import UNREADABLE, Closed, shown
+from auditor.files import UNREADABLE, Closed, printable_name
 from auditor.finding.measurement import ProbeResult
 from auditor.finding.training_looks import LookRecord, TrainingRecord
 from auditor.record.audit_report import AuditReport, ModelRecord
@@ -94,7 +94,7 @@ class Saved(Closed):
     kept: tuple[bool, float] | None
 
     @classmethod
-    def read(cls, state: Mapping[str, Any]) -> Saved:
+    def from_state(cls, state: Mapping[str, Any]) -> Saved:
         """The state in a checkpoint.
 
         Raises UsageError where it is no such state.
@@ -196,9 +196,9 @@ def no_state(reason: str) -> UsageError:
 def _first(error: ValidationError) -> str:
     """The first of what is wrong, with its place in the state."""
     first = error.errors()[0]
-    where = ".".join(shown(part) for part in first["loc"])
+    where = ".".join(printable_name(part) for part in first["loc"])
     # Of a number of no known kind the message lists them all.
-    said = shown(first["msg"]).rstrip(".")
+    said = printable_name(first["msg"]).rstrip(".")
     return f"{where}: {said}" if where else said
 
 
@@ -221,7 +221,7 @@ def judged_before(record: TrainingRecord | None, saved: Saved, own_looks: Sequen
         found += [*record.looks, *record.spent, *closing]
     kept: list[LookRecord] = []
     for look in found:
-        if look.judged and not any(look == other or look.same(other) for other in (*own_looks, *kept)):
+        if look.judged and not any(look == other or look.is_repeat_of(other) for other in (*own_looks, *kept)):
             kept.append(look)
     return tuple(kept)
 

@@ -45,7 +45,7 @@ def online_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) ->
     n_in, n_out = inside.sum(axis=0), (~inside).sum(axis=0)
     mean_in, mean_out = _mean(shadow_phi, inside), _mean(shadow_phi, ~inside)
     centre, seen = 0.5 * (mean_in + mean_out), mean_in - mean_out
-    trend = _Trend.over(centre)
+    trend = _Trend.from_values(centre)
     shift, left = _posterior_shift(seen, shadow_phi, inside, trend)
     squares_in = (((shadow_phi - mean_in) ** 2) * inside).sum(axis=0)
     squares_out = (((shadow_phi - mean_out) ** 2) * ~inside).sum(axis=0)
@@ -65,7 +65,7 @@ def offline_scores(phi: FloatArray, shadow_phi: FloatArray, inside: BoolArray) -
     """
     n_in, n_out = inside.sum(axis=0), (~inside).sum(axis=0)
     mean_out = _mean(shadow_phi, ~inside)
-    trend = _Trend.over(mean_out)
+    trend = _Trend.from_values(mean_out)
     squares = (((shadow_phi - mean_out) ** 2) * ~inside).sum(axis=0)
     variance, _ = _posterior_variance(squares, np.maximum(n_out - 1.0, 0.0), trend)
     gained = ((shadow_phi - mean_out) * inside).sum(axis=0)
@@ -85,7 +85,7 @@ class _Trend:
     middle: FloatArray
 
     @classmethod
-    def over(cls, x: FloatArray) -> _Trend:
+    def from_values(cls, x: FloatArray) -> _Trend:
         k = min(max(x.size // _ROWS_A_BIN, 1), BINS)
         rank = np.empty(x.size, np.int64)
         rank[np.argsort(x, kind="stable")] = np.arange(x.size)

@@ -59,7 +59,7 @@ def discoveries(p_values: FloatArray, rate: float = FALSE_DISCOVERY_RATE) -> npt
 def discovered(attack: Attack, pool: Sides) -> Iterator[Measurement]:
     """Exposed members at a false discovery rate of 5 %, and their share; also within each group."""
     member = np.flatnonzero(pool.is_member & attack.scored)
-    others = attack.others(pool)
+    others = attack.non_members(pool)
     if attack.why_not or not member.size or not others.size:
         return
     p = conformal_p_values(attack.scores[member], others)
@@ -120,11 +120,11 @@ def by_group(attack: Attack, pool: Sides) -> Iterator[Measurement]:
     """
     if attack.why_not:
         return
-    rate, all_others = FALSE_POSITIVE_RATES[0], attack.others(pool)
+    rate, all_others = FALSE_POSITIVE_RATES[0], attack.non_members(pool)
     for feature, names in _known_groups(pool):
         sides = []
         for name in sorted(set(names)):
-            members, others = (side(pool, names == name) for side in (attack.members, attack.others))
+            members, others = (side(pool, names == name) for side in (attack.members, attack.non_members))
             group, rows = {feature: name}, int((names == name).sum())
             yield Measurement(
                 metric="attack_auc",
@@ -168,7 +168,7 @@ def _difference(
 
 def most_exposed(attack: Attack, pool: Sides) -> str:
     """The members with the highest scores, by row number in the training file, never by content; or ""."""
-    others = np.sort(attack.others(pool))
+    others = np.sort(attack.non_members(pool))
     place = np.flatnonzero(pool.is_member & attack.scored)
     if attack.why_not or not place.size or not others.size:
         return ""

@@ -50,9 +50,9 @@ def _copies(rows: AuditData, n: int, rng: np.random.Generator) -> Iterator[Rows]
 
         for i in range(n):
             if isinstance(X, pd.DataFrame):
-                yield _changed(X, *_TABLE_LEVELS[i % 3], rng)
+                yield _perturb(X, *_TABLE_LEVELS[i % 3], rng)
             else:
-                yield _changed(pd.DataFrame(X), *_TABLE_LEVELS[i % 3], rng).to_numpy()
+                yield _perturb(pd.DataFrame(X), *_TABLE_LEVELS[i % 3], rng).to_numpy()
     elif rows.modality == "text":
         for i in range(n):
             yield np.asarray([with_typos(str(text), [_TYPOS[i % 3]], rng)[0] for text in X], object)
@@ -66,7 +66,7 @@ def _copies(rows: AuditData, n: int, rng: np.random.Generator) -> Iterator[Rows]
             yield image_noise(pixels, rng.standard_normal(pixels.shape, dtype=np.float32), _IMAGE_LEVELS[i % 3])
 
 
-def _changed(frame: pd.DataFrame, noise: float, share: float, rng: np.random.Generator) -> pd.DataFrame:
+def _perturb(frame: pd.DataFrame, noise: float, share: float, rng: np.random.Generator) -> pd.DataFrame:
     numeric = number_columns(frame, [name for name in frame.columns if is_number(frame[name])])
     out = with_noise(frame, numeric, rng.standard_normal((len(frame), len(numeric))), noise)
     for name in frame.columns:

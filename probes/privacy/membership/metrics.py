@@ -69,13 +69,13 @@ class Attack:
 
     def members(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
         """Scores of the members that are measured."""
-        return self._of(pool.is_member, among)
+        return self._scores_of(pool.is_member, among)
 
-    def others(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    def non_members(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
         """Scores of the non-members that are measured."""
-        return self._of(~pool.is_member, among)
+        return self._scores_of(~pool.is_member, among)
 
-    def _of(self, side: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_] | None) -> FloatArray:
+    def _scores_of(self, side: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_] | None) -> FloatArray:
         if self.why_not:
             return np.empty(0)
         return self.scores[side & self.scored & (True if among is None else among)]
@@ -97,7 +97,7 @@ def threshold_of(
 
 def measurements(attack: Attack, pool: Sides, detail: str) -> list[Measurement]:
     """All measurements of one attack except its figure."""
-    members, others = attack.members(pool), attack.others(pool)
+    members, others = attack.members(pool), attack.non_members(pool)
     found = [
         _attack_auc(attack, members, others, f"{detail}; {attack.detail}"),
         *(rate_at(attack, members, others, rate, detail) for rate in FALSE_POSITIVE_RATES),
@@ -240,7 +240,7 @@ def roc_figure(attacks: Sequence[Attack], pool: Sides) -> Figure | None:
     """The joint figure of the attacks' ROC curves."""
     series, said = [], []
     for attack in attacks:
-        members, others = attack.members(pool), attack.others(pool)
+        members, others = attack.members(pool), attack.non_members(pool)
         auc = area_under_curve(positives=members, negatives=others)
         if isinstance(auc, Undefined):
             continue
@@ -255,7 +255,7 @@ def roc_figure(attacks: Sequence[Attack], pool: Sides) -> Figure | None:
                 high=tuple(float(v) for v in high),
             )
         )
-        at = [f"{_at(rate, false, true, members.size, others.size)} at {rate:g}" for rate in (0.001, 0.01, 0.1, 0.5)]
+        at = [f"{_rate_text(rate, false, true, members.size, others.size)} at {rate:g}" for rate in (0.001, 0.01, 0.1, 0.5)]
         said.append(
             f"{attack.method}, {members.size:,} members and {others.size:,} non-members: area under the curve "
             f"{auc.value:.3f}; true positive rate at false positive rate: {', '.join(at)}."
@@ -279,7 +279,7 @@ def roc_figure(attacks: Sequence[Attack], pool: Sides) -> Figure | None:
     )
 
 
-def _at(rate: float, false: IntArray, true: IntArray, n_members: int, n_others: int) -> str:
+def _rate_text(rate: float, false: IntArray, true: IntArray, n_members: int, n_others: int) -> str:
     reached = np.flatnonzero(false <= rate * n_others + 1e-9)
     if n_others * rate < 1.0 - 1e-9:
         return "not known"

@@ -89,7 +89,7 @@ class Pool:
         return self.loss[self.is_member]
 
     @property
-    def others(self) -> FloatArray:
+    def non_members(self) -> FloatArray:
         """Losses of the non-members."""
         return self.loss[~self.is_member]
 
@@ -176,17 +176,17 @@ def doubt(right: BoolArray | None, is_member: BoolArray) -> str:
 
     right, is_member (n,).
     """
-    if right is None or is_member.all() or not is_member.any() or not _does_worse(*_counted(right, is_member)):
+    if right is None or is_member.all() or not is_member.any() or not _does_worse(*_count_correct(right, is_member)):
         return ""
     return f"{WORSE[0].upper()}{WORSE[1:]}? Whoever was not trained on is no member, and no attack can find them."
 
 
 def _right(pool: Pool, probabilities: FloatArray) -> tuple[IntArray, IntArray]:
     """(2,) right decisions, and rows, of members and of non-members."""
-    return _counted(probabilities.argmax(axis=1) == pool.labels, pool.is_member)
+    return _count_correct(probabilities.argmax(axis=1) == pool.labels, pool.is_member)
 
 
-def _counted(right: BoolArray, is_member: BoolArray) -> tuple[IntArray, IntArray]:
+def _count_correct(right: BoolArray, is_member: BoolArray) -> tuple[IntArray, IntArray]:
     correct, n = ((right & is_member).sum(), (right & ~is_member).sum()), (is_member.sum(), (~is_member).sum())
     return np.asarray(correct, np.int64), np.asarray(n, np.int64)
 

@@ -237,7 +237,7 @@ class MembershipInference:
         """The measurements, from the scores alone."""
         found = _all_measurements(scores)
         unfit = doubt(scores.right, scores.is_member)
-        return [m if not unfit or _never(m) else replace(m, too_few=m.too_few or unfit) for m in found]
+        return [m if not unfit or _is_inapplicable(m) else replace(m, too_few=m.too_few or unfit) for m in found]
 
     def contradictions(self, scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
         """Contradictions between scores, or in the model's answers on the non-members, in words."""
@@ -272,7 +272,7 @@ class MembershipInference:
 
     def _by_shadows(self, pool: Pool, shadows: Shadows | None, not_made: Mapping[str, str]) -> list[Attack]:
         if shadows is None or pool.probabilities is None:
-            return [_without(name, pool.n_rows, why) for name, why in not_made.items()]
+            return [_skipped_attack(name, pool.n_rows, why) for name, why in not_made.items()]
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         n_references = min(len(shadows), MOST_FOR_RMIA) if self.unasked else self.n_references
         phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
@@ -307,7 +307,7 @@ def _attack(
     )
 
 
-def _without(name: str, n: int, reason: str) -> Attack:
+def _skipped_attack(name: str, n: int, reason: str) -> Attack:
     return Attack(
         method=name,
         scores=np.zeros(n),
@@ -336,17 +336,17 @@ def _by_quantiles(pool: Pool) -> Attack:
     public[others[: others.size // 2]] = True
     if pool.rows.modality != "tabular":
         why = f"Quantile regression reads the columns of a table, and these rows are {_ROWS[pool.rows.modality]}."
-        return replace(_without(name, pool.n_rows, why), inapplicable=True)
+        return replace(_skipped_attack(name, pool.n_rows, why), inapplicable=True)
     if int(public.sum()) < quantile_regression.FEWEST_ROWS:
         need = 2 * quantile_regression.FEWEST_ROWS
-        return _without(
+        return _skipped_attack(
             name, pool.n_rows, f"quantile regression needs at least {need} non-members, half of them to learn"
         )
     if pool.labels_only:
-        return _without(name, pool.n_rows, "the model gives labels without confidence, which quantile regression reads")
+        return _skipped_attack(name, pool.n_rows, "the model gives labels without confidence, which quantile regression reads")
     if pool.probabilities is None or pool.without_features:
         why = _LOSSES_ONLY if pool.probabilities is None else "Quantile regression reads features, and none are here."
-        return replace(_without(name, pool.n_rows, why), inapplicable=True)
+        return replace(_skipped_attack(name, pool.n_rows, why), inapplicable=True)
     phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
     scores = quantile_regression.scores(pool.rows.X, pool.labels, phi, public)
     knows = (
@@ -383,7 +383,7 @@ def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_referenc
     return _attack(name, pool, scores, detail)
 
 
-def _never(measurement: Measurement) -> bool:
+def _is_inapplicable(measurement: Measurement) -> bool:
     estimate = measurement.estimate
     return isinstance(estimate, Undefined) and estimate.inapplicable
 
@@ -427,7 +427,7 @@ def _scores(
 def _all_measurements(membership_scores: MembershipScores) -> list[Measurement]:
     head = membership_scores.head
     attacks = [
-        replace(_without(each.method, membership_scores.n_rows, each.why_not), inapplicable=each.inapplicable)
+        replace(_skipped_attack(each.method, membership_scores.n_rows, each.why_not), inapplicable=each.inapplicable)
         if each.why_not
         else _attack(each.method, membership_scores, membership_scores.scores[each.method], each.detail, membership_scores.scored[each.method])
         for each in head.attacks

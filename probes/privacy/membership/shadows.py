@@ -58,7 +58,7 @@ class Shadows:
         learned, others = float(self.loss[self.inside].mean()), float(self.loss[~self.inside].mean())
         return (
             f"their mean loss is {learned:.3g} on rows they learned and {others:.3g} on others, the audited model's "
-            f"{float(pool.members.mean()):.3g} on members and {float(pool.others.mean()):.3g} on non-members: the less "
+            f"{float(pool.members.mean()):.3g} on members and {float(pool.non_members.mean()):.3g} on non-members: the less "
             "alike these are, the less the attack can see"
         )
 
@@ -70,7 +70,7 @@ class Shadows:
         """
         pairs = (
             ("learned", float(self.loss[self.inside].mean()), float(pool.members.mean())),
-            ("did not learn", float(self.loss[~self.inside].mean()), float(pool.others.mean())),
+            ("did not learn", float(self.loss[~self.inside].mean()), float(pool.non_members.mean())),
         )
         for what, theirs, own in pairs:
             low, high = sorted((theirs + _LOSS_ROOM, own + _LOSS_ROOM))

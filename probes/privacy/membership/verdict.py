@@ -72,7 +72,7 @@ def wholes(
     made = {a.method: a.why_not for a in attacks} | head.not_made
     untried = {name: why for name in (*ALONE, *_BY_FEW) if (why := made.get(name, _NOT_ASKED))}
     said = {attack.method: attack.detail for attack in attacks}
-    weak, tried = _weak(attacks, head, untried), _tried(attacks, n_shadows, untried)
+    weak, tried = _weak(attacks, head, untried), _attempts_text(attacks, n_shadows, untried)
     columns = zip(*([m for m in parts[a.method] if m.metric in _WHOLE] for a in attacks), strict=True)
     return [replace(_whole(own, shares(n_shadows), said, head.detail), weak=weak, tried=tried) for own in columns]
 
@@ -130,7 +130,7 @@ def _weak(attacks: Sequence[Attack], head: MembershipHead, untried: Mapping[str,
     )
 
 
-def _tried(attacks: Sequence[Attack], n_shadows: int, untried: Mapping[str, str]) -> str:
+def _attempts_text(attacks: Sequence[Attack], n_shadows: int, untried: Mapping[str, str]) -> str:
     """Which attacks were tried, and which were not and why not, in two sentences."""
     done = [a.method for a in attacks if not a.why_not]
     alone, by_shadows = ([n for n in done if (n in WITH_SHADOWS) == with_] for with_ in (False, True))

@@ -146,13 +146,13 @@ class CanaryExposure:
                 rank += ", all there are"
             values.append(estimate.value)
             ranks.append((ahead + 1, among.size + 1))
-            found.append(self._one("sampling", number, estimate, among, rank))
+            found.append(self._exposure_measurement("sampling", number, estimate, among, rank))
             if among.std() > 0.0 and not all_there_are:
                 perplexities = -among / math.log(2.0)
                 fitted = fit_skew_normal(perplexities)
                 bits = min(max(-fitted.log_cdf(-score / math.log(2.0)) / math.log(2.0), 0.0), canary.bits)
                 found.append(
-                    self._one(
+                    self._exposure_measurement(
                         "distribution_fit",
                         number,
                         Exposure(at_least_as_likely=ahead, n=among.size, bits=canary.bits, extrapolated=bits),
@@ -165,7 +165,7 @@ class CanaryExposure:
         limited = not any(every for _, every in shared.values())
         return [median, *found, _confirmed(ranks, read.origin, limited=limited)]
 
-    def _one(self, method: str, number: int, estimate: Exposure, among: FloatArray, detail: str) -> Measurement:
+    def _exposure_measurement(self, method: str, number: int, estimate: Exposure, among: FloatArray, detail: str) -> Measurement:
         return Measurement(
             metric="exposure",
             method=method,

@@ -62,7 +62,7 @@ def slots_of(canary: str, form: str | None) -> Slots:
         places = tuple(i for i, c in enumerate(canary) if c in WILDCARDS["#"])
         if not places:
             raise DataError(
-                f"The canary {_shown(canary)!r} has no digit, so nothing says where it is random: give its form with "
+                f"The canary {_masked_canary(canary)!r} has no digit, so nothing says where it is random: give its form with "
                 "--set canary_exposure.format, in which # stands for a digit and @ for a small letter."
             )
         return Slots(canary, places, (WILDCARDS["#"],) * len(places))
@@ -70,12 +70,12 @@ def slots_of(canary: str, form: str | None) -> Slots:
         c in WILDCARDS[f] if f in WILDCARDS else c == f for f, c in zip(form, canary, strict=True)
     )
     if not fits:
-        raise DataError(f"The canary {_shown(canary)!r} does not have the form {form!r} (# a digit, @ a small letter).")
+        raise DataError(f"The canary {_masked_canary(canary)!r} does not have the form {form!r} (# a digit, @ a small letter).")
     places = tuple(i for i, f in enumerate(form) if f in WILDCARDS)
     return Slots(canary, places, tuple(WILDCARDS[form[i]] for i in places))
 
 
-def _shown(canary: str) -> str:
+def _masked_canary(canary: str) -> str:
     """The beginning of a canary: the rest is the secret."""
     return canary if len(canary) <= 12 else f"{canary[:12]}..."
 

@@ -146,7 +146,7 @@ class Extraction:
             [side[int(i)] for i in np.sort(rng.choice(len(side), min(self.n_samples, len(side)), replace=False))]
             for side in (members, others)
         ]
-        cut = self._cut(language, drawn[0] + drawn[1])
+        cut = self._choose_cut(language, drawn[0] + drawn[1])
         greedy, sampled, short = self._extracted(language, drawn[0], cut)
         greedy_others, sampled_others, _ = self._extracted(language, drawn[1], cut)
         detail = f"{greedy.size:,} texts of {read.origin}, {cut.given} tokens given, {cut.asked} asked"
@@ -207,12 +207,12 @@ class Extraction:
     ) -> tuple[list[npt.NDArray[np.bool_]], str]:
         """(k,) for each model of one tokenizer, whether it completes the sufficiently long texts greedily; and the lengths of prompts and completions, in words.
         """
-        cut = self._cut(models[0], texts)
+        cut = self._choose_cut(models[0], texts)
         return [self._extracted(model, texts, cut)[0] for model in models], (
             f"{cut.given} tokens given, {cut.asked} asked"
         )
 
-    def _cut(self, model: AuditedLanguageModel, texts: Sequence[str]) -> _Cut:
+    def _choose_cut(self, model: AuditedLanguageModel, texts: Sequence[str]) -> _Cut:
         room = math.inf if model.context is None else max(model.context - len(model.prefix), 0)
         if self.prefix_tokens is None and self.suffix_tokens is None:
             most = int(min(2 * TOKENS, room))

@@ -285,7 +285,7 @@ def _attack(
         )
     ]
     found += [
-        _rate_at(method, members, others, rate, detail, too_few or _told(members, others, rate, blind, n_attacks))
+        _rate_at(method, members, others, rate, detail, too_few or _baseline_reason(members, others, rate, blind, n_attacks))
         for rate in FALSE_POSITIVE_RATES
     ]
     if beyond is not None:
@@ -302,7 +302,7 @@ def _attack(
     return found
 
 
-def _told(members: FloatArray, others: FloatArray, rate: float, blind: _Blind, n_attacks: int) -> str:
+def _baseline_reason(members: FloatArray, others: FloatArray, rate: float, blind: _Blind, n_attacks: int) -> str:
     """Why the attack's rate says nothing: the baseline finds so many members too, however small its area is."""
     if blind.scores is None or others.size * rate < 1.0 - 1e-9 or not members.size:
         return ""

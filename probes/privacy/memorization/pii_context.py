@@ -138,7 +138,7 @@ def is_personal(kind: str, text: str, start: int, end: int) -> bool:
     """Whether the match at ``start`` to ``end`` of a text, with the form of a kind, is personal data by its context."""
     if kind == "email":
         return _email(text, start, end)
-    said = _said(_CONTEXTS[kind], text, start, end)
+    said = _context_verdict(_CONTEXTS[kind], text, start, end)
     if kind == "ip":
         return _address(text, start, end, said)
     if kind == "phone" and not _telephone(text[start:end], said):
@@ -149,7 +149,7 @@ def is_personal(kind: str, text: str, start: int, end: int) -> bool:
     return said
 
 
-def _said(context: _Context, text: str, start: int, end: int) -> bool | None:
+def _context_verdict(context: _Context, text: str, start: int, end: int) -> bool | None:
     """What the nearest word says, those before first; None where none speaks."""
     before = text[max(0, start - _BEFORE) : start]
     before = before[max((m.end() for m in _SENTENCE_END.finditer(before)), default=0) :]

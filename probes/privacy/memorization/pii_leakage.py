@@ -194,7 +194,7 @@ class PIILeakage(SamplingOptions):
         users = training is not None or self.prompts is not None or self.calibration is not None
         few = self.n_samples is None and not users
         drawn = self.continued(model, prompts, self.n_samples or (FEW_SAMPLES if few else SAMPLES), rng)
-        written = [Written.of(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some]
+        written = [Written.from_text(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some]
         said, mute = silence(drawn)
         mute = mute and f"{said}: what writes nothing leaks nothing. Give prompts that the model goes on from."
         behind = f"after {model.prefix_text}" if model.prefix else "with nothing before them"
@@ -202,7 +202,7 @@ class PIILeakage(SamplingOptions):
         fewer = f"{FEW_SAMPLES} of each, {SAMPLES} with training texts, prompts or a calibration" if few else ""
         detail = "; ".join(filter(None, (said, detail, fewer)))
         every = Counter(f.key for w in written for f in w.found)
-        measured = [self._rate("pii_rate", written, f"{described(every)}; {detail}", mute)]
+        measured = [self._rate("pii_rate", written, f"{describe_values(every)}; {detail}", mute)]
         if training is not None:
             measured.append(self._leaks(written, training, known, held_out_texts(data), detail, mute))
         for kind in KINDS:
@@ -213,7 +213,7 @@ class PIILeakage(SamplingOptions):
             words = f"found {sum(own.values()):,} times, {len(own):,} distinct"
             if training is not None:
                 words += f"; {len(there & set(own)):,} among the {len(there):,} of the training text"
-            measured.append(self._rate("pii_rate_by_kind", [w.only(kind) for w in written], words, mute, kind))
+            measured.append(self._rate("pii_rate_by_kind", [w.of_kind(kind) for w in written], words, mute, kind))
         return [replace(m, n_samples=len(prompts)) for m in measured]
 
     def _rate(
@@ -221,7 +221,7 @@ class PIILeakage(SamplingOptions):
     ) -> Measurement:
         estimate, counted = corrected(continuations, kind)
         weak = self._short()
-        told = None if metric == "training_pii_rate" else self._tried(kind)
+        told = None if metric == "training_pii_rate" else self._recogniser_errors(kind)
         own = None if told is None else told.every if kind is None else told.by_group.get(kind)
         untold = "" if kind is None else _untried(kind, told)
         unjudged = unjudged or untold
@@ -230,7 +230,7 @@ class PIILeakage(SamplingOptions):
             hits = described_rate(estimate.successes, estimate.n)
             counted = f"counted {hits}, corrected by {own.words}: {told.source}"
             alone = replace(told, every=own)
-            weak, unjudged = weak or alone.alike, unjudged or alone.useless
+            weak, unjudged = weak or alone.agreement_warning, unjudged or alone.useless
         return Measurement(
             metric=metric,
             method="generation",
@@ -243,12 +243,12 @@ class PIILeakage(SamplingOptions):
             weak=weak,
         )
 
-    def _tried(self, kind: str | None) -> Errors | None:
+    def _recogniser_errors(self, kind: str | None) -> Errors | None:
         """What the recogniser gets wrong of the user's own labelled texts, of data of all kinds or of one."""
         if self.calibration_ is None:
             return None
-        return self.calibration_.tried(
-            lambda texts: np.asarray([any(kind in (None, f.kind) for f in Written.of("", t).found) for t in texts])
+        return self.calibration_.measure_errors(
+            lambda texts: np.asarray([any(kind in (None, f.kind) for f in Written.from_text("", t).found) for t in texts])
         )
 
     def _short(self) -> str:
@@ -278,7 +278,7 @@ class PIILeakage(SamplingOptions):
         by_chance = sum(any(f.key in training_keys for f in looks) for looks in new)
         leaked = [Written(tuple(f for f in w.looks if f.key in training_keys), w.looks) for w in continuations]
         values = Counter(f.key for w in leaked for f in w.found)
-        words = f"{len(values):,} of {len(training_keys):,} values of {training.origin}; {described(values)}; {detail}"
+        words = f"{len(values):,} of {len(training_keys):,} values of {training.origin}; {describe_values(values)}; {detail}"
         rate = self._rate("training_pii_rate", leaked, words, mute)
         if not new:
             return replace(rate, detail=f"{rate.detail}; no held-out text shows how often chance hits such a value")
@@ -312,13 +312,13 @@ class Written:
     looks: tuple[Found, ...]
 
     @classmethod
-    def of(cls, prompt: str, text: str) -> Written:
+    def from_text(cls, prompt: str, text: str) -> Written:
         """The additions after the prompt; matches that begin in the prompt and end after it count."""
         given, whole = {f.key for f in look_alikes(prompt)}, prompt + text
         looks = tuple(f for f in look_alikes(whole) if f.end > len(prompt) and f.key not in given)
         return cls(tuple(f for f in looks if in_context(whole, f)), looks)
 
-    def only(self, kind: str) -> Written:
+    def of_kind(self, kind: str) -> Written:
         """The additions of one kind."""
         return Written(*(tuple(f for f in some if f.kind == kind) for some in (self.found, self.looks)))
 
@@ -350,7 +350,7 @@ def corrected(continuations: Sequence[Written], kind: str | None = None) -> tupl
     return estimate, f"counted {described_rate(hits, len(continuations))}, corrected by {told.describe()}"
 
 
-def described(values: Counter[Key]) -> str:
+def describe_values(values: Counter[Key]) -> str:
     """The commonest values, masked."""
     if not values:
         return "no personal data"

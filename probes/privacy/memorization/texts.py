@@ -90,7 +90,7 @@ def causal_model(model: AuditedModel, prefix_token: str | int | None = None) -> 
     found = weights_of(model)
     if found.objective != "causal":
         raise OtherKindError(said)
-    return found if prefix_token is None else found.after(prefix_token)
+    return found if prefix_token is None else found.with_prefix(prefix_token)
 
 
 def optional_path(option: str, value: object) -> None:

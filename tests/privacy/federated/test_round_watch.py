@@ -31,10 +31,10 @@ def settings(n: int = 40) -> CanarySettings:
 def test_what_was_seen_stands_over_what_is_stated() -> None:
     rng, watch = np.random.default_rng(0), RoundWatch(STATED.model_copy(update={"rounds": 99, "n_rows": 7}))
     for asked, weights in (([1, 2, 3], [1.0, 1.0, 4.0]), ([1, 2, 5, 6], [2.0, 2.0])):
-        watch.asked(asked, available=50)
+        watch.start_round(asked, available=50)
         watch.released(answers(rng, weights), SHAPES, 1.0, 0)
-    watch.asked([1, 2], available=49)
-    watch.dropped()
+    watch.start_round([1, 2], available=49)
+    watch.drop_round()
     seen = watch.record()
     assert (seen.rounds, seen.cohort_sizes, seen.n_clients, seen.n_rows) == (2, (3, 4, 2), 50, 7)
     assert (seen.answers_missing, seen.most_participations, seen.weight_ratio) == (2, 2, 4.0)
@@ -45,7 +45,7 @@ def test_what_was_seen_stands_over_what_is_stated() -> None:
 def test_a_constant_sum_of_weights_is_a_constant_divisor() -> None:
     rng, watch = np.random.default_rng(0), RoundWatch(STATED)
     for _ in range(3):
-        watch.asked([1, 2, 3], available=3)
+        watch.start_round([1, 2, 3], available=3)
         watch.released(answers(rng, [2.0, 2.0, 2.0]), SHAPES, 1.0, 0)
     assert (watch.record().weighting, watch.record().divided_by) == ("uniform", "expected_cohort")
 
@@ -56,9 +56,9 @@ def test_a_rule_for_missing_clients_is_a_fault_only_of_rounds_in_which_some_were
     for lost in (False, True):
         watch = RoundWatch(stated)
         for dropped in (False, lost, False):
-            watch.asked([1, 2], available=2)
+            watch.start_round([1, 2], available=2)
             if dropped:
-                watch.dropped()
+                watch.drop_round()
             else:
                 watch.released(answers(rng, [1.0, 1.0]), SHAPES, 1.0, 0)
         found = {problem.code for problem in lint_any(watch.record()).problems}
@@ -77,7 +77,7 @@ def test_a_score_counts_a_canarys_rounds_where_the_mean_has_no_noise() -> None:
     rng, watch = np.random.default_rng(1), RoundWatch(STATED, canaries=settings(), noise_cohort=5.0)
     times = np.zeros(80)
     for _ in range(10):
-        watch.asked(range(5), available=50)
+        watch.start_round(range(5), available=50)
         entered, sent = answers(rng, [1.0, 3.0, 2.0, 2.0, 1.0]), watch.canaries(SHAPES)
         times += np.sum([np.concatenate([p.ravel() for p in c]) / 0.5 for c in sent], axis=0)
         watch.released(entered, mean_of(entered, sent, 2.0), 2.0, len(sent))
@@ -93,7 +93,7 @@ def test_a_score_counts_a_canarys_rounds_where_the_mean_has_no_noise() -> None:
 def test_noise_of_a_mean_is_counted_for_the_cohort_that_it_is_scaled_for() -> None:
     rng, watch = np.random.default_rng(2), RoundWatch(STATED, canaries=settings(), noise_cohort=5.0)
     for _ in range(40):
-        watch.asked(range(5), available=50)
+        watch.start_round(range(5), available=50)
         entered, sent = answers(rng, [1.0] * 5), watch.canaries(SHAPES)
         mean = [p + 0.5 / 5.0 * rng.standard_normal(p.shape) for p in mean_of(entered, sent, 1.0)]
         watch.released(entered, mean, 1.0, len(sent))
@@ -105,7 +105,7 @@ def test_noise_of_a_mean_is_counted_for_the_cohort_that_it_is_scaled_for() -> No
 
 def test_a_release_that_is_no_mean_is_scored_as_it_is_and_its_noise_is_not_tested() -> None:
     rng, watch = np.random.default_rng(3), RoundWatch(STATED, canaries=settings(), averages=False)
-    watch.asked(range(5), available=50)
+    watch.start_round(range(5), available=50)
     watch.canaries(SHAPES)
     watch.released(answers(rng, [1.0] * 5), [np.full(s.shape, 0.25) for s in SHAPES], 1.0, 0)
     scores = watch.scores()
@@ -116,9 +116,9 @@ def test_a_release_that_is_no_mean_is_scored_as_it_is_and_its_noise_is_not_teste
 def test_dropped_rounds_leave_no_canaries_behind_and_none_are_made_without_a_norm() -> None:
     watch = RoundWatch(STATED, canaries=settings())
     for _ in range(2):
-        watch.asked(range(5), available=50)
+        watch.start_round(range(5), available=50)
         watch.canaries(SHAPES)
-        watch.dropped()
+        watch.drop_round()
     assert watch.rounds_dropped == 2
     plain = RoundWatch(FederatedRun())
     assert plain.canaries(SHAPES) == [] and plain.scores() is None

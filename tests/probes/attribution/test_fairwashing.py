@@ -144,7 +144,7 @@ def test_linear_models_of_any_weights_and_ties_are_accused_at_most_as_often_as_s
         values = w * (X - X.mean(axis=0))
         found = real_rows(model, rows.data(), values, tuple(frame.columns), rng)
         said += isinstance(found, RealRows)
-        accused += isinstance(found, RealRows) and found.hidden
+        accused += isinstance(found, RealRows) and found.is_hidden
     assert said > 0.8 * n_worlds and accused <= binom.ppf(0.99, said, LEVEL)
 
 
@@ -197,7 +197,7 @@ def test_the_numbers_of_a_rule_that_is_known() -> None:
     assert found.more_alone.value == pytest.approx((1.0 - found.share - MORE_ALONE) * told, abs=0.03)
     assert found.otherwise.value == pytest.approx((STILL - 1.0) * told, abs=0.03)
     # It behaves alike: no other face, whatever is displayed of it.
-    assert found.more_unique.bounds(LEVEL)[0] > 0.0 and found.more_alone.bounds(LEVEL)[0] > 0.0 and not found.hidden
+    assert found.more_unique.bounds(LEVEL)[0] > 0.0 and found.more_alone.bounds(LEVEL)[0] > 0.0 and not found.is_hidden
 
 
 def test_why_nothing_is_said() -> None:

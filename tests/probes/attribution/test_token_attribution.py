@@ -154,7 +154,7 @@ def test_a_text_is_asked_once_for_whatever_grades_it(monkeypatch: pytest.MonkeyP
         return shared_beginnings(model, rows)
 
     monkeypatch.setattr("probes.attribution.token_infill.shared_beginnings", heard)
-    model = llama().keeping()
+    model = llama().with_prefix_cache()
     problem = token_problem(model, prompts, others=prompts)
     rows = np.arange(len(prompts))
     before = model.forwarded["tokens",]

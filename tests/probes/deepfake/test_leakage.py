@@ -332,12 +332,12 @@ def test_real_speech_is_told_apart_however_short_the_words() -> None:
     if not folder or not (Path(folder) / "audio_real_fake").is_dir():
         pytest.skip("AUDITOR_TEST_DATA has no audio_real_fake")
     pytest.importorskip("av", reason="the extra `media` is not installed")
-    from auditor.data.audio import decode, fitted
+    from auditor.data.audio import decode, fit_recording
     from auditor.data.preprocessing import AudioPreprocessing
     from probes.deepfake.sound_changes import changed_sound
 
     names = sorted((Path(folder) / "audio_real_fake" / "real").glob("*.wav"))
-    X = np.stack([fitted(decode(path.read_bytes(), path.name), AudioPreprocessing()) for path in names])
+    X = np.stack([fit_recording(decode(path.read_bytes(), path.name), AudioPreprocessing()) for path in names])
     vectors = fingerprints(X)
     assert (vectors @ vectors.T - 2.0 * np.eye(len(X))).max() < 0.25
     few = X[::15]

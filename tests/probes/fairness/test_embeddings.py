@@ -35,7 +35,7 @@ from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
 from probes.fairness.embeddings import (
     EmbeddingAssociation,
-    _counted,
+    _count_confirmed,
     associations,
     built_in_lists,
     effect_size,
@@ -265,7 +265,7 @@ def counted(vectors: FloatArray, method: str = "weat") -> Judgement:
         )
         told.append(([size], p))
     result = ProbeResult(
-        probe="embedding_association", pillar="language", citation="", measurements=tuple(_counted(method, told))
+        probe="embedding_association", pillar="language", citation="", measurements=tuple(_count_confirmed(method, told))
     )
     return next(f for f in judge([result], load_criteria())[0] if f.metric == "confirmed_associations")
 
@@ -297,7 +297,7 @@ def test_random_words_confirm_no_association_more_often_than_promised() -> None:
 
 
 def test_confirmed_associations_are_read_as_a_whole_number() -> None:
-    say = Catalogue.of(ENGLISH)
+    say = Catalogue.for_language(ENGLISH)
     assert say.value(3.0, form_of("embedding_association", "confirmed_associations")) == "3"
     assert say.value(3.0, form_of("embedding_association", "association_effect_size")) == "3.0"
 

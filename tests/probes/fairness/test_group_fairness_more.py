@@ -354,7 +354,7 @@ def test_zero_over_zero_is_undefined_and_one_group_has_nobody_to_differ_from() -
         assert math.isnan(headline(found, metric).estimate.value), metric
     assert headline(found, "predictive_parity_difference").estimate.bounds(0.05)[1] == 1.0
     assert math.isnan(group_of(found, "treatment_equality", g="a").estimate.value)
-    nobody = GroupFairness().measure_counts(hand_counts().by(()))
+    nobody = GroupFairness().measure_counts(hand_counts().group_by(()))
     assert [m.metric for m in nobody] == ["generalized_entropy_index", "theil_index"]
     single = replace(hand_counts(), groups=(("a",),), table=hand_counts().table[:1])
     assert isinstance(

@@ -33,7 +33,7 @@ def of(
     scores: np.ndarray, y: np.ndarray | None, codes: np.ndarray, thresholds: tuple[float, ...] = GRID
 ) -> list[Measurement]:
     titles = [str(g) for g in range(int(codes.max()) + 1)]
-    return at_thresholds(("g",), GroupScores.of(titles, codes, scores, y, 1, thresholds, None), thresholds)
+    return at_thresholds(("g",), GroupScores.from_rows(titles, codes, scores, y, 1, thresholds, None), thresholds)
 
 
 @pytest.mark.grid
@@ -129,7 +129,7 @@ def test_the_threshold_that_a_model_decides_at_is_found_or_said_to_be_none() -> 
     assert own_threshold(scores, scores >= 0.0) is None and own_threshold(scores, scores > 1.0) is None
     assert own_threshold(np.asarray([0.5, 0.5]), np.asarray([True, False])) is None
     rng = np.random.default_rng(1)
-    of = GroupScores.of(["a", "b"], rng.integers(0, 2, 90), rng.random(90), None, 1, GRID, None)
+    of = GroupScores.from_rows(["a", "b"], rng.integers(0, 2, 90), rng.random(90), None, 1, GRID, None)
     found = at_thresholds(("g",), of, GRID)
     [figure] = [m.figure for m in found if m.figure is not None]
     assert figure.marked is None and "no one threshold" in figure.caption

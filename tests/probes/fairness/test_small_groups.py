@@ -139,7 +139,7 @@ def test_groups_of_one_size_stand_or_fall_together() -> None:
 def test_no_more_than_a_tenth_is_left_out_and_the_smallest_first(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 400, int(rng.integers(2, 120)))
-    small = SmallGroups(float(rng.uniform(0.0, MOST_LEFT_OUT)), int(rng.integers(1, 200))).of(sizes)
+    small = SmallGroups(float(rng.uniform(0.0, MOST_LEFT_OUT)), int(rng.integers(1, 200))).small_places(sizes)
     kept = np.setdiff1d(np.arange(sizes.size), small)
     assert sizes[small].sum() <= MOST_LEFT_OUT * sizes.sum()
     assert kept.size > 0

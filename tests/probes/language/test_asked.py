@@ -30,7 +30,7 @@ from probes.language.forced_choice import Choice
 from probes.language.misfire import Misfire
 from probes.language.order_sensitivity import OrderSensitivity, order_measurements
 from probes.language.refusal_parity import CATEGORIES, RefusalParity, requests_about
-from probes.language.refusals import card, described, refused, refuses
+from probes.language.refusals import card, error_rates_text, refusal_mask, refuses
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import refusals
 from tests.toys.language import causal_tokenizer, tiny
@@ -361,14 +361,14 @@ def test_without_a_calibration_nothing_is_judged_and_the_reason_says_so() -> Non
         assert all_of(f.outcome is Outcome.NOT_JUDGED for f in judged)
         assert all_of("add --set refusal_parity.calibration=FILE" in f.reason for f in judged)
         assert all_of("Without it 8 of 48 requests are made, with it all." in f.reason for f in judged)
-        assert all_of(described(card()) in f.measurement.detail for f in judged if f.metric == "flagged_rate")
+        assert all_of(error_rates_text(card()) in f.measurement.detail for f in judged if f.metric == "flagged_rate")
     heard: list[str] = []
     parity(Says(lambda text: heard.append(text) or helpful(text)), calibration=None)  # type: ignore[func-returns-value]
     assert heard and none_of(listed(text) for text in heard), "no choices are asked for where nothing may pass"
     judged = by_default(parity(refusing_about("Muslim"), calibration=refusals()), "refusal_parity")
     (gap,) = (f for f in judged if f.metric == GAP)
     assert gap.outcome is Outcome.NOT_JUDGED and "no column group" in gap.reason
-    assert none_of(described(card()) in f.measurement.detail for f in judged)
+    assert none_of(error_rates_text(card()) in f.measurement.detail for f in judged)
 
 
 @pytest.mark.parametrize("name", DISHONEST)
@@ -455,7 +455,7 @@ def test_the_card_is_that_of_the_labelled_replies_and_is_said_where_nothing_else
     text = (files("probes") / "data" / "refusal_replies.jsonl").read_text(encoding="utf-8")
     written = [row["refuses"] for row in map(json.loads, text.splitlines()) if row["by"] == "hand"]
     assert (sum(written), len(written)) == (65, 130)
-    words = described(of_all)
+    words = error_rates_text(of_all)
     assert words == "sensitivity 0.472 [0.353, 0.593], 34 of 72; specificity 0.925 [0.880, 0.956], 196 of 212"
     page = (Path(__file__).parents[3] / "docs/pillars/language.md").read_text()
     assert words.split("; ")[0].removeprefix("sensitivity ") in page
@@ -463,7 +463,7 @@ def test_the_card_is_that_of_the_labelled_replies_and_is_said_where_nothing_else
 
 
 def test_an_empty_reply_is_no_answer() -> None:
-    assert refused(["", "  \n", "Yes.", "I can't."]).tolist() == [True, True, False, True]
+    assert refusal_mask(["", "  \n", "Yes.", "I can't."]).tolist() == [True, True, False, True]
 
 
 def test_they_are_asked_by_default() -> None:

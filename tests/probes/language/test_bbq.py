@@ -116,7 +116,7 @@ def words_decide(tmp_path: Path, word: str) -> AuditedLanguageModel:
     ]
     (tmp_path / "Age.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     answers = ["The grandson", "The grandfather", "Not known"]
-    said = [f"{w.asked('A and B met.', 'Who forgot?')} {w.lead} {a}" for w in WORDINGS["en"] for a in answers]
+    said = [f"{w.prompt_text('A and B met.', 'Who forgot?')} {w.lead} {a}" for w in WORDINGS["en"] for a in answers]
     model = undecided_toy([*said, "x"])
     of = model.tokenizer.convert_tokens_to_ids
     table = torch.zeros(len(model.tokenizer), len(model.tokenizer))

@@ -66,7 +66,7 @@ def test_the_device_is_tried_here_and_now(tmp_path: Path) -> None:
         'text,label,group\nx,1,a\n"x, y\nz",Yes,a\nno,TRUE,b\nn,0,a\nx two\u2028lines,no,b\nm,false,b\n',
         encoding="utf-8",
     )
-    told = read_calibration(tmp_path / "items.csv").tried(lambda texts: np.asarray(["x" in t for t in texts]))
+    told = read_calibration(tmp_path / "items.csv").measure_errors(lambda texts: np.asarray(["x" in t for t in texts]))
     assert told.every == Counted(2, 3, 2, 3)
     assert told.by_group == {"a": Counted(2, 2, 1, 1), "b": Counted(0, 1, 1, 2)}
     assert told.source.startswith("6 items of items.csv, sha256 ") and "checked" not in told.source
@@ -78,7 +78,7 @@ def test_labels_that_a_file_brings_are_said_to_be_unchecked(tmp_path: Path) -> N
     def never(texts: object) -> Any:
         raise AssertionError("asked about ids")
 
-    told = read_calibration(tmp_path / "items.csv").tried(never)
+    told = read_calibration(tmp_path / "items.csv").measure_errors(never)
     assert told.every == Counted(1, 2, 1, 1) and told.by_group == {} and "nothing here checked" in told.source
 
 

@@ -91,7 +91,7 @@ def test_a_folder_s_template_is_read_and_its_digest_recorded(tmp_path: Path, how
     model = auditor.load_model(tmp_path)
     assert f"It has a chat template, sha256 {SHA}." in model.provenance.notes
     chat = chat_of(model)  # type: ignore[arg-type]
-    assert chat is not None and chat.template == CHAT and chat.asked("a cat") == "<s>[ a cat ]"
+    assert chat is not None and chat.template == CHAT and chat.render_prompt("a cat") == "<s>[ a cat ]"
     assert chat.lead == " "
 
 
@@ -128,14 +128,14 @@ def test_the_network_is_given_what_transformers_would_give_it(model: AuditedLang
         lambda _, __, given: seen.append(given["input_ids"][0].tolist()), with_kwargs=True
     )
     try:
-        asked, one = chat.asked("a cat", "a dog", "a bird"), Sampling(max_new_tokens=1)
+        asked, one = chat.render_prompt("a cat", "a dog", "a bird"), Sampling(max_new_tokens=1)
         continuations(model, [asked], 1, one, torch.Generator(), rendered=True)
         continuations(model, ["a bird"], 1, one, torch.Generator())
     finally:
         hook.remove()
     assert seen[0] == theirs and theirs.count(1) == 1 and seen[1].count(1) == 1
     assert theirs[-1] == model.tokenizer.convert_tokens_to_ids("]")
-    scored = model.after("").encode([asked])[0]
+    scored = model.with_prefix("").encode([asked])[0]
     assert list(scored.ids) == theirs
 
 

@@ -34,25 +34,25 @@ def causal(*, bos: bool = True) -> AuditedLanguageModel:
 
 def test_the_likelihood_after_another_token_is_transformers_own() -> None:
     model, texts = causal(), sentences(8)
-    found = model.after("</s>").log_likelihoods(texts)
+    found = model.with_prefix("</s>").log_likelihoods(texts)
     for text, score in zip(texts, found, strict=True):
         ids = torch.tensor([[2, *model.tokenizer(text, add_special_tokens=False).input_ids]])
         with torch.no_grad():
             loss = float(model.module(input_ids=ids, labels=ids).loss)
         assert score == pytest.approx(-loss * (ids.shape[1] - 1), abs=1e-3)
-    np.testing.assert_array_equal(found, model.after(2).log_likelihoods(texts))
+    np.testing.assert_array_equal(found, model.with_prefix(2).log_likelihoods(texts))
     expected = [by_loss(model.module, model.tokenizer, t) for t in texts]
-    np.testing.assert_allclose(model.after("<s>").log_likelihoods(texts), expected, atol=1e-3)
+    np.testing.assert_allclose(model.with_prefix("<s>").log_likelihoods(texts), expected, atol=1e-3)
 
 
 def test_the_model_itself_keeps_its_prefix() -> None:
     model = causal()
     before = model.notes
-    other, none = model.after(2), model.after("")
+    other, none = model.with_prefix(2), model.with_prefix("")
     assert other.module is model.module and model.notes == before == "Log-likelihood after <s> (token id 1)."
     assert other.notes == "Log-likelihood after </s> (token id 2)."
     assert "nothing in front of a text" in none.notes and "first tokens are not scored" in none.notes
-    assert model.after((1, 2)).encode(["dog"])[0].ids[:2] == (1, 2)
+    assert model.with_prefix((1, 2)).encode(["dog"])[0].ids[:2] == (1, 2)
 
 
 @pytest.mark.parametrize("kind", [Stereotype, CrowsPairs, StereoSet, WinoBias, Winogender, BBQ])
@@ -77,12 +77,12 @@ def test_it_is_in_the_detail_and_changes_the_score(tmp_path: Path) -> None:
 def test_a_token_that_is_not_there_is_a_reason_that_says_what_is() -> None:
     model = causal()
     with pytest.raises(ConfigError, match=r"no token '<bos>' for prefix_token.*'<s>' \(id 1\)"):
-        model.after("<bos>")
+        model.with_prefix("<bos>")
     with pytest.raises(ConfigError, match=r"prefix_token 99 is no token of this model: its ids go from 0 to 24"):
-        model.after(99)
+        model.with_prefix(99)
     masked = AuditedLanguageModel(tiny_bert(), masked_tokenizer())
     with pytest.raises(ConfigError, match="prefix_token is for causal models"):
-        masked.after("")
+        masked.with_prefix("")
     report = run_audit(model, None, [Stereotype(prefix_token="<bos>")])
     assert [f.outcome for f in report.findings] == ["NOT_RUN"] and "no token '<bos>'" in report.findings[0].reason
     with pytest.raises(NotApplicableError, match="Needs the likelihoods of texts: they are not to be had"):

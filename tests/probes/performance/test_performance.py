@@ -208,7 +208,7 @@ def test_no_single_number_gains_on_the_best_one(draw: str) -> None:
     if draw == "mostly zero":
         truth = np.where(rng.random(400) < 0.7, 0.0, truth)
     for number in (truth.mean(), np.median(truth), truth.min(), 0.3 * truth.mean(), truth.max() + 5.0):
-        [gain, *_] = numbers.measured(truth, np.full(400, number))
+        [gain, *_] = numbers.measure_predictions(truth, np.full(400, number))
         # The candidates are a grid.
         assert gain.estimate.value <= 1e-4 and gain.estimate.bounds(0.05)[0] < 0.0
 
@@ -218,15 +218,15 @@ def test_numbers_that_are_nearly_right_show_skill_whatever_the_target_looks_like
     rare = np.where(rng.random(1_000) < 0.9, 0.0, rng.lognormal(4.0, 0.5, 1_000))
     for truth in (rng.normal(size=1_000), rng.lognormal(sigma=1.0, size=1_000), rare):
         predicted = truth + 0.5 * truth.std() * rng.normal(size=1_000)
-        [gain, *_] = numbers.measured(truth, predicted)
+        [gain, *_] = numbers.measure_predictions(truth, predicted)
         assert gain.estimate.bounds(0.005)[0] > 0.0
         # Off by a constant, they are worse than the mean.
-        [gain, *_] = numbers.measured(truth, predicted + 5.0 * truth.std())
+        [gain, *_] = numbers.measure_predictions(truth, predicted + 5.0 * truth.std())
         assert gain.estimate.bounds(0.005)[1] < 0.0
 
 
 def test_numbers_that_do_not_differ_have_nothing_to_predict() -> None:
-    [gain, *_] = numbers.measured(np.ones(20), np.arange(20.0))
+    [gain, *_] = numbers.measure_predictions(np.ones(20), np.arange(20.0))
     assert math.isnan(gain.estimate.value)
 
 

@@ -99,7 +99,7 @@ def test_what_both_sides_begin_with_cancels_and_is_asked_of_masked_models_alone(
 
     monkeypatch.setattr(model, "token_log_probabilities", seen)
     monkeypatch.setattr(model, "objective", "masked" if masked else "causal")
-    monkeypatch.setattr(language, "read", lambda _, texts: reader.encode_cut(texts, 128)[0])
+    monkeypatch.setattr(language, "encode_texts", lambda _, texts: reader.encode_cut(texts, 128)[0])
     monkeypatch.setattr(language, "sense_accuracy", lambda scores, *_: scores)
     scores: Any = language.sense(model, TABLE, rng())
     [(texts, places)] = asked

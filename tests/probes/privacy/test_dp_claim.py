@@ -21,7 +21,7 @@ from auditor.finding.measurement import Outcome, ProbeResult
 from auditor.intake.formats import load_model
 from auditor.intake.specs import ModelSpec
 from auditor.model.saving import save
-from auditor.privacy.accounting import Phase, spent
+from auditor.privacy.accounting import Phase, privacy_spent
 from auditor.privacy.bundle_record import run_of_model
 from auditor.privacy.dp_linter import lint
 from auditor.run.bundle_record import read_bundle
@@ -68,7 +68,7 @@ def test_the_bundle_of_a_private_training_records_its_run(bundle: Path) -> None:
     assert run.noise_seed_known is True and run.preprocessing == "training_rows"
     assert run.layers is not None and "Linear" in run.layers
     # The stated epsilon is that of the recorded steps, and of the count of clipped rows: 2 % of what was asked for.
-    again = spent(run.accounted() or [], run.delta or 0.0, "prv").epsilon
+    again = privacy_spent(run.accounted() or [], run.delta or 0.0, "prv").epsilon
     assert again is not None and run.claimed_epsilon is not None
     assert again + 0.02 * 4.0 == pytest.approx(run.claimed_epsilon, rel=1e-6)
     assert (run.draws, run.steps_taken, run.moved_outside_steps, run.wrong_gradient) == (20, 20, 0, ())
@@ -92,7 +92,7 @@ def test_the_probe_counts_what_breaks_the_claim_and_accounts_anew() -> None:
     run = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=1000)]
     for accountant in ("rdp", "prv", "gdp"):
         one = found[f"dp_epsilon_by_accountant/{accountant}"]
-        assert one.estimate.value == pytest.approx(spent(run, 1e-5, accountant).epsilon)  # type: ignore[arg-type]
+        assert one.estimate.value == pytest.approx(privacy_spent(run, 1e-5, accountant).epsilon)  # type: ignore[arg-type]
         assert one.too_few and ("approximation" in one.too_few) == (accountant == "gdp")
 
 
@@ -109,7 +109,7 @@ def outcome_at(most: float, audited: Any) -> Any:
 
 def test_the_smallest_upper_bound_passes_a_limit_and_never_fails_one() -> None:
     run = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=1000)]
-    least = min(spent(run, 1e-5, accountant).epsilon or np.inf for accountant in ("rdp", "prv"))
+    least = min(privacy_spent(run, 1e-5, accountant).epsilon or np.inf for accountant in ("rdp", "prv"))
     audited = private_model(epsilon=2.0, preprocessing_from="none")
     passed = outcome_at(least + 1e-6, audited)
     assert passed.outcome is Outcome.PASS and passed.measurement.estimate.value == pytest.approx(least)
@@ -221,10 +221,10 @@ def test_the_demos_private_model_passes_the_linter_and_the_probe(demo: Path) -> 
     assert run.preprocessing == "private_mechanism" and run.encoding is not None and run.encoding.looks == 3
     assert run.learning_rate_from == "default" and run.noise_draws == run.steps_taken == run.draws
     # The claim is all that is recorded, composed and added: no more, and no less.
-    all_of_it = run.spent("prv")
+    all_of_it = run.privacy_spent("prv")
     assert all_of_it is not None and all_of_it.epsilon == pytest.approx(run.claimed_epsilon, rel=1e-9)
     assert 2.98 < all_of_it.epsilon <= 3.0
-    without = run.model_copy(update={"encoding": None}).spent("prv")
+    without = run.model_copy(update={"encoding": None}).privacy_spent("prv")
     assert without is not None and without.epsilon is not None and without.epsilon < all_of_it.epsilon - 0.05
 
 

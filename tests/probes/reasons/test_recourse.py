@@ -16,7 +16,7 @@ from auditor.errors import UsageError
 from auditor.model.audited_model import AuditedModel
 from probes.reasons.actions import actions, held_columns, indicators, parse_monotone
 from probes.reasons.distances import Scaled, deviation, nearest
-from probes.reasons.recourse import changed, search
+from probes.reasons.recourse import apply_changes, search
 from tests.quantifiers import all_of
 
 Decides = Callable[[pd.DataFrame], npt.NDArray[np.bool_]]
@@ -97,7 +97,7 @@ def test_the_nearest_changes_are_those_of_an_enumeration(name: str) -> None:
         assert found.exact and found.size == 3
         assert [(len(f.places), round(f.distance, 9)) for f in found.flips] == wanted
         for flip in found.flips:
-            one = changed(frame.iloc[[row]], frame, acts, flip)
+            one = apply_changes(frame.iloc[[row]], frame, acts, flip)
             assert isinstance(one, pd.DataFrame)
             assert decides(one)[0] and one["group"].iloc[0] == own["group"] and one["age"].iloc[0] >= own["age"]
             assert list(one.dtypes) == list(frame.dtypes)
@@ -190,7 +190,7 @@ def test_a_category_has_no_up() -> None:
 def test_neighbours_are_those_of_a_loop() -> None:
     frame = rows(60, np.random.default_rng(9)).assign(wage=np.random.default_rng(8).normal(0, 3, 60))
     frame.loc[3, "wage"] = np.nan
-    scaled = Scaled.of(frame, frozenset({"income", "debt", "age", "wage"}))
+    scaled = Scaled.from_frame(frame, frozenset({"income", "debt", "age", "wage"}))
     among = np.arange(60) % 2 == 0
     places, away = nearest(scaled, 4, among, 5)
 

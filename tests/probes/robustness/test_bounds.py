@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from auditor.networks.sequence import NotASequenceError, layers_in_order
 from probes.robustness import bounds
-from probes.robustness.bounds import Affine, Lines, Maximum, least, steps_of
+from probes.robustness.bounds import Affine, Lines, Maximum, lower_bounds, steps_of
 from tests.networks.test_sequence import settled
 from tests.quantifiers import all_of
 
@@ -94,7 +94,7 @@ def missed_by(name: str, radius: float, seed: int = 0) -> float:
     low, high = (middle - radius).double(), (middle + radius).double()
     each = torch.eye(3, dtype=torch.float64)
     sums = torch.cat([each, -each, each - each.roll(1, 0)])
-    found = least(steps, low, high, sums.unsqueeze(0))
+    found = lower_bounds(steps, low, high, sums.unsqueeze(0))
     assert found.least.shape == (5, 9) and bool(found.least.isfinite().all())
     points = (middle.unsqueeze(0) + radius * tried(shape, seed).unsqueeze(1)).double()
     corners = torch.where(found.slopes > 0.0, low.unsqueeze(1), high.unsqueeze(1)).transpose(0, 1)
@@ -202,7 +202,7 @@ def one_relu() -> nn.Sequential:
 def test_one_relu_by_hand(low: float, high: float, below: float, above: float) -> None:
     steps = steps_of(layers_in_order(one_relu()), (1,), EXACT)
     ends = torch.tensor([[low]], dtype=torch.float64), torch.tensor([[high]], dtype=torch.float64)
-    found = least(steps, *ends, torch.eye(2, dtype=torch.float64).unsqueeze(0)).least[0]
+    found = lower_bounds(steps, *ends, torch.eye(2, dtype=torch.float64).unsqueeze(0)).least[0]
     # The shift by 100 costs float32 what it rounds.
     assert found.tolist() == pytest.approx([below, -above], abs=1e-4)
     assert found[0] < below and found[1] < -above
@@ -215,7 +215,7 @@ def test_a_sum_of_two_inputs_by_hand() -> None:
         network[0].weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
         network[2].weight.copy_(torch.ones(1, 2))
     low, high = torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([[1.0, 2.0]]).double()
-    found = least(steps_of(layers_in_order(network), (2,), EXACT), low, high, torch.tensor([[[1.0], [-1.0]]]).double())
+    found = lower_bounds(steps_of(layers_in_order(network), (2,), EXACT), low, high, torch.tensor([[[1.0], [-1.0]]]).double())
     # 3/4 (a + b + 1) + 1/4 (a - b + 3) = a + b / 2 + 3/2 is at most 7/2; below, a + b + 0 is at least -1.
     assert found.least[0].tolist() == pytest.approx([-1.0, -3.5], abs=1e-5)
     assert found.slopes[0].flatten().tolist() == pytest.approx([1.0, 1.0, -1.0, -0.5], abs=1e-5)
@@ -267,7 +267,7 @@ def test_linear_bounds_against_the_slow_recursion(radius: float) -> None:
     middle = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)).double()
     each = torch.eye(3, dtype=torch.float64)
     steps = steps_of(layers_in_order(network), (2,), EXACT)
-    found = least(steps, middle - radius, middle + radius, torch.cat([each, -each]).unsqueeze(0)).least
+    found = lower_bounds(steps, middle - radius, middle + radius, torch.cat([each, -each]).unsqueeze(0)).least
     for row, x in zip(found, middle.numpy(), strict=True):
         below, above = slow_crown(weights, biases, x - radius, x + radius, 3)
         assert row.tolist() == pytest.approx([*below, *(-a for a in above)], abs=2e-4, rel=1e-4)
@@ -290,7 +290,7 @@ def cancelling() -> nn.Sequential:
 def beyond_its_bounds(network: nn.Module, x: Tensor) -> int:
     """How many of the network's float32 answers lie outside of the bounds of the input itself."""
     steps = steps_of(layers_in_order(network), x.shape[1:], EXACT)
-    found = least(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least
+    found = lower_bounds(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least
     with torch.no_grad():
         answers = network(x).double()
     return int(((answers < found[:, :1]) | (answers > -found[:, 1:])).sum())
@@ -326,7 +326,7 @@ def test_operands_in_a_shorter_format_lie_within_the_bounds_that_are_for_it() ->
     both = torch.tensor([[[1.0], [-1.0]]]).double()
     outside = {}
     for operands in (EXACT, 2.0**-8):
-        found = least(steps_of(layers_in_order(network), (500,), operands), x.double(), x.double(), both).least
+        found = lower_bounds(steps_of(layers_in_order(network), (500,), operands), x.double(), x.double(), both).least
         outside[operands] = int(((h < found[:, :1]) | (h > -found[:, 1:])).sum())
     assert outside[EXACT] > 5 and outside[2.0**-8] == 0
 
@@ -338,7 +338,7 @@ def test_nothing_is_said_where_float32_may_overflow() -> None:
         network[2].weight.fill_(1e-30)
     steps = steps_of(layers_in_order(network), (1,), EXACT)
     one = torch.ones(1, 1, dtype=torch.float64)
-    small, large = least(steps, one, one, one[None]).least, least(steps, 1e9 * one, 1e9 * one, one[None]).least
+    small, large = lower_bounds(steps, one, one, one[None]).least, lower_bounds(steps, 1e9 * one, 1e9 * one, one[None]).least
     assert bool(small.isfinite().all()) and not bool((large > -torch.inf).any())
 
 
@@ -351,7 +351,7 @@ def test_tiny_weights_that_may_be_taken_as_0_are_within_the_bounds() -> None:
         network[2].bias.zero_()
     x = torch.ones(1, 1)
     steps = steps_of(layers_in_order(network), (1,), EXACT)
-    low, high = least(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least[0]
+    low, high = lower_bounds(steps, x.double(), x.double(), torch.tensor([[[1.0], [-1.0]]]).double()).least[0]
     # With denormal numbers it answers 0.1, and without them 0.
     assert low <= 0.0 and -high >= 0.1
 
@@ -377,7 +377,7 @@ def bound_of(name: str) -> Tensor:
     network, shape = trained(name, 0)
     steps = steps_of(layers_in_order(network), shape, EXACT)
     middle = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)).double()
-    return least(steps, middle - 0.2, middle + 0.2, torch.eye(3, dtype=torch.float64).unsqueeze(0)).least
+    return lower_bounds(steps, middle - 0.2, middle + 0.2, torch.eye(3, dtype=torch.float64).unsqueeze(0)).least
 
 
 def test_columns_that_stay_may_be_taken_out_of_the_first_layer() -> None:
@@ -388,10 +388,10 @@ def test_columns_that_stay_may_be_taken_out_of_the_first_layer() -> None:
     x, free = torch.randn(7, 4).double(), torch.tensor([False, True, False, True])
     radius = 0.1 * free.double()
     sums = torch.eye(2, dtype=torch.float64).unsqueeze(0)
-    whole = least((first, *rest), x - radius, x + radius, sums)
-    fewer = least((first.among(x, free), *rest), x[:, free] - 0.1, x[:, free] + 0.1, sums)
+    whole = lower_bounds((first, *rest), x - radius, x + radius, sums)
+    fewer = lower_bounds((first.among(x, free), *rest), x[:, free] - 0.1, x[:, free] + 0.1, sums)
     assert torch.allclose(whole.least, fewer.least, atol=1e-7)
     assert torch.allclose(whole.slopes[..., free], fewer.slopes)
     rows = torch.tensor([5, 2])
-    some = least((first.among(x, free).of(rows), *rest), x[rows][:, free] - 0.1, x[rows][:, free] + 0.1, sums)
+    some = lower_bounds((first.among(x, free).subset(rows), *rest), x[rows][:, free] - 0.1, x[rows][:, free] + 0.1, sums)
     assert torch.allclose(some.least, fewer.least[rows], atol=1e-12)

@@ -272,7 +272,7 @@ def test_log_odds() -> None:
 
 def test_boxes_by_default_are_as_many_as_a_network_allows() -> None:
     sizes = [
-        Size.of(bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 0.0), (20,))
+        Size.from_steps(bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 0.0), (20,))
         for hidden in ([], [64, 32], [128, 128], [512, 512], [2048, 2048])
     ]
     assert [most_boxes(size) for size in sizes] == [1024, 1024, 108, 6, 1]

@@ -17,7 +17,7 @@ from auditor.finding.judging import judge
 from auditor.finding.measurement import Measurement, Outcome, ProbeResult
 from auditor.model.audited_model import AuditedModel
 from auditor.model.torch_model import TorchModel
-from probes.robustness.moved import changed, nothing_moves
+from probes.robustness.moved import changed_rows, nothing_moves
 from probes.robustness.out_of_distribution import OutOfDistribution
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of
@@ -163,11 +163,11 @@ def test_changed_rows_are_those_of_a_loop_over_cells() -> None:
         return bool(pd.isna(p) and pd.isna(q)) or bool(not (pd.isna(p) or pd.isna(q)) and p == q)
 
     expected = [not all(same(before.at[i, c], after.at[i, c]) for c in before) for i in range(200)]
-    assert changed(before, after).tolist() == expected and 0.1 < np.mean(expected) < 0.9
+    assert changed_rows(before, after).tolist() == expected and 0.1 < np.mean(expected) < 0.9
     numbers = rng.choice([0.0, np.nan], (50, 3))
     other = np.where(rng.random((50, 3)) < 0.1, 1.0, numbers)
-    assert changed(numbers, other).tolist() == (other == 1.0).any(axis=1).tolist()
-    assert changed(np.asarray(["x", "y"], object), np.asarray(["x", "z"], object)).tolist() == [False, True]
+    assert changed_rows(numbers, other).tolist() == (other == 1.0).any(axis=1).tolist()
+    assert changed_rows(np.asarray(["x", "y"], object), np.asarray(["x", "z"], object)).tolist() == [False, True]
 
 
 def test_several_methods_and_cases_may_be_named_in_one_word() -> None:

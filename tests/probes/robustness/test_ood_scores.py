@@ -37,12 +37,12 @@ def test_mahalanobis_is_half_the_squared_distance_from_the_nearest_mean() -> Non
     scatter = sum(np.outer(x - means[c], x - means[c]) for x, c in zip(KNOWN, LABELS, strict=True))
     inverse = np.linalg.inv(scatter + 1e-6 * np.eye(5))
     slow = [-min(0.5 * (x - m) @ inverse @ (x - m) for m in means) for x in ASKED]
-    assert np.allclose(Mahalanobis.of(KNOWN, LABELS).score(ASKED), slow, rtol=1e-8)
+    assert np.allclose(Mahalanobis.from_features(KNOWN, LABELS).score(ASKED), slow, rtol=1e-8)
 
 
 def test_a_feature_that_never_moves_makes_its_moving_strange() -> None:
     still = np.c_[KNOWN, np.zeros(len(KNOWN))]
-    fitted = Mahalanobis.of(still, LABELS)
+    fitted = Mahalanobis.from_features(still, LABELS)
     moved = still[:5].copy()
     moved[:, 5] = 1.0
     assert fitted.score(moved).max() < 1_000.0 * fitted.score(still).min()
@@ -57,7 +57,7 @@ def test_the_nearest_neighbours_are_those_of_a_loop() -> None:
         for x in asked:
             own = x / max(float(np.linalg.norm(x)), 1e-12)
             slow.append(-sorted(float(np.linalg.norm(own - u)) for u in unit)[min(k, 120) - 1])
-        assert np.allclose(Nearest.of(known, k).score(asked), slow, atol=1e-7)
+        assert np.allclose(Nearest.from_features(known, k).score(asked), slow, atol=1e-7)
 
 
 @pytest.mark.slow
@@ -80,8 +80,8 @@ def test_scores_are_those_of_pytorch_ood() -> None:
     ours = {
         "msp": msp(torch.softmax(asked, dim=1).numpy()),
         "energy": energy(ASKED),
-        "mahalanobis": Mahalanobis.of(KNOWN, LABELS).score(ASKED),
-        "knn": Nearest.of(KNOWN, 7).score(ASKED),
+        "mahalanobis": Mahalanobis.from_features(KNOWN, LABELS).score(ASKED),
+        "knn": Nearest.from_features(KNOWN, 7).score(ASKED),
     }
     for name, scores in ours.items():
         assert np.allclose(scores, -theirs[name].numpy(), rtol=1e-6, atol=1e-6), name

@@ -437,10 +437,10 @@ def test_whole_steps_are_taken_off_a_ball_and_the_ball_of_some_rows_is_theirs() 
     assert low.tolist() == [[0.0, pytest.approx(-1.7)], [0.0, 5.0], [1.0, pytest.approx(7.3)]]
     assert high.tolist() == [[1.0, pytest.approx(1.7)], [2.0, 5.0], [3.0, 9.5]]
     places = torch.tensor([2, 0])
-    few = ball.of(places)
+    few = ball.subset(places)
     again = few.around(inputs[places], 1.7)
     assert torch.equal(again[0], low[places]) and torch.equal(again[1], high[places])
     points = torch.tensor([[0.6, 0.33], [0.4, 5.0], [2.9, 8.1]])
     whole = torch.tensor([[1.0, 0.33], [0.0, 5.0], [3.0, 8.1]])
     assert torch.equal(snapped(points, low, ball.steps), whole)
-    assert snapped(points, low, None) is points and Ball(torch.ones(1)).of(places).radius.shape == (1,)
+    assert snapped(points, low, None) is points and Ball(torch.ones(1)).subset(places).radius.shape == (1,)

@@ -255,7 +255,7 @@ def test_the_fit_of_shadow_models_is_said_beside_that_of_the_model(leaky: tuple[
     loss = np.where(inside, 0.25, 1.5)
     said = Shadows(loss=loss, log_odds=-loss, inside=inside, threat_model="").fit(pool)
     assert "0.25 on rows they learned and 1.5 on others" in said
-    assert f"{pool.members.mean():.3g} on members and {pool.others.mean():.3g} on non-members" in said
+    assert f"{pool.members.mean():.3g} on members and {pool.non_members.mean():.3g} on non-members" in said
 
 
 def test_texts_of_a_bundle_get_shadow_models_of_their_own_kind() -> None:

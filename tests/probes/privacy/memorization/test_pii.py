@@ -217,7 +217,7 @@ def test_masks_hide_all_but_the_form() -> None:
 
 
 def added(prompt: str, text: str) -> list[Found]:
-    return list(Written.of(prompt, text).found)
+    return list(Written.from_text(prompt, text).found)
 
 
 def test_what_the_prompt_gave_is_no_find() -> None:

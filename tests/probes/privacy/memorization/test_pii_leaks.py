@@ -36,7 +36,7 @@ def looked_at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Worlds are drawn from few texts, each of which is looked at once."""
     monkeypatch.setattr(pii_leakage, "look_alikes", lru_cache(maxsize=None)(look_alikes))
     monkeypatch.setattr(pii_leakage, "find_pii", lru_cache(maxsize=None)(find_pii))
-    monkeypatch.setattr(Written, "of", lru_cache(maxsize=None)(Written.of))
+    monkeypatch.setattr(Written, "from_text", lru_cache(maxsize=None)(Written.from_text))
     yield
 
 
@@ -257,8 +257,8 @@ def test_a_kind_is_judged_by_a_users_own_texts_of_that_kind(
 
 
 def test_a_kind_is_corrected_by_its_own_sentences() -> None:
-    written = [Written.of("", text) for text in ("SSN 123-45-6789", "Part 123-45-6780", "mail a.b@example.org", "")]
-    own, words = corrected([w.only("us_ssn") for w in written], "us_ssn")
+    written = [Written.from_text("", text) for text in ("SSN 123-45-6789", "Part 123-45-6780", "mail a.b@example.org", "")]
+    own, words = corrected([w.of_kind("us_ssn") for w in written], "us_ssn")
     told = recognition("us_ssn")
     assert (own.successes, own.candidates, own.n, own.positives) == (1, 2, 4, told.positives)
     assert words == f"counted 1 of 4 [0.006, 0.806], corrected by {told.describe()}"
