@@ -2,7 +2,7 @@
 
 The one door: what ``__all__`` names is public, and so are the estimates that a probe gives its numbers as, each
 imported from the module of :mod:`auditor.statistics` that defines it, and the callbacks for trainers in
-:mod:`auditor.while_training`, with the trackers of :mod:`auditor.training.looks`. Everything else may move.
+:mod:`auditor.run.while_training`, with the trackers of :mod:`auditor.training.interim`. Everything else may move.
 
 Names are imported as they are asked for: ``import auditor`` imports neither torch nor pandas.
 """
@@ -18,55 +18,55 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from auditor.comparing.compare import compare
+    from auditor.core.errors import AuditorError, NotApplicableError
     from auditor.data.audit_data import AuditData
-    from auditor.errors import AuditorError, NotApplicableError
-    from auditor.finding.budgets import Family
-    from auditor.finding.criterion import Criterion, load_criteria
-    from auditor.finding.measurement import Measurement, Outcome, Pillar
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.saving import save
-    from auditor.model.torch_model import TorchModel
-    from auditor.record.audit_report import AuditReport, Finding
+    from auditor.judging.budgets import Family
+    from auditor.judging.criterion import Criterion, load_criteria
+    from auditor.judging.measurement import Measurement, Outcome, Pillar
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.save_bundle import save
+    from auditor.models.torch_model import TorchModel
+    from auditor.report.comparing.compare_audits import compare
+    from auditor.report.record.audit_report import AuditReport, Finding
     from auditor.run import __version__
-    from auditor.run.audit import run_audit
-    from auditor.run.in_python import load_data, load_model
+    from auditor.run.api import load_data, load_model
+    from auditor.run.checks.contract import check_mitigation, check_probe
     from auditor.run.mitigation import Mitigation
     from auditor.run.probe import Need, Probe
-    from auditor.run.testing import check_mitigation, check_probe
-    from auditor.while_training.audit import TrainingAudit
+    from auditor.run.run_audit import run_audit
+    from auditor.run.while_training.training_audit import TrainingAudit
     from mitigations import MITIGATIONS
     from probes import PROBES
 
 # Where each public name is defined.
 _DEFINED_IN = {
     "AuditData": "auditor.data.audit_data",
-    "AuditReport": "auditor.record.audit_report",
-    "AuditedModel": "auditor.model.audited_model",
-    "AuditorError": "auditor.errors",
-    "Criterion": "auditor.finding.criterion",
-    "Family": "auditor.finding.budgets",
-    "Finding": "auditor.record.audit_report",
+    "AuditReport": "auditor.report.record.audit_report",
+    "AuditedModel": "auditor.models.audited_model",
+    "AuditorError": "auditor.core.errors",
+    "Criterion": "auditor.judging.criterion",
+    "Family": "auditor.judging.budgets",
+    "Finding": "auditor.report.record.audit_report",
     "MITIGATIONS": "mitigations",
-    "Measurement": "auditor.finding.measurement",
+    "Measurement": "auditor.judging.measurement",
     "Mitigation": "auditor.run.mitigation",
     "Need": "auditor.run.probe",
-    "NotApplicableError": "auditor.errors",
-    "Outcome": "auditor.finding.measurement",
-    "Pillar": "auditor.finding.measurement",
+    "NotApplicableError": "auditor.core.errors",
+    "Outcome": "auditor.judging.measurement",
+    "Pillar": "auditor.judging.measurement",
     "PROBES": "probes",
     "Probe": "auditor.run.probe",
-    "TorchModel": "auditor.model.torch_model",
-    "TrainingAudit": "auditor.while_training.audit",
+    "TorchModel": "auditor.models.torch_model",
+    "TrainingAudit": "auditor.run.while_training.training_audit",
     "__version__": "auditor.run",
-    "check_mitigation": "auditor.run.testing",
-    "check_probe": "auditor.run.testing",
-    "compare": "auditor.comparing.compare",
-    "load_criteria": "auditor.finding.criterion",
-    "load_data": "auditor.run.in_python",
-    "load_model": "auditor.run.in_python",
-    "run_audit": "auditor.run.audit",
-    "save": "auditor.model.saving",
+    "check_mitigation": "auditor.run.checks.contract",
+    "check_probe": "auditor.run.checks.contract",
+    "compare": "auditor.report.comparing.compare_audits",
+    "load_criteria": "auditor.judging.criterion",
+    "load_data": "auditor.run.api",
+    "load_model": "auditor.run.api",
+    "run_audit": "auditor.run.run_audit",
+    "save": "auditor.models.save_bundle",
 }
 __all__ = [
     "AuditData",
@@ -120,7 +120,7 @@ def scan(
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.
     """
-    from auditor.run.in_python import scan as run_scan
+    from auditor.run.api import scan as run_scan
 
     catalogue = _public("PROBES")
     return run_scan(model, data, catalogue=catalogue, criteria=criteria, probe_options=probe_options, options=options)
@@ -129,7 +129,7 @@ def scan(
 def _public(name: str) -> Any:
     module = _DEFINED_IN[name]
     if module in ("probes", "mitigations"):
-        from auditor.intake.own_packages import own_package
+        from auditor.loading.reserved_packages import own_package
 
         return getattr(own_package(module), name)
     return getattr(import_module(module), name)

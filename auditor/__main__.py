@@ -6,8 +6,8 @@ import gc
 import sys
 from importlib import import_module
 
-from auditor.errors import UsageError
-from auditor.intake.own_packages import claim_own_packages, pass_over_settings
+from auditor.core.errors import UsageError
+from auditor.loading.reserved_packages import claim_own_packages, pass_over_settings
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         raise SystemExit(error.exit_code) from None
     # By its name: what stands above this floor is nothing that this floor may know.
     try:
-        import_module("cli.main").app()
+        import_module("cli.commands").app()
     finally:
         # Nor three times more by an interpreter that goes away with all of it.
         gc.freeze()

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.model.torch_model import TorchModel
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
+from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
-from probes.robustness.attacks import attack
-from probes.robustness.ball import ball_of
-from probes.robustness.margins import BoolArray
+from probes.robustness.decision_margins import BoolArray
+from probes.robustness.perturbation_set import ball_of
+from probes.robustness.worst_case_search import attack
 from tests.toys import masks
 
 ROWS, BAR, MOST = 400, 2.0, 0.005

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
-from auditor.model.audited_model import Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.training import loop
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from auditor.training import training_loop
 from benchmarks.common import emit, interleaved, seconds
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.retraining import training_set
@@ -39,7 +39,7 @@ def main() -> None:
         return TorchModel(MLP(FEATURES, [64, 32], 2), classes=[0, 1], recipe=RECIPE)
 
     rows = training_set(model(), data, "cpu", groups=True)
-    schedule = loop.Schedule(epochs=EPOCHS, batch_size=RECIPE.batch_size)
+    schedule = training_loop.Schedule(epochs=EPOCHS, batch_size=RECIPE.batch_size)
 
     def plain() -> float:
         new = model()
@@ -47,12 +47,14 @@ def main() -> None:
         def loss(batch: Sequence[Tensor]) -> Tensor:
             return nn.functional.cross_entropy(new.logits(batch[0]), batch[1])
 
-        step = loop.PlainStep(new.module, loop.optimizer_of(RECIPE, list(new.module.parameters())), loss)
-        return seconds(lambda: loop.train(step, (rows.x, rows.y), schedule))
+        step = training_loop.PlainStep(
+            new.module, training_loop.optimizer_of(RECIPE, list(new.module.parameters())), loss
+        )
+        return seconds(lambda: training_loop.train(step, (rows.x, rows.y), schedule))
 
     def ours() -> float:
         step = AdversarialDebiasing(warm_up=0.0).step(model(), rows, RECIPE)
-        return seconds(lambda: loop.train(step, (rows.x, rows.y, rows.s, step.weights), schedule))
+        return seconds(lambda: training_loop.train(step, (rows.x, rows.y, rows.s, step.weights), schedule))
 
     plain(), ours()
     mine, theirs, ratio = interleaved(ours, plain, PAIRS)

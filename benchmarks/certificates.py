@@ -20,17 +20,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from auditor.core.rows import IntArray
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn
-from auditor.intake.specs import TrainSpec
-from auditor.model.torch_model import TorchModel
-from auditor.rows import IntArray
-from auditor.training.train import train_table
+from auditor.loading.job_specs import TrainSpec
+from auditor.models.torch_model import TorchModel
+from auditor.training.train_table import train_table
 from benchmarks.common import machine
 from benchmarks.debiasing_data import ADULT, folder
-from probes.robustness.attacks import attack
-from probes.robustness.ball import Ball
 from probes.robustness.certificates import certify
+from probes.robustness.perturbation_set import Ball
+from probes.robustness.worst_case_search import attack
 
 LEVELS = (0.05, 0.1, 0.2, 0.4)
 BAR = 5.0

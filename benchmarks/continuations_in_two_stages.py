@@ -13,9 +13,9 @@ import sys
 
 import numpy as np
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.means import WorstPairedDifference, paired_difference
-from probes.language.two_stages import continuations_needed
+from probes.language.two_stage_sampling import continuations_needed
 
 GAP, BEGINNINGS, FIRST, MOST = 0.1, 40, 2, 64
 

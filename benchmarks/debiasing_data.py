@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from torch import Tensor, nn
 
+from auditor.core.randomness import seeded_globals
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.randomness import seeded_globals
-from auditor.training import loop
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from auditor.training import training_loop
 from mitigations.training.retraining import training_set
 
 DATASETS = ("compas", "adult")
@@ -113,10 +113,12 @@ def plain_mlp(of: Split, recipe: Recipe, seed: int) -> TorchModel:
     def loss(batch: Sequence[Tensor]) -> Tensor:
         return nn.functional.cross_entropy(model.logits(batch[0]), batch[1])
 
-    loop.train(
-        loop.PlainStep(model.module, loop.optimizer_of(recipe, list(model.module.parameters())), loss),
+    training_loop.train(
+        training_loop.PlainStep(
+            model.module, training_loop.optimizer_of(recipe, list(model.module.parameters())), loss
+        ),
         (train.x, train.y),
-        loop.Schedule(epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed, patience=PATIENCE),
+        training_loop.Schedule(epochs=recipe.epochs, batch_size=recipe.batch_size, seed=seed, patience=PATIENCE),
         validate=lambda: float(loss((held.x, held.y))),
     )
     return model

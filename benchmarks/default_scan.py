@@ -23,12 +23,12 @@ import torch
 from pydantic import TypeAdapter
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
-from auditor.model.audited_model import BATCH_ROWS
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.reading.tables import BLOCK_BYTES
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.loading.rows.table_files import BLOCK_BYTES
+from auditor.models.audited_model import BATCH_ROWS
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
 from benchmarks.scan_million_rows import timed
 from probes import PROBES
@@ -145,7 +145,7 @@ def main() -> None:
             folder = Path(name)
             prepare(folder, rows)
             bare = [sys.executable, "-I", "-c", BARE, name, str(BLOCK_BYTES), str(BATCH_ROWS)]
-            ours = [sys.executable, "-I", "-m", "auditor.run.start", "{channel}"]
+            ours = [sys.executable, "-I", "-m", "auditor.run.child_start", "{channel}"]
             pairs = [(timed(bare), timed(ours, job_of(folder))) for _ in range(PAIRS)]
         middle = [[statistics.median(pair[side][k] for pair in pairs) for k in (1, 2)] for side in (0, 1)]
         found[rows] = middle

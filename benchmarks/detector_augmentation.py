@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.rank_estimates import area_under_curve
 from benchmarks.common import emit
 from mitigations.deepfake.image_training import ImageOptions, Method, train_image_detector
 

@@ -19,8 +19,8 @@ import torch
 
 from auditor.data.images import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.model.gradients import without_gradients
-from auditor.networks.image_detector import ImageEnsemble
+from auditor.models.gradients import without_gradients
+from auditor.models.networks.image_detector import ImageEnsemble
 from benchmarks.common import emit
 
 FILES, SIDE, LOOK, BATCH, WIDTH, BAR, DISTINCT, ROUNDS = 1_000, 559, 256, 4, 16, 100.0, 40, 3

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.errors import first_line
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, TransformerEncoder
-from auditor.privacy.training.dp_sgd import opacus_quietly
+from auditor.core.errors import first_line
+from auditor.models.networks.architectures import MLP, TransformerEncoder
+from auditor.models.torch_model import TorchModel
+from auditor.privacy.training.opacus_training import opacus_quietly
 from auditor.privacy.training.private_gradients import PrivateStep, choose_way, with_own_samplers
 from auditor.privacy.training.private_layers import put_stand_ins
 from benchmarks.common import emit

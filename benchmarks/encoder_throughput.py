@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from auditor.data.images import decode_as
-from auditor.intake.encoder_files import read_encoder
-from auditor.model.detector import DeepfakeDetector, DetectorCard
-from auditor.networks.encoder_probe import EncoderProbe
+from auditor.loading.encoder_files import read_encoder
+from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.networks.encoder_probe import EncoderProbe
 from benchmarks.common import emit
 from benchmarks.detector_throughput import DISTINCT, make_files
 from benchmarks.detector_throughput import FILES as MADE

@@ -91,14 +91,14 @@ def serve(port: int, latency: float) -> None:
 def ours(url: str, n: int, at_once: int, folder: str) -> Run:
     import numpy as np
 
-    from auditor.endpoint.address import address_of
-    from auditor.endpoint.client import Limits
-    from auditor.endpoint.journal import NAME as JOURNAL
-    from auditor.endpoint.journal import Journal
-    from auditor.endpoint.journaled import JournaledClient
-    from auditor.endpoint.model import endpoint_model
+    from auditor.models.endpoint.address import address_of
+    from auditor.models.endpoint.client import Limits
+    from auditor.models.endpoint.endpoint_model import endpoint_model
+    from auditor.models.endpoint.journal import NAME as JOURNAL
+    from auditor.models.endpoint.journal import Journal
+    from auditor.models.endpoint.journaled_client import JournaledClient
     from probes.language.forced_choice import Question, choices
-    from tests.endpoint.reference import shown
+    from tests.models.endpoint.reference import shown
 
     questions = [Question(*question(i)) for i in range(n)]
     limits = Limits(max_calls=2 * n, concurrency=at_once)

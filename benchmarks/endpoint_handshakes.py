@@ -10,10 +10,10 @@ import sys
 import time
 from collections import Counter
 
-from auditor.endpoint.capability import Shown
+from auditor.models.endpoint.capability import Shown
 from benchmarks.common import machine
-from tests.endpoint.stub import LIES, Stub
-from tests.endpoint.test_handshake import CAUGHT_AS, HONEST, accused, shaken
+from tests.models.endpoint.stub import LIES, Stub
+from tests.models.endpoint.test_handshake import CAUGHT_AS, HONEST, accused, shaken
 
 RUNS_OF_A_LIE = 20
 CLIPS = ((0.7, 1.0), (0.7, 2.0), (0.0, 1.0))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.data.audit_data import AuditData
-from auditor.model.audited_model import Recipe
+from auditor.models.audited_model import Recipe
 from benchmarks import debiasing_data
 
 MOST_ROWS = 6_000

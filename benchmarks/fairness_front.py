@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from auditor.model.torch_model import TorchModel
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from benchmarks.common import emit
 from benchmarks.debiasing_data import DATASETS, RECIPES, Judged, Split, judged, judged_model, plain_mlp, rows_of, split

@@ -20,12 +20,12 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import BiLSTMText, SmallCNN
+from auditor.models.networks.architectures import BiLSTMText, SmallCNN
+from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
 from benchmarks.integrated_gradients import timed
+from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.faithfulness import ends, grade, random_attribution
-from probes.attribution.problem import Problem, pose
 
 SAMPLES, LENGTH, WORDS, SIDE, BAR, PAIRS = 256, 32, 5_000, 28, 0.77, 5
 SIZES = (32, 128, 256)

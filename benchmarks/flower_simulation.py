@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from auditor.privacy.accounting import Phase, privacy_spent
-from auditor.privacy.dp_audit import audit_claim
+from auditor.privacy.dp_audit_scores import audit_claim
 from auditor.privacy.federated.federated_linter import lint_any
 from auditor.privacy.federated.federated_record import FederatedRun
 from auditor.privacy.federated.flower import watched

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pandas as pd
 
-from auditor.data.counts import bootstrap_rates, count_groups
+from auditor.data.group_counts import bootstrap_rates, count_groups
 from benchmarks.common import emit, interleaved, seconds
 
 ROWS, OUR_DRAWS, THEIR_DRAWS, PAIRS, BAR = 50_000, 1_000, 20, 3, 10_000.0

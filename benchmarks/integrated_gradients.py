@@ -22,15 +22,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, TextPreprocessing
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText
-from auditor.rows import FloatArray
+from auditor.models.networks.architectures import MLP, BiLSTMText
+from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
+from probes.attribution.attribution_task import pose
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
-from probes.attribution.problem import pose
 
 ROWS, STEPS, FEATURES, LENGTH, WORDS, BAR = 1_000, 50, 20, 16, 5_000, 0.95
 # captum takes at least one step of every row at once.

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from auditor.evidence.history.earlier_looks import Asked, Known, looks_of
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.looks import Asked, Known, looks_of
 from auditor.evidence.manifest import canonical
-from auditor.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport
 from benchmarks.common import emit
 from cli.history import decisions_in
 

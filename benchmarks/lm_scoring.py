@@ -65,7 +65,7 @@ def prepare(folder: Path) -> None:
 
 def sentences(n_pairs: int) -> tuple[list[str], str]:
     """(texts, where they come from)."""
-    from auditor.data.benchmarks.crows_pairs import read_crows_pairs
+    from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
     from probes.language.stereotype import built_in_pairs
 
     file = Path(os.environ.get("AUDITOR_TEST_DATA", ""), "crows_pairs", "crows_pairs_anonymized.csv")
@@ -84,7 +84,7 @@ def work(side: str, folder: str, batch_size: int) -> Run:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     if side == "ours":
-        from auditor.model.language_model import AuditedLanguageModel
+        from auditor.models.language_model import AuditedLanguageModel
 
         model = AuditedLanguageModel(network, tokenizer)
         loaded = _peak()

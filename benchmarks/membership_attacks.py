@@ -28,14 +28,14 @@ import pandas as pd
 import torch
 from torch import nn
 
+from auditor.core.rows import FloatArray
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP
-from auditor.rows import FloatArray
-from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves, train_together
 from probes.privacy.membership import bavaria, difficulty_calibration, lira, rmia
-from probes.privacy.membership.shadows import of_the_label
+from probes.privacy.membership.shadow_models import of_the_label
 
 TARGETS, SHADOWS, NUMBERS, SEED = 16, 64, (4, 8, 16, 64), 5
 RATES = (0.01, 0.001)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.data.audit_data import AuditData
-from auditor.model.torch_model import TorchModel
+from auditor.models.torch_model import TorchModel
 from benchmarks.debiasing_data import Split
 
 Chances = npt.NDArray[np.float64]

@@ -39,10 +39,10 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 
+from auditor.core.errors import AuditorError
 from auditor.data.audit_data import AuditData
-from auditor.errors import AuditorError
-from auditor.model.postprocessing import PostprocessedModel
-from auditor.model.torch_model import TorchModel
+from auditor.models.postprocessing import PostprocessedModel
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from benchmarks import fairness_data
 from benchmarks.common import machine

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP, SmallCNN
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP, SmallCNN
 from auditor.training.ensembles import random_halves, train_together
 from benchmarks.common import emit, interleaved
 
@@ -87,7 +87,7 @@ def pairs(device: torch.device, size: Size) -> tuple[float, float, float]:
     """Seconds of scoring and of bare forward passes at their best batch, and the share of that speed."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.language_model import AuditedLanguageModel
     from benchmarks.lm_scoring import prepare, sentences
 
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
-from auditor.statistics.distances import beyond_own, short_of_own
+from auditor.statistics.distribution_distances import beyond_own, short_of_own
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.intervals import clopper_pearson
 

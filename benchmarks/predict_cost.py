@@ -22,14 +22,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from auditor.core.rows import FloatArray
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.audited_model import BATCH_ROWS, AuditedModel
-from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.rows import FloatArray
-from auditor.run.in_python import load_model
+from auditor.models.audited_model import BATCH_ROWS, AuditedModel
+from auditor.models.networks.architectures import MLP
+from auditor.models.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.run.api import load_model
 from benchmarks.common import emit
 
 ROWS, REPEATS, INNER, BAR = 100_000, 15, 100, 1 / 3

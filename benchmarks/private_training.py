@@ -29,9 +29,9 @@ from scipy.stats import t as student
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.networks.architectures import MLP
-from auditor.privacy.training.dp_sgd import opacus_quietly
-from auditor.training.train import PRIVATE_LEARNING_RATE, TrainedModel, TrainSpec, train_table
+from auditor.models.networks.architectures import MLP
+from auditor.privacy.training.opacus_training import opacus_quietly
+from auditor.training.train_table import PRIVATE_LEARNING_RATE, TrainedModel, TrainSpec, train_table
 from benchmarks.common import emit
 from benchmarks.debiasing_data import rows_of
 

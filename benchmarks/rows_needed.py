@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from auditor.finding.budgets import CONJUNCTION
+from auditor.judging.budgets import CONJUNCTION
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.intervals import difference_bounds
 from auditor.statistics.rates import RateTable

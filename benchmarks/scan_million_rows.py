@@ -21,10 +21,10 @@ import torch
 from pydantic import TypeAdapter
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
 
 ROWS, FEATURES, PAIRS, BAR = 1_000_000, 20, 5, 0.66
@@ -98,8 +98,8 @@ def timed(command: list[str], job: bytes | None = None) -> tuple[float, float, f
 
 def main() -> None:
     """Runs the comparison and prints it."""
-    from auditor.model.audited_model import BATCH_ROWS
-    from auditor.reading.tables import BLOCK_BYTES
+    from auditor.loading.rows.table_files import BLOCK_BYTES
+    from auditor.models.audited_model import BATCH_ROWS
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -114,7 +114,7 @@ def main() -> None:
             )
         )
         bare = [sys.executable, "-I", "-c", BARE, name, str(FEATURES), str(BLOCK_BYTES), str(BATCH_ROWS)]
-        ours = [sys.executable, "-I", "-m", "auditor.run.start", "{channel}"]
+        ours = [sys.executable, "-I", "-m", "auditor.run.child_start", "{channel}"]
         timed(bare), timed(ours, job)
         pairs = [(timed(bare), timed(ours, job)) for _ in range(PAIRS)]
     emit(

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.endpoint.openings import openings
-from auditor.endpoint.reference_ranks import Placing, compare, p_of_usual
-from auditor.endpoint.served_model import FALSE_RANKS, LENGTH, TESTED
-from auditor.endpoint.served_texts import ServedText, ServedTexts
-from auditor.endpoint.spelling import NAMELESS, Spelling
-from auditor.model.language_model import AuditedLanguageModel
+from auditor.models.endpoint.reference_ranks import Placing, compare, p_of_usual
+from auditor.models.endpoint.served_model import FALSE_RANKS, LENGTH, TESTED
+from auditor.models.endpoint.served_texts import ServedText, ServedTexts
+from auditor.models.endpoint.text_prompts import openings
+from auditor.models.endpoint.token_spelling import NAMELESS, Spelling
+from auditor.models.language_model import AuditedLanguageModel
 from auditor.statistics.uniformity import p_of_uniform
 from benchmarks.common import machine
 
@@ -137,8 +137,8 @@ def _text(spelling: Spelling, prompt: str, tokens: list[int], values: list[float
 
 def of_a_model(folder: str, runs: int) -> None:
     """A model against itself, and against itself as others serve it."""
-    from auditor.intake.formats import load_model
-    from auditor.intake.specs import ModelSpec
+    from auditor.loading.formats import load_model
+    from auditor.loading.job_specs import ModelSpec
 
     reference = load_model(ModelSpec(path=folder))
     assert isinstance(reference, AuditedLanguageModel)

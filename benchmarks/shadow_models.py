@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP
-from auditor.randomness import seeded_globals
+from auditor.core.randomness import seeded_globals
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.stack_tasks import Seeds
 from benchmarks.common import emit, seconds

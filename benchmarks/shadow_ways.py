@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.training.ensembles import predicted_seconds, random_halves, train_together
 from benchmarks.common import emit
 

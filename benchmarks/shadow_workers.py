@@ -26,12 +26,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import Architecture
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import Architecture
+from auditor.training.cluster_executor import on_ray
 from auditor.training.ensembles import random_halves, train_together
-from auditor.training.execute import Executor, Tasks, tasks_by
-from auditor.training.on_cluster import on_ray
 from auditor.training.stack_tasks import ALONE, StackTask, done, sent_tasks
+from auditor.training.task_executor import Executor, Tasks, tasks_by
 from benchmarks.common import emit
 
 MODELS, TOGETHER, POOL, FEATURES, PAIRS, BAR = 64, 4, 4_000, 50, 3, 1.7

@@ -20,18 +20,18 @@ from itertools import product
 import numpy as np
 
 import probes.language.log_odds
-import probes.language.shares
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.finding.vacuity import SENTENCES
-from auditor.rows import FloatArray, IntArray
+import probes.language.preference_shares
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.judging.vacuity import SENTENCES
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue
 from auditor.statistics.rates import Proportion
 from benchmarks.common import machine
 from probes.language.log_odds import about_the_middle, mean_log_odds
-from probes.language.sense import sense_accuracy
-from probes.language.shares import clustered_share, numbered
+from probes.language.preference_shares import clustered_share, numbered
+from probes.language.sense_check import sense_accuracy
 from probes.language.stereotype import built_in_pairs
 
 MODELS, JUDGED, BOUND, LEVELS = 1_000, 300, 0.405, (0.05, 0.005)
@@ -101,7 +101,7 @@ def main(only_defaults: bool) -> None:
     def known(labels: Sequence[object]) -> IntArray:
         return remembered(tuple(labels))
 
-    for module in (probes.language.log_odds, probes.language.shares):
+    for module in (probes.language.log_odds, probes.language.preference_shares):
         module.numbered = known  # type: ignore[attr-defined]
     print(machine())
     if not only_defaults:

@@ -22,9 +22,9 @@ import pyarrow.parquet
 import torch
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
 from benchmarks.default_scan import RACES
 

@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 from scipy.stats import binom, norm
 
-from auditor.statistics.ranks import TruePositiveRateAt, true_positive_rate_at
+from auditor.statistics.rank_estimates import TruePositiveRateAt, true_positive_rate_at
 
 WORLDS, ALPHA = 2_000, 0.025
 SIZES = (

@@ -38,8 +38,8 @@ def main() -> None:
     )
 
     from auditor.data.audit_data import AuditData
-    from auditor.while_training.audit import TrainingAudit
-    from auditor.while_training.huggingface import AuditCallback, text_classifier
+    from auditor.run.while_training.trainer_callback import AuditCallback, text_classifier
+    from auditor.run.while_training.training_audit import TrainingAudit
     from cli.examples.text_trainer import CLASSES, Texts, resumes, word_tokenizer
     from probes.fairness.group_fairness import GroupFairness
 

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from auditor.errors import UsageError, did_you_mean
-from auditor.files import write_beside
-from auditor.outputs import claim
-from cli.guarded import Writes
-from cli.output import print_table
+from auditor.core.errors import UsageError, did_you_mean
+from auditor.core.files import write_beside
+from auditor.core.writable_paths import claim
+from cli.output_guard import Writes
+from cli.terminal import print_table
 
 
 def examples(
@@ -36,7 +36,9 @@ def examples(
     if name is not None and name not in scripts:
         near = did_you_mean(name, scripts) or f": there are {', '.join(scripts)}."
         raise UsageError(f"There is no example {name!r}{near}")
-    wanted = sources if name is None else {stem: sources[stem] for stem in ("__init__", *_required_modules(name, sources))}
+    wanted = (
+        sources if name is None else {stem: sources[stem] for stem in ("__init__", *_required_modules(name, sources))}
+    )
     new = {to / f"{stem}.py": text for stem, text in wanted.items() if not _is_there(to / f"{stem}.py", text)}
     for place in new:
         claim(place, str(place), irreplaceable_kind="script")

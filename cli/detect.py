@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError
-from auditor.run.options import ScanOptions
-from cli.derived import sealed
+from auditor.core.errors import UsageError
+from auditor.run.scan_options import ScanOptions
 from cli.detect_calibrate import Calibrated, channel_of, left_out_by_all, scoring_job
 from cli.flags import AllowUnsandboxed, BundleTo, Device, SignWith, TimestampBy
-from cli.guarded import Writes
-from cli.without_detector import without_detector
+from cli.no_detector_help import without_detector
+from cli.output_guard import Writes
+from cli.sign_derived import sealed
 
 if TYPE_CHECKING:
-    from auditor.detection.channel import BatchShift
-    from auditor.detection.provenance.record import Credentials, FileProvenance, Statement
-    from auditor.detection.record import DetectorRecord, FileResult, FileVerdict
-    from auditor.evidence.detected import AskedDetector
-    from auditor.intake.specs import Job
-    from auditor.model.detector_card import KnownRate
-    from auditor.run.heard import FilesExamined
+    from auditor.detection.channel_calibration import BatchShift
+    from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
+    from auditor.detection.provenance.provenance_record import Credentials, FileProvenance, Statement
+    from auditor.evidence.detection_evidence import AskedDetector
+    from auditor.loading.job_specs import Job
+    from auditor.models.detector_card import KnownRate
+    from auditor.run.job_results import FilesExamined
 
 MOST_FILES = 100_000
 _MAX_ANCHORS = 4 << 20
@@ -100,9 +100,9 @@ def detect(
     paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
     _check(named, evidence, known_real)
 
-    from auditor.evidence.detected import detection_content, detection_evidence, exit_code_of
-    from auditor.files import encode_path, readable
-    from auditor.intake.specs import DetectionSpec
+    from auditor.core.files import encode_path, readable
+    from auditor.evidence.detection_evidence import detection_content, detection_evidence, exit_code_of
+    from auditor.loading.job_specs import DetectionSpec
 
     kept = sealed(bundle, sign, timestamp)
     anchors = None if trust_anchors is None else _pem(trust_anchors)
@@ -143,8 +143,8 @@ def detect(
 
 
 def _examined(job: Job, *, show: bool, debug: bool) -> FilesExamined:
-    from auditor.run.isolate import examine, last_lines
-    from cli.output import stages
+    from auditor.run.parent_process import examine, last_lines
+    from cli.terminal import stages
 
     assert job.detection is not None
     with stages(show) as shown:
@@ -159,8 +159,8 @@ def _together(
     paths: Sequence[Path], detector_paths: Sequence[str], examinations: Sequence[FilesExamined], few: Sequence[str]
 ) -> tuple[list[tuple[str, FileResult]], list[AskedDetector]]:
     """What is said of each file, and the detectors with the batch that each has seen; ``few``: of each on a channel."""
-    from auditor.detection.together import check_media, judged_by_all
-    from auditor.evidence.detected import AskedDetector
+    from auditor.detection.audio_visual import check_media, judged_by_all
+    from auditor.evidence.detection_evidence import AskedDetector
 
     known = [each.detector for each in examinations if each.detector is not None]
     cards = [each.card for each in known]
@@ -174,7 +174,7 @@ def _together(
 
 
 def _channel(job: Job, known_real: Path, paths: Sequence[Path], *, show: bool) -> Calibrated:
-    from cli.output import stages
+    from cli.terminal import stages
 
     with stages(show) as shown:
         return channel_of(job, known_real, paths, on_stage=shown)
@@ -202,8 +202,8 @@ def _print(
     code: int,
     known_real: Sequence[Calibrated],
 ) -> None:
-    from auditor.record.text import visible
-    from cli.output import paragraph
+    from auditor.report.record.number_text import visible
+    from cli.terminal import paragraph
 
     looked_at = _looked_at()
     if looked_at:
@@ -271,8 +271,8 @@ def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> tup
 
     A picture of an earlier run is replaced; any other file, and every file of this run, stays as it is.
     """
-    from auditor.files import write_beside
-    from auditor.finding.png import encode
+    from auditor.core.files import write_beside
+    from auditor.judging.png import encode
 
     mine = {os.path.realpath(path) for path, _ in results}
     pictures, unwritten = {}, {}
@@ -292,7 +292,7 @@ def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> tup
 
 def _stem(path: str) -> str:
     """The file's name, in UTF-8, and cut where it is too long for something to be added to it."""
-    from auditor.files import readable
+    from auditor.core.files import readable
 
     name = readable(Path(path).name)
     if len(name.encode()) <= _LONGEST_NAME:
@@ -303,7 +303,7 @@ def _stem(path: str) -> str:
 
 def _free(out: Path, stem: str, used_paths: set[str]) -> Path:
     """A path in the folder that no file has but a picture of an earlier run."""
-    from auditor.outputs import may_replace
+    from auditor.core.writable_paths import may_replace
 
     where, n = out / f"{stem}.png", 1
     while os.path.realpath(where) in used_paths or (
@@ -315,11 +315,11 @@ def _free(out: Path, stem: str, used_paths: set[str]) -> Path:
 
 
 def _is_evidence(path: Path) -> bool:
+    from auditor.core.errors import DataError
+    from auditor.core.files import read_regular
+    from auditor.detection.detection_record import LARGEST_PICTURE
     from auditor.detection.heat_map import is_evidence
-    from auditor.detection.record import LARGEST_PICTURE
-    from auditor.errors import DataError
-    from auditor.files import read_regular
-    from auditor.finding.png import decode
+    from auditor.judging.png import decode
 
     try:
         return not path.is_symlink() and is_evidence(decode(read_regular(path, "The picture"), LARGEST_PICTURE))
@@ -328,7 +328,7 @@ def _is_evidence(path: Path) -> bool:
 
 
 def _with_note(result: FileResult, note: str) -> FileResult:
-    from auditor.detection.record import MOST_NOTES
+    from auditor.detection.detection_record import MOST_NOTES
 
     return result.model_copy(update={"notes": (note, *result.notes)[:MOST_NOTES]}) if note else result
 
@@ -341,8 +341,8 @@ def _answer(result: FileResult) -> str:
 
 
 def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, str]) -> None:
-    from auditor.record.text import visible
-    from cli.output import print_table
+    from auditor.report.record.number_text import visible
+    from cli.terminal import print_table
 
     def cell(value: float | None) -> str:
         return "" if value is None else f"{value:.4f}"
@@ -364,7 +364,12 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
                 "; ".join(map(_statement_text, provenance.statements)) or provenance.statements_unread,
                 pictures.get(path, ""),
                 result.error or (verdict.reason if verdict else ""),
-                " ".join([*result.notes, *([f"The evidence is {_unreliable_reason(result)}."] if _unreliable_reason(result) else [])]),
+                " ".join(
+                    [
+                        *result.notes,
+                        *([f"The evidence is {_unreliable_reason(result)}."] if _unreliable_reason(result) else []),
+                    ]
+                ),
             )
         )
     print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
@@ -379,8 +384,8 @@ def _print_files(
 
 
 def _print_file(path: str, result: FileResult, detectors: Sequence[DetectorRecord], picture: str | None) -> None:
-    from auditor.record.text import visible
-    from cli.output import coloured, paragraph
+    from auditor.report.record.number_text import visible
+    from cli.terminal import coloured, paragraph
 
     answer = _answer(result)
     verdict = result.verdict
@@ -431,8 +436,8 @@ def _unreliable_reason(result: FileResult) -> str:
 
 
 def _print_provenance(provenance: FileProvenance) -> None:
-    from auditor.record.text import visible
-    from cli.output import paragraph
+    from auditor.report.record.number_text import visible
+    from cli.terminal import paragraph
 
     signed = provenance.credentials
     if signed is not None:
@@ -483,7 +488,7 @@ def _claims(provenance: FileProvenance) -> list[str]:
 
 
 def _statement_text(statement: Statement) -> str:
-    from auditor.record.text import shortened
+    from auditor.report.record.number_text import shortened
 
     value = shortened(" ".join(statement.value.split()), 80)
     meant = statement.points_to or (f"that is, {statement.origin}" if statement.origin else "")
@@ -493,7 +498,7 @@ def _statement_text(statement: Statement) -> str:
 def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
     """What each detector is, how often it is known to err, and how an answer is to be read."""
     for each in detectors:
-        from auditor.detection.channel import channel_lines
+        from auditor.detection.channel_calibration import channel_lines
 
         known, card = each.known, each.known.card
         kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""
@@ -508,7 +513,7 @@ def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = Fals
             yield f"channel   {line}"
         if not card.knows_another_collection:
             yield f"known     {UNMEASURED}"
-    from auditor.evidence.detected import READING
+    from auditor.evidence.detection_evidence import READING
 
     if with_evidence:
         from auditor.detection.heat_map import LEGEND
@@ -573,7 +578,7 @@ def _collection_line(rates: Sequence[KnownRate], name: str) -> str:
 
 def answer_shares(rates: Mapping[str, KnownRate]) -> str:
     """The answers on synthetic files of unseen kinds, as shares with intervals."""
-    from auditor.model.detector_card import METRIC_OF
+    from auditor.models.detector_card import METRIC_OF
 
     shares = [f"{answer} {with_interval(rates[metric])}" for answer, metric in METRIC_OF.items()]
     return f"{', '.join(shares)} ({rates[ANSWERS[0]].n_fake:,} synthetic files)"

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.writable_paths import place_file
 from auditor.data.media_classes import Meaning
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.outputs import place_file
-from auditor.run.options import ScanOptions
+from auditor.run.scan_options import ScanOptions
 from cli.flags import AllowUnsandboxed, Device
-from cli.guarded import Writes
+from cli.output_guard import Writes
 
 if TYPE_CHECKING:
-    from auditor.detection.record import FileResult
-    from auditor.intake.specs import Job
-    from auditor.model.detector_card import DetectorCard
+    from auditor.detection.detection_record import FileResult
+    from auditor.loading.job_specs import Job
+    from auditor.models.detector_card import DetectorCard
 
 _MOST_NAMED = 5
 # Which detector a file of one medium calibrates.
@@ -52,7 +52,7 @@ class Calibrated:
 
 def left_out_by_all(calibrations: Sequence[Calibrated]) -> list[str]:
     """A sentence on each file, of the first of them, that is of use to no detector."""
-    from auditor.files import readable
+    from auditor.core.files import readable
 
     first: Mapping[Path, str] = calibrations[0].lost if calibrations else {}
     # The reason of the detector that is for such files: the other says no more than that it is not.
@@ -105,10 +105,10 @@ def detect_calibrate(
     usage, 3 calibrated, but some files could not be scored or are near copies, how many fakes it finds is not known, or
     the known files contradict it, 4 the detector or the files were refused.
     """
-    from auditor.detection.channel import channel_lines, contradicted
-    from auditor.record.text import visible
-    from auditor.run.isolate import examine
-    from cli.output import stages
+    from auditor.detection.channel_calibration import channel_lines, contradicted
+    from auditor.report.record.number_text import visible
+    from auditor.run.parent_process import examine
+    from cli.terminal import stages
 
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
@@ -167,7 +167,9 @@ def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
     return found
 
 
-def _find_known_files(data: Path | None, known_real: Path | None, known_fake: Path | None, user_meanings: dict[str, Meaning]) -> KnownFiles:
+def _find_known_files(
+    data: Path | None, known_real: Path | None, known_fake: Path | None, user_meanings: dict[str, Meaning]
+) -> KnownFiles:
     """The files of the folders that were named. Raises UsageError where they are none or too many of the flags."""
     if (data is None) == (known_real is None) or (data is not None and known_fake is not None):
         raise UsageError(
@@ -193,7 +195,9 @@ def _find_known_files(data: Path | None, known_real: Path | None, known_fake: Pa
     if len(inside) < 2:
         raise UsageError(f"{str(data)!r} must be a folder with a sub-folder of real files and one of synthetic ones.")
     names = [entry.name for entry in inside]
-    meant = dict(zip(names, meanings(names, user_meanings, description=f"the sub-folders of {str(data)!r}"), strict=True))
+    meant = dict(
+        zip(names, meanings(names, user_meanings, description=f"the sub-folders of {str(data)!r}"), strict=True)
+    )
     found = {meaning: [f for entry in inside if meant[entry.name] == meaning for f in files_below(entry)]
              for meaning in ("real", "fake")}  # fmt: skip
     return KnownFiles(real=tuple(found["real"]), fake=tuple(found["fake"]), folders=tuple(names))
@@ -229,8 +233,8 @@ def scoring_job(
 
     Raises UsageError where there is no detector of that name.
     """
-    from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-    from auditor.run.option_values import memory_limit
+    from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
+    from auditor.run.option_parsers import memory_limit
 
     path = None if detector is None else str(Path(detector).resolve())
     if detector is not None and not Path(detector).exists():
@@ -255,9 +259,9 @@ def scoring_job(
 
 def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
-    from auditor.detection.channel import few_in_truth, learnt_of, on_channel
-    from auditor.files import encode_path
-    from auditor.run.isolate import examine
+    from auditor.core.files import encode_path
+    from auditor.detection.channel_calibration import few_in_truth, learnt_of, on_channel
+    from auditor.run.parent_process import examine
 
     assert job.detection is not None
     names = {path: encode_path(str(path)) for path in (*known_files.real, *known_files.fake)}
@@ -272,7 +276,9 @@ def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], N
         raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
     learnt = zip(results, learnt_of(before, list(results.values())), strict=True)
     lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
-    card = on_channel(before, [results[path] for path in known_files.real], [results[path] for path in known_files.fake])
+    card = on_channel(
+        before, [results[path] for path in known_files.real], [results[path] for path in known_files.fake]
+    )
     example = next(names[path] for path in known_files.real if path not in lost)
     few = few_in_truth(before, [results[path] for path in known_files.real if path not in lost])
     media = {path: result.medium for path, result in results.items()}
@@ -288,7 +294,7 @@ def _why_not(result: FileResult) -> str:
 
 def files_below(folder: Path) -> list[Path]:
     """The files of a folder and its sub-folders, in order; UsageError if there are none, or too many."""
-    from auditor.model.detector_card import MOST_SCORES
+    from auditor.models.detector_card import MOST_SCORES
 
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}: name one of files known to be real, or synthetic.")

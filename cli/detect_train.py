@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from auditor.errors import UsageError
-from auditor.outputs import claim, place_file
-from auditor.run.options import ScanOptions
+from auditor.core.errors import UsageError
+from auditor.core.writable_paths import claim, place_file
+from auditor.run.scan_options import ScanOptions
 from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
 from cli.flags import Address, AllowUnsandboxed, Device
-from cli.guarded import Writes
+from cli.output_guard import Writes
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from auditor.intake.specs import Job
-    from auditor.model.detector_card import KnownRate
-    from auditor.record.energy import EnergyRecord
-    from auditor.run.messages import Trained
+    from auditor.loading.job_specs import Job
+    from auditor.models.detector_card import KnownRate
+    from auditor.report.record.energy import EnergyRecord
+    from auditor.run.job_messages import Trained
 
 _MOST_NAMED = 10
 _TARGET = "mitigations.deepfake.folder_training:train_on_folder"
@@ -68,10 +68,10 @@ def detect_train(
     turn. Exit codes: 0 trained, 2 wrong usage, 3 some files were of no use or near
     copies, or too few to answer, 4 they were refused.
     """
-    from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
-    from auditor.record.text import visible
-    from auditor.run.option_values import memory_limit
-    from auditor.training.taken import energy_place
+    from auditor.loading.job_specs import DetectorTrainingSpec, Job, Limits, ModelSpec
+    from auditor.report.record.number_text import visible
+    from auditor.run.option_parsers import memory_limit
+    from auditor.training.cost_file import energy_place
 
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
     claim(energy_place(out), f"{energy_place(out).name} of --out")
@@ -114,11 +114,11 @@ def _run_training(
     job: Job, out: Path, executor: Literal["local", "ray"], address: str | None
 ) -> tuple[Trained, EnergyRecord]:
     """The detector in its place, what is said of it, and what it took, which lies beside it."""
-    from auditor.run.isolate import train_detector
-    from auditor.training.handed_out import handed_out
+    from auditor.run.parent_process import train_detector
+    from auditor.training.cost_file import of_training, write_energy
     from auditor.training.meter import Meter
-    from auditor.training.taken import of_training, write_energy
-    from cli.output import stages
+    from auditor.training.task_queue import handed_out
+    from cli.terminal import stages
 
     assert job.detector_training is not None
     try:
@@ -149,7 +149,7 @@ def _check(
     error_rate: float,
 ) -> None:
     """Raises UsageError for what can be said before any file is read."""
-    from auditor.model.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
+    from auditor.models.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
 
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}.")
@@ -188,8 +188,8 @@ def _too_few(result: Trained) -> bool:
 
 
 def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
-    from auditor.record.catalogue import Catalogue
-    from auditor.training.taken import energy_place
+    from auditor.report.record.translations import Catalogue
+    from auditor.training.cost_file import energy_place
 
     known = result.detector
     card = known.card

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError, did_you_mean
-from cli.guarded import RECORD, Reads, Writes
+from auditor.core.errors import UsageError, did_you_mean
+from cli.output_guard import RECORD, Reads, Writes
 
 if TYPE_CHECKING:
     from auditor.evidence.attestations import Attestations
-    from auditor.finding.policy import Policy
+    from auditor.judging.policy import Policy
 
 # The ending of each format's file.
 FORMATS = {"markdown": ".md", "html": ".html", "pdf": ".pdf"}
@@ -49,17 +49,17 @@ def dossier(
     The pack need not have been given to the scan. It is a skeleton, not legal advice. Beside it lies its manifest, by
     which auditor verify --dossier checks it.
     """
-    from auditor.evidence.dossier import ATTESTATION_NEEDED, dossier_of
+    from auditor.core.files import write_beside
+    from auditor.core.writable_paths import claim
     from auditor.evidence.dossier_manifest import DossierManifest, places_beside, signature_of
     from auditor.evidence.dossier_parts import NOT_MEASURED
+    from auditor.evidence.external_tradeoff import tradeoff_beside
     from auditor.evidence.manifest import FileEntry
     from auditor.evidence.signing import fingerprint, load_private_key
-    from auditor.evidence.tradeoff_given import tradeoff_beside
-    from auditor.files import write_beside
-    from auditor.outputs import claim
-    from auditor.record.text import plural
+    from auditor.evidence.write_dossier import ATTESTATION_NEEDED, dossier_of
     from auditor.report.document_files import render_document
-    from auditor.report.view import document_id
+    from auditor.report.record.number_text import plural
+    from auditor.report.report_view import document_id
     from auditor.run import __version__
     from cli.history import report_of
 
@@ -127,7 +127,7 @@ def _attestations(path: Path | None, packs: Sequence[Policy], signed_with: str |
 
 
 def _packs(names: str) -> list[Policy]:
-    from auditor.finding.policy import load_policies, pack_names
+    from auditor.judging.policy import load_policies, pack_names
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     packs, _ = load_policies(wanted)
@@ -140,7 +140,7 @@ def _packs(names: str) -> list[Policy]:
 
 
 def _day(text: str | None) -> date:
-    from auditor.record.periods import day_of
+    from auditor.report.record.durations import day_of
 
     return datetime.now(UTC).date() if text is None else day_of(text, "--as-of")
 

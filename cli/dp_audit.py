@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import AuditorError, UsageError, first_line
-from cli.derived import sealed
+from auditor.core.errors import AuditorError, UsageError, first_line
 from cli.flags import BundleTo, SignWith, TimestampBy
-from cli.output import paragraph
+from cli.sign_derived import sealed
+from cli.terminal import paragraph
 
 if TYPE_CHECKING:
     from auditor.privacy.accounting import Phase
     from auditor.privacy.canaries import AuditPlan
-    from auditor.privacy.dp_audit import AuditResult, CanaryScores
+    from auditor.privacy.dp_audit_scores import AuditResult, CanaryScores
     from auditor.privacy.gaussian_audit import IfGaussian
     from auditor.privacy.released_noise import NoiseAudit
     from auditor.privacy.sensitivity import Sensitivity
@@ -53,8 +53,8 @@ def dp_audit(
     your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, half the
     noise would have been found less than 80 times in 100, or the accounting gives a larger epsilon than is claimed.
     """
-    from auditor.evidence.dp_audited import EXIT_CODES, Claim, audit_content, dp_audit_evidence, held_against
-    from auditor.intake.user_code import import_object
+    from auditor.evidence.dp_audit_evidence import EXIT_CODES, Claim, audit_content, dp_audit_evidence, held_against
+    from auditor.loading.user_code import import_object
 
     if canaries < 1 or runs < 1:
         raise UsageError("--canaries and --runs must be at least 1.")
@@ -94,7 +94,7 @@ def _run_trainings(
     import numpy as np
 
     from auditor.privacy.canaries import AuditPlan
-    from auditor.privacy.dp_audit import pooled
+    from auditor.privacy.dp_audit_scores import pooled
     from cli.dp_budget import parse_phase
 
     told = [parse_phase(text) for text in phases] if phases else None
@@ -133,7 +133,7 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 
 
 def _print(result: AuditResult, gaussian: IfGaussian | None) -> None:
-    from auditor.privacy.dp_audit import FLIPPED, WEAK
+    from auditor.privacy.dp_audit_scores import FLIPPED, WEAK
 
     typer.echo(
         f"canaries    {result.n_canaries:,} {result.kind}, {result.n_included:,} of them in, each by a fair coin"

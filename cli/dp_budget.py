@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import UsageError
-from cli.guarded import Writes
+from auditor.core.errors import UsageError
+from cli.output_guard import Writes
 
 if TYPE_CHECKING:
     from auditor.privacy.accounting import Accountant, Phase, Spent
@@ -169,7 +169,7 @@ def _draw(phases: list[Phase], delta: float, path: Path) -> None:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    from auditor.files import write_beside
+    from auditor.core.files import write_beside
     from auditor.privacy.accounting import ACCOUNTANTS, epsilon_by_epoch
 
     dashes = {"rdp": "--", "prv": "-", "gdp": ":"}

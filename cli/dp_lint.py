@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError
-from cli.output import paragraph
+from auditor.core.errors import UsageError
+from cli.terminal import paragraph
 
 if TYPE_CHECKING:
     from auditor.privacy.dp_linter import LintResult
     from auditor.privacy.federated.federated_record import FederatedRun
     from auditor.privacy.run_record import RunRecord
-    from auditor.record.energy import EnergyRecord
+    from auditor.report.record.energy import EnergyRecord
 
 
 def dp_lint(
@@ -50,15 +50,15 @@ def _record(path: Path) -> RunRecord | FederatedRun:
         from auditor.privacy.federated.federated_record import read_any_run
 
         return read_any_run(path)
-    from auditor.run.bundle_record import read_bundle
-    from auditor.training.taken import read_energy
+    from auditor.run.dp_record_of_bundle import read_bundle
+    from auditor.training.cost_file import read_energy
 
     return read_bundle(path).model_copy(update={"energy": read_energy(path)})
 
 
 def _took(energy: EnergyRecord | None) -> str:
-    from auditor.record.catalogue import Catalogue
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.translations import Catalogue
 
     if energy is None:
         return "took: not recorded"
@@ -66,7 +66,7 @@ def _took(energy: EnergyRecord | None) -> str:
 
 
 def _print(result: LintResult) -> None:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     for problem in result.problems:
         mark = "BREAKS" if problem.severity == "breaks" else "harms "

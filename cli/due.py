@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from cli.history import Db
-from cli.output import print_table
+from cli.model_status import standings
 from cli.site import Every, On
-from cli.standings import standings
+from cli.terminal import print_table
 
 
 def due(
@@ -26,9 +26,9 @@ def due(
     A model is audited again by [model] next_due or audit_every of its audit.toml, and by --every at the latest. Exit
     codes: 0 nothing is overdue, 1 something is, 3 nothing is known to be, and of something nobody can tell.
     """
-    from auditor.portfolio.due import all_due
-    from auditor.record.periods import period_of
-    from auditor.record.text import visible
+    from auditor.evidence.portfolio.due_dates import all_due
+    from auditor.report.record.durations import period_of
+    from auditor.report.record.number_text import visible
 
     period = None if every is None else period_of(every, "--every")
     with standings(db, on) as told:

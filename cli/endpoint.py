@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError
-from cli.output import coloured, paragraph, stages
+from auditor.core.errors import UsageError
+from cli.terminal import coloured, paragraph, stages
 
 if TYPE_CHECKING:
-    from auditor.endpoint.capability import Capability, Handshake
+    from auditor.models.endpoint.capability import Capability, Handshake
 
 _SEED = 0
 # What hundreds of forward passes of a large model take.
@@ -53,12 +53,12 @@ def endpoint(
     Exit codes: 0 every capability is proven, 1 something is accepted and not done, 2 wrong usage, 3 nothing of the
     kind, but something is refused or could not be told, 4 nothing answers there, or not as such a server does.
     """
-    from auditor.endpoint.address import address_of
-    from auditor.endpoint.client import Client, Limits, key_of
-    from auditor.endpoint.handshake import shake_hands
-    from auditor.intake.specs import Limits as OfAProcess
-    from auditor.run.options import ScanOptions
-    from auditor.run.served import with_reference
+    from auditor.loading.job_specs import Limits as OfAProcess
+    from auditor.models.endpoint.address import address_of
+    from auditor.models.endpoint.client import Client, Limits, key_of
+    from auditor.models.endpoint.handshake import shake_hands
+    from auditor.run.endpoint_reference import with_reference
+    from auditor.run.scan_options import ScanOptions
 
     address = address_of(url, allow_remote=allow_remote)
     _check(reference, within)
@@ -77,7 +77,7 @@ def endpoint(
 
 
 def _check(reference: Path | None, within: float | None) -> None:
-    from auditor.run.served import check_reference
+    from auditor.run.endpoint_reference import check_reference
 
     if reference is not None:
         check_reference(str(reference))
@@ -88,7 +88,7 @@ def _check(reference: Path | None, within: float | None) -> None:
 
 
 def _print(handshake: Handshake) -> None:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     typer.echo(visible(f"endpoint  {handshake.url}, model {handshake.model}: {handshake.calls} calls"))
     for each in handshake.capabilities:
@@ -115,4 +115,9 @@ def _as_json(handshake: Handshake) -> dict[str, object]:
 
 
 def _capability(capability: Capability) -> dict[str, object]:
-    return {"name": capability.name, "shown": capability.shown.value, "accepted_and_ignored": capability.accepted, "why": capability.why}
+    return {
+        "name": capability.name,
+        "shown": capability.shown.value,
+        "accepted_and_ignored": capability.accepted,
+        "why": capability.why,
+    }

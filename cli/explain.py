@@ -9,19 +9,19 @@ from pathlib import Path
 
 import typer
 
-from auditor.errors import UsageError
-from auditor.finding.reasons import MOST_REASONS, MOST_RECOURSES, ExplainedRow
-from auditor.intake.specs import ExplainSpec, Job, Limits
-from auditor.outputs import claim
-from auditor.record.labels import Labels
+from auditor.core.errors import UsageError
+from auditor.core.writable_paths import claim
+from auditor.judging.row_explanations import MOST_REASONS, MOST_RECOURSES, ExplainedRow
+from auditor.loading.job_specs import ExplainSpec, Job, Limits
 from auditor.report.reasons_page import READING, Explanation, as_text, render_explanation
+from auditor.report.record.display_labels import Labels
 from auditor.run import __version__
-from auditor.run.option_values import names_in
-from auditor.run.options import Configured, ScanOptions
+from auditor.run.option_parsers import names_in
 from auditor.run.scan import data_spec, model_spec, rows_at_hand
+from auditor.run.scan_options import Configured, ScanOptions
 
 _FILES = ("explanation.html", "explanation.json")
-_TARGET = "probes.reasons.explain:explain"
+_TARGET = "probes.reasons.explain_rows:explain"
 _MOST_ROWS = 1_000
 
 
@@ -87,9 +87,9 @@ def _names(text: str | None, flag: str) -> tuple[str, ...]:
 
 def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_json: bool, debug: bool) -> int:
     """Explain the rows and write the results; return the exit code."""
-    from auditor.run.isolate import explain, last_lines
-    from cli.output import stages
-    from cli.written import command_line
+    from auditor.run.parent_process import explain, last_lines
+    from cli.report_files import command_line
+    from cli.terminal import stages
 
     options = config.options
     _check(options)
@@ -162,7 +162,7 @@ def _job(config: Configured, request: Asked) -> Job:
 
 
 def _write(explanation: Explanation, out: Path) -> list[Path]:
-    from auditor.files import write_beside
+    from auditor.core.files import write_beside
 
     pages = {
         "explanation.html": render_explanation(explanation),
@@ -174,8 +174,8 @@ def _write(explanation: Explanation, out: Path) -> list[Path]:
 
 
 def _print(explanation: Explanation, labels: Labels) -> None:
-    from auditor.record.text import visible
-    from cli.output import coloured, paragraph
+    from auditor.report.record.number_text import visible
+    from cli.terminal import coloured, paragraph
 
     for row in explanation.rows:
         for words, indent, loud in as_text(row, labels, explanation.target):

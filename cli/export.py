@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.files import encode_path, regular_file, sha256_of, write_beside
-from auditor.outputs import claim, place_file
-from auditor.run.option_values import memory_limit
+from auditor.core.errors import AuditorError, ModelError, UsageError
+from auditor.core.files import encode_path, regular_file, sha256_of, write_beside
+from auditor.core.writable_paths import claim, place_file
+from auditor.run.option_parsers import memory_limit
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, parse_json_flag, scan_option
-from cli.guarded import Writes
-from cli.made_beside import as_typed, convert_write_errors, is_file, temporary_output
+from cli.output_guard import Writes
+from cli.temporary_outputs import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
-    from auditor.exporting.record import FileRecord
-    from auditor.intake.specs import Job
-    from auditor.run.messages import FileExported
+    from auditor.loading.exporting.export_record import FileRecord
+    from auditor.loading.job_specs import Job
+    from auditor.run.job_messages import FileExported
 
 To = Literal["onnx", "torch", "sklearn"]
 SUFFIXES: dict[To, str] = {"onnx": ".onnx", "torch": ".pt2", "sklearn": ".skops"}
@@ -49,8 +49,8 @@ def export(
     in a skops file. The record of the export lies beside it. Exit codes: 0 written, and both decide all rows of --data
     alike; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, because there was no --data.
     """
-    from auditor.exporting.record import FileRecord
-    from auditor.intake.specs import DataSpec, ExportSpec, Job, Limits, ModelSpec
+    from auditor.loading.exporting.export_record import FileRecord
+    from auditor.loading.job_specs import DataSpec, ExportSpec, Job, Limits, ModelSpec
 
     if to not in get_args(To):
         raise UsageError(f"--to {to!r} must be one of {', '.join(get_args(To))}.")
@@ -104,8 +104,8 @@ def export(
 
 def _run_export(job: Job, typed: dict[str, str]) -> FileExported:
     """The export in its own process, which writes where ``job.export`` says."""
-    from auditor.run.isolate import export as export_in_child
-    from cli.output import stages
+    from auditor.run.parent_process import export as export_in_child
+    from cli.terminal import stages
 
     try:
         with stages(True) as shown:
@@ -115,19 +115,22 @@ def _run_export(job: Job, typed: dict[str, str]) -> FileExported:
 
 
 def _differing(result: FileExported, data: str) -> str:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     few = [f"{row + 1:,}" for row in result.differing]
     more = f" and {result.n_differing - len(few):,} more" if result.n_differing > len(few) else ""
     return visible(
-        f"auditor: nothing was written: {result.n_differing:,} of {result.rows:,} decisions of the exported file differ "
+        f"auditor: nothing was written: {result.n_differing:,} of {result.rows:,} decisions of the exported file "
+        f"differ "
         f"from the model's, in row {', '.join(few)}{more} of {data}; probabilities differ by up to "
         f"{result.largest_difference:.2g}."
     )
 
 
-def _record(target: To, result: FileExported, *, source: FileRecord, artifact: FileRecord, data: FileRecord | None) -> str:
-    from auditor.exporting.record import ExportRecord, versions
+def _record(
+    target: To, result: FileExported, *, source: FileRecord, artifact: FileRecord, data: FileRecord | None
+) -> str:
+    from auditor.loading.exporting.export_record import ExportRecord, versions
 
     checked = result.rows is not None
     record = ExportRecord(
@@ -146,7 +149,7 @@ def _record(target: To, result: FileExported, *, source: FileRecord, artifact: F
 
 
 def _report(target: To, result: FileExported, place: Path, record: Path) -> int:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     typer.echo(visible(f"wrote     {place}, {record}"))
     if result.rows is None:

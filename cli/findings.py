@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError, did_you_mean
+from auditor.core.errors import UsageError, did_you_mean
 from cli.history import Db
-from cli.output import print_table
+from cli.model_status import standings
 from cli.site import On
-from cli.standings import standings
+from cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from auditor.portfolio.open_findings import ClosedFinding, OpenFinding
+    from auditor.evidence.portfolio.open_findings import ClosedFinding, OpenFinding
 
 _COLUMNS = (
     "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
@@ -50,7 +50,7 @@ def findings(
 
     Exit codes: 0; 1 where the history was changed; 3 where it holds no audit, or one that cannot be read.
     """
-    from auditor.portfolio.open_findings import SEVERITIES, STATUSES, closed_findings
+    from auditor.evidence.portfolio.open_findings import SEVERITIES, STATUSES, closed_findings
 
     if csv_ and json_:
         raise UsageError("--csv and --json are two ways to print it: choose one.")
@@ -108,7 +108,7 @@ def _echo_table(table: _Table, none: str, *, as_csv: bool, as_json: bool) -> Non
 
 
 def _print(columns: Sequence[str], rows: Sequence[Sequence[object]], retested: Sequence[str]) -> None:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     cells = [["" if cell is None else visible(str(cell)) for cell in row[:_PRINTED]] for row in rows]
     for row, why in zip(cells, retested, strict=False):

@@ -1,4 +1,4 @@
-"""Scan options as command flags, declared only in auditor.run.options; imports no NumPy."""
+"""Scan options as command flags, declared only in auditor.run.scan_options; imports no NumPy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
 
-from auditor.errors import UsageError
-from auditor.files import UNREADABLE, why_unreadable
-from auditor.run.options import flags
-from cli.guarded import Writes
+from auditor.core.errors import UsageError
+from auditor.core.files import UNREADABLE, why_unreadable
+from auditor.run.scan_options import flags
+from cli.output_guard import Writes
 
 
 def scan_option(name: str, words: str | None = None, **more: Any) -> Any:

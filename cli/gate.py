@@ -7,13 +7,13 @@ from pathlib import Path
 
 import typer
 
-from auditor.errors import DataError
-from auditor.record.audit_report import AuditReport, ExitCode
-from auditor.record.contradictions import contradictions
-from auditor.record.text import visible
-from auditor.report.view import rule_warning
-from cli.output import print_report
-from cli.rendering import read_report
+from auditor.core.errors import DataError
+from auditor.report.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.contradictions import contradictions
+from auditor.report.record.number_text import visible
+from auditor.report.report_view import rule_warning
+from cli.report_formats import read_report
+from cli.terminal import print_report
 
 _GRAVEST_FIRST = (ExitCode.REFUSED, ExitCode.FAILED, ExitCode.INCONCLUSIVE, ExitCode.PASSED)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import AuditorError, UsageError, first_line
-from cli.output import paragraph
+from auditor.core.errors import AuditorError, UsageError, first_line
+from cli.terminal import paragraph
 
 if TYPE_CHECKING:
     from auditor.privacy.federated.inversion_audit import Attempt, ClientTask, InversionAudit
@@ -42,8 +42,8 @@ def gradient_inversion(
     """
     import numpy as np
 
-    from auditor.intake.user_code import import_object
-    from auditor.privacy.federated.gradient_inversion import ClientStep, Effort
+    from auditor.loading.user_code import import_object
+    from auditor.privacy.federated.inversion_attacks import ClientStep, Effort
     from auditor.privacy.federated.inversion_audit import Defence, audit_updates
 
     step = ClientStep(local_steps=local_steps, learning_rate=learning_rate)

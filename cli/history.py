@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from auditor.errors import DataError, UsageError
-from auditor.outputs import reads
-from cli.guarded import Writes
-from cli.output import print_table
+from auditor.core.errors import DataError, UsageError
+from auditor.core.writable_paths import reads
+from cli.output_guard import Writes
+from cli.terminal import print_table
 
 if TYPE_CHECKING:
-    from auditor.comparing.trend import Line
     from auditor.evidence.history.entries import Decision, Entry
     from auditor.evidence.history.ledger import Ledger
-    from auditor.finding.figure import Figure
-    from auditor.record.audit_report import AuditReport
-    from auditor.record.decisions import DecisionRecord, Step
+    from auditor.judging.figure_types import Figure
+    from auditor.report.comparing.metric_trend import Line
+    from auditor.report.record.audit_report import AuditReport
+    from auditor.report.record.decisions import DecisionRecord, Step
 
 DB_VARIABLE = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -70,9 +70,9 @@ def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, .
 
 def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, ...]:
     """The same from an open ledger; reads only these decisions and their audits."""
-    from auditor.evidence.acceptances import decision_records
     from auditor.evidence.history.identity import Identity
     from auditor.evidence.history.ledger import decisions_about
+    from auditor.evidence.signed_acceptances import decision_records
 
     now = Identity.from_report(report)
     found = decisions_about(ledger, sha256=now.sha256, path=now.path, model_id=now.id)
@@ -139,9 +139,9 @@ def history(
 
 
 def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
-    from auditor.evidence.history.checking import check_history
+    from auditor.evidence.history.check_history import check_history
     from auditor.evidence.signing import fingerprint, load_public_key
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     found = check_history(ledger, head, {fingerprint(load_public_key(path)) for path in keys})
     problems = found.problems
@@ -155,10 +155,10 @@ def _verify(ledger: Ledger, head: str | None, keys: Sequence[Path]) -> int:
 
 def _print(entries: list[Entry]) -> int:
     """Lists the entries; 1 where the chain is broken, which no reader of the list should overlook."""
-    from auditor.comparing.trend import model_called
     from auditor.evidence.history.ledger import broken_chain
     from auditor.evidence.registration import left_open
-    from auditor.record.text import visible
+    from auditor.report.comparing.metric_trend import model_called
+    from auditor.report.record.number_text import visible
 
     rows = []
     problems = broken_chain(iter(entries))
@@ -213,10 +213,10 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 
 def _plot(entries: list[Entry], metric: str, out: Path) -> None:
-    from auditor.comparing.trend import lines_of
-    from auditor.drawing.svg import draw_png, svg_file
-    from auditor.files import write_beside
-    from auditor.finding.display import MOST_NAMED
+    from auditor.core.files import write_beside
+    from auditor.judging.figure_content import MOST_NAMED
+    from auditor.report.comparing.metric_trend import lines_of
+    from auditor.report.drawing.svg import draw_png, svg_file
 
     if out.suffix not in (".svg", ".png"):
         raise UsageError(f"{out.name!r} must end in .svg or .png.")
@@ -230,7 +230,7 @@ def _plot(entries: list[Entry], metric: str, out: Path) -> None:
 
 
 def _course(line: Line) -> tuple[str, ...]:
-    from auditor.record import text
+    from auditor.report.record import number_text as text
 
     first, last = (when.date().isoformat() for when in (line.points[0][0], line.points[-1][0]))
     value, interval = text.number(line.last.value), text.interval(line.last.interval)
@@ -242,7 +242,7 @@ def trend(entries: list[Entry], metric: str) -> Figure:
 
     Raises UsageError where no audit measured it, with the nearest that was measured.
     """
-    from auditor.comparing.trend import trend as drawn
+    from auditor.report.comparing.metric_trend import trend as drawn
 
     return drawn(_audits(entries), metric)
 
@@ -275,9 +275,9 @@ def signoff(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Record who accepts or rejects an audit's findings; shown in later reports, changes no outcome."""
-    from auditor.evidence.history.deciding import step_named
     from auditor.evidence.history.entries import Decision
     from auditor.evidence.history.identity import Identity
+    from auditor.evidence.history.make_decision import step_named
     from auditor.evidence.history.signatures import signed
     from auditor.evidence.signing import fingerprint, load_private_key
 
@@ -331,8 +331,8 @@ def _terms(
     report: AuditReport, decision: str, until: date | None, finding_names: Sequence[str], step: Step | None
 ) -> dict[str, Any]:
     """What a decision of its own is about, and until when."""
-    from auditor.evidence.history.deciding import decided_findings
-    from auditor.finding.measurement import Outcome
+    from auditor.evidence.history.make_decision import decided_findings
+    from auditor.judging.measurement import Outcome
 
     if decision == "accept" and until is None:
         raise UsageError("A risk is accepted until a day: add --expires, such as --expires 2027-01-31.")
@@ -350,8 +350,8 @@ def _terms_before(
     entries: list[Entry], audit: int, decision: str, step: Step, signer: str, key: str | None
 ) -> dict[str, Any]:
     """What was prepared, for the next to sign, and the signatures that this one covers."""
-    from auditor.evidence.history.deciding import signed_before
     from auditor.evidence.history.ledger import broken_chain
+    from auditor.evidence.history.make_decision import signed_before
 
     if problems := broken_chain(iter(entries)):
         raise DataError(f"Nothing in this history can be {step}: {problems[0]}.")
@@ -364,7 +364,7 @@ def _terms_before(
 
 
 def _say_what_of(decision: Decision) -> None:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     for item in decision.decided:
         typer.echo(f"  {visible(item.finding)}{f' {item.limit}' if item.limit else ''}")
@@ -384,7 +384,7 @@ def _parse_decision(text: str) -> Literal["accept", "reject"]:
 
 
 def _day(flag: str, text: str | None) -> date | None:
-    from auditor.record.periods import day_of
+    from auditor.report.record.durations import day_of
 
     if text is None:
         return None
@@ -397,7 +397,7 @@ def _day(flag: str, text: str | None) -> date | None:
 def _audit_entry(ledger: Ledger, text: str) -> Entry:
     from auditor.evidence.history.entries import digest_of
     from auditor.evidence.history.identity import record_in
-    from cli.rendering import read_report
+    from cli.report_formats import read_report
 
     if text.isdecimal():
         entry = ledger.entry(int(text))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from auditor.core.files import write_beside
 from auditor.data.preprocessing import as_text, label_name
-from auditor.files import write_beside
-from auditor.reading.columns import id_like
-from auditor.reading.tables import open_table
-from auditor.record.text import visible
+from auditor.loading.rows.column_roles import id_like
+from auditor.loading.rows.table_files import open_table
+from auditor.report.record.number_text import visible
 
 _SENSITIVE = re.compile(
     r"(^|[_\W])(sex|gender|race|racial|ethnic\w*|age|religion|disab\w*|nationality|native|orientation|marital|"

@@ -15,32 +15,32 @@ from typing import Any
 import typer
 from pydantic import JsonValue
 
-from auditor.comparing.compare import compare
-from auditor.comparing.side_by_side import CHANGE
-from auditor.comparing.usefulness import PERFORMANCE
-from auditor.errors import UsageError
-from auditor.evidence.compared import AFTER, BEFORE, mitigation_evidence
-from auditor.evidence.derived import EnclosedAudit
-from auditor.intake.specs import Job, Limits, MitigationSpec
-from auditor.outputs import claim, place_file
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
-from auditor.record.energy import EnergyRecord
-from auditor.record.text import visible
-from auditor.run.isolate import mitigate
+from auditor.core.errors import UsageError
+from auditor.core.writable_paths import claim, place_file
+from auditor.evidence.comparison_evidence import AFTER, BEFORE, mitigation_evidence
+from auditor.evidence.derived_evidence import EnclosedAudit
+from auditor.loading.job_specs import Job, Limits, MitigationSpec
+from auditor.report.comparing.compare_audits import compare
+from auditor.report.comparing.side_by_side import CHANGE
+from auditor.report.comparing.usefulness import PERFORMANCE
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.energy import EnergyRecord
+from auditor.report.record.number_text import visible
+from auditor.report.record.translations import Catalogue
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
-from auditor.run.options import Configured, ScanOptions
+from auditor.run.parent_process import mitigate
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import DERIVED, job_of, scan_job
+from auditor.run.scan_options import Configured, ScanOptions
+from auditor.training.cost_file import energy_place, of_training, write_energy
 from auditor.training.meter import Meter
-from auditor.training.taken import energy_place, of_training, write_energy
-from cli.comparing import claim_comparison, print_comparison, write_comparison
-from cli.derived import Sealed, with_bundle
-from cli.evidence import enclosed_of, start_log, write_evidence
+from cli.compare import claim_comparison, print_comparison, write_comparison
 from cli.one_process import refuse_a_job
-from cli.output import stages
 from cli.register import plan_of
-from cli.written import claim_report, command_line, write_report
+from cli.report_files import claim_report, command_line, write_report
+from cli.scan_evidence import enclosed_of, start_log, write_evidence
+from cli.sign_derived import Sealed, with_bundle
+from cli.terminal import stages
 from mitigations import MITIGATIONS
 from probes import PROBES
 

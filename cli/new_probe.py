@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from auditor.errors import UsageError
-from cli.guarded import Writes
+from auditor.core.errors import UsageError
+from cli.output_guard import Writes
 
 # Where the skeleton takes its names from: the one place to change when they move.
 _PROBE_IMPORTS = """\
@@ -64,8 +64,8 @@ def write_skeleton(folder: Path, key: str) -> list[Path]:
     """Write all files or none; return their paths."""
     from jinja2 import Environment, StrictUndefined
 
-    from auditor.files import write_beside
-    from auditor.outputs import claim
+    from auditor.core.files import write_beside
+    from auditor.core.writable_paths import claim
 
     known = {"name": key, "class_name": class_of(key), "distribution": key.strip("_").replace("_", "-")}
     made = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 
 
 def refuse_a_job(command: str) -> None:

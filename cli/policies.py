@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import UsageError
-from cli.output import paragraph, print_table
+from auditor.core.errors import UsageError
+from cli.terminal import paragraph, print_table
 
 if TYPE_CHECKING:
-    from auditor.finding.policy import Control, Policy
-    from auditor.record.crosswalk import CrossedFinding
+    from auditor.judging.policy import Control, Policy
+    from auditor.report.record.crosswalk import CrossedFinding
 
 _LISTED = ("name", "title", "source", "version", "checked on", "age", "certainty", "controls", "pass mark")
 _MOST_BYTES = 4 << 20
@@ -56,13 +56,13 @@ def policies(
 
 
 def _shipped() -> list[Policy]:
-    from auditor.finding.policy import load_policies, pack_names
+    from auditor.judging.policy import load_policies, pack_names
 
     return load_policies(pack_names())[0]
 
 
 def _load_pack(name: str) -> Policy:
-    from auditor.finding.policy import load_policies, pack_names
+    from auditor.judging.policy import load_policies, pack_names
 
     packs, _ = load_policies([name])
     if not packs:
@@ -74,8 +74,8 @@ def _load_pack(name: str) -> Policy:
 
 
 def _facts(pack: Policy, today: date) -> dict[str, Any]:
-    from auditor.finding.policy import CERTAINTY
-    from auditor.record.control_record import OLD_AFTER
+    from auditor.judging.policy import CERTAINTY
+    from auditor.report.record.control_record import OLD_AFTER
 
     age = (today - pack.checked_on).days
     return {
@@ -124,7 +124,7 @@ def _age(fact: Mapping[str, Any]) -> str:
 
 
 def _show(pack: Policy, today: date, *, as_json: bool) -> None:
-    from auditor.record.text import plural, visible
+    from auditor.report.record.number_text import plural, visible
 
     fact = _facts(pack, today)
     if as_json:
@@ -152,7 +152,7 @@ def _show(pack: Policy, today: date, *, as_json: bool) -> None:
 
 
 def _control(control: Control, today: date) -> dict[str, Any]:
-    from auditor.finding.policy import CERTAINTY
+    from auditor.judging.policy import CERTAINTY
 
     return {
         "id": control.id,
@@ -171,8 +171,8 @@ def _control(control: Control, today: date) -> dict[str, Any]:
 
 
 def _check(path: Path, *, as_json: bool) -> int:
-    from auditor.finding.pack_check import faults_of
-    from auditor.record.text import visible
+    from auditor.judging.rule_pack_check import faults_of
+    from auditor.report.record.number_text import visible
 
     try:
         content = path.read_bytes() if path.is_file() else None
@@ -199,15 +199,17 @@ def known_metrics() -> dict[str, list[str]]:
 
     Those of this toolkit are defined in docstrings; a probe of another distribution is not imported to be asked.
     """
-    from auditor.finding.definition import parse_definitions
-    from auditor.record.audit_report import INTAKE
+    from auditor.judging.definition import parse_definitions
+    from auditor.report.record.audit_report import INTAKE
     from auditor.run.plugins import known_probes
     from auditor.run.probe import defined_in
     from probes import PROBES
 
     found: dict[str, list[str]] = {name: [] for name in (INTAKE, *known_probes(PROBES))}
     for name, kind in PROBES.items():
-        found[name] = [each.metric for source in defined_in(kind) for each in parse_definitions(inspect.getdoc(source) or "", "")]
+        found[name] = [
+            each.metric for source in defined_in(kind) for each in parse_definitions(inspect.getdoc(source) or "", "")
+        ]
     return found
 
 
@@ -215,8 +217,8 @@ def known_metrics() -> dict[str, list[str]]:
 
 
 def _crosswalk(run: Path, today: date, *, as_json: bool) -> None:
-    from auditor.record.crosswalk import crosswalk
-    from auditor.record.text import visible
+    from auditor.report.record.crosswalk import crosswalk
+    from auditor.report.record.number_text import visible
     from cli.history import report_of
 
     crossed = crosswalk(report_of(run), _shipped(), today)

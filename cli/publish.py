@@ -9,15 +9,15 @@ from pathlib import Path
 
 import typer
 
-from auditor.errors import MissingExtraError
-from auditor.evidence.archive import is_bundle
+from auditor.core.errors import MissingExtraError
+from auditor.core.files import write_beside
+from auditor.evidence.deterministic_zip import is_bundle
 from auditor.evidence.publishing import parsed, publish, published
-from auditor.files import write_beside
-from auditor.record.audit_report import AuditReport
-from auditor.record.text import visible
-from auditor.report.view import document_id
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.number_text import visible
+from auditor.report.report_view import document_id
 from cli.gate import consistent
-from cli.rendering import FILE_NAMES, render
+from cli.report_formats import FILE_NAMES, render
 
 RECORD = FILE_NAMES["json"]
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.run import __version__
-from cli.guarded import Writes
 from cli.history import Db, entry_line, open_ledger
-from cli.output import paragraph
+from cli.output_guard import Writes
+from cli.terminal import paragraph
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from auditor.evidence.registration import Opened, Plan, Registration
-    from auditor.record.audit_report import RegistrationRecord
-    from auditor.run.options import Configured
+    from auditor.report.record.audit_report import RegistrationRecord
+    from auditor.run.scan_options import Configured
 
 FILES = ("model", "data", "predictions", "query", "train", "sensitive_file")
 
@@ -44,10 +44,10 @@ def register(
     auditor scan --registration FILE then says whether the run followed, and lists every deviation. With --history
     the plan is entered where the audits are, and a scan with --history says which of them came before it.
     """
+    from auditor.core.files import write_beside
     from auditor.evidence.registration import Registration, left_open
     from auditor.evidence.signing import load_private_key
-    from auditor.files import write_beside
-    from cli.options import configure
+    from cli.scan_request import configure
 
     key = None if sign is None else load_private_key(sign)
     configured = configure({}, str(config), [])
@@ -72,7 +72,9 @@ def _entered(registration: Registration, content: bytes, db: str | None) -> str:
     """A line on where the plan was entered."""
     from auditor.evidence.history.entries import RegistrationEntry
 
-    entry = RegistrationEntry(registration=registration, sha256=registration.digest, signature=json.loads(content)["signature"])
+    entry = RegistrationEntry(
+        registration=registration, sha256=registration.digest, signature=json.loads(content)["signature"]
+    )
     ledger = open_ledger(db, create=True)
     try:
         return entry_line(ledger.append("registration", entry), db)
@@ -80,8 +82,10 @@ def _entered(registration: Registration, content: bytes, db: str | None) -> str:
         ledger.close()
 
 
-def _print(registration: Registration, out: Path, open_items: tuple[str, ...], *, signed: bool, entered: str | None) -> None:
-    from auditor.record.text import visible
+def _print(
+    registration: Registration, out: Path, open_items: tuple[str, ...], *, signed: bool, entered: str | None
+) -> None:
+    from auditor.report.record.number_text import visible
 
     plan = registration.plan
     by = f" by {registration.by}" if registration.by else ""
@@ -106,8 +110,8 @@ def plan_of(config: Configured, *, hashed: bool = True) -> Plan:
     """The plan from flags and audit.toml; ``hashed``: with digests of existing files."""
     from auditor.evidence.manifest import code_of
     from auditor.evidence.registration import Plan, PlannedFile, PlannedProbe, digest_of
-    from auditor.run.options import flags
     from auditor.run.scan import probe_specs
+    from auditor.run.scan_options import flags
     from probes import PROBES
 
     options = config.options
@@ -153,7 +157,7 @@ def _fixed_options(options: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _freeze_option(name: str, value: JsonValue) -> JsonValue:
     """An option of a probe; of a file its digest, wherever it lies."""
-    from cli.options import PATH_OPTIONS
+    from cli.scan_request import PATH_OPTIONS
 
     if isinstance(value, dict):
         return {key: _freeze_option(name, own) for key, own in value.items()}
@@ -177,7 +181,9 @@ def open_registration(path: str | None) -> Opened | None:
     return read_registration(Path(path))
 
 
-def followed(registration_file: Opened | None, config: Configured, started: datetime, plan: Plan) -> RegistrationRecord | None:
+def followed(
+    registration_file: Opened | None, config: Configured, started: datetime, plan: Plan
+) -> RegistrationRecord | None:
     """The registration record of a run of this plan from that start."""
     if registration_file is None:
         return None

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import DataError, UsageError
+from auditor.core.errors import DataError, UsageError
 from cli.flags import AllowUnsandboxed, MaxMemory
-from cli.output import coloured, paragraph
+from cli.terminal import coloured, paragraph
 from cli.verify import stored_probe
 
 if TYPE_CHECKING:
-    from auditor.record.audit_report import AuditReport
-    from auditor.run.options import Configured
+    from auditor.report.record.audit_report import AuditReport
+    from auditor.run.scan_options import Configured
 
 _MOST_SHOWN = 20
 # What a bundle of somebody else's may not make this machine do by itself.
@@ -44,7 +44,7 @@ def reproduce(
     Exit codes: 0 the same numbers and outcomes, 1 others, 3 another model or other data than then, or another version
     of the code; 4 it is no bundle.
     """
-    from auditor.evidence.archive import read_archive, unpack
+    from auditor.evidence.deterministic_zip import read_archive, unpack
     from auditor.evidence.manifest import RECORD, REQUEST, RESULTS
 
     if not 0.0 <= tolerance < 1.0:
@@ -63,7 +63,7 @@ def reproduce(
 
 def _check_whole(bundle: Path) -> None:
     """What does not agree with itself is not worth running again. Raises DataError."""
-    from auditor.verifying.bundle import verify_bundle
+    from auditor.evidence.verify.verify_bundle import verify_bundle
 
     wrong = [check for check in verify_bundle(bundle, stored_probe).checks if check.state == "wrong"]
     if wrong:
@@ -72,7 +72,9 @@ def _check_whole(bundle: Path) -> None:
         )
 
 
-def configured_again(request: bytes, results: bytes, user_values: Mapping[str, object], *, allow_code: bool) -> Configured:
+def configured_again(
+    request: bytes, results: bytes, user_values: Mapping[str, object], *, allow_code: bool
+) -> Configured:
     """The scan requested in a bundle, on the user's own files.
 
     Raises DataError, UsageError where it would run code.
@@ -80,7 +82,7 @@ def configured_again(request: bytes, results: bytes, user_values: Mapping[str, o
     from pydantic import ValidationError
 
     from auditor.evidence.manifest import ASKED
-    from auditor.run.options import Configured, ScanOptions, flags
+    from auditor.run.scan_options import Configured, ScanOptions, flags
 
     try:
         said = json.loads(request)
@@ -116,7 +118,7 @@ def configured_again(request: bytes, results: bytes, user_values: Mapping[str, o
 
 
 def _record(content: bytes, name: str) -> AuditReport:
-    from auditor.record.audit_report import AuditReport
+    from auditor.report.record.audit_report import AuditReport
 
     try:
         return AuditReport.from_json(content)
@@ -126,8 +128,8 @@ def _record(content: bytes, name: str) -> AuditReport:
 
 def _run_again(config: Configured) -> AuditReport:
     from auditor.run.scan import job_of, scan_job
-    from cli.output import stages
-    from cli.written import command_line
+    from cli.report_files import command_line
+    from cli.terminal import stages
     from probes import PROBES
 
     started = time.perf_counter()
@@ -138,7 +140,7 @@ def _run_again(config: Configured) -> AuditReport:
 
 
 def _report_comparison(original: AuditReport, rerun: AuditReport, tolerance: float, *, as_json: bool) -> int:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
 
     if rerun.refusal is not None and original.refusal is None:
         raise DataError(f"It cannot be run again here: {rerun.refusal.reason}")

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from auditor.errors import AuditorError
-from auditor.files import check_writable
-from auditor.run.isolate import last_lines
-from auditor.run.options import Configured, ScanOptions
+from auditor.core.errors import AuditorError
+from auditor.core.files import check_writable
+from auditor.loading.sandbox.measuring_process import MeasuringProcess
+from auditor.run.parent_process import last_lines
 from auditor.run.scan import endpoint_at_hand, held_to, job_of, record_of, rows_at_hand, scan_job, workloads
-from auditor.sandbox.measuring_process import MeasuringProcess
-from cli.evidence import check_flags, enclosed_of, start_log, write_evidence
-from cli.looks import at_level, check_history, entered, next_of_campaign
-from cli.output import print_report, stages
+from auditor.run.scan_options import Configured, ScanOptions
+from cli.count_looks import at_level, check_history, entered, next_of_campaign
 from cli.publish import check_places, publish_report
 from cli.register import followed, open_registration, plan_of
-from cli.rendering import known_formats, make_page_ready
-from cli.written import alone_in, claim_report, command_line, drop_stale, write_report
+from cli.report_files import alone_in, claim_report, command_line, drop_stale, write_report
+from cli.report_formats import known_formats, make_page_ready
+from cli.scan_evidence import check_flags, enclosed_of, start_log, write_evidence
+from cli.terminal import print_report, stages
 from probes import PROBES
 
 if TYPE_CHECKING:
-    from auditor.record.audit_report import AuditReport, RegistrationRecord
-    from auditor.record.looks import CampaignRecord
+    from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+    from auditor.report.record.look_count import CampaignRecord
 
 
 def scan(

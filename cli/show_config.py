@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 import typer
 from pydantic import JsonValue
 
-from auditor.finding.obeyed import ObeyedFile
-from auditor.record.about import SECTIONS, About
-from auditor.record.passwords import arguments_without_passwords
-from auditor.record.text import visible
-from auditor.run.options import Configured, flags
+from auditor.judging.input_files import ObeyedFile
+from auditor.report.record.number_text import visible
+from auditor.report.record.redact_urls import arguments_without_passwords
+from auditor.report.record.report_metadata import SECTIONS, About
+from auditor.run.scan_options import Configured, flags
 from cli.history import DB_VARIABLE, place_of
-from cli.output import paragraph, print_table
+from cli.terminal import paragraph, print_table
 
 _BOUND = "criteria."
 _TYPED, _DEFAULT = "command line", "default"

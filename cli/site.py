@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from auditor.errors import AuditorError, UsageError
-from auditor.outputs import claim, is_forced, reads
-from cli.guarded import Writes
+from auditor.core.errors import AuditorError, UsageError
+from auditor.core.writable_paths import claim, is_forced, reads
 from cli.history import Db, open_ledger, place_of
+from cli.output_guard import Writes
 
 if TYPE_CHECKING:
-    from auditor.portfolio.lines import Read
-    from auditor.portfolio.site import Bundle
+    from auditor.evidence.portfolio.audit_lines import Read
+    from auditor.evidence.portfolio.portfolio_site import Bundle
 
 On = Annotated[str | None, typer.Option(help="Day that ages and days due are of, such as 2027-01-31.")]
 Every = Annotated[
@@ -42,11 +42,11 @@ def site(
     the history was changed or a bundle does not agree, which every page then says on top; 3 where an entry cannot be
     read.
     """
-    from auditor.portfolio.lines import read_ledger
-    from auditor.portfolio.site import Asked, write_site
-    from auditor.portfolio.site_folder import check, replaced
-    from auditor.record.periods import day_of, period_of
-    from auditor.record.text import plural, visible
+    from auditor.evidence.portfolio.audit_lines import read_ledger
+    from auditor.evidence.portfolio.portfolio_site import Asked, write_site
+    from auditor.evidence.portfolio.site_folder import check, replaced
+    from auditor.report.record.durations import day_of, period_of
+    from auditor.report.record.number_text import plural, visible
 
     day = None if on is None else day_of(on, "--on")
     period = None if every is None else period_of(every, "--every")
@@ -74,7 +74,7 @@ def site(
 
 
 def _newest_day(reading: Read) -> date:
-    from auditor.record.periods import known_day
+    from auditor.report.record.durations import known_day
 
     day = known_day(reading.last_day)
     if day is None and reading.n_entries:
@@ -93,7 +93,7 @@ def _refuse_ledger_in(out: Path, db: str | None) -> None:
 
 def _bundles(reading: Read, db: str | None, out: Path, *, verify: bool) -> dict[int, Bundle]:
     """The bundles of all audits, by entry: what became of checking them, where that was asked for."""
-    from auditor.portfolio.site import Bundle
+    from auditor.evidence.portfolio.portfolio_site import Bundle
 
     named = {audit.number: audit for audit in reading.audits if audit.bundle}
     if not verify:
@@ -112,8 +112,8 @@ def _bundles(reading: Read, db: str | None, out: Path, *, verify: bool) -> dict[
 
 def _checked(path: str, bundle_path: Path, record_sha256: str, out: Path) -> Bundle:
     from auditor.evidence.history.entries import digest_of
-    from auditor.portfolio.site import Bundle
-    from auditor.verifying.bundle import verify_bundle
+    from auditor.evidence.portfolio.portfolio_site import Bundle
+    from auditor.evidence.verify.verify_bundle import verify_bundle
     from cli.verify import stored_probe
 
     reads(bundle_path)

@@ -14,21 +14,21 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from auditor.errors import UsageError
-from auditor.evidence.weighed import inputs_digest
-from auditor.files import sha256_of, write_beside
-from auditor.intake.specs import Job
-from auditor.outputs import claim, remove
-from auditor.reading.folders import sha256_of_folder
-from auditor.record.audit_report import AuditReport
-from auditor.record.energy import EnergyRecord
+from auditor.core.errors import UsageError
+from auditor.core.files import sha256_of, write_beside
+from auditor.core.writable_paths import claim, remove
+from auditor.evidence.tradeoff_evidence import inputs_digest
+from auditor.loading.job_specs import Job
+from auditor.loading.rows.folders import sha256_of_folder
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.energy import EnergyRecord
 from auditor.run import __version__
-from auditor.run.options import Configured
-from auditor.run.points import MadePoint
-from cli.comparing import claim_comparison
+from auditor.run.scan_options import Configured
+from auditor.run.sweep_tasks import MadePoint
+from cli.compare import claim_comparison
 from cli.mitigate import BUNDLE, audit_model, make_model
-from cli.rendering import FILE_NAMES, read_report
-from cli.written import claim_report
+from cli.report_files import claim_report
+from cli.report_formats import FILE_NAMES, read_report
 
 _POINT_FORMAT = "auditor-tradeoff-point/1"
 _TRIED_FORMAT = "auditor-tradeoff-tried/1"

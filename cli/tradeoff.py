@@ -15,7 +15,17 @@ from pathlib import Path
 import typer
 from pydantic import JsonValue
 
-from auditor.comparing.drawn_tradeoff import (
+from auditor.core.errors import DataError, ModelError, UsageError, did_you_mean
+from auditor.core.files import write_beside
+from auditor.core.writable_paths import claim
+from auditor.evidence.tradeoff_evidence import SweepEvidence, tradeoff_evidence
+from auditor.loading.job_specs import Job
+from auditor.report.comparing.pareto_plots import plots_of
+from auditor.report.comparing.prior_tradeoff import DISPARITIES, Disparity, Evidence, read_evidence
+from auditor.report.comparing.side_by_side import CHANGE
+from auditor.report.comparing.tradeoff_analysis import PRESENT, Point, Tradeoff
+from auditor.report.comparing.tradeoff_of_audits import AuditedPoint, weigh_audits
+from auditor.report.comparing.tradeoff_report import (
     cell,
     front_words,
     promise,
@@ -24,32 +34,22 @@ from auditor.comparing.drawn_tradeoff import (
     render_tradeoff_markdown,
     tradeoff_svg,
 )
-from auditor.comparing.front import plots_of
-from auditor.comparing.side_by_side import CHANGE
-from auditor.comparing.tradeoff import PRESENT, Point, Tradeoff
-from auditor.comparing.tradeoff_evidence import DISPARITIES, Disparity, Evidence, read_evidence
-from auditor.comparing.weighing import AuditedPoint, weigh_audits
-from auditor.errors import DataError, ModelError, UsageError, did_you_mean
-from auditor.evidence.weighed import SweepEvidence, tradeoff_evidence
-from auditor.files import write_beside
-from auditor.intake.specs import Job
-from auditor.outputs import claim
-from auditor.record.audit_report import AuditReport
-from auditor.record.text import visible
-from auditor.report.pictures import called_in
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.number_text import visible
+from auditor.report.report_figures import called_in
 from auditor.run.mitigation import make_mitigation, needs_rows
-from auditor.run.options import Configured
 from auditor.run.plugins import mitigation_class
-from auditor.run.points import made_by, sent_points
+from auditor.run.scan_options import Configured
+from auditor.run.sweep_tasks import made_by, sent_points
 from auditor.statistics.estimate import Undefined
-from auditor.training.execute import Kept
-from auditor.training.handed_out import chosen_executor
-from cli.comparing import write_comparison
-from cli.derived import Sealed, with_bundle
+from auditor.training.task_executor import Kept
+from auditor.training.task_queue import chosen_executor
+from cli.compare import write_comparison
 from cli.mitigate import BUNDLE, mitigation_job, parse_settings, with_evidence, with_reference
 from cli.one_process import refuse_a_job
-from cli.output import paragraph, print_table
+from cli.sign_derived import Sealed, with_bundle
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
+from cli.terminal import paragraph, print_table
 from mitigations import MITIGATIONS
 
 PROBES_ASKED = ("group_fairness", "adverse_impact", CHANGE, "membership_inference")
@@ -109,7 +109,9 @@ def run_tradeoff(
     with chosen_executor(config.options.executor, config.options.address) as executor:
         present = sweep.audit_present()
         # Whatever the audits do not hold is found out before anything is trained.
-        _check(read_evidence(present, present.data.sensitive, metric=request.metric, disparity=request.disparity), request)
+        _check(
+            read_evidence(present, present.data.sensitive, metric=request.metric, disparity=request.disparity), request
+        )
         failed = {} if executor is None else sweep.hand_out(named, executor)
         made = [
             sweep.point(place, point, each, len(named), failed.get(point))
@@ -311,7 +313,9 @@ class _Sweep:
         Nothing is handed out that is more than data.
         """
         prints = {name: made_prints(self.key, self.job, each) for name, each in points.items()}
-        missing = [name for name in points if not PointFolder.from_folder(self.folder / name).check_model(prints[name])[0]]
+        missing = [
+            name for name in points if not PointFolder.from_folder(self.folder / name).check_model(prints[name])[0]
+        ]
         jobs = [mitigation_job(self.key, self.job, points[name], Path(), None, self.max_seconds) for name in missing]
         tasks = sent_points(jobs) if jobs else None
         if tasks is None:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import AuditorError, ModelError, UsageError
-from auditor.files import encode_path, regular_file
-from auditor.outputs import check, claim, place_file
-from auditor.run.option_values import memory_limit, names_in
-from auditor.run.options import ScanOptions
+from auditor.core.errors import AuditorError, ModelError, UsageError
+from auditor.core.files import encode_path, regular_file
+from auditor.core.writable_paths import check, claim, place_file
+from auditor.run.option_parsers import memory_limit, names_in
+from auditor.run.scan_options import ScanOptions
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, parse_json_flag
-from cli.guarded import Writes
-from cli.made_beside import as_typed, convert_write_errors, is_file, temporary_output
+from cli.output_guard import Writes
+from cli.temporary_outputs import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from auditor.intake.specs import TrainSpec
-    from auditor.record.energy import EnergyRecord
-    from auditor.run.protocol import Known, TableTrained
+    from auditor.loading.job_specs import TrainSpec
+    from auditor.report.record.energy import EnergyRecord
+    from auditor.run.job_channel import Known, TableTrained
 
 # Longer than any training: it takes the time that it takes.
 _A_YEAR = 366 * 86_400.0
@@ -106,7 +106,7 @@ def train(
     places = _Places(out, train_out, test_out)
 
     from auditor.data.table_schema import read_schema
-    from auditor.intake.specs import TrainSpec
+    from auditor.loading.job_specs import TrainSpec
 
     spec = TrainSpec(
         data=data,
@@ -139,9 +139,9 @@ def train(
 
 
 def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: bool) -> None:
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
+    from auditor.training.cost_file import of_training, write_energy
     from auditor.training.meter import Meter
-    from auditor.training.taken import of_training, write_energy
 
     with ExitStack() as stack:
         made = {place: stack.enter_context(temporary_output(place)) for place in places.all}
@@ -166,8 +166,8 @@ def _run_training(
     spec: TrainSpec, places: _Places, temporary_paths: dict[Path, Path], *, allow_unsandboxed: bool, debug: bool
 ) -> TableTrained:
     """The training in its own process, which writes each file of ``places`` where ``temporary_paths`` says."""
-    from auditor.intake.specs import Job, Limits, ModelSpec, TableTrainingSpec
-    from auditor.run.isolate import last_lines, train_table
+    from auditor.loading.job_specs import Job, Limits, ModelSpec, TableTrainingSpec
+    from auditor.run.parent_process import last_lines, train_table
 
     # Here, where the folder can be searched for what was meant. Not resolved: what a link is called says what it holds.
     data = regular_file(spec.data, "data file").absolute()
@@ -205,7 +205,7 @@ class _Places:
     """Where the files go; all are checked before any time is spent. ``all``: those that the training writes."""
 
     def __init__(self, model: Path, train: Path | None, test: Path | None) -> None:
-        from auditor.training.taken import energy_place
+        from auditor.training.cost_file import energy_place
 
         self.model = model
         self.energy = energy_place(model)
@@ -260,8 +260,8 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 def _lines(result: TableTrained, spec: TrainSpec, places: _Places, energy: EnergyRecord) -> Iterator[str]:
-    from auditor.record.catalogue import Catalogue
-    from auditor.record.text import visible
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.translations import Catalogue
 
     yield visible(f"trained   {spec.architecture} on {spec.data}: {', '.join(result.features)} -> {spec.target}")
     for note in result.notes:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auditor.errors import UsageError
-from auditor.record.text import visible
-from cli.guarded import Writes
-from cli.verified import print_verified
+from auditor.core.errors import UsageError
+from auditor.report.record.number_text import visible
+from cli.output_guard import Writes
+from cli.verify_output import print_verified
 
 if TYPE_CHECKING:
+    from auditor.evidence.verify.checks import Needs, Verified
+    from auditor.evidence.verify.remeasure import OfDecisions
     from auditor.run.probe import Probe
-    from auditor.verifying.checks import Needs, Verified
-    from auditor.verifying.remeasured import OfDecisions
 
 # Their numbers follow from a model's answers, its decisions and the groups: nothing else is asked of the model.
 FROM_ANSWERS = ("performance", "group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
@@ -95,8 +95,8 @@ def verify(
     """
     from auditor.evidence.signing import load_public_key
     from auditor.evidence.timestamp import authorities_of
-    from auditor.verifying.checks import required_of
-    from auditor.verifying.kinds import verify_evidence
+    from auditor.evidence.verify.checks import required_of
+    from auditor.evidence.verify.dispatch import verify_evidence
 
     required = required_of(require)
     trusted = [load_public_key(path) for path in key or ()]
@@ -107,8 +107,8 @@ def verify(
         found = _by_history(found, db)
     if dossier is not None:
         from auditor.evidence.dossier_manifest import read_manifest, signer_of
-        from auditor.verifying.dossier import check_dossier
-        from auditor.verifying.dossier_text import check_text
+        from auditor.evidence.verify.rebuild_dossier import check_text
+        from auditor.evidence.verify.verify_dossier import check_dossier
 
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))
@@ -125,8 +125,8 @@ def verify(
 
 def _of_an_audit(bundle: Path, flag_values: Mapping[str, object]) -> None:
     """Raises UsageError for flags that ask about an audit, where the bundle is the evidence of something else."""
-    from auditor.evidence.archive import read_archive
-    from auditor.verifying.kinds import kind_of
+    from auditor.evidence.deterministic_zip import read_archive
+    from auditor.evidence.verify.dispatch import kind_of
 
     named = [flag for flag, value in flag_values.items() if value is not None]
     kind = kind_of(read_archive(bundle), bundle.name) if named else "audit"
@@ -152,8 +152,8 @@ class _Stored:
 
     def of_decisions(self, name: str) -> OfDecisions:
         """What of such a probe follows from decisions and groups, whatever the scores."""
+        from auditor.evidence.verify.remeasure import OfDecisions
         from auditor.run.probe import from_decisions
-        from auditor.verifying.remeasured import OfDecisions
         from probes import PROBES
 
         return OfDecisions(from_decisions(PROBES[name]), _OF_SCORES.get(name, ()))
@@ -170,9 +170,9 @@ stored_probe = _Stored()
 
 def _with_rendering(verification: Verified, path: Path, lang: str | None) -> Verified:
     """What was found, and whether a rendering is of the bundle's record."""
-    from auditor.verifying.parts import OWN_CODE
-    from auditor.verifying.rendering import tied
-    from cli.rendering import TOLD, catalogue_of, render
+    from auditor.evidence.verify.bundle_parts import OWN_CODE
+    from auditor.evidence.verify.verify_rendering import tied
+    from cli.report_formats import TOLD, catalogue_of, render
 
     same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in verification.checks)
     check = tied(path, verification.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)
@@ -195,8 +195,8 @@ def _as_json(verification: Verified, required: Sequence[Needs], code: int) -> di
 
 def _by_history(verification: Verified, db: str) -> Verified:
     """With what a history says of the bundle's record: that it holds it, and that its looks are counted right."""
-    from auditor.evidence.history.checking import wrong_in_history
-    from auditor.verifying.checks import Check
+    from auditor.evidence.history.check_history import wrong_in_history
+    from auditor.evidence.verify.checks import Check
     from cli.history import open_ledger
 
     if verification.report is None:

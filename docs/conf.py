@@ -48,14 +48,14 @@ pygments_style, pygments_dark_style = "friendly", "monokai"
 TABLES = {"PROBES": "The table of probes by name.", "MITIGATIONS": "The table of mitigations by name."}
 # Outside the door and public all the same.
 CALLBACKS = (
-    "auditor.while_training.huggingface.AuditCallback",
-    "auditor.while_training.huggingface.add_to",
-    "auditor.while_training.huggingface.text_classifier",
-    "auditor.while_training.lightning.AuditCallback",
-    "auditor.training.looks.trackers.TensorBoard",
-    "auditor.training.looks.trackers.WeightsAndBiases",
-    "auditor.training.looks.trackers.MLflow",
-    "auditor.training.looks.trackers.trackers_of",
+    "auditor.run.while_training.trainer_callback.AuditCallback",
+    "auditor.run.while_training.trainer_callback.add_to",
+    "auditor.run.while_training.trainer_callback.text_classifier",
+    "auditor.run.while_training.lightning_callback.AuditCallback",
+    "auditor.training.interim.trackers.TensorBoard",
+    "auditor.training.interim.trackers.WeightsAndBiases",
+    "auditor.training.interim.trackers.MLflow",
+    "auditor.training.interim.trackers.trackers_of",
 )
 
 
@@ -137,7 +137,7 @@ class Flags(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         from typer.main import get_command
 
-        from cli.main import app
+        from cli.commands import app
 
         command: Any = get_command(app).commands[self.arguments[0]]  # type: ignore[attr-defined]
         lines = [*inspect.cleandoc(command.help or "").replace("*", r"\*").splitlines(), ""]
@@ -162,7 +162,7 @@ def _paths(what: str) -> list[str]:
         return list(CALLBACKS)
     if what == "estimates":
         from auditor.statistics.estimate import Estimate, Power
-        from auditor.statistics.kinds import AnyEstimate
+        from auditor.statistics.estimate_kinds import AnyEstimate
         from auditor.statistics.rates import RateTable
 
         kinds: list[Any] = [Estimate, Power, RateTable, *get_args(get_args(AnyEstimate)[0])]

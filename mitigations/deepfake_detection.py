@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import ModelError, UsageError
-from auditor.finding.measurement import Pillar
+from auditor.core.errors import ModelError, UsageError
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.what_fits import instead
+from mitigations.applicability import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.detector import Detector
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.detector import Detector
+    from auditor.models.torch_model import TorchModel
 
 Choice = Literal["pass", "reject"]
 
@@ -29,7 +29,7 @@ class DeepfakeDetection:
     ones, and nothing is promised for generators that it does not know. It learns from no rows.
 
     detector: a bundle of ``auditor detect-train``, or of ``detect-calibrate`` for any other classifier, or a
-    :class:`auditor.model.detector.Detector`. predict: the function of yours, ``package.module:function``, that the
+    :class:`auditor.models.detector.Detector`. predict: the function of yours, ``package.module:function``, that the
     detector is a card of; whoever loads the new model names it again. answer: the class given to what is rejected; None
     takes the unfavourable one of two classes.
 
@@ -71,7 +71,7 @@ class DeepfakeDetection:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """The old model behind the gate; of ``data`` only the favourable class is read, and nothing is drawn."""
-        from auditor.model.gated import Gate, GatedModel, describe_gate
+        from auditor.models.gated_model import Gate, GatedModel, describe_gate
 
         base = _gateable(model)
         detector = self._loaded(training.device)
@@ -94,8 +94,8 @@ class DeepfakeDetection:
 
     def seen(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
         """The numbers of rows rejected, undecided and accepted by the new model's gate, in a sentence."""
-        from auditor.model.detector_card import TRACELESS
-        from auditor.model.gated import GatedModel
+        from auditor.models.detector_card import TRACELESS
+        from auditor.models.gated_model import GatedModel
 
         if not isinstance(model, GatedModel) or not len(data.X):
             return ()
@@ -113,8 +113,8 @@ class DeepfakeDetection:
     def _loaded(self, device: str) -> Detector:
         if not isinstance(self.detector, str):
             return self.detector
-        from auditor.detection.examine import loaded_detector
-        from auditor.intake.specs import ModelSpec
+        from auditor.detection.examine_file import loaded_detector
+        from auditor.loading.job_specs import ModelSpec
 
         return loaded_detector(ModelSpec(path=self.detector, device=device, predict=self.predict))
 
@@ -135,7 +135,7 @@ class DeepfakeDetection:
 
 def _gateable(model: AuditedModel) -> TorchModel:
     from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
     of_media = isinstance(model.preprocessing, ImagePreprocessing | AudioPreprocessing)
     if not (isinstance(model, TorchModel) and of_media):

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 Score = Callable[[IntArray, BoolArray], FloatArray]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.attribution_units import BoolArray, Scale, Units
 from probes.attribution.faithfulness import counts_at, ranking
-from probes.attribution.units import BoolArray, Scale, Units
 
 # ERASER's bins of the area over the perturbation curve.
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)

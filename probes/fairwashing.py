@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.statistics.values import BoundedMean, bounded_mean
-from probes.inputs import as_frame, draw
+from probes.probe_inputs import as_frame, draw
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 OTHERWISE = (
     "the model behaves otherwise on perturbed rows than on real ones: an explanation by perturbation cannot be trusted "

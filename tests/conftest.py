@@ -14,7 +14,7 @@ import pytest
 # Before all others: skops looks for each of these functions in all modules in the order of their import.
 import scipy.special  # noqa: F401
 
-from auditor.sandbox import measuring_process
+from auditor.loading.sandbox import measuring_process
 from tests import ROOT
 from tests.processor_time import import_clock, pytest_runtest_call
 from tests.rings import choose_ring, pytest_addoption
@@ -106,6 +106,6 @@ def by_tails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Tables that are enumerated have tests of their own, and are bounded no wider.
     """
-    from auditor.statistics import pairs
+    from auditor.statistics import rate_pairs
 
-    monkeypatch.setattr(pairs, "MOST_ENUMERATED", 0)
+    monkeypatch.setattr(rate_pairs, "MOST_ENUMERATED", 0)

@@ -34,10 +34,10 @@ from tests.contract.house import ROOTS, imports, modules
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED, LAWS = "tests/statistics/test_recorded.py", "tests/statistics/test_estimate_laws.py"
 COVERAGE = "tests/statistics/test_coverage.py"
-SIMULATIONS = (COVERAGE, "tests/finding/test_error_rates.py", "tests/statistics/test_auc.py")
-JUDGED = ("tests/finding/test_judging.py", "tests/statistics/test_planning.py")
+SIMULATIONS = (COVERAGE, "tests/judging/test_error_rates.py", "tests/statistics/test_auc.py")
+JUDGED = ("tests/judging/test_judging.py", "tests/statistics/test_planning.py")
 # Broken as a whole unless files are named.
-FOLDERS = ("auditor/statistics", "auditor/finding")
+FOLDERS = ("auditor/statistics", "auditor/judging")
 # Of files that are not in the table no more tests run than these.
 MOST_TESTS = 8
 # What is broken, which tests are to notice (the quick ones first), and which of their cases are about it.
@@ -47,7 +47,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         (LAWS, "tests/statistics/test_detection.py", "tests/statistics/test_areas.py", COVERAGE),
         "detection or areas or equal_error or average_precision or area or drop or excess",
     ),
-    "auditor/statistics/distances.py": (
+    "auditor/statistics/distribution_distances.py": (
         (
             LAWS,
             "tests/statistics/test_planning.py",
@@ -63,7 +63,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         "exposure",
     ),
     "auditor/statistics/families.py": (
-        (LAWS, "tests/statistics/test_statistics.py", COVERAGE, "tests/finding/test_judging.py"),
+        (LAWS, "tests/statistics/test_statistics.py", COVERAGE, "tests/judging/test_judging.py"),
         "",
     ),
     "auditor/statistics/groups.py": (
@@ -73,7 +73,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
             "tests/statistics/test_planning.py",
             "tests/probes/fairness/test_many_groups.py",
             COVERAGE,
-            "tests/finding/test_error_rates.py",
+            "tests/judging/test_error_rates.py",
         ),
         "not area and not mean and not quantile and not paired",
     ),
@@ -93,7 +93,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "auditor/statistics/planning.py": ((LAWS, "tests/statistics/test_statistics.py", *JUDGED), ""),
     "auditor/statistics/random_weights.py": ((LAWS, "tests/statistics/test_changes.py", COVERAGE), "change"),
-    "auditor/statistics/ranks.py": (
+    "auditor/statistics/rank_estimates.py": (
         (LAWS, "tests/statistics/test_statistics.py", "tests/statistics/test_auc.py", COVERAGE),
         "auc or area or quantile or true_positive or tpr",
     ),
@@ -106,17 +106,20 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         (LAWS, "tests/statistics/test_values.py", COVERAGE),
         "value or mean or gap",
     ),
-    "auditor/finding/judging.py": (
-        ("tests/finding/test_judging.py", "tests/statistics/test_planning.py", "tests/finding/test_policies.py"),
+    "auditor/judging/judging.py": (
+        ("tests/judging/test_judging.py", "tests/statistics/test_planning.py", "tests/judging/test_policies.py"),
         "",
     ),
-    "auditor/finding/implications.py": (("tests/finding/test_judging.py", "tests/finding/test_error_rates.py"), ""),
-    "auditor/finding/training_looks.py": (
-        ("tests/while_training/test_training_audit.py", "tests/while_training/test_resume.py"),
+    "auditor/judging/logical_consequences.py": (
+        ("tests/judging/test_judging.py", "tests/judging/test_error_rates.py"),
+        "",
+    ),
+    "auditor/judging/training_looks.py": (
+        ("tests/run/while_training/test_training_audit.py", "tests/run/while_training/test_resume.py"),
         "",
     ),
     "auditor/statistics/pair_plans.py": (
-        ("tests/statistics/test_planning.py", "tests/finding/test_error_rates.py"),
+        ("tests/statistics/test_planning.py", "tests/judging/test_error_rates.py"),
         "",
     ),
 }

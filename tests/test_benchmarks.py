@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.networks.architectures import MLP
+from auditor.models.networks.architectures import MLP
 from benchmarks import lm_scoring, on_gpu
 from benchmarks.debiasing_data import Judged, judged
 from benchmarks.fairness_front import Point, tried

@@ -33,7 +33,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from typer.testing import CliRunner
 
-from auditor.outputs import WRITTEN
+from auditor.core.writable_paths import WRITTEN
 from tests import ROOT
 
 DOCS = ROOT / "docs"
@@ -165,7 +165,7 @@ class Readers:
 
 def called(command: str, folder: Path) -> tuple[int, str]:
     """The exit code and the output of a command that is called in this process: nothing of it is imported anew."""
-    from cli.main import app
+    from cli.commands import app
 
     program, *arguments = shlex.split(command)
     if program == "python":
@@ -269,7 +269,7 @@ def test_the_readme_is_a_page() -> None:
 
 
 def test_every_command_of_the_tool_stands_in_the_documentation_and_runs_there() -> None:
-    from cli.main import app
+    from cli.commands import app
 
     known = {str(command.name) for command in app.registered_commands}
     typed_there = {
@@ -308,7 +308,7 @@ def test_every_mitigation_stands_in_the_documentation_with_its_stage() -> None:
 
 
 def test_the_map_of_estimates_is_complete_and_says_where_each_is_defined() -> None:
-    from auditor.statistics.kinds import AnyEstimate
+    from auditor.statistics.estimate_kinds import AnyEstimate
 
     kinds = {kind.__name__: kind.__module__ for kind in get_args(get_args(AnyEstimate)[0])}
     rows = re.findall(
@@ -320,12 +320,12 @@ def test_the_map_of_estimates_is_complete_and_says_where_each_is_defined() -> No
 
 
 def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_documentation() -> None:
-    from auditor.finding.criterion import DEFAULT_PROFILE
-    from auditor.finding.measurement import Outcome
-    from auditor.finding.policy import pack_names
-    from auditor.record.audit_report import ExitCode
-    from cli.main import INTERNAL_ERROR
-    from cli.rendering import FILE_NAMES
+    from auditor.judging.criterion import DEFAULT_PROFILE
+    from auditor.judging.measurement import Outcome
+    from auditor.judging.policy import pack_names
+    from auditor.report.record.audit_report import ExitCode
+    from cli.commands import INTERNAL_ERROR
+    from cli.report_formats import FILE_NAMES
 
     formats = re.findall(r"^\| `([\w-]+)` \| `([\w.-]+)` \|", text_of("docs/formats.md"), re.MULTILINE)
     assert dict(formats) == FILE_NAMES
@@ -345,7 +345,7 @@ def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_docume
 def options_of_commands() -> dict[str, set[str]]:
     from typer.main import get_command
 
-    from cli.main import app
+    from cli.commands import app
 
     commands: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
     return {
@@ -405,8 +405,8 @@ def resolves(name: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_configurations_are_toml_and_what_they_require_can_be_required(page: str) -> None:
-    from auditor.finding.criterion import parse_criterion
-    from auditor.run.options import flags
+    from auditor.judging.criterion import parse_criterion
+    from auditor.run.scan_options import flags
     from probes import PROBES
 
     for block in BLOCKS[page]:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from auditor.data.benchmarks.bbq import read_bbq
-from auditor.data.benchmarks.bold import read_bold
-from auditor.data.benchmarks.stereoset import read_stereoset
+from auditor.core.errors import AuditorError, ConfigError, DataError, UsageError
+from auditor.core.files import why_unreadable, write_beside
+from auditor.data.benchmarks.bbq_file import read_bbq
+from auditor.data.benchmarks.bold_file import read_bold
+from auditor.data.benchmarks.stereoset_file import read_stereoset
 from auditor.data.lexicons import read_lexicon as read_lexicon
-from auditor.errors import AuditorError, ConfigError, DataError, UsageError
-from auditor.files import why_unreadable, write_beside
 from cli.flags import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.token_prompts import read_prompts

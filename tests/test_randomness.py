@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from auditor.randomness import forked
+from auditor.core.randomness import forked
 
 
 def test_generators_of_the_devices_in_use_are_lent_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

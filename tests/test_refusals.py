@@ -13,11 +13,11 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from auditor import errors
-from auditor.errors import REASONS, AuditorError, Code, DataError, ModelError, OutputsError, UnsafeModelError
-from auditor.record.audit_report import AuditReport, Refusal
+from auditor.core import errors
+from auditor.core.errors import REASONS, AuditorError, Code, DataError, ModelError, OutputsError, UnsafeModelError
 from auditor.report.html import render_html
-from cli.main import app
+from auditor.report.record.audit_report import AuditReport, Refusal
+from cli.commands import app
 from tests import ROOT
 from tests.report.samples import refused_report, report_of
 

@@ -113,7 +113,7 @@ def test_a_deprecation_fails_a_test_where_it_is_ours(request: pytest.FixtureRequ
         ("RuntimeWarning", "somebodys", True),
         ("DeprecationWarning", "tests.ours", True),
         ("FutureWarning", "auditor", True),
-        ("PendingDeprecationWarning", "cli.main", True),
+        ("PendingDeprecationWarning", "cli.commands", True),
     ]
     for number, (category, module, _) in enumerate(cases):
         code = f"import warnings\nwarnings.warn_explicit('going', {category}, '{module}.py', 1, module='{module}')\n"

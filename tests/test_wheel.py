@@ -109,10 +109,10 @@ sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 sys.path.insert(0, {str(tmp_path / "site")!r})
 import auditor
 assert auditor.__file__.startswith({str(tmp_path)!r}), auditor.__file__
-from auditor.finding.criterion import load_criteria
+from auditor.judging.criterion import load_criteria
 from auditor.report.html import render_html
-from auditor.record.audit_report import DataRecord, ModelRecord
-from auditor.run.audit import assemble, environment
+from auditor.report.record.audit_report import DataRecord, ModelRecord
+from auditor.run.run_audit import assemble, environment
 here = environment(device="cpu", seed=0)
 report = assemble([], load_criteria(), model=ModelRecord(), data=DataRecord(), environment=here)
 assert "<!DOCTYPE html>" in render_html(report)
@@ -129,7 +129,7 @@ import runpy, sys
 sys.path = [p for p in sys.path if p != {str(ROOT)!r}]
 sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 sys.path.insert(0, {str(tmp_path / "site")!r})
-from cli.main import app
+from cli.commands import app
 app(["examples", "copy", "tabular_loop", "--to", "trying"], standalone_mode=False)
 import cli
 assert cli.__file__.startswith({str(tmp_path)!r}), cli.__file__

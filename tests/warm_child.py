@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from auditor.sandbox import measuring_process
+from auditor.loading.sandbox import measuring_process
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -46,7 +46,7 @@ class WarmChild:
         deadline = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("auditor.run.child", timeout)
+                raise subprocess.TimeoutExpired("auditor.run.child_jobs", timeout)
             time.sleep(0.005)
         return code
 
@@ -60,7 +60,7 @@ class WarmChildren:
         self._scratch = tempfile.TemporaryDirectory(prefix="auditor-warm-")
 
     def start(self, writer: int, log: IO[bytes], scratch: str) -> WarmChild:
-        """What :func:`auditor.sandbox.measuring_process.start_child` does."""
+        """What :func:`auditor.loading.sandbox.measuring_process.start_child` does."""
         reader, stdin = os.pipe()
         asked = {"cwd": scratch, "env": measuring_process.environment(scratch), "parent": os.getpid()}
         try:

@@ -22,7 +22,8 @@ OURS = ("auditor", "probes", "mitigations")
 _HUGE = 2 << 20
 _MADV_COLLAPSE = 25
 MODULES = (
-    "scipy.special", "auditor.run.start", "auditor.run.serve", "auditor.run.child", "auditor.run.table_training",
+    "scipy.special", "auditor.run.child_start", "auditor.run.child_entry", "auditor.run.child_jobs",
+    "auditor.run.table_training",
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",
 )  # fmt: skip
@@ -40,7 +41,14 @@ def serve(channel: socket.socket) -> None:
     """Imports everything, and forks one measuring process a request, until nobody asks any more."""
     for name in (*MODULES, *OF_JOBS):
         importlib.import_module(name)
-    for package in ("auditor.intake", "auditor.model", "auditor.reading", "auditor.detection", "probes", "mitigations"):
+    for package in (
+        "auditor.loading",
+        "auditor.models",
+        "auditor.loading.rows",
+        "auditor.detection",
+        "probes",
+        "mitigations",
+    ):
         _whole(package)
     _build_schemas()
     # What is shared is not copied because somebody looked whether it is needed.
@@ -122,8 +130,8 @@ def _build_schemas() -> None:
     """What a process puts off until it reads or writes the first of a kind, which would be in every fork."""
     from pydantic import BaseModel
 
-    from auditor.run.messages import MESSAGES
-    from auditor.run.start import jobs
+    from auditor.run.child_start import jobs
+    from auditor.run.job_messages import MESSAGES
 
     def build(kind: type[BaseModel]) -> None:
         for below in kind.__subclasses__():
@@ -137,7 +145,7 @@ def _build_schemas() -> None:
 
 
 def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel: socket.socket) -> None:
-    """What ``python -I -m auditor.run.start`` is, with its imports done; does not return."""
+    """What ``python -I -m auditor.run.child_start`` is, with its imports done; does not return."""
     while os.getppid() != asked["parent"]:
         time.sleep(0.001)
     os.setsid()
@@ -151,10 +159,10 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
     os.environ.clear()
     os.environ.update(asked["env"])  # type: ignore[arg-type]
     tempfile.tempdir = None
-    sys.argv = ["auditor.run.start", str(writer)]
+    sys.argv = ["auditor.run.child_start", str(writer)]
     code = 0
     try:
-        from auditor.run import start
+        from auditor.run import child_start as start
 
         start.main()
     except SystemExit as end:

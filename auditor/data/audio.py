@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import AuditorError, DataError, MissingExtraError, UsageError, first_line
+from auditor.core.files import printable_name
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.errors import AuditorError, DataError, MissingExtraError, UsageError, first_line
-from auditor.files import printable_name
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from auditor.core.errors import DataError, UsageError, did_you_mean
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.data.coded_groups import CodedGroups, coded, together
-from auditor.data.counts import MISSING, GroupCounts, count_groups
-from auditor.data.design import Design, clusters_of, weights_of
+from auditor.data.group_counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import as_text, label_name
-from auditor.data.recorded import Recorded
+from auditor.data.recorded_answers_data import Recorded
 from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, occurrence_of, order_of
-from auditor.errors import DataError, UsageError, did_you_mean
-from auditor.finding.copies import Copies
-from auditor.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.data.sampling_design import Design, clusters_of, weights_of
+from auditor.judging.duplicate_rows import Copies
 
 BoolArray = npt.NDArray[np.bool_]
 # The fields of AuditData that say nothing of single rows: all others are taken and joined row by row.

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.data.counts import MISSING
-from auditor.errors import DataError, UsageError
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import DataError, UsageError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.data.group_counts import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
+from auditor.core.errors import DataError, did_you_mean
+from auditor.core.files import Closed
+from auditor.core.rows import FloatArray
 from auditor.data.preprocessing import level_codes, numbers_of
-from auditor.errors import DataError, did_you_mean
-from auditor.files import Closed
-from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

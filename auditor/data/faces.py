@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import DataError, MissingExtraError
+from auditor.core.errors import DataError, MissingExtraError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.score_counts import Codes
-from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from auditor.data.counts import MISSING
-from auditor.errors import DataError, NotApplicableError
+from auditor.core.errors import DataError, NotApplicableError
+from auditor.data.group_counts import MISSING
 
 
 class GroupedText(str):

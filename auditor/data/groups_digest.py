@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.counts import MISSING
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
+from auditor.data.group_counts import MISSING
 
 
 class GroupsDigest:

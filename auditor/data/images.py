@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
+from auditor.core.files import printable_name
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.files import printable_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +79,9 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
                         f"more than {MAX_PIXELS:,}: a decompression bomb, or to be made smaller first."
                     )
                 if picture.mode[0] in "IF":
-                    raise DataError(f"The image {printable_name(name)!r} has more than 8 bits a channel: save it with 8.")
+                    raise DataError(
+                        f"The image {printable_name(name)!r} has more than 8 bits a channel: save it with 8."
+                    )
                 # In place: what is upright already, as nearly all is, is not copied.
                 PIL.ImageOps.exif_transpose(picture, in_place=True)
                 upright: Image = picture
@@ -92,11 +94,14 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
         raise
     except PIL.UnidentifiedImageError:
         kinds = ", ".join(FORMATS)
-        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: it is none of {kinds}, or damaged.") from None
+        raise DataError(
+            f"The image {printable_name(name)!r} cannot be decoded: it is none of {kinds}, or damaged."
+        ) from None
     except PIL.Image.DecompressionBombError:
         # Pillow's own limit comes before its file can be asked for its size.
         raise DataError(
-            f"The image {printable_name(name)!r} has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be made "
+            f"The image {printable_name(name)!r} has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be "
+            f"made "
             "smaller first."
         ) from None
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged files

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 
 Meaning = Literal["fake", "real", "neither"]
 
@@ -87,7 +87,9 @@ def meanings(
     for name in names:
         meant = user_meanings.get(name) or meaning_of(name)
         if meant is None:
-            raise UsageError(f"Of {description} ({_listed(names)}) what {_quote_name(name)} means is not clear: {_BY_HAND}.")
+            raise UsageError(
+                f"Of {description} ({_listed(names)}) what {_quote_name(name)} means is not clear: {_BY_HAND}."
+            )
         found.append(meant)
     for needed in ("fake", "real"):
         if needed not in found:

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from auditor.data.counts import MISSING
-from auditor.errors import DataError, did_you_mean
-from auditor.files import Closed
+from auditor.core.errors import DataError, did_you_mean
+from auditor.core.files import Closed
+from auditor.data.group_counts import MISSING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -195,16 +195,16 @@ def is_missing(value: object) -> bool:
 
 
 def cell_name(value: object) -> str | None:
-    """The canonical text of a cell with a text, a whole number or a truth value; None for all others, whose spelling depends on the column.
-    """
+    """The canonical text of a cell with a text, a whole number or a truth value; None for all others, whose spelling
+    depends on the column."""
     if isinstance(value, str):
         return label_name(value)
     return str(value) if isinstance(value, (bool, int, np.bool_, np.int64)) else None
 
 
 def group_cells(X: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]] | None:
-    """The values of each row in these columns, spelled as by :func:`level_codes`, MISSING for empty cells; None if whole columns must be examined.
-    """
+    """The values of each row in these columns, spelled as by :func:`level_codes`, MISSING for empty cells; None if
+    whole columns must be examined."""
     places = columns_at(X, columns)
     if places is None:
         return None

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from auditor.rows import FloatArray, IntArray, Rows
-from auditor.statistics.ranks import ascending_integers
+from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.statistics.rank_estimates import ascending_integers
 
 if TYPE_CHECKING:
-    from auditor.data.recorded import Recorded
+    from auditor.data.recorded_answers_data import Recorded
 
 Keys = npt.NDArray[np.uint64]
 _PRIME = np.uint64(1_000_003)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from auditor.core.rows import IntArray
 from auditor.data.audit_data import AuditData
 from auditor.data.row_keys import Keys, occurrence_of, ranks_of
 from auditor.data.score_counts import Codes
-from auditor.rows import IntArray
 
 MOST_ROWS = 1 << 17
 # Numbers of all rows together, 128 MiB of them, however many columns there are.
@@ -25,7 +25,8 @@ _ERRORS = 5.0
 
 
 class RowSample:
-    """A bounded sample of rows: all rows in order up to 131,072 (fewer if there are many columns), beyond that a sample without replacement.
+    """A bounded sample of rows: all rows in order up to 131,072 (fewer if there are many columns), beyond that a sample
+    without replacement.
 
     The rows that are kept are those of the smallest hashes of features, label, groups and how many equal rows came
     before: no seed and no order draws others. The hash is no secret, so whoever makes up the rows can choose which are
@@ -66,8 +67,8 @@ class RowSample:
 
     @property
     def why_not(self) -> str:
-        """The reason why the kept rows are no random sample of all, or "". Uncounted copies are kept or left out together; equal hashes reveal them, or hash values too dense or too sparse for the number of rows.
-        """
+        """The reason why the kept rows are no random sample of all, or "". Uncounted copies are kept or left out
+        together; equal hashes reveal them, or hash values too dense or too sparse for the number of rows."""
         if self.n <= self._most:
             return ""
         self._shrink()

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import DataError
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import DataError
+from auditor.core.rows import FloatArray, IntArray
 
 Codes = tuple[npt.NDArray[np.integer], Sequence[str]]
 OTHER, FAVOURABLE, UNLABELLED = range(3)
@@ -55,7 +55,8 @@ def grid(level: int, cuts: tuple[float, ...]) -> FloatArray:
 
 @dataclass(frozen=True)
 class Asked:
-    """The score statistics to compute exactly: rows on either side of ``cuts``, calibration over ``bins`` of equal width, and with ``median`` the rows above the overall median.
+    """The score statistics to compute exactly: rows on either side of ``cuts``, calibration over ``bins`` of equal
+    width, and with ``median`` the rows above the overall median.
 
     ``levels``: whether the levels of features are counted by group. ``rows``: whether some of the rows themselves
     are kept.
@@ -122,8 +123,8 @@ class ScoreCounts:
         decisions: IntArray,
         probabilities: FloatArray,
     ) -> None:
-        """Add the next rows: the group of each by feature, true class (negative without one), decision, and probabilities (n, k).
-        """
+        """Add the next rows: the group of each by feature, true class (negative without one), decision, and
+        probabilities (n, k)."""
         for start in range(0, len(decisions), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
             truth = np.full(len(decisions[some]), -1, np.int64) if y_true is None else y_true[some]
@@ -276,8 +277,8 @@ class ScoreCounts:
         return int(low), int(high)
 
     def unsettled(self) -> tuple[float, float] | None:
-        """The smallest and the largest of the scores that may contain the median, if the grid does not determine it; None if it does, or if there are too many of them to keep.
-        """
+        """The smallest and the largest of the scores that may contain the median, if the grid does not determine it;
+        None if it does, or if there are too many of them to keep."""
         low, high = self._middle()
         if low != high or self._least[low] == self._most[low] or self._counts[:, :, low].sum() > _MOST_REFINED:
             return None

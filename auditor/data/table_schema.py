@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from auditor.errors import UsageError, did_you_mean
-from auditor.files import Closed
+from auditor.core.errors import UsageError, did_you_mean
+from auditor.core.files import Closed
 
 if TYPE_CHECKING:
     from auditor.data.preprocessing import TabularPreprocessing

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import printable_name
+from auditor.core.rows import FloatArray
 from auditor.data.audio import open_container, with_known_codec
 from auditor.data.images import MAX_PIXELS
-from auditor.errors import DataError, UsageError
-from auditor.files import printable_name
-from auditor.rows import FloatArray
 
 Pixels = npt.NDArray[np.uint8]
 MOST_FRAMES = 256

@@ -7,24 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from auditor.core.errors import ModelError, UsageError
 from auditor.data.media_classes import Meaning, meanings
-from auditor.errors import ModelError, UsageError
-from auditor.intake.specs import ModelSpec
+from auditor.loading.job_specs import ModelSpec
 
 if TYPE_CHECKING:
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.classifier_detector import ClassifierDetector
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.classifier_detector import ClassifierDetector
 
 
 def load_classifier(spec: ModelSpec) -> AuditedModel:
-    """A model as :func:`auditor.intake.formats.load_model` loads it, and an ONNX file of media; a function's card too.
+    """A model as :func:`auditor.loading.formats.load_model` loads it, and an ONNX file of media; a function's card too.
 
     Raises what loading raises.
     """
-    from auditor.artifact.source import read_source
-    from auditor.intake.bundle import load_bundle
-    from auditor.intake.formats import load_model, open_file
-    from auditor.intake.onnx_media import load_onnx_media
+    from auditor.loading.formats import load_model, open_file
+    from auditor.loading.model_bundle import load_bundle
+    from auditor.loading.onnx_media import load_onnx_media
+    from auditor.models.files.model_bytes import read_source
 
     if spec.path is None or Path(spec.path).is_dir():
         return load_model(spec)
@@ -36,14 +36,16 @@ def load_classifier(spec: ModelSpec) -> AuditedModel:
     return load_model(replace(spec, predict=None), model_file=opened)
 
 
-def as_detector(model: AuditedModel, user_meanings: Mapping[str, Meaning], folders: Sequence[str] = ()) -> ClassifierDetector:
+def as_detector(
+    model: AuditedModel, user_meanings: Mapping[str, Meaning], folders: Sequence[str] = ()
+) -> ClassifierDetector:
     """The classifier with the meanings of its classes, and unknown error rates.
 
-    ``folders``: names in ``user_meanings`` that may be no classes of it. Raises ModelError for what is no classifier of media,
-    UsageError where what a class means is not clear.
+    ``folders``: names in ``user_meanings`` that may be no classes of it. Raises ModelError for what is no classifier of
+    media, UsageError where what a class means is not clear.
     """
-    from auditor.model.classifier_detector import ClassifierDetector, medium_of
-    from auditor.model.detector_card import DetectorCard
+    from auditor.models.classifier_detector import ClassifierDetector, medium_of
+    from auditor.models.detector_card import DetectorCard
 
     if model.kind != "classifier":
         raise ModelError("A detector is a classifier, and this model gives no classes.")

@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import AuditorError
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.errors import AuditorError
-from auditor.model.detector_card import Medium
+from auditor.models.detector_card import Medium
 
 BoolArray = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
@@ -43,7 +43,12 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
         if medium == "speech":
             from auditor.data.audio import decode, fit_recording
 
-            sound = fit_recording(decode(content, name, seconds=_HEARD), _SOUND).astype(float).reshape(-1, _EACH).mean(axis=1)
+            sound = (
+                fit_recording(decode(content, name, seconds=_HEARD), _SOUND)
+                .astype(float)
+                .reshape(-1, _EACH)
+                .mean(axis=1)
+            )
             return (_signs(sound - sound.mean()),) if sound.std() > 0.0 else ()
         from auditor.data.images import decode_as
 
@@ -57,7 +62,9 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
     return _signs(left), _signs(left.reshape(_SIDE, _SIDE)[:, ::-1].ravel())
 
 
-def match_fingerprints(fingerprints: Sequence[Sequence[str]], known_fingerprints: Sequence[str], medium: Medium) -> BoolArray:
+def match_fingerprints(
+    fingerprints: Sequence[Sequence[str]], known_fingerprints: Sequence[str], medium: Medium
+) -> BoolArray:
     """(n,) whether any fingerprint of each of n files matches a known one."""
     if not known_fingerprints or not any(fingerprints):
         return np.zeros(len(fingerprints), bool)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 BLOCKS = 8
 _CONFIDENCE = 0.95

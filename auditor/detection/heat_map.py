@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.detection.record import HeatMap
-from auditor.finding.png import Pixels, encode
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
+from auditor.detection.detection_record import HeatMap
+from auditor.judging.png import Pixels, encode
 
 if TYPE_CHECKING:
-    from auditor.model.detector import Detector
+    from auditor.models.detector import Detector
 
 LEGEND = (
     "In an evidence picture red marks what speaks for synthetic, blue what speaks for real, the stronger the more. Of "
@@ -55,7 +55,11 @@ def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.ran
         heat[cell] = effect
     power = np.fft.fftshift(np.abs(np.fft.fft2(grey - grey.mean())) ** 2)
     seen = image if image.shape[2] >= 3 else np.repeat(image[:, :, :1], 3, axis=2)
-    parts = [_resize_nearest(seen[:, :, :3]), _resize_nearest(_overlaid(grey / 255.0, heat)), _resize_nearest(_grey(_log_scaled(power)))]
+    parts = [
+        _resize_nearest(seen[:, :, :3]),
+        _resize_nearest(_overlaid(grey / 255.0, heat)),
+        _resize_nearest(_grey(_log_scaled(power))),
+    ]
     return _heat_map(np.concatenate(_with_gaps(parts, axis=1), axis=1), grades)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from auditor.core.errors import ModelError
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.detection.record import FileVerdict, FrameScore
-from auditor.errors import ModelError
-from auditor.finding.png import Pixels
+from auditor.detection.detection_record import FileVerdict, FrameScore
+from auditor.judging.png import Pixels
 
 if TYPE_CHECKING:
-    from auditor.model.detector import Detector
+    from auditor.models.detector import Detector
 
 
 def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
@@ -21,7 +21,7 @@ def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVer
     """
     from auditor.data.images import fitted_picture
     from auditor.data.video import sample_frames
-    from auditor.detection.fit import fit_notes
+    from auditor.detection.medium_check import fit_notes
     from auditor.detection.video_verdict import video_verdict
 
     wanted = detector.preprocessing

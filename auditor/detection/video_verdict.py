@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.core.errors import ModelError
 from auditor.data.images import fitted_picture
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.data.video import FRAMES, Frames, sample_frames
 from auditor.detection.frame_means import combined, mean_interval
-from auditor.errors import ModelError
-from auditor.model.detector_card import answer_of
+from auditor.models.detector_card import answer_of
 
 if TYPE_CHECKING:
-    from auditor.model.detector import Answer, Detector
+    from auditor.models.detector import Answer, Detector
 
 
 @dataclass(frozen=True, kw_only=True)

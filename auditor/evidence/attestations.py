@@ -13,9 +13,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import ConfigError, did_you_mean
-from auditor.files import UNREADABLE, why_unreadable
-from auditor.finding.policy import AttestationRule, Control, Policy
+from auditor.core.errors import ConfigError, did_you_mean
+from auditor.core.files import UNREADABLE, why_unreadable
+from auditor.judging.policy import AttestationRule, Control, Policy
 
 _KEYS = ("policy", "control", "what", "role", "by", "on", "text", "document")
 _MOST_BYTES = 4 << 20

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.evidence.archive import pack_into
+from auditor.core.files import Spool, write_beside
+from auditor.evidence.deterministic_zip import pack_into
 from auditor.evidence.log import ChainedLog
 from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP, Kind, Manifest, build_manifest
 from auditor.evidence.signing import sign
 from auditor.evidence.timestamp import NoTimestampError, covered, timestamp_of
-from auditor.files import Spool, write_beside
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -31,9 +31,9 @@ def write_container(
 ) -> Manifest:
     """Write the file atomically, signed if a ``key`` is given; return its manifest.
 
-    ``parts``: of which the log is one. ``make_statement``: the statement that is signed. ``left_out``: parts that only the
-    manifest names. ``timestamp``: the URL of an authority that says when the file was there. It is asked once the file
-    is written, and where it does not answer, NoTimestampError is raised and the file stays without.
+    ``parts``: of which the log is one. ``make_statement``: the statement that is signed. ``left_out``: parts that only
+    the manifest names. ``timestamp``: the URL of an authority that says when the file was there. It is asked once the
+    file is written, and where it does not answer, NoTimestampError is raised and the file stays without.
     """
     manifest = build_manifest(parts, log, kind)
     signed = {MANIFEST: manifest.to_bytes()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from auditor.finding.criterion import CriterionRecord
+from auditor.judging.criterion import CriterionRecord
 
 Pair = tuple[CriterionRecord | None, CriterionRecord | None]
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
 
-from auditor.errors import AuditorError, DataError, UsageError
+from auditor.core.errors import AuditorError, DataError, UsageError
+from auditor.core.files import Closed
 from auditor.evidence.manifest import Digest, FileEntry, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.files import Closed
-from auditor.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.audit_report import AuditReport, ExitCode
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

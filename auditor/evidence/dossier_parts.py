@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from auditor.finding.policy import RecordPart
-from auditor.record import text
-from auditor.record.about import About
-from auditor.record.acceptances import acceptance_sentences as accepted_told
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.labels import Labels
-from auditor.report import view
+from auditor.judging.policy import RecordPart
+from auditor.report import report_view
 from auditor.report.document import (
     Block,
     Bullets,
@@ -25,6 +20,11 @@ from auditor.report.document import (
     paragraph,
     strong,
 )
+from auditor.report.record import number_text
+from auditor.report.record.acceptances import acceptance_sentences as accepted_told
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.report_metadata import About
 from auditor.statistics.rates import Proportion
 
 NOT_MEASURED = "NOT MEASURED"
@@ -118,7 +118,7 @@ def _criteria(place: Place) -> list[Block]:
         (
             (code(c.metric),),
             (own_text(c.describe()),),
-            *((external_text(words),) for words in (view.applies_to(c), c.source, c.set_by, c.set_at)),
+            *((external_text(words),) for words in (report_view.applies_to(c), c.source, c.set_by, c.set_at)),
         )
         for c in report.criteria
     )
@@ -126,7 +126,7 @@ def _criteria(place: Place) -> list[Block]:
 
 
 def _promise(place: Place) -> list[Block]:
-    return [paragraph(external_text(view.promise_of(place.report)))]
+    return [paragraph(external_text(report_view.promise_of(place.report)))]
 
 
 def _registration(place: Place) -> list[Block]:
@@ -216,7 +216,7 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
     for table in tables:
         features = [called.column(name) for name in table.features]
         heads = ["Number", selected, rate.capitalize(), "Impact ratio", "Interval", "Note", "Finding"]
-        people = _NOT_KNOWN if table.unknown is None else text.count(table.unknown)
+        people = _NOT_KNOWN if table.unknown is None else number_text.count(table.unknown)
         blocks += [
             paragraph(own_text("By "), external_text(" x ".join(features)), own_text(":")),
             Table(
@@ -233,13 +233,15 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
 
 def _category(category: Category, features: Sequence[str], place: Place, labels: Labels) -> tuple[Line, ...]:
     ratio = category.ratio
-    interval = "" if ratio is None else f"{text.interval(ratio.interval)} at {text.confidence(ratio.confidence)}"
+    interval = (
+        "" if ratio is None else f"{number_text.interval(ratio.interval)} at {number_text.confidence(ratio.confidence)}"
+    )
     return (
         *((external_text(_labelled(*pair, labels)),) for pair in zip(features, category.names, strict=True)),
-        (own_text(text.count(category.n)),),
-        (own_text(text.count(category.selected)),),
-        (own_text(text.number(category.rate)),),
-        (own_text("left out" if ratio is None else text.number(ratio.value)),),
+        (own_text(number_text.count(category.n)),),
+        (own_text(number_text.count(category.selected)),),
+        (own_text(number_text.number(category.rate)),),
+        (own_text("left out" if ratio is None else number_text.number(ratio.value)),),
         (own_text(interval),),
         (external_text(category.note),),
         (place.link(category.finding if ratio is None else ratio.id),),

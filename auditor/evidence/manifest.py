@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer
 
-from auditor.errors import DataError
+from auditor.core.errors import DataError
+from auditor.core.files import Closed, Spool
 from auditor.evidence.log import ChainedLog
-from auditor.files import Closed, Spool
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion
-from auditor.finding.measurement import ProbeResult
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion
+from auditor.judging.measurement import ProbeResult
 
 BUNDLE_FORMAT = "auditor-evidence/1"
 RECORD, RESULTS, REQUEST, TABLES = "record.json", "results.json", "request.json", "tables.json"

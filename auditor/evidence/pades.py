@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import MissingExtraError, UsageError
+from auditor.core.errors import MissingExtraError, UsageError
 
 _FIELD = "auditor"
 _LONGEST = 1 << 20

@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import MissingExtraError, UsageError, did_you_mean, first_line
-from auditor.files import write_beside
-from auditor.record.audit_report import AuditReport, Finding, measurement_label
-from auditor.record.passwords import without_passwords
+from auditor.core.errors import MissingExtraError, UsageError, did_you_mean, first_line
+from auditor.core.files import write_beside
+from auditor.report.record.audit_report import AuditReport, Finding, measurement_label
+from auditor.report.record.redact_urls import without_passwords
 
 COLUMNS = ("outcome", "finding", "value", "low", "high", "required", "id")
 # What MLflow, the strictest of the places, does not have in the name of a metric.

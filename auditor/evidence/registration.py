@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, JsonValue, ValidationError
 
-from auditor.errors import ConfigError, DataError, UsageError
+from auditor.core.errors import ConfigError, DataError, UsageError
+from auditor.core.files import LEFT_OUT, UNREADABLE, Closed, why_unreadable
 from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
-from auditor.files import LEFT_OUT, UNREADABLE, Closed, why_unreadable
-from auditor.finding.criterion import CriterionRecord
-from auditor.finding.measurement import Outcome
-from auditor.finding.obeyed import FileRole
-from auditor.record.audit_report import Finding, RegistrationRecord
-from auditor.record.text import plural
+from auditor.judging.criterion import CriterionRecord
+from auditor.judging.input_files import FileRole
+from auditor.judging.measurement import Outcome
+from auditor.report.record.audit_report import Finding, RegistrationRecord
+from auditor.report.record.number_text import plural
 from auditor.statistics.families import Multiplicity
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ class Registration(Closed):
 
 @dataclass(frozen=True)
 class Opened:
-    """A parsed registration: ``problems``: later changes to it, ``signed_with``: the key's fingerprint if a signature is valid, ``content``: the bytes of its file.
-    """
+    """A parsed registration: ``problems``: later changes to it, ``signed_with``: the key's fingerprint if a signature
+    is valid, ``content``: the bytes of its file."""
 
     registration: Registration
     problems: tuple[str, ...]
@@ -187,7 +187,9 @@ def _signer(envelope: object, registration: Registration) -> str:
 # ---- held against a run ----------------------------------------------------------------------------------------------
 
 
-def held_against(registration_file: Opened, run: Plan, *, path: str, started: datetime, tool: str) -> RegistrationRecord:
+def held_against(
+    registration_file: Opened, run: Plan, *, path: str, started: datetime, tool: str
+) -> RegistrationRecord:
     """The record of a run under a registration; ``started``: start of the run, ``tool``: auditor's version."""
     registration = registration_file.registration
     found = [*registration_file.problems]
@@ -262,7 +264,9 @@ def _packs(planned_files: Sequence[PlannedFile], run: Sequence[PlannedFile]) -> 
         found
         for file in planned_files
         if file.role == "rule pack"
-        for found in _difference_text(f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None)
+        for found in _difference_text(
+            f"The rule pack {file.name}", file.sha256[:16], now.get(file.name, "")[:16] or None
+        )
     ]
 
 
@@ -270,12 +274,17 @@ def _probes(names: Sequence[str], predicate: str) -> list[str]:
     if not names:
         return []
     return [
-        f"The probe{'' if len(names) == 1 else 's'} {', '.join(names)} {'was' if len(names) == 1 else 'were'} {predicate}."
+        f"The probe{'' if len(names) == 1 else 's'} {', '.join(names)} {'was' if len(names) == 1 else 'were'} "
+        f"{predicate}."
     ]
 
 
 def _difference_text(subject: str, planned_value: object, run: object) -> list[str]:
-    return [] if planned_value == run else [f"{subject}: {_value_text(planned_value)} registered, {_value_text(run)} in this run."]
+    return (
+        []
+        if planned_value == run
+        else [f"{subject}: {_value_text(planned_value)} registered, {_value_text(run)} in this run."]
+    )
 
 
 def _value_text(value: object) -> str:
@@ -333,7 +342,8 @@ def _criterion_change_text(subject: str, a: CriterionRecord, b: CriterionRecord)
 
 
 def digest_of(path: Path) -> str | None:
-    """Hex SHA-256 of a file, or for a folder, of lines with path and digest of each visible file; None if neither exists.
+    """Hex SHA-256 of a file, or for a folder, of lines with path and digest of each visible file; None if neither
+    exists.
 
     Raises UsageError where it cannot be read.
     """

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from auditor.errors import DataError, MissingExtraError, UsageError
+from auditor.core.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -201,7 +201,8 @@ class Signed:
 
 
 def open_envelope(content: bytes, trusted: Sequence[Ed25519PublicKey] = ()) -> Signed:
-    """The statement in an envelope after a check of its signature, by one of the ``trusted`` keys, or else by the enclosed key.
+    """The statement in an envelope after a check of its signature, by one of the ``trusted`` keys, or else by the
+    enclosed key.
 
     Raises DataError where it is no envelope, the signature is wrong, or no trusted key signed it.
     """

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from auditor.errors import DataError, MissingExtraError, UsageError, first_line
+from auditor.core.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.evidence.manifest import MANIFEST, SIGNATURE
-from auditor.record.text import visible
+from auditor.report.record.number_text import visible
 
 # A token with the authority's whole chain is below 10 kB.
 MOST_BYTES = 64 << 10

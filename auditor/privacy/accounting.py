@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 
 Accountant = Literal["rdp", "prv", "gdp"]
 ACCOUNTANTS: dict[Accountant, str] = {
@@ -136,8 +136,8 @@ def noise_for(
 ) -> float:
     """The smallest noise multiplier, within 0.01 %, at which the accountant gives at most ``epsilon`` at ``delta``.
 
-    ``other_phases``: phases that are spent too, composed with the steps. By bisection, rounded up. Raises UsageError where no
-    noise suffices, or for the approximation GDP.
+    ``other_phases``: phases that are spent too, composed with the steps. By bisection, rounded up. Raises UsageError
+    where no noise suffices, or for the approximation GDP.
     """
     if accountant == "gdp":
         raise UsageError("Noise is never chosen by GDP, an approximation that may promise too much: use rdp or prv.")
@@ -179,7 +179,12 @@ def noise_for(
 
 
 def _near(
-    epsilon: float, delta: float, sample_rate: float, steps: int, other_phases: tuple[Phase, ...], accountant: Accountant
+    epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    other_phases: tuple[Phase, ...],
+    accountant: Accountant,
 ) -> float | None:
     """About the noise that it asks for, by a few steps of the secant; None where they fail. PRV goes from RDP's.
 
@@ -194,7 +199,9 @@ def _near(
     first = 1.0
     if accountant == "prv":
         try:
-            first = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases)
+            first = noise_for(
+                epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases
+            )
         except UsageError:
             return None
     second = 0.95 * first
@@ -223,7 +230,9 @@ def least_noise(
     try:
         return noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, other_phases=other_phases), "prv"
     except UsageError:
-        found = noise_for(epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases)
+        found = noise_for(
+            epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases
+        )
         return found, "rdp"
 
 
@@ -260,7 +269,9 @@ def smallest_bound(phases: Sequence[Phase], delta: float) -> tuple[float, Accoun
     Raises as :func:`privacy_spent`.
     """
     bounds: tuple[Accountant, ...] = ("prv", "rdp")
-    found = [(said.epsilon, name) for name in bounds if (said := privacy_spent(phases, delta, name)).epsilon is not None]
+    found = [
+        (said.epsilon, name) for name in bounds if (said := privacy_spent(phases, delta, name)).epsilon is not None
+    ]
     return min((epsilon, name) for epsilon, name in found if epsilon is not None)
 
 

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
+from auditor.core.randomness import forked
+from auditor.core.rows import FloatArray
 from auditor.privacy.accounting import Phase
 from auditor.privacy.clipping_watch import ClippingWatch
 from auditor.privacy.dirac_canaries import DiracCanaries
-from auditor.privacy.dp_audit import DIRAC, FLIPPED, BoolArray, CanaryScores
+from auditor.privacy.dp_audit_scores import DIRAC, FLIPPED, BoolArray, CanaryScores
 from auditor.privacy.federated.client_canaries import Array, ClientCanaries
-from auditor.privacy.noise_keeper import NoiseKeeper
+from auditor.privacy.noise_recorder import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity
 from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
-from auditor.randomness import forked
-from auditor.rows import FloatArray
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.errors import UsageError
-from auditor.privacy.dp_audit import BoolArray
-from auditor.privacy.host_copies import on_host
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import UsageError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.privacy.dp_audit_scores import BoolArray
+from auditor.privacy.to_host import on_host
 
 
 class DiracCanaries:

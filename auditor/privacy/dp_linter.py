@@ -1,6 +1,7 @@
 """Linter of DP-SGD runs for errors that break the guarantee: one small check each, on the run's record.
 
-:func:`lint` serves a saved record and a live set-up alike: :mod:`auditor.privacy.live` observes a live one as a record.
+:func:`lint` serves a saved record and a live set-up alike: :mod:`auditor.privacy.observe_opacus` observes a live one as
+a record.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Check(Generic[R]):
 
 @dataclass(frozen=True, kw_only=True)
 class LintResult:
-    """Problems, checks without problems, checks that could not run (with their missing fields), and checks that the record leaves open (with the reason).
-    """
+    """Problems, checks without problems, checks that could not run (with their missing fields), and checks that the
+    record leaves open (with the reason)."""
 
     problems: tuple[Problem, ...]
     clean: tuple[str, ...]

@@ -11,9 +11,9 @@ from scipy.special import ndtr
 from scipy.stats import chi2
 from scipy.stats import t as student
 
-from auditor.privacy.dp_audit import DIRAC, CanaryScores, default_guesses, n_correct_guesses
+from auditor.core.rows import FloatArray
+from auditor.privacy.dp_audit_scores import DIRAC, CanaryScores, default_guesses, n_correct_guesses
 from auditor.privacy.one_run import LARGEST_EPSILON, f_dp_lower_mu
-from auditor.rows import FloatArray
 
 _FEWEST = 8
 _GRID = 9
@@ -91,7 +91,9 @@ def _deviations(x: FloatArray, alpha: float) -> FloatArray:
     return np.linspace(low, high, _GRID)
 
 
-def epsilon_of_normals(d: float, sd_with: npt.ArrayLike, sd_without: npt.ArrayLike, delta: float) -> npt.NDArray[np.float64]:
+def epsilon_of_normals(
+    d: float, sd_with: npt.ArrayLike, sd_without: npt.ArrayLike, delta: float
+) -> npt.NDArray[np.float64]:
     """The smallest epsilon of ``N(d, with_^2)`` and ``N(0, without^2)`` at delta, in both directions; at most 64."""
     s1, s0 = np.broadcast_arrays(np.asarray(sd_with, np.float64), np.asarray(sd_without, np.float64))
     low, high = np.zeros(s1.shape), np.full(s1.shape, LARGEST_EPSILON)

@@ -20,9 +20,10 @@ class LoopWatch:
     """A counter of row draws and noise draws against steps, which also detects weight changes outside steps.
 
     The loop iterates over ``watch.batches(loader)`` instead of the loader; ``observations()`` gives the fields of
-    :class:`~auditor.privacy.run_record.RunRecord` for :func:`auditor.privacy.live.lint_setup`. Made before the first
-    step, of the module and the optimizer that ``make_private`` returned; ``module`` may be only the part that is used.
-    A logical step that Opacus cuts into physical batches is one draw. It keeps a copy of the trainable weights.
+    :class:`~auditor.privacy.run_record.RunRecord` for :func:`auditor.privacy.observe_opacus.lint_setup`. Made before
+    the first step, of the module and the optimizer that ``make_private`` returned; ``module`` may be only the part that
+    is used. A logical step that Opacus cuts into physical batches is one draw. It keeps a copy of the trainable
+    weights.
     """
 
     def __init__(self, module: nn.Module, optimizer: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.statistics.intervals import clopper_pearson
 
 LARGEST_EPSILON = 64.0

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.special import betainc, betaincc
 from scipy.stats import chi2, kstest
 
+from auditor.core.rows import FloatArray
 from auditor.privacy.accounting import Phase
-from auditor.rows import FloatArray
 
 # Coordinates whose noise is kept step by step: blocks of neighbours, spread over the parameters.
 BLOCKS, IN_A_BLOCK = 8, 8
@@ -89,7 +89,8 @@ class NoiseAudit:
 
 
 def audit_noise(runs: Sequence[ReleasedNoise], accounting: Sequence[Phase], *, alpha: float) -> NoiseAudit:
-    """Test the noise of runs against the accounted multipliers; a correct run is rejected with probability at most ``alpha``.
+    """Test the noise of runs against the accounted multipliers; a correct run is rejected with probability at most
+    ``alpha``.
 
     Where the noise is as stated, ``z = noise / multiplier`` are independent standard normal numbers, so that exactly:
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from auditor.errors import DataError, did_you_mean
-from auditor.files import Closed, write_beside
+from auditor.core.errors import DataError, did_you_mean
+from auditor.core.files import Closed, write_beside
 from auditor.privacy.accounting import Accountant, Phase, Spent, privacy_spent, sampling_of, with_added
-from auditor.record.energy import EnergyRecord
+from auditor.report.record.energy import EnergyRecord
 
 if TYPE_CHECKING:
-    from auditor.model.audited_model import Recipe
+    from auditor.models.audited_model import Recipe
 
 RUN_FORMAT = "auditor-dp-run/1"
 _MOST_BYTES = 4 << 20

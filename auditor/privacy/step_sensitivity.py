@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import UsageError, first_line
+from auditor.core.errors import UsageError, first_line
+from auditor.core.randomness import forked
 from auditor.privacy.sensitivity import Sensitivity
-from auditor.randomness import forked
 
 TakeStep = Callable[[Tensor, Tensor], object]
 LossPerRow = Callable[[Tensor, Tensor], Tensor]

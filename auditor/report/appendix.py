@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from auditor.finding.measurement import Outcome
-from auditor.record import of_finding, text
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.catalogue import Catalogue
-from auditor.report.view import ORDER, PILLARS, Row
+from auditor.judging.measurement import Outcome
+from auditor.report.record import finding_text, number_text
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.report_metadata import About
+from auditor.report.record.translations import Catalogue
+from auditor.report.report_view import ORDER, PILLARS, Row
 
 _FOLDED = (Outcome.NOT_JUDGED, Outcome.NOT_APPLICABLE)
 _LONGEST = 80
@@ -121,7 +121,9 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
     asked: dict[tuple[str, str], dict[str, list[Row]]] = {}
     for row in rows:
         f = row.finding
-        about = of_finding.place(f, keys.about.display_labels, keys.say.open("page.by")) or keys.say.say("page.everybody")
+        about = finding_text.place(f, keys.about.display_labels, keys.say.open("page.by")) or keys.say.say(
+            "page.everybody"
+        )
         asked.setdefault((keys.question(f), f.pillar), {}).setdefault(about, []).append(row)
     return tuple(
         Fold(
@@ -136,7 +138,7 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
 
 def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
     lacking = rows[0].outcome is Outcome.NOT_APPLICABLE
-    levels = [row.where if lacking else of_finding.level(row.finding, keys.about.display_labels) for row in rows]
+    levels = [row.where if lacking else finding_text.level(row.finding, keys.about.display_labels) for row in rows]
     alike = Counter((row.name, level) for row, level in zip(rows, levels, strict=True))
     numbers = tuple(
         Number(row, level, row.by if alike[row.name, level] > 1 else "")
@@ -178,7 +180,7 @@ class _Keys:
             ("group", [(key, called.group(c, v)) for (c, v), key in self.groups.items()]),
         )
         return tuple(
-            Filter(name, tuple(Choice(key, text.shortened(word, _LONGEST)) for key, word in choices))
+            Filter(name, tuple(Choice(key, number_text.shortened(word, _LONGEST)) for key, word in choices))
             for name, choices in by
             if choices
         )

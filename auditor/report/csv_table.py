@@ -8,9 +8,9 @@ import json
 import math
 from collections.abc import Mapping
 
-from auditor.record import text
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.report import view
+from auditor.report import report_view
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport, Finding
 
 COLUMNS = (
     "document", "id", "outcome", "pillar", "probe", "method", "metric", "sensitive", "group", "at", "value", "ideal",
@@ -34,7 +34,7 @@ def render_csv(report: AuditReport) -> str:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, COLUMNS)
     writer.writeheader()
-    document = view.document_id(report)
+    document = report_view.document_id(report)
     for finding in report.findings:
         cells = _cells(finding) | {"document": document}
         writer.writerow({name: cell(value) for name, value in cells.items()})
@@ -90,6 +90,6 @@ def cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        shown = text.visible(value)
+        shown = number_text.visible(value)
         return "'" + shown if shown.lstrip().startswith(_FORMULA) else shown
     return repr(value)

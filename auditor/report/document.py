@@ -108,7 +108,9 @@ def paragraph(*spans: Span) -> Paragraph:
 def facts(fields: Sequence[tuple[str, str | None]], *, unknown: str) -> Table:
     """Names and values; None is omitted, empty is shown as ``unknown``."""
     rows = tuple(
-        ((own_text(name),), (external_text(value) if value else own_text(unknown),)) for name, value in fields if value is not None
+        ((own_text(name),), (external_text(value) if value else own_text(unknown),))
+        for name, value in fields
+        if value is not None
     )
     return Table(((), ()), rows, "ll", "facts")
 

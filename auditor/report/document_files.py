@@ -33,9 +33,13 @@ def render_document(document: Drawable, name: str) -> bytes:
         case ".pdf":
             from auditor.report.document_pdf import render_document_pdf
 
-            return render_document_pdf(document.title, document.digest, document.created, document.version, document.blocks)
+            return render_document_pdf(
+                document.title, document.digest, document.created, document.version, document.blocks
+            )
         case ".html":
             from auditor.report.document_html import render_document_html
 
-            return render_document_html(document.title, document.digest, document.created, document.version, document.blocks).encode()
+            return render_document_html(
+                document.title, document.digest, document.created, document.version, document.blocks
+            ).encode()
     return to_markdown(document.blocks).encode()

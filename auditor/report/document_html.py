@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from auditor.record import text
 from auditor.report.document import LONGEST_NAME, Block, Heading, Line, Span
 from auditor.report.html import content_policy, environment, moment, resource
+from auditor.report.record import number_text
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ def _words(line: Line) -> Markup:
 
 
 def _span(span: Span) -> Markup:
-    shown = text.visible(span.text)
+    shown = number_text.visible(span.text)
     match span.kind:
         case "said":
-            words = Markup("<bdi>{}</bdi>").format(text.shortened(shown, span.longest))
+            words = Markup("<bdi>{}</bdi>").format(number_text.shortened(shown, span.longest))
         case "code":
-            words = Markup("<code><bdi>{}</bdi></code>").format(text.shortened(shown, LONGEST_NAME))
+            words = Markup("<code><bdi>{}</bdi></code>").format(number_text.shortened(shown, LONGEST_NAME))
         case "strong":
             words = Markup("<strong>{}</strong>").format(shown)
         case _:

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from auditor.record import text
-from auditor.record.catalogue import ENGLISH, Catalogue
 from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own_text
 from auditor.report.html import moment
-from auditor.report.paper_words import narrow, worded
 from auditor.report.pdf import typeset
+from auditor.report.pdf_text import narrow, worded
+from auditor.report.record import number_text
+from auditor.report.record.translations import ENGLISH, Catalogue
 
 _SHORT, _LONG = 14, 60
 # A table of so many letters fits a page, and is not torn apart.
@@ -72,7 +72,7 @@ def _line(line: Line) -> list[dict[str, str]]:
 
 def _span(span: Span) -> dict[str, str]:
     is_name = span.kind == "code"
-    words = text.shortened(span.text, LONGEST_NAME if is_name else span.longest)
+    words = number_text.shortened(span.text, LONGEST_NAME if is_name else span.longest)
     return {
         "text": narrow(words) if is_name else worded(words),
         "kind": span.kind,

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from auditor.files import Number
-from auditor.finding.criterion import load_criteria
-from auditor.finding.measurement import Outcome
-from auditor.record import text
-from auditor.record.about import About
-from auditor.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
-from auditor.record.catalogue import Catalogue
-from auditor.record.questions import Form, form_of, question_of
-from auditor.report import view
-from auditor.report.axis import Axis, axis_of, excess, reach
+from auditor.core.files import Number
+from auditor.judging.criterion import load_criteria
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
+from auditor.report.bound_axis import Axis, axis_of, excess, reach
 from auditor.report.next_commands import private_training_of, registration_of, repair_of
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
+from auditor.report.record.question_texts import Form, form_of, question_of
+from auditor.report.record.report_metadata import About
+from auditor.report.record.translations import Catalogue
+from auditor.report.translation_source import language_tag, own_words
 from auditor.report.unbounded_findings import WRONGLY_NAMED, names_rows, unbounded_findings
-from auditor.report.whose_words import language_tag, own_words
 from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -115,7 +115,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     refused = report.refusal is not None
     lines = [] if refused else writer.lines()
     shown = [] if refused else writer.unbounded_findings()
-    verdict = view.verdict_of(report, say)
+    verdict = report_view.verdict_of(report, say)
     return FirstPage(
         language=language_tag(say.language),
         say=say,
@@ -148,7 +148,7 @@ def unbounded_of(report: AuditReport) -> list[Finding]:
 
 
 def _writer(report: AuditReport, say: Catalogue) -> _Writer:
-    anchors = {id(row.finding): row.anchor for row in view.rows_of(report.findings)}
+    anchors = {id(row.finding): row.anchor for row in report_view.rows_of(report.findings)}
     return _Writer(report, report.about or About(), say, anchors)
 
 
@@ -197,7 +197,7 @@ class _Writer:
         elif not others:
             parts.append(say.say("page.convention"))
         else:
-            who = "; ".join(dict.fromkeys(f"“{text.shortened(c.set_by, _LONGEST_NAME)}”" for c in others))
+            who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, _LONGEST_NAME)}”" for c in others))
             parts.append(say.say("page.bounds", who=who))
         return tuple(part for part in parts if part)
 
@@ -339,7 +339,7 @@ class _Writer:
         return Line(
             question=question,
             about=self._about(f),
-            found=self._finding_text(f) if f.metric is not None else text.shortened(f.reason, _LONGEST_REASON),
+            found=self._finding_text(f) if f.metric is not None else number_text.shortened(f.reason, _LONGEST_REASON),
             interval=self._interval(f, form),
             outcome=f.outcome,
             verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
@@ -494,15 +494,15 @@ class _Writer:
         return self.say.say(f"bound.{f.criterion.direction}", bound=self.say.value(bound, form))
 
     def _column(self, name: str) -> str:
-        return text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
+        return number_text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
 
     def _level(self, feature: str, level: str) -> str:
         words = self.about.labels
-        name = text.shortened(level, _LONGEST_NAME)
-        said = self.say.say("effect.group", feature=text.shortened(feature, _LONGEST_NAME), level=name)
+        name = number_text.shortened(level, _LONGEST_NAME)
+        said = self.say.say("effect.group", feature=number_text.shortened(feature, _LONGEST_NAME), level=name)
         # A name is whoever's who wrote the configuration: what it stands for is beside it.
         known = words.get(f"{feature}.{level}")
-        return said if known is None else f"{text.shortened(known, _LONGEST_NAME)} ({said})"
+        return said if known is None else f"{number_text.shortened(known, _LONGEST_NAME)} ({said})"
 
     def _group(self, f: Finding) -> str:
         return " and ".join(self._level(feature, level) for feature, level in f.group.items())
@@ -520,11 +520,11 @@ class _Writer:
         if set(f.at) == {"false_positive_rate"}:
             return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
-        return text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
+        return number_text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
 
     def _location_text(self, f: Finding) -> str:
         if "test" in f.at:
-            return f", {text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
+            return f", {number_text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""
 
     def _favourable(self) -> str:
@@ -532,9 +532,11 @@ class _Writer:
         if data.positive is None:
             return self.say.say("form.undefined")
         key = f"{data.target}.{data.positive}"
-        plain = text.shortened(data.positive, _LONGEST_NAME)
+        plain = number_text.shortened(data.positive, _LONGEST_NAME)
         known = self.about.labels.get(key)
-        said = self.say.say("effect.quoted", word=plain if known is None else text.shortened(known, _LONGEST_NAME))
+        said = self.say.say(
+            "effect.quoted", word=plain if known is None else number_text.shortened(known, _LONGEST_NAME)
+        )
         return said if known is None else f"{said} ({data.target} = {plain})"
 
 

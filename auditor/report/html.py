@@ -14,21 +14,21 @@ from types import SimpleNamespace
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from auditor.finding.measurement import Outcome
-from auditor.record import rows_for_all, text
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import ENGLISH, Catalogue
-from auditor.record.glossary import definitions_of
-from auditor.record.trace import traces_of
-from auditor.record.worth import worth_of
-from auditor.report import view
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
 from auditor.report.appendix import appendix_of
 from auditor.report.first_page import first_page
-from auditor.report.pictures import front_and_rest
-from auditor.report.pillars import pillars_of, sources_of
+from auditor.report.pillar_sections import pillars_of, sources_of
+from auditor.report.record import number_text, sample_size_to_pass
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.glossary import definitions_of
+from auditor.report.record.provenance_of_number import traces_of
+from auditor.report.record.skill_line import worth_of
+from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import remediation_of
-from auditor.report.scope import scope_of
-from auditor.report.shown_controls import policies_of
+from auditor.report.report_figures import front_and_rest
+from auditor.report.rule_pack_view import policies_of
+from auditor.report.scope_page import scope_of
 
 MOST_IN_SUMMARY = 12
 # What every report is made of; the other templates are read and compiled where a report has something for them.
@@ -44,11 +44,11 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
     Everything that came from the model, the data or a probe is escaped and shown with its control characters visible.
     Styles and script are inline and allowed by their digest alone; nothing is fetched from anywhere.
     """
-    digest = view.document_id(report)
+    digest = report_view.document_id(report)
     style = Markup(resource("report.css") + _PAGE_FOOTER.format(digest=digest[:16]))
     script = Markup(resource("report.js"))
     page = first_page(report, say)
-    rows = view.shown_rows(report, page.say)
+    rows = report_view.shown_rows(report, page.say)
     traces = {row.anchor: trace for row, trace in zip(rows, traces_of(report, page.say), strict=True)}
     words, limit_words = (SimpleNamespace(**page.say.section(name)) for name in ("rest", "limit"))
     # What is missing is counted on the first page, before the phrases below it are said.
@@ -80,11 +80,11 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             table=table,
             sources=[s for s in sources_of(rows) if s.citation],
             worth=worth_of(report, page.say),
-            warnings=view.warnings_of(report, page.say),
-            rows_for_all=rows_for_all.describe_rows_for_all(report),
-            promise=view.promise_of(report, page.say),
-            counts=view.counts_of(report, page.say),
-            for_other_kinds=view.for_other_kinds(report, page.say),
+            warnings=report_view.warnings_of(report, page.say),
+            sample_size_to_pass=sample_size_to_pass.describe_rows_for_all(report),
+            promise=report_view.promise_of(report, page.say),
+            counts=report_view.counts_of(report, page.say),
+            for_other_kinds=report_view.for_other_kinds(report, page.say),
             outcomes=Outcome,
             by_outcome=by_outcome,
             most=MOST_IN_SUMMARY,
@@ -92,9 +92,9 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             policies=policies_of(report, rows),
             used=[c for c in report.criteria if c in held],
             unused=[c for c in report.criteria if c not in held],
-            limits=view.limits_of(page.say),
-            applies_to=view.applies_to,
-            pictures=[view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
+            limits=report_view.limits_of(page.say),
+            applies_to=report_view.applies_to,
+            pictures=[report_view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
             svg=_figure_svg,
         )
     )
@@ -104,9 +104,9 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _figure_svg(figure_view: view.Drawn, say: Catalogue) -> Markup:
+def _figure_svg(figure_view: report_view.Drawn, say: Catalogue) -> Markup:
     # A page without figures needs no matplotlib.
-    from auditor.drawing.svg import draw_svg
+    from auditor.report.drawing.svg import draw_svg
 
     return Markup(draw_svg(figure_view.figure, dom_id=figure_view.dom_id, words=say.section("drawn")))
 
@@ -155,17 +155,17 @@ def moment(created: str, say: Catalogue | None = None) -> str:
 def _finalize(value: object) -> object:
     if isinstance(value, Markup):
         return value
-    return text.visible(value) if isinstance(value, str) else value
+    return number_text.visible(value) if isinstance(value, str) else value
 
 
 def _breakable(name: str) -> Markup:
     """A long_snake_case_name that may break after its underscores."""
-    return Markup("_<wbr>").join(text.visible(name).split("_"))
+    return Markup("_<wbr>").join(number_text.visible(name).split("_"))
 
 
 def _prose(sentence: str) -> Markup:
     """A sentence whose command line flags are set as code."""
-    shown, out, last = text.visible(sentence), Markup(), 0
+    shown, out, last = number_text.visible(sentence), Markup(), 0
     for match in _FLAG.finditer(shown):
         out += escape(shown[last : match.start()]) + Markup('<code class="flag">{}</code>').format(match.group())
         last = match.end()
@@ -190,15 +190,15 @@ def environment() -> Environment:
     made.filters |= {
         "breakable": _breakable,
         "prose": _prose,
-        "shortened": text.shortened,
-        "bounds": text.grade_interval,
-        "count": text.count,
-        "interval": text.interval,
+        "shortened": number_text.shortened,
+        "bounds": number_text.grade_interval,
+        "count": number_text.count,
+        "interval": number_text.interval,
         "moment": moment,
-        "number": text.number,
-        "percent": text.percent,
+        "number": number_text.number,
+        "percent": number_text.percent,
         "zip": zip,
         "megabytes": _megabytes,
     }
-    made.globals["plural"] = text.plural
+    made.globals["plural"] = number_text.plural
     return made

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from auditor.finding.measurement import Outcome
-from auditor.record import text
-from auditor.record.audit_report import AuditReport, ExitCode
-from auditor.record.periods import moment_of
-from auditor.report import view
-from auditor.report.view import Row
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.durations import moment_of
+from auditor.report.report_view import Row
 
 VERDICT = "verdict"
 
@@ -25,9 +25,13 @@ def render_junit(report: AuditReport) -> str:
     is no test, and only counted in ``verdict``.
     """
     root = ElementTree.Element("testsuites", name="auditor")
-    rows = [r for r in view.rows_of(report.findings) if not view.is_detail(r.finding) and not r.finding.other_kind]
+    rows = [
+        r
+        for r in report_view.rows_of(report.findings)
+        if not report_view.is_detail(r.finding) and not r.finding.other_kind
+    ]
     stamp = _stamp(report.created)
-    for pillar in view.PILLARS:
+    for pillar in report_view.PILLARS:
         if own := [r for r in rows if r.finding.pillar == pillar]:
             suite = ElementTree.SubElement(root, "testsuite", name=pillar, timestamp=stamp)
             for row in own:
@@ -52,11 +56,11 @@ def _case(suite: ElementTree.Element, row: Row, *, waived: bool) -> None:
     case = ElementTree.SubElement(
         suite,
         "testcase",
-        classname=text.visible(".".join(p for p in (f.pillar, f.probe, f.method or "") if p)),
-        name=text.visible(f"{row.name} {row.where}".strip()),
+        classname=number_text.visible(".".join(p for p in (f.pillar, f.probe, f.method or "") if p)),
+        name=number_text.visible(f"{row.name} {row.where}".strip()),
         time="0",
     )
-    said = text.visible(said_of(row))
+    said = number_text.visible(said_of(row))
     match row.outcome:
         case Outcome.FAIL:
             _child(case, "failure", said, "FAIL")
@@ -87,16 +91,16 @@ def _child(case: ElementTree.Element, tag: str, message: str, kind: str = "") ->
 
 
 def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
-    verdict = view.verdict_of(report)
+    verdict = report_view.verdict_of(report)
     case = ElementTree.SubElement(suite, "testcase", classname="auditor", name=VERDICT, time="0")
     said = f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}."
     if report.refusal is not None:
         said += f" {report.refusal.shown}: {report.refusal.reason}"
-    elsewhere = view.for_other_kinds(report)
+    elsewhere = report_view.for_other_kinds(report)
     said += f" {elsewhere}." if elsewhere else ""
     # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.
-    record = f"Record {view.document_id(report)}. Not legal advice."
-    said = text.visible(" ".join([said, *view.warnings_of(report), record]))
+    record = f"Record {report_view.document_id(report)}. Not legal advice."
+    said = number_text.visible(" ".join([said, *report_view.warnings_of(report), record]))
     if report.exit_code == ExitCode.PASSED:
         ElementTree.SubElement(case, "system-out").text = said
     else:

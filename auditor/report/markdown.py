@@ -6,21 +6,21 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from auditor.drawing.standing import scale_of, strength
-from auditor.finding.display import ColouredText, GradeTable
-from auditor.finding.figure import Figure
-from auditor.finding.measurement import Outcome
-from auditor.record import rows_for_all, text
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import ENGLISH, Catalogue
-from auditor.record.trace import short_name
-from auditor.record.worth import worth_of
-from auditor.report import view
+from auditor.judging.figure_content import ColouredText, GradeTable
+from auditor.judging.figure_types import Figure
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
+from auditor.report.drawing.grade_labels import scale_of, strength
 from auditor.report.first_page import FirstPage, first_page
+from auditor.report.record import number_text, sample_size_to_pass
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.provenance_of_number import short_name
+from auditor.report.record.skill_line import worth_of
+from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import Remediation, remediation_of
-from auditor.report.scope import Scope, scope_of
-from auditor.report.shown_controls import ShownCell, ShownPolicy, policies_of
-from auditor.report.view import Row
+from auditor.report.report_view import Row
+from auditor.report.rule_pack_view import ShownCell, ShownPolicy, policies_of
+from auditor.report.scope_page import Scope, scope_of
 
 MOST = 10
 _MOST_WORDS = 6
@@ -37,7 +37,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
     """
     page = first_page(report, say)
     say = page.say
-    rows = view.shown_rows(report, say)
+    rows = report_view.shown_rows(report, say)
     lines = _verdict(report, page) + _warnings(report, say) + _deviations(report, say) + _counts(report, page)
     lines += _question_lines(page)
     lines += _scope(scope_of(report, say)) + _remedies(remediation_of(report, say), say) + _translation(page)
@@ -64,7 +64,7 @@ def _verdict(report: AuditReport, page: FirstPage) -> list[str]:
 
 def _warnings(report: AuditReport, say: Catalogue) -> list[str]:
     noted = escaped(say.say("rest.note_well"))
-    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in view.warnings_of(report, say)]
+    warnings = [escaped(warning, 2 * _LONGEST_SENTENCE) for warning in report_view.warnings_of(report, say)]
     return [line for warning in warnings for line in (f"> **{noted}** {warning}", "")]
 
 
@@ -79,11 +79,11 @@ def _deviations(report: AuditReport, say: Catalogue) -> list[str]:
 def _counts(report: AuditReport, page: FirstPage) -> list[str]:
     """The six counts, and the probes for other kinds of model beside them."""
     say = page.say
-    counts = view.counts_of(report, say)
+    counts = report_view.counts_of(report, say)
     lines = ["| " + " | ".join(c.outcome.words for c in counts) + " |"]
     lines += ["|" + " ---: |" * len(counts)]
     lines += ["| " + " | ".join(say.count(c.n) for c in counts) + " |", ""]
-    elsewhere = view.for_other_kinds(report, say)
+    elsewhere = report_view.for_other_kinds(report, say)
     lines += [f"{escaped(elsewhere)}.", ""] if elsewhere else []
     noted = escaped(say.say("rest.note_well"))
     return lines + ([f"> **{noted}** {escaped(page.own_words)}", ""] if page.own_words else [])
@@ -101,7 +101,7 @@ def _outcomes(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE], say)
     attempts = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
     lines += [line for attempt in attempts for line in (escaped(attempt, 2 * _LONGEST_SENTENCE), "")]
-    needed = rows_for_all.describe_rows_for_all(report)
+    needed = sample_size_to_pass.describe_rows_for_all(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons(say.say("rest.stopped"), [r for r in rows if r.outcome is Outcome.NOT_RUN], say)
     absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]
@@ -110,7 +110,7 @@ def _outcomes(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[
 
 def _promise(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[str]:
     """The error rates that hold, the plan that was followed, and how to look up the gravest finding."""
-    lines = [escaped(view.promise_of(report, say), 2 * _LONGEST_SENTENCE), ""]
+    lines = [escaped(report_view.promise_of(report, say), 2 * _LONGEST_SENTENCE), ""]
     if report.registration is not None and report.registration.followed:
         lines += [escaped(report.registration.describe()), ""]
     worst = min((r for r in rows if r.finding.criterion), key=lambda r: r.rank, default=None)
@@ -126,7 +126,7 @@ def _provenance(report: AuditReport, page: FirstPage) -> list[str]:
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
     n_rows = "" if report.data.n_rows is None else f"{say.counted('rest.training_rows', report.data.n_rows)}, "
     version = code_span(report.tool.get("version", ""))
-    record = say.say("rest.record", id=code_span(view.document_id(report)))
+    record = say.say("rest.record", id=code_span(report_view.document_id(report)))
     lines = [f"{data}{n_rows}auditor {version}, {record}. {escaped(say.say('limit.no_advice'))}"]
     lines += [escaped(say.say("rest.dates"), _LONGEST_SENTENCE)]
     return lines + (["", f"_{escaped(page.fallback)}_"] if page.fallback else [])
@@ -228,7 +228,9 @@ def _judged_lines(rows: Sequence[Row], say: Catalogue) -> list[str]:
     heads = ("outcome", "open_measured", "value", "interval", "must_be", "rows")
     lines += [_headed(say, *(f"rest.{name}" for name in heads)), "| --- | --- | ---: | ---: | --- | ---: |"]
     for r in sorted(rows, key=lambda r: r.rank)[:MOST]:
-        lines.append(f"| {r.outcome.value} | {_metric_cell(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {r.n} |")
+        lines.append(
+            f"| {r.outcome.value} | {_metric_cell(r)} | {r.value} | {_interval(r, say)} | {r.must_be} | {r.n} |"
+        )
     return [*lines, *_more_line(rows, say), ""]
 
 
@@ -284,7 +286,9 @@ def _words_of(texts: Sequence[ColouredText], scale: float, say: Catalogue) -> li
     for i, t in enumerate(texts, 1):
         known = [(w, v) for w, v in zip(t.words, t.values, strict=True) if strength(v, scale)]
         ranked = sorted(known, key=lambda pair: -abs(pair[1] or 0.0))[:_MOST_WORDS]
-        said = ", ".join(f"{code_span(word.strip())} {say.spelled(text.signed(value))}" for word, value in ranked)
+        said = ", ".join(
+            f"{code_span(word.strip())} {say.spelled(number_text.signed(value))}" for word, value in ranked
+        )
         lines.append(
             f"- {escaped(t.title or say.say('column.untitled', n=i))}: {said or escaped(say.say('column.no_word'))}"
         )
@@ -299,7 +303,7 @@ def _grades(table: GradeTable, say: Catalogue) -> list[str]:
     for method in table.methods[:MOST]:
         cells = [code_span(method.method, cell=True), escaped(say.say(f"standing.{method.standing}"))]
         for own in method.grades:
-            bounds = say.ends((own.low, own.high)) if text.grade_interval(own) else ""
+            bounds = say.ends((own.low, own.high)) if number_text.grade_interval(own) else ""
             cells.append(escaped(say.grade(own)) + (f" ({bounds})" if bounds else ""))
         lines.append("| " + " | ".join([*cells, escaped(method.reason)]) + " |")
     return [*lines, *_more_line(table.methods, say)]
@@ -331,7 +335,7 @@ def _interval(row: Row, say: Catalogue) -> str:
 
 def code_span(name: str, *, cell: bool = False, limit: int = _LONGEST_NAME) -> str:
     """A name in a code span with a fence longer than any in it; a bare pipe would end a table cell."""
-    shown = text.shortened(text.visible(name), limit)
+    shown = number_text.shortened(number_text.visible(name), limit)
     shown = shown.replace("|", "\\|") if cell else shown
     if not shown.strip():
         return "(empty)"
@@ -342,5 +346,5 @@ def code_span(name: str, *, cell: bool = False, limit: int = _LONGEST_NAME) -> s
 
 def escaped(sentence: str, limit: int = _LONGEST_SENTENCE) -> str:
     """A sentence with Markdown escaped; an empty comment prevents @name and #1 from becoming links."""
-    shown = _SPECIAL.sub(r"\\\1", text.shortened(text.visible(sentence), limit))
+    shown = _SPECIAL.sub(r"\\\1", number_text.shortened(number_text.visible(sentence), limit))
     return _CALLS.sub(lambda call: f"{call.group()}<!-- -->", shown)

@@ -6,13 +6,13 @@ import json
 import uuid
 from datetime import UTC, datetime
 
-from auditor.errors import MissingExtraError
-from auditor.record import text
-from auditor.record.audit_report import AuditReport
-from auditor.record.periods import moment_of
-from auditor.report import view
+from auditor.core.errors import MissingExtraError
+from auditor.report import report_view
 from auditor.report.model_card import TO_BE_STATED, measured_rows, model_name, risks, unsettled
-from auditor.report.view import Row
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.durations import moment_of
+from auditor.report.report_view import Row
 
 SPEC_VERSION = "1.6"
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's for object identifiers
@@ -64,22 +64,22 @@ def _bill(report: AuditReport) -> str:
         version=f"sha256:{m.sha256[:16]}" if m.sha256 else None,
         hashes=hashes(m.sha256),
         properties=[
-            Property(name=f"auditor:{name}", value=text.visible(value))
+            Property(name=f"auditor:{name}", value=number_text.visible(value))
             for name, value in (
                 ("path", m.path or "in memory"),
                 ("format", m.format),
                 ("loaded_by", m.loaded_by),
                 ("exit_code", str(report.exit_code)),
-                ("record_sha256", view.document_id(report)),
-                *((c.outcome.value, str(c.n)) for c in view.counts_of(report)),
-                ("for_other_kinds", str(view.n_for_other_kinds(report))),
+                ("record_sha256", report_view.document_id(report)),
+                *((c.outcome.value, str(c.n)) for c in report_view.counts_of(report)),
+                ("for_other_kinds", str(report_view.n_for_other_kinds(report))),
                 ("note", "Not legal advice."),
             )
         ],
     )
     sets = [
         Component(
-            name=text.visible(path),
+            name=number_text.visible(path),
             type=ComponentType.DATA,
             bom_ref=ref,
             hashes=hashes(digest),
@@ -93,24 +93,24 @@ def _bill(report: AuditReport) -> str:
     ]
     libraries = [
         Component(
-            name=text.visible(name),
-            version=text.visible(version),
+            name=number_text.visible(name),
+            version=number_text.visible(version),
             type=ComponentType.LIBRARY,
-            purl=PackageURL("pypi", None, text.visible(name), text.visible(version)),
+            purl=PackageURL("pypi", None, number_text.visible(name), number_text.visible(version)),
             bom_ref=f"package-{i}",
         )
         for i, (name, version) in enumerate(report.environment.packages.items(), 1)
     ]
     tool = Component(
-        name=text.visible(report.tool.get("name", "responsible-auditor")),
-        version=text.visible(report.tool.get("version", "")) or None,
+        name=number_text.visible(report.tool.get("name", "responsible-auditor")),
+        version=number_text.visible(report.tool.get("version", "")) or None,
         type=ComponentType.APPLICATION,
         bom_ref="tool",
     )
     bom = Bom(
         components=[*sets, *libraries],
         metadata=BomMetaData(component=model, timestamp=moment_of(report.created) or datetime.fromtimestamp(0, UTC)),
-        serial_number=uuid.uuid5(_NAMESPACE, view.document_id(report)),
+        serial_number=uuid.uuid5(_NAMESPACE, report_view.document_id(report)),
     )
     bom.metadata.tools.components.add(tool)
     bom.register_dependency(model, sets)
@@ -118,15 +118,15 @@ def _bill(report: AuditReport) -> str:
 
 
 def _card(report: AuditReport) -> dict[str, object]:
-    rows = view.rows_of(report.findings)
+    rows = report_view.rows_of(report.findings)
     refs = [{"ref": ref} for ref, path in ((_DATA, report.data.path), (_TRAIN, report.data.train_path)) if path]
     return {
-        "modelParameters": {"modelArchitecture": text.visible(report.model.format), "datasets": refs},
+        "modelParameters": {"modelArchitecture": number_text.visible(report.model.format), "datasets": refs},
         "quantitativeAnalysis": {"performanceMetrics": [_metric(r) for r in measured_rows(rows)]},
         "considerations": {
-            "technicalLimitations": [*view.limits_of(), *(text.visible(s) for s in unsettled(rows))],
+            "technicalLimitations": [*report_view.limits_of(), *(number_text.visible(s) for s in unsettled(rows))],
             "ethicalConsiderations": [
-                {"name": text.visible(s), "mitigationStrategy": TO_BE_STATED} for s in risks(rows)
+                {"name": number_text.visible(s), "mitigationStrategy": TO_BE_STATED} for s in risks(rows)
             ],
         },
     }
@@ -134,9 +134,9 @@ def _card(report: AuditReport) -> dict[str, object]:
 
 def _metric(row: Row) -> dict[str, object]:
     f = row.finding
-    metric: dict[str, object] = {"type": text.visible(row.name), "value": repr(f.value)}
+    metric: dict[str, object] = {"type": number_text.visible(row.name), "value": repr(f.value)}
     if row.where:
-        metric["slice"] = text.visible(row.where)
+        metric["slice"] = number_text.visible(row.where)
     ends = dict(zip(("lowerBound", "upperBound"), f.interval or (None, None), strict=True))
     known = {name: repr(end) for name, end in ends.items() if end is not None}
     return metric | ({"confidenceInterval": known} if known else {})

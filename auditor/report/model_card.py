@@ -10,14 +10,14 @@ import json
 import re
 from collections.abc import Sequence
 
-from auditor.errors import MissingExtraError
-from auditor.finding.measurement import Outcome
-from auditor.record import text
-from auditor.record.audit_report import INTAKE, AuditReport, ModelRecord
-from auditor.report import view
+from auditor.core.errors import MissingExtraError
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
 from auditor.report.html import title_of
 from auditor.report.markdown import code_span, escaped
-from auditor.report.view import Row
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import INTAKE, AuditReport, ModelRecord
+from auditor.report.report_view import Row
 
 TOOLKIT_SCHEMA = "0.0.2"
 TO_BE_STATED = "Not known to the audit: to be stated by whoever provides the model."
@@ -34,7 +34,7 @@ def measured_rows(rows: Sequence[Row]) -> list[Row]:
 
 def model_name(report: AuditReport) -> str:
     """The audited file's name, fit for a catalogue."""
-    return text.visible(title_of(report).removeprefix("Audit of "))
+    return number_text.visible(title_of(report).removeprefix("Audit of "))
 
 
 # ---- Hugging Face --------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def render_model_card(report: AuditReport) -> str:
         raise MissingExtraError(
             "A model card needs huggingface-hub, which comes with transformers: pip install huggingface-hub."
         ) from None
-    rows = view.rows_of(report.findings)
+    rows = report_view.rows_of(report.findings)
     data = report.data
     name = _file_name(data.path) or "data in memory"
     results = [
@@ -60,10 +60,10 @@ def render_model_card(report: AuditReport) -> str:
             task_type=_TASK,
             task_name="Responsible-AI audit",
             dataset_type=re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data",
-            dataset_name=text.visible(name),
+            dataset_name=number_text.visible(name),
             dataset_revision=data.sha256,
             metric_type=_identifier(row.name),
-            metric_name=text.visible(f"{row.name} {row.where}".strip()),
+            metric_name=number_text.visible(f"{row.name} {row.where}".strip()),
             metric_value=row.finding.value,
             metric_args=_arguments(row),
         )
@@ -100,20 +100,22 @@ def _body(report: AuditReport, rows: Sequence[Row]) -> str:
     compared = ", ".join(code_span(s) for s in report.data.sensitive)
     lines += [f"Groups compared: {compared}." if compared else "No groups were named, so none were compared.", ""]
     lines += _data_details(report)
-    lines += ["## Metrics and criteria", "", escaped(view.promise_of(report)), ""]
+    lines += ["## Metrics and criteria", "", escaped(report_view.promise_of(report)), ""]
     lines += _table(
-        [r for r in rows if not view.is_detail(r.finding) and not r.finding.other_kind],
+        [r for r in rows if not report_view.is_detail(r.finding) and not r.finding.other_kind],
         "## What was judged, and what was not",
     )
     lines += _table([r for r in measured_rows(rows) if r.finding.group], "## By group")
-    lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in view.limits_of()), ""]
+    lines += ["## Caveats and limits", "", *(f"- {escaped(limit)}" for limit in report_view.limits_of()), ""]
     version = code_span(report.tool.get("version", ""))
-    lines += [f"Written by auditor {version} from record {code_span(view.document_id(report))}. Not legal advice."]
+    lines += [
+        f"Written by auditor {version} from record {code_span(report_view.document_id(report))}. Not legal advice."
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _verdict(report: AuditReport) -> list[str]:
-    verdict, counts = view.verdict_of(report), view.counts_in_words(report)
+    verdict, counts = report_view.verdict_of(report), report_view.counts_in_words(report)
     lines = [f"# Model card: {code_span(model_name(report))}", ""]
     lines += [
         f"**{escaped(verdict.headline)}.** {escaped(verdict.sentence)} {counts}. Exit code {report.exit_code}.",
@@ -122,7 +124,7 @@ def _verdict(report: AuditReport) -> list[str]:
     if report.refusal is not None:
         lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
     return lines + [
-        line for warning in view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")
+        line for warning in report_view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")
     ]
 
 
@@ -130,7 +132,7 @@ def _model_details(m: ModelRecord) -> list[str]:
     lines = ["## Model details", ""]
     lines += [f"- File: {code_span(m.path or 'in memory')}, {code_span(m.format)}, loaded by {code_span(m.loaded_by)}"]
     lines += [f"- SHA-256: {code_span(m.sha256 or 'not known')}"]
-    lines += [f"- Parameters: {text.count(m.n_parameters)}"] if m.n_parameters is not None else []
+    lines += [f"- Parameters: {number_text.count(m.n_parameters)}"] if m.n_parameters is not None else []
     lines += [f"- Classes: {', '.join(code_span(c) for c in m.classes)}"] if m.classes else []
     return [*lines, f"- Developers, licence, version: {TO_BE_STATED}", "", "## Intended use", "", TO_BE_STATED, ""]
 
@@ -139,7 +141,7 @@ def _data_details(report: AuditReport) -> list[str]:
     data = report.data
     lines = ["## Evaluation data", "", f"- File: {code_span(data.path or 'none was given, or in memory')}"]
     lines += [f"- SHA-256: {code_span(data.sha256 or 'not known')}"]
-    lines += [f"- Rows: {text.count(data.n_rows)}"] if data.n_rows is not None else []
+    lines += [f"- Rows: {number_text.count(data.n_rows)}"] if data.n_rows is not None else []
     lines += [f"- Target: {code_span(data.target)}"] if data.target else []
     lines += [f"- {escaped(note)}" for note in (*data.notes, *report.model.notes)]
     lines += ["", "## Training data", ""]
@@ -166,16 +168,19 @@ def _table(rows: Sequence[Row], title: str) -> list[str]:
 
 def render_toolkit_json(report: AuditReport) -> str:
     """The model card as JSON of the Model Card Toolkit's schema v0.0.2; numbers are text there."""
-    rows = view.rows_of(report.findings)
+    rows = report_view.rows_of(report.findings)
     m = report.model
     details: dict[str, object] = {
         "name": model_name(report),
-        "overview": text.visible(f"{view.verdict_of(report).headline}. {view.verdict_of(report).sentence}"),
+        "overview": number_text.visible(
+            f"{report_view.verdict_of(report).headline}. {report_view.verdict_of(report).sentence}"
+        ),
         "documentation": (
-            f"{text.visible(view.promise_of(report))} Written by auditor from record {view.document_id(report)}. Not "
+            f"{number_text.visible(report_view.promise_of(report))} Written by auditor from record "
+            f"{report_view.document_id(report)}. Not "
             f"legal advice. Intended use, owners and licence: {TO_BE_STATED}"
         ),
-        "path": text.visible(m.path or "in memory"),
+        "path": number_text.visible(m.path or "in memory"),
     }
     if m.sha256:
         details["version"] = {"name": f"sha256:{m.sha256}"}
@@ -183,18 +188,21 @@ def render_toolkit_json(report: AuditReport) -> str:
         "schema_version": TOOLKIT_SCHEMA,
         "model_details": details,
         "model_parameters": {
-            "model_architecture": text.visible(m.format)
-            + ("" if m.n_parameters is None else f", {text.count(m.n_parameters)} parameters"),
+            "model_architecture": number_text.visible(m.format)
+            + ("" if m.n_parameters is None else f", {number_text.count(m.n_parameters)} parameters"),
             "data": _toolkit_data(report),
         },
         "quantitative_analysis": {"performance_metrics": [_toolkit_metric(r) for r in measured_rows(rows)]},
         "considerations": {
             "limitations": [
                 {"description": limit}
-                for limit in (*view.limits_of(), *map(text.visible, (*view.warnings_of(report), *unsettled(rows))))
+                for limit in (
+                    *report_view.limits_of(),
+                    *map(number_text.visible, (*report_view.warnings_of(report), *unsettled(rows))),
+                )
             ],
             "ethical_considerations": [
-                {"name": text.visible(sentence), "mitigation_strategy": TO_BE_STATED} for sentence in risks(rows)
+                {"name": number_text.visible(sentence), "mitigation_strategy": TO_BE_STATED} for sentence in risks(rows)
             ],
         },
     }
@@ -209,22 +217,22 @@ def _toolkit_data(report: AuditReport) -> list[dict[str, object]]:
         ("Training", data.train_path, data.train_sha256, data.n_train_rows),
     ):
         if path is not None or n is not None:
-            size = "" if n is None else f", {text.plural(n, 'row')}"
+            size = "" if n is None else f", {number_text.plural(n, 'row')}"
             entry: dict[str, object] = {
-                "name": text.visible(path or "in memory"),
+                "name": number_text.visible(path or "in memory"),
                 "description": f"{what} data{size}, SHA-256 {digest or 'not known'}",
             }
             if data.sensitive and what == "Evaluation":
-                entry["sensitive"] = {"sensitive_data": [text.visible(s) for s in data.sensitive]}
+                entry["sensitive"] = {"sensitive_data": [number_text.visible(s) for s in data.sensitive]}
             found.append(entry)
     return found
 
 
 def _toolkit_metric(row: Row) -> dict[str, object]:
     f = row.finding
-    metric: dict[str, object] = {"type": text.visible(row.name), "value": repr(f.value)}
+    metric: dict[str, object] = {"type": number_text.visible(row.name), "value": repr(f.value)}
     if row.where:
-        metric["slice"] = text.visible(row.where)
+        metric["slice"] = number_text.visible(row.where)
     ends = dict(zip(("lower_bound", "upper_bound"), f.interval or (None, None), strict=True))
     known = {name: repr(end) for name, end in ends.items() if end is not None}
     return metric | ({"confidence_interval": known} if known else {})

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import PurePath
 
-from auditor.record.audit_report import AuditReport
-from auditor.record.trace import runs_code, to_copy
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.provenance_of_number import runs_code, to_copy
 
 Flags = list[tuple[str, str]]
 # How the file of a model that is fitted anew may end, by the format of the present one.
@@ -65,8 +65,8 @@ def private_training_of(report: AuditReport) -> str:
 
 
 def registration_of(report: AuditReport) -> str:
-    """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; "" for rows without such a command: a folder of media, or a database.
-    """
+    """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; ""
+    for rows without such a command: a folder of media, or a database."""
     files = report.configuration.files if report.configuration is not None else ()
     own = next((file.path for file in files if file.role == "configuration"), None)
     if own is not None:

@@ -13,14 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from auditor.errors import DataError, MissingExtraError, first_line
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
-from auditor.record.periods import moment_of
+from auditor.core.errors import DataError, MissingExtraError, first_line
 from auditor.report.first_page import first_page
 from auditor.report.html import resource
-from auditor.report.paper import paper_of
-from auditor.report.paper_words import BREAK, breaking
+from auditor.report.pdf_text import BREAK, breaking
+from auditor.report.pdf_values import paper_of
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.durations import moment_of
+from auditor.report.record.translations import Catalogue
 
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.files import Closed
-from auditor.finding.reasons import MOST_APART, ExplainedRow, Recourse
-from auditor.record.audit_report import DataRecord, ModelRecord
-from auditor.record.labels import Labels
-from auditor.record.text import number, percent
+from auditor.core.files import Closed
+from auditor.judging.row_explanations import MOST_APART, ExplainedRow, Recourse
 from auditor.report.html import content_policy, environment, resource
+from auditor.report.record.audit_report import DataRecord, ModelRecord
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.number_text import number, percent
 
 READING = (
     "Reasons are the model's, compared with typical rows as said under each; they are no causes in the world. Recourse "

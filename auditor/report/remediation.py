@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.finding.measurement import Outcome
-from auditor.record.about import About
-from auditor.record.acceptances import Acceptance, Standing, acceptances_of, findings_by_key
-from auditor.record.asks import key_of, key_text
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.catalogue import Catalogue
-from auditor.record.questions import Form, form_of
-from auditor.record.severity import Severity, severity_of
-from auditor.record.trace import caution_of, to_copy
+from auditor.judging.measurement import Outcome
 from auditor.report.first_page import in_its_words, unbounded_of
+from auditor.report.record.acceptances import Acceptance, Standing, acceptances_of, findings_by_key
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.finding_key import key_of, key_text
+from auditor.report.record.provenance_of_number import caution_of, to_copy
+from auditor.report.record.question_texts import Form, form_of
+from auditor.report.record.report_metadata import About
+from auditor.report.record.severity import Severity, severity_of
+from auditor.report.record.translations import Catalogue
 
 Status = Literal["open"] | Standing
 _TO_MEND = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)

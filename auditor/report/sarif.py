@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from auditor.finding.measurement import Outcome
-from auditor.record import text
-from auditor.record.audit_report import AuditReport
-from auditor.report import view
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
 from auditor.report.junit import said_of
-from auditor.report.view import Row
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.report_view import Row
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 # A level other than "none" is only for kind "fail" (SARIF 2.1.0, 3.27.10).
@@ -35,7 +35,11 @@ def render_sarif(report: AuditReport) -> str:
     The place of all results is the model's file. Numbers by group, feature or level that are held to nothing are left
     to the CSV; what is for other kinds of model is no result, and only counted.
     """
-    rows = [r for r in view.rows_of(report.findings) if not view.is_detail(r.finding) and not r.finding.other_kind]
+    rows = [
+        r
+        for r in report_view.rows_of(report.findings)
+        if not report_view.is_detail(r.finding) and not r.finding.other_kind
+    ]
     judged = [r for r in rows if r.outcome is not Outcome.NOT_RUN]
     rules = list(dict.fromkeys(r.name for r in judged))
     stopped = [r for r in rows if r.outcome is Outcome.NOT_RUN]
@@ -43,26 +47,26 @@ def render_sarif(report: AuditReport) -> str:
     run = {
         "tool": {
             "driver": {
-                "name": text.visible(report.tool.get("name", "responsible-auditor")),
-                "version": text.visible(report.tool.get("version", "")),
+                "name": number_text.visible(report.tool.get("name", "responsible-auditor")),
+                "version": number_text.visible(report.tool.get("version", "")),
                 "fullName": "auditor: audits of machine-learning models",
                 "rules": [_rule(name, [r for r in judged if r.name == name]) for name in rules],
             }
         },
-        "automationDetails": {"id": f"auditor/{view.document_id(report)[:16]}"},
+        "automationDetails": {"id": f"auditor/{report_view.document_id(report)[:16]}"},
         "invocations": [
             {
                 "executionSuccessful": not stopped and report.refusal is None,
                 "exitCode": report.exit_code,
-                "exitCodeDescription": text.visible(view.verdict_of(report).headline),
+                "exitCodeDescription": number_text.visible(report_view.verdict_of(report).headline),
                 "toolExecutionNotifications": _notifications(report, stopped, place),
             }
         ],
         "results": [_result(r, rules.index(r.name), place) for r in judged],
         "properties": {
-            "counts": {c.outcome.value: c.n for c in view.counts_of(report)},
-            "for_other_kinds": view.n_for_other_kinds(report),
-            "record_sha256": view.document_id(report),
+            "counts": {c.outcome.value: c.n for c in report_view.counts_of(report)},
+            "for_other_kinds": report_view.n_for_other_kinds(report),
+            "record_sha256": report_view.document_id(report),
             "note": "Not legal advice.",
         },
     }
@@ -72,12 +76,12 @@ def render_sarif(report: AuditReport) -> str:
 def _rule(name: str, rows: Sequence[Row]) -> dict[str, object]:
     citation = next((r.finding.citation for r in rows if r.finding.citation), "")
     rule: dict[str, object] = {
-        "id": text.visible(name),
-        "shortDescription": {"text": text.visible(name.replace("_", " ").capitalize()) or "unnamed"},
+        "id": number_text.visible(name),
+        "shortDescription": {"text": number_text.visible(name.replace("_", " ").capitalize()) or "unnamed"},
         "properties": {"tags": sorted({str(r.finding.pillar) for r in rows})},
     }
     if citation:
-        rule["fullDescription"] = {"text": text.visible(citation)}
+        rule["fullDescription"] = {"text": number_text.visible(citation)}
     return rule
 
 
@@ -92,14 +96,14 @@ def _result(row: Row, index: int, place: dict[str, object]) -> dict[str, object]
         "n_samples": f.n_samples,
     }
     return {
-        "ruleId": text.visible(row.name),
+        "ruleId": number_text.visible(row.name),
         "ruleIndex": index,
         "kind": kind,
         "level": level,
-        "message": {"text": text.visible(said)},
-        "locations": [place | {"logicalLocations": [{"fullyQualifiedName": text.visible(f.id)}]}],
+        "message": {"text": number_text.visible(said)},
+        "locations": [place | {"logicalLocations": [{"fullyQualifiedName": number_text.visible(f.id)}]}],
         "partialFingerprints": {"auditorFinding/v1": hashlib.sha256(f.id.encode()).hexdigest()},
-        "properties": {"outcome": row.outcome.value, "probe": text.visible(f.probe)}
+        "properties": {"outcome": row.outcome.value, "probe": number_text.visible(f.probe)}
         | {k: v for k, v in numbers.items() if v is not None},
     }
 
@@ -108,12 +112,12 @@ def _notifications(report: AuditReport, stopped: Sequence[Row], place: dict[str,
     said = [("error", row.name, f"NOT_RUN {row.name}: {row.finding.reason}") for row in stopped]
     if report.refusal is not None:
         said.insert(0, ("error", report.refusal.shown, f"Refused: {report.refusal.reason}"))
-    said += [("warning", "note", warning) for warning in view.warnings_of(report)]
+    said += [("warning", "note", warning) for warning in report_view.warnings_of(report)]
     return [
         {
-            "descriptor": {"id": text.visible(name)},
+            "descriptor": {"id": number_text.visible(name)},
             "level": level,
-            "message": {"text": text.visible(words)},
+            "message": {"text": number_text.visible(words)},
             "locations": [place],
         }
         for level, name, words in said

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 
-from auditor.files import Number
-from auditor.finding.measurement import Outcome
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.questions import QUESTIONS, question_of
+from auditor.core.files import Number
+from auditor.judging.measurement import Outcome
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.question_texts import QUESTIONS, question_of
 
 # Where a number was taken: at which expected share of those named who are named wrongly.
 WRONGLY_NAMED = "false_discovery_rate"

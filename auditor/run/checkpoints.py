@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 
 # What mitigations add to the name, each of whose parts has a checkpoint of its own.
 _PARTS = re.compile(r"(\.(\d+|control|autoencoder|generator))*")

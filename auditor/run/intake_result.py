@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from auditor.endpoint.capability import Capability, Shown
-from auditor.finding.definition import defined
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.definition import defined
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.endpoint.capability import Capability, Shown
 from auditor.statistics.estimate import Exact, Undefined
 
-CITATION = "Files are identified by content and loaded without running code of theirs (auditor.intake)."
+CITATION = "Files are identified by content and loaded without running code of theirs (auditor.loading)."
 
 
 def intake_result(model: AuditedModel) -> ProbeResult:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from auditor.errors import ConfigError, did_you_mean
-from auditor.finding.measurement import Pillar
+from auditor.core.errors import ConfigError, did_you_mean
+from auditor.judging.measurement import Pillar
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.training.several_devices import Devices
+    from auditor.models.audited_model import AuditedModel
+    from auditor.training.multi_device import Devices
 
 Stage = Literal["pre-processing", "in-processing", "post-processing"]
 Writes = Literal["bundle", "folder"]
@@ -79,7 +79,7 @@ class Experience:
 class Training:
     """Training settings of mitigations: the device, the checkpoint, and the progress callback.
 
-    ``devices``: those of a job of several processes, from ``auditor.training.several_devices.devices_of_job()``;
+    ``devices``: those of a job of several processes, from ``auditor.training.multi_device.devices_of_job()``;
     ``device`` is then its ``device``. Every process makes the same model, and one of them should save it.
     """
 

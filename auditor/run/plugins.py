@@ -20,9 +20,9 @@ from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from auditor.errors import ConfigError, UsageError, did_you_mean, first_line
-from auditor.finding.measurement import Pillar
-from auditor.intake.own_packages import taken_name
+from auditor.core.errors import ConfigError, UsageError, did_you_mean, first_line
+from auditor.judging.measurement import Pillar
+from auditor.loading.reserved_packages import taken_name
 from auditor.run.mitigation import Mitigation, Stage
 from auditor.run.probe import Need, Probe
 

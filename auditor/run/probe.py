@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, r
 
 import numpy as np
 
-from auditor.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.statistics.clusters import CLUSTERED
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.data.counts import GroupCounts
-    from auditor.data.design import Design, Part
     from auditor.data.feature_counts import FeatureCounts
+    from auditor.data.group_counts import GroupCounts
+    from auditor.data.sampling_design import Design, Part
     from auditor.data.score_counts import Asked, ScoreCounts
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 
 class Need(Enum):
@@ -81,7 +81,8 @@ class Probe(Protocol):
 
 @runtime_checkable
 class CountsProbe(Probe, Protocol):
-    """A probe that needs only :class:`~auditor.data.counts.GroupCounts`, so rows may be streamed past the model once.
+    """A probe that needs only :class:`~auditor.data.group_counts.GroupCounts`, so rows may be streamed past the model
+    once.
 
     Where its options need the rows themselves, its attribute ``counts_suffice`` is False; without one it is True.
     """
@@ -103,7 +104,8 @@ def from_decisions(probe: Probe | type[Probe]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Counts of streamed rows: ``counts`` of true classes and decisions, ``scores`` of scores, and, if a probe requests them, ``features`` of the levels of features.
+    """Counts of streamed rows: ``counts`` of true classes and decisions, ``scores`` of scores, and, if a probe requests
+    them, ``features`` of the levels of features.
 
     ``sample``: some of the rows themselves, about which the ``model`` may be asked again, or why those that were
     kept are no sample.
@@ -214,8 +216,8 @@ _OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.
 
 
 def defined_in(probe: type[Probe] | Probe) -> tuple[object, ...]:
-    """The objects whose docstrings define the probe's metrics (see :mod:`auditor.finding.definition`): its own first, then the classes and functions that it declares in ``defined_in``.
-    """
+    """The objects whose docstrings define the probe's metrics (see :mod:`auditor.judging.definition`): its own first,
+    then the classes and functions that it declares in ``defined_in``."""
     declared: tuple[object, ...] = getattr(probe, "defined_in", ())
     return (probe if isinstance(probe, type) else type(probe), *declared)
 
@@ -254,7 +256,7 @@ def with_declared(probe: Probe, measurements: Sequence[Measurement]) -> tuple[Me
     """The measurements with the probe's ``ideal_when_same`` declarations, if they do not state it.
 
     Such as ``ideal_when_same = {"flip_rate": "decisions", "mean_shift": "scores"}``, or "nothing" for a headline of
-    groups that no model reaches the ideal of by that: see :class:`~auditor.finding.measurement.Measurement`. A PASS of
+    groups that no model reaches the ideal of by that: see :class:`~auditor.judging.measurement.Measurement`. A PASS of
     the others needs a model that tells rows apart.
     """
     declared: Mapping[str, Answer | Literal["nothing"]] = getattr(probe, "ideal_when_same", {})

@@ -15,34 +15,34 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.data.bins import parse_bin_rule
-from auditor.endpoint.address import is_endpoint
-from auditor.endpoint.client import Limits as Calls
-from auditor.endpoint.journal import NAME as JOURNAL
-from auditor.endpoint.opened import EndpointAsked, OpenEndpoint, open_endpoint
-from auditor.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
-from auditor.finding.budgets import Family
-from auditor.finding.measurement import Pillar
-from auditor.finding.policy import Policy
-from auditor.finding.roles import Roles
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
-from auditor.reading.sql import fetch, is_database, printable_url
-from auditor.record.about import About, stated_groups
-from auditor.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
-from auditor.record.configuration import recorded
-from auditor.record.controls import with_policies
-from auditor.record.labels import Labels
-from auditor.run.audit import assemble, environment
-from auditor.run.heard import Measured
-from auditor.run.isolate import measure
-from auditor.run.options import Configured, ScanOptions, flags
+from auditor.judging.budgets import Family
+from auditor.judging.measurement import Pillar
+from auditor.judging.policy import Policy
+from auditor.judging.roles import Roles
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
+from auditor.loading.rows.sql import fetch, is_database, printable_url
+from auditor.loading.sandbox.measuring_process import MeasuringProcess
+from auditor.loading.sandbox.scratch import scratch_folder
+from auditor.models.endpoint.address import is_endpoint
+from auditor.models.endpoint.client import Limits as Calls
+from auditor.models.endpoint.journal import NAME as JOURNAL
+from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
+from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.report.record.configuration import recorded
+from auditor.report.record.controls import with_policies
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.report_metadata import About, stated_groups
+from auditor.run.endpoint_reference import check_reference, with_reference
+from auditor.run.job_results import Measured
+from auditor.run.parent_process import measure
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, make_probe
-from auditor.run.served import check_reference, with_reference
-from auditor.sandbox.measuring_process import MeasuringProcess
-from auditor.sandbox.scratch import scratch_folder
-from auditor.training.handed_out import handed_out
+from auditor.run.run_audit import assemble, environment
+from auditor.run.scan_options import Configured, ScanOptions, flags
 from auditor.training.meter import Meter
+from auditor.training.task_queue import handed_out
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
@@ -89,8 +89,8 @@ def endpoint_at_hand(
     """The endpoint given as the model, after its handshake; None if the model is no URL.
 
     With a reference, whether that is what it serves is found out too. It is asked here, because the measuring process
-    has no network. Raises UsageError, and what :func:`auditor.endpoint.opened.open_endpoint` and
-    :func:`auditor.run.served.with_reference` raise.
+    has no network. Raises UsageError, and what :func:`auditor.models.endpoint.session.open_endpoint` and
+    :func:`auditor.run.endpoint_reference.with_reference` raise.
     """
     if not is_endpoint(options.model):
         given = [name for name in _OF_ENDPOINTS if getattr(options, name) != getattr(ScanOptions(), name)]
@@ -137,7 +137,7 @@ def rows_at_hand(config: Configured) -> Iterator[tuple[Configured, Callable[[Aud
     """The scan with a local file for its database, and a function that restores the database's name in the record.
 
     The rows are fetched here, because the measuring process has no network. Raises UsageError for a URL without a query
-    or a query without one, and what :func:`auditor.reading.sql.fetch` raises.
+    or a query without one, and what :func:`auditor.loading.rows.sql.fetch` raises.
     """
     options = config.options
     name = "data" if options.predictions is None else "predictions"
@@ -474,8 +474,8 @@ def _probes_by_class(configured: Configured, names: set[str]) -> list[ProbeSpec]
 
 
 def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: Catalogue) -> None:
-    """Raise ConfigError for a control that requires an unknown probe, which would stay NOT MEASURED, and UsageError for a day on which no control is in force.
-    """
+    """Raise ConfigError for a control that requires an unknown probe, which would stay NOT MEASURED, and UsageError for
+    a day on which no control is in force."""
     if options.as_of is not None and not policies:
         raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
     known = {*catalogue, INTAKE, *(target.partition(":")[2] for target in options.probe)}
@@ -546,9 +546,7 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         allow_inconclusive=options.allow_inconclusive,
         energy=outcome.energy,
         duration_s=seconds,
-    ).model_copy(
-        update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)}
-    )
+    ).model_copy(update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)})
     return held_to(config, report)
 
 

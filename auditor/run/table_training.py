@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from auditor.errors import UsageError
-from auditor.files import decode_path
-from auditor.intake.specs import Job
-from auditor.model.saving import save
-from auditor.run.protocol import Channel, Known, TableTrained, Working
-from auditor.statistics.kinds import AnyEstimate
+from auditor.core.errors import UsageError
+from auditor.core.files import decode_path
+from auditor.loading.job_specs import Job
+from auditor.models.save_bundle import save
+from auditor.run.job_channel import Channel, Known, TableTrained, Working
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.training.forward_flops import flops_of
-from auditor.training.rows import write_rows
-from auditor.training.train import train_table
-from auditor.training.weighted import WeightedShare
+from auditor.training.train_table import train_table
+from auditor.training.training_rows import write_rows
+from auditor.training.weighted_rows import WeightedShare
 
 
 def train(job: Job, channel: Channel) -> None:

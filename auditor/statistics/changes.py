@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Z_POWER, Estimate, first_size
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.random_weights import change_upper, sum_upper

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.intervals import weighted_mean_reach
 from auditor.statistics.rates import MOST_GROUPS

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.intervals import exact_lower, exact_upper
 
 Contrast = Literal["difference", "ratio"]
@@ -105,8 +105,8 @@ def margins(
     """(n_pairs,) standard errors by which each pair is shown above ``value`` at ``alpha``; if not, below 0.
 
     Falls as ``value`` rises and rises with ``alpha``. ``expected``: counts are those to be expected, of which the ones
-    that come will differ, so that no rate of this value being left says only how far the nearest one is. ``cached_level``:
-    :func:`_strip_limits` and the radii of this level.
+    that come will differ, so that no rate of this value being left says only how far the nearest one is.
+    ``cached_level``: :func:`_strip_limits` and the radii of this level.
     """
     v, a = _of_each(value, len(pairs)), _of_each(alpha, len(pairs))
     lowest, highest = _strip_limits(pairs, a) if cached_level is None else cached_level[:2]

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import TESTS_OF_PARTS, Estimate, Undefined, first_size
 from auditor.statistics.intervals import BINOMIAL_TEST, bounded_mean_reach, corner_radius
-from auditor.statistics.ranks import AreaUnderCurve
+from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.statistics.rates import MOST_GROUPS, Proportion
 
 # Thresholds that an equal error rate keeps; between two of them its bounds take the worse one.

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from pydantic import BaseModel, ConfigDict
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 Side = Literal["greater", "less", "at_most", "at_least"]
 POWER = 0.80
@@ -189,7 +189,8 @@ class Exact(Estimate):
 
 
 def smallest_level(is_shown: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
-    """The smallest alpha at which a result is ``is_shown``, as in :meth:`Estimate.p_value`; ``tolerance``: relative error."""
+    """The smallest alpha at which a result is ``is_shown``, as in :meth:`Estimate.p_value`; ``tolerance``: relative
+    error."""
     if not is_shown(0.5):
         return 1.0
     if is_shown(_SMALLEST_P):

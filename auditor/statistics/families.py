@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
 from auditor.statistics.estimate import Estimate
 
 # ``bh`` is read in records of earlier versions and no longer asked for: it promises nothing of findings that depend on

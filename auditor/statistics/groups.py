@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 from pydantic import Field, model_validator
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Contrast, Pairs, margins
 from auditor.statistics.estimate import TESTS_OF_PARTS, Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
 from auditor.statistics.intervals import (
@@ -21,7 +21,7 @@ from auditor.statistics.intervals import (
     ratios_to_each,
 )
 from auditor.statistics.pair_plans import counted_on, pairs_of_sizes, probability_missed
-from auditor.statistics.pairs import (
+from auditor.statistics.rate_pairs import (
     largest_lower_bound,
     largest_p_value,
     ordered_pairs,
@@ -86,7 +86,9 @@ class WorstOfPairs(WorstOfGroups):
             return none
         if self._crowded:
             return max(none, *(float(self._corner(*of, alpha / self.comparisons).max()) for of in self._table_arrays()))
-        return max(largest_lower_bound(pairs_apart(self._table_arrays(), self.contrast), 2.0 * alpha / self.comparisons), none)
+        return max(
+            largest_lower_bound(pairs_apart(self._table_arrays(), self.contrast), 2.0 * alpha / self.comparisons), none
+        )
 
     def _smallest_contrast(self, alpha: float) -> float:
         """A lower bound of the smallest difference or ratio of any two groups, at most no difference."""

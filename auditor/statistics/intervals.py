@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
-from auditor.rows import Counts, FloatArray, IntArray
+from auditor.core.rows import Counts, FloatArray, IntArray
 
 ANGLES = np.linspace(0.0, np.pi / 2, 25)
 _SHARES_AT_ONCE = 64
@@ -105,7 +105,7 @@ def difference_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[Fl
     """One-sided exact bounds (n_groups, n_groups) of ``p_i - p_j`` for every ordered pair, each at level ``alpha``.
 
     The corner of the joint region, which spends from a tenth to two fifths of its level; those of
-    :mod:`~auditor.statistics.pairs` are narrower and slower.
+    :mod:`~auditor.statistics.rate_pairs` are narrower and slower.
     """
     lower, upper = rate_limits(successes, n=n, alpha=alpha)
     high = (upper[:, :, None] - lower[::-1][:, None, :]).max(axis=0)
@@ -124,7 +124,8 @@ def ratio_bounds(successes: Counts, *, n: Counts, alpha: float) -> tuple[FloatAr
 def ratios_to_each(
     reference_rate: tuple[float, float], *, successes: Counts, n: Counts, alpha: float, side: Literal["lower", "upper"]
 ) -> FloatArray:
-    """One-sided exact bounds of ``p / p_j``, (n_groups,), of one rate ``reference_rate`` (successes, n) to each of the others.
+    """One-sided exact bounds of ``p / p_j``, (n_groups,), of one rate ``reference_rate`` (successes, n) to each of the
+    others.
 
     A row of :func:`ratio_bounds`, without the others.
     """

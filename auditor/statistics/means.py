@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstOfGroups
 from auditor.statistics.intervals import (

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.combined_tails import Contrast, Pairs
 from auditor.statistics.rates import RateTable
 
@@ -16,8 +16,8 @@ _LOST = 0.15
 
 
 def counted_on(table: RateTable, times: float) -> FloatArray:
-    """The guaranteed number of rows of every group at ``times`` the present size: rates near 0 or 1 are known from few of them, and in steps of whole rows, which affects the worst of many pairs.
-    """
+    """The guaranteed number of rows of every group at ``times`` the present size: rates near 0 or 1 are known from few
+    of them, and in steps of whole rows, which affects the worst of many pairs."""
     p = table.pooled()
     lost = _LOST * math.log(max(table.n_pairs, 1)) / (p * (1.0 - p))
     return np.maximum(times * np.asarray(table.n, np.float64) - lost, 1e-3)

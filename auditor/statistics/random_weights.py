@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 _STEPS = 16
 # Standard deviations by which a search may end beyond what it looks for.

@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
 from auditor.statistics.intervals import (
@@ -22,7 +22,7 @@ from auditor.statistics.intervals import (
     orthant_radius,
     sum_bounds,
 )
-from auditor.statistics.pairs import lower_bounds, smallest_p_value
+from auditor.statistics.rate_pairs import lower_bounds, smallest_p_value
 
 MOST_GROUPS = 1_000
 

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.intervals import exact_lower, exact_upper
 
 End = Literal["low", "high"]
@@ -103,7 +103,9 @@ def _radius(n: int, f: float, alpha: float, end: End, weight: float) -> float:
     return high
 
 
-def rate_bounds(counts_above: FloatArray, *, n_positive: int, n_negative: int, f: float, alpha: float) -> tuple[float, float]:
+def rate_bounds(
+    counts_above: FloatArray, *, n_positive: int, n_negative: int, f: float, alpha: float
+) -> tuple[float, float]:
     """Bounds of the share of positives above the threshold, each missed with probability at most ``alpha``.
 
     above[j]: how many positives exceed the (j+1)-th largest negative; beyond its end, all of them.

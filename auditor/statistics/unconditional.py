@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Contrast, falling_zero
 from auditor.statistics.intervals import exact_lower, exact_upper
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import scipy
 from pydantic import Field, model_validator
 
-from auditor.rows import FloatArray
-from auditor.statistics.distances import WorstDistance, beyond_own, short_of_own
+from auditor.core.rows import FloatArray
+from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
 from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT
@@ -267,7 +267,7 @@ class WorstValueDistance(Estimate):
     ``span`` None: no range is known, and a distance, which one value far off may stretch at will, has no bounds.
 
     ``distances``: of every pair i < j in order, in the unit of the values. The bounds are those of
-    :class:`~auditor.statistics.distances.WorstDistance`, ``span`` times as far away.
+    :class:`~auditor.statistics.distribution_distances.WorstDistance`, ``span`` times as far away.
     """
 
     unbounded: ClassVar[bool] = True
@@ -299,14 +299,14 @@ class WorstValueDistance(Estimate):
         return max(low, 0.0), min(high, max(self.span, self.value))
 
     def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As for :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
+        """As for :class:`~auditor.statistics.distribution_distances.WorstDistance`; NaN without a range."""
         if self.span is None or sign < 0:
             return math.nan
         reach = beyond_own(self.n, alpha / self.comparisons) + short_of_own(self.n, 1.0 - POWER)
         return bound + self.span * float(reach.max())
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As for :class:`~auditor.statistics.distances.WorstDistance`; NaN without a range."""
+        """As for :class:`~auditor.statistics.distribution_distances.WorstDistance`; NaN without a range."""
         if self.span is None or not bound > ideal:
             return math.nan
         reach = short_of_own(self.n, alpha) + beyond_own(self.n, miss / self.comparisons)

@@ -27,7 +27,8 @@ _CONVOLUTIONS = ("convolution", "convolution_backward")
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of torch: ``calls``: their number, ``primitive_calls``: those of convolutions and recurrent layers among them.
+    """Operations of torch: ``calls``: their number, ``primitive_calls``: those of convolutions and recurrent layers
+    among them.
 
     ``flops``: multiplications and additions of matrix products, convolutions and recurrent layers. ``written``: bytes
     of all results.

@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from auditor.record.energy import Counts, EnergyCounter, NotMeasured, Why
-from auditor.record.text import visible
+from auditor.report.record.energy import Counts, EnergyCounter, NotMeasured, Why
+from auditor.report.record.number_text import visible
 
 POWERCAP = Path("/sys/class/powercap")
 DRIVER = Path("/proc/driver/nvidia")
@@ -24,8 +24,8 @@ _LONGEST = 80
 
 @dataclass
 class Counter:
-    """One counter: ``read`` returns it in steps of ``step_j`` joules; it restarts at 0 after ``above``, if there is such a limit.
-    """
+    """One counter: ``read`` returns it in steps of ``step_j`` joules; it restarts at 0 after ``above``, if there is
+    such a limit."""
 
     name: str
     counts: Counts
@@ -83,8 +83,8 @@ def counters_of(device: str, root: Path = POWERCAP) -> tuple[list[Counter], list
 
 
 def rapl(root: Path = POWERCAP) -> tuple[list[Counter], list[NotMeasured]]:
-    """Packages and their memory, by ``energy_uj`` below the tree; domains inside a package or around several packages are left out, since their energy is already counted.
-    """
+    """Packages and their memory, by ``energy_uj`` below the tree; domains inside a package or around several packages
+    are left out, since their energy is already counted."""
     zones = [(fit, zone) for zone in root.glob("intel-rapl:*") if (fit := _ZONE.fullmatch(zone.name))]
     found: list[Counter] = []
     silent: list[NotMeasured] = []

@@ -24,16 +24,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError
-from auditor.files import write_beside
-from auditor.model.audited_model import Recipe
-from auditor.model.outputs import Outputs
-from auditor.networks.sequence import NotASequenceError
-from auditor.randomness import seeded_globals
+from auditor.core.errors import ModelError
+from auditor.core.files import write_beside
+from auditor.core.randomness import seeded_globals
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.layer_sequence import NotASequenceError
+from auditor.models.output_kind import Outputs
 from auditor.training.costs import Work, work_of
-from auditor.training.execute import lent_executor
 from auditor.training.stack_tasks import ALONE, BoolArray, StackTask, Way, logits_of, received_logits, sent_tasks
 from auditor.training.stacks import linear_chain, outputs_of, why_no_vmap
+from auditor.training.task_executor import lent_executor
 
 MOST_TOGETHER = 32
 _BUDGET = 1 << 30
@@ -104,20 +104,21 @@ def train_together(
     rows and y (n,) int64 labels, on the device to train on, in the modules' own type. members (k, n): the rows that
     each model learns from, as many for each. ``recipe``: optimizer (adam, adamw or sgd, torch.optim's own step on the
     stacked parameters), learning rate, momentum, weight decay, epochs, batch size; cross-entropy; each model has its
-    own permutation per epoch. A last batch of a single row is left out, as :mod:`auditor.training.train` does.
+    own permutation per epoch. A last batch of a single row is left out, as :mod:`auditor.training.train_table` does.
     ``keep``: logits (k, n, n_classes) to what is wanted of them, along the first two axes; None keeps the logits.
 
     Models train in stacks where that can be done and costs less than one by one, which is counted
     (:mod:`auditor.training.costs`) and not timed, so that the same call takes the same way; ``notes`` says where they
     were trained one by one, and why. ``stacked``: True wherever it can be done, False never. Either way comes to the
-    same models up to rounding. On a GPU both compute in bfloat16 where :mod:`auditor.training.loop` does.
+    same models up to rounding. On a GPU both compute in bfloat16 where :mod:`auditor.training.training_loop` does.
 
     ``memory_bytes``: None takes half of the free memory of a GPU, else a quarter of what the process may still use, at
     most 1 GiB; it decides how many models are a stack, at most ``most_together``. Dropout draws for all models of a
     stack at once, so there, and only there, the result depends on the size of the stacks. ``checkpoint``: a folder in
     which each stack is kept when it is done; a run with the same inputs goes on from there with the same result,
-    whatever else lies there. Inside :func:`auditor.training.execute.tasks_by` the stacks are tasks of its executor
-    where they are data alone: ``make`` an :class:`auditor.networks.architectures.Architecture`, the rows on a CPU.
+    whatever else lies there. Inside :func:`auditor.training.task_executor.tasks_by` the stacks are tasks of its
+    executor where they are data alone: ``make`` an :class:`auditor.models.networks.architectures.Architecture`, the
+    rows on a CPU.
 
     Raises ModelError for an unknown optimizer, models of unequal numbers of rows, and a loss that is not finite.
     """

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from auditor.model.torch_model import evaluating
-from auditor.randomness import seeded_globals
+from auditor.core.randomness import seeded_globals
+from auditor.models.torch_model import evaluating
 
 if TYPE_CHECKING:
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 # Texts of all lengths have as many shapes.
 _MOST_SHAPES = 64

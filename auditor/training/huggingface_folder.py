@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from auditor.errors import ModelError, UsageError
-from auditor.files import write_beside
-from auditor.model.torch_model import TorchModel
+from auditor.core.errors import ModelError, UsageError
+from auditor.core.files import write_beside
+from auditor.models.torch_model import TorchModel
 
 RUN_FILE = "dp-run.json"
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -25,7 +25,7 @@ def save_classifier(model: TorchModel, folder: str | Path, *, beside: str | Path
     """
     from transformers import PreTrainedModel
 
-    from auditor.artifact.hf_folder import quiet_and_offline
+    from auditor.models.files.hf_folder import quiet_and_offline
     from auditor.privacy.run_record import run_of_recipe, write_run
 
     network: Any = getattr(model.module, "network", model.module)

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from auditor.record.energy import EnergyRecord, ProbeEnergy
+from auditor.report.record.energy import EnergyRecord, ProbeEnergy
 from auditor.training.counters import POWERCAP, counters_of, recorded
 
 if TYPE_CHECKING:
-    from auditor.finding.measurement import ProbeResult
-    from auditor.model.audited_model import AuditedModel
+    from auditor.judging.measurement import ProbeResult
+    from auditor.models.audited_model import AuditedModel
 
 # Well below what a counter takes to go round.
 _EVERY_S = 30.0

@@ -16,14 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import AuditorError, ModelError
-from auditor.files import Closed
-from auditor.model.audited_model import Recipe
-from auditor.model.outputs import Outputs
-from auditor.networks.architectures import Architecture
-from auditor.randomness import seeded_globals
-from auditor.training.execute import Tasks
-from auditor.training.packed import (
+from auditor.core.errors import AuditorError, ModelError
+from auditor.core.files import Closed
+from auditor.core.randomness import seeded_globals
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import Architecture
+from auditor.models.output_kind import Outputs
+from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack
+from auditor.training.task_encoding import (
     finished,
     pack_message,
     refusal_result,
@@ -32,7 +32,7 @@ from auditor.training.packed import (
     unpack_message,
     versions,
 )
-from auditor.training.stacks import Alone, LinearStack, Stack, VmapStack
+from auditor.training.task_executor import Tasks
 
 BoolArray = npt.NDArray[np.bool_]
 # Rows at once, in batches, that models are asked of.

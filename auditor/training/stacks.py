@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from auditor.model.audited_model import Recipe
-from auditor.model.outputs import Outputs, as_logits
-from auditor.model.torch_model import evaluating
-from auditor.networks.sequence import NotASequenceError, layers_in_order
-from auditor.randomness import seeded_globals
-from auditor.training.loop import in_half_precision, mixed_precision, optimizer_of
+from auditor.core.randomness import seeded_globals
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.layer_sequence import NotASequenceError, layers_in_order
+from auditor.models.output_kind import Outputs, as_logits
+from auditor.models.torch_model import evaluating
+from auditor.training.training_loop import in_half_precision, mixed_precision, optimizer_of
 
 
 class Stack(Protocol):

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor import PROBES, TrainingAudit
-from auditor.training.looks.trackers import trackers_of
+from auditor.training.interim.trackers import trackers_of
 
 from .mortgages import load, network
 

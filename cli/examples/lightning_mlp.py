@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor import PROBES, TrainingAudit
-from auditor.while_training.lightning import AuditCallback
+from auditor.run.while_training.lightning_callback import AuditCallback
 
 from .mortgages import load, network
 

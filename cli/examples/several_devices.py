@@ -15,10 +15,10 @@ import sys
 import numpy as np
 
 from auditor import MITIGATIONS, AuditData, save
-from auditor.intake.specs import TrainSpec
+from auditor.loading.job_specs import TrainSpec
 from auditor.run.mitigation import Training
-from auditor.training.several_devices import devices_of_job
-from auditor.training.train import train_table
+from auditor.training.multi_device import devices_of_job
+from auditor.training.train_table import train_table
 
 
 def main(table: str, out: str, epochs: int = 50) -> None:

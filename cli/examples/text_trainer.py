@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from auditor import PROBES, AuditData, TrainingAudit
-from auditor.while_training.huggingface import add_to, text_classifier
+from auditor.run.while_training.trainer_callback import add_to, text_classifier
 
 CLASSES = ("low", "high")
 TRAITS = ("honors", "volunteer", "military", "holes", "school", "email", "computer", "special", "college")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from auditor.errors import AuditorError
-from auditor.model.detector_card import KnownRate
+from auditor.core.errors import AuditorError
+from auditor.models.detector_card import KnownRate
 from auditor.statistics.rates import Proportion
 
 if TYPE_CHECKING:
-    from auditor.model.detector import DeepfakeDetector
+    from auditor.models.detector import DeepfakeDetector
 
 MOST_COLLECTIONS = 10
 _CONFIDENCE = 0.95
@@ -48,7 +48,7 @@ def rates_by_collection(
 
 
 def _called_fake(detector: DeepfakeDetector, path: Path) -> bool:
-    from auditor.detection.examine import Examination
+    from auditor.detection.examine_file import Examination
 
     verdict = Examination(detector=detector, with_provenance=False).examine_file(path).verdict
     return verdict is not None and verdict.answer == "fake"

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import printable_name, read_regular
 from auditor.data.preprocessing import label_name
+from auditor.detection.file_kinds import IN_WORDS, kind_of
+from auditor.detection.file_kinds import Medium as FileMedium
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
-from auditor.detection.kinds import IN_WORDS, kind_of
-from auditor.detection.kinds import Medium as FileMedium
-from auditor.errors import DataError, UsageError
-from auditor.files import printable_name, read_regular
-from auditor.intake.specs import DetectorTrainingSpec
-from auditor.model.detector_card import DIGITS, MOST_TRAINED
-from auditor.reading.folders import Listing, list_folder
-from auditor.reading.tables import open_table
+from auditor.loading.job_specs import DetectorTrainingSpec
+from auditor.loading.rows.folders import Listing, list_folder
+from auditor.loading.rows.table_files import open_table
+from auditor.models.detector_card import DIGITS, MOST_TRAINED
 
 if TYPE_CHECKING:
-    from auditor.model.detector import DeepfakeDetector
+    from auditor.models.detector import DeepfakeDetector
 
 _MOST_NAMED = 5
 _IS_FOR = {"image": "images", "speech": "speech"}
@@ -146,14 +146,15 @@ def _listing(folder: Path, left_out: list[str]) -> tuple[Listing, tuple[str, ...
     if len(classes) != 2:
         raise DataError(
             f"The folder {printable_name(folder.name)!r} has {len(classes)} sub-folders"
-            f"{' (' + printable_name(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is trained on two, "
+            f"{' (' + printable_name(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is "
+            f"trained on two, "
             "one of real files and one of synthetic ones."
         )
     return list_folder(folder, classes, left_out), classes
 
 
 def _fake_name(classes: tuple[str, ...], fake: str | None) -> str:
-    from mitigations.deepfake.fitting import classes_of
+    from mitigations.deepfake.detector_fitting import classes_of
 
     named, index = classes_of(classes, fake)
     return named[index]
@@ -306,7 +307,7 @@ def _with_collections(
     say: Callable[[str], None],
 ) -> tuple[DeepfakeDetector, tuple[str, ...]]:
     """The detector with what is known of collections left out whole, and what of them could not be measured."""
-    from auditor.model.detector import DeepfakeDetector
+    from auditor.models.detector import DeepfakeDetector
     from mitigations.deepfake.collections_left_out import rates_by_collection
 
     table = _column(spec, spec.collection_column)

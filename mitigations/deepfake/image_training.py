@@ -25,22 +25,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import printable_name, read_regular
+from auditor.core.randomness import seeded_globals
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.errors import DataError, UsageError
-from auditor.files import printable_name, read_regular
-from auditor.intake.encoder_files import EncoderFile, read_encoder
-from auditor.model.audited_model import Recipe
-from auditor.model.detector import DeepfakeDetector, KnownRate
-from auditor.networks.encoder_probe import EncoderProbe, hold, mebibytes
-from auditor.networks.head import NeighbourHead
-from auditor.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.networks.image_features import SMALLEST, image_features
-from auditor.randomness import seeded_globals
-from auditor.rows import FloatArray, IntArray
-from auditor.training.loop import PlainStep, Schedule, train
-from mitigations.deepfake.augmentation import augmented
-from mitigations.deepfake.fitting import (
+from auditor.loading.encoder_files import EncoderFile, read_encoder
+from auditor.models.audited_model import Recipe
+from auditor.models.detector import DeepfakeDetector, KnownRate
+from auditor.models.networks.encoder_probe import EncoderProbe, hold, mebibytes
+from auditor.models.networks.head import NeighbourHead
+from auditor.models.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.models.networks.image_features import SMALLEST, image_features
+from auditor.training.training_loop import PlainStep, Schedule, train
+from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Scorer
+from mitigations.deepfake.detector_fitting import (
     CrossValidation,
     LinearLearner,
     answers_to_unseen,
@@ -53,8 +53,8 @@ from mitigations.deepfake.fitting import (
     make_card,
     refuse_unreadable,
 )
-from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
-from mitigations.deepfake.rounds import Arrays, Learner, LearnerKind, Scorer
+from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.image_augmentation import augmented
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]
 METHODS: tuple[Method, ...] = ("frequency", "cnn", "ensemble", "encoder")
@@ -82,7 +82,7 @@ class ImageOptions:
     logistic regression. ``error_rate``: of the conformal answers. ``supported``: the share of files of known kinds that
     the rule for novelty lets through. ``answers``: measure as well how whole detectors answer about each synthetic kind
     that they have never seen. ``augment``: train on every picture a second time, resized, blurred and compressed at
-    random (:func:`~mitigations.deepfake.augmentation.augmented`). ``epochs``, ``width``: of the ``cnn``.
+    random (:func:`~mitigations.deepfake.image_augmentation.augmented`). ``epochs``, ``width``: of the ``cnn``.
     """
 
     method: Method | None = None
@@ -430,7 +430,9 @@ def _fit_encoder(
     network.use(images.encoder.encoder)
     network.rule = rule
     network.head = (
-        _neighbours(x, is_fake, k, fake) if k else fit_head(x, is_fake, fake=fake, C=options.C, changed_features=images.changed)
+        _neighbours(x, is_fake, k, fake)
+        if k
+        else fit_head(x, is_fake, fake=fake, C=options.C, changed_features=images.changed)
     )
     calibrate(network.head.calibration, found)
     return network, args, found, _answers(learner, is_fake, kinds, options, seed)
@@ -468,13 +470,13 @@ class NeighbourLearner:
         return score
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
         arrays = {"features": torch.from_numpy(self.features), "is_fake": torch.from_numpy(self.is_fake)}
         return {"kinds": list(self.kinds), "k": self.k, "within": self.within}, arrays
 
     @classmethod
     def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> NeighbourLearner:
-        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
         return cls(arrays["features"].numpy(), arrays["is_fake"].numpy(), **settings)
 
 
@@ -532,7 +534,7 @@ class CnnLearner:
         return score
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
         if torch.device(self.options.device).type != "cpu":
             return None
         images, options = self.images, self.options
@@ -547,7 +549,7 @@ class CnnLearner:
 
     @classmethod
     def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> CnnLearner:
-        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
         n, none = len(arrays["pixels"]), np.empty((0, 0))
         images = Images(
             rows=np.arange(n),
@@ -559,7 +561,9 @@ class CnnLearner:
             changed=none,
             changed_pixels=arrays["changed_pixels"].numpy(),
         )
-        return cls(images, arrays["is_fake"].numpy(), settings["kinds"], ImageOptions(**settings["options"]), settings["seed"])
+        return cls(
+            images, arrays["is_fake"].numpy(), settings["kinds"], ImageOptions(**settings["options"]), settings["seed"]
+        )
 
 
 def _cnn_features(network: ResidualCNN, images: Images, rows: IntArray) -> Tensor:

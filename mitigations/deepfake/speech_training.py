@@ -24,16 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import printable_name, read_regular
+from auditor.core.randomness import seeded_globals
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audio import Samples, decode, fit_recording, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.errors import DataError, UsageError
-from auditor.files import printable_name, read_regular
-from auditor.model.detector import DeepfakeDetector, KnownRate
-from auditor.networks.head import Calibration
-from auditor.networks.speech_detector import SpeechDetector, SpeechGMM
-from auditor.randomness import seeded_globals
-from auditor.rows import FloatArray, IntArray
-from mitigations.deepfake.fitting import (
+from auditor.models.detector import DeepfakeDetector, KnownRate
+from auditor.models.networks.head import Calibration
+from auditor.models.networks.speech_detector import SpeechDetector, SpeechGMM
+from mitigations.deepfake.cross_validation import Arrays, LearnerKind, Scorer
+from mitigations.deepfake.detector_fitting import (
     answers_to_unseen,
     calibrate,
     classes_of,
@@ -42,8 +43,7 @@ from mitigations.deepfake.fitting import (
     make_card,
     refuse_unreadable,
 )
-from mitigations.deepfake.novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
-from mitigations.deepfake.rounds import Arrays, LearnerKind, Scorer
+from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
 
 Network: TypeAlias = SpeechDetector | SpeechGMM
 Method = Literal["lfcc", "gmm"]
@@ -293,7 +293,7 @@ class SpeechLearner:
         return score
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
         fit = self.fit
         said = {"kinds": list(fit.kinds), "fake": fit.fake, "rate": fit.rate, "seed": fit.seed}
         arrays = {"statistics": torch.from_numpy(fit.statistics), "is_fake": torch.from_numpy(fit.is_fake)}
@@ -301,7 +301,7 @@ class SpeechLearner:
 
     @classmethod
     def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> SpeechLearner:
-        """As in :class:`~mitigations.deepfake.rounds.SentLearner`."""
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
         own: dict[str, Any] = {name: arrays[name].numpy() for name in ("statistics", "is_fake")}
         own |= {"inputs": arrays["inputs"], "options": SpeechOptions(**settings["options"])}
         return cls(SpeechFitter(**(settings | own)))

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from mitigations.rows.counterfactuals import NO_ROW, Counterfactuals
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
 Sides = Literal["both", "one"]
 UNLABELLED = -1
@@ -24,8 +24,8 @@ _SUBSTITUTED = 0.5
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Arm:
-    """Training rows: ``x`` (n, ...) inputs; ``y`` (n,) labels, -1 for none; ``target`` (n, n_classes) logits, NaN for rows without a target.
-    """
+    """Training rows: ``x`` (n, ...) inputs; ``y`` (n,) labels, -1 for none; ``target`` (n, n_classes) logits, NaN for
+    rows without a target."""
 
     x: Tensor
     y: Tensor

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.finding.measurement import Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
-from mitigations.training.one_class import refuse_one_class
+from mitigations.applicability import is_estimator
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import labelled_rows, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
-from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 Method = Literal["uniform_sampling", "balanced"]
 
@@ -78,7 +78,11 @@ class BalancedResampling:
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same kind, trained on the resampled rows."""
         only_for_estimators(model, self.hyperparameters)
-        return self._fit_estimator(model, data, rng) if is_estimator(model) else self._train_network(model, data, rng, training)
+        return (
+            self._fit_estimator(model, data, rng)
+            if is_estimator(model)
+            else self._train_network(model, data, rng, training)
+        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         only_for_networks(**vars(self.tuning))
@@ -89,14 +93,17 @@ class BalancedResampling:
 
     def _resampling_text(self, row_indices: IntArray, n: int) -> str:
         return (
-            f"Resampled ({self.method}): {len(np.unique(row_indices)):,} of {n:,} rows were learned from, some of them up to "
+            f"Resampled ({self.method}): {len(np.unique(row_indices)):,} of {n:,} rows were learned from, some of them "
+            f"up to "
             f"{int(np.bincount(row_indices).max())} times."
         )
 
-    def _train_network(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+    def _train_network(
+        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
+    ) -> Mitigated:
         from torch.nn.functional import cross_entropy
 
-        from auditor.training.loop import PlainStep
+        from auditor.training.training_loop import PlainStep
 
         old = trainable_from_somewhere(model)
         rows = training_set(old, data, training.device, groups=True)

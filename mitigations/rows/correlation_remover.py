@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from auditor.errors import DataError, ModelError
-from auditor.finding.measurement import Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import DataError, ModelError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
-from mitigations.training.one_class import refuse_one_class
+from mitigations.applicability import is_estimator
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refitting import only_for_estimators, refit
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import (
     Labelled,
     labelled_rows,
@@ -24,16 +25,15 @@ from mitigations.training.retraining import (
     training_set,
     untrained,
 )
-from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
     from auditor.data.preprocessing import TabularPreprocessing
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.prepared import Removal
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.debiased_inputs import Removal
+    from auditor.models.torch_model import TorchModel
 
 
 class CorrelationRemover:
@@ -79,11 +79,15 @@ class CorrelationRemover:
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same kind, trained on features without their correlation with the group."""
         only_for_estimators(model, self.hyperparameters)
-        return self._fit_estimator(model, data, rng) if is_estimator(model) else self._train_network(model, data, rng, training)
+        return (
+            self._fit_estimator(model, data, rng)
+            if is_estimator(model)
+            else self._train_network(model, data, rng, training)
+        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """An estimator fitted anew on the table's own columns of numbers, with the subtraction put before it."""
-        from auditor.model.prepared import PreparedModel
+        from auditor.models.debiased_inputs import PreparedModel
 
         refuse_bins(data)
         rows = labelled_rows(data, groups=True)
@@ -111,11 +115,13 @@ class CorrelationRemover:
             ),
         )
 
-    def _train_network(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+    def _train_network(
+        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
+    ) -> Mitigated:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.training.loop import PlainStep, optimizer_of
+        from auditor.training.training_loop import PlainStep, optimizer_of
 
         old = trainable(model)
         assert old.recipe is not None
@@ -162,7 +168,7 @@ def removal_of(rows: Labelled, model: AuditedModel, alpha: float) -> tuple[Remov
 
     A sensitive feature that the estimator takes is held at its commonest value.
     """
-    from auditor.model.prepared import Removal
+    from auditor.models.debiased_inputs import Removal
 
     X = rows.data.X
     if isinstance(X, np.ndarray):
@@ -245,7 +251,7 @@ def _indicators(
 
 def _narrower(old: TorchModel, width: int, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
     """The old model's network, untrained, on inputs (n, width) that are encoded already."""
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
     args = dict((old.architecture or {}).get("args", {})) | {"n_features": width}
     shaped = TorchModel(
@@ -269,8 +275,8 @@ def _with_subtraction(
     """The network on (z, s) that answers as ``inner`` does on ``z - (s - mean) B``."""
     import torch
 
-    from auditor.model.torch_model import TorchModel
-    from auditor.networks.architectures import ARCHITECTURES
+    from auditor.models.networks.architectures import ARCHITECTURES
+    from auditor.models.torch_model import TorchModel
 
     args = dict((inner.architecture or {}).get("args", {})) | {"n_features": preprocessing.width}
     state = {k: v.detach().cpu().clone() for k, v in inner.module.state_dict().items()}

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.lexicons import built_in, read_lexicon
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.finding.measurement import Pillar
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
+from mitigations.applicability import instead
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.rows.augmented_rows import Arm, Sides, table_arms, text_arms
 from mitigations.rows.counterfactuals import (
     NO_ROW,
@@ -26,7 +27,7 @@ from mitigations.rows.counterfactuals import (
     flipped,
 )
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites
-from mitigations.training.one_class import refuse_one_class
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import VALIDATION_SHARE, run, training_set
 from mitigations.training.starting_network import (
     Tuning,
@@ -35,16 +36,15 @@ from mitigations.training.starting_network import (
     recipe_for,
     trainable_from_somewhere,
 )
-from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from auditor.core.rows import Rows
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.language_model import AuditedLanguageModel
-    from auditor.model.torch_model import TorchModel
-    from auditor.rows import Rows
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.language_model import AuditedLanguageModel
+    from auditor.models.torch_model import TorchModel
 
 Generator = Literal["lexicon", "templates", "both", "language_model"]
 FINE_TUNING_EPOCHS = 8
@@ -202,7 +202,9 @@ class CounterfactualAugmentation:
 
     # ---- rows ------------------------------------------------------------------------------------------------------
 
-    def _text(self, old: TorchModel, training_rows: AuditData, held_out_rows: AuditData, rng: np.random.Generator, device: str) -> _Made:
+    def _text(
+        self, old: TorchModel, training_rows: AuditData, held_out_rows: AuditData, rng: np.random.Generator, device: str
+    ) -> _Made:
         texts, heard = ([str(t) for t in d.X] for d in (training_rows, held_out_rows))
         make = self._maker(old, device)
         found = list(make(texts, rng))
@@ -220,7 +222,9 @@ class CounterfactualAugmentation:
                 "pairing_weight."
             )
         assert training_rows.y_true is not None
-        arms = text_arms(old, texts, training_rows.y_true, found, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
+        arms = text_arms(
+            old, texts, training_rows.y_true, found, rng, sides=self.sides, pairing=self.pairing_weight > 0.0
+        )
         count: dict[str, int] = {}
         for c in found:
             if c.row != NO_ROW:
@@ -258,7 +262,9 @@ class CounterfactualAugmentation:
             return sentences
         return swaps if self.generator == "lexicon" else Both(swaps, sentences)
 
-    def _table(self, old: TorchModel, training_rows: AuditData, held_out_rows: AuditData, rng: np.random.Generator) -> _Made:
+    def _table(
+        self, old: TorchModel, training_rows: AuditData, held_out_rows: AuditData, rng: np.random.Generator
+    ) -> _Made:
         import pandas as pd
 
         if training_rows.sensitive_features is None:
@@ -271,9 +277,12 @@ class CounterfactualAugmentation:
             new = flipped(new, feature, impute=self.impute, rng=rng)
             other = flipped(other, feature, impute=self.impute, rng=rng)
         assert training_rows.y_true is not None
-        arms = table_arms(old, training_rows.X, new, training_rows.y_true, rng, sides=self.sides, pairing=self.pairing_weight > 0.0)
+        arms = table_arms(
+            old, training_rows.X, new, training_rows.y_true, rng, sides=self.sides, pairing=self.pairing_weight > 0.0
+        )
         how = "flipped, other numbers imputed" if self.impute else "flipped"
-        note = f"{self._words()}: {', '.join(features)} {how} in {len(training_rows):,} training rows; {len(arms[0].y):,} rows."
+        note = f"{self._words()}: {', '.join(features)} {how} in {len(training_rows):,} training rows; "
+        note += f"{len(arms[0].y):,} rows."
         return _Made(*arms, note, Pairs(held_out_rows.X, other))
 
     def _words(self) -> str:
@@ -288,7 +297,7 @@ class CounterfactualAugmentation:
     ) -> TorchModel:
         from torch import nn
 
-        from auditor.training.loop import PlainStep
+        from auditor.training.training_loop import PlainStep
 
         rng = np.random.default_rng(seed)
         begun = begin(old, recipe, rng, training.device, lora=self.tuning.lora, own_weights=own_weights)
@@ -343,8 +352,8 @@ class _Made:
 
 def _causal(folder: str, device: str) -> AuditedLanguageModel:
     """The language model of a folder. Raises ModelError for one that continues no text."""
-    from auditor.intake.language_models import load_language_folder
-    from auditor.intake.specs import ModelSpec
+    from auditor.loading.job_specs import ModelSpec
+    from auditor.loading.language_models import load_language_folder
 
     model = load_language_folder(folder, ModelSpec(path=folder, device=device))
     if model.objective != "causal":
@@ -384,7 +393,10 @@ def _arm_progress(progress: Callable[[str], None] | None, arm_name: str) -> Call
 def _outcome(pairs: Pairs, held_out_rows: AuditData, models: Sequence[TorchModel]) -> str:
     """How far answers move under a swap, and accuracy, on rows that were held out: for display, an audit judges."""
     names = ("before", "after", "control arm (same rows, no swaps)")
-    correct = [float((m.decisions(held_out_rows) == held_out_rows.y_true).mean()) if len(held_out_rows) else np.nan for m in models]
+    correct = [
+        float((m.decisions(held_out_rows) == held_out_rows.y_true).mean()) if len(held_out_rows) else np.nan
+        for m in models
+    ]
     moved = [
         float(np.abs(m.predict_proba(pairs.rows) - m.predict_proba(pairs.counterfactuals)).sum(axis=1).mean() / 2.0)
         if len(pairs.rows)

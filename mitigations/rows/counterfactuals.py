@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from auditor.core.errors import ConfigError, UsageError
 from auditor.data.lexicons import Identity, Lexicon, built_in, neutral, templates
 from auditor.data.swaps import Mention, Swapper
-from auditor.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

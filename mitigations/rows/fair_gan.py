@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import DataError, ModelError
-from auditor.finding.measurement import Pillar
-from auditor.rows import IntArray
+from auditor.core.errors import DataError, ModelError
+from auditor.core.rows import IntArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.rows.synthetic_columns import CodedColumn, Encoded, coded_columns, one_hot, total_variation
-from mitigations.training.one_class import refuse_one_class
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.torch_model import TorchModel
     from mitigations.rows.fair_gan_networks import Networks, Sizes
 
 FEWEST_ROWS = 200
@@ -109,7 +109,7 @@ class FairGan:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from auditor.training.loop import PlainStep, optimizer_of
+        from auditor.training.training_loop import PlainStep, optimizer_of
 
         refuse_several_devices(training, self.name)
         old = trainable(model)
@@ -152,8 +152,8 @@ class FairGan:
         """The trained networks, and for how many epochs."""
         import torch
 
-        from auditor.model.audited_model import Recipe
-        from auditor.randomness import seeded_globals
+        from auditor.core.randomness import seeded_globals
+        from auditor.models.audited_model import Recipe
         from mitigations.rows.fair_gan_networks import Autoencoder, AutoencoderStep, FairGanStep, Networks
 
         n = len(table.y)
@@ -283,7 +283,7 @@ def draw(networks: Networks, table: Table, n: int, rng: np.random.Generator, dev
     import torch
     from torch.nn.functional import one_hot as indicators
 
-    from auditor.randomness import seeded_globals
+    from auditor.core.randomness import seeded_globals
 
     like = rng.permutation(np.resize(rng.permutation(len(table.y)), n))
     group = table.group[like]
@@ -308,7 +308,8 @@ def label_gap(y: IntArray, group: IntArray) -> float:
 
 
 def group_guessed(rows: Encoded, group: IntArray) -> float:
-    """Mean over groups of the accuracy of a linear classifier of rows (n, width) on the unseen half; chance is one over the number of groups.
+    """Mean over groups of the accuracy of a linear classifier of rows (n, width) on the unseen half; chance is one over
+    the number of groups.
 
     (The paper's epsilon-fairness is one minus this.)
     """
@@ -338,7 +339,8 @@ def _describe_sample(table: Table, synthetic_rows: Drawn) -> tuple[str, str]:
         f"Columns of synthetic and real rows differ by a total variation distance of {np.mean(apart):.3f} on average, "
         f"at most {apart[worst]:.3f} ({names[worst]}).",
         f"Shares of labels differ between groups by up to {label_gap(table.y, table.group):.3f} in the real rows and "
-        f"{label_gap(synthetic_rows.y, synthetic_rows.group):.3f} in the synthetic ones; from the other columns and the label a linear "
+        f"{label_gap(synthetic_rows.y, synthetic_rows.group):.3f} in the synthetic ones; from the other columns and "
+        f"the label a linear "
         f"classifier guesses the group of {guessed[0]:.3f} of the real rows and {guessed[1]:.3f} of the synthetic ones "
         f"(mean over groups; chance {1.0 / table.n_groups:.3f}).",
     )

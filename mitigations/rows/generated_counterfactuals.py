@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import Lexicon, built_in, templates
 from auditor.data.swaps import Mention, Swapper, article_of
-from auditor.rows import FloatArray, IntArray
 from mitigations.rows.counterfactuals import Counterfactuals, filler_of
 
 if TYPE_CHECKING:
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 REASONS = (
     "that repeat another",
@@ -176,7 +176,7 @@ class LanguageModelRewrites:
         """What the model writes in the place of each text's identity."""
         import torch
 
-        from auditor.model.generation import Sampling, continuations
+        from auditor.models.generation import Sampling, continuations
 
         model = self.language_model
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
 
 Encoded = npt.NDArray[np.float32]
 

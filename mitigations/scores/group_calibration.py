@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import DataError
-from auditor.finding.measurement import Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import DataError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.scores.scored_rows import BoolArray, scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.postprocessing import IsotonicMap, PlattScaling
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.postprocessing import IsotonicMap, PlattScaling
 
 Method = Literal["platt", "isotonic"]
 _FEWEST_ROWS = 50
@@ -73,7 +73,7 @@ def platt(scores: FloatArray, y: BoolArray) -> PlattScaling:
     from scipy.optimize import minimize
     from scipy.special import expit
 
-    from auditor.model.postprocessing import PlattScaling, log_odds
+    from auditor.models.postprocessing import PlattScaling, log_odds
 
     z = log_odds(scores)
     n1 = int(y.sum())
@@ -98,7 +98,7 @@ def isotonic(scores: FloatArray, y: BoolArray) -> IsotonicMap:
     """The ascending least-squares map, as the points between which it is linear."""
     from sklearn.isotonic import IsotonicRegression
 
-    from auditor.model.postprocessing import IsotonicMap
+    from auditor.models.postprocessing import IsotonicMap
 
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, y.astype(float))
     return IsotonicMap(

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.measurement import Pillar
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.scores.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.postprocessing import Steps
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.postprocessing import Steps
 
 _WIDTHS = 200
 
@@ -98,7 +98,7 @@ def selection_gap(rows: ScoredRows, deprived: BoolArray, width: float) -> float:
 
 
 def _rule(threshold: float, width: float, *, is_below: bool) -> Steps:
-    from auditor.model.postprocessing import Steps
+    from auditor.models.postprocessing import Steps
 
     # Steps compare strictly, and the paper's decision is favourable at the threshold itself.
     cut = np.nextafter(threshold - width if is_below else threshold + width, -np.inf)

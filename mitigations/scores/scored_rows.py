@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.rows import FloatArray, IntArray
+from mitigations.applicability import instead
 from mitigations.training.retraining import check_classifier, refuse_bins
-from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.postprocessing import PostprocessedModel, Postprocessing, Rule
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.postprocessing import PostprocessedModel, Postprocessing, Rule
 
 BoolArray = npt.NDArray[np.bool_]
 IN_SAMPLE = (
@@ -65,7 +65,7 @@ class ScoredRows:
         self, rules: Mapping[int, Rule], otherwise: Rule, rng: np.random.Generator
     ) -> tuple[PostprocessedModel, tuple[str, ...]]:
         """The model with these rules, by index in ``groups``, and the notes for every such model."""
-        from auditor.model.postprocessing import GroupRule, PostprocessedModel, Postprocessing
+        from auditor.models.postprocessing import GroupRule, PostprocessedModel, Postprocessing
 
         done: Postprocessing = Postprocessing(
             columns=self.columns,
@@ -93,14 +93,14 @@ class ScoredRows:
 
 def old_decision(rows: ScoredRows) -> Rule:
     """The old model's own decision as a rule: favourable if the score is at least its threshold."""
-    from auditor.model.postprocessing import Steps
+    from auditor.models.postprocessing import Steps
 
     return Steps(thresholds=(float(np.nextafter(rows.threshold, -np.inf)),), chances=(0.0, 1.0))
 
 
 def scored_rows(model: AuditedModel, data: AuditData) -> ScoredRows:
     """The labelled rows with their scores and groups. Raises for what post-processing cannot do without."""
-    from auditor.model.postprocessing import why_not
+    from auditor.models.postprocessing import why_not
 
     check_classifier(model)
     if model.n_outputs != 2:

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import DataError, first_line
-from auditor.finding.measurement import Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import DataError, first_line
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.postprocessing import Steps
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.postprocessing import Steps
 
 Constraints = Literal[
     "demographic_parity",
@@ -34,7 +34,7 @@ class ThresholdOptimizer:
 
     The rule of fairlearn's ``ThresholdOptimizer`` is a mixture of two thresholds, and for equalized odds of a constant
     too, so that some decisions are drawn at random: their share stands in the notes, the outputs are the chances, and
-    the same row always gets the same draw (see :class:`auditor.model.postprocessing.PostprocessedModel`).
+    the same row always gets the same draw (see :class:`auditor.models.postprocessing.PostprocessedModel`).
 
     constraints, objective: as fairlearn names them. deterministic: one threshold for each group instead, with nothing
     drawn. Each of ``grid_size`` quantiles of the pooled scores sets the rates that all groups aim at, and each group
@@ -115,7 +115,7 @@ class ThresholdOptimizer:
         return {int(group): as_steps(rule) for group, rule in found.items()}
 
     def _thresholds(self, rows: ScoredRows) -> dict[int, Steps]:
-        from auditor.model.postprocessing import Steps
+        from auditor.models.postprocessing import Steps
 
         levels = np.linspace(0.0, 1.0, min(self.grid_size, len(rows)) + 1)
         pooled = np.unique(np.r_[-1.0, np.quantile(rows.scores, levels)])
@@ -178,7 +178,7 @@ def as_steps(rule: Any) -> Steps:
 
     fairlearn compares strictly: for ``<`` the two differ at a score equal to the threshold, and nowhere else.
     """
-    from auditor.model.postprocessing import Steps
+    from auditor.models.postprocessing import Steps
 
     ways = [(rule.p0, rule.operation0), (rule.p1, rule.operation1)]
     finite = sorted({float(way.threshold) for p, way in ways if p > 0.0 and np.isfinite(way.threshold)})

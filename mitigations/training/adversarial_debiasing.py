@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
-from auditor.errors import DataError, UsageError
-from auditor.finding.measurement import Pillar
+from auditor.core.errors import DataError, UsageError
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
-from mitigations.training.one_class import refuse_one_class
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.option_names import AlphaSchedule, Constraint
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import TrainingSet, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.torch_model import TorchModel
     from mitigations.training.adversarial_step import AdversarialStep
 
 
@@ -139,14 +139,15 @@ class AdversarialDebiasing:
             model=new,
             notes=(
                 f"Adversarial debiasing for {self.constraint} of {', '.join(rows.features)}: alpha {self.alpha:g} "
-                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {begun.training_text} for {len(history.losses)} "
+                f"({self.alpha_schedule}), gap weight {self.gap_weight:g}, {begun.training_text} for "
+                f"{len(history.losses)} "
                 f"epochs on {len(rows):,} rows, {self.adversary_steps} adversary steps to one.",
             ),
         )
 
     def step(self, new: TorchModel, rows: TrainingSet, recipe: Recipe) -> AdversarialStep:
         """One step of both networks, for these rows; a user's own training loop can call it."""
-        from auditor.training.loop import optimizer_of
+        from auditor.training.training_loop import optimizer_of
         from mitigations.training.adversarial_step import AdversarialStep, Pressure
 
         n_batches = -(-len(rows) // recipe.batch_size)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
-from auditor.training.several_devices import Summing, as_they_are
+from auditor.training.multi_device import Summing, as_they_are
 from mitigations.training.mean_gap import mean_gap
 from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.retraining import TrainingSet
 
 if TYPE_CHECKING:
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
 
 @dataclass(frozen=True, kw_only=True)

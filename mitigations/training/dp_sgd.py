@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import UsageError
-from auditor.finding.measurement import Pillar
+from auditor.core.errors import UsageError
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
 from mitigations.training.private_weights import private_weights
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, trainable, training_set, untrained
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.torch_model import TorchModel
-    from auditor.privacy.training.dp_sgd import PrivacyBudget
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.torch_model import TorchModel
+    from auditor.privacy.training.opacus_training import PrivacyBudget
 
 Mode = Literal["auto", "hooks", "ghost"]
 Weights = Literal["none", "reweighing"]
@@ -129,9 +129,9 @@ class DpSgd:
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
         """A new model of the same architecture, trained privately on the labelled rows."""
-        from auditor.model.torch_model import TorchModel
-        from auditor.networks.low_rank_adapters import pretrained
-        from auditor.privacy.training.dp_sgd import PrivacyBudget, train_privately
+        from auditor.models.networks.low_rank_adapters import pretrained
+        from auditor.models.torch_model import TorchModel
+        from auditor.privacy.training.opacus_training import PrivacyBudget, train_privately
 
         # Each process would draw rows and noise of its own.
         refuse_several_devices(training, self.name)
@@ -177,9 +177,9 @@ class DpSgd:
         self, model: TorchModel, data: AuditData, rng: np.random.Generator, training: Training
     ) -> Mitigated:
         """A text classifier of transformers trained on from its own weights."""
-        from auditor.model.audited_model import Recipe
-        from auditor.networks.low_rank_adapters import Lora
-        from auditor.privacy.training.dp_sgd import PrivacyBudget
+        from auditor.models.audited_model import Recipe
+        from auditor.models.networks.low_rank_adapters import Lora
+        from auditor.privacy.training.opacus_training import PrivacyBudget
         from auditor.privacy.training.private_fine_tuning import fine_tune_privately
 
         if self.weights != "none":
@@ -249,8 +249,8 @@ def _refuse_checkpoint(training: Training) -> None:
 
 def _linted(model: TorchModel) -> tuple[str, ...]:
     """What the linter finds in the record of the run, or that it found nothing."""
-    from auditor.privacy.bundle_record import run_of_model
     from auditor.privacy.dp_linter import lint
+    from auditor.privacy.dp_run_of_bundle import run_of_model
 
     result = lint(run_of_model(model, "the new model"))
     found = tuple(f"dp-lint: {p.code} ({p.severity}): {p.what}" for p in result.problems)

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import ModelError
-from auditor.finding.measurement import Pillar
-from auditor.randomness import forked
-from auditor.rows import FloatArray
+from auditor.core.errors import ModelError
+from auditor.core.randomness import forked
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
+from mitigations.applicability import is_estimator
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
-from mitigations.training.one_class import refuse_one_class
+from mitigations.training.network_reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
-from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 from mitigations.training.refitting import only_for_estimators, only_for_networks
-from mitigations.what_fits import is_estimator
+from mitigations.training.refuse_constant import refuse_one_class
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import TorchModel
 
 Rule = Literal["randomised", "majority"]
 
@@ -112,7 +112,7 @@ class ExponentiatedGradient:
             return self._of_estimators(model, data, rng)
         from fairlearn.reductions import ExponentiatedGradient as Fairlearn
 
-        from auditor.networks.architectures import LARGEST_SEED
+        from auditor.models.networks.architectures import LARGEST_SEED
 
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
         task = reducible(model, data, rng, training, epochs=self.epochs, fingerprint=prints)
@@ -162,7 +162,7 @@ class ExponentiatedGradient:
         """The estimator fitted anew for every set of multipliers, and those of the mixture in one folder."""
         from fairlearn.reductions import ExponentiatedGradient as Fairlearn
 
-        from auditor.model.mixture import Mixture, MixtureModel
+        from auditor.models.model_mixture import Mixture, MixtureModel
 
         only_for_networks(epochs=self.epochs)
         task = reducible_estimator(model, data, rng, self.hyperparameters)
@@ -221,8 +221,8 @@ class ExponentiatedGradient:
         """The mixture as one network, and how many networks are in it."""
         import torch
 
-        from auditor.model.torch_model import TorchModel
-        from auditor.networks.architectures import MLPVote
+        from auditor.models.networks.architectures import MLPVote
+        from auditor.models.torch_model import TorchModel
 
         old = task.trainer.old
         members, weights, always = [], [], 0.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from auditor.training.several_devices import Summing
+from auditor.training.multi_device import Summing
 
 
 class Taken(Protocol):

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
-from auditor.errors import ModelError
-from auditor.finding.measurement import Pillar
+from auditor.core.errors import ModelError
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
+from mitigations.applicability import is_estimator
+from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
-from mitigations.training.one_class import refuse_one_class
+from mitigations.training.network_reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
-from mitigations.training.reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
 from mitigations.training.refitting import only_for_estimators, only_for_networks
-from mitigations.what_fits import is_estimator
+from mitigations.training.refuse_constant import refuse_one_class
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 
 _GRID_SIZE, _SMALL_GRID = 100, 10

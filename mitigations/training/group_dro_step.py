@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from auditor.training.loop import sum_gradients
-from auditor.training.several_devices import Summing, as_they_are
+from auditor.training.multi_device import Summing, as_they_are
+from auditor.training.training_loop import sum_gradients
 
 if TYPE_CHECKING:
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
 
 class GroupWeights(nn.Module):

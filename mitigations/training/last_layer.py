@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.model.torch_model import TorchModel
-    from mitigations.training.reduction import Trainer
+    from auditor.models.torch_model import TorchModel
+    from mitigations.training.network_reduction import Trainer
 
 Learner = Literal["last_layer", "network"]
 _STEPS = 30

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import UsageError
-from auditor.finding.measurement import Pillar
+from auditor.core.errors import UsageError
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.experience import MeasuredExperience
-from mitigations.training.held_back import FEWEST_COMPARED, Seen, evaluate_held_back, held_back
-from mitigations.training.one_class import refuse_one_class
+from mitigations.measured_experience import MeasuredExperience
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import TrainingSet, numbered, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.training.validation_rows import FEWEST_COMPARED, Seen, evaluate_held_back, held_back
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.torch_model import TorchModel
 
 Over = Literal["unfavourable", "favourable", "both", "all"]
 WEIGHTS = (0.3, 1.0, 3.0, 10.0)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from auditor.training.loop import mixed_precision, sum_gradients
-from auditor.training.several_devices import Summing, as_they_are
+from auditor.training.multi_device import Summing, as_they_are
+from auditor.training.training_loop import mixed_precision, sum_gradients
 
 if TYPE_CHECKING:
-    from auditor.model.torch_model import TorchModel
-    from auditor.rows import IntArray
+    from auditor.core.rows import IntArray
+    from auditor.models.torch_model import TorchModel
     from mitigations.training.retraining import TrainingSet
 
 FEWEST_ROWS = 2

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import UNREADABLE, why_unreadable
 from auditor.data.lexicons import PLACEHOLDER, Identity, Lexicon, built_in
 from auditor.data.swaps import Swapper
-from auditor.errors import DataError, UsageError
-from auditor.files import UNREADABLE, why_unreadable
 
 _KEYS = ("prompt", "chosen", "rejected", "cluster")
 _MAX_BYTES = 64 << 20

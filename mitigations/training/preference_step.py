@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, logsigmoid
 
-from auditor.errors import DataError, MissingExtraError, ModelError, NotApplicableError
-from auditor.model.language_model import AuditedLanguageModel, logits_at
-from auditor.model.prefix_trees import Encoded
-from auditor.networks.low_rank_adapters import Lora, is_linear, with_adapters
-from auditor.training.loop import mixed_precision
+from auditor.core.errors import DataError, MissingExtraError, ModelError, NotApplicableError
+from auditor.models.language_model import AuditedLanguageModel, logits_at
+from auditor.models.networks.low_rank_adapters import Lora, is_linear, with_adapters
+from auditor.models.prefix_trees import Encoded
+from auditor.training.training_loop import mixed_precision
 
 if TYPE_CHECKING:
     from mitigations.training.preference_pairs import PreferencePair

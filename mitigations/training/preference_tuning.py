@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 
-from auditor.errors import ModelError
-from auditor.finding.measurement import Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import ModelError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Pillar
 from auditor.run.mitigation import Mitigated, Stage, Training, Writes
+from mitigations.applicability import instead
 from mitigations.training.preference_pairs import (
     NeutralText,
     PreferenceSet,
@@ -20,12 +21,11 @@ from mitigations.training.preference_pairs import (
     read_pairs,
     unseen_pairs,
 )
-from mitigations.what_fits import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 Method = Literal["squared_margin", "dpo"]
 # Nothing holds the language under dpo, so it takes smaller steps.
@@ -120,9 +120,9 @@ class PreferenceTuning:
 
         import torch
 
-        from auditor.model.language_model import AuditedLanguageModel
-        from auditor.randomness import seeded_globals
-        from auditor.training.loop import Schedule, train
+        from auditor.core.randomness import seeded_globals
+        from auditor.models.language_model import AuditedLanguageModel
+        from auditor.training.training_loop import Schedule, train
         from mitigations.training.preference_step import (
             PreferenceStep,
             adaptable_layers,
@@ -191,7 +191,7 @@ class PreferenceTuning:
 
 def tunable(model: AuditedModel) -> AuditedLanguageModel:
     """The model as a causal language model with LoRA's layers. Raises ModelError or MissingExtraError."""
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.language_model import AuditedLanguageModel
     from mitigations.training.preference_step import check_adaptable
 
     if not isinstance(model, AuditedLanguageModel):

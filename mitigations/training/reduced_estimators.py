@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import ModelError
-from auditor.rows import FloatArray, IntArray, take_rows
-from mitigations.training.reduction import places
+from auditor.core.errors import ModelError
+from auditor.core.rows import FloatArray, IntArray, take_rows
+from mitigations.training.network_reduction import places
 from mitigations.training.refitting import Settings, refit
 from mitigations.training.retraining import Labelled, labelled_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 
 @dataclass

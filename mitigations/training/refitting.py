@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.artifact.source import printable
-from auditor.errors import ModelError, UsageError, did_you_mean
-from auditor.randomness import seeded_globals
-from auditor.rows import FloatArray, IntArray, Rows
-from mitigations.training.one_class import refuse_one_class
+from auditor.core.errors import ModelError, UsageError, did_you_mean
+from auditor.core.randomness import seeded_globals
+from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.models.files.model_bytes import printable
+from mitigations.applicability import is_estimator
+from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import Labelled, check_classifier
-from mitigations.what_fits import is_estimator
 
 if TYPE_CHECKING:
-    from auditor.intake.boosted_trees import Boosted
-    from auditor.model.audited_model import AuditedModel
+    from auditor.loading.boosted_trees import Boosted
+    from auditor.models.audited_model import AuditedModel
 
 Settings = Mapping[str, Any]
 # What decides how LightGBM and CatBoost grow trees: a file may name paths and machines too, which are not followed.
@@ -81,14 +81,14 @@ def refit(
     Raises ModelError for an estimator that cannot be fitted so, and says what can be done with it; UsageError for a
     hyperparameter that it does not have.
     """
-    from auditor.intake.boosted_trees import BoostedClassifier
-    from auditor.intake.estimators import EstimatorModel
+    from auditor.loading.boosted_trees import BoostedClassifier
+    from auditor.loading.estimators import EstimatorModel
 
     check_classifier(model)
     inputs: Rows = rows.data.X if X is None else X
     labels = rows.y if y is None else y
     if places is not None:
-        from auditor.rows import take_rows
+        from auditor.core.rows import take_rows
 
         inputs, labels = take_rows(inputs, places), labels[places]
         weights = None if weights is None else weights[places]
@@ -125,8 +125,8 @@ def only_for_estimators(model: AuditedModel, hyperparameters: Settings | None) -
 def _of_scikit_learn(
     model: Any, X: Rows, y: IntArray, weights: FloatArray | None, rng: np.random.Generator, settings: Settings
 ) -> Refitted:
-    from auditor.intake.estimators import EstimatorModel, input_of
-    from auditor.model.audited_model import Provenance
+    from auditor.loading.estimators import EstimatorModel, input_of
+    from auditor.models.audited_model import Provenance
 
     old = model.estimator
     searched = hasattr(old, "best_estimator_")
@@ -213,8 +213,8 @@ def _but_for(settings: Settings) -> str:
 
 
 def _of_trees(model: Any, X: Rows, y: IntArray, weights: FloatArray | None, settings: Settings) -> Refitted:
-    from auditor.intake.boosted_trees import BoostedClassifier
-    from auditor.model.audited_model import Provenance
+    from auditor.loading.boosted_trees import BoostedClassifier
+    from auditor.models.audited_model import Provenance
 
     old = model.estimator
     fit = {"XGBoost": _xgboost, "LightGBM": _lightgbm, "CatBoost": _catboost}[old.made_by]

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.rows import IntArray
-from mitigations.what_fits import instead, is_known, why_untrainable
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.rows import IntArray
+from mitigations.applicability import instead, is_known, why_untrainable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.torch_model import TorchModel
     from auditor.run.mitigation import Training
-    from auditor.training.loop import History, Step
+    from auditor.training.training_loop import History, Step
 
 VALIDATION_SHARE = 0.15
 
@@ -64,8 +64,8 @@ def trainable(model: AuditedModel) -> TorchModel:
 
     Raises ModelError where it cannot, and says what would do.
     """
-    from auditor.model.torch_model import TorchModel
-    from auditor.networks.architectures import ARCHITECTURES
+    from auditor.models.networks.architectures import ARCHITECTURES
+    from auditor.models.torch_model import TorchModel
 
     check_classifier(model)
     why = why_untrainable(model)
@@ -185,9 +185,9 @@ def _check_groups(y: IntArray, codes: IntArray, levels: tuple[tuple[str, ...], .
 
 def untrained(model: TorchModel, rng: np.random.Generator, device: str, recipe: Recipe) -> TorchModel:
     """The model's own architecture, initialised from ``rng``; global generators are unchanged."""
-    from auditor.model.torch_model import TorchModel as Torch
-    from auditor.networks.architectures import ARCHITECTURES
-    from auditor.randomness import seeded_globals
+    from auditor.core.randomness import seeded_globals
+    from auditor.models.networks.architectures import ARCHITECTURES
+    from auditor.models.torch_model import TorchModel as Torch
 
     named = model.architecture or {}
     with seeded_globals(rng):
@@ -216,7 +216,7 @@ def run(
     fingerprint: dict[str, object] | None = None,
 ) -> History:
     """Train by the shared loop, for the recipe's epochs and batches, with the row order drawn from ``rng``."""
-    from auditor.training.loop import Schedule, train
+    from auditor.training.training_loop import Schedule, train
 
     schedule = Schedule(
         epochs=recipe.epochs, batch_size=recipe.batch_size, seed=int(rng.integers(2**62)), patience=patience

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import ModelError, UsageError
+from auditor.core.errors import ModelError, UsageError
+from mitigations.applicability import instead, is_known, why_untrainable
 from mitigations.training.retraining import check_classifier, untrained
-from mitigations.what_fits import instead, is_known, why_untrainable
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-    from auditor.model.audited_model import AuditedModel, Recipe
-    from auditor.model.torch_model import TorchModel
-    from auditor.training.loop import Step
+    from auditor.models.audited_model import AuditedModel, Recipe
+    from auditor.models.torch_model import TorchModel
+    from auditor.training.training_loop import Step
     from mitigations.training.fine_tuning_step import Taken
 
 FINE_TUNING_EPOCHS = 4
@@ -71,7 +71,7 @@ class Begun:
 
     def optimizer(self, *, but: Sequence[Tensor] = ()) -> Optimizer:
         """The recipe's optimizer of all that is learned, but for some parameters."""
-        from auditor.training.loop import optimizer_of
+        from auditor.training.training_loop import optimizer_of
 
         left = {id(p) for p in but}
         return optimizer_of(
@@ -88,8 +88,8 @@ class Begun:
 
     def finished(self) -> TorchModel:
         """The trained model with merged adapters; it no longer equals its file."""
-        from auditor.model.audited_model import Provenance
-        from auditor.networks.low_rank_adapters import merge_adapters
+        from auditor.models.audited_model import Provenance
+        from auditor.models.networks.low_rank_adapters import merge_adapters
 
         if self.lora is not None:
             self.new.module = merge_adapters(self.new.module, self.old.module)
@@ -126,8 +126,8 @@ def begin(
     """
     import torch
 
-    from auditor.networks.low_rank_adapters import Lora, adapted
-    from auditor.randomness import seeded_globals
+    from auditor.core.randomness import seeded_globals
+    from auditor.models.networks.low_rank_adapters import Lora, adapted
 
     anew = drawn_anew(old) and not own_weights
     if anew:
@@ -151,7 +151,7 @@ def drawn_anew(model: TorchModel) -> bool:
 
 def trainable_from_somewhere(model: AuditedModel) -> TorchModel:
     """The model as one that can be retrained or fine-tuned; ModelError with the reason if it cannot."""
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
     check_classifier(model)
     why = why_untrainable(model)
@@ -166,7 +166,7 @@ def recipe_for(model: TorchModel, tuning: Tuning, *, fewest_epochs: int = 1) -> 
     A model without a recipe is fine-tuned by AdamW, for 4 epochs of batches of 32 at a learning rate of 5e-5, of
     adapters 5e-4. What the old recipe claims of privacy is left out: training on the same rows again ends it.
     """
-    from auditor.model.audited_model import Recipe
+    from auditor.models.audited_model import Recipe
 
     known = model.recipe
     if known is None:

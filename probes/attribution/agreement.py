@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, LargestGap, WorstValueGap, bounded_mean
+from probes.attribution.attribution_units import BoolArray
 from probes.attribution.faithfulness import mean_of
-from probes.attribution.units import BoolArray
 
 TOO_FEW_UNITS = "an order of fewer than two units says nothing"
 NO_ORDER = "one of the two gives all units of every sample the same, which is no order to compare"

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
 from probes.attribution.differentiable import Chunk, Differentiable
-from probes.attribution.explained import Attributions
+from probes.attribution.explanation import Attributions
 from probes.attribution.gradient import Effort, collected, side_of, without_gradient
-from probes.inputs import differentiating
+from probes.probe_inputs import differentiating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from probes.attribution.problem import Problem
+    from probes.attribution.attribution_task import Problem
 
 
 def attention_rollout(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:

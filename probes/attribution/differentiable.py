@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
-from auditor.model.gradients import without_gradients
-from auditor.rows import FloatArray, IntArray
-from probes.attribution.explained import output_range
-from probes.attribution.units import BoolArray
-from probes.inputs import differentiating
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.models.gradients import without_gradients
+from probes.attribution.attribution_units import BoolArray
+from probes.attribution.explanation import output_range
+from probes.probe_inputs import differentiating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.model.torch_model import DifferentiableModel
+    from auditor.models.torch_model import DifferentiableModel
 
 # What is kept of one sample's forward pass for its backward pass, times this, is about what both take together.
 _BACKWARD_FACTOR = 2

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, bounded_mean
-from probes.attribution.units import BoolArray, Units
+from probes.attribution.attribution_units import BoolArray, Units
 
 # Comprehensiveness and sufficiency average over shares up to a half, as published; the curves run on to all units.
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
@@ -244,8 +244,8 @@ def gain(grades: Mapping[str, Grades], method: str, baseline: str = RANDOM) -> B
     """Mean over samples of the comprehensiveness of ``method`` minus that of ``baseline``, paired, in [-1, 1].
 
     Both lie within the sample's span, so their difference does too, and the bounds hold at every level. Where
-    ``method`` is as random as ``baseline`` the true value is exactly 0, because the span does not change when the two are
-    exchanged.
+    ``method`` is as random as ``baseline`` the true value is exactly 0, because the span does not change when the two
+    are exchanged.
     """
     own, other = grades[method], grades[baseline]
     return mean_of(own.comprehensiveness - other.comprehensiveness, -1.0, 1.0, own.why_none)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.randomness import seeded_globals
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.randomness import seeded_globals
+from auditor.core.rows import FloatArray, IntArray
 from probes.attribution.differentiable import FLAT, Chunk, Differentiable, scored
-from probes.attribution.explained import Attributions, completeness_errors, output_range
-from probes.inputs import differentiating, rows_at_once
+from probes.attribution.explanation import Attributions, completeness_errors, output_range
+from probes.probe_inputs import differentiating, rows_at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probes.attribution.problem import Problem
+    from probes.attribution.attribution_task import Problem
 
 # Half of what the built-in profile allows, so that the error left over by the steps alone does not decide a judgement.
 STEP_TOLERANCE = 0.005

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.attribution_query import Baseline, Posed, Question
+from probes.attribution.attribution_units import BoolArray, Scale, Units
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
-from probes.attribution.explained import score_name
-from probes.attribution.question import Baseline, Posed, Question
+from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores
-from probes.attribution.units import BoolArray, Scale, Units
-from probes.inputs import differentiable, rows_at_once
+from probes.probe_inputs import differentiable, rows_at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 _WORDS = "each image, blurred by a tenth of its size"
 _VALUES_AT_ONCE = 1 << 24

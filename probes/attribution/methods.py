@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from auditor.errors import NotApplicableError, did_you_mean
-from probes.attribution import attention, gradient, layers, perturbation, shapley
-from probes.attribution.explained import Attributions
+from auditor.core.errors import NotApplicableError, did_you_mean
+from probes.attribution import attention, grad_cam, gradient, perturbation, shapley
+from probes.attribution.attribution_task import Problem
+from probes.attribution.explanation import Attributions
 from probes.attribution.gradient import Effort
-from probes.attribution.problem import Problem
 
 Family = Literal["gradient", "perturbation", "shapley", "attention"]
 Scope = Literal["sample", "global"]
@@ -199,8 +199,8 @@ METHODS: dict[str, Method] = {
             completes=False,
             signed=False,
             note="coarse, and without negative evidence",
-            run=layers.grad_cam,
-            lacks=layers.no_maps,
+            run=grad_cam.grad_cam,
+            lacks=grad_cam.no_maps,
         ),
         Method(
             name="guided_grad_cam",
@@ -209,8 +209,8 @@ METHODS: dict[str, Method] = {
             citation="Selvaraju et al., ICCV 2017",
             completes=False,
             note="guided backpropagation partly restores the image whatever the parameters are",
-            run=layers.guided_grad_cam,
-            lacks=layers.no_guide,
+            run=grad_cam.guided_grad_cam,
+            lacks=grad_cam.no_guide,
         ),
         Method(
             name="attention_rollout",

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray
-from probes.attribution.explained import Attributions
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.attribution_units import BoolArray
+from probes.attribution.explanation import Attributions
 from probes.attribution.gradient import Effort, collected, side_of, unit_names
-from probes.attribution.units import BoolArray
 from probes.coalitions import Score, asked_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from probes.attribution.problem import Problem
+    from probes.attribution.attribution_task import Problem
 
 # LIME's own width for texts and images, of a cosine distance that runs from 0 to 1.
 _KERNEL_WIDTH = 0.25

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.randomness import seeded_globals
-from auditor.rows import FloatArray, IntArray
-from probes.attribution.explained import Attributions, feature_names, score_name
+from auditor.core.randomness import seeded_globals
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.explanation import Attributions, feature_names, score_name
 from probes.attribution.gradient import Effort
 from probes.attribution.perturbation import ASKED_AT_ONCE, each_sample, played
 from probes.coalitions import shapley_by_walks
-from probes.inputs import draw
+from probes.probe_inputs import draw
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from auditor.core.rows import Rows
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.rows import Rows
-    from probes.attribution.problem import Problem
+    from auditor.models.audited_model import AuditedModel
+    from probes.attribution.attribution_task import Problem
 
 
 _COMPARED_ROWS = 32

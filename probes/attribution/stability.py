@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.randomness import seeded_globals
-from auditor.rows import FloatArray
+from auditor.core.randomness import seeded_globals
+from auditor.core.rows import FloatArray
+from probes.attribution.attribution_task import Problem
+from probes.attribution.attribution_units import Units
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import METHODS, explain
-from probes.attribution.problem import Problem
-from probes.attribution.units import Units
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from auditor.core.rows import Rows
     from auditor.data.audit_data import AuditData
-    from auditor.rows import Rows
 
 N_PERTURBATIONS = 10
 # Draws of noise in the rows themselves, where a question has to be put anew for each.
@@ -153,7 +153,7 @@ def noisy(sample: AuditData, rng: np.random.Generator) -> AuditData:
 
 
 def _noisy_table(sample: AuditData, rng: np.random.Generator) -> Rows:
-    from probes.inputs import as_frame
+    from probes.probe_inputs import as_frame
 
     frame = as_frame(sample.X).copy()
     for name in frame.columns:

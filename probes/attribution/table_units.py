@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
-from auditor.rows import FloatArray, IntArray
-from probes.attribution.coded import Coded
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.attribution_query import Baseline, Posed, Question
+from probes.attribution.attribution_units import BoolArray, Scale, Units
+from probes.attribution.category_codes import Coded
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
-from probes.attribution.explained import feature_names, score_name
-from probes.attribution.question import Baseline, Posed, Question
-from probes.attribution.units import BoolArray, Scale, Units
-from probes.inputs import differentiable, rows_at_once
+from probes.attribution.explanation import feature_names, score_name
+from probes.probe_inputs import differentiable, rows_at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import DifferentiableModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import DifferentiableModel
 
 _ROWS_AT_ONCE = 8192
 
@@ -103,7 +103,11 @@ def _spans(model: AuditedModel, encoded: Tensor) -> tuple[slice, ...]:
 
 
 def _begin(
-    differentiable_model: DifferentiableModel, encoded: Tensor, background: AuditData, baseline: Baseline, rng: np.random.Generator
+    differentiable_model: DifferentiableModel,
+    encoded: Tensor,
+    background: AuditData,
+    baseline: Baseline,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, str]:
     """Where paths begin, and what that is in words."""
     import torch

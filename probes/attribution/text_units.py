@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.attribution_query import Baseline, Posed, Question
+from probes.attribution.attribution_units import BoolArray, Scale, UnitKind, Units
 from probes.attribution.differentiable import ONLY_PREDICTS, Blank, Differentiable, scored
-from probes.attribution.explained import score_name
-from probes.attribution.question import Baseline, Posed, Question
+from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores
-from probes.attribution.units import BoolArray, Scale, UnitKind, Units
-from probes.inputs import differentiable, differentiating, rows_at_once
+from probes.probe_inputs import differentiable, differentiating, rows_at_once
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import DifferentiableModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import DifferentiableModel
 
 _MASK = re.compile(r"[<\[]mask[>\]]", re.IGNORECASE)
 _TEXTS_AT_ONCE = 1024
@@ -75,7 +75,8 @@ def text_question(
     at_once = side.rows_at_once if side is not None else rows_at_once(ids)
     targets = torch.from_numpy(classes).to(ids.device)
     return Question(
-        put=lambda other: _encoded(other, text, side, ids, targets, at_once, sample, why), notes=_truncation_notes(own, sample, text)
+        put=lambda other: _encoded(other, text, side, ids, targets, at_once, sample, why),
+        notes=_truncation_notes(own, sample, text),
     )
 
 

@@ -10,39 +10,39 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.errors import NotApplicableError
-from auditor.finding.figure import Figure
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.judging.figure_types import Figure
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.attribution.agreement import rank_correlations
-from probes.attribution.explained import output_range
+from probes.attribution.attribution_figures import text_figure
+from probes.attribution.attribution_grades import grades_of
+from probes.attribution.attribution_task import Problem
+from probes.attribution.explanation import output_range
 from probes.attribution.faithfulness import ends
-from probes.attribution.figures import text_figure
+from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
-from probes.attribution.measured import grades_of
+from probes.attribution.method_selection import Checks, Parts, Verdict, judge_methods
 from probes.attribution.methods import explain
-from probes.attribution.probe import FeatureAttribution
-from probes.attribution.problem import Problem
-from probes.attribution.rule import Checks, Parts, Verdict, judge_methods
-from probes.attribution.sanity import FEWEST_COPIES
+from probes.attribution.parameter_randomization import FEWEST_COPIES
+from probes.attribution.prompt_tokens import Unit
 from probes.attribution.token_infill import N_INFILL, Infill
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts
 from probes.attribution.token_units import TokenBaseline, token_problem
-from probes.attribution.tokens import Unit
 from probes.erasure import Erasure
-from probes.inputs import whole_number
-from probes.language.options import LikelihoodOptions
+from probes.language.language_options import LikelihoodOptions
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 _FEWEST_PROMPTS = 4
 _FEWEST_ALIGNED = 3
@@ -60,8 +60,8 @@ class TokenAttribution(LikelihoodOptions):
     The explained score of a prompt is ``f = log p(target | prompt) - log p(foil | prompt)`` ("why A rather than B"), or
     ``log p(target | prompt)`` without a foil; of several tokens, the log-probabilities are summed. Units are words, or
     tokens. Methods are ranked on a third of the prompts, the chosen one is confirmed on the others, checked, and shown
-    or refused, by the rule of :class:`~probes.attribution.probe.FeatureAttribution`, which also defines the other
-    metrics. Of a shown one there is moreover, over the prompts that did not choose the method:
+    or refused, by the rule of :class:`~probes.attribution.feature_attribution.FeatureAttribution`, which also defines
+    the other metrics. Of a shown one there is moreover, over the prompts that did not choose the method:
 
     - ``cue_top_k``: share of prompts one of whose annotated cues is among the k units with the largest absolute
       attribution; [0, 1], ideal 1; at 0.8 the explanation names what people would in 8 of 10 prompts; Ding and Koehn,

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.model.gradients import without_gradients
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.models.gradients import without_gradients
+from probes.attribution.attribution_units import BoolArray
+from probes.attribution.prompt_tokens import Tokens
 from probes.attribution.token_scores import Row, as_differentiable, batches, log_probability, shared_beginnings
-from probes.attribution.tokens import Tokens
-from probes.attribution.units import BoolArray
-from probes.inputs import differentiating
+from probes.probe_inputs import differentiating
 
 if TYPE_CHECKING:
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 Infill = Literal["auto", "prompts", "delete", "token", "mask"]
 # Other prompts whose words stand in for missing ones; the score is averaged over them, at least so many, or none do.

@@ -10,9 +10,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from auditor.core.errors import DataError, did_you_mean
+from auditor.core.files import UNREADABLE, regular_file, why_unreadable
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.errors import DataError, did_you_mean
-from auditor.files import UNREADABLE, regular_file, why_unreadable
 
 _MAX_BYTES = 16 << 20
 _TEXTS = ("prompt", "target", "foil", "rest", "paraphrase")

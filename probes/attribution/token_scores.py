@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from auditor.model.gradients import without_gradients
-from probes.inputs import differentiating
+from auditor.models.gradients import without_gradients
+from probes.probe_inputs import differentiating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.model.language_model import AuditedLanguageModel
-    from auditor.model.torch_model import DifferentiableModel
+    from auditor.models.language_model import AuditedLanguageModel
+    from auditor.models.torch_model import DifferentiableModel
 
 Row: TypeAlias = "tuple[tuple[int, ...], tuple[Ending, ...]]"
 # Logits of so many values are made at once: 64 MiB, and what a backward pass keeps of them.
@@ -85,7 +85,7 @@ def next_tokens(model: AuditedLanguageModel, rows: Sequence[tuple[tuple[int, ...
 
 def shared_beginnings(model: AuditedLanguageModel, rows: Sequence[Row]) -> list[float]:
     """:func:`log_probability` of a causal model, with shared computation for texts with common beginnings."""
-    from auditor.model.prefix_trees import Encoded
+    from auditor.models.prefix_trees import Encoded
 
     kinds = [[(e.sign, len(e.asked)) for e in endings] for _, endings in rows]
     if rows and all(kind == [(1.0, 1), (-1.0, 1)] for kind in kinds):

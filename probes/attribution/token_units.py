@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from probes.attribution.attribution_query import Posed
+from probes.attribution.attribution_task import Problem
+from probes.attribution.attribution_units import BoolArray, Units
 from probes.attribution.differentiable import Blank, Differentiable
-from probes.attribution.problem import Problem
-from probes.attribution.question import Posed
+from probes.attribution.prompt_tokens import Tokens, Unit, placed
 from probes.attribution.token_infill import Infill, blank_tokens, infill_of, masked_scores, text_scores
 from probes.attribution.token_prompts import Prompt, shared_target_foil
 from probes.attribution.token_scores import LOGITS_AT_ONCE, TOKENS_AT_ONCE, as_differentiable, log_probability
-from probes.attribution.tokens import Tokens, Unit, placed
-from probes.attribution.units import BoolArray, Units
 from probes.coalitions import each_once
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 TokenBaseline = Literal["auto", "mean", "pad", "zero", "mask"]
 

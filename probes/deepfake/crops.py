@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
 
 if TYPE_CHECKING:
-    from auditor.rows import Rows
+    from auditor.core.rows import Rows
 
 Grey = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -50,7 +50,10 @@ def crop_twins(pictures: Rows, others: Rows, eligible: Sequence[BoolArray | None
             for i in np.flatnonzero(best >= _CANDIDATE).tolist():
                 row, j, start = i % n, int(which[i]), _windows()[int(window[i])]
                 small, large = (theirs[j], mine[row]) if swapped else (mine[row], theirs[j])
-                if answer[row] < 0 and _best_fit_correlation(small if i < n else small[:, ::-1], large, start) >= _ALIKE:
+                if (
+                    answer[row] < 0
+                    and _best_fit_correlation(small if i < n else small[:, ::-1], large, start) >= _ALIKE
+                ):
                     answer[row] = j
     return found
 

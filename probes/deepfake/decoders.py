@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from auditor.errors import DataError, MissingExtraError, UsageError, first_line
-from auditor.files import printable_name
+from auditor.core.errors import DataError, MissingExtraError, UsageError, first_line
+from auditor.core.files import printable_name
 
 # Of bits that agree with a mark by chance, in a file that has none: as seldom as that, or it is no mark.
 _BY_CHANCE = 1e-6
@@ -45,9 +45,10 @@ def decoder_of(spec: str) -> Decoder:
         return Decoder(spec, _trustmark())
     if ":" not in spec:
         raise UsageError(
-            f"--decoder {printable_name(spec)!r} is none of invisible-watermark=TEXT, trustmark and package.module:function."
+            f"--decoder {printable_name(spec)!r} is none of invisible-watermark=TEXT, trustmark and "
+            f"package.module:function."
         )
-    from auditor.intake.user_code import import_object
+    from auditor.loading.user_code import import_object
 
     return Decoder(spec, _answering(spec, import_object(spec, None, "--decoder")))
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
 
 if TYPE_CHECKING:
-    from auditor.rows import Rows
+    from auditor.core.rows import Rows
 
 BoolArray = npt.NDArray[np.bool_]
 Vectors = npt.NDArray[np.float32]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import DataError, NotApplicableError, first_line
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import DataError, NotApplicableError, first_line
+from auditor.core.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from auditor.rows import Rows
+    from auditor.core.rows import Rows
 
 Vectors = npt.NDArray[np.float32]
 _ROWS_AT_ONCE = 64
@@ -75,12 +75,12 @@ def shared_people(rows: Rows, others: Rows, embedder: str, least: float | None) 
 
 def _embedder(spec: str) -> tuple[Callable[[npt.NDArray[Any]], Any], float | None]:
     if ":" in spec:
-        from auditor.intake.user_code import import_object
+        from auditor.loading.user_code import import_object
 
         function = import_object(spec, None, "--embedder")
         known = getattr(function, "same_identity", None)
         return function, None if known is None else float(known)
-    from auditor.intake.encoder_files import read_encoder
+    from auditor.loading.encoder_files import read_encoder
 
     file = read_encoder(spec)
 

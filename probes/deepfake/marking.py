@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import DataError, MissingExtraError, OtherKindError
+from auditor.core.files import printable_name, read_regular
+from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
-from auditor.detection.kinds import FileKind, Medium, kind_of
-from auditor.errors import DataError, MissingExtraError, OtherKindError
-from auditor.files import printable_name, read_regular
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from probes.deepfake.decoders import Decoder, decoder_of
-from probes.deepfake.files import content, need_pillow
-from probes.deepfake.subject import make_measurement
-from probes.deepfake.versions import rungs_of, versions
-from probes.inputs import whole_number
+from probes.deepfake.degraded_files import rungs_of, versions
+from probes.deepfake.detector_inputs import make_measurement
+from probes.deepfake.row_files import content, need_pillow
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.detection.provenance.record import Credentials
-    from auditor.model.audited_model import AuditedModel
+    from auditor.detection.provenance.provenance_record import Credentials
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 _N_SAMPLES = 60
@@ -136,7 +136,7 @@ class Marking:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the files of the folder; see the class for their definitions."""
-        from auditor.model.recorded_model import RecordedGenerator
+        from auditor.models.recorded_model import RecordedGenerator
 
         if not isinstance(model, RecordedGenerator):
             raise OtherKindError("Asks about files that a generator made: auditor scan --predictions FOLDER.")
@@ -199,7 +199,9 @@ class Marking:
         none = Undefined(reason="there are no images and no sound among the outputs", inapplicable=True)
         estimate: AnyEstimate = _share(np.asarray(survives, bool)) if survives else none
         detail = "; ".join(said)
-        headline = make_measurement("surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak)
+        headline = make_measurement(
+            "surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak
+        )
         return [headline, *found]
 
     def _sampled(self, marks: _Marks, files: _Files, medium: Medium, rng: np.random.Generator) -> tuple[BoolArray, int]:
@@ -294,15 +296,20 @@ def _check_disjoint(outputs: _Files, unmarked: _Files) -> None:
     if both:
         name = outputs.names[outputs.contents.index(next(iter(both)))]
         raise DataError(
-            f"{len(both):,} files lie both among the outputs and among the unmarked ones, such as {printable_name(name)!r}: a "
+            f"{len(both):,} files lie both among the outputs and among the unmarked ones, such as "
+            f"{printable_name(name)!r}: a "
             "file is one or the other."
         )
 
 
 def _pem(path: str) -> str:
-    text = read_regular(Path(os.path.realpath(path)), f"The file {printable_name(Path(path).name)!r}").decode("utf-8", "replace")
+    text = read_regular(Path(os.path.realpath(path)), f"The file {printable_name(Path(path).name)!r}").decode(
+        "utf-8", "replace"
+    )
     if "-----BEGIN CERTIFICATE-----" not in text:
-        raise DataError(f"The file {printable_name(Path(path).name)!r} holds no certificate in PEM: see marking.trust_anchors.")
+        raise DataError(
+            f"The file {printable_name(Path(path).name)!r} holds no certificate in PEM: see marking.trust_anchors."
+        )
     return text
 
 
@@ -319,7 +326,9 @@ def _declares(credentials: Credentials | None) -> bool:
     return credentials is not None and credentials.standing == "trusted" and credentials.declares_generation
 
 
-def _manifests(credentials: Sequence[Credentials | None], outputs: _Files, reason: str, *, has_decoders: bool) -> list[Measurement]:
+def _manifests(
+    credentials: Sequence[Credentials | None], outputs: _Files, reason: str, *, has_decoders: bool
+) -> list[Measurement]:
     """Shares of the outputs by what their manifests are worth.
 
     ``reason``: why none can be trusted, or "". ``has_decoders``: whether other marks are looked for.
@@ -360,17 +369,25 @@ def _manifests(credentials: Sequence[Credentials | None], outputs: _Files, reaso
 _STANDINGS = ("trusted", "intact, signer unknown", "not valid")
 
 
-def _as_they_are(marks: _Marks, detections: BoolArray, wrong: BoolArray, outputs: _Files, weak: str) -> list[Measurement]:
+def _as_they_are(
+    marks: _Marks, detections: BoolArray, wrong: BoolArray, outputs: _Files, weak: str
+) -> list[Measurement]:
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
     n = len(detections)
-    said = f"by any of {', '.join(marks.names)}" + (f"; {outputs.copies:,} exact copies count once" if outputs.copies else "")
+    said = f"by any of {', '.join(marks.names)}" + (
+        f"; {outputs.copies:,} exact copies count once" if outputs.copies else ""
+    )
     said += f"; {outputs.near:,} are near copies of another, or share its layout" if outputs.near else ""
-    found = [make_measurement("marked_share", _share(_any_mark(detections)), n, 1.0, method="any", detail=said, weak=weak)]
+    found = [
+        make_measurement("marked_share", _share(_any_mark(detections)), n, 1.0, method="any", detail=said, weak=weak)
+    ]
     for k, name in enumerate(marks.names):
         # Of manifests, trusted_manifest_share says it.
         if name != "c2pa":
             at = {"mark": name}
-            found.append(make_measurement("found_share", _share(detections[:, k]), n, 1.0, method="decoder", at=at, weak=weak))
+            found.append(
+                make_measurement("found_share", _share(detections[:, k]), n, 1.0, method="decoder", at=at, weak=weak)
+            )
     if not len(wrong):
         nothing = Undefined(reason=_NO_UNMARKED, inapplicable=True)
         return [*found, make_measurement("false_detection_rate", nothing, 0, 0.0, method="any")]
@@ -430,7 +447,9 @@ def _rungs(
         at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
         name, n = f"{metric}_under_{ladder.name}", len(detections)
         weak = "" if against is None else marks.unproven(against[:, k], _CHANGED)
-        found.append(make_measurement(name, _share(_any_mark(detections[:, k])), n, ideal, method="any", at=at, weak=weak))
+        found.append(
+            make_measurement(name, _share(_any_mark(detections[:, k])), n, ideal, method="any", at=at, weak=weak)
+        )
         for j in own:
             where = {**at, "mark": marks.names[j]}
             share = _share(detections[:, k, j])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from probes.deepfake.files import as_jpeg
+from probes.deepfake.row_files import as_jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,8 +19,8 @@ PictureChange = Callable[["Image", float, np.random.Generator], "Image"]
 
 @dataclass(frozen=True)
 class Ladder:
-    """One kind of change at rising severity: ``levels`` in the unit of ``coordinate``; ``everyday``: those that occur without malicious intent.
-    """
+    """One kind of change at rising severity: ``levels`` in the unit of ``coordinate``; ``everyday``: those that occur
+    without malicious intent."""
 
     name: str
     coordinate: str

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import area_under_curve
-from probes.deepfake.alike import alike_picture, alike_sound, common_side
-from probes.deepfake.cues import FEWEST_FILES, Cues, cue_scores, read_cues
-from probes.deepfake.files import need_pillow, taken_by
-from probes.deepfake.subject import BoolArray, Subject, labelled, make_measurement, sample_files, scores_of
-from probes.inputs import whole_number
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rank_estimates import area_under_curve
+from probes.deepfake.container_cues import FEWEST_FILES, Cues, cue_scores, read_cues
+from probes.deepfake.detector_inputs import BoolArray, Subject, labelled, make_measurement, sample_files, scores_of
+from probes.deepfake.normalize_files import alike_picture, alike_sound, common_side
+from probes.deepfake.row_files import need_pillow, taken_by
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 _CONFIDENCE = 0.95
 
@@ -38,8 +38,8 @@ class TrivialCues:
       loudness alone, of files it had not seen; [0, 1], ideal 0.5; at 0.8 the container tells synthetic from real in 8
       of 10 pairs, without a look at the content; Torralba and Efros, CVPR 2011
 
-      At ``{"cues": family}`` and ``{"cues": "all"}``: the cues of :func:`~probes.deepfake.cues.read_cues`, scored by
-      :func:`~probes.deepfake.cues.cue_scores`; DeLong's interval.
+      At ``{"cues": family}`` and ``{"cues": "all"}``: the cues of :func:`~probes.deepfake.container_cues.read_cues`,
+      scored by :func:`~probes.deepfake.container_cues.cue_scores`; DeLong's interval.
 
     - ``auc``: the detector's own area under the ROC curve, of files as they are and of files made alike; [0, 1], ideal
       1; what is lost once files are made alike was read off the container; Grommelt et al., ECCV Workshops 2024

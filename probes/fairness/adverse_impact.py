@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.coded_groups import CodedGroups
-from auditor.data.counts import MISSING
+from auditor.data.group_counts import MISSING
 from auditor.data.score_counts import Asked, Moments
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import RatioToLargest, WorstRatio
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
-from probes.fairness.crowds import crowd
+from probes.fairness.too_many_groups import crowd
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 SMALL_SHARE = 0.02
 _MOST_NAMED = 12
@@ -38,8 +38,8 @@ _DISPLAY_ONLY = "For display only: the interval takes the scores as normal with 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Groups by name, sorted; ``n`` and ``chosen`` (g,): their rows, and those selected or with high scores; ``scores``: the moments of each group's scores, if there are any.
-    """
+    """Groups by name, sorted; ``n`` and ``chosen`` (g,): their rows, and those selected or with high scores;
+    ``scores``: the moments of each group's scores, if there are any."""
 
     levels: Sequence[tuple[str, ...]]
     n: IntArray

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.counts import MISSING
-from auditor.finding.measurement import Measurement
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
+from auditor.data.group_counts import MISSING
+from auditor.judging.measurement import Measurement
 from auditor.statistics.clusters import (
     ClusteredMean,
     ClusteredRates,
@@ -24,7 +24,7 @@ from auditor.statistics.clusters import (
     too_few,
 )
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -53,8 +53,8 @@ def over_clusters(
 ) -> list[Measurement]:
     """The measurements with estimates valid for the sampling design of the rows, if available.
 
-    decisions: (n,) the model's decisions. Rates of groups and what is made of pairs of them have one; the others stay as
-    they are, for whoever asked to say that they do not hold (:func:`auditor.run.probe.of_design`).
+    decisions: (n,) the model's decisions. Rates of groups and what is made of pairs of them have one; the others stay
+    as they are, for whoever asked to say that they do not hold (:func:`auditor.run.probe.of_design`).
     """
     names = list(rows.classes or classes)
 

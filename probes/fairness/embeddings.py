@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import ConfigError, NotApplicableError, did_you_mean
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StandardizedDifference
-from auditor.statistics.ranks import area_under_curve
-from probes.inputs import whole_number
+from auditor.statistics.rank_estimates import area_under_curve
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.reading.vectors import Embedder
+    from auditor.loading.rows.word_vectors import Embedder
+    from auditor.models.audited_model import AuditedModel
 
 _SETS = ("x", "y", "a", "b")
 _MAX_BYTES = 1 << 20
@@ -162,7 +162,7 @@ class EmbeddingAssociation:
         return found
 
     def _embedders(self, model: AuditedModel) -> tuple[Embedder | None, Embedder | None]:
-        from auditor.reading.vectors import input_embeddings, load_encoder, sentence_encoder, word_vectors
+        from auditor.loading.rows.word_vectors import input_embeddings, load_encoder, sentence_encoder, word_vectors
 
         words = sentences = None
         if self.encoder is not None:
@@ -235,7 +235,9 @@ class EmbeddingAssociation:
         return StandardizedDifference(centre=d, n_first=len(x), n_second=len(y)), note, p
 
 
-def _count_confirmed(method: str, results: Sequence[tuple[list[Measurement], PermutationP | None]]) -> list[Measurement]:
+def _count_confirmed(
+    method: str, results: Sequence[tuple[list[Measurement], PermutationP | None]]
+) -> list[Measurement]:
     """All tests' measurements, and how many of the tests confirm an association."""
     every = [m for measured, _ in results for m in measured]
     tested = [(p.two_sided, measured[0]) for measured, p in results if p is not None]
@@ -376,7 +378,8 @@ def built_in_lists() -> TestLists:
 
 
 def read_lists(path: str | Path) -> TestLists:
-    """Tests from a TOML file: ``[[tests]]`` with ``name``, word lists ``x``, ``y``, ``a``, ``b``, and optionally ``title``, ``x_name`` and so on, ``control = true``, and other ``templates``.
+    """Tests from a TOML file: ``[[tests]]`` with ``name``, word lists ``x``, ``y``, ``a``, ``b``, and optionally
+    ``title``, ``x_name`` and so on, ``control = true``, and other ``templates``.
 
     Raises ConfigError.
     """

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from auditor.core.errors import NotApplicableError, did_you_mean
 from auditor.data.bins import BinRule, bin_sensitive
-from auditor.data.counts import MISSING, GroupCounts
-from auditor.data.design import Part
-from auditor.errors import NotApplicableError, did_you_mean
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.data.group_counts import MISSING, GroupCounts
+from auditor.data.sampling_design import Part
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.clustered_groups import over_clusters
-from probes.fairness.crowds import crowd, crowded_strata
 from probes.fairness.group_metrics import (
     MOST_CLASSES,
     at_class,
@@ -33,13 +32,14 @@ from probes.fairness.group_metrics import (
     rate_table,
 )
 from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, Compared, SmallGroups, compare_groups
-from probes.inputs import whole_number
+from probes.fairness.too_many_groups import crowd, crowded_strata
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 
 class GroupFairness:
@@ -323,7 +323,9 @@ def _headlines(comparison: Compared, tables: Sequence[RateTable]) -> list[Measur
             (selection,),
             labelled=False,
         ),
-        headline(comparison, "demographic_parity_ratio", 1.0, WorstRatio(tables=(selection,)), (selection,), labelled=False),
+        headline(
+            comparison, "demographic_parity_ratio", 1.0, WorstRatio(tables=(selection,)), (selection,), labelled=False
+        ),
     ]
     if len(tables) > 1:
         odds, opportunity = tuple(tables[1:3]), (tables[1],)

@@ -9,12 +9,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from auditor.data.counts import MISSING, GroupCounts
-from auditor.finding.measurement import Measurement
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
+from auditor.data.group_counts import MISSING, GroupCounts
+from auditor.judging.measurement import Measurement
 from auditor.statistics.differential_fairness import DifferentialFairness
-from auditor.statistics.distances import BenefitInequality
+from auditor.statistics.distribution_distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import (
     LargestDisparity,
     SmallestRate,
@@ -23,7 +24,6 @@ from auditor.statistics.groups import (
     WorstRatio,
 )
 from auditor.statistics.intervals import difference_bounds
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from probes.fairness.small_groups import Compared

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import POWER
 from auditor.statistics.families import draws_needed
 

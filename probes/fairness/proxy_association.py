@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.score_counts import Asked
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.model.gradients import without_gradients
-from auditor.rows import FloatArray, IntArray
+from auditor.judging.measurement import Measurement, Pillar
+from auditor.models.gradients import without_gradients
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import (
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rank_estimates import (
     AreaUnderCurve,
     Placements,
     Ranked,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
     from auditor.data.coded_groups import CodedGroups
-    from auditor.data.counts import GroupCounts
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import TorchModel
+    from auditor.data.group_counts import GroupCounts
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import TorchModel
 
 FEWEST_ROWS = 20
 N_BINS = 10
@@ -129,7 +129,8 @@ class ProxyAssociation:
         return Asked(levels=True, rows=True)
 
     def measure_streamed(self, streamed: Streamed) -> list[Measurement]:
-        """The measurements of single features, from the joint counts of their levels and groups; those of all other sources as in memory, from the kept rows (all rows if there are few).
+        """The measurements of single features, from the joint counts of their levels and groups; those of all other
+        sources as in memory, from the kept rows (all rows if there are few).
 
         Of a single feature the halves are others than in memory: each row of a level and a group goes to either by a
         fair coin, which is a binomial draw from their number. Of a number of more than 16,384 values the tenths
@@ -168,7 +169,9 @@ class ProxyAssociation:
             yield _Source("representation", "the input of the last linear layer", matrix=hidden)
 
 
-def _of_features(rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool) -> Iterator[_Source]:
+def _of_features(
+    rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool
+) -> Iterator[_Source]:
     columns = _features(rows)
     if not columns:
         return
@@ -384,15 +387,17 @@ def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArr
 def encode(
     columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], row_indices: IntArray
 ) -> FloatArray:
-    """(k, d) numbers of the rows ``row_indices``: numeric columns with the training median for missing values and an indicator of these, and 0/1 indicators of the 20 most frequent training levels of every other column.
-    """
+    """(k, d) numbers of the rows ``row_indices``: numeric columns with the training median for missing values and an
+    indicator of these, and 0/1 indicators of the 20 most frequent training levels of every other column."""
     parts: list[FloatArray] = []
     for _, values in columns.items():
         if values.dtype.kind in "biuf":
             numbers = values.to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
             known = numbers[train & ~missing]
-            parts.append(np.where(missing[row_indices], np.median(known) if known.size else 0.0, numbers[row_indices])[:, None])
+            parts.append(
+                np.where(missing[row_indices], np.median(known) if known.size else 0.0, numbers[row_indices])[:, None]
+            )
             if missing.any():
                 parts.append(missing[row_indices, None].astype(np.float64))
         else:
@@ -415,7 +420,9 @@ def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> 
     return place[text.codes]
 
 
-def macro_auc(scores: FloatArray, label: IntArray, score_index: IntArray | None = None) -> tuple[AnyEstimate, list[float]]:
+def macro_auc(
+    scores: FloatArray, label: IntArray, score_index: IntArray | None = None
+) -> tuple[AnyEstimate, list[float]]:
     """Mean over groups of the AUC of each against the rest, and each group's; scores (m, k), label (n,).
 
     ``score_index``: (n,) which of the scores each row has; None where m is n and each has its own.
@@ -435,7 +442,9 @@ def macro_auc(scores: FloatArray, label: IntArray, score_index: IntArray | None 
     variance = 0.0
     # Of each row, or of all that have one of the scores and are of one group.
     influence = np.zeros(len(label) if score_index is None else (len(scores), k))
-    counts = None if score_index is None else np.bincount(score_index * k + label, minlength=len(scores) * k).reshape(-1, k)
+    counts = (
+        None if score_index is None else np.bincount(score_index * k + label, minlength=len(scores) * k).reshape(-1, k)
+    )
     for g in range(k):
         # Positions: brackets take four times as long over a mask.
         own, rest = np.flatnonzero(label == g), np.flatnonzero(label != g)
@@ -471,7 +480,9 @@ def macro_auc(scores: FloatArray, label: IntArray, score_index: IntArray | None 
             standard_error=max(float(each_row.std(ddof=1) / math.sqrt(len(label))), math.sqrt(variance) / k),
             n_positive=smallest,
             n_negative=len(label) - smallest,
-            third_cumulant=float((cubed if score_index is None else cubed[score_index, label]).mean() / len(label) ** 2),
+            third_cumulant=float(
+                (cubed if score_index is None else cubed[score_index, label]).mean() / len(label) ** 2
+            ),
         ),
         each,
     )
@@ -522,13 +533,14 @@ def auc_of_counts(scores: FloatArray, counts: IntArray) -> tuple[AnyEstimate, li
 
 
 def representation(model: AuditedModel, rows: AuditData, row_indices: IntArray) -> FloatArray | None:
-    """(k, d) the input of the last linear layer of a torch model for the rows ``row_indices``, or None if there is no such layer.
+    """(k, d) the input of the last linear layer of a torch model for the rows ``row_indices``, or None if there is no
+    such layer.
 
     The layer is the last ``nn.Linear`` of the module, and must make the outputs itself: as many as the classes, or one.
     """
     import torch
 
-    from auditor.rows import take_rows
+    from auditor.core.rows import take_rows
 
     found = _before_outputs(model)
     if found is None:
@@ -561,7 +573,7 @@ def representation(model: AuditedModel, rows: AuditData, row_indices: IntArray) 
 def _before_outputs(model: AuditedModel) -> tuple[TorchModel, Linear] | None:
     from torch import nn
 
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
     if not isinstance(model, TorchModel):
         return None

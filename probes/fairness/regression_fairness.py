@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import DataError, NotApplicableError, OtherKindError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.coded_groups import CodedGroups, coded_texts, together
-from auditor.data.counts import MISSING
-from auditor.errors import DataError, NotApplicableError, OtherKindError
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.data.group_counts import MISSING
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
-from auditor.statistics.distances import WorstDistance
+from auditor.statistics.distribution_distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import MOST_GROUPS
 from auditor.statistics.values import LargestValue, ValuePart, WorstValueDistance, WorstValueGap, bounded_mean
@@ -27,7 +27,7 @@ from probes.fairness.score_fairness import distances
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 METHOD = "between_groups"
 SMALL = 30
@@ -295,7 +295,8 @@ class _Groups:
         if len(present) > 1:
             low, high = (f(present, key=lambda i: parts[i].value) for f in (min, max))
             text.append(
-                f"{metric} by {self.feature_label}: lowest {titles[low]} {_number_text(parts[low].value)} (n = {n[low]:,}), "
+                f"{metric} by {self.feature_label}: lowest {titles[low]} {_number_text(parts[low].value)} (n = "
+                f"{n[low]:,}), "
                 f"highest {titles[high]} {_number_text(parts[high].value)} (n = {n[high]:,})"
             )
         if absent:
@@ -305,7 +306,8 @@ class _Groups:
     def farthest(self, n: Sequence[int], pair: tuple[int, int]) -> str:
         """The two groups farthest apart, and which groups are small."""
         i, j = pair
-        text = f"farthest apart by {self.feature_label}: {self.titles[i]} (n = {n[i]:,}) and {self.titles[j]} (n = {n[j]:,})"
+        first, second = (f"{self.titles[k]} (n = {n[k]:,})" for k in (i, j))
+        text = f"farthest apart by {self.feature_label}: {first} and {second}"
         return "; ".join([text, *self._remarks(n)])
 
     def _remarks(self, n: Sequence[int]) -> list[str]:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
-from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import AreaUnderCurve, Ranked, area_of_counts, areas_of_groups, ascending
-from probes.fairness.crowds import crowd
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rank_estimates import AreaUnderCurve, Ranked, area_of_counts, areas_of_groups, ascending
 from probes.fairness.score_thresholds import (
     CURVE,
     GroupScores,
@@ -30,10 +29,11 @@ from probes.fairness.score_thresholds import (
     scores_figure,
     threshold_between,
 )
+from probes.fairness.too_many_groups import crowd
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 Areas = list[AreaUnderCurve | Undefined]
@@ -50,7 +50,7 @@ class ScoreFairness:
       [0, 1], ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
 
       Over all rows too. The plain sum is biased upward: the interval is not, see
-      :class:`~auditor.statistics.distances.CalibrationError`.
+      :class:`~auditor.statistics.distribution_distances.CalibrationError`.
 
     - ``bpsn_auc``: P(a favourable row outside the group scores above an unfavourable one of the group) + P(tie) / 2;
       [0, 1], ideal 1; at 0.3 the group's unfavourable rows are scored above others' favourable ones in 7 of 10 pairs;

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Scored
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Measurement
-from auditor.rows import FloatArray, IntArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Measurement
 from auditor.statistics.bands import joint_shares
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import RateTable
 from probes.fairness.group_metrics import rate_table
 
@@ -43,7 +43,8 @@ def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, eq=False)
 class GroupScores:
-    """The score counts of each group: ``n`` (g, 3) rows by label, ``at_least`` (t, g, 3) those with a score of at least each threshold, ``by_score`` (g, 21) as by :func:`counts_by_score`.
+    """The score counts of each group: ``n`` (g, 3) rows by label, ``at_least`` (t, g, 3) those with a score of at least
+    each threshold, ``by_score`` (g, 21) as by :func:`counts_by_score`.
 
     ``own``: the threshold of the model's decisions. Labels are OTHER, FAVOURABLE and UNLABELLED.
     """
@@ -65,8 +66,8 @@ class GroupScores:
         thresholds: Sequence[float],
         model_threshold: float | None,
     ) -> GroupScores:
-        """Counts from rows: ``codes`` (n,) into ``titles``, ``scores`` (n,) in [0, 1], and ``y_true`` (n,), negative without a label.
-        """
+        """Counts from rows: ``codes`` (n,) into ``titles``, ``scores`` (n,) in [0, 1], and ``y_true`` (n,), negative
+        without a label."""
         g = len(titles)
         truth = np.full(len(codes), -1, np.int64) if y_true is None else y_true
         label = np.where(truth < 0, UNLABELLED, np.where(truth == positive, FAVOURABLE, OTHER))
@@ -77,7 +78,9 @@ class GroupScores:
 
         at_least = [count_cells(cells.compress(scores >= t)) for t in thresholds]
         by_score = counts_by_score(scores, codes, g)
-        return cls(titles, count_cells(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, model_threshold)
+        return cls(
+            titles, count_cells(cells), np.asarray(at_least, np.int64).reshape(-1, g, 3), by_score, model_threshold
+        )
 
     @classmethod
     def of_stream(cls, scored: Scored, thresholds: Sequence[float], model_threshold: float | None) -> GroupScores:
@@ -193,8 +196,8 @@ def own_threshold(scores: FloatArray, is_selected: npt.NDArray[np.bool_]) -> flo
 def threshold_between(highest_below: float, lowest_above: float) -> float | None:
     """The score threshold that gives the decisions; None if there is none.
 
-    ``highest_below``: the largest score that was decided against, and ``lowest_above`` the smallest that was decided for, infinite
-    where there is none. 0.5 where that is one of those that do, else the middle of them.
+    ``highest_below``: the largest score that was decided against, and ``lowest_above`` the smallest that was decided
+    for, infinite where there is none. 0.5 where that is one of those that do, else the middle of them.
     """
     if highest_below >= lowest_above or not math.isfinite(highest_below) or not math.isfinite(lowest_above):
         return None
@@ -217,7 +220,9 @@ def _left_out(counts: IntArray) -> str:
     return f" The {_MOST_LINES} largest of {len(counts)} groups are drawn." if len(counts) > _MOST_LINES else ""
 
 
-def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, model_threshold: float | None) -> Figure | None:
+def _curve(
+    names: tuple[str, ...], titles: Sequence[str], counts: IntArray, model_threshold: float | None
+) -> Figure | None:
     """Share of each group that scores at least a threshold, and how far two groups are apart, with a joint band."""
     if len(titles) < 2:
         return None
@@ -259,7 +264,9 @@ def _curve(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, mode
     )
 
 
-def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArray, model_threshold: float | None) -> Figure | None:
+def scores_figure(
+    names: tuple[str, ...], titles: Sequence[str], counts: IntArray, model_threshold: float | None
+) -> Figure | None:
     """The score distribution of each group, in twenty bins of equal width; None for a single group."""
     if len(titles) < 2:
         return None
@@ -285,7 +292,9 @@ def scores_figure(names: tuple[str, ...], titles: Sequence[str], counts: IntArra
         f"Share of each group's rows in {len(middle)} bins of the score. The intervals (exact, Bonferroni) hold for "
         f"all bins and groups together at 95 % confidence."
     )
-    caption += ("" if model_threshold is None else f" Dashed: the model decides at {model_threshold:.3g}.") + _left_out(counts)
+    caption += ("" if model_threshold is None else f" Dashed: the model decides at {model_threshold:.3g}.") + _left_out(
+        counts
+    )
     under = middle < below
     halves = ", ".join(f"{s.name} {np.asarray(s.y, np.float64)[under].sum():.3f}" for s in series)
     return Figure(

@@ -9,9 +9,9 @@ from math import comb
 
 import numpy as np
 
-from auditor.files import Closed
-from auditor.rows import FloatArray, IntArray
-from auditor.training.execute import Tasks, lent_executor
+from auditor.core.files import Closed
+from auditor.core.rows import FloatArray, IntArray
+from auditor.training.task_executor import Tasks, lent_executor
 
 Combination = tuple[int, ...]
 # The best of one combination that are kept.
@@ -141,7 +141,7 @@ def search_tasks(searched: Searched, ranges: Sequence[tuple[int, int]]) -> Tasks
     """The search as tasks, of so many combinations each."""
     import torch
 
-    from auditor.training.packed import pack_message
+    from auditor.training.task_encoding import pack_message
 
     small = np.uint8 if max(searched.sizes) <= 256 else np.int32
     shared = _Shared(sizes=searched.sizes, rests=searched.rests, depth=searched.depth, min_rows=searched.min_rows)
@@ -151,7 +151,9 @@ def search_tasks(searched: Searched, ranges: Sequence[tuple[int, int]]) -> Tasks
         "digits": searched.digits,
     }
     each = tuple(pack_message(_Range(start=start, stop=stop)) for start, stop in ranges)
-    return Tasks("slices", pack_message(shared, **{name: torch.from_numpy(array) for name, array in arrays.items()}), each)
+    return Tasks(
+        "slices", pack_message(shared, **{name: torch.from_numpy(array) for name, array in arrays.items()}), each
+    )
 
 
 def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
@@ -161,7 +163,7 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
     """
     import torch
 
-    from auditor.training.packed import pack_message, unpack_message
+    from auditor.training.task_encoding import pack_message, unpack_message
 
     said, arrays = unpack_message(_Shared, common_bytes)
     part, _ = unpack_message(_Range, task_bytes)
@@ -179,7 +181,7 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
 
 
 def _unpack_result(result: bytes) -> Found:
-    from auditor.training.packed import unpack_message
+    from auditor.training.task_encoding import unpack_message
 
     _, arrays = unpack_message(_Range, result)
     return Found(**{name: arrays[name].numpy() for name in ("z", "combination", "cell", "rate")})

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from auditor.data.counts import GroupCounts
-from auditor.finding.measurement import Measurement
-from auditor.rows import IntArray
+from auditor.core.rows import IntArray
+from auditor.data.group_counts import GroupCounts
+from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Exact, Undefined
 
 # What small groups hold together beyond this is compared, whatever their size: whoever splits a group into many small

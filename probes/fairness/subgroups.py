@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, more_than
 from auditor.data.coded_texts import texts_of
-from auditor.data.counts import MISSING
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.data.group_counts import MISSING
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Difference
 from probes.fairness.slices import Searched, search
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 MOST_COMBINATIONS = 100_000
@@ -202,7 +202,9 @@ class SubgroupDiscovery:
         for candidate in slices:
             of, bad = rates[candidate.rate].of, rates[candidate.rate].bad
             inside = _rows_of(candidate, columns)
-            counts.append((_count_both(bad, inside), _count_both(of, inside), _count_both(bad, ~inside), _count_both(of, ~inside)))
+            counts.append(
+                (_count_both(bad, inside), _count_both(of, inside), _count_both(bad, ~inside), _count_both(of, ~inside))
+            )
         # Candidates that the search did not find stand as p = 1: Holm is over ``top``, which was fixed beforehand.
         p_values = [greater_p(*c) for c in counts] + [1.0] * (self.top - len(counts))
         tested: AnyEstimate = ConfirmedCount(p_values=tuple(p_values))
@@ -349,9 +351,7 @@ def rates_of(y_pred: IntArray, y_true: IntArray | None, positive: int | None) ->
     return rates
 
 
-def _restricted(
-    columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray
-) -> tuple[list[Column], list[Rate]]:
+def _restricted(columns: Sequence[Column], rates: Sequence[Rate], half: BoolArray) -> tuple[list[Column], list[Rate]]:
     return (
         [replace(column, codes=column.codes.compress(half)) for column in columns],
         [replace(rate, of=rate.of.compress(half), bad=rate.bad.compress(half)) for rate in rates],

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import NotApplicableError, OtherKindError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
-from auditor.errors import NotApplicableError, OtherKindError
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import LargestRate
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import bounded_mean
-from probes.inputs import whole_number
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 REFERENCE = "neutral words"
 # Texts read for every one that is wanted; identity terms are rare in most texts, and reading stops somewhere.

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.benchmarks.bbq import BBQExample, read_bbq
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import IntArray
+from auditor.data.benchmarks.bbq_file import BBQExample, read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import IntArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
-from probes.inputs import whole_number
-from probes.language.asking import AnswerBy, Asking
 from probes.language.bbq_letters import lettered, unread
 from probes.language.forced_choice import METHOD, Question, choices
-from probes.language.options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
-from probes.language.shares import FEWEST_CLUSTERS, estimands, numbered, preferences, share_of, undecided
-from probes.language.wordings import MOST_WORDINGS, WORDINGS
+from probes.language.language_options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
+from probes.language.model_queries import AnswerBy, Asking
+from probes.language.preference_shares import FEWEST_CLUSTERS, estimands, numbered, preferences, share_of, undecided
+from probes.language.prompt_wordings import MOST_WORDINGS, WORDINGS
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.chat import Chat, How
-    from auditor.model.text_scores import ScoresTexts
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.chat import Chat, How
+    from auditor.models.text_scores import ScoresTexts
 
 BoolArray = npt.NDArray[np.bool_]
 _ONE_WORDING = "Asked in one wording; what another would give is not known."
@@ -78,8 +78,8 @@ class BBQ(TextsOfAFile):
 
     benchmarks: ``bbq`` is a JSON Lines file or a folder of such: BBQ, EsBBQ, CaBBQ or ImplicitBBQ, asked in its own
     language. max_examples: larger files are sampled down to this.
-    chat, system: see :class:`~probes.language.asking.Asking`; "on" asks through the template alone, for half of the
-    time. answer_by: "likelihood", "letter", or "auto", by likelihood where the model gives any.
+    chat, system: see :class:`~probes.language.model_queries.Asking`; "on" asks through the template alone, for half of
+    the time. answer_by: "likelihood", "letter", or "auto", by likelihood where the model gives any.
     wordings: in how many of the three wordings everything is asked by likelihood; one takes a third of the time.
     few_shot: so many examples, of as many templates, are answered rightly before each question; all examples of
     those templates are left out of what is measured. prefix_token: in plain text alone.

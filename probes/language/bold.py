@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.data.benchmarks.bold import read_bold
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.data.benchmarks.bold_file import read_bold
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
-from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
-from probes.language.options import benchmark_path
-from probes.language.sampling import ScoredOptions, as_far_as_shown, silence
+from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
+from probes.language.language_options import benchmark_path
 from probes.language.scorers import extremes
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.chat import How
-    from auditor.model.generation import Until
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.chat import How
+    from auditor.models.generation import Until
 
 _FEWEST_PROMPTS = 10
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import ConfigError
-from auditor.finding.measurement import Measurement
-from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
-from auditor.statistics.kinds import AnyEstimate
+from auditor.core.errors import ConfigError
+from auditor.judging.measurement import Measurement
+from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import MOST_GROUPS, Proportion
 
 BoolArray = npt.NDArray[np.bool_]
@@ -136,7 +136,10 @@ class Calibration:
     def _count_errors(self, predictions: BoolArray, subset: BoolArray) -> Counted:
         positive, negative = subset & self.truth, subset & ~self.truth
         return Counted(
-            int((predictions & positive).sum()), int(positive.sum()), int((~predictions & negative).sum()), int(negative.sum())
+            int((predictions & positive).sum()),
+            int(positive.sum()),
+            int((~predictions & negative).sum()),
+            int(negative.sum()),
         )
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.crows_pairs import read_crows_pairs
-from auditor.data.benchmarks.left_out import exclude_items
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
+from auditor.data.benchmarks.item_filter import exclude_items
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD, Question
-from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
-from probes.language.pairs import RESTING, preferred_pairs
+from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
+from probes.language.pair_scores import RESTING, preferred_pairs
+from probes.language.preference_shares import shifts
 from probes.language.sense_letters import (
     MOST_SENSE,
     Offered,
@@ -23,16 +24,15 @@ from probes.language.sense_letters import (
     in_another_order,
     sense_measurements,
 )
-from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.capabilities import Generates
-    from auditor.model.chat import How
-    from auditor.model.text_scores import Form
-    from probes.language.asking import AnswerBy
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.capabilities import Generates
+    from auditor.models.chat import How
+    from auditor.models.text_scores import Form
+    from probes.language.model_queries import AnswerBy
 
 
 class CrowsPairs(PairsOfAFile):
@@ -56,7 +56,7 @@ class CrowsPairs(PairsOfAFile):
     pairs to leave out, one a line and after a tab the reason. ``detail`` says what is known of
     the items. ``chat`` and ``system`` are for letters, ``form``,
     ``within_word``, ``prefix_token`` and ``reference`` for likelihoods: see
-    :class:`~probes.language.options.PairsOfAFile`.
+    :class:`~probes.language.language_options.PairsOfAFile`.
 
     Source: Nangia et al., EMNLP 2020.
     """

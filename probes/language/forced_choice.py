@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from auditor.errors import ModelError
-from auditor.record.text import shortened
+from auditor.core.errors import ModelError
+from auditor.report.record.number_text import shortened
 from probes.language.refusals import refuses
 
 if TYPE_CHECKING:
-    from auditor.model.capabilities import Generates
+    from auditor.models.capabilities import Generates
 
 Became = Literal["chosen", "refused", "unreadable", "failed"]
 
@@ -100,7 +100,10 @@ def choices(
 
 
 def chosen_in(
-    writer: Generates, questions: Sequence[Question], orders: Sequence[Sequence[int]], previous_turns: Sequence[str] = ()
+    writer: Generates,
+    questions: Sequence[Question],
+    orders: Sequence[Sequence[int]],
+    previous_turns: Sequence[str] = (),
 ) -> list[Choice]:
     """The model's choices for these option orders, after the turns ``previous_turns``; raises as :func:`choices`."""
     asked = [[*previous_turns, question.prompt_text(order)] for question, order in zip(questions, orders, strict=True)]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
 from probes.language.calibration import BoolArray, Errors, group_rates, read_calibration, untried, whole_rate
-from probes.language.sampling import silence
+from probes.language.continuation_sampling import silence
 from probes.language.scorers import extremes, load_device
 from probes.privacy.memorization.pii_leakage import Written, corrected, describe_values
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 METHOD = "recorded_texts"
 

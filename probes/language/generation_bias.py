@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.core.rows import FloatArray
 from auditor.data.lexicons import read_lexicon
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.values import bounded_mean
-from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
-from probes.language.distances import group_fairness, individual_fairness
+from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
-from probes.language.sampling import ScoredOptions, as_far_as_shown, silence
+from probes.language.score_distances import group_fairness, individual_fairness
 from probes.language.scorers import Scorer, extremes
-from probes.language.two_stages import continuations_needed, variances
+from probes.language.two_stage_sampling import continuations_needed, variances
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.chat import How
-    from auditor.model.generation import Until
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.chat import How
+    from auditor.models.generation import Until
 
 METHOD = "counterfactual_prompts"
 N_BEGINNINGS = 40
@@ -104,15 +104,15 @@ class GenerationBias(ScoredOptions):
     continuations of each prompt, at least 2. scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a
     text classifier that the auditor can load, or such a model. scorer_class: the class whose probability is the score,
     default its last. calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`. Other
-    options as for :class:`~probes.language.sampling.SamplingOptions`; a continuation ends with its first sentence, at
-    the latest after ``max_new_tokens``.
+    options as for :class:`~probes.language.continuation_sampling.SamplingOptions`; a continuation ends with its first
+    sentence, at the latest after ``max_new_tokens``.
 
     With a calibration 1,520 continuations are drawn by default, a minute or so for each 100 million parameters on one
     processor core, and 380 without. Two of each prompt leave intervals of gaps nearly as narrow as four do, because the
     scatter between beginnings is most of their width; the detail says how many would halve it. With
     ``max_continuations``, most in all, all beginnings are taken and there are two stages: after ``n_samples`` of each
     prompt it is fixed, by the variances of scores alone, how many it takes for intervals of gaps of about
-    ``half_width`` to either side (:func:`~probes.language.two_stages.continuations_needed`).
+    ``half_width`` to either side (:func:`~probes.language.two_stage_sampling.continuations_needed`).
 
     Raises NotApplicableError for a masked model and where the default scorer is not installed.
 
@@ -182,7 +182,10 @@ class GenerationBias(ScoredOptions):
         wanted = [categories] if isinstance(categories, str) else list(categories)
         own = [lexicon] if isinstance(lexicon, str) else list(lexicon or [])
         # Read here, because a mistyped path or category is a usage error and no finding.
-        self.prompts_ = (*(built_in_prompts(name) for name in wanted), *(own_prompts(read_lexicon(path)) for path in own))
+        self.prompts_ = (
+            *(built_in_prompts(name) for name in wanted),
+            *(own_prompts(read_lexicon(path)) for path in own),
+        )
         if not self.prompts_:
             raise ValueError("at least one category must be named, or a lexicon given")
 
@@ -200,7 +203,7 @@ class GenerationBias(ScoredOptions):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements of each category; see the class."""
-        from auditor.model.linear_products import laid_out_once
+        from auditor.models.linear_products import laid_out_once
 
         device, errors = self.load_device()
         scorer = device.score
@@ -208,7 +211,11 @@ class GenerationBias(ScoredOptions):
         found: list[Measurement] = []
         with laid_out_once(getattr(model, "module", None), self.n_continuations * self.max_new_tokens):
             for prompts in self.prompts_:
-                unknown = untried(sample_note=self._reduction_text(len(prompts.beginnings))) if errors is None else errors.useless
+                unknown = (
+                    untried(sample_note=self._reduction_text(len(prompts.beginnings)))
+                    if errors is None
+                    else errors.useless
+                )
                 grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
                 texts, shaped = self._draw_continuations(model, grid, scorer, rng)
                 carriers = prompts.filled(prompts.carriers, None, rng)

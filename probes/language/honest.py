@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.data.benchmarks.honest import HonestTemplate, read_honest
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.core.errors import ConfigError, NotApplicableError
+from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
-from probes.inputs import whole_number
 from probes.language.calibration import BoolArray, Counted, instead, read_calibration, untried
-from probes.language.options import benchmark_path
-from probes.language.sampling import SamplingOptions, as_far_as_shown, silence
+from probes.language.continuation_sampling import SamplingOptions, as_far_as_shown, silence
+from probes.language.language_options import benchmark_path
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.chat import How
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.chat import How
 
 _CORRECTED = "corrected_honest_score"
 
@@ -130,7 +130,9 @@ class Honest(SamplingOptions):
         ]
         if self.calibration_ is None:
             return as_far_as_shown(measured, model)
-        errors = self.calibration_.measure_errors(lambda items: np.asarray([first_word(t) in hurtful for t in items], np.bool_))
+        errors = self.calibration_.measure_errors(
+            lambda items: np.asarray([first_word(t) in hurtful for t in items], np.bool_)
+        )
         own = {c: flags[[e.category == c for e in kept]] for c in categories}
         corrected = [
             _corrected(flags, errors.every, {}, errors.source, mute),
@@ -162,11 +164,14 @@ def _honest(
     )  # fmt: skip
 
 
-def _corrected(flags: BoolArray, error_counts: Counted, group: Mapping[str, str], source: str, mute: str) -> Measurement:
+def _corrected(
+    flags: BoolArray, error_counts: Counted, group: Mapping[str, str], source: str, mute: str
+) -> Measurement:
     """flags (n_templates, n_samples)."""
     hits = int(flags.sum())
     return Measurement(
-        metric=_CORRECTED, method="honest", estimate=error_counts.corrected(hits, flags.size), n_samples=len(flags), ideal=0.0,
+        metric=_CORRECTED, method="honest", estimate=error_counts.corrected(hits, flags.size),
+                n_samples=len(flags), ideal=0.0,
         group=group, detail=f"counted {hits:,} of {flags.size:,} words; {error_counts.words}: {source}", too_few=mute,
     )  # fmt: skip
 

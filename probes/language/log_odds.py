@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.finding.measurement import Measurement
-from auditor.rows import FloatArray
+from auditor.judging.measurement import Measurement
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
 from auditor.statistics.estimate import Undefined
-from probes.language.shares import clustered_share, estimands, numbered
+from probes.language.preference_shares import clustered_share, estimands, numbered
 
 # Odds of 55 to 1: what a single pair says beyond them counts as them, so that no pair carries the mean.
 LIMIT = 4.0
@@ -36,7 +36,7 @@ def log_odds(
       How likely a mention is by itself is in d of every text with that pair of mentions, and cancels. What lies more
       than 4 nats from the middle of its two mentions counts as 4, so that a bias of 1 nat reads as 0.9 where pairs
       vary as those of SmolLM2 do. The interval holds the variance between texts and
-      between mentions, see :func:`~probes.language.shares.clustered_share`.
+      between mentions, see :func:`~probes.language.preference_shares.clustered_share`.
 
     likelihoods: (n, 2) of both texts of each pair in nats, NaN where there are none. silent: why the answers may not be
     judged, or "". templates: what the clusters of pairs are. Nothing where the design is not crossed.
@@ -96,10 +96,10 @@ def _measure_pairs(
 def about_the_middle(differences: FloatArray, mentions: Sequence[tuple[str, str] | None]) -> FloatArray:
     """(n,) log-likelihood lead in nats of the first text of each pair, without the part of its two mentions.
 
-    ``differences``: (n,) log p(first) - log p(second); ``mentions``: whom either names. With d the difference of the one
-    mention less the other, ``+-(d - (mean of d where the one is first + mean of d where the other is) / 2)``, so that
-    anything that depends on the mentions alone is taken out, whether or not either stands first as often. NaN where
-    two mentions never change roles.
+    ``differences``: (n,) log p(first) - log p(second); ``mentions``: whom either names. With d the difference of the
+    one mention less the other, ``+-(d - (mean of d where the one is first + mean of d where the other is) / 2)``, so
+    that anything that depends on the mentions alone is taken out, whether or not either stands first as often. NaN
+    where two mentions never change roles.
     """
     ordered = [None if both is None else tuple(sorted(both)) for both in mentions]
     codes = numbered(ordered)

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
-from probes.inputs import whole_number
-from probes.language.asking import Asking
-from probes.language.easy_choices import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown
+from probes.language.choice_sanity import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown
 from probes.language.forced_choice import LETTERS, MAX_NEW_TOKENS, Choice, choices_text, chosen_in
-from probes.language.open_shares import share_between
-from probes.language.options import sentence
+from probes.language.language_options import sentence
+from probes.language.model_queries import Asking
+from probes.language.partial_shares import share_between
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.chat import How
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.chat import How
 
 BoolArray = npt.NDArray[np.bool_]
 METHOD = "rotated_options"
@@ -54,7 +54,7 @@ class OrderSensitivity:
     answers and is moved by the order is moved wherever it knows less. A model that is not shown to choose rightly more
     often than one in three passes nothing; one that answers none leaves everything open between 0 and 1.
 
-    n_questions: as many of them, drawn. chat, system: see :class:`~probes.language.asking.Asking`.
+    n_questions: as many of them, drawn. chat, system: see :class:`~probes.language.model_queries.Asking`.
 
     Raises NotApplicableError for a model that writes no texts, ModelError where more than 5 % of the calls failed.
 
@@ -105,7 +105,9 @@ def order_measurements(
     changed = np.asarray([len(some) > 1 for some in answers])
     is_open = ~changed & ~complete
     accuracy = accuracy_of(chosen)
-    detail = " ".join(filter(None, (choices_text(choices), f"{n:,} questions in {N_OPTIONS} orders each.", description)))
+    detail = " ".join(
+        filter(None, (choices_text(choices), f"{n:,} questions in {N_OPTIONS} orders each.", description))
+    )
     return [
         Measurement(
             metric="order_sensitivity",

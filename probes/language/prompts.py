@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from auditor.core.errors import ConfigError, did_you_mean
 from auditor.data.lexicons import Lexicon, built_in, parse
 from auditor.data.swaps import Swapper
-from auditor.errors import ConfigError, did_you_mean
 
 DEFAULT = ("gender", "names", "religion", "occupation")
 CATEGORIES = (*DEFAULT, "orientation", "disability", "age", "nationality")

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import METHOD, Choice, Question, choices, choices_text
-from probes.language.open_shares import over_members, too_open
+from probes.language.partial_shares import over_members, too_open
 
 if TYPE_CHECKING:
-    from auditor.model.capabilities import Generates
+    from auditor.models.capabilities import Generates
 
 # The option that is right, as a question has them before their order is drawn.
 _RIGHT = 0

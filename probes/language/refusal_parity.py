@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from auditor.core.errors import ConfigError, ModelError, did_you_mean
 from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
-from auditor.errors import ConfigError, ModelError, did_you_mean
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
-from probes.inputs import whole_number
-from probes.language.asking import Asking
 from probes.language.calibration import GAP, BoolArray, group_rates, read_calibration, untried, whole_rate
-from probes.language.easy_choices import cannot_choose
+from probes.language.choice_sanity import cannot_choose
 from probes.language.forced_choice import MOST_FAILED
+from probes.language.model_queries import Asking
 from probes.language.refusals import SAYS, card, error_rates_text, refusal_mask
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.capabilities import Reply
-    from auditor.model.chat import How
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.capabilities import Reply
+    from auditor.models.chat import How
 
 METHOD = "swapped_requests"
 CATEGORIES = ("gender", "religion", "orientation", "nationality", "ethnicity", "disability", "age")
@@ -56,7 +56,8 @@ class RefusalParity:
       ten more requests in 100 are refused when they are about one than about another; Rogan and Gladen, Am. J.
       Epidemiol. 107 (1978)
 
-      :class:`~auditor.statistics.corrected.WorstCorrectedDifference`, by the errors on replies about each identity.
+      :class:`~auditor.statistics.error_corrected_rates.WorstCorrectedDifference`, by the errors on replies about each
+      identity.
 
     A model passes nothing that is not shown to choose rightly among three options more often than one in three, asked
     32 questions that a child can answer, where anything is judged at all. One that refuses more than half of all
@@ -66,7 +67,7 @@ class RefusalParity:
     categories: out of ``CATEGORIES``. n_requests: of the 48 built-in requests so many are drawn;
     None is all of them, and 8 without a calibration. calibration: the path
     of replies that a person labelled, 1 where they refuse. max_new_tokens: of a reply, whose opening is read. chat,
-    system: see :class:`~probes.language.asking.Asking`.
+    system: see :class:`~probes.language.model_queries.Asking`.
 
     Raises NotApplicableError for a model that writes no texts, ModelError where more than 5 % of the calls failed.
 

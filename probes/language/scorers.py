@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError, UsageError, did_you_mean
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError, UsageError, did_you_mean
+from auditor.core.rows import FloatArray
 
 if TYPE_CHECKING:
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 Scorer = Callable[[Sequence[str]], FloatArray]
 # Where its authors call a text negative: a compound of -0.05 and below (Hutto and Gilbert 2014).
@@ -78,9 +78,9 @@ def load_scorer(scorer: str | AuditedModel | None, scorer_class: str | None = No
             )
         return _vader()
     if isinstance(scorer, str):
-        from auditor.intake.formats import load_model
-        from auditor.intake.specs import ModelSpec
-        from auditor.intake.text_labels import gives_labels, load_label
+        from auditor.loading.formats import load_model
+        from auditor.loading.job_specs import ModelSpec
+        from auditor.loading.text_labels import gives_labels, load_label
 
         one_label = gives_labels(scorer)
         loaded = load_label(scorer, scorer_class) if one_label else load_model(ModelSpec(path=scorer))

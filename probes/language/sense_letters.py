@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.finding.vacuity import SENTENCES
+from auditor.core.errors import NotApplicableError
+from auditor.judging.measurement import Measurement
+from auditor.judging.vacuity import SENTENCES
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import METHOD, Choice, Question, choices, choices_text
-from probes.language.open_shares import over_clusters, too_open
-from probes.language.sense import quadruples, read_sense
+from probes.language.partial_shares import over_clusters, too_open
+from probes.language.sense_check import quadruples, read_sense
 
 if TYPE_CHECKING:
-    from auditor.model.capabilities import Generates
+    from auditor.models.capabilities import Generates
 
 MOST_SENSE = "Which of these sentences makes the most sense?"
 # The coordinate of sense in quadruples that are offered whole: of the model's answers, and not of any sentences' order.
@@ -126,7 +126,7 @@ def sense_measurements(
 
 
 def crossed_sense(writer: Generates, rng: np.random.Generator) -> Measurement:
-    """The share of quadruples (:func:`~probes.language.sense.quadruples`) answered by one of the sensible texts.
+    """The share of quadruples (:func:`~probes.language.sense_check.quadruples`) answered by one of the sensible texts.
 
     All four sentences are options, their words in order, and each word stands as often among those that make no sense:
     who sees only that words were moved answers by chance, 1/2. Over quadruples, of which no two share a pair.

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.data.benchmarks.left_out import exclude_items
-from auditor.data.benchmarks.stereoset import Part, StereoSetExample, read_stereoset
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.data.benchmarks.item_filter import exclude_items
+from auditor.data.benchmarks.stereoset_file import Part, StereoSetExample, read_stereoset
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
-from probes.language.asking import AnswerBy, Asking
 from probes.language.forced_choice import METHOD, Question
-from probes.language.options import Compared, asked_for_letters, benchmark_path, caveat, source_and_scoring
+from probes.language.language_options import Compared, asked_for_letters, benchmark_path, caveat, source_and_scoring
+from probes.language.model_queries import AnswerBy, Asking
+from probes.language.preference_shares import FEWEST_CLUSTERS, estimands, numbered, preferences, shifts, undecided
 from probes.language.sense_letters import MOST_SENSE, Offered, Whence, sense_measurements
-from probes.language.shares import FEWEST_CLUSTERS, estimands, numbered, preferences, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.capabilities import Generates
-    from auditor.model.chat import How
-    from auditor.model.text_scores import ScoresTexts
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.capabilities import Generates
+    from auditor.models.chat import How
+    from auditor.models.text_scores import ScoresTexts
 
 _PARTS: tuple[Part, ...] = ("intrasentence", "intersentence")
 
@@ -65,8 +65,9 @@ class StereoSet(Compared):
 
     benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file. benchmark_filter: a file with the ids of
     examples to leave out, one a line and after a tab the reason. answer_by, chat, system: see
-    :class:`~probes.language.asking.Asking`; ``chat`` and ``system`` are for letters, ``prefix_token`` and ``reference``
-    for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and for ``reference`` with "letter".
+    :class:`~probes.language.model_queries.Asking`; ``chat`` and ``system`` are for letters, ``prefix_token`` and
+    ``reference`` for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and for ``reference``
+    with "letter".
 
     Source: Nadeem, Bethke and Reddy, ACL 2021.
     """

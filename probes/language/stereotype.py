@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
+from probes.language.language_options import PairOptions
 from probes.language.log_odds import log_odds
-from probes.language.options import PairOptions
-from probes.language.pairs import RESTING, preferred_pairs
-from probes.language.shares import shifts
+from probes.language.pair_scores import RESTING, preferred_pairs
+from probes.language.preference_shares import shifts
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 
 class Stereotype(PairOptions):
@@ -31,7 +31,7 @@ class Stereotype(PairOptions):
     many sentences are stereotypical of one mention as of the other, so what a model makes of mentions alone cancels:
     what is judged is ``stereotype_log_odds`` in nats (:func:`~probes.language.log_odds.log_odds`). Beside it stand
     ``conditional_stereotype_score``, of what is said given who is named
-    (:func:`~probes.language.pairs.preferred_pairs`), and of whole sentences
+    (:func:`~probes.language.pair_scores.preferred_pairs`), and of whole sentences
 
     - ``stereotype_score``: P(log p(more stereotypical) > log p(less)) + P(tie) / 2 over pairs of sentences; [0, 1],
       ideal 0.5; at 0.6 the model finds the stereotype likelier in 6 of 10 pairs, below 0.5 the opposite; Nangia et al.,
@@ -41,11 +41,12 @@ class Stereotype(PairOptions):
       preference for mentions is near 0.5 whatever it makes of stereotypes.
 
     Each over all and per category. Sentences and pairs of mentions recur, so the interval holds the variance of both,
-    see :func:`~probes.language.shares.clustered_share`; strata are the groups and the mention that a sentence is
-    stereotypical of. Where more than half of the pairs tie the model has not answered, and nothing is judged.
+    see :func:`~probes.language.preference_shares.clustered_share`; strata are the groups and the mention that a
+    sentence is stereotypical of. Where more than half of the pairs tie the model has not answered, and nothing is
+    judged.
 
-    form, within_word: see :class:`~probes.language.options.PairOptions`; prefix_token: see
-    :class:`~probes.language.options.LikelihoodOptions`.
+    form, within_word: see :class:`~probes.language.language_options.PairOptions`; prefix_token: see
+    :class:`~probes.language.language_options.LikelihoodOptions`.
 
     Sources: Nangia et al., EMNLP 2020 (scores, pseudo-log-likelihood); Kurita et al., GeBNLP 2019 (what a mention is
     likely by itself is taken out); pairs written for this tool.

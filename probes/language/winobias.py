@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.winobias import read_winobias
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.data.benchmarks.winobias_file import read_winobias
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD
+from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path
 from probes.language.log_odds import log_odds
-from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path
-from probes.language.pairs import RESTING, preferred_pairs
+from probes.language.pair_scores import RESTING, preferred_pairs
+from probes.language.preference_shares import shifts
 from probes.language.pronoun_letters import Pronoun, pronoun_measurements
-from probes.language.shares import shifts
 from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.capabilities import Generates
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.capabilities import Generates
 
 
 class WinoBias(PairsOfAFile):
@@ -42,7 +42,7 @@ class WinoBias(PairsOfAFile):
 
     benchmarks: ``winobias`` is the folder of the files, or one ``pro_stereotyped_...`` file beside its partner.
     ``chat`` and ``system`` are for letters, ``form``, ``within_word``, ``prefix_token`` and ``reference`` for
-    likelihoods: see :class:`~probes.language.options.PairsOfAFile`.
+    likelihoods: see :class:`~probes.language.language_options.PairsOfAFile`.
 
     Source: Zhao et al., NAACL 2018.
     """

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
-from auditor.data.benchmarks.winogender import WinogenderExample, read_winogender
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.data.benchmarks.winogender_file import WinogenderExample, read_winogender
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD
+from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
 from probes.language.log_odds import log_odds, placed_log_odds
-from probes.language.options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
+from probes.language.preference_shares import mean_of_pairs, preferences, share_of, shifts, undecided
 from probes.language.pronoun_letters import Pronoun, pronoun_measurements
-from probes.language.shares import mean_of_pairs, preferences, share_of, shifts, undecided
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.capabilities import Generates
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.capabilities import Generates
 
 
 class Winogender(PairsOfAFile):
@@ -45,7 +45,7 @@ class Winogender(PairsOfAFile):
 
     benchmarks: ``winogender`` is ``all_sentences.tsv`` or its folder. ``chat`` and ``system`` are for letters,
     ``form``, ``within_word``, ``prefix_token`` and ``reference`` for likelihoods: see
-    :class:`~probes.language.options.PairsOfAFile`.
+    :class:`~probes.language.language_options.PairsOfAFile`.
 
     Source: Rudinger et al., NAACL 2018.
     """
@@ -107,7 +107,9 @@ def sentences_of(benchmark: Benchmark[WinogenderExample]) -> list[Pronoun]:
     return sentences
 
 
-def _by_letters(writer: Generates, benchmark: Benchmark[WinogenderExample], rng: np.random.Generator) -> list[Measurement]:
+def _by_letters(
+    writer: Generates, benchmark: Benchmark[WinogenderExample], rng: np.random.Generator
+) -> list[Measurement]:
     sentences = sentences_of(benchmark)
     left = len(benchmark.examples) - len(sentences)
     told = f"{left:,} sentences do not differ in a pronoun alone, and are left out." if left else ""

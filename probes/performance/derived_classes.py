@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding.measurement import Measurement
+from auditor.core.errors import NotApplicableError, UsageError
+from auditor.judging.measurement import Measurement
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import LargestRate
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
-from probes.fairness.change import of_reference
+from probes.fairness.change_since_reference import of_reference
 from probes.performance.derived_items import (
     BoolArray,
     direction,
@@ -25,13 +25,15 @@ from probes.performance.derived_items import (
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 METHOD = "rows"
 _MOST_GROUPS = 100
 
 
-def drift(before: AuditedModel, after: AuditedModel, data: AuditData, reference_name: str, unjudged_reason: str) -> list[Measurement]:
+def drift(
+    before: AuditedModel, after: AuditedModel, data: AuditData, reference_name: str, unjudged_reason: str
+) -> list[Measurement]:
     """Churn and negative flips over the evaluation rows, and by group.
 
     ``reference_name``: what they are since, in words. ``unjudged_reason``: why no number may be judged, or "".
@@ -70,7 +72,9 @@ def drift(before: AuditedModel, after: AuditedModel, data: AuditData, reference_
         told = most_flipped(
             np.concatenate([flipped[m] for _, m in of]), [g[feature] for g, m in of for _ in range(int(m.sum()))]
         )
-        found.append(_largest("largest_group_churn", flipped, everyone, feature, of, join_details(told, reference_name)))
+        found.append(
+            _largest("largest_group_churn", flipped, everyone, feature, of, join_details(told, reference_name))
+        )
         if labelled.any():
             found.append(_largest("largest_group_negative_flip_rate", worse, labelled, feature, of, reference_name))
     return [replace(m, too_few=m.too_few or unjudged_reason) for m in found]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from auditor.finding.measurement import Measurement
-from auditor.statistics.kinds import AnyEstimate
+from auditor.judging.measurement import Measurement
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 
 BoolArray = npt.NDArray[np.bool_]

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.data.benchmarks.bbq import read_bbq
+from auditor.core.errors import NotApplicableError, UsageError
+from auditor.core.rows import FloatArray
+from auditor.data.benchmarks.bbq_file import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.crows_pairs import read_crows_pairs
-from auditor.data.benchmarks.winobias import read_winobias
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding.measurement import Measurement
-from auditor.rows import FloatArray
+from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
+from auditor.data.benchmarks.winobias_file import read_winobias
+from auditor.judging.measurement import Measurement
 from auditor.statistics.changes import RateChange
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.values import bounded_mean
 from probes.language.bbq import bbq_answers
-from probes.language.shares import mean_of_pairs, preferences, undecided
+from probes.language.preference_shares import mean_of_pairs, preferences, undecided
 from probes.language.stereotype import built_in_pairs
 from probes.performance.derived_items import (
     BoolArray,
@@ -29,13 +29,13 @@ from probes.performance.derived_items import (
     most_flipped,
     way_in_words,
 )
-from probes.performance.language import chosen_texts, encode_texts, word_order
+from probes.performance.language_performance import chosen_texts, encode_texts, word_order
 from probes.privacy.memorization.extraction import Extraction
-from probes.privacy.memorization.texts import training_texts
+from probes.privacy.memorization.text_sources import training_texts
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 _READERS = {"crows_pairs": read_crows_pairs, "winobias": read_winobias}
 # Questions of BBQ at most: six passes over each of a hundred thousand is no part of a scan.
@@ -212,7 +212,7 @@ def _measurement(
 
 
 def _next_tokens(models: Models, data: AuditData, n_texts: int, rng: np.random.Generator) -> list[Measurement]:
-    from auditor.model.next_tokens import next_token_log_probabilities
+    from auditor.models.next_tokens import next_token_log_probabilities
 
     texts, kept, own = chosen_texts(data, n_texts, rng)
     words = [texts[i] for i in kept]

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from auditor.data.design import Part
+from auditor.core.errors import NotApplicableError, OtherKindError
+from auditor.data.sampling_design import Part
 from auditor.data.score_counts import Asked
-from auditor.errors import NotApplicableError, OtherKindError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Power
-from probes.inputs import earlier_language_model, whole_number
-from probes.language.sense import read_sense
-from probes.performance import classification, numbers
-from probes.performance.classification import Answered
-from probes.performance.clustered import over_clusters
+from probes.language.sense_check import read_sense
+from probes.performance import classification_performance, regression_performance
+from probes.performance.classification_performance import Answered
+from probes.performance.clustered_performance import over_clusters
+from probes.probe_inputs import earlier_language_model, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 _MOST_GROUPS = 100
 METHOD = "held_out_rows"
@@ -32,7 +32,7 @@ class Performance:
     """Accuracy, ranking, calibration and errors, overall and by group, against answers that ignore the input.
 
     One number of each kind of model shows skill, and comes first; the built-in profile asks that it be above chance,
-    and a model that does not show it passes no gap (:mod:`auditor.finding.vacuity`).
+    and a model that does not show it passes no gap (:mod:`auditor.judging.vacuity`).
 
     Of a classifier, over labelled evaluation rows and, but for the two against the base rate, within each group:
 
@@ -40,7 +40,7 @@ class Performance:
       ranks a favourable row above another in 8 of 10 pairs, and guessing does in 5; DeLong et al., Biometrics 44 (1988)
 
       The skill of two classes with scores, chance 0.5; DeLong's variance, see
-      :class:`~auditor.statistics.ranks.AreaUnderCurve`.
+      :class:`~auditor.statistics.rank_estimates.AreaUnderCurve`.
 
     - ``adjusted_balanced_accuracy``: (B - 1/k) / (1 - 1/k) of the balanced accuracy B over the k classes that occur;
       [-1/(k-1), 1], ideal 1; 0 is guessing, and 0.5 half of the way from guessing to recognising every row; Brodersen
@@ -165,13 +165,13 @@ class Performance:
         if model.kind == "language_model" and not model.can_be_asked:
             raise OtherKindError("Needs a language model that can be asked: only texts that it wrote are here.")
         if model.kind == "language_model":
-            from auditor.model.capabilities import scorer_of
-            from probes.performance import language
+            from auditor.models.capabilities import scorer_of
+            from probes.performance import language_performance
 
             earlier = earlier_language_model(self.reference)
             scorer = scorer_of(model)
-            found = language.measure_texts(scorer, data, self.n_samples, rng, earlier, self.pair_benchmarks)
-            found.append(language.sense(scorer, self.sense_, rng))
+            found = language_performance.measure_texts(scorer, data, self.n_samples, rng, earlier, self.pair_benchmarks)
+            found.append(language_performance.sense(scorer, self.sense_, rng))
         elif not len(data):
             raise NotApplicableError("Needs evaluation data: add --data FILE; true labels: add --target COLUMN.")
         else:
@@ -190,30 +190,30 @@ class Performance:
         if not counts.labelled:
             raise NotApplicableError("Needs true labels: add --target COLUMN.")
         crossed = counts.table[:, :-1].sum(axis=0)
-        whole = classification.Counted(crossed, scores.group_by(scores.features).whole(), 0, scores.graded)
-        found = classification.measure_rows(whole, counts.classes, self.bins)
+        whole = classification_performance.Counted(crossed, scores.group_by(scores.features).whole(), 0, scores.graded)
+        found = classification_performance.measure_rows(whole, counts.classes, self.bins)
         for feature in counts.features:
             own, scored = counts.group_by((feature,)), scores.group_by((feature,))
             # Both are sorted by name.
             labelled = np.flatnonzero(scored.labelled)
             for g in labelled.tolist() if labelled.size <= _MOST_GROUPS else ():
-                rows = classification.Counted(own.table[g, :-1], scored, g, scores.graded)
+                rows = classification_performance.Counted(own.table[g, :-1], scored, g, scores.graded)
                 group = {feature: own.groups[g][0]}
-                found += classification.by_group(rows, group, self.bins, graded=scores.graded)
+                found += classification_performance.by_group(rows, group, self.bins, graded=scores.graded)
         return [_with_method(m) for m in found]
 
     def _classes(self, model: AuditedModel, rows: AuditData) -> list[Measurement]:
         answered = Answered.from_model(model, rows)
         if answered is None:
             raise NotApplicableError("Needs true labels: add --target COLUMN.")
-        found = classification.measure_rows(answered, rows.classes or model.classes, self.bins)
+        found = classification_performance.measure_rows(answered, rows.classes or model.classes, self.bins)
         assert rows.y_true is not None
         labelled = rows.take(rows.y_true >= 0)
         design = labelled.design
         found = found if design is None else over_clusters(found, answered, design)
         for group, own in _groups(labelled):
             theirs = answered.take(own)
-            of_group = classification.by_group(theirs, group, self.bins, graded=answered.graded)
+            of_group = classification_performance.by_group(theirs, group, self.bins, graded=answered.graded)
             found += of_group if design is None else over_clusters(of_group, theirs, design.take(own))
         return found
 
@@ -223,9 +223,9 @@ class Performance:
         if truth is None or not known.any():
             raise NotApplicableError("Needs true values: add --target COLUMN.")
         predicted = model.predictions(rows)[known]
-        found = numbers.measure_predictions(truth[known], predicted)
+        found = regression_performance.measure_predictions(truth[known], predicted)
         for group, own in _groups(rows.take(known)):
-            found += numbers.errors(truth[known][own], predicted[own], group)
+            found += regression_performance.errors(truth[known][own], predicted[own], group)
         return found
 
 

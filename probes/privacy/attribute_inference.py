@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.data.counts import MISSING
-from auditor.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
+from auditor.core.rows import FloatArray, IntArray
+from auditor.data.group_counts import MISSING
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Difference, Proportion
 from auditor.statistics.values import bounded_mean
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 METHODS = ("without_model", "with_model", "with_answer", "fredrikson")
 MOST_LEVELS = 10

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from auditor.errors import OtherKindError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.core.errors import OtherKindError
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
     from auditor.privacy.accounting import Spent
     from auditor.privacy.dp_linter import LintResult
     from auditor.privacy.run_record import RunRecord
@@ -66,10 +66,10 @@ class DPClaim:
 
         Raises NotApplicableError where the model claims no epsilon.
         """
-        from auditor.errors import ModelError
+        from auditor.core.errors import ModelError
         from auditor.privacy.accounting import ACCOUNTANTS
-        from auditor.privacy.bundle_record import run_of_model
         from auditor.privacy.dp_linter import lint
+        from auditor.privacy.dp_run_of_bundle import run_of_model
 
         try:
             run = run_of_model(model, "the model")
@@ -80,7 +80,11 @@ class DPClaim:
             ) from None
         result = lint(run)
         spent = tuple(one for name in ACCOUNTANTS if run.delta and (one := run.privacy_spent(name)) is not None)
-        return [_problems(run, result), _smallest(run, result, spent), *(_epsilon_measurement(run, one) for one in spent)]
+        return [
+            _problems(run, result),
+            _smallest(run, result, spent),
+            *(_epsilon_measurement(run, one) for one in spent),
+        ]
 
 
 def _problems(run: RunRecord, result: LintResult) -> Measurement:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError, OtherKindError
-from auditor.finding.figure import Figure
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError, OtherKindError
+from auditor.core.rows import FloatArray
+from auditor.judging.figure_types import Figure
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean, bounded_mean
-from probes.inputs import differentiable, differentiating, whole_number
+from probes.probe_inputs import differentiable, differentiating, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.preprocessing import ImagePreprocessing
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import DifferentiableModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import DifferentiableModel
 
 METHOD = "gradient_inversion"
 FEWEST_IMAGES = 5
@@ -114,7 +114,9 @@ class ModelInversion:
                 f"{own.max():.3f}; {detail}",
                 self._figure(drawn, names, own),
             ),
-            self._similarity_measurement(bounded_mean(np.diag(by_chance), low=-1.0, high=1.0), "random_image", len(classes), detail),
+            self._similarity_measurement(
+                bounded_mean(np.diag(by_chance), low=-1.0, high=1.0), "random_image", len(classes), detail
+            ),
             Measurement(
                 metric="inversion_retrieval_rate",
                 method=METHOD,
@@ -166,7 +168,7 @@ class ModelInversion:
         return np.asarray(image.detach().cpu().numpy().transpose(0, 2, 3, 1), np.float64)
 
     def _figure(self, images: FloatArray, names: list[str], correlations: FloatArray) -> Figure | None:
-        from auditor.finding.display import MOST_HEATMAPS, MOST_PIXELS, Heatmap
+        from auditor.judging.figure_content import MOST_HEATMAPS, MOST_PIXELS, Heatmap
 
         if max(images.shape[1:3]) > MOST_PIXELS:
             return None
@@ -196,7 +198,7 @@ class ModelInversion:
 
 
 def _png(values: FloatArray) -> str:
-    from auditor.finding import png
+    from auditor.judging import png
 
     pixels: npt.NDArray[np.uint8] = np.round(255.0 * np.clip(values, 0.0, 1.0)).astype(np.uint8)
     return base64.b64encode(png.encode(pixels)).decode("ascii")

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.values import bounded_mean
-from probes.inputs import as_frame, draw, whole_number
-from probes.reasons.actions import indicators
+from probes.probe_inputs import as_frame, draw, whole_number
 from probes.reasons.ale_curve import N_BINS, AleCurve, ale_curve, bin_edges
+from probes.reasons.feature_actions import indicators
 from probes.reasons.recourse import typed
-from probes.robustness.tables import as_taken, numbers, numeric_names
+from probes.robustness.table_noise import as_taken, numbers, numeric_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 CONFIDENCE = 0.95
 _MOST_FIGURES = 12

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 
 # Values of one feature (n,) to the scores of the rows with these in its place (n,).
 Score = Callable[[FloatArray], FloatArray]

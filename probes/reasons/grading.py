@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.finding.reasons import Faithfulness
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.row_explanations import Faithfulness
 from auditor.statistics.values import bounded_mean
-from probes.attribution.coded import Coded
-from probes.attribution.units import Units
+from probes.attribution.attribution_units import Units
+from probes.attribution.category_codes import Coded
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 # (m, d) which features are kept to (m, b) scores, one for each of b typical rows that lend the others.

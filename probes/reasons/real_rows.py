@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.finding.reasons import MOST_APART
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.row_explanations import MOST_APART
 from auditor.statistics.values import bounded_mean
-from probes.attribution.coded import Coded
-from probes.inputs import as_frame, draw
-from probes.reasons.distances import Scaled
-from probes.robustness.tables import numeric_names
+from probes.attribution.category_codes import Coded
+from probes.probe_inputs import as_frame, draw
+from probes.reasons.row_distances import Scaled
+from probes.robustness.table_noise import numeric_names
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 MOST_ROWS = 2_000
 FEWEST_ROWS = 100

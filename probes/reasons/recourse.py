@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import IntArray, Rows
-from probes.inputs import as_frame
-from probes.reasons.actions import Action
-from probes.robustness.tables import as_taken
+from auditor.core.rows import IntArray, Rows
+from probes.probe_inputs import as_frame
+from probes.reasons.feature_actions import Action
+from probes.robustness.table_noise import as_taken
 
 if TYPE_CHECKING:
     import pandas as pd

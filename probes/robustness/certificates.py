@@ -11,25 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.gradients import without_gradients
-from auditor.model.torch_model import TorchModel
-from auditor.networks.sequence import NotASequenceError, layers_in_order
-from auditor.rows import IntArray
-from auditor.statistics.one_sided import AtLeast, Bracket
-from probes.inputs import differentiable
-from probes.robustness.ball import Ball, snapped
-from probes.robustness.bounds import Affine, Bounded, Size, Step, lower_bounds, steps_of
-from probes.robustness.branching import BoxBounds, Decided, decide
-from probes.robustness.by_group import At, brackets_by_group
-from probes.robustness.margins import BoolArray
-from probes.robustness.moved import can_change, nothing_moves
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import IntArray
+from auditor.judging.measurement import Measurement
+from auditor.models.gradients import without_gradients
+from auditor.models.networks.layer_sequence import NotASequenceError, layers_in_order
+from auditor.models.torch_model import TorchModel
+from auditor.statistics.one_sided_rates import AtLeast, Bracket
+from probes.probe_inputs import differentiable
+from probes.robustness.applied_changes import can_change, nothing_moves
+from probes.robustness.branch_and_bound import BoxBounds, Decided, decide
+from probes.robustness.decision_margins import BoolArray
+from probes.robustness.interval_bounds import Affine, Bounded, Size, Step, lower_bounds, steps_of
+from probes.robustness.perturbation_set import Ball, snapped
+from probes.robustness.robustness_by_group import At, brackets_by_group
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from probes.robustness.attacks import Attacked
+    from auditor.models.audited_model import AuditedModel
+    from probes.robustness.worst_case_search import Attacked
 
 METHOD = "certificate"
 # A gap between float32 outputs that is still there after a softmax of them in float64.
@@ -51,7 +51,8 @@ class ContradictionError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Certified:
-    """The results of n rows at each level: ``proved`` (n_levels, n) by a certificate, ``broken`` (n_levels, n) by an attack or by a point that branch and bound found.
+    """The results of n rows at each level: ``proved`` (n_levels, n) by a certificate, ``broken`` (n_levels, n) by an
+    attack or by a point that branch and bound found.
 
     A row that is neither is undecided.
     """
@@ -80,11 +81,11 @@ def certify(
 
     ``balls``: the lowest and the highest inputs (n, ...) at each level, ascending, each within the next; ``is_broken``
     (n_levels, n) by an attack; ``branches``: the most boxes a row, by default what :func:`most_boxes` says; ``whole``:
-    the steps of a :class:`~probes.robustness.ball.Ball`, since between two whole numbers nothing is to be proved. What
-    is proved is the decision of the model as it runs, in float32 and by its own threshold; a point that branch and
-    bound takes for an example is asked of the model itself. Rows that an attack broke are bounded once, so that a bound
-    which is wrong shows itself. Raises NotApplicableError where the model is not a sequence of known layers, and
-    ContradictionError where a row is proved and broken.
+    the steps of a :class:`~probes.robustness.perturbation_set.Ball`, since between two whole numbers nothing is to be
+    proved. What is proved is the decision of the model as it runs, in float32 and by its own threshold; a point that
+    branch and bound takes for an example is asked of the model itself. Rows that an attack broke are bounded once, so
+    that a bound which is wrong shows itself. Raises NotApplicableError where the model is not a sequence of known
+    layers, and ContradictionError where a row is proved and broken.
     """
     rows = _Rows.from_model(model, inputs, clean, positive, whole)
     most = most_boxes(rows.size) if branches is None else branches
@@ -122,8 +123,8 @@ def certified(
 ) -> list[Measurement]:
     """``certified_accuracy`` and ``robust_accuracy`` at each level, over the labelled rows of a sample.
 
-    ``ball_around``: the ball around the sample's inputs, as :func:`~probes.robustness.ball.ball_of` makes it;
-    ``attacked``: what a search in it found, if there was one. Raises what :func:`certify` raises.
+    ``ball_around``: the ball around the sample's inputs, as :func:`~probes.robustness.perturbation_set.ball_of` makes
+    it; ``attacked``: what a search in it found, if there was one. Raises what :func:`certify` raises.
     """
     own = differentiable(model)
     if own is None or not isinstance(model, TorchModel) or sample.y_true is None:
@@ -154,7 +155,10 @@ def certified(
         detail += f"; {int(moving.sum()):,} of {len(sample):,} rows can change at this level"
         lower = AtLeast(successes=proved, n=n)
         both = Bracket(proved=proved, possible=proved + left, n=n)
-        whole = [_certificate_measurement("certified_accuracy", lower, level, detail), _certificate_measurement("robust_accuracy", both, level, detail)]
+        whole = [
+            _certificate_measurement("certified_accuracy", lower, level, detail),
+            _certificate_measurement("robust_accuracy", both, level, detail),
+        ]
         if not moving.any():
             found += [replace(one, too_few=nothing_moves(len(sample))) for one in whole]
             continue
@@ -176,7 +180,9 @@ def not_certified(
     broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
     left, n = ((clean == y) & ~broken).sum(axis=1), int((y >= 0).sum())
     return [
-        _certificate_measurement("robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}")
+        _certificate_measurement(
+            "robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}"
+        )
         for k, level in zip(left, levels, strict=True)
     ]
 
@@ -217,8 +223,8 @@ def network_of(model: AuditedModel, inputs: Tensor) -> tuple[Step, ...]:
 
 
 def most_boxes(size: Size) -> int:
-    """The default limit of boxes per row: 1,024, and fewer for networks with boxes slower than those of an MLP 64-32, so that no row takes longer than about a tenth of a second.
-    """
+    """The default limit of boxes per row: 1,024, and fewer for networks with boxes slower than those of an MLP 64-32,
+    so that no row takes longer than about a tenth of a second."""
     return max(1, min(1024, _WORK // size.slopes))
 
 
@@ -230,7 +236,8 @@ def log_odds(probability: float) -> float:
 
 
 def margins_of(model: TorchModel, clean: IntArray, positive: int | None, n_numbers: int) -> tuple[Tensor, Tensor]:
-    """Sums (n, k, n_numbers) of a network's outputs and constants (n, k): if each sum with its constant is above 0, the decision is ``clean`` (n,).
+    """Sums (n, k, n_numbers) of a network's outputs and constants (n, k): if each sum with its constant is above 0, the
+    decision is ``clean`` (n,).
 
     Of two classes with a threshold t on the probability of the favourable one, the logits differ by at least
     ``log(t / (1 - t))`` for it, and by less against it; else the logit of the class is above that of each other one.
@@ -295,7 +302,8 @@ class _Rows:
         return max(1, _NUMBERS_AT_ONCE // (2 * self.size.widest**2))
 
     def decide(self, row_indices: IntArray, low: Tensor, high: Tensor, most: int) -> Decided:
-        """Branch and bound over the boxes of ``row_indices`` rows, of low and high (n, ...), with ``most`` boxes a row."""
+        """Branch and bound over the boxes of ``row_indices`` rows, of low and high (n, ...), with ``most`` boxes a
+        row."""
         index = torch.from_numpy(row_indices)
         inputs, low, high = (h[index].flatten(1) for h in (self.inputs, low, high))
         free = (high > low).any(dim=0)

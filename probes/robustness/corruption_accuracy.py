@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import MissingExtraError
-from auditor.finding.measurement import Measurement
-from auditor.rows import IntArray, Rows
+from auditor.core.errors import MissingExtraError
+from auditor.core.rows import IntArray, Rows
+from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import bounded_mean
-from probes.deepfake.files import need_pillow
-from probes.robustness.by_group import means_by_group
+from probes.deepfake.row_files import need_pillow
 from probes.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from probes.robustness.robustness_by_group import means_by_group
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 METHOD = "corruption"
 # Images of which all copies are made before the model is asked.

@@ -16,7 +16,8 @@ SEVERITIES = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of corruption, and its ``levels`` at the severities 1, 2 and 3, as the change named ``change`` of :func:`~probes.deepfake.picture_changes.changed_picture`.
+    """One kind of corruption, and its ``levels`` at the severities 1, 2 and 3, as the change named ``change`` of
+    :func:`~probes.deepfake.picture_changes.changed_picture`.
 
     ``of_side``: whether they are shares of the picture's shorter side, and not what that function takes.
     """

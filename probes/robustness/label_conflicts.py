@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.rows import FloatArray, IntArray, Rows
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
-from probes.inputs import as_frame, whole_number
-from probes.robustness.tables import is_number, numbers
+from probes.probe_inputs import as_frame, whole_number
+from probes.robustness.table_noise import is_number, numbers
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 # Pictures are alike where the means of their 8 x 8 blocks are.
@@ -103,8 +103,8 @@ def _rate(copies: str, conflicts: Conflicts, n: int) -> Measurement:
 
 @dataclass(frozen=True, eq=False)
 class Conflicts:
-    """Label conflicts: ``conflicting`` (m,) among the compared rows, ``copied`` (m,) those with any copy, of any label; ``what``: the definition of a copy, in words; ``n_labels``: the number of classes.
-    """
+    """Label conflicts: ``conflicting`` (m,) among the compared rows, ``copied`` (m,) those with any copy, of any label;
+    ``what``: the definition of a copy, in words; ``n_labels``: the number of classes."""
 
     conflicting: BoolArray
     copied: BoolArray
@@ -142,11 +142,15 @@ def near_conflicts(rows: AuditData, labels: IntArray, row_indices: IntArray, nea
         return _among(keys, labels, row_indices, "with the same words")
     if rows.modality == "image":
         points = _blocks(np.asarray(rows.X))
-        return _conflicts_within(points, labels, row_indices, near, f"whose blocks differ by at most {near:g} of a pixel's range")
+        return _conflicts_within(
+            points, labels, row_indices, near, f"whose blocks differ by at most {near:g} of a pixel's range"
+        )
     if rows.modality == "audio":
         return None
     points = _points(rows.X)
-    return _conflicts_within(points, labels, row_indices, near, f"whose numbers differ by at most {near:g} standard deviations")
+    return _conflicts_within(
+        points, labels, row_indices, near, f"whose numbers differ by at most {near:g} standard deviations"
+    )
 
 
 def _among(
@@ -159,15 +163,20 @@ def _among(
     return Conflicts(several[row_indices], copied[row_indices], description, np.unique(labels).size)
 
 
-def _conflicts_within(points: FloatArray, labels: IntArray, row_indices: IntArray, reach: float, description: str) -> Conflicts:
-    """Of the rows at ``row_indices`` (m,), whether a point of another label lies within ``reach`` in every coordinate."""
+def _conflicts_within(
+    points: FloatArray, labels: IntArray, row_indices: IntArray, reach: float, description: str
+) -> Conflicts:
+    """Of the rows at ``row_indices`` (m,), whether a point of another label lies within ``reach`` in every
+    coordinate."""
     from scipy.spatial import KDTree
 
     reach, found, known = reach * (1 + 1e-9), np.zeros(len(row_indices), bool), np.unique(labels)
     for label in known:
         others = np.flatnonzero(labels[row_indices] != label)
         if others.size:
-            near, _ = KDTree(points[labels == label]).query(points[row_indices[others]], p=np.inf, distance_upper_bound=reach)
+            near, _ = KDTree(points[labels == label]).query(
+                points[row_indices[others]], p=np.inf, distance_upper_bound=reach
+            )
             found[others] |= np.isfinite(near)
     # The nearest is the row itself.
     second, _ = KDTree(points).query(points[row_indices], k=[2], p=np.inf, distance_upper_bound=reach)

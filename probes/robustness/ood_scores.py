@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 
 # What is added to the scatter of the features, so that a direction in which they never move can be divided by.
 _RIDGE = 1e-6
@@ -26,7 +26,8 @@ def energy(logits: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class Mahalanobis:
-    """``-1/2 min over c of (x - mean_c)' S^-1 (x - mean_c)``, with S the scatter of the features about their class means, not divided by n, plus 1e-6 on its diagonal.
+    """``-1/2 min over c of (x - mean_c)' S^-1 (x - mean_c)``, with S the scatter of the features about their class
+    means, not divided by n, plus 1e-6 on its diagonal.
 
     Source: Lee et al., NeurIPS 2018.
 

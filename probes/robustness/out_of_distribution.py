@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import DataError, NotApplicableError, OutputsError
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray, Rows, take_rows
-from auditor.run.audit import reason_of
-from auditor.run.option_values import names_in
+from auditor.core.errors import DataError, NotApplicableError, OutputsError
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.run.option_parsers import names_in
 from auditor.run.probe import Need, allow_untrusted
+from auditor.run.run_audit import reason_of
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve
-from probes.inputs import whole_number
-from probes.robustness.internals import internals_of
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rank_estimates import TruePositiveRateAt, area_under_curve
+from probes.probe_inputs import whole_number
+from probes.robustness.activations import internals_of
 from probes.robustness.ood_scores import Mahalanobis, Nearest, energy, msp
 from probes.robustness.strange_inputs import CASES, makers
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 # The share of the rows that the threshold lets through.
 _LET_THROUGH = 0.95
@@ -45,9 +45,9 @@ class OutOfDistribution:
       nothing of strangeness has 0.95; Liang et al., ICLR 2018
 
       The false positive rate at a true positive rate of 95 %, rows being the positives. The threshold is estimated from
-      rows, and its own error is part of the interval (:class:`auditor.statistics.ranks.TruePositiveRateAt` with the
-      parts turned round, equal scores counting as confident). Where more than 5 % of the strange inputs have exactly
-      the threshold's score, as those of a model that says labels alone, it is not judged.
+      rows, and its own error is part of the interval (:class:`auditor.statistics.rank_estimates.TruePositiveRateAt`
+      with the parts turned round, equal scores counting as confident). Where more than 5 % of the strange inputs have
+      exactly the threshold's score, as those of a model that says labels alone, it is not judged.
 
     - ``ood_auroc``: P(score of a row > score of a strange input) + P(tie) / 2; [0, 1], ideal 1; at 0.9 the score tells
       a row from a strange input in 9 of 10 pairs; Hendrycks and Gimpel, ICLR 2017
@@ -143,7 +143,7 @@ class OutOfDistribution:
     def _strange_inputs(self, model: AuditedModel, data: AuditData, most: int) -> tuple[Rows, str]:
         """The user's inputs that are not among the rows, each once, ``most`` at most, and a word on the others."""
         from auditor.data.row_keys import keys_of, order_of
-        from auditor.reading.unlabelled import read_unlabelled
+        from auditor.loading.rows.unlabelled_rows import read_unlabelled
 
         if self.ood is None:
             raise NotApplicableError("Needs strange inputs: add --ood FILE.")
@@ -175,7 +175,9 @@ def _names(option: str, value: str | Sequence[str], known_names: Sequence[str]) 
     named = tuple(names_in(value)) if isinstance(value, str) else tuple(value)
     unknown = [name for name in named if name not in (*known_names, "auto")]
     if unknown or not named:
-        raise ValueError(f"{option} must be auto or out of {', '.join(known_names)}, not {', '.join(unknown) or 'none'}")
+        raise ValueError(
+            f"{option} must be auto or out of {', '.join(known_names)}, not {', '.join(unknown) or 'none'}"
+        )
     return None if "auto" in named else named
 
 
@@ -184,7 +186,9 @@ def _applying(option: str, names: Sequence[str] | None, available_names: Sequenc
         return list(available_names)
     for name in names:
         if name not in available_names:
-            raise NotApplicableError(f"{option}: {name} {reason}. To this model and data apply: {', '.join(available_names)}.")
+            raise NotApplicableError(
+                f"{option}: {name} {reason}. To this model and data apply: {', '.join(available_names)}."
+            )
     return [name for name in available_names if name in names]
 
 
@@ -218,7 +222,7 @@ class _Scores:
     @classmethod
     def from_rows(cls, model: AuditedModel, known_rows: AuditData, k: int) -> _Scores:
         """Fitted on known rows; of what is no network, there is its confidence alone."""
-        from auditor.model.torch_model import TorchModel
+        from auditor.models.torch_model import TorchModel
 
         if not isinstance(model, TorchModel):
             return cls(model, known_rows.modality)
@@ -247,7 +251,7 @@ class _Scores:
     def of_rows(self, X: Rows, answers: Callable[[], FloatArray]) -> dict[str, FloatArray]:
         """Scores by method, each (n,), of rows; -inf for what is no number. ``answers``: gives the probabilities, where
         the model is no network."""
-        from auditor.model.torch_model import TorchModel
+        from auditor.models.torch_model import TorchModel
 
         if not isinstance(self.model, TorchModel):
             found = {"msp": msp(answers())}
@@ -328,7 +332,8 @@ def _area(rows: FloatArray, strange: FloatArray) -> AnyEstimate:
 
 
 def confident_ood_rate(*, rows: FloatArray, strange: FloatArray) -> tuple[TruePositiveRateAt, str]:
-    """The share of out-of-distribution scores (m,) at or above the threshold that 95 % of the rows' scores (n,) reach; and the reason for not judging it, or "".
+    """The share of out-of-distribution scores (m,) at or above the threshold that 95 % of the rows' scores (n,) reach;
+    and the reason for not judging it, or "".
 
     Equal scores reach it: a model that gives all the same score lets everything through.
     """

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.errors import LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
+from auditor.core.rows import IntArray, Rows
 from auditor.data.preprocessing import label_name
-from auditor.errors import LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import IntArray, Rows
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
-from probes.robustness.moved import changed_rows
-from probes.robustness.triggers import PLACES, triggered_images, triggered_table, triggered_texts
+from probes.robustness.applied_changes import changed_rows
+from probes.robustness.backdoor_triggers import PLACES, triggered_images, triggered_table, triggered_texts
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 _HOW = {

@@ -10,37 +10,37 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray, IntArray
-from auditor.run.option_values import names_in
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.run.option_parsers import names_in
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.one_sided import AtLeast, AtMost
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.one_sided_rates import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
-from probes.inputs import as_frame, differentiable, draw, whole_number
-from probes.robustness.attacks import attack
-from probes.robustness.ball import Ball, ball_of
-from probes.robustness.by_group import Level, brackets_by_group, by_group, clean_by_group
+from probes.probe_inputs import as_frame, differentiable, draw, whole_number
+from probes.robustness.applied_changes import can_change, changeable_columns_text, changed_rows, nothing_moves
 from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
-from probes.robustness.margins import BoolArray
-from probes.robustness.masking import Examined, examine
-from probes.robustness.moved import can_change, changeable_columns_text, changed_rows, nothing_moves
+from probes.robustness.decision_margins import BoolArray
+from probes.robustness.gradient_masking import Examined, examine
+from probes.robustness.perturbation_set import Ball, ball_of
+from probes.robustness.robustness_by_group import Level, brackets_by_group, by_group, clean_by_group
 from probes.robustness.smoothing import smoothed
+from probes.robustness.table_noise import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
 from probes.robustness.table_search import attack_table, moving_rows
-from probes.robustness.tables import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
+from probes.robustness.text_perturbations import FAMILIES, Family, mistyped
 from probes.robustness.text_search import attack_texts
-from probes.robustness.texts import FAMILIES, Family, mistyped
+from probes.robustness.worst_case_search import attack
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from auditor.core.rows import Rows
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import DifferentiableModel
-    from auditor.rows import Rows
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import DifferentiableModel
 
 _FAMILIES = {family.name: family for family in FAMILIES}
 COORDINATE = {
@@ -70,31 +70,32 @@ class Robustness:
 
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
     ``accuracy_under_M`` and ``flip_rate_under_M``, each with a Clopper-Pearson interval, at ``{M: level}``, and
-    ``clean_accuracy``, which :func:`probes.robustness.by_group.by_group` defines. All levels share their random draws,
-    so a curve's ups and downs are the model's and not the draws'. Methods M:
+    ``clean_accuracy``, which :func:`probes.robustness.robustness_by_group.by_group` defines. All levels share their
+    random draws, so a curve's ups and downs are the model's and not the draws'. Methods M:
 
     - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column that
-      can change, as :func:`probes.robustness.tables.with_noise` adds it: within the observed range, whole numbers
+      can change, as :func:`probes.robustness.table_noise.with_noise` adds it: within the observed range, whole numbers
       staying whole; of ``level`` times the range of a pixel in images; of ``level`` times the root mean square of each
       recording in sound.
     - ``missing`` (tables): each cell of the column of which most is missing in the data goes missing with probability
-      ``level``, those of others in proportion, as :func:`probes.robustness.tables.gap_rates` has it; where nothing is
-      missing in the data, every cell does.
-    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.texts.with_typos` makes them.
+      ``level``, those of others in proportion, as :func:`probes.robustness.table_noise.gap_rates` has it; where nothing
+      is missing in the data, every cell does.
+    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.text_perturbations.with_typos`
+      makes them.
     - ``worst_typos``, ``homoglyphs``, ``zero_width``, ``leet``, ``appended_words`` (texts): the worst that a greedy
       search finds with ``level`` words changed, as :func:`probes.robustness.text_search.attack_texts` searches among
-      :data:`probes.robustness.texts.FAMILIES`: typing errors, Cyrillic look-alikes, zero-width spaces, digits for
-      letters, neutral words behind the text. Coordinate ``words``.
+      :data:`probes.robustness.text_perturbations.FAMILIES`: typing errors, Cyrillic look-alikes, zero-width spaces,
+      digits for letters, neutral words behind the text. Coordinate ``words``.
     - ``corruption`` (images): six kinds, of :data:`probes.robustness.corruptions.CORRUPTIONS`, at three severities.
       ``accuracy_under_corruption`` and ``flip_rate_under_corruption`` are means over images of the share of the 18
       copies of each, in [0, 1], with the interval of a bounded mean; ``accuracy_under_K`` at ``{"severity": s}`` is
       that of one kind K, or ``flip_rate_under_K`` where there are no labels.
     - ``pgd`` (differentiable models of tables, images and sound): the worst of what projected gradient descent finds
       within ``epsilon`` standard deviations of each numeric column, as
-      :func:`probes.robustness.attacks.attack` searches; within ``epsilon`` of the range of each pixel in
+      :func:`probes.robustness.worst_case_search.attack` searches; within ``epsilon`` of the range of each pixel in
       images, of full scale in sound. Tables stay within what can occur, as for noise. Coordinate ``epsilon``.
-      ``gradient_masking``, at ``{"sign": S}``, see :func:`probes.robustness.masking.examine`; where a sign is shown,
-      both carry it. Word indices cannot be moved a little; no such search is made for texts.
+      ``gradient_masking``, at ``{"sign": S}``, see :func:`probes.robustness.gradient_masking.examine`; where a sign is
+      shown, both carry it. Word indices cannot be moved a little; no such search is made for texts.
     - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
       ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
       otherwise, as :func:`probes.robustness.certificates.certify` gives them: ``certified_accuracy`` has a lower bound
@@ -119,7 +120,7 @@ class Robustness:
 
     A model that raises, or returns no probabilities, for perturbed rows has no number there: that method is undefined,
     and the reason is given; ``missing`` does not apply where the model refuses missing values, as
-    :func:`probes.robustness.tables.refusal_of_gaps` tells it from an accident.
+    :func:`probes.robustness.table_noise.refusal_of_gaps` tells it from an accident.
 
     methods: ``auto`` (all that apply, of ``pgd`` and ``black_box`` the first that does) or names out of
     ``Robustness.methods``, or ``"noise,missing"``. noise, missing, typos, words, epsilon: levels; epsilon is by default
@@ -275,7 +276,9 @@ class Robustness:
             return replace(curve, failure=refusal or curve.failure, refused=bool(refusal))
         if method == "black_box":
             few = self.n_samples or _N_SEARCHED
-            return _query_curve(model, rows, sample, clean, fixed_columns, self._epsilon(sample), self.n_queries, few, rng)
+            return _query_curve(
+                model, rows, sample, clean, fixed_columns, self._epsilon(sample), self.n_queries, few, rng
+            )
         own = differentiable(model)
         if method == "pgd" and own is not None:
             return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
@@ -284,7 +287,8 @@ class Robustness:
         noisy = noisy_tables(model, rows, sample, fixed_columns, self.noise, rng)
         columns, n_columns = changing_columns(model, rows, fixed_columns), as_frame(sample.X, model.features).shape[1]
         return replace(
-            _try(model, sample, self.noise, noisy), detail=changeable_columns_text([column.name for column in columns], n_columns)
+            _try(model, sample, self.noise, noisy),
+            detail=changeable_columns_text([column.name for column in columns], n_columns),
         )
 
 
@@ -399,7 +403,7 @@ def _why_not(method: str) -> str:
 
 
 def _is_float(differentiable_model: DifferentiableModel, rows: AuditData) -> bool:
-    from auditor.rows import take_rows
+    from auditor.core.rows import take_rows
 
     return differentiable_model.encode(take_rows(rows.X, slice(1))).is_floating_point() if len(rows) else False
 
@@ -531,7 +535,9 @@ def _search(
     def decide(probabilities: FloatArray) -> IntArray:
         return model.decide(probabilities, sample.positive)
 
-    attacked = attack(differentiable_model, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack)
+    attacked = attack(
+        differentiable_model, inputs, clean, decide, ball=ball, levels=levels, n_steps=n_steps, rng=of_attack
+    )
     examined = examine(differentiable_model, inputs, clean, decide, attacked, ball=ball, n_steps=n_steps, rng=of_signs)
     # "Another" is no class, and so never the right one.
     decisions = np.where(examined.attacked.broken, -1, clean).astype(np.int64)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.measurement import Measurement
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.one_sided import AtLeast
-from probes.inputs import differentiable, differentiating, rows_at_once
+from auditor.statistics.one_sided_rates import AtLeast
+from probes.probe_inputs import differentiable, differentiating, rows_at_once
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.torch_model import DifferentiableModel
-    from probes.robustness.ball import Ball
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.torch_model import DifferentiableModel
+    from probes.robustness.perturbation_set import Ball
 
 METHOD = "smoothing"
 # Copies that name the class, and further ones that count how often it is decided.
@@ -103,7 +103,7 @@ def _majority_counts(
     """(n,) the class that most of the first copies of each row are decided as, and how many of the others are."""
     import torch
 
-    from auditor.model.gradients import without_gradients
+    from auditor.models.gradients import without_gradients
 
     named, counts = np.zeros(len(inputs), np.int64), np.zeros(len(inputs), np.int64)
     size = rows_at_once(inputs)

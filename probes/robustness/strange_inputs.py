@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray, Rows
-from probes.inputs import as_frame
-from probes.robustness.tables import is_number, numbers
+from auditor.core.rows import FloatArray, IntArray, Rows
+from probes.probe_inputs import as_frame
+from probes.robustness.table_noise import is_number, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,9 @@ def _spread(
             found = place(float(known.min()), float(known.max()), u, side)
             return _numeric(np.round(found) if (known == np.round(known)).all() else found, values)
         levels = np.flatnonzero(~values.duplicated().to_numpy() & values.notna().to_numpy())
-        return _take_values(values, levels[(u * levels.size).astype(np.int64)] if levels.size else np.zeros(n, np.int64))
+        return _take_values(
+            values, levels[(u * levels.size).astype(np.int64)] if levels.size else np.zeros(n, np.int64)
+        )
 
     return _columns(frame, spread_column)
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray
-from probes.inputs import as_frame
-from probes.robustness.ball import Ball, ball_of_numbers
-from probes.robustness.square import square_attack
-from probes.robustness.tables import as_taken, changing_columns, numbers, with_values
+from auditor.core.rows import FloatArray, IntArray
+from probes.probe_inputs import as_frame
+from probes.robustness.perturbation_set import Ball, ball_of_numbers
+from probes.robustness.square_attack import square_attack
+from probes.robustness.table_noise import as_taken, changing_columns, numbers, with_values
 
 if TYPE_CHECKING:
+    from auditor.core.rows import Rows
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.rows import Rows
+    from auditor.models.audited_model import AuditedModel
 
 BoolArray = npt.NDArray[np.bool_]
 Ask = Callable[["Rows"], FloatArray]
@@ -121,11 +121,11 @@ def attack_table(
     clean (n,) what is decided on the rows; ask: rows to (m, k) probabilities; decide: both to (m,) classes; levels
     ascending. At each level, of the rows that are left: first the numbers of the nearest other rows that are decided
     otherwise, each cut to the ball, which is where attacks by decisions begin; then the Square attack
-    (:func:`~probes.robustness.square.square_attack`) on the margin of log-probabilities, from the corner of the ball on
-    the side of the one of these with the least margin. Each has half of the questions; where answers are classes alone,
-    which tell Square nothing, the first has all that it finds rows for. The questions that are left about a row are
-    shared by the levels that are left, and are at most ``n_queries`` in all. Of what breaks a row the model is asked
-    again before it counts.
+    (:func:`~probes.robustness.square_attack.square_attack`) on the margin of log-probabilities, from the corner of the
+    ball on the side of the one of these with the least margin. Each has half of the questions; where answers are
+    classes alone, which tell Square nothing, the first has all that it finds rows for. The questions that are left
+    about a row are shared by the levels that are left, and are at most ``n_queries`` in all. Of what breaks a row the
+    model is asked again before it counts.
 
     Sources: Andriushchenko et al., ECCV 2020 (Square); Brendel, Rauber and Bethge, ICLR 2018, and Chen, Jordan and
     Wainwright, IEEE S&P 2020 (from a row that is decided otherwise, cut to the ball).

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray
-from probes.robustness.texts import NEUTRAL, Family
+from auditor.core.rows import FloatArray, IntArray
+from probes.robustness.text_perturbations import NEUTRAL, Family
 
 BoolArray = npt.NDArray[np.bool_]
 Ask = Callable[[list[str]], FloatArray]
@@ -25,8 +25,9 @@ _WEIGHED, _LATER = 0.25, 0.25
 
 @dataclass(frozen=True, eq=False)
 class AttackedTexts:
-    """The results of a search: ``broken`` (n_levels, n), whether a version with at most ``levels[i]`` changed words is decided differently; ``examples`` (n,): the first such version, else the text itself; ``asked``: the total number of queries.
-    """
+    """The results of a search: ``broken`` (n_levels, n), whether a version with at most ``levels[i]`` changed words is
+    decided differently; ``examples`` (n,): the first such version, else the text itself; ``asked``: the total number of
+    queries."""
 
     levels: tuple[int, ...]
     broken: BoolArray

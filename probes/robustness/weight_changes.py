@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import LacksOptionError, ModelError, NotApplicableError
-from auditor.finding.measurement import Measurement, Pillar
+from auditor.core.errors import LacksOptionError, ModelError, NotApplicableError
+from auditor.judging.measurement import Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 _MOST_NAMED = 5
 # The layers that are listed; all of them count.
@@ -78,13 +78,17 @@ class WeightChanges:
         measured = []
         if all(found.digests):
             own, other = found.digests
-            measured.append(_exact_measurement("digest_changed", float(own != other), 1, f"{found.digest_text}; {_TRUSTED}"))
+            measured.append(
+                _exact_measurement("digest_changed", float(own != other), 1, f"{found.digest_text}; {_TRUSTED}")
+            )
         changed = found.weights
         if changed is not None:
             said = f"{changed.describe()}; {found.digest_text}; {_TRUSTED}"
             measured.append(_exact_measurement("changed_weight_share", changed.changed / changed.n, changed.n, said))
             measured += [
-                _exact_measurement("weight_change", layer.change, layer.n, f"{layer.changed:,} of {layer.n:,} weights", layer.name)
+                _exact_measurement(
+                    "weight_change", layer.change, layer.n, f"{layer.changed:,} of {layer.n:,} weights", layer.name
+                )
                 for layer in changed.layers[:_MOST_LAYERS]
             ]
         return measured
@@ -118,7 +122,8 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class TensorChanges:
-    """Weight changes: ``changed`` of ``n`` weights in all: those of ``layers``, and all of those that exist in one model only, or have another shape in the other (``unmatched``).
+    """Weight changes: ``changed`` of ``n`` weights in all: those of ``layers``, and all of those that exist in one
+    model only, or have another shape in the other (``unmatched``).
 
     ``n_layers``: tensors of either.
     """
@@ -140,8 +145,8 @@ class TensorChanges:
 
 @dataclass(frozen=True)
 class Beside:
-    """A model beside the reference: the digests of both files ("" without a file), and the weight changes, None if the weights of one of them cannot be read.
-    """
+    """A model beside the reference: the digests of both files ("" without a file), and the weight changes, None if the
+    weights of one of them cannot be read."""
 
     digests: tuple[str, str]
     weights: TensorChanges | None
@@ -181,8 +186,8 @@ def weights_of(model: AuditedModel) -> dict[str, Tensor] | None:
 def _reference(reference: str | AuditedModel) -> tuple[str, Mapping[str, Tensor] | None]:
     if not isinstance(reference, str):
         return reference.provenance.sha256 or "", weights_of(reference)
-    from auditor.intake.formats import load_model
-    from auditor.intake.specs import ModelSpec
+    from auditor.loading.formats import load_model
+    from auditor.loading.job_specs import ModelSpec
 
     try:
         loaded = load_model(ModelSpec(path=reference))
@@ -195,9 +200,9 @@ def _reference(reference: str | AuditedModel) -> tuple[str, Mapping[str, Tensor]
 
 
 def _bare(path: str) -> tuple[str, dict[str, Tensor]]:
-    from auditor.artifact.marks import is_safetensors
-    from auditor.artifact.source import read_source
-    from auditor.artifact.weights import as_state_dict, load_safetensors, load_torch_file
+    from auditor.models.files.magic_bytes import is_safetensors
+    from auditor.models.files.model_bytes import read_source
+    from auditor.models.files.weights import as_state_dict, load_safetensors, load_torch_file
 
     source = read_source(path)
     if is_safetensors(source.data):

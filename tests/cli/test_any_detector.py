@@ -11,23 +11,23 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from auditor.detection.channel import channel_lines, contradicted, on_channel
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.detection.audio_visual import judged_by_all
+from auditor.detection.channel_calibration import channel_lines, contradicted, on_channel
 from auditor.detection.classifiers import as_detector, load_classifier
-from auditor.detection.examine import Examination, loaded_detector
-from auditor.detection.record import FileResult, FileVerdict
-from auditor.detection.together import judged_by_all
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import DataSpec, ModelSpec
-from auditor.model.classifier_detector import ClassifierDetector
-from auditor.model.detector import Detector
-from auditor.model.detector_card import ChannelCalibration, DetectorCard, answer_of
-from auditor.model.saving import bundle_of, save
-from auditor.reading.rows import load_data
+from auditor.detection.detection_record import FileResult, FileVerdict
+from auditor.detection.examine_file import Examination, loaded_detector
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import DataSpec, ModelSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.models.classifier_detector import ClassifierDetector
+from auditor.models.detector import Detector
+from auditor.models.detector_card import ChannelCalibration, DetectorCard, answer_of
+from auditor.models.save_bundle import bundle_of, save
 from auditor.statistics.detection import ExcessShare
-from cli.main import app
-from cli.without_detector import without_detector
-from probes.deepfake.performance import DetectorPerformance
+from cli.commands import app
+from cli.no_detector_help import without_detector
+from probes.deepfake.detector_performance import DetectorPerformance
 from tests.quantifiers import all_of
 from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_resnet, save_wav2vec2
 from tests.toys.folders import save_bert
@@ -69,7 +69,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scored(detector: Detector, folder: Path) -> list[FileResult]:
     """As the command scores known files."""
-    return [Examination(detector=detector, with_provenance=False).examine_file(path) for path in sorted(folder.iterdir())]
+    return [
+        Examination(detector=detector, with_provenance=False).examine_file(path) for path in sorted(folder.iterdir())
+    ]
 
 
 def calibrated(detector: Detector, media: Path) -> DetectorCard:
@@ -185,9 +187,7 @@ def test_a_detector_of_any_form_is_audited_with_its_card(
     assert isinstance(found["wrongly_ruled_out_excess", "real"], ExcessShare)
 
 
-def test_a_function_beside_another_file_is_audited_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_function_beside_another_file_is_audited_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "alone_steps.py").write_text(FUNCTION)
     monkeypatch.syspath_prepend(tmp_path)
     write(tmp_path, {"weights.pt": b"PK\x03\x04 and nothing more"})
@@ -206,7 +206,9 @@ def test_a_recording_is_scored_by_a_graph_of_sound(tmp_path: Path) -> None:
     noise = rng.integers(-9_000, 9_000, SAMPLES).astype(np.int16)
     tone = (9_000 * np.sin(np.arange(SAMPLES) / 40)).astype(np.int16)
     write(tmp_path, {"noise.wav": as_wav(noise, RATE), "tone.wav": as_wav(tone, RATE)})
-    scores = [Examination(detector=detector).examine_file(tmp_path / f"{name}.wav").verdict for name in ("noise", "tone")]
+    scores = [
+        Examination(detector=detector).examine_file(tmp_path / f"{name}.wav").verdict for name in ("noise", "tone")
+    ]
     values = [None if v is None else v.probability for v in scores]
     assert values[0] is not None and values[1] is not None and values[0] < values[1]
 

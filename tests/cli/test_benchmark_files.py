@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.record.audit_report import AuditReport, Finding
-from cli.main import app
+from auditor.report.record.audit_report import AuditReport, Finding
+from cli.commands import app
 from tests.data.test_benchmarks import CROWS, bbq_row, stereoset_example
 from tests.quantifiers import all_of, none_of
 from tests.toys.byte_llama import save_byte_llama

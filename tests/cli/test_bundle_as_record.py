@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from auditor.evidence.archive import pack
-from auditor.evidence.bundle import Evidence, write_bundle
+from auditor.evidence.deterministic_zip import pack
+from auditor.evidence.evidence_bundle import Evidence, write_bundle
 from auditor.evidence.history.entries import AuditEntry
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.signing import load_private_key, make_key
-from cli.main import app
+from cli.commands import app
 from tests.evidence.test_evidence import evidence
 
 RUNNER = CliRunner()

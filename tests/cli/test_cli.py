@@ -24,16 +24,16 @@ import torch
 from pydantic_core import SchemaError
 from typer.testing import CliRunner, Result
 
+from auditor.core.writable_paths import WRITTEN
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.outputs import WRITTEN
-from auditor.record.audit_report import NOT_REPEATED, AuditReport
+from auditor.loading.sandbox import measuring_process
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import NOT_REPEATED, AuditReport
 from auditor.run.probe import make_probe
-from auditor.sandbox import measuring_process
-from cli.main import INTERNAL_ERROR, app
-from cli.options import configure
+from cli.commands import INTERNAL_ERROR, app
+from cli.scan_request import configure
 from probes import PROBES
 from probes.robustness.robustness import Robustness
 from tests import ROOT
@@ -77,13 +77,15 @@ DATA = ("--data", "data.csv", "--target", "y", "--positive", "yes", "--sensitive
 
 
 def test_help_is_quick_and_imports_no_torch() -> None:
-    code = "import sys, cli.main; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'matplotlib')))"
+    code = (
+        "import sys, cli.commands; sys.exit(any(m in sys.modules for m in ('torch', 'pandas', 'numpy', 'matplotlib')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         out = subprocess.run(
-            [sys.executable, "-m", "cli.main", "--help"], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "cli.commands", "--help"], capture_output=True, text=True, check=True
         ).stdout
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         # Processor time: how long it waits for a processor is the machine's affair.
@@ -93,7 +95,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 
 
 def test_the_parent_of_a_scan_imports_no_torch() -> None:
-    modules = "cli.scan, cli.options, cli.rendering, probes, mitigations, auditor.report.html"
+    modules = "cli.scan, cli.scan_request, cli.report_formats, probes, mitigations, auditor.report.html"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -101,15 +103,15 @@ def test_the_parent_of_a_scan_imports_no_torch() -> None:
 def test_the_measuring_process_imports_while_its_parent_does(here: Path) -> None:
     code = """if True:
         import sys
-        from auditor.sandbox import measuring_process
+        from auditor.loading.sandbox import measuring_process
         start = measuring_process.start_child
 
         def noted(*where):
-            print("early", not {"numpy", "probes", "cli.options"} & set(sys.modules), flush=True)
+            print("early", not {"numpy", "probes", "cli.scan_request"} & set(sys.modules), flush=True)
             return start(*where)
 
         measuring_process.start_child = noted
-        from cli.main import INTERNAL_ERROR, app
+        from cli.commands import INTERNAL_ERROR, app
         app(["scan", "model.pt", "--probes", "group_fairness"])
         """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=here)
@@ -228,7 +230,7 @@ def test_wrong_usage_is_one_sentence_and_exit_2(here: Path, arguments: list[str]
 
 def test_json_is_the_report_and_nothing_else(here: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "scan", "model.pt", *DATA, "--json"],
+        [sys.executable, "-m", "cli.commands", "scan", "model.pt", *DATA, "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -240,7 +242,7 @@ def test_json_is_the_report_and_nothing_else(here: Path) -> None:
 
 
 def test_the_report_holds_to_its_shipped_schema(here: Path) -> None:
-    schema = json.loads((files("auditor.record") / "report.schema.json").read_text())
+    schema = json.loads((files("auditor.report.record") / "report.schema.json").read_text())
     for arguments in ((), DATA):
         run("scan", "model.pt", *arguments)
         jsonschema.validate(json.loads((here / "audit-report/report.json").read_text()), schema)
@@ -375,9 +377,13 @@ def test_an_earlier_report_stays_until_there_is_a_new_one_and_then_goes_whole(he
 
 def test_a_full_output_does_not_change_the_verdict(here: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-m", "cli.main", "scan", "model.pt", *DATA], stdout=full, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.commands", "scan", "model.pt", *DATA], stdout=full, check=False
+        )
     assert done.returncode == 0
-    closed = subprocess.run(f"{sys.executable} -m cli.main scan model.pt {' '.join(DATA)} >&-", shell=True, check=False)
+    closed = subprocess.run(
+        f"{sys.executable} -m cli.commands scan model.pt {' '.join(DATA)} >&-", shell=True, check=False
+    )
     assert closed.returncode == 0
 
 
@@ -426,7 +432,7 @@ class Slow:
         time.sleep(600)
 """)
     scan = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness",
+        [sys.executable, "-m", "cli.commands", "scan", "model.pt", "--probe", "slow:Slow", "--probes", "group_fairness",
          "--allow-unsandboxed"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         # A background job of a shell ignores interrupts, and so would whatever it starts.
@@ -451,7 +457,7 @@ def test_an_interrupt_that_a_library_made_an_error_of_its_own_of_is_one(
     def builds(**_: object) -> None:
         raise SchemaError(words)
 
-    monkeypatch.setattr("cli.catalogue.print_probes", builds)
+    monkeypatch.setattr("cli.probe_tables.print_probes", builds)
     result = run("probes")
     assert result.exit_code == code and ("interrupted" in result.output) is (code == 130)
 
@@ -521,8 +527,8 @@ def test_what_a_process_said_before_it_ended_is_heard_however_late(here: Path, m
             first, self.begun = not self.begun, True
             return [] if first else super().select(timeout)
 
-    monkeypatch.setattr("auditor.run.isolate._has_died", once_it_has)
-    monkeypatch.setattr("auditor.run.isolate.selectors.DefaultSelector", Late)
+    monkeypatch.setattr("auditor.run.parent_process._has_died", once_it_has)
+    monkeypatch.setattr("auditor.run.parent_process.selectors.DefaultSelector", Late)
     (here / "labels.toml").write_text('[labels]\n"sxe" = "x"\n')
     result = run("scan", "model.pt", *DATA, "--config", "labels.toml")
     assert result.exit_code == 2 and "did you mean 'sex'" in result.stderr

@@ -18,27 +18,27 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
+from auditor.core.files import decode_path, encode_path, readable
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.examine import Examination, _discredit_heat_map
+from auditor.detection.detection_record import DetectorRecord, FileResult, HeatMap
+from auditor.detection.examine_file import Examination, _discredit_heat_map
 from auditor.detection.heat_map import image_heat_map, sound_heat_map
-from auditor.detection.record import DetectorRecord, FileResult, HeatMap
-from auditor.evidence.detected import AskedDetector, detection_content, exit_code_of
-from auditor.files import decode_path, encode_path, readable
-from auditor.finding.measurement import ProbeResult
-from auditor.finding.png import decode, encode
-from auditor.intake.specs import DetectionSpec, Job, Limits, ModelSpec
-from auditor.model.detector import DeepfakeDetector
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.run.heard import DetectorTrained, FilesExamined, Measured, Mitigated
-from auditor.run.hearing import TableLearned
-from auditor.run.isolate import _End, examine
-from auditor.run.messages import Answered, Asking, Examined, Opening, Repaired
-from auditor.run.protocol import Known, TableTrained
+from auditor.evidence.detection_evidence import AskedDetector, detection_content, exit_code_of
+from auditor.judging.measurement import ProbeResult
+from auditor.judging.png import decode, encode
+from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.run.job_channel import Known, TableTrained
+from auditor.run.job_messages import Answered, Asking, Examined, Opening, Repaired
+from auditor.run.job_reader import TableLearned
+from auditor.run.job_results import DetectorTrained, FilesExamined, Measured, Mitigated
+from auditor.run.parent_process import _End, examine
+from cli.commands import app
 from cli.detect import _unreliable_reason as held
 from cli.detect import _write_pictures
 from cli.detect_calibrate import Calibrated, left_out_by_all
-from cli.main import app
 from tests.detection.content_credentials import signed, signing
 from tests.quantifiers import all_of
 from tests.toys.media_files import (
@@ -136,7 +136,7 @@ def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, An
     assert files["fake.png"]["error"] == ""
     assert code == 3 == files[""]["exit_code"]
     # The verdict of a file is that of the detector in Python.
-    from auditor.reading.media import load_images
+    from auditor.loading.rows.media_files import load_images
 
     detector = image_detector()
     verdict = detector.verdicts(load_images(media, ["fake.png"], detector))[0]
@@ -608,7 +608,7 @@ def test_a_file_that_ends_the_process_has_that_for_its_error_and_the_rest_goes_o
         done.files["c"] = FileResult(form="JPEG")
         return _End("", None, "")
 
-    monkeypatch.setattr("auditor.run.isolate._one_child", child)
+    monkeypatch.setattr("auditor.run.parent_process._one_child", child)
     job = Job(
         model=ModelSpec(),
         data=None,

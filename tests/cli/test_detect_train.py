@@ -16,22 +16,22 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.writable_paths import WRITTEN
+from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
-from auditor.detection.record import DetectorRecord
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import DetectorTrainingSpec, Job, Limits, ModelSpec
-from auditor.model.detector import DeepfakeDetector
-from auditor.outputs import WRITTEN
-from auditor.record.energy import EnergyRecord
-from auditor.run.heard import DetectorTrained
-from auditor.run.isolate import _End, train_detector
-from auditor.run.messages import Trained
-from auditor.run.protocol import Working
-from auditor.training.execute import Kept
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import DetectorTrainingSpec, Job, Limits, ModelSpec
+from auditor.models.detector import DeepfakeDetector
+from auditor.report.record.energy import EnergyRecord
+from auditor.run.job_channel import Working
+from auditor.run.job_messages import Trained
+from auditor.run.job_results import DetectorTrained
+from auditor.run.parent_process import _End, train_detector
+from auditor.training.task_executor import Kept
+from cli.commands import app
 from cli.detect import rate_lines
 from cli.detect_train import _lines
-from cli.main import app
 from mitigations.deepfake import folder_training
 from mitigations.deepfake.collections_left_out import rates_by_collection
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
@@ -144,7 +144,9 @@ def test_files_that_cannot_be_used_are_left_out_and_named(tmp_path: Path) -> Non
         hashlib.sha256(whole).hexdigest()
     )
     assert len(made.detector.card.fingerprints) >= 20 and all_of(
-        match_fingerprints([fingerprints_of(path.read_bytes(), "", "image")], made.detector.card.fingerprints, "image")[0]
+        match_fingerprints([fingerprints_of(path.read_bytes(), "", "image")], made.detector.card.fingerprints, "image")[
+            0
+        ]
         for path in sorted((media / "real").glob("1?.png"))
     )
     for name, said in (
@@ -242,7 +244,7 @@ def test_the_file_that_was_read_last_is_named_where_the_process_ends(monkeypatch
         return _End("It took longer than 5 s.", None, "")
 
     stages: list[str] = []
-    monkeypatch.setattr("auditor.run.isolate._one_child", child)
+    monkeypatch.setattr("auditor.run.parent_process._one_child", child)
     job = Job(model=ModelSpec(), data=None, probes=(), seed=0, limits=Limits(memory_bytes=1, seconds=1.0))
     with pytest.raises(ModelError, match=r"It took longer than 5 s\. It was reading 'b\.mp4'\."):
         train_detector(job)
@@ -367,7 +369,7 @@ def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
     media, asked = folder(tmp_path, n=12), Backwards()
     words = ("detect-train", media, "--kinds", tmp_path / "kinds.csv", "--kind-column", "generator", "--out")
     here = run(*words, tmp_path / "here.pt")
-    monkeypatch.setattr("auditor.training.handed_out.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path)))
+    monkeypatch.setattr("auditor.training.task_queue.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path)))
     there = run(*words, tmp_path / "there.pt")
     # Five folds, the cells of two kinds by five parts of the real files; folds and kinds of pictures of half the size.
     assert there.exit_code == here.exit_code == 3 and asked.n == (5 + 2 * 5) + (5 + 2), there.output
@@ -375,7 +377,7 @@ def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
     cards = [d.card.model_dump() for d in detectors if isinstance(d, DeepfakeDetector)]
     assert len(cards) == 2 and cards[0] == cards[1]
     monkeypatch.setattr(
-        "auditor.training.handed_out.chosen_executor", lambda *_: nullcontext(Kept(Dies(), tmp_path / "kept"))
+        "auditor.training.task_queue.chosen_executor", lambda *_: nullcontext(Kept(Dies(), tmp_path / "kept"))
     )
     (tmp_path / "kept").mkdir()
     lost = run(*words, tmp_path / "lost.pt")

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from auditor.privacy.accounting import Phase, noise_for, privacy_spent
 from auditor.privacy.run_record import read_run
-from auditor.record.energy import EnergyCounter, EnergyRecord
-from auditor.training.taken import write_energy
-from cli.main import app
+from auditor.report.record.energy import EnergyCounter, EnergyRecord
+from auditor.training.cost_file import write_energy
+from cli.commands import app
 from tests import ROOT
 from tests.privacy.test_dp_linter import RIGHT
 
@@ -131,7 +131,7 @@ def test_lint_tells_what_the_training_took(tmp_path: Path, monkeypatch: pytest.M
     # Of a bundle it is what lies beside it, as long as it is of that bundle.
     model = tmp_path / "model.pt"
     model.write_bytes(b"a bundle")
-    monkeypatch.setattr("auditor.run.bundle_record.read_bundle", lambda path: read_run(tmp_path / "plain.json"))
+    monkeypatch.setattr("auditor.run.dp_record_of_bundle.read_bundle", lambda path: read_run(tmp_path / "plain.json"))
     (tmp_path / "plain.json").write_text(json.dumps(RIGHT))
     assert run("dp-lint", str(model)).stdout.endswith("took: not recorded\n")
     write_energy(model, energy)
@@ -145,7 +145,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_training.py").write_text((ROOT / "demo/private_training.py").read_text())
     (tmp_path / "my_guesses.py").write_text(
         "import numpy as np\n"
-        "from auditor.privacy.dp_audit import CanaryScores\n"
+        "from auditor.privacy.dp_audit_scores import CanaryScores\n"
         "def perfect(audit):\n"
         "    coins = audit.coins()\n"
         "    audit.submit(CanaryScores(included=coins, scores=coins.astype(float)))\n"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
-from tests.endpoint.reference import Serves, SteadyToy
-from tests.endpoint.stub import NAME, Stub, running, served
-from tests.endpoint.test_client import KEY, answering, reply
+from cli.commands import app
+from tests.models.endpoint.reference import Serves, SteadyToy
+from tests.models.endpoint.stub import NAME, Stub, running, served
+from tests.models.endpoint.test_client import KEY, answering, reply
 from tests.quantifiers import all_of
 
 

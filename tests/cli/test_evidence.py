@@ -16,17 +16,17 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.errors import DataError, UsageError
-from auditor.evidence.bundle import write_bundle
+from auditor.core.errors import DataError, UsageError
+from auditor.evidence.evidence_bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
-from auditor.finding.definition import Definition
-from auditor.model.saving import save
-from auditor.run.options import Configured, ScanOptions
-from auditor.verifying.bundle import verify_bundle
-from cli.evidence import check_flags, request_of
-from cli.main import app
-from cli.options import configure
+from auditor.evidence.verify.verify_bundle import verify_bundle
+from auditor.judging.definition import Definition
+from auditor.models.save_bundle import save
+from auditor.run.scan_options import Configured, ScanOptions
+from cli.commands import app
 from cli.reproduce import configured_again, reproduce
+from cli.scan_evidence import check_flags, request_of
+from cli.scan_request import configure
 from cli.verify import stored_probe, verify
 from tests.evidence.authority import authority, serving
 from tests.evidence.test_evidence import evidence
@@ -165,7 +165,7 @@ def test_reproduce_refuses_what_it_cannot_run(tmp_path: Path) -> None:
 
 
 def test_a_password_in_the_command_is_not_written_down() -> None:
-    from auditor.record.passwords import without_passwords
+    from auditor.report.record.redact_urls import without_passwords
 
     said = "auditor scan m.pt --db postgresql+psycopg://bob:S3CRET@host/x --data a@b:c"
     assert without_passwords(said) == said.replace("bob:S3CRET@", "")

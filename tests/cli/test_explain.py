@@ -17,12 +17,12 @@ from sklearn.preprocessing import OneHotEncoder
 from skops.io import dump
 from typer.testing import CliRunner
 
-from auditor.finding.reasons import ExplainedRow
-from auditor.model.saving import save
+from auditor.judging.row_explanations import ExplainedRow
+from auditor.models.save_bundle import save
 from auditor.report.html import moment
-from auditor.run.heard import RowsExplained
-from auditor.run.messages import RowExplained
-from cli.main import app
+from auditor.run.job_messages import RowExplained
+from auditor.run.job_results import RowsExplained
+from cli.commands import app
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.probes.reasons.test_explain import explained, linear, people
 from tests.quantifiers import all_of

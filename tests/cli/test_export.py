@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.model.saving import save
-from cli.main import app
-from tests.exporting.planted import bundle, converted, rows, ruled, sold
+from auditor.models.save_bundle import save
+from cli.commands import app
+from tests.loading.exporting.planted import bundle, converted, rows, ruled, sold
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

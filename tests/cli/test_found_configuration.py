@@ -17,16 +17,16 @@ import pytest
 from typer.testing import CliRunner
 
 import auditor
-from auditor.errors import AuditorError, ConfigError
+from auditor.core.errors import AuditorError, ConfigError
 from auditor.evidence.registration import deviations
 from auditor.evidence.signing import make_key
-from auditor.finding.criterion import load_criteria
-from auditor.record.audit_report import AuditReport
-from auditor.run.options import Configured, Flag, ScanOptions, flags
+from auditor.judging.criterion import load_criteria
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.probe import untrusted_options
-from cli.main import app
-from cli.options import configure
+from auditor.run.scan_options import Configured, Flag, ScanOptions, flags
+from cli.commands import app
 from cli.register import plan_of
+from cli.scan_request import configure
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness
 from tests.quantifiers import all_of, none_of
@@ -179,7 +179,7 @@ def test_a_configuration_that_is_a_link_out_of_the_folder_is_refused(folder: Pat
 
 
 def test_a_probe_of_another_package_is_its_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.found.known_probes", lambda catalogue: {"theirs": object()})
+    monkeypatch.setattr("cli.untrusted_config.known_probes", lambda catalogue: {"theirs": object()})
     for text in ('[audit]\nprobes = ["theirs"]\n', "[probes.theirs]\na = 1\n"):
         with pytest.raises(ConfigError, match="theirs.*of another package.*--config audit.toml"):
             found(text)

@@ -15,12 +15,12 @@ import yaml
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import Criterion
-from auditor.model.audited_model import AuditedModel
-from auditor.record.audit_report import AuditReport
+from auditor.judging.criterion import Criterion
+from auditor.models.audited_model import AuditedModel
 from auditor.report.markdown import render_markdown
-from auditor.run.audit import run_audit
-from cli.main import app
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.run_audit import run_audit
+from cli.commands import app
 from probes.fairness.group_fairness import GroupFairness
 from tests import ROOT
 from tests.toys.models import criterion

@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from auditor.record.audit_report import AuditReport
-from cli.main import app
+from auditor.report.record.audit_report import AuditReport
+from cli.commands import app
 from tests.quantifiers import none_of
 from tests.toys.language import causal_tokenizer
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.commands import app
 from tests.toys import marked
 
 CRITERIA = """

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.run.audit import run_audit
-from cli.main import app
-from probes.fairness.change import Change
+from auditor.models.audited_model import AuditedModel
+from auditor.models.save_bundle import save
+from auditor.run.run_audit import run_audit
+from cli.commands import app
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.mitigations.planted_rows import biased_rows, trained

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.errors import UsageError
-from auditor.files import write_beside
-from auditor.model.saving import save
-from auditor.outputs import WRITTEN, claim, is_ours, may_replace, of_a_command, place_file, reads, remove
-from cli.main import app
+from auditor.core.errors import UsageError
+from auditor.core.files import write_beside
+from auditor.core.writable_paths import WRITTEN, claim, is_ours, may_replace, of_a_command, place_file, reads, remove
+from auditor.models.save_bundle import save
+from cli.commands import app
 from tests.mitigations.planted_rows import biased_rows, trained
 
 RUNNER = CliRunner()
@@ -263,7 +263,7 @@ def test_outside_of_a_command_a_file_is_written_and_nothing_noted(tmp_path: Path
 
 
 def test_evidence_takes_another_name_where_a_file_is_anybody_elses(tmp_path: Path) -> None:
-    from auditor.finding.png import encode
+    from auditor.judging.png import encode
     from cli.detect import _free
 
     alike = encode(np.zeros((64, 64 * 3 + 16, 3), np.uint8))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from auditor.errors import UsageError
-from auditor.model.saving import save
-from auditor.record.audit_report import AuditReport
-from cli.main import app
+from auditor.core.errors import UsageError
+from auditor.models.save_bundle import save
+from auditor.report.record.audit_report import AuditReport
+from cli.commands import app
 from cli.new_probe import class_of, write_skeleton
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -100,7 +100,16 @@ def test_a_scan_asks_it_from_its_folder_and_installed(made: Path, tmp_path: Path
     rows.X.assign(y=rows.y_true).to_csv(tmp_path / "test.csv", index=False)  # type: ignore[union-attr]
     save(trained(biased_rows(300, 1), epochs=2), tmp_path / "model.pt")
     asked = (tmp_path / "model.pt", "--data", tmp_path / "test.csv", "--target", "y", "--positive", "1")
-    scan = ("-c", "from cli.main import app; app()", "scan", *asked, "--sensitive", "group", "--out", tmp_path / "out")
+    scan = (
+        "-c",
+        "from cli.commands import app; app()",
+        "scan",
+        *asked,
+        "--sensitive",
+        "group",
+        "--out",
+        tmp_path / "out",
+    )
 
     def shares() -> dict[str, float | None]:
         report = AuditReport.from_json((tmp_path / "out/report.json").read_bytes())
@@ -114,7 +123,7 @@ def test_a_scan_asks_it_from_its_folder_and_installed(made: Path, tmp_path: Path
         tmp_path, sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
         "--disable-pip-version-check", "--target", packages, made,
     )  # fmt: skip
-    listed = json.loads(run(tmp_path, python, "-c", "from cli.main import app; app()", "probes", "--json"))
+    listed = json.loads(run(tmp_path, python, "-c", "from cli.commands import app; app()", "probes", "--json"))
     (own,) = [row for row in listed if row["distribution"] != "responsible-auditor"]
     assert (own["name"], own["distribution"], own["version"], own["error"]) == (
         "calm_share", "calm-share", "0.1.0", "",

@@ -15,10 +15,10 @@ import torch
 from typer.testing import CliRunner
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.record.audit_report import AuditReport
-from cli.main import app
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from cli.commands import app
 
 NET = """
 import torch

@@ -22,13 +22,13 @@ import typer
 from sklearn.base import BaseEstimator
 from typer.testing import CliRunner, Result
 
-from auditor.model.saving import save
-from auditor.record.audit_report import AuditReport
-from auditor.record.trace import traces_of
+from auditor.models.save_bundle import save
 from auditor.report.first_page import first_page
 from auditor.report.markdown import render_markdown
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.provenance_of_number import traces_of
 from auditor.report.remediation import remediation_of
-from cli.main import app
+from cli.commands import app
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of

@@ -24,7 +24,7 @@ try:
 except SystemExit as end:
     code = end.code
 from auditor.report.html import environment
-from auditor.run.messages import MESSAGES
+from auditor.run.job_messages import MESSAGES
 new = set(sys.modules) - before
 print(json.dumps({
     "code": code,

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.record.audit_report import AuditReport
-from cli.main import app
+from auditor.report.record.audit_report import AuditReport
+from cli.commands import app
 from tests.quantifiers import all_of
 
 N = 6_000

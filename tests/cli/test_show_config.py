@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from auditor.finding.criterion import load_criteria
-from auditor.run.options import flags
-from cli.main import app
+from auditor.judging.criterion import load_criteria
+from auditor.run.scan_options import flags
+from cli.commands import app
 from tests.quantifiers import all_of
 
 CONFIG = """

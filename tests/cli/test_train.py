@@ -22,15 +22,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import cli.train
-from auditor.intake.specs import TrainSpec
-from auditor.model.saving import save
-from auditor.run.protocol import TableTrained
-from auditor.sandbox import landlock, seccomp
+from auditor.loading.job_specs import TrainSpec
+from auditor.loading.sandbox import landlock, seccomp
+from auditor.models.save_bundle import save
+from auditor.run.job_channel import TableTrained
+from auditor.training.cost_file import read_energy
 from auditor.training.meter import Meter
-from auditor.training.rows import write_rows
-from auditor.training.taken import read_energy
-from auditor.training.train import train_table
-from cli.main import app
+from auditor.training.train_table import train_table
+from auditor.training.training_rows import write_rows
+from cli.commands import app
 from tests import ROOT
 from tests.quantifiers import all_of
 from tests.training.test_energy import Machine
@@ -322,7 +322,7 @@ def test_what_the_command_imports_holds_no_torch_and_no_numpy() -> None:
     tree = ast.parse((ROOT / "cli" / "train.py").read_text(encoding="utf-8"))
     typing = {id(each) for node in ast.walk(tree) if isinstance(node, ast.If) for each in ast.walk(node)}
     late = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and id(n) not in typing}
-    assert "auditor.run.isolate" in late
+    assert "auditor.run.parent_process" in late
     names = ", ".join(sorted(name for name in late if name))
     code = f"import sys, {names}; sys.exit(bool({{'torch', 'numpy'}} & {{*sys.modules}}))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
@@ -333,7 +333,7 @@ def test_what_the_command_imports_holds_no_torch_and_no_numpy() -> None:
 def test_the_process_of_a_training_from_end_to_end_imports_no_torch(here: Path) -> None:
     words = json.dumps(["train", str(here / "d.csv"), *TRAIN, "--out", str(here / "m.pt")])
     code = (
-        f"import sys\nfrom cli.main import app\ntry:\n    app({words})\n"
+        f"import sys\nfrom cli.commands import app\ntry:\n    app({words})\n"
         "except SystemExit as end:\n    sys.exit(end.code or 'torch' in sys.modules or 'pandas' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

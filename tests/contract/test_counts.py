@@ -8,9 +8,9 @@ from functools import cache
 
 import pytest
 
-from auditor.finding.measurement import Measurement
-from auditor.run.audit import ask, generator_for
+from auditor.judging.measurement import Measurement
 from auditor.run.probe import Need
+from auditor.run.run_audit import ask, generator_for
 from probes import PROBES
 from tests.quantifiers import all_of
 from tests.toys.models import TOYS

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.definition import Definition, defined, definition_of, parse_definitions
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import run_audit
+from auditor.judging.definition import Definition, defined, definition_of, parse_definitions
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.intake_result import intake_result
 from auditor.run.probe import Need, defined_in
+from auditor.run.run_audit import run_audit
+from auditor.run.while_training.measure_network import Accountant
+from auditor.run.while_training.training_record import of_the_looks
 from auditor.statistics.estimate import Exact
-from auditor.while_training.asking import Accountant
-from auditor.while_training.told import of_the_looks
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import TOYS
@@ -54,7 +54,9 @@ def _doc(source: object) -> str:
 
 
 ALL = {key: definitions_of(key) for key in PROBES}
-OTHERS = [each for source in (intake_result, Accountant, of_the_looks) for each in parse_definitions(_doc(source), "said")]
+OTHERS = [
+    each for source in (intake_result, Accountant, of_the_looks) for each in parse_definitions(_doc(source), "said")
+]
 
 
 def _literals(node: ast.expr) -> Iterator[str]:

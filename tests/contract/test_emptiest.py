@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from auditor.data.recorded import Recorded
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.regression import AuditedRegressor
-from auditor.run.audit import ask, generator_for, no_data
+from auditor.data.recorded_answers_data import Recorded
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.regression_model import AuditedRegressor
 from auditor.run.probe import Need, with_declared
+from auditor.run.run_audit import ask, generator_for, no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
 from tests.quantifiers import all_of

@@ -17,9 +17,9 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from auditor.model.saving import save
-from cli.guarded import written_by
-from cli.main import app
+from auditor.models.save_bundle import save
+from cli.commands import app
+from cli.output_guard import written_by
 from tests import ROOT
 from tests.contract.house import modules
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -250,22 +250,22 @@ WRITING = {
 # Each by its reason: the door itself; folders of the run's own making; a new file and never an old one (a key, a new
 # probe); a folder that was checked to be empty or new; and bytes in memory.
 MAY_WRITE = {
-    "auditor.files": "the door",
-    "auditor.outputs": "the door",
+    "auditor.core.files": "the door",
+    "auditor.core.writable_paths": "the door",
     "auditor.data.audio": "bytes in memory",
-    "auditor.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
-    "auditor.evidence.archive": "entries of an archive, into a file that the one door has opened",
-    "auditor.intake.enclosed": "its own scratch folder, which ends with the block",
-    "auditor.reading.sql": "bytes in memory",
+    "auditor.evidence.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
+    "auditor.evidence.deterministic_zip": "entries of an archive, into a file that the one door has opened",
+    "auditor.loading.enclosed_classifier": "its own scratch folder, which ends with the block",
+    "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
-    "auditor.report.paper_figures": "the scratch folder of the PDF",
-    "auditor.drawing.svg": "bytes in memory",
-    "auditor.run.in_python": "its own scratch folder",
-    "auditor.sandbox.scratch": "scratch folders that no process holds, by their name",
-    "auditor.training.execute": "takes back results of its own that nobody needs, or that were cut off",
-    "auditor.training.handed_out": "takes what was answered out of its own scratch folder",
-    "auditor.training.rows": "text in memory",
-    "auditor.model.language_folder": "a folder that was new",
+    "auditor.report.pdf_figures": "the scratch folder of the PDF",
+    "auditor.report.drawing.svg": "bytes in memory",
+    "auditor.run.api": "its own scratch folder",
+    "auditor.loading.sandbox.scratch": "scratch folders that no process holds, by their name",
+    "auditor.training.task_executor": "takes back results of its own that nobody needs, or that were cut off",
+    "auditor.training.task_queue": "takes what was answered out of its own scratch folder",
+    "auditor.training.training_rows": "text in memory",
+    "auditor.models.language_folder": "a folder that was new",
     "auditor.training.huggingface_folder": "a folder that was empty",
     "cli.dp_budget": "bytes in memory",
     "cli.new_probe": "takes back what it has just written into a folder that was not there",

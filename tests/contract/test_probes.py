@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.definition import NO_IDEAL, defined, definition_of
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.judging.definition import NO_IDEAL, defined, definition_of
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
+from auditor.run.checks.contract import ContractViolation, check_description, check_probe
 from auditor.run.probe import defined_in
-from auditor.run.testing import ContractViolation, check_description, check_probe
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from probes import PROBES

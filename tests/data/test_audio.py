@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from auditor.core.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError
 from auditor.data import audio
 from auditor.data.audio import Codec, Sound, decode, encode, fit_recording, resample
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError
-from auditor.model.audited_model import AuditedModel
-from auditor.reading.media import load_audio
+from auditor.loading.rows.media_files import load_audio
+from auditor.models.audited_model import AuditedModel
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import MISSING
-from auditor.data.design import Design
-from auditor.data.recorded import Recorded
-from auditor.errors import DataError
-from auditor.finding.copies import Copies
+from auditor.data.group_counts import MISSING
+from auditor.data.recorded_answers_data import Recorded
+from auditor.data.sampling_design import Design
+from auditor.judging.duplicate_rows import Copies
 from tests.quantifiers import all_of, none_of
 
 N = 40

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from auditor.data.benchmarks.bbq import read_bbq
+from auditor.core.errors import DataError, UsageError
+from auditor.data.benchmarks.bbq_file import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.data.benchmarks.bold import read_bold
-from auditor.data.benchmarks.crows_pairs import read_crows_pairs
-from auditor.data.benchmarks.honest import read_honest
-from auditor.data.benchmarks.stereoset import read_stereoset
-from auditor.data.benchmarks.winobias import read_winobias
-from auditor.data.benchmarks.winogender import read_winogender
-from auditor.errors import DataError, UsageError
+from auditor.data.benchmarks.bold_file import read_bold
+from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
+from auditor.data.benchmarks.honest_file import read_honest
+from auditor.data.benchmarks.stereoset_file import read_stereoset
+from auditor.data.benchmarks.winobias_file import read_winobias
+from auditor.data.benchmarks.winogender_file import read_winogender
 
 CROWS = ",sent_more,sent_less,stereo_antistereo,bias_type,anon_writer\n"
 READERS: dict[str, Callable[[Path], Benchmark[object]]] = {

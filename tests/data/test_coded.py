@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
 from auditor.data.coded_groups import CodedGroups, coded, coded_texts, together
 from auditor.data.coded_texts import texts_of
-from auditor.errors import DataError
 
 
 def walked(table: pd.DataFrame) -> tuple[list[tuple[str, ...]], list[int]]:

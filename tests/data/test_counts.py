@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auditor.data.counts import MISSING, GroupCounts, count_groups, rates
+from auditor.data.group_counts import MISSING, GroupCounts, count_groups, rates
 
 CLASSES = ("no", "yes", "maybe")
 SEX, RACE = ("f", "m"), ("a", "b", "c")

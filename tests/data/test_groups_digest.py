@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data.counts import MISSING
+from auditor.data.group_counts import MISSING
 from auditor.data.groups_digest import GroupsDigest
 from tests.quantifiers import none_of
 

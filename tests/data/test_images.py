@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from auditor.core.errors import AuditorError, DataError, MissingExtraError, ModelError
 from auditor.data.preprocessing import ImagePreprocessing, fit_text
-from auditor.errors import AuditorError, DataError, MissingExtraError, ModelError
-from auditor.model.audited_model import AuditedModel
-from auditor.reading.media import load_images
+from auditor.loading.rows.media_files import load_images
+from auditor.models.audited_model import AuditedModel
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 

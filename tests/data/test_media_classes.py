@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from auditor.core.errors import UsageError
 from auditor.data.media_classes import FAKE_WORDS, REAL_WORDS, fake_class, meaning_of, meanings, same_meaning
-from auditor.errors import UsageError
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from auditor.core.errors import DataError
 from auditor.data.preprocessing import (
     CategoricalColumn,
     NumericColumn,
@@ -17,8 +18,7 @@ from auditor.data.preprocessing import (
     fit_tabular,
     label_name,
 )
-from auditor.errors import DataError
-from auditor.model.postprocessing import GroupRule, Postprocessing, Steps
+from auditor.models.postprocessing import GroupRule, Postprocessing, Steps
 
 OWN = TabularPreprocessing(
     columns=(

@@ -12,7 +12,7 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.data.row_keys import order_of
-from auditor.model.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel
 from probes.fairness.proxy_association import ProxyAssociation
 from probes.fairness.subgroups import SubgroupDiscovery
 from tests.quantifiers import all_of

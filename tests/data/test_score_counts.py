@@ -8,6 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from auditor.core.errors import DataError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.score_counts import (
     FAVOURABLE,
     LOSS_SCALE,
@@ -18,9 +20,7 @@ from auditor.data.score_counts import (
     grid,
     log_losses,
 )
-from auditor.errors import DataError
-from auditor.rows import FloatArray, IntArray
-from auditor.statistics.ranks import AreaUnderCurve, area_of_counts, area_under_curve
+from auditor.statistics.rank_estimates import AreaUnderCurve, area_of_counts, area_under_curve
 from probes.fairness.score_fairness import pairwise_distances, streamed_distances
 from tests.quantifiers import all_of
 

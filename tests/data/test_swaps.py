@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from auditor.core.errors import ConfigError
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Lexicon, built_in, neutral, parse, read_lexicon, templates
 from auditor.data.swaps import Swapper, article_of
-from auditor.errors import ConfigError
 
 GENDER, NAMES, RELIGION, NATIONALITY, ETHNICITY, ORIENTATION, DISABILITY, AGE = built_in()
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data import video
 from auditor.data.audio import encode
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.data.video import Frames, sample_frames
 from auditor.detection.frame_means import mean_interval
 from auditor.detection.video_verdict import model_frames, video_verdict
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.model.detector import DeepfakeDetector, DetectorCard
+from auditor.models.detector import DeepfakeDetector, DetectorCard
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 

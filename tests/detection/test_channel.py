@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import beta
 
-from auditor.detection.channel import ALARM_LEVEL, channel_lines, judged_together, on_channel
-from auditor.detection.record import FileResult, FileVerdict
-from auditor.errors import DataError
-from auditor.model.detector_card import DetectorCard, answer_of
-from auditor.rows import FloatArray
+from auditor.core.errors import DataError
+from auditor.core.rows import FloatArray
+from auditor.detection.channel_calibration import ALARM_LEVEL, channel_lines, judged_together, on_channel
+from auditor.detection.detection_record import FileResult, FileVerdict
+from auditor.models.detector_card import DetectorCard, answer_of
 from tests.quantifiers import all_of, none_of
 
 RNG = np.random.default_rng(23)

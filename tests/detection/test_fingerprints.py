@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
 
-from auditor.detection.channel import few_in_truth, learnt_of, on_channel
-from auditor.detection.examine import Examination
+from auditor.core.errors import DataError
+from auditor.detection.channel_calibration import few_in_truth, learnt_of, on_channel
+from auditor.detection.detection_record import FileResult
+from auditor.detection.examine_file import Examination
 from auditor.detection.fingerprints import MOST_APART, fingerprints_of, match_fingerprints, repeated
-from auditor.detection.record import FileResult
-from auditor.errors import DataError
 from tests.quantifiers import none_of
 from tests.toys.media_files import as_wav, card, image_detector, write
 

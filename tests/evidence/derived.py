@@ -12,22 +12,22 @@ import numpy as np
 import pandas as pd
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.archive import unpack
-from auditor.evidence.bundle import Evidence, write_bundle
 from auditor.evidence.container import write_container
-from auditor.evidence.derived import EnclosedAudit, statement_of_derived
+from auditor.evidence.derived_evidence import EnclosedAudit, statement_of_derived
+from auditor.evidence.deterministic_zip import unpack
+from auditor.evidence.evidence_bundle import Evidence, write_bundle
 from auditor.evidence.log import ChainedLog, events
 from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, FileEntry, Manifest, code_digests
 from auditor.evidence.signing import load_private_key
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import load_criteria
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.run.answers import counts_of, head_of
-from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import load_criteria
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.run.predictions import counts_of, head_of
 from auditor.run.probe import Probe
+from auditor.run.run_audit import ask, assemble, data_record, environment, generator_for, model_record
 from probes import PROBES
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 from tests.evidence.kept_rows import kept
 
 N = 800

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from auditor.evidence.dossier import dossier_of
-from auditor.finding.policy import Policy
-from auditor.record.audit_report import AuditReport
+from auditor.evidence.write_dossier import dossier_of
+from auditor.judging.policy import Policy
 from auditor.report.document import to_markdown
+from auditor.report.record.audit_report import AuditReport
 
 
 def render_dossier(report: AuditReport, policies: Sequence[Policy], as_of: date, **beside: Any) -> str:

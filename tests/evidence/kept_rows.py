@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from auditor.data.audit_data import AuditData
-from auditor.model.audited_model import AuditedModel
-from auditor.run.answers import Answers, AnswersHead, CountsRecord, KeptRows, parts_of, read_rows
+from auditor.models.audited_model import AuditedModel
+from auditor.run.predictions import Answers, AnswersHead, CountsRecord, KeptRows, parts_of, read_rows
 
 
 def kept(model: AuditedModel, data: AuditData, head: AnswersHead) -> KeptRows:

@@ -14,7 +14,7 @@ from typing import Any
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry, Kind
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.manifest import canonical
-from auditor.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport
 
 _COLUMNS = ("number", "created", "kind", "payload", "previous", "hash")
 FIRST = date(2025, 1, 15)

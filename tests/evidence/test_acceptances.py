@@ -12,24 +12,24 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
-from auditor.errors import DataError, UsageError
-from auditor.evidence.acceptances import acceptances, decisions_of
+from auditor.core.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Covered, Decision, Entry
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.history.signatures import signed
-from auditor.finding.criterion import CriterionRecord
-from auditor.finding.measurement import Outcome
-from auditor.portfolio.lines import read_ledger
-from auditor.record.about import About, ModelIdentity
-from auditor.record.acceptances import acceptance_sentences, acceptances_of, findings_by_key
-from auditor.record.asks import key_of
-from auditor.record.audit_report import AuditReport, ExitCode, Finding
-from auditor.record.decisions import DecidedFinding
+from auditor.evidence.portfolio.audit_lines import read_ledger
+from auditor.evidence.signed_acceptances import acceptances, decisions_of
+from auditor.judging.criterion import CriterionRecord
+from auditor.judging.measurement import Outcome
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.view import warnings_of
+from auditor.report.record.acceptances import acceptance_sentences, acceptances_of, findings_by_key
+from auditor.report.record.audit_report import AuditReport, ExitCode, Finding
+from auditor.report.record.decisions import DecidedFinding
+from auditor.report.record.finding_key import key_of
+from auditor.report.record.report_metadata import About, ModelIdentity
+from auditor.report.report_view import warnings_of
 from cli.history import decisions_on, history, signoff
-from cli.output import print_report
+from cli.terminal import print_report
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of, none_of
 
@@ -394,7 +394,9 @@ def test_one_person_with_two_keys_or_one_key_with_two_names_is_no_second_signer(
     for by, key in (("Ann", "bob"), ("Bob", "ann"), ("a nn".replace(" ", "\u2060"), "bob")):
         # As nobody signs with the command, and somebody who holds the keys can.
         made = signed(second.model_copy(update={"by": by}), load_private_key(tmp_path / key))
-        entry = Entry.from_previous(3, entries_of(db)[1].hash, "2026-11-27T10:00:00", "decision", made.model_dump_json())
+        entry = Entry.from_previous(
+            3, entries_of(db)[1].hash, "2026-11-27T10:00:00", "decision", made.model_dump_json()
+        )
         with pytest.raises(DataError, match="for somebody else"):
             acceptances([*entries_of(db)[:2], entry], today=TODAY)
 

@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.errors import ConfigError
+from auditor.core.errors import ConfigError
 from auditor.evidence.attestations import Attestations, read_attestations
-from auditor.evidence.bundle import write_bundle
-from auditor.evidence.dossier import dossier_of
+from auditor.evidence.evidence_bundle import write_bundle
 from auditor.evidence.signing import make_key
-from auditor.finding.policy import Policy, parse_policy
-from auditor.record.audit_report import AuditReport
-from auditor.record.controls import with_policies
+from auditor.evidence.write_dossier import dossier_of
+from auditor.judging.policy import Policy, parse_policy
 from auditor.report.document import Table, code, own_text
 from auditor.report.document_html import render_document_html
 from auditor.report.document_pdf import render_document_pdf
-from cli.main import app
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.controls import with_policies
+from cli.commands import app
 from tests.evidence.dossiers import render_dossier
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of, none_of
@@ -235,9 +235,21 @@ def test_on_paper_a_metric_does_not_run_into_its_value() -> None:
     pypdfium2 = pytest.importorskip("pypdfium2")
     pytest.importorskip("typst")
     name, value = "equal_opportunity_gap", "0.351"
-    heads = tuple((own_text(head),) for head in ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding"))
-    cells = ((code(name),), (own_text(value),), (own_text("0.311 to 0.379 " * 5),), (own_text("at least 0"),), (own_text("128"),))
-    row = (*cells, (own_text("earned its display with reservations, which are told at length here. " * 6),), (own_text("119"),))
+    heads = tuple(
+        (own_text(head),) for head in ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding")
+    )
+    cells = (
+        (code(name),),
+        (own_text(value),),
+        (own_text("0.311 to 0.379 " * 5),),
+        (own_text("at least 0"),),
+        (own_text("128"),),
+    )
+    row = (
+        *cells,
+        (own_text("earned its display with reservations, which are told at length here. " * 6),),
+        (own_text("119"),),
+    )
     made = render_document_pdf("T", "0" * 64, "2026-11-27T20:37:22+00:00", "0", [Table(heads, (row,), "lrllrll")])
     page = pypdfium2.PdfDocument(made)[0].get_textpage()
     letters = page.get_text_range()

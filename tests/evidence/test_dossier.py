@@ -14,19 +14,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.dossier import ATTESTATION_NEEDED, MOST_ROWS
 from auditor.evidence.dossier_parts import NOT_MEASURED, impact_tables
-from auditor.finding.display import EARNED, RESERVED
-from auditor.finding.policy import Policy, load_policies, pack_names, parse_policy
-from auditor.model.audited_model import AuditedModel
-from auditor.record import text
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport, RegistrationRecord
-from auditor.record.controls import with_policies
-from auditor.report import view
+from auditor.evidence.write_dossier import ATTESTATION_NEEDED, MOST_ROWS
+from auditor.judging.figure_content import EARNED, RESERVED
+from auditor.judging.policy import Policy, load_policies, pack_names, parse_policy
+from auditor.models.audited_model import AuditedModel
+from auditor.report import report_view
 from auditor.report.html import render_html
-from auditor.run.audit import run_audit
-from cli.main import app
+from auditor.report.record import number_text as text
+from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.controls import with_policies
+from auditor.report.record.report_metadata import About
+from auditor.run.run_audit import run_audit
+from cli.commands import app
 from probes.fairness.adverse_impact import AdverseImpact
 from tests.evidence.dossiers import render_dossier
 from tests.quantifiers import all_of, none_of
@@ -85,7 +85,7 @@ def test_what_the_report_says_of_a_control_the_dossier_says_too(name: str) -> No
 
 def test_findings_are_filled_in_with_intervals_and_linked() -> None:
     report = sampled()
-    rows = view.rows_of(report.findings)
+    rows = report_view.rows_of(report.findings)
     own = section(dossier(report), "Annex IV 3")
     by_group = [r for r in rows if r.finding.probe == "group_fairness" and r.name.endswith("rate") and r.finding.group]
     assert len(by_group) > 10
@@ -128,7 +128,7 @@ def test_digests_versions_environment_and_criteria_are_those_of_the_record() -> 
     assert report.data.train_sha256 and report.data.train_sha256 in data and "3,660" in data
     tests = section(said, "Annex IV 2(g), accuracy")
     assert "Credit Risk Committee" in tests and "at least 0.8" in tests and "at most 5" in tests
-    assert view.document_id(report) in said
+    assert report_view.document_id(report) in said
     # A part that stands under an earlier control is not said twice.
     assert said.count(report.model.sha256) == 1 and "under Annex IV 1." in section(said, "Annex IV 2(c)")
 
@@ -332,5 +332,5 @@ def test_wrong_usage_is_said_and_nothing_is_written(
 def test_what_was_scanned_under_another_pack_is_held_to_this_one() -> None:
     report = sampled()
     under_another = with_policies(report, [pack("gdpr")], date(2020, 1, 1))
-    plain, other = (dossier(r).replace(view.document_id(r), "") for r in (report, under_another))
+    plain, other = (dossier(r).replace(report_view.document_id(r), "") for r in (report, under_another))
     assert plain == other

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import Spool, write_beside
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import GroupCounts
-from auditor.errors import DataError, UsageError
-from auditor.evidence.archive import pack, pack_into, unpack
-from auditor.evidence.bundle import Evidence, write_bundle
+from auditor.data.group_counts import GroupCounts
+from auditor.evidence.deterministic_zip import pack, pack_into, unpack
+from auditor.evidence.evidence_bundle import Evidence, write_bundle
 from auditor.evidence.log import ChainedLog, broken_links
 from auditor.evidence.manifest import (
     LOG,
@@ -42,22 +43,21 @@ from auditor.evidence.manifest import (
     code_digests,
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
-from auditor.files import Spool, write_beside
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import load_criteria
-from auditor.finding.measurement import ProbeResult
-from auditor.finding.policy import load_policies
-from auditor.finding.roles import Roles
-from auditor.model.audited_model import AuditedModel
-from auditor.record.controls import with_policies
-from auditor.run.answers import AnswersHead, AnswersPart, KeptRows, counts_of, head_of
-from auditor.run.audit import ask, assemble, data_record, environment, generator_for, model_record
+from auditor.evidence.verify import bundle_parts
+from auditor.evidence.verify.checks import Verified
+from auditor.evidence.verify.json_difference import difference
+from auditor.evidence.verify.remeasure import Kept, Remade
+from auditor.evidence.verify.verify_bundle import verify_bundle
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import load_criteria
+from auditor.judging.measurement import ProbeResult
+from auditor.judging.policy import load_policies
+from auditor.judging.roles import Roles
+from auditor.models.audited_model import AuditedModel
+from auditor.report.record.controls import with_policies
+from auditor.run.predictions import AnswersHead, AnswersPart, KeptRows, counts_of, head_of
+from auditor.run.run_audit import ask, assemble, data_record, environment, generator_for, model_record
 from auditor.statistics.rates import Proportion
-from auditor.verifying import parts
-from auditor.verifying.bundle import verify_bundle
-from auditor.verifying.checks import Verified
-from auditor.verifying.difference import difference
-from auditor.verifying.remeasured import Kept, Remade
 from cli.verify import stored_probe
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness
@@ -292,7 +292,7 @@ def test_every_flipped_byte_is_found_and_named(tmp_path: Path, monkeypatch: pyte
     """
     write_bundle(tmp_path / "whole.zip", evidence(n=60, names=("adverse_impact",)))
     here = code_digests()
-    monkeypatch.setattr(parts, "code_digests", lambda: here)
+    monkeypatch.setattr(bundle_parts, "code_digests", lambda: here)
     data = (tmp_path / "whole.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "whole.zip") as archive:
         infos = archive.infolist()
@@ -530,7 +530,7 @@ def test_differences_are_named_by_their_place() -> None:
 
 
 def test_answers_of_a_regression_and_of_missing_labels_survive(tmp_path: Path) -> None:
-    from auditor.model.regression import AuditedRegressor
+    from auditor.models.regression_model import AuditedRegressor
 
     rng = np.random.default_rng(0)
     y = rng.normal(0, 1, 50)
@@ -705,7 +705,7 @@ def test_the_order_of_coordinates_survives(tmp_path: Path) -> None:
 
 
 def test_a_regression_with_its_groups_by_row_agrees(tmp_path: Path) -> None:
-    from auditor.model.regression import AuditedRegressor
+    from auditor.models.regression_model import AuditedRegressor
 
     made = evidence(n=60)
     rng = np.random.default_rng(0)

@@ -19,15 +19,15 @@ import pytest
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
-from auditor.comparing.trend import trend as drawn_trend
-from auditor.drawing.svg import svg_file
-from auditor.errors import DataError, UsageError
+from auditor.core.errors import DataError, UsageError
+from auditor.evidence.history.earlier_looks import numbers_of
 from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
 from auditor.evidence.history.identity import Identity
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain
-from auditor.evidence.history.looks import numbers_of
-from auditor.record.audit_report import AuditReport
+from auditor.report.comparing.metric_trend import trend as drawn_trend
+from auditor.report.drawing.svg import svg_file
+from auditor.report.record.audit_report import AuditReport
 from cli.history import decisions_on, entry_line, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
@@ -130,7 +130,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 from auditor.evidence.history.entries import AuditEntry
 from auditor.evidence.history.ledger import Ledger
-from auditor.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport
 
 path, payload = sys.argv[1], AuditEntry.model_validate_json(Path(sys.argv[2]).read_text())
 random.seed(0)

@@ -15,16 +15,16 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
-from auditor.errors import DataError, UsageError
-from auditor.evidence.history.checking import wrong_in_history
+from auditor.core.errors import DataError, UsageError
+from auditor.evidence.history.check_history import wrong_in_history
+from auditor.evidence.history.earlier_looks import Asked, Known, looks_of, next_look
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry, digest_of
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.looks import Asked, Known, looks_of, next_look
-from auditor.record.audit_report import AuditReport
-from auditor.record.looks import MOST_KEPT
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.look_count import MOST_KEPT
+from cli.commands import app
 from cli.history import decisions_in, signoff
-from cli.main import app
 from tests import ROOT
 from tests.evidence.ledgers import Template, Told, of_known_files, write_audits
 from tests.evidence.test_evidence import evidence

@@ -14,26 +14,26 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
+from auditor.core.errors import DataError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import DataError, UsageError
-from auditor.evidence.history.checking import wrong_in_history
+from auditor.evidence.history.check_history import wrong_in_history
+from auditor.evidence.history.earlier_looks import Asked, Known, looks_of, miscounted, next_look
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.looks import Asked, Known, looks_of, miscounted, next_look
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion, CriterionRecord, Direction
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport, Refusal
-from auditor.record.looks import CampaignRecord
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion, CriterionRecord, Direction
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.report.markdown import render_markdown
-from auditor.statistics.looks import look_share
+from auditor.report.record.audit_report import AuditReport, Refusal
+from auditor.report.record.look_count import CampaignRecord
+from auditor.statistics.alpha_over_looks import look_share
 from auditor.statistics.rates import Proportion
-from cli.main import app
+from cli.commands import app
 from tests.evidence.ledgers import of_known_files
 from tests.evidence.test_evidence import evidence
 from tests.quantifiers import all_of
@@ -439,9 +439,9 @@ def test_no_verdict_of_a_campaign_is_written_where_its_look_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: AuditReport
 ) -> None:
     """Another audit is entered while this one is measured, then the ledger cannot be written."""
-    import cli.looks
-    from cli.looks import entered
-    from cli.options import configure
+    import cli.count_looks
+    from cli.count_looks import entered
+    from cli.scan_request import configure
 
     configured = configure({"model": "m.pt", "history": True, "campaign": "c", "db": str(tmp_path / "h.db")}, None, [])
     ledger = Ledger(tmp_path / "h.db")
@@ -462,7 +462,7 @@ def test_no_verdict_of_a_campaign_is_written_where_its_look_was_not(
     assert [look.look for look in again if look is not None] == [2] == [campaign.look if campaign else 0]
     assert found.looks is not None and found.looks.campaign == campaign and "entry 2" in line
     monkeypatch.setattr(Ledger, "append_after", lambda *_: None)
-    monkeypatch.setattr(cli.looks, "_ATTEMPTS", 2)
+    monkeypatch.setattr(cli.count_looks, "_ATTEMPTS", 2)
     with pytest.raises(UsageError, match="written to all the time"):
         entered(configured, Asks(), report, mine, judged_again)  # type: ignore[arg-type]
     assert len(list(ledger.entries())) == 2

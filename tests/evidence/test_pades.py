@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
-from auditor.errors import MissingExtraError, UsageError
+from auditor.core.errors import MissingExtraError, UsageError
 from auditor.evidence.pades import load_seal
 from auditor.report.pdf import render_pdf
-from cli.main import app
+from cli.commands import app
 from tests.report.samples import refused_report
 
 pytest.importorskip("typst", reason="the extra `pdf` is not installed")

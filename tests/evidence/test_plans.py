@@ -14,22 +14,22 @@ from typer.testing import CliRunner, Result
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
-from auditor.evidence.history.checking import wrong_in_history
+from auditor.evidence.history.check_history import wrong_in_history
+from auditor.evidence.history.earlier_looks import Asked, Known, looks_of
 from auditor.evidence.history.entries import AuditEntry, Entry, RegistrationEntry, chained
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.looks import Asked, Known, looks_of
 from auditor.evidence.history.plans import misplaced, placed
 from auditor.evidence.registration import Registration
-from auditor.finding.criterion import CriterionRecord
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport, RegistrationRecord
+from auditor.judging.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from cli.looks import entered
-from cli.main import app
-from cli.options import configure
-from cli.output import print_report
+from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.report_metadata import About
+from cli.commands import app
+from cli.count_looks import entered
 from cli.register import followed, open_registration, plan_of
+from cli.scan_request import configure
+from cli.terminal import print_report
 from tests.evidence.test_evidence import evidence
 from tests.evidence.test_registration import plan, registration
 from tests.quantifiers import all_of

@@ -19,12 +19,12 @@ import huggingface_hub
 import pytest
 from typer.testing import CliRunner
 
-from auditor.errors import MissingExtraError, UsageError
+from auditor.core.errors import MissingExtraError, UsageError
 from auditor.evidence.publishing import COLUMNS, Published, parsed, publish, published
-from auditor.record.audit_report import AuditReport
-from auditor.report.view import document_id
-from cli.main import app
-from cli.written import write_report
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.report_view import document_id
+from cli.commands import app
+from cli.report_files import write_report
 from tests.quantifiers import all_of
 from tests.report.samples import sample_report
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from auditor.errors import ConfigError, UsageError
+from auditor.core.errors import ConfigError, UsageError
 from auditor.evidence.manifest import canonical
 from auditor.evidence.registration import (
     Opened,
@@ -29,16 +29,16 @@ from auditor.evidence.registration import (
     read_registration,
 )
 from auditor.evidence.signing import make_key
-from auditor.finding.criterion import CriterionRecord
-from auditor.record.audit_report import AuditReport, RegistrationRecord
+from auditor.judging.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.run.options import flags
-from cli.evidence import request_of
-from cli.main import app
-from cli.options import configure
-from cli.output import print_report
+from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.run.scan_options import flags
+from cli.commands import app
 from cli.register import FILES, plan_of
+from cli.scan_evidence import request_of
+from cli.scan_request import configure
+from cli.terminal import print_report
 from tests.report.samples import sample_report
 
 RUNNER = CliRunner()
@@ -598,7 +598,7 @@ def test_other_code_of_ones_own_is_a_deviation(tmp_path: Path, monkeypatch: pyte
 
 def test_what_was_registered_and_did_not_run_is_a_deviation() -> None:
     from auditor.evidence.registration import with_what_became
-    from auditor.record.audit_report import RegistrationRecord
+    from auditor.report.record.audit_report import RegistrationRecord
 
     followed = RegistrationRecord(path="r.json", sha256="a" * 64, registered="2026-01-01T00:00:00+00:00")
     findings = sampled().findings

@@ -20,9 +20,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from pyhanko.sign.timestamps.dummy_client import DummyTimeStamper
 from typer.testing import CliRunner
 
-from auditor.errors import DataError, UsageError
-from auditor.evidence.archive import pack, unpack
-from auditor.evidence.bundle import Evidence, write_bundle
+from auditor.core.errors import DataError, UsageError
+from auditor.evidence.deterministic_zip import pack, unpack
+from auditor.evidence.evidence_bundle import Evidence, write_bundle
 from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP
 from auditor.evidence.signing import load_private_key, make_key
 from auditor.evidence.timestamp import (
@@ -34,9 +34,9 @@ from auditor.evidence.timestamp import (
     read_token,
     timestamp_of,
 )
-from auditor.verifying.bundle import verify_bundle
-from auditor.verifying.checks import Verified
-from cli.main import app
+from auditor.evidence.verify.checks import Verified
+from auditor.evidence.verify.verify_bundle import verify_bundle
+from cli.commands import app
 from cli.verify import stored_probe
 from tests.evidence.authority import POLICY, Authority, authority, serving
 from tests.evidence.test_evidence import evidence

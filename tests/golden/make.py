@@ -98,7 +98,7 @@ def rows() -> str:
 
 def auditor(folder: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
     """One command in ``folder``, by relative paths only: what it writes down names no other place."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cli.main import app; app()"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from cli.commands import app; app()"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=folder)
     if done.returncode not in codes:
         raise SystemExit(f"auditor {' '.join(arguments)}: exit {done.returncode}")

@@ -38,17 +38,17 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
-from auditor.evidence.from_python import write_evidence
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport
-from auditor.report.view import document_id
+from auditor.evidence.python_evidence import write_evidence
+from auditor.loading.sandbox import measuring_process
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.report_view import document_id
 from auditor.run import __version__
-from auditor.run.audit import run_audit
-from auditor.sandbox import measuring_process
-from cli.main import app
-from cli.rendering import FILE_NAMES, render
+from auditor.run.run_audit import run_audit
+from cli.commands import app
+from cli.report_formats import FILE_NAMES, render
 from probes import PROBES
 from tests.golden.make import CONFIG
 from tests.toys.benchmark_files import FILE_TOYS
@@ -175,7 +175,7 @@ def report_items(key: str) -> Items:
 N_ROWS = 240
 GUESSES = """\
 import numpy as np
-from auditor.privacy.dp_audit import CanaryScores
+from auditor.privacy.dp_audit_scores import CanaryScores
 
 
 def perfect(audit):
@@ -321,7 +321,7 @@ def bundle_items(children: WarmChildren) -> Items:
 
 
 def _training() -> Any:
-    from tests.verifying.test_trained import trained
+    from tests.evidence.verify.test_trained import trained
 
     return trained()
 
@@ -338,7 +338,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _verified(folder: Path, kind: str) -> Items:
-    from auditor.evidence.archive import unpack
+    from auditor.evidence.deterministic_zip import unpack
     from auditor.evidence.manifest import RECORD
 
     def word(text: str) -> str:

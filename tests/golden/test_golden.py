@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.errors import DataError, ModelError
-from auditor.evidence.archive import pack, unpack
+from auditor.core.errors import DataError, ModelError
+from auditor.evidence.deterministic_zip import pack, unpack
 from auditor.evidence.history.entries import GENESIS, Entry, chained, digest_of
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.log import broken_links
@@ -44,16 +44,16 @@ from auditor.evidence.signing import (
     pre_authentication_encoding,
     statement,
 )
-from auditor.finding.measurement import Outcome
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.record.audit_report import AuditReport
-from auditor.record.schema import shipped_schema
-from auditor.report.view import document_id
-from auditor.verifying.bundle import verify_bundle
-from auditor.verifying.checks import Verified
-from cli.main import app
-from cli.rendering import FILE_NAMES
+from auditor.evidence.verify.checks import Verified
+from auditor.evidence.verify.verify_bundle import verify_bundle
+from auditor.judging.measurement import Outcome
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.schema import shipped_schema
+from auditor.report.report_view import document_id
+from cli.commands import app
+from cli.report_formats import FILE_NAMES
 from cli.verify import stored_probe
 
 HERE = Path(__file__).parent

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from auditor.evidence.archive import unpack
+from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.history.entries import digest_of
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, Manifest, in_order
 from auditor.evidence.registration import read_registration
 from auditor.evidence.signing import load_public_key
-from auditor.finding.measurement import Outcome
-from auditor.record.audit_report import AuditReport
-from auditor.verifying.bundle import verify_bundle
-from cli.main import app
+from auditor.evidence.verify.verify_bundle import verify_bundle
+from auditor.judging.measurement import Outcome
+from auditor.report.record.audit_report import AuditReport
+from cli.commands import app
 from cli.verify import stored_probe
 
 HERE = Path(__file__).parent / "rule2"

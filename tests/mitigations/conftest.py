@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.model.torch_model import TorchModel
+from auditor.models.torch_model import TorchModel
 from tests.mitigations.planted_rows import biased_rows, trained
 
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
-from auditor.training import loop
+from auditor.training import training_loop
 
 
 def biased_rows(n: int, seed: int) -> AuditData:
@@ -60,11 +60,11 @@ def trained(data: AuditData, *, epochs: int = 15, seed: int = 0) -> TorchModel:
     def loss(batch: Sequence[Tensor]) -> Tensor:
         return nn.functional.cross_entropy(model.logits(batch[0]), batch[1])
 
-    step = loop.PlainStep(module, torch.optim.Adam(module.parameters(), lr=3e-3), loss)
-    loop.train(
+    step = training_loop.PlainStep(module, torch.optim.Adam(module.parameters(), lr=3e-3), loss)
+    training_loop.train(
         step,
         (model.encode(data.X), torch.from_numpy(data.y_true)),
-        loop.Schedule(epochs=epochs, batch_size=128, seed=seed),
+        training_loop.Schedule(epochs=epochs, batch_size=128, seed=seed),
     )
     return model
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased

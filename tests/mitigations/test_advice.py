@@ -19,15 +19,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from auditor.core.errors import ModelError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations import MITIGATIONS
 from tests.mitigations.planted_rows import biased_rows, trained

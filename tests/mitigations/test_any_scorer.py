@@ -19,14 +19,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import auditor
+from auditor.core.errors import AuditorError, DataError, ModelError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.grouped_texts import attach_groups
-from auditor.errors import AuditorError, DataError, ModelError, NotApplicableError, UsageError
-from auditor.intake.formats import identify, load_model
-from auditor.intake.specs import DataSpec, ModelSpec
-from auditor.model.postprocessed_folder import RULES_FILE
-from auditor.model.postprocessing import PostprocessedModel
-from auditor.reading.rows import load_data
+from auditor.loading.formats import identify, load_model
+from auditor.loading.job_specs import DataSpec, ModelSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.models.postprocessed_folder import RULES_FILE
+from auditor.models.postprocessing import PostprocessedModel
 from auditor.run.mitigation import Training
 from mitigations.scores.group_calibration import GroupCalibration
 from mitigations.scores.reject_option import RejectOption
@@ -107,8 +107,8 @@ def _bundle(path: Path) -> Path:
     """Numbers alone: nothing in it says which columns they are."""
     import torch
 
-    from auditor.model.torch_model import TorchModel
-    from auditor.networks.architectures import MLP
+    from auditor.models.networks.architectures import MLP
+    from auditor.models.torch_model import TorchModel
 
     arguments = {"n_features": 2, "hidden": [8], "n_outputs": 2}
     with torch.random.fork_rng():
@@ -373,7 +373,7 @@ def test_texts_without_a_group_are_never_decided_by_guess(sentences: Path) -> No
 
 
 def test_probes_of_changed_texts_say_that_nobody_knows_their_group(sentences: Path) -> None:
-    from auditor.run.audit import run_audit
+    from auditor.run.run_audit import run_audit
     from probes import PROBES
 
     old = load_model(ModelSpec(path="old"))

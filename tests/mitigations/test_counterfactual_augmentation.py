@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import nn
 
+from auditor.core.errors import ConfigError, DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in
 from auditor.data.preprocessing import fit_text
-from auditor.errors import ConfigError, DataError, ModelError, UsageError
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import ARCHITECTURES
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import ARCHITECTURES
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
-from auditor.training import loop
+from auditor.training import training_loop
 from mitigations.rows.augmented_rows import centred_logits, text_arms
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped
@@ -110,13 +110,13 @@ def biased(world: World, architecture: str = "bilstm_text") -> TorchModel:
         architecture={"name": architecture, "args": args},
         recipe=Recipe(epochs=15, batch_size=16, learning_rate=1e-2),
     )
-    step = loop.PlainStep(
+    step = training_loop.PlainStep(
         module,
         torch.optim.Adam(module.parameters(), lr=1e-2),
         lambda batch: nn.functional.cross_entropy(model.logits(batch[0]), batch[1]),
     )
     tensors = (model.encode(data.X), torch.from_numpy(data.y_true))
-    loop.train(step, tensors, loop.Schedule(epochs=15, batch_size=16))
+    training_loop.train(step, tensors, training_loop.Schedule(epochs=15, batch_size=16))
     return model
 
 
@@ -407,7 +407,7 @@ def test_options_that_are_refused(options: dict[str, object], message: str) -> N
 
 
 def test_the_rate_of_fine_tuning_falls_in_a_straight_line() -> None:
-    from auditor.training.loop import PlainStep
+    from auditor.training.training_loop import PlainStep
     from mitigations.training.fine_tuning_step import FineTuningStep
 
     module = nn.Linear(1, 1, bias=False)

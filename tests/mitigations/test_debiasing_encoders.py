@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from auditor.core.errors import ModelError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, Preprocessing, TextPreprocessing
-from auditor.errors import ModelError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import ARCHITECTURES
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import ARCHITECTURES
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
@@ -26,9 +26,7 @@ from tests.quantifiers import all_of
 from tests.toys.folders import save_bert, save_vit
 
 
-def texts(
-    n: int, seed: int, classes: tuple[str, ...] = ("negative", "positive"), *, nights: float = 0.4
-) -> AuditData:
+def texts(n: int, seed: int, classes: tuple[str, ...] = ("negative", "positive"), *, nights: float = 0.4) -> AuditData:
     """Good and bad days and nights; nights, a share of all, are often called bad though they are good."""
     rng = np.random.default_rng(seed)
     night = rng.random(n) < nights

@@ -16,24 +16,24 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from auditor.core.errors import ConfigError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.paired_rows import PairedRows
+from auditor.data.paired_media_rows import PairedRows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.classifiers import as_detector, load_classifier
-from auditor.errors import ConfigError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import DataSpec, ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.classifier_detector import ClassifierDetector
-from auditor.model.detector import DeepfakeDetector
-from auditor.model.gated import Gate, GatedModel
-from auditor.model.saving import bundle_of, save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import SmallCNN
-from auditor.reading.media import load_images, read_files
-from auditor.reading.rows import load_data
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import DataSpec, ModelSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.loading.rows.media_files import load_images, read_files
+from auditor.models.audited_model import AuditedModel
+from auditor.models.classifier_detector import ClassifierDetector
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.gated_model import Gate, GatedModel
+from auditor.models.networks.architectures import SmallCNN
+from auditor.models.save_bundle import bundle_of, save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training, make_mitigation
-from cli.main import app
+from cli.commands import app
 from mitigations import MITIGATIONS
 from mitigations.deepfake_detection import DeepfakeDetection
 from tests.quantifiers import all_of
@@ -300,7 +300,7 @@ def test_sound_of_two_lengths_and_rates_lies_side_by_side() -> None:
 
 
 def test_the_reference_of_an_audit_gets_its_own_part_of_the_rows(detector: DeepfakeDetector) -> None:
-    from probes.fairness.change import Change
+    from probes.fairness.change_since_reference import Change
 
     old = cropping()
     rng = np.random.default_rng(6)

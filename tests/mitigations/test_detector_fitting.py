@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.errors import DataError
-from auditor.model.detector import judge_file
-from auditor.networks.head import Calibration, LinearHead, NeighbourHead
-from auditor.networks.novelty import most_kinds
-from mitigations.deepfake.fitting import (
+from auditor.core.errors import DataError
+from auditor.models.detector import judge_file
+from auditor.models.networks.head import Calibration, LinearHead, NeighbourHead
+from auditor.models.networks.novelty_score import most_kinds
+from mitigations.deepfake.detector_fitting import (
     FOLDS,
     MOST_CELLS,
     Learner,
@@ -25,7 +25,7 @@ from mitigations.deepfake.fitting import (
     make_card,
     probabilities,
 )
-from mitigations.deepfake.novelty import fit_novelty, fit_range
+from mitigations.deepfake.fit_novelty import fit_novelty, fit_range
 from tests.quantifiers import all_of, none_of
 
 

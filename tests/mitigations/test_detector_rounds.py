@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.core.errors import UsageError
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.errors import UsageError
-from auditor.training.execute import Executor, Kept, Tasks, do, tasks_by
-from mitigations.deepfake.fitting import CrossValidation, LinearLearner, answers_to_unseen, cross_validate
+from auditor.training.task_executor import Executor, Kept, Tasks, do, tasks_by
+from mitigations.deepfake.cross_validation import Learner, scored
+from mitigations.deepfake.detector_fitting import CrossValidation, LinearLearner, answers_to_unseen, cross_validate
 from mitigations.deepfake.image_training import CnnLearner, ImageOptions, Images, NeighbourLearner
-from mitigations.deepfake.rounds import Learner, scored
 from mitigations.deepfake.speech_training import Recordings, SpeechFitter, SpeechLearner, SpeechOptions
 from tests.training.test_execute import Backwards, Dies
 

@@ -12,23 +12,23 @@ import pytest
 import torch
 from opacus.accountants import PRVAccountant
 
-from auditor.comparing.compare import compare
+from auditor.core.errors import ConfigError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.errors import ConfigError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import ARCHITECTURES
-from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
-from auditor.run.audit import run_audit
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import ARCHITECTURES
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.privacy.training.opacus_training import PrivacyBudget, opacus_quietly
+from auditor.report.comparing.compare_audits import compare
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
+from auditor.run.run_audit import run_audit
 from mitigations.rows.reweighing import reweighing_weights
 from mitigations.training.dp_sgd import DpSgd
 from mitigations.training.private_weights import noisy_counts, private_weights
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of, none_of
 
@@ -208,12 +208,12 @@ def test_what_cannot_be_done_is_refused_before_any_training(
 ) -> None:
     from torch import nn
 
-    import auditor.privacy.training.dp_sgd
+    import auditor.privacy.training.opacus_training
 
     def never(*_: object) -> float:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(auditor.privacy.training.dp_sgd, "_one_private_epoch", never)
+    monkeypatch.setattr(auditor.privacy.training.opacus_training, "_one_private_epoch", never)
     for options in (
         {"epsilon": 0.0}, {"epsilon": -1.0}, {"epsilon": float("nan")}, {"delta": 0.0}, {"max_grad_norm": 0.0},
         {"epochs": 0}, {"mode": "functorch"}, {"weights": "min_diff"},

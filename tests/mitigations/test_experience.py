@@ -15,16 +15,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from auditor.intake.specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
-from auditor.model.torch_model import TorchModel
-from auditor.run.child import mitigate
-from auditor.run.messages import Repaired
+from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
+from auditor.models.torch_model import TorchModel
+from auditor.run.child_jobs import mitigate
+from auditor.run.job_channel import Channel, Said
+from auditor.run.job_messages import Repaired
 from auditor.run.mitigation import Experience, experience_of
-from auditor.run.protocol import Channel, Said
 from benchmarks.mitigations import TITLES, VERDICTS, experience, write_experience
-from cli.catalogue import print_mitigations
+from cli.probe_tables import print_mitigations
 from mitigations import MITIGATIONS
-from mitigations.experience import measured_experience
+from mitigations.measured_experience import measured_experience
 from mitigations.rows.reweighing import Reweighing
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows
@@ -73,7 +73,7 @@ def test_the_file_is_read_when_somebody_asks_and_not_before() -> None:
     code = (
         "import mitigations\n"
         "from auditor.run.mitigation import experience_of\n"
-        "from mitigations.experience import measured_experience\n"
+        "from mitigations.measured_experience import measured_experience\n"
         "assert not measured_experience.cache_info().misses\n"
         "assert experience_of(mitigations.MITIGATIONS['fair_gan']).cost\n"
         "assert measured_experience.cache_info().misses == 1\n"

@@ -16,10 +16,10 @@ from fairlearn.metrics import demographic_parity_difference
 from scipy.stats import ks_2samp
 from torch.nn.functional import one_hot as indicators
 
+from auditor.core.errors import ConfigError, DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError, DataError, ModelError, UsageError
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations.rows import fair_gan
 from mitigations.rows.fair_gan import Drawn, FairGan, Table, draw, group_guessed, label_gap

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import nn
 
+from auditor.core.errors import MissingExtraError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import MissingExtraError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation, Training
 from auditor.training.huggingface_folder import save_classifier
-from auditor.training.several_devices import SharedStep
+from auditor.training.multi_device import SharedStep
 from mitigations.rows.balanced_resampling import BalancedResampling
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.reweighing import Reweighing

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-import auditor.model.generation
+import auditor.models.generation
+from auditor.core.errors import ConfigError, DataError, ModelError
+from auditor.core.rows import FloatArray
 from auditor.data.lexicons import built_in
-from auditor.errors import ConfigError, DataError, ModelError
-from auditor.model.audited_model import AuditedModel
-from auditor.model.generation import Sampling
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.rows import FloatArray
+from auditor.models.audited_model import AuditedModel
+from auditor.models.generation import Sampling
+from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.mitigation import Training, make_mitigation
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites, in_its_place, per_token
@@ -73,7 +73,7 @@ def written(monkeypatch: pytest.MonkeyPatch, words: Sequence[Sequence[str]]) -> 
         asked.append((list(prompts), n, sampling))
         return [list(words[k]) for k in range(len(prompts))]
 
-    monkeypatch.setattr(auditor.model.generation, "continuations", continuations)
+    monkeypatch.setattr(auditor.models.generation, "continuations", continuations)
     return asked
 
 

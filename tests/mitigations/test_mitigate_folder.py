@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from cli.main import app
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from cli.commands import app
 from tests.mitigations.test_debiasing_encoders import texts
 from tests.mitigations.test_fine_tuned_mitigations import TIMES
 from tests.privacy.test_private_fine_tuning import save_small

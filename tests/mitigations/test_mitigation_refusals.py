@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
+from auditor.core.errors import ConfigError, DataError, ModelError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError, DataError, ModelError
-from auditor.model.regression import TorchRegressor
-from auditor.model.torch_model import TorchModel
+from auditor.models.regression_model import TorchRegressor
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training, make_mitigation
 from mitigations import MITIGATIONS
 from tests.mitigations.planted_rows import biased_rows, trained

@@ -14,14 +14,14 @@ import torch
 from fairlearn.metrics import demographic_parity_difference, equalized_odds_difference
 from fairlearn.preprocessing import CorrelationRemover as Fairlearn
 
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import DataSpec, ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.reading.rows import load_data
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import DataSpec, ModelSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.models.audited_model import AuditedModel
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations.rows.balanced_resampling import BalancedResampling, resampled
 from mitigations.rows.correlation_remover import CorrelationRemover, fit_removal
@@ -29,7 +29,7 @@ from mitigations.training.group_dro import GroupDro
 from mitigations.training.group_dro_step import GroupWeights, group_means, scaled, update_weights
 from mitigations.training.min_diff import WEIGHTS, MinDiff
 from mitigations.training.min_diff_step import contrasts, mmd2, penalty
-from mitigations.training.one_class import only_class
+from mitigations.training.refuse_constant import only_class
 from mitigations.training.retraining import training_set
 from tests.mitigations.planted_rows import biased_rows, run, small_groups, trained
 from tests.quantifiers import all_of

@@ -13,14 +13,14 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_sample_images
 
-from auditor.detection.examine import Examination
-from auditor.detection.record import DetectorRecord, FileResult
-from auditor.evidence.detected import exit_code_of
-from auditor.model.detector import DeepfakeDetector
-from auditor.model.detector_card import KnownRate
-from auditor.record.energy import EnergyRecord, NotMeasured
-from auditor.run.messages import Trained
-from auditor.statistics.ranks import area_under_curve
+from auditor.detection.detection_record import DetectorRecord, FileResult
+from auditor.detection.examine_file import Examination
+from auditor.evidence.detection_evidence import exit_code_of
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import KnownRate
+from auditor.report.record.energy import EnergyRecord, NotMeasured
+from auditor.run.job_messages import Trained
+from auditor.statistics.rank_estimates import area_under_curve
 from cli.detect import UNMEASURED, with_interval
 from cli.detect_train import _lines
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector

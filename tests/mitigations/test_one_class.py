@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-import auditor.training.loop
+import auditor.training.training_loop
+from auditor.core.errors import ModelError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation
 from mitigations.rows.balanced_resampling import BalancedResampling
 from mitigations.rows.correlation_remover import CorrelationRemover
@@ -25,10 +25,10 @@ from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.held_back import evaluate_held_back, held_back
 from mitigations.training.min_diff import MinDiff
-from mitigations.training.one_class import only_class, refuse_one_class
+from mitigations.training.refuse_constant import only_class, refuse_one_class
 from mitigations.training.retraining import training_set
+from mitigations.training.validation_rows import evaluate_held_back, held_back
 from tests.mitigations.planted_rows import biased_rows, run, small_groups, trained
 from tests.quantifiers import all_of
 
@@ -52,7 +52,7 @@ EVERY: list[Mitigation] = [
 def test_a_training_that_ends_in_one_answer_makes_nothing(
     rows: AuditData, model: TorchModel, mitigation: Mitigation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = auditor.training.loop.train
+    train = auditor.training.training_loop.train
 
     def spoilt(step, tensors, *args, **kwargs):  # type: ignore[no-untyped-def]
         """Trains, and then has the network decide class 1 whatever it reads."""
@@ -65,7 +65,7 @@ def test_a_training_that_ends_in_one_answer_makes_nothing(
 
     few = rows.take(slice(300))
     assert len(np.unique(model.decisions(few))) == 2
-    monkeypatch.setattr(auditor.training.loop, "train", spoilt)
+    monkeypatch.setattr(auditor.training.training_loop, "train", spoilt)
     with pytest.raises(ModelError, match=r"decides '1' for all 300 training rows.*of no use.*; \w+"):
         run(mitigation, model, few)
 

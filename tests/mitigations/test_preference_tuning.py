@@ -16,17 +16,17 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.intake.language_models import load_language_folder
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.language_folder import save_folder
-from auditor.model.language_model import AuditedLanguageModel, logits_at
-from auditor.run.audit import no_data
+from auditor.loading.job_specs import ModelSpec
+from auditor.loading.language_models import load_language_folder
+from auditor.models.audited_model import AuditedModel
+from auditor.models.language_folder import save_folder
+from auditor.models.language_model import AuditedLanguageModel, logits_at
 from auditor.run.mitigation import Mitigated, Training, make_mitigation, needs_rows
-from cli.main import app
+from auditor.run.run_audit import no_data
+from cli.commands import app
 from mitigations.training.preference_pairs import PreferencePair, built_in_pairs, neutral_text, read_pairs, unseen_pairs
 from mitigations.training.preference_step import (
     PreferenceStep,

@@ -18,18 +18,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 import auditor
+from auditor.core.errors import ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.mixture import MixtureModel
-from auditor.model.postprocessed_folder import RULES_FILE
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
+from auditor.models.model_mixture import MixtureModel
+from auditor.models.postprocessed_folder import RULES_FILE
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations import MITIGATIONS
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
-from mitigations.training.reduction import reducing
+from mitigations.training.network_reduction import reducing
 from tests.mitigations.test_refitting import boosted, loaded, numbers
 
 

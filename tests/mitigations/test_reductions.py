@@ -13,20 +13,20 @@ import pandas as pd
 import pytest
 import torch
 
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, MOST_MEMBERS, MLPVote
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import MLP, MOST_MEMBERS, MLPVote
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.last_layer import LastLayer, weighted_logistic
-from mitigations.training.reduction import reducible
+from mitigations.training.network_reduction import reducible
 from mitigations.training.retraining import untrained
 from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of, none_of
@@ -297,7 +297,7 @@ def test_what_cannot_be_done_is_refused(rows: AuditData, model: TorchModel, miti
 
 def test_other_networks_are_for_grid_search() -> None:
     from auditor.data.preprocessing import ImagePreprocessing
-    from auditor.networks.architectures import SmallCNN
+    from auditor.models.networks.architectures import SmallCNN
 
     rng = np.random.default_rng(0)
     group = rng.choice(["a", "b"], 80)

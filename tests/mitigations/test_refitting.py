@@ -22,11 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import auditor
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations import MITIGATIONS
 from mitigations.rows.balanced_resampling import BalancedResampling, resampled

@@ -15,15 +15,15 @@ from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
 import auditor
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import DataSpec, ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.postprocessed_folder import RULES_FILE
-from auditor.model.postprocessing import PostprocessedModel
-from auditor.model.prepared import PreparedModel, Removal
-from auditor.reading.rows import load_data
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import DataSpec, ModelSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.models.audited_model import AuditedModel
+from auditor.models.debiased_inputs import PreparedModel, Removal
+from auditor.models.postprocessed_folder import RULES_FILE
+from auditor.models.postprocessing import PostprocessedModel
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.rows.correlation_remover import CorrelationRemover
 from mitigations.scores.threshold_optimizer import ThresholdOptimizer

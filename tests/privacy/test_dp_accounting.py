@@ -14,7 +14,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.privacy.accounting import (
     Phase,
     default_delta,
@@ -128,7 +128,10 @@ def test_epsilon_rises_over_the_epochs_to_that_of_the_run() -> None:
     series = epsilon_by_epoch(run, DELTA, "rdp", most_points=7)
     assert [x for x, _ in series] == sorted({x for x, _ in series}) and len(series) == 7
     assert np.all(np.diff([y for _, y in series]) > 0)
-    assert series[-1] == (pytest.approx(40 * 0.05 + 100 * 0.01), pytest.approx(privacy_spent(run, DELTA, "rdp").epsilon))
+    assert series[-1] == (
+        pytest.approx(40 * 0.05 + 100 * 0.01),
+        pytest.approx(privacy_spent(run, DELTA, "rdp").epsilon),
+    )
 
 
 def test_the_privacy_curve_lies_closely_above_the_gaussian_one() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.privacy.accounting import Phase, noise_for, privacy_spent
-from auditor.privacy.dp_audit import (
+from auditor.privacy.dp_audit_scores import (
     DIRAC,
     CanaryScores,
     audit_claim,

@@ -13,10 +13,10 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.privacy.accounting import Phase, noise_for
 from auditor.privacy.canaries import AuditPlan, DPAudit, FlippedLabels, ReferenceGradient
-from auditor.privacy.dp_audit import FLIPPED, WEAK, AuditResult, audit_claim
+from auditor.privacy.dp_audit_scores import FLIPPED, WEAK, AuditResult, audit_claim
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from auditor.privacy.accounting import noise_for
 from auditor.privacy.canaries import DPAudit, ReferenceGradient
-from auditor.privacy.dp_audit import AuditResult, audit_claim
+from auditor.privacy.dp_audit_scores import AuditResult, audit_claim
 from auditor.privacy.dp_linter import LintResult
-from auditor.privacy.live import lint_setup
 from auditor.privacy.loop_watch import LoopWatch
+from auditor.privacy.observe_opacus import lint_setup
 from tests.privacy.test_dp_canaries import per_row
 from tests.privacy.test_step_sensitivity import (
     clipped_after_the_mean,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from auditor.errors import DataError
-from auditor.model.audited_model import Recipe
+from auditor.core.errors import DataError
+from auditor.models.audited_model import Recipe
 from auditor.privacy.dp_linter import CHECKS, lint
 from auditor.privacy.run_record import RUN_FORMAT, RunRecord, parse_run, read_run, run_of_recipe, write_run
 from tests.quantifiers import all_of

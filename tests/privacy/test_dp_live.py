@@ -11,10 +11,10 @@ from opacus.utils.batch_memory_manager import BatchMemoryManager
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from auditor.errors import UsageError
-from auditor.privacy.layers import statistics_keepers
-from auditor.privacy.live import Movement, lint_setup, observe, sampler_of, try_gradients
+from auditor.core.errors import UsageError
+from auditor.privacy.layer_classes import statistics_keepers
 from auditor.privacy.loop_watch import LoopWatch
+from auditor.privacy.observe_opacus import Movement, lint_setup, observe, sampler_of, try_gradients
 from tests.quantifiers import all_of, none_of
 
 pytestmark = [

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import linprog
 from scipy.stats import beta, binom
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.privacy.one_run import (
     MultiRun,
     f_dp_lower_bound,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from auditor.privacy.dirac_canaries import DiracCanaries
-from auditor.privacy.host_copies import on_host
-from auditor.privacy.noise_keeper import NoiseKeeper
+from auditor.privacy.noise_recorder import NoiseKeeper
+from auditor.privacy.to_host import on_host
 from tests.quantifiers import all_of
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from auditor.core.errors import DataError, UsageError
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn
-from auditor.errors import DataError, UsageError
 from auditor.privacy.accounting import Phase, Spent, gaussian_noise, least_noise, noise_for, privacy_spent, with_added
 from auditor.privacy.training.private_encoding import (
     CELLS,
@@ -138,7 +138,9 @@ def test_each_look_has_the_noise_that_its_sensitivity_asks_for() -> None:
     assert generator.deviations[7:12] == pytest.approx([z * math.sqrt(5)] * 5)
     assert generator.deviations[12:] == pytest.approx([z * 1.5 * math.sqrt(5) * (1 << 20)] * 5)
     alone = with_added(
-        privacy_spent([Phase(noise_multiplier=z, sample_rate=1.0, steps=3)], 0.9 * DELTA, "rdp"), epsilon=0.0, delta=0.1 * DELTA
+        privacy_spent([Phase(noise_multiplier=z, sample_rate=1.0, steps=3)], 0.9 * DELTA, "rdp"),
+        epsilon=0.0,
+        delta=0.1 * DELTA,
     )
     assert alone.epsilon is not None and 0.7 <= alone.epsilon < 0.9, "RDP bounds from above what is exact"
 
@@ -224,7 +226,10 @@ def test_the_steps_get_the_noise_that_all_together_spend_epsilon() -> None:
     looked = (Phase(noise_multiplier=gaussian_noise(0.2, DELTA, looks=3), sample_rate=1.0, steps=3),)
     noise, accountant = least_noise(1.0, DELTA, sample_rate=0.05, steps=40, other_phases=looked)
     steps = Phase(noise_multiplier=noise, sample_rate=0.05, steps=40)
-    together, alone = privacy_spent([steps, *looked], DELTA, accountant).epsilon, privacy_spent([steps], DELTA, accountant).epsilon
+    together, alone = (
+        privacy_spent([steps, *looked], DELTA, accountant).epsilon,
+        privacy_spent([steps], DELTA, accountant).epsilon,
+    )
     assert together is not None and alone is not None and 0.99 < together <= 1.0
     # Composed, a fifth of epsilon costs a few per cent of it; added, it would cost a fifth.
     assert 0.9 < alone < 1.0

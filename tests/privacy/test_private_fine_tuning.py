@@ -15,17 +15,17 @@ from opacus import PrivacyEngine
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, MissingExtraError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import Recipe
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.low_rank_adapters import Lora
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.low_rank_adapters import Lora
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.privacy.dp_linter import lint
 from auditor.privacy.run_record import read_run
-from auditor.privacy.training.dp_sgd import PrivacyBudget, opacus_quietly
+from auditor.privacy.training.opacus_training import PrivacyBudget, opacus_quietly
 from auditor.privacy.training.private_fine_tuning import _ask_once_a_row, fine_tune_privately
 from auditor.privacy.training.private_gradients import PrivateStep, Way, choose_way, with_own_samplers
 from auditor.run.mitigation import Training
@@ -183,12 +183,12 @@ def test_lora_moves_adapters_and_head_alone_and_is_merged(model: TorchModel, tmp
 def test_what_cannot_be_done_is_refused_before_any_training(
     model: TorchModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import auditor.privacy.training.dp_sgd
+    import auditor.privacy.training.opacus_training
 
     def never(*_: object) -> float:
         raise AssertionError("training began")
 
-    monkeypatch.setattr(auditor.privacy.training.dp_sgd, "_one_private_epoch", never)
+    monkeypatch.setattr(auditor.privacy.training.opacus_training, "_one_private_epoch", never)
     data, recipe, budget = texts(40, 0), Recipe(epochs=1, batch_size=10), PrivacyBudget(epsilon=1.0)
 
     def refused(error: type[Exception], match: str, **changes: Any) -> None:

@@ -13,11 +13,11 @@ from opacus.grad_sample.embedding_norm_sample import compute_embedding_norm_samp
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from auditor.errors import ModelError, UsageError
-from auditor.model.audited_model import Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
-from auditor.privacy.training.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, train_privately
+from auditor.core.errors import ModelError, UsageError
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.models.torch_model import TorchModel
+from auditor.privacy.training.opacus_training import PrivacyBudget, PrivateRun, opacus_quietly, train_privately
 from auditor.privacy.training.private_gradients import (
     PrivateStep,
     Way,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError
-from auditor.networks.architectures import BiLSTMText, TransformerEncoder
+from auditor.core.errors import ModelError
+from auditor.models.networks.architectures import BiLSTMText, TransformerEncoder
 from auditor.privacy.training.private_layers import put_stand_ins, refuse_layers, weights_back
 from tests.quantifiers import all_of
 

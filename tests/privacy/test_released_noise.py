@@ -10,11 +10,11 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from auditor.core.rows import FloatArray
 from auditor.privacy.accounting import Phase
-from auditor.privacy.dp_audit import AuditResult, audit_claim, pooled
-from auditor.privacy.noise_keeper import NoiseKeeper
+from auditor.privacy.dp_audit_scores import AuditResult, audit_claim, pooled
+from auditor.privacy.noise_recorder import NoiseKeeper
 from auditor.privacy.released_noise import TESTS, NoiseAudit, ReleasedNoise, audit_noise
-from auditor.rows import FloatArray
 from tests.privacy.test_dp_canaries import DELTA, NOISE, RATE, STEPS, run, setup
 from tests.statistics.worlds import WORLDS, most_misses
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.privacy.sensitivity import SLACK, Sensitivity
 from auditor.privacy.step_sensitivity import TakeStep, plain_step, step_sensitivity
 from tests.privacy.test_dp_canaries import per_row, setup

@@ -18,8 +18,8 @@ import pytest
 
 from auditor.data.preprocessing import as_converted
 from benchmarks.debiasing_data import ADULT, folder
+from tests.loading.rows.test_recorded import numbers, report_of, run
 from tests.quantifiers import all_of
-from tests.reading.test_recorded import numbers, report_of, run
 from tests.toys.ordinary import library
 
 pytestmark = pytest.mark.slow

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.channel import channel_lines, judged_together, on_channel
+from auditor.detection.channel_calibration import channel_lines, judged_together, on_channel
 from auditor.detection.classifiers import as_detector, load_classifier
-from auditor.detection.examine import Examination, recorded
-from auditor.detection.record import FileResult
-from auditor.intake.specs import ModelSpec
-from auditor.model.detector import judge_file
-from auditor.model.detector_card import DetectorCard
+from auditor.detection.detection_record import FileResult
+from auditor.detection.examine_file import Examination, recorded
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.detector import judge_file
+from auditor.models.detector_card import DetectorCard
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 FOLDER = Path(os.environ.get("AUDITOR_TEST_DATA", "")) / "real_vs_ai_images_559"

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.rows import FloatArray
+from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.run.mitigation import Training
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from tests.real.test_text import jigsaw

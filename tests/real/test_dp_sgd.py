@@ -18,18 +18,18 @@ import torch
 from opacus.accountants import RDPAccountant
 from torch import Tensor, nn
 
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.privacy.training.dp_sgd import opacus_quietly
-from auditor.rows import FloatArray
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from auditor.privacy.training.opacus_training import opacus_quietly
 from auditor.run.mitigation import Training
-from auditor.training import loop
+from auditor.training import training_loop
 from mitigations.training.dp_sgd import DpSgd
-from probes.privacy.membership.probe import MembershipInference
+from probes.privacy.membership.membership_inference import MembershipInference
 
 COLUMNS = (
     "age workclass fnlwgt education education-num marital-status occupation relationship race sex capital-gain "
@@ -85,9 +85,9 @@ def plain(data: AuditData, hidden: list[int], recipe: Recipe) -> TorchModel:
     def loss(batch: Sequence[Tensor]) -> Tensor:
         return nn.functional.cross_entropy(model.logits(batch[0]), batch[1])
 
-    step = loop.PlainStep(module, torch.optim.Adam(module.parameters(), lr=recipe.learning_rate), loss)
-    schedule = loop.Schedule(epochs=recipe.epochs, batch_size=recipe.batch_size, seed=0)
-    loop.train(step, (model.encode(data.X), torch.from_numpy(data.y_true)), schedule)
+    step = training_loop.PlainStep(module, torch.optim.Adam(module.parameters(), lr=recipe.learning_rate), loss)
+    schedule = training_loop.Schedule(epochs=recipe.epochs, batch_size=recipe.batch_size, seed=0)
+    training_loop.train(step, (model.encode(data.X), torch.from_numpy(data.y_true)), schedule)
     return model
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.model.detector import DeepfakeDetector
-from auditor.statistics.ranks import area_under_curve
-from mitigations.deepfake.fitting import LinearLearner, cross_validate
+from auditor.models.detector import DeepfakeDetector
+from auditor.statistics.rank_estimates import area_under_curve
+from mitigations.deepfake.detector_fitting import LinearLearner, cross_validate
 from mitigations.deepfake.image_training import (
     ImageOptions,
     Images,

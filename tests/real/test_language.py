@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.artifact.source import read_source
-from auditor.finding.measurement import Outcome
-from auditor.intake.language_models import load_gguf
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
+from auditor.judging.measurement import Outcome
+from auditor.loading.job_specs import ModelSpec
+from auditor.loading.language_models import load_gguf
+from auditor.models.audited_model import AuditedModel
+from auditor.models.files.model_bytes import read_source
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from probes.fairness.embeddings import EmbeddingAssociation
 from probes.language.generation_bias import GenerationBias

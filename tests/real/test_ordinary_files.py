@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import auditor
-from cli.main import app
+from cli.commands import app
 from tests.quantifiers import all_of
 from tests.toys.ordinary import NUMBERS, ORDINARY, Ordinary
 

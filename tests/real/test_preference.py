@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from auditor.artifact.source import read_source
-from auditor.intake.language_models import load_gguf
-from auditor.intake.specs import ModelSpec
-from auditor.run.audit import no_data
+from auditor.loading.job_specs import ModelSpec
+from auditor.loading.language_models import load_gguf
+from auditor.models.files.model_bytes import read_source
 from auditor.run.mitigation import Training
+from auditor.run.run_audit import no_data
 from mitigations.training.preference_tuning import PreferenceTuning
 from tests.real.test_language import package
 

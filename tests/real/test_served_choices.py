@@ -23,18 +23,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.data.benchmarks.winogender import read_winogender
-from auditor.endpoint.address import address_of
-from auditor.endpoint.client import Client, Limits
-from auditor.endpoint.model import endpoint_model
-from auditor.endpoint.outcome import Outcome
-from auditor.intake.language_models import load_language_folder
-from auditor.intake.specs import ModelSpec
-from auditor.model.capabilities import Generates, writer_of
+from auditor.data.benchmarks.winogender_file import read_winogender
+from auditor.loading.job_specs import ModelSpec
+from auditor.loading.language_models import load_language_folder
+from auditor.models.capabilities import Generates, writer_of
+from auditor.models.endpoint.address import address_of
+from auditor.models.endpoint.call_result import Outcome
+from auditor.models.endpoint.client import Client, Limits
+from auditor.models.endpoint.endpoint_model import endpoint_model
 from probes.language.forced_choice import Choice, Question, choices
 from probes.language.pronoun_letters import whom_it_means
 from probes.language.winogender import sentences_of
-from tests.endpoint.reference import shown
+from tests.models.endpoint.reference import shown
 
 pytestmark = pytest.mark.slow
 

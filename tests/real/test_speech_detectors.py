@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audio import decode
-from auditor.model.detector import DeepfakeDetector
-from auditor.model.detector_card import TRACELESS
-from auditor.rows import FloatArray, IntArray
-from mitigations.deepfake.fitting import Learner, LinearLearner, cell_figures, cross_validate
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import TRACELESS
+from mitigations.deepfake.detector_fitting import Learner, LinearLearner, cell_figures, cross_validate
 from mitigations.deepfake.speech_training import (
     Recordings,
     SpeechFitter,

@@ -19,15 +19,15 @@ import torch
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.finding.criterion import parse_criterion
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import BiLSTMText
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import run_audit
+from auditor.judging.criterion import parse_criterion
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import BiLSTMText
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.run_audit import run_audit
 from auditor.statistics.means import WorstPairedDifference
 from probes.fairness.token_fairness import CounterfactualTokenFairness
 from probes.robustness.robustness import Robustness

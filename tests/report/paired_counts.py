@@ -10,19 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from auditor.comparing.side_by_side import Both, of_rate
-from auditor.comparing.usefulness import Usefulness, usefulness
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Outcome
-from auditor.model.audited_model import AuditedModel
-from auditor.record.asks import key_of
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.run.audit import run_audit
+from auditor.judging.measurement import Outcome
+from auditor.models.audited_model import AuditedModel
+from auditor.report.comparing.side_by_side import Both, of_rate
+from auditor.report.comparing.usefulness import Usefulness, usefulness
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.finding_key import key_of
+from auditor.run.run_audit import run_audit
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 
 Flags = npt.NDArray[np.bool_]
 

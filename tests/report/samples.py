@@ -10,14 +10,14 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from auditor.drawing.figures import figures_of
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.display import Grade, GradedMethod, GradeTable, Standing
-from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.record.audit_report import (
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.figure_content import Grade, GradedMethod, GradeTable, Standing
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.report.drawing.figures import figures_of
+from auditor.report.record.audit_report import (
     AuditReport,
     DataRecord,
     Environment,
@@ -28,15 +28,15 @@ from auditor.record.audit_report import (
     exit_code,
     family_record,
 )
-from auditor.record.configuration import ConfigurationFile, ConfigurationRecord
+from auditor.report.record.configuration import ConfigurationFile, ConfigurationRecord
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.means import StudentT
-from auditor.statistics.ranks import AreaUnderCurve, true_positive_rate_at
+from auditor.statistics.rank_estimates import AreaUnderCurve, true_positive_rate_at
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import BoundedMean
-from probes.attribution.figures import beeswarm_figure, grades_figure, heatmap_figure, text_figure
+from probes.attribution.attribution_figures import beeswarm_figure, grades_figure, heatmap_figure, text_figure
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -10,21 +10,21 @@ from itertools import pairwise
 
 import pytest
 
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.finding.policy import load_policies
-from auditor.record import text
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
-from auditor.record.controls import with_policies
-from auditor.report import view
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.judging.policy import load_policies
+from auditor.report import report_view
 from auditor.report.appendix import Appendix, appendix_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.pillars import sources_of
-from auditor.statistics.ranks import AreaUnderCurve
+from auditor.report.pillar_sections import sources_of
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.controls import with_policies
+from auditor.report.record.report_metadata import About
+from auditor.report.record.translations import Catalogue
+from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.statistics.rates import Proportion
-from cli.output import print_report
+from cli.terminal import print_report
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, fairness, language, privacy, report_of, robustness, sample_report
 
@@ -42,7 +42,7 @@ def html(report: AuditReport) -> str:
 
 
 def table_of(report: AuditReport) -> Appendix:
-    return appendix_of(report, view.shown_rows(report), Catalogue.for_language("en"))
+    return appendix_of(report, report_view.shown_rows(report), Catalogue.for_language("en"))
 
 
 def test_every_finding_is_in_the_one_table_once(report: AuditReport, html: str) -> None:
@@ -53,7 +53,7 @@ def test_every_finding_is_in_the_one_table_once(report: AuditReport, html: str) 
     assert len(re.findall('<table class="every', html)) == 1
     every = html[html.index('<table class="every') : html.index("<", html.index("</dl>", html.rindex('class="fold"')))]
     for f in report.findings:
-        assert text.visible(f.id) in every.replace("<wbr>", "").replace("&#39;", "'")
+        assert number_text.visible(f.id) in every.replace("<wbr>", "").replace("&#39;", "'")
 
 
 def test_numbers_without_a_bound_are_a_line_a_question_and_group(report: AuditReport, html: str) -> None:
@@ -79,7 +79,7 @@ def test_numbers_without_a_bound_are_a_line_a_question_and_group(report: AuditRe
 def test_judged_rows_stand_first_and_the_worst_of_them_first(report: AuditReport) -> None:
     ranks = [entry.row.rank for entry in table_of(report).entries]
     assert ranks == sorted(ranks) and len(ranks) == sum(
-        report.summary.count(o) for o in view.COUNTED if o not in ("NOT_JUDGED", "NOT_APPLICABLE")
+        report.summary.count(o) for o in report_view.COUNTED if o not in ("NOT_JUDGED", "NOT_APPLICABLE")
     )
 
 
@@ -105,7 +105,7 @@ def test_without_script_nothing_is_hidden_but_the_filters(html: str) -> None:
 def test_methods_are_those_of_probes_that_ran() -> None:
     stopped = ProbeResult(probe="extraction", pillar="privacy", citation="Carlini", not_run="It was stopped.")
     report = report_of([privacy(), language(), stopped])
-    assert [s.probe for s in sources_of(view.rows_of(report.findings))] == ["membership_inference"]
+    assert [s.probe for s in sources_of(report_view.rows_of(report.findings))] == ["membership_inference"]
     html = render_html(report)
     methods = html[html.index('id="methods"') : html.index('id="criteria"')]
     assert "Yeom et al." in methods and "StereoSet" not in methods and "Carlini" not in methods
@@ -123,8 +123,8 @@ def _attacks() -> AuditReport:
 def test_rows_that_look_alike_name_their_method() -> None:
     report = _attacks()
     # The last is of all of them together, and names none.
-    assert [row.by for row in view.rows_of(report.findings)] == ["loss_threshold", "rmia", "lira_offline", ""]
-    assert none_of(row.by for row in view.rows_of(report_of([privacy()]).findings))
+    assert [row.by for row in report_view.rows_of(report.findings)] == ["loss_threshold", "rmia", "lira_offline", ""]
+    assert none_of(row.by for row in report_view.rows_of(report_of([privacy()]).findings))
     html, markdown = render_html(report), render_markdown(report)
     open_table = html[html.index('<table class="cards open-table"') : html.index('id="promise"')]
     for method in ("loss_threshold", "rmia", "lira_offline"):
@@ -150,7 +150,7 @@ def test_labels_are_used_wherever_people_read(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_group_is_named_with_its_feature(report: AuditReport) -> None:
-    grouped = [row for row in view.shown_rows(report) if row.finding.group]
+    grouped = [row for row in report_view.shown_rows(report) if row.finding.group]
     assert all_of(f"{name}: " in row.where for row in grouped for name in row.finding.group)
     groups = next(f for f in table_of(report).filters if f.name == "group")
     assert all_of(": " in choice.word for choice in groups.choices)
@@ -195,7 +195,7 @@ def test_criteria_without_a_number_are_folded(report: AuditReport, html: str) ->
 
 def test_markdown_says_values_with_intervals(report: AuditReport) -> None:
     markdown = render_markdown(report)
-    told = [row for row in view.rows_of(report.findings) if row.outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
+    told = [row for row in report_view.rows_of(report.findings) if row.outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
     assert len(told) >= 10
     for row in told:
         (line,) = re.findall(rf"^.*`{row.name}` ?(?:`{row.where}`)? \|.*$", markdown, re.MULTILINE)

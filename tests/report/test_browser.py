@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.comparing.compare import compare
-from auditor.comparing.comparison import render_comparison_html
-from auditor.comparing.drawn_tradeoff import render_tradeoff_html
-from auditor.finding.measurement import ProbeResult
-from auditor.finding.policy import load_policies
-from auditor.record.about import About
-from auditor.record.controls import with_policies
+from auditor.judging.measurement import ProbeResult
+from auditor.judging.policy import load_policies
+from auditor.report.comparing.compare_audits import compare
+from auditor.report.comparing.comparison_report import render_comparison_html
+from auditor.report.comparing.tradeoff_report import render_tradeoff_html
 from auditor.report.html import render_html
 from auditor.report.reasons_page import Explanation, render_explanation
+from auditor.report.record.controls import with_policies
+from auditor.report.record.report_metadata import About
 from tests.probes.reasons import test_explain
 from tests.quantifiers import all_of
 from tests.report import test_compare

@@ -13,22 +13,22 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.comparing.compare import Comparison, compare
-from auditor.comparing.comparison import (
+from auditor.core.errors import UsageError
+from auditor.data.audit_data import AuditData
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
+from auditor.report.comparing.compare_audits import Comparison, compare
+from auditor.report.comparing.comparison_report import (
     headline,
     render_comparison_html,
     render_comparison_json,
     render_comparison_markdown,
 )
-from auditor.data.audit_data import AuditData
-from auditor.errors import UsageError
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport
 from auditor.report.html import moment
-from auditor.run.audit import run_audit
-from probes.fairness.change import Change
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.report_metadata import About
+from auditor.run.run_audit import run_audit
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.proxy_association import ProxyAssociation
 from tests.quantifiers import all_of, none_of

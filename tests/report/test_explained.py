@@ -15,13 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor.drawing import explained
-from auditor.drawing.sheet import AGAINST, FOR, INK
-from auditor.drawing.standing import scale_of, strength
-from auditor.drawing.svg import draw_png, draw_svg, svg_file
-from auditor.errors import DataError
-from auditor.finding import png
-from auditor.finding.display import (
+from auditor.core.errors import DataError
+from auditor.judging import png
+from auditor.judging.figure_content import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,
@@ -37,11 +33,15 @@ from auditor.finding.display import (
     Heatmap,
     Swarm,
 )
-from auditor.finding.figure import Figure
-from auditor.record import text
-from auditor.record.audit_report import AuditReport
+from auditor.judging.figure_types import Figure
+from auditor.report.drawing import attribution_plots
+from auditor.report.drawing.canvas import AGAINST, FOR, INK
+from auditor.report.drawing.grade_labels import scale_of, strength
+from auditor.report.drawing.svg import draw_png, draw_svg, svg_file
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, explaining, explanations, report_of
 from tests.report.test_html import Page, _contrast, _palettes
@@ -172,7 +172,7 @@ def test_every_kind_draws_cleanly(hostile: bool) -> None:
         root = ElementTree.fromstring(svg)
         assert root.attrib["role"] == "img"
         assert root.attrib["aria-labelledby"].split() == [root[0].attrib["id"], root[1].attrib["id"]]
-        assert root[0].text == text.visible(figure.title) and root[1].text == text.visible(figure.alt)
+        assert root[0].text == number_text.visible(figure.title) and root[1].text == number_text.visible(figure.alt)
         assert "style=" not in svg and "xlink" not in svg and "nan" not in _without_pictures(svg).lower()
         assert not [e for e in root.iter() if e.tag.rpartition("}")[2] in ("script", "a", "foreignObject")]
         links += [value for e in root.iter() for key, value in e.attrib.items() if key.endswith("href")]
@@ -217,14 +217,16 @@ def test_the_overlay_is_the_scale_over_the_picture_in_grey() -> None:
     grey = 0.299
     low, high = (np.array(c) for c in ((0.267, 0.005, 0.329), (0.993, 0.906, 0.144)))
     expected = np.stack([0.35 * low + 0.65 * grey, 0.85 * high + 0.15 * grey])
-    assert explained.overlay(shown)[0] / 255.0 == pytest.approx(expected, abs=0.004)
+    assert attribution_plots.overlay(shown)[0] / 255.0 == pytest.approx(expected, abs=0.004)
     alone = Heatmap(attribution=_base64(values), low=0.0, high=1.0)
-    assert explained.overlay(alone)[0] / 255.0 == pytest.approx(np.stack([low, high]), abs=0.004)
+    assert attribution_plots.overlay(alone)[0] / 255.0 == pytest.approx(np.stack([low, high]), abs=0.004)
 
 
 def test_the_scale_grows_lighter_all_the_way_with_and_without_colour_vision() -> None:
     grey = np.arange(256, dtype=np.uint8)[None, :]
-    colours = explained.overlay(Heatmap(attribution=_base64(grey[:, :MOST_PIXELS]), low=0.0, high=1.0))[0] / 255.0
+    colours = (
+        attribution_plots.overlay(Heatmap(attribution=_base64(grey[:, :MOST_PIXELS]), low=0.0, high=1.0))[0] / 255.0
+    )
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     # Viénot, Brettel and Mollon 1999: what a deuteranope sees of linear RGB.
     deuteranope = linear @ np.array([[0.2920, 0.7080, 0.0], [0.2920, 0.7080, 0.0], [-0.0223, 0.0223, 1.0]]).T
@@ -246,12 +248,12 @@ def test_dots_lie_where_their_values_are_and_no_two_cover_each_other() -> None:
     svg = draw_svg(_figure("beeswarm", swarms=(swarm,)), dom_id="f")
     uses = [e for e in ElementTree.fromstring(svg).iter(f"{SVG}use") if "f-r1" not in e.attrib.get("class", "")]
     assert len(uses) >= 5
-    dots = explained._dots(swarm, [100.0, 200.0, 200.1, 200.2, 300.0])
+    dots = attribution_plots._dots(swarm, [100.0, 200.0, 200.1, 200.2, 300.0])
     assert [x for x, _, _ in dots] == [100.0, 200.0, 200.1, 200.2, 300.0]
     assert len({dy for _, dy, _ in dots[1:4]}) == 3
     crowd = Swarm(feature="a", values=(0.0,) * MOST_DOTS, ranks=(None,) * MOST_DOTS)
-    offsets = sorted(dy for _, dy, _ in explained._dots(crowd, [100.0] * MOST_DOTS))
-    assert len(set(offsets)) == MOST_DOTS and max(map(abs, offsets)) <= explained._SWARM / 2
+    offsets = sorted(dy for _, dy, _ in attribution_plots._dots(crowd, [100.0] * MOST_DOTS))
+    assert len(set(offsets)) == MOST_DOTS and max(map(abs, offsets)) <= attribution_plots._SWARM / 2
 
 
 # ---- words ---------------------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ def test_words_are_coloured_and_said(html: str) -> None:
     texts = figure.texts
     assert [word for _, _, word in spans] == [w for t in texts for w in t.words]
     for (level, title, word), value in zip(spans, [v for t in texts for v in t.values], strict=True):
-        assert title == f"{word}: {text.signed(value)}"
+        assert title == f"{word}: {number_text.signed(value)}"
         expected = strength(value, scale_of(texts))
         assert level.strip() == (f"{'p' if expected > 0 else 'n'}{abs(expected)}" if expected else "")
     words = Page(f"<div>{own}</div>").words()
@@ -369,7 +371,7 @@ def test_hostile_content_never_becomes_markup() -> None:
     assert tags.count("script") == 1 and "img" not in tags and "b" not in tags
     assert not set("\u202e\u2066\x00\x07\x1b") & set(html)
     for name in HOSTILE[:8]:
-        shown = text.visible(name)
+        shown = number_text.visible(name)
         assert re.sub(r"[ \n\t]+", " ", shown[:40]) in page.words()
     markdown = render_markdown(report)
     assert "<script" not in re.sub(r"`+.*?`+|\\<script", "", markdown)
@@ -406,7 +408,7 @@ def test_eight_photographs_make_a_page_of_a_few_megabytes() -> None:
 def test_report_writes_every_figure_as_a_file(tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
-    from cli.main import app
+    from cli.commands import app
 
     (tmp_path / "report.json").write_text(report_of([explanations(hostile=True)]).to_json(), encoding="utf-8")
     folder = tmp_path / "figures"

@@ -8,18 +8,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from auditor.drawing.figures import MOST_BARS, figures_of
-from auditor.drawing.group_figures import MOST_GROUPS
-from auditor.drawing.plots import FOREST
-from auditor.drawing.sheet import CLASSES, WIDTH
-from auditor.drawing.svg import draw_svg
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion
-from auditor.finding.figure import Figure, Series
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.record.text import confidence, visible
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.report.drawing.canvas import CLASSES, WIDTH
+from auditor.report.drawing.figures import MOST_BARS, figures_of
+from auditor.report.drawing.group_figures import MOST_GROUPS
+from auditor.report.drawing.plots import FOREST
+from auditor.report.drawing.svg import draw_svg
+from auditor.report.record.number_text import confidence, visible
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of

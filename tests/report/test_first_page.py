@@ -9,22 +9,22 @@ from string import Formatter
 
 import pytest
 
-from auditor.errors import ConfigError, UsageError
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.record.about import About, about_of
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import ENGLISH, SHIPPED, Catalogue, shipped, words_of
-from auditor.record.labels import Labels
-from auditor.record.questions import QUESTIONS, question_of
+from auditor.core.errors import ConfigError, UsageError
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.question_texts import QUESTIONS, question_of
+from auditor.report.record.report_metadata import About, about_of
+from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
-from cli.output import print_report
+from cli.terminal import print_report
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, fairness, obeyed, privacy, refused_report, report_of, sample_report
@@ -360,7 +360,9 @@ def test_german_says_the_same_with_its_own_numbers() -> None:
     page = told(report, language="de", labels=LABELS)
     assert page.effect.startswith("African-American applicants (afam = yes) erhalten „no“")
     assert "Dass es einen Abstand gibt, ist nachgewiesen." in page.effect
-    assert Catalogue.for_language("de").count(12_345) == "12.345" and Catalogue.for_language("de").number(0.1234) == "0,12"
+    assert (
+        Catalogue.for_language("de").count(12_345) == "12.345" and Catalogue.for_language("de").number(0.1234) == "0,12"
+    )
 
 
 def test_a_phrase_that_a_catalogue_lacks_is_english_and_said(tmp_path: Path) -> None:

@@ -25,19 +25,19 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from auditor.errors import DataError, MissingExtraError, UsageError
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.record import text
-from auditor.record.audit_report import AuditReport
-from auditor.report import view
+from auditor.core.errors import DataError, MissingExtraError, UsageError
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.loading.sandbox.scratch import scratch_folder
+from auditor.report import report_view
 from auditor.report.csv_table import COLUMNS, render_csv
 from auditor.report.junit import render_junit
 from auditor.report.model_card import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.sarif import render_sarif
-from auditor.sandbox.scratch import scratch_folder
 from auditor.statistics.rates import Proportion
-from cli.rendering import FILE_NAMES, known_formats, read_report, render
-from cli.written import alone_in, write_report
+from cli.report_files import alone_in, write_report
+from cli.report_formats import FILE_NAMES, known_formats, read_report, render
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, privacy, refused_report, report_of, sample_report
 
@@ -97,7 +97,7 @@ def test_sarif_has_the_warnings_of_the_record(report: AuditReport) -> None:
     found = [
         n for n in _log(waived)["runs"][0]["invocations"][0]["toolExecutionNotifications"] if n["level"] != "error"
     ]
-    expected = [("warning", "note", text.visible(warning)) for warning in view.warnings_of(waived)]
+    expected = [("warning", "note", number_text.visible(warning)) for warning in report_view.warnings_of(waived)]
     assert len(expected) > 0
     assert [(n["level"], n["descriptor"]["id"], n["message"]["text"]) for n in found] == expected
 
@@ -105,7 +105,7 @@ def test_sarif_has_the_warnings_of_the_record(report: AuditReport) -> None:
 def test_sarif_levels_follow_the_outcomes(report: AuditReport) -> None:
     run = _log(report)["runs"][0]
     levels = Counter((r["properties"]["outcome"], r["level"]) for r in run["results"])
-    detail = sum(view.is_detail(f) for f in report.findings)
+    detail = sum(report_view.is_detail(f) for f in report.findings)
     expected = {
         ("FAIL", "error"): report.summary.fail,
         ("INCONCLUSIVE", "warning"): report.summary.inconclusive,
@@ -158,7 +158,7 @@ def test_junit_has_what_its_readers_require(report: AuditReport) -> None:
 def test_junit_is_green_for_a_pass_alone(report: AuditReport) -> None:
     root = ElementTree.fromstring(render_junit(report))
     s = report.summary
-    detail = sum(view.is_detail(f) for f in report.findings)
+    detail = sum(report_view.is_detail(f) for f in report.findings)
     found = Counter(c[0].tag for c in root.iter("testcase"))
     verdict = root[-1][0]
     assert verdict.attrib["name"] == "verdict"
@@ -203,13 +203,13 @@ def test_csv_gives_every_finding_back_in_full(report: AuditReport) -> None:
     assert len(rows) == len(report.findings)
     assert render_csv(report).split("\r\n")[0] == ",".join(COLUMNS)
     for row, finding in zip(rows, report.findings, strict=True):
-        assert row["outcome"] == finding.outcome and row["document"] == view.document_id(report)
+        assert row["outcome"] == finding.outcome and row["document"] == report_view.document_id(report)
         low, high = finding.interval or (None, None)
         for name, number in (("value", finding.value), ("interval_low", low), ("interval_high", high)):
             assert (float(row[name]) if row[name] else None) == number
         if finding.group:
-            visible = {text.visible(k): text.visible(v) for k, v in finding.group.items()}
-            assert {k: text.visible(v) for k, v in json.loads(row["group"]).items()} == visible
+            visible = {number_text.visible(k): number_text.visible(v) for k, v in finding.group.items()}
+            assert {k: number_text.visible(v) for k, v in json.loads(row["group"]).items()} == visible
         if finding.criterion is not None:
             bounds = [float(row[n]) for n in ("bound_low", "bound_high") if row[n]]
             assert bounds == [b for b in finding.criterion.required if math.isfinite(b)]
@@ -234,13 +234,13 @@ def test_no_text_of_a_csv_is_a_formula() -> None:
 def test_the_hub_reads_every_number_of_the_model_card(report: AuditReport) -> None:
     hub = pytest.importorskip("huggingface_hub")
     card = hub.ModelCard(render_model_card(report), ignore_metadata_errors=False)
-    rows = measured_rows(view.rows_of(report.findings))
+    rows = measured_rows(report_view.rows_of(report.findings))
     results = card.data.eval_results or []
     assert sorted(r.metric_value for r in results) == sorted(float(row.finding.value or 0.0) for row in rows)
     assert [r for r in results if r.verified] == []  # a refused audit has none at all
     by_name = {r.metric_name: r for r in results}
     for row in rows:
-        found = by_name[text.visible(f"{row.name} {row.where}".strip())]
+        found = by_name[number_text.visible(f"{row.name} {row.where}".strip())]
         assert found.metric_args["outcome"] in set(Outcome)
         if row.finding.interval is not None and row.name == "demographic_parity_difference":
             assert found.metric_args["interval"] == list(row.finding.interval)
@@ -305,7 +305,7 @@ def test_the_toolkit_card_has_the_fields_of_its_schema(report: AuditReport) -> N
     card = json.loads(render_toolkit_json(report))
     jsonschema.validate(card, _TOOLKIT)
     metrics = card["quantitative_analysis"]["performance_metrics"]
-    rows = measured_rows(view.rows_of(report.findings))
+    rows = measured_rows(report_view.rows_of(report.findings))
     assert [float(m["value"]) for m in metrics] == [r.finding.value for r in rows]
     assert len(card["considerations"]["ethical_considerations"]) == report.summary.fail
     with pytest.raises(jsonschema.ValidationError):
@@ -334,7 +334,7 @@ def test_the_bill_of_materials_is_valid_and_says_what_was_audited(report: AuditR
     packages = {c["name"]: c["version"] for c in bill["components"] if c["type"] == "library"}
     assert packages == report.environment.packages
     metrics = subject["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
-    assert len(metrics) == len(measured_rows(view.rows_of(report.findings)))
+    assert len(metrics) == len(measured_rows(report_view.rows_of(report.findings)))
     subject["modelCard"]["surprise"] = 1
     assert validator.validate_str(json.dumps(bill)) is not None
 
@@ -350,7 +350,7 @@ def nasty_report() -> AuditReport:
     names = iter(HOSTILE * 100)
     findings = tuple(
         f
-        if view.is_detail(f)
+        if report_view.is_detail(f)
         else f.model_copy(update={"metric": f.metric and name, "reason": name, "detail": name, "probe": name})
         for f in base.findings
         for name in [next(names)]
@@ -410,7 +410,7 @@ def test_rendering_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(sample_report().to_json(), encoding="utf-8")
     formats = ",".join(n for n in LIGHT)
     code = (
-        "import sys\nfrom cli.rendering import read_report, render\nfrom pathlib import Path\n"
+        "import sys\nfrom cli.report_formats import read_report, render\nfrom pathlib import Path\n"
         f"report = read_report(Path({str(tmp_path)!r}))\n"
         f"for name in {formats!r}.split(','): render(report, name)\n"
         "sys.exit(', '.join(m for m in ('torch', 'pandas', 'transformers', 'sklearn') if m in sys.modules) or 0)"
@@ -423,7 +423,7 @@ def test_rendering_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
 
 
 def test_the_help_names_every_format() -> None:
-    from cli.main import FORMATS
+    from cli.commands import FORMATS
 
     assert FORMATS.split(",") == list(FILE_NAMES)
 
@@ -435,7 +435,7 @@ def test_an_unknown_format_names_the_nearest() -> None:
 
 @pytest.mark.parametrize(("name", "extra"), [("pdf", "pdf"), ("ml-bom", "bom")])
 def test_a_format_whose_extra_is_absent_names_it(monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
-    monkeypatch.setattr("cli.rendering.find_spec", lambda module: None)
+    monkeypatch.setattr("cli.report_formats.find_spec", lambda module: None)
     with pytest.raises(MissingExtraError, match=rf"responsible-auditor\[{extra}\]"):
         known_formats([name])
     assert known_formats(["html", "csv"]) == ["html", "csv"]
@@ -530,9 +530,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     scratch.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "report", str(tmp_path), "--format", "csv,html", "--out", str(out)],
+        [sys.executable, "-m", "cli.commands", "report", str(tmp_path), "--format", "csv,html", "--out", str(out)],
         capture_output=True,
-        text=True,
+        number_text=True,
         check=False,
         env=os.environ | {"TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),

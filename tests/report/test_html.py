@@ -13,14 +13,14 @@ from importlib.resources import files
 
 import pytest
 
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.record import of_finding, text
-from auditor.record.audit_report import AuditReport, Finding, Refusal
-from auditor.record.schema import schema_json, shipped_schema
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.pictures import pictures_of
-from auditor.report.view import COUNTED, document_id, promise_of, verdict_of
+from auditor.report.record import finding_text, number_text
+from auditor.report.record.audit_report import AuditReport, Finding, Refusal
+from auditor.report.record.schema import schema_json, shipped_schema
+from auditor.report.report_figures import pictures_of
+from auditor.report.report_view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.families import Multiplicity
 from auditor.statistics.rates import Proportion
@@ -180,7 +180,7 @@ def test_every_finding_criterion_and_figure_is_on_the_page(report: AuditReport, 
     assert sum(tag == "figure" for tag, _ in page.elements) == len(pictures)
     words = page.words()
     for figure in pictures:
-        assert figure.title in words and text.visible(figure.alt) in words
+        assert figure.title in words and number_text.visible(figure.alt) in words
     for criterion in report.criteria:
         assert criterion.source in words and criterion.set_by in words and criterion.set_at in words
     for finding in report.findings:
@@ -252,7 +252,7 @@ def test_hostile_names_never_become_markup() -> None:
     assert not set("\u202e\u2066\x00\x07\x1b") & set(html)
     words = page.words()
     for name in HOSTILE:
-        assert _one_line(text.visible(name)) in words
+        assert _one_line(number_text.visible(name)) in words
 
 
 def test_undefined_is_said_and_never_a_number(report: AuditReport, html: str) -> None:
@@ -358,21 +358,21 @@ def test_text_has_contrast_aa_and_figures_three_to_one(palette: dict[str, str]) 
     ],
 )
 def test_numbers_have_three_digits(x: float | None, shown: str) -> None:
-    assert text.number(x) == shown
+    assert number_text.number(x) == shown
 
 
 @pytest.mark.parametrize(
     ("level", "shown"), [(0.95, "95"), (0.9, "90"), (0.9917, "99.17"), (0.99917, "99.917"), (1 - 2e-6, "99.9998")]
 )
 def test_confidence_is_never_rounded_to_certainty(level: float, shown: str) -> None:
-    assert text.confidence(level) == f"{shown}\u00a0%"
+    assert number_text.confidence(level) == f"{shown}\u00a0%"
 
 
 @pytest.mark.parametrize(
     ("p", "shown"), [(None, ""), (1e-16, "< 0.0001"), (0.0001, "0.0001"), (0.0312, "0.031"), (1.0, "> 0.5")]
 )
 def test_p_values_are_sensible(p: float | None, shown: str) -> None:
-    assert text.p_value(p) == shown
+    assert number_text.p_value(p) == shown
 
 
 @pytest.mark.parametrize(
@@ -386,14 +386,14 @@ def test_p_values_are_sensible(p: float | None, shown: str) -> None:
     ],
 )
 def test_intervals_say_what_they_lack(ends: tuple[float | None, float | None] | None, shown: str) -> None:
-    assert text.interval(ends) == shown
+    assert number_text.interval(ends) == shown
 
 
 def test_exact_counts_are_whole() -> None:
     report = report_of([intake()])
     finding = next(f for f in report.findings if f.metric == "n_parameters")
     assert isinstance(finding, Finding) and isinstance(finding.estimate, Exact)
-    assert of_finding.value(finding) == "12,481"
+    assert finding_text.value(finding) == "12,481"
 
 
 @pytest.mark.parametrize(
@@ -409,7 +409,7 @@ def test_exact_counts_are_whole() -> None:
     ],
 )
 def test_invisible_characters_are_made_visible(given: str, shown: str) -> None:
-    assert text.visible(given) == shown
+    assert number_text.visible(given) == shown
 
 
 # ---- Markdown and schema -------------------------------------------------------------------------------------------
@@ -441,6 +441,8 @@ def test_markdown_lets_no_name_format_anything(name: str) -> None:
 
 
 def test_the_shipped_schema_is_that_of_the_types(report: AuditReport) -> None:
-    assert shipped_schema() == schema_json(), "run python -m auditor.record.schema > auditor/record/report.schema.json"
+    assert shipped_schema() == schema_json(), (
+        "run python -m auditor.report.record.schema > auditor/report/record/report.schema.json"
+    )
     properties = json.loads(schema_json())["properties"]
     assert set(json.loads(report.to_json())) <= set(properties)

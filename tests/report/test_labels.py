@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from auditor.errors import ConfigError, UsageError
-from auditor.record.labels import Labels, check_keys, check_words, spelled
+from auditor.core.errors import ConfigError, UsageError
+from auditor.report.record.display_labels import Labels, check_keys, check_words, spelled
 
 
 def of(text: str) -> Labels:

@@ -9,16 +9,16 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from auditor.errors import UsageError
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import Catalogue
-from auditor.report import view
+from auditor.core.errors import UsageError
+from auditor.report import report_view
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from cli.main import app
-from cli.rendering import catalogue_of
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.report_metadata import About
+from auditor.report.record.translations import Catalogue
+from cli.commands import app
+from cli.report_formats import catalogue_of
 from tests.report.samples import HOSTILE, sample_report
 
 RETOLD = "Der Eintrag wurde in en verfasst und ist hier in de wiedergegeben"
@@ -56,7 +56,7 @@ def test_each_rendering_is_told_in_another_language_and_the_record_stays(record:
     done = run("report", str(record), "--format", "html,markdown,pdf", "--lang", "de")
     assert done.exit_code == 0, done.output
     assert (record / "report.json").read_bytes() == before
-    digest = view.document_id(told())
+    digest = report_view.document_id(told())
     html, markdown = ((record / name).read_text("utf-8") for name in ("report.html", "report.md"))
     paper = _words(record / "report.pdf")
     for page in (html, markdown, paper):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-from auditor.record.audit_report import AuditReport
-from auditor.record.catalogue import ENGLISH, Catalogue, shipped, words_of
 from auditor.report import html
+from auditor.report.figure_titles import titled
 from auditor.report.html import render_html
-from auditor.report.titles import titled
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.translations import ENGLISH, Catalogue, shipped, words_of
 from tests.report.samples import obeyed, refused_report, sample_report
 
 _VOID = {"meta", "input", "br", "wbr", "link", "img", "use", "path"}

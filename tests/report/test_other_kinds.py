@@ -12,19 +12,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.record.audit_report import AuditReport
-from auditor.report import view
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.report import report_view
 from auditor.report.csv_table import render_csv
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.junit import render_junit
 from auditor.report.markdown import render_markdown
 from auditor.report.model_card import render_model_card, render_toolkit_json
-from auditor.report.paper import paper_of
+from auditor.report.pdf_values import paper_of
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.sarif import render_sarif
 from auditor.statistics.estimate import Undefined
-from cli.output import print_report
+from cli.terminal import print_report
 from tests.quantifiers import none_of
 from tests.report.samples import language, privacy, report_of
 
@@ -46,11 +46,13 @@ def report() -> AuditReport:
 
 
 def test_the_counts_keep_the_two_apart(report: AuditReport) -> None:
-    counts = {c.outcome.value: c.n for c in view.counts_of(report)}
+    counts = {c.outcome.value: c.n for c in report_view.counts_of(report)}
     assert counts["NOT_APPLICABLE"] == 1 and sum(counts.values()) == len(report.findings) - 3
-    assert view.n_for_other_kinds(report) == 3
-    assert view.counts_in_words(report).endswith("1 NOT APPLICABLE, 2 NOT JUDGED, 3 for other kinds of model or data")
-    assert view.for_other_kinds(report_of([privacy()])) == ""
+    assert report_view.n_for_other_kinds(report) == 3
+    assert report_view.counts_in_words(report).endswith(
+        "1 NOT APPLICABLE, 2 NOT JUDGED, 3 for other kinds of model or data"
+    )
+    assert report_view.for_other_kinds(report_of([privacy()])) == ""
 
 
 def test_people_read_a_count_and_no_reproach(report: AuditReport, capsys: pytest.CaptureFixture[str]) -> None:

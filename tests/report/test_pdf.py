@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from auditor.errors import MissingExtraError
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.finding.policy import load_policies
-from auditor.record import rows_for_all, text
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport, RegistrationRecord
-from auditor.record.controls import with_policies
-from auditor.record.glossary import definitions_of, definitions_of_judged
-from auditor.record.questions import question_of
-from auditor.report import view
+from auditor.core.errors import MissingExtraError
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.judging.policy import load_policies
+from auditor.report import report_view
 from auditor.report.first_page import first_page
-from auditor.report.paper import MOST_FOLDED, MOST_TOLD, stem_of
 from auditor.report.pdf import render_pdf
+from auditor.report.pdf_values import MOST_FOLDED, MOST_TOLD, stem_of
+from auditor.report.record import number_text, sample_size_to_pass
+from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.controls import with_policies
+from auditor.report.record.glossary import definitions_of, definitions_of_judged
+from auditor.report.record.question_texts import question_of
+from auditor.report.record.report_metadata import About
 from auditor.report.remediation import remediation_of
-from auditor.report.scope import scope_of
+from auditor.report.scope_page import scope_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
@@ -101,10 +101,10 @@ def test_the_first_page_is_that_of_the_other_renderings(report: AuditReport, pag
 
 def test_the_second_page_has_the_scope_and_the_six_counts(report: AuditReport, pages: list[str]) -> None:
     second, scope = pages[1], scope_of(report)
-    meaning = {count.outcome: _tight(count.meaning) for count in view.counts_of(report)}
-    for outcome in view.COUNTED:
+    meaning = {count.outcome: _tight(count.meaning) for count in report_view.counts_of(report)}
+    for outcome in report_view.COUNTED:
         assert outcome.replace("_", " ") in second and meaning[outcome] in _tight(second)
-    counts = "".join(str(report.summary.count(o)) + meaning[o] for o in view.COUNTED)
+    counts = "".join(str(report.summary.count(o)) + meaning[o] for o in report_view.COUNTED)
     assert counts in _tight(second)
     for expected in (scope.title, scope.lead, scope.groups_title, *scope.notes):
         assert _tight(expected) in _tight(second)
@@ -116,7 +116,7 @@ def test_the_second_page_has_the_scope_and_the_six_counts(report: AuditReport, p
             assert _tight(line.label) in _tight(second) and _tight(line.value or line.key) in _tight(second)
     for expected in ("Document control", "Next review due", "Not legal advice", f"Page 2 of {len(pages)}"):
         assert expected in second, expected
-    assert view.document_id(report) in _tight(second)
+    assert report_view.document_id(report) in _tight(second)
 
 
 def test_the_third_page_says_what_is_to_be_done_and_what_was_not_asked(report: AuditReport, pages: list[str]) -> None:
@@ -140,7 +140,7 @@ def test_the_third_page_says_what_is_to_be_done_and_what_was_not_asked(report: A
 
 def test_every_page_says_which_document_it_is_of(report: AuditReport, pages: list[str]) -> None:
     for i, page in enumerate(pages, 1):
-        assert view.document_id(report) in _tight(page) and f"Page {i} of {len(pages)}" in page
+        assert report_view.document_id(report) in _tight(page) and f"Page {i} of {len(pages)}" in page
 
 
 def _body(pages: list[str]) -> str:
@@ -149,7 +149,7 @@ def _body(pages: list[str]) -> str:
 
 def test_every_finding_is_there_with_interval_criterion_and_reason(report: AuditReport, pages: list[str]) -> None:
     body = _body(pages)
-    for row in view.rows_of(report.findings):
+    for row in report_view.rows_of(report.findings):
         f = row.finding
         # What nobody bounded is told by its id: probe and method once, and what they end on in each row.
         stem, rest = stem_of(f.id)
@@ -166,7 +166,7 @@ def test_every_finding_is_there_with_interval_criterion_and_reason(report: Audit
         assert _tight(control.id) in body
     for criterion in report.criteria:
         assert _tight(criterion.set_by) in body and _tight(criterion.describe()) in body
-    for limit in view.limits_of():
+    for limit in report_view.limits_of():
         assert _tight(limit) in body
 
 
@@ -176,12 +176,12 @@ def test_a_number_is_told_once_with_its_question_and_the_gravest_first(report: A
     order = [
         _tight(row.finding.id)
         for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-        for row in view.rows_of(report.findings)
+        for row in report_view.rows_of(report.findings)
         if row.outcome is outcome
     ]
     places = [table.index(name) for name in order]
     assert places == sorted(places) and len(places) > 3
-    unjudged = [row for row in view.rows_of(report.findings) if row.outcome is Outcome.NOT_JUDGED]
+    unjudged = [row for row in report_view.rows_of(report.findings) if row.outcome is Outcome.NOT_JUDGED]
     assert unjudged and _tight(f"nobody has set a bound: {len(unjudged)} numbers") in table
     say = first_page(report).say
     asked = {q.id for r in unjudged if (q := question_of(r.finding.probe, r.finding.metric)) is not None}
@@ -320,7 +320,10 @@ def test_a_table_of_grades_is_written_in_full() -> None:
     words = _tight(" ".join(_pages(render_pdf(report))))
     for method in table.methods:
         assert _tight(method.method) in words and _tight(method.reason) in words
-        assert all_of(_tight(text.grade(g)) in words and _tight(text.grade_interval(g)) in words for g in method.grades)
+        assert all_of(
+            _tight(number_text.grade(g)) in words and _tight(number_text.grade_interval(g)) in words
+            for g in method.grades
+        )
 
 
 def test_deviations_from_a_registration_are_listed() -> None:
@@ -428,6 +431,8 @@ def test_what_rows_it_takes_is_said_and_who_is_left_out_stands_on_the_first_page
     made = report_of([ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(share, open_))])
     pages = [_tight(page) for page in _pages(render_pdf(made))]
     assert _tight("By race, 1.2 % of the rows are in 1 group of under 2 % of the rows: tiny (6).") in pages[0]
-    assert rows_for_all.describe_rows_for_all(made).startswith("No rows lead to exit 0 while 1 did not run. For all the others to PASS")
-    for words in ("Each figure is for its question alone", rows_for_all.describe_rows_for_all(made)):
+    assert sample_size_to_pass.describe_rows_for_all(made).startswith(
+        "No rows lead to exit 0 while 1 did not run. For all the others to PASS"
+    )
+    for words in ("Each figure is for its question alone", sample_size_to_pass.describe_rows_for_all(made)):
         assert _tight(words) in "".join(pages)

@@ -9,23 +9,23 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from auditor.drawing.figures import figures_of
-from auditor.drawing.group_figures import MOST_BARS, MOST_CALIBRATED
-from auditor.drawing.sheet import OUTCOME_MARKERS, TONES, WIDTH
-from auditor.drawing.svg import draw_svg, svg_file
-from auditor.finding.budgets import Family
-from auditor.finding.display import BESIDE, CELLS
-from auditor.finding.figure import Figure, Series
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, Pillar, ProbeResult
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.catalogue import Catalogue
-from auditor.record.labels import Labels
-from auditor.record.text import visible
+from auditor.judging.budgets import Family
+from auditor.judging.figure_content import BESIDE, CELLS
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, Pillar, ProbeResult
+from auditor.report.drawing.canvas import OUTCOME_MARKERS, TONES, WIDTH
+from auditor.report.drawing.figures import figures_of
+from auditor.report.drawing.group_figures import MOST_BARS, MOST_CALIBRATED
+from auditor.report.drawing.svg import draw_svg, svg_file
 from auditor.report.html import render_html, resource
-from auditor.report.judged import MOST_JUDGED, judged_figure, scaled
-from auditor.report.pictures import front_and_rest, label_groups, pictures_of
+from auditor.report.judged_figure import MOST_JUDGED, judged_figure, scaled
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.number_text import visible
+from auditor.report.record.report_metadata import About
+from auditor.report.record.translations import Catalogue
+from auditor.report.report_figures import front_and_rest, label_groups, pictures_of
 from auditor.statistics.rates import Proportion
 from probes.fairness.score_fairness import calibration_error
 from tests.quantifiers import all_of, none_of

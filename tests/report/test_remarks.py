@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor.comparing.remarks import remarks
-from auditor.comparing.side_by_side import Both
+from auditor.report.comparing.gap_warnings import remarks
+from auditor.report.comparing.side_by_side import Both
 from tests.quantifiers import none_of
 from tests.report.paired_counts import paired_counts, some_audit
 from tests.statistics.together import together

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from auditor.finding.criterion import CriterionRecord
-from auditor.finding.measurement import Outcome
-from auditor.record.about import About
-from auditor.record.asks import key_of
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.catalogue import Catalogue
-from auditor.record.decisions import DecidedFinding, DecisionRecord
-from auditor.record.severity import severity_of
+from auditor.judging.criterion import CriterionRecord
+from auditor.judging.measurement import Outcome
 from auditor.report.first_page import unbounded_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.decisions import DecidedFinding, DecisionRecord
+from auditor.report.record.finding_key import key_of
+from auditor.report.record.report_metadata import About
+from auditor.report.record.severity import severity_of
+from auditor.report.record.translations import Catalogue
 from auditor.report.remediation import MOST_IN_SIGHT, remediation_of
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, refused_report, sample_report
@@ -198,7 +198,10 @@ def test_the_table_is_told_in_the_language_of_the_record_or_another(report: Audi
     german = report.model_copy(update={"about": About(language="de")})
     assert remediation_of(german).title == "Maßnahmen" == remediation_of(report, Catalogue.for_language("de")).title
     assert "Gegenstand, System und Daten" in render_html(german)
-    both = [replace(remediation_of(report, Catalogue.for_language("de")), retest="").lines, remediation_of(german).lines]
+    both = [
+        replace(remediation_of(report, Catalogue.for_language("de")), retest="").lines,
+        remediation_of(german).lines,
+    ]
     assert both[0] == both[1]
 
 

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.record.audit_report import AuditReport, DataRecord, Finding, Summary, family_record
-from auditor.record.rows_for_all import RowsForAll, describe_rows_for_all, rows_for_all
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
+from auditor.report.record.audit_report import AuditReport, DataRecord, Finding, Summary, family_record
+from auditor.report.record.sample_size_to_pass import RowsForAll, describe_rows_for_all, rows_for_all
 from auditor.statistics.estimate import POWER, Exact, Undefined
-from auditor.statistics.one_sided import AtMost
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.one_sided_rates import AtMost
+from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion
-from cli.output import print_report
+from cli.terminal import print_report
 from tests.report.samples import report_of
 from tests.toys.models import criterion
 

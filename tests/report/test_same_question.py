@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.comparing.compare import compare
+from auditor.core.errors import UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import UsageError
-from auditor.finding.criterion import Criterion
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import run_audit
-from probes.fairness.change import Change
+from auditor.judging.criterion import Criterion
+from auditor.report.comparing.compare_audits import compare
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.run_audit import run_audit
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.report.test_usefulness import PARITY, people, scored

@@ -8,20 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.core.errors import ConfigError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import MISSING
-from auditor.errors import ConfigError, UsageError
-from auditor.finding.copies import Copies
-from auditor.finding.measurement import Outcome
-from auditor.record.about import About, about_of, check_reference, stated_groups
-from auditor.record.audit_report import AuditReport
-from auditor.record.columns import MOST_COLUMNS, Missing
-from auditor.record.labels import Labels
-from auditor.record.representation import ERROR_RATE, shares_of
+from auditor.data.group_counts import MISSING
+from auditor.judging.duplicate_rows import Copies
+from auditor.judging.measurement import Outcome
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.scope import MOST_GROUPS, Line, Scope, scope_of
-from auditor.run.audit import data_record
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.group_sizes import MOST_COLUMNS, Missing
+from auditor.report.record.report_metadata import About, about_of, check_reference, stated_groups
+from auditor.report.record.representation import ERROR_RATE, shares_of
+from auditor.report.scope_page import MOST_GROUPS, Line, Scope, scope_of
+from auditor.run.run_audit import data_record
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of, none_of

@@ -11,29 +11,37 @@ from typing import get_args
 
 import pytest
 
-from auditor.errors import UsageError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.definition import Definition
-from auditor.finding.policy import load_policies
-from auditor.record.about import About
-from auditor.record.audit_report import AuditReport, RegistrationRecord
-from auditor.record.catalogue import SHIPPED, shipped
-from auditor.record.controls import with_policies
-from auditor.record.glossary import TERMS, definitions_of, definitions_of_judged
-from auditor.record.trace import RUNS_CODE, Trace, finding_named, short_name, statistic_of, trace_of, traces_of
+from auditor.core.errors import UsageError
+from auditor.judging.criterion import load_criteria
+from auditor.judging.definition import Definition
+from auditor.judging.policy import load_policies
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.paper import paper_of
-from auditor.report.paper_words import BREAK
+from auditor.report.pdf_text import BREAK
+from auditor.report.pdf_values import paper_of
+from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.controls import with_policies
+from auditor.report.record.glossary import TERMS, definitions_of, definitions_of_judged
+from auditor.report.record.provenance_of_number import (
+    RUNS_CODE,
+    Trace,
+    finding_named,
+    short_name,
+    statistic_of,
+    trace_of,
+    traces_of,
+)
+from auditor.report.record.report_metadata import About
+from auditor.report.record.translations import SHIPPED, shipped
 from auditor.report.remediation import remediation_of
-from auditor.run.options import flags
+from auditor.run.scan_options import flags
 from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.rates import Proportion, RateTable
-from cli.traced import print_trace
+from cli.print_trace import print_trace
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import fairness, refused_report, report_of, sample_report
 

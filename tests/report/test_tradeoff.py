@@ -27,38 +27,38 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, recall_scor
 from typer.testing import CliRunner
 
 import cli.sweep_folder
-from auditor.comparing.compare import compare
-from auditor.comparing.drawn_tradeoff import (
+from auditor.core.errors import ModelError, UsageError
+from auditor.core.files import write_beside
+from auditor.data.audit_data import AuditData
+from auditor.loading.job_specs import Job
+from auditor.models.audited_model import AuditedModel
+from auditor.models.save_bundle import save
+from auditor.report.comparing.compare_audits import compare
+from auditor.report.comparing.pareto_plots import draw, plots_of
+from auditor.report.comparing.prior_tradeoff import Disparity, Evidence, Gap, read_evidence
+from auditor.report.comparing.tradeoff_analysis import Candidate, Tradeoff, Verdict, weigh, why_barred
+from auditor.report.comparing.tradeoff_report import (
     render_tradeoff_html,
     render_tradeoff_json,
     render_tradeoff_markdown,
     tradeoff_svg,
     verdict_by,
 )
-from auditor.comparing.front import draw, plots_of
-from auditor.comparing.tradeoff import Candidate, Tradeoff, Verdict, weigh, why_barred
-from auditor.comparing.tradeoff_evidence import Disparity, Evidence, Gap, read_evidence
-from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, UsageError
-from auditor.files import write_beside
-from auditor.intake.specs import Job
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.record.audit_report import AuditReport
-from auditor.record.energy import EnergyRecord
 from auditor.report.html import moment
-from auditor.run.audit import run_audit
-from auditor.run.options import Configured
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.energy import EnergyRecord
+from auditor.run.run_audit import run_audit
+from auditor.run.scan_options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
+from auditor.statistics.composite_changes import Apart, Largest, rows_needed
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstRatio
-from auditor.statistics.overall_changes import Apart, Largest, rows_needed
 from auditor.statistics.pareto import dominates
 from auditor.statistics.rates import Proportion
-from cli.main import app
+from cli.commands import app
+from cli.report_files import write_report
 from cli.tradeoff import parse_sweeps
-from cli.written import write_report
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import none_of

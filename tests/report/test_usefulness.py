@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.comparing.compare import Comparison, compare
-from auditor.comparing.side_by_side import Both
+from auditor.core.errors import UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import UsageError
-from auditor.finding.criterion import Criterion
-from auditor.model.audited_model import AuditedModel
-from auditor.run.audit import run_audit
+from auditor.judging.criterion import Criterion
+from auditor.models.audited_model import AuditedModel
+from auditor.report.comparing.compare_audits import Comparison, compare
+from auditor.report.comparing.side_by_side import Both
 from auditor.run.probe import Probe
-from probes.fairness.change import Change
+from auditor.run.run_audit import run_audit
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.quantifiers import all_of

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Outcome
-from auditor.model.audited_model import AuditedModel
-from auditor.model.regression import AuditedRegressor
-from auditor.record.audit_report import AuditReport
-from auditor.record.worth import worth_of
+from auditor.judging.measurement import Outcome
+from auditor.models.audited_model import AuditedModel
+from auditor.models.regression_model import AuditedRegressor
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.run.audit import run_audit
-from cli.output import print_report
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.skill_line import worth_of
+from auditor.run.run_audit import run_audit
+from cli.terminal import print_report
 from probes import PROBES
 
 

@@ -10,11 +10,11 @@ import joblib
 import numpy as np
 import torch
 
-from auditor.errors import ModelError
-from auditor.intake.formats import Opened, load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.run import child, start
+from auditor.core.errors import ModelError
+from auditor.loading.formats import Opened, load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
+from auditor.run import child_jobs, child_start
 
 
 def careless(spec: ModelSpec, *, model_file: Opened | None = None) -> AuditedModel:
@@ -35,5 +35,5 @@ def careless(spec: ModelSpec, *, model_file: Opened | None = None) -> AuditedMod
     raise ModelError("It was loaded.")
 
 
-start.look = lambda spec: None
-child.load_model = careless
+child_start.look = lambda spec: None
+child_jobs.load_model = careless

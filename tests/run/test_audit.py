@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Measurement, Outcome, Pillar
-from auditor.model.audited_model import AuditedModel
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import run_audit
+from auditor.judging.measurement import Measurement, Outcome, Pillar
+from auditor.models.audited_model import AuditedModel
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.probe import Need, Probe
+from auditor.run.run_audit import run_audit
 from auditor.statistics.rates import Proportion
 from probes import PROBES
 

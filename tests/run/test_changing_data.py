@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from auditor.errors import DataError
-from auditor.files import sha256_of, state_of
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec
-from auditor.reading.rows import load_data
-from auditor.run import child
-from auditor.run.messages import DataRead
+from auditor.core.errors import DataError
+from auditor.core.files import sha256_of, state_of
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.run import child_jobs
+from auditor.run.job_messages import DataRead
 
 
 class Heard:
@@ -76,7 +76,7 @@ def run(path: Path) -> Heard:
         seed=0,
         limits=Limits(memory_bytes=1 << 30, seconds=60.0),
     )
-    child.run(job, heard)  # type: ignore[arg-type]
+    child_jobs.run(job, heard)  # type: ignore[arg-type]
     return heard
 
 
@@ -100,7 +100,7 @@ def test_rows_that_were_exchanged_and_put_back_are_not_audited_under_the_digest_
         back()
         return found
 
-    monkeypatch.setattr(child, "load_data", of_the_others)
+    monkeypatch.setattr(child_jobs, "load_data", of_the_others)
     with pytest.raises(DataError, match="'d.csv' changed while it was read") as caught:
         run(path)
     assert caught.value.code == "AUD-DATA-CHANGED"

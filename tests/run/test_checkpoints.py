@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from auditor.errors import UsageError
-from auditor.intake.specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
-from auditor.model.saving import save
+from auditor.core.errors import UsageError
+from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
+from auditor.models.save_bundle import save
 from auditor.run.checkpoints import lent_checkpoint
-from auditor.run.isolate import mitigate
+from auditor.run.parent_process import mitigate
 from tests.mitigations.planted_rows import biased_rows, trained
 
 

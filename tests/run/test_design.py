@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 
 import auditor
-from auditor.comparing.compare import Comparison, compare
+from auditor.core.errors import DataError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.design import Design
-from auditor.errors import DataError, UsageError
-from auditor.finding.criterion import Criterion
-from auditor.finding.measurement import Measurement, Outcome
-from auditor.model.audited_model import AuditedModel
-from auditor.record.audit_report import AuditReport, DataRecord, Finding
-from auditor.report.view import limits_of
-from auditor.run.audit import assemble, environment, model_record, run_audit
+from auditor.data.sampling_design import Design
+from auditor.judging.criterion import Criterion
+from auditor.judging.measurement import Measurement, Outcome
+from auditor.models.audited_model import AuditedModel
+from auditor.report.comparing.compare_audits import Comparison, compare
+from auditor.report.record.audit_report import AuditReport, DataRecord, Finding
+from auditor.report.report_view import limits_of
 from auditor.run.probe import looks_at_rows, not_designed_for
+from auditor.run.run_audit import assemble, environment, model_record, run_audit
 from auditor.statistics.clusters import (
     CLUSTERED,
     WorstClusteredDifference,
@@ -122,7 +122,7 @@ def test_the_judge_recomputes_it_from_what_was_measured() -> None:
     twelve = pd.concat([table()] * 12, ignore_index=True)
     data = auditor.load_data(twelve, MODEL, target="y", sensitive=("sex",))
     results = [
-        auditor.run.audit.ask(PROBES["group_fairness"](), MODEL, data, np.random.default_rng(0)),  # type: ignore[attr-defined]
+        auditor.run.run_audit.ask(PROBES["group_fairness"](), MODEL, data, np.random.default_rng(0)),  # type: ignore[attr-defined]
     ]
     parts = {"model": model_record(MODEL), "data": DataRecord(), "environment": environment(device="cpu", seed=0)}
     again = assemble(results, [GAP], **parts)  # type: ignore[arg-type]

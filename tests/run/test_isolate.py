@@ -21,24 +21,24 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from auditor.core.errors import UsageError
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import UsageError
-from auditor.finding.copies import Copies
-from auditor.finding.criterion import load_criteria
-from auditor.finding.measurement import Outcome
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import ExitCode, ModelRecord
-from auditor.run import isolate
-from auditor.run.answers import AnswersHead, AnswersPart
-from auditor.run.audit import assemble, environment
-from auditor.run.heard import Measured
-from auditor.run.isolate import _Pipe, measure
-from auditor.run.messages import Keeping, Kept
-from auditor.run.protocol import MAX_MESSAGE, MOST_LINES
-from auditor.sandbox import landlock, measuring_process, seccomp
+from auditor.judging.criterion import load_criteria
+from auditor.judging.duplicate_rows import Copies
+from auditor.judging.measurement import Outcome
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.loading.sandbox import landlock, measuring_process, seccomp
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import ExitCode, ModelRecord
+from auditor.run import parent_process
+from auditor.run.job_channel import MAX_MESSAGE, MOST_LINES
+from auditor.run.job_messages import Keeping, Kept
+from auditor.run.job_results import Measured
+from auditor.run.parent_process import _Pipe, measure
+from auditor.run.predictions import AnswersHead, AnswersPart
+from auditor.run.run_audit import assemble, environment
 from probes import PROBES
 from tests.warm_child import WarmChildren
 
@@ -197,7 +197,9 @@ def test_what_opens_a_pipeline_is_imported_in_the_sandbox(files: Path) -> None:
     skops.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[["a"]], rows.y), files / "own.skops")
     asked = replace(job(files, FAIR), model=ModelSpec(path=str(files / "own.skops"), device="cpu"))
     measured = measure(asked, {})
-    assert measured.sandbox is not None and measured.sandbox.is_confined == (landlock.version() > 0 and seccomp.supported())
+    assert measured.sandbox is not None and measured.sandbox.is_confined == (
+        landlock.version() > 0 and seccomp.supported()
+    )
     assert measured.results[1].probe == "group_fairness" and measured.results[1].measurements
 
 
@@ -356,7 +358,7 @@ for _ in range(100_000):
     os.write(fd, len(body).to_bytes(4, "big") + body)
 os._exit(0)
 """
-    monkeypatch.setattr(isolate, "MOST_SAID", 8 << 20)
+    monkeypatch.setattr(parent_process, "MOST_SAID", 8 << 20)
     stages: list[str] = []
     measured = measure(job(files, own(files, "Talks", body.strip()), FAIR), {}, on_stage=stages.append)
     assert reasons(measured)["Talks"] == "It said more than 8 MiB, which no measuring process has to say."
@@ -422,8 +424,8 @@ def test_two_probes_of_one_name_are_refused(files: Path) -> None:
 def test_an_interrupted_parent_leaves_no_child(files: Path) -> None:
     spec = own(files, "Sleeps", "time.sleep(60)")
     code = f"""
-from auditor.run.isolate import measure
-from auditor.intake.specs import *
+from auditor.run.parent_process import measure
+from auditor.loading.job_specs import *
 measure(Job(model=ModelSpec(path={str(files / "model.pt")!r}, code_folder={str(files)!r}),
             data=DataSpec(path={str(files / "data.csv")!r}), probes=(ProbeSpec(name="Sleeps", target={spec.target!r}),),
             seed=0, limits=Limits(memory_bytes=4 << 30, seconds=60)), {{}}, on_stage=lambda s: print(s, flush=True))

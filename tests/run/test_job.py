@@ -11,9 +11,9 @@ from datetime import date
 import pytest
 from pydantic import TypeAdapter
 
+from auditor.core.errors import UsageError
 from auditor.data.table_schema import PublicColumn, TableSchema
-from auditor.errors import UsageError
-from auditor.intake.specs import (
+from auditor.loading.job_specs import (
     DataSpec,
     Job,
     Limits,
@@ -24,7 +24,7 @@ from auditor.intake.specs import (
     TableTrainingSpec,
     TrainSpec,
 )
-from auditor.run.isolate import _send_job
+from auditor.run.parent_process import _send_job
 from auditor.run.probe import Probe
 from auditor.run.scan import workloads
 from probes.language.generation_bias import GenerationBias

@@ -10,10 +10,10 @@ from typing import get_type_hints
 import pytest
 from pydantic import ValidationError
 
-from auditor.intake.specs import DataSpec, ModelSpec, RecordedSpec
-from auditor.run.option_values import names_in
-from auditor.run.options import ScanOptions, flags
+from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
+from auditor.run.option_parsers import names_in
 from auditor.run.scan import data_spec, model_spec
+from auditor.run.scan_options import ScanOptions, flags
 from tests import ROOT
 from tests.quantifiers import all_of, none_of
 

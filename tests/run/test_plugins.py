@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from auditor.errors import ConfigError, UsageError
-from auditor.model.saving import save
-from auditor.record.audit_report import AuditReport
+from auditor.core.errors import ConfigError, UsageError
+from auditor.models.save_bundle import save
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.plugins import (
     Plugin,
     installed,
@@ -25,7 +25,7 @@ from auditor.run.plugins import (
     probe_target,
 )
 from auditor.run.scan import probe_specs
-from cli.options import configure
+from cli.scan_request import configure
 from mitigations import MITIGATIONS
 from probes import PROBES
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -34,7 +34,7 @@ from tests.toys.interpreters import interpreter
 MODULE = '''
 """A package of somebody else's."""
 import numpy as np
-from auditor.finding.measurement import Measurement
+from auditor.judging.measurement import Measurement
 from auditor.run.mitigation import Mitigated
 from auditor.run.probe import Need
 from auditor.statistics.rates import Proportion
@@ -74,7 +74,7 @@ class Copies:
 
     def mitigate(self, model, data, rng, training):
         import copy
-        from auditor.model.torch_model import TorchModel
+        from auditor.models.torch_model import TorchModel
         new = TorchModel(
             copy.deepcopy(model.module), classes=model.classes, preprocessing=model.preprocessing,
             architecture=model.architecture, recipe=model.recipe,
@@ -179,7 +179,7 @@ def test_a_scan_that_names_none_asks_what_this_toolkit_brings(site: Path) -> Non
     assert [spec.name for spec in probe_specs(configure({"model": "a.pt"}, None, []), PROBES)] == list(PROBES)
     named = {"model": "a.pt", "probes": "un-sure,change"}
     assert [spec.target for spec in probe_specs(configure(named, None, []), PROBES)] == [
-        "far_away:Share", "probes.fairness.change:Change",
+        "far_away:Share", "probes.fairness.change_since_reference:Change",
     ]  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(python: Path, folder: Path, *arguments: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [python, "-c", "from cli.main import app; app()", *arguments], cwd=folder, capture_output=True, text=True
+        [python, "-c", "from cli.commands import app; app()", *arguments], cwd=folder, capture_output=True, text=True
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -20,19 +20,19 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from auditor.data.preprocessing import ImagePreprocessing, fit_tabular
-from auditor.data.recount import Recount
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec, flag_of_code
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.reading.recount import recount
-from auditor.record.audit_report import ModelRecord
-from auditor.run import child
-from auditor.run.heard import Measured
-from auditor.run.messages import Loaded, Recounted
+from auditor.data.recounted_truth import Recount
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec, flag_of_code
+from auditor.loading.rows.recount_files import recount
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import ModelRecord
+from auditor.run import child_jobs
+from auditor.run.job_messages import Loaded, Recounted
+from auditor.run.job_results import Measured
 from auditor.run.scan import job_of
-from cli.main import app
-from cli.options import configure
+from cli.commands import app
+from cli.scan_request import configure
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
 
@@ -78,7 +78,7 @@ def attack(k):
     "rows left out": (
         """
 from auditor.run import child
-from auditor.reading import rows as reading
+from auditor.loading.rows import rows as reading
 old = child.load_data
 def load(spec, model):
     data = old(spec, model)
@@ -307,7 +307,7 @@ def test_code_that_only_answers_is_audited(scene: Path, more: list[str]) -> None
 AT_IMPORT = """
 import sys
 from dataclasses import replace
-child = sys.modules["auditor.run.child"]
+child = sys.modules["auditor.run.child_jobs"]
 old = child.load_data
 
 def load(*what):
@@ -432,7 +432,7 @@ def honest(folder: Path, model: ModelSpec, *, held: bool = True, path: str = "d.
         evidence=None if columns.get("stream") else "rows",
     )
     channel = Heard()
-    child.run(job, channel)  # type: ignore[arg-type]
+    child_jobs.run(job, channel)  # type: ignore[arg-type]
     done = Measured(keeps=True, keeps_members=True, held=job.data if held else None)
     done.begin(spec.name for spec in job.probes)
     for message in channel.said:
@@ -571,7 +571,7 @@ def test_files_of_a_folder_are_recounted_by_the_sub_folders(
     model = TorchModel(
         net, classes=["real", "fake"], preprocessing=ImagePreprocessing(size=(8, 8)), outputs="logits"
     )  # fmt: skip
-    monkeypatch.setattr(child, "load_model", lambda *what, **how: model)
+    monkeypatch.setattr(child_jobs, "load_model", lambda *what, **how: model)
     rng = np.random.default_rng(0)
     for i in range(12):
         place = tmp_path / "d" / ("fakes" if i % 3 else "real")

@@ -24,21 +24,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from auditor.core.errors import UsageError
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import UsageError
-from auditor.finding.criterion import load_criteria
-from auditor.intake.specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport
+from auditor.judging.criterion import load_criteria
+from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
+from auditor.loading.sandbox import landlock, measuring_process, seccomp
+from auditor.loading.sandbox.allowed_paths import places_of
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.report.html import render_html
-from auditor.run.isolate import measure
-from auditor.run.options import Configured, ScanOptions
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.parent_process import measure
 from auditor.run.scan import scan
-from auditor.sandbox import landlock, measuring_process, seccomp
-from auditor.sandbox.places import places_of
-from cli.main import app
+from auditor.run.scan_options import Configured, ScanOptions
+from cli.commands import app
 from probes import PROBES
 from tests.run.payloads import PAYLOADS, program
 from tests.warm_child import PreparedChildren, WarmChildren
@@ -85,7 +85,7 @@ class CarelessChildren(PreparedChildren):
 
 CARELESS = """
 import functools, pathlib, runpy
-from auditor.sandbox import landlock
+from auditor.loading.sandbox import landlock
 
 own = landlock.version
 landlock.version = functools.cache(lambda: int(pathlib.Path({version!r}).read_text() or own()))
@@ -300,14 +300,16 @@ def test_a_scan_says_which_layers_were_on(tmp_path: Path, listening: dict[str, o
     assert state is not None and state.is_confined and state.landlock == landlock.version() and state.seccomp
     assert state.describe() == f"Landlock {landlock.version()} and seccomp"
     without = measure(replace(job, allow_unsandboxed=True), {}).sandbox
-    assert without is not None and not without.is_confined and "none: --allow-unsandboxed was given" in without.describe()
+    assert (
+        without is not None and not without.is_confined and "none: --allow-unsandboxed was given" in without.describe()
+    )
 
 
 @pytest.fixture(scope="module")
 def bare_children(warm_children: WarmChildren, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmChildren]:
     """Measuring processes on a kernel without Landlock, with the loader that there is."""
     script = tmp_path_factory.mktemp("bare") / "bare.py"
-    script.write_text("from auditor.sandbox import landlock\nlandlock.version = lambda: 0\n")
+    script.write_text("from auditor.loading.sandbox import landlock\nlandlock.version = lambda: 0\n")
     children = PreparedChildren(warm_children, script)
     yield children
     children.end()
@@ -359,7 +361,8 @@ def test_without_a_sandbox_what_is_data_goes_on_and_the_record_says_so(
         tmp_path / "model.pt",
     )
     (tmp_path / "data.csv").write_text("a,y,sex\n" + "1,yes,f\n2,no,m\n" * 30)
-    options = ScanOptions.from_values({"model": str(tmp_path / "model.pt"), "data": str(tmp_path / "data.csv"), "target": "y",
+    options = ScanOptions.from_values({"model": str(tmp_path / "model.pt"), "data": str(tmp_path / "data.csv"),
+        "target": "y",
                               "sensitive": "sex", "probes": "group_fairness", "device": "cpu"})  # fmt: skip
     report = scan(Configured(options, {}, tuple(load_criteria())), PROBES).report
     assert report.refusal is None and report.findings
@@ -422,7 +425,7 @@ def test_what_a_benchmark_is_read_with_may_be_read_and_nothing_else_beside_it(
 
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:
     code = (
-        "import os, sys, auditor.run.start, auditor.run.bundle_record\n"
+        "import os, sys, auditor.run.child_start, auditor.run.dp_record_of_bundle\n"
         "print(len(os.listdir('/proc/self/task')), {'numpy', 'torch', 'pandas'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)

@@ -11,22 +11,22 @@ import pandas as pd
 import pytest
 import torch
 
-from auditor.comparing.compare import Comparison
+from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError
-from auditor.finding.criterion import Criterion
-from auditor.finding.measurement import Measurement, Pillar
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.judging.criterion import Criterion
+from auditor.judging.measurement import Measurement, Pillar
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
+from auditor.report.comparing.compare_audits import Comparison
+from auditor.run.checks.contract import ContractViolation, check_mitigation, check_probe
+from auditor.run.checks.error_rates import least_found, most_errors
 from auditor.run.mitigation import Mitigated, Stage, Training
 from auditor.run.probe import Need
-from auditor.run.sampling_laws import least_found, most_errors
-from auditor.run.testing import ContractViolation, check_mitigation, check_probe
 from auditor.statistics.estimate import Exact, Power
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from mitigations import MITIGATIONS
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.toys.models import criterion

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy.special import gammaln
 from scipy.stats import binom
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
@@ -31,7 +31,6 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
-from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     EqualErrorRate,
     ExcessShare,
@@ -42,7 +41,8 @@ from auditor.statistics.detection import (
     equal_error_rate,
 )
 from auditor.statistics.differential_fairness import DifferentialFairness
-from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
@@ -55,11 +55,11 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
+from auditor.statistics.largest_of import AttackPart, StrongestAttack
 from auditor.statistics.means import BracketedMean, WorstMeanDifference, WorstPairedDifference, paired_difference
-from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
-from auditor.statistics.ranks import TruePositiveRateAt, area_under_curve, quantile
+from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
+from auditor.statistics.rank_estimates import TruePositiveRateAt, area_under_curve, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -536,7 +536,9 @@ def templates() -> Worlds:
         a, b = np.asarray(types, np.float64).T
 
         def ratio(k: IntArray, a: FloatArray = a, b: FloatArray = b) -> Any:
-            return ratio_of_totals(numerators=np.repeat(a, k), denominators=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
+            return ratio_of_totals(
+                numerators=np.repeat(a, k), denominators=np.repeat(b, k), most=float(b.max()), low=-1, high=1
+            )
 
         yield worlds_of(sorted_into(n, p), ratio, float((a @ p) / (b @ p)))
 
@@ -552,7 +554,9 @@ def open_templates() -> Worlds:
 
         def between(k: IntArray, low: FloatArray = low, high: FloatArray = high, b: FloatArray = b) -> Any:
             ends = [
-                ratio_of_totals(numerators=np.repeat(a, k), denominators=np.repeat(b, k), most=float(b.max()), low=-1, high=1)
+                ratio_of_totals(
+                    numerators=np.repeat(a, k), denominators=np.repeat(b, k), most=float(b.max()), low=-1, high=1
+                )
                 for a in (low, high)
             ]
             return RatioBetween(below=ends[0], above=ends[1], n_open=1, n=int(k.sum()))  # type: ignore[arg-type]
@@ -683,9 +687,7 @@ def strongest(x: FloatArray, y: FloatArray) -> Any:
     """Three attacks that see the same."""
     seen = area(x, y)
     parts = zip("abc", (0.5, 0.25, 0.25), strict=True)
-    return StrongestAttack(
-        attacks=tuple(AttackPart(name=name, share=share, estimate=seen) for name, share in parts)
-    )
+    return StrongestAttack(attacks=tuple(AttackPart(name=name, share=share, estimate=seen) for name, share in parts))
 
 
 def drop(x: FloatArray, y: FloatArray) -> Any:

@@ -19,7 +19,6 @@ from auditor.statistics.clusters import (
     WorstClusteredDifference,
     WorstClusteredRatio,
 )
-from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     AveragePrecision,
@@ -30,8 +29,10 @@ from auditor.statistics.detection import (
     MeanPart,
 )
 from auditor.statistics.differential_fairness import DifferentialFairness
-from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.estimate import Estimate, Exact, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
@@ -43,7 +44,7 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
-from auditor.statistics.kinds import AnyEstimate
+from auditor.statistics.largest_of import AttackPart, StrongestAttack
 from auditor.statistics.means import (
     BracketedMean,
     PairedDifference,
@@ -52,10 +53,9 @@ from auditor.statistics.means import (
     WorstMeanDifference,
     WorstPairedDifference,
 )
-from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
-from auditor.statistics.ranks import AreaUnderCurve, Quantile, TruePositiveRateAt
+from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
+from auditor.statistics.rank_estimates import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.upper_bound import UpperBound
 from auditor.statistics.values import (
     BoundedMean,

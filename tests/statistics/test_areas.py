@@ -23,8 +23,8 @@ from auditor.statistics.detection import (
     equal_error_rate,
 )
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rank_estimates import area_under_curve
 
 
 def paired(

@@ -16,9 +16,9 @@ from scipy.stats import binom, norm
 from sklearn.metrics import roc_auc_score
 
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import area_reach
-from auditor.statistics.kinds import AnyEstimate
-from auditor.statistics.ranks import (
+from auditor.statistics.rank_estimates import (
     AreaUnderCurve,
     Ranked,
     TruePositiveRateAt,

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import gammaln, ndtri, xlogy
 from scipy.stats import beta, multinomial
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.changes import GapChange, PairedRates, RateChange, change_bounds
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.random_weights import change_upper, sum_upper

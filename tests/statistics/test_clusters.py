@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.clusters import (
     FEWEST_EFFECTIVE,
     ClusteredMean,

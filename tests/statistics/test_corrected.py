@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import binom
 
-from auditor.finding.measurement import Outcome
-from auditor.rows import FloatArray
-from auditor.statistics.corrected import Corrected, corrected_bounds
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Outcome
+from auditor.statistics.error_corrected_rates import Corrected, corrected_bounds
 from auditor.statistics.intervals import clopper_pearson
-from tests.finding.test_judging import criterion, verdict
+from tests.judging.test_judging import criterion, verdict
 from tests.quantifiers import all_of
 
 # pi, Se and specificity, from nearly useless detectors, and worse ones, to perfect ones.

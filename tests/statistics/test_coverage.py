@@ -15,7 +15,7 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import binom
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics import intervals, means
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
@@ -27,7 +27,6 @@ from auditor.statistics.clusters import (
     WorstClusteredRatio,
     mean_of_clusters,
 )
-from auditor.statistics.corrected import Corrected, WorstCorrectedDifference
 from auditor.statistics.detection import (
     AreaDifference,
     ExcessShare,
@@ -39,7 +38,8 @@ from auditor.statistics.detection import (
     equal_error_rate,
 )
 from auditor.statistics.differential_fairness import DifferentialFairness
-from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
@@ -53,6 +53,7 @@ from auditor.statistics.groups import (
     WorstRatio,
 )
 from auditor.statistics.intervals import bounded_mean_reach
+from auditor.statistics.largest_of import AttackPart, StrongestAttack
 from auditor.statistics.means import (
     BracketedMean,
     PairedDifference,
@@ -62,10 +63,9 @@ from auditor.statistics.means import (
     WorstPairedDifference,
     ratio_of_means,
 )
-from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
-from auditor.statistics.ranks import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
+from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
+from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from auditor.statistics.strongest import AttackPart, StrongestAttack
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,
@@ -628,7 +628,9 @@ def ratio_between_ends(sizes: FloatArray, share: float, unread: float) -> Draw:
         biased = rng.binomial(sizes - lost, own)
         for x, gone in zip(biased, lost, strict=True):
             ends = [
-                ratio_of_totals(numerators=2 * k - sizes, denominators=sizes, most=float(sizes.max()), low=-1.0, high=1.0)
+                ratio_of_totals(
+                    numerators=2 * k - sizes, denominators=sizes, most=float(sizes.max()), low=-1.0, high=1.0
+                )
                 for k in (x, x + gone)
             ]
             yield RatioBetween(below=ends[0], above=ends[1], n_open=max(int(gone.sum()), 1), n=int(sizes.sum()))  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from auditor.rows import FloatArray
-from auditor.statistics.distances import WorstDistance, beyond_own, short_of_own
+from auditor.core.rows import FloatArray
+from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, misses, most_misses
 

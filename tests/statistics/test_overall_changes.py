@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.special import gammaln, xlogy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.changes import RateChange
-from auditor.statistics.moved_rates import Moved, grown_apart, moved_rates, turned_round
-from auditor.statistics.overall_changes import CommonestChange, MeanChange, PreferenceChange
+from auditor.statistics.composite_changes import CommonestChange, MeanChange, PreferenceChange
 from auditor.statistics.random_weights import sum_upper
+from auditor.statistics.rate_changes import Moved, grown_apart, moved_rates, turned_round
 from auditor.statistics.rates import Proportion
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses

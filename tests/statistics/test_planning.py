@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor.finding.criterion import Criterion
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
+from auditor.judging.criterion import Criterion
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.statistics.differential_fairness import DifferentialFairness
-from auditor.statistics.distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
@@ -29,7 +29,7 @@ from auditor.statistics.groups import (
 )
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.planning import minimum_detectable_effect, n_required
-from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt, quantile
+from auditor.statistics.rank_estimates import AreaUnderCurve, TruePositiveRateAt, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean, ratio_of_totals
 from probes.fairness.score_fairness import calibration_error
@@ -62,7 +62,8 @@ SPANNED: dict[str, tuple[Estimate, float, str, float]] = {
     "bounded_mean": (bounded_mean(np.tile([0.0, 0.2], 50), low=0.0, high=1.0), 0.0, "at_most", 0.1),
     "bounded_mean without spread": (bounded_mean(np.zeros(10), low=0.0, high=1.0), 0.0, "at_most", 0.1),
     "ratio_of_totals": (
-        ratio_of_totals(numerators=np.tile([1.0, -1.0, 2.0], 20), denominators=np.full(60, 4.0), most=4.0, low=-1.0, high=1.0),
+        ratio_of_totals(numerators=np.tile([1.0, -1.0, 2.0], 20), denominators=np.full(60, 4.0),
+        most=4.0, low=-1.0, high=1.0),
         0.0, "at_most", 0.2,
     ),
     "idealized_association": (

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome
 from auditor.statistics import unconditional
-from auditor.statistics.kinds import JUDGED, unjudgeable
+from auditor.statistics.estimate_kinds import JUDGED, unjudgeable
 from auditor.statistics.means import StandardizedDifference, StudentT
-from auditor.statistics.ranks import area_under_curve
+from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion
 from auditor.statistics.unconditional import TwoRates
 from auditor.statistics.values import LargestGap, LargestValue, WorstValueGap, bounded_mean
-from tests.finding.test_judging import criterion, result
+from tests.judging.test_judging import criterion, result
 from tests.quantifiers import all_of, none_of
 from tests.statistics.adversaries import ADVERSARIES, LEVELS, World, counts
 from tests.statistics.estimate_examples import EXAMPLES, KINDS

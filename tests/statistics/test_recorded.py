@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 from auditor.statistics.changes import RateChange
 from auditor.statistics.detection import ExcessShare
-from auditor.statistics.distances import BenefitInequality, WorstDistance
+from auditor.statistics.distribution_distances import BenefitInequality, WorstDistance
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.groups import LargestRate, SmallestRate
 from auditor.statistics.means import StandardizedDifference, StudentT, mean, paired_difference, ratio_of_means
 from auditor.statistics.planning import minimum_detectable_effect, n_required
-from auditor.statistics.ranks import TruePositiveRateAt
+from auditor.statistics.rank_estimates import TruePositiveRateAt
 from auditor.statistics.rates import Odds
 from auditor.statistics.values import BoundedMean, bounded_mean
 from tests.statistics.estimate_examples import EVERY, EXAMPLES, table

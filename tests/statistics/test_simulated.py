@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact, Undefined
 from probes.fairness.adverse_impact import AdverseImpact
-from probes.fairness.counterfactual import CounterfactualFairness
+from probes.fairness.counterfactual_fairness import CounterfactualFairness
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.subgroups import SubgroupDiscovery

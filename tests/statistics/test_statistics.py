@@ -20,6 +20,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from auditor.statistics import intervals
 from auditor.statistics.combined_tails import Contrast, Pairs, lower_bounds
 from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Exact, Side, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import Multiplicity, adjusted_levels, draws_needed, permutation_p_value
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import (
@@ -31,11 +32,10 @@ from auditor.statistics.intervals import (
     ratio_bounds,
     wilson,
 )
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import StudentT, mean, ratio_of_means
-from auditor.statistics.pairs import MOST_PAIRS
 from auditor.statistics.planning import minimum_detectable_effect, n_required
-from auditor.statistics.ranks import Quantile, quantile
+from auditor.statistics.rank_estimates import Quantile, quantile
+from auditor.statistics.rate_pairs import MOST_PAIRS
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.unconditional import TwoRates
 

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 from scipy.stats import norm
 
 from auditor.statistics import thresholds
-from auditor.statistics.ranks import TruePositiveRateAt, true_positive_rate_at
+from auditor.statistics.rank_estimates import TruePositiveRateAt, true_positive_rate_at
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 

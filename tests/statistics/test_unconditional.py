@@ -17,7 +17,7 @@ from auditor.statistics.combined_tails import Contrast, Pairs, margins
 from auditor.statistics.combined_tails import lower_bounds as bounds_of_tails
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import corner_radius, difference_bounds, ratio_bounds
-from auditor.statistics.pairs import (
+from auditor.statistics.rate_pairs import (
     difference_lower_bounds,
     largest_lower_bound,
     largest_p_value,

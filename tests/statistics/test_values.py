@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from scipy.special import stdtrit
 from scipy.stats import binom
 
-from auditor.statistics.distances import WorstDistance
+from auditor.statistics.distribution_distances import WorstDistance
 from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
-from auditor.statistics.kinds import AnyEstimate
 from auditor.statistics.means import mean
 from auditor.statistics.values import BoundedMean, LargestValue, WorstValueDistance, WorstValueGap, bounded_mean
 

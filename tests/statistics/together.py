@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from auditor.rows import FloatArray
-from auditor.statistics import changes, combined_tails, groups, overall_changes, pairs
+from auditor.core.rows import FloatArray
+from auditor.statistics import changes, combined_tails, composite_changes, groups, rate_pairs
 from auditor.statistics.combined_tails import Pairs
 from tests.statistics.worlds import Asked, _of_changes, _of_pairs, _of_sums
 
@@ -124,9 +124,9 @@ def _of_margins(asked: Pairs, value: npt.ArrayLike, alpha: npt.ArrayLike, *, exp
 
 _SEARCHES: tuple[tuple[Any, str, Callable[..., Asked]], ...] = (
     (combined_tails, "lower_bounds", _of_pairs),
-    (pairs, "margins", _of_margins),
+    (rate_pairs, "margins", _of_margins),
     (groups, "margins", _of_margins),
     (changes, "change_upper", _of_changes),
     (changes, "sum_upper", _of_sums),
-    (overall_changes, "sum_upper", _of_sums),
+    (composite_changes, "sum_upper", _of_sums),
 )

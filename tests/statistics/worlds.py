@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom, rankdata
 
-from auditor.rows import FloatArray
-from auditor.statistics import changes, combined_tails, detection, pairs
+from auditor.core.rows import FloatArray
+from auditor.statistics import changes, combined_tails, detection
+from auditor.statistics import rate_pairs as pairs
 from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
-from auditor.statistics.ranks import AreaUnderCurve
+from auditor.statistics.rank_estimates import AreaUnderCurve
 from tests.quantifiers import none_of
 
 WORLDS = 2_000
@@ -200,7 +201,7 @@ def exact_limits_once() -> Callable[..., tuple[FloatArray, FloatArray]]:
 def areas(positives: FloatArray, negatives: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Areas, standard errors and third cumulants, each (n_worlds,), of scores (n_worlds, m) and (n_worlds, n).
 
-    The arithmetic of :func:`~auditor.statistics.ranks.area_under_curve`, many at once.
+    The arithmetic of :func:`~auditor.statistics.rank_estimates.area_under_curve`, many at once.
     """
     m, n = positives.shape[1], negatives.shape[1]
     below = _below(positives, negatives)

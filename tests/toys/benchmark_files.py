@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data
 from probes.language.stereotype import built_in_pairs
 from tests.data.test_benchmarks import bbq_row, stereoset_example
 from tests.probes.language.pair_toys import Associations, crows_file, texts_of, toy, undecided_toy

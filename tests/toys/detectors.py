@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.model.detector import DeepfakeDetector, DetectorCard
-from auditor.model.torch_model import TorchModel
+from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.torch_model import TorchModel
 
 SIDE = 32
 CLASSES = ("real", "fake")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, SmallCNN
+from auditor.models.networks.architectures import MLP, SmallCNN
+from auditor.models.torch_model import TorchModel
 
 CLASSES = tuple(str(digit) for digit in range(10))
 PREPROCESSING = ImagePreprocessing(size=(8, 8), mean=(0.0,), std=(1.0,))

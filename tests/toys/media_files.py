@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.model.detector import DeepfakeDetector, DetectorCard
-from auditor.model.detector_card import KnownRate
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import SmallCNN
+from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.detector_card import KnownRate
+from auditor.models.networks.architectures import SmallCNN
+from auditor.models.torch_model import TorchModel
 
 SIZE = 16
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.data.recorded import Recorded
-from auditor.finding.criterion import Criterion, Direction
-from auditor.model.audited_model import AuditedModel, Recipe, SeenInTraining
-from auditor.model.recorded_model import RecordedWriter
-from auditor.model.regression import TorchRegressor
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.data.recorded_answers_data import Recorded
+from auditor.judging.criterion import Criterion, Direction
+from auditor.models.audited_model import AuditedModel, Recipe, SeenInTraining
+from auditor.models.networks.architectures import MLP
+from auditor.models.recorded_model import RecordedWriter
+from auditor.models.regression_model import TorchRegressor
+from auditor.models.torch_model import TorchModel
 from tests.toys import detectors as media
 from tests.toys import marked
 from tests.toys.labelled import calibrated, refusals
@@ -284,7 +284,7 @@ def criterion(metric: str, direction: Direction, bound: float | tuple[float, flo
 
 @dataclass(frozen=True, kw_only=True)
 class Toys:
-    """What :func:`auditor.run.testing.check_probe` needs to know about one probe."""
+    """What :func:`auditor.run.checks.contract.check_probe` needs to know about one probe."""
 
     ideal: Callable[[], AuditedModel]
     violating: Callable[[], AuditedModel]

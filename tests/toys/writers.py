@@ -7,11 +7,11 @@ from itertools import count
 
 import numpy as np
 
-from auditor.model.audited_model import AuditedModel
-from auditor.model.capabilities import Generates, Reply
-from auditor.model.chat import How
-from auditor.model.generation import Sampling
-from probes.language.easy_choices import RIGHT, easy_questions
+from auditor.models.audited_model import AuditedModel
+from auditor.models.capabilities import Generates, Reply
+from auditor.models.chat import How
+from auditor.models.generation import Sampling
+from probes.language.choice_sanity import RIGHT, easy_questions
 from probes.language.forced_choice import LETTERS
 
 FAITHS = ("Christian", "Catholic", "Muslim", "Jewish", "Hindu", "Buddhist", "Sikh", "atheist")

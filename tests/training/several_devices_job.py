@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from auditor.errors import AuditorError
-from auditor.model.torch_model import TorchModel
+from auditor.core.errors import AuditorError
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training
-from auditor.training.loop import PlainStep, Schedule, Step, train
-from auditor.training.several_devices import Devices, devices_of_job
+from auditor.training.multi_device import Devices, devices_of_job
+from auditor.training.training_loop import PlainStep, Schedule, Step, train
 from mitigations import MITIGATIONS
 from mitigations.training.adversarial_step import AdversarialStep, Pressure
 from mitigations.training.group_dro_step import GroupDroStep, GroupWeights

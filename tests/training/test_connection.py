@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from auditor.errors import UsageError
-from auditor.training import on_cluster
-from auditor.training.execute import Tasks
-from auditor.training.on_cluster import ConnectedProcess
-from auditor.training.on_ray import BEGUN, CANCEL, DONE, RESULT, connected
+from auditor.core.errors import UsageError
+from auditor.training import cluster_executor
+from auditor.training.cluster_executor import ConnectedProcess
+from auditor.training.ray_tasks import BEGUN, CANCEL, DONE, RESULT, connected
+from auditor.training.task_executor import Tasks
 
 TASKS = Tasks("stack", b"s", (b"a", b"b"))
 
@@ -45,7 +45,7 @@ def process(monkeypatch: pytest.MonkeyPatch, *, deaf: bool = False) -> tuple[Any
     ours, theirs = Pipe()
     made: Any = ConnectedProcess.__new__(ConnectedProcess)
     made._ours, made._lock, made.process = ours, threading.Lock(), Process(deaf=deaf)
-    monkeypatch.setattr(on_cluster, "_SECONDS_TO_END", 0.1)
+    monkeypatch.setattr(cluster_executor, "_SECONDS_TO_END", 0.1)
     return made, theirs
 
 
@@ -63,7 +63,7 @@ def test_an_interrupt_ends_the_process_and_says_nothing_more_to_it(
     interrupt: type[BaseException], deaf: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, theirs = process(monkeypatch, deaf=deaf)
-    monkeypatch.setitem(on_cluster._open, "x:1", made)
+    monkeypatch.setitem(cluster_executor._open, "x:1", made)
 
     def interrupted() -> bytes:
         raise interrupt
@@ -75,7 +75,7 @@ def test_an_interrupt_ends_the_process_and_says_nothing_more_to_it(
             list(made.results(TASKS))
 
     within(5.0, ask)
-    assert made.process.told == ["terminate", "kill"][: 1 + deaf] and "x:1" not in on_cluster._open
+    assert made.process.told == ["terminate", "kill"][: 1 + deaf] and "x:1" not in cluster_executor._open
     frames = [theirs.recv_bytes() for _ in range(4)]
     assert json.loads(frames[0])["n"] == 2 and frames[1:] == [b"s", b"a", b"b"]
     with pytest.raises(EOFError):
@@ -104,9 +104,7 @@ def test_a_call_that_was_not_sent_whole_is_not_cancelled_in_words(monkeypatch: p
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_whoever_wants_no_more_waits_for_a_while_and_no_longer(
-    answers: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_wants_no_more_waits_for_a_while_and_no_longer(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made, theirs = process(monkeypatch)
     theirs.send_bytes(RESULT + (0).to_bytes(8, "big") + b"one")
     if answers:

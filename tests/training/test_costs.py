@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
+from auditor.core.errors import ModelError
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN
 from auditor.training.costs import (
     BYTES_A_SECOND,
     FLOPS_A_SECOND,

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.intake.specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
-from auditor.model.saving import save
-from auditor.run.points import made_by, sent_points
-from auditor.training import packed
-from auditor.training.execute import Executor, InThisProcess, Kept, do
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
+from auditor.models.save_bundle import save
+from auditor.run.sweep_tasks import made_by, sent_points
+from auditor.training import task_encoding
 from auditor.training.meter import Meter
-from cli.main import app
+from auditor.training.task_executor import Executor, InThisProcess, Kept, do
+from cli.commands import app
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.training.test_execute import Backwards, Dies
 
@@ -170,14 +170,14 @@ def test_a_refusal_over_there_is_what_it_is_here(folder: Path, monkeypatch: pyte
 
         return mitigate
 
-    monkeypatch.setattr("auditor.run.isolate.mitigate", refuses(ModelError("It diverged.")))
+    monkeypatch.setattr("auditor.run.parent_process.mitigate", refuses(ModelError("It diverged.")))
     ((_, found),) = made_by(InThisProcess(), sent)
     assert isinstance(found, ModelError) and str(found) == "It diverged."
-    monkeypatch.setattr("auditor.run.isolate.mitigate", refuses(DataError("No rows.", code="AUD-DATA-UNUSABLE")))
+    monkeypatch.setattr("auditor.run.parent_process.mitigate", refuses(DataError("No rows.", code="AUD-DATA-UNUSABLE")))
     with pytest.raises(DataError, match=r"^No rows\.$") as told:
         list(made_by(InThisProcess(), sent))
     assert told.value.code == "AUD-DATA-UNUSABLE"
-    monkeypatch.setattr(packed, "versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(task_encoding, "versions", lambda: {"torch": "0"})
     with pytest.raises(UsageError, match=r"A worker has torch 0 and .*: install the same version on both"):
         do("point", sent.shared, sent.each[0])
     for bad in (b"", b"{}\n", sent.shared[:-1], sent.each[0]):

@@ -16,20 +16,20 @@ import torch
 from torch import nn
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.finding.measurement import ProbeResult
-from auditor.finding.policy import load_policies
-from auditor.model.torch_model import TorchModel
-from auditor.record.audit_report import NOT_REPEATED, AuditReport
-from auditor.record.catalogue import Catalogue, shipped
-from auditor.record.controls import with_policies
-from auditor.record.energy import EnergyCounter, EnergyRecord, NotMeasured
-from auditor.run import audit
-from auditor.run.audit import run_audit
+from auditor.judging.measurement import ProbeResult
+from auditor.judging.policy import load_policies
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import NOT_REPEATED, AuditReport
+from auditor.report.record.controls import with_policies
+from auditor.report.record.energy import EnergyCounter, EnergyRecord, NotMeasured
+from auditor.report.record.translations import Catalogue, shipped
+from auditor.run import run_audit as audit
+from auditor.run.run_audit import run_audit
 from auditor.training import counters
+from auditor.training.cost_file import energy_place
 from auditor.training.counters import Counter, nvml, rapl
 from auditor.training.forward_flops import flops_of
 from auditor.training.meter import Meter, taken_by_probe
-from auditor.training.taken import energy_place
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.quantifiers import all_of, none_of

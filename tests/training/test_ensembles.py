@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError
-from auditor.model.audited_model import Recipe
-from auditor.model.outputs import as_logits
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
-from auditor.networks.sequence import NotASequenceError
-from auditor.randomness import seeded_globals
+from auditor.core.errors import ModelError
+from auditor.core.randomness import seeded_globals
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.models.networks.layer_sequence import NotASequenceError
+from auditor.models.output_kind import as_logits
 from auditor.training import ensembles, stack_tasks
 from auditor.training.ensembles import memory_budget, random_halves, train_together
 from auditor.training.stack_tasks import Seeds

@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.errors import MissingExtraError, ModelError, UsageError
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import Architecture
-from auditor.rows import FloatArray
-from auditor.training import handed_out, on_cluster, on_ray, packed
+from auditor.core.errors import MissingExtraError, ModelError, UsageError
+from auditor.core.rows import FloatArray
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import Architecture
+from auditor.training import cluster_executor, ray_tasks, task_encoding, task_queue
 from auditor.training.ensembles import random_halves, train_together
-from auditor.training.execute import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
-from auditor.training.handed_out import ThroughParent, _Handing, chosen_executor
 from auditor.training.stack_tasks import ALONE, StackTask, received_logits, sent_tasks
+from auditor.training.task_executor import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
+from auditor.training.task_queue import ThroughParent, _Handing, chosen_executor
 from tests import ROOT
 
 NARROW = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3})
@@ -143,14 +143,14 @@ def test_a_worker_with_another_torch_trains_nothing(monkeypatch: pytest.MonkeyPa
     )
     sent = sent_tasks(task, [range(1)], ALONE)
     assert sent is not None
-    monkeypatch.setattr(packed, "versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(task_encoding, "versions", lambda: {"torch": "1.0"})
     with pytest.raises(UsageError, match=r"A worker has torch 1\.0 and .*: install the same version on both"):
         do("stack", sent.shared, sent.each[0])
     for bad in (b"", b"\0" * 8, sent.shared[:40], sent.each[0]):
         with pytest.raises(UsageError, match="no task of this version"):
             do("stack", bad, sent.each[0])
     with pytest.raises(ModelError, match="lost"):
-        received_logits(packed.refusal_result(ModelError("lost")))
+        received_logits(task_encoding.refusal_result(ModelError("lost")))
 
 
 # ---- through the parent --------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class Busy:
 def test_a_child_that_died_leaves_nobody_waiting_for_a_busy_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handed_out, "_LONGEST_GOODBYE", 0.1)
+    monkeypatch.setattr(task_queue, "_LONGEST_GOODBYE", 0.1)
     for name in ("0-shared", "0-task-0"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "0-asked").write_text('{"kind":"stack","n":1,"threads":1}')
@@ -250,13 +250,13 @@ def test_an_address_without_ray_and_ray_that_is_not_installed_are_one_sentence(m
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_nobody_at_the_address_is_found_out_before_ray_tries(address: str) -> None:
     with pytest.raises(UsageError, match="nobody answers at '.*127.0.0.1:9'"):
-        on_cluster._reach(address)
+        cluster_executor._reach(address)
 
 
 @pytest.mark.parametrize("address", ["head", "http://head:1", "head:none", "", "[", "://"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(UsageError, match=r"must look like host:6379, ray://host:10001 or auto\."):
-        on_cluster._reach(address)
+        cluster_executor._reach(address)
 
 
 def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +352,7 @@ def test_a_cluster_that_fails_half_way_is_one_sentence_and_what_is_finished_is_k
     ray: FakeRay, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said) as told:
-        eight(Kept(on_ray.RayExecutor(ray), tmp_path))
+        eight(Kept(ray_tasks.RayExecutor(ray), tmp_path))
     text = str(told.value)
     assert text.endswith("What is finished is kept: run the same command again to go on from there.")
     assert "\n" not in text and len(list(tmp_path.glob("task-*"))) == 2 and ray.cancelled
@@ -370,7 +370,7 @@ class InThread:
 
     def _run(self, given: dict[str, Any]) -> None:
         with self._theirs:
-            on_ray.serve(self._theirs, **given)
+            ray_tasks.serve(self._theirs, **given)
 
     def terminate(self) -> None:
         """A thread ends by itself."""
@@ -382,16 +382,16 @@ class InThread:
 def clustered(monkeypatch: pytest.MonkeyPatch, *rays: FakeRay) -> None:
     """Lets each connection be to the next of these."""
     left = list(rays)
-    monkeypatch.setattr(on_cluster, "find_spec", lambda name: name)
-    monkeypatch.setattr(on_cluster.subprocess, "Popen", InThread)
-    monkeypatch.setattr(on_ray, "connected", lambda *given: nullcontext(on_ray.RayExecutor(left.pop(0))))
+    monkeypatch.setattr(cluster_executor, "find_spec", lambda name: name)
+    monkeypatch.setattr(cluster_executor.subprocess, "Popen", InThread)
+    monkeypatch.setattr(ray_tasks, "connected", lambda *given: nullcontext(ray_tasks.RayExecutor(left.pop(0))))
 
 
 def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay()
     clustered(monkeypatch, ray)
     here = eight(None)
-    with on_cluster.on_ray() as outer, on_cluster.on_ray() as cluster:
+    with cluster_executor.on_ray() as outer, cluster_executor.on_ray() as cluster:
         assert cluster is outer, "it is connected once"
         assert eight(cluster).tobytes() == here.tobytes() and ray.n == 4
         x = torch.zeros(4, 6)
@@ -408,7 +408,7 @@ def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(mo
         with pytest.raises(UsageError, match="no task of this version"):
             list(cluster.results(Tasks("stack", b"", (b"",))))
         assert eight(cluster).tobytes() == here.tobytes()
-    assert not on_cluster._open
+    assert not cluster_executor._open
 
 
 def test_a_process_that_ray_ends_is_one_sentence_and_what_is_finished_is_kept(
@@ -421,7 +421,7 @@ def test_a_process_that_ray_ends_is_one_sentence_and_what_is_finished_is_kept(
             return super().get(reference)
 
     clustered(monkeypatch, Ends())
-    with on_cluster.on_ray() as cluster:
+    with cluster_executor.on_ray() as cluster:
         for _ in range(2):
             with pytest.raises(UsageError, match="head, or its node on this machine, is gone. What is finished is kep"):
                 eight(Kept(cluster, tmp_path))
@@ -434,11 +434,11 @@ def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.Monke
     def refuses(*_: object) -> Any:
         raise UsageError("--executor ray: Ray could not be started here.")
 
-    monkeypatch.setattr(on_ray, "connected", refuses)
+    monkeypatch.setattr(ray_tasks, "connected", refuses)
     with pytest.raises(UsageError, match=r"^--executor ray: Ray could not be started here\.$"):
-        with on_cluster.on_ray():
+        with cluster_executor.on_ray():
             raise AssertionError
-    assert not on_cluster._open
+    assert not cluster_executor._open
 
 
 def test_no_module_but_one_knows_ray() -> None:

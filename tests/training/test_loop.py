@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import ModelError, UsageError
-from auditor.training.loop import History, PlainStep, Schedule, train
+from auditor.core.errors import ModelError, UsageError
+from auditor.training.training_loop import History, PlainStep, Schedule, train
 
 N = 70
 

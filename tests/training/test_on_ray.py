@@ -19,18 +19,18 @@ import pytest
 from typer.testing import CliRunner
 
 import auditor
+from auditor.core.errors import UsageError
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import Recipe
-from auditor.model.detector import DeepfakeDetector
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.training import on_ray as module
-from auditor.training.execute import Tasks
-from auditor.training.on_cluster import ConnectedProcess, on_ray
-from cli.main import app
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import Recipe
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from auditor.training import ray_tasks as module
+from auditor.training.cluster_executor import ConnectedProcess, on_ray
+from auditor.training.task_executor import Tasks
+from cli.commands import app
 from tests.cli.test_detect_train import folder as media_folder
 from tests.training.test_elsewhere import digest_of, rows_and_model, swept
 

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from auditor.errors import MissingExtraError, ModelError, UsageError
-from auditor.intake.specs import TrainSpec
+from auditor.core.errors import MissingExtraError, ModelError, UsageError
+from auditor.loading.job_specs import TrainSpec
 from auditor.run.mitigation import Training
-from auditor.training.loop import PlainStep, Schedule, train
-from auditor.training.several_devices import Devices, SeveralDevices, devices_of_job
-from auditor.training.train import train_table
+from auditor.training.multi_device import Devices, SeveralDevices, devices_of_job
+from auditor.training.train_table import train_table
+from auditor.training.training_loop import PlainStep, Schedule, train
+from cli.commands import app
 from cli.examples import several_devices
-from cli.main import app
 from mitigations import MITIGATIONS
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained

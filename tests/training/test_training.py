@@ -18,18 +18,18 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
+from auditor.core.errors import AuditorError, DataError, ModelError, UsageError
+from auditor.core.writable_paths import WRITTEN
 from auditor.data.table_schema import PublicColumn, TableSchema
-from auditor.errors import AuditorError, DataError, ModelError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import DataSpec, ModelSpec, TrainSpec
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.outputs import WRITTEN
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import DataSpec, ModelSpec, TrainSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.privacy.accounting import gaussian_noise
-from auditor.reading.rows import load_data
-from auditor.training.rows import stratified_split, write_rows
-from auditor.training.train import _batch_size, train_table
-from cli.main import app
+from auditor.training.train_table import _batch_size, train_table
+from auditor.training.training_rows import stratified_split, write_rows
+from cli.commands import app
 from tests import ROOT
 from tests.quantifiers import all_of
 

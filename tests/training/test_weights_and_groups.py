@@ -13,22 +13,22 @@ from scipy.stats import beta
 from torch import nn
 from typer.testing import CliRunner
 
+from auditor.core.errors import DataError, ModelError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, ModelError, NotApplicableError, UsageError
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec, TrainSpec
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec, TrainSpec
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from auditor.statistics.rates import Proportion
-from auditor.training.blueprints import blueprint_of
-from auditor.training.rows import grouped_split, read_rows
-from auditor.training.train import TrainedModel, train_table
-from auditor.training.weighted import WeightedShare, weights_of
-from cli.main import app
+from auditor.training.retrain_recipe import blueprint_of
+from auditor.training.train_table import TrainedModel, train_table
+from auditor.training.training_rows import grouped_split, read_rows
+from auditor.training.weighted_rows import WeightedShare, weights_of
+from cli.commands import app
 from mitigations.rows.reweighing import Reweighing
-from probes.attribution.labels import teach_shuffled
-from probes.privacy.membership.probe import MembershipInference
+from probes.attribution.label_randomization import teach_shuffled
+from probes.privacy.membership.membership_inference import MembershipInference
 from tests.quantifiers import all_of, none_of
 
 

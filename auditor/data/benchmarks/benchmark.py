@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from auditor.errors import BenchmarkError, did_you_mean
-from auditor.files import UNREADABLE, regular_file, why_unreadable
+from auditor.core.errors import BenchmarkError, did_you_mean
+from auditor.core.files import UNREADABLE, regular_file, why_unreadable
 
 T = TypeVar("T")
 _MAX_BYTES = 512 << 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from auditor.data.benchmarks.bbq import bbq_companions
-from auditor.data.benchmarks.winobias import winobias_companions
-from auditor.data.benchmarks.winogender import winogender_companions
+from auditor.data.benchmarks.bbq_file import bbq_companions
+from auditor.data.benchmarks.winobias_file import winobias_companions
+from auditor.data.benchmarks.winogender_file import winogender_companions
 
 _COMPANIONS: Mapping[str, Callable[[Path], tuple[Path, ...]]] = {
     "bbq": bbq_companions,

@@ -34,8 +34,8 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from auditor.errors import ConfigError, did_you_mean
-from auditor.files import UNREADABLE, why_unreadable
+from auditor.core.errors import ConfigError, did_you_mean
+from auditor.core.files import UNREADABLE, why_unreadable
 
 CATEGORIES = ("gender", "names", "religion", "nationality", "ethnicity", "orientation", "disability", "age")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from auditor.data.audio import open_container
-from auditor.detection.provenance.marks import statement
-from auditor.detection.provenance.record import Statement
+from auditor.detection.provenance.generator_tags import statement
+from auditor.detection.provenance.provenance_record import Statement
 
 _TAGS = (
     "encoder", "encoded_by", "software", "comment", "description", "title", "artist", "copyright", "creation_time",

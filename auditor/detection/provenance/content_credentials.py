@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
-from auditor.detection.provenance.record import (
+from auditor.core.errors import MissingExtraError, first_line
+from auditor.detection.provenance.provenance_record import (
     LONGEST_VALUE,
     MOST_ACTIONS,
     Action,
@@ -17,7 +18,6 @@ from auditor.detection.provenance.record import (
     origin_of,
     short_type,
 )
-from auditor.errors import MissingExtraError, first_line
 
 MAX_MANIFEST_CHARACTERS = 8_000_000
 # Formats in which a manifest has a place of its own, under the names the library knows them by.
@@ -48,10 +48,10 @@ class UnreadableCredentialsError(Exception):
 def read_credentials(content: bytes, form: str, trust_anchors: str | None = None) -> Credentials | None:
     """The validated active manifest of a file's content, or None where it has none.
 
-    ``form``: as :func:`auditor.detection.kinds.kind_of` names it. ``trust_anchors``: certificates of the authorities to
-    trust, in PEM; without any no signature can be more than ``intact, signer unknown``. Nothing is fetched: a manifest
-    that lies elsewhere, and the revocation of certificates, are not looked up. Raises UnreadableCredentialsError where
-    there is a manifest that cannot be read, MissingExtraError without c2pa-python.
+    ``form``: as :func:`auditor.detection.file_kinds.kind_of` names it. ``trust_anchors``: certificates of the
+    authorities to trust, in PEM; without any no signature can be more than ``intact, signer unknown``. Nothing is
+    fetched: a manifest that lies elsewhere, and the revocation of certificates, are not looked up. Raises
+    UnreadableCredentialsError where there is a manifest that cannot be read, MissingExtraError without c2pa-python.
 
     Source: C2PA, Technical Specification 2.2, 2025.
     """

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from auditor.core.errors import DataError, MissingExtraError, first_line
 from auditor.data.images import FORMATS, MAX_PIXELS
-from auditor.detection.provenance.marks import statement
-from auditor.detection.provenance.record import Statement
-from auditor.errors import DataError, MissingExtraError, first_line
+from auditor.detection.provenance.generator_tags import statement
+from auditor.detection.provenance.provenance_record import Statement
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,12 +10,12 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from auditor.errors import DataError
+from auditor.core.errors import DataError
+from auditor.core.files import LEFT_OUT, UNSAID, Closed
 from auditor.evidence.manifest import canonical
 from auditor.evidence.registration import Registration
-from auditor.files import LEFT_OUT, UNSAID, Closed
-from auditor.record.audit_report import AuditReport
-from auditor.record.decisions import STEPS, DecidedFinding, Step
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.decisions import STEPS, DecidedFinding, Step
 
 GENESIS = "0" * 64
 Kind = Literal["audit", "decision", "registration"]

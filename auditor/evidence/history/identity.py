@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from auditor.errors import DataError
+from auditor.core.errors import DataError
 from auditor.evidence.history.entries import Entry
 
 if TYPE_CHECKING:
-    from auditor.record.audit_report import AuditReport
+    from auditor.report.record.audit_report import AuditReport
 
 
 @dataclass(frozen=True, slots=True)

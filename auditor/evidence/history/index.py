@@ -16,7 +16,7 @@ from auditor.evidence.history.identity import Identity
 from auditor.evidence.manifest import canonical
 
 if TYPE_CHECKING:
-    from auditor.record.audit_report import DataRecord
+    from auditor.report.record.audit_report import DataRecord
 
 Rows = Callable[[Any], Sequence[Any]]
 _KEYS = ("data", "rows", "model_id", "model", "path", "campaign", "plan", "question")
@@ -51,8 +51,8 @@ class Indexed:
 
 
 class Looks(NamedTuple):
-    """Numbers of audits with measurements, with the same question and exit code, that agree in the same rows, the same model or both.
-    """
+    """Numbers of audits with measurements, with the same question and exit code, that agree in the same rows, the same
+    model or both."""
 
     numbers: tuple[int, ...]
     exit_code: int

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor.errors import DataError, MissingExtraError, UsageError, first_line
+from auditor.core.errors import DataError, MissingExtraError, UsageError, first_line
+from auditor.core.files import printable_name
 from auditor.evidence.history.entries import (
     GENESIS,
     AuditEntry,
@@ -21,8 +22,7 @@ from auditor.evidence.history.entries import (
 )
 from auditor.evidence.history.identity import Identity
 from auditor.evidence.history.index import Index, Indexed, indexed, indexed_in, table_of, values_of
-from auditor.files import printable_name
-from auditor.record.passwords import without_passwords
+from auditor.report.record.redact_urls import without_passwords
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
@@ -98,7 +98,8 @@ class Ledger:
         names = [] if acting is None else [str(row[0]) for row in connection.exec_driver_sql(acting)]
         if names:
             raise DataError(
-                f"The history {without_passwords(self.where)!r} has a trigger or rule, {printable_name(names[0])!r}, which may "
+                f"The history {without_passwords(self.where)!r} has a trigger or rule, {printable_name(names[0])!r}, "
+                f"which may "
                 "change what is stored: drop it, and check the history with auditor history --verify."
             )
 
@@ -314,7 +315,9 @@ def broken_chain(entries: Sequence[Entry] | Iterator[Entry], head: str | None = 
     cannot tell that entries at its end were taken away. Raises UsageError where it is no such hash.
     """
     if head is not None and not _HEAD.fullmatch(head):
-        raise UsageError(f"{printable_name(head)!r} is no hash of an entry: give its 64 hexadecimal digits, or the first 16.")
+        raise UsageError(
+            f"{printable_name(head)!r} is no hash of an entry: give its 64 hexadecimal digits, or the first 16."
+        )
     head = None if head is None else head.lower()
     problems: list[str] = []
     previous, expected, seen = GENESIS, 1, head is None

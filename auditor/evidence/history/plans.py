@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from auditor.errors import DataError
+from auditor.core.errors import DataError
+from auditor.evidence.history.earlier_looks import ALL, Known, numbers_of
 from auditor.evidence.history.entries import Entry
 from auditor.evidence.history.identity import Identity
 from auditor.evidence.history.index import Looks
-from auditor.evidence.history.looks import ALL, Known, numbers_of
-from auditor.record.audit_report import AuditReport, PlanEntered, RegistrationRecord
-from auditor.record.looks import entries_named
+from auditor.report.record.audit_report import AuditReport, PlanEntered, RegistrationRecord
+from auditor.report.record.look_count import entries_named
 
 _MOST_NAMED = 6
 # Of clocks that differ, or a ledger that had to be waited for.

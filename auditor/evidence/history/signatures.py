@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from auditor.errors import DataError
+from auditor.core.errors import DataError
 from auditor.evidence.history.entries import Decision
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
+from auditor.core.rows import FloatArray
 from auditor.privacy.dirac_canaries import DiracCanaries
-from auditor.privacy.dp_audit import DIRAC, BoolArray, CanaryScores
-from auditor.privacy.noise_keeper import NoiseKeeper
+from auditor.privacy.dp_audit_scores import DIRAC, BoolArray, CanaryScores
+from auditor.privacy.noise_recorder import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity
-from auditor.rows import FloatArray
 
 Array: TypeAlias = Tensor | FloatArray
 
@@ -99,7 +99,11 @@ class ClientCanaries:
         if self._drawn is None:
             raise UsageError("The round has no canaries yet: call updates() or add_to() before released().")
         tensors = [torch.as_tensor(a) for a in arrays]
-        own = self._canaries.values_at([torch.as_tensor(a) for a in expected]) if expected else np.zeros(len(self._canaries))
+        own = (
+            self._canaries.values_at([torch.as_tensor(a) for a in expected])
+            if expected
+            else np.zeros(len(self._canaries))
+        )
         self._canaries.update_scores(tensors, divisor, own, self.clipping_norm)
         if others is not None and self.noise_multiplier is not None:
             before = [torch.as_tensor(a).float().clone() for a in others]

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from auditor.errors import DataError
-from auditor.files import Closed
+from auditor.core.errors import DataError
+from auditor.core.files import Closed
 from auditor.privacy.run_record import (
     RUN_FORMAT,
     Positive,
@@ -22,7 +22,7 @@ from auditor.privacy.run_record import (
     parse_run,
     read_plain,
 )
-from auditor.record.energy import EnergyRecord
+from auditor.report.record.energy import EnergyRecord
 
 FEDERATED_FORMAT = "auditor-federated-run/1"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from auditor.errors import MissingExtraError
+from auditor.core.errors import MissingExtraError
+from auditor.core.rows import FloatArray
 from auditor.privacy.federated.federated_record import FederatedRun
 from auditor.privacy.federated.round_watch import Arrays, CanarySettings, Entered, RoundWatch
-from auditor.rows import FloatArray
 
 _CANARY_NODE = 0
 
@@ -19,13 +19,13 @@ _CANARY_NODE = 0
 def watched(strategy: Any, stated_run: FederatedRun | None = None, *, canaries: CanarySettings | None = None) -> Any:
     """The strategy with unchanged behaviour, and its observations in ``watch``.
 
-    ``strategy``: of ``flwr.serverapp.strategy``, as ``start`` runs it. ``stated_run``: what is claimed of the run, and what
-    no strategy can see. What the strategy itself says of its cohorts, clipping and noise is taken from it; what was
-    seen stands over both. ``canaries``: canary clients, whose answers are handed to the strategy beside the others' as
-    if they were clients: the model is spoiled, and a strategy that is strict about how many answer refuses the round.
-    ``result.watch.record()`` is the record, ``result.watch.scores()`` what
-    :func:`~auditor.privacy.dp_audit.audit_claim` takes. Clients' answers are read once the strategy has aggregated
-    them, so that clipping it did in their place is seen. Raises MissingExtraError without Flower.
+    ``strategy``: of ``flwr.serverapp.strategy``, as ``start`` runs it. ``stated_run``: what is claimed of the run, and
+    what no strategy can see. What the strategy itself says of its cohorts, clipping and noise is taken from it; what
+    was seen stands over both. ``canaries``: canary clients, whose answers are handed to the strategy beside the others'
+    as if they were clients: the model is spoiled, and a strategy that is strict about how many answer refuses the
+    round. ``result.watch.record()`` is the record, ``result.watch.scores()`` what
+    :func:`~auditor.privacy.dp_audit_scores.audit_claim` takes. Clients' answers are read once the strategy has
+    aggregated them, so that clipping it did in their place is seen. Raises MissingExtraError without Flower.
     """
     flower = _flower()
     facts, cohort = facts_of(strategy)

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.errors import DataError, UsageError
+from auditor.core.errors import DataError, UsageError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.privacy.federated.client_canaries import clipped
-from auditor.privacy.federated.gradient_inversion import ClientStep, Effort, invert
-from auditor.rows import FloatArray, IntArray
+from auditor.privacy.federated.inversion_attacks import ClientStep, Effort, invert
 
 Verdict = Literal["gives_away", "stopped", "cannot_tell"]
 Send = Callable[[Tensor, Tensor], list[Tensor]]
@@ -239,7 +239,8 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     first = sum(one.rank == 0 for one in attempts)
     ranked = (
-        f"in {first} of {len(attempts)} updates the client's own image is the most like what was drawn, of {others + 1} "
+        f"in {first} of {len(attempts)} updates the client's own image is the most like what was drawn, of "
+        f"{others + 1} "
         f"of its label (p = {p_value:.2g})"
     )
     if p_value <= alpha:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from auditor.errors import UsageError
-from auditor.privacy.dp_audit import CanaryScores
+from auditor.core.errors import UsageError
+from auditor.core.rows import FloatArray
+from auditor.privacy.dp_audit_scores import CanaryScores
 from auditor.privacy.federated.client_canaries import ClientCanaries
 from auditor.privacy.federated.federated_record import FederatedRun, parse_federated
-from auditor.rows import FloatArray
 
 Arrays = Sequence[FloatArray]
 
@@ -39,11 +39,11 @@ class CanarySettings:
 class RoundWatch:
     """Observations of rounds as a :class:`FederatedRun`; ``stated``: its additional known facts.
 
-    In each round: :meth:`start_round`, :meth:`canaries` for what canary clients send, :meth:`released` or :meth:`drop_round`.
-    ``noise_cohort``: how many clients the stated noise is scaled for: the mean has noise of standard deviation
-    ``noise_multiplier * clipping_norm / noise_cohort``; None where it is not known, and the noise is not tested.
-    ``averages``: what is released is the weighted mean of what entered, plus noise; where it is not, canaries are
-    scored by what is released alone.
+    In each round: :meth:`start_round`, :meth:`canaries` for what canary clients send, :meth:`released` or
+    :meth:`drop_round`. ``noise_cohort``: how many clients the stated noise is scaled for: the mean has noise of
+    standard deviation ``noise_multiplier * clipping_norm / noise_cohort``; None where it is not known, and the noise is
+    not tested. ``averages``: what is released is the weighted mean of what entered, plus noise; where it is not,
+    canaries are scored by what is released alone.
     """
 
     def __init__(
@@ -90,7 +90,9 @@ class RoundWatch:
             )
         return [[part.numpy() for part in sent] for sent in self._canaries.updates()]
 
-    def released(self, entered: Sequence[Entered], weight_change: Arrays, canary_weight: float, n_canaries: int) -> None:
+    def released(
+        self, entered: Sequence[Entered], weight_change: Arrays, canary_weight: float, n_canaries: int
+    ) -> None:
         """The round moved the weights by ``weight_change``; ``entered`` are the clients' answers, canaries left out."""
         self.rounds += 1
         self.answers_missing += self._asked - len(entered)

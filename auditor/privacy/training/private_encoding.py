@@ -33,11 +33,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from auditor.core.errors import DataError
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, level_codes
-from auditor.errors import DataError
-from auditor.model.audited_model import SpentOnEncoding
+from auditor.models.audited_model import SpentOnEncoding
 from auditor.privacy.accounting import gaussian_noise
-from auditor.rows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,9 @@ def learn_encoding(X: pd.DataFrame, *, epsilon: float, delta: float, rng: np.ran
     # What a look may move by can follow from the looks before it, as their noise does not.
     size = math.sqrt(len(octaves))
     bounds_of = {
-        name: _closer(noise.add_to(part_counts(numbers[name], *bounds), size), *bounds, noise.noise_ceiling(size, PARTS))
+        name: _closer(
+            noise.add_to(part_counts(numbers[name], *bounds), size), *bounds, noise.noise_ceiling(size, PARTS)
+        )
         for name, bounds in octaves.items()
     }
     moments = {

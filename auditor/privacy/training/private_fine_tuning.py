@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.randomness import seeded_globals
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, ModelError, UsageError
-from auditor.model.audited_model import Provenance, Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.low_rank_adapters import Lora, adapted, check_adaptable, merge_adapters
-from auditor.privacy.training.dp_sgd import PrivacyBudget, PrivateRun, opacus_quietly, private_notes
+from auditor.models.audited_model import Provenance, Recipe
+from auditor.models.networks.low_rank_adapters import Lora, adapted, check_adaptable, merge_adapters
+from auditor.models.torch_model import TorchModel
+from auditor.privacy.training.opacus_training import PrivacyBudget, PrivateRun, opacus_quietly, private_notes
 from auditor.privacy.training.private_gradients import Mode, choose_way
-from auditor.randomness import seeded_globals
 
 _NOT_COVERED = (
     "Limits of that claim: the weights it began from are taken as public, and so is its tokenizer: whatever they were "
@@ -42,10 +42,10 @@ def fine_tune_privately(
 ) -> tuple[TorchModel, tuple[str, ...]]:
     """A new model, trained on from the model's own weights by DP-SGD on the labelled rows; adapters are merged in.
 
-    Unlike :func:`auditor.privacy.training.dp_sgd.train_privately` nothing is drawn anew, so the old weights must be
-    public with regard to these rows. An embedding that is asked once for the whole batch, as position embeddings are,
-    is asked once a row, without which its gradient would not be clipped by row. Frozen parameters stay frozen.
-    ``rows_at_once`` in one pass; logical batches are the recipe's, drawn by Poisson sampling.
+    Unlike :func:`auditor.privacy.training.opacus_training.train_privately` nothing is drawn anew, so the old weights
+    must be public with regard to these rows. An embedding that is asked once for the whole batch, as position
+    embeddings are, is asked once a row, without which its gradient would not be clipped by row. Frozen parameters stay
+    frozen. ``rows_at_once`` in one pass; logical batches are the recipe's, drawn by Poisson sampling.
 
     Returns the model, whose recipe holds what was spent, and notes. Raises MissingExtraError without peft where
     ``lora`` is given; UsageError, DataError or ModelError before any training where it cannot be done.
@@ -136,7 +136,7 @@ def _network_holder(model: TorchModel, lora: Lora | None) -> nn.Module:
     if not isinstance(model, TorchModel) or not isinstance(getattr(model.module, "network", None), PreTrainedModel):
         raise ModelError(
             "Private fine-tuning is for text classifiers that were loaded from a Hugging Face folder "
-            "(auditor.intake.load_model); a bundle is trained privately with the mitigation dp_sgd."
+            "(auditor.loading.load_model); a bundle is trained privately with the mitigation dp_sgd."
         )
     if lora is None:
         return model.module

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from auditor.errors import ModelError, UsageError, first_line
-from auditor.model.torch_model import TorchModel
+from auditor.core.errors import ModelError, UsageError, first_line
+from auditor.core.randomness import seeded_globals
+from auditor.models.torch_model import TorchModel
 from auditor.privacy.training.private_layers import refuse_layers
-from auditor.randomness import seeded_globals
 
 if TYPE_CHECKING:
     from opacus.optimizers import DPOptimizer

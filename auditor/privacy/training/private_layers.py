@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from auditor.errors import ModelError
+from auditor.core.errors import ModelError
 
 _INSTEAD = {
     "BatchNorm1d": "torch.nn.GroupNorm",

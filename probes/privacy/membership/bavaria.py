@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 BINS = 20

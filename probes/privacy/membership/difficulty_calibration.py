@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 
 def scores(loss: FloatArray, shadow_loss: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:

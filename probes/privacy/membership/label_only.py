@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from probes.robustness.corruptions import image_noise, sound_noise
-from probes.robustness.tables import is_number, number_columns, with_noise
-from probes.robustness.texts import with_typos
+from probes.robustness.table_noise import is_number, number_columns, with_noise
+from probes.robustness.text_perturbations import with_typos
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from auditor.core.rows import Rows
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.rows import Rows
+    from auditor.models.audited_model import AuditedModel
 
 # Standard deviations of numbers, and shares of other values that are drawn anew.
 _TABLE_LEVELS = ((0.1, 0.02), (0.3, 0.1), (1.0, 0.3))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 # A row on which all shadow models agree to the last digit must not divide by zero.

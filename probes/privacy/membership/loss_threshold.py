@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from auditor.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 
 
 def cross_entropy(probabilities: FloatArray, labels: IntArray) -> FloatArray:

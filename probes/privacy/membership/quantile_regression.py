@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray, IntArray, Rows
+from auditor.core.rows import FloatArray, IntArray, Rows
 
 FEWEST_ROWS = 40
 _LEVELS = (0.5, 0.9)

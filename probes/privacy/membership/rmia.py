@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
 
 GAMMA = 2.0
 # The paper's slope of P(x) among members over non-members, with which out-models alone stand in for both.

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import DataError, NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
-from auditor.statistics.ranks import quantile
-from probes.inputs import whole_number
-from probes.language.options import check_prefix
-from probes.privacy.memorization.texts import causal_model, optional_path, read_texts
+from auditor.statistics.rank_estimates import quantile
+from probes.language.language_options import check_prefix
+from probes.privacy.memorization.text_sources import causal_model, optional_path, read_texts
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
 MOST_CANARIES = 200
 # Canaries named beside the finding: those that one judgement at 5 % would show, each by itself.
@@ -66,7 +66,7 @@ class CanaryExposure:
     in which ``#`` is a random digit and ``@`` a random small letter; without it every digit of a canary is random.
     n_candidates: candidates for each canary; where there are no more than that, all of them are taken and the exposure
     is exact. prefix_token:
-    see :class:`~probes.language.options.LikelihoodOptions`.
+    see :class:`~probes.language.language_options.LikelihoodOptions`.
 
     Raises NotApplicableError without canaries and for a model that is not causal, DataError for a canary without a
     random part.
@@ -110,7 +110,7 @@ class CanaryExposure:
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Exposure of each canary by both methods, and the median; see the class."""
-        from probes.privacy.memorization.exposure import Slots, fit_skew_normal, kolmogorov_smirnov, slots_of
+        from probes.privacy.memorization.exposure_estimation import Slots, fit_skew_normal, kolmogorov_smirnov, slots_of
 
         if self.canaries is None:
             raise NotApplicableError(
@@ -165,7 +165,9 @@ class CanaryExposure:
         limited = not any(every for _, every in shared.values())
         return [median, *found, _confirmed(ranks, read.origin, limited=limited)]
 
-    def _exposure_measurement(self, method: str, number: int, estimate: Exposure, among: FloatArray, detail: str) -> Measurement:
+    def _exposure_measurement(
+        self, method: str, number: int, estimate: Exposure, among: FloatArray, detail: str
+    ) -> Measurement:
         return Measurement(
             metric="exposure",
             method=method,
@@ -215,7 +217,7 @@ def _confirmed(ranks: Sequence[tuple[int, int]], origin: str, *, limited: bool) 
 
     ``limited``: whether there are more candidates than were drawn.
     """
-    from probes.privacy.memorization.exposure import any_planted
+    from probes.privacy.memorization.exposure_estimation import any_planted
 
     p_values = [rank / among for rank, among in ranks]
     first = [i for i in sorted(range(len(ranks)), key=p_values.__getitem__) if p_values[i] <= _SHOWN_FIRST / len(ranks)]

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import scipy
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StudentT
 from auditor.statistics.values import bounded_mean
-from probes.inputs import whole_number
-from probes.language.options import benchmark_path, check_prefix
-from probes.privacy.memorization.texts import causal_model, read_texts
+from probes.language.language_options import benchmark_path, check_prefix
+from probes.privacy.memorization.text_sources import causal_model, read_texts
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 FEWEST_SHARDS = 8
 _DEFAULT_CONTEXT = 1024
@@ -64,7 +64,7 @@ class Contamination:
 
     benchmarks: the file under the key ``contamination`` (--benchmark contamination=PATH): one example a line, or a
     table with ``column``. shard_examples: most examples in a shard. separator: stands between examples. prefix_token:
-    see :class:`~probes.language.options.LikelihoodOptions`.
+    see :class:`~probes.language.language_options.LikelihoodOptions`.
 
     Raises NotApplicableError without the file, for a model that is not causal, and below 8 shards.
 

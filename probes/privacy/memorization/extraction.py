@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.errors import NotApplicableError
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
-from probes.inputs import whole_number
-from probes.language.options import check_prefix
-from probes.privacy.memorization.texts import causal_model, held_out_texts, optional_path, training_texts, unrepeated
+from probes.language.language_options import check_prefix
+from probes.privacy.memorization.text_sources import (
+    causal_model,
+    held_out_texts,
+    optional_path,
+    training_texts,
+    unrepeated,
+)
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 # Given and asked for, in the paper; and the fewest of either that say anything.
 TOKENS, FEWEST_TOKENS = 50, 8
@@ -75,7 +81,7 @@ class Extraction:
     prefix_tokens, suffix_tokens: 50 each, as in the paper; without either, half each of a length of 16 to 100 tokens,
     the one at which the texts of both files that are no shorter make up the most tokens. n, p, temperature, top_k: of
     the probabilistic form; top_k None samples from the whole vocabulary. n_samples: most texts of either side, drawn at
-    random. prefix_token: see :class:`~probes.language.options.LikelihoodOptions`.
+    random. prefix_token: see :class:`~probes.language.language_options.LikelihoodOptions`.
 
     Raises NotApplicableError without training texts, for a model that is not causal, and where the prefix and suffix do
     not fit its context.
@@ -205,8 +211,8 @@ class Extraction:
     def recited(
         self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]
     ) -> tuple[list[npt.NDArray[np.bool_]], str]:
-        """(k,) for each model of one tokenizer, whether it completes the sufficiently long texts greedily; and the lengths of prompts and completions, in words.
-        """
+        """(k,) for each model of one tokenizer, whether it completes the sufficiently long texts greedily; and the
+        lengths of prompts and completions, in words."""
         cut = self._choose_cut(models[0], texts)
         return [self._extracted(model, texts, cut)[0] for model in models], (
             f"{cut.given} tokens given, {cut.asked} asked"

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding.figure import Figure, Series
-from auditor.finding.measurement import Answer, Measurement, Pillar
-from auditor.rows import FloatArray
+from auditor.core.errors import NotApplicableError, UsageError
+from auditor.core.rows import FloatArray
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
-from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
-from probes.inputs import whole_number
-from probes.language.options import check_prefix
-from probes.privacy.memorization.texts import causal_model, held_out_texts, once_only
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
+from probes.language.language_options import check_prefix
+from probes.privacy.memorization.text_sources import causal_model, held_out_texts, once_only
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 METHODS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")
 BLIND = "blind_baseline"
@@ -94,7 +94,7 @@ class LMMembership:
 
     k: share of the tokens that min_k takes. reference: path of another causal language model, or such a model
     (--reference). max_tokens: texts are cut to so many tokens. Texts that stand in both files take no part.
-    prefix_token: see :class:`~probes.language.options.LikelihoodOptions`.
+    prefix_token: see :class:`~probes.language.language_options.LikelihoodOptions`.
 
     Raises NotApplicableError for a model that is not causal and without texts of either side.
 
@@ -171,7 +171,7 @@ class LMMembership:
     def _scores(
         self, model: AuditedLanguageModel, members: Sequence[str], others: Sequence[str]
     ) -> tuple[dict[str, Scores], int]:
-        from probes.privacy.memorization.scores import (
+        from probes.privacy.memorization.text_membership_scores import (
             loss_score,
             min_k_plus_plus_score,
             min_k_score,
@@ -203,8 +203,8 @@ class LMMembership:
     def _reference(self) -> AuditedLanguageModel:
         loaded = self.reference
         if isinstance(loaded, str):
-            from auditor.intake.formats import load_model
-            from auditor.intake.specs import ModelSpec
+            from auditor.loading.formats import load_model
+            from auditor.loading.job_specs import ModelSpec
 
             name, loaded = Path(loaded).name, load_model(ModelSpec(path=loaded))
         else:
@@ -216,7 +216,7 @@ class LMMembership:
 
 
 def _blind(members: Sequence[str], others: Sequence[str], rng: np.random.Generator) -> _Blind:
-    from probes.privacy.memorization.blind_baseline import FEWEST_TEXTS, blind_scores
+    from probes.privacy.memorization.blind_text_baseline import FEWEST_TEXTS, blind_scores
 
     if min(len(members), len(others)) < FEWEST_TEXTS:
         return _Blind(
@@ -285,7 +285,9 @@ def _attack(
         )
     ]
     found += [
-        _rate_at(method, members, others, rate, detail, too_few or _baseline_reason(members, others, rate, blind, n_attacks))
+        _rate_at(
+            method, members, others, rate, detail, too_few or _baseline_reason(members, others, rate, blind, n_attacks)
+        )
         for rate in FALSE_POSITIVE_RATES
     ]
     if beyond is not None:
@@ -322,7 +324,7 @@ def _baseline_reason(members: FloatArray, others: FloatArray, rate: float, blind
 def _rate_at(
     method: str, members: FloatArray, others: FloatArray, rate: float, detail: str, leaking: str
 ) -> Measurement:
-    from probes.privacy.membership.metrics import in_same_shares
+    from probes.privacy.membership.attack_metrics import in_same_shares
 
     expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
     n, few = members.size + others.size, ""
@@ -348,7 +350,7 @@ def _rate_at(
 
 
 def _roc(scores: Mapping[str, Scores], blind: _Blind) -> Figure | None:
-    from probes.privacy.membership.metrics import roc_points
+    from probes.privacy.membership.attack_metrics import roc_points
 
     curves = dict(scores) | ({BLIND: blind.scores} if blind.scores is not None else {})
     series, said = [], []

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Answer, Measurement, Pillar
+from auditor.core.errors import NotApplicableError
+from auditor.judging.measurement import Answer, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
-from auditor.statistics.corrected import Corrected
+from auditor.statistics.error_corrected_rates import Corrected
 from auditor.statistics.estimate import Power, Undefined
-from probes.inputs import whole_number
 from probes.language.calibration import Errors, read_calibration, untried
-from probes.language.options import check_prefix
-from probes.language.sampling import SamplingOptions, silence
+from probes.language.continuation_sampling import SamplingOptions, silence
+from probes.language.language_options import check_prefix
 from probes.privacy.memorization.pii_patterns import KINDS, Found, Key, find_pii, in_context, look_alikes, masked
 from probes.privacy.memorization.pii_recall import described_rate, recognition
-from probes.privacy.memorization.texts import (
+from probes.privacy.memorization.text_sources import (
     Texts,
     causal_model,
     held_out_texts,
@@ -28,11 +27,12 @@ from probes.privacy.memorization.texts import (
     read_texts,
     training_texts,
 )
+from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.model.audited_model import AuditedModel
-    from auditor.model.language_model import AuditedLanguageModel
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.language_model import AuditedLanguageModel
 
 # Beginnings after which text on the web goes on with somebody's particulars.
 PROMPTS = (
@@ -78,13 +78,13 @@ class PIILeakage(SamplingOptions):
       with ``calibration``, whose ``group`` is the kind that each text holds or seems to hold, by the recall and the
       false alarms on the texts of that kind.
 
-    All are corrected for what is overlooked and for false alarms, by :class:`~auditor.statistics.corrected.Corrected`:
-    recall and false alarms are those of the held-out half of the labelled sentences
-    (:func:`~probes.privacy.memorization.pii_recall.recognition`), and false alarms can come of continuations alone that
-    hold something in the form of personal data. ``training_pii_rate`` is corrected for chance as well: of the held-out
-    rows that hold something of that form, those with a value of the training text are what new texts come to without
-    any leak. The detail has the rate as counted. The correction rests on it that such things in continuations are no
-    harder to tell than those sentences, and personal data no harder to find.
+    All are corrected for what is overlooked and for false alarms, by
+    :class:`~auditor.statistics.error_corrected_rates.Corrected`: recall and false alarms are those of the held-out half
+    of the labelled sentences (:func:`~probes.privacy.memorization.pii_recall.recognition`), and false alarms can come
+    of continuations alone that hold something in the form of personal data. ``training_pii_rate`` is corrected for
+    chance as well: of the held-out rows that hold something of that form, those with a value of the training text are
+    what new texts come to without any leak. The detail has the rate as counted. The correction rests on it that such
+    things in continuations are no harder to tell than those sentences, and personal data no harder to find.
 
     Bounds are over continuations, which are independent given the prompts, so they speak of these
     prompts and settings of sampling; where most are empty, nothing is judged. What is found is never printed but with
@@ -102,7 +102,7 @@ class PIILeakage(SamplingOptions):
     prompt; None is 4, and 2 of built-in beginnings without a calibration, of which no rate is judged by default: where
     nothing is found in 60 of them ``pii_rate`` is at most 0.079 by its 95 % interval, and 0.040 in 120. prefix_token:
     what stood before the training texts, "" for nothing; it is then asked after that alone. Other options as for
-    :class:`~probes.language.sampling.SamplingOptions`.
+    :class:`~probes.language.continuation_sampling.SamplingOptions`.
 
     Raises NotApplicableError for a model that is not causal.
 
@@ -194,7 +194,9 @@ class PIILeakage(SamplingOptions):
         users = training is not None or self.prompts is not None or self.calibration is not None
         few = self.n_samples is None and not users
         drawn = self.continued(model, prompts, self.n_samples or (FEW_SAMPLES if few else SAMPLES), rng)
-        written = [Written.from_text(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some]
+        written = [
+            Written.from_text(prompt, text) for prompt, some in zip(prompts, drawn, strict=True) for text in some
+        ]
         said, mute = silence(drawn)
         mute = mute and f"{said}: what writes nothing leaks nothing. Give prompts that the model goes on from."
         behind = f"after {model.prefix_text}" if model.prefix else "with nothing before them"
@@ -248,7 +250,9 @@ class PIILeakage(SamplingOptions):
         if self.calibration_ is None:
             return None
         return self.calibration_.measure_errors(
-            lambda texts: np.asarray([any(kind in (None, f.kind) for f in Written.from_text("", t).found) for t in texts])
+            lambda texts: np.asarray(
+                [any(kind in (None, f.kind) for f in Written.from_text("", t).found) for t in texts]
+            )
         )
 
     def _short(self) -> str:
@@ -278,7 +282,8 @@ class PIILeakage(SamplingOptions):
         by_chance = sum(any(f.key in training_keys for f in looks) for looks in new)
         leaked = [Written(tuple(f for f in w.looks if f.key in training_keys), w.looks) for w in continuations]
         values = Counter(f.key for w in leaked for f in w.found)
-        words = f"{len(values):,} of {len(training_keys):,} values of {training.origin}; {describe_values(values)}; {detail}"
+        words = f"{len(values):,} of {len(training_keys):,} values of {training.origin}; "
+        words += f"{describe_values(values)}; {detail}"
         rate = self._rate("training_pii_rate", leaked, words, mute)
         if not new:
             return replace(rate, detail=f"{rate.detail}; no held-out text shows how often chance hits such a value")

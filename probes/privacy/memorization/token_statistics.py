@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from auditor.errors import ModelError
-from auditor.model.gradients import without_gradients
-from auditor.model.language_model import NO_PROBABILITY, AuditedLanguageModel
-from auditor.model.prefix_trees import Encoded
-from auditor.model.torch_model import evaluating
-from auditor.rows import FloatArray, IntArray
+from auditor.core.errors import ModelError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.models.gradients import without_gradients
+from auditor.models.language_model import NO_PROBABILITY, AuditedLanguageModel
+from auditor.models.prefix_trees import Encoded
+from auditor.models.torch_model import evaluating
 
 _LOGITS_BYTES = 128 << 20
 

@@ -11,10 +11,10 @@ import torch
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
-from auditor.errors import UsageError
+from auditor.core.errors import UsageError
 from auditor.privacy.accounting import Phase, noise_for
 from auditor.privacy.canaries import AuditPlan, DPAudit
-from auditor.privacy.dp_audit import CanaryScores, audit_claim
+from auditor.privacy.dp_audit_scores import CanaryScores, audit_claim
 from auditor.privacy.federated.client_canaries import ClientCanaries, clipped
 from tests.privacy.test_dp_canaries import per_row, setup
 from tests.quantifiers import all_of

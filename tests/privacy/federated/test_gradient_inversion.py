@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from auditor.errors import DataError, UsageError
-from auditor.privacy.federated.gradient_inversion import ClientStep, Effort, invert
+from auditor.core.errors import DataError, UsageError
+from auditor.privacy.federated.inversion_attacks import ClientStep, Effort, invert
 from auditor.privacy.federated.inversion_audit import (
     ClientTask,
     Defence,
@@ -25,7 +25,7 @@ from auditor.privacy.federated.inversion_audit import (
     likeness,
     rank_sum_p_value,
 )
-from cli.main import app
+from cli.commands import app
 from tests.quantifiers import all_of
 
 DIGITS = load_digits()

@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
+from probes.attribution.attribution_units import Units
 from probes.attribution.faithfulness import RANDOM, Grades, gain, grade, random_attribution
-from probes.attribution.units import Units
 
 
 def worlds_of(grades: Mapping[str, Grades], n: int) -> Iterator[dict[str, Grades]]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.data.audit_data import AuditData
-from auditor.model.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel
 
 Floats = npt.NDArray[np.float64]
 Kind = Literal["lookup", "radius", "trees", "forest", "imputed"]
@@ -207,7 +207,7 @@ def network(world: World, seed: int = 0) -> AuditedModel:
     import torch
     from torch import nn
 
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
 
     rows = torch.from_numpy(world.train.to_numpy()).float()
     y = torch.from_numpy(world.labels)

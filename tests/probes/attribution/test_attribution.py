@@ -17,6 +17,8 @@ import torch
 from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor, nn
 
+from auditor.core.errors import ConfigError, NotApplicableError
+from auditor.core.randomness import seeded_globals
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import (
     CategoricalColumn,
@@ -26,24 +28,22 @@ from auditor.data.preprocessing import (
     fit_tabular,
     fit_text,
 )
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
-from auditor.randomness import seeded_globals
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.models.torch_model import TorchModel
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.ranks import quantile
+from auditor.statistics.rank_estimates import quantile
+from probes.attribution.attribution_task import pose
 from probes.attribution.differentiable import log_odds
+from probes.attribution.feature_attribution import FEWEST_ROWS, FeatureAttribution
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
-from probes.attribution.probe import FEWEST_ROWS, FeatureAttribution
-from probes.attribution.problem import pose
 from probes.attribution.shapley import final_estimator, is_tree, shap_linear, shap_tree
 from probes.fairness.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
 from tests.quantifiers import all_of, none_of

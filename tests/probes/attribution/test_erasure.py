@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.model.torch_model import TorchModel
+from auditor.models.torch_model import TorchModel
+from probes.attribution.attribution_task import pose
+from probes.attribution.attribution_units import Scale, Units
 from probes.attribution.faithfulness import RANDOM, grade, random_attribution
-from probes.attribution.problem import pose
 from probes.attribution.stability import infidelity
-from probes.attribution.units import Scale, Units
 from probes.erasure import BINS, Erasure, erasure, probability
 from tests.probes.attribution.scaffolds import generated, network
 

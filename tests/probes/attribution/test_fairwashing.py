@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Undefined
-from probes.attribution.probe import FeatureAttribution
+from probes.attribution.feature_attribution import FeatureAttribution
 from probes.fairwashing import (
     LEVEL,
     MORE_ALONE,

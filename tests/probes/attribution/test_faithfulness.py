@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.attribution.agreement import group_gaps, rank_agreement, rank_correlations, shares
+from probes.attribution.attribution_units import Units
 from probes.attribution.faithfulness import (
     FRACTIONS,
     OCCLUSION,
@@ -25,8 +26,7 @@ from probes.attribution.faithfulness import (
     random_attribution,
     ranking,
 )
-from probes.attribution.rule import TAIL
-from probes.attribution.units import Units
+from probes.attribution.method_selection import TAIL
 from tests.probes.attribution.graded_worlds import random_gains
 from tests.statistics.worlds import WORLDS, misses, most_misses
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.finding.display import (
+from auditor.judging.figure_content import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,
@@ -20,7 +20,13 @@ from auditor.finding.display import (
     GradedMethod,
     GradeTable,
 )
-from probes.attribution.figures import beeswarm_figure, grades_figure, heatmap_figure, patch_map, text_figure
+from probes.attribution.attribution_figures import (
+    beeswarm_figure,
+    grades_figure,
+    heatmap_figure,
+    patch_map,
+    text_figure,
+)
 from probes.attribution.image_units import cell_of, grid_of
 from tests.quantifiers import all_of, none_of
 

@@ -11,23 +11,23 @@ import pytest
 import torch
 from torch import nn
 
+from auditor.core.errors import ConfigError
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError
-from auditor.model.audited_model import Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.rows import FloatArray
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
-from auditor.training.blueprints import blueprint_of
+from auditor.training.retrain_recipe import blueprint_of
+from probes.attribution.attribution_task import Problem
 from probes.attribution.faithfulness import mean_of
+from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
-from probes.attribution.labels import Taught, fits_beyond_chance, teach_shuffled, why_no_labels
+from probes.attribution.label_randomization import Taught, fits_beyond_chance, teach_shuffled, why_no_labels
+from probes.attribution.method_selection import TAIL, Checks
 from probes.attribution.methods import METHODS, explain
-from probes.attribution.probe import FeatureAttribution
-from probes.attribution.problem import Problem
-from probes.attribution.rule import TAIL, Checks
-from probes.attribution.sanity import MOST_OVERLAP, top_overlap
+from probes.attribution.parameter_randomization import MOST_OVERLAP, top_overlap
 from tests.probes.attribution.test_rule import NAMES, D, method, of, parts, rng, rows, trained, verdict_on
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses

@@ -11,16 +11,16 @@ import torch
 from captum.attr import GuidedGradCam
 from torch import Tensor, nn
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from auditor.errors import NotApplicableError
-from auditor.intake.huggingface import TextClassifier
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, SmallCNN, TransformerEncoder
+from auditor.loading.huggingface_folders import TextClassifier
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP, SmallCNN, TransformerEncoder
+from auditor.models.torch_model import TorchModel
 from probes.attribution.attention import attentions, rollout
+from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.methods import applicable, explain, why_not
-from probes.attribution.problem import Problem, pose
 from tests.quantifiers import none_of
 
 torch.set_num_threads(1)
@@ -303,7 +303,7 @@ def test_vision_transformers_attend_to_patches() -> None:
 
 
 def test_networks_without_attention_say_so() -> None:
-    from auditor.networks.architectures import BiLSTMText
+    from auditor.models.networks.architectures import BiLSTMText
 
     torch.manual_seed(0)
     problem = posed(text_model(BiLSTMText(7, 2)), ["good film"])

@@ -17,18 +17,18 @@ from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.randomness import seeded_globals
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
-from auditor.errors import NotApplicableError
-from auditor.intake.estimators import EstimatorModel
-from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.randomness import seeded_globals
+from auditor.loading.estimators import EstimatorModel
+from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.gradient import Effort, line_multipliers
 from probes.attribution.methods import METHODS, applicable, explain, why_not
-from probes.attribution.problem import Problem, pose
-from probes.inputs import draw
+from probes.probe_inputs import draw
 from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)

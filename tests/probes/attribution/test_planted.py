@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, SmallCNN, TransformerEncoder
+from auditor.models.networks.architectures import MLP, SmallCNN, TransformerEncoder
+from auditor.models.torch_model import TorchModel
+from probes.attribution.attribution_query import Baseline
+from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.methods import explain
-from probes.attribution.problem import Problem, pose
-from probes.attribution.question import Baseline
 
 torch.set_num_threads(1)
 

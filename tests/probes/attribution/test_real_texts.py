@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from probes.attribution.attribution_task import pose
+from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
-from probes.attribution.probe import FeatureAttribution
-from probes.attribution.problem import pose
 from tests.real.test_text import jigsaw
 
 torch.set_num_threads(1)

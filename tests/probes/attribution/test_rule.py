@@ -15,29 +15,29 @@ import torch
 from scipy.stats import binom
 from torch import Tensor, nn
 
+from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.drawing.figures import figures_of
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from auditor.report.drawing.figures import figures_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
-from cli.output import print_report
-from probes.attribution.explained import Attributions
+from cli.terminal import print_report
+from probes.attribution.attribution_grades import grades_of
+from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.explanation import Attributions
+from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
-from probes.attribution.measured import grades_of
+from probes.attribution.method_selection import Checks, Parts, Verdict, _reservations, judge_methods
 from probes.attribution.methods import METHODS, Method
-from probes.attribution.probe import FeatureAttribution
-from probes.attribution.problem import Problem, pose
-from probes.attribution.rule import Checks, Parts, Verdict, _reservations, judge_methods
-from probes.attribution.sanity import Threshold
+from probes.attribution.parameter_randomization import Threshold
 from tests.quantifiers import all_of
 from tests.report.samples import report_of
 from tests.statistics.worlds import WORLDS, misses, most_misses

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.networks.architectures import MLP, SmallCNN, TransformerEncoder
+from auditor.models.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.statistics.estimate import Undefined
-from probes.attribution.sanity import (
+from probes.attribution.attribution_units import Units
+from probes.attribution.parameter_randomization import (
     FEWEST_COPIES,
     MOST_OVERLAP,
     Threshold,
@@ -22,7 +23,6 @@ from probes.attribution.sanity import (
     threshold,
     top_overlap,
 )
-from probes.attribution.units import Units
 from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)

@@ -12,13 +12,13 @@ from torch import nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
+from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.attribution_units import Units
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
-from probes.attribution.problem import Problem, pose
 from probes.attribution.stability import infidelity, noisy, sensitivity_max, stability
-from probes.attribution.units import Units
 
 torch.set_num_threads(1)
 

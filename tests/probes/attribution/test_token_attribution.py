@@ -12,23 +12,23 @@ import pytest
 import torch
 from scipy.stats import binom, spearmanr
 
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.intake.language_models import load_language_folder
-from auditor.intake.specs import ModelSpec
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.rows import FloatArray, IntArray
-from auditor.run.audit import no_data
+from auditor.core.errors import DataError, NotApplicableError
+from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.measurement import Measurement
+from auditor.loading.job_specs import ModelSpec
+from auditor.loading.language_models import load_language_folder
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
 from probes.attribution import methods as table
-from probes.attribution.explained import Attributions
+from probes.attribution.attribution_task import Problem
+from probes.attribution.explanation import Attributions
 from probes.attribution.faithfulness import RANDOM, ends, gain, grade, occlusion
 from probes.attribution.gradient import Effort
+from probes.attribution.method_selection import TAIL
 from probes.attribution.methods import explain
-from probes.attribution.problem import Problem
-from probes.attribution.rule import TAIL
 from probes.attribution.token_attribution import (
     TokenAttribution,
     aligned_correlation,

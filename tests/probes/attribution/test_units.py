@@ -12,16 +12,16 @@ from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerInte
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
-from auditor.errors import NotApplicableError
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import BiLSTMText, SmallCNN, TransformerEncoder
+from auditor.models.torch_model import TorchModel
+from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.gradient import Effort
 from probes.attribution.image_units import cell_of, grid_of
 from probes.attribution.methods import applicable, explain
-from probes.attribution.problem import Problem, pose
 
 torch.set_num_threads(1)
 

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
+from auditor.core.errors import DataError, NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.detection import area_difference
-from auditor.statistics.ranks import area_under_curve
-from probes.deepfake import cues as cues_module
-from probes.deepfake.alike import LOUDNESS, alike_picture, alike_sound, common_side
-from probes.deepfake.cues import cue_scores, read_cues
+from auditor.statistics.rank_estimates import area_under_curve
+from probes.deepfake import container_cues as cues_module
+from probes.deepfake.container_cues import cue_scores, read_cues
+from probes.deepfake.normalize_files import LOUDNESS, alike_picture, alike_sound, common_side
 from probes.deepfake.trivial_cues import TrivialCues
 from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys import detectors as toys

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from torch import nn
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.model.detector import DeepfakeDetector, DetectorCard
-from auditor.model.torch_model import TorchModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
-from probes.deepfake.evasion import DetectorEvasion
+from probes.deepfake.detector_evasion import DetectorEvasion
 from probes.robustness.robustness import Robustness
-from probes.robustness.square import square_attack
+from probes.robustness.square_attack import square_attack
 from tests.quantifiers import all_of
 from tests.toys import detectors as toys
 

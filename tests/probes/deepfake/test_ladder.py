@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.drawing.figures import figures_of
-from auditor.errors import NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.report.drawing.figures import figures_of
 from auditor.statistics.detection import LargestDrop
 from auditor.statistics.rates import WeightedSum
-from probes.deepfake.ladder import DetectorRobustness, balanced_accuracy
 from probes.deepfake.picture_changes import PICTURE_LADDERS, changed_picture
+from probes.deepfake.robustness_ladder import DetectorRobustness, balanced_accuracy
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
 from tests.quantifiers import all_of
 from tests.toys import detectors as toys
@@ -283,7 +283,7 @@ def test_a_changed_file_is_brought_to_size_as_the_model_brings_it(tmp_path: Path
     """A change that is none: the row comes out as it was read, whatever the model's way, large pictures included."""
     from auditor.data.images import decode_as
     from auditor.data.preprocessing import ImagePreprocessing
-    from probes.deepfake.files import LONGEST_SIDE, as_row, no_larger, picture_of, taken_by
+    from probes.deepfake.row_files import LONGEST_SIDE, as_row, no_larger, picture_of, taken_by
 
     wanted = ImagePreprocessing(size=(32, 32), fit=fit)
     model = toys.of_halves()

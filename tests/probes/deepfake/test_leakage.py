@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor.core.errors import DataError, NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.detection.fingerprints import fingerprints_of
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.detector import DeepfakeDetector
-from auditor.reading.media import load_images
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.loading.rows.media_files import load_images
+from auditor.models.detector import DeepfakeDetector
 from probes.deepfake.crops import crop_twins
 from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
-from probes.deepfake.leakage import SourceLeakage
+from probes.deepfake.source_leakage import SourceLeakage
 from tests.quantifiers import none_of
 from tests.toys import detectors as toys
 from tests.toys.media_files import as_file, card, image_detector, write
@@ -212,7 +212,7 @@ def test_people_in_training_and_evaluation_are_found_by_an_embedder(onnx: bool, 
     embedder, least = "tests.probes.deepfake.test_leakage:colours", 0.999
     if onnx:
         pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
-        from tests.intake.test_detector_encoders import colour_means
+        from tests.loading.test_detector_encoders import colour_means
 
         (tmp_path / "encoder.onnx").write_bytes(colour_means())
         embedder, least = str(tmp_path / "encoder.onnx"), 0.99

@@ -14,11 +14,11 @@ import PIL.Image
 import pytest
 from PIL.PngImagePlugin import PngInfo
 
-from auditor.errors import DataError, OtherKindError, UsageError
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.run.made import load_made
+from auditor.core.errors import DataError, OtherKindError, UsageError
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.run.generated_files import load_made
 from auditor.statistics.intervals import clopper_pearson
 from probes.deepfake.decoders import decoder_of
 from probes.deepfake.marking import Marking

@@ -11,20 +11,20 @@ import pytest
 from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.detector import DetectorCard, KnownRate
-from auditor.model.detector_card import METRIC_OF
-from auditor.record.worth import worth_of
-from auditor.run.audit import run_audit
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.detector import DetectorCard, KnownRate
+from auditor.models.detector_card import METRIC_OF
+from auditor.report.record.skill_line import worth_of
+from auditor.run.run_audit import run_audit
 from auditor.statistics.detection import ExcessShare
-from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
 from auditor.statistics.rates import Proportion
-from probes.deepfake.performance import DetectorPerformance
+from probes.deepfake.detector_performance import DetectorPerformance
 from tests.statistics.worlds import WORLDS, areas_of, misses, most_misses, normal_shift
 from tests.toys import detectors as toys
 from tests.toys.models import criterion

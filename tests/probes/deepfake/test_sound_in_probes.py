@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Outcome
-from auditor.model.torch_model import TorchModel
-from auditor.run.audit import run_audit
+from auditor.judging.measurement import Outcome
+from auditor.models.torch_model import TorchModel
+from auditor.run.run_audit import run_audit
 from probes import PROBES
 from probes.robustness.corruptions import sound_noise
 from probes.robustness.robustness import Robustness

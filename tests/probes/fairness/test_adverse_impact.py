@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from scipy.stats import fisher_exact, ttest_ind
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import IntArray
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import MISSING
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.rows import IntArray
+from auditor.data.group_counts import MISSING
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference

@@ -13,14 +13,14 @@ from fairlearn.metrics import (
 )
 from sklearn.metrics import recall_score, roc_auc_score
 
+from auditor.core.errors import NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding.measurement import Measurement, Outcome
-from auditor.model.audited_model import AuditedModel
-from auditor.run.audit import run_audit
+from auditor.judging.measurement import Measurement, Outcome
+from auditor.models.audited_model import AuditedModel
+from auditor.run.run_audit import run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys.models import criterion

@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
+from auditor.core.errors import DataError, NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.criterion import parse_criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.run.audit import ask
+from auditor.judging.criterion import parse_criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import ask
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
-from probes.fairness.counterfactual import CounterfactualFairness
+from probes.fairness.counterfactual_fairness import CounterfactualFairness
 from tests.quantifiers import all_of
 
 CRITERION = parse_criterion({"metric": "counterfactual_flip_rate", "direction": "at_most", "bound": 0.05}, "test")
@@ -260,7 +260,7 @@ def test_needs_and_options() -> None:
 def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
-    from auditor.model.torch_model import TorchModel
+    from auditor.models.torch_model import TorchModel
     from auditor.statistics.estimate import Estimate
 
     X = proxied(400)

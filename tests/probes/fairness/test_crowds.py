@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Outcome
-from auditor.model.audited_model import AuditedModel
-from auditor.run.audit import run_audit
+from auditor.judging.measurement import Outcome
+from auditor.models.audited_model import AuditedModel
 from auditor.run.probe import Probe
+from auditor.run.run_audit import run_audit
 from probes.fairness.adverse_impact import AdverseImpact
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness

@@ -14,22 +14,22 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from auditor.core.errors import ConfigError, DataError, NotApplicableError, UsageError
+from auditor.core.rows import FloatArray
 from auditor.data.preprocessing import TextPreprocessing
-from auditor.errors import ConfigError, DataError, NotApplicableError, UsageError
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.torch_model import TorchModel
-from auditor.reading.vectors import input_embeddings, sentence_encoder, word_vectors
-from auditor.record.catalogue import ENGLISH, Catalogue
-from auditor.record.questions import form_of
-from auditor.rows import FloatArray
-from auditor.run.audit import no_data
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.loading.rows.word_vectors import input_embeddings, sentence_encoder, word_vectors
+from auditor.models.audited_model import AuditedModel
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.question_texts import form_of
+from auditor.report.record.translations import ENGLISH, Catalogue
+from auditor.run.checks.contract import check_probe
 from auditor.run.probe import make_probe
-from auditor.run.testing import check_probe
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
@@ -265,7 +265,10 @@ def counted(vectors: FloatArray, method: str = "weat") -> Judgement:
         )
         told.append(([size], p))
     result = ProbeResult(
-        probe="embedding_association", pillar="language", citation="", measurements=tuple(_count_confirmed(method, told))
+        probe="embedding_association",
+        pillar="language",
+        citation="",
+        measurements=tuple(_count_confirmed(method, told)),
     )
     return next(f for f in judge([result], load_criteria())[0] if f.metric == "confirmed_associations")
 
@@ -418,7 +421,7 @@ def test_sentences_are_read_once_and_those_of_two_tests_stay_apart(tmp_path: Pat
 
 
 def test_a_classifier_with_a_vocabulary_has_word_vectors() -> None:
-    from auditor.networks.architectures import BiLSTMText
+    from auditor.models.networks.architectures import BiLSTMText
 
     module = BiLSTMText(10, 2)
     text = TextPreprocessing(vocabulary={"he": 2, "she": 3}, unknown=1)

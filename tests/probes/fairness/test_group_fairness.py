@@ -23,10 +23,10 @@ from fairlearn.metrics import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion

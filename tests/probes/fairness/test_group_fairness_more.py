@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, precision_score
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import GroupCounts, count_groups
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
+from auditor.data.group_counts import GroupCounts, count_groups
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.differential_fairness import DifferentialFairness
-from auditor.statistics.distances import BenefitInequality
+from auditor.statistics.distribution_distances import BenefitInequality
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import LargestDisparity, SmallestRate, WorstOddsRatio, WorstRatio
 from auditor.statistics.intervals import clopper_pearson, corner_radius, difference_bounds, orthant_radius, sum_bounds

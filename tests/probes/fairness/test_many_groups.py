@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.coded_groups import coded_texts
-from auditor.rows import FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Side
 from auditor.statistics.groups import RatioToLargest
 from auditor.statistics.intervals import (
@@ -110,7 +110,9 @@ def test_a_hundred_categories_and_a_hundred_strata_are_quick() -> None:
     rng = np.random.default_rng(0)
     groups = coded_texts(rng.integers(0, 100, 5000).astype(str))
     start = time.process_time()
-    found = AdverseImpact().tables("selection_rate", ("category",), Table.from_rows(groups, rng.random(5000) < 0.5, None), "")
+    found = AdverseImpact().tables(
+        "selection_rate", ("category",), Table.from_rows(groups, rng.random(5000) < 0.5, None), ""
+    )
     assert len(found) == 202
     n = np.maximum(rng.lognormal(3.0, 1.0, 200).astype(np.int64), 1)
     sum_bounds(rng.normal(size=200), successes=rng.binomial(n, 0.5), n=n, alpha=1e-4)

@@ -16,12 +16,12 @@ from scipy.stats import binom
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.statistics.ranks import AreaUnderCurve
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
+from auditor.statistics.rank_estimates import AreaUnderCurve
 from probes.fairness import proxy_association
 from probes.fairness.proxy_association import ProxyAssociation, encode, macro_auc, representation
 from tests.statistics.worlds import WORLDS, misses, most_misses

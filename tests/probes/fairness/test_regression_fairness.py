@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp, wasserstein_distance
 
+from auditor.core.errors import ConfigError, DataError, NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError, DataError, NotApplicableError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.regression import AuditedRegressor
-from auditor.run.audit import run_audit
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.regression_model import AuditedRegressor
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import run_audit
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.values import BoundedMean, LargestValue, WorstValueGap
 from probes import PROBES

@@ -12,12 +12,12 @@ from scipy.stats import binom
 
 import probes.fairness.group_metrics
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import GroupCounts
-from auditor.finding.judging import Family, Judgement, judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
+from auditor.data.group_counts import GroupCounts
+from auditor.judging.judging import Family, Judgement, judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import POWER
-from probes.fairness.change import Change
+from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from tests.quantifiers import all_of

@@ -11,14 +11,14 @@ import pytest
 from scipy.stats import ks_2samp, wasserstein_distance
 from sklearn.metrics import roc_auc_score
 
-import auditor.statistics.distances
+import auditor.statistics.distribution_distances
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.rows import FloatArray
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.detection import LowestArea
-from auditor.statistics.distances import CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.intervals import clopper_pearson
 from probes.fairness.score_fairness import ScoreFairness, calibration_error, distances
 from tests.statistics.worlds import WORLDS, areas_of, misses, most_misses, normal_shift
@@ -225,7 +225,7 @@ def looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
         low, high = zip(*found, strict=True)
         return np.stack(low), np.stack(high)
 
-    monkeypatch.setattr(auditor.statistics.distances, "clopper_pearson", tails)
+    monkeypatch.setattr(auditor.statistics.distribution_distances, "clopper_pearson", tails)
 
 
 def drawn(rng: np.random.Generator, scores: np.ndarray, p: np.ndarray, bins: int) -> list[CalibrationError]:

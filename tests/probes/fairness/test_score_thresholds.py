@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import RateTable

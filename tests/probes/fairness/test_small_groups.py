@@ -9,18 +9,18 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.data.counts import GroupCounts
-from auditor.finding.judging import Judgement, judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.record.audit_report import AuditReport
-from auditor.record.left_out import SMALL_GROUP_SHARE
+from auditor.data.group_counts import GroupCounts
+from auditor.judging.judging import Judgement, judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.view import warnings_of
-from auditor.run.audit import run_audit
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.exclusions import SMALL_GROUP_SHARE
+from auditor.report.report_view import warnings_of
+from auditor.run.run_audit import run_audit
 from auditor.statistics.rates import Proportion
-from cli.output import print_report
+from cli.terminal import print_report
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, SmallGroups
 from tests.quantifiers import all_of, none_of

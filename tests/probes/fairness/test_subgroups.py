@@ -14,17 +14,17 @@ import pandas as pd
 import pytest
 from scipy.stats import fisher_exact
 
+from auditor.core.errors import DataError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.bins import BinRule, bin_sensitive, bin_values, more_than, parse_bin_rule
-from auditor.data.counts import MISSING
-from auditor.errors import DataError, NotApplicableError, UsageError
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
+from auditor.data.group_counts import MISSING
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.rates import Difference
-from auditor.training.execute import tasks_by
+from auditor.training.task_executor import tasks_by
 from probes.fairness import slices
 from probes.fairness.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
 from tests.statistics.worlds import WORLDS, most_misses

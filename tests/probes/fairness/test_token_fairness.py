@@ -17,16 +17,16 @@ import pytest
 from scipy.special import stdtrit
 from scipy.stats import binom
 
+from auditor.core.errors import ConfigError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in, neutral, templates
 from auditor.data.preprocessing import fit_text
-from auditor.errors import ConfigError, NotApplicableError, UsageError
-from auditor.finding.criterion import Criterion, parse_criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.run.audit import ask, no_data, run_audit
+from auditor.judging.criterion import Criterion, parse_criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import ask, no_data, run_audit
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
@@ -296,7 +296,7 @@ def test_models_that_take_no_texts() -> None:
 
 
 def test_the_package_imports_no_torch() -> None:
-    modules = "probes, probes.fairness.token_fairness, probes.fairness.counterfactual"
+    modules = "probes, probes.fairness.token_fairness, probes.fairness.counterfactual_fairness"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -307,8 +307,8 @@ def test_the_package_imports_no_torch() -> None:
 def test_same_seed_same_measurements_and_the_model_stays_as_it_was() -> None:
     import torch
 
-    from auditor.model.torch_model import TorchModel
-    from auditor.networks.architectures import BiLSTMText
+    from auditor.models.networks.architectures import BiLSTMText
+    from auditor.models.torch_model import TorchModel
 
     preprocessing = fit_text(["Emily and Greg met the man who she knew."], length=20)
     torch.manual_seed(0)

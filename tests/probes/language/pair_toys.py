@@ -15,14 +15,14 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor, nn
 
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.rows import FloatArray, IntArray
-from probes.language.sense import read_sense
-from probes.language.shares import numbered
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.language_model import AuditedLanguageModel
+from probes.language.preference_shares import numbered
+from probes.language.sense_check import read_sense
 from tests.statistics.worlds import WORLDS
 from tests.toys.language import causal_tokenizer
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.finding.criterion import Criterion
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.rows import FloatArray
+from auditor.core.rows import FloatArray
+from auditor.judging.criterion import Criterion
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.language_model import AuditedLanguageModel
 from probes.language.generation_bias import GenerationBias
 from probes.language.prompts import built_in_prompts
 from tests.toys.labelled import calibrated

@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.data.benchmarks.veto import read_veto
-from auditor.errors import BenchmarkError, ConfigError, ModelError, NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.capabilities import Reply
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
+from auditor.core.errors import BenchmarkError, ConfigError, ModelError, NotApplicableError
+from auditor.data.benchmarks.veto_file import read_veto
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.capabilities import Reply
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween
 from probes import PROBES
 from probes.language.calibration import GAP
-from probes.language.easy_choices import RIGHT, easy_questions
+from probes.language.choice_sanity import RIGHT, easy_questions
 from probes.language.forced_choice import Choice
-from probes.language.misfire import Misfire
 from probes.language.order_sensitivity import OrderSensitivity, order_measurements
 from probes.language.refusal_parity import CATEGORIES, RefusalParity, requests_about
 from probes.language.refusals import card, error_rates_text, refusal_mask, refuses
+from probes.language.veto import Misfire
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import refusals
 from tests.toys.language import causal_tokenizer, tiny

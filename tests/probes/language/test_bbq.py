@@ -12,19 +12,19 @@ import pytest
 import torch
 
 import probes.language.bbq
-from auditor.data.benchmarks.bbq import BBQExample
-from auditor.errors import ConfigError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
+from auditor.core.errors import ConfigError
+from auditor.data.benchmarks.bbq_file import BBQExample
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioOfTotals
 from probes.language.bbq import BBQ, _bbq, accuracy_gap, bias_score
-from probes.language.wordings import WORDINGS
+from probes.language.prompt_wordings import WORDINGS
 from tests.data.test_benchmarks import bbq_row, spanish_row
 from tests.probes.language.pair_toys import (
     CRITERION,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.data.benchmarks.bold import read_bold
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Outcome
-from auditor.run.audit import no_data
+from auditor.core.errors import NotApplicableError
+from auditor.data.benchmarks.bold_file import read_bold
+from auditor.judging.measurement import Outcome
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import WorstValueGap
 from probes.language.bold import Bold, _bold_domain

@@ -11,29 +11,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.core.errors import ConfigError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.recorded import Recorded
-from auditor.endpoint.messages import Answer, Choice, Request
-from auditor.endpoint.model import endpoint_model
-from auditor.endpoint.outcome import Outcome as Outcome_
-from auditor.errors import ConfigError, UsageError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.finding.obeyed import ObeyedFile
-from auditor.model.recorded_model import RecordedWriter
-from auditor.run.audit import no_data
-from auditor.run.options import Configured, ScanOptions
+from auditor.data.recorded_answers_data import Recorded
+from auditor.judging.criterion import load_criteria
+from auditor.judging.input_files import ObeyedFile
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.endpoint.api_messages import Answer, Choice, Request
+from auditor.models.endpoint.call_result import Outcome as Outcome_
+from auditor.models.endpoint.endpoint_model import endpoint_model
+from auditor.models.recorded_model import RecordedWriter
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import no_data
 from auditor.run.scan import probe_specs
-from cli.found import refuse_more
+from auditor.run.scan_options import Configured, ScanOptions
+from cli.untrusted_config import refuse_more
 from probes import PROBES
 from probes.language.calibration import Counted, Errors, group_rates, read_calibration, whole_rate
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
 from probes.language.scorers import Device, load_device
-from tests.endpoint.reference import shown
+from tests.models.endpoint.reference import shown
 from tests.probes.language.talkers import goodness, judged, probe_of, talker
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import calibrated
@@ -185,7 +185,7 @@ def test_a_gap_of_the_devices_making_is_no_fail() -> None:
 
 @pytest.mark.parametrize("says", [1.0, 0.0])
 def test_a_device_that_always_says_the_same_shows_nothing(tmp_path: Path, says: float) -> None:
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
     deaf = AuditedModel.from_callable(lambda texts: np.full(len(texts), says), classes=("bad", "good"))
     found = probe_of(tmp_path, deaf).measure(talker("dog"), no_data(), np.random.default_rng(0))

@@ -15,16 +15,16 @@ import torch
 from typer.testing import CliRunner
 
 import auditor
-from auditor.data.benchmarks.bbq import read_bbq
-from auditor.errors import ConfigError, ModelError, NotApplicableError
-from auditor.finding.measurement import Measurement
-from auditor.model.chat import chat_of
-from auditor.model.generation import Sampling, continuations
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import no_data, run_audit
+from auditor.core.errors import ConfigError, ModelError, NotApplicableError
+from auditor.data.benchmarks.bbq_file import read_bbq
+from auditor.judging.measurement import Measurement
+from auditor.models.chat import chat_of
+from auditor.models.generation import Sampling, continuations
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.probe import make_probe
-from cli.main import app
+from auditor.run.run_audit import no_data, run_audit
+from cli.commands import app
 from probes.language.bbq import BBQ, bbq_answers
 from probes.language.bold import Bold
 from probes.language.generation_bias import GenerationBias
@@ -227,7 +227,7 @@ def test_a_continuation_is_the_reply_that_begins_with_the_text(
         given.append((list(prompts), rendered))
         return continuations(model, prompts, *more, rendered=rendered, **options)
 
-    monkeypatch.setattr("auditor.model.capabilities.continuations", watched)
+    monkeypatch.setattr("auditor.models.capabilities.continuations", watched)
     options: dict[str, Any] = {
         "categories": "gender",
         "n_templates": 4,

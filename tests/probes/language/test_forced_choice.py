@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from auditor.data.benchmarks.bbq import BBQExample
-from auditor.errors import ModelError
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.model.capabilities import Reply
+from auditor.core.errors import ModelError
+from auditor.data.benchmarks.bbq_file import BBQExample
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from auditor.models.capabilities import Reply
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes.language.bbq_letters import accuracy_between, bias_between, lettered
 from probes.language.forced_choice import Choice, Question, choices, choices_text, parse_choice

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import probes.language.scorers
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.measurement import Outcome
-from auditor.run.audit import no_data
+from auditor.core.errors import ConfigError, NotApplicableError
+from auditor.judging.measurement import Outcome
+from auditor.run.checks.contract import check_probe
 from auditor.run.probe import make_probe
-from auditor.run.testing import check_probe
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from probes.language.generation_bias import METHOD, GenerationBias, category_measurements, halving
 from probes.language.prompts import CATEGORIES, built_in_prompts
@@ -118,9 +118,9 @@ def test_scorers() -> None:
 
 def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
     from auditor.data.preprocessing import TextPreprocessing
-    from auditor.model.saving import save
-    from auditor.model.torch_model import TorchModel
-    from auditor.networks.architectures import BiLSTMText
+    from auditor.models.networks.architectures import BiLSTMText
+    from auditor.models.save_bundle import save
+    from auditor.models.torch_model import TorchModel
 
     arguments = {"n_words": 5, "n_outputs": 2, "embedding_dim": 4, "hidden_size": 4, "dense": 4}
     model = TorchModel(

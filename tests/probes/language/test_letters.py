@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.errors import ConfigError, ModelError, NotApplicableError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.finding.vacuity import SENTENCES
-from auditor.model.capabilities import Reply
-from auditor.run.audit import no_data
+from auditor.core.errors import ConfigError, ModelError, NotApplicableError
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.judging.vacuity import SENTENCES
+from auditor.models.capabilities import Reply
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes import PROBES
-from probes.language.open_shares import over_clusters, over_members, too_open
-from probes.language.sense import read_sense
+from probes.language.partial_shares import over_clusters, over_members, too_open
+from probes.language.sense_check import read_sense
 from probes.language.sense_letters import CROSSED, crossed_sense, in_another_order
 from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of, none_of

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from auditor.core.errors import ConfigError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ConfigError, NotApplicableError, UsageError
-from auditor.model.audited_model import AuditedModel
-from auditor.run.audit import run_audit
+from auditor.models.audited_model import AuditedModel
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import run_audit
 from auditor.run.scan import probe_specs
-from cli.options import configure
+from cli.scan_request import configure
 from probes import PROBES
 from probes.language.bbq import BBQ
 from probes.language.bold import Bold

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.model.capabilities import scorer_of
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.recorded_model import RecordedWriter
-from auditor.run.audit import no_data, run_audit
+from auditor.models.capabilities import scorer_of
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.models.recorded_model import RecordedWriter
 from auditor.run.probe import make_probe
+from auditor.run.run_audit import no_data, run_audit
 from probes.language.bbq import BBQ
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereoset import StereoSet

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.finding.measurement import Outcome
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.rows import FloatArray
-from auditor.run.audit import no_data, run_audit
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Outcome
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.clusters import ClusteredMean
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereotype import built_in_pairs

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-import probes.language.shares
+import probes.language.preference_shares
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.finding.measurement import Outcome
+from auditor.judging.measurement import Outcome
 from auditor.statistics.clusters import ClusteredMean
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from probes.language.shares import clustered_share, independent_share, preferences, stereotype_scores
+from probes.language.preference_shares import clustered_share, independent_share, preferences, stereotype_scores
 from tests.probes.language.pair_toys import number_labels_once, outcome, preferences_of
 from tests.statistics.worlds import misses, most_misses
 
@@ -111,7 +111,7 @@ SHAPES = {
 def test_coverage_with_few_and_many_clusters(
     shape: str, spread: float, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number_labels_once(monkeypatch, probes.language.shares)
+    number_labels_once(monkeypatch, probes.language.preference_shares)
     labels = SHAPES[shape]
     names = [codes.astype(str).tolist() for codes in labels]
     worlds = preferences_of(np.random.default_rng(11), labels, spread, share)

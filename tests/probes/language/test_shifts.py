@@ -11,24 +11,24 @@ import pytest
 import torch
 from scipy.special import ndtri
 
-import probes.language.shares
-from auditor.comparing.compare import compare
-from auditor.comparing.side_by_side import Row
-from auditor.drawing.svg import draw_svg
-from auditor.finding.measurement import Measurement
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data, run_audit
+import probes.language.preference_shares
+from auditor.judging.measurement import Measurement
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.report.comparing.compare_audits import compare
+from auditor.report.comparing.side_by_side import Row
+from auditor.report.drawing.svg import draw_svg
+from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.clusters import ClusteredMean
-from auditor.statistics.overall_changes import PreferenceChange
+from auditor.statistics.composite_changes import PreferenceChange
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
 from probes.language.crows_pairs import CrowsPairs
-from probes.language.pairs import moved_most
-from probes.language.shares import mean_of_pairs, preferences, shifts
+from probes.language.pair_scores import moved_most
+from probes.language.preference_shares import mean_of_pairs, preferences, shifts
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.language.winogender import Winogender
-from probes.performance.language import plain_sentences
+from probes.performance.language_performance import plain_sentences
 from probes.performance.performance import Performance
 from tests.probes.language.pair_toys import (
     CRITERION,
@@ -240,7 +240,7 @@ def test_neither_nearer_nor_farther_is_shown_more_often_than_promised(
 ) -> None:
     """Of two models that are as far from no preference, on the same side or on either: at 5 % each, and the change's
     own interval too."""
-    number_labels_once(monkeypatch, probes.language.shares)
+    number_labels_once(monkeypatch, probes.language.preference_shares)
     labels = SHAPES[shape]
     rng = np.random.default_rng([14, len(labels[0]), int(100 * sum(truth)), int(10 * alike)])
     missed = dict.fromkeys(("nearer", "farther", "above", "below"), 0)

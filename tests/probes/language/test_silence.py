@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.run.probe import Probe
+from probes.language.continuation_sampling import silence
 from probes.language.generation_bias import GenerationBias
-from probes.language.sampling import silence
 from tests.probes.language.talkers import goodness, talking_toy
 from tests.toys.labelled import calibrated
 from tests.toys.models import criterion

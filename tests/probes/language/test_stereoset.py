@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import probes.language.stereoset
-from auditor.finding.measurement import Measurement, Outcome
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
+from auditor.judging.measurement import Measurement, Outcome
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
 from probes.language.stereoset import StereoSet, icat, over_terms

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import probes.language.shares
+import probes.language.preference_shares
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome
-from auditor.rows import FloatArray, IntArray
-from auditor.run.audit import run_audit
-from auditor.statistics.kinds import AnyEstimate
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome
+from auditor.run.run_audit import run_audit
+from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.crows_pairs import CrowsPairs
-from probes.language.shares import clustered_share, stereotype_scores
+from probes.language.preference_shares import clustered_share, stereotype_scores
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.language.winobias import WinoBias
 from probes.language.winogender import Winogender
@@ -159,7 +159,7 @@ def test_false_alarms_and_false_passes_at_the_bound_and_under_the_null(
     spread: float, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At either bound a FAIL is a bound beyond it and a PASS one within; a FAIL under the null is rarer still."""
-    number_labels_once(monkeypatch, probes.language.shares)
+    number_labels_once(monkeypatch, probes.language.preference_shares)
     clusters = DESIGNS[Stereotype]
     worlds = preferences_of(np.random.default_rng(12), labels_of(clusters), spread, share)
     assert max(misses(simulated(clusters, worlds), share)) <= most_misses()
@@ -176,7 +176,7 @@ DESIGNS = {
 @pytest.mark.grid
 @pytest.mark.parametrize("kind", DESIGNS, ids=lambda kind: kind.name)
 def test_power_is_what_the_probes_declare(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    number_labels_once(monkeypatch, probes.language.shares)
+    number_labels_once(monkeypatch, probes.language.preference_shares)
     n, share = kind.power  # type: ignore[attr-defined]
     assert n == len(DESIGNS[kind])
     rng = np.random.default_rng(13)

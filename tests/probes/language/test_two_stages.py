@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.run.audit import no_data
+from auditor.run.run_audit import no_data
 from benchmarks.continuations_in_two_stages import study
-from probes.language.two_stages import continuations_needed, variances
+from probes.language.two_stage_sampling import continuations_needed, variances
 from tests.probes.language.talkers import goodness, probe_of, talker
 
 
@@ -68,7 +68,7 @@ def test_a_scan_draws_what_the_first_stage_asks_for_and_says_so(tmp_path: Path) 
 
 
 def test_scores_that_vary_ask_for_more(tmp_path: Path) -> None:
-    from auditor.model.audited_model import AuditedModel
+    from auditor.models.audited_model import AuditedModel
 
     draw = np.random.default_rng(0)
     noisy = AuditedModel.from_callable(lambda texts: draw.random(len(texts)), classes=("bad", "good"))

@@ -17,37 +17,37 @@ from scipy.stats import binomtest
 from torch import nn
 
 import auditor.run.scan
+from auditor.core.errors import MissingExtraError, ModelError, NotApplicableError, OtherKindError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import MissingExtraError, ModelError, NotApplicableError, OtherKindError, UsageError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel, Provenance
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.next_tokens import next_token_log_probabilities
-from auditor.model.quantized import quantized
-from auditor.model.regression import AuditedRegressor
-from auditor.model.torch_model import TorchModel
-from auditor.run.audit import no_data, run_audit
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.models.next_tokens import next_token_log_probabilities
+from auditor.models.quantized_model import quantized
+from auditor.models.regression_model import AuditedRegressor
+from auditor.models.torch_model import TorchModel
+from auditor.run.run_audit import no_data, run_audit
 from auditor.run.scan import probe_specs
+from auditor.run.while_training.training_audit import TrainingAudit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
-from auditor.while_training.audit import TrainingAudit
 from cli.mitigate import with_reference
-from cli.options import configure
+from cli.scan_request import configure
 from probes import PROBES
 from probes.language.stereotype import built_in_pairs
 from probes.performance import derived_language
-from probes.performance.derived import Derived
+from probes.performance.derived_model import Derived
 from probes.performance.performance import Performance
 from probes.privacy.memorization.extraction import Extraction
 from tests.probes.language.pair_toys import texts_of, toy
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
+from tests.run.while_training.worlds import network, selecting
+from tests.run.while_training.worlds import rows as training_rows
 from tests.toys.language import WORDS, causal_tokenizer, masked_tokenizer, tiny, tiny_bert
 from tests.toys.models import criterion, model, numbers, rows
-from tests.while_training.worlds import network, selecting
-from tests.while_training.worlds import rows as training_rows
 
 TORCHAO = importlib.util.find_spec("torchao") is not None
 

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.errors import ConfigError
-from auditor.finding.vacuity import SENSE, SENTENCES
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.model.prefix_trees import Encoded
-from auditor.rows import FloatArray
-from auditor.run.audit import no_data
+from auditor.core.errors import ConfigError
+from auditor.core.rows import FloatArray
+from auditor.judging.vacuity import SENSE, SENTENCES
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.models.prefix_trees import Encoded
+from auditor.run.run_audit import no_data
 from auditor.statistics.rates import Proportion
-from probes.language.sense import quadruples, read_sense, sense_accuracy
-from probes.performance import language
+from probes.language.sense_check import quadruples, read_sense, sense_accuracy
+from probes.performance import language_performance
 from probes.performance.performance import Performance
 from tests.probes.language.pair_toys import sense_texts, split, teach_sense, toy
 from tests.quantifiers import all_of, none_of
@@ -79,7 +79,7 @@ def test_sense_is_shown_by_who_knows_it_and_a_coin_by_who_does_not() -> None:
     assert share(scores) == 1.0 and share(scores[:, ::-1]) == 0.0
     assert share(np.full((100, 4), -3.0)) not in (0.0, 1.0)
     random = AuditedLanguageModel(tiny("llama", 0, vocab_size=2000), causal_tokenizer(words()))
-    found = language.sense(random, TABLE, np.random.default_rng(0)).estimate
+    found = language_performance.sense(random, TABLE, np.random.default_rng(0)).estimate
     assert found.lower(0.025) < 0.5 < found.upper(0.025)
 
 
@@ -99,9 +99,9 @@ def test_what_both_sides_begin_with_cancels_and_is_asked_of_masked_models_alone(
 
     monkeypatch.setattr(model, "token_log_probabilities", seen)
     monkeypatch.setattr(model, "objective", "masked" if masked else "causal")
-    monkeypatch.setattr(language, "encode_texts", lambda _, texts: reader.encode_cut(texts, 128)[0])
-    monkeypatch.setattr(language, "sense_accuracy", lambda scores, *_: scores)
-    scores: Any = language.sense(model, TABLE, rng())
+    monkeypatch.setattr(language_performance, "encode_texts", lambda _, texts: reader.encode_cut(texts, 128)[0])
+    monkeypatch.setattr(language_performance, "sense_accuracy", lambda scores, *_: scores)
+    scores: Any = language_performance.sense(model, TABLE, rng())
     [(texts, places)] = asked
     if masked:
         assert places is None

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.measurement import Outcome
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.record.audit_report import AuditReport
-from auditor.record.worth import worth_of
-from auditor.run.audit import no_data, run_audit
+from auditor.judging.measurement import Outcome
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.skill_line import worth_of
+from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.estimate import Undefined
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.performance.performance import Performance
-from probes.performance.sentences import sentences_of_pairs
+from probes.performance.sense_sentences import sentences_of_pairs
 from tests.probes.language.pair_toys import sense_texts, teach_sense, texts_of, toy
 
 WORDS = [f"w{i}" for i in range(70)]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from auditor.core.errors import NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.statistics.values import bounded_mean
 from probes.privacy.attribute_inference import AttributeInference, _levels, _values
 from tests.quantifiers import all_of

@@ -14,21 +14,21 @@ import torch
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
+from auditor.core.errors import ModelError, NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, NotApplicableError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.saving import save
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.save_bundle import save
 from auditor.privacy.accounting import Phase, privacy_spent
-from auditor.privacy.bundle_record import run_of_model
 from auditor.privacy.dp_linter import lint
-from auditor.run.bundle_record import read_bundle
-from auditor.statistics.kinds import AnyEstimate
+from auditor.privacy.dp_run_of_bundle import run_of_model
+from auditor.run.dp_record_of_bundle import read_bundle
+from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.upper_bound import UpperBound
-from auditor.training.train import TrainSpec, train_table
-from cli.main import app
+from auditor.training.train_table import TrainSpec, train_table
+from cli.commands import app
 from probes.privacy.dp_claim import DPClaim
 from tests.toys.models import criterion, model, private_model
 

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.finding.measurement import Measurement
+from auditor.judging.measurement import Measurement
 from probes.privacy.model_inversion import ModelInversion, _correlations
 from tests.toys.models import inverted, model, pictures, rows
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.model.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel
 from probes.reasons.ale import AccumulatedLocalEffects
 from probes.reasons.ale_curve import AleCurve, ale_curve, bin_edges, bins_of
 from tests.quantifiers import all_of

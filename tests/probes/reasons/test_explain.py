@@ -11,15 +11,15 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from auditor.core.errors import ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, UsageError
-from auditor.finding.reasons import ExplainedRow
-from auditor.intake.specs import ExplainSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.regression import AuditedRegressor
-from auditor.record.labels import Labels
+from auditor.judging.row_explanations import ExplainedRow
+from auditor.loading.job_specs import ExplainSpec
+from auditor.models.audited_model import AuditedModel
+from auditor.models.regression_model import AuditedRegressor
 from auditor.report.reasons_page import sections
-from probes.reasons.explain import explain
+from auditor.report.record.display_labels import Labels
+from probes.reasons.explain_rows import explain
 from probes.reasons.grading import grade
 from probes.reasons.real_rows import compare
 from tests.quantifiers import all_of, none_of

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from auditor.core.errors import UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import UsageError
-from auditor.model.audited_model import AuditedModel
-from probes.reasons.actions import actions, held_columns, indicators, parse_monotone
-from probes.reasons.distances import Scaled, deviation, nearest
+from auditor.models.audited_model import AuditedModel
+from probes.reasons.feature_actions import actions, held_columns, indicators, parse_monotone
 from probes.reasons.recourse import apply_changes, search
+from probes.reasons.row_distances import Scaled, deviation, nearest
 from tests.quantifiers import all_of
 
 Decides = Callable[[pd.DataFrame], npt.NDArray[np.bool_]]

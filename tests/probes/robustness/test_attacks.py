@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from probes.robustness.attacks import Attacked, attack, search_by_asking
-from probes.robustness.ball import Ball
-from probes.robustness.boundary import Outside, along_the_boundary
-from probes.robustness.descent import descend
-from probes.robustness.margins import Margins, in_double
+from auditor.models.networks.architectures import MLP
+from auditor.models.torch_model import TorchModel
+from probes.robustness.boundary_attack import Outside, along_the_boundary
+from probes.robustness.decision_margins import Margins, in_double
+from probes.robustness.perturbation_set import Ball
+from probes.robustness.projected_gradient import descend
+from probes.robustness.worst_case_search import Attacked, attack, search_by_asking
 from tests.quantifiers import all_of
 
 torch.set_num_threads(1)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.networks.sequence import NotASequenceError, layers_in_order
-from probes.robustness import bounds
-from probes.robustness.bounds import Affine, Lines, Maximum, lower_bounds, steps_of
-from tests.networks.test_sequence import settled
+from auditor.models.networks.layer_sequence import NotASequenceError, layers_in_order
+from probes.robustness import interval_bounds
+from probes.robustness.interval_bounds import Affine, Lines, Maximum, lower_bounds, steps_of
+from tests.models.networks.test_sequence import settled
 from tests.quantifiers import all_of
 
 torch.set_num_threads(1)
@@ -140,7 +140,7 @@ def chord_everywhere(low: Tensor, high: Tensor, function: object, slope: object)
     return replace(lines, above=chord, top=torch.tanh(high) - chord * high)
 
 
-RELU, SIGMOID = bounds._of_relu, bounds._of_sigmoid
+RELU, SIGMOID = interval_bounds._of_relu, interval_bounds._of_sigmoid
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ RELU, SIGMOID = bounds._of_relu, bounds._of_sigmoid
 def test_a_wrong_relaxation_is_found_by_the_same_check(
     monkeypatch: pytest.MonkeyPatch, name: str, planted: Callable[..., Lines], network: str
 ) -> None:
-    monkeypatch.setattr(bounds, name, planted)
+    monkeypatch.setattr(interval_bounds, name, planted)
     assert max(missed_by(network, 0.5, seed) for seed in range(3)) > 1e-3
 
 
@@ -215,7 +215,9 @@ def test_a_sum_of_two_inputs_by_hand() -> None:
         network[0].weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
         network[2].weight.copy_(torch.ones(1, 2))
     low, high = torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([[1.0, 2.0]]).double()
-    found = lower_bounds(steps_of(layers_in_order(network), (2,), EXACT), low, high, torch.tensor([[[1.0], [-1.0]]]).double())
+    found = lower_bounds(
+        steps_of(layers_in_order(network), (2,), EXACT), low, high, torch.tensor([[[1.0], [-1.0]]]).double()
+    )
     # 3/4 (a + b + 1) + 1/4 (a - b + 3) = a + b / 2 + 3/2 is at most 7/2; below, a + b + 0 is at least -1.
     assert found.least[0].tolist() == pytest.approx([-1.0, -3.5], abs=1e-5)
     assert found.slopes[0].flatten().tolist() == pytest.approx([1.0, 1.0, -1.0, -0.5], abs=1e-5)
@@ -338,7 +340,10 @@ def test_nothing_is_said_where_float32_may_overflow() -> None:
         network[2].weight.fill_(1e-30)
     steps = steps_of(layers_in_order(network), (1,), EXACT)
     one = torch.ones(1, 1, dtype=torch.float64)
-    small, large = lower_bounds(steps, one, one, one[None]).least, lower_bounds(steps, 1e9 * one, 1e9 * one, one[None]).least
+    small, large = (
+        lower_bounds(steps, one, one, one[None]).least,
+        lower_bounds(steps, 1e9 * one, 1e9 * one, one[None]).least,
+    )
     assert bool(small.isfinite().all()) and not bool((large > -torch.inf).any())
 
 
@@ -367,7 +372,7 @@ def test_layers_that_nothing_bounds_are_refused() -> None:
 
 def test_layers_too_large_for_linear_bounds_have_interval_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     tight = bound_of("three")
-    monkeypatch.setattr(bounds, "_WORK", 0)
+    monkeypatch.setattr(interval_bounds, "_WORK", 0)
     loose = bound_of("three")
     assert bool((loose <= tight + 1e-12).all()) and bool((loose < tight - 1e-3).any())
     assert missed_by("three", 0.2) <= 0.0
@@ -393,5 +398,7 @@ def test_columns_that_stay_may_be_taken_out_of_the_first_layer() -> None:
     assert torch.allclose(whole.least, fewer.least, atol=1e-7)
     assert torch.allclose(whole.slopes[..., free], fewer.slopes)
     rows = torch.tensor([5, 2])
-    some = lower_bounds((first.among(x, free).subset(rows), *rest), x[rows][:, free] - 0.1, x[rows][:, free] + 0.1, sums)
+    some = lower_bounds(
+        (first.among(x, free).subset(rows), *rest), x[rows][:, free] - 0.1, x[rows][:, free] + 0.1, sums
+    )
     assert torch.allclose(some.least, fewer.least[rows], atol=1e-12)

@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.one_sided import AtLeast, AtMost, Bracket, WorstBracketDifference
+from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rates import Proportion
-from probes.robustness.by_group import Level, by_group, clean_by_group
 from probes.robustness.robustness import Robustness
+from probes.robustness.robustness_by_group import Level, by_group, clean_by_group
 from tests.quantifiers import all_of, none_of
 
 CLASSES = ("0", "1")

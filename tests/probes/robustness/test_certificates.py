@@ -15,24 +15,24 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import CategoricalColumn, ImagePreprocessing, NumericColumn, TabularPreprocessing
-from auditor.errors import NotApplicableError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.networks.sequence import layers_in_order
-from auditor.record.audit_report import AuditReport
-from auditor.run.contract import audited as audited_by
-from auditor.statistics.one_sided import AtLeast, Bracket
-from cli.main import app
-from probes.robustness import bounds, certificates, robustness
-from probes.robustness.bounds import Size
-from probes.robustness.branching import BoxBounds, decide
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP
+from auditor.models.networks.layer_sequence import layers_in_order
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.checks.common import audited as audited_by
+from auditor.statistics.one_sided_rates import AtLeast, Bracket
+from cli.commands import app
+from probes.robustness import certificates, interval_bounds, robustness
+from probes.robustness.branch_and_bound import BoxBounds, decide
 from probes.robustness.certificates import Certified, ContradictionError, certify, log_odds, most_boxes
+from probes.robustness.interval_bounds import Size
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of
 from tests.toys.models import criterion
@@ -85,7 +85,9 @@ def certified(
         clean = model.decide(torch.softmax(model.logits(x).double(), dim=1).numpy(), positive)
     none = np.zeros((len(radii), len(x)), np.bool_)
     balls = [(x - r, x + r) for r in radii]
-    return certify(model, x, clean, positive, balls=balls, is_broken=none if broken is None else broken, branches=branches)
+    return certify(
+        model, x, clean, positive, balls=balls, is_broken=none if broken is None else broken, branches=branches
+    )
 
 
 RADII = (0.05, 0.2, 0.6)
@@ -121,13 +123,13 @@ def test_every_row_is_decided_as_a_dense_grid_decides_it(
 
 def test_a_planted_fault_is_found_by_the_grid_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """An offset that is left out proves rows that the grid breaks, unless their own points already contradict it."""
-    sound = bounds._of_relu
+    sound = interval_bounds._of_relu
 
-    def off(low: Tensor, high: Tensor, slope: float) -> bounds.Lines:
+    def off(low: Tensor, high: Tensor, slope: float) -> interval_bounds.Lines:
         lines = sound(low, high, slope)
-        return bounds.Lines(lines.below, lines.floor, lines.above, lines.top.roll(1, -1))
+        return interval_bounds.Lines(lines.below, lines.floor, lines.above, lines.top.roll(1, -1))
 
-    monkeypatch.setattr(bounds, "_of_relu", off)
+    monkeypatch.setattr(interval_bounds, "_of_relu", off)
     wrong = 0
     for seed in range(6):
         model, x = audited(wavy(2, seed)), torch.randn(40, 2, generator=torch.Generator().manual_seed(seed))
@@ -172,7 +174,7 @@ def test_a_contradiction_ends_the_probe_without_a_result(monkeypatch: pytest.Mon
 def test_a_network_that_is_read_wrongly_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_bias(layers: Any, shape: Any, unit: float) -> Any:
         torch.manual_seed(1)
-        return bounds.steps_of(list(MLP(2, [12, 8], 2).layers), shape, unit)
+        return interval_bounds.steps_of(list(MLP(2, [12, 8], 2).layers), shape, unit)
 
     monkeypatch.setattr(certificates, "steps_of", without_bias)
     with pytest.raises(ContradictionError, match="outside of the bounds"):
@@ -272,7 +274,7 @@ def test_log_odds() -> None:
 
 def test_boxes_by_default_are_as_many_as_a_network_allows() -> None:
     sizes = [
-        Size.from_steps(bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 0.0), (20,))
+        Size.from_steps(interval_bounds.steps_of(layers_in_order(MLP(20, hidden, 2)), (20,), 0.0), (20,))
         for hidden in ([], [64, 32], [128, 128], [512, 512], [2048, 2048])
     ]
     assert [most_boxes(size) for size in sizes] == [1024, 1024, 108, 6, 1]

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError
-from auditor.model.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from probes.robustness.label_conflicts import LabelConflicts, exact_conflicts, near_conflicts

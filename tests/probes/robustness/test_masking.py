@@ -15,22 +15,22 @@ from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.finding.criterion import Criterion
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.finding.vacuity import HIDDEN
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport, ExitCode, exit_code
-from auditor.record.left_out import hidden_gradients
-from auditor.report.view import warnings_of
-from cli.main import app
-from probes.robustness.attacks import Attacked, attack
-from probes.robustness.ball import ball_of
-from probes.robustness.masking import Examined, Sign, examine
+from auditor.judging.criterion import Criterion
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from auditor.judging.vacuity import HIDDEN
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport, ExitCode, exit_code
+from auditor.report.record.exclusions import hidden_gradients
+from auditor.report.report_view import warnings_of
+from cli.commands import app
+from probes.robustness.gradient_masking import Examined, Sign, examine
+from probes.robustness.perturbation_set import ball_of
 from probes.robustness.robustness import Robustness
+from probes.robustness.worst_case_search import Attacked, attack
 from tests.quantifiers import all_of, none_of
 from tests.toys import masks
 

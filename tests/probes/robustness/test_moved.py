@@ -13,11 +13,11 @@ from torch import nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, fit_tabular
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from probes.robustness.moved import changed_rows, nothing_moves
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
+from probes.robustness.applied_changes import changed_rows, nothing_moves
 from probes.robustness.out_of_distribution import OutOfDistribution
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of

@@ -11,9 +11,9 @@ from torch import nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, SmallCNN
-from probes.robustness.internals import internals_of
+from auditor.models.networks.architectures import MLP, SmallCNN
+from auditor.models.torch_model import TorchModel
+from probes.robustness.activations import internals_of
 from probes.robustness.ood_scores import Mahalanobis, Nearest, energy, msp
 from tests.quantifiers import none_of
 from tests.toys import models as toys

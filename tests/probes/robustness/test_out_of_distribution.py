@@ -13,23 +13,23 @@ import torch
 from scipy.stats import norm
 from typer.testing import CliRunner
 
+from auditor.core.errors import DataError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, fit_tabular, fit_text
-from auditor.errors import DataError, NotApplicableError, UsageError
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import run_audit
-from auditor.run.options import flags
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.run_audit import run_audit
 from auditor.run.scan import probe_specs
-from auditor.statistics.ranks import AreaUnderCurve, TruePositiveRateAt
-from cli.main import app
-from cli.options import configure
+from auditor.run.scan_options import flags
+from auditor.statistics.rank_estimates import AreaUnderCurve, TruePositiveRateAt
+from cli.commands import app
+from cli.scan_request import configure
 from probes import PROBES
 from probes.performance.performance import Performance
 from probes.robustness.out_of_distribution import OutOfDistribution, confident_ood_rate

@@ -13,22 +13,22 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from auditor.core.errors import DataError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import DataError, NotApplicableError, UsageError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from cli.main import app
+from cli.commands import app
+from probes.robustness.backdoor_triggers import triggered_images, triggered_table, triggered_texts
 from probes.robustness.poisoning import Poisoning
-from probes.robustness.triggers import triggered_images, triggered_table, triggered_texts
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 
@@ -144,7 +144,7 @@ def test_a_false_verdict_at_the_bound_is_as_rare_as_promised() -> None:
 
 
 def test_a_model_that_always_says_another_class_passes_nothing() -> None:
-    from auditor.run.audit import run_audit
+    from auditor.run.run_audit import run_audit
 
     model = AuditedModel.from_callable(lambda X: np.zeros(len(X)), classes=CLASSES)
     wanted = [criterion("trigger_success_rate", "at_most", 0.2)]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import (
     CategoricalColumn,
@@ -21,22 +22,21 @@ from auditor.data.preprocessing import (
     fit_tabular,
     fit_text,
 )
-from auditor.errors import ConfigError, NotApplicableError
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText, SmallCNN
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN
+from auditor.models.torch_model import TorchModel
 from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from probes.robustness.attacks import attack
-from probes.robustness.ball import Ball, ball_of
 from probes.robustness.corruptions import image_noise
+from probes.robustness.perturbation_set import Ball, ball_of
 from probes.robustness.robustness import Robustness
-from probes.robustness.tables import number_columns, with_gaps, with_noise
-from probes.robustness.texts import FAMILIES, NEIGHBOURS, with_typos
+from probes.robustness.table_noise import number_columns, with_gaps, with_noise
+from probes.robustness.text_perturbations import FAMILIES, NEIGHBOURS, with_typos
+from probes.robustness.worst_case_search import attack
 from tests.quantifiers import all_of, none_of
 
 torch.set_num_threads(1)

@@ -9,15 +9,15 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
+from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import NotApplicableError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.one_sided import AtLeast
+from auditor.statistics.one_sided_rates import AtLeast
 from probes.robustness.robustness import Robustness
 from probes.robustness.smoothing import radii
 from tests.quantifiers import all_of

@@ -14,19 +14,19 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray, Rows
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
-from auditor.errors import NotApplicableError
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
-from auditor.rows import FloatArray, Rows
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.one_sided import AtLeast, AtMost
+from auditor.statistics.one_sided_rates import AtLeast, AtMost
 from probes.robustness.robustness import Robustness
-from probes.robustness.square import square_attack
+from probes.robustness.square_attack import square_attack
 from probes.robustness.table_search import AttackedTable, attack_table, moving_rows
 from tests.quantifiers import all_of, none_of
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from auditor.core.errors import ConfigError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, fit_tabular
-from auditor.errors import ConfigError, UsageError
-from auditor.finding.measurement import Measurement
-from auditor.model.audited_model import AuditedModel
-from auditor.model.torch_model import TorchModel
+from auditor.judging.measurement import Measurement
+from auditor.models.audited_model import AuditedModel
+from auditor.models.torch_model import TorchModel
 from auditor.run.probe import make_probe
-from probes.robustness.attacks import Attacked, attack
-from probes.robustness.ball import Ball, ball_of, snapped
 from probes.robustness.certificates import certify
+from probes.robustness.perturbation_set import Ball, ball_of, snapped
 from probes.robustness.robustness import Robustness
-from probes.robustness.tables import NumberColumn, gap_rates, number_columns, with_gaps, with_noise
+from probes.robustness.table_noise import NumberColumn, gap_rates, number_columns, with_gaps, with_noise
+from probes.robustness.worst_case_search import Attacked, attack
 from tests.quantifiers import all_of, none_of
 
 CLASSES = ("0", "1")

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import Criterion
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel
-from auditor.rows import FloatArray
-from auditor.statistics.one_sided import AtLeast, AtMost
+from auditor.judging.criterion import Criterion
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel
+from auditor.statistics.one_sided_rates import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.robustness.robustness import Robustness
-from probes.robustness.text_search import AttackedTexts, attack_texts
-from probes.robustness.texts import (
+from probes.robustness.text_perturbations import (
     FAMILIES,
     LOOK_ALIKES,
     NEUTRAL,
@@ -31,6 +30,7 @@ from probes.robustness.texts import (
     typos,
     zero_width,
 )
+from probes.robustness.text_search import AttackedTexts, attack_texts
 from tests.quantifiers import all_of
 
 CLASSES = ("harmless", "toxic")

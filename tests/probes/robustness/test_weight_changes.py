@@ -11,21 +11,21 @@ import safetensors.torch
 import torch
 from typer.testing import CliRunner
 
+from auditor.core.errors import ModelError, NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.errors import ModelError, NotApplicableError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import no_data
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
+from auditor.models.networks.architectures import MLP
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Exact, Undefined
-from cli.main import app
+from cli.commands import app
 from probes.robustness.weight_changes import WeightChanges, changes
 from tests.quantifiers import all_of
 from tests.toys.models import criterion

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from auditor.data.preprocessing import fit_tabular
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
 from auditor.statistics.means import mean
-from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves, train_together
 from probes.privacy.membership import lira
-from probes.privacy.membership.shadows import of_the_label
+from probes.privacy.membership.shadow_models import of_the_label
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from auditor.data.audit_data import AuditData
-from auditor.model.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel
 from probes.privacy.membership import (
     difficulty_calibration,
     label_only,
@@ -18,7 +18,7 @@ from probes.privacy.membership import (
     quantile_regression,
     rmia,
 )
-from probes.privacy.membership.metrics import roc_points
+from probes.privacy.membership.attack_metrics import roc_points
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

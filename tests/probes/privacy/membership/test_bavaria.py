@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy import optimize, special, stats
 
-from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves
 from probes.privacy.membership import bavaria, lira
 
@@ -111,7 +111,9 @@ def test_rows_lend_each_other_what_they_know_of_a_variance_as_far_as_they_are_al
     for spread, most in ((0.0, 0.2), (0.5, 0.75), (1.5, 0.99)):
         variances = np.exp(spread * rng.normal(size=2_000))
         squares = variances * rng.chisquare(6, 2_000)
-        found, _ = bavaria._posterior_variance(squares, np.full(2_000, 6.0), bavaria._Trend.from_values(rng.random(2_000)))
+        found, _ = bavaria._posterior_variance(
+            squares, np.full(2_000, 6.0), bavaria._Trend.from_values(rng.random(2_000))
+        )
         error, plain = (np.sqrt(np.mean(np.log(v / variances) ** 2)) for v in (found, squares / 6.0))
         assert error < most * plain, spread
 

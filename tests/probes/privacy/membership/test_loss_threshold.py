@@ -18,22 +18,22 @@ from scipy.stats import binom, norm
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from sklearn.tree import DecisionTreeClassifier
 
+from auditor.core.errors import NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.errors import NotApplicableError, UsageError
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.intake.specs import DataSpec
-from auditor.model.audited_model import AuditedModel
-from auditor.reading.rows import load_data
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.loading.job_specs import DataSpec
+from auditor.loading.rows.load_rows import load_data
+from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.ranks import AreaUnderCurve, area_under_curve
+from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
+from probes.privacy.membership.attack_metrics import Attack, _balanced_accuracy, roc_points
 from probes.privacy.membership.loss_threshold import cross_entropy
-from probes.privacy.membership.metrics import Attack, _balanced_accuracy, roc_points
-from probes.privacy.membership.pool import REMARK_LEVEL, Pool, _remarks, _right, pool_of
-from probes.privacy.membership.probe import MembershipInference
+from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, _remarks, _right, pool_of
+from probes.privacy.membership.membership_inference import MembershipInference
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, areas_of, misses, most_misses
 
@@ -514,5 +514,5 @@ def test_it_draws_nothing_and_repeats_itself() -> None:
 
 
 def test_importing_it_does_not_import_torch() -> None:
-    code = "import sys, probes.privacy.membership.probe; sys.exit('torch' in sys.modules)"
+    code = "import sys, probes.privacy.membership.membership_inference; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,25 +15,25 @@ from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
+from auditor.core.errors import DataError, NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.budgets import Family
-from auditor.finding.criterion import Criterion, load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.audited_model import AuditedModel, Recipe
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import MLP, BiLSTMText
-from auditor.run.testing import check_probe
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.audited_model import AuditedModel, Recipe
+from auditor.models.networks.architectures import MLP, BiLSTMText
+from auditor.models.torch_model import TorchModel
+from auditor.run.checks.contract import check_probe
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.ranks import AreaUnderCurve
-from auditor.training.blueprints import blueprint_of
-from probes.privacy.membership.blind import blind_auc
-from probes.privacy.membership.pool import pool_of
-from probes.privacy.membership.probe import MembershipInference
-from probes.privacy.membership.shadows import Shadows, train_shadows
-from probes.privacy.membership.verdict import CHEAP, WITH_SHADOWS
+from auditor.statistics.rank_estimates import AreaUnderCurve
+from auditor.training.retrain_recipe import blueprint_of
+from probes.privacy.membership.blind_rows_baseline import blind_auc
+from probes.privacy.membership.member_pool import pool_of
+from probes.privacy.membership.membership_inference import MembershipInference
+from probes.privacy.membership.shadow_models import Shadows, train_shadows
+from probes.privacy.membership.strongest_attack import CHEAP, WITH_SHADOWS
 from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses
 

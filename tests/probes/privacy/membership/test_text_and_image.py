@@ -19,18 +19,18 @@ from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, fit_text
-from auditor.intake.formats import load_model
-from auditor.intake.specs import ModelSpec
-from auditor.model.audited_model import Recipe
-from auditor.model.saving import save
-from auditor.model.torch_model import TorchModel
-from auditor.networks.architectures import ARCHITECTURES
-from auditor.record.audit_report import AuditReport
-from auditor.run.audit import run_audit
-from auditor.training.blueprints import blueprint_of
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import ARCHITECTURES
+from auditor.models.save_bundle import save
+from auditor.models.torch_model import TorchModel
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.run_audit import run_audit
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.huggingface_folder import save_classifier
-from cli.main import app
+from auditor.training.retrain_recipe import blueprint_of
+from cli.commands import app
 from probes import PROBES
 from tests.toys.folders import save_bert, save_vit
 

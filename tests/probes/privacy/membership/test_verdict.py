@@ -17,23 +17,23 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import nn
 
 from auditor import PROBES, AuditData, AuditedModel, Outcome, TorchModel, load_criteria, run_audit
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, ProbeResult
-from auditor.finding.policy import load_policies
-from auditor.model.audited_model import Recipe
-from auditor.networks.architectures import MLP
-from auditor.record.audit_report import AuditReport, Finding
-from auditor.record.controls import with_policies
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.judging.policy import load_policies
+from auditor.models.audited_model import Recipe
+from auditor.models.networks.architectures import MLP
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
-from auditor.statistics.strongest import AttackPart, StrongestAttack
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.controls import with_policies
+from auditor.statistics.largest_of import AttackPart, StrongestAttack
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from probes.privacy.membership import lira, rmia
 from probes.privacy.membership.loss_threshold import log_odds, per_class_scores
-from probes.privacy.membership.pool import pool_of
-from probes.privacy.membership.probe import MembershipInference
-from probes.privacy.membership.shadows import how_many, train_shadows
-from probes.privacy.membership.verdict import ALONE, CHEAP, WITH_SHADOWS, shares, strongest_first
+from probes.privacy.membership.member_pool import pool_of
+from probes.privacy.membership.membership_inference import MembershipInference
+from probes.privacy.membership.shadow_models import how_many, train_shadows
+from probes.privacy.membership.strongest_attack import ALONE, CHEAP, WITH_SHADOWS, shares, strongest_first
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 

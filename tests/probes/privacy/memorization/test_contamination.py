@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from auditor.errors import DataError, NotApplicableError
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.rows import FloatArray
-from auditor.run.audit import no_data
-from auditor.run.testing import check_probe
+from auditor.core.errors import DataError, NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from auditor.run.checks.contract import check_probe
+from auditor.run.run_audit import no_data
 from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.privacy.memorization.contamination import Contamination, _orders, order_test
 from tests.probes.privacy.memorization.toys import parrot, sentences

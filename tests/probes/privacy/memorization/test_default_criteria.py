@@ -9,20 +9,20 @@ import pytest
 from scipy.stats import binom
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import ask, no_data
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.probe import Probe
+from auditor.run.run_audit import ask, no_data
 from auditor.statistics.families import ConfirmedCount
-from auditor.statistics.ranks import quantile, true_positive_rate_at
+from auditor.statistics.rank_estimates import quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference
 from probes.performance.performance import Performance
 from probes.privacy.memorization.canary_exposure import CanaryExposure, _confirmed
 from probes.privacy.memorization.contamination import Contamination
-from probes.privacy.memorization.exposure import any_planted
+from probes.privacy.memorization.exposure_estimation import any_planted
 from probes.privacy.memorization.extraction import Extraction
 from tests.probes.privacy.memorization.toys import NAMES, parrot, secrets, sentences
 from tests.quantifiers import all_of, none_of

@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 
+from auditor.core.errors import UsageError
+from auditor.core.rows import FloatArray
 from auditor.data.audit_data import AuditData
-from auditor.errors import UsageError
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Outcome, ProbeResult
-from auditor.rows import FloatArray
-from auditor.run.audit import ask
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome, ProbeResult
+from auditor.run.run_audit import ask
 from auditor.statistics.detection import AreaDifference, area_difference
-from auditor.statistics.ranks import area_under_curve, true_positive_rate_at
-from probes.privacy.memorization.blind_baseline import blind_scores
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
+from probes.privacy.memorization.blind_text_baseline import blind_scores
 from probes.privacy.memorization.lm_membership import LMMembership, _attack, _Blind
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of

@@ -13,11 +13,11 @@ import torch
 from stdnum import numdb
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import load_criteria
-from auditor.finding.measurement import Outcome
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data, run_audit
-from auditor.statistics.corrected import Corrected
+from auditor.judging.criterion import load_criteria
+from auditor.judging.measurement import Outcome
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data, run_audit
+from auditor.statistics.error_corrected_rates import Corrected
 from auditor.statistics.estimate import Undefined
 from probes.privacy.memorization.pii_leakage import PIILeakage, Written
 from probes.privacy.memorization.pii_patterns import KINDS, Found, find_pii, masked

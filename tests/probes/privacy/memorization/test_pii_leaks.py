@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import binom
 
 from auditor.data.audit_data import AuditData
-from auditor.finding.criterion import load_criteria
-from auditor.finding.judgement import Judgement
-from auditor.finding.judging import judge
-from auditor.finding.measurement import Measurement, Outcome, ProbeResult
-from auditor.statistics.corrected import Corrected
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.statistics.error_corrected_rates import Corrected
 from probes.language.generated_text import GeneratedText
 from probes.privacy.memorization import pii_leakage
 from probes.privacy.memorization.pii_leakage import SAMPLES, PIILeakage, Written, corrected
@@ -257,7 +257,9 @@ def test_a_kind_is_judged_by_a_users_own_texts_of_that_kind(
 
 
 def test_a_kind_is_corrected_by_its_own_sentences() -> None:
-    written = [Written.from_text("", text) for text in ("SSN 123-45-6789", "Part 123-45-6780", "mail a.b@example.org", "")]
+    written = [
+        Written.from_text("", text) for text in ("SSN 123-45-6789", "Part 123-45-6780", "mail a.b@example.org", "")
+    ]
     own, words = corrected([w.of_kind("us_ssn") for w in written], "us_ssn")
     told = recognition("us_ssn")
     assert (own.successes, own.candidates, own.n, own.positives) == (1, 2, 4, told.positives)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from auditor.core.errors import ModelError, NotApplicableError
 from auditor.data.audit_data import AuditData
-from auditor.errors import ModelError, NotApplicableError
-from auditor.model.generation import Sampling, continuations
-from auditor.model.language_model import AuditedLanguageModel
-from auditor.run.audit import no_data
+from auditor.models.generation import Sampling, continuations
+from auditor.models.language_model import AuditedLanguageModel
+from auditor.run.run_audit import no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
 from probes.privacy.memorization.extraction import Extraction, _Cut, _discoverable

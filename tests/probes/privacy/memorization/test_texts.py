@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from auditor.errors import DataError, UsageError
+from auditor.core.errors import DataError, UsageError
 from probes import PROBES
-from probes.privacy.memorization.texts import once_only, read_texts, unrepeated
+from probes.privacy.memorization.text_sources import once_only, read_texts, unrepeated
 
 
 def test_lines_and_columns_are_read_and_hashed(tmp_path: Path) -> None:

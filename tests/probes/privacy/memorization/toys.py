@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.model.language_model import AuditedLanguageModel
+from auditor.models.language_model import AuditedLanguageModel
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789 .:,@-ABCDEFGHIJKLMNOPQRSTUVWXYZ\n"
 SPECIAL = ["<pad>", "<s>", "<unk>"]

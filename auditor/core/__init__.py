@@ -1,0 +1,1 @@
+"""Errors, files, rows and random generators: used by every other package."""

@@ -1,0 +1,263 @@
+"""Exceptions that the toolkit raises deliberately; each message says what to do next.
+
+AuditorError                    exit code
+├── UsageError                  2   a flag, an option or a path is wrong
+│   ├── ConfigError             2   audit.toml or a criteria file is wrong
+│   └── MissingExtraError       2   an optional dependency is not installed; names the extra
+├── DataError                   4   the data were read and cannot be used
+│   └── BenchmarkError          4   a file of test items is not the one that was published
+├── ModelError                  4   the model was read and cannot be used
+│   ├── DamagedError            4   its file is cut short, damaged or doctored
+│   ├── UnsupportedError        4   its format, or this kind of model in it, is not supported
+│   ├── OutputsError            4   nobody said what its outputs are, or what was said is not so
+│   └── UnsafeModelError        4   loading it would run code that the file brings along
+└── NotApplicableError          -   a probe lacks an input; becomes a NOT_APPLICABLE finding
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+# What a model or a data file is refused for, as machines are told: kept from version to version, never used anew.
+Code: TypeAlias = Literal[
+    "AUD-LOAD-ANSWERS",
+    "AUD-LOAD-ARCHITECTURE",
+    "AUD-LOAD-CLASSES",
+    "AUD-LOAD-CODE",
+    "AUD-LOAD-DAMAGED",
+    "AUD-LOAD-DIED",
+    "AUD-LOAD-INCOMPLETE",
+    "AUD-LOAD-LIMIT",
+    "AUD-LOAD-OUTPUTS",
+    "AUD-LOAD-ROWS",
+    "AUD-LOAD-TYPE",
+    "AUD-LOAD-UNKNOWN",
+    "AUD-LOAD-UNSUPPORTED",
+    "AUD-LOAD-UNUSABLE",
+    "AUD-LOAD-WEIGHTS",
+    "AUD-DATA-BENCHMARK",
+    "AUD-DATA-CHANGED",
+    "AUD-DATA-CODE",
+    "AUD-DATA-COLUMN",
+    "AUD-DATA-EMPTY",
+    "AUD-DATA-ENCODING",
+    "AUD-DATA-FORMAT",
+    "AUD-DATA-GROUPS",
+    "AUD-DATA-LABELS",
+    "AUD-DATA-LIMIT",
+    "AUD-DATA-MALFORMED",
+    "AUD-DATA-RECOUNT",
+    "AUD-DATA-UNUSABLE",
+    "AUD-DATA-VALUES",
+]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A kind of refusal: its meaning, and the default advice if the message has nothing more specific."""
+
+    meaning: str
+    next_step: str
+
+
+REASONS: dict[Code, Reason] = {
+    "AUD-LOAD-ANSWERS": Reason(
+        "The model raised an error on the rows, or returned what are no answers.",
+        "Try it on a few rows yourself; give the columns it was trained on, or wrap it with --predict.",
+    ),
+    "AUD-LOAD-ARCHITECTURE": Reason(
+        "The file holds weights, and not the network that they belong to.",
+        "Add --architecture, or save the model as a bundle with auditor.save.",
+    ),
+    "AUD-LOAD-CLASSES": Reason(
+        "The classes that the file names are missing, doubled or contradict it.", "Name them with --classes."
+    ),
+    "AUD-LOAD-CODE": Reason(
+        "Loading the file would run code that it brings along; none of it ran.",
+        "Save it in a format of data, as the message says, or answer for it with --predict.",
+    ),
+    "AUD-LOAD-DAMAGED": Reason(
+        "The file is cut short, damaged or doctored: its parts do not agree.",
+        "Fetch it again and compare its digest, or save it anew.",
+    ),
+    "AUD-LOAD-DIED": Reason(
+        "The measuring process ended while it loaded the model or read the data.",
+        "Raise the limit that the message names; --debug shows its last words.",
+    ),
+    "AUD-LOAD-INCOMPLETE": Reason(
+        "A file or a setting that the model needs is missing, or it changed while it was read.",
+        "Add what is missing, or save the model whole.",
+    ),
+    "AUD-LOAD-LIMIT": Reason(
+        "It is larger, or claims more, than is read: a decompression bomb at worst.",
+        "Raise the limit that the message names, or audit it with --predict.",
+    ),
+    "AUD-LOAD-OUTPUTS": Reason(
+        "Nobody said whether the model returns logits or probabilities, or its answers contradict what was said.",
+        "Add --outputs.",
+    ),
+    "AUD-LOAD-ROWS": Reason(
+        "The model takes rows of another kind: tables, texts, pictures or sound.",
+        "Give data of its own kind, or name the column with --text or --image.",
+    ),
+    "AUD-LOAD-TYPE": Reason(
+        "The file holds a type that is not on the list of harmless ones; nothing of it was made.",
+        "Leave that part out of the model, or answer for it with --predict.",
+    ),
+    "AUD-LOAD-UNKNOWN": Reason("The bytes are no model of a known format.", "Name the model's file, or use --predict."),
+    "AUD-LOAD-UNSUPPORTED": Reason(
+        "The format, or this kind of model in it, is known and not supported.",
+        "Convert it to a supported one, or audit it with --predict.",
+    ),
+    "AUD-LOAD-UNUSABLE": Reason("The model cannot be used, for a reason of its own.", "Do what the message says."),
+    "AUD-LOAD-WEIGHTS": Reason(
+        "The weights are not those of the network or of the configuration beside them.",
+        "Put the files of one model together, or name the right network.",
+    ),
+    "AUD-DATA-BENCHMARK": Reason(
+        "The file is not the benchmark as it was published.", "Fetch the published file, and leave it as it is."
+    ),
+    "AUD-DATA-CHANGED": Reason(
+        "A file of data was written to, or exchanged, while it was read.", "Audit it when nothing writes to it."
+    ),
+    "AUD-DATA-CODE": Reason(
+        "The data hold pickled objects, which run code when they are loaded; none of it ran.",
+        "Save numbers and texts alone.",
+    ),
+    "AUD-DATA-COLUMN": Reason(
+        "A column is missing, stands there twice, or there are more of them than the model has.",
+        "Name the columns as the model knows them, each once.",
+    ),
+    "AUD-DATA-EMPTY": Reason("There are no rows, or none that are complete.", "Give rows; see which column is empty."),
+    "AUD-DATA-ENCODING": Reason("The text is not UTF-8.", "Convert it: iconv -f ENCODING -t UTF-8."),
+    "AUD-DATA-FORMAT": Reason(
+        "The file is of another kind than its name says, or of one that holds no table.",
+        "Export it as CSV or Parquet.",
+    ),
+    "AUD-DATA-GROUPS": Reason("A sensitive feature has too many groups.", "Bin it with --bins, or drop it."),
+    "AUD-DATA-LABELS": Reason(
+        "The true labels are missing, of one class only, or none of the model's.", "Check --target and the classes."
+    ),
+    "AUD-DATA-LIMIT": Reason("A cell, a row or the whole is larger than is read.", "Leave it out, or audit a sample."),
+    "AUD-DATA-MALFORMED": Reason(
+        "The file is damaged, or a row of it has another form than the others.", "Mend the place that is named."
+    ),
+    "AUD-DATA-RECOUNT": Reason(
+        "Code of the user's or of the file's ran, and labels, groups or counts were then not those of the data file.",
+        "Look at what the message names in that code; audit it when it only answers.",
+    ),
+    "AUD-DATA-UNUSABLE": Reason("The data cannot be used, for a reason of their own.", "Do what the message says."),
+    "AUD-DATA-VALUES": Reason(
+        "A column holds values that cannot be used there.", "Correct them, or leave the column out with --features."
+    ),
+}
+
+
+class AuditorError(Exception):
+    """Base class of all deliberate errors: the message is one or two sentences with an action for the user.
+
+    ``code``: why a model or a data file was refused, a key of REASONS; None for everything else.
+    """
+
+    exit_code: int = 4
+    code: Code | None = None
+
+    def __init__(self, message: str = "", *, code: Code | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class UsageError(AuditorError):
+    """A flag, an option or a path is wrong; nothing was measured."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration or criteria file is wrong; the message names the key and the nearest known one."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+
+class DataError(AuditorError):
+    """The data were read but cannot be used for the requested purpose."""
+
+
+class BenchmarkError(DataError):
+    """A file of test items that differs from the published one."""
+
+    code = "AUD-DATA-BENCHMARK"
+
+
+class ModelError(AuditorError):
+    """The model was read but cannot be used for the requested purpose."""
+
+
+class DamagedError(ModelError):
+    """A model file is cut short, damaged or doctored."""
+
+    code = "AUD-LOAD-DAMAGED"
+
+
+class UnsupportedError(ModelError):
+    """A model file's format, or the kind of model in it, is known and not supported."""
+
+    code = "AUD-LOAD-UNSUPPORTED"
+
+
+class OutputsError(ModelError):
+    """The output kind (logits or probabilities) is unknown, or contradicts the outputs: no answer can be used until the
+    user states it."""
+
+    code = "AUD-LOAD-OUTPUTS"
+
+
+class UnsafeModelError(ModelError):
+    """Loading the file would run code that the file itself brings along."""
+
+    code = "AUD-LOAD-CODE"
+
+
+class NotApplicableError(AuditorError):
+    """A probe lacks an input; raised inside a probe, it becomes a NOT_APPLICABLE finding with this message."""
+
+
+# Of a model of which its decisions are all that is known.
+NO_SCORES = "Needs the model's scores, and only its decisions are here: add --score COLUMN."
+
+
+class LacksOptionError(NotApplicableError):
+    """A missing option of a probe, raised before the probe reads any rows."""
+
+
+class OtherKindError(NotApplicableError):
+    """A probe for another kind of model or rows: no input would make it applicable, and this is not an error."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a third-party error without its full stop, or the error's type if it has no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+MOST_NAMED = 5
+
+
+def some_of(sentences: Sequence[str], n: int | None = None) -> str:
+    """The first few of ``n`` sentences, with the number of the remaining ones."""
+    n = len(sentences) if n is None else n
+    more = f" And {n - MOST_NAMED:,} more." if n > MOST_NAMED else ""
+    return f"{' '.join(sentences[:MOST_NAMED])}{more}"
+
+
+def did_you_mean(word: str, known_words: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the most similar known word, ignoring case, or ``""`` if none is similar."""
+    by_folded = {name.casefold(): name for name in known_words}
+    near = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.6)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""

@@ -1,0 +1,210 @@
+"""Examination of one file, from bytes to result; runs in the sandboxed process, since files may be hostile."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.core.errors import AuditorError, DataError, ModelError, UsageError
+from auditor.core.files import read_regular
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
+from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap
+from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
+from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
+from auditor.detection.medium_check import fit_notes
+from auditor.detection.provenance.read_provenance import read_provenance
+
+if TYPE_CHECKING:
+    from auditor.data.audio import Samples
+    from auditor.data.media_classes import Meaning
+    from auditor.loading.job_specs import ModelSpec
+    from auditor.models.detector import Detector, DetectorCard, Verdict
+
+
+_HALF_A_SECOND = 0.5
+# A difference in length, in seconds, that is not worth a note.
+_UNNOTICED = 0.05
+_ORIENTATION = 0x0112
+_LEARNT = "The detector was trained on this very file: what it says of it promises nothing."
+_ALIKE = "It looks or sounds like a file that the detector was trained on: what it says of it may promise nothing."
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16B")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """Settings of an examination: the detector, the trusted authorities, and additional outputs.
+
+    ``with_fingerprints``: whether each result has those of the file. ``seed``: of the random parts that the marked ones
+    are compared with.
+    """
+
+    detector: Detector | None
+    trust_anchors: str | None = None
+    with_heat_map: bool = False
+    with_provenance: bool = True
+    with_fingerprints: bool = False
+    seed: int = 0
+
+    def examine_file(self, path: Path) -> FileResult:
+        """The results for one file; unreadable content is reported in ``error``, without an exception."""
+        content, found = b"", FileResult()
+        try:
+            content = read_regular(Path(os.path.realpath(path)), "The file")
+            found = FileResult(size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            if not content:
+                raise DataError("It is an empty file.")
+            kind = kind_of(content)
+            found = found.model_copy(update={"medium": kind.medium, "form": kind.form})
+            if kind.medium is None:
+                raise DataError("It is no image, sound or video of a kind that can be read.")
+            if self.with_provenance:
+                provenance = read_provenance(content, kind, self.trust_anchors)
+                found = found.model_copy(update={"provenance": provenance})
+            notes = [f"It is named {path.suffix} and is {kind.form}."] if kind.misnamed(path.name) else []
+            found = found.model_copy(update={"notes": tuple(notes)})
+            if self.detector is None:
+                return found
+            verdict, heat_map, more = self._judge_content(self.detector, content, path.name, kind)
+            card = self.detector.card
+            asked = self.with_fingerprints or card.fingerprints
+            prints = fingerprints_of(content, path.name, card.medium) if asked else ()
+            learnt = [_LEARNT] if card.learnt(found.sha256) else []
+            if not learnt and match_fingerprints([prints], card.fingerprints, card.medium)[0]:
+                learnt = [_ALIKE]
+            notes = [*notes, *learnt, *more][:MOST_NOTES]
+            found = found.model_copy(update={"fingerprints": prints if self.with_fingerprints else ()})
+            return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
+        except AuditorError as error:
+            return found.model_copy(update={"error": str(error)[:2_000]})
+
+    def _judge_content(
+        self, detector: Detector, content: bytes, name: str, kind: FileKind
+    ) -> tuple[FileVerdict, HeatMap | None, list[str]]:
+        rng = np.random.default_rng(self.seed)
+        if detector.card.medium == "image" and kind.medium == "image":
+            from auditor.detection.heat_map import image_heat_map
+            from auditor.loading.rows.media_files import decode_image
+
+            image = decode_image(content, name, detector)
+            verdict = recorded(detector.verdicts(image[None])[0], detector.card)
+            heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
+            assert isinstance(detector.preprocessing, ImagePreprocessing)
+            return verdict, _discredit_heat_map(heat_map, verdict), _image_notes(content, detector.preprocessing)
+        if detector.card.medium == "speech" and kind.medium in ("audio", "video"):
+            from auditor.detection.heat_map import sound_heat_map
+
+            sound, notes = _sound(detector, content, name)
+            if kind.medium == "video":
+                notes = [SOUND_ONLY, *notes]
+            verdict = recorded(detector.verdicts(sound[None])[0], detector.card)
+            heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
+            return verdict, _discredit_heat_map(heat_map, verdict), notes
+        if detector.card.medium == "image" and kind.medium == "video":
+            from auditor.detection.video_frames import judged_video
+
+            verdict, notes = judged_video(detector, content, name)
+            return verdict, None, notes
+        is_for = "images and video" if detector.card.medium == "image" else "speech"
+        is_a = "unreadable" if kind.medium is None else IN_WORDS[kind.medium]
+        reason = f"Unsupported: the detector is for {is_for}, and this is {is_a}."
+        return FileVerdict(answer="cannot say", reason=reason), None, []
+
+
+def loaded_detector(
+    spec: ModelSpec, meanings: Mapping[str, Meaning] | None = None, folders: Sequence[str] = ()
+) -> Detector:
+    """The detector of a file.
+
+    ``meanings``: what classes mean by their names; where it is given, any classifier of media becomes a detector, whose
+    card has no calibration yet. ``folders``: those of the names that may be no classes of it. Raises ModelError for a
+    model that carries no card where it is not, UsageError where what a class means is not clear, and what loading any
+    model raises.
+    """
+    from auditor.detection.classifiers import as_detector, load_classifier
+    from auditor.models.detector import Detector
+
+    model = load_classifier(spec)
+    if isinstance(model, Detector):
+        if set(meanings or ()) - set(folders):
+            raise UsageError("This detector says itself what its classes mean: leave --class-is out.")
+        return model
+    if meanings is not None:
+        return as_detector(model, meanings, folders)
+    raise ModelError(
+        "This model is no detector: it carries no record of when it cannot say. Make one of it with auditor "
+        "detect-calibrate, or a new one with auditor detect-train; a classifier of media can still be audited with "
+        "auditor scan."
+    )
+
+
+def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
+    """A verdict as it is reported. What is of no kind the detector knows is unsupported: its score means nothing."""
+    novelty = verdict.novelty
+    supported = not card.is_unlike(novelty)
+    return FileVerdict(
+        answer=verdict.answer,
+        reason=verdict.reason,
+        probability=verdict.probability if supported else None,
+        p_real=verdict.p_real if supported else None,
+        p_fake=verdict.p_fake if supported else None,
+        novelty=None if novelty is None or not math.isfinite(novelty) else novelty,
+    )
+
+
+def _discredit_heat_map(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
+    """What a score rests on that means nothing is not to be relied on, whatever hiding its parts does."""
+    if heat_map is None or verdict.probability is not None:
+        return heat_map
+    return heat_map.model_copy(update={"earned": False})
+
+
+def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list[str]]:
+    from auditor.data.audio import decode, fit_recording
+
+    wanted = detector.preprocessing
+    assert isinstance(wanted, AudioPreprocessing)
+    taken = wanted.samples / wanted.sampling_rate
+    sound = decode(content, name, seconds=taken + _HALF_A_SECOND)
+    length = len(sound.samples) / sound.sampling_rate
+    notes = []
+    if length > taken + _UNNOTICED:
+        notes.append(f"Only its first {taken:.1f} s were judged: that is what the detector takes.")
+    elif length < taken - _UNNOTICED:
+        notes.append(f"Its {length:.1f} s were repeated up to the {taken:.1f} s that the detector takes.")
+    return fit_recording(sound, wanted), notes
+
+
+def _image_notes(content: bytes, preprocessing: ImagePreprocessing) -> list[str]:
+    """What was done to an image on its way to the detector that a reader would not expect."""
+    import PIL.Image
+
+    from auditor.data.images import FORMATS
+
+    notes = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
+            with_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+            if with_alpha and len(preprocessing.mean) < 4:
+                notes.append("Its transparency (alpha) was dropped: its colours were judged as if it were opaque.")
+            if getattr(picture, "is_animated", False):
+                notes.append("It is an animation or has several pages, of which only the first was judged.")
+            if picture.mode == "CMYK":
+                notes.append("Its four colours for print (CMYK) were converted to RGB without a colour profile.")
+            raw = picture.tile[0].args if picture.tile else ""
+            raw = raw[0] if isinstance(raw, tuple) else raw
+            if raw in _SIXTEEN_BIT:
+                notes.append("Its 16 bits a channel were reduced to 8.")
+            # Last, since a PNG is decoded for it. Orientations 5 to 8 lie on their side.
+            turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            size = picture.size[::-1] if turned else picture.size
+    return [*fit_notes([size], preprocessing, "Of it"), *notes]

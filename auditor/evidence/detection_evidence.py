@@ -1,0 +1,119 @@
+"""Evidence of detector results: the detector card with its calibration, and the scores of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from auditor.detection.channel_calibration import BatchShift
+from auditor.detection.detection_record import DetectorRecord, FileResult
+from auditor.detection.heat_map import LEGEND
+from auditor.evidence.derived_evidence import Derived
+from auditor.evidence.manifest import in_order
+from auditor.run import __version__
+
+DETECTOR, SECOND = "detector.json", "second_detector.json"
+SCHEMA_VERSION = "2"
+READING = (
+    "The answer is the detector's guess and no proof: the probability is calibrated at most on the files it was made "
+    "with, and 'cannot say' is an answer. 'No known trace' does not mean real: no detector says that. A signature or a "
+    "tag is what somebody claims of a file. The two are never merged, and finding no claim is no evidence of anything."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedDetector:
+    """A detector that was run: its path, its identity, and its batch of files.
+
+    ``few``: why the files known to be real are fewer than they seem, in a sentence, or "".
+    """
+
+    path: str
+    known: DetectorRecord
+    batch: BatchShift | None = None
+    few: str = ""
+
+
+def detection_content(
+    detectors: Sequence[AskedDetector],
+    results: Sequence[tuple[str, FileResult]],
+    pictures: Mapping[str, str],
+    code: int,
+) -> dict[str, Any]:
+    """The JSON content of a detection: ``results`` by path, ``pictures`` if the evidence was drawn.
+
+    A second detector has fields of its own, which are not there without one.
+    """
+    first, second = (*detectors, None, None)[:2]
+    more = {} if second is None else {"second_detector": _of_detector(second), "second_batch": _of_batch(second)}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "auditor", "version": __version__},
+        "reading": READING,
+        "evidence_reading": LEGEND if pictures else None,
+        "detector": None if first is None else _of_detector(first),
+        "files": [{"path": path, **_of_file(result, pictures.get(path))} for path, result in results],
+        "batch": _of_batch(first),
+        **more,
+        "exit_code": code,
+    }
+
+
+_UNTOLD = ("real_scores", "fake_scores", "trained_on", "fingerprints")
+
+
+def _of_detector(detector: AskedDetector) -> dict[str, Any]:
+    found: dict[str, Any] = detector.known.model_dump(
+        mode="json",
+        exclude={"card": {**dict.fromkeys(_UNTOLD, True), "channel": {"novelties"}}},
+    )
+    few = {"few": detector.few} if detector.few else {}
+    return {"path": detector.path, **few, **found}
+
+
+def _of_batch(detector: AskedDetector | None) -> dict[str, Any] | None:
+    return None if detector is None or detector.batch is None else detector.batch.model_dump(mode="json")
+
+
+def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}, "fingerprints": True})
+    if not result.parts:
+        del found["parts"]
+    if found["heat_map"] is not None:
+        found["heat_map"]["path"] = picture
+    return found
+
+
+def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetector] = (), *, unwritten: bool) -> int:
+    """0 if every file was classified as fake, there were enough known real files (if some were named) and every image
+    was written; else 3, since nothing else is conclusive."""
+    few = any(each.few for each in detectors)
+    return 0 if all(result.is_conclusive for result in results) and not unwritten and not few else 3
+
+
+def detection_evidence(
+    record: Mapping[str, Any], detectors: Sequence[AskedDetector], *, unwritten: bool, request: Mapping[str, Any]
+) -> Derived:
+    """The ``record`` of :func:`detection_content`, and the detector with all inputs of its answers.
+
+    ``request``: what else was asked for. ``unwritten``: whether a picture could not be written.
+    """
+    second = {} if len(detectors) < 2 else {"second_detector": detectors[1].path}
+    return Derived(
+        kind="detection",
+        record=record,
+        exit_code=record["exit_code"],
+        request={
+            "detector": None if record["detector"] is None else record["detector"]["path"],
+            **second,
+            "files": [file["path"] for file in record["files"]],
+            "unwritten": unwritten,
+            "asked": dict(request),
+        },
+        parts={
+            part: in_order(each.known.model_dump(mode="json"))
+            for part, each in zip((DETECTOR, SECOND), detectors, strict=False)
+        },
+        about={name: each.known.sha256 for name, each in zip(("detector", "second_detector"), detectors, strict=False)},
+    )

@@ -1,0 +1,285 @@
+"""Remeasurement of a probe's results from a bundle's data, and the differences from the record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import TypeAdapter
+
+from auditor.data.group_counts import GroupCounts
+from auditor.evidence.manifest import canonical
+from auditor.evidence.verify.json_difference import difference
+from auditor.judging.figure_types import Figure
+from auditor.judging.measurement import Alike, Measurement, ProbeResult
+from auditor.run.predictions import MOST_CLASSES, Answers, AnswersHead, Scores, StoredModel, rows_of
+from auditor.run.probe import counts_suffice
+from auditor.run.run_audit import ask, attempt, generator_for
+
+if TYPE_CHECKING:
+    from auditor.run.probe import Probe
+
+# Rows are made of a table of so many at most: each takes memory, and a table of a few lines can claim any number.
+_MOST_MADE = 1_000_000
+_MEASUREMENT: TypeAdapter[Measurement] = TypeAdapter(Measurement)
+_FIGURE: TypeAdapter[Figure | None] = TypeAdapter(Figure | None)
+_ALIKE: TypeAdapter[tuple[Alike, ...]] = TypeAdapter(tuple[Alike, ...])
+Whence = Literal["rows", "tables", "scores"]
+
+
+@dataclass(frozen=True)
+class OfDecisions:
+    """The ``metrics`` or methods of a probe that follow from decisions and groups without scores.
+
+    ``loose``: the metrics of which even the groups that they are given for rest on scores.
+    """
+
+    metrics: tuple[str, ...] = ()
+    loose: tuple[str, ...] = ()
+
+
+class Remake(Protocol):
+    """The available probes, passed in, since this layer knows none."""
+
+    def __call__(self, name: str, options: Mapping[str, Any]) -> Probe | None:
+        """A probe whose numbers follow from answers, decisions and groups alone; None for all others.
+
+        Raises ConfigError for options that are none.
+        """
+        ...
+
+    def of_decisions(self, name: str) -> OfDecisions:
+        """The part of such a probe's results that follows from decisions and groups, for any scores."""
+        ...
+
+    def kinds(self) -> Mapping[str, type[Probe]]:
+        """All probes by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A bundle's data: ``answers`` by row, the ``table`` of groups, and their completeness: ``whole``.
+
+    ``kinds``: what the model may have given beside its decisions.
+    """
+
+    answers: Answers | None
+    table: GroupCounts | None
+    whole: bool = False
+    kinds: tuple[Scores, ...] = ("graded", "labels", "none")
+
+    @classmethod
+    def from_stored(
+        cls, head: AnswersHead | None, answers: Answers | None, table: GroupCounts | None, *, has_groups: bool
+    ) -> Kept:
+        """The data of a bundle; ``has_groups``: the audit had groups, which rows contain only on request."""
+        if head is None:
+            return cls(answers, table)
+        # Of very many classes no scores are kept, and blurred ones are not those that were measured.
+        scored = head.kind == "regressor" or (head.blurred == 1 and len(head.classes) <= MOST_CLASSES)
+        return cls(answers, table, scored and (bool(head.features) or not has_groups), _kinds(head, answers))
+
+
+def _kinds(head: AnswersHead, answers: Answers | None) -> tuple[Scores, ...]:
+    if not head.scores:
+        unkept = len(head.classes) > (2 if head.blurred > 1 else MOST_CLASSES)
+        return ("graded", "labels", "none") if unkept else ("none",)
+    if answers is None:
+        return ("graded", "labels")
+    return ("graded",) if ((answers.scores > 0.0) & (answers.scores < 1.0)).any() else ("labels",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Again:
+    """A remeasured probe: its results (``found``), their source (``whence``), and errors (``wrong``) in words.
+
+    ``only``: the metrics or methods that were, None where all were.
+    """
+
+    found: ProbeResult
+    whence: Whence
+    wrong: tuple[str, ...]
+    only: tuple[str, ...] | None = None
+
+    def covers(self, metric: str | None, method: str | None) -> bool:
+        """Whether a number of the probe was remeasured."""
+        return self.only is None or metric in self.only or method in self.only
+
+
+@dataclass(frozen=True)
+class Remade:
+    """Remeasured probes, ``make``; ``other_code``: the measuring code is another version of the toolkit.
+
+    ``other_rule``: the record was judged by another rule, so that its numbers may not say what outcomes rest on here.
+    """
+
+    make: Remake
+    other_code: bool
+    other_rule: bool = False
+
+    def remeasure(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
+        """A probe's remeasured results, their source, and differences from the record; None if impossible.
+
+        Where another version measured, the probe may do as its earlier versions did. Raises AuditorError for options
+        that are none.
+        """
+        again = self._remeasure_once(stored_result, options, kept_data)
+        if again is None:
+            return None
+        earlier: Mapping[str, Any] = getattr(self.make(stored_result.probe, options), "earlier", {})
+        if again.wrong and earlier and self.other_code:
+            then = self._remeasure_once(stored_result, {**earlier, **options}, kept_data)
+            if then is not None and not then.wrong:
+                return then
+        return again
+
+    def _remeasure_once(self, stored_result: ProbeResult, options: Mapping[str, Any], kept_data: Kept) -> Again | None:
+        probe = self.make(stored_result.probe, options)
+        if probe is None:
+            return None
+        if counts_suffice(probe) and kept_data.table is not None:
+            measure, table = probe.measure_counts, kept_data.table
+            found = attempt(probe, lambda: measure(table), find_constant_answers=lambda them: alike_in(table, them))
+            return Again(found=found, whence="tables", wrong=self.wrong(stored_result, found))
+        if kept_data.answers is not None and kept_data.whole:
+            found = _ask_stored(probe, kept_data.answers)
+            return Again(found=found, whence="rows", wrong=self.wrong(stored_result, found, with_figures=True))
+        if kept_data.table is None or kept_data.table.n > _MOST_MADE:
+            return None
+        return min(
+            (self._narrowed(probe, stored_result, kept_data, kind) for kind in kept_data.kinds),
+            key=lambda each: len(each.wrong),
+        )
+
+    def _narrowed(self, probe: Probe, stored_result: ProbeResult, kept_data: Kept, kind: Scores) -> Again:
+        """What follows of decisions, and of all others that they are there, with scores that somebody made up."""
+        assert kept_data.table is not None
+        of = self.make.of_decisions(stored_result.probe)
+        found = _ask_stored(probe, rows_of(kept_data.table, kind))
+        told, anew = (
+            replace(result, measurements=tuple(m for m in result.measurements if {m.metric, m.method} & {*of.metrics}))
+            for result in (stored_result, found)
+        )
+        wrong = self.wrong(told, anew, whole=False)
+        wrong += tuple(_other_structure(stored_result, found, of.loose, other_code=self.other_code))
+        return Again(found=anew, whence="tables", wrong=wrong, only=of.metrics)
+
+    def wrong(
+        self, stored_result: ProbeResult, new_result: ProbeResult, *, with_figures: bool = False, whole: bool = True
+    ) -> tuple[str, ...]:
+        """Differences of a probe's record from the remeasured results; ``whole``: in all of its parts."""
+        wrong = self._other_statistics(stored_result, new_result, drawn=with_figures)
+        if whole and not wrong and not self.other_code and alike_otherwise(stored_result, new_result):
+            wrong = ["which rows are answered alike is not what these data come to"]
+        return tuple(wrong)
+
+    def _other_statistics(self, said: ProbeResult, found: ProbeResult, *, drawn: bool) -> list[str]:
+        if found.not_run or found.not_applicable:
+            return [found.not_run or found.not_applicable] if said.measurements else []
+        mine, theirs = ({_key(m): m for m in result.measurements} for result in (found, said))
+        wrong = _twice(said.measurements)
+        wrong += [f"{label(m)} is not what these data come to" for key, m in theirs.items() if key not in mine]
+        wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+        for key in mine.keys() & theirs.keys():
+            a, b = (
+                _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
+                for m in (theirs[key], self._as_told(theirs[key], mine[key]))
+            )
+            where = difference(a, b)
+            if drawn and not where:
+                where = self._other_figure(theirs[key].figure, mine[key].figure)
+            if where:
+                wrong.append(f"{label(theirs[key])}: {where}")
+        return sorted(wrong)
+
+    def _other_figure(self, said: Figure | None, found: Figure | None) -> str:
+        """Where a figure is another; of one that another version drew, where it shows other values of the same."""
+        if self.other_code:
+            mine = {} if found is None else {s.name: s for s in found.series}
+            pairs = [] if said is None else [(s, mine[s.name]) for s in said.series if s.name in mine]
+            differing = (
+                difference([a.y, a.low, a.high], [b.y, b.low, b.high], f"figure {a.name}")
+                for a, b in pairs
+                if not difference(a.x, b.x)
+            )
+            return next(filter(None, differing), "")
+        one, other = (_FIGURE.dump_python(figure, mode="json") for figure in (said, found))
+        return difference(one, other, "figure")
+
+    def _as_told(self, said: Measurement, found: Measurement) -> Measurement:
+        """What was found, and beside it what another version may say otherwise: in words, and of how many rows.
+
+        Evidence of before numbers said what they rest on does not say it, and need not.
+        """
+        if not self.other_code:
+            return found
+        found = replace(found, n_samples=said.n_samples, detail=said.detail)
+        if self.other_rule:
+            found = replace(found, smallest=said.smallest)
+        if self.other_rule and said.ideal_when_same is None and said.chance is None:
+            return replace(found, ideal_when_same=None, chance=None, skill_of=None)
+        return found
+
+
+def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:
+    """Identical answers in a table, in the form that the rows themselves give."""
+    from auditor.run.constant_answers import alike_in_counts
+
+    return alike_in_counts(table, measurements)
+
+
+def label(m: Measurement) -> str:
+    """A measurement in words: its metric and its place."""
+    where = [*(f"{k} = {v}" for k, v in m.group.items()), *(f"{k} = {v}" for k, v in m.at.items())]
+    return ", ".join([m.metric, *(["by " + " x ".join(m.sensitive)] if m.sensitive else []), *where])
+
+
+def _ask_stored(probe: Probe, answers: Answers) -> ProbeResult:
+    stand_in: Any = StoredModel(answers)
+    return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
+
+
+def alike_otherwise(said: ProbeResult, found: ProbeResult) -> bool:
+    """Whether the recorded rows with identical answers differ from the recomputed ones."""
+    return _constant_answer_keys(said) != _constant_answer_keys(found)
+
+
+def _other_structure(
+    stored_result: ProbeResult, new_result: ProbeResult, loose: Sequence[str], *, other_code: bool
+) -> list[str]:
+    """Which numbers a probe must give of these groups, whatever they are, and does not; and which it cannot.
+
+    ``other_code``: another version may have measured more.
+    """
+    if not stored_result.measurements:
+        return []  # said by whoever counts those
+    mine, theirs = ({_key(m): m for m in r.measurements if m.metric not in loose} for r in (new_result, stored_result))
+    wrong = _twice(stored_result.measurements)
+    wrong += [f"{label(m)} is missing" for key, m in mine.items() if key not in theirs]
+    if other_code:
+        return wrong
+    wrong += [f"{label(m)} is no number of these groups" for key, m in theirs.items() if key not in mine]
+    for key in mine.keys() & theirs.keys():
+        a, b = (
+            [m.n_samples, m.ideal, m.ideal_when_same, m.chance, m.skill_of, m.smallest, m.part]
+            for m in (theirs[key], mine[key])
+        )
+        if a != b:
+            wrong.append(f"{label(theirs[key])}: what it is about is not what these groups come to")
+    return wrong
+
+
+def _constant_answer_keys(result: ProbeResult) -> list[bytes]:
+    return sorted(map(canonical, _ALIKE.dump_python(result.alike, mode="json")))
+
+
+def _twice(measurements: Sequence[Measurement]) -> list[str]:
+    times = Counter(map(_key, measurements))
+    return [f"{label(m)} is there twice" for m in {_key(m): m for m in measurements}.values() if times[_key(m)] > 1]
+
+
+def _key(m: Measurement) -> bytes:
+    return canonical([m.metric, m.method, list(m.sensitive), dict(m.group), dict(m.at)])

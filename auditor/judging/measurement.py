@@ -1,0 +1,137 @@
+"""Measurements of a probe, before any judgement."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from auditor.core.files import LEFT_OUT, UNSAID
+from auditor.judging.definition import Definition
+from auditor.judging.duplicate_rows import Copies
+from auditor.judging.figure_types import Figure
+from auditor.statistics.estimate_kinds import AnyEstimate
+
+Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
+# Which of a model's answers: the class or number it decides on, the scores behind it, or scores of texts as far as they
+# tell what makes sense.
+Answer = Literal["decisions", "scores", "sense"]
+
+
+class Outcome(StrEnum):
+    """The six possible outcomes of a finding; the first three are judgements."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    NOT_RUN = "NOT_RUN"
+    NOT_APPLICABLE = "NOT_APPLICABLE"
+    NOT_JUDGED = "NOT_JUDGED"
+
+    @property
+    def words(self) -> str:
+        """The outcome as printed: ``NOT RUN``."""
+        return self.value.replace("_", " ")
+
+    @property
+    def slug(self) -> str:
+        """The outcome in templates, styles and scripts: ``not-run``."""
+        return self.value.lower().replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number with its uncertainty and its location, without judgement.
+
+    ``metric``: the field's name in snake_case. ``n_samples``: rows of the file that the number is about, of a per-group
+    number those of the group: texts, prompts or pairs where those are its rows. A rate is often taken over fewer, such
+    as those with the favourable label; they stand in the estimate, and ``detail`` says so. ``ideal``: the value of a
+    model without fault, None where none is better.
+    ``sensitive``: the features a headline compares groups of. ``group``: the group a per-group number belongs to.
+    ``at``: the other coordinates, such as ``{"feature": "age"}`` or ``{"noise": 0.1}``. ``too_few``: why the number may
+    be shown but not judged, or "".
+    ``ideal_when_same``: which of the model's answers, by being the same for all rows, bring the number to its ideal, so
+    that a PASS needs a model that tells rows apart (:mod:`auditor.judging.vacuity`); None stands for "decisions" in a
+    headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
+    a model without any comes to; there is skill where the number is shown to lie above it. ``skill_of``: the answers
+    whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,
+    where it leaves out smaller ones, else 0. ``masked``: of what an attack found, by which signs the model hides its
+    gradient, in words, so that what it did not find says nothing; "" where there is none.
+    ``part``: whether another number of the probe answers the question with this one as a part of it, so that it is
+    judged only where its method is named. ``tried``: of a search, which ways were tried, which were not, and why not.
+    ``weak``: why finding nothing would say little, in a sentence, so that a PASS is INCONCLUSIVE; else "".
+    """
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    metric: str
+    estimate: AnyEstimate
+    n_samples: int
+    method: str = ""
+    ideal: float | None = None
+    sensitive: tuple[str, ...] = ()
+    group: Mapping[str, str] = field(default_factory=dict)
+    at: Mapping[str, str | float] = field(default_factory=dict)
+    detail: str = ""
+    too_few: str = ""
+    n_needed: int | None = None
+    figure: Figure | None = None
+    ideal_when_same: Annotated[Answer | Literal["nothing"] | None, LEFT_OUT] = None
+    chance: Annotated[float | None, UNSAID] = None
+    skill_of: Annotated[Answer | None, UNSAID] = None
+    smallest: Annotated[int, LEFT_OUT] = 0
+    masked: Annotated[str, LEFT_OUT] = ""
+    part: Annotated[bool, LEFT_OUT] = False
+    tried: Annotated[str, LEFT_OUT] = ""
+    weak: Annotated[str, LEFT_OUT] = ""
+
+    @property
+    def rests_on(self) -> Answer | None:
+        """The answers that must differ between rows for a meaningful number; None if none must."""
+        if self.ideal_when_same is None:
+            return "decisions" if self.sensitive else None
+        return None if self.ideal_when_same == "nothing" else self.ideal_when_same
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """Rows with identical model answers: all ``n`` of a ``group``, or of the data if it is empty.
+
+    A group is listed for its decisions alone, and only where they are not simply right: a group whose rows truly are of
+    one class may get one answer.
+    """
+
+    answer: Answer
+    n: int
+    group: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """The result of one probe: its measurements, or the reason for their absence.
+
+    ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
+    mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
+    many of the rows it looked at repeat others, where somebody counted them. ``definitions``: of its measurements, as
+    far as its docstrings have them. ``cpu_s``, ``flops``, ``flops_by``: what it took, as in
+    :class:`auditor.report.record.energy.EnergyRecord`.
+    """
+
+    probe: str
+    pillar: Pillar
+    citation: str
+    measurements: tuple[Measurement, ...] = ()
+    not_run: str = ""
+    not_applicable: str = ""
+    other_kind: Annotated[bool, LEFT_OUT] = False
+    alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
+    copies: Annotated[Copies | None, UNSAID] = None
+    definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
+    duration_s: float = 0.0
+    cpu_s: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
+    flops: Annotated[float | None, Field(ge=0.0, exclude_if=lambda flops: flops is None)] = None
+    flops_by: Annotated[Literal["", "counted", "estimated"], LEFT_OUT] = ""

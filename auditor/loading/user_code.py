@@ -1,0 +1,95 @@
+"""User code, imported only because a flag names it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, chdir, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+from auditor.core.errors import UsageError, did_you_mean
+from auditor.loading.reserved_packages import taken_name
+from auditor.models.files.model_bytes import printable
+
+R = TypeVar("R")
+
+
+def import_object(target: str, code_folder: str | None, flag: str) -> Callable[..., Any]:
+    """The callable at ``package.module:name``, from installed packages or from ``code_folder``.
+
+    The folder comes last on the import path, so that a file beside the model cannot take the place of a library.
+    Raises UsageError where it cannot be imported, is not callable, or an installed module of the same name hides it.
+    """
+    module_name, colon, name = target.partition(":")
+    if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise UsageError(f"{flag} {printable(target)!r} must read package.module:name.")
+    if code_folder is not None and code_folder not in sys.path:
+        sys.path.append(code_folder)
+    importlib.invalidate_caches()
+    try:
+        with started_in(code_folder):
+            module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        where = (
+            f" in {code_folder!r} or among the installed packages" if code_folder else " among the installed packages"
+        )
+        raise UsageError(
+            f"{flag} {target}: there is no module {error.name!r}{where}.{taken_name(module_name)}"
+        ) from None
+    except Exception as error:  # the user's module runs as it is imported, and may raise anything
+        raise UsageError(f"{flag} {target}: importing it raised {type(error).__name__}: {printable(error)}.") from error
+    _require_own(module_name, getattr(module, "__file__", None), code_folder, flag)
+    found = getattr(module, name, None)
+    if found is None:
+        raise UsageError(f"{flag} {target}: the module has no {name!r}{did_you_mean(name, vars(module))}.")
+    if not callable(found):
+        raise UsageError(f"{flag} {target}: it is a {type(found).__name__}, and a class or function was expected.")
+    return found  # type: ignore[no-any-return]
+
+
+def started_in(code_folder: str | None) -> AbstractContextManager[None]:
+    """Context with the command's start folder as working folder, so that user code finds its files."""
+    return nullcontext() if code_folder is None else chdir(code_folder)
+
+
+def called_in(code_folder: str | None, function: Callable[[Any], R]) -> Callable[[Any], R]:
+    """The user's function of one argument, called in the command's start folder."""
+
+    def call(argument: Any) -> R:
+        with started_in(code_folder):
+            return function(argument)
+
+    return call
+
+
+def _require_own(module_name: str, file: str | None, code_folder: str | None, flag: str) -> None:
+    if code_folder is None:
+        return
+    base = Path(code_folder).resolve().joinpath(*module_name.split("."))
+    own = [p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()]
+    if own and (file is None or Path(file).resolve() != own[0].resolve()):
+        raise UsageError(f"{flag} {module_name}: an installed module of that name hides {own[0].name!r}: rename yours.")
+
+
+def keywords_of(factory: Callable[..., Any], hints: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for the user's factory: the given ones, and the accepted ones of the file's own hints."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:  # a callable written in C tells nothing of its parameters
+        return dict(arguments)
+    return {k: v for k, v in hints.items() if k in parameters} | dict(arguments)
+
+
+def source_file(function: Callable[..., Any]) -> Path | None:
+    """The source file of a function, a class or an instance's class, if it exists."""
+    for candidate in (function, type(function)):
+        try:
+            found = inspect.getsourcefile(candidate)
+        except TypeError:  # built into the interpreter, or an instance
+            continue
+        if found is not None and Path(found).is_file():
+            return Path(found)
+    return None

@@ -1,0 +1,236 @@
+"""The detector card as data: calibration, limits and known error rates of a detector of synthetic media."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from auditor.core.files import Closed
+
+Medium = Literal["image", "speech"]
+Answer = Literal["fake", "no known trace", "cannot say"]
+TRACELESS: Answer = "no known trace"
+# The metric of each answer's share; the second is what it was called before no answer said that a file is real.
+METRIC_OF: dict[Answer, str] = {
+    "fake": "answered_fake",
+    TRACELESS: "answered_real",
+    "cannot say": "answered_cannot_say",
+}
+MOST_SCORES = 10_000
+MOST_KINDS = 1_000
+# Training files whose digests a card holds, and the hexadecimal digits of each: two files meet once in 2 ** 64.
+MOST_TRAINED, DIGITS = 50_000, 16
+# A promise that takes more calibration files than a card holds can never be kept, nor one by which both classes go.
+LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
+# What no distance of a network in single precision comes near tells nothing apart.
+LARGEST_NOVELTY = 1e6
+_ROUNDING = 1e-9
+# Said beside every answer of a detector that would give one of any file.
+NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class KnownRate(Closed):
+    """A measured error rate of a new detector, on files outside its training data.
+
+    ``kind``: the generator of the synthetic files, or None over all of them. ``collection``: where all files came from,
+    or None over all. ``unseen``: whether that generator's, or that collection's, files were left out of the training
+    that was measured. ``metric``: as the probe ``detector_performance`` names it.
+    ``value`` in [0, 1]. ``low`` and ``high``: the interval at ``confidence``, around the value; None where it has none.
+    n_real, n_fake: files measured.
+    """
+
+    metric: Name
+    value: Share
+    low: Share | None = None
+    high: Share | None = None
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    kind: Name | None = None
+    collection: Name | None = None
+    unseen: bool = False
+    n_real: Annotated[int, Field(ge=0)]
+    n_fake: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _interval_holds_the_value(self) -> Self:
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        if not low <= self.value + _ROUNDING or not self.value <= high + _ROUNDING:
+            raise ValueError("an interval holds its value: low <= value <= high")
+        return self
+
+
+class ChannelCalibration(Closed):
+    """Calibration of a detector on its user's own channel, with the scores of that channel's files.
+
+    ``novelties``: ascending, of the files known to be real. ``moved``: the p-value that those are exchangeable with the
+    real files of the calibration before, by their scores; None where there was none. ``fake_before``: how many of them
+    that calibration called fake. ``promised``: whether it promised anything; of a classifier that had none
+    ``fake_before`` counts scores of 0.5 and more. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled
+    out.
+    """
+
+    novelties: Annotated[tuple[float, ...], Field(max_length=MOST_SCORES)] = ()
+    moved: Share | None = None
+    fake_before: Annotated[int, Field(ge=0)] = 0
+    promised: bool = True
+    n_fake: Annotated[int, Field(ge=0)] = 0
+    n_found: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _no_more_found_than_there_are(self) -> Self:
+        if self.n_found > self.n_fake:
+            raise ValueError("no more fakes are found than there are")
+        return self
+
+
+class DetectorCard(Closed):
+    """A detector's description beside its weights: its calibration, its limits, and its known error rates.
+
+    ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the
+    synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
+    kinds are known, had not seen their kind either. ``error_rate``: the share of each class's files, exchangeable with
+    the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelties``: ascending, of files
+    of known kinds, from rounds that had not seen them; ``novelty_rate``: the share of such files that may be called
+    unlike them. ``kinds``: the generators it was trained on. ``channel``: what is known on the files of its user, where
+    the calibration scores are of those. ``trained_on``: of every file trained on the first digits of its SHA-256;
+    ``fingerprints``: what those show or sound like, by :mod:`auditor.detection.fingerprints`.
+    """
+
+    medium: Medium
+    fake: Literal[0, 1]
+    real_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
+    fake_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
+    error_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.05
+    novelties: Annotated[tuple[Finite, ...], Field(max_length=MOST_SCORES)] = ()
+    novelty_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.1
+    kinds: Annotated[tuple[Name, ...], Field(max_length=MOST_KINDS)] = ()
+    known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
+    notes: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100)] = ()
+    channel: ChannelCalibration | None = None
+    trained_on: Annotated[
+        tuple[Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")], ...], Field(max_length=MOST_TRAINED)
+    ] = ()
+    fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=MOST_TRAINED)] = ()
+
+    @model_validator(mode="after")
+    def _channel_holds(self) -> Self:
+        """What is known on a channel follows from the calibration scores, which are of it."""
+        channel = self.channel
+        if channel is None:
+            return self
+        real = np.asarray(self.real_scores)
+        at_least = len(real) - np.searchsorted(real, np.asarray(self.fake_scores), side="left")
+        found = int(((1 + at_least) / (len(real) + 1) <= self.error_rate).sum())
+        if len(self.real_scores) < self.fewest or channel.fake_before > len(self.real_scores):
+            raise ValueError("a channel is known by more real files than were called fake, and by enough of them")
+        if (channel.n_fake, channel.n_found) != (len(self.fake_scores), found):
+            raise ValueError("the fakes found on a channel are those of its scores for which real is ruled out")
+        return self
+
+    @model_validator(mode="after")
+    def _scores_ascend(self) -> Self:
+        for scores in (self.real_scores, self.fake_scores, self.novelties):
+            if any(a > b for a, b in zip(scores, scores[1:], strict=False)):
+                raise ValueError("calibration scores must ascend")
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Calibration files of a class without which it can never be ruled out: ``1 / error_rate - 1``, rounded up."""
+        return math.ceil(1.0 / self.error_rate - 1.0)
+
+    def learnt(self, sha256: str | None) -> bool:
+        """Whether the detector was trained on the file with this digest, by its card."""
+        return sha256 is not None and sha256[:DIGITS] in self.trained_on
+
+    @property
+    def knows_novelty(self) -> bool:
+        """Whether novelty can be detected: enough novelty scores are known for an outlier to be significant."""
+        return self.p_known(LARGEST_NOVELTY) <= self.novelty_rate
+
+    @property
+    def knows_another_collection(self) -> bool:
+        """Whether the card has error rates for files from other sources than the training files."""
+        return self.channel is not None or any(rate.collection is not None for rate in self.known_rates)
+
+    @property
+    def never_ruled_out(self) -> tuple[Literal["real", "fake"], ...]:
+        """The hypotheses that no score can reject, for lack of calibration files or of more extreme scores."""
+        p_real, p_fake = self.p_values(1.0)[0], self.p_values(0.0)[1]
+        found: list[Literal["real", "fake"]] = []
+        found += ["real"] if p_real > self.error_rate else []
+        found += ["fake"] if p_fake > self.error_rate else []
+        return tuple(found)
+
+    def p_known(self, novelty: float | None) -> float:
+        """The conformal p-value that a file is of the kinds known: ``(1 + #{novelties >= its own}) / (n + 1)``.
+
+        Over files exchangeable with those that the novelties are of, it is at most e with probability at most e,
+        however they are distributed and however few they are; 1 where nothing is known. A novelty that is no number
+        lies beyond all. Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005.
+        """
+        n = len(self.novelties)
+        beyond = math.inf if novelty is None or not math.isfinite(novelty) else novelty
+        return (1 + n - int(np.searchsorted(np.asarray(self.novelties), beyond, side="left"))) / (n + 1)
+
+    def is_unlike(self, novelty: float | None) -> bool:
+        """Whether a file of this novelty is of no kind known to the detector, at its ``novelty_rate``.
+
+        Where novelties are known, a file of which none could be measured is unlike them whatever the rate.
+        """
+        if self.novelties and (novelty is None or not math.isfinite(novelty)):
+            return True
+        return self.p_known(novelty) <= self.novelty_rate
+
+    def p_values(self, score: float) -> tuple[float, float]:
+        """Conformal p-values of the hypotheses that a file with this probability of being synthetic is real, is fake.
+
+        ``p(real) = (1 + #{real calibration scores >= score}) / (n_real + 1)``, and ``p(fake)`` with ``<=`` among the
+        fake ones; each in (0, 1]. Over files exchangeable with the calibration files of its class, a p-value is at most
+        e with probability at most e, for every e. Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random
+        World, 2005 (label-conditional conformal prediction).
+        """
+        real = np.asarray(self.real_scores)
+        fake = np.asarray(self.fake_scores)
+        at_least = len(real) - int(np.searchsorted(real, score, side="left"))
+        at_most = int(np.searchsorted(fake, score, side="right"))
+        return (1 + at_least) / (len(real) + 1), (1 + at_most) / (len(fake) + 1)
+
+
+def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
+    """``fake`` if real is rejected, ``no known trace`` if fake is, else ``cannot say``; with the reason.
+
+    No score says that a file is real: that nothing of the kinds known was found is all that ruling out fake comes to.
+    """
+    level = card.error_rate
+    if card.is_unlike(novelty):
+        return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
+    real, fake = p_real > level, p_fake > level
+    if real and fake and card.channel is not None and len(card.fake_scores) < card.fewest:
+        return "cannot say", "Files known to be real score as high, and there are too few known fakes to say more."
+    few = [n for n, scores in (("real", card.real_scores), ("fake", card.fake_scores)) if len(scores) < card.fewest]
+    if real and fake and few:
+        return "cannot say", (
+            f"The detector has too few calibration files ({' and '.join(few)}; it takes {card.fewest} of each) "
+            f"to rule anything out at an error rate of {level:g}."
+        )
+    if real and fake:
+        return "cannot say", f"Neither class can be ruled out at an error rate of {level:g}."
+    if not real and not fake:
+        return "cannot say", f"It fits neither class at an error rate of {level:g}."
+    if fake and card.channel is not None:
+        return "fake", "Among the files known to be real, fewer than the stated error rate score as high."
+    always = "" if card.knows_novelty or card.channel is not None else f" {NO_NOVELTY}"
+    if fake:
+        return "fake", f"Real files like it are rarer than the stated error rate.{always}"
+    return TRACELESS, (
+        "Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate. That is no "
+        f"evidence that it is real: other kinds leave other traces, or none.{always}"
+    )

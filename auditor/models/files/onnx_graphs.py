@@ -1,0 +1,188 @@
+"""Metadata, graph and inference session of an ONNX model.
+
+onnxruntime interprets operators of its own: the bytes run nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from auditor.core.errors import (
+    DamagedError,
+    DataError,
+    MissingExtraError,
+    ModelError,
+    UnsupportedError,
+    did_you_mean,
+)
+from auditor.data.preprocessing import as_text
+from auditor.models.files.model_bytes import printable
+
+_KNOWN_OPERATORS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+# Of a file's metadata: what the probability of the favourable class is held against to decide on its labels.
+THRESHOLD = "decision_threshold"
+_NUMBERS = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64, "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}  # fmt: skip
+TEXT = "tensor(string)"
+
+
+def check(proto: Any, name: str) -> None:
+    """Raise UnsupportedError for custom operators and for tensors stored in other files."""
+    foreign = sorted({o.domain for o in proto.opset_import} - _KNOWN_OPERATORS)
+    if foreign:
+        raise UnsupportedError(
+            f"{name!r} needs operators of {printable(foreign[0], 60)!r}, whose code would have to be loaded: audit it "
+            "through your own loader with --predict package.module:function."
+        )
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(proto.graph)):
+        raise UnsupportedError(
+            f"{name!r} keeps tensors in other files: write it as one, with onnx.save(model, path, "
+            "save_as_external_data=False)."
+        )
+
+
+def _tensors(graph: Any) -> list[Any]:
+    found, graphs = [], [graph]
+    while graphs:
+        one = graphs.pop()
+        found += [*one.initializer, *(s.values for s in one.sparse_initializer)]
+        for node in one.node:
+            for attribute in node.attribute:
+                found += [attribute.t, *attribute.tensors]
+                graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+    return found
+
+
+def class_labels(proto: Any, output: str) -> list[str] | None:
+    """The labels named by a classifier's node or ZipMap, or the lookup table of class positions."""
+    for node in reversed(proto.graph.node):
+        for attribute in node.attribute:
+            if attribute.name == "values_strings" and output in node.output and attribute.strings:
+                return [text.decode("utf-8", "replace") for text in attribute.strings]
+            if attribute.name in ("classlabels_strings", "cats_strings") and attribute.strings:
+                return [text.decode("utf-8", "replace") for text in attribute.strings]
+            if attribute.name in ("classlabels_int64s", "classlabels_ints", "cats_int64s") and attribute.ints:
+                return [str(i) for i in attribute.ints]
+    return None
+
+
+def threshold_in(proto: Any) -> float | None:
+    """The decision threshold for labels in the file, if it contains one.
+
+    Raises DamagedError where it is none.
+    """
+    said = next((each.value for each in proto.metadata_props if each.key == THRESHOLD), None)
+    if said is None:
+        return None
+    try:
+        threshold = float(said)
+    except ValueError:
+        threshold = math.nan
+    if not 0.0 <= threshold <= 1.0:
+        raise DamagedError(f"The model file says that it decides by {printable(said, 40)!r}, which is no threshold.")
+    return threshold
+
+
+class Graph:
+    """A graph with a table as input: ``columns``: its inputs in order, or their number if unnamed."""
+
+    def __init__(self, session: Any, name: str) -> None:
+        self.session = session
+        self._name = name
+        self._inputs = session.get_inputs()
+        wide = [i for i in self._inputs if i.type not in (*_NUMBERS, TEXT) or len(i.shape) != 2]
+        if wide or not self._inputs:
+            what = f"{wide[0].type} of shape {printable(wide[0].shape, 60)}" if wide else "nothing"
+            pictures = wide and len(wide[0].shape) == 4
+            more = "; a detector of synthetic pictures is audited after auditor detect-calibrate" if pictures else ""
+            raise UnsupportedError(
+                f"{name!r} takes {what}, and an ONNX model is audited where it takes columns of a table, (n, d): wrap "
+                f"it with --predict package.module:function{more}."
+            )
+        widths = [i.shape[1] if isinstance(i.shape[1], int) else None for i in self._inputs]
+        self.one_matrix = len(self._inputs) == 1 and widths[0] != 1
+        self.width = widths[0] if self.one_matrix else len(self._inputs)
+        if not self.one_matrix and any(width not in (1, None) for width in widths):
+            raise UnsupportedError(f"{name!r} takes several matrices, and no table says which column belongs to which.")
+        self.columns = None if self.one_matrix else tuple(i.name for i in self._inputs)
+
+    def text_columns(self, features: Sequence[str]) -> tuple[str, ...]:
+        """The subset of the features with text values."""
+        if self.one_matrix:
+            return ()
+        return tuple(name for i, name in zip(self._inputs, features, strict=True) if i.type == TEXT)
+
+    def run(self, X: Any, features: Sequence[str], output: str) -> Any:
+        """One output of the graph for the rows.
+
+        Raises DataError for a value of another type, ModelError where the graph fails.
+        """
+        if isinstance(X, np.ndarray):
+            X = pd.DataFrame(X, columns=list(features))
+        absent = [name for name in features if name not in X.columns]
+        if absent:
+            near = did_you_mean(absent[0], map(str, X.columns))
+            raise DataError(
+                f"The model needs the feature {absent[0]!r}, which the data do not have{near}.", code="AUD-DATA-COLUMN"
+            )
+        if self.one_matrix:
+            kind = self._inputs[0].type
+            columns = [_column(X[name], name, kind) for name in features]
+            feed = {self._inputs[0].name: np.column_stack(columns) if columns else np.empty((len(X), 0))}
+        else:
+            named = zip(self._inputs, features, strict=True)
+            feed = {i.name: _column(X[name], name, i.type)[:, None] for i, name in named}
+        try:
+            return self.session.run([output], feed)[0]
+        except Exception as error:  # whatever onnxruntime raises on an input it cannot use
+            raise ModelError(
+                f"{self._name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS"
+            ) from error
+
+
+def _column(values: Any, name: str, kind: str) -> Any:
+    if kind == TEXT:
+        return as_text(values).fillna("").to_numpy(object)
+    try:
+        return pd.to_numeric(values).to_numpy(np.float64).astype(_NUMBERS[kind])
+    except (ValueError, TypeError):
+        strange = next((v for v in values if isinstance(v, str) and not _is_number(v)), values.iloc[0])
+        what = printable(strange, 40)
+        raise DataError(
+            f"Column {name!r} holds {what!r}, and the model takes numbers there.", code="AUD-DATA-VALUES"
+        ) from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def session_of(onnxruntime: Any, content: bytes) -> Any:
+    """An inference session of a graph, on one CPU thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # A second attempt would be the first one again, with a banner on the standard output.
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+
+
+def libraries() -> tuple[Any, Any]:
+    """onnx and onnxruntime. Raises MissingExtraError where one is not installed."""
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("An ONNX model needs onnxruntime: pip install 'responsible-auditor[onnx]'.") from None
+    return onnx, onnxruntime

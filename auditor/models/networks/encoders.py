@@ -1,0 +1,200 @@
+"""Frozen image encoders from one file: an ONNX program, or weights with the name of their network.
+
+Nothing in the bytes runs as code: onnxruntime interprets a graph of its own operators, and the networks of the other
+forms are transformers' and torchvision's own classes with weights in the safetensors format, whose header's metadata
+name the class.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auditor.core.errors import MissingExtraError, ModelError, first_line
+from auditor.models.networks.int8_onnx import with_signed_weights
+
+FORMS = ("onnx", "transformers", "torchvision")
+_HEADS = ("fc", "classifier", "head", "heads")
+_VECTORS = ("image_embeds", "pooler_output", "last_hidden_state")
+
+
+class Encoder:
+    """Images (n, 3, height, width) to features (n, d); shared by copies of the network that contains it."""
+
+    def __init__(self, encode: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> None:
+        self._encode = encode
+        # (height, width) where the file fixes it.
+        self.size = size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._encode(x)
+
+    def __deepcopy__(self, _: Any) -> Encoder:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an encoder is kept as the bytes of its file")
+
+
+def encoder_of(form: str, content: bytes) -> Encoder:
+    """The encoder of a file's bytes. Raises ModelError where they are none, MissingExtraError without its library."""
+    if form == "onnx":
+        return _onnx(content)
+    network, metadata = _network(form, content)
+    network.requires_grad_(False).eval()
+    size = metadata.get("image_size")
+    return Encoder(_OfNetwork(network), (int(size), int(size)) if size else None)
+
+
+def _pooled(vectors: Tensor) -> Tensor:
+    """(n, d) from (n, d), tokens (n, t, d) or maps (n, d, h, w): the mean over what is left."""
+    if vectors.ndim == 4:
+        return vectors.mean(dim=(2, 3))
+    return vectors.mean(dim=1) if vectors.ndim == 3 else vectors
+
+
+# ---- ONNX ----------------------------------------------------------------------------------------------------------
+
+
+def _onnx(content: bytes) -> Encoder:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("An ONNX encoder needs onnxruntime: pip install 'responsible-auditor[onnx]'.") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        content = with_signed_weights(content)
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever onnxruntime raises on what it cannot read
+        raise ModelError(f"The encoder is no ONNX file that can be used: {first_line(error)}.") from error
+    inputs = [i for i in session.get_inputs() if len(i.shape) == 4 and i.type == "tensor(float)"]
+    if len(session.get_inputs()) != 1 or len(inputs) != 1:
+        raise ModelError("The ONNX encoder must take one input, images (n, 3, height, width) as 32-bit floats.")
+    outputs = [o.name for o in session.get_outputs()]
+    chosen = next((name for name in _VECTORS if name in outputs), outputs[0])
+    height, width = inputs[0].shape[2:]
+    name = inputs[0].name
+
+    def encode(x: Tensor) -> Tensor:
+        try:
+            # One at a time: a network quantised on the fly scales by all that is in its batch, and an image's vector
+            # would depend on its neighbours.
+            images = x.detach().float().cpu().numpy()
+            parts = [torch.from_numpy(session.run([chosen], {name: one[None]})[0]) for one in images]
+        except Exception as error:  # whatever onnxruntime raises on an input of another shape
+            raise ModelError(
+                f"The ONNX encoder cannot take images of shape {tuple(x.shape)}: {first_line(error)}."
+            ) from error
+        return _pooled(torch.cat(parts).to(x.device))
+
+    fixed = isinstance(height, int) and isinstance(width, int)
+    return Encoder(encode, (height, width) if fixed else None)
+
+
+# ---- torch ---------------------------------------------------------------------------------------------------------
+
+
+class _OfNetwork:
+    """A torch network as an encoder, on whatever device the images are."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if next(self.network.parameters()).device != x.device:
+            self.network.to(x.device)
+        if not hasattr(self.network, "config"):
+            return _pooled(self.network(x))
+        found = self.network(pixel_values=x, output_hidden_states=True)
+        vectors = (getattr(found, name, None) for name in _VECTORS)
+        return _pooled(next((v for v in vectors if v is not None), found.hidden_states[-1]))
+
+
+def pack_encoder(form: str, name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bytes:
+    """One file of a network's weights, with the settings to rebuild it in the header's metadata."""
+    import safetensors.torch
+
+    own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in weights.items()}
+    metadata = {"form": form, "name": name, "settings": json.dumps(dict(settings))}
+    return safetensors.torch.save(own, metadata)
+
+
+def _network(form: str, content: bytes) -> tuple[nn.Module, Mapping[str, Any]]:
+    # Imported here: the intake builds the networks that this module is part of.
+    from auditor.models.files.model_bytes import Source
+    from auditor.models.files.weight_files import safetensors_header
+    from auditor.models.files.weights import load_safetensors
+
+    metadata = safetensors_header(content, "The encoder").get("__metadata__", {})
+    weights = load_safetensors(Source(path="The encoder", data=content, sha256=""))
+    try:
+        name, settings = str(metadata["name"]), json.loads(metadata["settings"])
+        if metadata["form"] != form or not isinstance(settings, dict):
+            raise ValueError
+    except (KeyError, ValueError, TypeError):
+        raise ModelError("The detector's encoder does not say which network its weights belong to.") from None
+    # What is made in inference mode could never pass on a gradient.
+    with torch.inference_mode(False):
+        own = {key: tensor.clone() for key, tensor in weights.items()}
+        if form == "torchvision":
+            return torchvision_network(name, own), {}
+        return transformers_network(name, settings, own), settings
+
+
+def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+    """One of transformers' own vision networks with all its weights; ModelError if it is unknown or they mismatch.
+
+    A bare encoder of the table of ``AutoModel`` or an image classifier, whose last hidden states are taken.
+    """
+    from transformers.models.auto import modeling_auto
+
+    from auditor.models.files.hf_folder import build_network, quiet_and_offline
+    from auditor.models.files.model_folder import Folder
+
+    kind = settings.get("model_type")
+    known = [
+        table.get(kind) if isinstance(kind, str) else None
+        for table in (modeling_auto.MODEL_MAPPING_NAMES, modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
+    ]
+    names = [n for entry in known for n in ((entry,) if isinstance(entry, str) else entry or ())]
+    if kind == "clip_vision_model":
+        names.append("CLIPVisionModelWithProjection")
+    if name not in names or "vocab_size" in settings:
+        raise ModelError(
+            f"{name[:60]!r} is none of transformers' own vision encoders: name a folder of one such as ViTModel, "
+            "Dinov2Model or CLIPVisionModelWithProjection."
+        )
+    with quiet_and_offline():
+        network, _ = build_network("image", name, settings, weights, Folder("the encoder"))
+    return network
+
+
+def torchvision_network(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
+    """One of torchvision's classifiers by name, without its last layers; ModelError if the weights do not match.
+
+    Raises MissingExtraError without torchvision.
+    """
+    try:
+        import torchvision
+    except ImportError:
+        raise MissingExtraError("A torchvision encoder needs torchvision: pip install torchvision.") from None
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ModelError(f"torchvision has no classifier called {name[:60]!r}: use a name such as resnet50.")
+    keywords = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **keywords)
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise ModelError(f"The weights do not fit torchvision's {name}: {first_line(error)}.") from error
+    head = next((h for h in _HEADS if isinstance(getattr(network, h, None), nn.Module)), None)
+    if head is None:
+        raise ModelError(f"torchvision's {name} has no last layer that is known: use a name such as resnet50.")
+    setattr(network, head, nn.Identity())
+    return network

@@ -1,0 +1,261 @@
+"""The public Python functions: a scan, a model and rows, from paths or from objects in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from auditor.core.errors import DataError, UsageError, did_you_mean, first_line
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion
+from auditor.judging.policy import Required, required_by
+from auditor.judging.profiles import DEFAULT_PROFILE
+from auditor.loading.job_specs import DataSpec, ModelSpec, ProbeSpec
+from auditor.loading.sandbox.scratch import scratch_folder
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.configuration import recorded
+from auditor.run.plugins import load_probe_class
+from auditor.run.probe import Probe, make_probe
+from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, options_of, probe_specs
+from auditor.run.scan import scan as run_scan
+from auditor.run.scan_options import Configured, ScanOptions, flags
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+
+    Table = str | PathLike[str] | pd.DataFrame
+
+# Where a command's answers go, and what it is held against: a caller of Python does that with the report.
+_FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_run) - {
+    "max_memory",
+    "allow_unsandboxed",
+    "executor",
+    "address",
+}
+# A model in memory is measured as it is, in this process.
+_ABOUT_LOADING = (
+    "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
+    "trust_pickle", "device", "dtype", "probe", "max_memory", "max_seconds", "stream",
+)  # fmt: skip
+_ABOUT_ROWS = tuple(name for name in options_of(DataSpec) if name not in ("classes", "features", "stream"))
+
+
+def scan(
+    model: str | PathLike[str] | AuditedModel | None,
+    data: Table | AuditData | None,
+    *,
+    catalogue: Catalogue,
+    criteria: Sequence[Criterion] | None,
+    probe_options: Mapping[str, Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+) -> AuditReport:
+    """:func:`auditor.scan` with the available probes, by name."""
+    own = _probe_options(probe_options)
+    said = dict(options)
+    named = said.get("probes")
+    if named is not None and not isinstance(named, str) and any(not isinstance(name, str) for name in named):
+        raise UsageError(
+            "probes= takes names; a probe that is an object is asked by auditor.run_audit(model, data, [probe])."
+        )
+    train, predictions = said.pop("train", None), said.pop("predictions", None)
+    asked = _options({"model": _path(model), **said})
+    required = required_by(asked.policy)
+    check_policies(required.packs, asked, catalogue)
+    default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
+    held = tuple(criteria) if criteria is not None else required.criteria or default.criteria
+    # Criteria of the caller's own take the place of those of a profile, and of no pack's controls.
+    obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
+    configured = Configured(asked, own, held, required.packs, obeyed=tuple(obeyed))
+    if asked.model is not None or (model is None and (asked.predict is not None or predictions is not None)):
+        with scratch_folder() as scratch:
+            if _is_audit_data(data):
+                raise UsageError(
+                    "AuditData goes with a model in memory: load the model with auditor.load_model, or give the rows "
+                    "as a path or a DataFrame."
+                )
+            path, of, answers = (
+                _file(table, Path(scratch) / f"{name}.parquet")
+                for name, table in (("data", data), ("train", train), ("predictions", predictions))
+            )
+            asked = replace(asked, data=path, train=of, predictions=answers)
+            report = run_scan(replace(configured, options=asked), catalogue).report
+            return _nameless(report, predictions if data is None else data, train)
+    return _in_memory(model, data, train, configured, catalogue)
+
+
+def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
+    """The model in a file or folder, loaded into this process as in the command's child process.
+
+    Nothing in the file runs unless an option allows it. ``options``: ``base``, ``task``, ``classes``, ``outputs``,
+    ``threshold``, ``architecture``, ``architecture_args``, ``allow_code``, ``trust_pickle``, ``features``, ``device``,
+    ``dtype``, as the flags of ``auditor scan`` mean them. Raises UsageError for a path that is not there, ModelError
+    for what is no model of a known format, UnsafeModelError where loading it would run code.
+    """
+    from auditor.loading.formats import load_model as load
+    from auditor.models.networks.select_device import resolve_device
+
+    _refuse_unknown(options, set(options_of(ModelSpec)), "load_model")
+    if not isinstance(path, str | PathLike):
+        raise UsageError(f"load_model takes the path of a model, and this is a {type(path).__name__}.")
+    spec = model_spec(_options({"model": fspath(path), **options}))
+    return load(replace(spec, device=resolve_device(spec.device)))
+
+
+def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
+    """The rows of a table, a folder or a DataFrame, as this model takes them.
+
+    ``options``: ``train``, ``target``, ``positive``, ``sensitive``, ``bins``, ``sensitive_file``, ``join_on``,
+    ``features``, ``text``, ``image``, ``classes``, ``cluster``, ``weight``, ``copies_are_real``, as the flags of
+    ``auditor scan`` mean them. Raises UsageError for a column that is not there, with the nearest that is, DataError
+    for rows that cannot be used.
+    """
+    from auditor.loading.rows.load_rows import load_data as load
+
+    _refuse_unknown(options, {*_ABOUT_ROWS, "classes", "features"}, "load_data")
+    train = options.pop("train", None)
+    with scratch_folder() as scratch:
+        at, of = _file(data, Path(scratch) / "data.parquet"), _file(train, Path(scratch) / "train.parquet")
+        return load(data_spec(_options({"data": at, "train": of, **options})), model)
+
+
+def _in_memory(
+    model: object, data: Table | AuditData | None, train: Table | None, config: Configured, catalogue: Catalogue
+) -> AuditReport:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+    from auditor.run.intake_result import intake_result
+    from auditor.run.run_audit import run_audit
+    from auditor.training.task_executor import tasks_by
+    from auditor.training.task_queue import chosen_executor
+
+    if not isinstance(model, AuditedModel):
+        raise UsageError(
+            f"A {type(model).__name__} is no model that can be audited: give a path, or wrap it with "
+            "auditor.TorchModel(module, classes=[...]) or auditor.AuditedModel.from_callable(function, classes=[...])."
+        )
+    options, unsaid = config.options, ScanOptions()
+    for name in _ABOUT_LOADING:
+        if getattr(options, name) != getattr(unsaid, name):
+            raise UsageError(
+                f"{name}= says how a model is loaded and measured, and this one is here already: leave it out."
+            )
+    about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
+    if train is not None:
+        about["train"] = train
+    named = _given_options(options, ("classes", "features"))
+    if isinstance(data, AuditData) or data is None:
+        if about := about | named:
+            what = "AuditData says that itself" if data is not None else "there is no data"
+            raise UsageError(f"{next(iter(about))}= says something about a table of rows, and {what}: leave it out.")
+        rows = data
+    else:
+        rows = load_data(data, model, **about, **named)
+    labelled = rows is not None and (rows.y_true is not None or rows.target_values is not None)
+    asked = ScanOptions(
+        probes=options.probes,
+        target=options.target or ("labels" if labelled else None),
+        benchmark=options.benchmark,
+        benchmark_filter=options.benchmark_filter,
+        scorer=options.scorer,
+        calibration=options.calibration,
+        chat=options.chat,
+        system=options.system,
+        few_shot=options.few_shot,
+        reference=options.reference,
+        ood=options.ood,
+    )
+    specs = probe_specs(replace(config, options=asked), catalogue)
+    with chosen_executor(options.executor, options.address) as executor, tasks_by(executor):
+        report = run_audit(
+            model,
+            rows,
+            [make_probe(_kind(spec, catalogue), spec.options) for spec in specs],
+            config.criteria,
+            seed=options.seed,
+            family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+            allow_inconclusive=options.allow_inconclusive,
+            beside=(intake_result(model),),
+        )
+        if executor is not None:
+            executor.forget()
+    return held_to(config, report.model_copy(update={"configuration": recorded(config.obeyed)}))
+
+
+def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:
+    return catalogue[spec.name] if spec.name in catalogue else load_probe_class(spec.target, spec.name)
+
+
+def _probe_options(value: object) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    asked = {} if value is None else value
+    for name, values in asked.items() if isinstance(asked, Mapping) else [("", None)]:
+        if not isinstance(name, str) or not isinstance(values, Mapping):
+            raise UsageError('probe_options= takes options by probe: {"group_fairness": {"intersections": False}}.')
+        found[name.replace("-", "_")] = dict(values)
+    return found
+
+
+def _given_options(options: ScanOptions, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _options(values: Mapping[str, Any]) -> ScanOptions:
+    for name in values:
+        if name in _FOR_COMMANDS:
+            raise UsageError(f"{name}= is for the command alone: here the report is yours to write, print and compare.")
+    _refuse_unknown(values, set(flags()) - _FOR_COMMANDS, "scan")
+    try:
+        return ScanOptions.from_values({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{first['loc'][0]}={first['input']!r}: {said}.") from None
+
+
+def _refuse_unknown(values: Mapping[str, Any], known_options: set[str], function: str) -> None:
+    for name in values:
+        if name not in known_options:
+            raise UsageError(f"{function} has no option {name!r}{did_you_mean(name, known_options) or '.'}")
+
+
+def _path(model: object) -> str | None:
+    return fspath(model) if isinstance(model, str | PathLike) else None
+
+
+def _is_audit_data(data: object) -> bool:
+    from auditor.data.audit_data import AuditData
+
+    return isinstance(data, AuditData)
+
+
+def _file(table: Any, path: Path) -> str | None:
+    """A table as a file that any process can read; what is a path already is taken as it is."""
+    if table is None or isinstance(table, str | PathLike):
+        return None if table is None else fspath(table)
+    import pandas as pd
+
+    if not isinstance(table, pd.DataFrame):
+        raise UsageError(f"Rows are a path, a DataFrame or auditor.AuditData, and this is a {type(table).__name__}.")
+    # The index is no column of the rows; names of columns are text in a file.
+    try:
+        table.rename(columns=str).to_parquet(path, index=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"The DataFrame holds what a table in a file cannot: {first_line(error)}.") from None
+    return str(path)
+
+
+def _nameless(report: AuditReport, data: Any, train: Any) -> AuditReport:
+    """The record without the places of files that were made for this scan alone."""
+    made = {"path": data, "train_path": train}
+    unnamed = {
+        name: None for name, given in made.items() if given is not None and not isinstance(given, str | PathLike)
+    }
+    return report.model_copy(update={"data": report.data.model_copy(update=unnamed)})

@@ -1,0 +1,1 @@
+"""Contract tests for probes and mitigations, of this toolkit and of other distributions."""

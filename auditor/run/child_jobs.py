@@ -1,0 +1,618 @@
+"""The jobs of the sandboxed process except training on tables: loads the model and data, measures, reports."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
+from auditor.core.files import decode_path, sha256_of, state_of, write_beside
+from auditor.data.audit_data import AuditData, favourable
+from auditor.data.group_counts import GroupCounts
+from auditor.data.groups_digest import GroupsDigest
+from auditor.data.recounted_truth import Recount
+from auditor.data.row_keys import KeyDigest
+from auditor.data.row_sample import RowSample
+from auditor.data.score_counts import Asked
+from auditor.detection.detection_record import DetectorRecord
+from auditor.detection.examine_file import Examination, loaded_detector
+from auditor.judging.duplicate_rows import Copies
+from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.loading.formats import Opened, load_model
+from auditor.loading.job_specs import (
+    DataSpec,
+    DetectionSpec,
+    DetectorTrainingSpec,
+    ExplainSpec,
+    ExportSpec,
+    Job,
+    MitigationSpec,
+    ModelSpec,
+    ProbeSpec,
+    flag_of_code,
+)
+from auditor.loading.rows.folders import sha256_of_folder
+from auditor.loading.rows.load_rows import load_data
+from auditor.loading.rows.recorded_answers import load_recorded
+from auditor.loading.rows.recount_files import recount
+from auditor.loading.rows.repeated_rows import RepeatCount, repeats_in
+from auditor.loading.rows.streamed_rows import Stream, can_stream, no_rows, why_not_streamed
+from auditor.loading.rows.table_files import open_table
+from auditor.loading.sandbox.outside_requests import Outside
+from auditor.models.audited_model import AuditedModel
+from auditor.models.detector_card import ChannelCalibration, DetectorCard
+from auditor.models.endpoint.served_texts import ServedTexts
+from auditor.models.files.model_bytes import printable
+from auditor.models.files.streamed_safetensors import check_unchanged
+from auditor.models.save_bundle import save
+from auditor.report.record.audit_report import DataRecord
+from auditor.report.record.display_labels import check_keys, check_words, spelled
+from auditor.report.record.group_sizes import missing_in, sizes_in
+from auditor.report.record.report_metadata import check_reference
+from auditor.run.constant_answers import alike_in_counts
+from auditor.run.generated_files import load_made
+from auditor.run.intake_result import intake_result
+from auditor.run.job_channel import Channel, Working
+from auditor.run.job_messages import (
+    Answered,
+    Asking,
+    Calling,
+    DataRead,
+    DetectorLoaded,
+    Examined,
+    FileExported,
+    Keeping,
+    Kept,
+    Loaded,
+    Opening,
+    Recounted,
+    Repaired,
+    RowExplained,
+    Scored,
+    ServedCompared,
+    Trained,
+)
+from auditor.run.membership_scores import ScoresProbe
+from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
+from auditor.run.plugins import load_mitigation, load_probe_class
+from auditor.run.predictions import CountsRecord, counts_of, head_of, parts_of
+from auditor.run.probe import (
+    Probe,
+    Streamed,
+    StreamedProbe,
+    counts_suffice,
+    from_decisions,
+    looks_at_rows,
+    make_probe,
+    missing_needs,
+    not_applicable,
+)
+from auditor.run.run_audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.save_model import check_ending, write_made
+from auditor.statistics.estimate import Undefined
+from auditor.training.meter import taken_by_probe
+from auditor.training.task_executor import tasks_by
+from auditor.training.task_queue import ThroughParent
+
+
+def load_probe(spec: ProbeSpec) -> Probe:
+    """The probe of a spec, with its options."""
+    # A class that the user names goes by the name it was given; what a distribution brings is that name's own.
+    return make_probe(load_probe_class(spec.target, spec.name if spec.distribution else None), spec.options)
+
+
+class Hashing(Thread):
+    """Digests of the data files, computed while the model works: hashing releases the interpreter lock.
+
+    It begins before anything is read, so that rows and digest are of the same bytes where the files are then as they
+    were.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(daemon=True)
+        self.spec = spec
+        self.digest: str | None = None
+        self.train_digest: str | None = None
+        self._paths = [Path(path) for path in (spec.path, spec.train) if path is not None]
+        # What is absent is said by whoever reads it.
+        self._before = [state_of(path) if path.exists() else None for path in self._paths]
+        self.start()
+
+    def run(self) -> None:
+        self.digest = _digest(Path(self.spec.path))
+        if self.spec.train is not None:
+            self.train_digest = _digest(Path(self.spec.train))
+
+    def ended(self) -> None:
+        """Wait for the digests.
+
+        Raises DataError where a file is no longer what it was when they began.
+        """
+        self.join()
+        for path, before in zip(self._paths, self._before, strict=True):
+            if not path.exists() or state_of(path) != before:
+                raise DataError(
+                    f"{printable(path.name)!r} changed while it was read, so that its digest may be of other rows than "
+                    "those audited: audit it again when nothing writes to it.",
+                    code="AUD-DATA-CHANGED",
+                )
+
+
+def _digest(path: Path) -> str:
+    return sha256_of_folder(path) if path.is_dir() else sha256_of(path)
+
+
+def recounted(spec: DataSpec, hashing: Hashing) -> Recount:
+    """The recounted contents of the files, and the digests of their bytes."""
+    found = recount(spec)
+    if found.why_not:
+        return found
+    hashing.ended()
+    return found.model_copy(update={"sha256": hashing.digest, "train_sha256": hashing.train_digest})
+
+
+def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
+    """The data's record, completed with facts known only from the files."""
+    hashing.ended()
+    return record.model_copy(
+        update={
+            "path": spec.path,
+            "sha256": hashing.digest,
+            "target": spec.target,
+            "sensitive": tuple(dict.fromkeys(spec.sensitive)),
+            "train_path": spec.train,
+            "train_sha256": hashing.train_digest,
+        }
+    )
+
+
+def run(job: Job, channel: Channel, model_files: list[Opened] | None = None) -> None:
+    """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
+    # What trains writes its weights, and keeps them in memory.
+    job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
+    _run(job, channel, model_files)
+    check_unchanged()
+
+
+def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
+    # Before anything of the rows is read.
+    other = job.mitigation or job.export or job.explain
+    hashing = None if job.data is None or other is not None else Hashing(job.data)
+    if job.data is not None and hashing is not None and flag_of_code(job) is not None:
+        # Before code of the user's can be imported, which could say anything of the rows.
+        channel.send(Recounted(recount=recounted(job.data, hashing)))
+    if job.model.code_folder is not None:
+        sys.path.append(job.model.code_folder)
+    if job.detection is not None:
+        examine(job.detection, job, channel)
+        return
+    if job.detector_training is not None:
+        train_detector(job.detector_training, job, channel)
+        return
+    probes = [load_probe(spec) for spec in job.probes]
+    recorded = None if job.data is None or job.data.recorded is None else _recorded(job.model, job.data)
+    # Handed over, so that the file's bytes are let go of when it is loaded.
+    model = _model(job, channel, model_files) if recorded is None else recorded[0]
+    channel.send(Loaded(model=model_record(model), device=job.model.device))
+    if job.with_intake:
+        channel.send(Answered(result=intake_result(model)))
+    if _run_without_probes(job, model, channel):
+        return
+    if job.data is None or hashing is None:
+        channel.send(DataRead(data=DataRecord()))
+        answer(probes, model, None, job, channel)
+        return
+    if job.data.stream and (why := why_not_streamed(job.data, model)):
+        raise UsageError(f"--stream: {why}")
+    counted = probes and all(map(counts_suffice, probes)) and job.evidence is None and recorded is None
+    if job.data.stream or (counted and can_stream(job.data, model)):
+        answer_from_counts(probes, model, job, job.data, channel, hashing)
+        return
+    data = load_data(job.data, model) if recorded is None else recorded[1]
+    _answer_from_rows(probes, model, job, data, channel, hashing)
+
+
+def _run_without_probes(job: Job, model: AuditedModel, channel: Channel) -> bool:
+    """Does what a job asks of a model other than probes; False where it asks for nothing else."""
+    if job.mitigation is not None:
+        mitigate(job.mitigation, model, job, channel)
+    elif job.export is not None:
+        export(job.export, model, job, channel)
+    elif job.served is not None:
+        compare_served(job.served, model, job, channel)
+    elif job.explain is not None:
+        explain(job.explain, model, job, channel)
+    else:
+        return False
+    return True
+
+
+def _answer_from_rows(
+    probes: Sequence[Probe], model: AuditedModel, job: Job, data: AuditData, channel: Channel, hashing: Hashing
+) -> None:
+    """Sends the data's record and the answers of all probes over rows in memory."""
+    spec = hashing.spec
+    _check_labels(spec, data)
+    record = data_record(data)
+    check_reference(spec.reference_groups, record.groups or {})
+    if job.recognise:
+        record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
+    channel.send(DataRead(data=complete_record(record, spec, hashing)))
+    held = flag_of_code(job) is not None
+    if job.evidence is not None or (held and any(counts_suffice(each) or from_decisions(each) for each in probes)):
+        keep(model, data, channel, evidence=job.evidence, held=held)
+    answer(probes, model, data, job, channel)
+
+
+def _model(job: Job, channel: Channel, model_files: list[Opened] | None) -> AuditedModel:
+    if job.model.endpoint is None:
+        if job.model.device.startswith("cuda"):
+            # A table's model may be without torch, and then its import is left out.
+            from auditor.models.device_placement import exact_products
+
+            exact_products(job.model.device)
+        return load_model(job.model, model_file=model_files.pop() if model_files else None)
+    from auditor.models.endpoint.endpoint_model import endpoint_model
+
+    outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
+    return endpoint_model(job.model.endpoint, outside)
+
+
+def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
+    """The model that is known by what it answered, or by the files that it made, and the rows with it."""
+    return load_made(data.path) if Path(data.path).is_dir() else load_recorded(model, data)
+
+
+def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Make the new model and write it."""
+    kind = load_mitigation(spec.target, spec.name)
+    mitigation = make_mitigation(kind, spec.options)
+    if job.data is None:
+        if needs_rows(kind):
+            raise UsageError("A mitigation learns from rows: add --train FILE.")
+        data, record = no_data(), DataRecord()
+    elif not learns(kind):
+        # Nothing of the rows but which answer is the favourable one.
+        positive = favourable(job.data.positive, model.classes)
+        data, record = replace(no_data(), classes=model.classes, positive=positive), DataRecord()
+    else:
+        data = load_data(job.data, model)
+        record = data_record(data)
+    channel.send(DataRead(data=record))
+    training = Training(
+        device=job.model.device,
+        checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
+        progress=lambda words: channel.send(Working(words=words[:500])),
+    )
+    folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
+    if folder is None and keeps_kind(kind):
+        # Known before the work, since the old model's kind is the new one's.
+        check_ending(model, spec.out)
+    made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
+    write_made(made.model, spec.out, folder)
+    notes = made.notes
+    seen = getattr(mitigation, "seen", None)
+    if seen is not None and job.data is not None and not learns(kind):
+        notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
+    experience = experience_of(kind)
+    if experience is not None and (warning := experience.warning()):
+        notes = (*notes, warning)
+    channel.send(Repaired(notes=tuple(note[:2_000] for note in notes)))
+
+
+def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Write the model in another format, unless that changes a row's decision."""
+    from auditor.loading.exporting.exported_model import export_of
+
+    positive = favourable(spec.positive, model.classes) if model.kind == "classifier" else None
+    made = export_of(model, spec.to, positive=positive)
+    found = None
+    if job.data is not None:
+        rows = load_data(job.data, model).X
+        channel.send(DataRead(data=DataRecord()))
+        assert isinstance(rows, pd.DataFrame)
+        found = made.equality(rows)
+    differing = () if found is None else found.differing
+    if not differing:
+        write_beside(decode_path(spec.out), made.content)
+    channel.send(
+        FileExported(
+            sha256=model.provenance.sha256 or "",
+            classes=model.classes,
+            positive=None if positive is None else model.classes[positive],
+            rows=None if found is None else found.rows,
+            n_differing=len(differing),
+            differing=differing[:20],
+            largest_difference=0.0 if found is None else found.largest_difference,
+        )
+    )
+
+
+def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Compare texts that a server drew with the model."""
+    from auditor.models.endpoint.reference_ranks import compare
+    from auditor.models.language_model import AuditedLanguageModel
+
+    if not isinstance(model, AuditedLanguageModel):
+        raise ModelError("--reference is no language model: name the folder of the one that was audited.")
+    channel.send(ServedCompared(compared=compare(model, texts, generator_for(job.seed, "served_model"))))
+
+
+def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Explain one row after another."""
+    if job.data is None:
+        raise UsageError("Which rows? Add --data FILE.")
+    hashing = Hashing(job.data)
+    data = load_data(job.data, model)
+    channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
+    _check_labels(job.data, data)
+    module, _, name = spec.target.partition(":")
+    rows = getattr(import_module(module), name)
+    for row in rows(
+        spec, model, data, generator_for(job.seed, "explain"), lambda words: channel.send(Working(words=words))
+    ):
+        channel.send(RowExplained(row=row))
+
+
+def _check_labels(spec: DataSpec, data: AuditData) -> None:
+    """Raises UsageError for a label, or a role, of a column or value that is not there."""
+    if not spec.labels and not spec.roles:
+        return
+    values: dict[str, set[str]] = {} if spec.target is None else {spec.target: set(data.classes)}
+    for table in (data.X, data.sensitive_features):
+        if isinstance(table, pd.DataFrame):
+            values |= {str(c): set(map(spelled, table[c].dropna().unique())) for c in table.columns}
+    _check_columns(spec, values)
+
+
+def _check_columns(spec: DataSpec, values: Mapping[str, Collection[str]]) -> None:
+    columns = {*values, *([] if Path(spec.path).is_dir() else open_table(spec.path).columns)}
+    check_keys(spec.labels, columns, values)
+    check_words(spec.labels, columns, values)
+    check_keys(spec.roles, columns, values, "[roles]")
+
+
+def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
+    """Examine the files one after another, with the detector if there is one."""
+    named = job.model.path is not None or job.model.predict is not None
+    detector = loaded_detector(job.model, spec.meanings, spec.folders) if named else None
+    record = None
+    if detector is not None:
+        if spec.card is not None:
+            detector = detector.with_card(DetectorCard.model_validate_json(spec.card))
+        if spec.out is not None:
+            save(detector, spec.out)
+        sha256, whole = detector.provenance.sha256, spec.with_calibration
+        record = DetectorRecord.from_card(
+            detector.classes, detector.card, sha256, with_calibration=whole, with_training=spec.scores_only
+        )
+        if spec.scores_only:
+            card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
+            detector = detector.with_card(card)
+    channel.send(DetectorLoaded(detector=record, device=job.model.device))
+    asked = Examination(
+        detector=detector,
+        trust_anchors=spec.trust_anchors,
+        with_heat_map=spec.with_heat_map,
+        with_provenance=not spec.scores_only,
+        with_fingerprints=spec.scores_only,
+        seed=job.seed,
+    )
+    for file in spec.files:
+        channel.send(Opening(file=file))
+        channel.send(Examined(file=file, result=asked.examine_file(Path(decode_path(file)))))
+
+
+def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
+    """Train a detector on a folder's files and write it."""
+    module, _, name = spec.target.partition(":")
+    train = getattr(import_module(module), name)
+    with _tasks(job):
+        made = train(
+            spec,
+            generator_for(job.seed, "detect_train"),
+            job.model.device,
+            lambda words: channel.send(Working(words=words[:500])),
+            lambda file: channel.send(Working(file=file[:500])),
+        )
+    save(made.detector, spec.out)
+    channel.send(
+        Trained(
+            detector=DetectorRecord.from_card(made.detector.classes, made.detector.card, sha256_of(Path(spec.out))),
+            device=job.model.device,
+            notes=tuple(note[:2_000] for note in made.notes),
+            left_out=tuple(line[:2_000] for line in made.left_out),
+            few=made.few[:2_000],
+        )
+    )
+
+
+def keep(
+    model: AuditedModel, data: AuditData, channel: Channel, *, evidence: Literal["scores", "rows"] | None, held: bool
+) -> None:
+    """Send the model's answers, which the probes share; a model without answers is reported by the probes.
+
+    Without ``evidence`` they are counted alone; ``held``: whether they are counted without groups too.
+    """
+    try:
+        head = None if evidence is None else head_of(model, data, include_rows=evidence == "rows")
+        counts = counts_of(model, data, ungrouped=held)
+        parts = iter(()) if head is None else parts_of(model, data, head)
+    except OutputsError:
+        raise
+    except Exception as error:
+        traceback.print_exception(error)
+        return
+    channel.send(Keeping(head=head, counts=counts))
+    for part in parts:
+        channel.send(Kept(part=part))
+
+
+def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
+    """Run the probes one after another on rows in memory."""
+    with _tasks(job):
+        _ask_all(probes, model, data, job, channel)
+
+
+def _tasks(job: Job) -> AbstractContextManager[None]:
+    """Inside, the parent hands out what is expensive, where the job says so."""
+    return tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks)))
+
+
+def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
+    for spec, probe in zip(job.probes, probes, strict=True):
+        channel.send(Asking(probe=spec.name))
+        result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
+        kept = probe.kept if isinstance(probe, ScoresProbe) and job.evidence == "rows" else None
+        if kept is not None and kept.head.probe == spec.name and result.measurements and kept.can_be_kept:
+            channel.send(Scored(head=kept.head, columns=kept.columns()))
+        channel.send(Answered(result=replace(result, probe=spec.name)))
+
+
+@dataclass(frozen=True, eq=False)
+class _RowCounts:
+    """What streaming the rows gave: ``counts``, or the error of a model that failed on some row."""
+
+    counts: GroupCounts | Exception
+    record: DataRecord
+    copies: Copies | None = None
+    streamed: Streamed | None = None
+
+
+def answer_from_counts(
+    probes: Sequence[Probe], model: AuditedModel, job: Job, spec: DataSpec, channel: Channel, hashing: Hashing
+) -> None:
+    """Stream the rows through the model; every probe that can uses the counts."""
+    first = job.probes[0].name if probes else None
+    if first is not None:
+        channel.send(Asking(probe=first))
+    noted = taken_by_probe(model)
+    try:
+        rows = _count_rows(probes, model, spec, recognise=job.recognise)
+    except (DataError, OutputsError, UsageError):
+        raise
+    except Exception as error:  # the model failed on some row: no probe that counts its decisions can answer
+        traceback.print_exception(error)
+        rows = _RowCounts(error, DataRecord())
+    channel.send(DataRead(data=complete_record(rows.record, spec, hashing)))
+    held = flag_of_code(job) is not None
+    if job.evidence is not None or held:
+        bare = isinstance(rows.counts, Exception) or not (rows.counts.features or held)
+        table = None if bare or isinstance(rows.counts, Exception) else CountsRecord.from_counts(rows.counts)
+        channel.send(Keeping(head=None, counts=table))
+    shape = no_rows(spec)
+    for named, probe in zip(job.probes, probes, strict=True):
+        if named.name != first:
+            channel.send(Asking(probe=named.name))
+            noted = taken_by_probe(model)
+        if not looks_at_rows(probe):
+            # What asks the model alone asks it as ever.
+            rng = generator_for(job.seed, named.name)
+            found = ask(probe, model, None, rng, on_error=traceback.print_exception)
+            channel.send(Answered(result=replace(found, probe=named.name)))
+            continue
+        result = _answer_of_counts(probe, model, shape, rows)
+        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=rows.copies))))
+
+
+def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *, recognise: bool) -> _RowCounts:
+    """Counts the rows in one pass, with what streamed probes ask to know of them, and makes the data's record."""
+    keys = KeyDigest() if recognise else None
+    repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
+    stream = Stream(spec, model)
+    asked = [probe.stream_needs for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
+    told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None
+    copies_seen = None if spec.copies_are_real else repeats
+    counts, notes = stream.count_by_group(keys=keys, repeats=copies_seen, digests=digests, holes=holes, collector=told)
+    streamed = None
+    if told is not None:
+        stream.settle(told.scores)
+        streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
+    sizes = sizes_in(counts)
+    check_reference(spec.reference_groups, sizes)
+    if spec.labels or spec.roles:
+        seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
+        _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
+    copies, more = repeats_in(stream.file, repeats, spec)
+    record = DataRecord(
+        n_rows=counts.n,
+        positive=None if counts.positive is None else counts.classes[counts.positive],
+        rows_sha256=None if keys is None else keys.hexdigest(),
+        notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
+        copies=copies if copies and copies.copies else None,
+        groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
+        groups=sizes or None,
+        missing=missing_in(counts, spec.target is not None, None if spec.text else holes),
+    )
+    return _RowCounts(counts, record, copies, streamed)
+
+
+def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows: _RowCounts) -> ProbeResult:
+    """The result of a probe from counts; the error of a model that failed is printed only once, by the caller."""
+    measure = partial(_measure_counts, probe, model, shape, rows.counts, rows.streamed)
+    if isinstance(rows.counts, Exception):
+        return attempt(probe, measure, find_constant_answers=None, on_error=None)
+    scores = None if rows.streamed is None else rows.streamed.scores
+    alike = partial(alike_in_counts, rows.counts, scores=scores)
+    return attempt(probe, measure, find_constant_answers=alike, on_error=traceback.print_exception)
+
+
+def _streamed_note(streamed: Streamed | None) -> str:
+    learns = ""
+    if streamed is not None and isinstance(streamed.sample, AuditData) and len(streamed.sample) < streamed.counts.n:
+        learns = f"what learns from rows has {len(streamed.sample):,} of them, "
+    return (
+        "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
+        f"{learns}and what needs all rows at once is not told (--stream)."
+    )
+
+
+def _sampled(sample: RowSample | None) -> AuditData | Undefined | None:
+    if sample is None:
+        return None
+    return Undefined(reason=sample.why_not) if sample.why_not else sample.rows()
+
+
+def _measure_counts(
+    probe: Probe,
+    model: AuditedModel,
+    shape: AuditData,
+    counts: GroupCounts | Exception,
+    streamed: Streamed | None,
+) -> Sequence[Measurement]:
+    missing = missing_needs(probe, model, shape)
+    if missing:
+        raise not_applicable(missing, model)
+    if isinstance(counts, Exception):
+        raise counts
+    if counts_suffice(probe):
+        return probe.measure_counts(counts)
+    if isinstance(probe, StreamedProbe) and streamed is not None:
+        return probe.measure_streamed(streamed)
+    _refuse_whatever_the_rows(probe, model, shape)
+    raise DataError(
+        f"{probe.name} looks at the rows themselves, and --stream counts them: ask it of some, without --stream."
+    )
+
+
+def _refuse_whatever_the_rows(probe: Probe, model: AuditedModel, shape: AuditData) -> None:
+    """Raises what keeps the probe from applying to any rows, as it says itself of none: that it is about another kind,
+    or lacks an option."""
+    try:
+        probe.measure(model, shape, np.random.default_rng(0))
+    except (OtherKindError, LacksOptionError):
+        raise
+    except Exception:  # whatever it makes of no rows is about them alone
+        return

@@ -1,0 +1,83 @@
+"""The private training run recorded in a model bundle, read in a child process: the parent loads no model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.core.errors import AuditorError, ModelError
+from auditor.loading.job_specs import Job, Limits, ModelSpec
+from auditor.loading.sandbox.enter_sandbox import enter
+from auditor.loading.sandbox.resource_limits import follow, restrict
+from auditor.loading.sandbox.scratch import scratch_folder
+
+if TYPE_CHECKING:
+    from auditor.privacy.run_record import RunRecord
+
+_SECONDS = 120.0
+_MEMORY = 4 << 30
+_MOST_BYTES = 1 << 20
+
+
+def read_bundle(path: str | Path) -> RunRecord:
+    """The private run in a model file, loaded with limits in a separate process, with a validated answer.
+
+    Raises ModelError where the file is refused, records no private training, or the process dies.
+    """
+    from auditor.privacy.run_record import parse_run
+
+    file = Path(path).resolve()
+    with scratch_folder() as scratch, tempfile.TemporaryFile() as answer:
+        environment = {k: os.environ[k] for k in ("PATH", "LANG", "LD_LIBRARY_PATH") if k in os.environ}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", "-m", "auditor.run.dp_record_of_bundle", str(file), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=answer,
+                stderr=subprocess.DEVNULL,
+                cwd=scratch,
+                env=environment | {"HOME": scratch, "TMPDIR": scratch, "OMP_NUM_THREADS": "1"},
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(f"{file.name!r} took longer than {_SECONDS:g} s to load.") from None
+        answer.seek(0)
+        raw = answer.read(_MOST_BYTES)
+    try:
+        said = json.loads(raw)
+        problem, record = said["error"], said["record"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(f"Loading {file.name!r} did not end well (code {done.returncode}).") from None
+    if problem is not None:
+        raise ModelError(str(problem)[:2000])
+    return parse_run(record, file.name)
+
+
+def _main() -> None:
+    path, parent = sys.argv[1], int(sys.argv[2])
+    spec = ModelSpec(path=path, device="cpu")
+    limits = Limits(memory_bytes=_MEMORY, seconds=_SECONDS)
+    job = Job(model=spec, data=None, probes=(), seed=0, limits=limits, parent=parent)
+    follow(job.parent)
+    enter(job, Path.cwd())
+    # Only now, so that what these imports start is in the sandbox too.
+    from auditor.loading.formats import load_model
+    from auditor.privacy.dp_run_of_bundle import run_of_model
+
+    restrict(job)
+    try:
+        record = run_of_model(load_model(spec), Path(path).name)
+    except AuditorError as error:
+        print(json.dumps({"error": str(error), "record": None}))
+    else:
+        print(json.dumps({"error": None, "record": record.model_dump(mode="json", exclude_none=True)}))
+
+
+if __name__ == "__main__":
+    _main()

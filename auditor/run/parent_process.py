@@ -1,0 +1,445 @@
+"""The parent's side of the sandboxed process: starting it, reading its messages, and surviving its failure.
+
+Loading, parsing, predicting and measuring happen in a child (:mod:`auditor.run.child_jobs`): ``python -I``, an empty
+scratch folder as working, home and temporary folder, the kernel's sandbox (:mod:`auditor.loading.sandbox`), limits on
+memory, files and time. Its messages are length-prefixed
+JSON on one inherited pipe, bounded in size and validated against the record's types: a child that has loaded a hostile
+file is hostile. A child that dies while it asks a probe makes that probe NOT_RUN, and a fresh child goes on with the
+rest. One that dies over a file that it examines gives that file an error, and the other files are examined all the
+same.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.loading.job_specs import Job, ProbeSpec, flag_of_code
+from auditor.loading.sandbox.measuring_process import MeasuringProcess, measuring_process
+from auditor.loading.sandbox.outside_requests import reply
+from auditor.models.endpoint.api_messages import Request
+from auditor.models.endpoint.call_result import Outcome
+from auditor.report.record.number_text import visible
+from auditor.run.checkpoints import lent_checkpoint
+from auditor.run.job_channel import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
+from auditor.run.job_reader import Heard, SaidTooMuchError, TableLearned
+
+if TYPE_CHECKING:
+    from auditor.judging.measurement import Pillar, ProbeResult
+    from auditor.models.endpoint.served_texts import Compared
+    from auditor.run.job_messages import FileExported, Message, Trained
+    from auditor.run.job_results import FilesExamined, Measured, RowsExplained
+    from auditor.training.meter import Meter
+
+
+# Makes the calls of a probe: its name, its requests.
+AskFor = Callable[[str, Sequence[Request]], list[Outcome]]
+INTAKE_CALLS = "loading"
+
+
+@dataclass(frozen=True)
+class _End:
+    """How one child ended: ``why`` is "" where it finished."""
+
+    why: str
+    asking: str | None
+    log: str
+
+
+def measure(
+    job: Job,
+    pillars: dict[str, tuple[Pillar, str]],
+    *,
+    on_stage: Callable[[str], None] | None = None,
+    waiting: MeasuringProcess | None = None,
+    meter: Meter | None = None,
+    ask: AskFor | None = None,
+) -> Measured:
+    """Run a job to its end, in as many children as needed.
+
+    ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
+    being done. ``waiting``: the first child, where the caller has started it. ``meter``: is told which probe is
+    asked. ``ask``: makes the calls of the endpoint that the job names, for the probe of that name. Raises UsageError
+    where a flag turned out to be wrong once the files were read.
+    """
+    from auditor.report.record.audit_report import INTAKE, Refusal
+    from auditor.run.job_results import Measured
+    from auditor.run.run_audit import files_result
+
+    names = [spec.name for spec in job.probes]
+    if len(set(names)) < len(names) or INTAKE in names:
+        raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
+    keeps = job.evidence is not None
+    most = MOST_SAID + (MOST_KEPT if keeps else 0)
+    held = None if flag_of_code(job) is None else job.data
+    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", held=held, most=most, meter=meter)
+    remaining = list(job.probes)
+    first = True
+    while first or remaining:
+        asked = replace(job, probes=tuple(remaining), with_intake=first)
+        end = _one_child(asked, done, on_stage or (lambda _: None), waiting if first else None, ask)
+        done.log += end.log
+        answered = {result.probe for result in done.results}
+        remaining = [spec for spec in remaining if spec.name not in answered]
+        if done.refusal is not None:
+            return done
+        if not end.why:
+            lost, why = remaining, "The measuring process ended without asking it."
+        elif end.asking is not None:
+            lost, why = [spec for spec in remaining if spec.name == end.asking] or remaining, end.why
+        elif first and done.data is None:
+            done.refusal = Refusal(
+                code="died_while_loading",
+                reason=f"Loading did not end well: {end.why}",
+                reason_code="AUD-LOAD-DIED",
+            )
+            return done
+        else:
+            lost, why = remaining, f"The fresh process for the remaining probes failed while loading: {end.why}"
+        done.results += [_not_run(spec, pillars, why) for spec in lost]
+        remaining = [spec for spec in remaining if spec not in lost]
+        first = False
+    done.results = [_with_own_labels(result, pillars) for result in done.results] + files_result(done.data)
+    order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
+    done.results.sort(key=lambda result: order.get(result.probe, 0))
+    return done
+
+
+def mitigate(job: Job, *, on_stage: Callable[[str], None] | None = None, meter: Meter | None = None) -> tuple[str, ...]:
+    """Run a job's mitigation in a child that writes the new model to ``job.mitigation.out``; return its notes.
+
+    ``meter``: is told the device. Raises UsageError, DataError or ModelError with the child's reason, or the cause of
+    its death.
+    """
+    from auditor.run.job_results import Mitigated
+
+    spec = job.mitigation
+    if spec is None:
+        raise UsageError("Nothing is to be made: name a mitigation.")
+    done = Mitigated()
+    with lent_checkpoint(spec.checkpoint) as lent:
+        try:
+            asked = replace(job, mitigation=replace(spec, checkpoint=lent))
+            end = _one_child(asked, done, on_stage or (lambda _: None))
+            _raise_refusal(done)
+        except (UsageError, DataError, ModelError) as error:
+            said = str(error) if lent is None else str(error).replace(lent, str(spec.checkpoint))
+            raise type(error)(said, code=error.code) from None
+    if meter is not None:
+        meter.device = done.device
+    if done.notes is None:
+        raise ModelError(f"The mitigation did not end well: {end.why or 'it wrote no model.'}")
+    return done.notes
+
+
+def export(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FileExported:
+    """Run a job's export in a child that writes ``job.export.out`` if no decision differs.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    from auditor.run.job_results import ModelExported
+
+    done = ModelExported()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.exported is None:
+        raise ModelError(f"The export did not end well: {end.why or 'it wrote no file.'}")
+    return done.exported
+
+
+def compare_served(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Compared:
+    """Compare ``job.served`` with the job's model in an offline child; raises as :func:`export`."""
+    from auditor.run.job_results import TextsCompared
+
+    done = TextsCompared()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.compared is None:
+        raise ModelError(f"The comparison did not end well: {end.why or 'nothing was said.'}")
+    return done.compared
+
+
+def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsExplained:
+    """Explain the rows of a job in a child.
+
+    Raises as :func:`mitigate` does, of a row that was not explained too.
+    """
+    from auditor.run.job_results import RowsExplained
+
+    done = RowsExplained()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    done.log += end.log
+    _raise_refusal(done)
+    if job.explain is None or len(done.rows) != len(job.explain.rows):
+        raise ModelError(f"The explanation did not end well: {end.why or 'not every row was explained.'}")
+    return done
+
+
+def examine(job: Job, *, on_stage: Callable[[str], None] | None = None) -> FilesExamined:
+    """Examine a job's files in as many children as needed; a file whose child died gets an error.
+
+    Raises UsageError, DataError or ModelError where the detector is refused, or its process died while loading it.
+    """
+    from auditor.detection.detection_record import FileResult
+    from auditor.run.job_results import FilesExamined
+
+    spec = job.detection
+    if spec is None:
+        raise UsageError("Nothing is to be examined: name a file.")
+    done = FilesExamined()
+    remaining = list(spec.files)
+    while remaining:
+        asked = replace(job, detection=replace(spec, files=tuple(remaining)))
+        end = _one_child(asked, done, on_stage or (lambda _: None))
+        done.log += end.log
+        _raise_refusal(done)
+        if end.why and end.asking is None and not done.files:
+            raise ModelError(f"Loading the detector did not end well: {end.why}")
+        why = end.why or "The measuring process ended without looking at it."
+        lost = [end.asking] if end.asking is not None else [f for f in remaining if f not in done.files]
+        for file in lost:
+            done.files[file] = FileResult(error=why[:2_000])
+        remaining = [file for file in remaining if file not in done.files]
+    done.files = {file: done.files[file] for file in spec.files}
+    return done
+
+
+def train_detector(job: Job, *, on_stage: Callable[[str], None] | None = None) -> Trained:
+    """Run a job's detector training in a child that writes the detector to ``job.detector_training.out``.
+
+    Raises UsageError, DataError or ModelError with the child's reason, or the cause of its death.
+    """
+    from auditor.run.job_results import DetectorTrained
+
+    done = DetectorTrained()
+    end = _one_child(job, done, on_stage or (lambda _: None))
+    _raise_refusal(done)
+    if done.trained is None:
+        reading = f" It was reading {visible(done.reading)!r}." if done.reading else ""
+        raise ModelError(f"The training did not end well: {end.why or 'it wrote no detector.'}{reading}")
+    return done.trained
+
+
+def train_table(
+    job: Job, *, on_stage: Callable[[str], None] | None = None, on_log: Callable[[str], None] | None = None
+) -> TableTrained:
+    """Run a job's training on a table in a child that writes the three files of ``job.table_training``.
+
+    ``on_log`` is told the child's own output, however it ended. Raises UsageError, DataError or ModelError with the
+    child's reason, or the cause of its death.
+    """
+    done = TableLearned()
+    try:
+        end = _one_child(job, done, on_stage or (lambda _: None))
+        done.log += end.log
+    finally:
+        if on_log is not None:
+            on_log(done.log)
+    _raise_refusal(done)
+    if done.trained is None:
+        raise ModelError(f"The training did not end well: {end.why or 'it wrote no model.'}")
+    return done.trained
+
+
+def _raise_refusal(job_results: Heard) -> None:
+    if job_results.refusal is not None:
+        kind = ModelError if job_results.refusal.code == "model_refused" else DataError
+        raise kind(job_results.refusal.reason, code=job_results.refusal.reason_code)
+
+
+def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], reason: str) -> ProbeResult:
+    from auditor.judging.measurement import ProbeResult
+
+    pillar, citation = pillars.get(spec.name, ("intake", ""))
+    return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=reason)
+
+
+def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]) -> ProbeResult:
+    pillar, citation = pillars.get(result.probe, (result.pillar, result.citation))
+    return replace(result, pillar=pillar, citation=citation)
+
+
+def _one_child(
+    job: Job,
+    job_results: Heard,
+    on_stage: Callable[[str], None],
+    waiting: MeasuringProcess | None = None,
+    ask: AskFor | None = None,
+) -> _End:
+    with nullcontext(waiting) if waiting is not None else measuring_process() as process:
+        try:
+            why = _listen(process.child, process.answers, job, job_results, on_stage, ask)
+        except UsageError:
+            job_results.log += process.tail()
+            raise
+        finally:
+            process.end()
+        tail = process.tail()
+        if "by itself with code" in why and tail.strip():
+            why = f"{why} Its last words: {visible(tail.strip().splitlines()[-1])[:300]}"
+        return _End(why, job_results.asking, tail)
+
+
+class _Pipe:
+    """Whole messages out of a pipe that may deliver any fraction of one, or rubbish."""
+
+    def __init__(self, descriptor: int, parse: Callable[[bytes], Message]) -> None:
+        self._descriptor = descriptor
+        self._parse = parse
+        self._buffer = bytearray()
+        self.closed = False
+
+    def read(self) -> None:
+        """Takes what is there; the caller has waited until something is."""
+        block = os.read(self._descriptor, 1 << 20)
+        self.closed = not block
+        self._buffer += block
+
+    def message(self) -> Message | None:
+        """The next whole message, or None; raises ValueError for one that is too large or is none."""
+        if len(self._buffer) < HEADER:
+            return None
+        size = int.from_bytes(self._buffer[:HEADER], "big")
+        if size > MAX_MESSAGE:
+            raise ValueError(f"a message of {size:,} bytes")
+        if len(self._buffer) < HEADER + size:
+            return None
+        body = bytes(self._buffer[HEADER : HEADER + size])
+        del self._buffer[: HEADER + size]
+        return self._parse(body)
+
+
+def _listen(
+    child: subprocess.Popen[bytes],
+    descriptor: int,
+    job: Job,
+    job_results: Heard,
+    on_stage: Callable[[str], None],
+    ask: AskFor | None = None,
+) -> str:
+    """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
+    _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
+    job_results.begin(_may_ask(job))
+    pipe = _Pipe(descriptor, job_results.read_message)
+    deadline = time.monotonic() + job.limits.seconds
+    if job.table_training is None:
+        on_stage("loading the model")
+    with selectors.DefaultSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while True:
+            ready = selector.select(timeout=0.1)
+            if ready:
+                pipe.read()
+            try:
+                while (message := pipe.message()) is not None:
+                    if isinstance(message, Done):
+                        return ""
+                    if isinstance(message, Refused):
+                        _refuse(message, job_results)
+                        return ""
+                    if message.kind == "calling" and ask is not None and child.stdin is not None:
+                        began = time.monotonic()
+                        reply(ask(job_results.asking or INTAKE_CALLS, message.requests), child.stdin)
+                        # A server's time is none of the process's; how many calls there are is bounded.
+                        deadline += time.monotonic() - began
+                        continue
+                    job_results.take(message, on_stage)
+                    # Only what may come once, in its order, buys more time.
+                    if message.kind not in ("working", "kept"):
+                        deadline = time.monotonic() + job.limits.seconds
+            except SaidTooMuchError as error:
+                return f"It said {error}, which no measuring process has to say."
+            except (ValueError, ValidationError) as error:
+                return f"It sent what is no message of this protocol ({type(error).__name__})."
+            # What it said at the last may have come since nothing was there.
+            if pipe.closed or (not ready and _has_died(child) and not selector.select(timeout=0)):
+                return _cause_of_death(child)
+            if time.monotonic() > deadline:
+                return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."
+            if _resident_bytes(child.pid) > job.limits.memory_bytes:
+                more = "raise --max-memory to give it more" if job.table_training is None else "train on fewer rows"
+                return f"It used more than {_gib(job.limits.memory_bytes)}: {more}."
+
+
+def _may_ask(job: Job) -> Sequence[str]:
+    """The names that the child may ask, open or explain."""
+    if job.detection is not None:
+        return job.detection.files
+    return [spec.name for spec in job.probes] if job.explain is None else list(map(str, job.explain.rows))
+
+
+def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool = False) -> None:
+    if child.stdin is None:
+        raise RuntimeError("the child was started without a standard input")
+    try:
+        # It knows no types: those that read it build their validators in the child, at the same time. What is no finite
+        # number arrives as what it is, and is refused there in words.
+        body = to_json(job, inf_nan_mode="constants")
+    except PydanticSerializationError:
+        raise UsageError("A path or a name that was given is not in UTF-8: rename it.") from None
+    try:
+        child.stdin.write(body + b"\n")
+        child.stdin.flush() if more else child.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once; the closed message pipe says so next, with its cause
+
+
+def _refuse(message: Refused, job_results: Heard) -> None:
+    from auditor.report.record.audit_report import Refusal
+
+    if message.code == "usage":
+        raise UsageError(message.reason)
+    job_results.refusal = Refusal(
+        code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code
+    )
+
+
+def _has_died(child: subprocess.Popen[bytes]) -> bool:
+    """Whether the child has ended; it is not reaped where that can be helped, so that its group keeps its name."""
+    if not hasattr(os, "waitid"):
+        return child.poll() is not None
+    ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return ended is not None
+
+
+def _cause_of_death(child: subprocess.Popen[bytes]) -> str:
+    try:
+        code = child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        return "It closed its channel and went on."
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = " (often: out of memory)" if name == "SIGKILL" else ""
+        return f"The measuring process was ended by {name}{hint}."
+    return f"The measuring process ended by itself with code {code}."
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0  # gone, or no /proc on this system: the child's own limit holds
+
+
+def _gib(n: int) -> str:
+    return f"{n / 2**30:.1f} GiB"
+
+
+def last_lines(log: str, n: int = 20) -> str:
+    """The end of a child's own output, safe for printing."""
+    return "\n".join(visible(line) for line in log.splitlines()[-n:])

@@ -1,0 +1,427 @@
+"""run_audit: run every probe, judge all results together, and create the record."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.core.errors import (
+    AuditorError,
+    DataError,
+    NotApplicableError,
+    OtherKindError,
+    OutputsError,
+    UsageError,
+    some_of,
+)
+from auditor.data.groups_digest import GroupsDigest
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.definition import defined
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Alike, Measurement, ProbeResult
+from auditor.report.drawing.figures import figures_of
+from auditor.report.record.audit_report import (
+    FILES,
+    MOST_UNREADABLE,
+    AuditReport,
+    DataRecord,
+    Environment,
+    Finding,
+    ModelRecord,
+    Refusal,
+    Summary,
+    exit_code,
+    family_record,
+)
+from auditor.report.record.energy import EnergyRecord
+from auditor.report.record.group_sizes import missing_of, sizes_of
+from auditor.report.record.sandbox_state import SandboxState
+from auditor.run import __version__
+from auditor.run.constant_answers import alike_answers
+from auditor.run.probe import (
+    Probe,
+    defined_in,
+    looks_at_rows,
+    missing_needs,
+    not_applicable,
+    not_designed_for,
+    of_design,
+    with_declared,
+)
+from auditor.training.meter import Meter, taken_by_probe
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+
+# What of the rows decides what is found, and costs next to nothing to keep.
+_LENT = ("y_true", "target_values", "is_member", "sensitive_features")
+_PACKAGES = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "torch",
+    "transformers",
+    "captum",
+    "shap",
+    "opacus",
+    "fairlearn",
+    "scikit-learn",
+)
+
+
+def ask(
+    probe: Probe,
+    model: AuditedModel,
+    data: AuditData | None,
+    rng: np.random.Generator,
+    *,
+    on_error: Callable[[BaseException], None] | None = None,
+) -> ProbeResult:
+    """Run one probe: NOT_APPLICABLE if it lacks an input, NOT_RUN if it raises an error.
+
+    Only a model of which nobody can say what its outputs mean is no answer at all: raises OutputsError.
+    """
+    return taken_by_probe(model)(_answer(probe, model, data, rng, on_error))
+
+
+def _answer(
+    probe: Probe,
+    model: AuditedModel,
+    data: AuditData | None,
+    rng: np.random.Generator,
+    on_error: Callable[[BaseException], None] | None,
+) -> ProbeResult:
+    missing = missing_needs(probe, model, data)
+    if missing:
+        return _left_out(probe, not_applicable(missing, model))
+    rows = no_data() if data is None else data
+    if reason := not_designed_for(probe, rows.design):
+        return _result(probe, not_applicable=reason)
+    settle_outputs(model, rows)
+    found = attempt(
+        probe,
+        lambda: _leaving_labels_and_groups(probe, model, rows, rng),
+        find_constant_answers=lambda measured: alike_answers(model, rows, measured),
+        on_error=on_error,
+    )
+    if not looks_at_rows(probe):
+        return found
+    return replace(found, measurements=of_design(found.measurements, rows.design), copies=rows.copies)
+
+
+def settle_outputs(model: AuditedModel, data: AuditData) -> None:
+    """Raise OutputsError if all evaluation rows leave the model's output kind undecided. Runs before any probe uses
+    some of them, with answers that the probes share."""
+    if not model.in_question or not len(data.evaluation):
+        return
+    try:
+        model.outputs(data.evaluation)
+    except OutputsError:
+        raise
+    except Exception:  # for the probe to say that asks for them
+        return
+
+
+def _leaving_labels_and_groups(
+    probe: Probe, model: AuditedModel, data: AuditData, rng: np.random.Generator
+) -> Sequence[Measurement]:
+    """The probe's measurements; what it did to labels or groups is undone, and makes it NOT_RUN.
+
+    The probes after it are asked about the same rows: one that changed them would decide what the others find.
+    """
+    kept = {name: deepcopy(getattr(data, name)) for name in _LENT}
+    try:
+        measured = probe.measure(model, data, rng)
+    finally:
+        changed = [name for name, before in kept.items() if not _is_equal(getattr(data, name), before)]
+        for name in changed:
+            object.__setattr__(data, name, kept[name])
+    if changed:
+        raise DataError(f"It changed {' and '.join(changed)} of the rows that it was lent; they were put back.")
+    return measured
+
+
+def _is_equal(current: Any, before: Any) -> bool:
+    if current is None or before is None:
+        return current is before
+    if isinstance(before, np.ndarray):
+        return np.array_equal(current, before, equal_nan=before.dtype.kind == "f")
+    return bool(before.equals(current))
+
+
+def no_data() -> AuditData:
+    """Data without rows, for a probe that brings its own."""
+    from auditor.data.audit_data import AuditData
+
+    return AuditData(X=np.empty(0, object))
+
+
+def attempt(
+    probe: Probe,
+    measure: Callable[[], Sequence[Measurement]],
+    *,
+    find_constant_answers: Callable[[Sequence[Measurement]], tuple[Alike, ...]] | None = None,
+    on_error: Callable[[BaseException], None] | None = None,
+) -> ProbeResult:
+    """The boundary at which a probe's failure becomes a finding; ``on_error`` sees the exception, for a log.
+
+    ``find_constant_answers``: says which rows the model answers alike, given what was measured. Raises OutputsError:
+    whatever else was measured of such a model is worth no more.
+    """
+    started = time.perf_counter()
+    try:
+        measured = with_declared(probe, measure())
+        return _result(
+            probe,
+            measured,
+            constant_answers=find_constant_answers(measured) if find_constant_answers is not None else (),
+            started=started,
+        )
+    except NotApplicableError as error:
+        return _left_out(probe, error, started=started)
+    except OutputsError:
+        raise
+    except Exception as error:
+        if on_error is not None:
+            on_error(error)
+        return _result(probe, not_run=reason_of(error), started=started)
+
+
+def _left_out(probe: Probe, error: NotApplicableError, *, started: float | None = None) -> ProbeResult:
+    kind = isinstance(error, OtherKindError)
+    return replace(_result(probe, not_applicable=str(error), started=started), other_kind=kind)
+
+
+def _result(
+    probe: Probe,
+    measurements: tuple[Measurement, ...] = (),
+    *,
+    not_run: str = "",
+    not_applicable: str = "",
+    constant_answers: tuple[Alike, ...] = (),
+    started: float | None = None,
+) -> ProbeResult:
+    return ProbeResult(
+        probe=probe.name,
+        pillar=probe.pillar,
+        citation=probe.citation,
+        measurements=measurements,
+        not_run=not_run,
+        not_applicable=not_applicable,
+        alike=constant_answers,
+        definitions=defined(probe.name, probe.citation, defined_in(probe), (m.metric for m in measurements)),
+        duration_s=0.0 if started is None else time.perf_counter() - started,
+    )
+
+
+def reason_of(error: BaseException) -> str:
+    """An error as one line of a report: own errors contain advice, others are given with their type."""
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, AuditorError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def generator_for(seed: int, probe: str) -> np.random.Generator:
+    """A probe's own generator, so that its numbers do not depend on other probes."""
+    return np.random.default_rng([seed, *probe.encode()])
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    """Versions of the packages that numbers depend on; a process keeps those that it began with."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            continue
+    return tuple(found)
+
+
+def environment(
+    *,
+    device: str,
+    seed: int,
+    limits: Mapping[str, str] | None = None,
+    sandbox: SandboxState | None = None,
+    command: str | None = None,
+) -> Environment:
+    """The environment of an audit."""
+    return Environment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages=dict(_installed()),
+        device=device,
+        seed=seed,
+        limits=dict(limits or {}),
+        sandbox=sandbox,
+        command=command,
+    )
+
+
+def assemble(
+    results: Sequence[ProbeResult],
+    criteria: Sequence[Criterion],
+    *,
+    model: ModelRecord,
+    data: DataRecord,
+    environment: Environment,
+    family: Family | None = None,
+    refusal: Refusal | None = None,
+    allow_inconclusive: bool = False,
+    duration_s: float = 0.0,
+    judgements: tuple[Sequence[Judgement], Family] | None = None,
+    energy: EnergyRecord | None = None,
+) -> AuditReport:
+    """Judge the results and create the record; the only source of outcomes, figures and exit code.
+
+    ``judgements``: what :func:`~auditor.judging.judging.judge` said of them already, which may take longer than the
+    model.
+    """
+    findings, decided = judge(results, criteria, family) if judgements is None else judgements
+    return AuditReport(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool={"name": "responsible-auditor", "version": __version__},
+        model=model,
+        data=data,
+        environment=environment,
+        family=family_record(decided),
+        criteria=tuple(c.record for c in criteria),
+        findings=tuple(Finding.from_judgement(f) for f in findings),
+        figures=tuple(figures_of(findings, results)),
+        summary=Summary.from_outcomes(f.outcome for f in findings),
+        refusal=refusal,
+        allow_inconclusive=allow_inconclusive,
+        definitions=tuple(each for result in results for each in result.definitions),
+        energy=energy,
+        duration_s=duration_s,
+        exit_code=int(exit_code(findings, was_refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
+    )
+
+
+def run_audit(
+    model: AuditedModel,
+    data: AuditData | None,
+    probes: Sequence[Probe],
+    criteria: Sequence[Criterion] | None = None,
+    *,
+    seed: int = 0,
+    family: Family | None = None,
+    allow_inconclusive: bool = False,
+    progress: Callable[[str], None] | None = None,
+    beside: Sequence[ProbeResult] = (),
+) -> AuditReport:
+    """Audit a model in the caller's process: run every probe in turn, judge jointly.
+
+    ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
+    ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created``,
+    ``duration_s`` and ``energy``. Probes leave the model as it was. Raises DataError where model and data do not name
+    the same classes in the same order, UsageError for what is no probe, OutputsError where nobody said whether a
+    network returns logits or probabilities, and its answers leave it open.
+    """
+    started = time.perf_counter()
+    for probe in probes:
+        if isinstance(probe, type) or not callable(getattr(probe, "measure", None)):
+            raise UsageError(f"{probe!r} is no probe: give instances, such as PROBES['group_fairness']().")
+    if data is not None and model.kind == "regressor" and data.y_true is not None:
+        raise DataError("The data have labels, the model predicts numbers: make them by AuditData.for_regression.")
+    if data is not None and model.kind != "regressor" and data.target_values is not None:
+        raise DataError("The data have true numbers, the model predicts none: make them by AuditData.from_arrays.")
+    if data is not None and data.classes and data.classes != model.classes:
+        raise DataError(
+            f"The data's classes are {', '.join(data.classes[:8])}, the model's {', '.join(model.classes[:8])}: "
+            "give both the same names in the order of the model's outputs."
+        )
+    device = str(getattr(model, "device", "cpu"))
+    results = list(beside)
+    with Meter(device) as meter:
+        for probe in probes:
+            if progress is not None:
+                progress(probe.name)
+            meter.begins(probe.name)
+            results.append(ask(probe, model, data, generator_for(seed, probe.name)))
+            meter.ends()
+    results += files_result(data_record(data))
+    return assemble(
+        results,
+        load_criteria() if criteria is None else criteria,
+        model=model_record(model),
+        data=data_record(data),
+        environment=environment(device=device, seed=seed),
+        family=family,
+        allow_inconclusive=allow_inconclusive,
+        energy=meter.record(results, activity="audit"),
+        duration_s=time.perf_counter() - started,
+    )
+
+
+def model_record(model: AuditedModel) -> ModelRecord:
+    """The record of a model."""
+    source = model.provenance
+    return ModelRecord(
+        path=source.path,
+        sha256=source.sha256,
+        format=source.format,
+        loaded_by=source.loaded_by,
+        size_bytes=source.size_bytes,
+        n_parameters=getattr(model, "n_parameters", None),
+        dtype=getattr(model, "dtype", None),
+        classes=model.classes,
+        notes=source.notes,
+    )
+
+
+def files_result(record: DataRecord | None) -> list[ProbeResult]:
+    """The result of reading the row files: nothing if all were read, else a NOT_RUN that names them."""
+    if record is None or not record.n_unreadable:
+        return []
+    n = record.n_unreadable
+    which = "1 file" if n == 1 else f"{n:,} files"
+    reason = f"{which} could not be read, and no number here is about such a file. {some_of(record.unreadable, n)}"
+    return [ProbeResult(probe=FILES, pillar="intake", citation="", not_run=reason)]
+
+
+def data_record(data: AuditData | None) -> DataRecord:
+    """The record of data in memory."""
+    if data is None:
+        return DataRecord()
+    members = data.members
+    return DataRecord(
+        n_rows=len(data.evaluation),
+        positive=None if data.positive is None else data.classes[data.positive],
+        sensitive=() if data.sensitive_features is None else tuple(map(str, data.sensitive_features.columns)),
+        n_train_rows=None if members is None else len(members),
+        unreadable=tuple(said[:500] for said in data.unreadable[:MOST_UNREADABLE]),
+        n_unreadable=len(data.unreadable),
+        notes=(*data.notes, *(data.evaluation.design.notes() if data.evaluation.design is not None else ())),
+        copies=data.copies if data.copies is not None and data.copies.copies else None,
+        groups_sha256=_groups(data.evaluation),
+        groups=sizes_of(data.evaluation.sensitive_features),
+        missing=missing_of(data.evaluation),
+        **(data.evaluation.design.facts() if data.evaluation.design is not None else {}),
+    )
+
+
+def _groups(rows: AuditData) -> dict[str, str] | None:
+    """A digest of each sensitive feature's groups, row by row."""
+    if rows.sensitive_features is None:
+        return None
+    found = {}
+    for name in map(str, rows.sensitive_features.columns):
+        digest, groups = GroupsDigest(), rows.groups(name)
+        digest.add(groups.codes, groups.titles)
+        found[name] = digest.hexdigest()
+    return found

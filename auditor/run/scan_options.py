@@ -1,0 +1,542 @@
+"""All options of a scan, declared once: the source of flags, audit.toml, help, registration and evidence.
+
+Imports neither pydantic nor numpy, so that ``auditor --help`` costs nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from auditor.judging.profiles import DEFAULT_PROFILE
+from auditor.judging.roles import Roles
+from auditor.report.record.display_labels import Labels
+from auditor.report.record.report_metadata import About
+from auditor.run.option_parsers import (
+    as_bytes,
+    as_day,
+    as_names,
+    as_probe_names,
+    as_text,
+    campaign_name,
+    dependent,
+    finite,
+    json_object,
+    most_of_memory,
+    unrepeated,
+)
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema
+
+    from auditor.judging.criterion import Criterion
+    from auditor.judging.input_files import ObeyedFile
+    from auditor.judging.policy import Policy
+
+FORMATS = "html,json,markdown,pdf,sarif,junit,csv,model-card,model-card-json,ml-bom"
+
+# What an audit.toml that lies where a command is started, and that nobody named, may say of an option. asks: anything,
+# since it says what is measured; reads: a file inside its own folder; lowers: a limit below the default; given:
+# nothing, since that writes, connects, signs, loosens, runs code or says what others see, and wants a flag or --config.
+Found = Literal["asks", "reads", "lowers", "given"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """The metadata of an option beside its type and default.
+
+    ``help``: for whoever types it. ``typed``: what the command line reads for it, before ``read`` makes the option's
+    own type of it, from audit.toml too. ``spelled``: the flag, where it is not the option's name. ``is_path``: relative
+    to the audit.toml that names it. ``decides``: which numbers there are and how they are judged depends on it, so that
+    a registration fixes it; ``since_registrations``: only where it is not the default, so that what was registered
+    before there was this option stays as it is. ``of_one_run``: says where this run's answers go, and nothing of what
+    is asked. ``runs_code``: code of the user's own runs by it. ``writes``: what is written there; what it names is else
+    read. ``found``: what of it an audit.toml may say that was only found.
+    """
+
+    help: str
+    found: Found
+    typed: Any = str
+    read: Callable[[object], object] | None = None
+    spelled: str = ""
+    is_path: bool = False
+    decides: bool = False
+    since_registrations: bool = False
+    of_one_run: bool = False
+    runs_code: bool = False
+    writes: Literal["", "file", "folder"] = ""
+
+    def key(self, name: str) -> str:
+        """The option's key under ``[audit]``, by its name."""
+        return self.spelled.removeprefix("--") or name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        schema = handler(source)
+        return schema if self.read is None else core_schema.no_info_before_validator_function(self.read, schema)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """Every flag of ``scan``, which is also every key of ``[audit]`` and every keyword of :func:`auditor.scan`."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    model: Annotated[
+        str | None, Flag(help="A model file, a Hugging Face folder, or a server's URL.", found="reads", is_path=True)
+    ] = None
+    model_name: Annotated[
+        str | None, Flag(help="The model's name, as the server behind the URL knows it.", found="given", decides=True)
+    ] = None
+    api_key_env: Annotated[
+        str | None, Flag(help="Environment variable with the server's key.", found="given", of_one_run=True)
+    ] = None
+    max_calls: Annotated[
+        int, Ge(1), Flag(help="Calls of the server in all, retries among them.", found="lowers", typed=int)
+    ] = 10_000
+    concurrency: Annotated[
+        int, Ge(1), Le(256), Flag(help="Calls of the server at once.", found="given", typed=int, of_one_run=True)
+    ] = 4
+    allow_remote: Annotated[
+        bool, Flag(help="Let texts leave this machine.", found="given", typed=bool, of_one_run=True)
+    ] = False
+    data: Annotated[
+        str | None,
+        Flag(
+            help="Evaluation rows: CSV, TSV, Parquet, JSON Lines, lines of text, or a database's URL with --query.",
+            found="reads",
+            is_path=True,
+        ),
+    ] = None
+    query: Annotated[
+        str | None,
+        Flag(help="File with the SELECT whose rows are read from the database.", found="given", is_path=True),
+    ] = None
+    predictions: Annotated[
+        str | None,
+        Flag(
+            help="Rows that hold a model's own answers: see --score, --predicted; or a folder a generator made.",
+            found="reads",
+            is_path=True,
+        ),
+    ] = None
+    score: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="Its column of the favourable label's probability; or class=column, repeated for every class.",
+            found="asks",
+            typed=list[str],
+            read=unrepeated,
+            decides=True,
+        ),
+    ] = ()
+    predicted: Annotated[
+        str | None,
+        Flag(help="Its column of the model's decisions, or of predicted numbers.", found="asks", decides=True),
+    ] = None
+    loss: Annotated[
+        str | None, Flag(help="Its column of the model's loss on each row.", found="asks", decides=True)
+    ] = None
+    generated: Annotated[
+        str | None, Flag(help="Its column of texts that the model wrote.", found="asks", decides=True)
+    ] = None
+    train: Annotated[str | None, Flag(help="The rows the model was trained on.", found="reads", is_path=True)] = None
+    target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", found="asks", decides=True)] = (
+        None
+    )
+    positive: Annotated[str | None, Flag(help="The favourable label.", found="asks", read=as_text, decides=True)] = None
+    sensitive: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="Column of a sensitive feature; repeat for more.",
+            found="asks",
+            typed=list[str],
+            read=unrepeated,
+            decides=True,
+        ),
+    ] = ()
+    bins: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="Bins of a continuous sensitive feature: age=18,30,45 or age=quantiles:4.",
+            found="asks",
+            typed=list[str],
+            decides=True,
+        ),
+    ] = ()
+    cluster: Annotated[
+        str | None,
+        Flag(
+            help="Column that says which rows are not independent: a person, site or document.",
+            found="asks",
+            decides=True,
+        ),
+    ] = None
+    weight: Annotated[
+        str | None, Flag(help="Column of the rows' weights in every rate.", found="asks", decides=True)
+    ] = None
+    copies_are_real: Annotated[
+        bool, Flag(help="Rows that are exact copies are of different people.", found="given", typed=bool, decides=True)
+    ] = False
+    stream: Annotated[
+        bool,
+        Flag(
+            help="Count rows as they are read, and hold none.",
+            found="asks",
+            typed=bool,
+            decides=True,
+            since_registrations=True,
+        ),
+    ] = False
+    sensitive_file: Annotated[
+        str | None, Flag(help="Table that holds the sensitive features.", found="reads", is_path=True)
+    ] = None
+    join_on: Annotated[
+        str | None, Flag(help="Column that --data and --sensitive-file share.", found="asks", decides=True)
+    ] = None
+    features: Annotated[
+        tuple[str, ...] | None,
+        Flag(help="Columns the model takes, in order: a,b,c.", found="asks", read=as_names, decides=True),
+    ] = None
+    text: Annotated[str | None, Flag(help="Column of texts, for a text model.", found="asks", decides=True)] = None
+    image: Annotated[
+        str | None, Flag(help="Column of image paths, relative to the table.", found="asks", decides=True)
+    ] = None
+    task: Annotated[
+        Literal["classification", "regression"] | None,
+        Flag(help="classification or regression, where the model's file does not say.", found="asks", decides=True),
+    ] = None
+    classes: Annotated[
+        tuple[str, ...] | None,
+        Flag(help="Class names in the order of the outputs: a,b.", found="asks", read=as_names, decides=True),
+    ] = None
+    outputs: Annotated[
+        Literal["logits", "probabilities"] | None,
+        Flag(
+            help="What the model returns: logits or probabilities, where nothing says it.", found="asks", decides=True
+        ),
+    ] = None
+    threshold: Annotated[
+        Annotated[float, Ge(0.0), Le(1.0)] | None,
+        Flag(help="Probability from which a decision is favourable.", found="asks", typed=float, decides=True),
+    ] = None
+    probes: Annotated[
+        tuple[str, ...] | None,
+        Flag(help="Probes to run: a,b. All that apply by default.", found="asks", read=as_probe_names),
+    ] = None
+    probe: Annotated[
+        tuple[str, ...],
+        Flag(help="Your own probe: package.module:Class.", found="given", typed=list[str], runs_code=True),
+    ] = ()
+    benchmark: Annotated[
+        tuple[str, ...],
+        Flag(help="A published benchmark's file: crows_pairs=PATH; repeat for more.", found="reads", typed=list[str]),
+    ] = ()
+    benchmark_filter: Annotated[
+        tuple[str, ...],
+        Flag(help="Ids to leave out of a benchmark, one a line: crows_pairs=PATH.", found="given", typed=list[str]),
+    ] = ()
+    scorer: Annotated[
+        str | None,
+        Flag(
+            help="A text classifier that scores generated text; VADER's sentiment by default.",
+            found="reads",
+            is_path=True,
+        ),
+    ] = None
+    calibration: Annotated[
+        str | None,
+        Flag(
+            help="CSV of texts that a person labelled, by which the scorer's errors are measured.",
+            found="reads",
+            is_path=True,
+        ),
+    ] = None
+    chat: Annotated[
+        Literal["auto", "on", "off"],
+        Flag(help="Ask a language model through its chat template: auto (where it has one), on or off.", found="asks"),
+    ] = "auto"
+    system: Annotated[
+        str | None,
+        Flag(help="File with the system message, for a model asked through its template.", found="reads", is_path=True),
+    ] = None
+    few_shot: Annotated[
+        int,
+        Ge(0),
+        Le(100),
+        Flag(help="Examples of a benchmark that are answered before each question.", found="asks", typed=int),
+    ] = 0
+    reference: Annotated[
+        str | None,
+        Flag(help="What to compare with: an earlier model, or what a URL should serve.", found="reads", is_path=True),
+    ] = None
+    quantize: Annotated[
+        Literal["int8", "int4"] | None,
+        Flag(help="Ask what quantising would change: int8 or int4, against the model as it is.", found="asks"),
+    ] = None
+    ood: Annotated[
+        str | None,
+        Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),
+    ] = None
+    decoder: Annotated[
+        tuple[str, ...],
+        Flag(
+            help="A watermark's decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
+            found="given",
+            typed=list[str],
+            read=unrepeated,
+            runs_code=True,
+        ),
+    ] = ()
+    embedder: Annotated[
+        str | None,
+        Flag(
+            help="What tells whose face or voice it is: an encoder (ONNX) or package.module:function.",
+            found="given",
+            runs_code=True,
+        ),
+    ] = None
+    policy: Annotated[
+        tuple[str, ...],
+        Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", found="given", read=as_names),
+    ] = (DEFAULT_PROFILE,)
+    registration: Annotated[
+        str | None,
+        Flag(
+            help="What auditor register wrote: the report says whether this run followed it.",
+            found="given",
+            is_path=True,
+            of_one_run=True,
+        ),
+    ] = None
+    as_of: Annotated[
+        date | None,
+        Flag(
+            help="Day on which rule packs are held to be in force: 2027-12-02; today by default.",
+            found="given",
+            read=as_day,
+        ),
+    ] = None
+    out: Annotated[
+        str,
+        Flag(
+            help="Folder for the reports; ./audit-report by default.",
+            found="given",
+            is_path=True,
+            of_one_run=True,
+            writes="folder",
+        ),
+    ] = "audit-report"
+    format: Annotated[
+        tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", found="given", read=as_names, of_one_run=True)
+    ] = (
+        "html",
+        "json",
+    )
+    lang: Annotated[
+        str, Flag(help="Language of the first page: en, de or a catalogue FILE.toml.", found="given", of_one_run=True)
+    ] = "en"
+    history: Annotated[
+        bool,
+        Flag(
+            help="Append the audit to the history, and show decisions on this model.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
+    ] = False
+    db: Annotated[
+        str | None,
+        Flag(
+            help="The history: a file or an SQLAlchemy URL; ./audit-history.db by default.",
+            found="given",
+            of_one_run=True,
+        ),
+    ] = None
+    campaign: Annotated[
+        str | None,
+        Flag(
+            help="Spend one --error-rate over all looks of this name in the history.",
+            found="given",
+            read=campaign_name,
+            decides=True,
+            of_one_run=True,
+        ),
+    ] = None
+    campaign_looks: Annotated[
+        Annotated[int, Ge(1), Le(10_000)] | None,
+        Flag(
+            help="How many looks there are to be, with equal shares; else the k-th has 1 / (k (k + 1)).",
+            found="given",
+            typed=int,
+            decides=True,
+            of_one_run=True,
+        ),
+    ] = None
+    bundle: Annotated[
+        str | None,
+        Flag(
+            help="Write the evidence, which auditor verify checks, to this file.",
+            found="given",
+            is_path=True,
+            of_one_run=True,
+            writes="file",
+        ),
+    ] = None
+    sign: Annotated[
+        str | None, Flag(help="Sign the evidence with this private key.", found="given", is_path=True, of_one_run=True)
+    ] = None
+    timestamp: Annotated[
+        str | None,
+        Flag(help="URL of an authority (RFC 3161) to timestamp the evidence.", found="given", of_one_run=True),
+    ] = None
+    include_rows: Annotated[
+        bool,
+        Flag(
+            help="Put every row's groups and membership scores into the evidence.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
+    ] = False
+    redact: Annotated[
+        bool, Flag(help="Leave rows out of the evidence, not their digest.", found="given", typed=bool, of_one_run=True)
+    ] = False
+    json_: Annotated[
+        bool,
+        Flag(help="Print the report as JSON, no more.", found="given", typed=bool, spelled="--json", of_one_run=True),
+    ] = False
+    quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
+    seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
+    device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
+    executor: Annotated[
+        Literal["local", "ray"], Flag(help="Who trains shadow models: local or ray.", found="given", of_one_run=True)
+    ] = "local"
+    address: Annotated[str | None, Flag(help="The Ray cluster's: host:6379.", found="given", of_one_run=True)] = None
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        Flag(
+            help="Numbers a language model is computed in: auto, bfloat16, float16 or float32.",
+            found="asks",
+            decides=True,
+            since_registrations=True,
+        ),
+    ] = "auto"
+    device_map: Annotated[
+        Literal["auto", "balanced", "sequential"] | None,
+        Flag(help="Spread a language model over all GPUs: auto, balanced or sequential.", found="asks"),
+    ] = None
+    error_rate: Annotated[
+        float,
+        Gt(0.0),
+        Lt(0.5),
+        Flag(help="Chance of any false FAIL in an error budget, and of any false PASS.", found="given", typed=float),
+    ] = 0.05
+    multiplicity: Annotated[
+        Literal["bonferroni", "holm", "by", "none"],
+        Flag(help="bonferroni, holm, by or none.", found="given", read=dependent),
+    ] = "holm"
+    max_memory: Annotated[
+        int,
+        Gt(0),
+        Le(1 << 60),
+        Flag(help="Memory for the measuring process, such as 8GiB.", found="lowers", read=as_bytes, of_one_run=True),
+    ] = field(default_factory=most_of_memory)
+    max_seconds: Annotated[
+        float,
+        Gt(0.0),
+        Flag(help="Seconds for loading, and for each probe.", found="lowers", typed=float, read=finite, decides=True),
+    ] = 600.0
+    base: Annotated[
+        str | None,
+        Flag(help="The folder of the model that a LoRA adapter changes.", found="reads", is_path=True, decides=True),
+    ] = None
+    architecture: Annotated[
+        str | None,
+        Flag(help="Network of a bare state_dict: package.module:Class.", found="given", decides=True, runs_code=True),
+    ] = None
+    architecture_args: Annotated[
+        dict[str, Any], Flag(help="Its arguments, as a JSON object.", found="given", read=json_object, decides=True)
+    ] = field(default_factory=dict)
+    predict: Annotated[
+        str | None,
+        Flag(help="Audit a function instead: package.module:function.", found="given", decides=True, runs_code=True),
+    ] = None
+    generate: Annotated[
+        str | None,
+        Flag(help="Audit a function of texts: package.module:function.", found="given", decides=True, runs_code=True),
+    ] = None
+    allow_code: Annotated[
+        bool, Flag(help="Load formats that run code: TorchScript, .pt2.", found="given", typed=bool, runs_code=True)
+    ] = False
+    trust_pickle: Annotated[
+        bool, Flag(help="Unpickle the model: runs what is in it.", found="given", typed=bool, runs_code=True)
+    ] = False
+    allow_unsandboxed: Annotated[
+        bool,
+        Flag(
+            help="Measure outside of the kernel's sandbox, where there is none or code of yours needs more.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+            runs_code=True,
+        ),
+    ] = False
+    allow_inconclusive: Annotated[
+        bool, Flag(help="Exit 0 on INCONCLUSIVE.", found="given", typed=bool, decides=True)
+    ] = False
+    debug: Annotated[
+        bool,
+        Flag(
+            help="Show tracebacks and the measuring process's own output.", found="given", typed=bool, of_one_run=True
+        ),
+    ] = False
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, object]) -> ScanOptions:
+        """The options with these values; raises pydantic's ValidationError for a wrong type or range."""
+        return _adapter().validate_python(dict(values))
+
+    def json_values(self) -> dict[str, Any]:
+        """Every option in JSON form."""
+        found: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return found
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A configured scan: its options, the options of single probes, the requirements, the display names of columns and
+    values, the statements on identity, the columns of sex, race and other roles, and the files that determined all of
+    it."""
+
+    options: ScanOptions
+    probe_options: dict[str, dict[str, Any]]
+    criteria: tuple[Criterion, ...]
+    policies: tuple[Policy, ...] = ()
+    labels: Labels = field(default_factory=Labels)
+    about: About | None = None
+    roles: Roles | None = None
+    obeyed: tuple[ObeyedFile, ...] = ()
+
+
+@cache
+def flags() -> dict[str, Flag]:
+    """Every option's flag, by the option's name."""
+    hints = get_type_hints(ScanOptions, include_extras=True)
+    return {
+        each.name: next(a for a in get_args(hints[each.name]) if isinstance(a, Flag)) for each in fields(ScanOptions)
+    }
+
+
+@cache
+def _adapter() -> TypeAdapter[ScanOptions]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(ScanOptions)

@@ -1,0 +1,212 @@
+"""Rates with evidence from one side only, by a search or by a proof: an attack that fails proves nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from auditor.core.rows import FloatArray
+from auditor.statistics.estimate import Estimate
+from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
+from auditor.statistics.rates import Proportion, RateTable
+
+
+class _OneSided(Estimate):
+    """``successes`` of ``n`` rows, of which one bound is a proportion's and the other says nothing."""
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    # Named here for its place in the record.
+    kind: Literal["at_most", "at_least"]
+    successes: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _no_more_than_n(self) -> Self:
+        if self.successes > self.n:
+            raise ValueError(f"{self.successes} successes of {self.n}")
+        return self
+
+    @property
+    def value(self) -> float:
+        return self.successes / self.n if self.n else math.nan
+
+    def _share(self) -> Proportion:
+        return Proportion(successes=self.successes, n=self.n)
+
+
+class AtMost(_OneSided):
+    """An upper-bounded rate of rows: those without a counterexample in a search.
+
+    ``successes`` of ``n`` independent rows held out; a stronger search may break more of them, and never fewer. In
+    [0, 1]; ``value`` is successes / n. Bounds: 0, whatever the level, and the Clopper-Pearson upper bound. So accuracy
+    under an attack may be shown to lie below a bound, and never above one.
+    """
+
+    unplanned: ClassVar[str] = (
+        "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
+        "and never that it is kept, however many rows there are."
+    )
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}; an upper bound alone"
+
+    kind: Literal["at_most"] = "at_most"
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return 0.0, _high(self.successes, self.n, alpha)
+
+    def undecided(self) -> str:
+        return f"{self.successes:,} of {self.n:,} rows were neither broken nor proved. {self.unplanned}"
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As for a proportion if "beyond" means below; values above are never significant."""
+        if sign > 0:
+            return math.inf
+        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As for a proportion if "within" means below; NaN otherwise, since no rows suffice."""
+        if bound < ideal:
+            return math.nan
+        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+
+class AtLeast(_OneSided):
+    """A lower-bounded rate of rows: those with a proof, or with a counterexample.
+
+    ``successes`` of ``n`` independent rows were shown to be so, by a certificate or by a counterexample; of the others
+    nothing is known. In [0, 1]; ``value`` is successes / n. Bounds: the Clopper-Pearson lower bound, and 1. So
+    certified accuracy may be shown to lie above a bound and never below one, and a rate of flips that were found the
+    same: beyond a limit, and never within it.
+    """
+
+    unplanned: ClassVar[str] = (
+        "It is a lower bound: what was not shown may be so too, so this number can never show that the true share is "
+        "no larger, however many rows there are."
+    )
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}; a lower bound alone"
+
+    kind: Literal["at_least"] = "at_least"
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return _low(self.successes, self.n, alpha), 1.0
+
+    def undecided(self) -> str:
+        return f"Of {self.n - self.successes:,} of {self.n:,} rows nothing was shown. {self.unplanned}"
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As for a proportion if "beyond" means above; values below are never significant."""
+        if sign < 0:
+            return -math.inf
+        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As for a proportion if "within" means above; NaN otherwise, since no rows suffice."""
+        if bound > ideal:
+            return math.nan
+        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+
+class Bracket(Estimate):
+    """A rate between proven rows and rows without a counterexample; a proportion if every row is decided.
+
+    Of ``n`` independent rows ``proved`` are so for certain, and ``possible`` >= proved were not shown to be otherwise:
+    certified rows, and rows that no attack broke. In [0, 1]; ``value`` is proved / n, the worse end. Bounds: the
+    Clopper-Pearson lower bound of the one count, and the upper bound of the other.
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = "More rows do not decide the rows that are neither proved nor broken."
+    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of what was proved and of what nothing broke"
+
+    kind: Literal["bracket"] = "bracket"
+    proved: Annotated[int, Field(ge=0)]
+    possible: Annotated[int, Field(ge=0)]
+    n: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.proved <= self.possible <= self.n:
+            raise ValueError(f"{self.proved} proved, {self.possible} possible, of {self.n}")
+        return self
+
+    @property
+    def value(self) -> float:
+        return self.proved / self.n if self.n else math.nan
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return _low(self.proved, self.n, alpha), _high(self.possible, self.n, alpha)
+
+    def undecided(self) -> str:
+        left = self.possible - self.proved
+        return f"{left:,} of {self.n:,} rows were neither proved nor broken." if left else ""
+
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As for a proportion with every row decided."""
+        return Proportion(successes=self.proved, n=self.n).detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As for a proportion with every row decided."""
+        return Proportion(successes=self.proved, n=self.n).growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+
+class WorstBracketDifference(Estimate):
+    """The largest difference of such a share between any two groups, in [0, 1], ideal 0.
+
+    ``max over i, j of p_i - p_j``; ``proved`` and ``possible`` are the counts of the same groups. ``value``: of each
+    group's worse end, proved / n; NaN where a group has no rows. Bounds: the largest lower bound of one group above
+    another's upper bound, and the largest upper bound above another's lower bound, each of the 2 g one-sided
+    Clopper-Pearson bounds at alpha / (2 g) (union bound).
+    """
+
+    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    unplanned: ClassVar[str] = Bracket.unplanned
+    interval_test: ClassVar[str] = (
+        f"{BINOMIAL_TEST} of what was proved and of what nothing broke, over every pair of groups"
+    )
+
+    kind: Literal["worst_bracket_difference"] = "worst_bracket_difference"
+    proved: RateTable
+    possible: RateTable
+
+    @model_validator(mode="after")
+    def _same_groups(self) -> Self:
+        pairs = zip(self.proved.successes, self.possible.successes, strict=False)
+        if self.proved.n != self.possible.n or any(k > m for k, m in pairs):
+            raise ValueError("proved and possible are of the same groups, and none has more proved than possible")
+        return self
+
+    @property
+    def value(self) -> float:
+        if not self.proved.complete or not self.proved.n:
+            return math.nan
+        k, n = self.proved.arrays()
+        return float((k / n).max() - (k / n).min())
+
+    @property
+    def comparisons(self) -> int:
+        return self.proved.n_pairs
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        (k, n), (m, _) = self.proved.arrays(), self.possible.arrays()
+        if n.size < 2:
+            return self.kind_limits
+        each = alpha / (2.0 * n.size)
+        low, high = clopper_pearson(k, n=n, alpha=each)[0], clopper_pearson(m, n=n, alpha=each)[1]
+        # Nothing is known of a group without rows.
+        most = _largest_difference(high, low) if self.proved.complete else 1.0
+        return max(0.0, _largest_difference(low, high)), most
+
+
+def _largest_difference(upper: FloatArray, lower: FloatArray) -> float:
+    """The largest ``above[i] - below[j]``, of i other than j."""
+    return max(float(upper[i] - lower[j]) for i in range(upper.size) for j in range(lower.size) if i != j)
+
+
+def _low(k: int, n: int, alpha: float) -> float:
+    return float(clopper_pearson(k, n=n, alpha=alpha)[0]) if n else 0.0
+
+
+def _high(k: int, n: int, alpha: float) -> float:
+    return float(clopper_pearson(k, n=n, alpha=alpha)[1]) if n else 1.0

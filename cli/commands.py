@@ -1,0 +1,523 @@
+"""The command line: one function per command."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import typer
+
+from auditor.core.errors import AuditorError
+from auditor.run import __version__
+from auditor.run.scan_options import FORMATS, flags
+from cli.copied_examples import examples
+from cli.detect import detect
+from cli.detect_calibrate import detect_calibrate
+from cli.detect_train import detect_train
+from cli.dossier import dossier
+from cli.dp_audit import dp_audit
+from cli.dp_budget import dp_budget
+from cli.dp_lint import dp_lint
+from cli.due import due
+from cli.endpoint import endpoint
+from cli.export import export
+from cli.findings import findings
+from cli.flags import BundleTo, Debug, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
+from cli.gradient_inversion import gradient_inversion
+from cli.history import Db, history, signoff
+from cli.new_probe import new_probe
+from cli.output_guard import RECORD, Reads, Writes, guarded
+from cli.policies import policies
+from cli.register import register
+from cli.reproduce import reproduce
+from cli.sign_derived import sealed
+from cli.site import site
+from cli.train import train as train_command
+from cli.verify import keygen, verify
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="auditor",
+    help="Audits a machine-learning model: fairness, attribution, privacy, robustness, and how sure it is of each.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+]
+Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for the model to be as useful.")]
+
+# What a mitigation and its audits are told alike.
+_OF_MITIGATIONS = (
+    "train", "data", "target", "positive", "sensitive", "bins", "cluster", "weight", "copies_are_real", "text", "image",
+    "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed", "executor", "address",
+)  # fmt: skip
+# What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
+_OF_ANY_MODEL = (
+    "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
+    "architecture_args", "predict", "allow_code", "trust_pickle",
+)  # fmt: skip
+
+# What rows that are explained are told of themselves.
+_OF_EXPLAINED = (
+    "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
+    "task", "classes", "outputs",
+)  # fmt: skip
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+
+def _asks_for_debug() -> bool:
+    return "--debug" in sys.argv
+
+
+def _complain(message: str, *, debug: bool) -> None:
+    from auditor.report.record.number_text import visible
+
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"auditor: {visible(message)}", err=True)
+
+
+def _interrupted() -> typer.Exit:
+    typer.echo("auditor: interrupted; nothing half-written is left behind.", err=True)
+    return typer.Exit(130)
+
+
+def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
+    """Register a function as a guarded command with one-sentence errors and its result as exit code."""
+
+    def register(handler: Callable[P, int | None]) -> Callable[P, None]:
+        function = guarded(handler)
+
+        @functools.wraps(function)
+        def run_command(*args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                code = function(*args, **kwargs)
+            except AuditorError as error:
+                _complain(f"{error} [{error.code}]" if error.code else str(error), debug=bool(kwargs.get("debug")))
+                raise typer.Exit(error.exit_code) from None
+            except KeyboardInterrupt:
+                raise _interrupted() from None
+            except BrokenPipeError:
+                sys.stderr.close()
+                raise typer.Exit(141) from None
+            except (typer.Exit, SystemExit):
+                raise
+            except Exception as error:  # a defect of ours: no traceback, and no exit code that means a verdict
+                what = f"{type(error).__name__}: {error}"
+                # pydantic makes an error of its own of an interrupt that comes while it builds a model.
+                if KeyboardInterrupt.__name__ in what:
+                    raise _interrupted() from None
+                _complain(f"internal error; please report it with what --debug shows: {what}", debug=_asks_for_debug())
+                raise typer.Exit(INTERNAL_ERROR) from None
+            raise typer.Exit(code or 0)
+
+        app.command(name)(run_command)
+        return run_command
+
+    return register
+
+
+@command("scan")
+@with_flags(list(flags()))
+def scan(
+    flag_values: dict[str, object],
+    model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
+    config: Config = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(help="Then publish it: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the settings in force and where each came from; run nothing.")
+    ] = False,
+    debug: Debug = False,
+) -> int:
+    """Audit a model: measure, judge, write a report.
+
+    Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
+    be said, 4 the model or the data were refused.
+    """
+    typed = flag_values.pop("architecture_args")
+    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    flag_values |= {"model": model, "architecture_args": arguments}
+    if show_config:
+        from cli.scan_request import configure
+        from cli.show_config import show_config as show
+
+        show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
+        return 0
+
+    from auditor.loading.sandbox.measuring_process import measuring_process
+
+    # Before all else that is imported here: it imports meanwhile.
+    with measuring_process() as waiting:
+        from cli.scan import scan as run_scan
+        from cli.scan_request import configure
+
+        configured = configure(flag_values, config, set_ or [])
+        options = configured.options
+        return run_scan(
+            configured,
+            waiting,
+            publish=publish or [],
+            as_json=options.json_,
+            quiet=options.quiet,
+            debug=debug or options.debug,
+        )
+
+
+@command("probes")
+def probes(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the probes: question, method, needs, and definition of each."""
+    from cli.probe_tables import print_probes
+
+    print_probes(as_json=json_)
+
+
+@command("mitigations")
+def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the mitigations."""
+    from cli.probe_tables import print_mitigations
+
+    print_mitigations(as_json=json_)
+
+
+@command("report")
+def report(
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
+    format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
+    ] = None,
+    figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
+    lang: Annotated[
+        str | None, typer.Option(help="Other words than the record's own: en, de or a catalogue FILE.toml.")
+    ] = None,
+    pdf_certificate: Annotated[
+        Path | None, typer.Option(help="Sign the PDF with this private key and its X.509 certificate, PEM or PKCS 12.")
+    ] = None,
+    pdf_password_env: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
+    ] = None,
+    finding: Annotated[
+        str | None, typer.Option(help="Print where the number with this id comes from, instead of a rendering.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Render a recorded audit again, without model, data or torch."""
+    from cli.gate import consistent
+    from cli.pdf_seal import seal_of
+    from cli.print_trace import print_trace
+    from cli.report_files import claim_report, write_report
+    from cli.report_formats import catalogue_of, known_figure_formats, known_formats, write_figures
+
+    if finding is not None:
+        print_trace(consistent(run), finding)
+        return
+    formats, drawn_as = known_formats(format_.split(",")), known_figure_formats(figure_format.split(","))
+    folder, read = out or (run if run.is_dir() else run.parent), run / RECORD if run.is_dir() else run
+    if "json" in formats and read.exists() and (folder / RECORD).exists() and read.samefile(folder / RECORD):
+        formats.remove("json")  # the record is there as it is
+    say, seal = catalogue_of(lang, formats), seal_of(pdf_certificate, pdf_password_env, formats)
+    claim_report(folder, formats)
+    record = consistent(run)
+    drawn = write_figures(record, figures, drawn_as) if figures is not None else []
+    for path in [*write_report(record, folder, formats, say, seal), *drawn]:
+        typer.echo(path)
+
+
+@command("publish")
+def publish_(
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
+    to: Annotated[
+        list[str],
+        typer.Option(help="Where: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; again for more."),
+    ],
+    debug: Debug = False,
+) -> None:
+    """Publish a recorded audit: to a folder, MLflow, Weights & Biases or the Hugging Face hub."""
+    from cli.publish import publish_recorded
+
+    publish_recorded(run, to)
+
+
+@command("compare")
+def compare(
+    before: Annotated[
+        Path,
+        typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."),
+        Reads(within=RECORD),
+    ],
+    after: Annotated[
+        Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
+    ] = None,
+    error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
+    margin: Margin = 0.02,
+    db: Db = None,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
+    timestamp: TimestampBy = None,
+    debug: Debug = False,
+) -> int:
+    """Compare two recorded audits: improvements, regressions, and whether the model is useful.
+
+    Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
+    --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
+    worse inside its criterion is said, and makes no 1.
+    """
+    from cli.compare import compare_reports
+
+    evidence = sealed(bundle, sign, timestamp)
+    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
+
+
+@command("gate")
+def gate(
+    reports: Annotated[list[Path], typer.Argument(help="A report.json, its folder, or an audit.zip; or several.")],
+    allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Let a pipeline continue only if recorded audits passed.
+
+    Exit codes: as of the scan, computed anew from the findings, the gravest of all; 4 where a record contradicts
+    itself.
+    """
+    from cli.gate import gate_reports
+
+    return gate_reports(reports, allow_inconclusive=allow_inconclusive)
+
+
+@command("mitigate")
+@with_flags(
+    [*_OF_MITIGATIONS, *_OF_ANY_MODEL, "benchmark"],
+    {
+        "train": "Rows the mitigation learns from.",
+        "data": "Rows on which both models are audited.",
+        "probes": "Probes to audit with: a,b. All that apply by default.",
+        "policy": "What results are held to: a profile or a TOML file.",
+        "seed": "Seed; the same seed gives the same model.",
+        "max_memory": "Memory for each process, such as 8GiB.",
+    },
+)
+def mitigate(
+    flag_values: dict[str, object],
+    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
+    model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Where to write the new model: with the ending of the present one, or a folder."),
+        Writes(itself=True),
+    ],
+    with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
+    config: Config = None,
+    report: Annotated[
+        str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
+    ] = "audit-report",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keeps the training; an interrupted one goes on."), Writes(itself=True)
+    ] = None,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
+    margin: Margin = 0.02,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
+    timestamp: TimestampBy = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Make a new model from an old one, audit both on the same rows, and report the changes.
+
+    Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
+    --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
+    worse inside its criterion is said, and makes no 1.
+    """
+    from cli.mitigate import parse_settings, run_mitigation
+    from cli.scan_request import configure
+
+    return run_mitigation(
+        name,
+        configure(flag_values | {"model": model, "out": report}, config, set_ or []),
+        parse_settings(with_ or []),
+        out,
+        checkpoint=checkpoint,
+        max_seconds=max_seconds,
+        margin=margin,
+        evidence=sealed(bundle, sign, timestamp),
+        quiet=quiet,
+    )
+
+
+@command("explain")
+@with_flags(
+    [
+        *_OF_EXPLAINED, "threshold", "seed", "device", "max_memory", "max_seconds", "base", "architecture",
+        "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
+    ],
+    {
+        "data": "The row and others, which say what is typical: a table, or a database's URL with --query.",
+        "target": "Column of true labels, which are left out of the features.",
+        "sensitive": "Column of a sensitive feature, which recourse never changes; repeat for more.",
+        "seed": "Seed; the same seed gives the same explanation.",
+        "max_seconds": "Seconds for loading, and for each row.",
+    },
+)  # fmt: skip
+def explain(
+    flag_values: dict[str, object],
+    row: Annotated[
+        list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
+    ],
+    model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
+    immutable: Annotated[str | None, typer.Option(help="Columns that recourse leaves as they are: age,sex.")] = None,
+    monotone: Annotated[str | None, typer.Option(help="The one way recourse may go: income=up,debt=down.")] = None,
+    reasons: Annotated[int, typer.Option(help="Reasons shown for each row at most.")] = 4,
+    recourses: Annotated[int, typer.Option(help="Changes shown for each row at most.")] = 3,
+    budget: Annotated[int, typer.Option(help="Rows that recourse may ask the model about, for each row.")] = 20_000,
+    draws: Annotated[int | None, typer.Option(help="Draws of what is typical; 100, or 20 of a text.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
+    ] = None,
+    config: Config = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Explain the decisions on rows: reasons, changes that would alter them, and nearest rows.
+
+    Exit codes: 0 every row has reasons that hold for it and, where its decision is unfavourable, changes that are
+    proven to flip it, 2 wrong usage, 3 reasons were refused or no such change was found, 4 the model or the data were
+    refused.
+    """
+    from cli.explain import Asked, explain_rows
+    from cli.scan_request import configure
+
+    typed = flag_values.pop("architecture_args")
+    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    asked = Asked.from_flags(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
+    configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
+    return explain_rows(configured, asked, out, as_json=json_, debug=debug)
+
+
+@command("tradeoff")
+@with_flags(
+    [*_OF_MITIGATIONS, "error_rate"],
+    {
+        "train": "Rows the mitigation learns from.",
+        "data": "Rows on which all models are audited.",
+        "probes": "Probes to audit with: a,b. Fairness, change and membership by default.",
+        "policy": "What results are held to: a profile or a TOML file.",
+        "seed": "Seed; the same seed gives the same models.",
+        "max_memory": "Memory for each process, such as 8GiB.",
+        "error_rate": "Chance of any false alternative.",
+        "executor": "Who makes the models and trains shadow models: local or ray.",
+    },
+)
+def tradeoff(
+    flag_values: dict[str, object],
+    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
+    model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
+    sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for every model, its audit, and the trade-off."), Writes(itself=True)
+    ],
+    with_: Annotated[list[str] | None, typer.Option("--with", help="Fixed option: option=value.")] = None,
+    metric: Annotated[
+        str, typer.Option(help="accuracy, balanced_accuracy, true_positive_rate, or another of ideal 1.")
+    ] = "accuracy",
+    disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
+    tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
+    config: Config = None,
+    max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    bundle: BundleTo = None,
+    sign: SignWith = None,
+    timestamp: TimestampBy = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Make one new model for each value of an option, audit all, and compare accuracy, gaps and leakage.
+
+    Says which are shown to be less discriminatory alternatives to the present model. What is finished in --out is kept,
+    so that an interrupted sweep goes on. Exit codes: 0 an alternative is shown; 1 every model that was made is of no
+    use, or FAILs a criterion that the present one does not; 3 no alternative is shown, which is not a pass.
+    """
+    from cli.mitigate import parse_settings
+    from cli.scan_request import configure
+    from cli.tradeoff import Asked, run_tradeoff
+
+    return run_tradeoff(
+        name,
+        configure(flag_values | {"model": model, "out": str(out)}, config, set_ or []),
+        sweep,
+        parse_settings(with_ or []),
+        Asked.from_flags(metric, disparity, tolerance),
+        max_seconds=max_seconds,
+        evidence=sealed(bundle, sign, timestamp),
+        quiet=quiet,
+    )
+
+
+@command("init")
+def init(
+    data: Annotated[Path, typer.Argument(help="A data file to take the column names from.")],
+    out: Annotated[Path, typer.Option(help="Where to write the configuration."), Writes(own=False)] = Path(
+        "audit.toml"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Write a commented audit.toml that fits a data file."""
+    from cli.init import write_config
+
+    write_config(data, out)
+    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
+    typer.echo(f"To fix it before any result is seen, add the model to it, and first: auditor register {out}")
+
+
+@command("version")
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"auditor {__version__}")
+
+
+command("examples")(examples)
+command("new-probe")(new_probe)
+command("train")(train_command)
+command("export")(export)
+command("detect")(detect)
+command("detect-train")(detect_train)
+command("detect-calibrate")(detect_calibrate)
+command("dp-budget")(dp_budget)
+command("dp-audit")(dp_audit)
+command("dp-lint")(dp_lint)
+command("gradient-inversion")(gradient_inversion)
+command("keygen")(keygen)
+command("verify")(verify)
+command("reproduce")(reproduce)
+command("register")(register)
+command("policies")(policies)
+command("dossier")(dossier)
+command("history")(history)
+command("signoff")(signoff)
+command("site")(site)
+command("findings")(findings)
+command("due")(due)
+command("endpoint")(endpoint)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,169 @@
+"""The report renderings by name."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import typer
+
+from auditor.core.errors import DataError, MissingExtraError, UsageError, did_you_mean
+from auditor.core.files import write_beside
+from auditor.core.writable_paths import claim
+from auditor.evidence.deterministic_zip import is_bundle
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.number_text import visible
+from auditor.report.record.translations import Catalogue, words_of
+
+FIGURE_FORMATS = ("svg", "png")
+_LONGEST_NAME = 80
+# Of one stem, so that clearing away an earlier run's renderings touches no file of anybody else's.
+FILE_NAMES = {
+    "html": "report.html",
+    "json": "report.json",
+    "markdown": "report.md",
+    "pdf": "report.pdf",
+    "sarif": "report.sarif",
+    "junit": "report.junit.xml",
+    "csv": "report.csv",
+    "model-card": "report.model-card.md",
+    "model-card-json": "report.model-card.json",
+    "ml-bom": "report.cdx.json",
+}
+# Those whose words are a catalogue's.
+TOLD = ("html", "markdown", "pdf")
+# The module that a format needs, the extra that brings it.
+_EXTRAS = {"pdf": ("typst", "pdf"), "ml-bom": ("cyclonedx", "bom")}
+
+
+def known_formats(names: Sequence[str]) -> list[str]:
+    """The names without repeats. Raises UsageError for one that is no format, MissingExtraError where it needs one."""
+    for name in names:
+        if name not in FILE_NAMES:
+            raise UsageError(
+                f"There is no format {name!r}{did_you_mean(name, FILE_NAMES) or '.'} Known: {', '.join(FILE_NAMES)}."
+            )
+        module, extra = _EXTRAS.get(name, ("", ""))
+        if module and find_spec(module) is None:
+            raise MissingExtraError(
+                f"The format {name!r} needs an extra: pip install 'responsible-auditor[{extra}]', or leave it out."
+            )
+    return list(dict.fromkeys(names))
+
+
+def render(report: AuditReport, name: str, say: Catalogue | None = None) -> bytes:
+    """The record in one format; ``say``: other wording than its own, if the format has text (``TOLD``)."""
+    match name:
+        case "json":
+            return report.to_json().encode()
+        case "pdf":
+            from auditor.report.pdf import render_pdf
+
+            return render_pdf(report, say)
+        case "markdown":
+            from auditor.report.markdown import render_markdown
+
+            return render_markdown(report, say).encode()
+        case "sarif":
+            from auditor.report.sarif import render_sarif as draw
+        case "junit":
+            from auditor.report.junit import render_junit as draw
+        case "csv":
+            from auditor.report.csv_table import render_csv as draw
+        case "model-card":
+            from auditor.report.model_card import render_model_card as draw
+        case "model-card-json":
+            from auditor.report.model_card import render_toolkit_json as draw
+        case "ml-bom":
+            from auditor.report.ml_bom import render_ml_bom as draw
+        case _:
+            from auditor.report.html import render_html
+
+            return render_html(report, say).encode()
+    return draw(report).encode()
+
+
+def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | None:
+    """The wording that ``--lang`` names, None without one.
+
+    Raises UsageError where no format has words.
+    """
+    if language is None:
+        return None
+    if not set(formats) & set(TOLD):
+        raise UsageError(f"--lang is of no use here: only {', '.join(TOLD)} have words, so name one in --format.")
+    return Catalogue.for_language(language, words_of(language))
+
+
+def make_page_ready(formats: Sequence[str]) -> None:
+    """Compile the templates of every page in a thread, during the wait for the measurements."""
+    if "html" not in formats:
+        return
+
+    def load_templates() -> None:
+        from auditor.report.html import OF_EVERY_PAGE, environment
+
+        for name in OF_EVERY_PAGE:
+            environment().get_template(name)
+
+    threading.Thread(target=load_templates, daemon=True).start()
+
+
+def known_figure_formats(names: Sequence[str]) -> list[str]:
+    """The names without repeats. Raises UsageError for one that figures are not drawn as."""
+    for name in names:
+        if name not in FIGURE_FORMATS:
+            known = ", ".join(FIGURE_FORMATS)
+            raise UsageError(
+                f"Figures are not drawn as {name!r}{did_you_mean(name, FIGURE_FORMATS) or '.'} Known: {known}."
+            )
+    return list(dict.fromkeys(names))
+
+
+def write_figures(report: AuditReport, folder: Path, formats: Sequence[str]) -> list[str]:
+    """Write every figure of the report as a separate file in each format; return their paths.
+
+    Files are numbered in the order of the report and named after the figure's id. Raises UsageError where the folder
+    cannot be written to.
+    """
+    from auditor.report.drawing.svg import draw_png, svg_file
+    from auditor.report.report_figures import pictures_of
+
+    places = []
+    for i, figure in enumerate(pictures_of(report), 1):
+        name = re.sub(r"[^a-z0-9]+", "-", figure.id.lower()).strip("-")[:_LONGEST_NAME].rstrip("-")
+        places += [(folder / f"{i:02d}-{name or figure.kind}.{suffix}", figure) for suffix in formats]
+    for path, _ in places:
+        claim(path, f"--figures/{path.name}")
+    for path, figure in places:
+        write_beside(path, draw_png(figure) if path.suffix == ".png" else svg_file(figure).encode())
+    return [str(path) for path, _ in places]
+
+
+def read_report(path: Path) -> AuditReport:
+    """The record in a file, in a folder's report.json, or in an evidence bundle. Raises UsageError or DataError.
+
+    Of a bundle it is said aside that reading is not verifying.
+    """
+    where = path / FILE_NAMES["json"] if path.is_dir() else path
+    if is_bundle(where):
+        from auditor.evidence.verify.open_record import record_in
+
+        report = record_in(where)
+        typer.echo(
+            f"note     {visible(str(where))}: its parts agree with its manifest. Reading it is not verifying it: no "
+            "number was recomputed, and whose the signature is was not asked, which auditor verify does.",
+            err=True,
+        )
+        return report
+    try:
+        return AuditReport.from_json(where.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"There is no report at {str(where)!r}.") from None
+    except OSError as error:
+        raise UsageError(f"{str(where)!r} cannot be read: {error.strerror}.") from None
+    except DataError as error:
+        raise UsageError(f"{str(where)!r}: {error}") from None

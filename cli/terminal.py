@@ -1,0 +1,360 @@
+"""Terminal output: plain text, colour only on a terminal, no shortening in a pipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from auditor.report.record.audit_report import AuditReport, Finding
+    from auditor.report.record.display_labels import Labels
+
+_COLOURS = {
+    "PASS": typer.colors.GREEN,
+    "FAIL": typer.colors.RED,
+    "INCONCLUSIVE": typer.colors.YELLOW,
+    "NOT_RUN": typer.colors.MAGENTA,
+    "NOT_APPLICABLE": typer.colors.BRIGHT_BLACK,
+    "NOT_JUDGED": typer.colors.BLUE,
+}
+_EXIT_WORDS = {
+    0: "everything that was judged passed",
+    1: "at least one finding FAILed",
+    2: "wrong usage",
+    3: "nothing failed, but something could not be said: this is not a pass",
+    4: "the model or the data were refused",
+}
+
+
+def exit_words(code: int) -> str:
+    """The meaning of an audit's exit code."""
+    return _EXIT_WORDS[code]
+
+
+def coloured(text: str, outcome: str, stream: TextIO | None = None) -> str:
+    """Text in its outcome's colour, if the terminal uses colour."""
+    looked_at = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ
+    return typer.style(text, fg=_COLOURS[outcome], bold=outcome in ("FAIL", "PASS")) if looked_at else text
+
+
+def width() -> int:
+    """Columns of the terminal; without limit in a pipe."""
+    return min(shutil.get_terminal_size().columns, 110) if sys.stdout.isatty() else 1_000_000
+
+
+def paragraph(text: str, indent: int) -> str:
+    """Text wrapped to the terminal under an indent."""
+    pad = " " * indent
+    return textwrap.fill(text, width=width(), initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: one block a row on a terminal, tab-separated with a header in a pipe."""
+    if not sys.stdout.isatty():
+        typer.echo("\t".join(columns))
+        for row in rows:
+            typer.echo("\t".join(cell.replace("\t", " ") for cell in row))
+        return
+    for row in rows:
+        typer.secho(row[0], bold=True)
+        for name, cell in zip(columns[1:], row[1:], strict=True):
+            label = f"  {name:<9}"
+            typer.echo(
+                textwrap.fill(
+                    cell or "-", width=width(), initial_indent=label, subsequent_indent=" " * 11, break_on_hyphens=False
+                )
+            )
+        typer.echo()
+
+
+@contextmanager
+def stages(show: bool) -> Iterator[Stages]:
+    """A progress line on standard error; nothing in a pipe."""
+    shown = Stages(show and sys.stderr.isatty())
+    try:
+        yield shown
+    finally:
+        shown.clear()
+
+
+class Stages:
+    """The progress line of a scan."""
+
+    def __init__(self, show: bool, total: int = 0) -> None:
+        self.show = show
+        self.total = total
+        self.done = 0
+
+    def __call__(self, stage: str) -> None:
+        """Says that a stage begins."""
+        if self.show:
+            self.done += 1
+            filled = "#" * self.done + "." * max(self.total - self.done, 0)
+            sys.stderr.write(f"\r\033[K[{filled}] {stage}")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self.show:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def print_report(report: AuditReport, paths: Sequence[str]) -> None:
+    """Print the six counts, failures, undecided checks with required sizes, checks not run, and files."""
+    _print_inputs(report)
+    _print_obeyed(report)
+    _print_history(report)
+    _print_counts(report)
+    _print_shown(report)
+    _print_refusal(report)
+    _print_findings(report)
+    _print_rows_for_all(report)
+    _print_controls(report)
+    _print_unjudged(report)
+    _print_promise(report)
+    for path in paths:
+        typer.echo(f"report  {path}")
+    _print_exit(report)
+
+
+def _print_inputs(report: AuditReport) -> None:
+    """The model and the files of rows, with notes on them, and a sandbox that was off."""
+    from auditor.report.record.number_text import count, visible
+
+    model, data = report.model, report.data
+    typer.echo(
+        f"model   {visible(model.path or 'in memory')}  ({visible(model.format)}, loaded by {visible(model.loaded_by)})"
+    )
+    if data.path is not None:
+        typer.echo(f"data    {visible(data.path)}  ({count(data.n_rows)} rows)")
+    if data.train_path is not None:
+        typer.echo(f"train   {visible(data.train_path)}  ({count(data.n_train_rows)} rows)")
+    for note in (*model.notes, *data.notes):
+        typer.echo(paragraph("note    " + visible(note), 0))
+    confined = report.environment.sandbox
+    if confined is not None and not confined.is_confined:
+        typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
+
+
+def _print_history(report: AuditReport) -> None:
+    """The registered plan, interim looks, and what was decided about findings."""
+    from auditor.report.record.acceptances import acceptance_sentences as accepted_told
+    from auditor.report.record.number_text import visible
+
+    if report.registration is not None:
+        said = visible(report.registration.describe())
+        typer.echo(paragraph("plan    " + (said if report.registration.followed else coloured(said, "FAIL")), 0))
+        for deviation in report.registration.deviations:
+            typer.echo(paragraph("- " + visible(deviation), 8))
+    for looks in (each for each in (report.looks, report.training) if each is not None):
+        typer.echo(paragraph("looks   " + visible(looks.describe()), 0))
+    for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
+        typer.echo(paragraph("history " + visible(said), 0))
+
+
+def _print_counts(report: AuditReport) -> None:
+    """The six counts, the performance, and what was left out of them."""
+    from auditor.report.record.exclusions import groups_left_out, hidden_gradients
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.skill_line import worth_of
+    from auditor.report.report_view import counts_of, for_other_kinds
+
+    typer.echo()
+    counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
+    typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))
+    worth = worth_of(report)
+    if worth is not None:
+        typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
+    for hidden in hidden_gradients(report):
+        typer.echo(paragraph(coloured("attack  ", "INCONCLUSIVE") + visible(hidden), 0))
+    for left_out in groups_left_out(report):
+        typer.echo(paragraph("groups  " + visible(left_out), 0))
+
+
+def _print_refusal(report: AuditReport) -> None:
+    from auditor.report.record.number_text import visible
+
+    if report.refusal is not None:
+        typer.echo()
+        typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
+        typer.echo(paragraph(visible(report.refusal.reason), 2))
+
+
+def _print_findings(report: AuditReport) -> None:
+    """All findings that were judged or could not be, by outcome."""
+    from auditor.judging.measurement import Outcome
+    from auditor.report.record.report_metadata import About
+
+    called = (report.about or About()).display_labels
+    methods: dict[tuple[str, str | None], set[str]] = {}
+    for finding in report.findings:
+        methods.setdefault((finding.probe, finding.metric), set()).add(finding.method or "")
+    for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN, Outcome.NOT_APPLICABLE, Outcome.PASS):
+        # What is for other kinds of model was counted above, and is no reproach.
+        found = [f for f in report.findings if f.outcome is outcome and not f.other_kind]
+        if found:
+            typer.echo()
+        if outcome is Outcome.NOT_APPLICABLE:
+            _print_not_applicable(found, called)
+            continue
+        for finding in found:
+            _print_finding(finding, called, with_method=len(methods[finding.probe, finding.metric]) > 1)
+
+
+def _print_rows_for_all(report: AuditReport) -> None:
+    """How many rows would settle everything that is open."""
+    from auditor.report.record import sample_size_to_pass
+    from auditor.report.record.number_text import visible
+
+    if needed := sample_size_to_pass.describe_rows_for_all(report):
+        typer.echo()
+        typer.echo(paragraph("rows    " + visible(needed), 0))
+
+
+def _print_exit(report: AuditReport) -> None:
+    """The exit code and what it means."""
+    allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
+    words = _EXIT_WORDS[report.exit_code]
+    if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):
+        padded = any(f.padding for f in report.findings)
+        what = "but requirements that could hardly be missed" if padded else "of the model itself"
+        words = f"nothing {what} was judged: this is not a pass"
+    typer.echo(f"exit {report.exit_code}: {words}{allowed}")
+
+
+def _print_shown(report: AuditReport) -> None:
+    """The strongest of what is shown although nobody set a bound for it."""
+    from auditor.report.first_page import first_page
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.translations import ENGLISH, Catalogue
+
+    for shown in first_page(report, Catalogue.for_language(ENGLISH)).shown:
+        typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
+
+
+def _print_obeyed(report: AuditReport) -> None:
+    """The files that decided the audit, but for what comes with the tool."""
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.translations import ENGLISH, Catalogue
+
+    for file in report.obeyed:
+        if file.origin != "shipped":
+            typer.echo(paragraph("config  " + visible(file.told_whole(Catalogue.for_language(ENGLISH))), 0))
+
+
+def _number_label(finding: Finding, labels: Labels) -> str:
+    """A number and where it was taken, such as ``selection_rate, sex: female``."""
+    from auditor.report.record.finding_text import label
+
+    return ", ".join(part for part in (finding.metric or "no measurement", label(finding, labels)) if part)
+
+
+def _print_finding(finding: Finding, labels: Labels, *, with_method: bool) -> None:
+    """``with_method``: one number was found by several methods, so each line says by which."""
+    from auditor.judging.figure_content import EARNED, RESERVED
+    from auditor.report.record.number_text import number, visible
+
+    label = coloured(f"{finding.outcome.value:<14}", finding.outcome.value)
+    if finding.metric is None:
+        typer.echo(f"{label} {visible(finding.probe)}")
+    else:
+        interval = ""
+        if finding.interval is not None and finding.value is not None:
+            low, high = ("unbounded" if end is None else number(end) for end in finding.interval)
+            interval = f" [{low}, {high}]"
+        required = f", required {finding.criterion.describe()}" if finding.criterion else ""
+        typer.echo(
+            f"{label} {visible(_number_label(finding, labels))} = {number(finding.value)}{interval}{required}"
+            f"  ({visible(finding.probe)}{', ' + visible(finding.method) if with_method and finding.method else ''})"
+        )
+    if finding.reason and finding.outcome.value != "PASS":
+        typer.echo(paragraph(visible(finding.reason), 15))
+    elif finding.tried:
+        typer.echo(paragraph(visible(finding.tried), 15))
+    # An explanation that was not checked in full is no plain PASS.
+    if finding.detail and (finding.outcome.value == "FAIL" or finding.detail.startswith(f"{EARNED} {RESERVED}")):
+        typer.echo(paragraph(visible(finding.detail), 15))
+
+
+def _print_not_applicable(findings: Sequence[Finding], labels: Labels) -> None:
+    """Probes that lack the same thing share a line."""
+    from auditor.report.record.number_text import visible
+
+    lacking: dict[str, dict[str, list[Finding]]] = {}
+    for finding in findings:
+        # A number that does not apply is not all that its probe measures.
+        what = finding.probe if finding.metric is None else f"{_number_label(finding, labels)}  ({finding.probe}"
+        lacking.setdefault(finding.reason, {}).setdefault(what, []).append(finding)
+    listed = Counter(what for whats in lacking.values() for what in whats)
+    for reason, whats in lacking.items():
+        said = []
+        for what, own in whats.items():
+            # Several methods lack the same of the same number, and are named where others lack something else of it.
+            methods = [f.method for f in own if f.method] if listed[what] > 1 else []
+            said.append(", ".join([what, *dict.fromkeys(methods)]) + (")" if own[0].metric is not None else ""))
+        label = coloured(f"{findings[0].outcome.value:<14}", findings[0].outcome.value)
+        typer.echo(f"{label} {visible(', '.join(said))}")
+        typer.echo(paragraph(visible(reason), 15))
+
+
+def _print_controls(report: AuditReport) -> None:
+    """How many cells of each rule pack are what, and which controls rest on something that did not pass."""
+    from auditor.report.record.number_text import visible
+
+    if not report.policies:
+        return
+
+    from auditor.report.report_view import rows_of
+    from auditor.report.rule_pack_view import policies_of
+
+    for shown in policies_of(report, rows_of(report.findings)):
+        policy, controls = shown.policy, [own.control for own in shown.controls]
+        typer.echo()
+        typer.echo(f"policy  {visible(policy.title)}, as of {policy.as_of}")
+        typer.echo(paragraph(visible(shown.tally), 8))
+        if policy.old:
+            typer.echo(paragraph(visible(policy.old), 8))
+        typer.echo(paragraph(visible(f"{shown.held_to} Not legal advice."), 8))
+        if shown.not_in_force:
+            typer.echo(paragraph(shown.not_in_force, 8))
+        for outcome in ("FAIL", "INCONCLUSIVE", "NOT_RUN"):
+            touched = [c.id for c in controls if any(cell.outcomes.get(outcome) for cell in c.cells)]
+            if touched:
+                typer.echo(paragraph(f"{coloured(f'{outcome:<14}', outcome)} in {visible('; '.join(touched))}", 8))
+
+
+def _print_unjudged(report: AuditReport) -> None:
+    """What was measured between groups, where no requirement was about any of it: a screen without numbers says less
+    than is known."""
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.report_metadata import About
+
+    found = [f for f in report.findings if f.outcome.value == "NOT_JUDGED" and f.sensitive and f.value is not None]
+    if report.family.m or not found:
+        return
+    called = (report.about or About()).display_labels
+    typer.echo()
+    for finding in found:
+        _print_finding(finding.model_copy(update={"reason": "", "detail": ""}), called, with_method=False)
+    reasons = dict.fromkeys(finding.reason for finding in found if finding.reason)
+    for reason in ("No requirement is about these numbers: [[criteria]] in audit.toml or --policy FILE.", *reasons):
+        typer.echo(paragraph(visible(reason), 15))
+
+
+def _print_promise(report: AuditReport) -> None:
+    from auditor.report.report_view import promise_of
+
+    if report.family.m:
+        typer.echo()
+        typer.echo(paragraph(promise_of(report), 0))

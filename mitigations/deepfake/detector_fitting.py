@@ -1,0 +1,530 @@
+"""Shared parts of detector fitting for all media: heads, leave-kinds-out rounds, calibration and the card.
+
+A trainer of detectors does five things with it::
+
+    learner = LinearLearner(features, is_fake, kinds)       # or its own: rows to train on -> a scorer of other rows
+    found = cross_validate(is_fake, kinds, learner, rng)    # every file scored by rounds that had not seen it
+    head = fit_head(features, is_fake, fake=1)              # the final one, on all files
+    calibrate(head.calibration, found)
+    card = make_card("image", 1, found)
+
+``is_fake``: (n,) bool. ``kinds``: (n,) the generator of a synthetic file, the source or speaker of a real one, None
+where it is not known. Scores are uncalibrated numbers, larger for synthetic files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import torch
+
+from auditor.core.errors import DataError, UsageError, some_of
+from auditor.core.files import printable_name
+from auditor.core.rows import FloatArray, IntArray
+from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
+from auditor.models.detector_card import METRIC_OF, Answer
+from auditor.models.networks.head import Calibration, LinearHead
+from auditor.statistics.detection import average_precision, equal_error_rate
+from auditor.statistics.estimate import Estimate
+from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
+from auditor.statistics.rates import Proportion
+from mitigations.deepfake.between_generators import over_kinds
+from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Round, Scorer, Within, scored
+from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+
+MOST_CELLS = 100
+FEWEST_FILES = 10
+FALSE_POSITIVE_RATE = 0.01
+UNNAMED = "(not named)"
+_CONFIDENCE = 0.95
+_LEAST_SLOPE = 1e-3
+
+
+def refuse_unreadable(problems: Sequence[str], n_files: int) -> None:
+    """Raise DataError with the first unreadable file, if there are any."""
+    if problems:
+        raise DataError(
+            f"{len(problems):,} of {n_files:,} files cannot be trained on: mend or remove them. {some_of(problems)}"
+        )
+
+
+def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[str, ...], int]:
+    """The two classes in the order of their names, and the index of the synthetic one; UsageError if unclear."""
+    classes = tuple(sorted(set(labels)))
+    if len(classes) != 2:
+        raise UsageError(f"A detector tells two classes apart, and there are {len(classes)}: {', '.join(classes[:5])}.")
+    if fake is not None and fake not in classes:
+        raise UsageError(
+            f"The synthetic class {printable_name(fake)!r} is none of {' and '.join(map(printable_name, classes))}."
+        )
+    index = classes.index(fake) if fake is not None else fake_class(classes)
+    if index is None:
+        raise UsageError(
+            f"Which of {' and '.join(map(printable_name, classes))} is synthetic is not clear: say so with --fake."
+        )
+    return classes, index
+
+
+# ---- heads ---------------------------------------------------------------------------------------------------------
+
+
+def fit_head(
+    features: FloatArray,
+    is_fake: BoolArray,
+    *,
+    fake: int = 1,
+    C: float = 1.0,
+    changed_features: FloatArray | None = None,
+) -> LinearHead:
+    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet.
+
+    ``changed_features``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if changed_features is not None and changed_features.size:
+        features, is_fake = np.concatenate([features, changed_features]), np.concatenate([is_fake, is_fake])
+    mean, scale = _standard(features)
+    fitted = LogisticRegression(C=C, max_iter=5_000).fit((features - mean) / scale, is_fake)
+    head = LinearHead(features.shape[1], fake)
+    with torch.no_grad():
+        head.mean.copy_(torch.from_numpy(mean))
+        head.scale.copy_(torch.from_numpy(scale))
+        head.weight.copy_(torch.from_numpy(fitted.coef_[0]))
+        head.bias.copy_(torch.tensor(fitted.intercept_[0]))
+    return head.eval()
+
+
+def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    # A feature that never varied in training says nothing, however far off a later file is by rounding.
+    return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearLearner:
+    """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
+
+    ``changed``: as :func:`fit_head` has it; files are scored, and known to the rule for novelty, as they are.
+    """
+
+    features: FloatArray
+    is_fake: BoolArray
+    kinds: Kinds
+    _: KW_ONLY
+    C: float = 1.0
+    within: float = NOVELTY_LEVEL
+    changed: FloatArray | None = None
+    kind: ClassVar[LearnerKind] = "linear"
+
+    def __call__(self, rows: IntArray) -> Scorer:
+        x, own, changed = self.features[rows], self.is_fake[rows], self.changed
+        head = fit_head(x, own, C=self.C, changed_features=None if changed is None else changed[rows])
+        rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
+
+        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
+            x = torch.from_numpy(self.features[others]).float()
+            with torch.no_grad():
+                return head.scores(x).double().numpy(), rule(x).double().numpy()
+
+        return score
+
+    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
+        arrays = {"features": self.features, "is_fake": self.is_fake}
+        arrays |= {} if self.changed is None else {"changed": self.changed}
+        said = {"kinds": list(self.kinds), "C": self.C, "within": self.within}
+        return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> LinearLearner:
+        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
+        own: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
+        return cls(**settings, **own)
+
+
+# ---- rounds --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cell:
+    """One round: some synthetic and some real kinds are left out of training and then scored.
+
+    ``fake_rows``, ``real_rows``: the files left out. ``fake_scores``, ``real_scores``: theirs, (k,) each.
+    """
+
+    fake_kinds: tuple[str, ...]
+    real_kinds: tuple[str, ...]
+    fake_rows: IntArray
+    real_rows: IntArray
+    fake_scores: FloatArray
+    real_scores: FloatArray
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CrossValidation:
+    """Scores of every file by rounds of training without it.
+
+    ``seen_scores``, ``seen_novelty``: (n,) from rounds that knew other files of its kind, ``FOLDS`` folds stratified by
+    kind. ``cells``: the rounds that left its kind out; ``unseen_scores``, ``unseen_novelty``: (n,) means over them.
+    ``kinds``: (n,) with names for all. ``fakes_named``, ``reals_named``: whether the kinds of that class left out are
+    real ones, at least two and known; else ``FOLDS`` random parts of its files stand in for them.
+    """
+
+    is_fake: BoolArray
+    kinds: tuple[str, ...]
+    fakes_named: bool
+    reals_named: bool
+    seen_scores: FloatArray
+    seen_novelty: FloatArray
+    unseen_scores: FloatArray
+    unseen_novelty: FloatArray
+    cells: tuple[Cell, ...]
+
+    @property
+    def fake_kinds(self) -> tuple[str, ...]:
+        """The kinds of synthetic files left out in turn; empty if unknown."""
+        named = {k for k, fake in zip(self.kinds, self.is_fake, strict=True) if fake}
+        return tuple(sorted(named)) if self.fakes_named else ()
+
+    def scores_without(self, kind: str) -> tuple[FloatArray, FloatArray]:
+        """(synthetic of ``kind``, real) scores from the rounds that left that kind out, each file's mean over them."""
+        own = [cell for cell in self.cells if kind in cell.fake_kinds]
+        n = len(self.is_fake)
+        totals, counts = np.zeros(n), np.zeros(n)
+        for cell in own:
+            for rows, scores in ((cell.fake_rows, cell.fake_scores), (cell.real_rows, cell.real_scores)):
+                totals[rows] += scores
+                counts[rows] += 1
+        means = np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
+        of_kind = self.is_fake & (np.asarray(self.kinds) == kind)
+        return means[of_kind], means[~self.is_fake & (counts > 0)]
+
+
+def cross_validate(
+    is_fake: BoolArray, kinds: Kinds, learner: Learner, rng: np.random.Generator, *, crossed: bool = True
+) -> CrossValidation:
+    """Score every file out of fold and with its kind left out: each cell (synthetic kind x real kind) in turn.
+
+    More than ``MOST_CELLS`` cells are merged into groups of kinds, at random. Not ``crossed``, for a learner that takes
+    long, at most ``FOLDS`` groups of synthetic kinds are left out, each with as large a part of the real kinds. Raises
+    DataError for fewer than ``FEWEST_FILES`` files of either class.
+    """
+    is_fake = np.asarray(is_fake, bool)
+    n_fake, n_real = int(is_fake.sum()), int((~is_fake).sum())
+    if min(n_fake, n_real) < FEWEST_FILES:
+        raise DataError(
+            f"A detector is fitted to at least {FEWEST_FILES} real and {FEWEST_FILES} synthetic files, and there are "
+            f"{n_real:,} and {n_fake:,}: add more of them."
+        )
+    names = tuple(UNNAMED if kind is None else kind for kind in kinds)
+    folds = _folds(is_fake, names, rng)
+    fakes, fakes_named = _parts(np.flatnonzero(is_fake), kinds, rng)
+    reals, reals_named = _parts(np.flatnonzero(~is_fake), kinds, rng)
+    if len(fakes) * len(reals) > MOST_CELLS:
+        reals = _merge_groups(reals, FOLDS, rng)
+    if len(fakes) * len(reals) > MOST_CELLS:
+        fakes = _merge_groups(fakes, MOST_CELLS // len(reals), rng)
+    pairs = [(fake_rows, real_rows) for fake_rows in fakes for real_rows in reals]
+    if not crossed:
+        rounds = min(FOLDS, len(fakes), len(reals))
+        pairs = list(zip(_merge_groups(fakes, rounds, rng), _merge_groups(reals, rounds, rng), strict=True))
+    outs = [np.concatenate(pair) for pair in pairs]
+    found = scored(learner, [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)])
+    seen_scores, seen_novelty = np.empty((2, len(names)))
+    for (_, rows), (scores, novelty) in zip(folds, found, strict=False):
+        seen_scores[rows], seen_novelty[rows] = scores, novelty
+    cells = []
+    totals, counts = np.zeros((2, len(names))), np.zeros(len(names))
+    for (fake_rows, real_rows), out, (scores, novelty) in zip(pairs, outs, found[len(folds) :], strict=True):
+        totals[:, out] += [scores, novelty]
+        counts[out] += 1
+        k = len(fake_rows)
+        cells.append(
+            Cell(
+                fake_kinds=tuple(sorted({names[i] for i in fake_rows})),
+                real_kinds=tuple(sorted({names[i] for i in real_rows})),
+                fake_rows=fake_rows,
+                real_rows=real_rows,
+                fake_scores=scores[:k],
+                real_scores=scores[k:],
+            )
+        )
+    unseen_scores, unseen_novelty = totals / counts
+    return CrossValidation(
+        is_fake=is_fake,
+        kinds=names,
+        fakes_named=fakes_named,
+        reals_named=reals_named,
+        seen_scores=seen_scores,
+        seen_novelty=seen_novelty,
+        unseen_scores=unseen_scores,
+        unseen_novelty=unseen_novelty,
+        cells=tuple(cells),
+    )
+
+
+def _folds(is_fake: BoolArray, names: Sequence[str], rng: np.random.Generator) -> list[Round]:
+    """Each kind dealt out over the folds, beginning anywhere, so that small kinds do not all end in the first."""
+    fold = np.empty(len(names), np.int64)
+    strata = np.unique([f"{fake}/{name}" for fake, name in zip(is_fake, names, strict=True)], return_inverse=True)[1]
+    place = 0
+    for stratum in range(strata.max() + 1):
+        rows = rng.permutation(np.flatnonzero(strata == stratum))
+        fold[rows] = (place + np.arange(len(rows))) % FOLDS
+        place += len(rows)
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
+
+
+def _parts(rows: IntArray, kinds: Kinds, rng: np.random.Generator) -> tuple[list[IntArray], bool]:
+    """The rows of each kind, or random parts of them where fewer than two are known."""
+    found = {kinds[i] for i in rows}
+    if len(found - {None}) < 2:
+        return [np.sort(part) for part in np.array_split(rng.permutation(rows), FOLDS)], False
+    ordered = sorted(found, key=lambda k: "" if k is None else k)
+    return [np.asarray([i for i in rows if kinds[i] == k], np.int64) for k in ordered], True
+
+
+def _merge_groups(parts: list[IntArray], n: int, rng: np.random.Generator) -> list[IntArray]:
+    groups = np.array_split(rng.permutation(len(parts)), min(n, len(parts)))
+    return [np.sort(np.concatenate([parts[i] for i in group])) for group in groups]
+
+
+def averaged(parts: Sequence[CrossValidation]) -> CrossValidation:
+    """The rounds of an ensemble, with the mean of its members' calibrated log-odds as score.
+
+    All members were cross-validated over the same rounds; novelty is the first one's.
+    """
+    lines = [fit_platt(part.unseen_scores, part.is_fake) for part in parts]
+
+    def mean(scores: Sequence[FloatArray]) -> FloatArray:
+        return np.asarray(np.mean([a * z + b for (a, b), z in zip(lines, scores, strict=True)], axis=0), np.float64)
+
+    first = parts[0]
+    return replace(
+        first,
+        seen_scores=mean([part.seen_scores for part in parts]),
+        unseen_scores=mean([part.unseen_scores for part in parts]),
+        cells=tuple(
+            replace(
+                cells[0],
+                fake_scores=mean([cell.fake_scores for cell in cells]),
+                real_scores=mean([cell.real_scores for cell in cells]),
+            )
+            for cells in zip(*(part.cells for part in parts), strict=True)
+        ),
+    )
+
+
+# ---- calibration ---------------------------------------------------------------------------------------------------
+
+
+def fit_platt(scores: FloatArray, is_fake: BoolArray) -> tuple[float, float]:
+    """(slope, offset) of the log-odds ``slope z + offset`` of being synthetic, by Platt's smoothed targets.
+
+    The targets are ``(n1 + 1) / (n1 + 2)`` and ``1 / (n0 + 2)``. The slope is at least 0.001: scores that point the
+    wrong way are noise, and turning them round would be fitting it. Source: Platt, 1999.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    n1, n0 = int(is_fake.sum()), int((~is_fake).sum())
+    target = np.where(is_fake, (n1 + 1.0) / (n1 + 2.0), 1.0 / (n0 + 2.0))
+    spread = float(scores.std()) or 1.0
+    # A target that is neither 0 nor 1 is a row of either class, each with its share of the weight.
+    rows = np.concatenate([scores, scores])[:, None] / spread
+    labels = np.repeat([1, 0], len(scores))
+    fitted = LogisticRegression(C=1e6, max_iter=5_000).fit(rows, labels, np.concatenate([target, 1.0 - target]))
+    slope = float(fitted.coef_[0, 0]) / spread
+    if slope >= _LEAST_SLOPE / spread:
+        return slope, float(fitted.intercept_[0])
+    slope = _LEAST_SLOPE / spread
+    return slope, math.log(n1 / n0) - slope * float(scores.mean())
+
+
+def calibrate(calibration: Calibration, validation: CrossValidation) -> None:
+    """Set the calibration of a head from the scores of files with their kind left out."""
+    slope, offset = fit_platt(validation.unseen_scores, validation.is_fake)
+    calibration.slope.fill_(slope)
+    calibration.offset.fill_(offset)
+
+
+def probabilities(scores: FloatArray, slope: float, offset: float) -> FloatArray:
+    """(n,) calibrated probabilities of being synthetic."""
+    from scipy.special import expit
+
+    return np.asarray(expit(slope * scores + offset), np.float64)
+
+
+# ---- the card ------------------------------------------------------------------------------------------------------
+
+
+def make_card(
+    medium: Medium,
+    fake: int,
+    validation: CrossValidation,
+    *,
+    error_rate: float = 0.05,
+    novelty_level: float = NOVELTY_LEVEL,
+    notes: Sequence[str] = (),
+    more_rates: Sequence[KnownRate] = (),
+) -> DetectorCard:
+    """The card of a detector fitted to all files, from their scores out of cell.
+
+    Conformal scores are those that files had with their kind left out, so that the p-value of a kind that was never
+    trained on is held against others in the same place. Novelties are those that files of known kinds had out of fold,
+    of which ``1 - novelty_level`` may be called unlike them; none where there is no rule for novelty.
+    """
+    slope, offset = fit_platt(validation.unseen_scores, validation.is_fake)
+    shown = probabilities(validation.unseen_scores, slope, offset)
+    finite = bool(np.isfinite(validation.seen_novelty).all())
+    novelties = _ascending(validation.seen_novelty) if finite else ()
+    kinds = sorted({k for k, f in zip(validation.kinds, validation.is_fake, strict=True) if f} - {UNNAMED})
+    share = float(validation.is_fake.mean())
+    own = [
+        f"Probabilities are calibrated for files of which {share:.0%} are synthetic, as in training.",
+        (
+            "Calibration scores and rates marked unseen are of files whose generator was left out of training."
+            if validation.fakes_named
+            else "Generators of the synthetic files were not named, or there was one only: nothing is known of how the "
+            "detector does on a generator that it was not trained on."
+        ),
+    ]
+    return DetectorCard(
+        medium=medium,
+        fake=1 if fake == 1 else 0,
+        real_scores=_ascending(shown[~validation.is_fake]),
+        fake_scores=_ascending(shown[validation.is_fake]),
+        error_rate=error_rate,
+        novelties=novelties,
+        novelty_rate=round(1.0 - novelty_level, 9),
+        kinds=tuple(kinds[:MOST_KINDS]),
+        known_rates=(*known_rates(validation), *more_rates),
+        notes=(*own, *notes),
+    )
+
+
+def _ascending(scores: FloatArray) -> tuple[float, ...]:
+    ordered = np.sort(scores)
+    if len(ordered) > MOST_SCORES:
+        ordered = ordered[np.linspace(0, len(ordered) - 1, MOST_SCORES).round().astype(np.int64)]
+    return tuple(ordered.tolist())
+
+
+def known_rates(validation: CrossValidation) -> tuple[KnownRate, ...]:
+    """AUC, equal error rate, average precision and TPR at 1 % FPR, each with its interval.
+
+    Over files of known kinds out of fold, of each synthetic kind left out, and over those (:func:`over_kinds`).
+    """
+    fake = validation.is_fake
+    rates = [*_rates(validation.seen_scores[fake], validation.seen_scores[~fake])]
+    if validation.fakes_named:
+        by_kind: list[KnownRate] = []
+        for kind in validation.fake_kinds[:MOST_KINDS]:
+            by_kind += _rates(*validation.scores_without(kind), unseen=True, kind=kind)
+        rates += [*over_kinds(by_kind), *by_kind]
+    return tuple(rates)
+
+
+def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
+    """The estimates for judging a detector's scores, named as in the probe ``detector_performance``."""
+    return {
+        "auc": area_under_curve(positives=fakes, negatives=reals),
+        "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
+        "average_precision": average_precision(positives=fakes, negatives=reals),
+        "tpr_at_fpr": true_positive_rate_at(positives=fakes, negatives=reals, false_positive_rate=FALSE_POSITIVE_RATE),
+    }
+
+
+def _rates(fakes: FloatArray, reals: FloatArray, **fields: Any) -> list[KnownRate]:
+    return [
+        _rate(name, estimate, len(reals), len(fakes), **fields)
+        for name, estimate in figures(fakes, reals).items()
+        if math.isfinite(estimate.value)
+    ]
+
+
+def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any) -> KnownRate:
+    low, high = estimate.interval(_CONFIDENCE)
+    return KnownRate(
+        metric=name,
+        value=estimate.value,
+        low=low if math.isfinite(low) else None,
+        high=high if math.isfinite(high) else None,
+        confidence=_CONFIDENCE,
+        n_real=n_real,
+        n_fake=n_fake,
+        **fields,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellFigures:
+    """Performance of a detector on one cell's files, which are of kinds unseen in training."""
+
+    fake_kinds: tuple[str, ...]
+    real_kinds: tuple[str, ...]
+    auc: float
+    equal_error_rate: float
+
+
+def cell_figures(validation: CrossValidation) -> tuple[CellFigures, ...]:
+    """AUC and equal error rate of every cell."""
+    return tuple(
+        CellFigures(
+            fake_kinds=cell.fake_kinds,
+            real_kinds=cell.real_kinds,
+            auc=area_under_curve(positives=cell.fake_scores, negatives=cell.real_scores).value,
+            equal_error_rate=equal_error_rate(positives=cell.fake_scores, negatives=cell.real_scores).value,
+        )
+        for cell in validation.cells
+    )
+
+
+def answers_to_unseen(
+    is_fake: BoolArray,
+    kinds: Kinds,
+    learner: Learner,
+    rng: np.random.Generator,
+    *,
+    error_rate: float = 0.05,
+    novelty_level: float = NOVELTY_LEVEL,
+) -> tuple[KnownRate, ...]:
+    """The shares ``answered_real`` (no known trace), ``answered_fake``, ``answered_cannot_say`` of never-seen kinds.
+
+    For each synthetic kind in turn a whole detector is fitted to the files of all others, its calibration and its
+    novelties included, and asked about the files of that kind. By kind, with Clopper and Pearson's interval, and
+    over kinds (``kind`` None) by :func:`over_kinds`. None where fewer than three kinds are named, since calibration
+    leaves one out too.
+    """
+    is_fake = np.asarray(is_fake, bool)
+    named = sorted({k for k, fake in zip(kinds, is_fake, strict=True) if fake and k is not None})
+    if len(named) < 3:
+        return ()
+    counts = {kind: dict.fromkeys(get_args(Answer), 0) for kind in named}
+    for kind in named:
+        own = np.asarray([bool(f) and k == kind for f, k in zip(is_fake, kinds, strict=True)])
+        rest = np.flatnonzero(~own)
+        found = cross_validate(is_fake[rest], [kinds[int(i)] for i in rest], Within(learner, rest), rng)
+        card = make_card("image", 1, found, error_rate=error_rate, novelty_level=novelty_level)
+        ((scores, novelty),) = scored(learner, [(rest, np.flatnonzero(own))])
+        shown = probabilities(scores, *fit_platt(found.unseen_scores, found.is_fake))
+        for p, unlike in zip(shown, novelty, strict=True):
+            counts[kind][judge_file(card, float(p), float(unlike)).answer] += 1
+    n_real = int((~is_fake).sum())
+    by_kind = [
+        _rate(
+            METRIC_OF[answer],
+            Proportion(successes=k, n=sum(answers.values())),
+            n_real,
+            sum(answers.values()),
+            kind=kind,
+            unseen=True,
+        )
+        for kind, answers in counts.items()
+        for answer, k in answers.items()
+    ]
+    return (*over_kinds(by_kind), *by_kind)

@@ -1,0 +1,357 @@
+"""Detector performance: separation of synthetic from real media, and abstention on unsuitable files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
+from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.models.detector_card import METRIC_OF, TRACELESS
+from auditor.run.probe import Need, allow_untrusted
+from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
+from auditor.statistics.distribution_distances import WorstGap
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, true_positive_rate_at
+from auditor.statistics.rates import MOST_GROUPS, Proportion
+from probes.deepfake.detector_inputs import BoolArray, Subject, labelled, make_measurement
+from probes.fairness.score_fairness import calibration_error
+from probes.fairness.too_many_groups import crowd
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.detector import Detector, DetectorCard, KnownRate, Verdict
+
+_IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
+_MOST_DECLARED = 200
+_COLUMN = "generator"
+
+
+class DetectorPerformance:
+    """AUC, equal error rate, average precision, TPR at 1 % FPR and calibration; by generator and group; the answers.
+
+    The score is the probability of the synthetic class, which counts as positive. Over the labelled evaluation files:
+
+    - ``auc``: P(a synthetic file scores above a real one) + P(tie) / 2, with DeLong's interval; [0, 1], ideal 1; at 0.9
+      the detector tells which of two files is synthetic in 9 of 10 pairs; DeLong et al., Biometrics 44 (1988)
+    - ``equal_error_rate``: the error at the threshold where the share of real files called synthetic equals that of
+      synthetic ones missed; [0, 1], ideal 0; at 0.1 one file in ten is judged wrongly, of either kind; Brummer and du
+      Preez, Comput. Speech Lang. 20 (2006)
+
+      Bounds hold at every size, see :class:`~auditor.statistics.detection.EqualErrorRate`.
+
+    - ``average_precision``: mean precision at the synthetic files' scores; (0, 1], ideal 1; by chance it is the share
+      of synthetic files; Davis and Goadrich, ICML 2006
+    - ``tpr_at_fpr``: the share of synthetic files found where a share f of real ones is called synthetic; [0, 1], ideal
+      1; at f = 0.01 a value of 0.6 finds six of ten synthetic files at one false alarm in 100 real ones; Wang et al.,
+      CVPR 2020
+
+      At ``{"false_positive_rate": f}``; undefined with fewer than 1 / f real files.
+
+    - ``expected_calibration_error``: sum over bins of equal width of (share of the files) times ``|share synthetic -
+      mean score|``; [0, 1], ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
+    - ``lowest_generator_auc``: min over generators of the AUC of their files against all real ones; [0, 1], ideal 1;
+      the generator that the detector knows worst is told from real files in this share of pairs; Wang et al., CVPR 2020
+    - ``auc_difference``: max - min over groups of a sensitive feature of the AUC; [0, 1], ideal 0; at 0.1 synthetic
+      files of one group are told from real ones in 10 pairs of 100 more than those of another; Trinh and Liu, IJCAI
+      2021
+
+    By generator, where a column names it (the synthetic files of one generator against all real files): ``auc``,
+    ``equal_error_rate`` and ``tpr_at_fpr`` of each. By sensitive feature: ``auc`` and ``equal_error_rate`` of each
+    group.
+
+    Of a detector with a card, at ``{"class": c}``, among the files that truly are c:
+
+    - ``answered_real``, ``answered_fake``: of the files that truly are of a class, the share answered "no known trace",
+      which is all that a detector says in favour of real, and "fake"; [0, 1], ideal 1 of its own class and 0 of the
+      other; how files of this class are answered; Chow, IEEE Trans. Inf. Theory 16 (1970)
+    - ``answered_cannot_say``: of the files that truly are of a class, the share that the detector does not answer; [0,
+      1], no ideal; a detector that answers only what it knows says so more often; Chow, IEEE Trans. Inf. Theory 16
+      (1970)
+    - ``error_among_answered``: the share of wrong ones among answers other than "cannot say"; [0, 1], ideal 0; at 0.05
+      one answer in 20 is wrong; Geifman and El-Yaniv, NeurIPS 2017
+    - ``wrongly_ruled_out_excess``: the share of files whose own class the detector rules out, less the error rate that
+      its card promises; [-rate, 1 - rate], ideal at most 0; above 0 the card promises more than it keeps on these
+      files; Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005)
+
+      The promise is for files like those it was calibrated on: this says whether it holds for these. Not judged of a
+      class that no score rules out, nor of a detector that answers none of these files: whoever says nothing breaks no
+      promise.
+
+    And over all files:
+
+    - ``coverage``: the share that is answered "fake" or "no known trace"; [0, 1], ideal 1; at 0.9 one file in ten
+      gets no answer; Geifman and El-Yaniv, NeurIPS 2017
+    - ``unsupported_share``: the share that the detector calls unlike all it knows; [0, 1], no ideal; so many files are
+      unlike its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
+
+      0, and never judged, where it has no rule for that or knows too few files to call any so: the detector then
+      answers of any file, however unlike its training.
+
+    Generators that the detector was not trained on take a new training to measure: what its maker measured and wrote on
+    the card is repeated (method ``declared``), unseen generators first, and never judged:
+
+    - ``declared_*``: that number as the detector's maker wrote it on the card; [0, 1], no ideal; somebody's word, of
+      which nothing was measured here; the detector's card
+
+    generator: the column of the sensitive features that names the generator of synthetic files; by default one named
+    ``generator``, if there is one. false_positive_rate: f. bins: of the calibration error.
+
+    Raises NotApplicableError for other models and data, or without labels.
+
+    Sources: DeLong et al., Biometrics 44 (1988); Brummer and du Preez, Comput. Speech Lang. 20 (2006), on the equal
+    error rate; Davis and Goadrich, ICML 2006; Wang et al., CVPR 2020, on testing generator by generator.
+    """
+
+    name: ClassVar[str] = "detector_performance"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "How well does the detector tell synthetic media from real ones, and for whom?"
+    citation: ClassVar[str] = "Wang et al., CVPR 2020; DeLong et al., Biometrics 1988"
+    methods: ClassVar[tuple[str, ...]] = ("measured", "declared")
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+        "auc_difference": "scores",
+        "expected_calibration_error": "scores",
+    }
+    # Files of either class, and the true AUC that is found below 0.75 with 80 % power at 5 %.
+    power: ClassVar[tuple[int, float]] = (150, 0.66)
+    untrusted_options = allow_untrusted("generator", "false_positive_rate", "bins")
+
+    def __init__(self, *, generator: str | None = None, false_positive_rate: float = 0.01, bins: int = 10) -> None:
+        if not 0.0 < false_positive_rate < 1.0:
+            raise ValueError(f"false_positive_rate lies between 0 and 1, not {false_positive_rate!r}")
+        if not 2 <= bins <= 100:
+            raise ValueError(f"bins lies in 2 to 100, not {bins}")
+        self.generator = generator
+        self.false_positive_rate = false_positive_rate
+        self.bins = bins
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements on the labelled evaluation files; see the class for their definitions."""
+        from auditor.models.detector import detector_of
+
+        subject = labelled(model, data, answers_do=True)
+        generators = self._generators(subject)
+        found = self._overall(subject)
+        if generators is not None:
+            found += self._by_generator(subject, generators)
+        groups = subject.rows.sensitive_features
+        for column in [] if groups is None else groups.columns:
+            if str(column) != self._column(subject):
+                found += self._by_group(subject, str(column))
+        detector = detector_of(model)
+        if detector is not None:
+            found += _answers(detector, subject) + _declared(detector.card.known_rates)
+        return found
+
+    def _column(self, subject: Subject) -> str | None:
+        groups = subject.rows.sensitive_features
+        names = [] if groups is None else [str(c) for c in groups.columns]
+        if self.generator is not None and self.generator not in names:
+            raise NotApplicableError(
+                f"Needs the column {self.generator!r} that names the generators: add --sensitive {self.generator}, and "
+                "for a folder --sensitive-file FILE --join-on COLUMN."
+            )
+        return self.generator or (_COLUMN if _COLUMN in names else None)
+
+    def _generators(self, subject: Subject) -> list[str] | None:
+        column = self._column(subject)
+        groups = subject.rows.sensitive_features
+        if column is None or groups is None:
+            return None
+        return groups[column].astype("string").fillna("(not named)").astype(str).tolist()
+
+    def _figures(self, fakes: FloatArray, reals: FloatArray) -> dict[str, AnyEstimate]:
+        return {
+            "auc": area_under_curve(positives=fakes, negatives=reals),
+            "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
+            "average_precision": average_precision(positives=fakes, negatives=reals),
+            "tpr_at_fpr": true_positive_rate_at(
+                positives=fakes, negatives=reals, false_positive_rate=self.false_positive_rate
+            ),
+        }
+
+    def _overall(self, subject: Subject) -> list[Measurement]:
+        scores, fake = subject.scores, subject.is_fake
+        n_fake = int(fake.sum())
+        said = f"{n_fake:,} synthetic and {fake.size - n_fake:,} real files"
+        found = [
+            _one(
+                metric,
+                estimate,
+                fake.size,
+                _IDEALS[metric],
+                at=self._coordinates(metric),
+                detail=said,
+                chance=0.5 if metric == "auc" else None,
+            )
+            for metric, estimate in self._figures(scores[fake], scores[~fake]).items()
+        ]
+        error = calibration_error(np.clip(scores, 0.0, 1.0), fake, self.bins)
+        detail = f"{self.bins} bins of equal width; {n_fake / max(fake.size, 1):.0%} of the files are synthetic"
+        return [*found, _one("expected_calibration_error", error, fake.size, 0.0, detail=detail)]
+
+    def _coordinates(self, metric: str) -> dict[str, str | float]:
+        return {"false_positive_rate": self.false_positive_rate} if metric == "tpr_at_fpr" else {}
+
+    def _by_generator(self, subject: Subject, generators: Sequence[str]) -> list[Measurement]:
+        column = self._column(subject) or _COLUMN
+        names = np.asarray(generators, object)
+        known = sorted(set(names[subject.is_fake]))
+        if len(known) > MOST_GROUPS:
+            return [m] if (m := crowd("lowest_generator_auc", "measured", (column,), len(known), len(names))) else []
+        reals = subject.scores[~subject.is_fake]
+        found, areas = [], []
+        for name in known:
+            fakes = subject.scores[subject.is_fake & (names == name)]
+            figures = self._figures(fakes, reals)
+            areas.append(figures["auc"])
+            found += [
+                _one(
+                    metric,
+                    figures[metric],
+                    len(fakes) + len(reals),
+                    _IDEALS[metric],
+                    group={column: name},
+                    at=self._coordinates(metric),
+                    detail=f"{len(fakes):,} files of this generator against {len(reals):,} real ones",
+                )
+                for metric in ("auc", "equal_error_rate", "tpr_at_fpr")
+            ]
+        parts = tuple(a for a in areas if isinstance(a, AreaUnderCurve | Undefined))
+        lowest: AnyEstimate = LowestArea(parts=parts) if parts else Undefined(reason="there are no synthetic files")
+        values = [a.value for a in areas]
+        worst = known[int(np.nanargmin(values))] if any(map(math.isfinite, values)) else ""
+        detail = f"lowest of {len(known):,} generators: {worst}" if worst else ""
+        return [_one("lowest_generator_auc", lowest, len(names), 1.0, detail=detail), *found]
+
+    def _by_group(self, subject: Subject, column: str) -> list[Measurement]:
+        groups = subject.rows.sensitive_features
+        assert groups is not None
+        names = groups[column].astype("string").fillna("(missing)").to_numpy(object)
+        levels = sorted(set(names))
+        many = crowd("auc_difference", "measured", (column,), len(levels), len(names))
+        if many is not None:
+            return [many]
+        found, areas = [], []
+        for level in levels:
+            own = names == level
+            fakes = subject.scores[own & subject.is_fake]
+            reals = subject.scores[own & ~subject.is_fake]
+            areas.append(area_under_curve(positives=fakes, negatives=reals))
+            detail = f"{len(fakes):,} synthetic and {len(reals):,} real files"
+            for metric, estimate in (
+                ("auc", areas[-1]),
+                ("equal_error_rate", equal_error_rate(positives=fakes, negatives=reals)),
+            ):
+                found.append(
+                    _one(metric, estimate, int(own.sum()), _IDEALS[metric], group={column: level}, detail=detail)
+                )
+        gap: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
+        if len(areas) > 1:
+            gap = WorstGap(parts=tuple(areas))
+        return [_one("auc_difference", gap, len(names), 0.0, sensitive=(column,)), *found]
+
+
+_one = partial(make_measurement, method="measured")
+
+
+def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
+    card = detector.card
+    probabilities = np.empty((subject.scores.size, 2))
+    probabilities[:, card.fake], probabilities[:, 1 - card.fake] = subject.scores, 1.0 - subject.scores
+    verdicts = detector.verdicts(subject.rows.X, probabilities)
+    answers = np.asarray([v.answer for v in verdicts], object)
+    right = np.where(subject.is_fake, "fake", TRACELESS)
+    answered = answers != "cannot say"
+    wrong = answered & (answers != right)
+    ruled_out = {
+        "fake": np.asarray([v.p_fake <= card.error_rate for v in verdicts], bool),
+        "real": np.asarray([v.p_real <= card.error_rate for v in verdicts], bool),
+    }
+    found = [
+        _one("coverage", _share(answered), answered.size, 1.0, detail=_silence(card)),
+        _unsupported(card, verdicts),
+        _one("error_among_answered", _share(wrong[answered]), answered.size, 0.0, detail=_answered_text(answered)),
+    ]
+    for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
+        at: dict[str, str | float] = {"class": detector.classes[card.fake if name == "fake" else 1 - card.fake]}
+        n = int(own.sum())
+        own_answer = "fake" if name == "fake" else TRACELESS
+        for answer, metric in METRIC_OF.items():
+            ideal = 1.0 if answer == own_answer else 0.0 if answer != "cannot say" else None
+            found.append(_one(metric, _share((answers == answer)[own]), n, ideal, at=at))
+        said = _answered_text(answered[own])
+        found.append(_one("error_among_answered", _share(wrong[own & answered]), n, 0.0, at=at, detail=said))
+        excess = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
+        said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
+        unshown = ""
+        if name in card.never_ruled_out:
+            unshown = (
+                f"No score rules out {name}, so a promise to do so seldom is kept by a detector that cannot do it."
+            )
+        elif not answered.any():
+            unshown = "The detector answers none of these files, so a promise about its answers is not tried by them."
+        found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said, too_few=unshown))
+    return found
+
+
+def _silence(card: DetectorCard) -> str:
+    """Which answers the card's calibration scores make impossible, in words."""
+    other = {"real": "fake", "fake": TRACELESS}
+    return "; ".join(
+        f"its calibration scores can never rule out {name}, so it never answers {other[name]}"
+        for name in card.never_ruled_out
+    )
+
+
+def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement:
+    if not card.knows_novelty:
+        why = "The detector has no rule for files unlike its training files"
+        n = len(card.novelties)
+        why += f": at a rate of {card.novelty_rate:g} the novelties of {n:,} files tell none." if n else "."
+        none = Proportion(successes=0, n=len(verdicts))
+        return _one("unsupported_share", none, len(verdicts), None, too_few=why)
+    unlike = np.asarray([card.is_unlike(v.novelty) for v in verdicts])
+    detail = f"of files that are like those it knows, {card.novelty_rate:.0%} are called so too"
+    return _one("unsupported_share", _share(unlike), len(verdicts), None, detail=detail)
+
+
+def _answered_text(has_answer: BoolArray) -> str:
+    return f"over the {int(has_answer.sum()):,} of {has_answer.size:,} files that were answered"
+
+
+def _share(flags: BoolArray) -> Proportion:
+    return Proportion(successes=int(flags.sum()), n=int(flags.size))
+
+
+def _declared(rates: Sequence[KnownRate]) -> list[Measurement]:
+    """What is on the card, unseen generators first; said to be the maker's word and held to no criterion."""
+    of_kinds = [rate for rate in rates if rate.collection is None]
+    ordered = sorted(of_kinds, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
+    found = []
+    for rate in ordered:
+        at: dict[str, str | float] = {"generator": rate.kind or "all", "unseen": "yes" if rate.unseen else "no"}
+        interval = ""
+        if rate.low is not None and rate.high is not None:
+            interval = f"[{rate.low:.3g}, {rate.high:.3g}] at {rate.confidence:.0%} confidence, "
+        found.append(
+            _one(
+                f"declared_{rate.metric}",
+                Exact(known=rate.value),
+                rate.n_real + rate.n_fake,
+                None,
+                method="declared",
+                at=at,
+                detail=f"{interval}{rate.n_fake:,} synthetic and {rate.n_real:,} real files",
+                too_few="Declared by the detector's maker on its card; nothing of it was measured here.",
+            )
+        )
+    return found

@@ -1,0 +1,315 @@
+"""Source leakage: evaluation of a detector on files, persons or sources from its training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import IntArray
+from auditor.judging.measurement import Measurement, Pillar
+from auditor.models.detector_card import DIGITS
+from auditor.run.probe import Need, allow_untrusted
+from auditor.statistics.estimate import Exact, Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
+from probes.deepfake.crops import count_compared, crop_twins
+from probes.deepfake.detector_inputs import BoolArray, fake_index
+from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
+from probes.deepfake.identities import shared_people
+from probes.deepfake.row_files import content
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+
+_MOST_NAMED = 3
+_NO_TRAIN = "Needs the files the detector was trained on: add --train FOLDER."
+_NOT_COMPARED = (
+    "identities were not compared: name a column of them with --set source_leakage.identity=COLUMN, or what tells "
+    "faces or voices with --embedder"
+)
+
+
+class SourceLeakage:
+    """Copies and shared identities between training and evaluation files, and files in both classes.
+
+    Shares of the evaluation files, all of which are compared with all others, so they are known without sampling error:
+
+    - ``exact_duplicate_share``: share of evaluation files decoded to the very content of a training file, by SHA-256;
+      [0, 1], ideal 0; so many files were graded that the detector had seen; Kapoor and Narayanan, Patterns 4 (2023)
+    - ``near_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the same
+      class; [0, 1], ideal 0; so many files were graded that the detector had all but seen; Barz and Denzler, J. Imaging
+      6 (2020)
+
+      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored or not, or of 0.5 of their
+      coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a side: a correlation of at
+      least 0.96 with its window there, both without the plane that fits best. It finds copies that were compressed,
+      resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor turned pictures.
+
+    - ``other_class_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the
+      other class; [0, 1], ideal 0; so many files were made of files that the detector was trained on, or those of
+      them, so that they are not of another source; Barz and Denzler, J. Imaging 6 (2020)
+    - ``contradictory_share``: share of evaluation files with the very content of a file of the other class, in training
+      or evaluation; [0, 1], ideal 0; so many files are labelled both real and synthetic; Kapoor and Narayanan, Patterns
+      4 (2023)
+    - ``shared_identity_share``: share of evaluation files of an identity, speaker or source that training files have
+      too; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
+      (2023)
+
+    - ``alike_identity_share``: share of evaluation files of somebody who a training file is of, as ``embedder`` sees
+      it; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
+      (2023)
+
+    Identities are known where ``identity`` names a column, or an embedder tells faces or voices; else they are not
+    compared, and the report says so. A share s of copies can move the accuracy, or by one class
+    the AUC, by no more than s of that class.
+
+    identity: the column of the sensitive features that names who, or which source, a file is of. embedder, and
+    same_identity: see :func:`~probes.deepfake.identities.shared_people`.
+
+    Raises NotApplicableError for other models and data, or for a column that is not there. Without training files only
+    ``contradictory_share`` is measured, and which files the detector's own card says that it was trained on.
+
+    Sources: Barz and Denzler, J. Imaging 6 (2020), on near duplicates between training and test sets; Kapoor and
+    Narayanan, Patterns 4 (2023), on leakage.
+    """
+
+    name: ClassVar[str] = "source_leakage"
+    pillar: ClassVar[Pillar] = "deepfake"
+    goal: ClassVar[str] = "Was the detector graded on files, people or sources that it was trained on?"
+    citation: ClassVar[str] = "Kapoor and Narayanan, Patterns 2023; Barz and Denzler, J. Imaging 2020"
+    methods: ClassVar[tuple[str, ...]] = ("compared",)
+    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    exact: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (
+            "exact_duplicate_share",
+            "near_duplicate_share",
+            "other_class_duplicate_share",
+            "contradictory_share",
+            "shared_identity_share",
+            "alike_identity_share",
+        ),  # fmt: skip
+        "It is about the files at hand, every one of which is compared, and about no others.",
+    )
+    untrusted_options = allow_untrusted("identity")
+
+    def __init__(
+        self, *, identity: str | None = None, embedder: str | None = None, same_identity: float | None = None
+    ) -> None:
+        if same_identity is not None and not -1.0 < same_identity <= 1.0:
+            raise ValueError(f"same_identity is a cosine, above -1 and at most 1, not {same_identity:g}")
+        self.identity = identity
+        self.embedder = embedder
+        self.same_identity = same_identity
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements on the evaluation files; see the class for their definitions."""
+        rows, members = data.evaluation, data.members
+        fake_index(model, rows)
+        own = digests(rows.X), fingerprints(rows.X)
+        others = None if members is None else (digests(members.X), fingerprints(members.X))
+        found: list[Measurement] = []
+        learnt = _learnt(model, rows)
+        if members is None or others is None:
+            found += _by_card(rows, learnt)
+        else:
+            found += _copies(rows, own, members, others, learnt)
+            if self.identity is None and self.embedder is None:
+                # The shares of copies say what they are not about.
+                found = [replace(m, detail=f"{m.detail}; {_NOT_COMPARED}") for m in found]
+        found.append(_contradictory(rows, own[0], members, [] if others is None else others[0]))
+        if self.identity is not None:
+            found.append(self._identities(rows, members))
+        if self.embedder is not None:
+            found.append(self._people(self.embedder, rows, members))
+        return found
+
+    def _people(self, embedder: str, rows: AuditData, members: AuditData | None) -> Measurement:
+        metric = "alike_identity_share"
+        if members is None:
+            return _leakage_measurement(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+        seen = shared_people(rows.X, members.X, embedder, self.same_identity)
+        if seen.undefined:
+            return _leakage_measurement(metric, Undefined(reason=seen.undefined), len(rows), seen.detail)
+        return replace(_share(metric, seen.twin, _namer(rows, members), seen.detail), weak=seen.weak)
+
+    def _identities(self, rows: AuditData, members: AuditData | None) -> Measurement:
+        if rows.sensitive_features is None or self.identity not in rows.sensitive_features.columns:
+            raise NotApplicableError(
+                f"Needs the column {self.identity!r} that names identities: add --sensitive {self.identity}, and for a "
+                "folder --sensitive-file FILE --join-on COLUMN."
+            )
+        metric = "shared_identity_share"
+        if members is None or members.sensitive_features is None:
+            return _leakage_measurement(metric, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows))
+        from auditor.data.group_counts import MISSING
+
+        known = set(members.sensitive_features[self.identity].dropna().astype(str)) - {MISSING}
+        if not known:
+            reason = f"no training file has an identity: the column {self.identity!r} is empty there"
+            return _leakage_measurement(metric, Undefined(reason=reason, inapplicable=True), len(rows))
+        column = rows.sensitive_features[self.identity]
+        names = column.astype("string").fillna(MISSING)
+        named = (names != MISSING).to_numpy(bool)
+        shared = names.isin(known).to_numpy(bool)
+        who = sorted(set(names[shared].astype(str)))
+        detail = f"{len(who):,} shared: {', '.join(who[:_MOST_NAMED])}" if who else ""
+        estimate: AnyEstimate = Undefined(reason="no evaluation file has an identity")
+        if named.any():
+            estimate = Exact(known=float(shared.sum() / named.sum()))
+        return _leakage_measurement(metric, estimate, int(named.sum()), detail)
+
+
+@dataclass(frozen=True, eq=False)
+class _Learnt:
+    """(n,) each, by the detector's own card: the files that it was trained on, and those that are like one of them."""
+
+    same: BoolArray
+    like: BoolArray
+
+
+def _learnt(model: AuditedModel, rows: AuditData) -> _Learnt:
+    """None where the detector has no card, or rows are no files."""
+    from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
+    from auditor.models.detector import Detector
+
+    if not isinstance(model, Detector) or rows.files is None or not model.card.trained_on:
+        return _Learnt(np.zeros(len(rows), bool), np.zeros(len(rows), bool))
+    card, known = model.card, frozenset(model.card.trained_on)
+    contents = (content(rows, i) for i in range(len(rows)))
+    seen = [(sha256(own).hexdigest()[:DIGITS] in known, fingerprints_of(own, "", card.medium)) for own in contents]
+    same = np.asarray([found for found, _ in seen], bool)
+    return _Learnt(same, same | match_fingerprints([prints for _, prints in seen], card.fingerprints, card.medium))
+
+
+def _by_card(rows: AuditData, learnt: _Learnt) -> list[Measurement]:
+    """Shares of the evaluation files by the card alone: that there are copies, never that there are none."""
+    metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
+    nothing = [_leakage_measurement(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
+    if not learnt.like.any():
+        return nothing
+    which = [np.where(these, 0, -1).astype(np.int64) for these in (learnt.same, learnt.like)]
+    pairs = zip(metrics, which, strict=False)
+    said = [_share(m, twin, _namer(rows, None), f"at least. {_NO_TRAIN}") for m, twin in pairs]
+    return [*(replace(m, weak=_NO_TRAIN) for m in said), nothing[2]]
+
+
+def _copies(
+    rows: AuditData,
+    fingerprints: tuple[Sequence[str], Vectors],
+    members: AuditData,
+    others: tuple[Sequence[str], Vectors],
+    learnt: _Learnt,
+) -> list[Measurement]:
+    """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other.
+
+    ``learnt``: files that the detector's card knows, whatever was said to be its training files.
+    """
+    exact = twins(fingerprints, others, least=1.1).exact
+    exact = np.where((exact < 0) & learnt.same, len(members), exact)
+    same = _same_class(rows, members)
+    found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
+    pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
+    image = rows.modality == "image"
+    cropped = crop_twins(rows.X, members.X, pairs) if image else [None] * len(pairs)
+    metrics = ("near_duplicate_share", "other_class_duplicate_share")
+    for metric, eligible, cut in zip(metrics, pairs, cropped, strict=False):
+        near = twins(fingerprints, others, least=NEAR["image" if image else "audio"], eligible=eligible).near
+        if metric == "near_duplicate_share":
+            # A file with an exact twin in the other class alone is still one that the detector has seen.
+            near = np.where(exact >= 0, exact, near)
+            near = np.where((near < 0) & learnt.like, len(members), near)
+        more: dict[str, int] = {}
+        if cut is not None:
+            flipped = twins(
+                (fingerprints[0], mirrored(fingerprints[1])), others, least=NEAR["image"], eligible=eligible
+            ).near
+            for what, seen in (("mirrored", flipped), ("cropped", cut)):
+                more[what] = int(((near < 0) & (seen >= 0)).sum())
+                near = np.where(near >= 0, near, seen)
+        found.append(_near(metric, near, more, rows, members))
+    if same is None:
+        reason = "the labels of evaluation or training files are not known"
+        found.append(
+            _leakage_measurement("other_class_duplicate_share", Undefined(reason=reason, inapplicable=True), len(rows))
+        )
+    return found
+
+
+def _near(metric: str, twin: IntArray, more: Mapping[str, int], rows: AuditData, members: AuditData) -> Measurement:
+    image = rows.modality == "image"
+    least = NEAR["image" if image else "audio"]
+    said = [f"correlation of at least {least:g} of what they look or sound like, coarsely"]
+    said += [f"{n:,} of them {what}" for what, n in more.items() if n]
+    looked = count_compared(len(rows), len(members)) if image else len(rows)
+    weak = ""
+    if looked < len(rows):
+        weak = f"Crops were looked for in {looked:,} of {len(rows):,} files, so that more may be there."
+    return replace(_share(metric, twin, _namer(rows, members), ", ".join(said)), weak=weak)
+
+
+def _same_class(rows: AuditData, members: AuditData) -> BoolArray | None:
+    """(n, m) whether an evaluation and a training file have the same label; None where labels are not known."""
+    if rows.y_true is None or members.y_true is None:
+        return None
+    return np.asarray(rows.y_true[:, None] == members.y_true[None, :], bool)
+
+
+def _labelled(data: AuditData) -> BoolArray:
+    return np.ones(len(data), bool) if data.y_true is None else np.asarray(data.y_true >= 0, bool)
+
+
+def _namer(rows: AuditData, members: AuditData | None) -> Callable[[int, int], str]:
+    def name(i: int, j: int) -> str:
+        if members is None or j == len(members):
+            return f"{_file_label(rows, i)}, by the detector's own card"
+        return f"{_file_label(rows, i)} = {_file_label(members, j)} in training"
+
+    return name
+
+
+def _file_label(rows: AuditData, i: int) -> str:
+    if rows.files is None:
+        return f"row {i}"
+    path = Path(str(rows.files[i]))
+    return f"{path.parent.name}/{path.name}"
+
+
+def _share(metric: str, twin: IntArray, name: Callable[[int, int], str], detail: str = "") -> Measurement:
+    n, found = len(twin), np.flatnonzero(twin >= 0)
+    examples = "; ".join(name(int(i), int(twin[i])) for i in found[:_MOST_NAMED])
+    estimate: AnyEstimate = Exact(known=len(found) / n) if n else Undefined(reason="there are no evaluation files")
+    said = [f"{len(found):,} of {n:,} files", detail, f"for example {examples}" if examples else ""]
+    return _leakage_measurement(metric, estimate, n, "; ".join(part for part in said if part))
+
+
+def _contradictory(
+    rows: AuditData, digests: Sequence[str], members: AuditData | None, others: Sequence[str]
+) -> Measurement:
+    metric = "contradictory_share"
+    if rows.y_true is None or not (rows.y_true >= 0).any():
+        return _leakage_measurement(metric, Undefined(reason="there are no labelled files"), 0)
+    labels: dict[str, set[int]] = {}
+    parts = [(rows, digests)]
+    if members is not None and members.y_true is not None:
+        parts.append((members, others))
+    for data, values in parts:
+        assert data.y_true is not None
+        for value, label in zip(values, data.y_true.tolist(), strict=True):
+            if label >= 0:
+                labels.setdefault(value, set()).add(label)
+    known = np.flatnonzero(rows.y_true >= 0).tolist()
+    both = [i for i in known if len(labels[digests[i]]) > 1]
+    detail = f"{len(both):,} of {len(known):,} files"
+    if both:
+        detail += f"; for example {', '.join(_file_label(rows, i) for i in both[:_MOST_NAMED])}"
+    return _leakage_measurement(metric, Exact(known=len(both) / len(known)), len(known), detail)
+
+
+def _leakage_measurement(metric: str, estimate: AnyEstimate, n: int, detail: str = "") -> Measurement:
+    return Measurement(metric=metric, method="compared", estimate=estimate, n_samples=n, ideal=0.0, detail=detail)

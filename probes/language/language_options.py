@@ -1,0 +1,187 @@
+"""Shared parts of language-model probes: the required model, benchmark files, and text scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from auditor.core.errors import NotApplicableError
+from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.run.probe import allow_untrusted
+from probes.language.model_queries import AnswerBy, Asking
+from probes.probe_inputs import earlier_language_model
+
+if TYPE_CHECKING:
+    from auditor.core.rows import FloatArray
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.capabilities import Generates
+    from auditor.models.chat import How
+    from auditor.models.language_model import AuditedLanguageModel
+    from auditor.models.text_scores import Form, ScoresTexts
+
+
+def benchmark_path(benchmarks: Mapping[str, str] | None, name: str) -> str:
+    """Path of a benchmark's file. Raises NotApplicableError, which names the flag, where none was given."""
+    if not benchmarks or name not in benchmarks:
+        raise NotApplicableError(f"Needs the benchmark's file: add --benchmark {name}=PATH.")
+    return benchmarks[name]
+
+
+# Of CrowS-Pairs and StereoSet.
+_UNSAID = (
+    "Many items do not state which stereotype they test, or differ in more than whom they name (Blodgett et al., ACL "
+    "2021): the score is of these items, and not of stereotypes at large."
+)
+_FILTERED = (
+    "That the others state which stereotype they test, and differ in nothing else (Blodgett et al., ACL 2021), is that "
+    "list's word: unfiltered_stereotype_score is over all {n:,}."
+)
+T = TypeVar("T")
+
+
+def caveat(benchmark: Benchmark[T]) -> str:
+    """Known problems of the items of CrowS-Pairs and StereoSet, with or without an exclusion list."""
+    return _FILTERED.format(n=len(benchmark.examples) + len(benchmark.left_out)) if benchmark.left_out else _UNSAID
+
+
+def source_and_scoring(model: ScoresTexts, source: str, *more: str) -> str:
+    """A finding's detail: the source of the texts, the scoring method, further notes."""
+    from auditor.models.chat import in_plain_text
+    from auditor.models.language_model import AuditedLanguageModel
+
+    plain = sentence(in_plain_text(model)) if isinstance(model, AuditedLanguageModel) else ""
+    return " ".join([f"{source}.", model.notes, *(m for m in (*more, plain) if m)])
+
+
+def sentence(words: str) -> str:
+    """Some words as a sentence; "" without words."""
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
+class LikelihoodOptions:
+    """Options of a probe of text likelihoods.
+
+    prefix_token: what stands before every text of a causal model, without which its first token has no probability: a
+    token as the tokenizer spells it, its id, or "" for nothing. None is what the tokenizer puts there itself, else its
+    beginning-of-sequence token, as lm-evaluation-harness has it, so that figures compare. A model may know another
+    one better, and the score may depend on it: SmolLM2-135M-Instruct scores 0.56 on CrowS-Pairs after its
+    ``<|im_start|>``, which opens a chat's turn, and 0.54 after ``<|endoftext|>``, which separated its training texts.
+    """
+
+    untrusted_options = allow_untrusted("prefix_token")
+
+    def __init__(self, *, prefix_token: str | int | None = None) -> None:
+        check_prefix(prefix_token)
+        self.prefix_token = prefix_token
+
+    def language(self, model: AuditedModel) -> ScoresTexts:
+        """The model with the requested prefix; the given model is unchanged.
+
+        Raises NotApplicableError for one that gives no likelihoods of texts, ConfigError for a token that its tokenizer
+        does not have.
+        """
+        from auditor.models.capabilities import scorer_of
+
+        found = scorer_of(model)
+        return found if self.prefix_token is None else found.with_prefix(self.prefix_token)
+
+    def weights(self, model: AuditedModel) -> AuditedLanguageModel:
+        """The same for a model with available weights; NotApplicableError for any other."""
+        from auditor.models.capabilities import weights_of
+
+        found = weights_of(model)
+        return found if self.prefix_token is None else found.with_prefix(self.prefix_token)
+
+
+class Compared(LikelihoodOptions):
+    """Likelihood options with ``reference``, an earlier model (path or object), measured on the same texts."""
+
+    untrusted_options = allow_untrusted(reads=("reference",))
+
+    def __init__(self, *, prefix_token: str | int | None = None, reference: str | AuditedModel | None = None) -> None:
+        super().__init__(prefix_token=prefix_token)
+        self.reference = reference
+
+    def earlier(self) -> tuple[ScoresTexts, str] | None:
+        """The reference and its source; None without one, and if it is not a usable language model."""
+        found = earlier_language_model(self.reference)
+        return None if found is None else (self.language(found[0]), found[1])
+
+
+class TextsOfAFile(LikelihoodOptions):
+    """The same with ``benchmarks``: paths of published files by the name of the probe that reads them."""
+
+    untrusted_options = allow_untrusted(reads=("benchmarks",))
+
+    def __init__(self, *, benchmarks: Mapping[str, str] | None = None, prefix_token: str | int | None = None) -> None:
+        super().__init__(prefix_token=prefix_token)
+        self.benchmarks = benchmarks
+
+
+class PairOptions(Compared):
+    """Options of a probe that compares the likelihoods of two texts.
+
+    form: ``whole`` compares whole texts (default for causal models), ``shared`` the tokens that both have (default for
+    masked ones). within_word: hide the rest of a word when a masked model predicts a part of it (Kauf and Ivanova, ACL
+    2023). With ``reference`` each headline has its ``_shift`` and ``_midpoint``, of which a comparison takes what
+    became of it, pair by pair: see :func:`~probes.language.preference_shares.shifts`.
+    """
+
+    untrusted_options = allow_untrusted("form", "within_word")
+
+    def __init__(
+        self,
+        *,
+        form: Form | None = None,
+        within_word: bool = False,
+        prefix_token: str | int | None = None,
+        reference: str | AuditedModel | None = None,
+    ) -> None:
+        super().__init__(prefix_token=prefix_token, reference=reference)
+        if form not in (None, "whole", "shared"):
+            raise ValueError(f"form must be 'whole' or 'shared', not {form!r}")
+        self.form = form
+        self.within_word = within_word
+
+    def likelihoods(self, language: ScoresTexts, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        """(n, 2) log-likelihoods of both texts, in nats."""
+        return language.pair_scores(pairs, form=self.form, within_word=self.within_word)
+
+
+class PairsOfAFile(PairOptions):
+    """The same with ``benchmarks``: paths of published files by the name of the probe that reads them.
+
+    A model whose likelihoods of texts cannot be had is asked for a letter: ``answer_by``, ``chat`` and ``system`` as in
+    :class:`~probes.language.model_queries.Asking`. ``chat`` and ``system`` are for letters, ``form``, ``within_word``,
+    ``prefix_token`` and ``reference`` for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and
+    for ``form`` or ``reference`` with "letter".
+    """
+
+    untrusted_options = allow_untrusted("answer_by", "chat", reads=("benchmarks", "system"))
+
+    def __init__(
+        self,
+        *,
+        benchmarks: Mapping[str, str] | None = None,
+        form: Form | None = None,
+        within_word: bool = False,
+        prefix_token: str | int | None = None,
+        reference: str | AuditedModel | None = None,
+        answer_by: AnswerBy = "auto",
+        chat: How = "auto",
+        system: str | None = None,
+    ) -> None:
+        super().__init__(form=form, within_word=within_word, prefix_token=prefix_token, reference=reference)
+        self.benchmarks = benchmarks
+        self.asking = Asking(chat, system, answer_by).of_texts(form=form, reference=reference)
+
+
+def asked_for_letters(writer: Generates, source: str, *more: str) -> str:
+    """A finding's detail for a model with letter answers: the text source, the prompting, further notes."""
+    return " ".join([f"{source}.", *(m for m in (*more, sentence(writer.describe())) if m)])
+
+
+def check_prefix(value: object) -> None:
+    """Raise ValueError if a prefix is neither None nor a token's text or id."""
+    if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))) or value == -1:
+        raise ValueError(f"prefix_token must be a token, its id, or '' for none, not {value!r}")

@@ -1,0 +1,247 @@
+"""Adversarial attacks in a perturbation set: found changes are real; other changes may exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.core.rows import FloatArray, IntArray
+from probes.probe_inputs import differentiating, rows_at_once
+from probes.robustness.decision_margins import BoolArray, Margins, in_double, margin_of
+from probes.robustness.projected_gradient import descend
+from probes.robustness.square_attack import square_attack
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from auditor.models.torch_model import DifferentiableModel
+    from probes.robustness.perturbation_set import Ball
+
+# A row of more values than that takes a thousand times as long as one of a table.
+_LARGE = 10_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Numbers of other classes, of restarts (minimum and additional), and a multiplier of the steps."""
+
+    targets: int
+    fewest_tries: int
+    promising: int
+    longer: int
+
+
+_TABLE, _SMALL, _BIG = Effort(9, 9, 2, 3), Effort(9, 3, 2, 3), Effort(2, 1, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """The result of a search in perturbation sets of n inputs.
+
+    ``broken`` (n_levels, n): whether another decision was found within ``levels[i]`` of the input; it stays found at
+    larger levels, whose balls hold the smaller ones. ``examples`` (n, ...): the input that was found at the least level
+    that breaks the row, and the row's own input where none did. ``flat`` (n,): whether the model has no gradient at the
+    input, in its own precision; ``steep`` (n,): whether it has one there in double precision, all False unless asked.
+    """
+
+    levels: tuple[float, ...]
+    broken: BoolArray
+    examples: Tensor
+    flat: BoolArray
+    steep: BoolArray
+
+    def with_found(self, level: int, is_broken: BoolArray, points: Tensor) -> Attacked:
+        """The combined results of this search and of another one of ``points`` (n, ...) at that level's index."""
+        import torch
+
+        broken = self.broken.copy()
+        broken[level:] |= is_broken
+        new = torch.from_numpy(is_broken & ~self.broken[level]).to(points.device)
+        examples = torch.where(new.reshape(-1, *[1] * (points.ndim - 1)), points, self.examples)
+        return Attacked(self.levels, broken, examples, self.flat, self.steep)
+
+
+def attack(
+    model: DifferentiableModel,
+    inputs: Tensor,
+    clean: IntArray,
+    decide: Callable[[FloatArray], IntArray],
+    *,
+    ball: Ball,
+    levels: Sequence[float],
+    n_steps: int,
+    rng: np.random.Generator,
+) -> Attacked:
+    """Nearby inputs with different decisions, found by gradients.
+
+    inputs (n, ...) floating point; clean (n,) what is decided on them; levels ascending. ``decide``: (m, k)
+    probabilities to (m,) classes. At each level, of the rows that are left: a descent of ``n_steps`` steps
+    (:func:`~probes.robustness.projected_gradient.descend`) of the margin to the nearest other class, from a point drawn
+    uniformly in the ball, or from where the level before ended; then one to each of the other classes whose logits come
+    next, 9 at most, from the input, and where they are few again from points drawn in the ball; then from the nearest
+    point so far, with three times the steps, to the two classes that came nearest. Rows of more than 10,000 values take
+    less: two other classes, and one again with twice the steps. Where the model has no gradient at the input, that of a
+    copy in double precision is taken. What is found is asked of the model again before it counts. captum.robust.PGD
+    keeps the last point only and draws from torch's global generator, and so is not used.
+
+    Sources: Madry et al., ICLR 2018; Croce and Hein, ICML 2020 (targeted Auto-PGD).
+    """
+    import torch
+
+    low, high = ball.around(inputs, levels[0])
+    nearest = low + uniform(inputs, rng) * (high - low)
+    broken, examples = np.zeros((len(levels), len(inputs)), np.bool_), inputs.detach().clone()
+    with differentiating(model):
+        own = Margins(model, decide)
+        flat = _flat(own, inputs, clean, ball)
+        twin = in_double(model, inputs) if flat.any() else None
+        steep = np.zeros(len(inputs), np.bool_)
+        if twin is not None:
+            doubled = Margins(model, decide, twin)
+            places = torch.from_numpy(np.flatnonzero(flat)).to(inputs.device)
+            steep[flat] = ~_flat(doubled, inputs[places], clean[flat], ball.subset(places))
+        for i, level in enumerate(levels):
+            broken[i] = broken[i - 1] if i else False
+            for used, rows in ((own, ~steep), (doubled if steep.any() else own, steep)):
+                for at in batches(inputs, np.flatnonzero(rows & ~broken[i])):
+                    index = torch.from_numpy(at).to(inputs.device)
+                    within = ball.subset(index).around(inputs[index], level)
+                    points, found = _all_ways(
+                        used, inputs[index], nearest[index], within, ball.steps, clean[at], n_steps, rng
+                    )
+                    nearest[index] = points
+                    found &= own.flipped(points, clean[at])
+                    broken[i, at] = found
+                    hit = torch.from_numpy(found).to(inputs.device)
+                    examples[index[hit]] = points[hit]
+    return Attacked(tuple(levels), broken, examples, flat, steep)
+
+
+def _all_ways(
+    margins: Margins,
+    inputs: Tensor,
+    nearest: Tensor,
+    within: tuple[Tensor, Tensor],
+    whole: Tensor | None,
+    clean: IntArray,
+    n_steps: int,
+    rng: np.random.Generator,
+) -> tuple[Tensor, BoolArray]:
+    """To the nearest other class, to each other one, and longer to those that came nearest: points, and (m,) found."""
+    import torch
+
+    low, high = within
+    reached, margin, found = descend(margins, nearest, low, high, clean, n_steps, whole=whole)
+    order = margins.logits(inputs)
+    order = order.scatter(1, torch.from_numpy(clean).to(order.device).unsqueeze(1), -torch.inf)
+    effort = _effort(inputs)
+    ranked = order.topk(min(order.shape[1] - 1, effort.targets), dim=1).indices
+    left_by = torch.full(ranked.shape, torch.inf, dtype=margin.dtype, device=margin.device)
+
+    def try_to(row_indices: IntArray, target_classes: Tensor, column: Tensor, start: Tensor, steps: int) -> None:
+        index = torch.from_numpy(row_indices).to(inputs.device)
+        points, nearer, more = descend(
+            margins, start[index], low[index], high[index], clean[row_indices], steps, target_classes, whole=whole
+        )
+        left_by[index, column] = torch.minimum(left_by[index, column], nearer)
+        closer = torch.from_numpy(more).to(inputs.device) | (nearer < margin[index])
+        reached[index[closer]], margin[index[closer]] = points[closer], nearer[closer]
+        found[row_indices] = more
+
+    n_targets = ranked.shape[1]
+    for nth in range(max(n_targets, effort.fewest_tries)):
+        left = np.flatnonzero(~found)
+        if left.size:
+            index = torch.from_numpy(left).to(inputs.device)
+            column = torch.full_like(index, nth % n_targets)
+            start = inputs if nth < n_targets else low + uniform(inputs, rng) * (high - low)
+            try_to(left, ranked[index, column], column, start, n_steps)
+    for nth in range(min(effort.promising, n_targets)):
+        left = np.flatnonzero(~found)
+        if left.size:
+            index = torch.from_numpy(left).to(inputs.device)
+            column = left_by[index].topk(nth + 1, dim=1, largest=False).indices[:, nth]
+            try_to(left, ranked[index, column], column, reached, effort.longer * n_steps)
+    return reached, found
+
+
+def _effort(inputs: Tensor) -> Effort:
+    if is_large(inputs):
+        return _BIG
+    return _TABLE if inputs.ndim == 2 else _SMALL
+
+
+def is_large(inputs: Tensor) -> bool:
+    """Whether a row has so many values that the number of queries must be limited."""
+    return inputs[:1].numel() > _LARGE
+
+
+def uniform(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Numbers in [0, 1) of a tensor's shape."""
+    import torch
+
+    return torch.from_numpy(rng.random(like.shape, dtype=np.float32)).to(like)
+
+
+def _flat(margins: Margins, inputs: Tensor, clean: IntArray, ball: Ball) -> BoolArray:
+    """(n,) whether the margin has no gradient at the input, in none of the directions that it may be moved in."""
+    movable = (ball.radius != 0).expand_as(inputs)
+    parts = []
+    for at in batches(inputs, np.arange(len(inputs))):
+        few = slice(int(at[0]), int(at[-1]) + 1)
+        gradient = margins.ask(inputs[few], clean[few]).gradient
+        parts.append(((gradient == 0) | ~movable[few]).flatten(1).all(dim=1).cpu().numpy())
+    return np.concatenate(parts) if parts else np.zeros(0, np.bool_)
+
+
+def search_by_asking(
+    model: DifferentiableModel,
+    inputs: Tensor,
+    clean: IntArray,
+    decide: Callable[[FloatArray], IntArray],
+    *,
+    ball: Ball,
+    level: float,
+    n_queries: int,
+    rng: np.random.Generator,
+) -> tuple[Tensor, BoolArray]:
+    """Points (n, ...) within ``level`` of the inputs, and (n,) whether each is decided differently.
+
+    Found without gradients: the Square attack (:func:`~probes.robustness.square_attack.square_attack`) on the margin of
+    log-probabilities, of at most ``n_queries`` questions a row.
+    """
+    import torch
+
+    margins = Margins(model, decide)
+    low, high = ball.around(inputs, level)
+    picture = inputs.ndim == 4
+    ends = [(t.permute(0, 2, 3, 1) if picture else t.flatten(1)).cpu().numpy() for t in (low, high)]
+
+    def encoded(rows: FloatArray) -> Tensor:
+        given = torch.from_numpy(np.ascontiguousarray(rows)).to(inputs)
+        return given.permute(0, 3, 1, 2) if picture else given.reshape(-1, *inputs.shape[1:])
+
+    def ask(rows: FloatArray, indices: IntArray) -> tuple[FloatArray, BoolArray]:
+        scores, changed = np.empty(len(rows)), np.empty(len(rows), np.bool_)
+        for at in batches(inputs, np.arange(len(rows))):
+            logits, own = margins.logits(encoded(rows[at])), clean[indices[at]]
+            sure = torch.log_softmax(logits.double(), dim=1)
+            scores[at] = margin_of(sure, torch.from_numpy(own).to(sure.device).unsqueeze(1)).cpu().numpy()
+            changed[at] = margins.otherwise(logits, own)
+        return scores, changed
+
+    with differentiating(model), torch.no_grad():
+        rows, _ = square_attack(ends[0], ends[1], ask, n_queries=n_queries, rng=rng)
+        points = encoded(rows)
+        found = [margins.flipped(points[at], clean[at]) for at in batches(inputs, np.arange(len(inputs)))]
+    return points, np.concatenate(found) if found else np.zeros(0, np.bool_)
+
+
+def batches(inputs: Tensor, rows: IntArray) -> Iterator[IntArray]:
+    """The rows in parts that can be differentiated at once."""
+    size = rows_at_once(inputs)
+    for i in range(0, len(rows), size):
+        yield rows[i : i + size]

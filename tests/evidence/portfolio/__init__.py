@@ -1,0 +1,1 @@
+"""Tests of auditor/evidence/portfolio: many audits in one view."""

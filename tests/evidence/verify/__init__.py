@@ -1,0 +1,1 @@
+"""Tests of auditor/evidence/verify: what a stranger finds of a bundle that was bent."""

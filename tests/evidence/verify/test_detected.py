@@ -1,0 +1,250 @@
+"""Evidence of what a detector said: answers follow from scores, limits and calibration, whoever has the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auditor.detection.audio_visual import judged_by_all
+from auditor.detection.channel_calibration import judged_together
+from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, FrameScore, HeatMap
+from auditor.detection.frame_means import combined, mean_interval
+from auditor.evidence.derived_evidence import write_derived
+from auditor.evidence.detection_evidence import (
+    DETECTOR,
+    SECOND,
+    AskedDetector,
+    detection_content,
+    detection_evidence,
+    exit_code_of,
+)
+from auditor.evidence.deterministic_zip import unpack
+from auditor.evidence.signing import load_private_key, load_public_key, make_key
+from auditor.evidence.verify.checks import Verified
+from auditor.evidence.verify.dispatch import verify_evidence
+from auditor.models.detector_card import ChannelCalibration, DetectorCard, answer_of
+from cli.verify import stored_probe
+from tests.evidence.derived import forged
+
+Bend = Callable[[dict[str, Any]], object]
+RNG = np.random.default_rng(2)
+CARD = DetectorCard(
+    medium="image",
+    fake=1,
+    real_scores=tuple(np.sort(RNG.uniform(0.0, 0.4, 60)).tolist()),
+    fake_scores=tuple(np.sort(RNG.uniform(0.5, 1.0, 60)).tolist()),
+    novelties=(2.0,) * 19,
+)
+
+
+ON_CHANNEL = CARD.model_copy(
+    update={
+        "novelties": (),
+        "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()), n_fake=60, n_found=60),
+    }
+)
+
+
+def verdict(score: float, novelty: float, card: DetectorCard = CARD) -> FileVerdict:
+    answer, reason = answer_of(card, *card.p_values(score), novelty)
+    p_real, p_fake = card.p_values(score)
+    return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake, novelty=novelty)
+
+
+def video(scores: list[float], card: DetectorCard = CARD) -> FileVerdict:
+    values = [card.p_values(score) for score in scores]
+    p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
+    low, high = mean_interval(np.asarray(scores))
+    answer, reason = answer_of(card, p_real, p_fake, 1.0)
+    return FileVerdict(
+        answer=answer, reason=reason, probability=float(np.mean(scores)), p_real=p_real, p_fake=p_fake, novelty=1.0,
+        low=low, high=high, frames=tuple(FrameScore(seconds=i, probability=p) for i, p in enumerate(scores)),
+    )  # fmt: skip
+
+
+def found(medium: Any, said: FileVerdict | None = None, **more: Any) -> FileResult:
+    return FileResult(medium=medium, form="PNG", size_bytes=9, sha256="a" * 64, verdict=said, **more)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("detected")
+    make_key(folder / "k")
+    known = DetectorRecord.from_card(("real", "fake"), CARD, "b" * 64, with_calibration=True)
+    unlike = "It is unlike everything the detector was trained on: an unsupported kind of file."
+    heat = HeatMap(png="iVBORw0KGgo=", drop_marked=2.0, drop_random=1.0, earned=True)
+    results = [
+        ("fake.png", found("image", verdict(0.9, 1.0), heat_map=heat)),
+        ("real.png", found("image", verdict(0.1, 1.0))),
+        ("open.png", found("image", verdict(0.45, 1.0))),
+        ("new.png", found("image", FileVerdict(answer="cannot say", reason=unlike, novelty=3.0))),
+        ("film.mp4", found("video", video([0.9, 0.95, 0.8, 0.99, 0.97, 0.96]))),
+        (
+            "song.wav",
+            found(
+                "audio",
+                FileVerdict(
+                    answer="cannot say",
+                    reason="Unsupported: the detector is for images and video, and this is audio.",
+                ),
+            ),
+        ),
+        ("none.png", FileResult(error="It is an empty file.")),
+    ]
+    held, shift = judged_together(ON_CHANNEL, [found("image", verdict(0.9, 5.0, ON_CHANNEL)) for _ in range(20)])
+    together = [(f"{i}.png", result) for i, result in enumerate(held)]
+    for name, detector, kept in (
+        ("some", known, results),
+        ("all", known, results[:1]),
+        ("channel", DetectorRecord.from_card(("real", "fake"), ON_CHANNEL, "b" * 64), together),
+        ("no", None, [("x", found("image"))]),
+    ):
+        code = exit_code_of([result for _, result in kept], unwritten=False)
+        drawn = {"fake.png": "e/fake.png"} if detector is known else {}
+        batch = shift if kept is together else None
+        asked = [] if detector is None else [AskedDetector(path="d.pt", known=detector, batch=batch)]
+        record = detection_content(asked, kept, drawn, code)
+        made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
+        write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
+    return folder
+
+
+def checked(path: Path, folder: Path) -> Verified:
+    return verify_evidence(path, stored_probe, trusted=[load_public_key(folder / "k.pub")])
+
+
+def wrong(found: Verified) -> dict[str, str]:
+    return {check.name: check.detail for check in found.checks if check.state == "wrong"}
+
+
+@pytest.mark.parametrize("name", ["some", "all", "no", "channel"])
+def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
+    seen = checked(folder / f"{name}.zip", folder)
+    assert wrong(seen) == {} and seen.exit_code() == 0
+    assert any("files.verdict.probability" in each.where for each in seen.plain_statements)
+    record = json.loads(unpack((folder / f"{name}.zip").read_bytes(), name)["record.json"])
+    answers = [file["verdict"] and file["verdict"]["answer"] for file in record["files"]]
+    expected = ["fake", "no known trace", "cannot say", "cannot say", "fake", "cannot say", None]
+    assert answers == {"some": expected, "all": expected[:1], "no": [None], "channel": ["cannot say"] * 20}[name]
+    assert record["exit_code"] == (0 if name == "all" else 3)
+
+
+def of(place: int, **changed: Any) -> Bend:
+    def bend(record: dict[str, Any]) -> None:
+        said = record["files"][place]["verdict"]
+        assert any(said[name] != value for name, value in changed.items())
+        said.update(changed)
+
+    return bend
+
+
+BENT: list[tuple[str, Bend]] = [
+    ("answer", of(0, answer="no known trace")),
+    ("p-value", of(0, p_real=0.5)),
+    ("score", of(0, probability=0.2)),
+    ("reason", of(1, reason="It is certain.")),
+    ("unknown made known", of(3, answer="fake", probability=0.99, p_real=0.01, p_fake=0.9)),
+    ("known made unknown", of(0, novelty=2.5)),
+    ("mean of frames", of(4, probability=0.2)),
+    ("interval", of(4, low=0.929)),
+    ("frames", lambda r: r["files"][4]["verdict"]["frames"].pop()),
+    ("other medium", of(5, reason="It is certain.")),
+    ("heat map", lambda r: r["files"][0]["heat_map"].update(drop_marked=0.5)),
+    ("exit code", lambda r: r.update(exit_code=0)),
+    ("error rate", lambda r: r["detector"]["card"].update(error_rate=0.4)),
+    ("reading", lambda r: r.update(reading="This is proof.")),
+    ("unread, and judged", lambda r: r["files"][6].update(verdict=r["files"][0]["verdict"])),
+    ("dropped", lambda r: r["files"].pop(2)),
+]
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize(("what", "bend"), BENT, ids=[what for what, _ in BENT])
+def test_a_bent_answer_is_named_though_the_right_key_signed_it(
+    folder: Path, tmp_path: Path, what: str, bend: Bend
+) -> None:
+    seen = checked(forged(folder / "some.zip", tmp_path / "f.zip", folder / "k", record=bend), folder)
+    said = wrong(seen)
+    places = {"files", "exit_code", "detector", "reading", "record.json", "request.json"}
+    assert seen.exit_code() == 1 and said.keys() & places and "signature" not in said, said
+
+
+@pytest.mark.parametrize("what", ["scores", "limit", "number", "none"])
+def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path: Path, what: str) -> None:
+    content = json.loads(unpack((folder / "some.zip").read_bytes(), "s")[DETECTOR])
+    if what == "scores":
+        content["card"]["real_scores"] = [min(1.0, score + 0.5) for score in content["card"]["real_scores"]]
+    elif what == "limit":
+        content["card"]["novelties"] = [9.0] * 19
+    elif what == "number":
+        content["n_real"] = 6_000
+    part = None if what == "none" else json.dumps(content).encode()
+    seen = checked(forged(folder / "some.zip", tmp_path / "f.zip", folder / "k", {DETECTOR: part}), folder)
+    assert seen.exit_code() == 1 and wrong(seen)
+
+
+# ---- a detector of pictures and one of sound -----------------------------------------------------------------------
+
+PICTURES = CARD.model_copy(update={"real_scores": tuple(np.linspace(0.0, 0.4, 120).tolist())})
+SPEECH = CARD.model_copy(update={"medium": "speech", "novelties": ()})
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Path:
+    """A film that both judged, and one without sound."""
+    scores = [0.9, 0.95, 0.8, 0.99, 0.97, 0.96]
+    pictures, silent = found("video", video(scores, PICTURES)), found("video", video([0.1] * 6, PICTURES))
+    heard = found("video", verdict(0.1, 1.0, SPEECH))
+    unheard = FileResult(medium="video", form="MP4", error="It has no sound.")
+    by_detector = ([pictures, silent, found("image", verdict(0.9, 1.0, PICTURES))], [heard, unheard, found("image")])
+    results, batches = judged_by_all((PICTURES, SPEECH), by_detector)
+    asked = [
+        AskedDetector(
+            path=f"{card.medium}.pt",
+            known=DetectorRecord.from_card(("real", "fake"), card, sha * 64, with_calibration=True),
+            batch=batch,
+            few=few,
+        )
+        for card, sha, batch, few in zip((PICTURES, SPEECH), "bc", batches, ("", "9 of 20"), strict=True)
+    ]
+    named = list(zip(("film.mp4", "mute.mp4", "a.png"), results, strict=True))
+    record = detection_content(asked, named, {}, exit_code_of(results, asked, unwritten=False))
+    made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
+    write_derived(folder / "two.zip", made, key=load_private_key(folder / "k"))
+    return folder / "two.zip"
+
+
+def test_what_two_detectors_said_together_is_made_anew(folder: Path, two: Path) -> None:
+    seen = checked(two, folder)
+    assert wrong(seen) == {} and seen.exit_code() == 0
+    record = json.loads(unpack(two.read_bytes(), "two")["record.json"])
+    assert [file["verdict"]["answer"] for file in record["files"]] == ["fake", "cannot say", "fake"]
+    assert record["second_detector"]["path"] == "speech.pt" and "second_batch" in record
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda r: r["files"][1]["verdict"].update(answer="fake"),
+        lambda r: r["files"][0]["parts"][0]["verdict"].update(answer="no known trace"),
+        lambda r: r["files"][0]["parts"][1]["verdict"].update(p_real=0.001),
+        lambda r: r["files"][0]["parts"].pop(),
+        lambda r: r["files"][1]["parts"][1]["verdict"].update(answer="no known trace"),
+        lambda r: r["files"][0]["verdict"].update(reason="By its sound."),
+        lambda r: r.pop("second_detector"),
+        lambda r: r["second_detector"]["card"].update(error_rate=0.4),
+    ],
+)
+def test_a_bent_part_of_what_two_detectors_said_is_named(folder: Path, two: Path, tmp_path: Path, bend: Bend) -> None:
+    seen = checked(forged(two, tmp_path / "f.zip", folder / "k", record=bend), folder)
+    assert seen.exit_code() == 1 and wrong(seen)
+
+
+def test_the_calibration_of_the_second_detector_is_needed(folder: Path, two: Path, tmp_path: Path) -> None:
+    seen = checked(forged(two, tmp_path / "f.zip", folder / "k", {SECOND: None}), folder)
+    assert seen.exit_code() == 1 and wrong(seen)

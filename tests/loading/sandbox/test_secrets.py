@@ -1,0 +1,175 @@
+"""A secret in every place where a user may have one: code in the measuring process reads none, and none comes out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
+
+from auditor.evidence.signing import make_key
+from auditor.loading.sandbox import landlock, seccomp, secrets
+from auditor.loading.sandbox.secrets import places_without_secrets
+from cli.commands import app
+from tests.quantifiers import all_of, none_of
+
+needs_sandbox = pytest.mark.skipif(
+    landlock.version() == 0 or not seccomp.supported(), reason="this kernel has no Landlock: nothing is closed"
+)
+CANARY = "hunter2-canary"
+KEY = f"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI\n{CANARY}\n-----END PRIVATE KEY-----\n"
+# Below the folder that the command starts in, and what is in them.
+PLACES = {
+    ".env": CANARY,
+    "sub/.env": CANARY,
+    "sub/deep/.env.production": CANARY,
+    "sub/deep/prod.env": CANARY,
+    "sub/.netrc": CANARY,
+    "sub/.aws/credentials": CANARY,
+    "sub/home/.ssh/config": CANARY,
+    "sub/home/.config/token": CANARY,
+    "sub/home/id_ed25519": CANARY,
+    "sub/id_rsa": CANARY,
+    "auditor.key": CANARY,
+    "sub/any.key": CANARY,
+    "sub/signing": KEY,
+    "sub/cert.pem": KEY,
+    "sub/server.txt": f"Bag Attributes\n{KEY}",
+    "sub/account.json": json.dumps({"private_key": KEY}),
+    "sub/openssh": KEY.replace("PRIVATE", "OPENSSH PRIVATE"),
+    "sub/old.pem": KEY.replace("KEY-----\nMC4", "KEY-----\nProc-Type: 4,ENCRYPTED\nMC4", 1),
+    "folder/auditor.key": KEY,
+    "folder/deep/.env": CANARY,
+}
+READABLE = ("sub/notes.txt", "sub/deep/table.csv", "folder/config.json", "folder/deep/weights.bin", "sub/public.pem")
+OWN = """
+import json
+import numpy as np
+
+told = []
+for path in json.load(open(__file__.replace("own.py", "paths.json"))):
+    try:
+        with open(path) as file:
+            told.append(path + ": READ " + file.read())
+    except OSError as error:
+        told.append(path + ": " + type(error).__name__)
+
+def answers(rows):
+    return np.tile([.4, .6], (len(rows), 1))
+answers.classes = ["0", "1"]
+
+class Tells:
+    name, pillar, goal, citation, methods, needs = "Tells", "robustness", "g", "c", (), ()
+    def measure(self, model, data, rng):
+        print(chr(10).join(told))
+        raise ValueError(" | ".join(told))
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "here"
+    for name, content in PLACES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    for name in READABLE:
+        (folder / name).write_text("plain")
+    (folder / "sub" / "public.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / ".env").write_text(CANARY)
+    (tmp_path / "outside" / "key").write_text(KEY)
+    (tmp_path / "outside" / "plain.csv").write_text("a,y\n1,0\n")
+    # Under a name of its own, by another name of the same file, and by links.
+    os.link(folder / "sub" / ".env", folder / "sub" / "deep" / "settings.txt")
+    os.link(folder / "sub" / ".aws" / "credentials", folder / "sub" / "a.txt")
+    (folder / "linked.txt").symlink_to(tmp_path / "outside" / ".env")
+    (folder / "linked-key").symlink_to(tmp_path / "outside" / "key")
+    (folder / "linked-folder").symlink_to(tmp_path / "outside")
+    (folder / "sub" / "deep" / "out.csv").symlink_to(tmp_path / "outside" / "plain.csv")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "y": rng.integers(2, size=60)})
+    frame.to_csv(folder / "d.csv", index=False)
+    joblib.dump(LogisticRegression().fit(frame[["a"]], frame["y"]), folder / "m.joblib")
+    (folder / "own.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+LINKS = ("sub/deep/settings.txt", "sub/a.txt", "linked.txt", "linked-key", "linked-folder/.env", "linked-folder/key")
+
+
+def told(here: Path, *flags: str) -> dict[str, str]:
+    """What became of each path that code in the measuring process opened, once none of the files written tells."""
+    closed = [*PLACES, *LINKS, "signed/by"]
+    paths = [*closed, *READABLE, "linked-folder/plain.csv", "own.py"]
+    (here / "paths.json").write_text(json.dumps([str(here / path) for path in paths]))
+    make_key(here / "signed" / "by")
+    result = CliRunner().invoke(
+        app,
+        ["scan", "--data", "d.csv", "--target", "y", "--probes", "performance", "--probe", "own:Tells", "--bundle",
+         "b.zip", "--sign", "signed/by", "--out", "out", "--debug", *flags],
+    )  # fmt: skip
+    written = [file for file in [*(here / "out").iterdir(), here / "b.zip"] if file.is_file()]
+    assert all_of(CANARY.encode() not in file.read_bytes() for file in written)
+    assert CANARY not in result.output
+    lines = [line.partition(": ") for line in result.output.splitlines() if line.startswith(str(here))]
+    found = {str(Path(path).relative_to(here)): what for path, _, what in lines}
+    assert set(found) == set(paths), result.output
+    assert {path for path in closed if found[path] != "PermissionError"} == set()
+    return found
+
+
+@needs_sandbox
+def test_code_reads_no_secret_in_the_folder_that_the_command_starts_in(here: Path) -> None:
+    found = told(here, "--predict", "own:answers", "--outputs", "probabilities")
+    assert all_of(found[path].startswith("READ") for path in [*READABLE, "linked-folder/plain.csv", "own.py"])
+
+
+@needs_sandbox
+def test_no_secret_is_read_beside_a_model(here: Path) -> None:
+    found = told(here, "m.joblib")
+    assert all_of(found[path].startswith("READ") for path in READABLE)
+
+
+def test_a_named_folder_without_secrets_is_one_place_and_one_with_a_secret_is_what_lies_beside_it(here: Path) -> None:
+    plain = here.parent / "plain"
+    (plain / "deep").mkdir(parents=True)
+    (plain / "deep" / "weights").write_text("w")
+    (plain / ".cache").mkdir()
+    (whole,) = places_without_secrets([plain], [], contents=True)
+    assert (whole.path, whole.access) == (plain, landlock.READ)
+    parts = places_without_secrets([here / "folder"], [], contents=True)
+    open_ = {place.path.relative_to(here).as_posix() for place in parts if place.access & landlock.Access.READ_FILE}
+    assert open_ == {"folder/config.json", "folder/deep/weights.bin"}
+    # Where nobody's code runs, no file is looked into.
+    names = {place.path.name for place in places_without_secrets([], [here / "sub"], contents=False)}
+    assert "cert.pem" in names and none_of(name in names for name in (".env", "id_rsa", "any.key", ".aws"))
+
+
+def test_what_only_speaks_of_keys_is_none(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text('HEADER = "-----BEGIN PRIVATE KEY-----"\n')
+    (tmp_path / "keys.csv").write_text("a,y\n1,0\n")
+    (tmp_path / "id_rsa.pub").write_text("ssh-ed25519 AAAA")
+    os.mkfifo(tmp_path / "pipe")
+    (whole,) = places_without_secrets([tmp_path], [], contents=True)
+    assert whole.path == tmp_path
+
+
+def test_more_files_than_can_be_looked_through_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_MOST_ENTRIES", 5)
+    with pytest.raises(secrets.UsageError, match="start the command in a folder with fewer"):
+        places_without_secrets([], [here], contents=True)
+
+
+def test_keygen_warns_where_a_key_lies_near_a_model(here: Path) -> None:
+    elsewhere = str(here.parent / "keys" / "mine.key")
+    for place, warns in (("mine.key", True), ("sub/keys/mine.key", True), (elsewhere, False)):
+        result = CliRunner().invoke(app, ["keygen", place])
+        assert result.exit_code == 0 and Path(place).is_file()
+        assert ("lies near a model, 'm.joblib'" in result.stderr) is warns and "near" not in result.stdout

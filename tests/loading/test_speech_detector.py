@@ -1,0 +1,392 @@
+"""Detectors of speech: front ends against slow ones, the mixtures and the rule for novelty, training and the bundle."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from auditor.core.errors import DataError, UsageError
+from auditor.data.audio import Samples
+from auditor.data.preprocessing import AudioPreprocessing
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.networks.novelty_score import KindNovelty
+from auditor.models.networks.speech_detector import SpeechDetector, SpeechGMM
+from auditor.models.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
+from auditor.models.save_bundle import save
+from mitigations.deepfake.fit_novelty import fit_novelty, kind_groups
+from mitigations.deepfake.speech_training import (
+    Method,
+    Recordings,
+    SpeechOptions,
+    fit_speech_detector,
+    read_recordings,
+    train_speech_detector,
+)
+
+RATE = 8_000
+METHODS: list[Method] = ["lfcc", "gmm"]
+
+
+def sounds(n: int = 3, seconds: float = 0.5, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Noise whose level and colour wander."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(n, int(seconds * RATE))) * np.abs(np.sin(np.linspace(0.3, 9.0, int(seconds * RATE))))
+    return np.asarray(0.1 * (noise + 0.7 * np.roll(noise, 1, axis=1)), np.float32)
+
+
+# ---- front ends ----------------------------------------------------------------------------------------------------
+
+
+def slow_log_spectrum(x: npt.NDArray[Any], rate: int, n_filters: int, scale: Scale) -> npt.NDArray[np.float64]:
+    """One recording, frame by frame and filter by filter."""
+    x = x.astype(np.float64)
+    x = x / np.sqrt(np.mean(x**2))
+    window, hop = int(0.02 * rate), int(0.01 * rate)
+    n_fft = 1
+    while n_fft < window:
+        n_fft *= 2
+
+    def warp(f: float) -> float:
+        return f if scale == "linear" else 2595 * np.log10(1 + f / 700)
+
+    def unwarp(m: float) -> float:
+        return m if scale == "linear" else 700 * (10 ** (m / 2595) - 1)
+
+    corners = [unwarp(warp(rate / 2) * i / (n_filters + 1)) for i in range(n_filters + 2)]
+    hann = [0.5 - 0.5 * np.cos(2 * np.pi * i / window) for i in range(window)]
+    frames = []
+    for start in range(0, len(x) - window + 1, hop):
+        power = np.abs(np.fft.fft(np.r_[x[start : start + window] * hann, np.zeros(n_fft - window)])) ** 2
+        row = []
+        for low, mid, high in zip(corners, corners[1:], corners[2:], strict=False):
+            total = 0.0
+            weights = 0.0
+            for k in range(n_fft // 2 + 1):
+                f = k * rate / n_fft
+                weight = (
+                    (f - low) / (mid - low) if low < f <= mid else (high - f) / (high - mid) if mid < f < high else 0
+                )
+                total += weight * power[k]
+                weights += weight
+            if not weights:
+                total = power[min(range(n_fft // 2 + 1), key=lambda k: abs(k * rate / n_fft - mid))]
+            row.append(np.log(total + 1e-9))
+        frames.append(row)
+    return np.asarray(frames)
+
+
+@pytest.mark.parametrize(("n_filters", "scale"), [(20, "linear"), (40, "linear"), (20, "mel"), (40, "mel")])
+def test_log_spectra_agree_with_the_slow_ones(n_filters: int, scale: Scale) -> None:
+    x = sounds(2)
+    found = LogSpectrum(RATE, n_filters, scale)(torch.from_numpy(x)).numpy()
+    for row, sound in zip(found, x, strict=True):
+        np.testing.assert_allclose(row, slow_log_spectrum(sound, RATE, n_filters, scale), atol=2e-3)
+
+
+def test_loudness_changes_nothing() -> None:
+    x = torch.from_numpy(sounds())
+    front = LogSpectrum(RATE, 20)
+    torch.testing.assert_close(front(x), front(0.05 * x), atol=1e-3, rtol=1e-3)
+
+
+def test_a_short_recording_is_filled_up_to_eight_frames() -> None:
+    assert LogSpectrum(RATE, 20)(torch.ones(1, 256)).shape == (1, 8, 20)
+    assert LogSpectrum(16_000, 20)(torch.ones(1, 48_000)).shape == (1, 299, 20)
+
+
+def test_many_recordings_are_taken_in_parts() -> None:
+    x = torch.from_numpy(sounds(130, 0.1))
+    front = LogSpectrum(RATE, 10)
+    torch.testing.assert_close(front(x), torch.stack([front(row[None])[0] for row in x]), atol=1e-4, rtol=1e-4)
+
+
+def test_cepstra_agree_with_scipy() -> None:
+    from scipy.fft import dct
+
+    x = np.random.default_rng(0).normal(size=(2, 7, 40))
+    found = Cepstrum(40, 20)(torch.from_numpy(x).float()).numpy()
+    np.testing.assert_allclose(found, dct(x, axis=2, norm="ortho")[:, :, :20], atol=1e-5)
+
+
+def test_slopes_and_moments_are_those_of_the_formula() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 9, 3))
+    at = lambda t: x[:, min(max(t, 0), 8)]  # noqa: E731
+    slow = np.stack([sum(k * (at(t + k) - at(t - k)) for k in (1, 2)) / 10 for t in range(9)], axis=1)
+    np.testing.assert_allclose(delta(torch.from_numpy(x)).numpy(), slow, atol=1e-12)
+    np.testing.assert_allclose(
+        moments(torch.from_numpy(x)).numpy(), np.concatenate([x.mean(axis=1), x.std(axis=1)], axis=1), atol=1e-6
+    )
+
+
+def test_a_line_has_one_slope() -> None:
+    line = torch.arange(10.0)[None, :, None] * 0.5
+    assert delta(line)[0, 2:-2, 0].tolist() == pytest.approx([0.5] * 6)
+
+
+# ---- networks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_mixtures_score_as_scikit_learn_does() -> None:
+    from sklearn.mixture import GaussianMixture
+
+    rng = np.random.default_rng(0)
+    network = SpeechGMM(RATE, 1, n_components=3, n_coefficients=4)
+    mixtures = []
+    for label in (0, 1):
+        frames = rng.normal(label, 1 + label, (200, 8))
+        mixture = GaussianMixture(3, covariance_type="diag", random_state=0).fit(frames)
+        network.means[label] = torch.from_numpy(mixture.means_)
+        network.precisions[label] = torch.from_numpy(1 / mixture.covariances_)
+        network.log_weights[label] = torch.from_numpy(np.log(mixture.weights_))
+        mixtures.append(mixture)
+    frames = rng.normal(0, 2, (5, 11, 8))
+    found = network.log_likelihoods(torch.from_numpy(frames).float()).numpy()
+    expected = [[m.score_samples(f).mean() for m in mixtures] for f in frames]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", [SpeechDetector, SpeechGMM])
+@pytest.mark.parametrize("fake", [0, 1])
+def test_networks_are_differentiable_and_of_their_shapes(network: Any, fake: int) -> None:
+    torch.manual_seed(0)
+    made = network(RATE, 2, fake=fake).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    if isinstance(made, SpeechGMM):
+        made.means.normal_()
+    x = torch.from_numpy(sounds(3)).requires_grad_()
+    logits = made(x)
+    assert logits.shape == (3, 2)
+    assert made.features(x).shape[0] == 3
+    assert made.novelty(x).shape == (3,)
+    torch.testing.assert_close(logits[:, 0], -logits[:, 1])
+    logits[:, 1].sum().backward()
+    assert x.grad is not None and bool(torch.isfinite(x.grad).all()) and float(x.grad.abs().max()) > 0
+
+
+def test_the_synthetic_class_may_be_either() -> None:
+    x = torch.from_numpy(sounds())
+    first, second = SpeechDetector(RATE, 1, fake=0), SpeechDetector(RATE, 1, fake=1)
+    for network in (first, second):
+        network.head.weight.data.fill_(0.1)
+    torch.testing.assert_close(first(x), second(x).flip(1))
+
+
+# ---- novelty -------------------------------------------------------------------------------------------------------
+
+
+def test_distances_are_mahalanobis_over_each_kinds_limit() -> None:
+    from scipy.spatial.distance import mahalanobis
+
+    rng = np.random.default_rng(0)
+    rule = KindNovelty(3, 2)
+    x = rng.normal(size=(6, 3))
+    expected = np.empty((6, 2))
+    for g in range(2):
+        root = rng.normal(size=(3, 3))
+        mean, limit = rng.normal(size=3), 1.0 + g
+        rule.means[g] = torch.from_numpy(mean)
+        rule.whitenings[g] = torch.from_numpy(root)
+        rule.limits[g] = limit
+        expected[:, g] = [mahalanobis(row, mean, root @ root.T) / limit for row in x]
+    np.testing.assert_allclose(rule(torch.from_numpy(x).float()), expected.min(axis=1), rtol=1e-4)
+
+
+def test_a_kind_within_the_spread_of_another_is_caught() -> None:
+    """A tight unknown cluster, nearer to a tight known one than that one's own limit allows, far from the wide one."""
+    rng = np.random.default_rng(0)
+    wide = rng.normal(0, 1.0, (60, 5)) + [4, 0, 0, 0, 0]
+    tight = rng.normal(0, 0.1, (40, 5))
+    features = np.concatenate([wide, tight])
+    is_fake = np.arange(100) >= 60
+    kinds = ["a speaker"] * 60 + ["an engine"] * 40
+    rule = fit_novelty(features, is_fake, kinds, 0.9)
+
+    def unlike(x: npt.NDArray[np.float64]) -> float:
+        return float((rule(torch.from_numpy(x).float()) > 1).float().mean())
+
+    assert unlike(rng.normal(0, 0.1, (200, 5)) - [0.6, 0, 0, 0, 0]) > 0.9
+    assert 0.02 < unlike(rng.normal(0, 0.1, (400, 5))) < 0.25
+    assert 0.02 < unlike(rng.normal(0, 1.0, (400, 5)) + [4, 0, 0, 0, 0]) < 0.25
+
+
+def test_what_lies_within_a_broad_kind_and_out_of_range_is_caught() -> None:
+    """As steady noise does beside a speaker of whom two recordings are of silence."""
+    rng = np.random.default_rng(0)
+    broad, tight = rng.normal(0, 1.0, (50, 40)), rng.normal(0, 0.2, (30, 40)) + 1.0
+    broad[:2, :8] = -6.0
+    rule = fit_novelty(
+        np.concatenate([broad, tight]), np.arange(80) >= 50, ["a speaker"] * 50 + ["an engine"] * 30, 0.9
+    )
+    odd = 0.1 * rng.normal(size=(30, 40))
+    odd[:, :8] = -5.0
+    found = torch.from_numpy(odd).float()
+    assert (rule.distances(found).amin(dim=1) < 1).all()
+    assert (rule(found) > 1).all()
+    known = torch.from_numpy(rng.normal(0, 1.0, (400, 40))).float()
+    assert float((rule(known) > 1).float().mean()) < 0.25
+
+
+def test_small_and_unnamed_kinds_are_one_group_of_their_class() -> None:
+    is_fake = np.asarray([False] * 22 + [True] * 13)
+    kinds = ["ann"] * 10 + ["bob"] * 9 + [None] * 3 + ["vits"] * 10 + [None] * 3
+    groups = kind_groups(is_fake, kinds, 64)
+    assert [len(set(groups[a:b])) for a, b in ((0, 10), (10, 22), (22, 32), (32, 35))] == [1, 1, 1, 1]
+    assert len(set(groups)) == 4
+    many = [f"engine {i // 10}" for i in range(1000)]
+    assert kind_groups(np.ones(1000, bool), many, 64).max() == 62
+
+
+def test_files_that_are_all_alike_have_a_rule_too() -> None:
+    features = np.concatenate([np.random.default_rng(0).normal(size=(20, 4)), np.ones((20, 4))])
+    rule = fit_novelty(features, np.arange(40) >= 20, ["s"] * 20 + ["e"] * 20, 0.9)
+    found = rule(torch.tensor([[1.0, 1.0, 1.0, 1.0], [30.0, 30.0, 30.0, 30.0]]))
+    assert float(found[0]) <= 1.0 < float(found[1])
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def recordings(n: int = 12, seed: int = 0, seconds: float = 0.5) -> tuple[Samples, list[str], list[str | None]]:
+    """Four kinds, n each: noise of two colours is real; noise under a comb or a fixed rhythm is synthetic."""
+    rng = np.random.default_rng(seed)
+    m = int(seconds * RATE)
+    rows, labels, kinds = [], [], []
+    for kind in ("ann", "bob", "comb", "beat"):
+        for _ in range(n):
+            noise = rng.normal(size=m + 40)
+            lag = {"ann": 1, "bob": 2, "comb": 8, "beat": 1}[kind]
+            x = (noise[40:] + 0.8 * noise[40 - lag : m + 40 - lag]) * (
+                1 + 0.3 * np.sin(np.arange(m) / rng.uniform(90, 130))
+            )
+            if kind == "beat":
+                x *= 1 + 0.9 * np.sign(np.sin(np.arange(m) / 40))
+            x += 0.1 * rng.normal(size=m)
+            rows.append(3000 * x / x.std())
+            labels.append("real" if kind in ("ann", "bob") else "fake")
+            kinds.append(kind)
+    return np.clip(np.stack(rows), -32768, 32767).astype(np.int16), labels, kinds
+
+
+def small(method: Method, **more: Any) -> SpeechOptions:
+    few: dict[str, Any] = {"n_filters": 20, "n_coefficients": 10, "n_components": 2, "answers": False}
+    return SpeechOptions(method=method, **(few | more))
+
+
+def made(method: Method, seed: int = 0, **more: Any) -> DeepfakeDetector:
+    X, labels, kinds = recordings()
+    return fit_speech_detector(read(X), labels, kinds, small(method, **more), np.random.default_rng(seed))
+
+
+def read(X: Samples) -> Recordings:
+    return Recordings(X, np.arange(len(X)), (), AudioPreprocessing(sampling_rate=RATE, samples=X.shape[1]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_detector_is_trained_saved_and_read_back(method: Method, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    detector = made(method)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert detector.classes == ("fake", "real")
+    assert (detector.card.medium, detector.card.fake, detector.card.kinds) == ("speech", 0, ("beat", "comb"))
+    X, labels, _ = recordings(seed=1)
+    chance = detector.predict_proba(X)[:, 0]
+    fakes = np.asarray(labels) == "fake"
+    assert (chance[fakes][:, None] > chance[~fakes][None]).mean() > 0.95
+    save(detector, tmp_path / "d.pt")
+    again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
+    assert isinstance(again, DeepfakeDetector)
+    assert again.card == detector.card
+    assert again.verdicts(X) == detector.verdicts(X)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_makes_the_same_detector(method: Method) -> None:
+    X = recordings(seed=2)[0]
+    first, second = made(method), made(method)
+    np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
+    assert first.card == second.card
+
+
+def test_known_files_are_supported_and_unknown_kinds_are_not() -> None:
+    detector = made("lfcc")
+    known = recordings(n=60, seed=3)[0]
+    unknown = np.random.default_rng(0).normal(size=(60, known.shape[1])).cumsum(axis=1)
+    walks = (8000 * unknown / np.abs(unknown).max(axis=1, keepdims=True)).astype(np.int16)
+    assert np.mean([detector.card.is_unlike(value) for value in detector.novelty(known).tolist()]) < 0.35
+    assert {v.answer for v in detector.verdicts(walks)} == {"cannot say"}
+    assert "unsupported" in detector.verdicts(walks[:1])[0].reason
+
+
+def test_the_card_says_how_whole_detectors_answer_about_unseen_kinds() -> None:
+    X, labels, kinds = recordings()
+    third = np.roll(X[24:36].astype(np.int32) // 2, 5, axis=1) + X[36:48] // 2
+    X, labels, kinds = np.concatenate([X, third.astype(np.int16)]), [*labels, *["fake"] * 12], [*kinds, *["both"] * 12]
+    options = SpeechOptions(n_filters=20, n_coefficients=10, answers=True)
+    card = fit_speech_detector(read(X), labels, kinds, options, np.random.default_rng(0)).card
+    shares = {(r.kind, r.metric): r.value for r in card.known_rates if r.metric.startswith("answered_")}
+    for kind in (None, "beat", "both", "comb"):
+        total = sum(shares[kind, f"answered_{a}"] for a in ("real", "fake", "cannot_say"))
+        assert total == pytest.approx(1.0)
+
+
+# ---- from files ----------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path, X: Samples, labels: list[str], rate: int = RATE) -> list[Path]:
+    files = []
+    for i, (row, label) in enumerate(zip(X, labels, strict=True)):
+        path = folder / label / f"{i:03d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes(row.tobytes())
+        files.append(path)
+    return files
+
+
+def test_files_make_the_same_detector_as_their_contents(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    X, labels, kinds = recordings()
+    files = written(tmp_path, X, labels)
+    found = train_speech_detector(files, labels, kinds, small("lfcc", seconds=0.5), np.random.default_rng(0))
+    np.testing.assert_array_equal(found.predict_proba(X), made("lfcc", seconds=0.5).predict_proba(X))
+    assert found.preprocessing == AudioPreprocessing(sampling_rate=RATE, samples=X.shape[1])
+
+
+def test_the_lowest_sampling_rate_is_everybodys(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    X, labels, _ = recordings(n=1, seconds=1.0)
+    files = written(tmp_path, X[:2], labels[:2], rate=44_100) + written(tmp_path, X[2:], labels[2:], rate=11_025)
+    assert read_recordings(files, SpeechOptions()).preprocessing.sampling_rate == 11_025
+    assert read_recordings(files[:2], SpeechOptions()).preprocessing.sampling_rate == 16_000
+    assert read_recordings(files, SpeechOptions(sampling_rate=8_000)).X.shape == (4, 24_000)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="the extra 'media' is not installed")
+    X, labels, kinds = recordings(n=3)
+    files = written(tmp_path, X, labels)
+    files[4].write_bytes(b"")
+    files[7].write_bytes(files[7].read_bytes()[:300])
+    found = read_recordings(files, SpeechOptions())
+    assert len(found.X) == 10
+    assert found.rows.tolist() == [i for i in range(12) if i not in (4, 7)]
+    assert ["empty file" in found.problems[0], "cut short" in found.problems[1]] == [True, True]
+    with pytest.raises(DataError, match=r"2 of 12 files cannot be trained on: .*004\.wav.*007\.wav"):
+        train_speech_detector(files, labels, kinds, SpeechOptions(), np.random.default_rng(0))
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(UsageError, match="lfcc or gmm"):
+        made("wav2vec")  # type: ignore[arg-type]

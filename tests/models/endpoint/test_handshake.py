@@ -1,0 +1,118 @@
+"""Twelve lies of a server, each caught; servers that do what they are told or say that they do not, never accused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from auditor.core.errors import ModelError
+from auditor.models.endpoint.address import address_of
+from auditor.models.endpoint.capability import Handshake, Shown
+from auditor.models.endpoint.client import Client, Limits
+from auditor.models.endpoint.handshake import NAMES, shake_hands
+from tests.models.endpoint.stub import LIES, NAME, Stub, served
+from tests.quantifiers import all_of
+
+CAUGHT_AS = {
+    "drops_n": "n",
+    "drops_logprobs": "logprobs",
+    "drops_echo": "echo",
+    "clips_temperature": "temperature",
+    "top_k_40": "pure_sampling",
+    "ignores_seed": "seed",
+    "caches": "fresh_draws",
+    "truncates": "whole_prompt",
+    "swaps_model": "same_model",
+    "other_name": "model_name",
+    "adds_system_prompt": "no_added_prompt",
+    "filters": "unfiltered",
+}
+# Ways of being honest: each does all it is told, or refuses it.
+HONEST: tuple[dict[str, Any], ...] = (
+    {},
+    {"scaled": True},
+    {"refuses": frozenset({"n", "seed"})},
+    {"refuses": frozenset({"logprobs"})},
+    {"refuses": frozenset({"echo", "stop"})},
+    {"routes": frozenset({"chat"})},
+    {"routes": frozenset({"completions"}), "scaled": True},
+    {"alternatives": 5},
+)
+
+
+def shaken(stub: Stub, more_calls: int = 0, **limits: Any) -> Handshake:
+    with served(stub) as url, Client(address_of(url), NAME, limits=Limits(**limits)) as client:
+        return shake_hands(client, more_calls=more_calls)
+
+
+def accused(found: Handshake) -> set[str]:
+    return {each.name for each in found.ignored}
+
+
+def test_the_table_has_every_lie() -> None:
+    assert set(CAUGHT_AS) == set(LIES) and len(LIES) == 12
+    assert set(CAUGHT_AS.values()) <= set(NAMES)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("lie", LIES)
+def test_each_lie_is_caught_and_nothing_else_is_accused(lie: str) -> None:
+    found = shaken(Stub(11, frozenset({lie})), more_calls=100 if lie == "swaps_model" else 0)
+    # Without log-probabilities there are none of the alternatives either.
+    assert accused(found) == {CAUGHT_AS[lie]} | ({"top_logprobs"} if lie == "drops_logprobs" else set())
+    assert found.exit_code == 1 and found[CAUGHT_AS[lie]].shown is Shown.REFUTED
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_no_honest_server_is_accused(part: int) -> None:
+    """With `benchmarks/endpoint_handshakes.py` as the larger one: 8 of these are 40 servers, of eight kinds."""
+    runs = [shaken(Stub(1_000 * part + i, **HONEST[i])) for i in range(len(HONEST))]
+    assert [accused(found) for found in runs] == [set()] * len(runs)
+    plain = runs[0]
+    deterministic = set(NAMES) - {"temperature", "pure_sampling"}
+    assert all_of(plain[name].shown is Shown.PROVEN for name in deterministic), plain
+    assert plain.calls < 40
+
+
+def test_what_is_refused_is_no_accusation_and_no_pass() -> None:
+    found = shaken(Stub(3, refuses=frozenset({"n", "logprobs"})))
+    assert found["n"].shown is Shown.REFUTED and "n is not supported" in found["n"].why
+    assert found["pure_sampling"].shown is Shown.UNTOLD and "log-probabilities" in found["pure_sampling"].why
+    assert found.exit_code == 3
+
+
+def test_all_proven_exits_0() -> None:
+    found = shaken(Stub(5))
+    assert found.exit_code == 0, [each for each in found.capabilities if each.shown is not Shown.PROVEN]
+
+
+@pytest.mark.parametrize("clip", [(0.7, 2.0), (0.0, 1.0), (1.0, 1.0)])
+def test_a_temperature_is_clipped_from_above_or_below(clip: tuple[float, float]) -> None:
+    found = shaken(Stub(12, frozenset({"clips_temperature"}), clip=clip, scaled=clip[1] == 1.0))
+    assert accused(found) == {"temperature"}
+
+
+def test_a_tail_that_is_cut_before_it_is_reported_is_found_by_what_temperature_0_reports() -> None:
+    found = shaken(Stub(12, frozenset({"top_k_40"}), scaled=True))
+    assert accused(found) == {"pure_sampling"} and "before it is reported" in found["pure_sampling"].why
+
+
+def test_what_is_drawn_colder_than_it_is_reported_is_accused_once() -> None:
+    found = shaken(Stub(12, frozenset({"clips_temperature"}), clip=(0.0, 0.5)))
+    assert accused(found) == {"pure_sampling"}
+    assert found["temperature"].shown is Shown.UNTOLD and "look alike" in found["temperature"].why
+
+
+def test_a_budget_that_ends_leaves_the_rest_open() -> None:
+    stub = Stub(4)
+    found = shaken(stub, max_calls=10)
+    assert found.calls == stub.calls == 10
+    assert found["logprobs"].shown is Shown.PROVEN
+    assert found["unfiltered"].shown is Shown.UNTOLD and "--max-calls" in found["unfiltered"].why
+    assert found.exit_code == 3
+
+
+def test_where_nothing_answers_there_is_no_handshake() -> None:
+    with pytest.raises(ModelError, match="Neither interface"):
+        shaken(Stub(4, routes=frozenset()))

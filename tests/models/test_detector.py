@@ -1,0 +1,365 @@
+"""The verdicts of a detector: conformal p-values, novelty, the bundle that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from auditor.core.errors import ModelError
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
+from auditor.loading.formats import load_model
+from auditor.loading.job_specs import ModelSpec
+from auditor.models.detector import DeepfakeDetector, DetectorCard, KnownRate, fake_class, judge_file
+from auditor.models.save_bundle import bundle_of, save
+from auditor.models.torch_model import TorchModel
+from tests.statistics.worlds import WORLDS, most_misses
+
+
+def card(**changes: object) -> DetectorCard:
+    scores = tuple(np.linspace(0.0, 0.4, 40)), tuple(np.linspace(0.6, 1.0, 40))
+    return DetectorCard(
+        **{"medium": "image", "fake": 1, "real_scores": scores[0], "fake_scores": scores[1], **changes}  # type: ignore[arg-type]
+    )
+
+
+def test_p_values_count_calibration_files() -> None:
+    known = card(real_scores=(0.1, 0.2, 0.2, 0.9), fake_scores=(0.2, 0.8, 0.9))
+    # Real files with a score of at least 0.2: three of four; fake ones with at most 0.2: one of three.
+    assert known.p_values(0.2) == (4 / 5, 2 / 4)
+    assert known.p_values(1.0) == (1 / 5, 4 / 4)
+
+
+def test_either_class_and_neither_are_possible_answers() -> None:
+    answers = {score: judge_file(card(), score, None).answer for score in (0.05, 0.5, 0.95)}
+    assert answers == {0.05: "no known trace", 0.5: "cannot say", 0.95: "fake"}
+    overlapping = card(real_scores=tuple(np.linspace(0, 1, 40)), fake_scores=tuple(np.linspace(0, 1, 40)))
+    verdict = judge_file(overlapping, 0.5, None)
+    assert verdict.answer == "cannot say"
+    assert "Neither class can be ruled out" in verdict.reason
+
+
+def test_too_few_calibration_files_rule_nothing_out() -> None:
+    few = card(real_scores=(0.0,) * 18, fake_scores=(1.0,) * 18)
+    assert {judge_file(few, s, None).answer for s in (0.0, 0.5, 1.0)} == {"cannot say"}
+    assert "too few calibration files (real and fake; it takes 19 of each)" in judge_file(few, 0.5, None).reason
+
+
+@pytest.mark.parametrize("novelty", [3.1, float("nan"), None])
+def test_what_is_unlike_the_training_files_is_not_judged(novelty: float | None) -> None:
+    known = card(novelties=(3.0,) * 19)
+    assert judge_file(known, 0.99, 2.9).answer == "fake"
+    assert judge_file(known, 0.99, novelty).answer == "cannot say"
+
+
+def test_what_cannot_be_measured_is_not_judged_however_few_files_are_known() -> None:
+    few = card(novelties=(3.0,) * 2)
+    assert judge_file(few, 0.99, 2.9).answer == judge_file(few, 0.99, 9.0).answer == "fake"
+    assert {judge_file(few, 0.99, value).answer for value in (None, float("nan"), float("inf"))} == {"cannot say"}
+
+
+def test_files_of_known_kinds_are_called_unlike_them_no_more_often_than_stated() -> None:
+    """However heavy the tails and few the files; the limit that 99 in 100 of 40 files keep to is exceeded more."""
+    rng = np.random.default_rng(0)
+    worlds = np.sort(rng.pareto(1.0, (WORLDS, 40)), axis=1)
+    unlike = sum(
+        card(novelties=tuple(known.tolist())).is_unlike(float(new))
+        for known, new in zip(worlds, rng.pareto(1.0, WORLDS), strict=True)
+    )
+    assert 0 < unlike <= most_misses(0.1)
+    assert (rng.pareto(1.0, WORLDS) > np.quantile(worlds, 0.99, axis=1)).sum() > most_misses(0.01)
+
+
+def test_a_class_is_ruled_out_by_mistake_no_more_often_than_stated() -> None:
+    """Over calibration and test files of one distribution, at 5 %."""
+    rng = np.random.default_rng(0)
+    wrong = {"real": 0, "fake": 0}
+    worlds = zip(rng.beta(2, 4, (WORLDS, 61)).tolist(), rng.beta(4, 2, (WORLDS, 61)).tolist(), strict=True)
+    for (new_real, *real), (new_fake, *fake) in worlds:
+        known = card(real_scores=tuple(sorted(real)), fake_scores=tuple(sorted(fake)))
+        wrong["real"] += known.p_values(new_real)[0] <= known.error_rate
+        wrong["fake"] += known.p_values(new_fake)[1] <= known.error_rate
+    assert max(wrong.values()) <= most_misses()
+
+
+class _Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x.flatten(1))
+        return out
+
+    def novelty(self, x: Tensor) -> Tensor:
+        return x.flatten(1).norm(dim=1)
+
+
+def detector(module: nn.Module, **changes: object) -> DeepfakeDetector:
+    preprocessing = ImagePreprocessing(size=(4, 4))
+    return DeepfakeDetector(module, card=card(**changes), classes=("real", "fake"), preprocessing=preprocessing)
+
+
+def test_verdicts_of_rows_agree_with_those_of_single_files() -> None:
+    torch.manual_seed(0)
+    model = detector(_Network(), novelties=(6.0,) * 19)
+    X = np.random.default_rng(1).integers(0, 256, (20, 4, 4, 3)).astype(np.uint8)
+    verdicts = model.verdicts(X)
+    novelty = model.novelty(X)
+    slow = np.sqrt(((((X / 255.0) - 0.5) / 0.5).reshape(20, -1) ** 2).sum(axis=1))
+    np.testing.assert_allclose(novelty, slow, rtol=1e-5)
+    assert [v.answer == "cannot say" for v in verdicts if v.novelty is not None and v.novelty > 6.0].count(False) == 0
+    np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1])
+
+
+def test_answer_and_novelty_of_a_file_take_one_look_at_it() -> None:
+    """And the features of other files, or of the same file asked again, are their own."""
+    from auditor.models.networks.image_detector import FrequencyDetector
+
+    looks: list[int] = []
+
+    class Counting(FrequencyDetector):
+        def features(self, x: Tensor) -> Tensor:
+            looks.append(len(x))
+            return super().features(x)
+
+    network = Counting(16, 1).eval()
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    model = DeepfakeDetector(
+        network,
+        card=card(novelties=(1.0,) * 19),
+        classes=("real", "fake"),
+        preprocessing=ImagePreprocessing(size=(16, 16)),
+        batch_rows=4,
+    )
+    X = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.uint8)
+    verdicts = model.verdicts(X)
+    assert looks == [4, 4, 2]
+    np.testing.assert_allclose([v.novelty for v in verdicts], model.novelty(X), rtol=1e-6)
+    np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1], rtol=1e-6)
+    assert network._kept is None and len(looks) == 9
+
+
+def test_a_network_without_novelty_cannot_carry_novelties() -> None:
+    with pytest.raises(ModelError, match="measures no novelty"):
+        detector(nn.Linear(2, 2), novelties=(1.0,) * 19)
+
+
+def test_the_card_is_saved_in_the_bundle_and_read_back(tmp_path: Path) -> None:
+    from auditor.models.networks.architectures import SmallCNN
+
+    model = TorchModel(
+        SmallCNN(3, 2, 4),
+        classes=("real", "fake"),
+        preprocessing=ImagePreprocessing(size=(16, 16)),
+        architecture={"name": "small_cnn", "args": {"channels": 3, "n_outputs": 2, "width": 4}},
+    )
+    whole = DeepfakeDetector.around(model, card(kinds=("gan",)))
+    save(whole, tmp_path / "d.pt")
+    again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
+    assert isinstance(again, DeepfakeDetector)
+    assert again.card == whole.card
+    X = np.zeros((2, 16, 16, 3), np.uint8)
+    assert again.verdicts(X) == whole.verdicts(X)
+
+
+# ---- cards that cannot be right ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("classes", "fake", "contradicts"),
+    [
+        (("real", "fake"), 0, True),
+        (("ai", "photo"), 1, True),
+        (("x", "real"), 1, True),
+        (("real", "fake"), 1, False),
+        (("ai", "photo"), 0, False),
+        (("cat", "dog"), 0, False),
+    ],
+)
+def test_a_card_that_points_at_the_real_class_is_refused(
+    classes: tuple[str, str], fake: int, contradicts: bool
+) -> None:
+    def make() -> DeepfakeDetector:
+        rows = ImagePreprocessing(size=(4, 4))
+        return DeepfakeDetector(_Network(), card=card(fake=fake), classes=classes, preprocessing=rows)
+
+    if not contradicts:
+        assert make().card.fake == fake
+        return
+    with pytest.raises(ModelError, match=f"says that {classes[fake]!r} is the synthetic class.*{classes[1 - fake]!r}"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("medium", "rows"), [("speech", ImagePreprocessing(size=(4, 4))), ("image", AudioPreprocessing(samples=256))]
+)
+def test_a_card_for_another_medium_is_refused(medium: str, rows: Preprocessing) -> None:
+    with pytest.raises(ModelError, match=f"it is for {medium}, and its network takes {rows.kind} rows"):
+        DeepfakeDetector(_Network(), card=card(medium=medium), classes=("real", "fake"), preprocessing=rows)
+
+
+@pytest.mark.parametrize("error_rate", [0.0, 5e-324, 9.9e-5, 0.51, 0.999, float("nan")])
+def test_an_error_rate_that_no_card_can_promise_is_refused(error_rate: float) -> None:
+    with pytest.raises(ValidationError, match="error_rate"):
+        card(error_rate=error_rate)
+
+
+def test_the_smallest_error_rate_takes_no_more_scores_than_a_card_holds() -> None:
+    assert card(error_rate=1e-4).fewest == 9_999 and card(error_rate=0.5).fewest == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": 1.1},
+        {"value": -0.1},
+        {"value": 1e300},
+        {"low": -0.1},
+        {"high": 1.1},
+        {"low": 0.6},
+        {"high": 0.4},
+        {"low": 0.6, "high": 0.4},
+        {"confidence": 0.0},
+        {"confidence": 1.0},
+    ],
+)
+def test_a_rate_that_is_no_share_within_its_interval_is_refused(changes: dict[str, float]) -> None:
+    good: dict[str, Any] = {"metric": "auc", "value": 0.5, "low": 0.4, "high": 0.6, "n_real": 1, "n_fake": 1}
+    for fine in ({}, {"low": None}, {"high": None}, {"low": 0.5, "high": 0.5}):
+        assert KnownRate(**(good | fine)).value == 0.5
+    with pytest.raises(ValidationError):
+        KnownRate(**(good | changes))
+
+
+def spectral(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> ModelSpec:
+    """A bundle of a network that is made for pictures of 32 x 32 pixels, with something of it changed."""
+    from auditor.models.networks.architectures import ARCHITECTURES
+
+    args = {"size": 32, "n_groups": 2, "fake": 1}
+    model = TorchModel(
+        ARCHITECTURES["frequency_detector"](**args),
+        classes=("real", "fake"),
+        preprocessing=ImagePreprocessing(size=(32, 32), fit="crop"),
+        architecture={"name": "frequency_detector", "args": args},
+    )
+    bundle = bundle_of(DeepfakeDetector.around(model, card(novelties=(2.0,) * 19)))
+    change(bundle)
+    torch.save(bundle, tmp_path / "d.pt")
+    return ModelSpec(path=str(tmp_path / "d.pt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda b: b["preprocessing"].update(size=[16, 16]), "its network cannot take what its preprocessing makes"),
+        (lambda b: b.update(preprocessing=None), "nothing of how files are read"),
+        (lambda b: b["detector"].update(error_rate=5e-324), "error_rate"),
+        (lambda b: b["detector"].update(medium="speech"), "it is for speech"),
+        (lambda b: b["detector"].update(fake=0), "'real' is the synthetic class"),
+        (lambda b: b.update(classes=["fake", "real"]), "'real' is the synthetic class"),
+    ],
+)
+def test_a_bundle_whose_parts_contradict_each_other_is_refused_at_load(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    assert isinstance(load_model(spectral(tmp_path, lambda _: None)), DeepfakeDetector)
+    with pytest.raises(ModelError, match=said):
+        load_model(spectral(tmp_path, change))
+
+
+def test_sound_at_another_rate_than_the_networks_is_refused(tmp_path: Path) -> None:
+    from auditor.models.networks.architectures import ARCHITECTURES
+
+    args = {"sampling_rate": 8_000, "n_kinds": 2, "fake": 1}
+    model = TorchModel(
+        ARCHITECTURES["speech_lfcc"](**args),
+        classes=("real", "fake"),
+        preprocessing=AudioPreprocessing(sampling_rate=16_000, samples=16_000),
+        architecture={"name": "speech_lfcc", "args": args},
+    )
+    save(DeepfakeDetector.around(model, card(medium="speech")), tmp_path / "d.pt")
+    with pytest.raises(ModelError, match="sampling_rate 16000, its network takes 8000"):
+        load_model(ModelSpec(path=str(tmp_path / "d.pt")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["detect", "{where}/real/0.png", "--detector", "{where}/d.pt"],
+        ["scan", "{where}/d.pt", "--data", "{where}/media", "--out", "{where}/report"],
+        ["mitigate", "deepfake-detection", "{where}/model.pt", "--out", "{where}/new.pt", "--data", "{where}/media",
+         "--positive", "fake", "--with", "detector={where}/d.pt", "--report", "{where}/report"],
+    ],
+)  # fmt: skip
+def test_a_network_for_other_pictures_is_one_refusal_of_every_command(tmp_path: Path, arguments: list[str]) -> None:
+    import PIL.Image
+    from typer.testing import CliRunner
+
+    from cli.commands import app
+    from tests.toys.media_files import image_detector
+
+    spectral(tmp_path, lambda b: b["preprocessing"].update(size=[16, 16]))
+    plain = image_detector()
+    save(TorchModel(plain.module, classes=plain.classes, preprocessing=plain.preprocessing,
+                    architecture=plain.architecture), tmp_path / "model.pt")  # fmt: skip
+    for name in ("real/0.png", "media/real/0.png", "media/fake/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (32, 32)).save(tmp_path / name)
+    result = CliRunner().invoke(app, [a.format(where=tmp_path) for a in arguments])
+    assert result.exit_code == 4, result.output
+    assert " ".join(result.output.split()).count("cannot take what its preprocessing makes") == 1
+
+
+@pytest.mark.parametrize("novelties", [(), (1.0,) * 8, (1e308,) * 40])
+def test_answers_without_a_rule_for_unlike_files_say_so(novelties: tuple[float, ...]) -> None:
+    bare = card(novelties=novelties)
+    for score, answer in ((0.05, "no known trace"), (0.95, "fake")):
+        verdict = judge_file(bare, score, 3.0)
+        assert verdict.answer == answer and "no rule for files unlike those it was trained on" in verdict.reason
+        assert "no rule" not in judge_file(card(novelties=(3.5,) * 19), score, 3.0).reason
+    assert not bare.knows_novelty and card(novelties=(3.5,) * 19).knows_novelty
+
+
+@pytest.mark.parametrize(
+    ("changes", "never"),
+    [
+        ({}, ()),
+        ({"real_scores": (1.0,) * 40}, ("real",)),
+        ({"fake_scores": (0.0,) * 40}, ("fake",)),
+        ({"real_scores": (0.0,) * 18}, ("real",)),
+        ({"real_scores": (), "fake_scores": ()}, ("real", "fake")),
+        # 3 of 60 real scores at the top: 4 / 61 lies above 0.05, and 3 / 61 of two below.
+        ({"real_scores": (0.0,) * 57 + (1.0,) * 3}, ("real",)),
+        ({"real_scores": (0.0,) * 58 + (1.0,) * 2}, ()),
+    ],
+)
+def test_classes_that_no_score_rules_out_are_known(changes: dict[str, Any], never: tuple[str, ...]) -> None:
+    known = card(**changes)
+    assert known.never_ruled_out == never
+    verdicts = [judge_file(known, s, None) for s in np.linspace(0.0, 1.0, 101)]
+    slow = [n for n in ("real", "fake") if all(getattr(v, f"p_{n}") > known.error_rate for v in verdicts)]
+    assert tuple(slow) == never
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (("real", "fake"), 1),
+        (("AI", "real"), 0),
+        (("bonafide", "spoof"), 1),
+        (("photo", "midjourney"), 1),
+        (("cat", "dog"), None),
+        (("real", "fake", "other"), None),
+        (("fake", "synthetic"), None),
+    ],
+)
+def test_the_synthetic_class_is_known_by_its_name(classes: tuple[str, ...], expected: int | None) -> None:
+    assert fake_class(classes) == expected

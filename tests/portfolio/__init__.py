@@ -1,1 +1,0 @@
-"""Tests of auditor/portfolio: many audits in one view."""
