@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.contract.house import ROOTS, imports, modules
+from tests.contract.import_graph import ROOTS, imports, modules
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED, LAWS = "tests/statistics/test_recorded.py", "tests/statistics/test_estimate_laws.py"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.house import statements
+from tests.contract.import_graph import statements
 from tests.quantifiers import all_of, none_of
 
 TESTS = next(folder for folder in Path(__file__).parents if folder.name == "tests")

@@ -21,7 +21,7 @@ from auditor.models.save_bundle import save
 from cli.commands import app
 from cli.output_guard import written_by
 from tests import ROOT
-from tests.contract.house import modules
+from tests.contract.import_graph import modules
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.report.samples import sample_report
 

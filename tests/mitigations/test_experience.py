@@ -62,7 +62,8 @@ def test_each_mitigation_of_tables_says_of_each_set_how_it_did() -> None:
 
 def test_what_is_read_is_what_the_file_holds() -> None:
     tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    assert measured_experience() is measured_experience()  # read once
+    first = measured_experience()
+    assert measured_experience() is first  # read once
     assert {
         name: {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(found).items() if value}
         for name, found in measured_experience().items()

@@ -532,7 +532,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cli.commands", "report", str(tmp_path), "--format", "csv,html", "--out", str(out)],
         capture_output=True,
-        number_text=True,
+        text=True,
         check=False,
         env=os.environ | {"TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),

@@ -128,7 +128,7 @@ def test_a_killed_and_resumed_training_ends_with_the_report_of_an_uninterrupted_
     assert AuditReport.from_json((out / "report.json").read_text()) == resumed
     import jsonschema
 
-    schema = json.loads((ROOT / "auditor" / "record" / "report.schema.json").read_text())
+    schema = json.loads((ROOT / "auditor" / "report" / "record" / "report.schema.json").read_text())
     jsonschema.validate(json.loads((out / "report.json").read_text()), schema)
 
 

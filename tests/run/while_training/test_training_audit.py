@@ -414,7 +414,7 @@ def test_the_report_holds_to_its_schema_and_shows_every_course(tmp_path: Path) -
     assert "over training" in html
     import jsonschema
 
-    schema = json.loads((ROOT / "auditor" / "record" / "report.schema.json").read_text())
+    schema = json.loads((ROOT / "auditor" / "report" / "record" / "report.schema.json").read_text())
     jsonschema.validate(json.loads((tmp_path / "report.json").read_text()), schema)
 
 
