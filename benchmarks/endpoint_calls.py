@@ -96,7 +96,7 @@ def ours(url: str, n: int, at_once: int, folder: str) -> Run:
     from auditor.models.endpoint.endpoint_model import endpoint_model
     from auditor.models.endpoint.journal import NAME as JOURNAL
     from auditor.models.endpoint.journal import Journal
-    from auditor.models.endpoint.journaled_client import JournaledClient
+    from auditor.models.endpoint.session import JournaledClient
     from probes.language.forced_choice import Question, choices
     from tests.models.endpoint.reference import shown
 

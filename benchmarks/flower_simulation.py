@@ -20,8 +20,7 @@ from auditor.privacy.accounting import Phase, privacy_spent
 from auditor.privacy.dp_audit_scores import audit_claim
 from auditor.privacy.federated.federated_linter import lint_any
 from auditor.privacy.federated.federated_record import FederatedRun
-from auditor.privacy.federated.flower import watched
-from auditor.privacy.federated.round_watch import CanarySettings
+from auditor.privacy.federated.flower import CanarySettings, watched
 from benchmarks.flower_clients import CLIENTS, accuracy, adult, split, trained
 
 COHORT, ROUNDS, NORM, NOISE, DELTA, CANARIES = 10, 20, 0.5, 1.0, 1e-3, 20

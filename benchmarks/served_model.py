@@ -18,11 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.models.endpoint.reference_ranks import Placing, compare, p_of_usual
-from auditor.models.endpoint.served_model import FALSE_RANKS, LENGTH, TESTED
+from auditor.models.endpoint.reference_ranks import NAMELESS, Placing, Spelling, compare, p_of_usual
+from auditor.models.endpoint.served_model import FALSE_RANKS, LENGTH, TESTED, openings
 from auditor.models.endpoint.served_texts import ServedText, ServedTexts
-from auditor.models.endpoint.text_prompts import openings
-from auditor.models.endpoint.token_spelling import NAMELESS, Spelling
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.statistics.uniformity import p_of_uniform
 from benchmarks.common import machine

@@ -22,7 +22,7 @@ class ModelSpec:
     ``outputs``:
     None means what the file or the network says, else logits where its answers can be nothing else. ``architecture``: a
     key of ARCHITECTURES, or ``package.module:Class`` of the user's own. ``dtype``: the numbers that a language model is
-    computed in, which :mod:`auditor.loading.number_formats` reads. ``device_map``: how it is spread over all cards, or
+    computed in, which :mod:`auditor.loading.language_models` reads. ``device_map``: how it is spread over all cards, or
     None for one device. ``mapped``: whether weights may stay in their files,
     as pages of them: in a process of its own, since whoever shortens such a file meanwhile ends it. ``code_folder``:
     where the user's own modules

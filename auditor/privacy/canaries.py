@@ -1,12 +1,15 @@
 """Canaries for any torch loop: gradients of a canary's own (white box), rows with flipped labels (black box).
 
 The model that is trained with canaries in it is spoiled: audit a copy of the training, and throw the model away.
+
+Check that every step sums gradients clipped row by row, if Opacus stores the gradients of the rows.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +20,6 @@ from auditor.core.errors import UsageError
 from auditor.core.randomness import forked
 from auditor.core.rows import FloatArray
 from auditor.privacy.accounting import Phase
-from auditor.privacy.clipping_watch import ClippingWatch
 from auditor.privacy.dirac_canaries import DiracCanaries
 from auditor.privacy.dp_audit_scores import DIRAC, FLIPPED, BoolArray, CanaryScores
 from auditor.privacy.federated.client_canaries import Array, ClientCanaries
@@ -28,6 +30,40 @@ from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, s
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
     from opacus.optimizers import DPOptimizer
+
+# Of the clipping norm: what rounding leaves of a sum over a batch.
+_SAME = 1e-2
+
+
+@dataclass
+class ClippingWatch:
+    """Counters of steps with available per-row gradients, and of those with a sum that does not match them."""
+
+    seen: int = 0
+    wrong: int = 0
+
+    def look(self, optimizer: Any) -> None:
+        """Compare ``summed_grad`` with ``sum_i g_i min(1, C / |g_i|)``, over all parameters together.
+
+        Ghost clipping holds no gradients of rows, and a logical batch in parts only those of the last: neither is seen.
+        """
+        parameters = optimizer.params
+        if getattr(optimizer, "_is_last_step_skipped", False) or any(
+            getattr(p, "grad_sample", None) is None for p in parameters
+        ):
+            return
+        rows = [optimizer._get_flat_grad_sample(p).detach() for p in parameters]
+        norm = float(optimizer.max_grad_norm)
+        lengths = torch.stack([r.reshape(len(r), -1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
+        factors = (norm / (lengths + 1e-6)).clamp(max=1.0)
+        apart = [
+            (p.summed_grad.detach() - torch.einsum("i,i...", factors.to(r.dtype), r)).square().sum()
+            for p, r in zip(parameters, rows, strict=True)
+        ]
+        self.seen += 1
+        # A distance that is no number is none that is small.
+        self.wrong += not float(torch.stack(apart).sum().sqrt()) <= _SAME * norm
+
 
 ExpectedGradient = Callable[[], list[Tensor]]
 _SENSITIVITY_ROWS = 64

@@ -179,7 +179,7 @@ def test_a_configuration_that_is_a_link_out_of_the_folder_is_refused(folder: Pat
 
 
 def test_a_probe_of_another_package_is_its_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.untrusted_config.known_probes", lambda catalogue: {"theirs": object()})
+    monkeypatch.setattr("cli.scan_request.known_probes", lambda catalogue: {"theirs": object()})
     for text in ('[audit]\nprobes = ["theirs"]\n', "[probes.theirs]\na = 1\n"):
         with pytest.raises(ConfigError, match="theirs.*of another package.*--config audit.toml"):
             found(text)

@@ -439,8 +439,8 @@ def test_no_verdict_of_a_campaign_is_written_where_its_look_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: AuditReport
 ) -> None:
     """Another audit is entered while this one is measured, then the ledger cannot be written."""
-    import cli.count_looks
-    from cli.count_looks import entered
+    import cli.scan
+    from cli.scan import entered
     from cli.scan_request import configure
 
     configured = configure({"model": "m.pt", "history": True, "campaign": "c", "db": str(tmp_path / "h.db")}, None, [])
@@ -462,7 +462,7 @@ def test_no_verdict_of_a_campaign_is_written_where_its_look_was_not(
     assert [look.look for look in again if look is not None] == [2] == [campaign.look if campaign else 0]
     assert found.looks is not None and found.looks.campaign == campaign and "entry 2" in line
     monkeypatch.setattr(Ledger, "append_after", lambda *_: None)
-    monkeypatch.setattr(cli.count_looks, "_ATTEMPTS", 2)
+    monkeypatch.setattr(cli.scan, "_ATTEMPTS", 2)
     with pytest.raises(UsageError, match="written to all the time"):
         entered(configured, Asks(), report, mine, judged_again)  # type: ignore[arg-type]
     assert len(list(ledger.entries())) == 2

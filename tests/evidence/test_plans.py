@@ -26,8 +26,8 @@ from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
 from auditor.report.record.report_metadata import About
 from cli.commands import app
-from cli.count_looks import entered
 from cli.register import followed, open_registration, plan_of
+from cli.scan import entered
 from cli.scan_request import configure
 from cli.terminal import print_report
 from tests.evidence.test_evidence import evidence

@@ -13,7 +13,7 @@ import auditor
 from auditor.core.errors import UsageError
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.number_formats import computed_in, dtype_sentence, stored_in
+from auditor.loading.language_models import computed_in, dtype_sentence, stored_in
 from probes.probe_inputs import load_reference
 from tests.quantifiers import all_of
 from tests.toys.folders import change_json, save_bert

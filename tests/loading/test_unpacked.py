@@ -16,8 +16,8 @@ from torch import Tensor
 from auditor.core.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.files import dequantize
-from auditor.models.files.dequantize import unpack
+from auditor.models.files import quantized_checkpoints
+from auditor.models.files.quantized_checkpoints import unpack
 from tests.loading.test_number_formats import saved
 from tests.quantifiers import all_of
 from tests.toys.folders import change_json
@@ -265,7 +265,9 @@ def test_a_library_that_is_not_there_is_named_with_its_extra(
     change_json(folder / "config.json", quantization_config={"quant_method": method})
     found = importlib.util.find_spec
     gone = package.replace("-", "_")
-    monkeypatch.setattr(dequantize.importlib.util, "find_spec", lambda name: None if name == gone else found(name))
+    monkeypatch.setattr(
+        quantized_checkpoints.importlib.util, "find_spec", lambda name: None if name == gone else found(name)
+    )
     with pytest.raises(MissingExtraError, match=rf"needs {package}: pip install 'responsible-auditor\[{extra}\]'"):
         load_model(ModelSpec(path=str(folder)))
 
@@ -294,7 +296,7 @@ def test_what_bitsandbytes_packs_is_what_bitsandbytes_unpacks(kind: str, nested:
     weight = torch.randn(96, 128, generator=torch.Generator().manual_seed(0))
     held, state = functional.quantize_4bit(weight, quant_type=kind, compress_statistics=nested)
     weights = {UP: held} | {f"{UP}.{key}": value for key, value in state.as_dict(packed=True).items()}
-    dequantize.unpack(weights, "bitsandbytes", {}, {}, "m")
+    quantized_checkpoints.unpack(weights, "bitsandbytes", {}, {}, "m")
     torch.testing.assert_close(weights.pop(UP), functional.dequantize_4bit(held, state), rtol=0, atol=1e-6)
     assert not weights
 

@@ -20,8 +20,14 @@ from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
-from mitigations.training.adversarial_step import AdversarialStep, Adversary, Pressure, balanced_weights, debiased
-from mitigations.training.mean_gap import mean_gap
+from mitigations.training.adversarial_step import (
+    AdversarialStep,
+    Adversary,
+    Pressure,
+    balanced_weights,
+    debiased,
+    mean_gap,
+)
 from mitigations.training.option_names import Constraint
 from mitigations.training.retraining import TrainingSet
 from tests.mitigations.planted_rows import biased_rows, run

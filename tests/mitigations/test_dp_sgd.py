@@ -26,8 +26,7 @@ from auditor.report.comparing.compare_audits import compare
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from auditor.run.run_audit import run_audit
 from mitigations.rows.reweighing import reweighing_weights
-from mitigations.training.dp_sgd import DpSgd
-from mitigations.training.private_weights import noisy_counts, private_weights
+from mitigations.training.dp_sgd import DpSgd, noisy_counts, private_weights
 from probes.fairness.change_since_reference import Change
 from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of, none_of

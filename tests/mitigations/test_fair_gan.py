@@ -22,9 +22,18 @@ from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations.rows import fair_gan
-from mitigations.rows.fair_gan import Drawn, FairGan, Table, draw, group_guessed, label_gap
+from mitigations.rows.fair_gan import (
+    Drawn,
+    FairGan,
+    Table,
+    coded_columns,
+    draw,
+    group_guessed,
+    label_gap,
+    one_hot,
+    total_variation,
+)
 from mitigations.rows.fair_gan_networks import Autoencoder, FairGanStep, Networks, Sizes
-from mitigations.rows.synthetic_columns import coded_columns, one_hot, total_variation
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of
 

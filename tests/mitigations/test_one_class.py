@@ -25,10 +25,9 @@ from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.min_diff import MinDiff
+from mitigations.training.min_diff import MinDiff, evaluate_held_back, held_back
 from mitigations.training.refuse_constant import only_class, refuse_one_class
 from mitigations.training.retraining import training_set
-from mitigations.training.validation_rows import evaluate_held_back, held_back
 from tests.mitigations.planted_rows import biased_rows, run, small_groups, trained
 from tests.quantifiers import all_of
 

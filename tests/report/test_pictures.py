@@ -19,13 +19,12 @@ from auditor.report.drawing.figures import figures_of
 from auditor.report.drawing.group_figures import MOST_BARS, MOST_CALIBRATED
 from auditor.report.drawing.svg import draw_svg, svg_file
 from auditor.report.html import render_html, resource
-from auditor.report.judged_figure import MOST_JUDGED, judged_figure, scaled
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.display_labels import Labels
 from auditor.report.record.number_text import visible
 from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
-from auditor.report.report_figures import front_and_rest, label_groups, pictures_of
+from auditor.report.report_figures import MOST_JUDGED, front_and_rest, judged_figure, label_groups, pictures_of, scaled
 from auditor.statistics.rates import Proportion
 from probes.fairness.score_fairness import calibration_error
 from tests.quantifiers import all_of, none_of

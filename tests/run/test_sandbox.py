@@ -29,7 +29,7 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.judging.criterion import load_criteria
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.loading.sandbox import landlock, measuring_process, seccomp
-from auditor.loading.sandbox.allowed_paths import places_of
+from auditor.loading.sandbox.enter_sandbox import places_of
 from auditor.models.networks.architectures import MLP
 from auditor.models.save_bundle import save
 from auditor.models.torch_model import TorchModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from auditor.models.endpoint.text_prompts import _PASSAGES
+from auditor.models.endpoint.served_model import _PASSAGES
 from probes.language.stereotype import built_in_pairs
 from tests.toys.language import tiny
 

@@ -25,11 +25,10 @@ from auditor.report.record.energy import EnergyCounter, EnergyRecord, NotMeasure
 from auditor.report.record.translations import Catalogue, shipped
 from auditor.run import run_audit as audit
 from auditor.run.run_audit import run_audit
-from auditor.training import counters
+from auditor.training import meter as counters
 from auditor.training.cost_file import energy_place
-from auditor.training.counters import Counter, nvml, rapl
 from auditor.training.forward_flops import flops_of
-from auditor.training.meter import Meter, taken_by_probe
+from auditor.training.meter import Counter, Meter, nvml, rapl, taken_by_probe
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.quantifiers import all_of, none_of

@@ -1,4 +1,7 @@
-"""A ledger as a folder of static pages: no server, no network access, deterministic bytes."""
+"""A ledger as a folder of static pages: no server, no network access, deterministic bytes.
+
+Long lists split into pages of limited size.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -16,7 +20,6 @@ from auditor.evidence.portfolio.audit_lines import Audit, Decided, Read
 from auditor.evidence.portfolio.due_dates import STATES, Due, all_due, audit_due
 from auditor.evidence.portfolio.model_history import GRAVEST_FIRST, Model, models_of
 from auditor.evidence.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, model_standing
-from auditor.evidence.portfolio.paging import paged
 from auditor.evidence.portfolio.requirements import MOST_CHANGES, changes_of
 from auditor.evidence.portfolio.sparkline import change, course, sparkline
 from auditor.report.html import content_policy, environment, render_html, resource
@@ -24,6 +27,32 @@ from auditor.report.record.control_record import OLD_AFTER
 from auditor.report.record.durations import Period, known_day
 from auditor.report.record.number_text import visible
 from auditor.run import __version__
+
+T = TypeVar("T")
+_AROUND = 4
+
+
+@dataclass(frozen=True)
+class Paging:
+    """The number of this page among all pages; ``links``: some pages by number and file name."""
+
+    here: int
+    n: int
+    links: tuple[tuple[int, str], ...]
+
+
+def paged(name: str, rows: Sequence[T], size: int) -> Iterator[tuple[str, Sequence[T], Paging]]:
+    """The path of each page, its rows, and its position; one empty page if there are no rows."""
+    n = max(1, -(-len(rows) // size))
+    for here in range(1, n + 1):
+        near = [k for k in range(1, n + 1) if k in (1, n) or abs(k - here) <= _AROUND]
+        links = tuple((k, PurePosixPath(_path(name, k)).name) for k in near)
+        yield _path(name, here), rows[(here - 1) * size : here * size], Paging(here, n, links)
+
+
+def _path(name: str, page: int) -> str:
+    return f"{name}.html" if page == 1 else f"{name}-{page}.html"
+
 
 MODELS_A_PAGE = 200
 FINDINGS_A_PAGE = 250

@@ -1,29 +1,385 @@
-"""Verification of any kind of evidence, dispatched by the kind in its manifest."""
+"""Verification of any kind of evidence, dispatched by the kind in its manifest.
+
+Verification of an epsilon audit, recomputed from the coins and scores of its canaries.
+
+Verification of a comparison or a mitigation, rebuilt from its two enclosed audits.
+
+Verification of a training with interim audits: its record, recomputed from its looks.
+
+Verification of detection results, recomputed from the calibration and each file's scores.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from auditor.core.errors import DataError
+from auditor.detection.audio_visual import judged_by_all
+from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
+from auditor.detection.file_kinds import IN_WORDS
+from auditor.detection.frame_means import combined, mean_interval
+from auditor.evidence.comparison_evidence import AFTER, BEFORE, comparison_evidence, mitigation_evidence
+from auditor.evidence.derived_evidence import EnclosedAudit
+from auditor.evidence.detection_evidence import (
+    DETECTOR,
+    SECOND,
+    AskedDetector,
+    detection_content,
+    detection_evidence,
+    exit_code_of,
+)
 from auditor.evidence.deterministic_zip import read_archive, unpack
+from auditor.evidence.dp_audit_evidence import CANARIES, CanaryRecord, Claim, dp_audit_evidence, held_against
 from auditor.evidence.manifest import MANIFEST, Kind, Manifest
 from auditor.evidence.timestamp import Authorities
-from auditor.evidence.verify.checks import Verified
-from auditor.evidence.verify.comparison_check import comparison_again, mitigation_again
-from auditor.evidence.verify.detection_check import detection_again
-from auditor.evidence.verify.dp_audit_check import dp_audit_again
+from auditor.evidence.training_evidence import LOOKS, LooksRecord, training_evidence
+from auditor.evidence.verify.checks import Check, Unproven, Verified
 from auditor.evidence.verify.enclosed_audits import Audits
 from auditor.evidence.verify.remeasure import Remake
 from auditor.evidence.verify.timestamp_check import check_timestamp, dated
 from auditor.evidence.verify.tradeoff_check import tradeoff_again
-from auditor.evidence.verify.training_check import training_again
 from auditor.evidence.verify.verify_bundle import verify_bundle
 from auditor.evidence.verify.verify_derived import Again, Said, verify_derived
+from auditor.models.detector_card import DetectorCard, answer_of
+from auditor.report.comparing.compare_audits import compare
+from auditor.report.record.audit_report import AuditReport
+from auditor.run.while_training.training_record import judged_look, record_of_looks
+from auditor.training.interim.interim_state import criteria_digest, plan_in_words, wrong_levels
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+_ONLY_TO_READ = "iVBORw0KGgo="
+
+
+def detection_again(evidence: Said) -> Again:
+    """Every p-value, interval, answer and reason out of the scores, the limits and the calibration."""
+    try:
+        detectors = _detectors(evidence)
+        files = [(_text(file, "path"), *_parse_file(file)) for file in evidence.record["files"]]
+        asked, unwritten = evidence.request["asked"], evidence.request["unwritten"]
+    except (KeyError, TypeError, ValidationError) as error:
+        raise DataError(f"the files or the detector cannot be read: {type(error).__name__}") from None
+    if not isinstance(asked, dict) or not isinstance(unwritten, bool):
+        raise DataError("the request does not say what was asked for")
+    for each in detectors:
+        known = each.known
+        if (known.n_real, known.n_fake) != (len(known.card.real_scores), len(known.card.fake_scores)):
+            raise DataError("the detector has another number of calibration files than it has scores of them")
+    cards = [each.known.card for each in detectors]
+    by_detector = [[_rejudge_file(cards, i, result) for _, result, _ in files] for i in range(max(1, len(cards)))]
+    judged, batches = judged_by_all(cards, by_detector)
+    detectors = [replace(each, batch=batch) for each, batch in zip(detectors, batches, strict=False)]
+    results = [(path, result) for (path, _, _), result in zip(files, judged, strict=True)]
+    pictures = {path: picture for path, _, picture in files if picture is not None}
+    code = exit_code_of([result for _, result in results], detectors, unwritten=unwritten)
+    record = detection_content(detectors, results, pictures, code)
+    made = detection_evidence(record, detectors, unwritten=unwritten, request=asked)
+    scored = sum(
+        bool(result.parts) or (result.verdict is not None and result.verdict.probability is not None)
+        for _, result in results
+    )
+    return Again(
+        record={**record, "tool": evidence.record.get("tool")},
+        request=made.request,
+        about=made.about,
+        used=(DETECTOR, SECOND)[: len(detectors)],
+        unproven=(
+            Unproven(
+                where="record.json: files.verdict.probability, files.verdict.novelty, files.verdict.frames.*, "
+                "files.parts.*, files.provenance.*, files.heat_map.*, files.medium, files.form, files.size_bytes, "
+                "files.sha256",
+                why="what was read of a file, and scored, the file and the detector alone can tell: auditor detect",
+            ),
+            *(
+                Unproven(where=f"{part}: *", why="the detector's file alone can tell what its calibration is")
+                for part in (DETECTOR, SECOND)[: max(1, len(detectors))]
+            ),
+            Unproven(
+                where="record.json: tool, files.notes, files.error, detector.few, second_detector.few",
+                why="the signer's word",
+            ),
+        ),
+        made=f"{scored:,} verdicts of {len(results):,} files recomputed from their scores and the calibration",
+    )
+
+
+def _parse_file(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
+    """A file as the record has it, and where its picture was written."""
+    own = {name: value for name, value in file.items() if name != "path"}
+    picture = None
+    if own["heat_map"] is not None:
+        drawn = dict(own["heat_map"])
+        picture = drawn.pop("path")
+        own["heat_map"] = {**drawn, "png": _ONLY_TO_READ}
+    return FileResult.model_validate(own), picture
+
+
+def _detectors(evidence: Said) -> list[AskedDetector]:
+    """Those whose calibration is enclosed, in the order in which they were named."""
+    return [
+        AskedDetector(
+            path=_text(evidence.record[name] or {}, "path"),
+            known=DetectorRecord.model_validate_json(evidence.entries[part]),
+            few=_text({"few": ""} | dict(evidence.record[name] or {}), "few"),
+        )
+        for part, name in ((DETECTOR, "detector"), (SECOND, "second_detector"))
+        if part in evidence.entries
+    ]
+
+
+def _rejudge_file(cards: Sequence[DetectorCard], i: int, result: FileResult) -> FileResult:
+    """What the detector at place ``i`` says of a file."""
+    said = result.verdict
+    if said is None:
+        return result
+    if not cards or result.error:
+        raise DataError("there is a verdict on a file, and no detector that could have read it")
+    card = cards[i]
+    if len(cards) > 1:
+        return _one_of_several(card, i, result)
+    verdict = _unsupported(card, result, said) if said.probability is None else _rejudge_verdict(card, said)
+    drawn = result.heat_map
+    if drawn is not None:
+        earned = drawn.drop_marked > drawn.drop_random and verdict.probability is not None
+        drawn = drawn.model_copy(update={"earned": earned})
+    return result.model_copy(update={"verdict": verdict, "heat_map": drawn})
+
+
+def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResult:
+    """As :func:`_rejudge_file`, of a file that two detectors were asked about."""
+    alone = result.model_copy(update={"parts": ()})
+    if result.medium == "video":
+        part = result.parts[i] if i < len(result.parts) else None
+        if part is None or part.medium != card.medium:
+            raise DataError("a video that two detectors judged does not say what each of them says")
+        if part.verdict.probability is None and part.verdict.answer != "cannot say":
+            raise DataError("a part of a video has an answer and no probability")
+        unread = part.verdict.probability is None
+        return alone.model_copy(update={"verdict": part.verdict if unread else _rejudge_verdict(card, part.verdict)})
+    takes = {"image": ("image",), "speech": ("audio",)}[card.medium]
+    if result.medium not in takes:
+        return alone
+    return _rejudge_file([card], 0, alone)
+
+
+def _rejudge_verdict(card: DetectorCard, verdict: FileVerdict) -> FileVerdict:
+    low = high = None
+    if verdict.frames:
+        scores = np.asarray([frame.probability for frame in verdict.frames])
+        probability = float(scores.mean())
+        values = [card.p_values(float(score)) for score in scores]
+        p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
+        low, high = mean_interval(scores)
+    else:
+        assert verdict.probability is not None
+        probability = verdict.probability
+        p_real, p_fake = card.p_values(probability)
+    answer, reason = answer_of(card, p_real, p_fake, verdict.novelty)
+    supported = not card.is_unlike(verdict.novelty)
+    return FileVerdict(
+        answer=answer,
+        reason=reason,
+        probability=probability if supported else None,
+        p_real=p_real if supported else None,
+        p_fake=p_fake if supported else None,
+        novelty=verdict.novelty,
+        low=low,
+        high=high,
+        frames=verdict.frames,
+    )
+
+
+def _unsupported(card: DetectorCard, result: FileResult, verdict: FileVerdict) -> FileVerdict:
+    """What is beyond the detector: of another medium, or unlike all that it knows."""
+    answer, reason = answer_of(card, math.nan, math.nan, verdict.novelty)
+    medium = "unreadable" if result.medium is None else IN_WORDS[result.medium]
+    is_for = "images and video" if card.medium == "image" else "speech"
+    other = f"Unsupported: the detector is for {is_for}, and this is {medium}."
+    takes = ("image", "video") if card.medium == "image" else ("audio", "video")
+    if result.medium not in takes:
+        return FileVerdict(answer="cannot say", reason=other)
+    if not card.is_unlike(verdict.novelty):
+        raise DataError("a file that the detector supports has no probability")
+    return FileVerdict(answer=answer, reason=reason, novelty=verdict.novelty)
+
+
+def _text(table: Mapping[str, Any], name: str) -> str:
+    value = table.get(name)
+    if not isinstance(value, str):
+        raise DataError(f"{name!r} is not said")
+    return value
+
+
+_EVERY = re.compile(r"one every (epoch|[0-9]{1,12}), ")
+# What of the record the looks do not say.
+_STATED = ("created", "tool", "model", "data", "environment", "energy", "duration_s")
+
+
+def training_again(evidence: Said) -> Again:
+    """Every look judged again at its level, the alarms, the courses, and the closing look's findings."""
+    try:
+        report = AuditReport.model_validate_json(json.dumps(dict(evidence.record)))
+        looks = LooksRecord.model_validate_json(evidence.entries[LOOKS])
+        told, last = looks.to_looks()
+    except (KeyError, ValidationError) as error:
+        raise DataError(f"the record or its looks cannot be read: {type(error).__name__}") from None
+    level = looks.closing.error_rate
+    decided = judged_look(looks.results, looks.criteria, level, looks.run.error_rate, is_judged=looks.judged)
+    again = record_of_looks(
+        told,
+        last,
+        decided,
+        model=report.model,
+        data=report.data,
+        environment=report.environment,
+        duration_s=report.duration_s,
+    )
+    again = again.model_copy(update={"created": report.created, "tool": report.tool, "energy": report.energy})
+    made = training_evidence(again, looks)
+    return Again(
+        record={**made.record, "exit_code": made.exit_code},
+        request=made.request,
+        about=made.about,
+        used={LOOKS},
+        checks=tuple(_of_plan(looks, report)),
+        unproven=(
+            Unproven(
+                where=f"{LOOKS}: results.*, looks.results.*",
+                why="its numbers are as they are stated: what they were computed from is not in the bundle",
+                needs="rows",
+            ),
+            Unproven(
+                where=f"{LOOKS}: run.rows, run.probes, looks.weights, left_out, resumed_after, spent, faults, costs",
+                why="what was asked of which rows and weights, and what was left out, is the signer's word",
+            ),
+            Unproven(
+                where=f"record.json: {', '.join(_STATED)}", why="what was trained, when and where is the signer's word"
+            ),
+        ),
+        made=f"{len(looks.looks):,} looks and the closing one judged anew from their statistics, each at its level",
+    )
+
+
+def _of_plan(looks: LooksRecord, report: AuditReport) -> list[Check]:
+    """Whether the looks are those of the plan, and the run is known by what they have in common."""
+    run, wrong = looks.run, wrong_levels((*looks.looks, *looks.spent, looks.closing), looks.spending)
+    every = _EVERY.search(run.plan)
+    reached = len(looks.looks) + len(looks.left_out)
+    numbers = [look.look for look in looks.looks]
+    if not wrong and (numbers != sorted(set(numbers)) or (numbers and not 1 <= numbers[0] <= numbers[-1] <= reached)):
+        wrong = f"{reached:,} looks were reached, and those that were taken have other numbers"
+    if run.criteria != criteria_digest(looks.criteria):
+        wrong = wrong or "its criteria are not those that the run is known by"
+    if every is None or run.plan != plan_in_words(looks.n_peeks, every.group(1), looks.closing_share):
+        wrong = wrong or "its plan is not the one that the run is known by"
+    if looks.closing.judged is not looks.judged or run.seed != report.environment.seed:
+        wrong = wrong or "the closing look, or the seed, is not that of the run"
+    if wrong:
+        return [Check(name=LOOKS, state="wrong", detail=wrong)]
+    return [Check(name="plan", state="ok", detail="every look has the error rate that the plan gives it")]
+
+
+def comparison_again(evidence: Said, audits: Audits) -> Again:
+    """The comparison of the enclosed audits, at the requested error rate and margin."""
+    return _recompute(evidence, audits, ())
+
+
+def mitigation_again(evidence: Said, audits: Audits) -> Again:
+    """The comparison, and the mitigation."""
+    made_by = evidence.record.get("made_by")
+    if not (isinstance(made_by, list) and made_by and all(isinstance(each, str) for each in made_by)):
+        raise DataError("the record does not say which mitigation it was")
+    if made_by[0] != evidence.request.get("mitigation"):
+        raise DataError(f"the record is of the mitigation {made_by[0]!r}, the request asks for another")
+    return _recompute(evidence, audits, tuple(made_by))
+
+
+def _recompute(evidence: Said, audits: Audits, made_by: tuple[str, ...]) -> Again:
+    before, after = audits.read_report(BEFORE), audits.read_report(AFTER)
+    audits.check_paired(BEFORE, AFTER, (before, after))
+    found = compare(
+        before, after, error_rate=_number(evidence.request, "error_rate"), margin=_number(evidence.request, "margin")
+    )
+    found = replace(found, made_by=made_by)
+    was, became = EnclosedAudit(report=before), EnclosedAudit(report=after)
+    checks, unproven = list(audits.checks), list(audits.unproven)
+    if made_by:
+        settings = evidence.request.get("settings")
+        if not isinstance(settings, dict):
+            raise DataError("the request does not say with which options the mitigation ran")
+        made = mitigation_evidence(found, was, became, made_by[0], settings)
+        if before.model.sha256 is not None and before.model.sha256 == after.model.sha256:
+            checks.append(Check(name=AFTER, state="wrong", detail="it is an audit of the very model that was before"))
+        why = "how the new model was made is the signer's word: auditor mitigate makes it again"
+        unproven += [
+            Unproven(where="request.json: settings.*", why=why),
+            Unproven(where="record.json: made_by", why=why),
+        ]
+    else:
+        made = comparison_evidence(found, was, became)
+    judged = len(found.all)
+    return Again(
+        record={**made.record, "exit_code": made.exit_code},
+        request=made.request,
+        about=made.about,
+        used=audits.used,
+        checks=tuple(checks),
+        unproven=tuple(unproven),
+        made=f"{judged:,} judged differences, their verdicts and the conclusion recomputed from both enclosed audits",
+    )
+
+
+def _number(request: Mapping[str, Any], name: str) -> float:
+    value = request.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise DataError(f"the request does not say {name}")
+    return float(value)
+
+
+_CLAIM: TypeAdapter[Claim] = TypeAdapter(Claim)
+
+
+def dp_audit_again(evidence: Said) -> Again:
+    """Every bound, every test of the noise, the power and the verdict out of the enclosed canaries."""
+    try:
+        asked: dict[str, Any] = dict(evidence.request)
+        more = asked.pop("asked")
+        asked.pop("about")
+        claim = _CLAIM.validate_python(asked)
+        canaries = CanaryRecord.model_validate_json(evidence.entries[CANARIES]).to_scores()
+    except (KeyError, TypeError, ValidationError) as error:
+        raise DataError(f"the claim or the canaries cannot be read: {type(error).__name__}") from None
+    if not isinstance(more, dict):
+        raise DataError("the request does not say what was asked for")
+    result, gaussian = held_against(canaries, claim)
+    made = dp_audit_evidence(result, gaussian, canaries, claim, more)
+    return Again(
+        record={**made.record, "exit_code": made.exit_code},
+        request=made.request,
+        about=made.about,
+        used={CANARIES},
+        unproven=(
+            Unproven(
+                where=f"{CANARIES}: *",
+                why="that the training gave these scores, and that the coins were fair, is the signer's word: auditor "
+                "dp-audit trains again",
+            ),
+            Unproven(where="request.json: accounting, asked.*", why="what the training is, and what it counts"),
+        ),
+        made=f"the bounds of epsilon, the tests of the noise, the power and the verdict recomputed from "
+        f"{len(canaries):,} canaries",
+    )
+
 
 # Out of audits.
 _OF_AUDITS: Mapping[Kind, Callable[[Said, Audits], Again]] = {

@@ -2,22 +2,179 @@
 
 Numbers are ``double``, NaN where missing; all else is text, "" where missing. Every spelling of a level that
 :func:`auditor.data.preprocessing.label_name` takes for the same is the same here.
+
+An ONNX model of a table as the unchanged first part of another graph that returns its probabilities.
+
+Its inputs become columns, numbers in double precision and text, whatever it takes itself.
+
+A network of known layers as ONNX operators, layer by layer.
+
+torch's own exporter needs onnxscript and cannot read texts; the networks of tables are a handful of layers, and written
+so the graph holds the network's arithmetic and nothing else.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import product
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor, nn
 
-from auditor.core.errors import UnsupportedError
+from auditor.core.errors import UnsupportedError, first_line
 from auditor.data.preprocessing import NumericColumn, label_name
-from auditor.loading.exporting.onnx_network import write_network
-from auditor.loading.exporting.onnx_nodes import DOUBLE, FLOAT, INT64, ML, STRING, Nodes
-from auditor.loading.exporting.onnx_subgraph import scores_of
+from auditor.loading.exporting.onnx_nodes import DOUBLE, FLOAT, INT64, ML, OPSET, STRING, Nodes
 from auditor.loading.exporting.served_table import GroupCodes, RuleTables, Served, ServedGraph, ServedTable
 from auditor.models.files.onnx_graphs import THRESHOLD
+from auditor.models.networks.architectures import MLP, MLPVote
+from auditor.models.networks.layer_chain import Chain
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def write_network(network: nn.Module, x: str, graph: Nodes) -> str:
+    """The name of the network's output for the encoded rows ``x``. Raises UnsupportedError for an unknown layer."""
+    steps: dict[type[nn.Module], Callable[[Any, str, Nodes], str]] = {
+        MLP: lambda module, x, to: write_network(module.layers, x, to),
+        Chain: lambda module, x, to: _in_turn(list(module.in_order(pictures=False)), x, to),
+        nn.Sequential: lambda module, x, to: _in_turn(list(module.children()), x, to),
+        MLPVote: _vote,
+        nn.Linear: _linear,
+        nn.Identity: lambda module, x, to: x,
+        nn.Dropout: lambda module, x, to: x,
+        nn.ReLU: lambda module, x, to: to.add("Relu", x),
+        nn.LeakyReLU: lambda module, x, to: to.add("LeakyRelu", x, alpha=module.negative_slope),
+        nn.ELU: lambda module, x, to: to.add("Elu", x, alpha=module.alpha),
+        nn.SELU: lambda module, x, to: to.add("Selu", x),
+        nn.GELU: lambda module, x, to: to.add("Gelu", x, approximate=module.approximate),
+        nn.SiLU: lambda module, x, to: to.add("Mul", x, to.add("Sigmoid", x)),
+        nn.Tanh: lambda module, x, to: to.add("Tanh", x),
+        nn.Sigmoid: lambda module, x, to: to.add("Sigmoid", x),
+        nn.Softplus: lambda module, x, to: to.add("Softplus", x),
+    }
+    if isinstance(network, nn.modules.batchnorm._BatchNorm):
+        return _batch_norm(network, x, graph)
+    step = steps.get(type(network))
+    if step is None:
+        raise UnsupportedError(
+            f"The network has a layer {type(network).__name__}, which is not written as ONNX here: use --to torch."
+        )
+    return step(network, x, graph)
+
+
+def _in_turn(layers: list[nn.Module], x: str, graph: Nodes) -> str:
+    for layer in layers:
+        x = write_network(layer, x, graph)
+    return x
+
+
+def _array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return tensor.detach().cpu().float().numpy()
+
+
+def _linear(layer: nn.Linear, x: str, graph: Nodes) -> str:
+    weights = [graph.constant(_array(layer.weight), np.float32)]
+    if layer.bias is not None:
+        weights.append(graph.constant(_array(layer.bias), np.float32))
+    return graph.add("Gemm", x, *weights, transB=1)
+
+
+def _batch_norm(layer: nn.modules.batchnorm._BatchNorm, x: str, graph: Nodes) -> str:
+    if layer.running_mean is None or layer.running_var is None:
+        raise UnsupportedError("The network has a batch norm without running statistics: use --to torch.")
+    n = layer.num_features
+    parts = (
+        np.ones(n) if layer.weight is None else _array(layer.weight),
+        np.zeros(n) if layer.bias is None else _array(layer.bias),
+        _array(layer.running_mean),
+        _array(layer.running_var),
+    )
+    return graph.add("BatchNormalization", x, *(graph.constant(part, np.float32) for part in parts), epsilon=layer.eps)
+
+
+def _vote(network: MLPVote, x: str, graph: Nodes) -> str:
+    """Members decide in double precision and their votes are added up in single, as the network does it."""
+    column, least = graph.places([network.positive]), graph.numbers(network.threshold)
+    weights = _array(network.weights)
+    chance = ""
+    for weight, member in zip(weights, network.members, strict=False):
+        probabilities = graph.add("Softmax", graph.add("Cast", write_network(member, x, graph), to=DOUBLE), axis=1)
+        votes = graph.add("GreaterOrEqual", graph.add("Gather", probabilities, column, axis=1), least)
+        cast = graph.add("Mul", graph.add("Cast", votes, to=FLOAT), graph.constant(weight, np.float32))
+        chance = graph.add("Add", chance or graph.constant(weights[-1], np.float32), cast)
+    if not chance:
+        # Nobody votes but the one that is always for it; what is added keeps one number a row.
+        zero = graph.add("Mul", graph.add("Gather", x, graph.places([0]), axis=1), graph.constant(0.0, np.float32))
+        chance = graph.add("Add", zero, graph.constant(weights[-1], np.float32))
+    zero, one = graph.constant(0.0, np.float32), graph.constant(1.0, np.float32)
+    chance = graph.add("Clip", chance, zero, one)
+    pair = [graph.add("Sub", one, chance), chance]
+    return graph.add("Concat", *(pair if network.positive == 1 else pair[::-1]), axis=1)
+
+
+_PREFIX = "below/"
+_ANEW = "convert the model to opset 20 with its probabilities as a tensor (zipmap off)"
+
+
+def scores_of(table: ServedGraph, graph: Nodes) -> str:
+    """(n, k) probabilities of the model's own nodes, in double precision. Raises UnsupportedError where they are of
+    operators that cannot be brought up to date, or none of its outputs is a label with its probabilities."""
+    import onnx
+    from onnx import compose, version_converter
+
+    proto = onnx.load_model_from_string(table.content)
+    versions = {each.domain: each.version for each in proto.opset_import}
+    if versions.get("", OPSET) != OPSET:
+        try:
+            proto = version_converter.convert_version(proto, OPSET)
+        except Exception as error:  # of the converter's own, about operators that it does not know
+            raise UnsupportedError(
+                f"The ONNX model cannot be brought up to date: {first_line(error)}; {_ANEW}."
+            ) from None
+    graph.ml_opset = max(graph.ml_opset, versions.get(ML, 0))
+    proto = compose.add_prefix(proto, _PREFIX)
+    if set(versions) - {"", ML} or proto.functions or len(proto.graph.sparse_initializer):
+        raise UnsupportedError(f"The ONNX model has more than plain operators: {_ANEW}.")
+    nodes, scores = _with_plain_scores(proto)
+    _fed(proto, table, graph)
+    graph.nodes += nodes
+    graph.constants += list(proto.graph.initializer)
+    return graph.add("Cast", scores, to=DOUBLE)
+
+
+def _with_plain_scores(proto: onnx.ModelProto) -> tuple[list[onnx.NodeProto], str]:
+    """The nodes without what makes maps of the probabilities, and the name of those."""
+    outputs = list(proto.graph.output)
+    labels = [o.name for o in outputs if o.type.tensor_type.elem_type in (INT64, STRING)]
+    others = [o.name for o in outputs if o.name not in labels]
+    if len(labels) != 1 or len(others) != 1:
+        raise UnsupportedError(f"The ONNX model does not return a label and its probabilities: {_ANEW}.")
+    maps = [node for node in proto.graph.node if node.op_type == "ZipMap" and others[0] in node.output]
+    return [n for n in proto.graph.node if n not in maps], maps[0].input[0] if maps else others[0]
+
+
+def _fed(proto: onnx.ModelProto, table: ServedGraph, graph: Nodes) -> None:
+    """Each of the model's inputs from the columns."""
+    constants = {each.name for each in proto.graph.initializer}
+    inputs: list[Any] = [each for each in proto.graph.input if each.name not in constants]
+    if len(inputs) == 1 and len(table.features) > 1:
+        together = graph.add("Concat", *table.features, axis=1)
+        _bind_input(together, inputs[0], graph)
+        return
+    for name, own in zip(table.features, inputs, strict=True):
+        _bind_input(name, own, graph)
+
+
+def _bind_input(name: str, onnx_input: Any, graph: Nodes) -> None:
+    kind = onnx_input.type.tensor_type.elem_type
+    if kind == STRING:
+        graph.add("Identity", name, output_name=onnx_input.name)
+    else:
+        graph.add("Cast", name, output_name=onnx_input.name, to=kind)
+
 
 # What names the two outputs; a column of that name has it already.
 LABEL, PROBABILITIES = "label", "probabilities"

@@ -19,7 +19,7 @@ from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.tradeoff_evidence import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
-from auditor.evidence.verify import bundle_parts, comparison_check
+from auditor.evidence.verify import bundle_parts, dispatch
 from auditor.evidence.verify import enclosed_audits as audits
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.dispatch import verify_evidence
@@ -55,7 +55,7 @@ def _each_audit_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audits, "verify_bytes", once)
         patch.setattr(bundle_parts, "code_digests", cache(code_digests))
-        for module in (comparison_check, tradeoff_of_audits):
+        for module in (dispatch, tradeoff_of_audits):
             patch.setattr(module, "compare", compared_once)
         yield
 

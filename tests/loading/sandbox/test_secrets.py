@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from auditor.evidence.signing import make_key
-from auditor.loading.sandbox import landlock, seccomp, secrets
-from auditor.loading.sandbox.secrets import places_without_secrets
+from auditor.loading.sandbox import enter_sandbox, landlock, seccomp
+from auditor.loading.sandbox.enter_sandbox import places_without_secrets
 from cli.commands import app
 from tests.quantifiers import all_of, none_of
 
@@ -162,8 +162,8 @@ def test_what_only_speaks_of_keys_is_none(tmp_path: Path) -> None:
 
 
 def test_more_files_than_can_be_looked_through_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(secrets, "_MOST_ENTRIES", 5)
-    with pytest.raises(secrets.UsageError, match="start the command in a folder with fewer"):
+    monkeypatch.setattr(enter_sandbox, "_MOST_ENTRIES", 5)
+    with pytest.raises(enter_sandbox.UsageError, match="start the command in a folder with fewer"):
         places_without_secrets([], [here], contents=True)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from auditor.models.endpoint.capability import Handshake, ignored, lacking, proven
 from auditor.models.endpoint.handshake import NAMES
-from auditor.models.endpoint.text_prompts import _PASSAGES
+from auditor.models.endpoint.served_model import _PASSAGES
 from auditor.models.language_model import AuditedLanguageModel
 from tests.models.endpoint.stub import TABLES, VOCABULARY, Stub, Toy
 from tests.toys.language import tiny

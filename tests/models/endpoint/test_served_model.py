@@ -12,10 +12,9 @@ from auditor.core.errors import ModelError
 from auditor.models.endpoint.address import address_of
 from auditor.models.endpoint.capability import Capability, Handshake, Shown
 from auditor.models.endpoint.client import Client, Limits
-from auditor.models.endpoint.reference_ranks import compare
+from auditor.models.endpoint.reference_ranks import NAMELESS, Spelling, compare
 from auditor.models.endpoint.served_model import LENGTH, PLAIN, TESTED, ask_served, capability_of
 from auditor.models.endpoint.served_texts import Compared, ServedText, ServedTexts
-from auditor.models.endpoint.token_spelling import NAMELESS, Spelling
 from tests.models.endpoint.reference import END, ReadableToy, Serves, ToyNetwork, reference_of, shown
 from tests.models.endpoint.stub import NAME, Stub, served
 from tests.quantifiers import all_of

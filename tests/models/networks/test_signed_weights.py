@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.models.networks import int8_onnx
-from auditor.models.networks.int8_onnx import with_signed_weights
+from auditor.models.networks import encoders
+from auditor.models.networks.encoders import with_signed_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -44,8 +44,8 @@ def answers(content: bytes) -> Any:
 
 
 def test_shifted_weights_give_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, exact = program(), int8_onnx._exact()
-    monkeypatch.setattr(int8_onnx, "_exact", lambda: True)
+    before, exact = program(), encoders._exact()
+    monkeypatch.setattr(encoders, "_exact", lambda: True)
     after = with_signed_weights(before)
     types = {t.name: t.data_type for t in onnx.load_model_from_string(after).graph.initializer}
     assert types == {"w": onnx.TensorProto.INT8, "wz": onnx.TensorProto.INT8}
@@ -54,12 +54,12 @@ def test_shifted_weights_give_the_same_to_the_last_bit(monkeypatch: pytest.Monke
 
 
 def test_what_cannot_be_shifted_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_onnx, "_exact", lambda: True)
+    monkeypatch.setattr(encoders, "_exact", lambda: True)
     for content in (program(zero_point=False), program(also_cast=True), program(kind="int8"), b"no program"):
         assert with_signed_weights(content) is content
 
 
 def test_nothing_is_shifted_where_signed_products_are_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_onnx, "_exact", lambda: False)
+    monkeypatch.setattr(encoders, "_exact", lambda: False)
     content = program()
     assert with_signed_weights(content) is content

@@ -11,8 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.core.errors import DataError
-from auditor.privacy.federated.cohort_checks import LEVEL, too_alike, wrong_total
-from auditor.privacy.federated.federated_linter import FEDERATED_CHECKS, lint_any
+from auditor.privacy.federated.federated_linter import FEDERATED_CHECKS, LEVEL, lint_any, too_alike, wrong_total
 from auditor.privacy.federated.federated_record import FEDERATED_FORMAT, FederatedRun, parse_federated, read_any_run
 from auditor.privacy.federated.update_checks import against_one
 from auditor.privacy.run_record import RunRecord, write_run

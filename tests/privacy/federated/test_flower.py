@@ -20,8 +20,7 @@ from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit_scores import audit_claim
 from auditor.privacy.federated.federated_linter import lint_any
 from auditor.privacy.federated.federated_record import FederatedRun
-from auditor.privacy.federated.flower import averages, facts_of, watched
-from auditor.privacy.federated.round_watch import CanarySettings
+from auditor.privacy.federated.flower import CanarySettings, averages, facts_of, watched
 from benchmarks.flower_clients import CLIENTS, adult, generated, split, trained
 from tests.quantifiers import all_of
 

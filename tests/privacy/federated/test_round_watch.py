@@ -8,7 +8,7 @@ import pytest
 from auditor.core.errors import UsageError
 from auditor.privacy.federated.federated_linter import lint_any
 from auditor.privacy.federated.federated_record import FederatedRun
-from auditor.privacy.federated.round_watch import CanarySettings, Entered, RoundWatch
+from auditor.privacy.federated.flower import CanarySettings, Entered, RoundWatch
 from tests.quantifiers import all_of
 
 STATED = FederatedRun(clipping_norm=0.5, noise_multiplier=1.0)

@@ -27,7 +27,7 @@ from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data
 from auditor.run.scan import probe_specs
 from auditor.run.scan_options import Configured, ScanOptions
-from cli.untrusted_config import refuse_more
+from cli.scan_request import refuse_more
 from probes import PROBES
 from probes.language.calibration import Counted, Errors, group_rates, read_calibration, whole_rate
 from probes.language.generated_text import GeneratedText

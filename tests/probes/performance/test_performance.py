@@ -26,7 +26,7 @@ from auditor.judging.measurement import Measurement, Outcome
 from auditor.models.audited_model import AuditedModel
 from auditor.models.regression_model import AuditedRegressor
 from auditor.run.run_audit import ask, no_data
-from probes.performance import regression_performance
+from probes.performance import performance
 from probes.performance.classification_performance import Answered, skill
 from probes.performance.language_performance import plain_sentences, word_order
 from probes.performance.performance import Performance
@@ -208,7 +208,7 @@ def test_no_single_number_gains_on_the_best_one(draw: str) -> None:
     if draw == "mostly zero":
         truth = np.where(rng.random(400) < 0.7, 0.0, truth)
     for number in (truth.mean(), np.median(truth), truth.min(), 0.3 * truth.mean(), truth.max() + 5.0):
-        [gain, *_] = regression_performance.measure_predictions(truth, np.full(400, number))
+        [gain, *_] = performance.measure_predictions(truth, np.full(400, number))
         # The candidates are a grid.
         assert gain.estimate.value <= 1e-4 and gain.estimate.bounds(0.05)[0] < 0.0
 
@@ -218,15 +218,15 @@ def test_numbers_that_are_nearly_right_show_skill_whatever_the_target_looks_like
     rare = np.where(rng.random(1_000) < 0.9, 0.0, rng.lognormal(4.0, 0.5, 1_000))
     for truth in (rng.normal(size=1_000), rng.lognormal(sigma=1.0, size=1_000), rare):
         predicted = truth + 0.5 * truth.std() * rng.normal(size=1_000)
-        [gain, *_] = regression_performance.measure_predictions(truth, predicted)
+        [gain, *_] = performance.measure_predictions(truth, predicted)
         assert gain.estimate.bounds(0.005)[0] > 0.0
         # Off by a constant, they are worse than the mean.
-        [gain, *_] = regression_performance.measure_predictions(truth, predicted + 5.0 * truth.std())
+        [gain, *_] = performance.measure_predictions(truth, predicted + 5.0 * truth.std())
         assert gain.estimate.bounds(0.005)[1] < 0.0
 
 
 def test_numbers_that_do_not_differ_have_nothing_to_predict() -> None:
-    [gain, *_] = regression_performance.measure_predictions(np.ones(20), np.arange(20.0))
+    [gain, *_] = performance.measure_predictions(np.ones(20), np.arange(20.0))
     assert math.isnan(gain.estimate.value)
 
 
@@ -403,9 +403,7 @@ def test_numbers_without_information_rarely_show_skill(target: str, n: int) -> N
     truth, other = draw((WORLDS // 4, n)), draw((WORLDS // 4, n))
     for shrunk in (0.0, 0.1, 1.0):
         predicted = truth.mean() + shrunk * (other - truth.mean())
-        shown = sum(
-            regression_performance._gain(t, p)[0].bounds(0.05)[0] > 0.0 for t, p in zip(truth, predicted, strict=True)
-        )
+        shown = sum(performance._gain(t, p)[0].bounds(0.05)[0] > 0.0 for t, p in zip(truth, predicted, strict=True))
         assert shown <= most_misses(0.05, WORLDS // 4)
 
 
@@ -420,9 +418,9 @@ def test_the_bounds_of_a_gain_hold_at_the_bound() -> None:
         x, noise = rng.normal(size=(2, n))
         return 0.5 * x + math.sqrt(0.75) * noise, 1.0 * x
 
-    truth = regression_performance._gain(*world(400_000))[0].value
+    truth = performance._gain(*world(400_000))[0].value
     assert abs(truth) < 0.002
-    bounds = [regression_performance._gain(*world(100))[0].bounds(0.05) for _ in range(WORLDS)]
+    bounds = [performance._gain(*world(100))[0].bounds(0.05) for _ in range(WORLDS)]
     assert max(sum(low > truth for low, _ in bounds), sum(high < truth for _, high in bounds)) <= most_misses()
 
 

@@ -16,8 +16,8 @@ from auditor.report.record.skill_line import worth_of
 from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.estimate import Undefined
 from probes.language.stereotype import Stereotype, built_in_pairs
+from probes.performance.language_performance import sentences_of_pairs
 from probes.performance.performance import Performance
-from probes.performance.sense_sentences import sentences_of_pairs
 from tests.probes.language.pair_toys import sense_texts, teach_sense, texts_of, toy
 
 WORDS = [f"w{i}" for i in range(70)]

@@ -13,8 +13,7 @@ import pytest
 from auditor.core.errors import NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
-from probes.reasons.ale import AccumulatedLocalEffects
-from probes.reasons.ale_curve import AleCurve, ale_curve, bin_edges, bins_of
+from probes.reasons.ale import AccumulatedLocalEffects, AleCurve, ale_curve, bin_edges, bins_of
 from tests.quantifiers import all_of
 
 Array = npt.NDArray[np.float64]

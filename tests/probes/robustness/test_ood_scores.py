@@ -14,7 +14,7 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.models.networks.architectures import MLP, SmallCNN
 from auditor.models.torch_model import TorchModel
 from probes.robustness.activations import internals_of
-from probes.robustness.ood_scores import Mahalanobis, Nearest, energy, msp
+from probes.robustness.out_of_distribution import Mahalanobis, Nearest, energy, msp
 from tests.quantifiers import none_of
 from tests.toys import models as toys
 

@@ -27,8 +27,7 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from cli.commands import app
-from probes.robustness.backdoor_triggers import triggered_images, triggered_table, triggered_texts
-from probes.robustness.poisoning import Poisoning
+from probes.robustness.poisoning import Poisoning, triggered_images, triggered_table, triggered_texts
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 
