@@ -187,7 +187,7 @@ def _print_refusal(report: AuditReport) -> None:
 
     if report.refusal is not None:
         typer.echo()
-        typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.shown)}")
+        typer.echo(coloured("REFUSED", "FAIL") + f" {visible(report.refusal.printed_code)}")
         typer.echo(paragraph(visible(report.refusal.reason), 2))
 
 

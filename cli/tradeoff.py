@@ -425,7 +425,7 @@ def _print(tradeoff: Tradeoff, paths: Sequence[str]) -> None:
 
 
 def _cells(point: Point, width: int) -> list[str]:
-    numbers = [point.performance, point.performance_change] if point.made else []
+    numbers = [point.performance, point.performance_change] if point.has_model else []
     for own in point.features:
         numbers += [own.own, own.change, own.ratio]
     shown = [point.name, point.verdict, *map(cell, numbers)]

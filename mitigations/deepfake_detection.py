@@ -89,10 +89,10 @@ class DeepfakeDetection:
         if not new.rows.has_same_input:
             notes.append("Its rows hold what the model and the detector read of each file, one beside the other.")
         elif len(data.X):
-            notes += self.seen(new, data)
+            notes += self.describe_gate_counts(new, data)
         return Mitigated(model=new, notes=tuple(notes))
 
-    def seen(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
+    def describe_gate_counts(self, model: AuditedModel, data: AuditData) -> tuple[str, ...]:
         """The numbers of rows rejected, undecided and accepted by the new model's gate, in a sentence."""
         from auditor.models.detector_card import TRACELESS
         from auditor.models.gated_model import GatedModel

@@ -114,7 +114,7 @@ def _absent(rows: Sequence[Row], keys: _Keys) -> tuple[Fold, ...]:
         asked.setdefault(keys.question(row.finding), []).append(row)
     lines = tuple(_line(question, own, keys) for question, own in asked.items())
     say = keys.say
-    return (Fold(say.say("rest.to_absent"), say.counted("rest.lacking", len(rows)), lines),) if rows else ()
+    return (Fold(say.say("rest.to_absent"), say.count_text("rest.lacking", len(rows)), lines),) if rows else ()
 
 
 def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
@@ -129,7 +129,7 @@ def _folds(rows: Iterable[Row], keys: _Keys) -> tuple[Fold, ...]:
         Fold(
             question,
             f"{keys.say.pillar(pillar).capitalize()}, "
-            f"{keys.say.counted('rest.unbounded', sum(map(len, lines.values())))}",
+            f"{keys.say.count_text('rest.unbounded', sum(map(len, lines.values())))}",
             tuple(_line(about, own, keys) for about, own in lines.items()),
         )
         for (question, pillar), lines in asked.items()

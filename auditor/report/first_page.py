@@ -188,7 +188,7 @@ class _Writer:
             named = ", ".join(self._column(name) for name in report.data.sensitive)
             parts.append(say.say("page.groups", features=named))
         plan = report.registration
-        parts.append(say.say("page.unregistered" if plan is None else f"page.{_KEPT[plan.kept]}"))
+        parts.append(say.say("page.unregistered" if plan is None else f"page.{_KEPT[plan.adherence]}"))
         # Who set a bound is anybody's word; that it is the tool's own is known of those that it ships.
         own = [c.record for c in load_criteria()]
         others = [c for c in report.criteria if c not in own]
@@ -211,7 +211,7 @@ class _Writer:
             if failed:
                 if len(judged) == 1:
                     return say.say("headline.failed_only")
-                return say.counted("headline.failed", failed, m=say.count(len(judged)))
+                return say.count_text("headline.failed", failed, m=say.count(len(judged)))
         if report.exit_code == ExitCode.INCONCLUSIVE and judged:
             return say.say("headline.unsettled")
         if report.exit_code == ExitCode.PASSED and judged:
@@ -226,7 +226,7 @@ class _Writer:
             return plain
         worst = judged[0]
         if worst.outcome is Outcome.PASS:
-            return self.say.counted("effect.none", len(judged))
+            return self.say.count_text("effect.none", len(judged))
         return self._gap(worst, len(judged)) or self._plainly(worst)
 
     def _gap(self, f: Finding, m: int) -> str:
@@ -392,7 +392,7 @@ class _Writer:
     def _unbounded_sentence(self, f: Finding) -> str:
         if names_rows(f):
             wrong = self.say.percent(_number(f.at[WRONGLY_NAMED]))
-            return self.say.counted("shown.named", round(f.value or 0.0), wrong=wrong)
+            return self.say.count_text("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
         where = self._location_text(f) or (f", {self._about(f)}" if f.at else "")
         return self.say.either(
@@ -457,7 +457,7 @@ class _Writer:
             named = " ".join(open_[:MOST_NOT_ASKED]) + (f" {say.say('page.more_shown', n=more)}" if more > 0 else "")
             said.append(say.say("page.not_asked", questions=named))
         if other:
-            said.append(say.counted("page.other_kinds", len(other)))
+            said.append(say.count_text("page.other_kinds", len(other)))
         numbers = sum(f.outcome is Outcome.NOT_JUDGED for f in self.report.findings)
         if numbers:
             said.append(say.say("page.numbers", n=say.count(numbers)))
@@ -470,7 +470,7 @@ class _Writer:
 
     def _finding_text(self, f: Finding) -> str:
         if names_rows(f):
-            return self.say.counted("found.named", round(f.value or 0.0))
+            return self.say.count_text("found.named", round(f.value or 0.0))
         question = question_of(f.probe, f.metric)
         return self.say.either(
             f"found.{question.id if question else ''}",

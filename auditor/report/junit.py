@@ -95,7 +95,7 @@ def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
     case = ElementTree.SubElement(suite, "testcase", classname="auditor", name=VERDICT, time="0")
     said = f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}."
     if report.refusal is not None:
-        said += f" {report.refusal.shown}: {report.refusal.reason}"
+        said += f" {report.refusal.printed_code}: {report.refusal.reason}"
     elsewhere = report_view.for_other_kinds(report)
     said += f" {elsewhere}." if elsewhere else ""
     # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.

@@ -58,7 +58,7 @@ def _verdict(report: AuditReport, page: FirstPage) -> list[str]:
     worth = worth_of(report, say)
     lines += [f"**{escaped(say.say('worth.title'))}** {escaped(worth.sentence)}", ""] if worth is not None else []
     if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
+        lines += [f"{code_span(report.refusal.printed_code)} {escaped(report.refusal.reason)}", ""]
     return lines
 
 
@@ -124,7 +124,7 @@ def _provenance(report: AuditReport, page: FirstPage) -> list[str]:
     """The data, the version and the id of the record, and the limits of what it says."""
     say = page.say
     data = f"{code_span(report.data.path)}, " if report.data.path else ""
-    n_rows = "" if report.data.n_rows is None else f"{say.counted('rest.training_rows', report.data.n_rows)}, "
+    n_rows = "" if report.data.n_rows is None else f"{say.count_text('rest.training_rows', report.data.n_rows)}, "
     version = code_span(report.tool.get("version", ""))
     record = say.say("rest.record", id=code_span(report_view.document_id(report)))
     lines = [f"{data}{n_rows}auditor {version}, {record}. {escaped(say.say('limit.no_advice'))}"]

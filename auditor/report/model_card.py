@@ -122,7 +122,7 @@ def _verdict(report: AuditReport) -> list[str]:
         "",
     ]
     if report.refusal is not None:
-        lines += [f"{code_span(report.refusal.shown)} {escaped(report.refusal.reason)}", ""]
+        lines += [f"{code_span(report.refusal.printed_code)} {escaped(report.refusal.reason)}", ""]
     return lines + [
         line for warning in report_view.warnings_of(report) for line in (f"> **Note well.** {escaped(warning)}", "")
     ]

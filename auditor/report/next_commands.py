@@ -30,7 +30,7 @@ _OF_MODEL_AND_ROWS = (
 
 def repair_of(report: AuditReport) -> str:
     """The command that retrains the model into a file of the same kind; for other models, the list of mitigations."""
-    data, model, told = report.data, report.model, _told(report)
+    data, model, told = report.data, report.model, _scan_flags(report)
     endings = _FITTED_ANEW.get(model.format)
     if told is None or endings is None or model.path is None or not model.classes:
         return "auditor mitigations"
@@ -49,7 +49,7 @@ def repair_of(report: AuditReport) -> str:
 
 def private_training_of(report: AuditReport) -> str:
     """The command for a private training on the same table rows; "" for other rows."""
-    data, told = report.data, _told(report)
+    data, told = report.data, _scan_flags(report)
     if told is None or data.target is None or report.model.format not in _FITTED_ANEW:
         return ""
     if any(flag in ("--text", "--image") for flag, _ in told):
@@ -75,7 +75,7 @@ def registration_of(report: AuditReport) -> str:
     return _command(["auditor", "init", data]) if PurePath(data).suffix and "://" not in data else ""
 
 
-def _told(report: AuditReport) -> Flags | None:
+def _scan_flags(report: AuditReport) -> Flags | None:
     """What the audit was told of its model and rows; None where that runs code, which nobody is to copy unseen."""
     words = shlex.split(to_copy(report.environment.command))
     if runs_code(words):

@@ -142,7 +142,7 @@ def _front(report: AuditReport, page: FirstPage) -> dict[str, object]:
         else {"slug": worth.outcome.slug, "line": worded(worth.line), "skill": worded(worth.skill)},
         "refusal": None
         if report.refusal is None
-        else {"code": worded(report.refusal.shown), "reason": worded(report.refusal.reason)},
+        else {"code": worded(report.refusal.printed_code), "reason": worded(report.refusal.reason)},
         "warnings": [worded(w) for w in report_view.warnings_of(report, say)],
         "lines": [
             {
@@ -323,7 +323,7 @@ def _numbers(say: Catalogue, rows: Sequence[Row]) -> dict[str, object]:
             for reason, names in lacking.items()
             if len(lacking) > _IN_LIST or len(names) > 1 or len(reason) > _LONGEST_REASON
         ],
-        "folded_title": worded(say.counted("paper.folded", len(unjudged))) if unjudged else "",
+        "folded_title": worded(say.count_text("paper.folded", len(unjudged))) if unjudged else "",
         "folded_how": worded(say.say("paper.folded_how")),
         "folded": [_fold(say, question, own, notes) for question, own in _by_question(say, folded)],
         "folded_more": _left_out(say, unjudged[MOST_FOLDED:]),
@@ -421,7 +421,7 @@ def _definitions(report: AuditReport, say: Catalogue) -> dict[str, object]:
         "probes": [{"probe": worded(probe), "metrics": rows} for probe, rows in by_probe.items()],
         "terms": [{"name": worded(term.name), "meaning": worded(term.meaning)} for term in known.terms],
         "terms_title": worded(known.label("terms")),
-        "more": worded(say.counted("paper.defined", n_others)) if n_others else "",
+        "more": worded(say.count_text("paper.defined", n_others)) if n_others else "",
     }
 
 

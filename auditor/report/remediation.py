@@ -67,7 +67,7 @@ class Remediation:
         return self.lines[:MOST_IN_SIGHT]
 
     @property
-    def others(self) -> tuple[Remedy, ...]:
+    def folded_lines(self) -> tuple[Remedy, ...]:
         """The collapsed remedies."""
         return self.lines[MOST_IN_SIGHT:]
 

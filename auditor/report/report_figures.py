@@ -52,7 +52,7 @@ def judged_figure(report: AuditReport, say: Catalogue, where: Callable[[Finding]
     unplaced, unrun = len(judged) - len(placed), sum(f.outcome is Outcome.NOT_RUN for f in required)
     for key, n in (("more", len(placed) - len(drawn)), ("unplaced", unplaced), ("unrun", unrun)):
         if n:
-            caption.append(say.counted(f"picture.{key}", n))
+            caption.append(say.count_text(f"picture.{key}", n))
     exact = say.say("form.exact")
     told = "; ".join(
         f"{f.outcome.value} {_name(f, where, say).replace(BESIDE, ' ')} ({say.ends(f.interval) or exact})"

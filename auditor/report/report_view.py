@@ -360,14 +360,14 @@ def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
         case ExitCode.REFUSED:
             return _verdict(say, Outcome.FAIL, "refused")
         case ExitCode.FAILED:
-            return Verdict(Outcome.FAIL, say.counted("ended.failed", s.fail), say.say("ended.failed_said"))
+            return Verdict(Outcome.FAIL, say.count_text("ended.failed", s.fail), say.say("ended.failed_said"))
         case ExitCode.INCONCLUSIVE:
             return _unsettled(report, say)
         case ExitCode.PASSED if report.allow_inconclusive and s.inconclusive:
-            sentence = say.counted("ended.waived_said", s.inconclusive)
+            sentence = say.count_text("ended.waived_said", s.inconclusive)
             return Verdict(Outcome.INCONCLUSIVE, say.say("ended.waived"), sentence)
         case ExitCode.PASSED:
-            return Verdict(Outcome.PASS, say.say("ended.passed"), say.counted("ended.passed_said", s.passed))
+            return Verdict(Outcome.PASS, say.say("ended.passed"), say.count_text("ended.passed_said", s.passed))
         case _:
             return _verdict(say, Outcome.NOT_RUN, "not_run")
 
@@ -382,7 +382,7 @@ def _unsettled(report: AuditReport, say: Catalogue) -> Verdict:
     if not any(f.outcome in judged and f.pillar != INTAKE for f in report.findings):
         return _verdict(say, Outcome.INCONCLUSIVE, "unjudged")
     counted = (("inconclusive", s.inconclusive), ("stopped", s.not_run))
-    open_ = [say.counted(f"ended.{name}", n) for name, n in counted if n]
+    open_ = [say.count_text(f"ended.{name}", n) for name, n in counted if n]
     if not open_:
         padded = any(f.padding for f in report.findings)
         return _verdict(say, Outcome.INCONCLUSIVE, "padding" if padded else "own_file")
@@ -395,7 +395,7 @@ def promise_of(report: AuditReport, say: Catalogue | None = None) -> str:
     say, f = say or Catalogue.for_language(ENGLISH), report.family
     if f.m == 0:
         return say.say("promise.none")
-    rate, judgements = say.spelled(number_text.percent(f.error_rate)), say.counted("promise.judgements", f.m)
+    rate, judgements = say.spelled(number_text.percent(f.error_rate)), say.count_text("promise.judgements", f.m)
     match f.multiplicity:
         case "bonferroni" | "holm":
             how = say.say(f"promise.{f.multiplicity}")
@@ -422,7 +422,7 @@ def _share(budget: BudgetRecord, say: Catalogue) -> str:
         f"promise.share{'_more' * more}",
         budget=say.pillar(budget.name),
         rate=say.spelled(number_text.percent(budget.rate)),
-        questions=say.counted("promise.questions", budget.questions),
+        questions=say.count_text("promise.questions", budget.questions),
         **({"n": say.count(budget.judgements)} if more else {}),
     )
 

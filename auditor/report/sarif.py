@@ -111,7 +111,7 @@ def _result(row: Row, index: int, place: dict[str, object]) -> dict[str, object]
 def _notifications(report: AuditReport, stopped: Sequence[Row], place: dict[str, object]) -> list[dict[str, object]]:
     said = [("error", row.name, f"NOT_RUN {row.name}: {row.finding.reason}") for row in stopped]
     if report.refusal is not None:
-        said.insert(0, ("error", report.refusal.shown, f"Refused: {report.refusal.reason}"))
+        said.insert(0, ("error", report.refusal.printed_code, f"Refused: {report.refusal.reason}"))
     said += [("warning", "note", warning) for warning in report_view.warnings_of(report)]
     return [
         {

@@ -303,7 +303,7 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
     made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
     write_made(made.model, spec.out, folder)
     notes = made.notes
-    seen = getattr(mitigation, "seen", None)
+    seen = getattr(mitigation, "describe_gate_counts", None)
     if seen is not None and job.data is not None and not learns(kind):
         notes = (*notes, *seen(made.model, load_data(job.data, made.model)))
     experience = experience_of(kind)

@@ -117,7 +117,7 @@ class Measured(Heard):
                 self.counts = message.counts if message.counts is not None and message.counts.features else None
                 self.rows = None if message.head is None else KeptRows(message.head)
                 if self.recounting is not None:
-                    self.recounting.kept(message.head, message.counts)
+                    self.recounting.set_answers_head(message.head, message.counts)
             case Kept():
                 self._add_rows(message)
             case Scored():
@@ -140,7 +140,7 @@ class Measured(Heard):
         except DataError as error:
             raise ValueError(str(error)) from None
         if self.recounting is not None and not self.rows.strange:
-            self.recounting.part(message.part)
+            self.recounting.add_part(message.part)
 
     def _add_memberships(self, message: Scored) -> None:
         if not self.keeps_members or message.head.probe != self.asking:

@@ -92,13 +92,13 @@ class Recounting:
                 found[group, label] += sum(row)
         self._hold("the labels and groups", found)
 
-    def kept(self, head: AnswersHead | None, counts: CountsRecord | None) -> None:
+    def set_answers_head(self, head: AnswersHead | None, counts: CountsRecord | None) -> None:
         """Record the columns of the answers by row, and check the table of groups."""
         self._rows, self.table = None if head is None else _Rows(head), counts
         if counts is not None:
             self._table(counts)
 
-    def part(self, part: AnswersPart) -> None:
+    def add_part(self, part: AnswersPart) -> None:
         """Record the answers on the next rows."""
         if self._rows is not None:
             self._rows.add(part)
@@ -204,7 +204,7 @@ def not_of_counts(
                 return result.probe
             table, said = counts.counts(), _numbers(result, of)
             ways: tuple[Scores, ...] = ("graded", "labels", "none") if table.n <= _MOST_MADE else ()
-            if ways and all(_numbers(_asked(probe, rows_of(table, way)), of) != said for way in ways):
+            if ways and all(_numbers(_measure_answers(probe, rows_of(table, way)), of) != said for way in ways):
                 return result.probe
     return ""
 
@@ -213,7 +213,7 @@ def _counted(probe: CountsProbe, table: GroupCounts) -> ProbeResult:
     return attempt(probe, lambda: probe.measure_counts(table))
 
 
-def _asked(probe: Probe, answers: Answers) -> ProbeResult:
+def _measure_answers(probe: Probe, answers: Answers) -> ProbeResult:
     stand_in: Any = StoredModel(answers)
     return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
 

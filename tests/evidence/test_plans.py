@@ -129,7 +129,7 @@ def test_a_plan_that_was_entered_after_audits_of_the_same_rows_is_not_followed(
     registered(ledger, made)
     found = audited(ledger, report, made, criteria=(loose,), exit_code=0)
     said = found.registration
-    assert said is not None and not said.followed and said.kept == "unproven" and said.deviations == ()
+    assert said is not None and not said.followed and said.adherence == "unproven" and said.deviations == ()
     assert said.entered is not None and (said.entered.rows, said.entered.model) == (2, 1)
     assert said.cautions == (
         "It was entered at entry 3, AFTER 2 audits of these rows (entries 1 and 2; 1 FAIL): whoever made it may have "

@@ -242,7 +242,7 @@ def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, 
     assert made.notes[-1] == counted
     none = mitigation.mitigate(classifier(), _rows(1), np.random.default_rng(0), Training())
     assert not [note for note in none.notes if note.startswith("Of ") and "rows the gate" in note]
-    assert mitigation.seen(none.model, data) == (counted,)
+    assert mitigation.describe_gate_counts(none.model, data) == (counted,)
 
 
 def _rows(positive: int | None) -> AuditData:

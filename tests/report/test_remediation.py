@@ -189,7 +189,7 @@ def test_many_lines_are_folded_and_all_are_there(report: AuditReport) -> None:
     f = failed(report)
     many = tuple(f.model_copy(update={"id": f"{f.id}{k}", "at": {"epsilon": float(k)}}) for k in range(40))
     table = remediation_of(report.model_copy(update={"findings": many}))
-    assert len(table.in_sight) == MOST_IN_SIGHT and len(table.in_sight) + len(table.others) == 40
+    assert len(table.in_sight) == MOST_IN_SIGHT and len(table.in_sight) + len(table.folded_lines) == 40
     page = render_html(report.model_copy(update={"findings": many}))
     assert page.count('class="remedy"') == 40 and "and 28 more" in page
 

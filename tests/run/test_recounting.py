@@ -77,8 +77,8 @@ def attack(k):
     ),
     "rows left out": (
         """
-from auditor.run import child
-from auditor.loading.rows import rows as reading
+from auditor.run import child_jobs as child
+from auditor.loading.rows import load_rows as reading
 old = child.load_data
 def load(spec, model):
     data = old(spec, model)
@@ -92,7 +92,7 @@ def attack(k):
     "labels of the loader, digests and recount patched too": (
         """
 from dataclasses import replace
-from auditor.run import child
+from auditor.run import child_jobs as child
 from auditor.data import groups_digest
 old = child.load_data
 def load(spec, model):
@@ -109,7 +109,7 @@ def attack(k):
     "the table says the truth, and the numbers do not": (
         """
 from dataclasses import replace
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.counts_of
 def counts_of(model, data, **how):
     true = old(model, data, **how)
@@ -123,7 +123,7 @@ def attack(k):
     ),
     "a second table": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.counts_of
 def counts_of(model, data, **how):
     return old(model, data, **how).model_copy(update={"table": (((5000, 0), (0, 5000), (0, 0)),) * 2})
@@ -135,7 +135,7 @@ def attack(k):
     ),
     "another file's digest": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.complete_record
 child.complete_record = lambda *what: old(*what).model_copy(update={"sha256": "0" * 64})
 def attack(k):
@@ -145,7 +145,7 @@ def attack(k):
     ),
     "another favourable label": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.data_record
 child.data_record = lambda *what: old(*what).model_copy(update={"positive": "0"})
 def attack(k):
@@ -155,7 +155,7 @@ def attack(k):
     ),
     "numbers of performance alone": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.ask
 def ask(probe, model, data, rng, **how):
     if probe.name != "performance":
@@ -174,7 +174,7 @@ def attack(k):
     ),
     "no table": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 child.keep = lambda *what, **how: None
 def attack(k):
     for each in data():
@@ -185,7 +185,7 @@ def attack(k):
     ),
     "restored afterwards": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.counts_of
 def counts_of(model, data, **how):
     true = data.y_true.copy()
@@ -204,7 +204,7 @@ def attack(k):
 OF_ROWS = {
     "truth": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.parts_of
 def parts_of(model, data, head):
     for part in old(model, data, head):
@@ -217,7 +217,7 @@ def attack(k):
     ),
     "groups": (
         """
-from auditor.run import child
+from auditor.run import child_jobs as child
 old = child.parts_of
 def parts_of(model, data, head):
     for part in old(model, data, head):

@@ -136,7 +136,7 @@ def _network_holder(model: TorchModel, lora: Lora | None) -> nn.Module:
     if not isinstance(model, TorchModel) or not isinstance(getattr(model.module, "network", None), PreTrainedModel):
         raise ModelError(
             "Private fine-tuning is for text classifiers that were loaded from a Hugging Face folder "
-            "(auditor.loading.load_model); a bundle is trained privately with the mitigation dp_sgd."
+            "(auditor.load_model); a bundle is trained privately with the mitigation dp_sgd."
         )
     if lora is None:
         return model.module

@@ -111,7 +111,7 @@ class Point:
     folder: str
 
     @property
-    def made(self) -> bool:
+    def has_model(self) -> bool:
         """Whether a model and its audit exist."""
         return self.verdict != "not made"
 
@@ -159,7 +159,7 @@ class Tradeoff:
         """0 if an alternative is significant, 1 if every model that was made is useless or fails, else 3."""
         if self.alternatives:
             return 0
-        made = [p.verdict for p in self.points if p.made]
+        made = [p.verdict for p in self.points if p.has_model]
         return 1 if made and set(made) <= {"decides alike for all", "not useful", "fails a criterion"} else 3
 
     @property

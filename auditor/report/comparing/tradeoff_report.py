@@ -113,7 +113,7 @@ def promise(tradeoff: Tradeoff) -> str:
 
 def front_words(point: Point) -> str:
     """The position of a point relative to the Pareto front, in words."""
-    if not point.made:
+    if not point.has_model:
         return ""
     if point.on_front is None:
         return "undefined"

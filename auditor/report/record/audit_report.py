@@ -349,7 +349,7 @@ class RegistrationRecord(Closed):
     cautions: Annotated[tuple[str, ...], LEFT_OUT] = ()
 
     @property
-    def kept(self) -> Literal["followed", "deviates", "unproven"]:
+    def adherence(self) -> Literal["followed", "deviates", "unproven"]:
         """Whether the run followed the registration, and whether the registration provably came first."""
         if self.deviations:
             return "deviates"
@@ -358,7 +358,7 @@ class RegistrationRecord(Closed):
     @property
     def followed(self) -> bool:
         """Whether the run followed the earlier registration."""
-        return self.kept == "followed"
+        return self.adherence == "followed"
 
     def describe(self) -> str:
         """The registrant, the date, and whether the run followed; deviations are listed separately."""
@@ -391,7 +391,7 @@ class Refusal(Closed):
     reason_code: Code | None = None
 
     @property
-    def shown(self) -> str:
+    def printed_code(self) -> str:
         """The code to print."""
         return self.reason_code or self.code
 

@@ -56,14 +56,14 @@ class Definitions:
         own = metric.definition
         if own is None:
             return self.label("undefined") + "."
-        return f"{own.formula}. {self.span(own)} {self.reading(own)} {own.citation}."
+        return f"{own.formula}. {self.span(own)} {self.reading_text(own)} {own.citation}."
 
     def span(self, definition: Definition) -> str:
         """The range of a metric and its ideal value, or a note that none exists."""
         ideal = self.label("no_ideal") if definition.ideal == NO_IDEAL else f"{self.label('ideal')} {definition.ideal}"
         return f"{self.label('range')} {definition.range}, {ideal}."
 
-    def reading(self, definition: Definition) -> str:
+    def reading_text(self, definition: Definition) -> str:
         """The interpretation of a metric's value."""
         return f"{self.label('reading')}: {definition.reading}."
 

@@ -228,7 +228,7 @@ class _Of:
         plan = self.report.registration
         if plan is None:
             return self.say.say("trace.unregistered")
-        return self.say.say(f"trace.{plan.kept}", when=plan.registered)
+        return self.say.say(f"trace.{plan.adherence}", when=plan.registered)
 
 
 @cache

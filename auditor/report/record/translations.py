@@ -66,7 +66,7 @@ class Catalogue:
         """The phrase ``key`` if it exists, else ``other``."""
         return self.say(key if self.has(key) else other, **words)
 
-    def counted(self, key: str, n: int, **words: object) -> str:
+    def count_text(self, key: str, n: int, **words: object) -> str:
         """A phrase about ``n`` things: the singular form for one, if it exists."""
         return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
 
