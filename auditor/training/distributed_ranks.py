@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.core.errors import DataError, ModelError
+from auditor.core.errors import Code, DataError, ModelError
 from auditor.core.rows import FloatArray
 from auditor.training.inspect_network import digest_of
 
@@ -53,18 +53,22 @@ class Ranks:
             raise ModelError(self._lost)
         self._asked += 1
         own: dict[int, FloatArray] = {}
-        failed: tuple[int, str] | None = None
+        failed: tuple[int, str, Code | None] | None = None
         for i in range(self.rank, len(starts), self.size):
             try:
                 own[i] = np.asarray(one(starts[i]))
+            except ModelError as error:
+                failed = i, str(error), error.code
+                break
             except Exception as error:
-                failed = i, str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+                failed = i, f"{type(error).__name__}: {error}", None
                 break
         answers = self._gathered(("batches", self._asked, len(starts)), (failed, own))
         failures = [failed for failed, _ in answers if failed is not None]
         if failures:
             # The first batch that fails, as for one process alone.
-            raise ModelError(min(failures)[1])
+            _, message, code = min(failures, key=lambda failure: failure[0])
+            raise ModelError(message, code=code)
         parts = {i: batch for _, answered in answers for i, batch in answered.items()}
         return [parts[i] for i in range(len(starts))]
 

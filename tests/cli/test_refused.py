@@ -31,18 +31,19 @@ print(json.dumps({
     "collected": gc.get_stats()[0]["collections"] - collected,
     "frozen": gc.get_freeze_count(),
     "evidence": sorted(name for name in new if name.startswith("auditor.evidence.")),
-    "renderers": sorted(name for name in new if name.startswith("auditor.report.")),
+    "renderers": sorted(name for name in new if name.startswith("auditor.report.") and name.count(".") == 2),
     "others": sorted({name.partition(".")[0] for name in new} - sys.stdlib_module_names),
     "templates": sorted(name for _, name in environment().cache.keys()),
     "messages": MESSAGES.pydantic_complete,
 }))
 """
 RENDERERS = (
-    "appendix", "axis", "first_page", "html", "judged", "pictures", "pillars", "remediation", "scope", "shown_controls",
-    "titles", "view", "whose_words",
+    "appendix", "bound_axis", "drawing", "figure_titles", "first_page", "html", "next_commands",
+    "pillar_sections", "record", "remediation", "report_figures", "report_view", "rule_pack_view", "scope_page",
+    "translation_source", "unbounded_findings",
 )  # fmt: skip
 # Every scan keeps a log of its stages, and may publish what it found.
-EVIDENCE = ("archive", "log", "publishing")
+EVIDENCE = ("deterministic_zip", "log", "publishing")
 OUR_OWN = {"auditor", "cli", "probes"}
 OTHERS = {
     "annotated_doc", "annotated_types", "jinja2", "markupsafe", "numpy", "pydantic", "pydantic_core", "scipy",

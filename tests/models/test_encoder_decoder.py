@@ -179,7 +179,7 @@ def test_what_it_cannot_be_told_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "m")
     model: Any = load_model(ModelSpec(path=str(folder)))
     with pytest.raises(ConfigError, match="begins with a token of its own"):
-        model.after("<s>")
+        model.with_prefix("<s>")
     change_json(folder / "config.json", decoder_start_token_id=None)
     with pytest.raises(ModelError, match="names no decoder_start_token_id"):
         load_model(ModelSpec(path=str(folder)))

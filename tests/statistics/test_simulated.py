@@ -24,13 +24,13 @@ from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.subgroups import SubgroupDiscovery
 
-FAMILY = "finding/test_error_rates.py::test_family_errors_at_no_effect_and_at_the_bound"
+FAMILY = "judging/test_error_rates.py::test_family_errors_at_no_effect_and_at_the_bound"
 COVERED = "statistics/test_coverage.py::test_either_bound_is_missed_in_at_most_five_per_cent_of_worlds"
 POWER = "probes/fairness/test_group_fairness_more.py::test_real_gaps_are_found"
 # kind of estimate: (true value at no effect and at the bound, power)
 SIMULATED: dict[str, tuple[str, str]] = {
-    "worst_difference": (FAMILY, "finding/test_error_rates.py::test_declared_power_is_there"),
-    "worst_ratio": (FAMILY, "finding/test_error_rates.py::test_declared_power_is_there"),
+    "worst_difference": (FAMILY, "judging/test_error_rates.py::test_declared_power_is_there"),
+    "worst_ratio": (FAMILY, "judging/test_error_rates.py::test_declared_power_is_there"),
     "worst_mean_difference": (COVERED, POWER),
     "worst_odds_ratio": (COVERED, POWER),
     "smallest_rate": (COVERED, POWER),

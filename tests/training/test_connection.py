@@ -68,7 +68,7 @@ def test_an_interrupt_ends_the_process_and_says_nothing_more_to_it(
     def interrupted() -> bytes:
         raise interrupt
 
-    made._received = interrupted
+    made._receive = interrupted
 
     def ask() -> None:
         with suppress(KeyboardInterrupt, SystemExit):

@@ -217,7 +217,7 @@ def test_passes_in_bfloat16_leave_the_parameters_as_they_are() -> None:
         for _ in range(2):
             stack.learn(torch.arange(48).expand(2, -1))
         stacks.append(stack)
-    exact, rounded = (torch.cat([p.detach().flatten() for p in stack.trained()]) for stack in stacks)
+    exact, rounded = (torch.cat([p.detach().flatten() for p in stack.trained_parameters()]) for stack in stacks)
     assert rounded.dtype is torch.float32
     assert 1e-3 < float((exact - rounded).norm() / (exact - start).norm()) < 0.15
 

@@ -443,4 +443,4 @@ def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.Monke
 
 def test_no_module_but_one_knows_ray() -> None:
     files = [file for top in ("auditor", "probes", "mitigations", "cli") for file in (ROOT / top).rglob("*.py")]
-    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["on_ray.py"]
+    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["ray_tasks.py"]

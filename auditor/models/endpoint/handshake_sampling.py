@@ -1,4 +1,4 @@
-"""Handshake, part 2 (sampling): fresh draws, from the reported distribution, obeying seed and temperature.
+r"""Handshake, part 2 (sampling): fresh draws, from the reported distribution, obeying seed and temperature.
 
 Test whether tokens were drawn from the distribution that the server reports, by e-values of the draws.
 

@@ -1,4 +1,4 @@
-"""Texts drawn by a server, compared with a reference model: the rank of each token in its distribution.
+r"""Texts drawn by a server, compared with a reference model: the rank of each token in its distribution.
 
 With the tokens :math:`1, 2, \dots` of a place in the order of their falling probability :math:`p` under the reference,
 a drawn token :math:`x` has the rank :math:`u = \sum_{y < x} p(y) + V p(x)`, :math:`V` uniform on [0, 1]. Where the

@@ -272,7 +272,7 @@ def test_wrong_options_are_usage_errors(kind: Any, model: AuditedLanguageModel) 
     with pytest.raises(ConfigError, match="system is told in a chat"):
         make_probe(kind, {"chat": "off", "system": "a.txt"})
     with pytest.raises(ConfigError, match="system message 'none' cannot be read"):
-        make_probe(kind, {"system": "none"}).asking.of(model)  # type: ignore[attr-defined]
+        make_probe(kind, {"system": "none"}).asking.chat_for(model)  # type: ignore[attr-defined]
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
