@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
-from auditor.judging.measurement import Pillar
+from auditor.judging.measurement import ProbeResult
 from auditor.judging.policy import Policy
 from auditor.judging.roles import Roles
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
@@ -38,7 +38,7 @@ from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
 from auditor.run.parent_process import measure
 from auditor.run.plugins import known_probes, probe_target
-from auditor.run.probe import Need, Probe, make_probe
+from auditor.run.probe import Need, Probe, blank_result, make_probe
 from auditor.run.run_audit import assemble, environment
 from auditor.run.scan_options import Configured, ScanOptions, flags
 from auditor.training.meter import Meter
@@ -176,7 +176,7 @@ def scan_job(
     ask = None if endpoint is None else endpoint.outcomes
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
-        measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
+        measured = measure(asked, blank_results(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
         measured.hold(job.probes, catalogue)
         meter.device = measured.device
         measured.energy = meter.record(measured.results, activity="audit")
@@ -503,9 +503,9 @@ def _by_probe(flag: str, texts: Sequence[str], option: str, catalogue: Catalogue
     return found
 
 
-def pillars(catalogue: Catalogue) -> dict[str, tuple[Pillar, str]]:
-    """Pillar and citation of every probe by name."""
-    return {name: (kind.pillar, kind.citation) for name, kind in catalogue.items()}
+def blank_results(catalogue: Catalogue) -> dict[str, ProbeResult]:
+    """The result of every probe before it has answered, by name."""
+    return {name: blank_result(kind) for name, kind in catalogue.items()}
 
 
 def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:

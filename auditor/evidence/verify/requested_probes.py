@@ -13,7 +13,16 @@ from auditor.judging.definition import defined
 from auditor.judging.duplicate_rows import Copies
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
-from auditor.run.probe import Need, Probe, defined_in, looks_at_rows, missing_needs, not_applicable
+from auditor.run.probe import (
+    FILE_QUESTIONS,
+    Need,
+    Probe,
+    blank_result,
+    defined_in,
+    looks_at_rows,
+    missing_needs,
+    not_applicable,
+)
 from auditor.run.scan import PERFORMANCE
 
 Kinds = Mapping[str, type[Probe]]
@@ -87,6 +96,8 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
     """Differences between an answer and the installed code about the probe, its metrics or its rows."""
     for result in results:
         kind = kinds.get(result.probe)
+        if result.probe in _UNASKED and result.questions != FILE_QUESTIONS:
+            yield Check(name=result.probe, state="wrong", detail="its questions are not those of the tool")
         if kind is None:
             continue
         metrics = [m.metric for m in result.measurements]
@@ -96,6 +107,7 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
             "definitions": (
                 result.definitions, defined(kind.name, kind.citation, defined_in(kind), metrics)
             ),
+            "questions": (result.questions, blank_result(kind).questions),
             "copies of rows": (_copied(result, kind), report.data.copies if _must_say(result, kind) else None),
         }  # fmt: skip
         yield from (
