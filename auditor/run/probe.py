@@ -55,7 +55,7 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Ten more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    More may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
     :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
     evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
@@ -64,7 +64,9 @@ class Probe(Protocol):
     beside its own; see :func:`defined_in`. ``untrusted_options``, which of its options an audit.toml that was merely
     found in the folder may set; see :func:`allow_untrusted`. ``from_decisions``, the metrics or methods of a classifier
     that follow from its decisions, true classes and groups alone. ``questions``, what its numbers answer in everyday
-    language, as :class:`~auditor.judging.measurement.AuditQuestion`.
+    language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its numbers are
+    over the evaluation rows as they are, each once, so that its counts agree with those of other such probes.
+    ``always_asked``, whether it is asked wherever there are labels, and of every language model.
     """
 
     name: ClassVar[str]

@@ -107,6 +107,7 @@ class AdverseImpact:
     citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
     methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
     needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
     questions = (
         AuditQuestion("impact", metrics=("impact_ratio_min",), form="ratio", headline=("impact_ratio_min",)),
         AuditQuestion("impact_known", form="count"),

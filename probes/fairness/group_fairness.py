@@ -148,6 +148,7 @@ class GroupFairness:
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
     questions = (
         AuditQuestion(
             "selection",

@@ -95,6 +95,7 @@ class RegressionFairness:
     citation: ClassVar[str] = "Agarwal, Dudik and Wu, ICML 2019; Calders et al., ICDM 2013"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.REGRESSOR, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
     questions = (AuditQuestion("numbers"),)
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_mean_absolute_error": "nothing"}
     # Rows in each of two groups of values (predictions, absolute errors) with a standard deviation of 0.15 on the range

@@ -112,6 +112,7 @@ class ScoreFairness:
     citation: ClassVar[str] = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
     questions = (AuditQuestion("scores", headline=("auc_difference", "calibration_difference")),)
     # Thresholds are told of by the rates there: see at_thresholds.
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {

@@ -256,6 +256,8 @@ class Performance:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     # What it needs depends on the kind of model.
     needs: ClassVar[tuple[Need, ...]] = ()
+    always_asked = True
+    over_all_rows = True
     questions = (AuditQuestion("ranking", metrics=("roc_auc",), form="pairs"), AuditQuestion("skill"))
     takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     from_decisions: ClassVar[tuple[str, ...]] = (

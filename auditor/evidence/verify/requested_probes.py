@@ -23,7 +23,7 @@ from auditor.run.probe import (
     missing_needs,
     not_applicable,
 )
-from auditor.run.scan import PERFORMANCE
+from auditor.run.scan import always_asked
 
 Kinds = Mapping[str, type[Probe]]
 # What becomes of the files themselves is said whatever was asked.
@@ -49,10 +49,9 @@ def asked_for(request: bytes, kinds: Kinds, *, other_code: bool) -> tuple[list[s
         return planned, []
     chosen = named or list(kinds)
     languages = any(Need.LANGUAGE_MODEL in kinds[name].needs for name in chosen if name in kinds)
-    # Earlier versions asked for it only where it was named.
-    implied = not other_code or PERFORMANCE in (planned or ())
-    if (options.get("target") is not None or languages) and PERFORMANCE in kinds and implied:
-        chosen = [PERFORMANCE, *chosen]
+    if options.get("target") is not None or languages:
+        # Earlier versions asked for them only where they were named.
+        chosen = [*(name for name in always_asked(kinds) if not other_code or name in (planned or ())), *chosen]
     chosen = [*dict.fromkeys([*chosen, *own])]
     if planned is not None and {*planned} != {*chosen}:
         other = sorted({*planned} ^ {*chosen})[0]
@@ -84,7 +83,7 @@ def complete(
             checks.append(Check(name=name, state="wrong", detail=detail))
     checks += [
         Check(name=name, state="wrong", detail="it answered, and the request does not ask for it")
-        for name in sorted(there - {*names, *_UNASKED, *((PERFORMANCE,) if other_code else ())})
+        for name in sorted(there - {*names, *_UNASKED, *(always_asked(kinds) if other_code else ())})
     ]
     if not checks:
         detail = f"{len(names)} probes were asked, and each answered or says why not"

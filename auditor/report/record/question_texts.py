@@ -27,6 +27,12 @@ def questions_of(report: AuditReport, probe: str) -> tuple[AuditQuestion, ...]:
     return report.questions.get(probe) or earlier_questions().get(probe, ())
 
 
+def answers(report: AuditReport, probe: str, metric: str | None, *ids: str) -> bool:
+    """Whether a probe's number answers one of these questions."""
+    question = question_of(report, probe, metric)
+    return question is not None and question.id in ids
+
+
 def question_of(report: AuditReport, probe: str, metric: str | None) -> AuditQuestion | None:
     """The question that a probe's number answers; by default its widest; None for a probe that declares none."""
     own = questions_of(report, probe)
