@@ -21,8 +21,6 @@ from auditor.evidence.comparison_evidence import AFTER, BEFORE, mitigation_evide
 from auditor.evidence.derived_evidence import EnclosedAudit
 from auditor.loading.job_specs import Job, Limits, MitigationSpec
 from auditor.report.comparing.compare_audits import compare
-from auditor.report.comparing.side_by_side import CHANGE
-from auditor.report.comparing.usefulness import PERFORMANCE
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.number_text import visible
@@ -30,7 +28,7 @@ from auditor.report.record.translations import Catalogue
 from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
 from auditor.run.parent_process import mitigate
 from auditor.run.plugins import mitigation_class
-from auditor.run.scan import DERIVED, job_of, scan_job
+from auditor.run.scan import job_of, scan_job
 from auditor.run.scan_options import Configured, ScanOptions
 from auditor.training.cost_file import energy_place, of_training, write_energy
 from auditor.training.meter import Meter
@@ -136,7 +134,7 @@ def _with_probes(kind: type[Mitigation], configured: Configured) -> Configured:
         return configured
     if _of_language(kind):
         # Of rows the performance is measured wherever there are labels.
-        return replace(configured, options=replace(options, probes=_probe_names(options.probes, PERFORMANCE)))
+        return replace(configured, options=replace(options, probes=_probe_names(options.probes, "performance")))
     if options.sensitive:
         # What a mitigation does to the gaps is never left unasked.
         return replace(configured, options=replace(options, probes=_probe_names(options.probes, "group_fairness")))
@@ -262,14 +260,14 @@ def with_reference(config: Configured, model: Path) -> tuple[Configured, Job]:
     """The same audit of the new model, with the old one as reference; always including the changes."""
     probes = config.options.probes
     if probes is not None and config.options.data is not None:
-        probes = _probe_names(probes, CHANGE)
+        probes = _probe_names(probes, "change")
     later, job = _audit_of(config, model, reference=config.options.model, probes=probes)
-    if probes is not None and DERIVED in probes:
+    if probes is not None and "derived" in probes:
         return later, job
     # A mitigation is there to decide otherwise: how many do is asked only of whoever asks for it by name.
     specs = (
         replace(spec, options={key: value for key, value in spec.options.items() if key != "reference"})
-        if spec.name == DERIVED
+        if spec.name == "derived"
         else spec
         for spec in job.probes
     )

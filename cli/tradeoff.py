@@ -22,7 +22,6 @@ from auditor.evidence.tradeoff_evidence import SweepEvidence, tradeoff_evidence
 from auditor.loading.job_specs import Job
 from auditor.report.comparing.pareto_plots import plots_of
 from auditor.report.comparing.prior_tradeoff import DISPARITIES, Disparity, Evidence, read_evidence
-from auditor.report.comparing.side_by_side import CHANGE
 from auditor.report.comparing.tradeoff_analysis import PRESENT, Point, Tradeoff
 from auditor.report.comparing.tradeoff_of_audits import AuditedPoint, weigh_audits
 from auditor.report.comparing.tradeoff_report import (
@@ -52,7 +51,7 @@ from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest,
 from cli.terminal import paragraph, print_table
 from mitigations import MITIGATIONS
 
-PROBES_ASKED = ("group_fairness", "adverse_impact", CHANGE, "membership_inference")
+PROBES_ASKED = ("group_fairness", "adverse_impact", "change", "membership_inference")
 MOST_POINTS = 200
 # Files of models that are written otherwise than as bundles.
 _NO_BUNDLES = (".skops", ".pkl", ".pickle", ".joblib", ".json", ".ubj", ".txt", ".cbm", ".onnx")
@@ -237,7 +236,7 @@ def _name(settings: Settings, sweeps: Sequence[str]) -> str:
 def _with_probes(config: Configured) -> Configured:
     """The audit of a sweep: what its tables need unless told otherwise, and in any case what changed."""
     probes = tuple(name.replace("-", "_") for name in config.options.probes or PROBES_ASKED)
-    probes = tuple(dict.fromkeys((*probes, CHANGE)))
+    probes = tuple(dict.fromkeys((*probes, "change")))
     return replace(config, options=replace(config.options, probes=probes))
 
 

@@ -189,8 +189,8 @@ class ImpactTable:
 
 
 def impact_tables(findings: Sequence[Finding], method: str) -> list[ImpactTable]:
-    """The tables that the probe ``adverse_impact`` measured; ``method``: ``selection_rate`` or ``scoring_rate``."""
-    own = [f for f in findings if f.probe == "adverse_impact" and f.method == method]
+    """The tables of impact ratios; ``method``: ``selection_rate`` or ``scoring_rate``."""
+    own = [f for f in findings if f.method == method]
     unknown = {f.sensitive: int(f.value) for f in own if f.metric == "unknown_count" and f.value is not None}
     ratios = {tuple(f.group.items()): f for f in reversed(own) if f.metric == "impact_ratio"}
     tables: dict[tuple[str, ...], dict[tuple[str, ...], Category]] = {}

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -20,6 +21,8 @@ Pillar = Literal["performance", "fairness", "language", "attribution", "privacy"
 # Which of a model's answers: the class or number it decides on, the scores behind it, or scores of texts as far as they
 # tell what makes sense.
 Answer = Literal["decisions", "scores", "sense"]
+# How a number is read: as so many points of a share, a share, a share of pairs, a ratio, a count, or as it stands.
+Form = Literal["points", "percent", "pairs", "ratio", "count", "number"]
 
 
 class Outcome(StrEnum):
@@ -97,6 +100,24 @@ class Measurement:
         return None if self.ideal_when_same == "nothing" else self.ideal_when_same
 
 
+@dataclass(frozen=True)
+class AuditQuestion:
+    """A question that some of a probe's numbers answer; its wording is in the catalogues under ``id``.
+
+    ``metrics``: those that answer it, as patterns; the first question that fits a number is its question. ``headline``:
+    those of them that are told on the first page where nobody set a bound and the interval leaves the ideal out.
+    """
+
+    id: str
+    metrics: tuple[str, ...] = ("*",)
+    form: Form = "number"
+    headline: Annotated[tuple[str, ...], LEFT_OUT] = ()
+
+    def fits(self, metric: str) -> bool:
+        """Whether a number of the probe answers the question."""
+        return any(fnmatchcase(metric, name) for name in self.metrics)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Alike:
     """Rows with identical model answers: all ``n`` of a ``group``, or of the data if it is empty.
@@ -117,8 +138,8 @@ class ProbeResult:
     ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
     mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
     many of the rows it looked at repeat others, where somebody counted them. ``definitions``: of its measurements, as
-    far as its docstrings have them. ``cpu_s``, ``flops``, ``flops_by``: what it took, as in
-    :class:`auditor.report.record.energy.EnergyRecord`.
+    far as its docstrings have them. ``questions``: as the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what
+    it took, as in :class:`auditor.report.record.energy.EnergyRecord`.
     """
 
     probe: str
@@ -131,6 +152,7 @@ class ProbeResult:
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     copies: Annotated[Copies | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
+    questions: Annotated[tuple[AuditQuestion, ...], LEFT_OUT] = ()
     duration_s: float = 0.0
     cpu_s: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
     flops: Annotated[float | None, Field(ge=0.0, exclude_if=lambda flops: flops is None)] = None

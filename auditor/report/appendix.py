@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from auditor.judging.measurement import Outcome
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.question_texts import question_text
 from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_view import ORDER, PILLARS, Row
@@ -91,7 +92,7 @@ class Appendix:
 
 def appendix_of(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> Appendix:
     """The table of a report's rows, in the wording of a catalogue; pillars in order, worst first."""
-    keys = _Keys(report.about or About(), say)
+    keys = _Keys(report, report.about or About(), say)
     place = {name: i for i, name in enumerate(PILLARS)}
     ordered = sorted(rows, key=lambda r: place.get(r.finding.pillar, len(place)))
     told = [r for r in ordered if not r.finding.other_kind]
@@ -152,6 +153,7 @@ def _line(about: str, rows: Sequence[Row], keys: _Keys) -> Line:
 class _Keys:
     """Short keys of features and groups, which may be called anything, in the order in which they come."""
 
+    report: AuditReport
     about: About
     say: Catalogue
     features: dict[str, str] = field(default_factory=dict)
@@ -159,7 +161,7 @@ class _Keys:
 
     def question(self, f: Finding) -> str:
         """What a finding answers."""
-        return self.say.question_text(f.probe, f.metric)
+        return question_text(self.report, f.probe, f.metric, self.say)
 
     def keys_of(self, f: Finding) -> str:
         """The keys of a finding."""

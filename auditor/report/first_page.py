@@ -9,13 +9,13 @@ from itertools import permutations
 
 from auditor.core.files import Number
 from auditor.judging.criterion import load_criteria
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
 from auditor.report.bound_axis import Axis, axis_of, excess, reach
 from auditor.report.next_commands import private_training_of, registration_of, repair_of
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
-from auditor.report.record.question_texts import Form, form_of, question_of
+from auditor.report.record.question_texts import form_of, question_of, question_text
 from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
 from auditor.report.translation_source import language_tag, own_words
@@ -265,7 +265,7 @@ class _Writer:
         return self.say.say("effect.unsettled", bound=bound, m=self.say.count(m))
 
     def _plainly(self, f: Finding) -> str:
-        form = form_of(f.probe, f.metric)
+        form = form_of(self.report, f.probe, f.metric)
         said = self.say.say(
             "effect.other",
             question=self._question(f),
@@ -323,7 +323,8 @@ class _Writer:
             asked.setdefault(self._question(f), []).append(f)
         ranked = sorted(asked.values(), key=lambda own: min(map(_rank, own)))
         largest = {
-            form: max((reach(f) for f in told if form_of(f.probe, f.metric) == form), default=0.0) for form in _SHARES
+            form: max((reach(f) for f in told if form_of(self.report, f.probe, f.metric) == form), default=0.0)
+            for form in _SHARES
         }
         width = max(largest.values(), default=0.0)
         found = []
@@ -335,7 +336,7 @@ class _Writer:
         return found
 
     def _line(self, f: Finding, question: str, width: float) -> Line:
-        form = form_of(f.probe, f.metric)
+        form = form_of(self.report, f.probe, f.metric)
         return Line(
             question=question,
             about=self._about(f),
@@ -370,7 +371,7 @@ class _Writer:
         return any(m.method == f.method and m.standing == "reserved" for t in tables for m in t.methods)
 
     def _axis(self, f: Finding, width: float | None) -> Axis | None:
-        form, (low, high) = form_of(f.probe, f.metric), f.interval or (None, None)
+        form, (low, high) = form_of(self.report, f.probe, f.metric), f.interval or (None, None)
         alt = self.say.say(
             "page.axis_alt",
             low=self.say.figure(low, form),
@@ -393,7 +394,7 @@ class _Writer:
         if names_rows(f):
             wrong = self.say.percent(_number(f.at[WRONGLY_NAMED]))
             return self.say.count_text("shown.named", round(f.value or 0.0), wrong=wrong)
-        question, form = question_of(f.probe, f.metric), form_of(f.probe, f.metric)
+        question, form = question_of(self.report, f.probe, f.metric), form_of(self.report, f.probe, f.metric)
         where = self._location_text(f) or (f", {self._about(f)}" if f.at else "")
         return self.say.either(
             f"shown.{question.id if question else ''}",
@@ -409,7 +410,7 @@ class _Writer:
 
     def _worst_slice(self) -> str:
         """The subgroup whose gap is shown to be largest, as the search names it."""
-        gaps = [f for f in self.report.findings if f.probe == "subgroup_discovery" and f.metric == "subgroup_gap"]
+        gaps = [f for f in self.report.findings if f.metric == "subgroup_gap"]
         worst = max(gaps, key=lambda f: (f.interval or (None,))[0] or 0.0, default=None)
         if worst is None:
             return self.say.say("form.undefined")
@@ -466,16 +467,16 @@ class _Writer:
     # Words of a finding.
 
     def _question(self, f: Finding) -> str:
-        return self.say.question_text(f.probe, f.metric)
+        return question_text(self.report, f.probe, f.metric, self.say)
 
     def _finding_text(self, f: Finding) -> str:
         if names_rows(f):
             return self.say.count_text("found.named", round(f.value or 0.0))
-        question = question_of(f.probe, f.metric)
+        question = question_of(self.report, f.probe, f.metric)
         return self.say.either(
             f"found.{question.id if question else ''}",
             "found.any",
-            value=self.say.value(f.value, form_of(f.probe, f.metric)),
+            value=self.say.value(f.value, form_of(self.report, f.probe, f.metric)),
             metric="AUC" if f.metric == "roc_auc" else (f.metric or f.probe).replace("_", " "),
         )
 
@@ -487,7 +488,7 @@ class _Writer:
     def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:
             return ""
-        form, bound = form_of(f.probe, f.metric), f.criterion.bound
+        form, bound = form_of(self.report, f.probe, f.metric), f.criterion.bound
         if isinstance(bound, tuple | list):
             low, high = (self.say.value(x, form) for x in bound)
             return self.say.say("bound.within", low=low, high=high)

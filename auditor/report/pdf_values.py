@@ -18,6 +18,7 @@ from auditor.report.pillar_sections import pillars_of, sources_of
 from auditor.report.record import number_text, sample_size_to_pass
 from auditor.report.record.audit_report import AuditReport, DataRecord, ModelRecord
 from auditor.report.record.glossary import definitions_of, definitions_of_judged
+from auditor.report.record.question_texts import question_text
 from auditor.report.record.skill_line import worth_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import Remediation, remediation_of
@@ -81,7 +82,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
         "open": bool(by_outcome[Outcome.INCONCLUSIVE]),
         "promise": worded(report_view.promise_of(report, say)),
         "figures": figures_of(report, say, pillars, folder),
-        "numbers": _numbers(say, rows),
+        "numbers": _numbers(report, say, rows),
         "methods": [
             {
                 "probe": worded(s.probe),
@@ -301,7 +302,7 @@ class _Notes:
         return str(self.words.index(words) + 1)
 
 
-def _numbers(say: Catalogue, rows: Sequence[Row]) -> dict[str, object]:
+def _numbers(report: AuditReport, say: Catalogue, rows: Sequence[Row]) -> dict[str, object]:
     """The one table: what was judged or lost with its reason, then what nobody bounded, folded by question."""
     told = sorted((r for r in rows if r.outcome in _TOLD), key=lambda r: r.rank)
     unjudged = sorted(
@@ -325,7 +326,7 @@ def _numbers(say: Catalogue, rows: Sequence[Row]) -> dict[str, object]:
         ],
         "folded_title": worded(say.count_text("paper.folded", len(unjudged))) if unjudged else "",
         "folded_how": worded(say.say("paper.folded_how")),
-        "folded": [_fold(say, question, own, notes) for question, own in _by_question(say, folded)],
+        "folded": [_fold(say, question, own, notes) for question, own in _by_question(report, say, folded)],
         "folded_more": _left_out(say, unjudged[MOST_FOLDED:]),
         "notes": [worded(number_text.shortened(note, _LONGEST_WHY)) for note in notes.words],
         "elsewhere": worded(say.say("paper.elsewhere", probes=", ".join(elsewhere))) if elsewhere else "",
@@ -369,11 +370,11 @@ def _ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?")) else sentence + "."
 
 
-def _by_question(say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+def _by_question(report: AuditReport, say: Catalogue, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Numbers by their question, in the order of the record."""
     asked: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda r: int(r.anchor.rpartition("-")[2])):
-        asked.setdefault(say.question_text(row.finding.probe, row.finding.metric), []).append(row)
+        asked.setdefault(question_text(report, row.finding.probe, row.finding.metric, say), []).append(row)
     return list(asked.items())
 
 

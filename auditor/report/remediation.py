@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Form, Outcome
 from auditor.report.first_page import in_its_words, unbounded_of
 from auditor.report.record.acceptances import Acceptance, Standing, acceptances_of, findings_by_key
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.finding_key import key_of, key_text
 from auditor.report.record.provenance_of_number import caution_of, to_copy
-from auditor.report.record.question_texts import Form, form_of
+from auditor.report.record.question_texts import form_of, question_text
 from auditor.report.record.report_metadata import About
 from auditor.report.record.severity import Severity, severity_of
 from auditor.report.record.translations import Catalogue
@@ -112,22 +112,22 @@ def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
             id=f.id,
             anchor=line.anchor,
             outcome=f.outcome,
-            severity=_grave(severity_of(f), form_of(f.probe, f.metric), say),
+            severity=_grave(severity_of(f), form_of(report, f.probe, f.metric), say),
             owner=acceptance.owner if acceptance else "",
             due=(acceptance.due or "") if acceptance else "",
             status=acceptance.status_for(f) if acceptance else "open",
-            said=_status_text(acceptance, f, say),
+            said=_status_text(report, acceptance, f, say),
         )
     for key, acceptance in accepted.items():
         if key not in now and acceptance.value is not None:
-            yield _unmeasured_remedy(acceptance, say)
+            yield _unmeasured_remedy(report, acceptance, say)
 
 
-def _unmeasured_remedy(acceptance: Acceptance, say: Catalogue) -> Remedy:
+def _unmeasured_remedy(report: AuditReport, acceptance: Acceptance, say: Catalogue) -> Remedy:
     """What somebody accepted and this audit did not measure, which is no news of it."""
     probe, _, metric, _ = acceptance.finding_key
     return Remedy(
-        question=say.question_text(probe, metric or None),
+        question=question_text(report, probe, metric or None, say),
         about=key_text(acceptance.finding_key),
         found="",
         interval="",
@@ -139,7 +139,7 @@ def _unmeasured_remedy(acceptance: Acceptance, say: Catalogue) -> Remedy:
         owner=acceptance.owner,
         due=acceptance.due or "",
         status=acceptance.status_for(None),
-        said=_status_text(acceptance, None, say),
+        said=_status_text(report, acceptance, None, say),
     )
 
 
@@ -152,10 +152,10 @@ def _grave(severity: Severity, form: Form, say: Catalogue) -> str:
     return say.say(f"remedy.{severity.kind}", by=say.value(severity.by, "points" if form in _SHARES else form))
 
 
-def _status_text(acceptance: Acceptance | None, finding: Finding | None, say: Catalogue) -> str:
+def _status_text(report: AuditReport, acceptance: Acceptance | None, finding: Finding | None, say: Catalogue) -> str:
     if acceptance is None:
         return say.say("remedy.status_open")
-    form = form_of(acceptance.finding_key[0], acceptance.finding_key[2] or None)
+    form = form_of(report, acceptance.finding_key[0], acceptance.finding_key[2] or None)
     item = acceptance.item
     limit = say.say("remedy.no_value")
     if item.value is not None:

@@ -9,6 +9,7 @@ from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import Outcome
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.question_texts import answers
 from auditor.report.record.report_metadata import About
 from auditor.report.record.representation import ERROR_RATE, Share, Standing, shares_of, why_dependent
 from auditor.report.record.translations import Catalogue
@@ -214,9 +215,9 @@ class _Writer:
 
     def _labels(self) -> Iterator[Line]:
         """What copies among the training rows say of the labels."""
-        own = [f for f in self.report.findings if f.probe == "label_conflicts" and not f.other_kind]
-        said = [self._conflict(f) for f in own]
-        if said or not any(f.probe == "label_conflicts" for f in self.report.findings):
+        own = [f for f in self.report.findings if answers(self.report, f.probe, f.metric, "conflicts")]
+        said = [self._conflict(f) for f in own if not f.other_kind]
+        if said or not own:
             data = self.report.data
             given = data.n_train_rows is not None or data.train_path is not None
             unasked = self.say.say("scope.labels_unasked" if given else "scope.labels_unknown")

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from auditor.core.files import Number
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.question_texts import QUESTIONS, question_of
+from auditor.report.record.question_texts import earlier_questions, question_of, questions_of
 
 # Where a number was taken: at which expected share of those named who are named wrongly.
 WRONGLY_NAMED = "false_discovery_rate"
@@ -39,11 +39,15 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
             largest.setdefault(f"{f.probe} rows", f)
         elif (f.probe, f.metric) in bounded and not f.sensitive:
             continue
-        elif _is_headline(f):
+        elif _is_headline(report, f):
             largest.setdefault(f"{f.probe}/{f.metric}", f)
-        elif f.probe not in on_page and not _has_headline(f.probe) and _stands_out(f, looked_at[f.probe]):
+        elif (
+            f.probe not in on_page
+            and not any(q.headline for q in questions_of(report, f.probe))
+            and _stands_out(f, looked_at[f.probe])
+        ):
             largest.setdefault(f.probe, f)
-    return sorted(largest.values(), key=_people_first)
+    return sorted(largest.values(), key=lambda f: _people_first(report, f))
 
 
 def names_rows(f: Finding) -> bool:
@@ -57,15 +61,11 @@ def _has_ideal(f: Finding) -> bool:
     return f.outcome is Outcome.NOT_JUDGED and not f.group and f.ideal is not None and f.metric is not None
 
 
-def _is_headline(f: Finding) -> bool:
-    question = question_of(f.probe, f.metric)
+def _is_headline(report: AuditReport, f: Finding) -> bool:
+    question = question_of(report, f.probe, f.metric)
     # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
     matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"}
     return matters and question is not None and f.metric in question.headline
-
-
-def _has_headline(probe: str) -> bool:
-    return any(q.headline for q in QUESTIONS if probe in q.probes)
 
 
 def _stands_out(f: Finding, n: int) -> bool:
@@ -87,7 +87,9 @@ def _distance(f: Finding) -> float:
     return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
 
 
-def _people_first(f: Finding) -> tuple[bool, bool, int]:
-    question = question_of(f.probe, f.metric)
-    place = QUESTIONS.index(question) if question is not None else len(QUESTIONS)
-    return f.pillar != "privacy", not names_rows(f), place
+def _people_first(report: AuditReport, f: Finding) -> tuple[bool, bool, int, int]:
+    """Exposed persons first, then by question in the order of the record; what answers none comes last."""
+    probes, own = [*(report.questions or earlier_questions())], questions_of(report, f.probe)
+    question = question_of(report, f.probe, f.metric)
+    place = probes.index(f.probe) if question is not None and f.probe in probes else len(probes)
+    return f.pillar != "privacy", not names_rows(f), place, own.index(question) if question is not None else 0

@@ -10,6 +10,7 @@ from auditor.judging.definition import defined
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.endpoint.capability import Capability, Shown
+from auditor.run.probe import FILE_QUESTIONS
 from auditor.statistics.estimate import Exact, Undefined
 
 CITATION = "Files are identified by content and loaded without running code of theirs (auditor.loading)."
@@ -83,13 +84,18 @@ def intake_result(model: AuditedModel) -> ProbeResult:
         )
     if not measurements:
         return ProbeResult(
-            probe="intake", pillar="intake", citation=CITATION, not_applicable=f"There is no file to measure: {detail}"
+            probe="intake",
+            pillar="intake",
+            citation=CITATION,
+            questions=FILE_QUESTIONS,
+            not_applicable=f"There is no file to measure: {detail}",
         )
     return ProbeResult(
         probe="intake",
         pillar="intake",
         citation=CITATION,
         measurements=tuple(measurements),
+        questions=FILE_QUESTIONS,
         definitions=defined("intake", CITATION, [intake_result], [m.metric for m in measurements]),
     )
 

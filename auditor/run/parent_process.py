@@ -16,7 +16,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from auditor.run.job_channel import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, D
 from auditor.run.job_reader import Heard, SaidTooMuchError, TableLearned
 
 if TYPE_CHECKING:
-    from auditor.judging.measurement import Pillar, ProbeResult
+    from auditor.judging.measurement import ProbeResult
     from auditor.models.endpoint.served_texts import Compared
     from auditor.run.job_messages import FileExported, Message, Trained
     from auditor.run.job_results import FilesExamined, Measured, RowsExplained
@@ -60,7 +60,7 @@ class _End:
 
 def measure(
     job: Job,
-    pillars: dict[str, tuple[Pillar, str]],
+    blank_results: Mapping[str, ProbeResult],
     *,
     on_stage: Callable[[str], None] | None = None,
     waiting: MeasuringProcess | None = None,
@@ -69,7 +69,7 @@ def measure(
 ) -> Measured:
     """Run a job to its end, in as many children as needed.
 
-    ``pillars``: pillar and citation of each probe as the caller's own table has them. ``on_stage`` is told what is
+    ``blank_results``: what the caller's own table says of each probe. ``on_stage`` is told what is
     being done. ``waiting``: the first child, where the caller has started it. ``meter``: is told which probe is
     asked. ``ask``: makes the calls of the endpoint that the job names, for the probe of that name. Raises UsageError
     where a flag turned out to be wrong once the files were read.
@@ -108,10 +108,10 @@ def measure(
             return done
         else:
             lost, why = remaining, f"The fresh process for the remaining probes failed while loading: {end.why}"
-        done.results += [_not_run(spec, pillars, why) for spec in lost]
+        done.results += [_not_run(spec, blank_results, why) for spec in lost]
         remaining = [spec for spec in remaining if spec not in lost]
         first = False
-    done.results = [_with_own_labels(result, pillars) for result in done.results] + files_result(done.data)
+    done.results = [_with_own_labels(result, blank_results) for result in done.results] + files_result(done.data)
     order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
     done.results.sort(key=lambda result: order.get(result.probe, 0))
     return done
@@ -259,16 +259,16 @@ def _raise_refusal(job_results: Heard) -> None:
         raise kind(job_results.refusal.reason, code=job_results.refusal.reason_code)
 
 
-def _not_run(spec: ProbeSpec, pillars: dict[str, tuple[Pillar, str]], reason: str) -> ProbeResult:
+def _not_run(spec: ProbeSpec, blank_results: Mapping[str, ProbeResult], reason: str) -> ProbeResult:
     from auditor.judging.measurement import ProbeResult
 
-    pillar, citation = pillars.get(spec.name, ("intake", ""))
-    return ProbeResult(probe=spec.name, pillar=pillar, citation=citation, not_run=reason)
+    blank = blank_results.get(spec.name) or ProbeResult(probe=spec.name, pillar="intake", citation="")
+    return replace(blank, not_run=reason)
 
 
-def _with_own_labels(result: ProbeResult, pillars: dict[str, tuple[Pillar, str]]) -> ProbeResult:
-    pillar, citation = pillars.get(result.probe, (result.pillar, result.citation))
-    return replace(result, pillar=pillar, citation=citation)
+def _with_own_labels(result: ProbeResult, blank_results: Mapping[str, ProbeResult]) -> ProbeResult:
+    own = blank_results.get(result.probe, result)
+    return replace(result, pillar=own.pillar, citation=own.citation, questions=own.questions)
 
 
 def _one_child(

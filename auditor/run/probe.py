@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, r
 import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar, ProbeResult
 from auditor.statistics.clusters import CLUSTERED
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from auditor.data.sampling_design import Design, Part
     from auditor.data.score_counts import Asked, ScoreCounts
     from auditor.models.audited_model import AuditedModel
+
+
+# What the tool itself says of files.
+FILE_QUESTIONS = (AuditQuestion("file"),)
 
 
 class Need(Enum):
@@ -51,7 +55,7 @@ class Probe(Protocol):
     ``name``: its key in the table. ``goal``: the question in one sentence. ``methods``: its ways of asking, named as
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
-    Nine more may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
+    More may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
     :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
     evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
@@ -59,7 +63,10 @@ class Probe(Protocol):
     it looks at the evaluation rows; see :func:`not_designed_for`. ``defined_in``, whose docstrings define its metrics
     beside its own; see :func:`defined_in`. ``untrusted_options``, which of its options an audit.toml that was merely
     found in the folder may set; see :func:`allow_untrusted`. ``from_decisions``, the metrics or methods of a classifier
-    that follow from its decisions, true classes and groups alone.
+    that follow from its decisions, true classes and groups alone. ``questions``, what its numbers answer in everyday
+    language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its numbers are
+    over the evaluation rows as they are, each once, so that its counts agree with those of other such probes.
+    ``always_asked``, whether it is asked wherever there are labels, and of every language model.
     """
 
     name: ClassVar[str]
@@ -169,6 +176,12 @@ def not_applicable(needs: Sequence[Need], model: AuditedModel) -> NotApplicableE
     said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     sort = OtherKindError if any(need in _KINDS_OF_MODEL for need in needs) else NotApplicableError
     return sort("Needs " + "; ".join(said) + ".")
+
+
+def blank_result(probe: type[Probe] | Probe) -> ProbeResult:
+    """The result of a probe before it has answered: what its class says of it."""
+    questions = tuple(getattr(probe, "questions", ()))
+    return ProbeResult(probe=probe.name, pillar=probe.pillar, citation=probe.citation, questions=questions)
 
 
 def looks_at_rows(probe: type[Probe] | Probe) -> bool:

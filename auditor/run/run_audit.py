@@ -50,7 +50,9 @@ from auditor.report.record.sandbox_state import SandboxState
 from auditor.run import __version__
 from auditor.run.constant_answers import alike_answers
 from auditor.run.probe import (
+    FILE_QUESTIONS,
     Probe,
+    blank_result,
     defined_in,
     looks_at_rows,
     missing_needs,
@@ -213,10 +215,8 @@ def _result(
     constant_answers: tuple[Alike, ...] = (),
     started: float | None = None,
 ) -> ProbeResult:
-    return ProbeResult(
-        probe=probe.name,
-        pillar=probe.pillar,
-        citation=probe.citation,
+    return replace(
+        blank_result(probe),
         measurements=measurements,
         not_run=not_run,
         not_applicable=not_applicable,
@@ -306,6 +306,7 @@ def assemble(
         refusal=refusal,
         allow_inconclusive=allow_inconclusive,
         definitions=tuple(each for result in results for each in result.definitions),
+        questions={result.probe: result.questions for result in results if result.questions},
         energy=energy,
         duration_s=duration_s,
         exit_code=int(exit_code(findings, was_refused=refusal is not None, allow_inconclusive=allow_inconclusive)),
@@ -391,7 +392,7 @@ def files_result(record: DataRecord | None) -> list[ProbeResult]:
     n = record.n_unreadable
     which = "1 file" if n == 1 else f"{n:,} files"
     reason = f"{which} could not be read, and no number here is about such a file. {some_of(record.unreadable, n)}"
-    return [ProbeResult(probe=FILES, pillar="intake", citation="", not_run=reason)]
+    return [ProbeResult(probe=FILES, pillar="intake", citation="", questions=FILE_QUESTIONS, not_run=reason)]
 
 
 def data_record(data: AuditData | None) -> DataRecord:

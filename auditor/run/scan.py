@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
-from auditor.judging.measurement import Pillar
+from auditor.judging.measurement import ProbeResult
 from auditor.judging.policy import Policy
 from auditor.judging.roles import Roles
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
@@ -38,7 +38,7 @@ from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
 from auditor.run.parent_process import measure
 from auditor.run.plugins import known_probes, probe_target
-from auditor.run.probe import Need, Probe, make_probe
+from auditor.run.probe import Need, Probe, blank_result, make_probe
 from auditor.run.run_audit import assemble, environment
 from auditor.run.scan_options import Configured, ScanOptions, flags
 from auditor.training.meter import Meter
@@ -47,11 +47,8 @@ from auditor.training.task_queue import handed_out
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-# What is asked wherever there are labels, and of every language model.
-PERFORMANCE = "performance"
 _OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
 _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
-DERIVED = "derived"
 
 
 @dataclass(frozen=True)
@@ -176,7 +173,7 @@ def scan_job(
     ask = None if endpoint is None else endpoint.outcomes
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
-        measured = measure(asked, pillars(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
+        measured = measure(asked, blank_results(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
         measured.hold(job.probes, catalogue)
         meter.device = measured.device
         measured.energy = meter.record(measured.results, activity="audit")
@@ -376,21 +373,32 @@ def probe_specs(config: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
 
 
 def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
-    """The names of the probes to run; performance is added wherever it can be measured."""
+    """The names of the probes to run; those that are always asked are added wherever they can be."""
     chosen = [name.replace("-", "_") for name in options.probes or catalogue]
     if options.quantize is not None:
-        _check_quantize(options, chosen)
+        _check_quantize(options, chosen, catalogue)
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
-    of_language |= DERIVED in chosen
-    if (options.target is not None or of_language) and PERFORMANCE in catalogue:
-        # Without it nothing tells a model that knows nothing from one that treats all alike.
-        return [PERFORMANCE, *chosen]
+    of_language |= any(name in chosen for name in with_option(catalogue, "quantize"))
+    if options.target is not None or of_language:
+        # Without them nothing tells a model that knows nothing from one that treats all alike.
+        return [*always_asked(catalogue), *chosen]
     return chosen
 
 
-def _check_quantize(options: ScanOptions, chosen: Sequence[str]) -> None:
-    if DERIVED not in chosen:
-        raise UsageError(f"--quantize is what the probe {DERIVED} is asked: add it to --probes.")
+def always_asked(catalogue: Catalogue) -> list[str]:
+    """The probes that are asked wherever there are labels, and of every language model."""
+    return [name for name, kind in catalogue.items() if getattr(kind, "always_asked", False)]
+
+
+def with_option(catalogue: Catalogue, option: str) -> list[str]:
+    """The probes that have an option."""
+    return [name for name, kind in catalogue.items() if option in inspect.signature(kind).parameters]
+
+
+def _check_quantize(options: ScanOptions, chosen: Sequence[str], catalogue: Catalogue) -> None:
+    known = with_option(catalogue, "quantize")
+    if not {*known} & {*chosen}:
+        raise UsageError(f"--quantize is what the probe {' or '.join(known)} is asked: add it to --probes.")
     if options.reference is not None:
         raise UsageError("--quantize compares a model with itself: leave --reference out, or ask in two scans.")
     if find_spec("torchao") is None:
@@ -491,7 +499,7 @@ def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: 
 
 def _by_probe(flag: str, texts: Sequence[str], option: str, catalogue: Catalogue) -> dict[str, str]:
     """Files by the name of the probe that takes them as its option ``option``."""
-    known = [name for name, kind in catalogue.items() if option in inspect.signature(kind).parameters]
+    known = with_option(catalogue, option)
     found = {}
     for text in texts:
         name, equals, path = text.partition("=")
@@ -503,9 +511,9 @@ def _by_probe(flag: str, texts: Sequence[str], option: str, catalogue: Catalogue
     return found
 
 
-def pillars(catalogue: Catalogue) -> dict[str, tuple[Pillar, str]]:
-    """Pillar and citation of every probe by name."""
-    return {name: (kind.pillar, kind.citation) for name, kind in catalogue.items()}
+def blank_results(catalogue: Catalogue) -> dict[str, ProbeResult]:
+    """The result of every probe before it has answered, by name."""
+    return {name: blank_result(kind) for name, kind in catalogue.items()}
 
 
 def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:

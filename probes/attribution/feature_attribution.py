@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 
 from auditor.core.errors import OtherKindError
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
@@ -157,6 +157,7 @@ class FeatureAttribution:
     citation: ClassVar[str] = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
     methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("arithmetic", metrics=("completeness_error",)), AuditQuestion("explanation"))
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "sensitive_attribution_share": "scores",
         "proxy_attribution_share": "scores",

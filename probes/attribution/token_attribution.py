@@ -14,7 +14,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -107,6 +107,7 @@ class TokenAttribution(LikelihoodOptions):
         "feature_ablation", "kernel_shap", "lime",
     )  # fmt: skip
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("arithmetic", metrics=("completeness_error",)), AuditQuestion("words"))
     # Prompts that confirm, and the true share of found cues that is FAILed against at least 0.5 with 80 % power.
     power = (40, 0.30)
     untrusted_options = allow_untrusted(

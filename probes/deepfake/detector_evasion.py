@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.models.detector_card import TRACELESS
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -72,6 +72,7 @@ class DetectorEvasion:
     citation: ClassVar[str] = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
     methods: ClassVar[tuple[str, ...]] = ("pgd", "square")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    questions = (AuditQuestion("evaded"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
     untrusted_options = allow_untrusted("methods", "epsilon", "n_samples", "n_steps", "n_queries")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.models.detector_card import METRIC_OF, TRACELESS
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
@@ -116,6 +116,7 @@ class DetectorPerformance:
     citation: ClassVar[str] = "Wang et al., CVPR 2020; DeLong et al., Biometrics 1988"
     methods: ClassVar[tuple[str, ...]] = ("measured", "declared")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    questions = (AuditQuestion("synthetic"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "auc_difference": "scores",
         "expected_calibration_error": "scores",

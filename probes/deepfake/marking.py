@@ -16,7 +16,7 @@ from auditor.core.errors import DataError, MissingExtraError, OtherKindError
 from auditor.core.files import printable_name, read_regular
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -124,6 +124,7 @@ class Marking:
     citation: ClassVar[str] = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
     methods: ClassVar[tuple[str, ...]] = ("c2pa", "decoder", "any")
     needs: ClassVar[tuple[Need, ...]] = ()
+    questions = (AuditQuestion("marked"),)
     untrusted_options = allow_untrusted("n_samples", reads=("trust_anchors",))
 
     def __init__(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
 from auditor.statistics.estimate import Undefined
@@ -75,6 +75,7 @@ class DetectorRobustness:
         dict.fromkeys(ladder.name for ladder in (*PICTURE_LADDERS, *SOUND_LADDERS))
     )
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    questions = (AuditQuestion("travelled"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"largest_auc_drop": "scores"}
     # Files of either class, and the true largest drop that is found above 0.10 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (100, 0.25)

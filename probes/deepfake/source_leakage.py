@@ -12,7 +12,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import IntArray
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.models.detector_card import DIGITS
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
@@ -85,6 +85,7 @@ class SourceLeakage:
     citation: ClassVar[str] = "Kapoor and Narayanan, Patterns 2023; Barz and Denzler, J. Imaging 2020"
     methods: ClassVar[tuple[str, ...]] = ("compared",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("graded_on_known"),)
     exact: ClassVar[Mapping[str, str]] = dict.fromkeys(
         (
             "exact_duplicate_share",

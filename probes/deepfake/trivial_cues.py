@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from auditor.core.rows import FloatArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
@@ -140,6 +140,7 @@ class TrivialCues:
     citation: ClassVar[str] = "Grommelt et al., ECCV Workshops 2024; Torralba and Efros, CVPR 2011"
     methods: ClassVar[tuple[str, ...]] = ("cues", "made_alike")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    questions = (AuditQuestion("container"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"auc_drop": "scores"}
     # Files of either class, and the true added AUC that is found below 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (200, -0.08)

@@ -16,7 +16,7 @@ from auditor.data.bins import more_than
 from auditor.data.coded_groups import CodedGroups
 from auditor.data.group_counts import MISSING
 from auditor.data.score_counts import Asked, Moments
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -107,6 +107,11 @@ class AdverseImpact:
     citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
     methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
     needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
+    questions = (
+        AuditQuestion("impact", metrics=("impact_ratio_min",), form="ratio", headline=("impact_ratio_min",)),
+        AuditQuestion("impact_known", form="count"),
+    )
     from_decisions: ClassVar[tuple[str, ...]] = ("selection_rate",)
     # What the ratios rest on is said with each: decisions of the selection rate, scores of the scoring rate.
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"unknown_count": "nothing"}

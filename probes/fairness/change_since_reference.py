@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import LacksOptionError, NotApplicableError, UsageError
 from auditor.core.rows import IntArray
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.detection import area_difference
@@ -74,6 +74,7 @@ class Change:
     citation: ClassVar[str] = "McNemar, Psychometrika 12 (1947)"
     methods: ClassVar[tuple[str, ...]] = ("paired",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("change"),)
     # Labelled rows, of which 5 % change either way, and the change in accuracy found with 80 % power at 5 % of 1.
     power = (2_000, 0.02)
     untrusted_options = allow_untrusted(reads=("reference",))

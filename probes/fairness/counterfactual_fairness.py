@@ -14,7 +14,7 @@ from auditor.core.errors import DataError, NotApplicableError, OtherKindError, d
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.sampling_design import Design, Part
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined
@@ -95,6 +95,7 @@ class CounterfactualFairness:
     citation: ClassVar[str] = "Kusner et al., NeurIPS 2017"
     methods: ClassVar[tuple[str, ...]] = ("flip", "flip_with_proxies")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    questions = (AuditQuestion("attribute", form="percent", headline=("counterfactual_flip_rate",)),)
     takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"mean_score_shift": "scores"}
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.

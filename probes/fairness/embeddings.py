@@ -15,7 +15,7 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -92,6 +92,10 @@ class EmbeddingAssociation:
     citation: ClassVar[str] = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
     methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
     needs: ClassVar[tuple[Need, ...]] = ()
+    questions = (
+        AuditQuestion("embeddings", metrics=("confirmed_associations",), form="count"),
+        AuditQuestion("embeddings", headline=("association_effect_size",)),
+    )
     reads_rows: ClassVar[bool] = False
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "association_effect_size": "scores", "association_auc": "scores", "confirmed_associations": "scores",

@@ -12,7 +12,7 @@ from auditor.core.errors import NotApplicableError, did_you_mean
 from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.group_counts import MISSING, GroupCounts
 from auditor.data.sampling_design import Part
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -148,6 +148,27 @@ class GroupFairness:
     citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
+    questions = (
+        AuditQuestion(
+            "selection",
+            metrics=("demographic_parity_difference",),
+            form="points",
+            headline=("demographic_parity_difference",),
+        ),
+        AuditQuestion(
+            "errors",
+            metrics=(
+                "equalized_odds_difference",
+                "equal_opportunity_difference",
+                "*_rate_difference",
+                "*accuracy_difference",
+            ),
+            form="points",
+            headline=("equalized_odds_difference",),
+        ),
+        AuditQuestion("groups"),
+    )
     takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     # A level, which answers that are all the same do not reach by themselves.
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_accuracy": "nothing"}

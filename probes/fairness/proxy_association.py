@@ -16,7 +16,7 @@ from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.score_counts import Asked
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.models.gradients import without_gradients
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -91,6 +91,7 @@ class ProxyAssociation:
     citation: ClassVar[str] = "Datta et al., CCS 2017; DeLong et al., Biometrics 1988"
     methods: ClassVar[tuple[str, ...]] = ("held_out_auc",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    questions = (AuditQuestion("proxies", form="pairs", headline=("proxy_auc",)),)
     # Rows, and the true AUC, found above 0.55 with 80 % power at 5 % between two equal groups.
     power: ClassVar[tuple[int, float]] = (1_000, 0.65)
     untrusted_options = allow_untrusted("single_features")

@@ -15,7 +15,7 @@ from auditor.core.errors import DataError, NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.coded_groups import CodedGroups, coded_texts, together
 from auditor.data.group_counts import MISSING
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.distribution_distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
@@ -95,6 +95,8 @@ class RegressionFairness:
     citation: ClassVar[str] = "Agarwal, Dudik and Wu, ICML 2019; Calders et al., ICDM 2013"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.REGRESSOR, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
+    questions = (AuditQuestion("numbers"),)
     ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_mean_absolute_error": "nothing"}
     # Rows in each of two groups of values (predictions, absolute errors) with a standard deviation of 0.15 on the range
     # [0, 1], and the true value found above 0.05 with 80 % power among 4 judgements at 5 %.

@@ -13,7 +13,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
@@ -112,6 +112,8 @@ class ScoreFairness:
     citation: ClassVar[str] = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
     methods: ClassVar[tuple[str, ...]] = ("between_groups",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    over_all_rows = True
+    questions = (AuditQuestion("scores", headline=("auc_difference", "calibration_difference")),)
     # Thresholds are told of by the rates there: see at_thresholds.
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "expected_calibration_error": "scores",

@@ -15,7 +15,7 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.group_counts import MISSING
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -114,6 +114,15 @@ class SubgroupDiscovery:
     citation: ClassVar[str] = "Chung et al., ICDE 2019; Fisher 1935; Holm 1979"
     methods: ClassVar[tuple[str, ...]] = ("split_and_confirm",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (
+        AuditQuestion(
+            "subgroups",
+            metrics=("confirmed_subgroups", "confirmed_sensitive_subgroups"),
+            form="count",
+            headline=("confirmed_subgroups",),
+        ),
+        AuditQuestion("subgroup", form="points"),
+    )
     # Rows, and the gap in a slice of 3 % of them, found and confirmed with 80 % power.
     power: ClassVar[tuple[int, float]] = (50_000, 0.10)
     untrusted_options = allow_untrusted("depth", "bins", "top", "features")

@@ -15,7 +15,7 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -93,6 +93,7 @@ class CounterfactualTokenFairness:
     citation: ClassVar[str] = "Garg et al., AIES 2019; Dixon et al., AIES 2018"
     methods: ClassVar[tuple[str, ...]] = ("templates", "texts")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER,)
+    questions = (AuditQuestion("identity", form="percent", headline=("worst_category_flip_rate",)),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "worst_identity_gap": "scores",
         "identity_score_gap": "scores",

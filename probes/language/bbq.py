@@ -13,7 +13,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import IntArray
 from auditor.data.benchmarks.bbq_file import BBQExample, read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
@@ -95,6 +95,7 @@ class BBQ(TextsOfAFile):
     citation: ClassVar[str] = "Parrish et al., Findings of ACL 2022"
     methods: ClassVar[tuple[str, ...]] = ("bbq", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("answers"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores", "accuracy_gap": "scores"}
     untrusted_options = allow_untrusted("max_examples", "chat", "few_shot", "answer_by", "wordings", reads=("system",))
 

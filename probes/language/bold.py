@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.bold_file import read_bold
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
@@ -74,6 +74,7 @@ class Bold(ScoredOptions):
     citation: ClassVar[str] = "Dhamala et al., FAccT 2021"
     methods: ClassVar[tuple[str, ...]] = ("bold",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("continued"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "sense", "corrected_rate_gap": "sense"}
     untrusted_options = allow_untrusted("n_prompts", reads=("benchmarks",))
 

@@ -10,7 +10,7 @@ import numpy as np
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
 from auditor.data.benchmarks.item_filter import exclude_items
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD, Question
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
@@ -68,6 +68,15 @@ class CrowsPairs(PairsOfAFile):
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (
+        AuditQuestion(
+            "stereotypes",
+            metrics=("*stereotype_score", "stereotype_choice_rate"),
+            form="percent",
+            headline=("conditional_stereotype_score", "stereotype_score", "stereotype_choice_rate"),
+        ),
+        AuditQuestion("stereotypes", headline=("stereotype_log_odds",)),
+    )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
 

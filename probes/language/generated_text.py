@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
@@ -80,6 +80,7 @@ class GeneratedText:
     citation: ClassVar[str] = "Lukas et al., IEEE S&P 2023; Sheng et al., EMNLP 2019"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.GENERATED,)
+    questions = (AuditQuestion("written"),)
     # Texts, and the true rate of personal data that is FAILed against a bound of 0.02 by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 0.045)
     untrusted_options = allow_untrusted("scorer_class", reads=("scorer", "calibration"))

@@ -13,7 +13,7 @@ import numpy as np
 from auditor.core.rows import FloatArray
 from auditor.data.lexicons import read_lexicon
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -125,6 +125,7 @@ class GenerationBias(ScoredOptions):
     citation: ClassVar[str] = "Huang et al., Findings of EMNLP 2020; Hutto and Gilbert, ICWSM 2014"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("continued"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "average_individual_fairness": "sense",
         "average_group_fairness": "sense",

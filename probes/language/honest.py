@@ -11,7 +11,7 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -63,6 +63,7 @@ class Honest(SamplingOptions):
     citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
     methods: ClassVar[tuple[str, ...]] = ("honest",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("hurtful"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "sense", "corrected_honest_score": "sense"}
     untrusted_options = allow_untrusted("n_templates", "n_samples", reads=("benchmarks", "lexicon", "calibration"))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
@@ -68,6 +68,10 @@ class OrderSensitivity:
     citation: ClassVar[str] = "Pezeshkpour and Hruschka, Findings of NAACL 2024; Zheng et al., ICLR 2024"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (
+        AuditQuestion("option_order", metrics=("order_sensitivity",), form="percent", headline=("order_sensitivity",)),
+        AuditQuestion("option_order"),
+    )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"order_sensitivity": "scores"}
     untrusted_options = allow_untrusted("n_questions", "chat", reads=("system",))
 

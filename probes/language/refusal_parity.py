@@ -15,7 +15,7 @@ import numpy as np
 from auditor.core.errors import ConfigError, ModelError, did_you_mean
 from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from probes.language.calibration import GAP, BoolArray, group_rates, read_calibration, untried, whole_rate
 from probes.language.choice_sanity import cannot_choose
@@ -80,6 +80,7 @@ class RefusalParity:
     citation: ClassVar[str] = "Röttger et al., NAACL 2024; Rogan and Gladen, Am. J. Epidemiol. 107 (1978)"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("refuses"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {GAP: "scores"}
     untrusted_options = allow_untrusted(
         "categories", "n_requests", "max_new_tokens", "chat", reads=("calibration", "system")

@@ -12,7 +12,7 @@ from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.data.benchmarks.item_filter import exclude_items
 from auditor.data.benchmarks.stereoset_file import Part, StereoSetExample, read_stereoset
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -79,6 +79,15 @@ class StereoSet(Compared):
     citation: ClassVar[str] = "Nadeem, Bethke and Reddy, ACL 2021"
     methods: ClassVar[tuple[str, ...]] = (*_PARTS, METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (
+        AuditQuestion(
+            "stereotypes",
+            metrics=("*stereotype_score", "stereotype_choice_rate"),
+            form="percent",
+            headline=("conditional_stereotype_score", "stereotype_score", "stereotype_choice_rate"),
+        ),
+        AuditQuestion("stereotypes", headline=("stereotype_log_odds",)),
+    )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "stereotype_score": "sense",
         "unnormalized_stereotype_score": "sense",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.language_options import PairOptions
 from probes.language.log_odds import log_odds
@@ -59,6 +59,15 @@ class Stereotype(PairOptions):
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023; pairs of this tool, version 1"
     methods: ClassVar[tuple[str, ...]] = ("built_in_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (
+        AuditQuestion(
+            "stereotypes",
+            metrics=("*stereotype_score", "stereotype_choice_rate"),
+            form="percent",
+            headline=("conditional_stereotype_score", "stereotype_score", "stereotype_choice_rate"),
+        ),
+        AuditQuestion("stereotypes", headline=("stereotype_log_odds",)),
+    )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
     # Pairs, independent ones, and the true stereotype_score beyond [0.45, 0.55] that is found so with 80 % power.
     power = (1280, 0.60)

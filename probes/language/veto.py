@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.veto_file import Told, VetoPair, read_veto
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import Choice, Question, choices, choices_text
@@ -84,6 +84,7 @@ class Misfire:
     citation: ClassVar[str] = "Deng et al. 2026 (arXiv:2606.18656)"
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("misfires", headline=("misfire_excess",)),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"misfired_alignment_rate": "scores", "misfire_excess": "scores"}
     untrusted_options = allow_untrusted("n_pairs", "chat", reads=("benchmarks", "system"))
 

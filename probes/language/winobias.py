@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.winobias_file import read_winobias
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path
@@ -56,6 +56,7 @@ class WinoBias(PairsOfAFile):
     citation: ClassVar[str] = "Zhao et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winobias", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("pronouns"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"accuracy_gap": "scores"}
     power = (1584, 0.63)
 

@@ -10,7 +10,7 @@ import numpy as np
 from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
 from auditor.data.benchmarks.winogender_file import WinogenderExample, read_winogender
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
@@ -57,6 +57,7 @@ class Winogender(PairsOfAFile):
     citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winogender", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("pronouns"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "stereotype_log_odds": "sense",
         "stereotype_score": "sense",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from probes.privacy.memorization.text_sources import optional_path
@@ -99,6 +99,7 @@ class Derived:
     )  # fmt: skip
     # What it needs depends on the kind of model.
     needs: ClassVar[tuple[Need, ...]] = ()
+    questions = (AuditQuestion("derived", metrics=("*churn*", "*flip_rate"), form="percent"), AuditQuestion("derived"))
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "churn": "decisions",
         "largest_group_churn": "decisions",

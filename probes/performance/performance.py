@@ -18,7 +18,7 @@ from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
 from auditor.data.sampling_design import Design, Part
 from auditor.data.score_counts import Asked
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.clusters import ClusteredMean, clustered_mean, too_few
 from auditor.statistics.estimate import Power, Undefined
@@ -256,6 +256,9 @@ class Performance:
     methods: ClassVar[tuple[str, ...]] = (METHOD,)
     # What it needs depends on the kind of model.
     needs: ClassVar[tuple[Need, ...]] = ()
+    always_asked = True
+    over_all_rows = True
+    questions = (AuditQuestion("ranking", metrics=("roc_auc",), form="pairs"), AuditQuestion("skill"))
     takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
     from_decisions: ClassVar[tuple[str, ...]] = (
         "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rank_estimates import area_under_curve
@@ -92,6 +92,7 @@ class AttributeInference:
     citation: ClassVar[str] = "Fredrikson et al., CCS 2015; Yeom et al., CSF 2018; Jayaraman and Evans, CCS 2022"
     methods: ClassVar[tuple[str, ...]] = METHODS
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("inferred"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "attribute_inference_gain": "scores",
         "attribute_advantage": "scores",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from auditor.core.errors import OtherKindError
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
@@ -59,6 +59,7 @@ class DPClaim:
     citation: ClassVar[str] = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
     methods: ClassVar[tuple[str, ...]] = ("lint", "smallest_bound", "rdp", "prv", "gdp")
     needs: ClassVar[tuple[Need, ...]] = ()
+    questions = (AuditQuestion("private", form="count"),)
     reads_rows: ClassVar[bool] = False
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:

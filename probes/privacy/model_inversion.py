@@ -13,7 +13,7 @@ import numpy.typing as npt
 from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
@@ -60,6 +60,7 @@ class ModelInversion:
     citation: ClassVar[str] = "Fredrikson et al., CCS 2015"
     methods: ClassVar[tuple[str, ...]] = (METHOD, "random_image")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    questions = (AuditQuestion("drawn"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "inversion_similarity": "scores",
         "inversion_retrieval_rate": "scores",

@@ -19,7 +19,7 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.values import bounded_mean
 from probes.probe_inputs import as_frame, draw, whole_number
@@ -185,6 +185,7 @@ class AccumulatedLocalEffects:
     citation: ClassVar[str] = "Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020)"
     methods: ClassVar[tuple[str, ...]] = ("ale",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("curves"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"ale_local_effect": "scores"}
     untrusted_options = allow_untrusted("n_samples", "n_bins")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray, Rows
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -60,6 +60,7 @@ class LabelConflicts:
     citation: ClassVar[str] = "Biggio et al., ICML 2012; Northcutt et al., NeurIPS 2021"
     methods: ClassVar[tuple[str, ...]] = ("copies",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.TRAIN, Need.LABELS)
+    questions = (AuditQuestion("conflicts"),)
     exact: ClassVar[Mapping[str, str]] = {"label_conflict_rate": "every training row is compared with all others"}
     untrusted_options = allow_untrusted("near", "n_samples")
 

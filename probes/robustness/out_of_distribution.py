@@ -14,7 +14,7 @@ import scipy
 
 from auditor.core.errors import DataError, NotApplicableError, OutputsError
 from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import Need, allow_untrusted
 from auditor.run.run_audit import reason_of
@@ -159,6 +159,7 @@ class OutOfDistribution:
     citation: ClassVar[str] = "Hendrycks and Gimpel, ICLR 2017; Liang et al., ICLR 2018"
     methods: ClassVar[tuple[str, ...]] = ("msp", "energy", "mahalanobis", "knn")
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("unlike"),)
     untrusted_options = allow_untrusted("column", "methods", "cases", "k", "n_samples", "n_strange", reads=("ood",))
 
     def __init__(

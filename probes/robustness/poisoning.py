@@ -15,7 +15,7 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
 from auditor.core.rows import IntArray, Rows
 from auditor.data.preprocessing import label_name
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
@@ -198,6 +198,7 @@ class Poisoning:
     citation: ClassVar[str] = "Gu et al., IEEE Access 7 (2019)"
     methods: ClassVar[tuple[str, ...]] = ("trigger",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("trigger"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "trigger_success_rate": "decisions",
         "target_rate_change": "decisions",

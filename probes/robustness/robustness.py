@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -149,6 +149,7 @@ class Robustness:
         *("black_box", "smoothing"),
     )
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    questions = (AuditQuestion("robust"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         **{f"flip_rate_under_{m}": "decisions" for m in methods if m not in ("certificate", "smoothing")},
         **{f"flip_rate_under_{kind.name}": "decisions" for kind in CORRUPTIONS},

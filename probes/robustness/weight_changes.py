@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, ModelError, NotApplicableError
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -59,6 +59,7 @@ class WeightChanges:
     citation: ClassVar[str] = "FIPS 180-4, for the digest"
     methods: ClassVar[tuple[str, ...]] = ("weights",)
     needs: ClassVar[tuple[Need, ...]] = ()
+    questions = (AuditQuestion("weights"),)
     exact: ClassVar[Mapping[str, str]] = {
         "digest_changed": "the files are what they are",
         "changed_weight_share": "every weight is compared",

@@ -45,7 +45,7 @@ def paired_counts(
         )
         for side in decided
     )
-    return Both(first, second, _by_key(list(_changes(y, decided, groups))))
+    return Both(some_audit(), first, second, _by_key(list(_changes(y, decided, groups))))
 
 
 def useful(both: Both, *, margin: float = 0.02) -> Usefulness:
@@ -80,8 +80,9 @@ def _finding(
     ideal: float | None = None,
 ) -> Finding:
     return Finding.model_construct(
-        id=metric, probe=probe, method=method, pillar="fairness", metric=metric, group=group or {}, at=at or {},
-        sensitive=sensitive, ideal=ideal, value=estimate.value, n_samples=None, outcome=Outcome.NOT_JUDGED,
+        id=metric, probe=probe, method=method, pillar="performance" if probe == "performance" else "fairness",
+        metric=metric, group=group or {}, at=at or {}, sensitive=sensitive, ideal=ideal, value=estimate.value,
+        n_samples=None, outcome=Outcome.NOT_JUDGED,
         criterion=None, vacuous="", chance=None, estimate=estimate,
     )  # fmt: skip
 

@@ -11,16 +11,17 @@ import pytest
 
 from auditor.core.errors import ConfigError, UsageError
 from auditor.judging.criterion import Criterion, load_criteria
-from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.judging.measurement import AuditQuestion, Measurement, Outcome, ProbeResult
 from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.display_labels import Labels
-from auditor.report.record.question_texts import QUESTIONS, question_of
+from auditor.report.record.question_texts import earlier_questions
 from auditor.report.record.report_metadata import About, about_of
 from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
+from auditor.run.probe import blank_result
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
@@ -336,15 +337,32 @@ def test_a_language_that_comes_along_is_complete(language: str) -> None:
     english, own = shipped(ENGLISH), shipped(language)
     assert set(own) == set(english)
     assert {key for key in own if places(own[key]) - places(english[key])} == set()
-    assert all_of(f"question.{q.id}" in own for q in QUESTIONS)
+    assert all_of(f"question.{q.id}" in own for kind in PROBES.values() for q in blank_result(kind).questions)
+    assert all_of(f"question.{q.id}" in own for questions in earlier_questions().values() for q in questions)
 
 
 def test_every_probe_has_a_question_and_so_has_what_the_profile_requires() -> None:
-    asked = {probe for q in QUESTIONS for probe in q.probes}
-    assert set(PROBES) - asked == set()
-    # A question whose numbers are read in two ways stands there twice.
-    assert len({(q.id, q.form) for q in QUESTIONS}) == len(QUESTIONS)
-    assert all_of(question_of(c.probe, c.metric) is not None for c in load_criteria() if c.probe)
+    asked = {name: blank_result(kind).questions for name, kind in PROBES.items()}
+    assert all_of(asked.values())
+    assert all_of(any(q.fits(c.metric) for q in asked[c.probe]) for c in load_criteria() if c.probe in PROBES)
+
+
+def test_a_record_of_before_records_held_questions_is_told_in_the_same_words() -> None:
+    """What the probes ask now and what they asked then may come to differ: an old record keeps its questions."""
+    report = sample_report()
+    assert report.questions == {} and report.findings[0].probe in earlier_questions()
+    asked = {f.probe: earlier_questions()[f.probe] for f in report.findings if f.probe in earlier_questions()}
+    pages = [first_page(each) for each in (report, report.model_copy(update={"questions": asked}))]
+    assert pages[0] == pages[1]
+
+
+def test_a_record_says_what_its_numbers_answer_even_if_no_catalogue_knows_the_words() -> None:
+    report = sample_report()
+    strange = {f.probe: (AuditQuestion("what_nobody_asks"),) for f in report.findings}
+    page = first_page(report.model_copy(update={"questions": strange}))
+    assert {line.question for line in page.lines if line.question} <= {
+        f.probe.replace("_", " ") for f in report.findings
+    }
 
 
 @pytest.mark.parametrize("language", SHIPPED)

@@ -184,7 +184,7 @@ def test_a_number_is_told_once_with_its_question_and_the_gravest_first(report: A
     unjudged = [row for row in report_view.rows_of(report.findings) if row.outcome is Outcome.NOT_JUDGED]
     assert unjudged and _tight(f"nobody has set a bound: {len(unjudged)} numbers") in table
     say = first_page(report).say
-    asked = {q.id for r in unjudged if (q := question_of(r.finding.probe, r.finding.metric)) is not None}
+    asked = {q.id for r in unjudged if (q := question_of(report, r.finding.probe, r.finding.metric)) is not None}
     assert len(asked) > 0
     for question in asked:
         assert _tight(say.say(f"question.{question}")) in table

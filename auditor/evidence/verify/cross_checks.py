@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from auditor.data.group_counts import GroupCounts
 from auditor.evidence.verify.json_difference import difference
-from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.evidence.verify.requested_probes import Kinds
+from auditor.judging.measurement import Measurement, Pillar, ProbeResult
 from auditor.report.record.audit_report import DataRecord
 from auditor.statistics.changes import RateChange
 from auditor.statistics.differential_fairness import DifferentialFairness
@@ -42,8 +43,6 @@ _RATES: Mapping[str, tuple[str, str, str]] = {
     "false_negatives_among_errors": ("false negatives", "wrong decisions", "false positives"),
     "scoring_rate": ("rows scored above the median", "rows", "rows scored no higher than the median"),
 }
-# Probes whose numbers are all over the evaluation rows as they are, each once.
-_OVER_ALL_ROWS = ("performance", "group_fairness", "adverse_impact", "score_fairness", "regression_fairness")
 CALIBRATION = "calibration"
 # Of more than two classes, whether a decision is right, and whether it is right to call it favourable or not, differ.
 _OF_ALL_CLASSES = ("right decisions", "wrong decisions")
@@ -81,26 +80,27 @@ def facts_of(
     data: DataRecord,
     table: GroupCounts | None,
     options: Mapping[str, Mapping[str, object]],
+    kinds: Kinds,
 ) -> list[Fact]:
     """All facts of a bundle: in its record's data, in its group table, and in every probe's answer.
 
-    ``options``: of each probe, as they were asked for.
+    ``options``: of each probe, as they were asked for. ``kinds``: the classes of the probes.
     """
     found = [*_of_data(data), *(_of_table(table) if table is not None else ())]
     n_classes = 2 if table is None else len(table.classes)
     for result in results:
-        if result.probe in _OVER_ALL_ROWS:
+        if getattr(kinds.get(result.probe), "over_all_rows", False):
             bins = f" in {options.get(result.probe, {}).get('bins', 10)} bins"
-            found += (_specific_fact(fact, result.probe, bins, n_classes) for fact in _of_result(result))
+            found += (_specific_fact(fact, result.pillar, bins, n_classes) for fact in _of_result(result))
     return found
 
 
-def _specific_fact(fact: Fact, probe: str, bins: str, n_classes: int) -> Fact:
+def _specific_fact(fact: Fact, pillar: Pillar, bins: str, n_classes: int) -> Fact:
     """The fact by a name that is that of no other quantity: of bins, and of classes where there are more than two."""
     what = fact.what + (bins if fact.what == CALIBRATION else "")
-    if n_classes > 2 and probe == "group_fairness" and what in _OF_ALL_CLASSES and "micro" not in fact.source:
+    if n_classes > 2 and pillar == "fairness" and what in _OF_ALL_CLASSES and "micro" not in fact.source:
         what += ONE_OF_MANY
-    if n_classes > 2 and probe == "performance" and fact.what in (CALIBRATION, "roc_auc"):
+    if n_classes > 2 and pillar == "performance" and fact.what in (CALIBRATION, "roc_auc"):
         what += ", of the likeliest class"
     return fact._replace(what=what)
 

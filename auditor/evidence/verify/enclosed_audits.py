@@ -20,7 +20,7 @@ from auditor.evidence.verify.checks import Check, Unproven
 from auditor.evidence.verify.remeasure import Remake
 from auditor.evidence.verify.verify_bundle import verify_bytes
 from auditor.evidence.verify.verify_derived import enclosed_checks
-from auditor.report.comparing.side_by_side import CHANGE
+from auditor.report.comparing.side_by_side import is_paired_change
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.contradictions import contradictions
 from auditor.run.predictions import Answers, read_head, read_rows
@@ -42,12 +42,12 @@ def check_paired_changes(
 
     ``before``, ``after``: the parts of either bundle. Which of a group's rows changed only the rows' groups could tell.
     """
-    changes = [f for f in reports[1].findings if f.probe == CHANGE and f.estimate is not None]
+    changes = [f for f in reports[1].findings if f.estimate is not None and is_paired_change(reports[1], f)]
     if not changes:
         return [], []
     wrong = [*_change_mismatches(changes, *reports)]
     counted, left = 0, list[str]()
-    name = f"{part}: {CHANGE}"
+    name = f"{part}: {changes[0].probe}"
     try:
         answers = _answers(before), _answers(after)
     except DataError as error:
@@ -65,7 +65,7 @@ def check_paired_changes(
                 wrong += [said] if said else []
     if wrong:
         return [Check(name=name, state="wrong", detail=wrong[0])], []
-    where = f"{part}: results.json: results[{CHANGE}]"
+    where = f"{part}: results.json: results[{changes[0].probe}]"
     if not counted:
         why = "the rows of both audits are not in it, so that what changed is not counted anew"
         open_ = [Unproven(where=f"{where}.*", why=why, needs="rows")]
@@ -103,7 +103,7 @@ def _number(report: AuditReport, metric: str, change: Finding) -> float | None:
     found = {
         f.estimate.value
         for f in report.findings
-        if f.metric == metric and f.estimate is not None and not f.at and f.probe != CHANGE
+        if f.metric == metric and f.estimate is not None and not f.at and not is_paired_change(report, f)
         and (f.group, f.sensitive) == (change.group, change.sensitive)
     }  # fmt: skip
     return found.pop() if len(found) == 1 else None
@@ -183,7 +183,8 @@ class Audits:
         was, now = (unpack(self.entries[part], part) for part in parts)
         checks, unproven = check_paired_changes(parts[1], was, now, reports)
         self.checks += checks
-        changed = f"{parts[1]}: results.json: results[{CHANGE}]"
+        name = next((f.probe for f in reports[1].findings if is_paired_change(reports[1], f)), "")
+        changed = f"{parts[1]}: results.json: results[{name}]"
         if any(check.state == "ok" for check in checks):
             # What the audit alone could not prove of them both do.
             self.unproven = [each for each in self.unproven if not each.where.startswith(changed)]

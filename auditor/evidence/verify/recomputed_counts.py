@@ -23,7 +23,7 @@ from auditor.evidence.verify.cross_checks import contradictions, facts_of
 from auditor.evidence.verify.json_difference import difference
 from auditor.evidence.verify.membership_check import Members, members_of, unproven_alike
 from auditor.evidence.verify.remeasure import Again, Kept, Remade, alike_otherwise
-from auditor.evidence.verify.requested_probes import as_declared, complete, why_inapplicable
+from auditor.evidence.verify.requested_probes import Kinds, as_declared, complete, why_inapplicable
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.report.record.group_sizes import sizes_in
@@ -171,7 +171,7 @@ def check_counts(
             Unproven(where=f"{TABLES}: rows.levels", why="which groups there could be is the signer's word")
         )
     checks += _storage_checks(manifest, report, head, counts, answers, table)
-    checks += _agreeing(results_file, report, table, options)
+    checks += _agreeing(results_file, report, table, options, kinds)
     kept = Kept.from_stored(head, answers, table, has_groups=bool(report.data.sensitive) or table is not None)
     found = _anew(results_file, options, kept, members, report, remade)
     return Counted(
@@ -203,9 +203,13 @@ def _storage_checks(
 
 
 def _agreeing(
-    results_file: Asked, report: AuditReport, table: GroupCounts | None, options: Mapping[str, Mapping[str, Any]]
+    results_file: Asked,
+    report: AuditReport,
+    table: GroupCounts | None,
+    options: Mapping[str, Mapping[str, Any]],
+    kinds: Kinds,
 ) -> Iterator[Check]:
-    facts = facts_of(results_file.results, report.data, table, options)
+    facts = facts_of(results_file.results, report.data, table, options, kinds)
     wrong = contradictions(facts)
     yield from (Check(name="shared numbers", state="wrong", detail=detail) for detail in wrong[:_MOST_TOLD])
     told_twice = len(facts) - len({(fact.group, fact.what) for fact in facts})

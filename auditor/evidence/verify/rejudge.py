@@ -131,11 +131,12 @@ def _part_checks(
 ) -> list[Check]:
     """Where parts of the record beside its findings differ. ``figures``: those that today's code draws."""
     parts = ("family", "summary", "exit_code") if same_rule else ()
-    parts = ("criteria", *parts, "figures", "definitions", *(() if other_code else ("schema_version", "tool")))
+    of_code = () if other_code else ("schema_version", "tool")
+    parts = ("criteria", *parts, "figures", "definitions", "questions", *of_code)
     said, found = (r.model_dump(mode="json", include=set(parts)) for r in (report, again))
     checks = []
     for part in parts:
-        # Definitions are left out of a record that has none.
+        # Definitions and questions are left out of a record that has none.
         where = difference(said.get(part, []), found.get(part, []))
         if where and part == "figures" and other_code:
             strange = strange_figures(report.figures, [*figures, *again.figures])

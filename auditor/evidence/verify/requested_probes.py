@@ -13,8 +13,17 @@ from auditor.judging.definition import defined
 from auditor.judging.duplicate_rows import Copies
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
-from auditor.run.probe import Need, Probe, defined_in, looks_at_rows, missing_needs, not_applicable
-from auditor.run.scan import PERFORMANCE
+from auditor.run.probe import (
+    FILE_QUESTIONS,
+    Need,
+    Probe,
+    blank_result,
+    defined_in,
+    looks_at_rows,
+    missing_needs,
+    not_applicable,
+)
+from auditor.run.scan import always_asked
 
 Kinds = Mapping[str, type[Probe]]
 # What becomes of the files themselves is said whatever was asked.
@@ -40,10 +49,9 @@ def asked_for(request: bytes, kinds: Kinds, *, other_code: bool) -> tuple[list[s
         return planned, []
     chosen = named or list(kinds)
     languages = any(Need.LANGUAGE_MODEL in kinds[name].needs for name in chosen if name in kinds)
-    # Earlier versions asked for it only where it was named.
-    implied = not other_code or PERFORMANCE in (planned or ())
-    if (options.get("target") is not None or languages) and PERFORMANCE in kinds and implied:
-        chosen = [PERFORMANCE, *chosen]
+    if options.get("target") is not None or languages:
+        # Earlier versions asked for them only where they were named.
+        chosen = [*(name for name in always_asked(kinds) if not other_code or name in (planned or ())), *chosen]
     chosen = [*dict.fromkeys([*chosen, *own])]
     if planned is not None and {*planned} != {*chosen}:
         other = sorted({*planned} ^ {*chosen})[0]
@@ -75,7 +83,7 @@ def complete(
             checks.append(Check(name=name, state="wrong", detail=detail))
     checks += [
         Check(name=name, state="wrong", detail="it answered, and the request does not ask for it")
-        for name in sorted(there - {*names, *_UNASKED, *((PERFORMANCE,) if other_code else ())})
+        for name in sorted(there - {*names, *_UNASKED, *(always_asked(kinds) if other_code else ())})
     ]
     if not checks:
         detail = f"{len(names)} probes were asked, and each answered or says why not"
@@ -87,6 +95,8 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
     """Differences between an answer and the installed code about the probe, its metrics or its rows."""
     for result in results:
         kind = kinds.get(result.probe)
+        if result.probe in _UNASKED and result.questions != FILE_QUESTIONS:
+            yield Check(name=result.probe, state="wrong", detail="its questions are not those of the tool")
         if kind is None:
             continue
         metrics = [m.metric for m in result.measurements]
@@ -96,6 +106,7 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
             "definitions": (
                 result.definitions, defined(kind.name, kind.citation, defined_in(kind), metrics)
             ),
+            "questions": (result.questions, blank_result(kind).questions),
             "copies of rows": (_copied(result, kind), report.data.copies if _must_say(result, kind) else None),
         }  # fmt: skip
         yield from (

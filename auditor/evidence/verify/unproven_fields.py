@@ -91,6 +91,7 @@ FIELDS: Mapping[str, Proof] = {
     "configuration.*": Proof(by="configuration", why="who named a file, and where it lay, is the signer's word"),
     "roles.*": Proof(by="configuration", why="what a column holds is the signer's word"),
     "definitions": Proof(by="numbers"),
+    "questions": Proof(by="numbers"),
     "energy.*": Proof(why="what it took is the signer's word: counters cannot be read again"),
     "duration_s": Proof(by="dates", why="how long it took is the signer's word"),
     "exit_code": Proof(by="numbers, log"),

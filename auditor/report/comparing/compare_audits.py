@@ -11,7 +11,7 @@ from auditor.judging.criterion import CriterionRecord
 from auditor.judging.duplicate_rows import why_doubtful
 from auditor.judging.measurement import Outcome
 from auditor.report.comparing.gap_warnings import remarks
-from auditor.report.comparing.side_by_side import CHANGE, SHOWN, Both, Row, of_rate
+from auditor.report.comparing.side_by_side import SHOWN, Both, Row, is_paired_change, of_rate
 from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.report.record.finding_key import Key, key_of
@@ -187,7 +187,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
 def _judged_rows(both: Both, held_to: set[Key], error_rate: float) -> list[Row]:
     """Accuracy, and what the later audit is ``held_to`` by a criterion, at equal shares of the error rate."""
     overall = both.of_all("accuracy")
-    judged = [key for key in both.shared_keys if key in held_to and not in_family(key)]
+    judged = [key for key in both.shared_keys if key in held_to and not in_family(both.second[key])]
     alpha = _JUDGED * error_rate / max(len(judged) + len(overall), 1)
     return [*(of_rate(f, alpha) for f in overall), *(both.row_for(key, alpha) for key in judged)]
 
@@ -197,7 +197,7 @@ def _rows_beside(both: Both, held_to: set[Key], metrics: set[str]) -> tuple[tupl
     rest = [
         both.row_for(key, _SHOWN_LEVEL, with_verdict=False)
         for key in both.shared_keys
-        if key not in held_to and not (key[0] == PERFORMANCE and key[2] in metrics and not key[3])
+        if key not in held_to and not (both.second[key].pillar == PERFORMANCE and key[2] in metrics and not key[3])
     ]
     rest += [
         of_rate(f, _SHOWN_LEVEL, with_verdict=False)
@@ -243,7 +243,7 @@ def _check(before: AuditReport, after: AuditReport) -> None:
 def _check_reference(before: AuditReport, after: AuditReport) -> None:
     """Raises UsageError where the paired changes are since another model than the earlier one."""
     for finding in after.findings:
-        if finding.probe != CHANGE:
+        if not is_paired_change(after, finding):
             continue
         since = _SINCE.search(finding.detail or "")
         known = before.model.sha256
@@ -253,7 +253,9 @@ def _check_reference(before: AuditReport, after: AuditReport) -> None:
                 f"({known[:16]}): scan it again with --reference that model."
             )
         was = before_of(finding)
-        own = [f.estimate for f in before.findings if f.probe == PERFORMANCE and f.metric == "accuracy" and not f.group]
+        own = [
+            f.estimate for f in before.findings if f.pillar == PERFORMANCE and f.metric == "accuracy" and not f.group
+        ]
         of = next((e for e in own if isinstance(e, Proportion)), None)
         if was is not None and of is not None and was != (of.successes, of.n):
             raise UsageError(
@@ -313,7 +315,7 @@ def _crossed(before: AuditReport, after: AuditReport, rows: Sequence[Row]) -> It
         if f.metric is None or f.criterion is None or f.outcome is not Outcome.FAIL:
             continue
         # A criterion on a change has nothing before it.
-        earlier = was.get(_criterion_key(f), Outcome.PASS if f.probe == "change" else None)
+        earlier = was.get(_criterion_key(f), Outcome.PASS if is_paired_change(after, f) else None)
         if earlier is not None and (earlier is not Outcome.FAIL or key_of(f) in worse):
             of = ", ".join(f"{k}={v}" for k, v in key_of(f)[3])
             yield f"{f.metric}{f' ({of})' if of else ''}, {number(f.value)} where {f.criterion.describe()} is required"

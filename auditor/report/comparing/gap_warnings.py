@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from auditor.report.comparing.side_by_side import CHANGE, SUFFIX, Both, Bounds, Row
+from auditor.report.comparing.side_by_side import SUFFIX, Both, Bounds, Row, is_paired_change
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.finding_key import key_of
+from auditor.report.record.question_texts import answers
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rate_changes import SIDES, Moved, grown_apart, moved_rates, turned_round
 
@@ -73,7 +74,7 @@ def remarks(both: Both, rows: Sequence[Row], after: AuditReport, level: float) -
     what a representation tells of the groups. Each remark follows from those intervals by logic alone.
     """
     of_groups = _group_rates(both, level * _GROUPS)
-    gaps = [key for key in both.gaps() if key[0] == "regression_fairness" or key[2] in _OF_GAP]
+    gaps = [key for key in both.gaps() if key[2] in _OF_GAP or answers(after, key[0], key[2], "numbers")]
     at_gaps = [both.row_for(key, level * _CLOSED / len(gaps), whole=False) for key in gaps]
     found = [*_empty(rows, after)]
     levelled = list(_levelled_down(at_gaps, of_groups))
@@ -100,13 +101,16 @@ def _group_rates(both: Both, level: float) -> list[GroupRate]:
     paired = {
         (str(f.metric).removesuffix(SUFFIX), key_of(f)[3]): f
         for f in both.changes.values()
-        if f.probe == CHANGE and f.group and isinstance(f.estimate, RateChange) and f.estimate.n
+        if f.group and isinstance(f.estimate, RateChange) and f.estimate.n and is_paired_change(both.report, f)
     }
     paired = {place: f for place, f in paired.items() if place[0] in _RATES}
     alone = [
         key
         for key in both.shared_keys
-        if key[0] == "group_fairness" and key[2] in _RATES and both.second[key].group and key[2:] not in paired
+        if key[2] in _RATES
+        and both.second[key].group
+        and key[2:] not in paired
+        and answers(both.report, key[0], key[2], "groups")
     ]
     alpha = level / (SIDES * max(len(paired) + len(alone), 1))
     changes = [f.estimate for f in paired.values() if isinstance(f.estimate, RateChange)]
@@ -221,7 +225,8 @@ def _reversed(rates: Sequence[GroupRate]) -> Iterator[str]:
 def _hidden_bias(gaps: Sequence[Row], after: AuditReport, level: float) -> Iterator[str]:
     """A gap that is shown to have closed although a linear model still reads the group from what enters the last
     layer."""
-    closed = {_features(gap): gap for gap in gaps if gap.probe == "group_fairness" and gap.verdict == "better"}
+    of_rates = [gap for gap in gaps if answers(after, gap.probe, gap.metric, "selection", "errors")]
+    closed = {_features(gap): gap for gap in of_rates if gap.verdict == "better"}
     read = [
         f
         for f in after.findings

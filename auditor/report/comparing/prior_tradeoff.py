@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from auditor.core.errors import UsageError
-from auditor.report.comparing.side_by_side import CHANGE
+from auditor.report.comparing.side_by_side import is_paired_change
 from auditor.report.comparing.usefulness import BALANCED
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
@@ -73,7 +73,7 @@ def read_evidence(
     ``metric``: out of :data:`PAIRED_PERFORMANCE`, or any number of ideal 1 that both audits hold without a group; that
     is compared apart, from ``present``'s audit. Raises UsageError where the audit does not hold what is asked for.
     """
-    changes = [f for f in report.findings if f.probe == CHANGE]
+    changes = [f for f in report.findings if is_paired_change(report, f)]
     performance, performance_change = _performance(report, changes, features, metric, present or report)
     gaps = [_gap(changes, (feature,), disparity) for feature in features]
     unweighed = ""

@@ -10,6 +10,7 @@ from typing import Literal
 from auditor.judging.measurement import Outcome, Pillar
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.report.record.finding_key import Key, key_of
+from auditor.report.record.question_texts import answers
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.clusters import ClusteredValue
 from auditor.statistics.composite_changes import PreferenceChange
@@ -18,10 +19,9 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 
 Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined"]
 SHOWN = ("better", "worse")
-CHANGE = "change"
 SUFFIX, SHIFT, MIDPOINT = "_change", "_shift", "_midpoint"
-# Probes of whose numbers the change probe has the paired changes.
-_PAIRED = ("group_fairness", "performance")
+# The questions of which the paired changes of both models' answers are measured.
+_OF_BOTH = ("ranking", "skill", "selection", "errors", "groups")
 Bounds = tuple[float, float]
 
 
@@ -83,9 +83,10 @@ class Row:
 class Both:
     """The numbers of both audits by key, and the paired changes between them.
 
-    ``same``: both are of the same model and rows.
+    ``report``: the later one, whose paired changes they are. ``same``: both are of the same model and rows.
     """
 
+    report: AuditReport
     first: dict[Key, Finding]
     second: dict[Key, Finding]
     changes: dict[Key, Finding]
@@ -94,12 +95,17 @@ class Both:
     @classmethod
     def from_reports(cls, before: AuditReport, after: AuditReport) -> Both:
         """All numbers of two audits."""
-        return cls(numbers(before), numbers(after), numbers(after, changes=True), _of_the_same(before, after))
+        return cls(after, numbers(before), numbers(after), numbers(after, changes=True), _of_the_same(before, after))
 
     @property
     def shared_keys(self) -> list[Key]:
         """The numbers that both audits have."""
         return [key for key in self.first if key in self.second]
+
+    @property
+    def change_probe(self) -> str:
+        """The probe that measured the paired changes; "" without any."""
+        return next((f.probe for f in self.changes.values() if is_paired_change(self.report, f)), "")
 
     def gaps(self) -> list[Key]:
         """The gaps by a sensitive feature or by an intersection that both audits have, with the ideal 0."""
@@ -108,8 +114,8 @@ class Both:
     def paired_change(self, key: Key) -> Estimate | None:
         """The paired change of a number, if it exists."""
         probe, method, metric, of = key
-        if probe in _PAIRED:
-            found = self._finite_change((CHANGE, "paired", metric + SUFFIX, of))
+        if answers(self.report, probe, metric, *_OF_BOTH):
+            found = self._finite_change((self.change_probe, "paired", metric + SUFFIX, of))
             return self._finite_change((probe, method, metric + SUFFIX, of)) if found is None else found
         shift, midpoint = (self._finite_change((probe, method, metric + ending, of)) for ending in (SHIFT, MIDPOINT))
         if shift is None or midpoint is None:
@@ -127,7 +133,8 @@ class Both:
 
     def of_all(self, metric: str) -> list[Finding]:
         """The paired changes of a metric that are of no group."""
-        return [f for f in self.changes.values() if f.probe == CHANGE and f.metric == metric + SUFFIX and not f.group]
+        own = [f for f in self.changes.values() if f.metric == metric + SUFFIX and not f.group]
+        return [f for f in own if is_paired_change(self.report, f)]
 
     def row_for(self, key: Key, alpha: float, *, with_verdict: bool = True, whole: bool = True) -> Row:
         """One number before and after; if ``with_verdict``, with the verdict of its interval at this level.
@@ -164,18 +171,23 @@ def numbers(report: AuditReport, *, changes: bool = False) -> dict[Key, Finding]
     """The findings with a number, by key; the first one if a number has several criteria."""
     found: dict[Key, Finding] = {}
     for finding in report.findings:
-        if finding.metric is None or finding.estimate is None or is_change(finding) != changes:
+        if finding.metric is None or finding.estimate is None or _is_change(report, finding) != changes:
             continue
         if finding.pillar != INTAKE:
             found.setdefault(key_of(finding), finding)
     return found
 
 
-def is_change(finding: Finding) -> bool:
+def is_paired_change(report: AuditReport, finding: Finding) -> bool:
+    """Whether it is about how the answers to the same rows changed since a reference model."""
+    return answers(report, finding.probe, finding.metric, "change")
+
+
+def _is_change(report: AuditReport, finding: Finding) -> bool:
     """Whether the finding compares two models on the same rows or sentences."""
     metric = str(finding.metric)
-    own = finding.probe in _PAIRED and metric.endswith(SUFFIX)
-    return finding.probe == CHANGE or own or metric.endswith((SHIFT, MIDPOINT))
+    own = metric.endswith(SUFFIX) and answers(report, finding.probe, metric, *_OF_BOTH)
+    return is_paired_change(report, finding) or own or metric.endswith((SHIFT, MIDPOINT))
 
 
 def row(
@@ -219,7 +231,7 @@ def of_rate(change: Finding, alpha: float, *, with_verdict: bool = True) -> Row:
     sides = (Side(value=math.nan, interval=None),) * 2
     if known is not None:
         sides = Side.from_estimate(known.rate(after=False), alpha), Side.from_estimate(known.rate(after=True), alpha)
-    key = (CHANGE, "paired", str(change.metric).removesuffix(SUFFIX), key_of(change)[3])
+    key = (change.probe, "paired", str(change.metric).removesuffix(SUFFIX), key_of(change)[3])
     return row(key, change.pillar, sides=sides, ideal=1.0, change=known, alpha=alpha, with_verdict=with_verdict)
 
 

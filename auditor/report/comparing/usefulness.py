@@ -7,17 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from auditor.judging.measurement import Pillar
 from auditor.judging.vacuity import SAME_FOR_ALL
-from auditor.report.comparing.side_by_side import CHANGE, Both, Row, Side, of_rate, row
+from auditor.report.comparing.side_by_side import Both, Row, Side, of_rate, row
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_key import Key
+from auditor.report.record.finding_key import Key, key_of
 from auditor.report.record.number_text import number, signed
 from auditor.statistics.changes import RateChange
 from auditor.statistics.composite_changes import CommonestChange, MeanChange
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.estimate_kinds import AnyEstimate, unjudgeable
 
-PERFORMANCE = "performance"
+PERFORMANCE: Pillar = "performance"
 BALANCED = "balanced_accuracy"
 COMMONEST = "commonest_decision_share"
 # What each kind of model is worth; the first that both audits have is what may be lower by the margin.
@@ -60,10 +61,10 @@ def usefulness(
     recalls = MeanChange(parts=recalled) if recalled else None
     # Of these two the audits' own numbers, where nothing was paired.
     names = ["accuracy"] * (headline is None) + [BALANCED] * (not recalls) + list(_FAMILY)
-    taken = [key for name in names for key in both.shared_keys if key[0] == PERFORMANCE and key[2:] == (name, ())]
+    taken = [key for name in names for key in _performance_keys(both) if key[2:] == (name, ())]
     taken = [key for key in taken if not unjudgeable(_estimate(both.second[key]))]
     m = max(len(taken) + bool(recalls) + bool(decided), 1)
-    rows = [_balanced(recalls, alpha / m)] if recalls else []
+    rows = [_balanced(both, recalls, alpha / m)] if recalls else []
     rows += [both.row_for(key, alpha / m) for key in taken]
     rows += [_commonest(both, decided, alpha / m)] if decided else []
     worth = _utility_row(both, error_rate)
@@ -84,9 +85,13 @@ def usefulness(
     )
 
 
-def in_family(key: Key) -> bool:
+def _performance_keys(both: Both) -> list[Key]:
+    return [key for key in both.shared_keys if both.second[key].pillar == PERFORMANCE]
+
+
+def in_family(finding: Finding) -> bool:
     """Whether a number is judged in the usefulness family, independent of its criterion."""
-    return key[0] == PERFORMANCE and key[2] in _FAMILY and not key[3]
+    return finding.pillar == PERFORMANCE and finding.metric in _FAMILY and not key_of(finding)[3]
 
 
 def doubted(usefulness: Usefulness, reason: str) -> Usefulness:
@@ -116,11 +121,11 @@ def _parts(both: Both, metric: str) -> list[tuple[str, RateChange]]:
     ]
 
 
-def _balanced(change: MeanChange, alpha: float) -> Row:
+def _balanced(both: Both, change: MeanChange, alpha: float) -> Row:
     """Balanced accuracy before and after, and its paired change."""
     sides = tuple(Side.from_estimate(change.mean(after=after), alpha) for after in (False, True))
-    key = (CHANGE, "paired", BALANCED, ())
-    return row(key, "performance", sides=sides, ideal=1.0, change=change, alpha=alpha, with_verdict=True)
+    key = (both.change_probe, "paired", BALANCED, ())
+    return row(key, PERFORMANCE, sides=sides, ideal=1.0, change=change, alpha=alpha, with_verdict=True)
 
 
 def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float) -> Row:
@@ -133,8 +138,8 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
         Side(value=change.commonest(after=late), interval=change.commonest_bounds(alpha, after=late))
         for late in (False, True)
     )
-    key, sides = (CHANGE, "paired", COMMONEST, ()), (before, after)
-    found = row(key, "performance", sides=sides, ideal=None, change=change, alpha=alpha, with_verdict=True)
+    key, sides = (both.change_probe, "paired", COMMONEST, ()), (before, after)
+    found = row(key, PERFORMANCE, sides=sides, ideal=None, change=change, alpha=alpha, with_verdict=True)
     base = next((f.value for f in both.second.values() if f.metric == "base_rate" and not f.group), None)
     if base is None or before.interval is None or after.interval is None or found.interval is None:
         return found
@@ -145,7 +150,7 @@ def _commonest(both: Both, parts: Sequence[tuple[str, RateChange]], alpha: float
 def _utility_row(both: Both, level: float) -> Row | None:
     """Accuracy at ``level`` on either side, or what stands for it; None where neither was measured."""
     for metric in WORTH:
-        keys = [key for key in both.shared_keys if key[0] == PERFORMANCE and key[2:] == (metric, ())]
+        keys = [key for key in _performance_keys(both) if key[2:] == (metric, ())]
         if keys and not unjudgeable(_estimate(both.second[keys[0]])):
             return both.row_for(keys[0], level)
         if both.of_all(metric):
@@ -204,7 +209,7 @@ def _unskilled(both: Both, after: AuditReport, recalls: MeanChange | None, level
     name, chance = BALANCED, 1.0 / max(len(recalls.parts) if recalls else len(after.model.classes), 1)
     known: Estimate | None = recalls.mean(after=True) if recalls else None
     measured = [f for f in both.second.values() if f.estimate is not None and math.isfinite(f.estimate.value)]
-    for f in [f for f in measured if not f.group and f.probe == PERFORMANCE] if known is None else ():
+    for f in [f for f in measured if not f.group and f.pillar == PERFORMANCE] if known is None else ():
         if f.metric == BALANCED or (known is None and f.chance is not None):
             name, known = str(f.metric), f.estimate
             chance = chance if f.chance is None else f.chance

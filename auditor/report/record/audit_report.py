@@ -33,7 +33,7 @@ from auditor.judging.definition import Definition
 from auditor.judging.duplicate_rows import Copies
 from auditor.judging.figure_types import Figure
 from auditor.judging.judgement import Judgement
-from auditor.judging.measurement import Outcome, Pillar
+from auditor.judging.measurement import AuditQuestion, Outcome, Pillar
 from auditor.judging.roles import Roles
 from auditor.judging.training_looks import TrainingRecord
 from auditor.report.record.configuration import ConfigurationFile, ConfigurationRecord
@@ -428,6 +428,7 @@ class AuditReport(Closed):
     roles: Annotated[Roles | None, UNSAID] = None
     configuration: Annotated[ConfigurationRecord | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
+    questions: Annotated[dict[str, tuple[AuditQuestion, ...]], LEFT_OUT] = Field(default_factory=dict)
     energy: Annotated[EnergyRecord | None, UNSAID] = None
     duration_s: float
     exit_code: int

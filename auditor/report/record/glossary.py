@@ -10,6 +10,7 @@ from auditor.judging.definition import NO_IDEAL, Definition, definition_of
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.number_text import visible
+from auditor.report.record.question_texts import answers
 from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
 
@@ -105,6 +106,7 @@ def _cell(kind: str) -> Callable[[AuditReport], bool]:
     return lambda report: any(cell.kind == kind for control in report.controls for cell in control.cells)
 
 
+_OF_MEMBERS = ("few_members", "members", "texts_learned")
 # A term, and whether a report uses it.
 TERMS: Mapping[str, Callable[[AuditReport], object]] = {
     "interval": _has_finding(lambda f: f.interval),
@@ -130,7 +132,9 @@ TERMS: Mapping[str, Callable[[AuditReport], object]] = {
     "intersection": _has_finding(lambda f: len(f.sensitive) > 1),
     "impact_ratio": _has_metric("impact_ratio*"),
     "proxy": _has_metric("proxy_*", "*_proxy_*"),
-    "member": _has_finding(lambda f: f.metric is not None and f.probe in ("membership_inference", "lm_membership")),
+    "member": lambda report: any(
+        f.metric and answers(report, f.probe, f.metric, *_OF_MEMBERS) for f in report.findings
+    ),
     "epsilon": _has_finding(lambda f: (f.metric or "").startswith("dp_epsilon") or "epsilon" in f.at),
     "attribution": _has_finding(lambda f: f.metric is not None and f.pillar == "attribution"),
     "certificate": _has_metric("certified_accuracy", "smoothed_certified_accuracy"),

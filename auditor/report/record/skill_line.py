@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from auditor.judging.measurement import Outcome
 from auditor.report.record import finding_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
+from auditor.report.record.question_texts import answers
 from auditor.report.record.translations import ENGLISH, Catalogue
 
 # What is asked of files that were made, and of no model.
-_OF_FILES = frozenset({"marking"})
+_OF_FILES = "marked"
 _PILLAR = "performance"
 # What says it of a detector of synthetic media, where nobody asked for more.
-_OF_DETECTORS = "detector_performance"
+_OF_DETECTORS = "synthetic"
 # What a reader knows a model by, one number of each kind of model.
 _KNOWN_BY = ("accuracy", "mean_absolute_error", "perplexity")
 _OF_DECISIONS = ("balanced_accuracy", "adjusted_balanced_accuracy")
@@ -57,12 +58,16 @@ def _of_a_model(report: AuditReport) -> bool:
     """Whether a report measured a model's answers rather than files, or nothing."""
     if report.refusal is not None or not any(f.pillar != INTAKE for f in report.findings):
         return False
-    return not any(f.probe in _OF_FILES and not f.other_kind for f in report.findings)
+    return not any(not f.other_kind and answers(report, f.probe, f.metric, _OF_FILES) for f in report.findings)
 
 
 def _overall(report: AuditReport) -> list[Finding]:
     """The findings on performance over all rows, those of the performance pillar first."""
-    overall = [f for f in report.findings if (f.pillar == _PILLAR or f.probe == _OF_DETECTORS) and not f.group]
+    overall = [
+        f
+        for f in report.findings
+        if not f.group and (f.pillar == _PILLAR or answers(report, f.probe, f.metric, _OF_DETECTORS))
+    ]
     return sorted(overall, key=lambda f: f.pillar != _PILLAR)
 
 

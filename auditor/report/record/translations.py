@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from auditor.core.errors import ConfigError, UsageError, did_you_mean
 from auditor.core.files import Number
 from auditor.judging.input_files import ObeyedFile, read_obeyed
+from auditor.judging.measurement import Form
 from auditor.report.record import number_text as text
-from auditor.report.record.question_texts import Form, question_of
 
 if TYPE_CHECKING:
     from auditor.judging.criterion import CriterionRecord
@@ -69,11 +69,6 @@ class Catalogue:
     def count_text(self, key: str, n: int, **words: object) -> str:
         """A phrase about ``n`` things: the singular form for one, if it exists."""
         return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
-
-    def question_text(self, probe: str, metric: str | None) -> str:
-        """The question that a probe's number answers; a foreign probe's own name."""
-        question = question_of(probe, metric)
-        return self.say(f"question.{question.id}") if question else probe.replace("_", " ")
 
     def pillar(self, name: str) -> str:
         """The display name of a pillar; a foreign pillar keeps its own name."""

@@ -19,7 +19,7 @@ from auditor.models.device_placement import device_of
 from auditor.models.output_kind import Outputs
 from auditor.models.torch_model import TorchModel, TorchNetwork
 from auditor.report.record.audit_report import ModelRecord
-from auditor.run.probe import Probe
+from auditor.run.probe import Probe, blank_result
 from auditor.run.run_audit import ask, generator_for, model_record, reason_of
 from auditor.statistics.estimate import Exact
 from auditor.training.distributed_ranks import Ranks
@@ -198,4 +198,4 @@ def _untouched(model: nn.Module | AuditedModel) -> AbstractContextManager[None]:
 
 
 def _not_run(probe: Probe, reason: str) -> ProbeResult:
-    return ProbeResult(probe=probe.name, pillar=probe.pillar, citation=probe.citation, not_run=reason)
+    return replace(blank_result(probe), not_run=reason)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import AuditorError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
 from auditor.run.predictions import Answers
 from auditor.run.probe import Need, allow_untrusted
@@ -153,6 +153,11 @@ class MembershipInference:
     )
     methods: ClassVar[tuple[str, ...]] = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
+    questions = (
+        AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
+        AuditQuestion("members", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
+        AuditQuestion("members"),
+    )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "attack_auc": "scores",
         "true_positive_rate_at_fpr": "scores",

@@ -11,7 +11,7 @@ import numpy as np
 from auditor.core.errors import DataError, NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
@@ -81,6 +81,7 @@ class CanaryExposure:
     citation: ClassVar[str] = "Carlini et al., USENIX Security 2019"
     methods: ClassVar[tuple[str, ...]] = ("sampling", "distribution_fit")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("secrets"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "exposure": "scores",
         "median_exposure": "scores",

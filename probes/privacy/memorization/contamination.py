@@ -12,7 +12,7 @@ import scipy
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.families import ConfirmedCount
@@ -77,6 +77,7 @@ class Contamination:
     citation: ClassVar[str] = "Oren et al., ICLR 2024"
     methods: ClassVar[tuple[str, ...]] = ("order_swap",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("benchmark_seen"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "canonical_order_preference": "scores",
         "confirmed_memorization": "scores",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
@@ -95,6 +95,7 @@ class Extraction:
     citation: ClassVar[str] = "Carlini et al., ICLR 2023; Hayes et al., 2024"
     methods: ClassVar[tuple[str, ...]] = ("greedy", "probabilistic")
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    questions = (AuditQuestion("recited"),)
     reads_rows: ClassVar[bool] = True
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "extraction_rate": "scores",

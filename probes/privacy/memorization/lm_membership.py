@@ -13,7 +13,7 @@ import numpy as np
 from auditor.core.errors import NotApplicableError, UsageError
 from auditor.core.rows import FloatArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
@@ -108,6 +108,11 @@ class LMMembership:
     citation: ClassVar[str] = "Carlini et al., 2021; Shi et al., 2024; Zhang et al., 2025; Das et al., 2024"
     methods: ClassVar[tuple[str, ...]] = METHODS
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL, Need.DATA, Need.TEXT, Need.TRAIN)
+    questions = (
+        AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
+        AuditQuestion("texts_learned", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
+        AuditQuestion("texts_learned"),
+    )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {
         "attack_auc": "scores",
         "auc_beyond_blind": "scores",

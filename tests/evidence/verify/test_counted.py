@@ -17,11 +17,13 @@ from auditor.evidence.evidence_bundle import Evidence
 from auditor.evidence.manifest import canonical
 from auditor.evidence.verify.cross_checks import Fact, contradictions
 from auditor.evidence.verify.requested_probes import asked_for
-from auditor.judging.measurement import Alike, Outcome, ProbeResult
+from auditor.judging.measurement import Alike, AuditQuestion, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.recorded_model import RecordedClassifier
 from auditor.models.regression_model import AuditedRegressor
+from auditor.report.record.audit_report import INTAKE
 from auditor.run.predictions import CountsRecord
+from auditor.run.probe import FILE_QUESTIONS
 from auditor.statistics.rates import Proportion
 from cli.verify import stored_probe
 from probes.fairness.group_fairness import GroupFairness
@@ -191,6 +193,19 @@ def test_what_an_answer_says_beside_its_numbers_is_made_again(
     forged = bent(made, [replace(r, **change) if r.probe == probe else r for r in made.results])
     found = wrong(checked(forged, tmp_path / "a.zip"))
     assert any(name.startswith(probe) and what in detail for name, detail in found.items())
+
+
+@pytest.mark.parametrize("probe", ["group_fairness", INTAKE])
+def test_what_a_number_answers_is_what_its_probe_asks_and_what_the_record_says(tmp_path: Path, probe: str) -> None:
+    made = audited(include_rows=True)
+    intake = ProbeResult(probe=INTAKE, pillar="intake", citation="", questions=FILE_QUESTIONS, not_applicable="none")
+    made = bent(made, [*made.results, intake])
+    assert not wrong(checked(made, tmp_path / "a.zip"))
+    other = (AuditQuestion("skill"),)
+    forged = bent(made, [replace(r, questions=other) if r.probe == probe else r for r in made.results])
+    assert "questions are not those of" in wrong(checked(forged, tmp_path / "b.zip"))[probe]
+    retold = made.report.model_copy(update={"questions": made.report.questions | {probe: other}})
+    assert probe in wrong(checked(replace(made, report=retold), tmp_path / "c.zip"))["questions"]
 
 
 def test_a_figure_that_was_redrawn_is_not_that_of_the_rows(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from auditor.loading.rows.word_vectors import input_embeddings, sentence_encoder
 from auditor.models.audited_model import AuditedModel
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.torch_model import TorchModel
-from auditor.report.record.question_texts import form_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.run.checks.contract import check_probe
 from auditor.run.probe import make_probe
@@ -301,8 +300,9 @@ def test_random_words_confirm_no_association_more_often_than_promised() -> None:
 
 def test_confirmed_associations_are_read_as_a_whole_number() -> None:
     say = Catalogue.for_language(ENGLISH)
-    assert say.value(3.0, form_of("embedding_association", "confirmed_associations")) == "3"
-    assert say.value(3.0, form_of("embedding_association", "association_effect_size")) == "3.0"
+    counted, measured = EmbeddingAssociation.questions
+    assert counted.fits("confirmed_associations") and say.value(3.0, counted.form) == "3"
+    assert not counted.fits("association_effect_size") and say.value(3.0, measured.form) == "3.0"
 
 
 def test_words_without_a_vector_are_counted_and_too_few_are_undefined(tmp_path: Path) -> None:
