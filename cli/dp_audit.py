@@ -122,7 +122,7 @@ def _train(function: Any, plan: AuditPlan) -> None:
         function(plan)
     except AuditorError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and leave by any door
+    except (Exception, SystemExit) as error:  # the user's own code may raise or exit in any way
         raise UsageError(f"The training function raised {type(error).__name__}: {first_line(error)}.") from error
 
 

@@ -78,7 +78,7 @@ def _task(function: Any) -> ClientTask:
         found = function()
     except AuditorError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and leave by any door
+    except (Exception, SystemExit) as error:  # the user's own code may raise or exit in any way
         raise UsageError(f"The function raised {type(error).__name__}: {first_line(error)}.") from error
     if not isinstance(found, ClientTask):
         raise UsageError(
