@@ -84,7 +84,7 @@ def _autodoc(path: str) -> list[str]:
 
 
 def _fields(kind: type) -> list[str]:
-    """The constructor arguments of a class, or the members of an enumeration: neither has docstrings that could be listed."""
+    """The constructor arguments of a class, or the members of an enumeration, which have no docstrings to list."""
     if issubclass(kind, Enum):
         return ["Members: " + ", ".join(f"``{member.name}``" for member in kind) + "."]
     if issubclass(kind, BaseModel):
