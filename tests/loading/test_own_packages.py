@@ -1,4 +1,4 @@
-"""Folders of the user's named cli, probes and mitigations do no harm to the command, to its child, or to the public API."""
+"""Folders named cli, probes and mitigations of the user do no harm to the command, its child, or the public API."""
 
 from __future__ import annotations
 
