@@ -1,8 +1,8 @@
 """Audits machine-learning models: measurements with stated uncertainty; a check that cannot run never passes.
 
-The one door: what ``__all__`` names is public, and so are the estimates that a probe gives its numbers as, each
+The public API: the names in ``__all__``, the estimates that a probe returns, each
 imported from the module of :mod:`auditor.statistics` that defines it, and the callbacks for trainers in
-:mod:`auditor.run.while_training`, with the trackers of :mod:`auditor.training.interim`. Everything else may move.
+:mod:`auditor.run.while_training`, with the trackers of :mod:`auditor.training.interim`. Everything else may change.
 
 Names are imported as they are asked for: ``import auditor`` imports neither torch nor pandas.
 """

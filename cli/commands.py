@@ -43,7 +43,7 @@ P = ParamSpec("P")
 
 app = typer.Typer(
     name="auditor",
-    help="Audits a machine-learning model: fairness, attribution, privacy, robustness, and how sure it is of each.",
+    help="Audits a machine-learning model: fairness, attribution, privacy, robustness, each with its uncertainty.",
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -51,9 +51,9 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str | None, typer.Option(help="Configuration file; without it ./audit.toml may say what is measured.")
+    str | None, typer.Option(help="Configuration file; without it ./audit.toml may only select what is measured.")
 ]
-Margin = Annotated[float, typer.Option(help="How much lower accuracy may be for the model to be as useful.")]
+Margin = Annotated[float, typer.Option(help="Non-inferiority margin: accepted loss of accuracy.")]
 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
@@ -136,17 +136,17 @@ def scan(
     config: Config = None,
     publish: Annotated[
         list[str] | None,
-        typer.Option(help="Then publish it: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
+        typer.Option(help="Publish the report: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
     ] = None,
     show_config: Annotated[
-        bool, typer.Option("--show-config", help="Print the settings in force and where each came from; run nothing.")
+        bool, typer.Option("--show-config", help="Print the settings in force with their sources; run nothing.")
     ] = False,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
 
-    Exit codes: 0 everything judged passed, 1 something FAILed, 2 wrong usage, 3 nothing failed but something could not
-    be said, 4 the model or the data were refused.
+    Exit codes: 0 all judged findings passed, 1 at least one FAILed, 2 wrong usage, 3 nothing failed but something is
+    inconclusive or could not run, 4 the model or the data were refused.
     """
     typed = flag_values.pop("architecture_args")
     arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
@@ -198,14 +198,15 @@ def report(
     run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write into; the report's own by default."), Writes(itself=True)
+        Path | None, typer.Option(help="Folder to write into; the report's folder by default."), Writes(itself=True)
     ] = None,
     figures: Annotated[
-        Path | None, typer.Option(help="Folder to write every figure into, as files."), Writes(itself=True)
+        Path | None, typer.Option(help="Folder to write all figures into, as files."), Writes(itself=True)
     ] = None,
-    figure_format: Annotated[str, typer.Option(help="What figures are written as: svg,png.")] = "svg",
+    figure_format: Annotated[str, typer.Option(help="File formats of the figures: svg,png.")] = "svg",
     lang: Annotated[
-        str | None, typer.Option(help="Other words than the record's own: en, de or a catalogue FILE.toml.")
+        str | None,
+        typer.Option(help="Language of the rendering, if not the record's: en, de or a catalogue FILE.toml."),
     ] = None,
     pdf_certificate: Annotated[
         Path | None, typer.Option(help="Sign the PDF with this private key and its X.509 certificate, PEM or PKCS 12.")
@@ -214,7 +215,7 @@ def report(
         str | None, typer.Option(help="Environment variable that holds the password of --pdf-certificate.")
     ] = None,
     finding: Annotated[
-        str | None, typer.Option(help="Print where the number with this id comes from, instead of a rendering.")
+        str | None, typer.Option(help="Print the source of the number with this id, instead of a rendering.")
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -245,7 +246,9 @@ def publish_(
     run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     to: Annotated[
         list[str],
-        typer.Option(help="Where: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; again for more."),
+        typer.Option(
+            help="Destination: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY; repeat for more."
+        ),
     ],
     debug: Debug = False,
 ) -> None:
@@ -263,12 +266,16 @@ def compare(
         Reads(within=RECORD),
     ],
     after: Annotated[
-        Path, typer.Argument(help="The later one, best made with --reference the earlier model."), Reads(within=RECORD)
+        Path,
+        typer.Argument(help="The later one, preferably made with the earlier model as --reference."),
+        Reads(within=RECORD),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
     ] = None,
-    error_rate: Annotated[float, typer.Option(help="Chance of any false 'better', and of any false 'worse'.")] = 0.05,
+    error_rate: Annotated[
+        float, typer.Option(help="Family-wise error rate, for 'better' and for 'worse' separately.")
+    ] = 0.05,
     margin: Margin = 0.02,
     db: Db = None,
     bundle: BundleTo = None,
@@ -278,9 +285,9 @@ def compare(
 ) -> int:
     """Compare two recorded audits: improvements, regressions, and whether the model is useful.
 
-    Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
-    --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
-    worse inside its criterion is said, and makes no 1.
+    Exit codes: 0 better and useful: a significant improvement, and accuracy significantly not lower by more than
+    --margin; 1 something now FAILs its criterion that did not before, or the model is not useful; 3 neither is shown.
+    A deterioration within the criterion is reported, without exit code 1.
     """
     from cli.compare import compare_reports
 
@@ -291,12 +298,12 @@ def compare(
 @command("gate")
 def gate(
     reports: Annotated[list[Path], typer.Argument(help="A report.json, its folder, or an audit.zip; or several.")],
-    allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0, not 3, where the data could not tell.")] = False,
+    allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0 instead of 3 for INCONCLUSIVE.")] = False,
     debug: Debug = False,
 ) -> int:
     """Let a pipeline continue only if recorded audits passed.
 
-    Exit codes: as of the scan, computed anew from the findings, the gravest of all; 4 where a record contradicts
+    Exit codes: as of the scan, recomputed from the findings, the worst of all reports; 4 if a record contradicts
     itself.
     """
     from cli.gate import gate_reports
@@ -308,21 +315,21 @@ def gate(
 @with_flags(
     [*_OF_MITIGATIONS, *_OF_ANY_MODEL, "benchmark"],
     {
-        "train": "Rows the mitigation learns from.",
+        "train": "Training rows for the mitigation.",
         "data": "Rows on which both models are audited.",
         "probes": "Probes to audit with: a,b. All that apply by default.",
-        "policy": "What results are held to: a profile or a TOML file.",
+        "policy": "Acceptance criteria: a profile or a TOML file.",
         "seed": "Seed; the same seed gives the same model.",
-        "max_memory": "Memory for each process, such as 8GiB.",
+        "max_memory": "Memory limit of each process, such as 8GiB.",
     },
 )
 def mitigate(
     flag_values: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
-    model: Annotated[str, typer.Argument(help="The model to make a better one of.")],
+    model: Annotated[str, typer.Argument(help="The model to improve.")],
     out: Annotated[
         Path,
-        typer.Option(help="Where to write the new model: with the ending of the present one, or a folder."),
+        typer.Option(help="Output path of the new model: with the file extension of the present one, or a folder."),
         Writes(itself=True),
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
@@ -332,9 +339,11 @@ def mitigate(
         str, typer.Option(help="Folder for the comparison and the two audits."), Writes(itself=True)
     ] = "audit-report",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Keeps the training; an interrupted one goes on."), Writes(itself=True)
+        Path | None,
+        typer.Option(help="Checkpoint folder, from which an interrupted training resumes."),
+        Writes(itself=True),
     ] = None,
-    max_seconds: Annotated[float, typer.Option(help="Seconds for the mitigation.")] = 3600.0,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for the mitigation.")] = 3600.0,
     margin: Margin = 0.02,
     bundle: BundleTo = None,
     sign: SignWith = None,
@@ -344,9 +353,9 @@ def mitigate(
 ) -> int:
     """Make a new model from an old one, audit both on the same rows, and report the changes.
 
-    Exit codes: 0 better and useful: something is shown to be better, and accuracy to have fallen by no more than
-    --margin; 1 something now FAILs its criterion that did not, or the model is of no use; 3 neither is shown. What is
-    worse inside its criterion is said, and makes no 1.
+    Exit codes: 0 better and useful: a significant improvement, and accuracy significantly not lower by more than
+    --margin; 1 something now FAILs its criterion that did not before, or the model is not useful; 3 neither is shown.
+    A deterioration within the criterion is reported, without exit code 1.
     """
     from cli.mitigate import parse_settings, run_mitigation
     from cli.scan_request import configure
@@ -371,11 +380,11 @@ def mitigate(
         "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
     ],
     {
-        "data": "The row and others, which say what is typical: a table, or a database's URL with --query.",
-        "target": "Column of true labels, which are left out of the features.",
+        "data": "The row and other rows for comparison: a table, or a database's URL with --query.",
+        "target": "Column with the true labels, excluded from the features.",
         "sensitive": "Column of a sensitive feature, which recourse never changes; repeat for more.",
         "seed": "Seed; the same seed gives the same explanation.",
-        "max_seconds": "Seconds for loading, and for each row.",
+        "max_seconds": "Time limit in seconds for loading, and for each row.",
     },
 )  # fmt: skip
 def explain(
@@ -384,24 +393,25 @@ def explain(
         list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
     ],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
-    immutable: Annotated[str | None, typer.Option(help="Columns that recourse leaves as they are: age,sex.")] = None,
-    monotone: Annotated[str | None, typer.Option(help="The one way recourse may go: income=up,debt=down.")] = None,
-    reasons: Annotated[int, typer.Option(help="Reasons shown for each row at most.")] = 4,
-    recourses: Annotated[int, typer.Option(help="Changes shown for each row at most.")] = 3,
-    budget: Annotated[int, typer.Option(help="Rows that recourse may ask the model about, for each row.")] = 20_000,
-    draws: Annotated[int | None, typer.Option(help="Draws of what is typical; 100, or 20 of a text.")] = None,
+    immutable: Annotated[str | None, typer.Option(help="Columns that recourse must not change: age,sex.")] = None,
+    monotone: Annotated[
+        str | None, typer.Option(help="Allowed direction of change for recourse: income=up,debt=down.")
+    ] = None,
+    reasons: Annotated[int, typer.Option(help="Maximum number of reasons per row.")] = 4,
+    recourses: Annotated[int, typer.Option(help="Maximum number of recourse changes per row.")] = 3,
+    budget: Annotated[int, typer.Option(help="Maximum number of model queries for recourse, per row.")] = 20_000,
+    draws: Annotated[int | None, typer.Option(help="Number of background samples; 100, or 20 for a text.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
     ] = None,
     config: Config = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     debug: Debug = False,
 ) -> int:
     """Explain the decisions on rows: reasons, changes that would alter them, and nearest rows.
 
-    Exit codes: 0 every row has reasons that hold for it and, where its decision is unfavourable, changes that are
-    proven to flip it, 2 wrong usage, 3 reasons were refused or no such change was found, 4 the model or the data were
-    refused.
+    Exit codes: 0 every row has faithful reasons and, if its decision is unfavourable, changes that are proven to
+    flip it, 2 wrong usage, 3 reasons were refused or no such change was found, 4 the model or the data were refused.
     """
     from cli.explain import Asked, explain_rows
     from cli.scan_request import configure
@@ -417,33 +427,35 @@ def explain(
 @with_flags(
     [*_OF_MITIGATIONS, "error_rate"],
     {
-        "train": "Rows the mitigation learns from.",
+        "train": "Training rows for the mitigation.",
         "data": "Rows on which all models are audited.",
         "probes": "Probes to audit with: a,b. Fairness, change and membership by default.",
-        "policy": "What results are held to: a profile or a TOML file.",
+        "policy": "Acceptance criteria: a profile or a TOML file.",
         "seed": "Seed; the same seed gives the same models.",
-        "max_memory": "Memory for each process, such as 8GiB.",
-        "error_rate": "Chance of any false alternative.",
-        "executor": "Who makes the models and trains shadow models: local or ray.",
+        "max_memory": "Memory limit of each process, such as 8GiB.",
+        "error_rate": "Family-wise error rate of all alternatives.",
+        "executor": "Where to train the models and shadow models: local or ray.",
     },
 )
 def tradeoff(
     flag_values: dict[str, object],
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
-    model: Annotated[str, typer.Argument(help="The present model, which is a point too.")],
+    model: Annotated[str, typer.Argument(help="The present model, which is included as a point.")],
     sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
     out: Annotated[
         Path, typer.Option(help="Folder for every model, its audit, and the trade-off."), Writes(itself=True)
     ],
     with_: Annotated[list[str] | None, typer.Option("--with", help="Fixed option: option=value.")] = None,
     metric: Annotated[
-        str, typer.Option(help="accuracy, balanced_accuracy, true_positive_rate, or another of ideal 1.")
+        str, typer.Option(help="accuracy, balanced_accuracy, true_positive_rate, or another metric with ideal value 1.")
     ] = "accuracy",
-    disparity: Annotated[str, typer.Option(help="The gap to close.")] = "demographic_parity_difference",
-    tolerance: Annotated[float, typer.Option(help="How much lower the metric may be: 0.01 is one point.")] = 0.01,
+    disparity: Annotated[str, typer.Option(help="Disparity metric to reduce.")] = "demographic_parity_difference",
+    tolerance: Annotated[
+        float, typer.Option(help="Non-inferiority margin of the metric: 0.01 is one percentage point.")
+    ] = 0.01,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Config = None,
-    max_seconds: Annotated[float, typer.Option(help="Seconds for making each model.")] = 3600.0,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each model.")] = 3600.0,
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
@@ -452,9 +464,9 @@ def tradeoff(
 ) -> int:
     """Make one new model for each value of an option, audit all, and compare accuracy, gaps and leakage.
 
-    Says which are shown to be less discriminatory alternatives to the present model. What is finished in --out is kept,
-    so that an interrupted sweep goes on. Exit codes: 0 an alternative is shown; 1 every model that was made is of no
-    use, or FAILs a criterion that the present one does not; 3 no alternative is shown, which is not a pass.
+    Lists models shown to be less discriminatory alternatives to the present one. Finished models in --out
+    are kept, so that an interrupted sweep resumes. Exit codes: 0 an alternative is shown; 1 every new model is not
+    useful, or FAILs a criterion that the present one does not; 3 no alternative is shown, which is not a pass.
     """
     from cli.mitigate import parse_settings
     from cli.scan_request import configure
@@ -474,7 +486,7 @@ def tradeoff(
 
 @command("init")
 def init(
-    data: Annotated[Path, typer.Argument(help="A data file to take the column names from.")],
+    data: Annotated[Path, typer.Argument(help="Data file with the column names.")],
     out: Annotated[Path, typer.Option(help="Where to write the configuration."), Writes(own=False)] = Path(
         "audit.toml"
     ),

@@ -19,15 +19,15 @@ from cli.terminal import print_table
 
 def examples(
     do: Annotated[
-        Literal["copy"] | None, typer.Argument(help="copy, or nothing: then they are listed.", show_default=False)
+        Literal["copy"] | None, typer.Argument(help="copy, or nothing to list them.", show_default=False)
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="The one to copy; all by default.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Argument(help="Example to copy; all by default.", show_default=False)] = None,
     to: Annotated[
         Path, typer.Option(help="Folder to copy into."), Writes(itself=True, lost="script", only_with="do")
     ] = Path("examples"),
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """List the examples of audits in a training, or copy them to start from; nothing is written over."""
+    """List the examples of audits during training, or copy them; existing files are never overwritten."""
     sources = _sources()
     scripts = {stem: text for stem, text in sources.items() if "__main__" in text}
     if do is None:

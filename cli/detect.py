@@ -61,7 +61,7 @@ ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
 
 
 def detect(
-    files: Annotated[list[Path], typer.Argument(help="Images, recordings or videos.")],
+    files: Annotated[list[Path], typer.Argument(help="Image, audio or video files.")],
     detector: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,13 +70,13 @@ def detect(
         ),
     ] = None,
     predict: Annotated[
-        str | None, typer.Option(help="Your function that the detector is a card of: package.module:function.")
+        str | None, typer.Option(help="Your function that the detector was calibrated for: package.module:function.")
     ] = None,
     evidence: Annotated[
-        Path | None, typer.Option(help="Folder for a picture per file of what the score rests on."), Writes(itself=True)
+        Path | None, typer.Option(help="Folder for an attribution picture per file."), Writes(itself=True)
     ] = None,
     known_real: Annotated[
-        Path | None, typer.Option(help="Folder of files known to be real that came the same way, at least 19.")
+        Path | None, typer.Option(help="Folder of at least 19 files from the same channel that are known to be real.")
     ] = None,
     trust_anchors: Annotated[
         Path | None, typer.Option(help="Certificates (PEM) of authorities whose signatures you trust.")
@@ -84,18 +84,18 @@ def detect(
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the random parts that the evidence is compared with.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random parts that the evidence is compared with.")] = 0,
     device: Device = ScanOptions.device,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
-    max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
+    max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's output.")] = False,
 ) -> int:
     """Report the provenance statements of each file and, with a detector, whether it is likely to be synthetic.
 
-    Exit codes: 0 every file was answered fake, 2 wrong usage, 3 something ended in "no known trace" or "cannot say",
-    could not be read, no detector was named, or known files are near copies, 4 the detector was refused.
+    Exit codes: 0 the answer for every file is fake, 2 wrong usage, 3 a file has the answer "no known trace" or
+    "cannot say" or could not be read, no detector was given, or known files are near copies, 4 the detector is refused.
     """
     paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
     _check(named, evidence, known_real)

@@ -78,31 +78,31 @@ def detect_calibrate(
         Path | None, typer.Option(help="Folder of known files, with a sub-folder of real and one of synthetic ones.")
     ] = None,
     known_real: Annotated[
-        Path | None, typer.Option(help="Folder of files known to be real, of your own channel.")
+        Path | None, typer.Option(help="Folder of files from your own channel that are known to be real.")
     ] = None,
     known_fake: Annotated[Path | None, typer.Option(help="Folder of files known to be synthetic.")] = None,
     class_is: Annotated[
         list[str] | None,
-        typer.Option(help="What a class, or a sub-folder, means: fake=NAME, real=NAME or neither=NAME."),
+        typer.Option(help="Meaning of a class or a sub-folder: fake=NAME, real=NAME or neither=NAME."),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="The classifier's classes in the order of its outputs: a,b.")
     ] = None,
-    outputs: Annotated[str | None, typer.Option(help="What it returns: logits or probabilities.")] = None,
+    outputs: Annotated[str | None, typer.Option(help="Output type of the classifier: logits or probabilities.")] = None,
     out: Annotated[Path, typer.Option(help="Where to write the detector.", show_default=True), Writes()] = Path(
         "calibrated.pt"
     ),
     device: Device = ScanOptions.device,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for the process that reads files: 8GiB.")] = None,
-    max_seconds: Annotated[float, typer.Option(help="Seconds for each file.")] = 120.0,
+    max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Calibrate a detector on known real files from the same channel as the files to examine.
 
-    It learns nothing: its error rate is made to hold on your own files, and it is said how many known fakes it then
-    finds. Any classifier becomes a detector so, its classes by what their names mean. Exit codes: 0 calibrated, 2 wrong
-    usage, 3 calibrated, but some files could not be scored or are near copies, how many fakes it finds is not known, or
+    The detector is not retrained: its error rate is calibrated on your own files, and its detection rate on known fakes
+    is reported. Any classifier can become a detector; its classes are read from their names. Exit codes: 0 calibrated,
+    2 wrong usage, 3 calibrated, but some files could not be scored or are near copies, no detection rate is known, or
     the known files contradict it, 4 the detector or the files were refused.
     """
     from auditor.detection.channel_calibration import channel_lines, contradicted

@@ -35,28 +35,40 @@ def detect_train(
     folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder of real and one of synthetic files.")],
     out: Annotated[Path, typer.Option(help="Where to write the detector."), Writes()] = Path("detector.pt"),
     kinds: Annotated[str | None, typer.Option(help="Table with the generator, or the source, of every file.")] = None,
-    join_on: Annotated[str, typer.Option(help="Its column of paths below the folder, such as fake/1.png.")] = "file",
-    kind_column: Annotated[str | None, typer.Option(help="Its column of the generators of synthetic files.")] = None,
-    source_column: Annotated[str | None, typer.Option(help="Its column of sources or speakers of real files.")] = None,
-    collection_column: Annotated[str | None, typer.Option(help="Its column of collections, left out whole.")] = None,
-    medium: Annotated[str | None, typer.Option(help="image or speech; what the files are, by default.")] = None,
+    join_on: Annotated[
+        str, typer.Option(help="Column of --kinds with paths in the folder, such as fake/1.png.")
+    ] = "file",
+    kind_column: Annotated[
+        str | None, typer.Option(help="Column of --kinds with the generators of synthetic files.")
+    ] = None,
+    source_column: Annotated[
+        str | None, typer.Option(help="Column of --kinds with sources or speakers of real files.")
+    ] = None,
+    collection_column: Annotated[
+        str | None, typer.Option(help="Column of --kinds with collections, each held out as a whole.")
+    ] = None,
+    medium: Annotated[str | None, typer.Option(help="image or speech; detected from the files by default.")] = None,
     method: Annotated[
         str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc or gmm for speech.")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="A frozen encoder of images: transformers folder, ONNX file, NAME:weights.")
+        str | None, typer.Option(help="Frozen image encoder: transformers folder, ONNX file, NAME:weights.")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Side in pixels of the part of an image looked at.")] = None,
-    faces: Annotated[bool, typer.Option("--faces", help="Look at the largest face of an image alone.")] = False,
-    seconds: Annotated[float | None, typer.Option(help="Of the beginning of a recording that are listened to.")] = None,
-    fake: Annotated[str | None, typer.Option(help="The sub-folder of synthetic files, where it is not clear.")] = None,
-    error_rate: Annotated[float, typer.Option(help="Share of either class that may be ruled out by mistake.")] = 0.05,
+    size: Annotated[int | None, typer.Option(help="Side length in pixels of the image part that is analysed.")] = None,
+    faces: Annotated[bool, typer.Option("--faces", help="Analyse only the largest face of an image.")] = False,
+    seconds: Annotated[
+        float | None, typer.Option(help="Number of seconds at the beginning of a recording that are analysed.")
+    ] = None,
+    fake: Annotated[
+        str | None, typer.Option(help="Sub-folder of synthetic files, if its name does not show it.")
+    ] = None,
+    error_rate: Annotated[float, typer.Option(help="Error rate for ruling out either class.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same detector.")] = 0,
     device: Device = ScanOptions.device,
-    max_memory: Annotated[str | None, typer.Option(help="Memory for the process that trains, such as 8GiB.")] = None,
-    max_seconds: Annotated[float, typer.Option(help="Seconds for the training.")] = 3600.0,
+    max_memory: Annotated[str | None, typer.Option(help="Memory limit of the training process, such as 8GiB.")] = None,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for the training.")] = 3600.0,
     executor: Annotated[
-        Literal["local", "ray"], typer.Option(help="Who fits the rounds that measure it: local or ray.")
+        Literal["local", "ray"], typer.Option(help="Where to train the cross-validation rounds: local or ray.")
     ] = "local",
     address: Address = None,
     allow_unsandboxed: AllowUnsandboxed = False,
@@ -64,9 +76,8 @@ def detect_train(
 ) -> int:
     """Train a detector of synthetic images or speech on your own files, and report its known error rates.
 
-    It is measured on files, and on generators and sources where --kinds names them, that were left out of training in
-    turn. Exit codes: 0 trained, 2 wrong usage, 3 some files were of no use or near
-    copies, or too few to answer, 4 they were refused.
+    Its error rates are cross-validated on held-out files, and on held-out generators and sources if --kinds names them.
+    Exit codes: 0 trained, 2 wrong usage, 3 some files were unusable or near copies, or too few, 4 they were refused.
     """
     from auditor.loading.job_specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.report.record.number_text import visible

@@ -29,25 +29,28 @@ def dossier(
     # One that was filled in is the work of whoever did.
     out: Annotated[Path, typer.Option(help="The file to write."), Writes(itself=True, own=False)] = Path("dossier.md"),
     format_: Annotated[
-        str | None, typer.Option("--format", help="Formats to write: markdown,html,pdf; by the ending of --out.")
+        str | None,
+        typer.Option("--format", help="Formats to write: markdown,html,pdf; by default from the extension of --out."),
     ] = None,
-    as_of: Annotated[str | None, typer.Option(help="Day on which controls are held to be in force; today.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Reference date for the controls in force; today by default.")
+    ] = None,
     attestations: Annotated[
-        Path | None, typer.Option(help="TOML file of [[attestation]] tables: what named roles say.")
+        Path | None, typer.Option(help="TOML file with [[attestation]] tables: statements of named roles.")
     ] = None,
     tradeoff: Annotated[
         Path | None,
         typer.Option(help="The tradeoff.json of auditor tradeoff: evidence of a search for alternatives."),
     ] = None,
     sign: Annotated[
-        Path | None, typer.Option(help="Sign the dossier, and vouch for its attestations, with this private key.")
+        Path | None, typer.Option(help="Sign the dossier and its attestations with this private key.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write the documentation that a rule pack requires, filled in from a recorded audit, with open fields marked.
 
-    The pack need not have been given to the scan. It is a skeleton, not legal advice. Beside it lies its manifest, by
-    which auditor verify --dossier checks it.
+    The scan need not have used the pack. The result is a draft, not legal advice. A manifest for
+    auditor verify --dossier is written beside it.
     """
     from auditor.core.files import write_beside
     from auditor.core.writable_paths import claim

@@ -24,34 +24,37 @@ if TYPE_CHECKING:
 
 
 def dp_audit(
-    train: Annotated[str, typer.Argument(help="Your training function: package.module:function. It runs as you.")],
-    claimed_epsilon: Annotated[float, typer.Option(help="The epsilon that is claimed.")],
-    delta: Annotated[float, typer.Option(help="Its delta.")],
-    canaries: Annotated[int, typer.Option(help="Canaries in each run.")] = 1000,
-    runs: Annotated[int, typer.Option(help="Trainings; their canaries are pooled.")] = 1,
+    train: Annotated[
+        str, typer.Argument(help="Your training function: package.module:function. It runs with your rights.")
+    ],
+    claimed_epsilon: Annotated[float, typer.Option(help="Claimed epsilon.")],
+    delta: Annotated[float, typer.Option(help="Delta of the claim.")],
+    canaries: Annotated[int, typer.Option(help="Number of canaries per run.")] = 1000,
+    runs: Annotated[int, typer.Option(help="Number of trainings; their canaries are pooled.")] = 1,
     multi_run: Annotated[
         bool, typer.Option("--multi-run", help="One canary in each run, by Clopper and Pearson.")
     ] = False,
     guesses: Annotated[
-        str | None, typer.Option(help="Numbers of guesses, fixed beforehand: 100,200. A tenth, a fifth and all.")
+        str | None,
+        typer.Option(help="Numbers of guesses, fixed beforehand: 100,200; by default a tenth, a fifth and all."),
     ] = None,
     confidence: Annotated[float, typer.Option(help="Confidence of the lower bound.")] = 0.95,
     phase: Annotated[
         list[str] | None,
-        typer.Option(help="NOISE,SAMPLE_RATE,STEPS behind the claim; the attached accountant's by default."),
+        typer.Option(help="NOISE,SAMPLE_RATE,STEPS of the claim; from the attached accountant by default."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the coins and of the canaries' places.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the canaries' coin flips and positions.")] = 0,
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Train with canaries and report whether they contradict the claimed epsilon.
+    """Empirically test a claimed epsilon by training with canaries.
 
     Your function is called with an audit, attaches canaries to its optimizer and trains. It runs in this process, with
-    your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 so many canaries could not tell, half the
-    noise would have been found less than 80 times in 100, or the accounting gives a larger epsilon than is claimed.
+    your rights. Exit codes: 0 consistent, 1 contradicted, 2 wrong usage, 3 too few canaries, power below
+    80 % to detect half the noise, or an accounted epsilon above the claimed one.
     """
     from auditor.evidence.dp_audit_evidence import EXIT_CODES, Claim, audit_content, dp_audit_evidence, held_against
     from auditor.loading.user_code import import_object
@@ -119,7 +122,7 @@ def _train(function: Any, plan: AuditPlan) -> None:
         function(plan)
     except AuditorError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and leave by any door
+    except (Exception, SystemExit) as error:  # the user's own code may raise or exit in any way
         raise UsageError(f"The training function raised {type(error).__name__}: {first_line(error)}.") from error
 
 

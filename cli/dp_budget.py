@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 
 def dp_budget(
-    rows: Annotated[int | None, typer.Option(help="Training rows.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows of a step on average.")] = None,
-    sample_rate: Annotated[float | None, typer.Option(help="Chance of a row per step, instead of the two.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps, instead of epochs.")] = None,
-    noise: Annotated[float | None, typer.Option(help="Noise multiplier: asks what epsilon is spent.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Target epsilon: asks what noise it needs.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Below 1/rows; rows^-1.1 by default.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Number of training rows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Expected batch size.")] = None,
+    sample_rate: Annotated[
+        float | None, typer.Option(help="Sampling rate per step, instead of --rows and --batch-size.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Number of epochs.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Number of steps, instead of --epochs.")] = None,
+    noise: Annotated[float | None, typer.Option(help="Noise multiplier, to compute the spent epsilon.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Target epsilon, to compute the required noise.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Delta, below 1/rows; rows^-1.1 by default.")] = None,
     phase: Annotated[
         list[str] | None, typer.Option(help="NOISE,SAMPLE_RATE,STEPS of one phase; repeat for a run of several.")
     ] = None,
     accountant: Annotated[str, typer.Option(help="Accountant that chooses the noise: prv or rdp.")] = "prv",
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw epsilon over the epochs: FILE.svg or FILE.png."), Writes()
     ] = None,

@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 
 
 def dp_lint(
-    run: Annotated[
-        Path, typer.Argument(help="A run record (.json, .toml) or a model bundle that says how it trained.")
-    ],
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    run: Annotated[Path, typer.Argument(help="A run record (.json, .toml) or a model bundle with training record.")],
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Find errors in a private training, of rows or federated, that break its guarantee.
 
-    Exit codes: 0 every check was made and the guarantee stands, 1 something breaks it, 2 wrong usage, 3 nothing was
-    found but something was not recorded or cannot be told from the record, 4 the file was refused.
+    Exit codes: 0 every check passed and the guarantee is valid, 1 something breaks it, 2 wrong usage, 3 no error was
+    found but something was not recorded or cannot be checked from the record, 4 the file was refused.
     """
     from auditor.privacy.federated.federated_linter import lint_any
 

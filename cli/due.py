@@ -17,14 +17,14 @@ def due(
     db: Db = None,
     every: Every = None,
     on: On = None,
-    all_: Annotated[bool, typer.Option("--all", help="What is not yet due too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Include items that are not yet due.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """List audits, acceptances and rule packs that are overdue.
 
-    A model is audited again by [model] next_due or audit_every of its audit.toml, and by --every at the latest. Exit
-    codes: 0 nothing is overdue, 1 something is, 3 nothing is known to be, and of something nobody can tell.
+    An audit is due by [model] next_due or audit_every of the model's audit.toml, and by --every at the latest. Exit
+    codes: 0 nothing is overdue, 1 something is, 3 nothing is known to be overdue, but some due dates are unknown.
     """
     from auditor.evidence.portfolio.due_dates import all_due
     from auditor.report.record.durations import period_of

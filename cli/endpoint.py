@@ -22,36 +22,40 @@ _OUTCOMES = {"proven": "PASS", "refuted": "FAIL", "could not tell": "INCONCLUSIV
 
 def endpoint(
     url: Annotated[str, typer.Argument(help="Root of an OpenAI-compatible server: http://127.0.0.1:8000/v1.")],
-    model_name: Annotated[str, typer.Option(help="The model's name, as the server knows it.")],
+    model_name: Annotated[str, typer.Option(help="Name of the model on this server.")],
     api_key_env: Annotated[
-        str | None, typer.Option(help="Environment variable that holds the key; the key itself is never an argument.")
+        str | None,
+        typer.Option(help="Environment variable that contains the API key; the key itself is never an argument."),
     ] = None,
     allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let texts leave this machine; else the URL must be its own.")
+        bool,
+        typer.Option("--allow-remote", help="Allow texts to be sent to another machine; else the URL must be local."),
     ] = False,
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of a language model that was audited: is it the one that is served?")
+        Path | None, typer.Option(help="Folder of the audited language model, to compare with the served one.")
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(help="Total variation up to which a served model is the reference: 0.1.", show_default=False),
+        typer.Option(help="Maximum total variation distance from the reference: 0.1.", show_default=False),
     ] = None,
     max_calls: Annotated[
         int | None,
-        typer.Option(help="Calls in all, retries among them: 200, or 1000 with --reference.", show_default=False),
+        typer.Option(
+            help="Maximum number of calls, including retries: 200, or 1000 with --reference.", show_default=False
+        ),
     ] = None,
     more_calls: Annotated[
-        int, typer.Option(help="Small calls before it is asked whether still the same model answers.", min=0)
+        int, typer.Option(help="Number of short calls before the check that the same model still answers.", min=0)
     ] = 0,
-    concurrency: Annotated[int, typer.Option(help="Calls at once.")] = 4,
-    max_seconds: Annotated[float, typer.Option(help="Seconds for each call.")] = 120.0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    concurrency: Annotated[int, typer.Option(help="Number of concurrent calls.")] = 4,
+    max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each call.")] = 120.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Determine in about thirty calls which request parameters a server obeys, and which it only accepts.
+    """Probe the capabilities of a model server: which request parameters it obeys, and which it only accepts.
 
-    Exit codes: 0 every capability is proven, 1 something is accepted and not done, 2 wrong usage, 3 nothing of the
-    kind, but something is refused or could not be told, 4 nothing answers there, or not as such a server does.
+    Exit codes: 0 every capability is proven, 1 a parameter is accepted but not obeyed, 2 wrong usage, 3 none is,
+    but something is refused or inconclusive, 4 no compatible server answers.
     """
     from auditor.loading.job_specs import Limits as OfAProcess
     from auditor.models.endpoint.address import address_of

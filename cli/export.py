@@ -28,7 +28,9 @@ _SECONDS = 3600.0
 def export(
     model: Annotated[str, typer.Argument(help="A model bundle of a table or an ONNX model, mitigated or not.")],
     to: Annotated[str, typer.Option(help="onnx, torch or sklearn.")],
-    data: Annotated[str | None, typer.Option(help="Rows on which both must decide alike: those of the audit.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Rows on which both models must give the same decisions: those of the audit.")
+    ] = None,
     positive: Positive = None,
     threshold: Annotated[float | None, scan_option("threshold", min=0.0, max=1.0)] = None,
     out: Annotated[
@@ -37,7 +39,7 @@ def export(
         Writes(itself=True),
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="A network of your own that the bundle names: package.module:Class.")
+        str | None, typer.Option(help="Your network class that the bundle names: package.module:Class.")
     ] = None,
     architecture_args: ArchitectureArgs = None,
     allow_unsandboxed: AllowUnsandboxed = False,
@@ -45,9 +47,9 @@ def export(
 ) -> int:
     """Write a model as one file without auditor: encoding, network and group rule together.
 
-    onnx: an ONNX model, an input a column. torch: a torch.export program of numbers. sklearn: a scikit-learn pipeline
-    in a skops file. The record of the export lies beside it. Exit codes: 0 written, and both decide all rows of --data
-    alike; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, because there was no --data.
+    onnx: an ONNX model, one input per column. torch: a torch.export program of numbers. sklearn: a pipeline
+    in a skops file. A record of the export is written beside it. Exit codes: 0 written, and both give the same decision
+    on all rows of --data; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, without --data.
     """
     from auditor.loading.exporting.export_record import FileRecord
     from auditor.loading.job_specs import DataSpec, ExportSpec, Job, Limits, ModelSpec

@@ -33,22 +33,25 @@ _PRINTED = 15
 
 def findings(
     db: Db = None,
-    model: Annotated[str | None, typer.Option(help="Those of one model alone, by its id or its name here.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only findings of one model, by its id or name.")] = None,
     severity: Annotated[str | None, typer.Option(help="high, medium or low.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Those of one owner alone.")] = None,
-    status: Annotated[str | None, typer.Option(help="Of one status alone, such as accepted.")] = None,
-    older_than: Annotated[int | None, typer.Option(help="Days since it was first seen, more than.", min=0)] = None,
+    owner: Annotated[str | None, typer.Option(help="Only findings of one owner.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only findings with this status, such as accepted.")] = None,
+    older_than: Annotated[
+        int | None, typer.Option(help="Only findings first seen more than this many days ago.", min=0)
+    ] = None,
     on: On = None,
     closed: Annotated[
-        bool, typer.Option("--closed", help="Those that a later audit closed instead, and on which rows it passed.")
+        bool,
+        typer.Option("--closed", help="List closed findings instead, with the rows on which a later audit passed."),
     ] = False,
-    csv_: Annotated[bool, typer.Option("--csv", help="As CSV on standard output, ids and all.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON on standard output, ids and all.")] = False,
+    csv_: Annotated[bool, typer.Option("--csv", help="Print CSV, including ids.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, including ids.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """List findings that neither passed nor were passed later by the same model, on the same bound and as many rows.
+    """List open findings: not passed, nor passed later by the same model with the same bound and as many rows.
 
-    Exit codes: 0; 1 where the history was changed; 3 where it holds no audit, or one that cannot be read.
+    Exit codes: 0; 1 if the history was changed; 3 if it has no audit, or one that cannot be read.
     """
     from auditor.evidence.portfolio.open_findings import SEVERITIES, STATUSES, closed_findings
 

@@ -18,27 +18,31 @@ _EXIT = {"stopped": 0, "gives_away": 1, "cannot_tell": 3}
 
 
 def gradient_inversion(
-    task: Annotated[str, typer.Argument(help="Your function: package.module:function. It runs as you.")],
+    task: Annotated[str, typer.Argument(help="Your function: package.module:function. It runs with your rights.")],
     clip: Annotated[float | None, typer.Option(help="Clipping norm of an update, before it is sent.")] = None,
-    noise: Annotated[float, typer.Option(help="Noise that a client adds, in clipping norms.")] = 0.0,
-    local_steps: Annotated[int, typer.Option(help="Steps of SGD that a client takes.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Its learning rate.")] = 0.1,
-    batch: Annotated[int, typer.Option(help="Images of a client.")] = 1,
-    updates: Annotated[int, typer.Option(help="Updates that are tried.")] = 5,
-    others: Annotated[int, typer.Option(help="Images that a client's is ranked among, of its label.")] = 99,
-    steps: Annotated[int, typer.Option(help="Steps of descent of the attack.")] = 200,
-    restarts: Annotated[int, typer.Option(help="Random images that descent begins at.")] = 1,
-    alpha: Annotated[float, typer.Option(help="How often harmless updates may be accused.")] = 0.05,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn, and of the noise.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    noise: Annotated[float, typer.Option(help="Noise added by a client, in clipping norms.")] = 0.0,
+    local_steps: Annotated[int, typer.Option(help="Local SGD steps of a client.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of a client.")] = 0.1,
+    batch: Annotated[int, typer.Option(help="Number of images per client.")] = 1,
+    updates: Annotated[int, typer.Option(help="Number of updates to attack.")] = 5,
+    others: Annotated[
+        int, typer.Option(help="Number of images with the same label to rank a client's image among.")
+    ] = 99,
+    steps: Annotated[int, typer.Option(help="Gradient descent steps of the attack.")] = 200,
+    restarts: Annotated[int, typer.Option(help="Number of random initial images.")] = 1,
+    alpha: Annotated[
+        float, typer.Option(help="False positive rate: how often harmless updates may be reported as leaking.")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(help="Seed of the random draws and of the noise.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
-    """Reconstruct clients' images from single updates, and report whether updates leak them.
+    """Test whether client updates leak training images, by reconstructing images from single updates.
 
-    Your function returns a ClientTask: a network, images and labels, and, where it says so, what a client sends of
-    them. It runs in this process, with your rights. Exit codes: 0 the attack draws pictures from plain updates and not
-    from what is sent, 1 updates give their pictures away, 2 wrong usage, 3 the attack sees nothing in plain updates
-    either, 4 there are too few images.
+    Your function returns a ClientTask: a network, images and labels, and optionally the update that a client sends.
+    It runs in this process, with your rights. Exit codes: 0 the attack reconstructs images from plain updates but not
+    from those sent, 1 updates leak their images, 2 wrong usage, 3 the attack fails on plain updates too, 4 too few
+    images.
     """
     import numpy as np
 
@@ -74,7 +78,7 @@ def _task(function: Any) -> ClientTask:
         found = function()
     except AuditorError:
         raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything, and leave by any door
+    except (Exception, SystemExit) as error:  # the user's own code may raise or exit in any way
         raise UsageError(f"The function raised {type(error).__name__}: {first_line(error)}.") from error
     if not isinstance(found, ClientTask):
         raise UsageError(

@@ -101,24 +101,26 @@ def report_of(path: Path, db: str | None = None) -> AuditReport:
 
 def history(
     db: Db = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check that nothing was changed or taken out.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that no entry was changed or removed.")] = False,
     head: Annotated[
         str | None,
         typer.Option(
-            help="A hash noted elsewhere, or its first 16 digits, which --verify must find: the end is guarded too."
+            help="Noted hash of the latest entry, or its first 16 digits: --verify detects removed last entries."
         ),
     ] = None,
     key: Annotated[
-        list[Path] | None, typer.Option(help="Public key of whom you trust: --verify names decisions of others.")
+        list[Path] | None, typer.Option(help="Trusted public key: --verify lists decisions not signed with it.")
     ] = None,
-    plot: Annotated[str | None, typer.Option(help="Draw the course of this metric into --out.")] = None,
-    out: Annotated[Path, typer.Option(help="The drawing: .svg or .png."), Writes(only_with="plot")] = Path("trend.svg"),
+    plot: Annotated[str | None, typer.Option(help="Plot this metric over time into --out.")] = None,
+    out: Annotated[Path, typer.Option(help="File of the plot: .svg or .png."), Writes(only_with="plot")] = Path(
+        "trend.svg"
+    ),
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """List recorded audits and decisions, check their chain, or plot a number over time.
 
-    Exit codes: 0; 1 where an entry was changed, dropped or put in.
+    Exit codes: 0; 1 if an entry was changed, removed or inserted.
     """
     ledger = open_ledger(db)
     try:
@@ -256,18 +258,21 @@ def _audits(entries: list[Entry]) -> list[tuple[str, AuditReport]]:
 
 def signoff(
     audit: Annotated[str, typer.Argument(help="Number of a recorded audit, or its report.json, folder or audit.zip.")],
-    by: Annotated[str, typer.Option(help="Who decides.")],
-    role: Annotated[str, typer.Option(help="In which role.")],
+    by: Annotated[str, typer.Option(help="Name of the person who decides.")],
+    role: Annotated[str, typer.Option(help="Role of that person.")],
     decision: Annotated[str, typer.Option(help="accept or reject.")],
     finding: Annotated[
         list[str] | None,
-        typer.Option(help="One finding, and how far it is accepted: ID=VALUE, or METRIC=VALUE where it is one alone."),
+        typer.Option(
+            help="Finding and its maximum accepted value: ID=VALUE, or METRIC=VALUE if only one finding has the metric."
+        ),
     ] = None,
-    expires: Annotated[str | None, typer.Option(help="Last day of an acceptance: 2027-01-31.")] = None,
-    owner: Annotated[str, typer.Option(help="Who mends what is accepted.")] = "",
-    due: Annotated[str | None, typer.Option(help="Until when: 2027-01-15.")] = None,
+    expires: Annotated[str | None, typer.Option(help="Expiry date of the acceptance: 2027-01-31.")] = None,
+    owner: Annotated[str, typer.Option(help="Person responsible for the fix.")] = "",
+    due: Annotated[str | None, typer.Option(help="Due date of the fix: 2027-01-15.")] = None,
     as_: Annotated[
-        str | None, typer.Option("--as", help="Of several signers, in this order: prepared, reviewed, approved.")
+        str | None,
+        typer.Option("--as", help="Step of a multi-person approval, in this order: prepared, reviewed, approved."),
     ] = None,
     note: Annotated[str, typer.Option(help="Why.")] = "",
     sign: Annotated[Path | None, typer.Option(help="Sign the decision with this private key.")] = None,

@@ -28,7 +28,7 @@ _LONGEST = 60
 def new_probe(
     name: Annotated[
         str,
-        typer.Argument(help="Its name in snake_case, which is also the folder's."),
+        typer.Argument(help="Name of the probe and its folder, in snake_case."),
         Writes(itself=True, lost="probe"),
     ],
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

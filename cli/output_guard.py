@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 # The one file that is read of the folder of an audit.
 RECORD = "report.json"
-FORCE = typer.Option("--force", help="Write over files that are there and were not written by auditor.")
+FORCE = typer.Option("--force", help="Overwrite existing files that auditor did not write.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,13 @@ _MOST_BYTES = 4 << 20
 
 def policies(
     name: Annotated[
-        str | None, typer.Argument(help="A rule pack to show whole: a name, or a TOML file.", show_default=False)
+        str | None, typer.Argument(help="Rule pack to show: a name, or a TOML file.", show_default=False)
     ] = None,
-    check: Annotated[Path | None, typer.Option(help="A rule pack of yours: say all that is wrong with it.")] = None,
+    check: Annotated[Path | None, typer.Option(help="Your own rule pack: report all errors in it.")] = None,
     crosswalk: Annotated[
         Path | None,
         typer.Option(
-            help="A report.json, its folder or an audit.zip: which of its numbers serve which controls of all packs."
+            help="A report.json, its folder or an audit.zip: numbers that are evidence for controls of any pack."
         ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -39,7 +39,7 @@ def policies(
 ) -> int:
     """List the rule packs, show one, check your own, or apply all of them to a record.
 
-    Exit codes: 0; 1 where --check found something wrong.
+    Exit codes: 0; 1 if --check found an error.
     """
     if sum(each is not None for each in (name, check, crosswalk)) > 1:
         raise UsageError("Give the name of a pack, --check or --crosswalk: one of them at a time.")

@@ -32,17 +32,17 @@ def register(
         "registration.json"
     ),
     sign: Annotated[Path | None, typer.Option(help="Sign it with this private key.")] = None,
-    by: Annotated[str, typer.Option(help="Who registers.")] = "",
+    by: Annotated[str, typer.Option(help="Name of the person who registers.")] = "",
     history: Annotated[
-        bool, typer.Option("--history", help="Enter it in the history, which shows that it came before its audits.")
+        bool, typer.Option("--history", help="Enter the plan in the history, to prove that it preceded its audits.")
     ] = False,
     db: Db = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Pre-register probes, options, groups, criteria and files of an audit before its results are seen.
 
-    auditor scan --registration FILE then says whether the run followed, and lists every deviation. With --history
-    the plan is entered where the audits are, and a scan with --history says which of them came before it.
+    auditor scan --registration FILE then reports whether the run followed the plan, and lists every deviation. With
+    --history the plan is entered in the history of audits, and a scan with --history reports which came before it.
     """
     from auditor.core.files import write_beside
     from auditor.evidence.registration import Registration, left_open

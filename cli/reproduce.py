@@ -26,14 +26,14 @@ _MOST_SHOWN = 20
 
 def reproduce(
     bundle: Annotated[Path, typer.Argument(help="An evidence bundle: audit.zip.")],
-    model: Annotated[str | None, typer.Option(help="The model, where it lies elsewhere than then.")] = None,
-    data: Annotated[str | None, typer.Option(help="The evaluation rows, where they lie elsewhere.")] = None,
-    train: Annotated[str | None, typer.Option(help="The training rows, where they lie elsewhere.")] = None,
-    tolerance: Annotated[float, typer.Option(help="By how much a value may differ, as a share of it.")] = 1e-6,
+    model: Annotated[str | None, typer.Option(help="Path of the model, if it was moved.")] = None,
+    data: Annotated[str | None, typer.Option(help="Path of the evaluation rows, if they were moved.")] = None,
+    train: Annotated[str | None, typer.Option(help="Path of the training rows, if they were moved.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Relative tolerance for differences of values.")] = 1e-6,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run code that the bundle's own flags name, and unpickle.")
+        bool, typer.Option("--allow-code", help="Run code named in the bundle's flags, and unpickle.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; as then by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; by default that of the audit.")] = None,
     max_memory: MaxMemory = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
@@ -41,8 +41,8 @@ def reproduce(
 ) -> int:
     """Run a bundle's audit again on the model and the data, and compare.
 
-    Exit codes: 0 the same numbers and outcomes, 1 others, 3 another model or other data than then, or another version
-    of the code; 4 it is no bundle.
+    Exit codes: 0 the same numbers and outcomes, 1 other ones, 3 model, data or version of the code have changed;
+    4 the file is not a bundle.
     """
     from auditor.evidence.deterministic_zip import read_archive, unpack
     from auditor.evidence.manifest import RECORD, REQUEST, RESULTS

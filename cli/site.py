@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from auditor.evidence.portfolio.audit_lines import Read
     from auditor.evidence.portfolio.portfolio_site import Bundle
 
-On = Annotated[str | None, typer.Option(help="Day that ages and days due are of, such as 2027-01-31.")]
+On = Annotated[str | None, typer.Option(help="Reference date for ages and due dates, such as 2027-01-31.")]
 Every = Annotated[
     str | None,
-    typer.Option(help="How often a model is audited at least, whatever it says itself: 365d, 26w, 6m or 1y."),
+    typer.Option(help="Maximum interval between audits of a model: 365d, 26w, 6m or 1y."),
 ]
 
 
@@ -32,14 +32,18 @@ def site(
     db: Db = None,
     on: On = None,
     every: Every = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check every evidence bundle that is where it was.")] = False,
-    reports: Annotated[bool, typer.Option("--reports", help="Draw the report of each model's last audit too.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify every evidence bundle that is still at its path.")
+    ] = False,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Also render the report of each model's last audit.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Write all models of a history as static pages: verdicts, findings, due dates, rule packs, evidence.
 
-    The same history gives the same bytes: ages are of the day of its newest entry, or of --on. Exit codes: 0; 1 where
-    the history was changed or a bundle does not agree, which every page then says on top; 3 where an entry cannot be
+    The same history gives the same bytes: ages refer to the day of its newest entry, or to --on. Exit codes: 0; 1 if
+    the history was changed or a bundle is inconsistent, which every page then shows on top; 3 if an entry cannot be
     read.
     """
     from auditor.evidence.portfolio.audit_lines import read_ledger

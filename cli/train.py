@@ -33,22 +33,28 @@ if TYPE_CHECKING:
 _A_YEAR = 366 * 86_400.0
 
 
-NoiseSeed = Annotated[int | None, typer.Option(help="Repeatable noise, for tests: who knows the seed can remove it.")]
+NoiseSeed = Annotated[
+    int | None, typer.Option(help="Seed of the noise, for tests only: the noise can be removed with the seed.")
+]
 Trials = Annotated[
     int | None,
-    typer.Option(help="Trainings on these rows that the choice of this one rests on, it included, for dp-lint."),
+    typer.Option(help="Number of trainings on these rows that this one was selected from, including it (for dp-lint)."),
 ]
 Keep = Annotated[
     list[str] | None,
-    typer.Option(help="Column to learn from though it looks like an id, a date or a weight; repeat for more."),
+    typer.Option(help="Column to keep although it looks like an id, a date or a weight; repeat for more."),
 ]
 EncodingShare = Annotated[
     float | None,
-    typer.Option(help="Share of epsilon to learn the encoding by without --schema: 0.2 by default, 0 in the clear."),
+    typer.Option(
+        help="Share of epsilon for the encoding without --schema: 0.2 by default, 0 for no privacy protection."
+    ),
 ]
 Schema = Annotated[
     Path | None,
-    typer.Option(help="TOML of what is public of the columns, bounds and levels: they are encoded by it alone."),
+    typer.Option(
+        help="TOML file with the public bounds and levels of the columns, which alone determine the encoding."
+    ),
 ]
 BatchSize = Annotated[
     int | None, typer.Option(help="Rows per step: 128; with --dp-epsilon a sixteenth of the rows, of 128 to 2,048.")
@@ -60,44 +66,47 @@ LearningRate = Annotated[
 
 def train(
     data: Annotated[str, typer.Argument(help="Rows to train on: CSV, TSV, Parquet or JSON Lines.")],
-    target: Annotated[str, typer.Option(help="Column of labels to predict.")],
+    target: Annotated[str, typer.Option(help="Column with the labels to predict.")],
     out: Annotated[Path, typer.Option(help="Where to write the model bundle."), Writes()] = Path("model.pt"),
     positive: Positive = None,
     features: Annotated[str | None, typer.Option(help="Columns to learn from: a,b,c. All others by default.")] = None,
     drop: Annotated[list[str] | None, typer.Option(help="Column to leave out; repeat for more.")] = None,
     keep: Keep = None,
     group_column: Annotated[
-        str | None, typer.Option(help="Column of persons: none is among the rows trained on and those held back.")
+        str | None, typer.Option(help="Column with person ids: no person is in both the training and the test rows.")
     ] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of the rows' weights in loss and accuracy.")] = None,
-    test_share: Annotated[float, typer.Option(help="Share of the rows held back for testing.")] = 0.3,
-    epochs: Annotated[int, typer.Option(help="Passes over the rows: at most, or exactly with --dp-epsilon.")] = 50,
-    hidden: Annotated[str, typer.Option(help="Units of the hidden layers: 64,32.")] = "64,32",
+    weight: Annotated[str | None, typer.Option(help="Column with the row weights for loss and accuracy.")] = None,
+    test_share: Annotated[float, typer.Option(help="Share of the rows held out for testing.")] = 0.3,
+    epochs: Annotated[int, typer.Option(help="Maximum number of epochs; the exact number with --dp-epsilon.")] = 50,
+    hidden: Annotated[str, typer.Option(help="Hidden layer sizes: 64,32.")] = "64,32",
     learning_rate: LearningRate = None,
     batch_size: BatchSize = None,
     seed: Annotated[int, typer.Option(help="Seed of split, start and order; the same seed gives the same model.")] = 0,
     device: Device = ScanOptions.device,
     architecture: Annotated[str, typer.Option(help="mlp, or a network of your own: package.module:Class.")] = "mlp",
     architecture_args: ArchitectureArgs = None,
-    dp_epsilon: Annotated[float | None, typer.Option(help="Train privately by DP-SGD, to this epsilon.")] = None,
-    dp_delta: Annotated[float | None, typer.Option(help="Its delta, below 1/n; n^-1.1 by default.")] = None,
+    dp_epsilon: Annotated[
+        float | None, typer.Option(help="Train with differential privacy (DP-SGD) to this epsilon.")
+    ] = None,
+    dp_delta: Annotated[
+        float | None, typer.Option(help="Delta of the guarantee, below 1/n; n^-1.1 by default.")
+    ] = None,
     dp_noise_seed: NoiseSeed = None,
     dp_trials: Trials = None,
     dp_encoding_share: EncodingShare = None,
     schema: Schema = None,
-    max_grad_norm: Annotated[float, typer.Option(help="Norm each row's gradient is clipped to by DP-SGD.")] = 1.0,
+    max_grad_norm: Annotated[float, typer.Option(help="Clipping norm of the per-row gradients in DP-SGD.")] = 1.0,
     train_out: Annotated[
         Path | None, typer.Option(help="Where to write the training rows: .csv, .tsv, .parquet."), Writes()
     ] = None,
-    test_out: Annotated[Path | None, typer.Option(help="Where to write the rows held back."), Writes()] = None,
+    test_out: Annotated[Path | None, typer.Option(help="Where to write the test rows."), Writes()] = None,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's own output.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's output.")] = False,
 ) -> None:
     """Train a classifier on a table, and save it as a bundle that scan can load.
 
-    Text columns are encoded from the training rows; columns that name rows or persons, dates and weights of surveys are
-    left out and named, unless --keep names them. The rows trained on and held back are written beside the bundle, for
-    scan's --train and --data.
+    Text columns are encoded from the training rows; columns with ids, dates or survey weights are left out and listed,
+    unless --keep names them. The training and test rows are written beside the bundle, for scan's --train and --data.
     """
     from cli.one_process import refuse_a_job
 

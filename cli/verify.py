@@ -230,7 +230,9 @@ _OF_MODELS = (
 
 def keygen(
     out: Annotated[
-        Path, typer.Argument(help="Where to write the private key; the public one gets .pub."), Writes(lost="key")
+        Path,
+        typer.Argument(help="Where to write the private key; the public key gets the suffix .pub."),
+        Writes(lost="key"),
     ] = Path("auditor.key"),
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -260,36 +262,40 @@ def _model_near(key: Path) -> Path | None:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="An evidence bundle, such as audit.zip.")],
-    key: Annotated[list[Path] | None, typer.Option(help="Public key of whom you trust; repeat for more.")] = None,
+    key: Annotated[list[Path] | None, typer.Option(help="Trusted public key; repeat for more.")] = None,
     allow_unsigned: Annotated[
-        bool, typer.Option("--allow-unsigned", help="Exit 0 where only the signer is not known.")
+        bool, typer.Option("--allow-unsigned", help="Exit 0 if only the signer is unknown.")
     ] = False,
     tsa_root: Annotated[
         list[Path] | None, typer.Option(help="Root certificate (PEM) of a time-stamping authority that you trust.")
     ] = None,
-    tsa_policy: Annotated[str | None, typer.Option(help="Policy (OID) that its timestamp must be under.")] = None,
+    tsa_policy: Annotated[str | None, typer.Option(help="Required policy (OID) of the timestamp.")] = None,
     db: Annotated[
-        str | None, typer.Option(help="The history it was entered into: check what the record says of its looks.")
+        str | None, typer.Option(help="History of the audit: check the record's count of earlier audits.")
     ] = None,
     dossier: Annotated[
-        Path | None, typer.Option(help="The manifest of a dossier: check that it is whole, and of this record.")
+        Path | None,
+        typer.Option(help="Manifest of a dossier: check that the dossier is unchanged and belongs to this record."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="A rendering, such as report.pdf: check that it is of this record.")
+        Path | None,
+        typer.Option(help="Report in any format, such as report.pdf: check that it belongs to this record."),
     ] = None,
-    lang: Annotated[str | None, typer.Option(help="Words of --report, where its own: a catalogue FILE.toml.")] = None,
+    lang: Annotated[
+        str | None, typer.Option(help="Catalogue of --report, if it has its own wording: FILE.toml.")
+    ] = None,
     require: Annotated[
         str | None,
-        typer.Option(help="What must be there and proven, and no more: rows,registration,timestamp,signature, ..."),
+        typer.Option(help="Parts that must be present and proven: rows,registration,timestamp,signature, ..."),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every check, and every place that is not proven.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Print every check, and every place that is not proven.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
     """Check an evidence bundle without model, data or torch, and recompute all of its record.
 
-    Exit codes: 0 everything agrees and is proven, or what --require names; 1 something disagrees; 3 nothing disagrees,
-    and something is not proven, which is named; 4 it is no bundle.
+    Exit codes: 0 everything is consistent and proven, or the parts that --require lists; 1 something is inconsistent;
+    3 everything is consistent, but something is not proven, which is listed; 4 the file is not a bundle.
     """
     from auditor.evidence.signing import load_public_key
     from auditor.evidence.timestamp import authorities_of

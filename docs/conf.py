@@ -44,9 +44,9 @@ add_module_names = False
 python_maximum_signature_line_length = 88
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
-# Names of the door that are data; their values are tables of classes and stand on pages of their own.
+# Public names that are data; their values are tables of classes with pages of their own.
 TABLES = {"PROBES": "The table of probes by name.", "MITIGATIONS": "The table of mitigations by name."}
-# Outside the door and public all the same.
+# Public names outside of ``auditor.__all__``.
 CALLBACKS = (
     "auditor.run.while_training.trainer_callback.AuditCallback",
     "auditor.run.while_training.trainer_callback.add_to",
@@ -65,7 +65,7 @@ def _loaded(path: str) -> Any:
 
 
 def _autodoc(path: str) -> list[str]:
-    """The directive that documents what lies at a dotted path, with the members of a class that have docstrings."""
+    """The directive that documents the object at a dotted path, with the members of a class that have docstrings."""
     name = path.rpartition(".")[2]
     if name in TABLES:
         return [f".. py:data:: {path}", "", f"   {TABLES[name]}", ""]
@@ -84,7 +84,7 @@ def _autodoc(path: str) -> list[str]:
 
 
 def _fields(kind: type) -> list[str]:
-    """What a class is made with, or what an enumeration holds: neither has docstrings that could be listed."""
+    """The constructor arguments of a class, or the members of an enumeration, which have no docstrings to list."""
     if issubclass(kind, Enum):
         return ["Members: " + ", ".join(f"``{member.name}``" for member in kind) + "."]
     if issubclass(kind, BaseModel):
@@ -93,12 +93,12 @@ def _fields(kind: type) -> list[str]:
         types = {field.name: field.type for field in fields(kind) if field.init}
     else:
         return []
-    said = [f"``{name}: {_written(types[name])}``" for name in types if name != "kind"]
-    return ["Made with " + ", ".join(said) + "."] if said else []
+    arguments = [f"``{name}: {_written(types[name])}``" for name in types if name != "kind"]
+    return ["Arguments: " + ", ".join(arguments) + "."] if arguments else []
 
 
 def _written(annotation: object) -> str:
-    """A type as somebody would write it, without the limits that are checked."""
+    """A type as written in code, without validation limits."""
     origin, within = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, str) or origin is None:
         return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "...")
@@ -186,7 +186,7 @@ def _parsed(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
 def _without_noise(
     app: Sphinx, what: str, name: str, obj: object, options: object, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
-    """A record's fields stand below it one by one; its constructor, which nobody calls, would name them all again."""
+    """A record's fields stand below it one by one; its constructor, which is not called directly, would repeat them."""
     from pydantic import BaseModel
 
     if what == "class" and isinstance(obj, type) and issubclass(obj, BaseModel):

@@ -429,7 +429,7 @@ def test_your_own_probe_has_thirty_lines() -> None:
     assert len([line for line in probe.splitlines() if line.strip()]) <= 30
 
 
-def test_the_site_documents_every_name_of_the_door() -> None:
+def test_the_site_documents_every_public_name() -> None:
     import auditor
 
     assert "public-names::" in text_of("docs/api/index.md")

@@ -1,4 +1,4 @@
-"""The one door: what ``import auditor`` gives, and that it gives what the command gives."""
+"""The public API: what ``import auditor`` gives, and that it gives what the command gives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS: dict[str, Any] = {"target": "y", "positive": "1", "sensitive": ["sex"]}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("door")
+    folder = tmp_path_factory.mktemp("public_api")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 2))
     frame = pd.DataFrame(x, columns=["a", "b"])
@@ -56,7 +56,7 @@ def numbers(report: AuditReport) -> str:
     return json.dumps([said["findings"], said["figures"], said["family"], said["criteria"], said["exit_code"]])
 
 
-def test_the_door_is_light_a_probe_comes_alone_and_every_name_opens() -> None:
+def test_the_public_api_is_light_a_probe_comes_alone_and_every_name_opens() -> None:
     code = """
 import sys, auditor
 heavy = {"torch", "pandas", "numpy", "scipy", "pydantic", "probes", "cli"} & set(sys.modules)

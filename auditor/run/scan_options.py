@@ -92,20 +92,19 @@ class ScanOptions:
     model: Annotated[
         str | None, Flag(help="A model file, a Hugging Face folder, or a server's URL.", found="reads", is_path=True)
     ] = None
-    model_name: Annotated[
-        str | None, Flag(help="The model's name, as the server behind the URL knows it.", found="given", decides=True)
-    ] = None
+    model_name: Annotated[str | None, Flag(help="Name of the model on the server.", found="given", decides=True)] = None
     api_key_env: Annotated[
-        str | None, Flag(help="Environment variable with the server's key.", found="given", of_one_run=True)
+        str | None,
+        Flag(help="Environment variable that contains the server's API key.", found="given", of_one_run=True),
     ] = None
     max_calls: Annotated[
-        int, Ge(1), Flag(help="Calls of the server in all, retries among them.", found="lowers", typed=int)
+        int, Ge(1), Flag(help="Maximum number of server calls, including retries.", found="lowers", typed=int)
     ] = 10_000
     concurrency: Annotated[
-        int, Ge(1), Le(256), Flag(help="Calls of the server at once.", found="given", typed=int, of_one_run=True)
+        int, Ge(1), Le(256), Flag(help="Number of concurrent server calls.", found="given", typed=int, of_one_run=True)
     ] = 4
     allow_remote: Annotated[
-        bool, Flag(help="Let texts leave this machine.", found="given", typed=bool, of_one_run=True)
+        bool, Flag(help="Allow texts to be sent to another machine.", found="given", typed=bool, of_one_run=True)
     ] = False
     data: Annotated[
         str | None,
@@ -122,7 +121,7 @@ class ScanOptions:
     predictions: Annotated[
         str | None,
         Flag(
-            help="Rows that hold a model's own answers: see --score, --predicted; or a folder a generator made.",
+            help="Table of a model's predictions (see --score, --predicted), or a folder of generated media.",
             found="reads",
             is_path=True,
         ),
@@ -130,7 +129,7 @@ class ScanOptions:
     score: Annotated[
         tuple[str, ...],
         Flag(
-            help="Its column of the favourable label's probability; or class=column, repeated for every class.",
+            help="Predicted probability of the favourable label: a column of --predictions; or class=column.",
             found="asks",
             typed=list[str],
             read=unrepeated,
@@ -139,16 +138,16 @@ class ScanOptions:
     ] = ()
     predicted: Annotated[
         str | None,
-        Flag(help="Its column of the model's decisions, or of predicted numbers.", found="asks", decides=True),
+        Flag(help="Column with the predicted labels or numbers (--predictions).", found="asks", decides=True),
     ] = None
     loss: Annotated[
-        str | None, Flag(help="Its column of the model's loss on each row.", found="asks", decides=True)
+        str | None, Flag(help="Column with the model's loss per row (--predictions).", found="asks", decides=True)
     ] = None
     generated: Annotated[
-        str | None, Flag(help="Its column of texts that the model wrote.", found="asks", decides=True)
+        str | None, Flag(help="Column with generated texts (--predictions).", found="asks", decides=True)
     ] = None
-    train: Annotated[str | None, Flag(help="The rows the model was trained on.", found="reads", is_path=True)] = None
-    target: Annotated[str | None, Flag(help="Column of true labels, or true numbers.", found="asks", decides=True)] = (
+    train: Annotated[str | None, Flag(help="Training rows of the model.", found="reads", is_path=True)] = None
+    target: Annotated[str | None, Flag(help="Column with the true labels or numbers.", found="asks", decides=True)] = (
         None
     )
     positive: Annotated[str | None, Flag(help="The favourable label.", found="asks", read=as_text, decides=True)] = None
@@ -174,21 +173,24 @@ class ScanOptions:
     cluster: Annotated[
         str | None,
         Flag(
-            help="Column that says which rows are not independent: a person, site or document.",
+            help="Column that identifies the cluster of dependent rows: a person, site or document.",
             found="asks",
             decides=True,
         ),
     ] = None
     weight: Annotated[
-        str | None, Flag(help="Column of the rows' weights in every rate.", found="asks", decides=True)
+        str | None, Flag(help="Column with the sampling weights of the rows.", found="asks", decides=True)
     ] = None
     copies_are_real: Annotated[
-        bool, Flag(help="Rows that are exact copies are of different people.", found="given", typed=bool, decides=True)
+        bool,
+        Flag(
+            help="State that exact copies of rows belong to different people.", found="given", typed=bool, decides=True
+        ),
     ] = False
     stream: Annotated[
         bool,
         Flag(
-            help="Count rows as they are read, and hold none.",
+            help="Read the rows in parts, without keeping them in memory.",
             found="asks",
             typed=bool,
             decides=True,
@@ -196,10 +198,10 @@ class ScanOptions:
         ),
     ] = False
     sensitive_file: Annotated[
-        str | None, Flag(help="Table that holds the sensitive features.", found="reads", is_path=True)
+        str | None, Flag(help="Separate table with the sensitive features.", found="reads", is_path=True)
     ] = None
     join_on: Annotated[
-        str | None, Flag(help="Column that --data and --sensitive-file share.", found="asks", decides=True)
+        str | None, Flag(help="Key column of --data and --sensitive-file.", found="asks", decides=True)
     ] = None
     features: Annotated[
         tuple[str, ...] | None,
@@ -211,7 +213,7 @@ class ScanOptions:
     ] = None
     task: Annotated[
         Literal["classification", "regression"] | None,
-        Flag(help="classification or regression, where the model's file does not say.", found="asks", decides=True),
+        Flag(help="classification or regression, if the model's file does not state it.", found="asks", decides=True),
     ] = None
     classes: Annotated[
         tuple[str, ...] | None,
@@ -220,12 +222,19 @@ class ScanOptions:
     outputs: Annotated[
         Literal["logits", "probabilities"] | None,
         Flag(
-            help="What the model returns: logits or probabilities, where nothing says it.", found="asks", decides=True
+            help="Output type of the model: logits or probabilities, if its file does not state it.",
+            found="asks",
+            decides=True,
         ),
     ] = None
     threshold: Annotated[
         Annotated[float, Ge(0.0), Le(1.0)] | None,
-        Flag(help="Probability from which a decision is favourable.", found="asks", typed=float, decides=True),
+        Flag(
+            help="Decision threshold: minimum probability of a favourable decision.",
+            found="asks",
+            typed=float,
+            decides=True,
+        ),
     ] = None
     probes: Annotated[
         tuple[str, ...] | None,
@@ -237,16 +246,20 @@ class ScanOptions:
     ] = ()
     benchmark: Annotated[
         tuple[str, ...],
-        Flag(help="A published benchmark's file: crows_pairs=PATH; repeat for more.", found="reads", typed=list[str]),
+        Flag(help="File of a published benchmark: crows_pairs=PATH; repeat for more.", found="reads", typed=list[str]),
     ] = ()
     benchmark_filter: Annotated[
         tuple[str, ...],
-        Flag(help="Ids to leave out of a benchmark, one a line: crows_pairs=PATH.", found="given", typed=list[str]),
+        Flag(
+            help="File with item ids to exclude from a benchmark, one per line: crows_pairs=PATH.",
+            found="given",
+            typed=list[str],
+        ),
     ] = ()
     scorer: Annotated[
         str | None,
         Flag(
-            help="A text classifier that scores generated text; VADER's sentiment by default.",
+            help="Text classifier that scores generated texts; VADER sentiment by default.",
             found="reads",
             is_path=True,
         ),
@@ -254,41 +267,45 @@ class ScanOptions:
     calibration: Annotated[
         str | None,
         Flag(
-            help="CSV of texts that a person labelled, by which the scorer's errors are measured.",
+            help="CSV of human-labelled texts to measure the scorer's errors.",
             found="reads",
             is_path=True,
         ),
     ] = None
     chat: Annotated[
         Literal["auto", "on", "off"],
-        Flag(help="Ask a language model through its chat template: auto (where it has one), on or off.", found="asks"),
+        Flag(help="Use the chat template of a language model: auto (if it has one), on or off.", found="asks"),
     ] = "auto"
     system: Annotated[
         str | None,
-        Flag(help="File with the system message, for a model asked through its template.", found="reads", is_path=True),
+        Flag(help="File with the system message for the chat template.", found="reads", is_path=True),
     ] = None
     few_shot: Annotated[
         int,
         Ge(0),
         Le(100),
-        Flag(help="Examples of a benchmark that are answered before each question.", found="asks", typed=int),
+        Flag(help="Number of solved benchmark examples before each question.", found="asks", typed=int),
     ] = 0
     reference: Annotated[
         str | None,
-        Flag(help="What to compare with: an earlier model, or what a URL should serve.", found="reads", is_path=True),
+        Flag(
+            help="Reference model: an earlier version, or the model that a URL should serve.",
+            found="reads",
+            is_path=True,
+        ),
     ] = None
     quantize: Annotated[
         Literal["int8", "int4"] | None,
-        Flag(help="Ask what quantising would change: int8 or int4, against the model as it is.", found="asks"),
+        Flag(help="Compare the model with its quantised version: int8 or int4.", found="asks"),
     ] = None
     ood: Annotated[
         str | None,
-        Flag(help="Inputs unlike those it is made for: a table, or a folder of media.", found="reads", is_path=True),
+        Flag(help="Out-of-distribution inputs: a table, or a folder of media.", found="reads", is_path=True),
     ] = None
     decoder: Annotated[
         tuple[str, ...],
         Flag(
-            help="A watermark's decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
+            help="Watermark decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
             found="given",
             typed=list[str],
             read=unrepeated,
@@ -298,19 +315,19 @@ class ScanOptions:
     embedder: Annotated[
         str | None,
         Flag(
-            help="What tells whose face or voice it is: an encoder (ONNX) or package.module:function.",
+            help="Face/voice encoder: an ONNX file or package.module:function.",
             found="given",
             runs_code=True,
         ),
     ] = None
     policy: Annotated[
         tuple[str, ...],
-        Flag(help="What results are held to: profiles, rule packs or TOML files: a,b.", found="given", read=as_names),
+        Flag(help="Acceptance criteria: profiles, rule packs or TOML files: a,b.", found="given", read=as_names),
     ] = (DEFAULT_PROFILE,)
     registration: Annotated[
         str | None,
         Flag(
-            help="What auditor register wrote: the report says whether this run followed it.",
+            help="Pre-registration file of auditor register; the report lists deviations from it.",
             found="given",
             is_path=True,
             of_one_run=True,
@@ -319,7 +336,7 @@ class ScanOptions:
     as_of: Annotated[
         date | None,
         Flag(
-            help="Day on which rule packs are held to be in force: 2027-12-02; today by default.",
+            help="Reference date for the rule packs in force: 2027-12-02; today by default.",
             found="given",
             read=as_day,
         ),
@@ -341,7 +358,7 @@ class ScanOptions:
         "json",
     )
     lang: Annotated[
-        str, Flag(help="Language of the first page: en, de or a catalogue FILE.toml.", found="given", of_one_run=True)
+        str, Flag(help="Language of the report: en, de or a catalogue FILE.toml.", found="given", of_one_run=True)
     ] = "en"
     history: Annotated[
         bool,
@@ -363,7 +380,7 @@ class ScanOptions:
     campaign: Annotated[
         str | None,
         Flag(
-            help="Spend one --error-rate over all looks of this name in the history.",
+            help="Control one --error-rate over all audits of this campaign name in the history.",
             found="given",
             read=campaign_name,
             decides=True,
@@ -373,7 +390,7 @@ class ScanOptions:
     campaign_looks: Annotated[
         Annotated[int, Ge(1), Le(10_000)] | None,
         Flag(
-            help="How many looks there are to be, with equal shares; else the k-th has 1 / (k (k + 1)).",
+            help="Planned number of audits in the campaign, with equal shares; else the k-th has 1 / (k (k + 1)).",
             found="given",
             typed=int,
             decides=True,
@@ -383,7 +400,7 @@ class ScanOptions:
     bundle: Annotated[
         str | None,
         Flag(
-            help="Write the evidence, which auditor verify checks, to this file.",
+            help="Write the evidence bundle (see auditor verify) to this file.",
             found="given",
             is_path=True,
             of_one_run=True,
@@ -395,35 +412,44 @@ class ScanOptions:
     ] = None
     timestamp: Annotated[
         str | None,
-        Flag(help="URL of an authority (RFC 3161) to timestamp the evidence.", found="given", of_one_run=True),
+        Flag(help="URL of a time-stamping authority (RFC 3161) for the evidence.", found="given", of_one_run=True),
     ] = None
     include_rows: Annotated[
         bool,
         Flag(
-            help="Put every row's groups and membership scores into the evidence.",
+            help="Include the groups and membership scores of every row in the evidence.",
             found="given",
             typed=bool,
             of_one_run=True,
         ),
     ] = False
     redact: Annotated[
-        bool, Flag(help="Leave rows out of the evidence, not their digest.", found="given", typed=bool, of_one_run=True)
+        bool,
+        Flag(
+            help="Exclude rows from the evidence; include only their digest.",
+            found="given",
+            typed=bool,
+            of_one_run=True,
+        ),
     ] = False
     json_: Annotated[
         bool,
-        Flag(help="Print the report as JSON, no more.", found="given", typed=bool, spelled="--json", of_one_run=True),
+        Flag(help="Print only the report as JSON.", found="given", typed=bool, spelled="--json", of_one_run=True),
     ] = False
-    quiet: Annotated[bool, Flag(help="Print nothing but errors.", found="given", typed=bool, of_one_run=True)] = False
+    quiet: Annotated[bool, Flag(help="Print only errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0
     device: Annotated[str, Flag(help="auto, cpu, cuda, cuda:1, ...", found="asks")] = "auto"
     executor: Annotated[
-        Literal["local", "ray"], Flag(help="Who trains shadow models: local or ray.", found="given", of_one_run=True)
+        Literal["local", "ray"],
+        Flag(help="Where to train shadow models: local or ray.", found="given", of_one_run=True),
     ] = "local"
-    address: Annotated[str | None, Flag(help="The Ray cluster's: host:6379.", found="given", of_one_run=True)] = None
+    address: Annotated[
+        str | None, Flag(help="Address of the Ray cluster: host:6379.", found="given", of_one_run=True)
+    ] = None
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
         Flag(
-            help="Numbers a language model is computed in: auto, bfloat16, float16 or float32.",
+            help="Compute dtype of a language model: auto, bfloat16, float16 or float32.",
             found="asks",
             decides=True,
             since_registrations=True,
@@ -431,58 +457,86 @@ class ScanOptions:
     ] = "auto"
     device_map: Annotated[
         Literal["auto", "balanced", "sequential"] | None,
-        Flag(help="Spread a language model over all GPUs: auto, balanced or sequential.", found="asks"),
+        Flag(help="Distribute a language model over all GPUs: auto, balanced or sequential.", found="asks"),
     ] = None
     error_rate: Annotated[
         float,
         Gt(0.0),
         Lt(0.5),
-        Flag(help="Chance of any false FAIL in an error budget, and of any false PASS.", found="given", typed=float),
+        Flag(
+            help="Family-wise error rate of each error budget, for FAIL and for PASS separately.",
+            found="given",
+            typed=float,
+        ),
     ] = 0.05
     multiplicity: Annotated[
         Literal["bonferroni", "holm", "by", "none"],
-        Flag(help="bonferroni, holm, by or none.", found="given", read=dependent),
+        Flag(help="Multiple-testing correction: bonferroni, holm, by or none.", found="given", read=dependent),
     ] = "holm"
     max_memory: Annotated[
         int,
         Gt(0),
         Le(1 << 60),
-        Flag(help="Memory for the measuring process, such as 8GiB.", found="lowers", read=as_bytes, of_one_run=True),
+        Flag(
+            help="Memory limit of the measuring process, such as 8GiB.", found="lowers", read=as_bytes, of_one_run=True
+        ),
     ] = field(default_factory=most_of_memory)
     max_seconds: Annotated[
         float,
         Gt(0.0),
-        Flag(help="Seconds for loading, and for each probe.", found="lowers", typed=float, read=finite, decides=True),
+        Flag(
+            help="Time limit in seconds for loading, and for each probe.",
+            found="lowers",
+            typed=float,
+            read=finite,
+            decides=True,
+        ),
     ] = 600.0
     base: Annotated[
         str | None,
-        Flag(help="The folder of the model that a LoRA adapter changes.", found="reads", is_path=True, decides=True),
+        Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True),
     ] = None
     architecture: Annotated[
         str | None,
-        Flag(help="Network of a bare state_dict: package.module:Class.", found="given", decides=True, runs_code=True),
+        Flag(
+            help="Network class for a bare state_dict: package.module:Class.",
+            found="given",
+            decides=True,
+            runs_code=True,
+        ),
     ] = None
     architecture_args: Annotated[
-        dict[str, Any], Flag(help="Its arguments, as a JSON object.", found="given", read=json_object, decides=True)
+        dict[str, Any],
+        Flag(help="Arguments of the network class, as a JSON object.", found="given", read=json_object, decides=True),
     ] = field(default_factory=dict)
     predict: Annotated[
         str | None,
-        Flag(help="Audit a function instead: package.module:function.", found="given", decides=True, runs_code=True),
+        Flag(
+            help="Audit a prediction function instead of a model file: package.module:function.",
+            found="given",
+            decides=True,
+            runs_code=True,
+        ),
     ] = None
     generate: Annotated[
         str | None,
-        Flag(help="Audit a function of texts: package.module:function.", found="given", decides=True, runs_code=True),
+        Flag(
+            help="Audit a text generation function: package.module:function.",
+            found="given",
+            decides=True,
+            runs_code=True,
+        ),
     ] = None
     allow_code: Annotated[
-        bool, Flag(help="Load formats that run code: TorchScript, .pt2.", found="given", typed=bool, runs_code=True)
+        bool, Flag(help="Load formats that execute code: TorchScript, .pt2.", found="given", typed=bool, runs_code=True)
     ] = False
     trust_pickle: Annotated[
-        bool, Flag(help="Unpickle the model: runs what is in it.", found="given", typed=bool, runs_code=True)
+        bool, Flag(help="Unpickle the model, which executes any code in it.", found="given", typed=bool, runs_code=True)
     ] = False
     allow_unsandboxed: Annotated[
         bool,
         Flag(
-            help="Measure outside of the kernel's sandbox, where there is none or code of yours needs more.",
+            help="Measure without the kernel's sandbox, if it is unavailable or your code needs more rights.",
             found="given",
             typed=bool,
             of_one_run=True,
@@ -490,13 +544,12 @@ class ScanOptions:
         ),
     ] = False
     allow_inconclusive: Annotated[
-        bool, Flag(help="Exit 0 on INCONCLUSIVE.", found="given", typed=bool, decides=True)
+        bool,
+        Flag(help="Exit 0 instead of 3 if the only reason is INCONCLUSIVE.", found="given", typed=bool, decides=True),
     ] = False
     debug: Annotated[
         bool,
-        Flag(
-            help="Show tracebacks and the measuring process's own output.", found="given", typed=bool, of_one_run=True
-        ),
+        Flag(help="Show tracebacks and the measuring process's output.", found="given", typed=bool, of_one_run=True),
     ] = False
 
     @classmethod

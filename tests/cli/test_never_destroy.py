@@ -169,7 +169,7 @@ def test_a_new_model_that_is_a_folder_may_go_where_an_empty_one_is(here: Path, m
     assert (here / "new" / "mine.txt").read_text() == "mine"
 
 
-# ---- the door itself -------------------------------------------------------------------------------------------------
+# ---- the writing module ----------------------------------------------------------------------------------------------
 
 
 def test_a_file_that_appeared_after_the_check_is_not_written_over(tmp_path: Path) -> None:

@@ -241,20 +241,20 @@ def test_a_checkpoint_is_no_input_and_no_other_output(here: Path) -> None:
     assert contents(here) == before
 
 
-# ---- nothing writes but by the one door ------------------------------------------------------------------------------
+# ---- all writing goes through one module -----------------------------------------------------------------------------
 
 WRITING = {
     "write_text", "write_bytes", "unlink", "savefig", "to_csv", "to_parquet", "copyfile", "copytree",
     "rmtree", "move", "save_pretrained", "save_file", "hardlink_to", "touch",
 }  # fmt: skip
-# Each by its reason: the door itself; folders of the run's own making; a new file and never an old one (a key, a new
+# Each by its reason: the module itself; folders of the run's own making; a new file and never an old one (a key, a new
 # probe); a folder that was checked to be empty or new; and bytes in memory.
 MAY_WRITE = {
-    "auditor.core.files": "the door",
-    "auditor.core.writable_paths": "the door",
+    "auditor.core.files": "the module that writes",
+    "auditor.core.writable_paths": "the module that writes",
     "auditor.data.audio": "bytes in memory",
     "auditor.evidence.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
-    "auditor.evidence.deterministic_zip": "entries of an archive, into a file that the one door has opened",
+    "auditor.evidence.deterministic_zip": "entries of an archive, into a file that that module has opened",
     "auditor.loading.enclosed_classifier": "its own scratch folder, which ends with the block",
     "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
@@ -285,7 +285,7 @@ def _writers() -> Iterator[tuple[str, str]]:
                 yield name, f"{called} in line {node.lineno}"
 
 
-def test_nothing_writes_files_but_by_the_one_door() -> None:
+def test_all_writing_goes_through_one_module() -> None:
     found = dict(_writers())
     assert {name: how for name, how in found.items() if name not in MAY_WRITE} == {}
     assert set(MAY_WRITE) - set(found) == set()

@@ -1,4 +1,4 @@
-"""Folders of the user's named cli, probes and mitigations do no harm to the command, to its child, or to the door."""
+"""Folders named cli, probes and mitigations of the user do no harm to the command, its child, or the public API."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_module_under_a_name_of_ours_is_said_to_be(folder: Path) -> None:
     assert taken_name("mine.probes") == "" and "'cli'" in taken_name("cli.x")
 
 
-def test_the_door_gives_our_tables_whatever_lies_beside_the_script(folder: Path) -> None:
+def test_the_public_api_gives_our_tables_whatever_lies_beside_the_script(folder: Path) -> None:
     code = """
 import sys
 before = list(sys.path), list(sys.meta_path)

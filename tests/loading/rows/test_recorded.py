@@ -334,7 +334,7 @@ def test_rows_apart_by_their_scores_alone_are_no_copies(tmp_path: Path) -> None:
     assert len(set(data.keys.tolist())) == 2
 
 
-def test_the_door_takes_a_frame() -> None:
+def test_the_public_api_takes_a_frame() -> None:
     frame = table(400, 5)
     frame["s"] = scores(frame)
     report = auditor.scan(
