@@ -14,6 +14,7 @@ import torch
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
 from auditor.judging.criterion import Criterion
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement, Pillar
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
@@ -54,6 +55,7 @@ class Unsure:
     methods: ClassVar[tuple[str, ...]] = ("share",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     power: ClassVar[Power] = Power(200, 0.25)
+    metrics = define_metrics("unsure_share: share of unsure rows; [0, 1], ideal 0; at 0.1 one row in ten")
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """One share."""
