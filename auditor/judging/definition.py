@@ -48,8 +48,8 @@ def definition_of(definitions: Sequence[Definition], probe: str, metric: str) ->
     return next((each for each in fitting if each.metric == metric), fitting[0] if fitting else None)
 
 
-def define_metrics(text: str) -> tuple[Definition, ...]:
-    """The definitions that a text states, in its order and without a probe; ValueError for an entry of another form."""
+def define_metrics(text: str, *shared: Definition) -> tuple[Definition, ...]:
+    """The definitions that a text states, then ``shared`` ones; ValueError for an entry of another form."""
     definitions: list[Definition] = []
     for entry in re.sub(r"\n +", " ", inspect.cleandoc(text)).splitlines():
         parts = _ENTRY.fullmatch(entry)
@@ -71,7 +71,7 @@ def define_metrics(text: str) -> tuple[Definition, ...]:
             )
             for metric in names.split(", ")
         ]
-    return tuple(definitions)
+    return (*definitions, *shared)
 
 
 def select_definitions(

@@ -15,8 +15,8 @@ from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
-from probes.attribution.attribution_query import Baseline
 from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.attribution_units import Baseline
 from probes.attribution.explanation import output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
 from probes.attribution.faithfulness import ends
@@ -128,56 +128,54 @@ class FeatureAttribution:
         "methods", "method", "n_samples", "n_steps", "max_steps", "baseline", "n_background", "n_permutations",
         "n_copies", "label_randomisation",
     )  # fmt: skip
-    metrics = (
-        *define_metrics(
-            """
-            faithfulness_gain: mean over the confirming half of the comprehensiveness of the explanation less that of a
-              random attribution, in units of the sample's span; [-1, 1], ideal the largest; above 0 removing what the
-              explanation names moves the score more than removing anything does; DeYoung et al., ACL 2020
-            faithfulness_gain_over_occlusion: mean comprehensiveness of the explanation less that of occlusion, in units
-              of the sample's span; [-1, 1], ideal the largest; above 0 it names what matters better than leaving out
-              one unit at a time; DeYoung et al., ACL 2020
-            comprehensiveness: mean drop of the score without the top 5, 10, 20, 35 and 50 % of the units, in spans;
-              [-1, 1], ideal the largest; high where the score falls once that is gone; DeYoung et al., ACL 2020
-            sufficiency: mean drop of the score with the top 5, 10, 20, 35 and 50 % of the units alone, in spans; [-1,
-              1], ideal the smallest; low where what it names gives the score alone; DeYoung et al., ACL 2020
-            deletion_auc: area under the explained score f as units go, the most important first; [0, 1], ideal the
-              smallest; low where the score falls early; Petsiuk, Das and Saenko, BMVC 2018
-            insertion_auc: area under the explained score f as units come, the most important first; [0, 1], ideal the
-              largest; high where the score rises early; Petsiuk, Das and Saenko, BMVC 2018
-            infidelity: median over samples of captum's E[(I . a - (f(x) - f(x without I)))^2] over random sets I of
-              units, in squared spans; [0, inf), ideal 0; small where the explanation foretells what leaving units out
-              does; Yeh et al., NeurIPS 2019
-            sensitivity_max: median over samples of captum's largest ||a(x + e) - a(x)|| / ||a(x)|| over noise e of up
-              to 2 % of the range; [0, inf), ideal 0; at 1 a small change turns the explanation into another as large as
-              itself; Yeh et al., NeurIPS 2019
-            completeness_error: 95 % quantile over rows of |sum_j a_ij - (f(x_i) - f(baseline))| in units of max f - min
-              f; [0, inf), ideal 0; at 0.01 the parts miss their sum by a hundredth of the range of scores in all but 5
-              % of the rows; Sundararajan, Taly and Yan, ICML 2017
-            parameter_randomisation_overlap: how far the explanation names the same top fifth of the units when every
-              parameter is drawn anew, beyond chance; [-1, 1], ideal 0; at 1 the explanation does not depend on what the
-              model learned; Adebayo et al., NeurIPS 2018
-            label_randomisation_overlap: how far the explanation names the same top fifth of the units, beyond chance,
-              for networks that learned shuffled labels; [-1, 1], ideal 0; at 1 the explanation does not depend on which
-              labels the model learned; Adebayo et al., NeurIPS 2018
-            method_agreement: mean rank correlation of the attributions with those of occlusion, a method of another
-              family; [-1, 1], ideal 1; low values are a sign of fairwashing, or of a model that cannot be explained
-              unit by unit; Krishna et al., TMLR 2024
-            skill_over_majority: accuracy less the share of the most frequent label, paired over rows; [-1, 1], ideal 1
-              less that share; not above 0 an explanation explains an unskilled model's noise; Murphy, MWR 1988
-            global_importance: of a feature or word j, sum_i |a_ij| / sum_i A_i with A_i = sum_j |a_ij|; [0, 1], no
-              ideal; at 0.2 a fifth of all that moves the scores is this feature; Lundberg and Lee, NeurIPS 2017
-            sensitive_attribution_share, proxy_attribution_share: global importance of the sensitive features, or of
-              their proxies, together; [0, 1], ideal 0; at 0.1 a tenth of all that moves the scores is features that
-              tell the group; Datta et al., CCS 2017
-            mean_sensitive_attribution_share, mean_proxy_attribution_share: mean over rows of the share |a_ij| / A_i of
-              the sensitive features, or of their proxies; [0, 1], ideal 0; at 0.1 a tenth of what moves a row's score
-              is features that tell the group, on average; Datta et al., CCS 2017
-            attribution_difference_by_group: largest difference between two groups of the mean share |a_ij| / A_i of one
-              feature, bounded for all features and pairs together; [0, 1], ideal 0; at 0.1 a feature weighs 10 points
-              more in the scores of one group than of another; Lundberg and Lee, NeurIPS 2017
-            """
-        ),
+    metrics = define_metrics(
+        """
+        faithfulness_gain: mean over the confirming half of the comprehensiveness of the explanation less that of a
+          random attribution, in units of the sample's span; [-1, 1], ideal the largest; above 0 removing what the
+          explanation names moves the score more than removing anything does; DeYoung et al., ACL 2020
+        faithfulness_gain_over_occlusion: mean comprehensiveness of the explanation less that of occlusion, in units of
+          the sample's span; [-1, 1], ideal the largest; above 0 it names what matters better than leaving out one unit
+          at a time; DeYoung et al., ACL 2020
+        comprehensiveness: mean drop of the score without the top 5, 10, 20, 35 and 50 % of the units, in spans; [-1,
+          1], ideal the largest; high where the score falls once that is gone; DeYoung et al., ACL 2020
+        sufficiency: mean drop of the score with the top 5, 10, 20, 35 and 50 % of the units alone, in spans; [-1, 1],
+          ideal the smallest; low where what it names gives the score alone; DeYoung et al., ACL 2020
+        deletion_auc: area under the explained score f as units go, the most important first; [0, 1], ideal the
+          smallest; low where the score falls early; Petsiuk, Das and Saenko, BMVC 2018
+        insertion_auc: area under the explained score f as units come, the most important first; [0, 1], ideal the
+          largest; high where the score rises early; Petsiuk, Das and Saenko, BMVC 2018
+        infidelity: median over samples of captum's E[(I . a - (f(x) - f(x without I)))^2] over random sets I of units,
+          in squared spans; [0, inf), ideal 0; small where the explanation foretells what leaving units out does; Yeh et
+          al., NeurIPS 2019
+        sensitivity_max: median over samples of captum's largest ||a(x + e) - a(x)|| / ||a(x)|| over noise e of up to 2
+          % of the range; [0, inf), ideal 0; at 1 a small change turns the explanation into another as large as itself;
+          Yeh et al., NeurIPS 2019
+        completeness_error: 95 % quantile over rows of |sum_j a_ij - (f(x_i) - f(baseline))| in units of max f - min f;
+          [0, inf), ideal 0; at 0.01 the parts miss their sum by a hundredth of the range of scores in all but 5 % of
+          the rows; Sundararajan, Taly and Yan, ICML 2017
+        parameter_randomisation_overlap: how far the explanation names the same top fifth of the units when every
+          parameter is drawn anew, beyond chance; [-1, 1], ideal 0; at 1 the explanation does not depend on what the
+          model learned; Adebayo et al., NeurIPS 2018
+        label_randomisation_overlap: how far the explanation names the same top fifth of the units, beyond chance, for
+          networks that learned shuffled labels; [-1, 1], ideal 0; at 1 the explanation does not depend on which labels
+          the model learned; Adebayo et al., NeurIPS 2018
+        method_agreement: mean rank correlation of the attributions with those of occlusion, a method of another family;
+          [-1, 1], ideal 1; low values are a sign of fairwashing, or of a model that cannot be explained unit by unit;
+          Krishna et al., TMLR 2024
+        skill_over_majority: accuracy less the share of the most frequent label, paired over rows; [-1, 1], ideal 1 less
+          that share; not above 0 an explanation explains an unskilled model's noise; Murphy, MWR 1988
+        global_importance: of a feature or word j, sum_i |a_ij| / sum_i A_i with A_i = sum_j |a_ij|; [0, 1], no ideal;
+          at 0.2 a fifth of all that moves the scores is this feature; Lundberg and Lee, NeurIPS 2017
+        sensitive_attribution_share, proxy_attribution_share: global importance of the sensitive features, or of their
+          proxies, together; [0, 1], ideal 0; at 0.1 a tenth of all that moves the scores is features that tell the
+          group; Datta et al., CCS 2017
+        mean_sensitive_attribution_share, mean_proxy_attribution_share: mean over rows of the share |a_ij| / A_i of the
+          sensitive features, or of their proxies; [0, 1], ideal 0; at 0.1 a tenth of what moves a row's score is
+          features that tell the group, on average; Datta et al., CCS 2017
+        attribution_difference_by_group: largest difference between two groups of the mean share |a_ij| / A_i of one
+          feature, bounded for all features and pairs together; [0, 1], ideal 0; at 0.1 a feature weighs 10 points more
+          in the scores of one group than of another; Lundberg and Lee, NeurIPS 2017
+        """,
         *ERASURE_METRICS,
     )
 

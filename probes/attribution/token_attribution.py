@@ -106,17 +106,15 @@ class TokenAttribution(LikelihoodOptions):
         "methods", "method", "unit", "infill", "baseline", "top_k", "n_samples", "n_steps", "max_steps", "n_copies",
         reads=("benchmarks",),
     )  # fmt: skip
-    metrics = (
-        *define_metrics(
-            """
-            cue_top_k: share of prompts one of whose annotated cues is among the k units with the largest absolute
-              attribution; [0, 1], ideal 1; at 0.8 the explanation names what people would in 8 of 10 prompts; Ding and
-              Koehn, NAACL 2021
-            paraphrase_consistency: mean over prompts of Spearman's rank correlation between the attributions of a
-              prompt and of its paraphrase; [-1, 1], ideal 1; low where the explanation changes with the wording alone;
-              Ding and Koehn, NAACL 2021
-            """
-        ),
+    metrics = define_metrics(
+        """
+        cue_top_k: share of prompts one of whose annotated cues is among the k units with the largest absolute
+          attribution; [0, 1], ideal 1; at 0.8 the explanation names what people would in 8 of 10 prompts; Ding and
+          Koehn, NAACL 2021
+        paraphrase_consistency: mean over prompts of Spearman's rank correlation between the attributions of a prompt
+          and of its paraphrase; [-1, 1], ideal 1; low where the explanation changes with the wording alone; Ding and
+          Koehn, NAACL 2021
+        """,
         *FeatureAttribution.metrics,
     )
 

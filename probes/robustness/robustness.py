@@ -26,13 +26,7 @@ from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.decision_margins import BoolArray
 from probes.robustness.gradient_masking import MASKING_METRICS, Examined, examine
 from probes.robustness.perturbation_set import Ball, ball_of
-from probes.robustness.robustness_by_group import (
-    BRACKET_METRICS,
-    GROUP_METRICS,
-    Level,
-    by_group,
-    clean_by_group,
-)
+from probes.robustness.robustness_by_group import BRACKET_METRICS, GROUP_METRICS, Level, by_group, clean_by_group
 from probes.robustness.smoothing import SMOOTHING_METRICS, smoothed
 from probes.robustness.table_noise import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
 from probes.robustness.table_search import attack_table, moving_rows

@@ -211,6 +211,21 @@ def test_what_is_declared_exact_or_never_moves_is_left_alone() -> None:
         check(_DeclaredWithoutReason(), worlds=0)
 
 
+def test_a_probe_without_definitions_is_told_how_to_write_one() -> None:
+    class InItsDocstring(Unsure):
+        """Defines it where nobody reads.
+
+        - ``unsure_share``: share of unsure rows; [0, 1], ideal 0; at 0.1 one row in ten
+
+        Source: none.
+        """
+
+        metrics = ()
+
+    with pytest.raises(ContractViolation, match=r"metrics defines no metric: write metrics = define_metrics\('name: "):
+        check(InItsDocstring(), worlds=0)
+
+
 def test_without_rows_to_draw_anew_the_width_must_be_there() -> None:
     model, data = world(np.random.default_rng(0))
     sure = AuditedModel.from_callable(lambda X: np.full(len(X), 0.9), classes=["0", "1"])
