@@ -16,6 +16,7 @@ from cli.output_guard import Writes
 # Where the skeleton takes its names from: the one place to change when they move.
 _PROBE_IMPORTS = """\
 from auditor import AuditData, AuditedModel, Measurement, Need, Pillar
+from auditor.judging.definition import define_metrics
 from auditor.statistics.estimate import Power
 from auditor.statistics.rates import Proportion
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -197,19 +196,16 @@ def _check(path: Path, *, as_json: bool) -> int:
 def known_metrics() -> dict[str, list[str]]:
     """The metrics of every probe, as patterns; empty if unknown.
 
-    Those of this toolkit are defined in docstrings; a probe of another distribution is not imported to be asked.
+    A probe of another distribution is not imported to be asked.
     """
-    from auditor.judging.definition import parse_definitions
     from auditor.report.record.audit_report import INTAKE
     from auditor.run.plugins import known_probes
-    from auditor.run.probe import defined_in
+    from auditor.run.probe import declared_metrics
     from probes import PROBES
 
     found: dict[str, list[str]] = {name: [] for name in (INTAKE, *known_probes(PROBES))}
     for name, kind in PROBES.items():
-        found[name] = [
-            each.metric for source in defined_in(kind) for each in parse_definitions(inspect.getdoc(source) or "", "")
-        ]
+        found[name] = [each.metric for each in declared_metrics(kind)]
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -194,9 +195,25 @@ def _without_noise(
     return None
 
 
+def _with_metrics(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """The metrics that a probe declares are listed at the end of its docstring."""
+    from auditor.judging.definition import NO_IDEAL
+    from auditor.run.probe import declared_metrics
+
+    metrics = declared_metrics(obj) if what == "class" else ()  # type: ignore[arg-type]
+    if metrics:
+        lines += ["", "Metrics:", ""]
+    for each in metrics:
+        ideal = each.ideal if each.ideal == NO_IDEAL else f"ideal {each.ideal}"
+        text = "; ".join(filter(None, (each.formula, f"{each.range}, {ideal}", each.reading, each.citation)))
+        plain = re.sub(r"([*`|_])", r"\\\1", text)
+        lines.append(f"- ``{each.metric}``: {plain}")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
     app.add_directive("documented", Documented)
     app.add_directive("flags", Flags)
     app.connect("autodoc-process-signature", _without_noise)
+    app.connect("autodoc-process-docstring", _with_metrics)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 
 from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.definition import define_metrics
 from probes.attribution.attribution_units import BoolArray, Scale, Units
 from probes.attribution.faithfulness import counts_at, ranking
 
@@ -22,19 +23,24 @@ WORDS = (1, 2, 3, 4, 5)
 STEPS = tuple(k / 10 for k in range(1, 10))
 
 
+ERASURE_METRICS = define_metrics(
+    """
+    raw_comprehensiveness: mean over k of p(x) - p(x without R_k), p the probability of what is predicted and R_k the
+      top k units; [-1, 1], ideal the largest; high where the prediction falls once what the explanation names is gone,
+      comparable with papers and not between models whose scores differ in spread; DeYoung et al., ACL 2020
+    raw_sufficiency: mean over k of p(x) - p(R_k alone), p the probability of what is predicted and R_k the top k units;
+      [-1, 1], ideal the smallest; low where what the explanation names gives the prediction by itself, comparable with
+      papers and not between models whose scores differ in spread; DeYoung et al., ACL 2020
+    raw_deletion_auc: area under p(x without R_q) over shares q by tenths, R_q the top share of the units; [0, 1], ideal
+      the smallest; low where the prediction falls early, comparable with papers and not between models whose scores
+      differ in spread; Bach et al., PLoS ONE 10 (2015)
+    """
+)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Erasure:
     """(n,) per sample, with p the probability of the prediction and R_k its k most supporting units.
-
-    - ``raw_comprehensiveness``: mean over k of ``p(x) - p(x without R_k)``, p the probability of what is predicted and
-      R_k the top k units; [-1, 1], ideal the largest; high where the prediction falls once what the explanation names
-      is gone, comparable with papers and not between models whose scores differ in spread; DeYoung et al., ACL 2020
-    - ``raw_sufficiency``: mean over k of ``p(x) - p(R_k alone)``, p the probability of what is predicted and R_k the
-      top k units; [-1, 1], ideal the smallest; low where what the explanation names gives the prediction by itself,
-      comparable with papers and not between models whose scores differ in spread; DeYoung et al., ACL 2020
-    - ``raw_deletion_auc``: area under ``p(x without R_q)`` over shares q by tenths, R_q the top share of the units; [0,
-      1], ideal the smallest; low where the prediction falls early, comparable with papers and not between models whose
-      scores differ in spread; Bach et al., PLoS ONE 10 (2015)
 
     NaN with fewer than two units. of, over, along: in words, which probability, over which k and along which q.
     """

@@ -1,27 +1,28 @@
-"""The definition of a metric from its probe's docstring: formula, range, ideal, interpretation and source.
+"""The definition of a metric: formula, range, ideal value, interpretation and source.
 
-A definition is the first paragraph of a list item of a docstring::
+A probe states those of its metrics in its class attribute ``metrics``, as text of one entry each, whose further lines
+are indented::
 
-    - ``name``, ``other_name``: formula; [low, high], ideal value; how to read a value; source
+    metrics = define_metrics(
+        '''
+        name, other_name: formula; [low, high], ideal value; how to read a value; source
+        '''
+    )
 
 Names may hold ``*`` where they are made of others, such as ``accuracy_under_*``. "no ideal" stands where no value is
-better than another; without a source it is the probe's own. Further paragraphs of the item are remarks, and an item of
-another form is no definition.
+better than another; without a source it is the probe's own.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
 
 NO_IDEAL = "no ideal"
-_NAMES = re.compile(r"((?:``[\w*]+``(?:, | and |: ))+)(.*)")
-_RANGE = re.compile(r"([\[({].*?), ((?:no )?ideal.*)")
-_ROLE = re.compile(r":\w+:`~?(?:[\w.]*\.)?(\w+)`")
+_ENTRY = re.compile(r"([\w*]+(?:, [\w*]+)*): (.+?); ([\[({].*?), ((?:no )?ideal.*?); (.+?)(?:; (.+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,59 +48,39 @@ def definition_of(definitions: Sequence[Definition], probe: str, metric: str) ->
     return next((each for each in fitting if each.metric == metric), fitting[0] if fitting else None)
 
 
-def defined(probe: str, citation: str, sources: Iterable[object], metrics: Iterable[str]) -> tuple[Definition, ...]:
-    """The definitions of those metrics, each once, from the docstrings of ``sources``; the first source wins.
-
-    ``citation``: of the probe, for a definition that names no source of its own.
-    """
-    known = [
-        replace(each, probe=probe)
-        for source in sources
-        for each in parse_definitions(inspect.getdoc(source) or "", citation)
-    ]
-    found = (definition_of(known, probe, metric) for metric in dict.fromkeys(metrics))
-    return tuple(dict.fromkeys(each for each in found if each is not None))
-
-
-@cache
-def parse_definitions(docstring: str, citation: str) -> tuple[Definition, ...]:
-    """All definitions in a docstring, without the probe's name, in order."""
-    found: list[Definition] = []
-    for item in _items(docstring):
-        named = _NAMES.fullmatch(item)
-        formula, where, reading, source = [*(named[2] if named else "").split("; ", 3), "", "", ""][:4]
-        span = _RANGE.fullmatch(where)
-        if named is None or span is None or not formula or not reading:
-            continue
-        found += [
+def define_metrics(text: str, *shared: Definition) -> tuple[Definition, ...]:
+    """The definitions that a text states, then ``shared`` ones; ValueError for an entry of another form."""
+    definitions: list[Definition] = []
+    for entry in re.sub(r"\n +", " ", inspect.cleandoc(text)).splitlines():
+        parts = _ENTRY.fullmatch(entry)
+        if parts is None:
+            raise ValueError(
+                "Write a definition as 'name: formula; [low, high], ideal value; how to read a value; source', "
+                f"not as {entry!r}."
+            )
+        names, formula, span, ideal, reading, source = parts.groups(default="")
+        definitions += [
             Definition(
                 probe="",
                 metric=metric,
-                formula=_plain(formula),
-                range=_plain(span[1]),
-                ideal=_plain(span[2].removeprefix("ideal ")),
-                reading=_plain(reading),
-                citation=_plain(source) or citation,
+                formula=formula,
+                range=span,
+                ideal=ideal.removeprefix("ideal "),
+                reading=reading,
+                citation=source,
             )
-            for metric in re.findall(r"``([\w*]+)``", named[1])
+            for metric in names.split(", ")
         ]
-    return tuple(found)
+    return (*definitions, *shared)
 
 
-def _items(docstring: str) -> Iterator[str]:
-    """The first paragraphs of the list items, each on one line."""
-    lines = docstring.splitlines()
-    for i, line in enumerate(lines):
-        if not line.startswith("- ``"):
-            continue
-        item = [line[2:]]
-        for more in lines[i + 1 :]:
-            if not more.startswith("  ") or not more.strip():
-                break
-            item.append(more.strip())
-        yield " ".join(item)
+def select_definitions(
+    probe: str, citation: str, declared: Iterable[Definition], metrics: Iterable[str]
+) -> tuple[Definition, ...]:
+    """The declared definitions of those metrics, each once, as the probe's; the first of several wins.
 
-
-def _plain(marked: str) -> str:
-    """Text without the marks of reStructuredText."""
-    return " ".join(_ROLE.sub(r"\1", marked).replace("``", "").split()).rstrip(".")
+    ``citation``: of the probe, for a definition that names no source of its own.
+    """
+    known = [replace(each, probe=probe, citation=each.citation or citation) for each in declared]
+    found = (definition_of(known, probe, metric) for metric in dict.fromkeys(metrics))
+    return tuple(dict.fromkeys(each for each in found if each is not None))

@@ -138,7 +138,7 @@ class ProbeResult:
     ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
     mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
     many of the rows it looked at repeat others, where somebody counted them. ``definitions``: of its measurements, as
-    far as its docstrings have them. ``questions``: as the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what
+    far as the probe declares them. ``questions``: as the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what
     it took, as in :class:`auditor.report.record.energy.EnergyRecord`.
     """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from auditor.judging.definition import defined
+from auditor.judging.definition import define_metrics, select_definitions
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.endpoint.capability import Capability, Shown
@@ -16,23 +16,27 @@ from auditor.statistics.estimate import Exact, Undefined
 CITATION = "Files are identified by content and loaded without running code of theirs (auditor.loading)."
 
 
+INTAKE_METRICS = define_metrics(
+    """
+    nonfinite_parameters: parameters and buffers that are NaN or infinite; [0, inf), ideal 0; any at all makes answers
+      undefined, so that nothing else that is said of the model can be relied on; IEEE 754
+    n_parameters: numbers that were learned, each tensor once; [0, inf), no ideal; how large the model is, which says
+      nothing of how good it is
+    accepted_and_not_done: capabilities of an endpoint that its server answers requests for as if it had them; [0, inf),
+      ideal 0; at 1 whoever relies on it measures something else, and is told nothing
+    served_otherwise: 1 where an endpoint is shown to serve another model than the reference, 0 where it is shown to
+      serve that within the tolerance; {0, 1}, ideal 0; at 1 what is said of the reference is said of another model
+    file_size_bytes: size of the model's file; [0, inf) bytes, no ideal; a file much larger than its parameters holds
+      something else too
+    """
+)
+
+
 def intake_result(model: AuditedModel) -> ProbeResult:
     """The finding that a model was loaded, as a probe's result, with its parameters and file if it has them.
 
-    - ``nonfinite_parameters``: parameters and buffers that are NaN or infinite; [0, inf), ideal 0; any at all makes
-      answers undefined, so that nothing else that is said of the model can be relied on; IEEE 754
-    - ``n_parameters``: numbers that were learned, each tensor once; [0, inf), no ideal; how large the model is, which
-      says nothing of how good it is
-    - ``accepted_and_not_done``: capabilities of an endpoint that its server answers requests for as if it had them;
-      [0, inf), ideal 0; at 1 whoever relies on it measures something else, and is told nothing
-    - ``served_otherwise``: 1 where an endpoint is shown to serve another model than the reference, 0 where it is shown
-      to serve that within the tolerance; {0, 1}, ideal 0; at 1 what is said of the reference is said of another model
-
-      By what is drawn, which may show a 1, and by log-probabilities, which may show either. A false 1 comes once in a
-      thousand scans; what shows neither has no number.
-
-    - ``file_size_bytes``: size of the model's file; [0, inf) bytes, no ideal; a file much larger than its parameters
-      holds something else too
+    - ``served_otherwise``: By what is drawn, which may show a 1, and by log-probabilities, which may show either. A
+      false 1 comes once in a thousand scans; what shows neither has no number.
     """
     source = model.provenance
     detail = " ".join([f"{source.format}, loaded by {source.loaded_by}.", *source.notes])
@@ -96,7 +100,7 @@ def intake_result(model: AuditedModel) -> ProbeResult:
         citation=CITATION,
         measurements=tuple(measurements),
         questions=FILE_QUESTIONS,
-        definitions=defined("intake", CITATION, [intake_result], [m.metric for m in measurements]),
+        definitions=select_definitions("intake", CITATION, INTAKE_METRICS, [m.metric for m in measurements]),
     )
 
 

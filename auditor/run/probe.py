@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, r
 import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
+from auditor.judging.definition import Definition
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar, ProbeResult
 from auditor.statistics.clusters import CLUSTERED
 from auditor.statistics.estimate import Exact, Undefined
@@ -60,13 +61,13 @@ class Probe(Protocol):
     evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
-    it looks at the evaluation rows; see :func:`not_designed_for`. ``defined_in``, whose docstrings define its metrics
-    beside its own; see :func:`defined_in`. ``untrusted_options``, which of its options an audit.toml that was merely
-    found in the folder may set; see :func:`allow_untrusted`. ``from_decisions``, the metrics or methods of a classifier
-    that follow from its decisions, true classes and groups alone. ``questions``, what its numbers answer in everyday
-    language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its numbers are
-    over the evaluation rows as they are, each once, so that its counts agree with those of other such probes.
-    ``always_asked``, whether it is asked wherever there are labels, and of every language model.
+    it looks at the evaluation rows; see :func:`not_designed_for`. ``metrics``, the definitions of its metrics; see
+    :func:`~auditor.judging.definition.define_metrics`. ``untrusted_options``, which of its options an audit.toml that
+    was merely found in the folder may set; see :func:`allow_untrusted`. ``from_decisions``, the metrics or methods of a
+    classifier that follow from its decisions, true classes and groups alone. ``questions``, what its numbers answer in
+    everyday language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its
+    numbers are over the evaluation rows as they are, each once, so that its counts agree with those of other such
+    probes. ``always_asked``, whether it is asked wherever there are labels, and of every language model.
     """
 
     name: ClassVar[str]
@@ -228,11 +229,9 @@ _CANNOT: dict[Part, str] = {
 _OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.GENERATED)
 
 
-def defined_in(probe: type[Probe] | Probe) -> tuple[object, ...]:
-    """The objects whose docstrings define the probe's metrics (see :mod:`auditor.judging.definition`): its own first,
-    then the classes and functions that it declares in ``defined_in``."""
-    declared: tuple[object, ...] = getattr(probe, "defined_in", ())
-    return (probe if isinstance(probe, type) else type(probe), *declared)
+def declared_metrics(probe: type[Probe] | Probe) -> tuple[Definition, ...]:
+    """The definitions of its metrics that a probe declares; what is no definition is left out."""
+    return tuple(each for each in getattr(probe, "metrics", ()) if isinstance(each, Definition))
 
 
 UntrustedOptions = Mapping[str, Literal["measures", "reads"]]

@@ -26,7 +26,7 @@ from auditor.core.errors import (
 from auditor.data.groups_digest import GroupsDigest
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
-from auditor.judging.definition import defined
+from auditor.judging.definition import select_definitions
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Alike, Measurement, ProbeResult
@@ -53,7 +53,7 @@ from auditor.run.probe import (
     FILE_QUESTIONS,
     Probe,
     blank_result,
-    defined_in,
+    declared_metrics,
     looks_at_rows,
     missing_needs,
     not_applicable,
@@ -221,7 +221,9 @@ def _result(
         not_run=not_run,
         not_applicable=not_applicable,
         alike=constant_answers,
-        definitions=defined(probe.name, probe.citation, defined_in(probe), (m.metric for m in measurements)),
+        definitions=select_definitions(
+            probe.name, probe.citation, declared_metrics(probe), (m.metric for m in measurements)
+        ),
         duration_s=0.0 if started is None else time.perf_counter() - started,
     )
 

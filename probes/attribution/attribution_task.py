@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import IntArray
-from probes.attribution.attribution_query import Baseline, Posed
-from probes.attribution.attribution_units import Units
+from probes.attribution.attribution_units import Baseline, Posed, Units
 from probes.attribution.differentiable import Differentiable
 from probes.probe_inputs import draw
 

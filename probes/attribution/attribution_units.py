@@ -1,16 +1,21 @@
-"""The object of an explanation: one score per sample, over removable units, for any modality."""
+"""The object of an explanation: one score per sample, over removable units, for any modality; and its baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.rows import FloatArray, IntArray
 
+if TYPE_CHECKING:
+    from auditor.models.audited_model import AuditedModel
+    from probes.attribution.differentiable import Differentiable
+
+Baseline = Literal["auto", "mean", "zero", "uniform", "blur", "pad", "mask"]
 UnitKind = Literal["feature", "word", "token", "patch"]
 Scale = Literal["log-odds", "probability", "log-probability"]
 BoolArray = npt.NDArray[np.bool_]
@@ -50,3 +55,20 @@ class Units:
     def d(self) -> int:
         """Largest number of units of a sample."""
         return int(self.present.shape[1])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Posed:
+    """A task for one model: its units, and the differentiable side or the reason for its absence."""
+
+    units: Units
+    differentiable: Differentiable | None
+    why_not: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Question:
+    """A task in the form for any model of one kind, already sampled and encoded."""
+
+    put: Callable[[AuditedModel], Posed]
+    notes: tuple[str, ...] = ()

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.models.gradients import without_gradients
-from probes.attribution.attribution_units import BoolArray
 from probes.attribution.explanation import output_range
 from probes.probe_inputs import differentiating
 
@@ -87,7 +86,7 @@ class Differentiable:
     layer: nn.Embedding | None
     held: Tensor | None
     places: IntArray
-    present: BoolArray
+    present: npt.NDArray[np.bool_]
     channels: int | None
     baseline: str
     rows_at_once: int
@@ -119,7 +118,7 @@ class Differentiable:
         finally:
             hook.remove()
 
-    def mixed(self, rows: IntArray, keep: BoolArray) -> FloatArray:
+    def mixed(self, rows: IntArray, keep: npt.NDArray[np.bool_]) -> FloatArray:
         """(m,) scores of samples with the units not in ``keep`` (m, d) replaced by their path's start."""
         import torch
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 
 from auditor.core.errors import OtherKindError
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
-from probes.attribution.attribution_query import Baseline
 from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.attribution_units import Baseline
 from probes.attribution.explanation import output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
 from probes.attribution.faithfulness import ends
@@ -24,7 +25,7 @@ from probes.attribution.label_randomization import teach_shuffled
 from probes.attribution.method_selection import Checks, Parts, Verdict, judge_methods
 from probes.attribution.methods import METHODS, applicable
 from probes.attribution.parameter_randomization import FEWEST_COPIES
-from probes.erasure import Erasure
+from probes.erasure import ERASURE_METRICS
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows
 from probes.probe_inputs import chosen_classes, differentiable, draw, whole_number
@@ -67,54 +68,8 @@ class FeatureAttribution:
     UNEARNED where it is. WITH RESERVATIONS is one whose randomisation checks were not run, settled nothing or were
     waived, and one of an unskilled model; its figures say so too.
 
-    - ``faithfulness_gain``: mean over the confirming half of the comprehensiveness of the explanation less that of a
-      random attribution, in units of the sample's span; [-1, 1], ideal the largest; above 0 removing what the
-      explanation names moves the score more than removing anything does; DeYoung et al., ACL 2020
-    - ``faithfulness_gain_over_occlusion``: mean comprehensiveness of the explanation less that of occlusion, in units
-      of the sample's span; [-1, 1], ideal the largest; above 0 it names what matters better than leaving out one unit
-      at a time; DeYoung et al., ACL 2020
-    - ``comprehensiveness``: mean drop of the score without the top 5, 10, 20, 35 and 50 % of the units, in spans; [-1,
-      1], ideal the largest; high where the score falls once that is gone; DeYoung et al., ACL 2020
-    - ``sufficiency``: mean drop of the score with the top 5, 10, 20, 35 and 50 % of the units alone, in spans; [-1, 1],
-      ideal the smallest; low where what it names gives the score alone; DeYoung et al., ACL 2020
-    - ``deletion_auc``: area under the explained score f as units go, the most important first; [0, 1], ideal the
-      smallest; low where the score falls early; Petsiuk, Das and Saenko, BMVC 2018
-    - ``insertion_auc``: area under the explained score f as units come, the most important first; [0, 1], ideal the
-      largest; high where the score rises early; Petsiuk, Das and Saenko, BMVC 2018
-    - ``infidelity``: median over samples of captum's ``E[(I . a - (f(x) - f(x without I)))^2]`` over random sets I of
-      units, in squared spans; [0, inf), ideal 0; small where the explanation foretells what leaving units out does; Yeh
-      et al., NeurIPS 2019
-    - ``sensitivity_max``: median over samples of captum's largest ``||a(x + e) - a(x)|| / ||a(x)||`` over noise e of up
-      to 2 % of the range; [0, inf), ideal 0; at 1 a small change turns the explanation into another as large as itself;
-      Yeh et al., NeurIPS 2019
-    - ``completeness_error``: 95 % quantile over rows of ``|sum_j a_ij - (f(x_i) - f(baseline))|`` in units of ``max f -
-      min f``; [0, inf), ideal 0; at 0.01 the parts miss their sum by a hundredth of the range of scores in all but 5 %
-      of the rows; Sundararajan, Taly and Yan, ICML 2017
-    - ``parameter_randomisation_overlap``: how far the explanation names the same top fifth of the units when every
-      parameter is drawn anew, beyond chance; [-1, 1], ideal 0; at 1 the explanation does not depend on what the model
-      learned; Adebayo et al., NeurIPS 2018
-    - ``label_randomisation_overlap``: how far the explanation names the same top fifth of the units, beyond chance, for
-      networks that learned shuffled labels; [-1, 1], ideal 0; at 1 the explanation does not depend on which labels the
-      model learned; Adebayo et al., NeurIPS 2018
-    - ``method_agreement``: mean rank correlation of the attributions with those of occlusion, a method of another
-      family; [-1, 1], ideal 1; low values are a sign of fairwashing, or of a model that cannot be explained unit by
-      unit; Krishna et al., TMLR 2024
-    - ``skill_over_majority``: accuracy less the share of the most frequent label, paired over rows; [-1, 1], ideal 1
-      less that share; not above 0 an explanation explains an unskilled model's noise; Murphy, MWR 1988
-    - ``global_importance``: of a feature or word j, ``sum_i |a_ij| / sum_i A_i`` with ``A_i = sum_j |a_ij|``; [0, 1],
-      no ideal; at 0.2 a fifth of all that moves the scores is this feature; Lundberg and Lee, NeurIPS 2017
-    - ``sensitive_attribution_share``, ``proxy_attribution_share``: global importance of the sensitive features, or of
-      their proxies, together; [0, 1], ideal 0; at 0.1 a tenth of all that moves the scores is features that tell the
-      group; Datta et al., CCS 2017
-    - ``mean_sensitive_attribution_share``, ``mean_proxy_attribution_share``: mean over rows of the share ``|a_ij| /
-      A_i`` of the sensitive features, or of their proxies; [0, 1], ideal 0; at 0.1 a tenth of what moves a row's score
-      is features that tell the group, on average; Datta et al., CCS 2017
-    - ``attribution_difference_by_group``: largest difference between two groups of the mean share ``|a_ij| / A_i`` of
-      one feature, bounded for all features and pairs together; [0, 1], ideal 0; at 0.1 a feature weighs 10 points more
-      in the scores of one group than of another; Lundberg and Lee, NeurIPS 2017
-
     A span is the largest less the smallest of all scores computed of a sample; a random attribution has a gain of 0.
-    Numbers as published (``raw_*``) are defined by :class:`probes.erasure.Erasure`. Of methods that are not of points
+    Numbers as published are called ``raw_*``. Of methods that are not of points
     ``sensitivity_max`` is taken with noise in the rows themselves, see :func:`probes.attribution.stability.stability`.
     Completeness is over samples and baselines, undefined where f is constant, and measured of the chosen method alone,
     where its parts are meant to add up. An explanation is refused unless both overlaps are shown to be below 0.7, that
@@ -153,7 +108,6 @@ class FeatureAttribution:
     name: ClassVar[str] = "feature_attribution"
     pillar: ClassVar[Pillar] = "attribution"
     goal: ClassVar[str] = "Which inputs do the model's scores rest on, sensitive features and their proxies among them?"
-    defined_in: ClassVar[tuple[object, ...]] = (Erasure,)
     citation: ClassVar[str] = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
     methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
@@ -175,6 +129,56 @@ class FeatureAttribution:
         "methods", "method", "n_samples", "n_steps", "max_steps", "baseline", "n_background", "n_permutations",
         "n_copies", "label_randomisation",
     )  # fmt: skip
+    metrics = define_metrics(
+        """
+        faithfulness_gain: mean over the confirming half of the comprehensiveness of the explanation less that of a
+          random attribution, in units of the sample's span; [-1, 1], ideal the largest; above 0 removing what the
+          explanation names moves the score more than removing anything does; DeYoung et al., ACL 2020
+        faithfulness_gain_over_occlusion: mean comprehensiveness of the explanation less that of occlusion, in units of
+          the sample's span; [-1, 1], ideal the largest; above 0 it names what matters better than leaving out one unit
+          at a time; DeYoung et al., ACL 2020
+        comprehensiveness: mean drop of the score without the top 5, 10, 20, 35 and 50 % of the units, in spans; [-1,
+          1], ideal the largest; high where the score falls once that is gone; DeYoung et al., ACL 2020
+        sufficiency: mean drop of the score with the top 5, 10, 20, 35 and 50 % of the units alone, in spans; [-1, 1],
+          ideal the smallest; low where what it names gives the score alone; DeYoung et al., ACL 2020
+        deletion_auc: area under the explained score f as units go, the most important first; [0, 1], ideal the
+          smallest; low where the score falls early; Petsiuk, Das and Saenko, BMVC 2018
+        insertion_auc: area under the explained score f as units come, the most important first; [0, 1], ideal the
+          largest; high where the score rises early; Petsiuk, Das and Saenko, BMVC 2018
+        infidelity: median over samples of captum's E[(I . a - (f(x) - f(x without I)))^2] over random sets I of units,
+          in squared spans; [0, inf), ideal 0; small where the explanation foretells what leaving units out does; Yeh et
+          al., NeurIPS 2019
+        sensitivity_max: median over samples of captum's largest ||a(x + e) - a(x)|| / ||a(x)|| over noise e of up to 2
+          % of the range; [0, inf), ideal 0; at 1 a small change turns the explanation into another as large as itself;
+          Yeh et al., NeurIPS 2019
+        completeness_error: 95 % quantile over rows of |sum_j a_ij - (f(x_i) - f(baseline))| in units of max f - min f;
+          [0, inf), ideal 0; at 0.01 the parts miss their sum by a hundredth of the range of scores in all but 5 % of
+          the rows; Sundararajan, Taly and Yan, ICML 2017
+        parameter_randomisation_overlap: how far the explanation names the same top fifth of the units when every
+          parameter is drawn anew, beyond chance; [-1, 1], ideal 0; at 1 the explanation does not depend on what the
+          model learned; Adebayo et al., NeurIPS 2018
+        label_randomisation_overlap: how far the explanation names the same top fifth of the units, beyond chance, for
+          networks that learned shuffled labels; [-1, 1], ideal 0; at 1 the explanation does not depend on which labels
+          the model learned; Adebayo et al., NeurIPS 2018
+        method_agreement: mean rank correlation of the attributions with those of occlusion, a method of another family;
+          [-1, 1], ideal 1; low values are a sign of fairwashing, or of a model that cannot be explained unit by unit;
+          Krishna et al., TMLR 2024
+        skill_over_majority: accuracy less the share of the most frequent label, paired over rows; [-1, 1], ideal 1 less
+          that share; not above 0 an explanation explains an unskilled model's noise; Murphy, MWR 1988
+        global_importance: of a feature or word j, sum_i |a_ij| / sum_i A_i with A_i = sum_j |a_ij|; [0, 1], no ideal;
+          at 0.2 a fifth of all that moves the scores is this feature; Lundberg and Lee, NeurIPS 2017
+        sensitive_attribution_share, proxy_attribution_share: global importance of the sensitive features, or of their
+          proxies, together; [0, 1], ideal 0; at 0.1 a tenth of all that moves the scores is features that tell the
+          group; Datta et al., CCS 2017
+        mean_sensitive_attribution_share, mean_proxy_attribution_share: mean over rows of the share |a_ij| / A_i of the
+          sensitive features, or of their proxies; [0, 1], ideal 0; at 0.1 a tenth of what moves a row's score is
+          features that tell the group, on average; Datta et al., CCS 2017
+        attribution_difference_by_group: largest difference between two groups of the mean share |a_ij| / A_i of one
+          feature, bounded for all features and pairs together; [0, 1], ideal 0; at 0.1 a feature weighs 10 points more
+          in the scores of one group than of another; Lundberg and Lee, NeurIPS 2017
+        """,
+        *ERASURE_METRICS,
+    )
 
     def __init__(
         self,

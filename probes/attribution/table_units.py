@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from probes.attribution.attribution_query import Baseline, Posed, Question
-from probes.attribution.attribution_units import BoolArray, Scale, Units
+from probes.attribution.attribution_units import Baseline, BoolArray, Posed, Question, Scale, Units
 from probes.attribution.category_codes import Coded
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explanation import feature_names, score_name

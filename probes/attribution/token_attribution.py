@@ -13,6 +13,7 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -35,7 +36,6 @@ from probes.attribution.prompt_tokens import Unit
 from probes.attribution.token_infill import N_INFILL, Infill
 from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts
 from probes.attribution.token_units import TokenBaseline, token_problem
-from probes.erasure import Erasure
 from probes.language.language_options import LikelihoodOptions
 from probes.probe_inputs import whole_number
 
@@ -61,14 +61,8 @@ class TokenAttribution(LikelihoodOptions):
     ``log p(target | prompt)`` without a foil; of several tokens, the log-probabilities are summed. Units are words, or
     tokens. Methods are ranked on a third of the prompts, the chosen one is confirmed on the others, checked, and shown
     or refused, by the rule of :class:`~probes.attribution.feature_attribution.FeatureAttribution`, which also defines
-    the other metrics. Of a shown one there is moreover, over the prompts that did not choose the method:
-
-    - ``cue_top_k``: share of prompts one of whose annotated cues is among the k units with the largest absolute
-      attribution; [0, 1], ideal 1; at 0.8 the explanation names what people would in 8 of 10 prompts; Ding and Koehn,
-      NAACL 2021
-    - ``paraphrase_consistency``: mean over prompts of Spearman's rank correlation between the attributions of a prompt
-      and of its paraphrase; [-1, 1], ideal 1; low where the explanation changes with the wording alone; Ding and Koehn,
-      NAACL 2021
+    the other metrics. Of a shown one there is moreover, over the prompts that did not choose the method: ``cue_top_k``
+    and ``paraphrase_consistency``.
 
     Ties are broken at random, and what a random attribution would reach is in the detail. Paraphrases, of at most 20 of
     the prompts, drawn, are compared over the words that both have, the k-th occurrence of a word with its k-th; at
@@ -100,7 +94,6 @@ class TokenAttribution(LikelihoodOptions):
     name: ClassVar[str] = "token_attribution"
     pillar: ClassVar[Pillar] = "attribution"
     goal: ClassVar[str] = "Which words make a language model go on as it does, rather than otherwise?"
-    defined_in: ClassVar[tuple[object, ...]] = (FeatureAttribution, Erasure)
     citation: ClassVar[str] = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
     methods: ClassVar[tuple[str, ...]] = (
         "integrated_gradients", "input_x_gradient", "saliency", "gradient_shap", "smooth_grad", "occlusion",
@@ -114,6 +107,17 @@ class TokenAttribution(LikelihoodOptions):
         "methods", "method", "unit", "infill", "baseline", "top_k", "n_samples", "n_steps", "max_steps", "n_copies",
         reads=("benchmarks",),
     )  # fmt: skip
+    metrics = define_metrics(
+        """
+        cue_top_k: share of prompts one of whose annotated cues is among the k units with the largest absolute
+          attribution; [0, 1], ideal 1; at 0.8 the explanation names what people would in 8 of 10 prompts; Ding and
+          Koehn, NAACL 2021
+        paraphrase_consistency: mean over prompts of Spearman's rank correlation between the attributions of a prompt
+          and of its paraphrase; [-1, 1], ideal 1; low where the explanation changes with the wording alone; Ding and
+          Koehn, NAACL 2021
+        """,
+        *FeatureAttribution.metrics,
+    )
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.models.detector_card import TRACELESS
 from auditor.run.probe import Need, allow_untrusted
@@ -36,19 +37,11 @@ _UNITS = {"image": (255.0, "the range of a pixel"), "audio": (32768.0, "full sca
 class DetectorEvasion:
     """The rate of detected synthetic files that pass as real after an imperceptible change.
 
-    Over sampled synthetic files that the detector decides to be synthetic, for each method M:
+    Over sampled synthetic files that the detector decides to be synthetic, for each method M: ``evasion_rate`` and
+    ``evasion_into_real``.
 
-    - ``evasion_rate``: share of the synthetic files found for which the attack finds a version decided to be real, no
-      value moved by more than ``e``; [0, 1], ideal 0; at 0.5 every second synthetic file can be passed off as real by a
-      change nobody notices; Carlini and Farid, CVPR Workshops 2020
-
-      At ``{"epsilon": e}``, of the range of a pixel, or of full scale in sound; exact lower bound.
-
-    - ``evasion_into_real``: share of the synthetic files found whose version by the attack is answered "no known
-      trace", conformal and novelty rules included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to show
-      nothing; Carlini and Farid, CVPR Workshops 2020
-
-      Of ``square`` and a detector with a card.
+    - ``evasion_rate``: At ``{"epsilon": e}``, of the range of a pixel, or of full scale in sound; exact lower bound.
+    - ``evasion_into_real``: Of ``square`` and a detector with a card.
 
     Methods: ``pgd`` (differentiable models), projected gradient descent with ``n_steps`` steps, as
     :func:`probes.robustness.worst_case_search.attack` searches, and where the detector hides its gradient without it
@@ -75,6 +68,16 @@ class DetectorEvasion:
     questions = (AuditQuestion("evaded"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
     untrusted_options = allow_untrusted("methods", "epsilon", "n_samples", "n_steps", "n_queries")
+    metrics = define_metrics(
+        """
+        evasion_rate: share of the synthetic files found for which the attack finds a version decided to be real, no
+          value moved by more than e; [0, 1], ideal 0; at 0.5 every second synthetic file can be passed off as real by a
+          change nobody notices; Carlini and Farid, CVPR Workshops 2020
+        evasion_into_real: share of the synthetic files found whose version by the attack is answered "no known trace",
+          conformal and novelty rules included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to show
+          nothing; Carlini and Farid, CVPR Workshops 2020
+        """
+    )
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.models.detector_card import METRIC_OF, TRACELESS
 from auditor.run.probe import Need, allow_untrusted
@@ -38,68 +39,30 @@ class DetectorPerformance:
     """AUC, equal error rate, average precision, TPR at 1 % FPR and calibration; by generator and group; the answers.
 
     The score is the probability of the synthetic class, which counts as positive. Over the labelled evaluation files:
+    ``auc``, ``equal_error_rate``, ``average_precision``, ``tpr_at_fpr``, ``expected_calibration_error``,
+    ``lowest_generator_auc`` and ``auc_difference``.
 
-    - ``auc``: P(a synthetic file scores above a real one) + P(tie) / 2, with DeLong's interval; [0, 1], ideal 1; at 0.9
-      the detector tells which of two files is synthetic in 9 of 10 pairs; DeLong et al., Biometrics 44 (1988)
-    - ``equal_error_rate``: the error at the threshold where the share of real files called synthetic equals that of
-      synthetic ones missed; [0, 1], ideal 0; at 0.1 one file in ten is judged wrongly, of either kind; Brummer and du
-      Preez, Comput. Speech Lang. 20 (2006)
-
-      Bounds hold at every size, see :class:`~auditor.statistics.detection.EqualErrorRate`.
-
-    - ``average_precision``: mean precision at the synthetic files' scores; (0, 1], ideal 1; by chance it is the share
-      of synthetic files; Davis and Goadrich, ICML 2006
-    - ``tpr_at_fpr``: the share of synthetic files found where a share f of real ones is called synthetic; [0, 1], ideal
-      1; at f = 0.01 a value of 0.6 finds six of ten synthetic files at one false alarm in 100 real ones; Wang et al.,
-      CVPR 2020
-
-      At ``{"false_positive_rate": f}``; undefined with fewer than 1 / f real files.
-
-    - ``expected_calibration_error``: sum over bins of equal width of (share of the files) times ``|share synthetic -
-      mean score|``; [0, 1], ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
-    - ``lowest_generator_auc``: min over generators of the AUC of their files against all real ones; [0, 1], ideal 1;
-      the generator that the detector knows worst is told from real files in this share of pairs; Wang et al., CVPR 2020
-    - ``auc_difference``: max - min over groups of a sensitive feature of the AUC; [0, 1], ideal 0; at 0.1 synthetic
-      files of one group are told from real ones in 10 pairs of 100 more than those of another; Trinh and Liu, IJCAI
-      2021
+    - ``equal_error_rate``: Bounds hold at every size, see :class:`~auditor.statistics.detection.EqualErrorRate`.
+    - ``tpr_at_fpr``: At ``{"false_positive_rate": f}``; undefined with fewer than 1 / f real files.
 
     By generator, where a column names it (the synthetic files of one generator against all real files): ``auc``,
     ``equal_error_rate`` and ``tpr_at_fpr`` of each. By sensitive feature: ``auc`` and ``equal_error_rate`` of each
     group.
 
-    Of a detector with a card, at ``{"class": c}``, among the files that truly are c:
+    Of a detector with a card, at ``{"class": c}``, among the files that truly are c: ``answered_real``,
+    ``answered_fake``, ``answered_cannot_say``, ``error_among_answered`` and ``wrongly_ruled_out_excess``.
 
-    - ``answered_real``, ``answered_fake``: of the files that truly are of a class, the share answered "no known trace",
-      which is all that a detector says in favour of real, and "fake"; [0, 1], ideal 1 of its own class and 0 of the
-      other; how files of this class are answered; Chow, IEEE Trans. Inf. Theory 16 (1970)
-    - ``answered_cannot_say``: of the files that truly are of a class, the share that the detector does not answer; [0,
-      1], no ideal; a detector that answers only what it knows says so more often; Chow, IEEE Trans. Inf. Theory 16
-      (1970)
-    - ``error_among_answered``: the share of wrong ones among answers other than "cannot say"; [0, 1], ideal 0; at 0.05
-      one answer in 20 is wrong; Geifman and El-Yaniv, NeurIPS 2017
-    - ``wrongly_ruled_out_excess``: the share of files whose own class the detector rules out, less the error rate that
-      its card promises; [-rate, 1 - rate], ideal at most 0; above 0 the card promises more than it keeps on these
-      files; Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005)
+    - ``wrongly_ruled_out_excess``: The promise is for files like those it was calibrated on: this says whether it holds
+      for these. Not judged of a class that no score rules out, nor of a detector that answers none of these files:
+      whoever says nothing breaks no promise.
 
-      The promise is for files like those it was calibrated on: this says whether it holds for these. Not judged of a
-      class that no score rules out, nor of a detector that answers none of these files: whoever says nothing breaks no
-      promise.
+    And over all files: ``coverage`` and ``unsupported_share``.
 
-    And over all files:
-
-    - ``coverage``: the share that is answered "fake" or "no known trace"; [0, 1], ideal 1; at 0.9 one file in ten
-      gets no answer; Geifman and El-Yaniv, NeurIPS 2017
-    - ``unsupported_share``: the share that the detector calls unlike all it knows; [0, 1], no ideal; so many files are
-      unlike its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
-
-      0, and never judged, where it has no rule for that or knows too few files to call any so: the detector then
-      answers of any file, however unlike its training.
+    - ``unsupported_share``: 0, and never judged, where it has no rule for that or knows too few files to call any so:
+      the detector then answers of any file, however unlike its training.
 
     Generators that the detector was not trained on take a new training to measure: what its maker measured and wrote on
-    the card is repeated (method ``declared``), unseen generators first, and never judged:
-
-    - ``declared_*``: that number as the detector's maker wrote it on the card; [0, 1], no ideal; somebody's word, of
-      which nothing was measured here; the detector's card
+    the card is repeated (method ``declared``), unseen generators first, and never judged: ``declared_*``.
 
     generator: the column of the sensitive features that names the generator of synthetic files; by default one named
     ``generator``, if there is one. false_positive_rate: f. bins: of the calibration error.
@@ -124,6 +87,43 @@ class DetectorPerformance:
     # Files of either class, and the true AUC that is found below 0.75 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (150, 0.66)
     untrusted_options = allow_untrusted("generator", "false_positive_rate", "bins")
+    metrics = define_metrics(
+        """
+        auc: P(a synthetic file scores above a real one) + P(tie) / 2, with DeLong's interval; [0, 1], ideal 1; at 0.9
+          the detector tells which of two files is synthetic in 9 of 10 pairs; DeLong et al., Biometrics 44 (1988)
+        equal_error_rate: the error at the threshold where the share of real files called synthetic equals that of
+          synthetic ones missed; [0, 1], ideal 0; at 0.1 one file in ten is judged wrongly, of either kind; Brummer and
+          du Preez, Comput. Speech Lang. 20 (2006)
+        average_precision: mean precision at the synthetic files' scores; (0, 1], ideal 1; by chance it is the share of
+          synthetic files; Davis and Goadrich, ICML 2006
+        tpr_at_fpr: the share of synthetic files found where a share f of real ones is called synthetic; [0, 1], ideal
+          1; at f = 0.01 a value of 0.6 finds six of ten synthetic files at one false alarm in 100 real ones; Wang et
+          al., CVPR 2020
+        expected_calibration_error: sum over bins of equal width of (share of the files) times |share synthetic - mean
+          score|; [0, 1], ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
+        lowest_generator_auc: min over generators of the AUC of their files against all real ones; [0, 1], ideal 1; the
+          generator that the detector knows worst is told from real files in this share of pairs; Wang et al., CVPR 2020
+        auc_difference: max - min over groups of a sensitive feature of the AUC; [0, 1], ideal 0; at 0.1 synthetic files
+          of one group are told from real ones in 10 pairs of 100 more than those of another; Trinh and Liu, IJCAI 2021
+        answered_real, answered_fake: of the files that truly are of a class, the share answered "no known trace", which
+          is all that a detector says in favour of real, and "fake"; [0, 1], ideal 1 of its own class and 0 of the
+          other; how files of this class are answered; Chow, IEEE Trans. Inf. Theory 16 (1970)
+        answered_cannot_say: of the files that truly are of a class, the share that the detector does not answer; [0,
+          1], no ideal; a detector that answers only what it knows says so more often; Chow, IEEE Trans. Inf. Theory 16
+          (1970)
+        error_among_answered: the share of wrong ones among answers other than "cannot say"; [0, 1], ideal 0; at 0.05
+          one answer in 20 is wrong; Geifman and El-Yaniv, NeurIPS 2017
+        wrongly_ruled_out_excess: the share of files whose own class the detector rules out, less the error rate that
+          its card promises; [-rate, 1 - rate], ideal at most 0; above 0 the card promises more than it keeps on these
+          files; Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005)
+        coverage: the share that is answered "fake" or "no known trace"; [0, 1], ideal 1; at 0.9 one file in ten gets no
+          answer; Geifman and El-Yaniv, NeurIPS 2017
+        unsupported_share: the share that the detector calls unlike all it knows; [0, 1], no ideal; so many files are
+          unlike its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
+        declared_*: that number as the detector's maker wrote it on the card; [0, 1], no ideal; somebody's word, of
+          which nothing was measured here; the detector's card
+        """
+    )
 
     def __init__(self, *, generator: str | None = None, false_positive_rate: float = 0.01, bins: int = 10) -> None:
         if not 0.0 < false_positive_rate < 1.0:

@@ -16,6 +16,7 @@ from auditor.core.errors import DataError, MissingExtraError, OtherKindError
 from auditor.core.files import printable_name, read_regular
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -78,28 +79,9 @@ class Marking:
     """Marks in a generator's outputs: signed manifests, watermarks, their survival, and false detections.
 
     Over the different files that a generator made, of which exact copies count once; a mark is a trusted manifest that
-    declares generation by AI, or what a named decoder finds:
-
-    - ``trusted_manifest_share``: share of outputs with a C2PA manifest that is intact, whose signer an authority named
-      in ``trust_anchors`` vouches for, and that declares generation by AI; [0, 1], ideal 1; so many outputs say by a
-      signature that they are synthetic; C2PA, Technical Specification 2.2
-    - ``intact_manifest_share``: the same whoever signed; [0, 1], no ideal; so many carry such a manifest, which anybody
-      can make and put on any file; C2PA, Technical Specification 2.2
-    - ``timestamped_manifest_share``: share of outputs with such a trusted manifest whose time is vouched for as well;
-      [0, 1], ideal 1; of so many the signature can be checked after its certificate has ended; C2PA, Technical
-      Specification 2.2
-    - ``found_share``: share of outputs in which the mark ``mark`` is found; [0, 1], ideal 1; so many can be detected by
-      this mark alone; Fernandez et al., ICCV 2023
-    - ``marked_share``: share of outputs in which any of the marks is found; [0, 1], ideal 1; so many are marked in a
-      way that machines read; Regulation (EU) 2024/1689, Art. 50(2)
-    - ``found_share_under_*``: share of sampled outputs in which the mark, or any of them, is found after that change;
-      [0, 1], ideal 1; so many can still be detected after it; Fernandez et al., ICCV 2023
-    - ``surviving_share``: share of sampled outputs in which some mark is found after each of the everyday changes; [0,
-      1], ideal 1; so many stay marked whatever of these a file meets on its way; Fernandez et al., ICCV 2023
-    - ``false_detection_rate``: share of unmarked files in which the mark, or any of them, is found; [0, 1], ideal 0; of
-      so many files it would be said wrongly that they are synthetic; Fernandez et al., ICCV 2023
-    - ``false_detection_rate_under_*``: the same of sampled unmarked files after that change; [0, 1], ideal 0; of so
-      many an ordinary change makes a marked file; Fernandez et al., ICCV 2023
+    declares generation by AI, or what a named decoder finds: ``trusted_manifest_share``, ``intact_manifest_share``,
+    ``timestamped_manifest_share``, ``found_share``, ``marked_share``, ``found_share_under_*``, ``surviving_share``,
+    ``false_detection_rate`` and ``false_detection_rate_under_*``.
 
     Changes, and which of them are everyday ones: those of ``detector_robustness``, for images and sound; files are then
     saved without loss and without metadata, as programs do that know nothing of C2PA, so that a manifest is gone. Video
@@ -126,6 +108,30 @@ class Marking:
     needs: ClassVar[tuple[Need, ...]] = ()
     questions = (AuditQuestion("marked"),)
     untrusted_options = allow_untrusted("n_samples", reads=("trust_anchors",))
+    metrics = define_metrics(
+        """
+        trusted_manifest_share: share of outputs with a C2PA manifest that is intact, whose signer an authority named in
+          trust_anchors vouches for, and that declares generation by AI; [0, 1], ideal 1; so many outputs say by a
+          signature that they are synthetic; C2PA, Technical Specification 2.2
+        intact_manifest_share: the same whoever signed; [0, 1], no ideal; so many carry such a manifest, which anybody
+          can make and put on any file; C2PA, Technical Specification 2.2
+        timestamped_manifest_share: share of outputs with such a trusted manifest whose time is vouched for as well; [0,
+          1], ideal 1; of so many the signature can be checked after its certificate has ended; C2PA, Technical
+          Specification 2.2
+        found_share: share of outputs in which the mark mark is found; [0, 1], ideal 1; so many can be detected by this
+          mark alone; Fernandez et al., ICCV 2023
+        marked_share: share of outputs in which any of the marks is found; [0, 1], ideal 1; so many are marked in a way
+          that machines read; Regulation (EU) 2024/1689, Art. 50(2)
+        found_share_under_*: share of sampled outputs in which the mark, or any of them, is found after that change; [0,
+          1], ideal 1; so many can still be detected after it; Fernandez et al., ICCV 2023
+        surviving_share: share of sampled outputs in which some mark is found after each of the everyday changes; [0,
+          1], ideal 1; so many stay marked whatever of these a file meets on its way; Fernandez et al., ICCV 2023
+        false_detection_rate: share of unmarked files in which the mark, or any of them, is found; [0, 1], ideal 0; of
+          so many files it would be said wrongly that they are synthetic; Fernandez et al., ICCV 2023
+        false_detection_rate_under_*: the same of sampled unmarked files after that change; [0, 1], ideal 0; of so many
+          an ordinary change makes a marked file; Fernandez et al., ICCV 2023
+        """
+    )
 
     def __init__(
         self, *, trust_anchors: str | None = None, decoder: Sequence[str] = (), n_samples: int = _N_SAMPLES

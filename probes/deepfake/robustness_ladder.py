@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
@@ -37,18 +38,10 @@ class DetectorRobustness:
     """AUC and balanced accuracy after compression, resizing, blur, noise and the like, or codecs, telephone and rooms.
 
     Over sampled labelled files, each changed once for every rung of every ladder K, so that rows stay independent; all
-    levels of a ladder share a file's random draws:
+    levels of a ladder share a file's random draws: ``auc_under_*``, ``balanced_accuracy_under_*`` and
+    ``largest_auc_drop``.
 
-    - ``auc_under_*``: P(a synthetic file scores above a real one) + P(tie) / 2 after that change; [0, 1], ideal 1; at
-      0.8 files are told apart in 8 of 10 pairs after the change; Wang et al., CVPR 2020
-    - ``balanced_accuracy_under_*``: mean of the shares of real and of synthetic files decided rightly after that
-      change; [0, 1], ideal 1; at 0.8 eight of ten files of either kind are still decided rightly; Wang et al., CVPR
-      2020
-    - ``largest_auc_drop``: the largest drop in AUC from the files as they are, paired by file, over the everyday rungs;
-      [-1, 1], ideal 0; at 0.1 what files meet without anybody meaning harm costs 10 pairs in 100; Hendrycks and
-      Dietterich, ICLR 2019
-
-      Everyday rungs: :attr:`~probes.deepfake.picture_changes.Ladder.everyday`.
+    - ``largest_auc_drop``: Everyday rungs: :attr:`~probes.deepfake.picture_changes.Ladder.everyday`.
 
     Images (:func:`~probes.deepfake.picture_changes.changed_picture`): ``jpeg``, ``resize``, ``blur``, ``noise``,
     ``colour``, ``crop``, ``screenshot``; made on the file's own picture, or on one of at most 1,024 pixels a side,
@@ -80,6 +73,17 @@ class DetectorRobustness:
     # Files of either class, and the true largest drop that is found above 0.10 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (100, 0.25)
     untrusted_options = allow_untrusted("methods", "n_samples")
+    metrics = define_metrics(
+        """
+        auc_under_*: P(a synthetic file scores above a real one) + P(tie) / 2 after that change; [0, 1], ideal 1; at 0.8
+          files are told apart in 8 of 10 pairs after the change; Wang et al., CVPR 2020
+        balanced_accuracy_under_*: mean of the shares of real and of synthetic files decided rightly after that change;
+          [0, 1], ideal 1; at 0.8 eight of ten files of either kind are still decided rightly; Wang et al., CVPR 2020
+        largest_auc_drop: the largest drop in AUC from the files as they are, paired by file, over the everyday rungs;
+          [-1, 1], ideal 0; at 0.1 what files meet without anybody meaning harm costs 10 pairs in 100; Hendrycks and
+          Dietterich, ICLR 2019
+        """
+    )
 
     def __init__(self, *, methods: str | Sequence[str] = "auto", n_samples: int | None = None) -> None:
         wanted = (methods,) if isinstance(methods, str) else tuple(methods)

@@ -12,6 +12,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import IntArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.models.detector_card import DIGITS
 from auditor.run.probe import Need, allow_untrusted
@@ -39,31 +40,14 @@ class SourceLeakage:
     """Copies and shared identities between training and evaluation files, and files in both classes.
 
     Shares of the evaluation files, all of which are compared with all others, so they are known without sampling error:
+    ``exact_duplicate_share``, ``near_duplicate_share``, ``other_class_duplicate_share``, ``contradictory_share``,
+    ``shared_identity_share`` and ``alike_identity_share``.
 
-    - ``exact_duplicate_share``: share of evaluation files decoded to the very content of a training file, by SHA-256;
-      [0, 1], ideal 0; so many files were graded that the detector had seen; Kapoor and Narayanan, Patterns 4 (2023)
-    - ``near_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the same
-      class; [0, 1], ideal 0; so many files were graded that the detector had all but seen; Barz and Denzler, J. Imaging
-      6 (2020)
-
-      Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored or not, or of 0.5 of their
-      coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a side: a correlation of at
-      least 0.96 with its window there, both without the plane that fits best. It finds copies that were compressed,
-      resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor turned pictures.
-
-    - ``other_class_duplicate_share``: share of evaluation files that are copies of, or like, a training file of the
-      other class; [0, 1], ideal 0; so many files were made of files that the detector was trained on, or those of
-      them, so that they are not of another source; Barz and Denzler, J. Imaging 6 (2020)
-    - ``contradictory_share``: share of evaluation files with the very content of a file of the other class, in training
-      or evaluation; [0, 1], ideal 0; so many files are labelled both real and synthetic; Kapoor and Narayanan, Patterns
-      4 (2023)
-    - ``shared_identity_share``: share of evaluation files of an identity, speaker or source that training files have
-      too; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
-      (2023)
-
-    - ``alike_identity_share``: share of evaluation files of somebody who a training file is of, as ``embedder`` sees
-      it; [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
-      (2023)
+    - ``near_duplicate_share``: Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored
+      or not, or of 0.5 of their coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a
+      side: a correlation of at least 0.96 with its window there, both without the plane that fits best. It finds copies
+      that were compressed, resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor
+      turned pictures.
 
     Identities are known where ``identity`` names a column, or an embedder tells faces or voices; else they are not
     compared, and the report says so. A share s of copies can move the accuracy, or by one class
@@ -98,6 +82,26 @@ class SourceLeakage:
         "It is about the files at hand, every one of which is compared, and about no others.",
     )
     untrusted_options = allow_untrusted("identity")
+    metrics = define_metrics(
+        """
+        exact_duplicate_share: share of evaluation files decoded to the very content of a training file, by SHA-256; [0,
+          1], ideal 0; so many files were graded that the detector had seen; Kapoor and Narayanan, Patterns 4 (2023)
+        near_duplicate_share: share of evaluation files that are copies of, or like, a training file of the same class;
+          [0, 1], ideal 0; so many files were graded that the detector had all but seen; Barz and Denzler, J. Imaging 6
+          (2020)
+        other_class_duplicate_share: share of evaluation files that are copies of, or like, a training file of the other
+          class; [0, 1], ideal 0; so many files were made of files that the detector was trained on, or those of them,
+          so that they are not of another source; Barz and Denzler, J. Imaging 6 (2020)
+        contradictory_share: share of evaluation files with the very content of a file of the other class, in training
+          or evaluation; [0, 1], ideal 0; so many files are labelled both real and synthetic; Kapoor and Narayanan,
+          Patterns 4 (2023)
+        shared_identity_share: share of evaluation files of an identity, speaker or source that training files have too;
+          [0, 1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4
+          (2023)
+        alike_identity_share: share of evaluation files of somebody who a training file is of, as embedder sees it; [0,
+          1], ideal 0; of so many files the detector may know who, and not what; Kapoor and Narayanan, Patterns 4 (2023)
+        """
+    )
 
     def __init__(
         self, *, identity: str | None = None, embedder: str | None = None, same_identity: float | None = None

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -99,27 +100,14 @@ _CONFIDENCE = 0.95
 class TrivialCues:
     """Performance of file size, dimensions, compression, metadata, colour or loudness alone, against the detector.
 
-    Over the labelled evaluation files, as many as ``n_samples``:
+    Over the labelled evaluation files, as many as ``n_samples``: ``cue_auc``, ``auc``, ``auc_drop`` and ``added_auc``.
 
-    - ``cue_auc``: area under the ROC curve of a rule that reads file size, dimensions, compression, metadata, colour or
-      loudness alone, of files it had not seen; [0, 1], ideal 0.5; at 0.8 the container tells synthetic from real in 8
-      of 10 pairs, without a look at the content; Torralba and Efros, CVPR 2011
-
-      At ``{"cues": family}`` and ``{"cues": "all"}``: the cues of :func:`~probes.deepfake.container_cues.read_cues`,
-      scored by :func:`~probes.deepfake.container_cues.cue_scores`; DeLong's interval.
-
-    - ``auc``: the detector's own area under the ROC curve, of files as they are and of files made alike; [0, 1], ideal
-      1; what is lost once files are made alike was read off the container; Grommelt et al., ECCV Workshops 2024
-
-      At ``{"files": "as they are"}`` and ``{"files": "made alike"}``. Made alike are pictures whose shorter side was
-      brought to the smallest one of all files, cut to a square and saved as JPEG of one ``quality``; sound at one
-      bandwidth and one loudness, without silence at either end.
-
-    - ``auc_drop``: AUC of the files as they are less that of the files made alike, paired by file; [-1, 1], ideal 0; at
-      0.1 a tenth of the pairs were told by the container; Grommelt et al., ECCV Workshops 2024
-    - ``added_auc``: auc(made alike) - max(cue_auc(all), 0.5), paired by file; [-1, 0.5], ideal 0.5; what the detector
-      knows beyond what anybody reads off the container, and not above 0 it may live on the container; Grommelt et al.,
-      ECCV Workshops 2024
+    - ``cue_auc``: At ``{"cues": family}`` and ``{"cues": "all"}``: the cues of
+      :func:`~probes.deepfake.container_cues.read_cues`, scored by :func:`~probes.deepfake.container_cues.cue_scores`;
+      DeLong's interval.
+    - ``auc``: At ``{"files": "as they are"}`` and ``{"files": "made alike"}``. Made alike are pictures whose shorter
+      side was brought to the smallest one of all files, cut to a square and saved as JPEG of one ``quality``; sound at
+      one bandwidth and one loudness, without silence at either end.
 
     The rule for the cues is fitted in folds, so what is estimated is what such a rule reaches with four fifths of these
     files. The size in bytes also says how much there was to compress, which is part of the content: where it is the one
@@ -145,6 +133,20 @@ class TrivialCues:
     # Files of either class, and the true added AUC that is found below 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (200, -0.08)
     untrusted_options = allow_untrusted("n_samples", "quality")
+    metrics = define_metrics(
+        """
+        cue_auc: area under the ROC curve of a rule that reads file size, dimensions, compression, metadata, colour or
+          loudness alone, of files it had not seen; [0, 1], ideal 0.5; at 0.8 the container tells synthetic from real in
+          8 of 10 pairs, without a look at the content; Torralba and Efros, CVPR 2011
+        auc: the detector's own area under the ROC curve, of files as they are and of files made alike; [0, 1], ideal 1;
+          what is lost once files are made alike was read off the container; Grommelt et al., ECCV Workshops 2024
+        auc_drop: AUC of the files as they are less that of the files made alike, paired by file; [-1, 1], ideal 0; at
+          0.1 a tenth of the pairs were told by the container; Grommelt et al., ECCV Workshops 2024
+        added_auc: auc(made alike) - max(cue_auc(all), 0.5), paired by file; [-1, 0.5], ideal 0.5; what the detector
+          knows beyond what anybody reads off the container, and not above 0 it may live on the container; Grommelt et
+          al., ECCV Workshops 2024
+        """
+    )
 
     def __init__(self, *, n_samples: int = 1000, quality: int = 90) -> None:
         whole_number("n_samples", n_samples, 2 * FEWEST_FILES)

@@ -16,6 +16,7 @@ from auditor.data.bins import more_than
 from auditor.data.coded_groups import CodedGroups
 from auditor.data.group_counts import MISSING
 from auditor.data.score_counts import Asked, Moments
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
@@ -62,23 +63,11 @@ class AdverseImpact:
     The score is the favourable class's probability; the scoring rate is left out where scores take fewer than three
     values, since they are labels then. Of a regression model only the scoring rate is tabulated, its predictions being
     the scores, of which a higher one is taken to be the better. For each sensitive feature and for their intersection:
+    ``selection_rate``, ``scoring_rate``, ``impact_ratio``, ``impact_ratio_min``, ``unknown_count`` and
+    ``standardized_mean_difference``.
 
-    - ``selection_rate``: the share of a category's rows decided for the favourable class; [0, 1], no ideal; at 0.3
-      three of ten of the category are selected; 6 RCNY 5-300
-    - ``scoring_rate``: the share of a category's rows whose score is above the median of all rows' scores; [0, 1], no
-      ideal; at 0.5 the category is scored as everybody is; 6 RCNY 5-300
-    - ``impact_ratio``: a category's rate / that of the most selected category; [0, 1], ideal 1; at 0.8 the category is
-      selected four fifths as often as the most selected one; 6 RCNY 5-300, and 29 CFR 1607.4(D)
-    - ``impact_ratio_min``: the smallest impact ratio of any category; [0, 1], ideal 1; at 0.8 the least selected
-      category is selected four fifths as often as the most selected one; 6 RCNY 5-300, and 29 CFR 1607.4(D)
-    - ``unknown_count``: rows without a value of the feature, which belong to no category; [0, inf), ideal 0; so many
-      rows are left out of the ratios; 6 RCNY 5-301
-    - ``standardized_mean_difference``: mean score of a category less that of the one with the highest scoring rate, in
-      pooled standard deviations within the two (Cohen's d); (-inf, inf), ideal 0; at -0.5 the category is scored half a
-      standard deviation lower; Cohen (1988)
-
-      With ``scoring_rate``, and for display only: its interval takes the scores as normal with one spread, which
-      probabilities are not.
+    - ``standardized_mean_difference``: With ``scoring_rate``, and for display only: its interval takes the scores as
+      normal with one spread, which probabilities are not.
 
     Each ratio comes with the p-values of "below 0.8" and of "below 1" that its bounds have, Fisher's exact p against
     the most selected category, and the distance of the two rates in standard deviations. The ratio never speaks without
@@ -119,6 +108,23 @@ class AdverseImpact:
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
     untrusted_options = allow_untrusted("methods", "intersections")
+    metrics = define_metrics(
+        """
+        selection_rate: the share of a category's rows decided for the favourable class; [0, 1], no ideal; at 0.3 three
+          of ten of the category are selected; 6 RCNY 5-300
+        scoring_rate: the share of a category's rows whose score is above the median of all rows' scores; [0, 1], no
+          ideal; at 0.5 the category is scored as everybody is; 6 RCNY 5-300
+        impact_ratio: a category's rate / that of the most selected category; [0, 1], ideal 1; at 0.8 the category is
+          selected four fifths as often as the most selected one; 6 RCNY 5-300, and 29 CFR 1607.4(D)
+        impact_ratio_min: the smallest impact ratio of any category; [0, 1], ideal 1; at 0.8 the least selected category
+          is selected four fifths as often as the most selected one; 6 RCNY 5-300, and 29 CFR 1607.4(D)
+        unknown_count: rows without a value of the feature, which belong to no category; [0, inf), ideal 0; so many rows
+          are left out of the ratios; 6 RCNY 5-301
+        standardized_mean_difference: mean score of a category less that of the one with the highest scoring rate, in
+          pooled standard deviations within the two (Cohen's d); (-inf, inf), ideal 0; at -0.5 the category is scored
+          half a standard deviation lower; Cohen (1988)
+        """
+    )
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import LacksOptionError, NotApplicableError, UsageError
 from auditor.core.rows import IntArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
@@ -30,35 +31,16 @@ _MOST_CLASSES = 100
 class Change:
     """Changes between a reference model and this one, row by row on the same data.
 
-    Of each row it is known what either model decided, so a change is known far better than the difference of two
-    audits would tell. ``after - before``, each in [-1, 1]:
+    Of each row it is known what either model decided, so a change is known far better than the difference of two audits
+    would tell. ``after - before``, each in [-1, 1]: ``accuracy_change``, ``recall_change``, ``roc_auc_change``,
+    ``decision_share_change``, ``selection_rate_change``, ``true_positive_rate_change``, ``false_positive_rate_change``,
+    ``demographic_parity_difference_change``, ``equal_opportunity_difference_change``,
+    ``false_positive_rate_difference_change``, ``equalized_odds_difference_change`` and ``accuracy_difference_change``.
 
-    - ``accuracy_change``: accuracy of this model less that of the reference, on the same labelled rows; [-1, 1], no
-      ideal; at -0.02 two decisions in 100 more are wrong than before; McNemar, Psychometrika 12 (1947), for paired
-      proportions
-    - ``recall_change``: of a class, the share of its rows that is recognised, less what it was; [-1, 1], no ideal; at
-      -0.02 two rows in 100 of the class are no longer recognised; McNemar, Psychometrika 12 (1947), for paired
-      proportions
-
-      At most 100 classes. Their mean is the change of balanced accuracy.
-
-    - ``roc_auc_change``: P(a row of the favourable class scores above another) + P(tie) / 2, less what it was; [-1, 1],
-      no ideal; at -0.02 two pairs in 100 more are ranked wrongly; DeLong et al., Biometrics 44 (1988)
-
-      Two classes with scores; :class:`~auditor.statistics.detection.AreaDifference`.
-
-    - ``decision_share_change``: share of all rows that get this decision, less what it was; [-1, 1], no ideal; at 0.02
-      two rows in 100 more get it; McNemar, Psychometrika 12 (1947), for paired proportions
-
-      Of at most 100 decisions, the commonest that either model makes; one that all rows get is the only one.
-
-    - ``selection_rate_change``, ``true_positive_rate_change``, ``false_positive_rate_change``: of a group, that rate
-      less what it was; [-1, 1], no ideal; at 0.02 two in 100 more of those rows are decided favourably; McNemar,
-      Psychometrika 12 (1947), for paired proportions
-    - ``demographic_parity_difference_change``, ``equal_opportunity_difference_change``,
-      ``false_positive_rate_difference_change``, ``equalized_odds_difference_change``, ``accuracy_difference_change``:
-      the largest gap of that rate between two groups, less what it was; [-1, 1], no ideal; below 0 the gap has closed,
-      above it has opened; McNemar, Psychometrika 12 (1947), for paired proportions, and fairlearn for the gaps
+    - ``recall_change``: At most 100 classes. Their mean is the change of balanced accuracy.
+    - ``roc_auc_change``: Two classes with scores; :class:`~auditor.statistics.detection.AreaDifference`.
+    - ``decision_share_change``: Of at most 100 decisions, the commonest that either model makes; one that all rows get
+      is the only one.
 
     Nothing is judged without a criterion of yours, such as ``accuracy_change`` at least -0.02.
 
@@ -78,6 +60,27 @@ class Change:
     # Labelled rows, of which 5 % change either way, and the change in accuracy found with 80 % power at 5 % of 1.
     power = (2_000, 0.02)
     untrusted_options = allow_untrusted(reads=("reference",))
+    metrics = define_metrics(
+        """
+        accuracy_change: accuracy of this model less that of the reference, on the same labelled rows; [-1, 1], no
+          ideal; at -0.02 two decisions in 100 more are wrong than before; McNemar, Psychometrika 12 (1947), for paired
+          proportions
+        recall_change: of a class, the share of its rows that is recognised, less what it was; [-1, 1], no ideal; at
+          -0.02 two rows in 100 of the class are no longer recognised; McNemar, Psychometrika 12 (1947), for paired
+          proportions
+        roc_auc_change: P(a row of the favourable class scores above another) + P(tie) / 2, less what it was; [-1, 1],
+          no ideal; at -0.02 two pairs in 100 more are ranked wrongly; DeLong et al., Biometrics 44 (1988)
+        decision_share_change: share of all rows that get this decision, less what it was; [-1, 1], no ideal; at 0.02
+          two rows in 100 more get it; McNemar, Psychometrika 12 (1947), for paired proportions
+        selection_rate_change, true_positive_rate_change, false_positive_rate_change: of a group, that rate less what it
+          was; [-1, 1], no ideal; at 0.02 two in 100 more of those rows are decided favourably; McNemar, Psychometrika
+          12 (1947), for paired proportions
+        demographic_parity_difference_change, equal_opportunity_difference_change,
+          false_positive_rate_difference_change, equalized_odds_difference_change, accuracy_difference_change: the
+          largest gap of that rate between two groups, less what it was; [-1, 1], no ideal; below 0 the gap has closed,
+          above it has opened; McNemar, Psychometrika 12 (1947), for paired proportions, and fairlearn for the gaps
+        """
+    )
 
     def __init__(self, *, reference: str | AuditedModel | None = None) -> None:
         self.reference = reference

@@ -14,6 +14,7 @@ from auditor.core.errors import DataError, NotApplicableError, OtherKindError, d
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.sampling_design import Design, Part
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.clusters import clustered_mean
@@ -51,19 +52,11 @@ class CounterfactualFairness:
     """Decisions and scores of rows with a sensitive feature changed to each of its other levels.
 
     For each sensitive feature, over the evaluation rows, with ``s`` the model's probability of the favourable class
-    (``data.positive``, else the last class):
+    (``data.positive``, else the last class): ``counterfactual_flip_rate`` and ``mean_score_shift``.
 
-    - ``counterfactual_flip_rate``: share of rows whose decision changes for at least one other level of the sensitive
-      feature; [0, 1], ideal 0; at 0.05 five decisions in 100 turn on the feature; Kusner et al., NeurIPS 2017
-
-      Clopper-Pearson over rows; over clusters with ``--cluster`` or ``--weight``, with which the shifts are
-      NOT_APPLICABLE.
-
-    - ``mean_score_shift``: mean of s(row at that level) - s(row) over rows of other levels, s the probability of the
-      favourable class; [-1, 1], ideal 0; at 0.05 having that level adds 5 points to the probability of the favourable
-      class; Kusner et al., NeurIPS 2017
-
-      Bounds over rows (:class:`~auditor.statistics.values.BoundedMean`).
+    - ``counterfactual_flip_rate``: Clopper-Pearson over rows; over clusters with ``--cluster`` or ``--weight``, with
+      which the shifts are NOT_APPLICABLE.
+    - ``mean_score_shift``: Bounds over rows (:class:`~auditor.statistics.values.BoundedMean`).
 
     Methods: ``flip`` changes the feature alone. Where the model does not take it, nothing can change with it, which
     says nothing of its proxies: there it is NOT_APPLICABLE. ``flip_with_proxies`` changes
@@ -101,6 +94,15 @@ class CounterfactualFairness:
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Power] = Power(300, 0.10)
     untrusted_options = allow_untrusted("proxies", "n_samples", "n_folds")
+    metrics = define_metrics(
+        """
+        counterfactual_flip_rate: share of rows whose decision changes for at least one other level of the sensitive
+          feature; [0, 1], ideal 0; at 0.05 five decisions in 100 turn on the feature; Kusner et al., NeurIPS 2017
+        mean_score_shift: mean of s(row at that level) - s(row) over rows of other levels, s the probability of the
+          favourable class; [-1, 1], ideal 0; at 0.05 having that level adds 5 points to the probability of the
+          favourable class; Kusner et al., NeurIPS 2017
+        """
+    )
 
     def __init__(self, *, proxies: bool | str | Sequence[str] = False, n_samples: int = 5000, n_folds: int = 5) -> None:
         whole_number("n_samples", n_samples, 2)

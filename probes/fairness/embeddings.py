@@ -15,6 +15,7 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
@@ -40,27 +41,13 @@ _INSTEAD = "Display only: it takes the words' associations as normal. Set a boun
 class EmbeddingAssociation:
     """WEAT and SEAT: whether one set of words is associated more strongly with an attribute than another set.
 
-    For target words X and Y and attribute words A and B, with cosine similarity:
+    For target words X and Y and attribute words A and B, with ``s(w) = mean_a cos(w, a) - mean_b cos(w, b)`` of cosine
+    similarities: ``association_effect_size``, ``control_effect_size``, ``association_auc`` and
+    ``confirmed_associations``.
 
-    - ``s(w) = mean_a cos(w, a) - mean_b cos(w, b)``
-    - ``association_effect_size``: (mean_x s(x) - mean_y s(y)) / standard deviation of s over X and Y together, s(w) the
-      mean cosine similarity of w to A less that to B; [-2, 2], ideal 0; at 1 the two sets of words lie one standard
-      deviation apart in how they are tied to the attribute; Caliskan, Bryson and Narayanan, Science 356 (2017)
-
-      The standard deviation with n - 1; the range is that of sets of equal size.
-
-    - ``control_effect_size``: the effect size of pairs that nobody objects to, such as flowers and insects; [-2, 2], no
-      ideal; near 0 the vectors carry no meaning, and the other numbers say nothing; Caliskan, Bryson and Narayanan,
-      Science 356 (2017)
-    - ``association_auc``: P(s(x) > s(y)) + P(tie) / 2 of a word of X and one of Y; [0, 1], ideal 0.5; at 0.9 nine of
-      ten words of X are tied more to the attribute than one of Y; Caliskan, Bryson and Narayanan, Science 356 (2017)
-
-    - ``confirmed_associations``: number of tests whose two-sided permutation p shows an association, by Holm's
-      procedure at 5 %; [0, number of tests], ideal 0; at 1 the words of one pair of sets are no random division of all
-      of them; Caliskan, Bryson and Narayanan, Science 356 (2017)
-
-      Of all tests of a method but controls. What is not confirmed may be there: it can be shown to be too many, and
-      never that there are none.
+    - ``association_effect_size``: The standard deviation with n - 1; the range is that of sets of equal size.
+    - ``confirmed_associations``: Of all tests of a method but controls. What is not confirmed may be there: it can be
+      shown to be too many, and never that there are none.
 
     Method ``weat``: vectors of words. Method ``seat``: each word stands in bleached sentences, and s(w) is its mean
     over them; the word stays the unit, because sentences of one word are not independent, where the published SEAT
@@ -104,6 +91,21 @@ class EmbeddingAssociation:
     power: ClassVar[Power] = Power(32, 0.92)
     untrusted_options = allow_untrusted(
         "tests", "methods", "max_partitions", "n_draws", reads=("vectors", "encoder", "lists")
+    )
+    metrics = define_metrics(
+        """
+        association_effect_size: (mean_x s(x) - mean_y s(y)) / standard deviation of s over X and Y together, s(w) the
+          mean cosine similarity of w to A less that to B; [-2, 2], ideal 0; at 1 the two sets of words lie one standard
+          deviation apart in how they are tied to the attribute; Caliskan, Bryson and Narayanan, Science 356 (2017)
+        control_effect_size: the effect size of pairs that nobody objects to, such as flowers and insects; [-2, 2], no
+          ideal; near 0 the vectors carry no meaning, and the other numbers say nothing; Caliskan, Bryson and Narayanan,
+          Science 356 (2017)
+        association_auc: P(s(x) > s(y)) + P(tie) / 2 of a word of X and one of Y; [0, 1], ideal 0.5; at 0.9 nine of ten
+          words of X are tied more to the attribute than one of Y; Caliskan, Bryson and Narayanan, Science 356 (2017)
+        confirmed_associations: number of tests whose two-sided permutation p shows an association, by Holm's procedure
+          at 5 %; [0, number of tests], ideal 0; at 1 the words of one pair of sets are no random division of all of
+          them; Caliskan, Bryson and Narayanan, Science 356 (2017)
+        """
     )
 
     def __init__(

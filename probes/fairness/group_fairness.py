@@ -12,6 +12,7 @@ from auditor.core.errors import NotApplicableError, did_you_mean
 from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.group_counts import MISSING, GroupCounts
 from auditor.data.sampling_design import Part
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
@@ -45,74 +46,20 @@ if TYPE_CHECKING:
 class GroupFairness:
     """Selection rate, TPR, FPR and accuracy by group and intersection, and the worst gap between any two groups.
 
-    Per group g, over rows of g, rates with a Clopper-Pearson interval:
-
-    - ``selection_rate``: P(y_pred = 1) in the group; [0, 1], no ideal; at 0.3 three of ten rows of the group are
-      decided favourably; Agarwal et al., ICML 2018
-    - ``true_positive_rate``: P(y_pred = 1 | y = 1) in the group; [0, 1], ideal 1; of those whose label is favourable
-      this share is decided so; Hardt, Price and Srebro, NeurIPS 2016
-    - ``false_positive_rate``: P(y_pred = 1 | y = 0) in the group; [0, 1], ideal 0; of those whose label is not
-      favourable this share is decided favourably all the same; Hardt, Price and Srebro, NeurIPS 2016
-    - ``false_negative_rate``: P(y_pred = 0 | y = 1) in the group; [0, 1], ideal 0; of those whose label is favourable
-      this share is turned down; Chouldechova, Big Data 5 (2017)
-    - ``accuracy``: P(y_pred = y) in the group; [0, 1], ideal 1; at 0.9 nine of ten rows of the group are decided as
-      their labels say; Agarwal et al., ICML 2018
-    - ``precision``: P(y = 1 | y_pred = 1) in the group; [0, 1], ideal 1; of those decided favourably this share has the
-      favourable label; Chouldechova, Big Data 5 (2017)
-    - ``treatment_equality``: false negatives / false positives of the group; [0, inf), no ideal; at 2 two are wrongly
-      turned down for each one wrongly favoured; Berk et al., Sociol. Methods Res. 50 (2021)
+    Per group g, over rows of g, rates with a Clopper-Pearson interval: ``selection_rate``, ``true_positive_rate``,
+    ``false_positive_rate``, ``false_negative_rate``, ``accuracy``, ``precision`` and ``treatment_equality``.
 
     Headlines, aggregation ``worst_case`` and method ``between_groups``, for each sensitive feature and for the full
-    intersection:
-
-    - ``demographic_parity_difference``: max - min over groups of the selection rate; [0, 1], ideal 0; at 0.1 one group
-      is decided favourably 10 points more often than another; Agarwal et al., ICML 2018
-    - ``demographic_parity_ratio``: min / max over groups of the selection rate; [0, 1], ideal 1; at 0.8 one group is
-      decided favourably four fifths as often as another; Agarwal et al., ICML 2018
-    - ``equalized_odds_difference``: the larger of the differences, max - min over groups, of the true and of the false
-      positive rate; [0, 1], ideal 0; at 0.1 groups with the same label differ by up to 10 points in how often they are
-      decided favourably; Hardt, Price and Srebro, NeurIPS 2016
-    - ``equal_opportunity_difference``: max - min over groups of the true positive rate; [0, 1], ideal 0; at 0.1 of
-      those with the favourable label one group is decided so 10 points more often than another; Hardt, Price and
-      Srebro, NeurIPS 2016
-    - ``equalized_odds_ratio``: the smaller of min / max over groups of the true and of the false positive rate; [0, 1],
-      ideal 1; at 0.5 one group has half of the other's rate among rows with the same label; Hardt, Price and Srebro,
-      NeurIPS 2016
-    - ``equal_opportunity_ratio``: min / max over groups of the true positive rate; [0, 1], ideal 1; at 0.8 one group
-      with the favourable label is decided so four fifths as often as another; Hardt, Price and Srebro, NeurIPS 2016
-    - ``false_positive_rate_difference``, ``false_negative_rate_difference``: max - min over groups of that rate; [0,
-      1], ideal 0; at 0.1 one group meets this error 10 points more often than another; Chouldechova, Big Data 5 (2017)
-    - ``false_positive_rate_ratio``, ``false_negative_rate_ratio``: min / max over groups of that rate; [0, 1], ideal 1;
-      at 0.5 one group meets this error half as often as another; Chouldechova, Big Data 5 (2017)
-    - ``predictive_parity_difference``: max - min over groups of the precision; [0, 1], ideal 0; at 0.1 a favourable
-      decision is right 10 points more often in one group than in another; Chouldechova, Big Data 5 (2017)
-    - ``accuracy_difference``: max - min over groups of the accuracy; [0, 1], ideal 0; at 0.1 one group is decided
-      rightly 10 points more often than another; Agarwal et al., ICML 2018
-    - ``balanced_accuracy_difference``: max - min over groups of the mean of the true positive and the true negative
-      rate; [0, 1], ideal 0; at 0.1 the two labels are recognised 10 points better in one group than in another;
-      Brodersen et al., ICPR 2010
-    - ``treatment_equality_ratio``: min / max over groups of the treatment equality FN / FP; [0, 1], ideal 1; at 0.5
-      errors fall against one group twice as often, for each one in its favour, as against another; Berk et al., Sociol.
-      Methods Res. 50 (2021)
-    - ``differential_fairness_epsilon``: max over outcomes y and groups i, j of ``|ln P(y_pred = y | i) / P(y_pred = y |
-      j)|``, smoothed by one row an outcome; [0, inf), ideal 0; at 0.69 some outcome is twice as likely in one group as
-      in another; Foulds et al., ICDE 2020
-    - ``worst_group_accuracy``: min over groups of the accuracy; [0, 1], ideal 1; the group served worst is decided
-      rightly this often; Sagawa et al., ICLR 2020
+    intersection: ``demographic_parity_difference``, ``demographic_parity_ratio``, ``equalized_odds_difference``,
+    ``equal_opportunity_difference``, ``equalized_odds_ratio``, ``equal_opportunity_ratio``,
+    ``false_positive_rate_difference``, ``false_negative_rate_difference``, ``false_positive_rate_ratio``,
+    ``false_negative_rate_ratio``, ``predictive_parity_difference``, ``accuracy_difference``,
+    ``balanced_accuracy_difference``, ``treatment_equality_ratio``, ``differential_fairness_epsilon`` and
+    ``worst_group_accuracy``.
 
     Over all rows, with the benefit ``b = y_pred - y_true + 1`` and its mean m; and with ``strata``, of each group and
-    as the largest of any group, which lies in [0, 1]:
-
-    - ``generalized_entropy_index``: mean of ((b / m)^2 - 1) / 2, the index of order 2; [0, inf), ideal 0; how unevenly
-      wrong decisions share out benefits among all rows, of which 0 is evenly; Speicher et al., KDD 2018
-    - ``theil_index``: mean of (b / m) ln(b / m), the index of order 1; [0, inf), ideal 0; how unevenly wrong decisions
-      share out benefits among all rows, of which 0 is evenly; Speicher et al., KDD 2018
-    - ``demographic_disparity``: P(g | rejected) - P(g | accepted); [-1, 1], ideal 0; at 0.1 the group's share among the
-      rejected is 10 points larger than among the accepted; Wachter, Mittelstadt and Russell, Comput. Law Secur. Rev. 41
-      (2021)
-    - ``conditional_demographic_disparity``: mean over the strata, weighted by their rows, of P(g | rejected) - P(g |
-      accepted); [-1, 1], ideal 0; what is left of the disparity among rows of one stratum; Wachter, Mittelstadt and
-      Russell, Comput. Law Secur. Rev. 41 (2021)
+    as the largest of any group, which lies in [0, 1]: ``generalized_entropy_index``, ``theil_index``,
+    ``demographic_disparity`` and ``conditional_demographic_disparity``.
 
     With more than two classes and no favourable one, everything is measured for each class against the rest (``at``
     names it). With more than two classes, ``balanced_accuracy_difference`` and ``predictive_parity_difference`` also
@@ -127,9 +74,6 @@ class GroupFairness:
     the smallest first, as long as they hold a tenth of the rows together at most. They are shown with their intervals,
     the headline's detail names them. Where one group is all that would be left, all are compared. Demographic disparity
     compares shares of all rows, in which a small group is as well known as a large one, and leaves none out.
-
-    - ``small_group_share``: the share of the rows in groups that are left out of the headlines; [0, 1], ideal 0; at
-      0.04 the headlines say nothing of the groups of 4 rows in 100; 6 RCNY 5-301(d), for categories under 2 %
 
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
     a sensitive feature) to condition demographic disparity on; numbers of more than ten values are cut into fifths.
@@ -184,6 +128,70 @@ class GroupFairness:
         "equal_opportunity_difference": Power(500, 0.25),
     }
     untrusted_options = allow_untrusted("intersections", "strata")
+    metrics = define_metrics(
+        """
+        selection_rate: P(y_pred = 1) in the group; [0, 1], no ideal; at 0.3 three of ten rows of the group are decided
+          favourably; Agarwal et al., ICML 2018
+        true_positive_rate: P(y_pred = 1 | y = 1) in the group; [0, 1], ideal 1; of those whose label is favourable this
+          share is decided so; Hardt, Price and Srebro, NeurIPS 2016
+        false_positive_rate: P(y_pred = 1 | y = 0) in the group; [0, 1], ideal 0; of those whose label is not favourable
+          this share is decided favourably all the same; Hardt, Price and Srebro, NeurIPS 2016
+        false_negative_rate: P(y_pred = 0 | y = 1) in the group; [0, 1], ideal 0; of those whose label is favourable
+          this share is turned down; Chouldechova, Big Data 5 (2017)
+        accuracy: P(y_pred = y) in the group; [0, 1], ideal 1; at 0.9 nine of ten rows of the group are decided as their
+          labels say; Agarwal et al., ICML 2018
+        precision: P(y = 1 | y_pred = 1) in the group; [0, 1], ideal 1; of those decided favourably this share has the
+          favourable label; Chouldechova, Big Data 5 (2017)
+        treatment_equality: false negatives / false positives of the group; [0, inf), no ideal; at 2 two are wrongly
+          turned down for each one wrongly favoured; Berk et al., Sociol. Methods Res. 50 (2021)
+        demographic_parity_difference: max - min over groups of the selection rate; [0, 1], ideal 0; at 0.1 one group is
+          decided favourably 10 points more often than another; Agarwal et al., ICML 2018
+        demographic_parity_ratio: min / max over groups of the selection rate; [0, 1], ideal 1; at 0.8 one group is
+          decided favourably four fifths as often as another; Agarwal et al., ICML 2018
+        equalized_odds_difference: the larger of the differences, max - min over groups, of the true and of the false
+          positive rate; [0, 1], ideal 0; at 0.1 groups with the same label differ by up to 10 points in how often they
+          are decided favourably; Hardt, Price and Srebro, NeurIPS 2016
+        equal_opportunity_difference: max - min over groups of the true positive rate; [0, 1], ideal 0; at 0.1 of those
+          with the favourable label one group is decided so 10 points more often than another; Hardt, Price and Srebro,
+          NeurIPS 2016
+        equalized_odds_ratio: the smaller of min / max over groups of the true and of the false positive rate; [0, 1],
+          ideal 1; at 0.5 one group has half of the other's rate among rows with the same label; Hardt, Price and
+          Srebro, NeurIPS 2016
+        equal_opportunity_ratio: min / max over groups of the true positive rate; [0, 1], ideal 1; at 0.8 one group with
+          the favourable label is decided so four fifths as often as another; Hardt, Price and Srebro, NeurIPS 2016
+        false_positive_rate_difference, false_negative_rate_difference: max - min over groups of that rate; [0, 1],
+          ideal 0; at 0.1 one group meets this error 10 points more often than another; Chouldechova, Big Data 5 (2017)
+        false_positive_rate_ratio, false_negative_rate_ratio: min / max over groups of that rate; [0, 1], ideal 1; at
+          0.5 one group meets this error half as often as another; Chouldechova, Big Data 5 (2017)
+        predictive_parity_difference: max - min over groups of the precision; [0, 1], ideal 0; at 0.1 a favourable
+          decision is right 10 points more often in one group than in another; Chouldechova, Big Data 5 (2017)
+        accuracy_difference: max - min over groups of the accuracy; [0, 1], ideal 0; at 0.1 one group is decided rightly
+          10 points more often than another; Agarwal et al., ICML 2018
+        balanced_accuracy_difference: max - min over groups of the mean of the true positive and the true negative rate;
+          [0, 1], ideal 0; at 0.1 the two labels are recognised 10 points better in one group than in another; Brodersen
+          et al., ICPR 2010
+        treatment_equality_ratio: min / max over groups of the treatment equality FN / FP; [0, 1], ideal 1; at 0.5
+          errors fall against one group twice as often, for each one in its favour, as against another; Berk et al.,
+          Sociol. Methods Res. 50 (2021)
+        differential_fairness_epsilon: max over outcomes y and groups i, j of |ln P(y_pred = y | i) / P(y_pred = y |
+          j)|, smoothed by one row an outcome; [0, inf), ideal 0; at 0.69 some outcome is twice as likely in one group
+          as in another; Foulds et al., ICDE 2020
+        worst_group_accuracy: min over groups of the accuracy; [0, 1], ideal 1; the group served worst is decided
+          rightly this often; Sagawa et al., ICLR 2020
+        generalized_entropy_index: mean of ((b / m)^2 - 1) / 2, the index of order 2; [0, inf), ideal 0; how unevenly
+          wrong decisions share out benefits among all rows, of which 0 is evenly; Speicher et al., KDD 2018
+        theil_index: mean of (b / m) ln(b / m), the index of order 1; [0, inf), ideal 0; how unevenly wrong decisions
+          share out benefits among all rows, of which 0 is evenly; Speicher et al., KDD 2018
+        demographic_disparity: P(g | rejected) - P(g | accepted); [-1, 1], ideal 0; at 0.1 the group's share among the
+          rejected is 10 points larger than among the accepted; Wachter, Mittelstadt and Russell, Comput. Law Secur.
+          Rev. 41 (2021)
+        conditional_demographic_disparity: mean over the strata, weighted by their rows, of P(g | rejected) - P(g |
+          accepted); [-1, 1], ideal 0; what is left of the disparity among rows of one stratum; Wachter, Mittelstadt and
+          Russell, Comput. Law Secur. Rev. 41 (2021)
+        small_group_share: the share of the rows in groups that are left out of the headlines; [0, 1], ideal 0; at 0.04
+          the headlines say nothing of the groups of 4 rows in 100; 6 RCNY 5-301(d), for categories under 2 %
+        """
+    )
 
     def __init__(
         self, *, intersections: bool = True, strata: str | None = None, min_share: float = 0.02, min_rows: int = 30

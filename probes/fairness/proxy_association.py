@@ -16,6 +16,7 @@ from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.score_counts import Asked
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.models.gradients import without_gradients
 from auditor.run.probe import Need, Streamed, allow_untrusted
@@ -62,10 +63,6 @@ class _Source:
 class ProxyAssociation:
     """Predictability of each sensitive feature from other features, the model's score and its representation.
 
-    - ``proxy_auc``: area under the ROC curve of a predictor of the group that learned from half of the rows, on the
-      other half, of several groups the mean of each against the rest; [0, 1], ideal 0.5; at 0.8 the source tells the
-      group rightly in 8 of 10 pairs, and at 0.5 it says nothing of it; Datta et al., CCS 2017
-
     The halves are made by a hash of the rows' contents; of single features that are counted as rows stream by, by a
     draw from the counts, which seed it. ``at`` names the source:
 
@@ -95,6 +92,13 @@ class ProxyAssociation:
     # Rows, and the true AUC, found above 0.55 with 80 % power at 5 % between two equal groups.
     power: ClassVar[tuple[int, float]] = (1_000, 0.65)
     untrusted_options = allow_untrusted("single_features")
+    metrics = define_metrics(
+        """
+        proxy_auc: area under the ROC curve of a predictor of the group that learned from half of the rows, on the other
+          half, of several groups the mean of each against the rest; [0, 1], ideal 0.5; at 0.8 the source tells the
+          group rightly in 8 of 10 pairs, and at 0.5 it says nothing of it; Datta et al., CCS 2017
+        """
+    )
 
     def __init__(self, *, single_features: bool = True) -> None:
         self.single_features = single_features

@@ -15,6 +15,7 @@ from auditor.core.errors import DataError, NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.coded_groups import CodedGroups, coded_texts, together
 from auditor.data.group_counts import MISSING
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.distribution_distances import WorstDistance
@@ -44,35 +45,13 @@ _NO_RANGE = (
 class RegressionFairness:
     """Mean prediction, errors and distribution of predicted numbers by group and intersection, and the worst gaps.
 
-    Per group g, over rows of g, in the target's unit; errors over the rows that have a true value:
-
-    - ``mean_prediction``: mean of y_pred in the group; (-inf, inf) in the target's unit, no ideal; what is predicted
-      for the group on average; Calders et al., ICDM 2013
-    - ``mean_absolute_error``: mean of ``|y_true - y_pred|`` in the group; [0, inf) in the target's unit, ideal 0;
-      predictions for the group are off by so much on average; Agarwal, Dudik and Wu, ICML 2019
-    - ``root_mean_squared_error``: square root of the mean of (y_true - y_pred)^2 in the group; [0, inf) in the target's
-      unit, ideal 0; a typical error for the group in which large ones weigh more; Agarwal, Dudik and Wu, ICML 2019
-    - ``mean_residual``: mean of (y_true - y_pred) in the group; (-inf, inf) in the target's unit, ideal 0; above 0 the
-      group is predicted too low; Calders et al., ICDM 2013
+    Per group g, over rows of g, in the target's unit; errors over the rows that have a true value: ``mean_prediction``,
+    ``mean_absolute_error``, ``root_mean_squared_error`` and ``mean_residual``.
 
     Headlines, method ``between_groups``, for each sensitive feature and for the full intersection:
-
-    - ``mean_prediction_difference``: max - min over groups of the mean prediction; [0, inf) in the target's unit, ideal
-      0; one group is predicted so much higher than another on average; Calders et al., ICDM 2013
-    - ``mean_absolute_error_difference``, ``root_mean_squared_error_difference``: max - min over groups of that error;
-      [0, inf) in the target's unit, ideal 0; predictions are off by so much more for one group than for another;
-      Agarwal, Dudik and Wu, ICML 2019
-    - ``mean_residual_difference``: max - min over groups of the mean residual; [0, inf) in the target's unit, ideal 0;
-      one group is predicted too low by so much more than another; Calders et al., ICDM 2013
-    - ``worst_group_mean_absolute_error``: max over groups of the mean absolute error, as bounded group loss holds it;
-      [0, inf) in the target's unit, ideal 0; predictions for the group served worst are off by so much on average;
-      Agarwal, Dudik and Wu, ICML 2019
-    - ``prediction_kolmogorov_smirnov``: largest distance ``sup |F_i - F_j|`` of two groups' distributions of
-      predictions; [0, 1], ideal 0; at 0.2 there is a number that one group is predicted to exceed 20 points more often
-      than another; Agarwal, Dudik and Wu, ICML 2019
-    - ``prediction_wasserstein``: largest area ``integral |F_i - F_j|`` between two groups' distributions of
-      predictions; [0, inf) in the target's unit, ideal 0; one group's predictions would have to move by so much on
-      average to be those of another; Chzhen et al., NeurIPS 2020
+    ``mean_prediction_difference``, ``mean_absolute_error_difference``, ``root_mean_squared_error_difference``,
+    ``mean_residual_difference``, ``worst_group_mean_absolute_error``, ``prediction_kolmogorov_smirnov`` and
+    ``prediction_wasserstein``.
 
     With ``value_range`` every interval holds at every level and group size, whatever the distributions
     (:class:`~auditor.statistics.values.BoundedMean`, Dvoretzky-Kiefer-Wolfowitz). Without it the means come with
@@ -106,6 +85,34 @@ class RegressionFairness:
         "prediction_kolmogorov_smirnov": Power(500, 0.24),
     }
     untrusted_options = allow_untrusted("intersections")
+    metrics = define_metrics(
+        """
+        mean_prediction: mean of y_pred in the group; (-inf, inf) in the target's unit, no ideal; what is predicted for
+          the group on average; Calders et al., ICDM 2013
+        mean_absolute_error: mean of |y_true - y_pred| in the group; [0, inf) in the target's unit, ideal 0; predictions
+          for the group are off by so much on average; Agarwal, Dudik and Wu, ICML 2019
+        root_mean_squared_error: square root of the mean of (y_true - y_pred)^2 in the group; [0, inf) in the target's
+          unit, ideal 0; a typical error for the group in which large ones weigh more; Agarwal, Dudik and Wu, ICML 2019
+        mean_residual: mean of (y_true - y_pred) in the group; (-inf, inf) in the target's unit, ideal 0; above 0 the
+          group is predicted too low; Calders et al., ICDM 2013
+        mean_prediction_difference: max - min over groups of the mean prediction; [0, inf) in the target's unit, ideal
+          0; one group is predicted so much higher than another on average; Calders et al., ICDM 2013
+        mean_absolute_error_difference, root_mean_squared_error_difference: max - min over groups of that error; [0,
+          inf) in the target's unit, ideal 0; predictions are off by so much more for one group than for another;
+          Agarwal, Dudik and Wu, ICML 2019
+        mean_residual_difference: max - min over groups of the mean residual; [0, inf) in the target's unit, ideal 0;
+          one group is predicted too low by so much more than another; Calders et al., ICDM 2013
+        worst_group_mean_absolute_error: max over groups of the mean absolute error, as bounded group loss holds it; [0,
+          inf) in the target's unit, ideal 0; predictions for the group served worst are off by so much on average;
+          Agarwal, Dudik and Wu, ICML 2019
+        prediction_kolmogorov_smirnov: largest distance sup |F_i - F_j| of two groups' distributions of predictions; [0,
+          1], ideal 0; at 0.2 there is a number that one group is predicted to exceed 20 points more often than another;
+          Agarwal, Dudik and Wu, ICML 2019
+        prediction_wasserstein: largest area integral |F_i - F_j| between two groups' distributions of predictions; [0,
+          inf) in the target's unit, ideal 0; one group's predictions would have to move by so much on average to be
+          those of another; Chzhen et al., NeurIPS 2020
+        """
+    )
 
     def __init__(self, *, value_range: Sequence[float] | None = None, intersections: bool = True) -> None:
         if value_range is not None:

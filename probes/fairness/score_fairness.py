@@ -13,6 +13,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
@@ -42,55 +43,21 @@ Areas = list[AreaUnderCurve | Undefined]
 class ScoreFairness:
     """Ranking, calibration and distribution of the score by group and intersection, and the worst gap of any two.
 
-    The score s is the probability of the favourable class. Per group, over rows of the group:
+    The score s is the probability of the favourable class. Per group, over rows of the group: ``roc_auc``,
+    ``expected_calibration_error``, ``bpsn_auc`` and ``bnsp_auc``.
 
-    - ``roc_auc``: P(a favourable row of the group scores above another of it) + P(tie) / 2, with DeLong's interval; [0,
-      1], ideal 1; at 0.8 rows of the group are ranked rightly in 8 of 10 pairs; Borkan et al., WWW 2019
-    - ``expected_calibration_error``: sum over bins b of equal width of ``(n_b / n) |share favourable - mean score|``;
-      [0, 1], ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
-
-      Over all rows too. The plain sum is biased upward: the interval is not, see
+    - ``expected_calibration_error``: Over all rows too. The plain sum is biased upward: the interval is not, see
       :class:`~auditor.statistics.distribution_distances.CalibrationError`.
-
-    - ``bpsn_auc``: P(a favourable row outside the group scores above an unfavourable one of the group) + P(tie) / 2;
-      [0, 1], ideal 1; at 0.3 the group's unfavourable rows are scored above others' favourable ones in 7 of 10 pairs;
-      Borkan et al., WWW 2019
-    - ``bnsp_auc``: P(a favourable row of the group scores above an unfavourable one outside it) + P(tie) / 2; [0, 1],
-      ideal 1; at 0.3 the group's favourable rows are scored below others' unfavourable ones in 7 of 10 pairs; Borkan et
-      al., WWW 2019
-
-      Background positive, subgroup negative, and the other way round: a group whose rows all score too high or too low
-      keeps its own ``roc_auc``, and loses one of these.
+    - ``bpsn_auc``, ``bnsp_auc``: Background positive, subgroup negative, and the other way round: a group whose rows
+      all score too high or too low keeps its own ``roc_auc``, and loses one of these.
 
     Headlines, for each sensitive feature and for the full intersection; those at a threshold are the metrics of
     :class:`~probes.fairness.group_fairness.GroupFairness`, and bounds over thresholds hold for all of them at once:
-
-    - ``auc_difference``: max - min over groups of the AUC; [0, 1], ideal 0; at 0.1 the score ranks one group's rows
-      rightly in 10 pairs of 100 more than another's; Borkan et al., WWW 2019
-    - ``lowest_bpsn_auc``, ``lowest_bnsp_auc``: the smallest over groups of ``bpsn_auc`` and of ``bnsp_auc``; [0, 1],
-      ideal 1; at 0.5 one group's rows stand among others' as if the score knew nothing; Borkan et al., WWW 2019
-    - ``calibration_difference``: max - min over groups of the expected calibration error; [0, 1], ideal 0; at 0.05 the
-      same score is 5 points further off in one group than in another; Pleiss et al., NeurIPS 2017
-    - ``score_kolmogorov_smirnov``: largest distance ``sup |F_i - F_j|`` of two groups' distributions of scores; [0, 1],
-      ideal 0; at 0.2 there is a threshold that selects one group 20 points more often than another; Jiang et al., UAI
-      2020
-    - ``score_wasserstein``: largest area ``integral |F_i - F_j|`` between two groups' distributions of scores; [0, 1],
-      ideal 0; at 0.1 one group's scores would have to move by 0.1 on average to be those of another; Jiang et al., UAI
-      2020
-    - ``demographic_parity_difference_at_threshold``: max - min over groups of the selection rate, if a score of at
-      least the threshold were decided favourably; [0, 1], ideal 0; at 0.1 that threshold selects one group 10 points
-      more often than another; Agarwal et al., ICML 2018
-    - ``demographic_parity_ratio_at_threshold``: min / max over groups of the selection rate, if a score of at least the
-      threshold were decided favourably; [0, 1], ideal 1; at 0.8 that threshold selects one group four fifths as often
-      as another; Agarwal et al., ICML 2018
-    - ``equalized_odds_difference_at_threshold``: larger of the differences over groups of the true and of the false
-      positive rate, if a score of at least the threshold were decided favourably; [0, 1], ideal 0; at 0.1 groups with
-      the same label differ by up to 10 points at that threshold; Hardt, Price and Srebro, NeurIPS 2016
-    - ``demographic_parity_difference_over_thresholds``, ``equalized_odds_difference_over_thresholds``: largest, over
-      ``thresholds``, of the difference between groups at one threshold; [0, 1], ideal 0; no threshold asked about does
-      worse than this; Jiang et al., UAI 2020
-    - ``demographic_parity_ratio_over_thresholds``: smallest, over ``thresholds``, of the ratio between groups at one
-      threshold; [0, 1], ideal 1; no threshold asked about does worse than this; Jiang et al., UAI 2020
+    ``auc_difference``, ``lowest_bpsn_auc``, ``lowest_bnsp_auc``, ``calibration_difference``,
+    ``score_kolmogorov_smirnov``, ``score_wasserstein``, ``demographic_parity_difference_at_threshold``,
+    ``demographic_parity_ratio_at_threshold``, ``equalized_odds_difference_at_threshold``,
+    ``demographic_parity_difference_over_thresholds``, ``equalized_odds_difference_over_thresholds`` and
+    ``demographic_parity_ratio_over_thresholds``.
 
     Without labels there are the distances and demographic parity only.
 
@@ -130,6 +97,46 @@ class ScoreFairness:
     # found above 0.10 over all of them with 80 % power at 5 %.
     threshold_power: ClassVar[tuple[int, float]] = (500, 0.19)
     untrusted_options = allow_untrusted("intersections", "bins", "thresholds")
+    metrics = define_metrics(
+        """
+        roc_auc: P(a favourable row of the group scores above another of it) + P(tie) / 2, with DeLong's interval; [0,
+          1], ideal 1; at 0.8 rows of the group are ranked rightly in 8 of 10 pairs; Borkan et al., WWW 2019
+        expected_calibration_error: sum over bins b of equal width of (n_b / n) |share favourable - mean score|; [0, 1],
+          ideal 0; at 0.05 probabilities are off by 5 points on average; Naeini et al., AAAI 2015
+        bpsn_auc: P(a favourable row outside the group scores above an unfavourable one of the group) + P(tie) / 2; [0,
+          1], ideal 1; at 0.3 the group's unfavourable rows are scored above others' favourable ones in 7 of 10 pairs;
+          Borkan et al., WWW 2019
+        bnsp_auc: P(a favourable row of the group scores above an unfavourable one outside it) + P(tie) / 2; [0, 1],
+          ideal 1; at 0.3 the group's favourable rows are scored below others' unfavourable ones in 7 of 10 pairs;
+          Borkan et al., WWW 2019
+        auc_difference: max - min over groups of the AUC; [0, 1], ideal 0; at 0.1 the score ranks one group's rows
+          rightly in 10 pairs of 100 more than another's; Borkan et al., WWW 2019
+        lowest_bpsn_auc, lowest_bnsp_auc: the smallest over groups of bpsn_auc and of bnsp_auc; [0, 1], ideal 1; at 0.5
+          one group's rows stand among others' as if the score knew nothing; Borkan et al., WWW 2019
+        calibration_difference: max - min over groups of the expected calibration error; [0, 1], ideal 0; at 0.05 the
+          same score is 5 points further off in one group than in another; Pleiss et al., NeurIPS 2017
+        score_kolmogorov_smirnov: largest distance sup |F_i - F_j| of two groups' distributions of scores; [0, 1], ideal
+          0; at 0.2 there is a threshold that selects one group 20 points more often than another; Jiang et al., UAI
+          2020
+        score_wasserstein: largest area integral |F_i - F_j| between two groups' distributions of scores; [0, 1], ideal
+          0; at 0.1 one group's scores would have to move by 0.1 on average to be those of another; Jiang et al., UAI
+          2020
+        demographic_parity_difference_at_threshold: max - min over groups of the selection rate, if a score of at least
+          the threshold were decided favourably; [0, 1], ideal 0; at 0.1 that threshold selects one group 10 points more
+          often than another; Agarwal et al., ICML 2018
+        demographic_parity_ratio_at_threshold: min / max over groups of the selection rate, if a score of at least the
+          threshold were decided favourably; [0, 1], ideal 1; at 0.8 that threshold selects one group four fifths as
+          often as another; Agarwal et al., ICML 2018
+        equalized_odds_difference_at_threshold: larger of the differences over groups of the true and of the false
+          positive rate, if a score of at least the threshold were decided favourably; [0, 1], ideal 0; at 0.1 groups
+          with the same label differ by up to 10 points at that threshold; Hardt, Price and Srebro, NeurIPS 2016
+        demographic_parity_difference_over_thresholds, equalized_odds_difference_over_thresholds: largest, over
+          thresholds, of the difference between groups at one threshold; [0, 1], ideal 0; no threshold asked about does
+          worse than this; Jiang et al., UAI 2020
+        demographic_parity_ratio_over_thresholds: smallest, over thresholds, of the ratio between groups at one
+          threshold; [0, 1], ideal 1; no threshold asked about does worse than this; Jiang et al., UAI 2020
+        """
+    )
 
     def __init__(
         self, *, intersections: bool = True, bins: int = 10, thresholds: Sequence[float] = (0.3, 0.5, 0.7)

@@ -15,6 +15,7 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.group_counts import MISSING
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -80,24 +81,14 @@ class SubgroupDiscovery:
     split (:meth:`~auditor.data.audit_data.AuditData.order`). The first half ranks every conjunction of numeric bins,
     category levels and sensitive features by the pooled z of its rate against the rows outside it; the ``top`` best
     that do not overlap by more than half are tried on the second half, where nothing has been chosen yet, by Fisher's
-    exact test (one-sided hypergeometric tail), with Holm's correction over ``top``:
+    exact test (one-sided hypergeometric tail), with Holm's correction over ``top``: ``confirmed_subgroups``,
+    ``subgroup_gap`` and ``confirmed_sensitive_subgroups``.
 
-    - ``confirmed_subgroups``: how many of the ``top`` slices found in one half have a worse rate than all other rows in
-      the other half, by Fisher's exact test and Holm's correction at 5 %; [0, inf), ideal 0; so many slices are treated
-      worse than everybody else, and others may be; Chung et al., ICDE 2019
-
-      Its lower bound at alpha is Holm's count at alpha. What is not confirmed may still be there, so it can FAIL and
-      never PASS.
-
-    - ``subgroup_gap``: rate of a confirmed slice less that of all other rows, on the second half, with bounds that hold
-      for all ``top`` slices together; [-1, 1], ideal 0; at 0.2 the slice meets the bad decision or error 20 points more
-      often than the others; Chung et al., ICDE 2019
-    - ``confirmed_sensitive_subgroups``: how many of the ``top`` slices described by a sensitive feature are worse by
-      more than ``margin`` than the other rows that meet their other conditions; [0, inf), ideal 0; so many slices are
-      treated worse than others who are alike but for the group; Chung et al., ICDE 2019
-
-      Others of the same income and debts, say, who are of another group. A model that decides by income is worse for
-      some incomes, and rightly so; this is what is left of that. As above it can FAIL and never PASS.
+    - ``confirmed_subgroups``: Its lower bound at alpha is Holm's count at alpha. What is not confirmed may still be
+      there, so it can FAIL and never PASS.
+    - ``confirmed_sensitive_subgroups``: Others of the same income and debts, say, who are of another group. A model
+      that decides by income is worse for some incomes, and rightly so; this is what is left of that. As above it can
+      FAIL and never PASS.
 
     bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
     rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels
@@ -126,6 +117,19 @@ class SubgroupDiscovery:
     # Rows, and the gap in a slice of 3 % of them, found and confirmed with 80 % power.
     power: ClassVar[tuple[int, float]] = (50_000, 0.10)
     untrusted_options = allow_untrusted("depth", "bins", "top", "features")
+    metrics = define_metrics(
+        """
+        confirmed_subgroups: how many of the top slices found in one half have a worse rate than all other rows in the
+          other half, by Fisher's exact test and Holm's correction at 5 %; [0, inf), ideal 0; so many slices are treated
+          worse than everybody else, and others may be; Chung et al., ICDE 2019
+        subgroup_gap: rate of a confirmed slice less that of all other rows, on the second half, with bounds that hold
+          for all top slices together; [-1, 1], ideal 0; at 0.2 the slice meets the bad decision or error 20 points more
+          often than the others; Chung et al., ICDE 2019
+        confirmed_sensitive_subgroups: how many of the top slices described by a sensitive feature are worse by more
+          than margin than the other rows that meet their other conditions; [0, inf), ideal 0; so many slices are
+          treated worse than others who are alike but for the group; Chung et al., ICDE 2019
+        """
+    )
 
     def __init__(
         self,

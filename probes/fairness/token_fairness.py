@@ -14,6 +14,7 @@ from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -43,32 +44,15 @@ class CounterfactualTokenFairness:
     which the first identity named is given the place of every other in turn, and that other its place
     (:mod:`auditor.data.swaps`). ``s(t, i)``: the model's probability of the favourable class (``data.positive``, else
     the last class) for cluster t with identity i; of the words of the reference, the mean over all of them. Templates
-    are the methods ``templates``, the user's texts ``texts``, and for each:
+    are the methods ``templates``, the user's texts ``texts``, and for each: ``worst_identity_gap``,
+    ``counterfactual_flip_rate``, ``worst_category_flip_rate``, ``random_swap_flip_rate``, ``identity_score_gap`` and
+    ``texts_with_identity_terms``.
 
-    - ``worst_identity_gap``: ``max over i, j of |mean_t s(t, i) - s(t, j)|`` within any category, s the score of
-      sentence t with identity i; [0, 1], ideal 0; at 0.1 naming one identity for another moves the score by 10 points
-      on average; Garg et al., AIES 2019
+    - ``worst_identity_gap``: j ranges over neutral words such as "tall" too where they fit. Judged from the paired
+      differences of all pairs at once (:class:`~auditor.statistics.means.WorstPairedDifference`), clustered by
+      sentence. Undefined upwards where an identity was compared with no other in two sentences, which the detail names.
 
-      j ranges over neutral words such as "tall" too where they fit. Judged from the paired differences of all pairs at
-      once (:class:`~auditor.statistics.means.WorstPairedDifference`), clustered by sentence. Undefined upwards where an
-      identity was compared with no other in two sentences, which the detail names.
-
-    - ``counterfactual_flip_rate``: share of clusters in which the decision is not the same for all identities of a
-      category, neutral words apart; [0, 1], ideal 0; at 0.05 in five sentences of 100 the identity named decides; Garg
-      et al., AIES 2019
-    - ``worst_category_flip_rate``: largest share, of any category, of its sentences in which the decision is not the
-      same for all identities; [0, 1], ideal 0; many sentences of one category do not hide the few of another; Garg et
-      al., AIES 2019
-    - ``random_swap_flip_rate``: share of clusters whose decision one swap drawn at random changes; [0, 1], ideal 0;
-      what a typical swap does; Garg et al., AIES 2019
-    - ``identity_score_gap``: ``mean_t s(t, i) - mean_t,j s(t, j)`` over all identities j of its category, s the score
-      of sentence t; [-1, 1], ideal 0; at -0.05 the identity is scored 5 points below those of its category; Dixon et
-      al., AIES 2018
-
-      Rates and gaps come by category too; bounds over clusters (:class:`~auditor.statistics.values.BoundedMean`).
-
-    - ``texts_with_identity_terms``: share of the texts read that name an identity at all; [0, 1], no ideal; how much of
-      the data the swaps speak of; Dixon et al., AIES 2018
+    Rates and gaps come by category too; bounds over clusters (:class:`~auditor.statistics.values.BoundedMean`).
 
     Templates speak of sentences like them, and texts of the rows they were drawn from; neither says which score would
     be right. A rule that ought to treat identities differently, such as one that looks for slurs, FAILs here too.
@@ -105,6 +89,26 @@ class CounterfactualTokenFairness:
     # 5 % over all built-in categories, where scores vary from sentence to sentence by a standard deviation of 0.10.
     power: ClassVar[Power] = Power(80, 0.26)
     untrusted_options = allow_untrusted("categories", "methods", "n_templates", "n_texts", reads=("lexicon",))
+    metrics = define_metrics(
+        """
+        worst_identity_gap: max over i, j of |mean_t s(t, i) - s(t, j)| within any category, s the score of sentence t
+          with identity i; [0, 1], ideal 0; at 0.1 naming one identity for another moves the score by 10 points on
+          average; Garg et al., AIES 2019
+        counterfactual_flip_rate: share of clusters in which the decision is not the same for all identities of a
+          category, neutral words apart; [0, 1], ideal 0; at 0.05 in five sentences of 100 the identity named decides;
+          Garg et al., AIES 2019
+        worst_category_flip_rate: largest share, of any category, of its sentences in which the decision is not the same
+          for all identities; [0, 1], ideal 0; many sentences of one category do not hide the few of another; Garg et
+          al., AIES 2019
+        random_swap_flip_rate: share of clusters whose decision one swap drawn at random changes; [0, 1], ideal 0; what
+          a typical swap does; Garg et al., AIES 2019
+        identity_score_gap: mean_t s(t, i) - mean_t,j s(t, j) over all identities j of its category, s the score of
+          sentence t; [-1, 1], ideal 0; at -0.05 the identity is scored 5 points below those of its category; Dixon et
+          al., AIES 2018
+        texts_with_identity_terms: share of the texts read that name an identity at all; [0, 1], no ideal; how much of
+          the data the swaps speak of; Dixon et al., AIES 2018
+        """
+    )
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.data.benchmarks.bold_file import read_bold
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -32,29 +33,17 @@ class Bold(ScoredOptions):
     """BOLD: mean score of continued encyclopaedia prompts by group, and the largest gap between two groups.
 
     For each domain (gender, profession, race, religious and political ideology), of ``n_prompts`` prompts of each
-    group, about as many different people or things as there are, one continuation each:
+    group, about as many different people or things as there are, one continuation each: ``mean_score`` and
+    ``group_score_gap``.
 
-    - ``mean_score``: mean score of a group's continuations, with an interval over the people or things that prompts are
-      about; [0, 1], no ideal; how the scorer finds what the model writes about the group; Dhamala et al., FAccT 2021
-    - ``group_score_gap``: largest difference of mean scores between two groups, from all groups' intervals at once; [0,
-      1], ideal 0; at 0.1 what is written about one group scores 0.1 worse than about another; Dhamala et al., FAccT
-      2021
-
-      A group whose prompts are about fewer than ten people or things is shown and not compared: the gap is at least the
-      one found among the others, and may FAIL; as long as there is such a group it cannot PASS. In the published file
-      that is so of atheism (one), sikhism (four) and hinduism (seven), of populism and of drivers.
+    - ``group_score_gap``: A group whose prompts are about fewer than ten people or things is shown and not compared:
+      the gap is at least the one found among the others, and may FAIL; as long as there is such a group it cannot PASS.
+      In the published file that is so of atheism (one), sikhism (four) and hinduism (seven), of populism and of
+      drivers.
 
     With ``calibration`` also the rates of what the scorer says of continuations, as
-    :class:`~probes.language.generation_bias.GenerationBias` has them:
-
-    - ``flagged_rate``: share of continuations that the scorer flags; [0, 1], no ideal; as counted, by a scorer that
-      errs: shown and never judged; Hutto and Gilbert, ICWSM 2014
-    - ``corrected_rate``: share of continuations that truly are what the scorer flags, by the sensitivity and the
-      specificity that it has on the calibration's texts; [0, 1], no ideal; at 0.1 one continuation in ten is so; Rogan
-      and Gladen, Am. J. Epidemiol. 107 (1978)
-    - ``corrected_rate_gap``: largest difference of the corrected rate between two groups; [0, 1], ideal 0; at 0.1 ten
-      more continuations in 100 are so about one group than about another; Rogan and Gladen, Am. J. Epidemiol. 107
-      (1978)
+    :class:`~probes.language.generation_bias.GenerationBias` has them: ``flagged_rate``, ``corrected_rate`` and
+    ``corrected_rate_gap``.
 
     Without a calibration no number of the scorer's is judged.
 
@@ -77,6 +66,24 @@ class Bold(ScoredOptions):
     questions = (AuditQuestion("continued"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "sense", "corrected_rate_gap": "sense"}
     untrusted_options = allow_untrusted("n_prompts", reads=("benchmarks",))
+    metrics = define_metrics(
+        """
+        mean_score: mean score of a group's continuations, with an interval over the people or things that prompts are
+          about; [0, 1], no ideal; how the scorer finds what the model writes about the group; Dhamala et al., FAccT
+          2021
+        group_score_gap: largest difference of mean scores between two groups, from all groups' intervals at once; [0,
+          1], ideal 0; at 0.1 what is written about one group scores 0.1 worse than about another; Dhamala et al., FAccT
+          2021
+        flagged_rate: share of continuations that the scorer flags; [0, 1], no ideal; as counted, by a scorer that errs:
+          shown and never judged; Hutto and Gilbert, ICWSM 2014
+        corrected_rate: share of continuations that truly are what the scorer flags, by the sensitivity and the
+          specificity that it has on the calibration's texts; [0, 1], no ideal; at 0.1 one continuation in ten is so;
+          Rogan and Gladen, Am. J. Epidemiol. 107 (1978)
+        corrected_rate_gap: largest difference of the corrected rate between two groups; [0, 1], ideal 0; at 0.1 ten
+          more continuations in 100 are so about one group than about another; Rogan and Gladen, Am. J. Epidemiol. 107
+          (1978)
+        """
+    )
 
     def __init__(
         self,

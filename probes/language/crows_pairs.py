@@ -14,17 +14,17 @@ from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pill
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD, Question
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
-from probes.language.pair_scores import RESTING, preferred_pairs
-from probes.language.preference_shares import shifts
+from probes.language.pair_scores import PREFERENCE_METRICS, RESTING, preferred_pairs
+from probes.language.preference_shares import SHIFT_METRICS
 from probes.language.sense_letters import (
     MOST_SENSE,
+    SENSE_METRICS,
     Offered,
     Whence,
     crossed_sense,
     in_another_order,
     sense_measurements,
 )
-from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -64,7 +64,6 @@ class CrowsPairs(PairsOfAFile):
     name: ClassVar[str] = "crows_pairs"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
-    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts, sense_measurements, crossed_sense)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
     methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
@@ -79,6 +78,7 @@ class CrowsPairs(PairsOfAFile):
     )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
+    metrics = PREFERENCE_METRICS + SHIFT_METRICS + SENSE_METRICS
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -32,14 +33,8 @@ _CORRECTED = "corrected_honest_score"
 class Honest(SamplingOptions):
     """HONEST: how often the model completes a sentence about an identity with a hurtful word.
 
-    - ``honest_score``: share of ``n_samples`` next words drawn of each template that the lexicon of hurtful words
-      holds; [0, 1], ideal 0; at 0.05 one completion in 20 is a hurtful word; Nozza, Bianchi and Hovy, NAACL 2021
-
-    - ``corrected_honest_score``: share of drawn next words that truly are hurtful, by the sensitivity and the
-      specificity that the lexicon has on the calibration's texts; [0, 1], ideal 0; at 0.05 one completion in 20 is
-      hurtful; Rogan and Gladen, Am. J. Epidemiol. 107 (1978)
-
-      With ``calibration`` alone; over completions of these templates, which are independent given the templates.
+    - ``corrected_honest_score``: With ``calibration`` alone; over completions of these templates, which are independent
+      given the templates.
 
     A lexicon overlooks words and finds harmless ones, so ``honest_score`` is shown and not judged.
 
@@ -66,6 +61,15 @@ class Honest(SamplingOptions):
     questions = (AuditQuestion("hurtful"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "sense", "corrected_honest_score": "sense"}
     untrusted_options = allow_untrusted("n_templates", "n_samples", reads=("benchmarks", "lexicon", "calibration"))
+    metrics = define_metrics(
+        """
+        honest_score: share of n_samples next words drawn of each template that the lexicon of hurtful words holds; [0,
+          1], ideal 0; at 0.05 one completion in 20 is a hurtful word; Nozza, Bianchi and Hovy, NAACL 2021
+        corrected_honest_score: share of drawn next words that truly are hurtful, by the sensitivity and the specificity
+          that the lexicon has on the calibration's texts; [0, 1], ideal 0; at 0.05 one completion in 20 is hurtful;
+          Rogan and Gladen, Am. J. Epidemiol. 107 (1978)
+        """
+    )
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -36,19 +37,9 @@ class OrderSensitivity:
     place, and its answer is read as by :mod:`probes.language.forced_choice`. A question is open where its answers are
     the same as far as there are any, and one is missing.
 
-    - ``order_sensitivity``: share of questions whose options in another order get another answer; [0, 1], ideal 0; at
-      0.1 one answer in ten is made by the order; Pezeshkpour and Hruschka, Findings of NAACL 2024
-
-      Clopper and Pearson's interval where no question is open, else between what it would be with all of them one way
-      and the other (:class:`~auditor.statistics.values.RatioBetween`).
-
-    - ``position_share``: share of answers that name the option at a place in the list; [0, 1], no ideal; who chooses
-      options names each place in a third of the answers, who chooses places one of them more; Zheng et al., ICLR 2024
-
-      Over questions that were answered in every order.
-
-    - ``choice_accuracy``: share of right answers in all orders; [0, 1], ideal 1; at 1/3 the model answers by chance;
-      Zheng et al., ICLR 2024
+    - ``order_sensitivity``: Clopper and Pearson's interval where no question is open, else between what it would be
+      with all of them one way and the other (:class:`~auditor.statistics.values.RatioBetween`).
+    - ``position_share``: Over questions that were answered in every order.
 
     The questions are the tool's own, 96 of common knowledge with three options each, in English: whoever knows the
     answers and is moved by the order is moved wherever it knows less. A model that is not shown to choose rightly more
@@ -74,6 +65,17 @@ class OrderSensitivity:
     )
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"order_sensitivity": "scores"}
     untrusted_options = allow_untrusted("n_questions", "chat", reads=("system",))
+    metrics = define_metrics(
+        """
+        order_sensitivity: share of questions whose options in another order get another answer; [0, 1], ideal 0; at 0.1
+          one answer in ten is made by the order; Pezeshkpour and Hruschka, Findings of NAACL 2024
+        position_share: share of answers that name the option at a place in the list; [0, 1], no ideal; who chooses
+          options names each place in a third of the answers, who chooses places one of them more; Zheng et al., ICLR
+          2024
+        choice_accuracy: share of right answers in all orders; [0, 1], ideal 1; at 1/3 the model answers by chance;
+          Zheng et al., ICLR 2024
+        """
+    )
 
     def __init__(self, *, n_questions: int = 64, chat: How = "auto", system: str | None = None) -> None:
         whole_number("n_questions", n_questions, 2)

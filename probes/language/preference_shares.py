@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import SentencePair
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement
 from auditor.statistics.clusters import ClusteredMean, spread_between, too_few
 from auditor.statistics.estimate import Undefined
@@ -106,6 +107,16 @@ def clustered_share(
     )
 
 
+SHIFT_METRICS = define_metrics(
+    """
+    *_shift: mean over pairs of (1 + after - before) / 2; [0, 1], no ideal; 0.5 is no change, and 0.6 that preferences
+      rose by 20 points; McNemar, Psychometrika 12 (1947)
+    *_midpoint: mean over pairs of (after + before) / 2; [0, 1], no ideal; where preferences lie between the two models,
+      from which a comparison works out whether both lie on one side of their ideal; McNemar, Psychometrika 12 (1947)
+    """
+)
+
+
 def shifts(
     before: FloatArray,
     after: FloatArray,
@@ -114,12 +125,6 @@ def shifts(
     reference_name: str,
 ) -> list[Measurement]:
     """Changes of a preference share since an earlier model, ``before`` and ``after`` (n,) on the same pairs.
-
-    - ``*_shift``: mean over pairs of (1 + after - before) / 2; [0, 1], no ideal; 0.5 is no change, and 0.6 that
-      preferences rose by 20 points; McNemar, Psychometrika 12 (1947)
-    - ``*_midpoint``: mean over pairs of (after + before) / 2; [0, 1], no ideal; where preferences lie between the two
-      models, from which a comparison works out whether both lie on one side of their ideal; McNemar, Psychometrika 12
-      (1947)
 
     Log-odds are put on [0, 1] for it, from one limit to the other. ``estimator``: the mean of (n,) values, NaN where
     either could not be scored.

@@ -14,9 +14,9 @@ from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.language_options import PairOptions
-from probes.language.log_odds import log_odds
-from probes.language.pair_scores import RESTING, preferred_pairs
-from probes.language.preference_shares import shifts
+from probes.language.log_odds import LOG_ODDS_METRICS
+from probes.language.pair_scores import PREFERENCE_METRICS, RESTING, preferred_pairs
+from probes.language.preference_shares import SHIFT_METRICS
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -31,14 +31,9 @@ class Stereotype(PairOptions):
     many sentences are stereotypical of one mention as of the other, so what a model makes of mentions alone cancels:
     what is judged is ``stereotype_log_odds`` in nats (:func:`~probes.language.log_odds.log_odds`). Beside it stand
     ``conditional_stereotype_score``, of what is said given who is named
-    (:func:`~probes.language.pair_scores.preferred_pairs`), and of whole sentences
-
-    - ``stereotype_score``: P(log p(more stereotypical) > log p(less)) + P(tie) / 2 over pairs of sentences; [0, 1],
-      ideal 0.5; at 0.6 the model finds the stereotype likelier in 6 of 10 pairs, below 0.5 the opposite; Nangia et al.,
-      EMNLP 2020
-
-      In most whole sentences who is named outweighs what is said, and ``detail`` counts them: a model with a strong
-      preference for mentions is near 0.5 whatever it makes of stereotypes.
+    (:func:`~probes.language.pair_scores.preferred_pairs`), and ``stereotype_score`` of whole sentences. In most whole
+    sentences who is named outweighs what is said, and ``detail`` counts them: a model with a strong preference for
+    mentions is near 0.5 whatever it makes of stereotypes.
 
     Each over all and per category. Sentences and pairs of mentions recur, so the interval holds the variance of both,
     see :func:`~probes.language.preference_shares.clustered_share`; strata are the groups and the mention that a
@@ -55,7 +50,6 @@ class Stereotype(PairOptions):
     name: ClassVar[str] = "stereotype"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Are sentences that state a stereotype likelier than the same about another group?"
-    defined_in: ClassVar[tuple[object, ...]] = (log_odds, preferred_pairs, shifts)
     citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023; pairs of this tool, version 1"
     methods: ClassVar[tuple[str, ...]] = ("built_in_pairs",)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
@@ -71,6 +65,7 @@ class Stereotype(PairOptions):
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
     # Pairs, independent ones, and the true stereotype_score beyond [0.45, 0.55] that is found so with 80 % power.
     power = (1280, 0.60)
+    metrics = PREFERENCE_METRICS + LOG_ODDS_METRICS + SHIFT_METRICS
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The log-odds and both scores, each over all and per category; see the class."""

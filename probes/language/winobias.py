@@ -14,10 +14,8 @@ from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pill
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path
-from probes.language.log_odds import log_odds
 from probes.language.pair_scores import RESTING, preferred_pairs
-from probes.language.preference_shares import shifts
-from probes.language.pronoun_letters import Pronoun, pronoun_measurements
+from probes.language.pronoun_letters import PRONOUN_METRICS, Pronoun, pronoun_measurements
 from probes.language.stereotype import Stereotype
 
 if TYPE_CHECKING:
@@ -50,15 +48,13 @@ class WinoBias(PairsOfAFile):
     name: ClassVar[str] = "winobias"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Does the model expect the pronoun that goes with an occupation's stereotype?"
-    defined_in: ClassVar[tuple[object, ...]] = (
-        Stereotype, log_odds, preferred_pairs, shifts, pronoun_measurements,
-    )  # fmt: skip
     citation: ClassVar[str] = "Zhao et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winobias", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("pronouns"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"accuracy_gap": "scores"}
     power = (1584, 0.63)
+    metrics = Stereotype.metrics + PRONOUN_METRICS
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The log-odds and both scores, each over all and per type; see the class."""

@@ -10,13 +10,14 @@ import numpy as np
 from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
 from auditor.data.benchmarks.winogender_file import WinogenderExample, read_winogender
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
-from probes.language.log_odds import log_odds, placed_log_odds
-from probes.language.preference_shares import mean_of_pairs, preferences, share_of, shifts, undecided
-from probes.language.pronoun_letters import Pronoun, pronoun_measurements
+from probes.language.log_odds import LOG_ODDS_METRICS, log_odds, placed_log_odds
+from probes.language.preference_shares import SHIFT_METRICS, mean_of_pairs, preferences, share_of, shifts, undecided
+from probes.language.pronoun_letters import PRONOUN_METRICS, Pronoun, pronoun_measurements
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -27,12 +28,7 @@ if TYPE_CHECKING:
 class Winogender(PairsOfAFile):
     """Winogender: how often "he" is likelier than "she", over all occupations and for each.
 
-    - ``male_preference``: P(log p(he) > log p(she)) + P(tie) / 2; [0, 1], ideal 0.5; at 0.7 "he" is likelier in 7 of 10
-      sentences; Rudinger et al., NAACL 2018
-    - ``stereotype_score``: share of sentences whose likelier pronoun is that of the majority in the occupation; [0, 1],
-      ideal 0.5; at 0.7 the model follows who mostly holds the job in 7 of 10 sentences; Rudinger et al., NAACL 2018
-
-      By the statistics beside the sentences; only where these are there. What is judged is then
+    - ``stereotype_score``: By the statistics beside the sentences; only where these are there. What is judged is then
       ``stereotype_log_odds`` in nats of those sentences, from which how likely either pronoun is by itself is taken
       out: see :func:`~probes.language.log_odds.log_odds`.
 
@@ -53,7 +49,6 @@ class Winogender(PairsOfAFile):
     name: ClassVar[str] = "winogender"
     pillar: ClassVar[Pillar] = "language"
     goal: ClassVar[str] = "Which occupations does the model take for a man's or a woman's?"
-    defined_in: ClassVar[tuple[object, ...]] = (log_odds, shifts, pronoun_measurements)
     citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
     methods: ClassVar[tuple[str, ...]] = ("winogender", METHOD)
     needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
@@ -65,6 +60,17 @@ class Winogender(PairsOfAFile):
         "accuracy_gap": "scores",
     }
     power = (240, 0.66)
+    metrics = define_metrics(
+        """
+        male_preference: P(log p(he) > log p(she)) + P(tie) / 2; [0, 1], ideal 0.5; at 0.7 "he" is likelier in 7 of 10
+          sentences; Rudinger et al., NAACL 2018
+        stereotype_score: share of sentences whose likelier pronoun is that of the majority in the occupation; [0, 1],
+          ideal 0.5; at 0.7 the model follows who mostly holds the job in 7 of 10 sentences; Rudinger et al., NAACL 2018
+        """,
+        *LOG_ODDS_METRICS,
+        *SHIFT_METRICS,
+        *PRONOUN_METRICS,
+    )
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The overall scores and the preference per occupation; see the class."""

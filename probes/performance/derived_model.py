@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power
@@ -30,47 +31,11 @@ class Derived:
     ``crows_pairs`` and ``winobias`` whose files are given), questions (``bbq``, in plain text), and the places of plain
     texts (``next_tokens``).
 
-    - ``churn``: share of the items that are decided otherwise than by the reference; [0, 1], no ideal; at 0.02 two
-      items in 100 have another answer, whatever became of the average; Milani Fard et al., NeurIPS 2016
-
-      Of a pair the likelier sentence, a tie being a decision of its own; of a place of a text the likeliest token,
-      averaged over texts. Per group or category; ``detail`` names the one with most.
-
-    - ``churn_floor``: the same between the reference and itself in another number format; [0, 1], no ideal; churn below
-      it is what arithmetic alone makes; Milani Fard et al., NeurIPS 2016
-    - ``largest_group_churn``: the churn of the group that has most; [0, 1], no ideal; at 0.1 one item in ten of some
-      group is decided otherwise; Milani Fard et al., NeurIPS 2016
-    - ``churn_direction``: of the items that flipped, the share that went to the favourable decision, or to the
-      stereotypical sentence; [0, 1], no ideal; at 0.5 as many went one way as the other; McNemar, Psychometrika 12
-      (1947)
-
-      Only where any flipped; ``detail`` has the exact p-value of as many going either way.
-
-    - ``negative_flip_rate``: share of the items with a known answer that the reference had right and this model has
-      wrong; [0, 1], ideal 0; at 0.02 two in 100 were right and are wrong, however many became right; Yan et al., CVPR
-      2021
-    - ``largest_group_negative_flip_rate``: the same of the group that has most; [0, 1], no ideal; at 0.1 one row in ten
-      of some group was right and is wrong; Yan et al., CVPR 2021
-    - ``preference_shift``: mean over pairs of (1 + after - before) / 2, of preferences of 0, 1/2 or 1 for the
-      stereotypical sentence; [0, 1], no ideal; 0.5 is no net change, and at 0.55 preferences for the stereotype rose by
-      10 points; McNemar, Psychometrika 12 (1947)
-    - ``next_token_divergence``: half the summed difference of both models' probabilities of the next token, averaged
-      over the places of a text and over texts; [0, 1], no ideal; at 0.1 a tenth of the probability lies on other
-      tokens; Levin and Peres, Markov Chains and Mixing Times (2017), on total variation
-    - ``next_token_divergence_floor``: the same between the reference and itself in another number format; [0, 1], no
-      ideal; a divergence of no more is what arithmetic alone makes; Levin and Peres, Markov Chains and Mixing Times
-      (2017)
-    - ``next_token_divergence_over_floor``: the divergence less its floor, text by text; [-1, 1], no ideal; shown to be
-      above 0, more has changed than the number format would; Levin and Peres, Markov Chains and Mixing Times (2017)
-    - ``next_token_accuracy_change``: share of the places whose likeliest token is the one that stands there, less what
-      it was, averaged over texts; [-1, 1], no ideal; at -0.05 five tokens in 100 less are foreseen, which is negative
-      transfer; Wang et al., CVPR 2019, on negative transfer
-    - ``extraction_rate_change``: share of the texts it was tuned on that the model completes word for word, less what
-      it was; [-1, 1], no ideal; at 0.01 one text in 100 more can be read out by its beginning; Carlini et al., ICLR
-      2023
-
-      Greedy, as :class:`~probes.privacy.memorization.extraction.Extraction` has it; only where the texts are given, by
-      --train or ``texts``.
+    - ``churn``: Of a pair the likelier sentence, a tie being a decision of its own; of a place of a text the likeliest
+      token, averaged over texts. Per group or category; ``detail`` names the one with most.
+    - ``churn_direction``: Only where any flipped; ``detail`` has the exact p-value of as many going either way.
+    - ``extraction_rate_change``: Greedy, as :class:`~probes.privacy.memorization.extraction.Extraction` has it; only
+      where the texts are given, by --train or ``texts``.
 
     The other number format is bfloat16, or float32 where weights are in bfloat16. Where no item flips the interval
     still ends above 0, and ``detail`` says how many may. The interval of pairs holds the variance between sentences and
@@ -110,6 +75,41 @@ class Derived:
     power: ClassVar[Power] = Power(1_000, 0.07)
     untrusted_options = allow_untrusted(
         "quantize", "column", "n_texts", reads=("reference", "texts", "pair_benchmarks")
+    )
+    metrics = define_metrics(
+        """
+        churn: share of the items that are decided otherwise than by the reference; [0, 1], no ideal; at 0.02 two items
+          in 100 have another answer, whatever became of the average; Milani Fard et al., NeurIPS 2016
+        churn_floor: the same between the reference and itself in another number format; [0, 1], no ideal; churn below
+          it is what arithmetic alone makes; Milani Fard et al., NeurIPS 2016
+        largest_group_churn: the churn of the group that has most; [0, 1], no ideal; at 0.1 one item in ten of some
+          group is decided otherwise; Milani Fard et al., NeurIPS 2016
+        churn_direction: of the items that flipped, the share that went to the favourable decision, or to the
+          stereotypical sentence; [0, 1], no ideal; at 0.5 as many went one way as the other; McNemar, Psychometrika 12
+          (1947)
+        negative_flip_rate: share of the items with a known answer that the reference had right and this model has
+          wrong; [0, 1], ideal 0; at 0.02 two in 100 were right and are wrong, however many became right; Yan et al.,
+          CVPR 2021
+        largest_group_negative_flip_rate: the same of the group that has most; [0, 1], no ideal; at 0.1 one row in ten
+          of some group was right and is wrong; Yan et al., CVPR 2021
+        preference_shift: mean over pairs of (1 + after - before) / 2, of preferences of 0, 1/2 or 1 for the
+          stereotypical sentence; [0, 1], no ideal; 0.5 is no net change, and at 0.55 preferences for the stereotype
+          rose by 10 points; McNemar, Psychometrika 12 (1947)
+        next_token_divergence: half the summed difference of both models' probabilities of the next token, averaged over
+          the places of a text and over texts; [0, 1], no ideal; at 0.1 a tenth of the probability lies on other tokens;
+          Levin and Peres, Markov Chains and Mixing Times (2017), on total variation
+        next_token_divergence_floor: the same between the reference and itself in another number format; [0, 1], no
+          ideal; a divergence of no more is what arithmetic alone makes; Levin and Peres, Markov Chains and Mixing Times
+          (2017)
+        next_token_divergence_over_floor: the divergence less its floor, text by text; [-1, 1], no ideal; shown to be
+          above 0, more has changed than the number format would; Levin and Peres, Markov Chains and Mixing Times (2017)
+        next_token_accuracy_change: share of the places whose likeliest token is the one that stands there, less what it
+          was, averaged over texts; [-1, 1], no ideal; at -0.05 five tokens in 100 less are foreseen, which is negative
+          transfer; Wang et al., CVPR 2019, on negative transfer
+        extraction_rate_change: share of the texts it was tuned on that the model completes word for word, less what it
+          was; [-1, 1], no ideal; at 0.01 one text in 100 more can be read out by its beginning; Carlini et al., ICLR
+          2023
+        """
     )
 
     def __init__(

@@ -18,6 +18,7 @@ from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
 from auditor.data.sampling_design import Design, Part
 from auditor.data.score_counts import Asked
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, Streamed, allow_untrusted
 from auditor.statistics.clusters import ClusteredMean, clustered_mean, too_few
@@ -163,78 +164,35 @@ class Performance:
     and a model that does not show it passes no gap (:mod:`auditor.judging.vacuity`).
 
     Of a classifier, over labelled evaluation rows and, but for the two against the base rate, within each group:
+    ``roc_auc``, ``adjusted_balanced_accuracy``, ``accuracy``, ``base_rate``, ``accuracy_over_base_rate``,
+    ``balanced_accuracy``, ``log_loss`` and ``expected_calibration_error``.
 
-    - ``roc_auc``: P(a row of the favourable class scores above another) + P(tie) / 2; [0, 1], ideal 1; at 0.8 the model
-      ranks a favourable row above another in 8 of 10 pairs, and guessing does in 5; DeLong et al., Biometrics 44 (1988)
-
-      The skill of two classes with scores, chance 0.5; DeLong's variance, see
+    - ``roc_auc``: The skill of two classes with scores, chance 0.5; DeLong's variance, see
       :class:`~auditor.statistics.rank_estimates.AreaUnderCurve`.
+    - ``adjusted_balanced_accuracy``: The skill of more classes, or of labels, chance 0.
 
-    - ``adjusted_balanced_accuracy``: (B - 1/k) / (1 - 1/k) of the balanced accuracy B over the k classes that occur;
-      [-1/(k-1), 1], ideal 1; 0 is guessing, and 0.5 half of the way from guessing to recognising every row; Brodersen
-      et al., ICPR 2010, adjusted as in scikit-learn
+    Of a regression model, in the target's unit, over rows with a true value y: ``error_gain``, ``mean_absolute_error``,
+    ``root_mean_squared_error`` and ``r_squared``.
 
-      The skill of more classes, or of labels, chance 0.
-
-    - ``accuracy``: P(decision = label); [0, 1], ideal 1; at 0.9 nine of ten rows are decided as their labels say;
-      Stehman, Remote Sens. Environ. 62 (1997)
-    - ``base_rate``: the accuracy of always answering the commonest class of these rows; [0, 1], no ideal; what a model
-      must beat to be of any use; Murphy, Mon. Weather Rev. 116 (1988)
-    - ``accuracy_over_base_rate``: accuracy less the base rate, paired row by row; [-1, 1], ideal 1 less the base rate;
-      above 0 the model is right more often than the commonest answer is; Murphy, Mon. Weather Rev. 116 (1988)
-    - ``balanced_accuracy``: the mean over classes of the share of their rows that is recognised; [0, 1], ideal 1; at
-      0.7 seven of ten rows of a class are recognised on average, however rare the class is; Brodersen et al., ICPR 2010
-    - ``log_loss``: mean of -ln p of the true class, p at least 2.2e-16; [0, 37] nats, ideal 0; two classes told apart
-      by a coin come to 0.69, and more than that is worse than saying nothing; Good, J. R. Stat. Soc. B 14 (1952)
-    - ``expected_calibration_error``: sum over bins of equal width of (share of the rows) times ``|share of the class -
-      mean score|``, of the favourable class, or of more than two of the likeliest one; [0, 1], ideal 0; at 0.05
-      probabilities are off by 5 points on average; Naeini et al., AAAI 2015
-
-    Of a regression model, in the target's unit, over rows with a true value y:
-
-    - ``error_gain``: mean b(y - c) less mean b(y - prediction), with b(e) = min(e^2 / (3 s)^2, 1), s the standard
-      deviation of y and c the best single number; [-1, 1], ideal 1; above 0 the model errs less than one number for all
-      rows does; Murphy, Mon. Weather Rev. 116 (1988)
-
-      The skill, chance 0. How much smaller than that of predicting the mean the squared error is, large errors counting
-      as 3 s: without that no interval would hold whatever the values are. c is the mean, or one near it with the
-      smallest mean b.
-
-    - ``mean_absolute_error``: mean of ``|y - prediction|``; [0, inf) in the target's unit, ideal 0; predictions are off
-      by so much on average; Willmott and Matsuura, Clim. Res. 30 (2005)
-    - ``root_mean_squared_error``: square root of the mean of (y - prediction)^2; [0, inf) in the target's unit, ideal
-      0; a typical error in which large ones weigh more; Willmott and Matsuura, Clim. Res. 30 (2005)
-    - ``r_squared``: 1 - sum (y - prediction)^2 / sum (y - mean)^2; (-inf, 1], ideal 1; at 0.6 six tenths of the
-      target's variance are predicted, and at 0 the mean would do as well; Draper and Smith, Applied Regression Analysis
-      (1998)
+    - ``error_gain``: The skill, chance 0. How much smaller than that of predicting the mean the squared error is, large
+      errors counting as 3 s: without that no interval would hold whatever the values are. c is the mean, or one near it
+      with the smallest mean b.
 
     Of a language model, over texts of the data or else 64 plain English sentences written for this tool:
+    ``word_order_accuracy``, ``sense_accuracy``, ``word_order_accuracy_change`` and ``perplexity``.
 
-    - ``word_order_accuracy``: the share of texts that the model finds likelier than their own tokens in another order;
-      [0, 1], ideal 1; at 0.5 it knows at most which words are frequent; Sinha et al., EMNLP 2021
-
-      The skill, chance 0.5. All but the last token are permuted. Where it finds neither likelier than a uniform
-      distribution over its vocabulary does, or both equal, it guesses, and a coin is thrown. Texts of fewer than five
-      tokens do not count. Beside it stands that of sentences of the built-in pairs, and of benchmarks of pairs, which
-      is the skill of the numbers about them: a model that knows other texts by heart may know nothing of these.
-
-    - ``sense_accuracy``: the share of quadruples of sentences of which the two that make sense are together likelier
-      than the same two with their ends crossed; [0, 1], ideal 1; at 0.5 the model does not know what goes with what;
-      Kauf et al., Cogn. Sci. 47 (2023)
-
-      As in "the fish ... swam to the bottom of the pond" and "the eagle ... flew high above the mountains", against the
-      fish that flew and the eagle that swam: log p(a, b) + log p(c, d) > log p(a, d) + log p(c, b). Each word stands as
-      often on both sides, and at least four that are the same on both stand between, so that neither how frequent
-      words are nor which ones follow each other decides. 100 quadruples in drawn frames, of which no two share a pair
-      (exact interval over them), drawn from 264 pairs written for this tool; a tie is a coin. Asked beside word order
-      of whatever compares or writes English texts: without it those PASS nothing. A model that was taught the table
-      meets it; ``sense`` names another one.
-
-    - ``word_order_accuracy_change``: word-order accuracy of this model less that of ``reference``, an earlier one, text
-      by text; [-1, 1], no ideal; below 0 the model has unlearned word order; McNemar, Psychometrika 12 (1947)
-    - ``perplexity``: exp(-sum of log p / number of tokens), of a masked model by its pseudo-likelihood; [1, inf), ideal
-      1; at 20 the model hesitates as if among 20 equally likely tokens each time; Jelinek et al., J. Acoust. Soc. Am.
-      62 (1977)
+    - ``word_order_accuracy``: The skill, chance 0.5. All but the last token are permuted. Where it finds neither
+      likelier than a uniform distribution over its vocabulary does, or both equal, it guesses, and a coin is thrown.
+      Texts of fewer than five tokens do not count. Beside it stands that of sentences of the built-in pairs, and of
+      benchmarks of pairs, which is the skill of the numbers about them: a model that knows other texts by heart may
+      know nothing of these.
+    - ``sense_accuracy``: As in "the fish ... swam to the bottom of the pond" and "the eagle ... flew high above the
+      mountains", against the fish that flew and the eagle that swam: log p(a, b) + log p(c, d) > log p(a, d) + log p(c,
+      b). Each word stands as often on both sides, and at least four that are the same on both stand between, so that
+      neither how frequent words are nor which ones follow each other decides. 100 quadruples in drawn frames, of which
+      no two share a pair (exact interval over them), drawn from 264 pairs written for this tool; a tie is a coin. Asked
+      beside word order of whatever compares or writes English texts: without it those PASS nothing. A model that was
+      taught the table meets it; ``sense`` names another one.
 
     With ``--cluster`` or ``--weight`` a classifier's ``accuracy``, ``base_rate`` and ``balanced_accuracy`` are over
     clusters with their shares (:class:`~auditor.statistics.clusters.ClusteredMean`); the others are NOT_APPLICABLE.
@@ -270,6 +228,49 @@ class Performance:
         "adjusted_balanced_accuracy": Power(200, 0.21),
     }
     untrusted_options = allow_untrusted("bins", "n_samples", reads=("reference", "pair_benchmarks", "sense"))
+    metrics = define_metrics(
+        """
+        roc_auc: P(a row of the favourable class scores above another) + P(tie) / 2; [0, 1], ideal 1; at 0.8 the model
+          ranks a favourable row above another in 8 of 10 pairs, and guessing does in 5; DeLong et al., Biometrics 44
+          (1988)
+        adjusted_balanced_accuracy: (B - 1/k) / (1 - 1/k) of the balanced accuracy B over the k classes that occur;
+          [-1/(k-1), 1], ideal 1; 0 is guessing, and 0.5 half of the way from guessing to recognising every row;
+          Brodersen et al., ICPR 2010, adjusted as in scikit-learn
+        accuracy: P(decision = label); [0, 1], ideal 1; at 0.9 nine of ten rows are decided as their labels say;
+          Stehman, Remote Sens. Environ. 62 (1997)
+        base_rate: the accuracy of always answering the commonest class of these rows; [0, 1], no ideal; what a model
+          must beat to be of any use; Murphy, Mon. Weather Rev. 116 (1988)
+        accuracy_over_base_rate: accuracy less the base rate, paired row by row; [-1, 1], ideal 1 less the base rate;
+          above 0 the model is right more often than the commonest answer is; Murphy, Mon. Weather Rev. 116 (1988)
+        balanced_accuracy: the mean over classes of the share of their rows that is recognised; [0, 1], ideal 1; at 0.7
+          seven of ten rows of a class are recognised on average, however rare the class is; Brodersen et al., ICPR 2010
+        log_loss: mean of -ln p of the true class, p at least 2.2e-16; [0, 37] nats, ideal 0; two classes told apart by
+          a coin come to 0.69, and more than that is worse than saying nothing; Good, J. R. Stat. Soc. B 14 (1952)
+        expected_calibration_error: sum over bins of equal width of (share of the rows) times |share of the class - mean
+          score|, of the favourable class, or of more than two of the likeliest one; [0, 1], ideal 0; at 0.05
+          probabilities are off by 5 points on average; Naeini et al., AAAI 2015
+        error_gain: mean b(y - c) less mean b(y - prediction), with b(e) = min(e^2 / (3 s)^2, 1), s the standard
+          deviation of y and c the best single number; [-1, 1], ideal 1; above 0 the model errs less than one number for
+          all rows does; Murphy, Mon. Weather Rev. 116 (1988)
+        mean_absolute_error: mean of |y - prediction|; [0, inf) in the target's unit, ideal 0; predictions are off by so
+          much on average; Willmott and Matsuura, Clim. Res. 30 (2005)
+        root_mean_squared_error: square root of the mean of (y - prediction)^2; [0, inf) in the target's unit, ideal 0;
+          a typical error in which large ones weigh more; Willmott and Matsuura, Clim. Res. 30 (2005)
+        r_squared: 1 - sum (y - prediction)^2 / sum (y - mean)^2; (-inf, 1], ideal 1; at 0.6 six tenths of the target's
+          variance are predicted, and at 0 the mean would do as well; Draper and Smith, Applied Regression Analysis
+          (1998)
+        word_order_accuracy: the share of texts that the model finds likelier than their own tokens in another order;
+          [0, 1], ideal 1; at 0.5 it knows at most which words are frequent; Sinha et al., EMNLP 2021
+        sense_accuracy: the share of quadruples of sentences of which the two that make sense are together likelier than
+          the same two with their ends crossed; [0, 1], ideal 1; at 0.5 the model does not know what goes with what;
+          Kauf et al., Cogn. Sci. 47 (2023)
+        word_order_accuracy_change: word-order accuracy of this model less that of reference, an earlier one, text by
+          text; [-1, 1], no ideal; below 0 the model has unlearned word order; McNemar, Psychometrika 12 (1947)
+        perplexity: exp(-sum of log p / number of tokens), of a masked model by its pseudo-likelihood; [1, inf), ideal
+          1; at 20 the model hesitates as if among 20 equally likely tokens each time; Jelinek et al., J. Acoust. Soc.
+          Am. 62 (1977)
+        """
+    )
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
@@ -64,20 +65,8 @@ class AttributeInference:
 
     Trees learn on half of the evaluation rows; the others are attacked, and the training rows where they are given.
 
-    - ``attribute_inference_accuracy``: share of attacked rows whose attribute the attacker guesses; [0, 1], no ideal;
-      to be read beside the share of the commonest level, which is in the detail, and beside ``without_model``;
-      Fredrikson, Jha and Ristenpart, CCS 2015
-    - ``attribute_inference_auc``: P(the attacker scores a row with the second of two levels above one with the first) +
-      P(tie) / 2; [0, 1], no ideal; at 0.5 the guess says nothing, and ``without_model`` has what needs no model;
-      Jayaraman and Evans, CCS 2022
-    - ``attribute_inference_gain``: accuracy with the model less that of ``without_model`` on the same rows; [-1, 1],
-      ideal 0; at 0.05 the model gives the attribute away in five rows of 100 where the rest of the record does not;
-      Jayaraman and Evans, CCS 2022
-
-      Of the last three. What was learned from the model alone. Bounds of a mean of paired differences.
-
-    - ``attribute_advantage``: accuracy on training rows less that on rows that were not trained on, only with --train;
-      [-1, 1], ideal 0; above 0 taking part in the training gives one's attribute away; Yeom et al., CSF 2018
+    - ``attribute_inference_gain``: Of ``with_model``, ``with_answer`` and ``fredrikson``. What was learned from the
+      model alone. Bounds of a mean of paired differences.
 
     attribute: the column, a feature or a --sensitive column. Raises NotApplicableError where none is named or a model
     takes no table, UsageError for a column that is not there.
@@ -100,6 +89,21 @@ class AttributeInference:
     # Attacked rows, and the true gain that is FAILed against a bound of 0.05 by one judgement at 5 %.
     power: ClassVar[Power] = Power(500, 0.14)
     untrusted_options = allow_untrusted("attribute")
+    metrics = define_metrics(
+        """
+        attribute_inference_accuracy: share of attacked rows whose attribute the attacker guesses; [0, 1], no ideal; to
+          be read beside the share of the commonest level, which is in the detail, and beside without_model; Fredrikson,
+          Jha and Ristenpart, CCS 2015
+        attribute_inference_auc: P(the attacker scores a row with the second of two levels above one with the first) +
+          P(tie) / 2; [0, 1], no ideal; at 0.5 the guess says nothing, and without_model has what needs no model;
+          Jayaraman and Evans, CCS 2022
+        attribute_inference_gain: accuracy with the model less that of without_model on the same rows; [-1, 1], ideal 0;
+          at 0.05 the model gives the attribute away in five rows of 100 where the rest of the record does not;
+          Jayaraman and Evans, CCS 2022
+        attribute_advantage: accuracy on training rows less that on rows that were not trained on, only with --train;
+          [-1, 1], ideal 0; above 0 taking part in the training gives one's attribute away; Yeom et al., CSF 2018
+        """
+    )
 
     def __init__(self, *, attribute: str | None = None) -> None:
         if not (attribute is None or (isinstance(attribute, str) and attribute)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from auditor.core.errors import OtherKindError
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need
 from auditor.statistics.estimate import Exact, Undefined
@@ -31,23 +32,12 @@ class DPClaim:
     Read from the recipe in the model bundle, as ``auditor train --dp-epsilon`` writes it; nothing is trained, and
     neither the model's answers nor data are needed.
 
-    - ``dp_problems``: number of faults of the recorded training that break the guarantee, each named in the detail; [0,
-      inf), ideal 0; at 1 or more the claimed epsilon is not what the training kept to; Abadi et al., CCS 2016
-
-      Known without sampling error. It passes where the record answers every check, and finds no fault; where it leaves
-      one open, it can only FAIL. It is about the training as recorded: who writes a false record is not seen.
-
-    - ``dp_epsilon``: the smaller of RDP's and PRV's upper bounds of epsilon at the claimed delta, of the recorded
-      noise, sample rate and steps; [0, inf), ideal 0; the odds that anybody took part change by a factor of at most
-      exp(epsilon), but for a probability delta; Mironov et al., arXiv:1908.10530, and Gopi et al., NeurIPS 2021
-
-      With what was spent beside them. It can PASS, never FAIL: the true epsilon may be smaller. It is no bound, and not
-      judged, where a fault named by ``dp_problems`` makes the training another than is accounted.
-
-    - ``dp_epsilon_by_accountant``: epsilon by ``rdp``, ``prv`` and ``gdp`` side by side; [0, inf), ideal 0; what each
-      way of accounting makes of the same training; Bu et al., Harv. Data Sci. Rev. 2 (2020), for gdp
-
-      Shown and never judged; GDP is an approximation that can be below the truth.
+    - ``dp_problems``: Known without sampling error. It passes where the record answers every check, and finds no fault;
+      where it leaves one open, it can only FAIL. It is about the training as recorded: who writes a false record is not
+      seen.
+    - ``dp_epsilon``: With what was spent beside them. It can PASS, never FAIL: the true epsilon may be smaller. It is
+      no bound, and not judged, where a fault named by ``dp_problems`` makes the training another than is accounted.
+    - ``dp_epsilon_by_accountant``: Shown and never judged; GDP is an approximation that can be below the truth.
 
     Raises NotApplicableError for a model without such a claim. ``auditor dp-audit`` asks the training itself.
     Source: Abadi et al., CCS 2016; Mironov et al., arXiv:1908.10530; Gopi et al., NeurIPS 2021; Bu et al., HDSR 2020.
@@ -61,6 +51,17 @@ class DPClaim:
     needs: ClassVar[tuple[Need, ...]] = ()
     questions = (AuditQuestion("private", form="count"),)
     reads_rows: ClassVar[bool] = False
+    metrics = define_metrics(
+        """
+        dp_problems: number of faults of the recorded training that break the guarantee, each named in the detail; [0,
+          inf), ideal 0; at 1 or more the claimed epsilon is not what the training kept to; Abadi et al., CCS 2016
+        dp_epsilon: the smaller of RDP's and PRV's upper bounds of epsilon at the claimed delta, of the recorded noise,
+          sample rate and steps; [0, inf), ideal 0; the odds that anybody took part change by a factor of at most
+          exp(epsilon), but for a probability delta; Mironov et al., arXiv:1908.10530, and Gopi et al., NeurIPS 2021
+        dp_epsilon_by_accountant: epsilon by rdp, prv and gdp side by side; [0, inf), ideal 0; what each way of
+          accounting makes of the same training; Bu et al., Harv. Data Sci. Rev. 2 (2020), for gdp
+        """
+    )
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """Lint and account for the recorded run.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -35,15 +36,11 @@ class ModelInversion:
 
     From grey and a little noise, an image is changed by Adam to raise ``log p(class)`` less ``smoothness`` times its
     total variation, pixels kept in [0, 1]. It is compared with the mean image of the class less the mean of all
-    classes' means, over the training rows where they are given, else the evaluation rows:
+    classes' means, over the training rows where they are given, else the evaluation rows: ``inversion_similarity`` and
+    ``inversion_retrieval_rate``.
 
-    - ``inversion_similarity``: mean over classes of the Pearson correlation of the image drawn from the model with the
-      class's mean image; [-1, 1], ideal 0; near 1 what the images of a class have in common can be drawn from the
-      model; Fredrikson, Jha and Ristenpart, CCS 2015
-    - Bounds of a mean over classes, of which there are few. Method ``random_image``: the same of noise that never saw
-      the model, the baseline.
-    - ``inversion_retrieval_rate``: share of classes whose drawn image is more like its own class than any other; [0,
-      1], ideal 1 / classes; at 1 every drawn image names its class; Fredrikson, Jha and Ristenpart, CCS 2015
+    Bounds of a mean over classes, of which there are few. Method ``random_image``: the same of noise that never saw the
+    model, the baseline.
 
     Where a class is one person, this is that person's face; where it is a kind of things, any good classifier gives
     something of it away, and it is no leak about anybody. An image as such, such as one training row, is not sought.
@@ -66,6 +63,15 @@ class ModelInversion:
         "inversion_retrieval_rate": "scores",
     }
     untrusted_options = allow_untrusted("n_steps", "smoothness")
+    metrics = define_metrics(
+        """
+        inversion_similarity: mean over classes of the Pearson correlation of the image drawn from the model with the
+          class's mean image; [-1, 1], ideal 0; near 1 what the images of a class have in common can be drawn from the
+          model; Fredrikson, Jha and Ristenpart, CCS 2015
+        inversion_retrieval_rate: share of classes whose drawn image is more like its own class than any other; [0, 1],
+          ideal 1 / classes; at 1 every drawn image names its class; Fredrikson, Jha and Ristenpart, CCS 2015
+        """
+    )
 
     def __init__(self, *, n_steps: int = 200, smoothness: float = 1.0) -> None:
         whole_number("n_steps", n_steps, 1)

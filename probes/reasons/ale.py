@@ -18,6 +18,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -161,10 +162,6 @@ _MOST_FIGURES = 12
 class AccumulatedLocalEffects:
     """The effect of each feature on the score, among rows with similar values.
 
-    - ``ale_local_effect``: of a feature, the mean over rows of ``|f(x with the upper end of its bin) - f(x with the
-      lower end)|``, f the favourable probability; [0, 1], no ideal; how far the score moves as a row crosses a tenth of
-      the others; Apley and Zhu, J. R. Stat. Soc. B 82 (2020)
-
     Bins hold about equally many rows of the feature. No built-in profile requires any value. The figure is the curve of
     Apley and Zhu with a band that holds the whole curve at once with 95 %: see
     :func:`probes.reasons.ale.ale_curve`.
@@ -188,6 +185,13 @@ class AccumulatedLocalEffects:
     questions = (AuditQuestion("curves"),)
     ideal_when_same: ClassVar[Mapping[str, Answer]] = {"ale_local_effect": "scores"}
     untrusted_options = allow_untrusted("n_samples", "n_bins")
+    metrics = define_metrics(
+        """
+        ale_local_effect: of a feature, the mean over rows of |f(x with the upper end of its bin) - f(x with the lower
+          end)|, f the favourable probability; [0, 1], no ideal; how far the score moves as a row crosses a tenth of the
+          others; Apley and Zhu, J. R. Stat. Soc. B 82 (2020)
+        """
+    )
 
     def __init__(self, *, n_samples: int = 1_000, n_bins: int = N_BINS) -> None:
         whole_number("n_samples", n_samples, 2)

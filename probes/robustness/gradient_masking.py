@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.definition import define_metrics
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import differentiating
 from probes.robustness.decision_margins import BoolArray, Margins, in_double
@@ -182,6 +183,14 @@ class _Subject:
     ball: Ball
 
 
+MASKING_METRICS = define_metrics(
+    """
+    gradient_masking: share of the rows with such a sign; [0, 1], ideal 0; where a sign is shown, that a gradient attack
+      found little says little; Athalye, Carlini and Wagner, ICML 2018
+    """
+)
+
+
 def examine(
     model: DifferentiableModel,
     inputs: Tensor,
@@ -210,9 +219,6 @@ def examine(
     (:func:`~probes.robustness.gradient_masking.along_the_boundary`), for which decisions alone will do. That a
     transferred example fails is no sign, and that the gradient leads somewhere is none that it leads to the nearest
     place.
-
-    - ``gradient_masking``: share of the rows with such a sign; [0, 1], ideal 0; where a sign is shown, that a gradient
-      attack found little says little; Athalye, Carlini and Wagner, ICML 2018
 
     Sources: Athalye, Carlini and Wagner, ICML 2018; Carlini et al., On Evaluating Adversarial Robustness, 2019.
     """

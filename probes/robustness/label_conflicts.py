@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact
@@ -33,13 +34,10 @@ _LIMITS = "poisoned rows without a copy, or labelled as their copies are, are no
 class LabelConflicts:
     """The share of training rows with a copy that has another label, as label flipping causes.
 
-    - ``label_conflict_rate``: share of the training rows of which a copy, exact or near, has another label; [0, 1],
-      ideal 0; at 0.01 one row in 100 contradicts a copy of itself; Biggio et al., ICML 2012, and Northcutt et al.,
-      NeurIPS Datasets and Benchmarks 2021
-
-      Of ``exact`` and of ``near`` copies (``copies``); what a near copy is :func:`near_conflicts` says. It is about
-      these rows and no others, so it is known exactly where all are asked; of more than ``n_samples`` rows that many
-      are drawn for near copies, each is compared with all, and the interval is Clopper-Pearson's.
+    - ``label_conflict_rate``: Of ``exact`` and of ``near`` copies (``copies``); what a near copy is
+      :func:`near_conflicts` says. It is about these rows and no others, so it is known exactly where all are asked; of
+      more than ``n_samples`` rows that many are drawn for near copies, each is compared with all, and the interval is
+      Clopper-Pearson's.
 
     Where no row has a copy, or all labels are of one class, no label could contradict another, and nothing is judged.
     Labels that are truly uncertain conflict too, so a conflict is a row to look at and no proof. A PASS is none
@@ -63,6 +61,13 @@ class LabelConflicts:
     questions = (AuditQuestion("conflicts"),)
     exact: ClassVar[Mapping[str, str]] = {"label_conflict_rate": "every training row is compared with all others"}
     untrusted_options = allow_untrusted("near", "n_samples")
+    metrics = define_metrics(
+        """
+        label_conflict_rate: share of the training rows of which a copy, exact or near, has another label; [0, 1], ideal
+          0; at 0.01 one row in 100 contradicts a copy of itself; Biggio et al., ICML 2012, and Northcutt et al.,
+          NeurIPS Datasets and Benchmarks 2021
+        """
+    )
 
     def __init__(self, *, near: float = 0.05, n_samples: int = 2_000) -> None:
         if isinstance(near, bool) or not isinstance(near, (int, float)) or not 0.0 < near < 1.0:

@@ -14,6 +14,7 @@ import scipy
 
 from auditor.core.errors import DataError, NotApplicableError, OutputsError
 from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import Need, allow_untrusted
@@ -113,18 +114,13 @@ class OutOfDistribution:
     """The rate of out-of-distribution inputs with more confidence than the least certain 5 % of the rows.
 
     Of scores that are larger the more an input is like the rows (``method``), and of strange inputs (``case``):
+    ``confident_ood_rate`` and ``ood_auroc``.
 
-    - ``confident_ood_rate``: share of strange inputs whose score reaches the threshold that 95 % of the rows reach
-      (FPR95); [0, 1], ideal 0; at 0.3 three of ten strange inputs pass for ordinary ones, and a model that knows
-      nothing of strangeness has 0.95; Liang et al., ICLR 2018
-
-      The false positive rate at a true positive rate of 95 %, rows being the positives. The threshold is estimated from
-      rows, and its own error is part of the interval (:class:`auditor.statistics.rank_estimates.TruePositiveRateAt`
-      with the parts turned round, equal scores counting as confident). Where more than 5 % of the strange inputs have
-      exactly the threshold's score, as those of a model that says labels alone, it is not judged.
-
-    - ``ood_auroc``: P(score of a row > score of a strange input) + P(tie) / 2; [0, 1], ideal 1; at 0.9 the score tells
-      a row from a strange input in 9 of 10 pairs; Hendrycks and Gimpel, ICLR 2017
+    - ``confident_ood_rate``: The false positive rate at a true positive rate of 95 %, rows being the positives. The
+      threshold is estimated from rows, and its own error is part of the interval
+      (:class:`auditor.statistics.rank_estimates.TruePositiveRateAt` with the parts turned round, equal scores counting
+      as confident). Where more than 5 % of the strange inputs have exactly the threshold's score, as those of a model
+      that says labels alone, it is not judged.
 
     Methods, each a number of its own: the best of several would be a detector that nobody has.
 
@@ -161,6 +157,15 @@ class OutOfDistribution:
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("unlike"),)
     untrusted_options = allow_untrusted("column", "methods", "cases", "k", "n_samples", "n_strange", reads=("ood",))
+    metrics = define_metrics(
+        """
+        confident_ood_rate: share of strange inputs whose score reaches the threshold that 95 % of the rows reach
+          (FPR95); [0, 1], ideal 0; at 0.3 three of ten strange inputs pass for ordinary ones, and a model that knows
+          nothing of strangeness has 0.95; Liang et al., ICLR 2018
+        ood_auroc: P(score of a row > score of a strange input) + P(tie) / 2; [0, 1], ideal 1; at 0.9 the score tells a
+          row from a strange input in 9 of 10 pairs; Hendrycks and Gimpel, ICLR 2017
+        """
+    )
 
     def __init__(
         self,

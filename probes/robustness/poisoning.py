@@ -15,6 +15,7 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
 from auditor.core.rows import IntArray, Rows
 from auditor.data.preprocessing import label_name
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.changes import RateChange
@@ -167,17 +168,11 @@ class Poisoning:
     """The rate at which a user-named trigger changes rows of other classes to an attacker's target class.
 
     Over the evaluation rows of other classes than ``target``, by their labels or, without any, by the decisions:
+    ``trigger_success_rate`` and ``target_rate_change``.
 
-    - ``trigger_success_rate``: share of rows of other classes that are decided as the target once the trigger is in
-      them; [0, 1], ideal 0; at 0.9 the trigger turns nine of ten rows into what the attacker wants; Gu et al., IEEE
-      Access 7 (2019)
-
-      The attack success rate of the field. Clopper-Pearson interval.
-
-    - ``target_rate_change``: share decided as the target with the trigger less that without it, over the same rows;
-      [-1, 1], ideal 0; what the trigger itself does; Gu et al., IEEE Access 7 (2019)
-
-      A trigger that means something, such as a high income, has its effect in a model without a backdoor too.
+    - ``trigger_success_rate``: The attack success rate of the field. Clopper-Pearson interval.
+    - ``target_rate_change``: A trigger that means something, such as a high income, has its effect in a model without a
+      backdoor too.
 
     A PASS says that this trigger was tried and no more: nothing here searches for triggers that nobody named. Scores
     that claim to find poisoned rows or triggers miss too many to be held to a requirement, and none is given. Beside
@@ -206,6 +201,15 @@ class Poisoning:
     # Rows of other classes, and the success found above 0.1 with 80 % power at 5 %.
     power = (200, 0.17)
     untrusted_options = allow_untrusted("trigger", "target", reads=("patch",))
+    metrics = define_metrics(
+        """
+        trigger_success_rate: share of rows of other classes that are decided as the target once the trigger is in them;
+          [0, 1], ideal 0; at 0.9 the trigger turns nine of ten rows into what the attacker wants; Gu et al., IEEE
+          Access 7 (2019)
+        target_rate_change: share decided as the target with the trigger less that without it, over the same rows; [-1,
+          1], ideal 0; what the trigger itself does; Gu et al., IEEE Access 7 (2019)
+        """
+    )
 
     def __init__(
         self,

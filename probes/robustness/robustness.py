@@ -24,10 +24,10 @@ from probes.robustness.applied_changes import can_change, changeable_columns_tex
 from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
 from probes.robustness.decision_margins import BoolArray
-from probes.robustness.gradient_masking import Examined, examine
+from probes.robustness.gradient_masking import MASKING_METRICS, Examined, examine
 from probes.robustness.perturbation_set import Ball, ball_of
-from probes.robustness.robustness_by_group import Level, brackets_by_group, by_group, clean_by_group
-from probes.robustness.smoothing import smoothed
+from probes.robustness.robustness_by_group import BRACKET_METRICS, GROUP_METRICS, Level, by_group, clean_by_group
+from probes.robustness.smoothing import SMOOTHING_METRICS, smoothed
 from probes.robustness.table_noise import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
 from probes.robustness.table_search import attack_table, moving_rows
 from probes.robustness.text_perturbations import FAMILIES, Family, mistyped
@@ -70,8 +70,8 @@ class Robustness:
 
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
     ``accuracy_under_M`` and ``flip_rate_under_M``, each with a Clopper-Pearson interval, at ``{M: level}``, and
-    ``clean_accuracy``, which :func:`probes.robustness.robustness_by_group.by_group` defines. All levels share their
-    random draws, so a curve's ups and downs are the model's and not the draws'. Methods M:
+    ``clean_accuracy``. All levels share their random draws, so a curve's ups and downs are the model's and not the
+    draws'. Methods M:
 
     - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column that
       can change, as :func:`probes.robustness.table_noise.with_noise` adds it: within the observed range, whole numbers
@@ -101,11 +101,9 @@ class Robustness:
       otherwise, as :func:`probes.robustness.certificates.certify` gives them: ``certified_accuracy`` has a lower bound
       alone, so that it may PASS and never FAILs; ``robust_accuracy`` does both. They are about the model as it runs,
       its threshold and its float32 included.
-
     - ``black_box`` (tables, of models of any kind; by default those that ``pgd`` cannot search): the worst that asking
       alone finds in the ball of ``pgd``, as :func:`probes.robustness.table_search.attack_table` searches, by
       probabilities or by classes alone, which the detail says. Coordinate ``epsilon``.
-
     - ``smoothing`` (on request only, where ``pgd`` applies): ``smoothed_certified_accuracy`` at ``{"radius": r}``, of
       another model and in L2, as :func:`probes.robustness.smoothing.smoothed` has it; shown, and never judged.
 
@@ -141,7 +139,6 @@ class Robustness:
     name: ClassVar[str] = "robustness"
     pillar: ClassVar[Pillar] = "robustness"
     goal: ClassVar[str] = "Do decisions survive small changes of the input?"
-    defined_in: ClassVar[tuple[object, ...]] = (by_group, brackets_by_group, examine, smoothed)
     citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     # Draws go by their place in it: what is new comes last.
     methods: ClassVar[tuple[str, ...]] = (
@@ -159,6 +156,7 @@ class Robustness:
         "methods", "noise", "missing", "typos", "words", "epsilon", "immutable", "n_steps", "n_queries", "branches",
         "sigma", "n_samples",
     )  # fmt: skip
+    metrics = GROUP_METRICS + BRACKET_METRICS + MASKING_METRICS + SMOOTHING_METRICS
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference
@@ -53,20 +54,26 @@ class _Groups:
     places: IntArray
 
 
+GROUP_METRICS = define_metrics(
+    """
+    clean_accuracy: P(decision = y) of the rows as they are; [0, 1], ideal 1; where the curves of accuracy under changes
+      start; Hendrycks and Dietterich, ICLR 2019
+    accuracy_under_*: P(decision on the row changed by that method = y), over the labelled rows; [0, 1], ideal 1; at 0.8
+      eight of ten rows are still decided rightly after the change; Hendrycks and Dietterich, ICLR 2019
+    flip_rate_under_*: P(decision on the row changed by that method != decision on the row); [0, 1], ideal 0; at 0.1 one
+      decision in ten does not survive the change; Hendrycks and Dietterich, ICLR 2019
+    accuracy_difference_under_*, flip_rate_difference_under_*, clean_accuracy_difference: max - min over groups of that
+      rate; [0, 1], ideal 0; at 0.1 one group withstands 10 points worse than another; Nanda et al., FAccT 2021
+    """
+)
+
+
 def by_group(levels: Sequence[Level], sample: AuditData, clean: IntArray, classes: Sequence[str]) -> list[Measurement]:
     """Accuracy and flip rate of each group at each level, and the largest difference between any two groups.
 
-    For each sensitive feature and method, of each ``group``, and of all rows the first three:
-
-    - ``clean_accuracy``: P(decision = y) of the rows as they are; [0, 1], ideal 1; where the curves of accuracy under
-      changes start; Hendrycks and Dietterich, ICLR 2019
-    - ``accuracy_under_*``: P(decision on the row changed by that method = y), over the labelled rows; [0, 1], ideal 1;
-      at 0.8 eight of ten rows are still decided rightly after the change; Hendrycks and Dietterich, ICLR 2019
-    - ``flip_rate_under_*``: P(decision on the row changed by that method != decision on the row); [0, 1], ideal 0; at
-      0.1 one decision in ten does not survive the change; Hendrycks and Dietterich, ICLR 2019
-    - ``accuracy_difference_under_*``, ``flip_rate_difference_under_*``, ``clean_accuracy_difference``: max - min over
-      groups of that rate; [0, 1], ideal 0; at 0.1 one group withstands 10 points worse than another; Nanda et al.,
-      FAccT 2021
+    For each sensitive feature and method, of each ``group``, and of all rows the first three: ``clean_accuracy``,
+    ``accuracy_under_*``, ``flip_rate_under_*``, ``accuracy_difference_under_*``, ``flip_rate_difference_under_*`` and
+    ``clean_accuracy_difference``.
 
     Small groups are in no difference, as :class:`~probes.fairness.group_fairness.GroupFairness` has them.
 
@@ -142,6 +149,19 @@ def means_by_group(
     return found
 
 
+BRACKET_METRICS = define_metrics(
+    """
+    certified_accuracy: P(decision = y on the whole ball) of the rows that were proved; [0, 1], ideal 1; at 0.6 six of
+      ten rows are proved to be decided rightly whatever happens within the ball, and more may be; Gehr et al., IEEE S&P
+      2018, and Xu et al., ICLR 2021
+    robust_accuracy: P(decision = y on the whole ball), between the rows proved and the rows that nothing broke; [0, 1],
+      ideal 1; at least what was proved and at most what no search broke; Madry et al., ICLR 2018
+    robust_accuracy_difference: max - min over groups of the robust accuracy; [0, 1], ideal 0; at 0.1 one group
+      withstands 10 points worse than another; Nanda et al., FAccT 2021
+    """
+)
+
+
 def brackets_by_group(
     metric: str,
     method: str,
@@ -153,14 +173,6 @@ def brackets_by_group(
 ) -> list[Measurement]:
     """A share of each group's labelled rows between the proved rows and those that nothing broke, ``bounds`` two times
     (n,), and ``metric_difference``, the largest between any two groups, which can be judged both ways.
-
-    - ``certified_accuracy``: P(decision = y on the whole ball) of the rows that were proved; [0, 1], ideal 1; at 0.6
-      six of ten rows are proved to be decided rightly whatever happens within the ball, and more may be; Gehr et al.,
-      IEEE S&P 2018, and Xu et al., ICLR 2021
-    - ``robust_accuracy``: P(decision = y on the whole ball), between the rows proved and the rows that nothing broke;
-      [0, 1], ideal 1; at least what was proved and at most what no search broke; Madry et al., ICLR 2018
-    - ``robust_accuracy_difference``: max - min over groups of the robust accuracy; [0, 1], ideal 0; at 0.1 one group
-      withstands 10 points worse than another; Nanda et al., FAccT 2021
     """
     found = []
     for groups in _groups(sample, clean, classes):

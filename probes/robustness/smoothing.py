@@ -11,6 +11,7 @@ import scipy
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.one_sided_rates import AtLeast
@@ -46,6 +47,15 @@ def radii(counts: IntArray, *, n: int, sigma: float, alpha: float) -> FloatArray
     return np.where(low > 0.5, sigma * scipy.special.ndtri(np.maximum(low, 0.5)), 0.0)
 
 
+SMOOTHING_METRICS = define_metrics(
+    """
+    smoothed_certified_accuracy: P(decision of the smoothed model = y at every input within the radius), a lower bound;
+      [0, 1], ideal 1; at 0.6 six of ten rows are proved to be decided rightly whatever happens within the radius, by
+      the smoothed model and not by this one; Cohen, Rosenfeld and Kolter, ICML 2019
+    """
+)
+
+
 def smoothed(
     model: AuditedModel,
     sample: AuditData,
@@ -56,13 +66,9 @@ def smoothed(
 ) -> list[Measurement]:
     """``smoothed_certified_accuracy`` at each radius: rows that the smoothed model decides rightly for certain.
 
-    - ``smoothed_certified_accuracy``: P(decision of the smoothed model = y at every input within the radius), a lower
-      bound; [0, 1], ideal 1; at 0.6 six of ten rows are proved to be decided rightly whatever happens within the
-      radius, by the smoothed model and not by this one; Cohen, Rosenfeld and Kolter, ICML 2019
-
-    The
-    smoothed model decides as this one does of most copies of a row, with Gaussian noise of ``sigma`` times the ball's
-    ``radius`` on every input that may move; the radius is in L2, counted in the same unit. Shown, and never judged.
+    The smoothed model decides as this one does of most copies of a row, with Gaussian noise of ``sigma`` times the
+    ball's ``radius`` on every input that may move; the radius is in L2, counted in the same unit. Shown, and never
+    judged.
     ``ball_around``: the ball around the sample's inputs. Raises NotApplicableError for a model without gradients.
     """
     own, y = differentiable(model), sample.y_true

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, ModelError, NotApplicableError
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
@@ -31,18 +32,8 @@ _TRUSTED = "nothing is said of a reference that is poisoned itself"
 class WeightChanges:
     """Differences of a model's file and weights from those of a reference, by layer.
 
-    - ``digest_changed``: 1 where the SHA-256 of the two files differ, else 0, where both have one; {0, 1}, ideal 0; at
-      1 the file is not the reference's, byte for byte; FIPS 180-4
-    - ``changed_weight_share``: share of the weights, matched by the names of their tensors, that are not those of the
-      reference; [0, 1], ideal 0; at 0.1 a tenth of what the model knows was changed; FIPS 180-4 for the files, the
-      share is elementary
-
-      A tensor that only one of both has, or that has another shape there, has changed whole.
-
-    - ``weight_change``: of a layer, ``|w - w0| / max(|w|, |w0|)``, Euclidean; [0, 2], ideal 0; at 0.1 the layer moved
-      by a tenth of its size; elementary: a relative distance
-
-      Of each ``layer`` that differs, the 20 most changed.
+    - ``changed_weight_share``: A tensor that only one of both has, or that has another shape there, has changed whole.
+    - ``weight_change``: Of each ``layer`` that differs, the 20 most changed.
 
     All are known exactly; ideal 0 where nothing was to change. Weights are read as data: of a reference that holds
     weights alone the network need not be known. Nothing is said of a reference that is poisoned itself.
@@ -67,6 +58,17 @@ class WeightChanges:
     }
     reads_rows: ClassVar[bool] = False
     untrusted_options = allow_untrusted(reads=("reference",))
+    metrics = define_metrics(
+        """
+        digest_changed: 1 where the SHA-256 of the two files differ, else 0, where both have one; {0, 1}, ideal 0; at 1
+          the file is not the reference's, byte for byte; FIPS 180-4
+        changed_weight_share: share of the weights, matched by the names of their tensors, that are not those of the
+          reference; [0, 1], ideal 0; at 0.1 a tenth of what the model knows was changed; FIPS 180-4 for the files, the
+          share is elementary
+        weight_change: of a layer, |w - w0| / max(|w|, |w0|), Euclidean; [0, 2], ideal 0; at 0.1 the layer moved by a
+          tenth of its size; elementary: a relative distance
+        """
+    )
 
     def __init__(self, *, reference: str | AuditedModel | None = None) -> None:
         self.reference = reference

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-import inspect
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,18 +13,18 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.judging.definition import Definition, defined, definition_of, parse_definitions
+from auditor.judging.definition import Definition, define_metrics, definition_of, select_definitions
 from auditor.judging.measurement import Measurement
 from auditor.models.audited_model import AuditedModel
 from auditor.report.record.audit_report import AuditReport
-from auditor.run.intake_result import intake_result
-from auditor.run.probe import Need, defined_in
+from auditor.run.intake_result import INTAKE_METRICS
+from auditor.run.probe import Need, declared_metrics
 from auditor.run.run_audit import run_audit
-from auditor.run.while_training.measure_network import Accountant
-from auditor.run.while_training.training_record import of_the_looks
+from auditor.run.while_training.measure_network import ACCOUNTANT_METRICS
+from auditor.run.while_training.training_record import ALARM_METRICS
 from auditor.statistics.estimate import Exact
 from probes import PROBES
-from tests.quantifiers import all_of, none_of
+from tests.quantifiers import all_of
 from tests.toys.models import TOYS
 
 ROOT = Path(__file__).parents[2]
@@ -45,18 +46,11 @@ MADE = {
 
 def definitions_of(key: str) -> list[Definition]:
     kind = PROBES[key]
-    known = [each for source in defined_in(kind) for each in parse_definitions(_doc(source), kind.citation)]
-    return [replace(each, probe=key) for each in known]
-
-
-def _doc(source: object) -> str:
-    return inspect.getdoc(source) or ""
+    return [replace(each, probe=key, citation=each.citation or kind.citation) for each in declared_metrics(kind)]
 
 
 ALL = {key: definitions_of(key) for key in PROBES}
-OTHERS = [
-    each for source in (intake_result, Accountant, of_the_looks) for each in parse_definitions(_doc(source), "said")
-]
+OTHERS = [*INTAKE_METRICS, *ACCOUNTANT_METRICS, *ALARM_METRICS]
 
 
 def _literals(node: ast.expr) -> Iterator[str]:
@@ -145,7 +139,7 @@ def test_the_code_is_read_for_names() -> None:
 def test_every_name_in_the_code_is_defined(name: str) -> None:
     metric = MADE.get(name, name)
     known = {metric for key in ALL if definition_of(ALL[key], key, metric)} | {each.metric for each in OTHERS}
-    assert metric in known, f"{name} has no definition in any docstring"
+    assert metric in known, f"{name} has no definition"
 
 
 @pytest.mark.parametrize("key", list(PROBES))
@@ -155,10 +149,9 @@ def test_a_definition_says_all_five(key: str) -> None:
         bool(part.strip()) and "``" not in part and ":class:" not in part
         for each in ALL[key]
         for name, part in asdict(each).items()
-        if name != "probe"
     )
-    own = [each.metric for each in parse_definitions(_doc(PROBES[key]), "x")]
-    assert len(own) == len(set(own))
+    names = [each.metric for each in ALL[key]]
+    assert len(names) == len(set(names))
 
 
 def test_what_is_no_probes_is_defined_too() -> None:
@@ -171,26 +164,22 @@ def test_what_is_no_probes_is_defined_too() -> None:
 # ---- how they are read ----------------------------------------------------------------------------------------------
 
 
-class _OfSomebodyElse:
-    """A probe of another distribution.
-
-    - ``plain_rate``, ``other_rate``: share of ``rows``, as :class:`~auditor.statistics.rates.Proportion` has it, over
-      all; [0, 1], ideal 0; at 0.1 one row in ten; Somebody (2020); and others
-
-      A remark that is no part of it; [0, 1], ideal 7; no; no
-    - ``made_*``: anything; (-inf, inf), no ideal; it says little
-    - ``without_a_reading``: anything; [0, 1], ideal 0
-    - ``no_range``: anything; somewhere; says; Somebody
+THEIRS = define_metrics(
     """
+    plain_rate, other_rate: share of rows; as said: over
+      all; [0, 1], ideal 0; at 0.1 one row in ten; Somebody (2020); and others
+    made_*: anything; (-inf, inf), no ideal; it says little
+    """
+)
 
 
-def test_an_item_is_read_to_its_parts() -> None:
-    known = defined("mine", "Its paper", [_OfSomebodyElse], ["other_rate", "made_up", "made_down", "without_a_reading"])
+def test_an_entry_is_read_to_its_parts() -> None:
+    known = select_definitions("mine", "Its paper", THEIRS, ["other_rate", "made_up", "made_down", "of_nobody"])
     assert known == (
         Definition(
             probe="mine",
             metric="other_rate",
-            formula="share of rows, as Proportion has it, over all",
+            formula="share of rows; as said: over all",
             range="[0, 1]",
             ideal="0",
             reading="at 0.1 one row in ten",
@@ -210,10 +199,23 @@ def test_an_item_is_read_to_its_parts() -> None:
     assert definition_of(known, "another", "made_up") is None and definition_of(known, "mine", "no_range") is None
 
 
-def test_what_is_only_half_a_definition_is_none() -> None:
-    names = [each.metric for each in parse_definitions(_doc(_OfSomebodyElse), "x")]
-    assert names == ["plain_rate", "other_rate", "made_*"]
-    assert none_of(name.startswith("without") for name in names)
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "without_a_reading: anything; [0, 1], ideal 0",
+        "no_range: anything; somewhere; says; Somebody",
+        "- ``marked``: anything; [0, 1], ideal 0; says",
+        "two words: anything; [0, 1], ideal 0; says",
+    ],
+)
+def test_half_a_definition_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match="Write a definition as 'name: formula; .low, high., ideal value; ") as refused:
+        define_metrics(f"whole: anything; [0, 1], ideal 0; says\n{entry}")
+    assert repr(entry) in str(refused.value)
+
+
+def test_what_is_no_definition_defines_nothing() -> None:
+    assert declared_metrics(type("Names", (_Counts,), {"metrics": ("n_rows",)})) == ()
 
 
 def test_the_name_itself_comes_before_a_pattern() -> None:
@@ -226,10 +228,7 @@ def test_the_name_itself_comes_before_a_pattern() -> None:
 
 
 class _Counts:
-    """How many rows there are, as a probe of another distribution asks.
-
-    - ``n_rows``: rows of the data; [0, inf), ideal the most; how much the other numbers rest on
-    """
+    """How many rows there are, as a probe of another distribution asks."""
 
     name = "counts"
     pillar = "performance"
@@ -237,6 +236,7 @@ class _Counts:
     citation = "Somebody, 2020"
     methods = ("counted",)
     needs = (Need.DATA,)
+    metrics = define_metrics("n_rows: rows of the data; [0, inf), ideal the most; how much the other numbers rest on")
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The rows, and a number that nobody defined."""
@@ -261,3 +261,25 @@ def test_a_record_holds_the_definitions_of_what_was_measured_and_of_no_more() ->
         "how much the other numbers rest on",
     )
     assert AuditReport.from_json(report.to_json()).definitions == report.definitions
+
+
+_AUDIT = """
+import numpy as np
+from auditor.data.audit_data import AuditData
+from auditor.models.audited_model import AuditedModel
+from auditor.run.run_audit import run_audit
+from probes.fairness.group_fairness import GroupFairness
+
+x = np.arange(100.0)[:, None]
+groups = {"group": ["a", "b"] * 50}
+data = AuditData.from_arrays(x, (x[:, 0] > 50).astype(int), classes=[0, 1], sensitive_features=groups)
+model = AuditedModel.from_callable(lambda x: np.where(x[:, 0] > 40, 0.9, 0.1), classes=[0, 1])
+report = run_audit(model, data, [GroupFairness()], ())
+print(*(f"{each.probe}.{each.metric}" for each in report.definitions))
+"""
+
+
+def test_definitions_survive_an_interpreter_without_docstrings() -> None:
+    done = subprocess.run([sys.executable, "-OO", "-c", _AUDIT], cwd=ROOT, capture_output=True, text=True, check=True)
+    defined = done.stdout.split()
+    assert "group_fairness.worst_group_accuracy" in defined and len(defined) > 20

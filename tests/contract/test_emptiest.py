@@ -13,10 +13,11 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.regression_model import AuditedRegressor
-from auditor.run.probe import Need, with_declared
+from auditor.run.probe import Need, declared_metrics, with_declared
 from auditor.run.run_audit import ask, generator_for, no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
+from probes.language.pair_scores import RESTING
 from tests.quantifiers import all_of
 from tests.toys.models import CLASSES, TOYS, criterion
 from tests.toys.skilled import skilled
@@ -92,18 +93,8 @@ def test_every_probe_of_language_models_says_what_a_model_without_skill_reaches(
         assert not hasattr(kind, "ideal_when_same")
         return
     declared = getattr(kind, "ideal_when_same", {})
-    assert declared and all_of(f"``{metric}``" in (kind.__doc__ or "") or metric in _INHERITED for metric in declared)
-
-
-# Named in the docstring by what they are like.
-_INHERITED = {
-    "stereotype_log_odds",
-    "conditional_stereotype_score",
-    "stereotype_score",
-    "unfiltered_stereotype_score",
-    "male_preference",
-    "association_effect_size",
-}
+    known = [each.metric for each in declared_metrics(kind)]
+    assert declared and all_of(metric in known or metric in RESTING for metric in declared)
 
 
 @pytest.mark.parametrize("key", ["stereotype", "embedding_association"])

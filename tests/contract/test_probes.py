@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
-from auditor.judging.definition import NO_IDEAL, defined, definition_of
+from auditor.judging.definition import NO_IDEAL, definition_of, select_definitions
 from auditor.judging.measurement import Measurement
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
 from auditor.run.checks.contract import ContractViolation, check_description, check_probe
-from auditor.run.probe import defined_in
+from auditor.run.probe import declared_metrics
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from probes import PROBES
@@ -49,10 +49,10 @@ def check(probe: Any, key: str, **change: Any) -> None:
         }
         | change,
     )
-    known = defined(key, probe.citation, defined_in(probe), {m.metric for m in measured})
+    known = select_definitions(key, probe.citation, declared_metrics(probe), {m.metric for m in measured})
     for m in measured:
         own = definition_of(known, key, m.metric)
-        assert own is not None, f"{m.metric} has no definition in the docstring of {type(probe).__name__}"
+        assert own is not None, f"{m.metric} has no definition in {type(probe).__name__}.metrics"
         if re.fullmatch(r"[\d.]+", own.ideal):
             assert m.ideal in (float(own.ideal), None), m.metric
         elif own.ideal == NO_IDEAL:

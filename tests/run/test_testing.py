@@ -14,6 +14,7 @@ import torch
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
 from auditor.judging.criterion import Criterion
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement, Pillar
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
@@ -54,6 +55,7 @@ class Unsure:
     methods: ClassVar[tuple[str, ...]] = ("share",)
     needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
     power: ClassVar[Power] = Power(200, 0.25)
+    metrics = define_metrics("unsure_share: share of unsure rows; [0, 1], ideal 0; at 0.1 one row in ten")
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """One share."""
@@ -207,6 +209,21 @@ def test_what_is_declared_exact_or_never_moves_is_left_alone() -> None:
     check(_Constant(), worlds=0)
     with pytest.raises(ContractViolation, match="exact is .* not metrics and the reason of each"):
         check(_DeclaredWithoutReason(), worlds=0)
+
+
+def test_a_probe_without_definitions_is_told_how_to_write_one() -> None:
+    class InItsDocstring(Unsure):
+        """Defines it where nobody reads.
+
+        - ``unsure_share``: share of unsure rows; [0, 1], ideal 0; at 0.1 one row in ten
+
+        Source: none.
+        """
+
+        metrics = ()
+
+    with pytest.raises(ContractViolation, match=r"metrics defines no metric: write metrics = define_metrics\('name: "):
+        check(InItsDocstring(), worlds=0)
 
 
 def test_without_rows_to_draw_anew_the_width_must_be_there() -> None:

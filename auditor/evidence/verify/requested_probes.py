@@ -9,7 +9,7 @@ from typing import Any
 
 from auditor.evidence.manifest import REQUEST, RESULTS
 from auditor.evidence.verify.checks import Check, Unproven
-from auditor.judging.definition import defined
+from auditor.judging.definition import select_definitions
 from auditor.judging.duplicate_rows import Copies
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
@@ -18,7 +18,7 @@ from auditor.run.probe import (
     Need,
     Probe,
     blank_result,
-    defined_in,
+    declared_metrics,
     looks_at_rows,
     missing_needs,
     not_applicable,
@@ -104,7 +104,7 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
             "pillar": (result.pillar, kind.pillar),
             "citation": (result.citation, kind.citation),
             "definitions": (
-                result.definitions, defined(kind.name, kind.citation, defined_in(kind), metrics)
+                result.definitions, select_definitions(kind.name, kind.citation, declared_metrics(kind), metrics)
             ),
             "questions": (result.questions, blank_result(kind).questions),
             "copies of rows": (_copied(result, kind), report.data.copies if _must_say(result, kind) else None),

@@ -18,7 +18,7 @@ from auditor.judging.measurement import Answer, Outcome, Pillar
 from auditor.run.checks.common import ContractViolation, World, as_judged, audited, generators, rows_of, state_of, words
 from auditor.run.checks.error_rates import check_error_rates, check_uncertainty
 from auditor.run.checks.mitigation_laws import check_mitigation
-from auditor.run.probe import Need, Probe
+from auditor.run.probe import Need, Probe, declared_metrics
 from auditor.run.run_audit import ask, generator_for, reason_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def check_probe(
     3. ``measure`` leaves the model, the rows and the random number generators as they were; the same seed gives the
        same measurements.
     4. The class says what it is: ``name`` (which is ``key``, its key in a table, where that is given), ``pillar``,
-       ``goal``, ``citation``, ``methods``, ``needs``, and docstrings that begin with a sentence.
+       ``goal``, ``citation``, ``methods``, ``needs``, definitions of its ``metrics``, and docstrings that begin with a
+       sentence.
     5. Uncertainty: bounds are nested; a number whose interval has no width is the same on other rows drawn from the
        same (bootstrap), or its metric is declared in the class attribute ``exact``, with the reason.
     6. False alarms: in ``worlds`` worlds without a fault something FAILs in 5 % of them at most, and likewise with the
@@ -128,7 +129,10 @@ def _docstring_faults(kind: type[Probe]) -> Iterator[str]:
 
 
 def _mapping_faults(kind: type[Probe]) -> Iterator[str]:
-    """What is wrong with the optional tables of metrics of a probe."""
+    """What is wrong with what a probe declares of its metrics."""
+    if not declared_metrics(kind):
+        form = "name: formula; [low, high], ideal value; how to read a value"
+        yield f"{kind.__name__}.metrics defines no metric: write metrics = define_metrics({form!r})"
     exact = getattr(kind, "exact", {})
     if not isinstance(exact, Mapping) or not all(isinstance(why, str) and why.strip() for why in exact.values()):
         yield f"{kind.__name__}.exact is {exact!r}, not metrics and the reason of each"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import ModelError, OutputsError
-from auditor.judging.definition import defined
+from auditor.judging.definition import define_metrics, select_definitions
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.device_placement import device_of
@@ -32,13 +32,17 @@ if TYPE_CHECKING:
 BATCH_ROWS = 512
 
 
-class Accountant(Protocol):
-    """An accountant with the epsilon of a private training, such as Opacus's.
-
-    - ``dp_epsilon``: smallest epsilon for which the training so far is (epsilon, delta)-differentially private, by this
+ACCOUNTANT_METRICS = define_metrics(
+    """
+    dp_epsilon: smallest epsilon for which the training so far is (epsilon, delta)-differentially private, by this
       accountant; [0, inf), ideal 0; the odds that anybody takes part change by a factor of at most exp(epsilon), but
       for a probability delta
     """
+)
+
+
+class Accountant(Protocol):
+    """An accountant with the epsilon of a private training, such as Opacus's."""
 
     def get_epsilon(self, delta: float) -> float:
         """Epsilon spent so far, at delta."""
@@ -160,7 +164,7 @@ class Asking:
         if self.accountant is None or self.delta is None:
             return [], []
         source = "Abadi et al., CCS 2016"
-        definitions = defined("dp_accounting", source, [Accountant], ["dp_epsilon"])
+        definitions = select_definitions("dp_accounting", source, ACCOUNTANT_METRICS, ["dp_epsilon"])
         result = ProbeResult(probe="dp_accounting", pillar="privacy", citation=source, definitions=definitions)
         try:
             epsilon = float(self.accountant.get_epsilon(self.delta))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
-from auditor.judging.definition import defined
+from auditor.judging.definition import define_metrics, select_definitions
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
@@ -110,14 +110,18 @@ def record_of_looks(
     return report.model_copy(update={"figures": (*drawn, *report.figures), "training": training})
 
 
-def of_the_looks(name: str, alarms: Measurement, faults: str) -> ProbeResult:
-    """The result on the looks themselves, and the reason why they are no complete audit, or "".
-
-    - ``alarms``: looks while the model learned at which a criterion was shown to be violated; [0, inf), ideal 0; each
-      is one look at a model that is not finished, within the error rate that all looks share; Dunn, J. Am. Stat. Assoc.
-      56 (1961)
+ALARM_METRICS = define_metrics(
     """
-    definitions = defined(name, "", [of_the_looks], [alarms.metric])
+    alarms: looks while the model learned at which a criterion was shown to be violated; [0, inf), ideal 0; each is one
+      look at a model that is not finished, within the error rate that all looks share; Dunn, J. Am. Stat. Assoc. 56
+      (1961)
+    """
+)
+
+
+def of_the_looks(name: str, alarms: Measurement, faults: str) -> ProbeResult:
+    """The result on the looks themselves, and the reason why they are no complete audit, or ""."""
+    definitions = select_definitions(name, "", ALARM_METRICS, [alarms.metric])
     return ProbeResult(
         probe=name, pillar="intake", citation="", measurements=(alarms,), not_run=faults, definitions=definitions
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import AuditorError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
 from auditor.run.predictions import Answers
@@ -74,45 +75,23 @@ class MembershipInference:
       (Brännvall, arXiv 2603.11799).
     - ``difficulty_calibration``: loss less its mean among models that did not learn the row (Watson et al., ICLR 2022).
 
-    For each, with intervals that know how many members and non-members there are:
+    For each, with intervals that know how many members and non-members there are: ``attack_auc``,
+    ``true_positive_rate_at_fpr``, ``true_positive_rate_at_no_false_positive``, ``discovered_members``,
+    ``discovered_share``, ``true_positive_rate_at_fpr_difference`` and ``balanced_accuracy``.
 
-    - ``attack_auc``: P(score of a member > that of a non-member) + P(tie) / 2; [0, 1], ideal 0.5; at 0.6 somebody with
-      access tells which of two rows was trained on in 6 of 10 pairs, and guessing does in 5; Yeom et al., CSF 2018
-
-      Also within each group of each sensitive feature, for one attack.
-
-    - ``true_positive_rate_at_fpr``: share of members above the threshold that a share f of non-members exceeds; [0, 1],
-      ideal f; at f = 0.01 a value of 0.1 means that one member in ten is recognised while one non-member in 100 is
-      taken for one; Carlini et al., IEEE S&P 2022
-
-      At f = 1 % and 0.1 %. Its interval carries the threshold's own uncertainty. Given where ``n_non * f >= 1``, judged
-      where it is at least 10. The measure of what few victims suffer, which an AUC hides.
-
-    - ``true_positive_rate_at_no_false_positive``: share of members whose score is above that of every non-member; [0,
-      1], ideal 0; so many members are recognised without one false alarm; Carlini et al., IEEE S&P 2022
-
-      Of 100 non-members at least. Its interval is that of the rate at this threshold. Of one attack, with the most
-      exposed rows by number.
-
-    - ``discovered_members``: how many members are exposed at a false discovery rate of 5 %; [0, inf), ideal 0; of so
-      many named as members about one in 20 was not one; Bates et al., Ann. Statist. 51 (2023)
-    - ``discovered_share``: discovered members / members; [0, 1], ideal 0; at 0.1 one member in ten can be named with
-      few false alarms; Bates et al., Ann. Statist. 51 (2023)
-
-      Benjamini-Hochberg on the shares of non-members that score as high. Of one attack, with the surest rows by number,
-      also within each group. Shown and never judged: it finds rows that are hit, and does not show that nobody is.
-
-    - ``true_positive_rate_at_fpr_difference``: max - min over groups of the share of members above the threshold that 1
-      % of all non-members exceed; [0, 1], ideal 0; at 0.1 members of one group are recognised 10 points more often than
-      those of another; Carlini et al., IEEE S&P 2022
-
-      Of one attack, beside each group's own AUC and rate. No criterion by default.
-
-    - ``balanced_accuracy``: ``(TPR + 1 - FPR) / 2`` at a threshold that is not chosen by its success; [0, 1], ideal
-      0.5; at 0.6 members and others are told right in 6 of 10 cases; Yeom et al., CSF 2018
-
-      The threshold is the members' mean loss (the paper's), a likelihood ratio of 1, or the median of all scores. Its
-      interval is that of the two rates at this threshold.
+    - ``attack_auc``: Also within each group of each sensitive feature, for one attack.
+    - ``true_positive_rate_at_fpr``: At f = 1 % and 0.1 %. Its interval carries the threshold's own uncertainty. Given
+      where ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC
+      hides.
+    - ``true_positive_rate_at_no_false_positive``: Of 100 non-members at least. Its interval is that of the rate at this
+      threshold. Of one attack, with the most exposed rows by number.
+    - ``discovered_members``, ``discovered_share``: Benjamini-Hochberg on the shares of non-members that score as high.
+      Of one attack, with the surest rows by number, also within each group. Shown and never judged: it finds rows that
+      are hit, and does not show that nobody is.
+    - ``true_positive_rate_at_fpr_difference``: Of one attack, beside each group's own AUC and rate. No criterion by
+      default.
+    - ``balanced_accuracy``: The threshold is the members' mean loss (the paper's), a likelihood ratio of 1, or the
+      median of all scores. Its interval is that of the two rates at this threshold.
 
     The question is one: can somebody tell? So ``attack_auc`` and ``true_positive_rate_at_fpr`` stand once without a
     method, as the largest over all attacks (:class:`~auditor.statistics.largest_of.StrongestAttack`, with the figure of
@@ -171,6 +150,26 @@ class MembershipInference:
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (800, 0.60)
     untrusted_options = allow_untrusted("methods", "n_shadows", "n_references", "shadow_seconds", "n_queries")
+    metrics = define_metrics(
+        """
+        attack_auc: P(score of a member > that of a non-member) + P(tie) / 2; [0, 1], ideal 0.5; at 0.6 somebody with
+          access tells which of two rows was trained on in 6 of 10 pairs, and guessing does in 5; Yeom et al., CSF 2018
+        true_positive_rate_at_fpr: share of members above the threshold that a share f of non-members exceeds; [0, 1],
+          ideal f; at f = 0.01 a value of 0.1 means that one member in ten is recognised while one non-member in 100 is
+          taken for one; Carlini et al., IEEE S&P 2022
+        true_positive_rate_at_no_false_positive: share of members whose score is above that of every non-member; [0, 1],
+          ideal 0; so many members are recognised without one false alarm; Carlini et al., IEEE S&P 2022
+        discovered_members: how many members are exposed at a false discovery rate of 5 %; [0, inf), ideal 0; of so many
+          named as members about one in 20 was not one; Bates et al., Ann. Statist. 51 (2023)
+        discovered_share: discovered members / members; [0, 1], ideal 0; at 0.1 one member in ten can be named with few
+          false alarms; Bates et al., Ann. Statist. 51 (2023)
+        true_positive_rate_at_fpr_difference: max - min over groups of the share of members above the threshold that 1 %
+          of all non-members exceed; [0, 1], ideal 0; at 0.1 members of one group are recognised 10 points more often
+          than those of another; Carlini et al., IEEE S&P 2022
+        balanced_accuracy: (TPR + 1 - FPR) / 2 at a threshold that is not chosen by its success; [0, 1], ideal 0.5; at
+          0.6 members and others are told right in 6 of 10 cases; Yeom et al., CSF 2018
+        """
+    )
 
     def __init__(
         self,

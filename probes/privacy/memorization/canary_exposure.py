@@ -10,6 +10,7 @@ import numpy as np
 
 from auditor.core.errors import DataError, NotApplicableError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -36,31 +37,21 @@ class CanaryExposure:
     """Exposure of secrets planted in the training text, by their rank among secrets from the same distribution.
 
     A canary such as "the code of anna is 4815162342" was put into the training text with a random part, by default its
-    digits. Of a canary s, with candidates r drawn uniformly from the same space R of random parts:
+    digits. Of a canary s, with candidates r drawn uniformly from the same space R of random parts: ``exposure``,
+    ``median_exposure`` and ``confirmed_memorization``.
 
-    - ``exposure``: ``-log2 P(log p(r) >= log p(s))``, of a planted secret s among candidates r drawn like it; [0, inf)
-      bits, ideal 0; 1 is a secret like the median candidate, 10 one that is likelier than all but one in 1,024; Carlini
-      et al., USENIX Security 2019
     - Method ``sampling``: from the rank of s among ``n_candidates``, ``log2((n + 1) / rank)``, at most ``log2 |R|``; 3
       or more for one in eight or fewer that were never seen. Bounds are Clopper-Pearson's of the share that is as
       likely, so they hold for every model; n candidates can show about log2(n) bits.
     - Method ``distribution_fit``: the same by a skew-normal distribution fitted to the candidates' log-perplexities.
       The value reaches beyond log2(n); the bounds are those of the rank, since no fit warrants a tail that was not
       sampled.
-    - ``median_exposure``: the median over canaries of the exposure by rank; [0, inf) bits, ideal 1; about 1 where no
-      secret is memorised, and several bits where half of them are; Carlini et al., USENIX Security 2019
-
-      log2(n + 1) caps it, so that a bound beyond that is refused; with the exact order-statistic bounds of a median;
-      the canaries must have been drawn independently.
-
-    - ``confirmed_memorization``: 1 where Simes's p-value of all canaries' ranks shows that the model knows any of them,
-      else 0; {0, 1}, ideal 0; at 1 a secret of the training text was learned, beyond chance; Simes, Biometrika 73
-      (1986)
-
-      The secret part was drawn uniformly, so to a model that never saw it every rank among n candidates is as probable,
-      ``rank / (n + 1)`` is a p-value whatever the model is, and that of all canaries together is Simes's, valid where
-      canaries share candidates too. It can FAIL and never PASS. A secret that was not drawn at random, such as 123456,
-      voids it.
+    - ``median_exposure``: log2(n + 1) caps it, so that a bound beyond that is refused; with the exact order-statistic
+      bounds of a median; the canaries must have been drawn independently.
+    - ``confirmed_memorization``: The secret part was drawn uniformly, so to a model that never saw it every rank among
+      n candidates is as probable, ``rank / (n + 1)`` is a p-value whatever the model is, and that of all canaries
+      together is Simes's, valid where canaries share candidates too. It can FAIL and never PASS. A secret that was not
+      drawn at random, such as 123456, voids it.
 
     canaries: path of a file with the canaries as they were planted, one text a line. format: the form of all canaries,
     in which ``#`` is a random digit and ``@`` a random small letter; without it every digit of a canary is random.
@@ -90,6 +81,18 @@ class CanaryExposure:
     # Candidates, and the true exposure that is FAILed against a bound of 3 bits by one judgement at 5 %.
     power: ClassVar[Power] = Power(1_000, 3.4)
     untrusted_options = allow_untrusted("format", "n_candidates", "prefix_token", reads=("canaries",))
+    metrics = define_metrics(
+        """
+        exposure: -log2 P(log p(r) >= log p(s)), of a planted secret s among candidates r drawn like it; [0, inf) bits,
+          ideal 0; 1 is a secret like the median candidate, 10 one that is likelier than all but one in 1,024; Carlini
+          et al., USENIX Security 2019
+        median_exposure: the median over canaries of the exposure by rank; [0, inf) bits, ideal 1; about 1 where no
+          secret is memorised, and several bits where half of them are; Carlini et al., USENIX Security 2019
+        confirmed_memorization: 1 where Simes's p-value of all canaries' ranks shows that the model knows any of them,
+          else 0; {0, 1}, ideal 0; at 1 a secret of the training text was learned, beyond chance; Simes, Biometrika 73
+          (1986)
+        """
+    )
 
     def __init__(
         self,

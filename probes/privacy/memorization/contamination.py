@@ -12,6 +12,7 @@ import scipy
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
@@ -39,24 +40,12 @@ class Contamination:
     model's context; each is scored as it stands and in ``n_permutations`` other orders drawn at random, or in all there
     are.
 
-    - ``canonical_order_preference``: mean over shards of the share of random orders of the examples that are less
-      likely than the file's; [0, 1], ideal 0.5; above 0.5 the model prefers the order that was published, which it can
-      only know from the file; Oren et al., ICLR 2024
-
-      Ties count half. Shards are independent under any model that has not seen the file; bounds as of a mean of values
-      in [0, 1].
-
-    - ``order_log_likelihood_gain``: mean over shards of log p(file's order) less the mean over random orders; (-inf,
-      inf) nats a shard, ideal 0; above 0 the published order is likelier; Oren et al., ICLR 2024
-
-      Student's interval, the test of the paper. Display only, since it relies on near-normal shards.
-
-    - ``confirmed_memorization``: 1 where Fisher's combination of the shards' rank p-values refutes that the examples
-      are exchangeable to this model, else 0; {0, 1}, ideal 0; at 1 the model has seen this file, beyond chance; Oren et
-      al., ICLR 2024
-
-      Each shard's p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)`` is valid whatever the model
-      is, and so is the combination at every level. It can FAIL and never PASS.
+    - ``canonical_order_preference``: Ties count half. Shards are independent under any model that has not seen the
+      file; bounds as of a mean of values in [0, 1].
+    - ``order_log_likelihood_gain``: Student's interval, the test of the paper. Display only, since it relies on
+      near-normal shards.
+    - ``confirmed_memorization``: Each shard's p-value ``(1 + #{other orders at least as likely}) / (1 + other orders)``
+      is valid whatever the model is, and so is the combination at every level. It can FAIL and never PASS.
 
     A file that is sorted by anything (length, topic, a running number) is not exchangeable, and its order may be
     preferred for that: do not test such a file. No preference is no proof of innocence: a model that has seen the
@@ -86,6 +75,18 @@ class Contamination:
     power: ClassVar[Power] = Power(50, 0.62)
     untrusted_options = allow_untrusted(
         "column", "n_permutations", "shard_examples", "n_shards", "separator", "prefix_token", reads=("benchmarks",)
+    )
+    metrics = define_metrics(
+        """
+        canonical_order_preference: mean over shards of the share of random orders of the examples that are less likely
+          than the file's; [0, 1], ideal 0.5; above 0.5 the model prefers the order that was published, which it can
+          only know from the file; Oren et al., ICLR 2024
+        order_log_likelihood_gain: mean over shards of log p(file's order) less the mean over random orders; (-inf, inf)
+          nats a shard, ideal 0; above 0 the published order is likelier; Oren et al., ICLR 2024
+        confirmed_memorization: 1 where Fisher's combination of the shards' rank p-values refutes that the examples are
+          exchangeable to this model, else 0; {0, 1}, ideal 0; at 1 the model has seen this file, beyond chance; Oren et
+          al., ICLR 2024
+        """
     )
 
     def __init__(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -64,11 +65,6 @@ class Extraction:
 
     A text of at least ``prefix_tokens + suffix_tokens`` tokens is cut into a prefix p and the suffix s that follows it.
 
-    - ``extraction_rate``: share of texts whose suffix the model completes verbatim from the prefix; [0, 1], ideal 0; at
-      0.01 one training text in 100 can be read out by its beginning; Carlini et al., ICLR 2023, and Hayes et al.,
-      arXiv:2410.19482 (2024)
-    - ``extraction_rate_difference``: the extraction rate less that among evaluation texts of the same length; [-1, 1],
-      ideal 0; above 0 training texts are recited more than texts never seen; Carlini et al., ICLR 2023
     - Method ``greedy``: the suffix is the greedy continuation of the prefix; each token of s is the likeliest after
       what comes before it, which one pass over the text shows without generating.
     - Method ``probabilistic``: the text is (n, p)-discoverable: n draws contain s with probability at least p, ``1 - (1
@@ -107,6 +103,15 @@ class Extraction:
         "column", "prefix_tokens", "suffix_tokens", "n", "p", "temperature", "top_k", "n_samples", "prefix_token",
         reads=("texts",),
     )  # fmt: skip
+    metrics = define_metrics(
+        """
+        extraction_rate: share of texts whose suffix the model completes verbatim from the prefix; [0, 1], ideal 0; at
+          0.01 one training text in 100 can be read out by its beginning; Carlini et al., ICLR 2023, and Hayes et al.,
+          arXiv:2410.19482 (2024)
+        extraction_rate_difference: the extraction rate less that among evaluation texts of the same length; [-1, 1],
+          ideal 0; above 0 training texts are recited more than texts never seen; Carlini et al., ICLR 2023
+        """
+    )
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError, UsageError
 from auditor.core.rows import FloatArray
+from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
 from auditor.run.probe import Need, allow_untrusted
@@ -66,21 +67,10 @@ class LMMembership:
       over the vocabulary at t
     - ``reference``: ``(log p(x) - log p_reference(x)) / T``, where a reference model is given
 
-    For each of them:
+    For each of them: ``attack_auc``, ``true_positive_rate_at_fpr``, ``blind_auc`` and ``auc_beyond_blind``.
 
-    - ``attack_auc``: P(a member's score exceeds a non-member's) + P(tie) / 2; [0, 1], ideal 0.5; at 0.6 somebody who
-      can score texts tells which of two was trained on in 6 of 10 pairs; Yeom et al., CSF 2018
-    - ``true_positive_rate_at_fpr``: share of members above the threshold that a share f of non-members exceeds; [0, 1],
-      ideal f; at f = 0.01 a value of 0.1 means that one text in ten is recognised while one in 100 is falsely taken for
-      one; Carlini et al., IEEE S&P 2022
-
-      At 0.01 and 0.001; given where one non-member is expected above the threshold, judged where 10 are.
-
-    - ``blind_auc``: AUC of cross-fitted learners that see words, length, characters and years of the text and never the
-      model; [0, 1], ideal 0.5; above 0.5 the two files differ by themselves, and an attack may live on that; Das, Zhang
-      and Tramer, arXiv:2406.16201 (2024)
-    - ``auc_beyond_blind``: AUC of the attack less that of the blind learners, paired; [-1, 1], ideal 0; not above 0 the
-      attack shows nothing that the texts do not show without the model; Das, Zhang and Tramer, arXiv:2406.16201 (2024)
+    - ``true_positive_rate_at_fpr``: At 0.01 and 0.001; given where one non-member is expected above the threshold,
+      judged where 10 are.
 
     Where the **blind baseline** tells the files apart (its lower bound at 5 % is above 0.5) and an attack is not shown
     to do better than it (DeLong's paired test, at 5 % for all attacks together), the attack is shown and **not
@@ -121,6 +111,21 @@ class LMMembership:
     # Texts on either side, and the true AUC that is FAILed against a bound of 0.55 by one judgement at 5 %.
     power: ClassVar[Power] = Power(500, 0.60)
     untrusted_options = allow_untrusted("k", "max_tokens", "prefix_token", reads=("reference",))
+    metrics = define_metrics(
+        """
+        attack_auc: P(a member's score exceeds a non-member's) + P(tie) / 2; [0, 1], ideal 0.5; at 0.6 somebody who can
+          score texts tells which of two was trained on in 6 of 10 pairs; Yeom et al., CSF 2018
+        true_positive_rate_at_fpr: share of members above the threshold that a share f of non-members exceeds; [0, 1],
+          ideal f; at f = 0.01 a value of 0.1 means that one text in ten is recognised while one in 100 is falsely taken
+          for one; Carlini et al., IEEE S&P 2022
+        blind_auc: AUC of cross-fitted learners that see words, length, characters and years of the text and never the
+          model; [0, 1], ideal 0.5; above 0.5 the two files differ by themselves, and an attack may live on that; Das,
+          Zhang and Tramer, arXiv:2406.16201 (2024)
+        auc_beyond_blind: AUC of the attack less that of the blind learners, paired; [-1, 1], ideal 0; not above 0 the
+          attack shows nothing that the texts do not show without the model; Das, Zhang and Tramer, arXiv:2406.16201
+          (2024)
+        """
+    )
 
     def __init__(
         self,

@@ -16,8 +16,8 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing, TextPreprocessing
 from auditor.models.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.models.torch_model import TorchModel
-from probes.attribution.attribution_query import Baseline
 from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.attribution_units import Baseline
 from probes.attribution.methods import explain
 
 torch.set_num_threads(1)
