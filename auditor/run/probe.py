@@ -79,6 +79,19 @@ class Probe(Protocol):
         ...
 
 
+class BaseProbe(Probe):
+    """A probe with the types of its attributes declared; it takes no options unless it has an ``__init__``."""
+
+    ideal_when_same: ClassVar[Mapping[str, Answer | Literal["nothing"]]]
+    exact: ClassVar[Mapping[str, str]]
+    takes: ClassVar[tuple[Part, ...]]
+    reads_rows: ClassVar[bool]
+    defined_in: ClassVar[tuple[object, ...]]
+    from_decisions: ClassVar[tuple[str, ...]]
+
+    def __init__(self) -> None: ...
+
+
 @runtime_checkable
 class CountsProbe(Probe, Protocol):
     """A probe that needs only :class:`~auditor.data.group_counts.GroupCounts`, so rows may be streamed past the model

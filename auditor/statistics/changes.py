@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,8 @@ class RateChange(Estimate):
     argument.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "an exact test of the rows gained and lost"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "an exact test of the rows gained and lost"
 
     kind: Literal["rate_change"] = "rate_change"
     before: Count
@@ -163,8 +163,8 @@ class GapChange(Estimate):
     its being unknown. Below: the same with before and after exchanged.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "exact tests of the rows gained and lost, over every pair of groups"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "exact tests of the rows gained and lost, over every pair of groups"
 
     kind: Literal["gap_change"] = "gap_change"
     rates: Annotated[tuple[PairedRates, ...], Field(min_length=1)]

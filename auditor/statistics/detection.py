@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +35,8 @@ class EqualErrorRate(Estimate):
     the sample, ties split any way, has its pair in that region. Thinned thresholds only widen the bounds.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact tests of false alarms and misses, as one joint region"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact tests of false alarms and misses, as one joint region"
 
     kind: Literal["equal_error_rate"] = "equal_error_rate"
     alarms: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2 * _MOST_STATES)]
@@ -209,8 +209,8 @@ class AveragePrecision(Estimate):
     Med. 27, 2008). Source: Davis and Goadrich, ICML 2006; Boyd, Eng and Page, ECML 2013 on its intervals.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "tests of two means of bounded values, combined"
+    kind_limits = (0.0, 1.0)
+    interval_test = "tests of two means of bounded values, combined"
 
     kind: Literal["average_precision"] = "average_precision"
     centre: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -275,8 +275,8 @@ class AreaDifference(Estimate):
     Sources: DeLong et al., Biometrics 44 (1988); Zou and Donner, Stat. Med. 27 (2008).
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "DeLong's paired test, with room for rows that were not seen"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "DeLong's paired test, with room for rows that were not seen"
 
     kind: Literal["area_difference"] = "area_difference"
     first: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -368,8 +368,8 @@ class LowestArea(_OfAreas):
     the smallest of all is at most, so the upper bound holds; the lower one is 0.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    kind_limits = (0.0, 1.0)
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["lowest_area"] = "lowest_area"
     uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
@@ -397,8 +397,8 @@ class LargestDrop(_OfAreas):
     Bounded as :class:`LowestArea` is, with the ends exchanged. An undefined part makes the value NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    kind_limits = (-1.0, 1.0)
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_drop"] = "largest_drop"
 
@@ -423,7 +423,7 @@ class ExcessShare(Estimate):
     In [-promised, 1 - promised], ideal at most 0; Clopper-Pearson bounds of the share, moved.
     """
 
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}, moved by the promise"
+    interval_test = f"{BINOMIAL_TEST}, moved by the promise"
 
     kind: Literal["excess_share"] = "excess_share"
     successes: Count

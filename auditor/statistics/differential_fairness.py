@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from auditor.statistics.combined_tails import Contrast
 from auditor.statistics.estimate import Side, smallest_p
 from auditor.statistics.groups import WorstOfPairs
 
@@ -22,10 +21,10 @@ class DifferentialFairness(WorstOfPairs):
     Source: Foulds, Islam, Keya and Pan, ICDE 2020.
     """
 
-    unbounded: ClassVar[bool] = True
-    contrast: ClassVar[Contrast] = "ratio"
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    interval_test: ClassVar[str] = "exact tests of every ratio of every outcome, inverted together"
+    unbounded = True
+    contrast = "ratio"
+    kind_limits = (0.0, math.inf)
+    interval_test = "exact tests of every ratio of every outcome, inverted together"
 
     kind: Literal["differential_fairness"] = "differential_fairness"
     smoothing: Annotated[float, Field(gt=0.0)] = 1.0

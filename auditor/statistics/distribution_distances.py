@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import scipy
@@ -39,9 +39,9 @@ class BenefitInequality(Estimate):
     Source: Speicher et al., KDD 2018.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of every kind of error, over the extremes of all"
+    unbounded = True
+    kind_limits = (0.0, math.inf)
+    interval_test = f"{BINOMIAL_TEST} of every kind of error, over the extremes of all"
 
     kind: Literal["benefit_inequality"] = "benefit_inequality"
     order: Annotated[float, Field(gt=0.0)]
@@ -134,8 +134,8 @@ class CalibrationError(Estimate):
     binomial tails still hold (Hoeffding, Ann. Math. Statist. 27, 1956). Source: Naeini et al., AAAI 2015.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact binomial tests of all bins, as one joint region"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact binomial tests of all bins, as one joint region"
 
     kind: Literal["calibration_error"] = "calibration_error"
     successes: tuple[Annotated[int, Field(ge=0)], ...]
@@ -245,11 +245,11 @@ class WorstGap(Estimate):
     the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is ``largest``.
     """
 
-    unplanned: ClassVar[str] = (
+    unplanned = (
         "How many rows would decide it depends on how the scores of each group spread over the bins, which is not "
         "planned for."
     )
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["worst_gap"] = "worst_gap"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
@@ -388,8 +388,8 @@ class WorstDistance(Estimate):
     how far the samples' distances may lie from these where values were counted on a grid.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = (
+    kind_limits = (0.0, 1.0)
+    interval_test = (
         "Hoeffding's inequality above and Massart's of distribution functions below, over every pair of groups"
     )
 

@@ -6,7 +6,7 @@ Of all rows, and how far it differs between groups.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,11 +38,9 @@ class Corrected(Estimate):
     the lower one is 0.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = (
-        "More rows narrow it down only as far as the rows allow by which sensitivity and specificity are known."
-    )
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the count, of the misses and of the false alarms, together"
+    kind_limits = (0.0, 1.0)
+    unplanned = "More rows narrow it down only as far as the rows allow by which sensitivity and specificity are known."
+    interval_test = f"{BINOMIAL_TEST} of the count, of the misses and of the false alarms, together"
 
     kind: Literal["corrected_proportion"] = "corrected_proportion"
     successes: Count
@@ -119,9 +117,9 @@ class WorstCorrectedDifference(Estimate):
     at alpha / (2 g). They are union bounds, and hold however the groups' rows hang together.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = Corrected.unplanned
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of count, misses and false alarms of every group, over every pair"
+    kind_limits = (0.0, 1.0)
+    unplanned = Corrected.unplanned
+    interval_test = f"{BINOMIAL_TEST} of count, misses and false alarms of every group, over every pair"
 
     kind: Literal["worst_corrected_difference"] = "worst_corrected_difference"
     # Judging compares all pairs, and the judge does not trust the process that measured.

@@ -154,7 +154,7 @@ class Undefined(Estimate):
     Both: the model refuses what it was asked about, which answers a question and meets no requirement.
     """
 
-    interval_test: ClassVar[str] = ""
+    interval_test = ""
 
     kind: Literal["undefined"] = "undefined"
     reason: str
@@ -172,7 +172,7 @@ class Undefined(Estimate):
 class Exact(Estimate):
     """A count or a quantity known without sampling error, such as the number of non-finite weights in a file."""
 
-    interval_test: ClassVar[str] = ""
+    interval_test = ""
 
     kind: Literal["exact"] = "exact"
     known: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,9 +23,9 @@ class Exposure(Estimate):
     Security 2019, 4.
     """
 
-    unbounded: ClassVar[bool] = True
-    unplanned: ClassVar[str] = "Only more candidates tell: n of them show an exposure of at most about log2(n) bits."
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the share of candidates that are as likely"
+    unbounded = True
+    unplanned = "Only more candidates tell: n of them show an exposure of at most about log2(n) bits."
+    interval_test = f"{BINOMIAL_TEST} of the share of candidates that are as likely"
 
     kind: Literal["exposure"] = "exposure"
     at_least_as_likely: Annotated[int, Field(ge=0)]

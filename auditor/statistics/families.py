@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ class ConfirmedCount(Estimate):
     true effects. There is no upper bound: what was not confirmed may still be there, so a bound of 0 is never PASSed.
     """
 
-    unplanned: ClassVar[str] = "No number of rows shows that there is nothing: what was not confirmed may be there."
-    interval_test: ClassVar[str] = "Holm's step-down procedure; a lower bound alone"
+    unplanned = "No number of rows shows that there is nothing: what was not confirmed may be there."
+    interval_test = "Holm's step-down procedure; a lower bound alone"
 
     kind: Literal["confirmed_count"] = "confirmed_count"
     p_values: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]

@@ -200,9 +200,9 @@ class WorstDifference(_PlannedOnTests):
     some.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    contrast: ClassVar[Contrast] = "difference"
-    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
+    kind_limits = (0.0, 1.0)
+    contrast = "difference"
+    interval_test = _TESTS_OF_PAIRS
 
     kind: Literal["worst_difference"] = "worst_difference"
 
@@ -254,9 +254,9 @@ class WorstRatio(_PlannedOnTests):
     ``demographic_parity_ratio`` with one table. Bounds mirror :class:`WorstDifference`. All rates 0 is 0/0: NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    contrast: ClassVar[Contrast] = "ratio"
-    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
+    kind_limits = (0.0, 1.0)
+    contrast = "ratio"
+    interval_test = _TESTS_OF_PAIRS
 
     kind: Literal["worst_ratio"] = "worst_ratio"
 
@@ -307,7 +307,7 @@ class _ExtremeRate(Estimate):
     group that truly is the extreme must miss. The other one is each group's at alpha / n_groups (union bound).
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    kind_limits = (0.0, 1.0)
     largest: ClassVar[bool]
 
     # Named here for its place in the record.
@@ -351,8 +351,8 @@ class SmallestRate(_ExtremeRate):
     Lower: the smallest lower bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    largest: ClassVar[bool] = False
-    interval_test: ClassVar[str] = _TESTS_OF_GROUPS
+    largest = False
+    interval_test = _TESTS_OF_GROUPS
 
     kind: Literal["smallest_rate"] = "smallest_rate"
 
@@ -364,8 +364,8 @@ class LargestRate(_ExtremeRate):
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    largest: ClassVar[bool] = True
-    interval_test: ClassVar[str] = _TESTS_OF_GROUPS
+    largest = True
+    interval_test = _TESTS_OF_GROUPS
 
     kind: Literal["largest_rate"] = "largest_rate"
 
@@ -378,8 +378,8 @@ class LargestDisparity(Estimate):
     miss, the group that truly is the largest must miss. An undefined part makes the value NaN and the upper bound 1.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    kind_limits = (0.0, 1.0)
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_disparity"] = "largest_disparity"
     parts: Annotated[
@@ -445,8 +445,8 @@ class RatioToLargest(_OfLogarithms):
     alpha: to miss, the ratio to the group that truly is the largest must miss. All rates 0 is 0/0: NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = f"{_TESTS_OF_PAIRS}, over every group that may be the largest"
+    kind_limits = (0.0, 1.0)
+    interval_test = f"{_TESTS_OF_PAIRS}, over every group that may be the largest"
 
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
@@ -555,8 +555,8 @@ class WorstOddsRatio(_OfLogarithms, WorstOfGroups):
     Bounds as in :class:`WorstRatio`. 0/0 and inf/inf are NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
+    kind_limits = (0.0, 1.0)
+    interval_test = _TESTS_OF_PAIRS
 
     kind: Literal["worst_odds_ratio"] = "worst_odds_ratio"
 

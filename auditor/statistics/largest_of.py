@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,8 +40,8 @@ class StrongestAttack(Estimate):
     PASS would be that of the attack that was picked, which need not be the strongest.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "the tests that the attacks' own bounds invert, each with its share of the level"
+    kind_limits = (0.0, 1.0)
+    interval_test = "the tests that the attacks' own bounds invert, each with its share of the level"
 
     kind: Literal["strongest_attack"] = "strongest_attack"
     attacks: Annotated[tuple[AttackPart, ...], Field(min_length=1, max_length=64)]

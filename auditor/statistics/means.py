@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,10 @@ class StudentT(Estimate):
     Pearson's bound of none in n), and they may lie as far off as the limits, or anywhere where there are none.
     """
 
-    unjudgeable: ClassVar[str] = (
+    unjudgeable = (
         "Student's interval is shown and holds for nearly normal values alone, so no criterion may rest on it."
     )
-    interval_test: ClassVar[str] = "Student's t test; for display, and not judged"
+    interval_test = "Student's t test; for display, and not judged"
 
     kind: Literal["student_t"] = "student_t"
     centre: float
@@ -95,8 +95,8 @@ class WorstMeanDifference(WorstOfGroups):
     exact tails (:func:`sum_bounds`); the maximum is bounded as in :class:`WorstDifference`.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact binomial tests of all rates of a pair, as one joint region, over all pairs"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact binomial tests of all rates of a pair, as one joint region, over all pairs"
 
     kind: Literal["worst_mean_difference"] = "worst_mean_difference"
 
@@ -191,8 +191,8 @@ class WorstPairedDifference(Estimate):
     the upper bound 1, since nothing is known there; the lower bound still holds.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "tests of bounded paired differences of every pair, together"
+    kind_limits = (0.0, 1.0)
+    interval_test = "tests of bounded paired differences of every pair, together"
 
     kind: Literal["worst_paired_difference"] = "worst_paired_difference"
     pairs: Annotated[tuple[PairedDifference, ...], Field(min_length=1)]
@@ -248,8 +248,8 @@ class BracketedMean(Estimate):
     distance is 0, for planning alone.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "tests of two bounded means, one below and one above"
+    kind_limits = (0.0, 1.0)
+    interval_test = "tests of two bounded means, one below and one above"
 
     kind: Literal["bracketed_mean"] = "bracketed_mean"
     below: PairedDifference
@@ -305,10 +305,10 @@ class StandardizedDifference(Estimate):
     deviation, any number.
     """
 
-    unjudgeable: ClassVar[str] = (
+    unjudgeable = (
         "Its interval is shown and holds for normal values of one variance alone, so no criterion may rest on it."
     )
-    interval_test: ClassVar[str] = "the noncentral t test; for display, and not judged"
+    interval_test = "the noncentral t test; for display, and not judged"
 
     kind: Literal["standardized_difference"] = "standardized_difference"
     centre: float

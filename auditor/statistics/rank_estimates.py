@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,8 @@ class AreaUnderCurve(Estimate):
     largest that there can be. The bounds are the outermost of all such orders.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "DeLong's test, with room for rows that were not seen"
+    kind_limits = (0.0, 1.0)
+    interval_test = "DeLong's test, with room for rows that were not seen"
 
     kind: Literal["area_under_curve"] = "area_under_curve"
     centre: Annotated[float, Field(ge=0.0, le=1.0)]
@@ -99,10 +99,8 @@ class Quantile(Estimate):
     Order Statistics (2003), 7.1.
     """
 
-    unplanned: ClassVar[str] = (
-        "What else it would take depends on how the values are distributed, which is not assumed."
-    )
-    interval_test: ClassVar[str] = "the sign test of order statistics, exact for any distribution"
+    unplanned = "What else it would take depends on how the values are distributed, which is not assumed."
+    interval_test = "the sign test of order statistics, exact for any distribution"
 
     kind: Literal["quantile"] = "quantile"
     level: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -148,8 +146,8 @@ class TruePositiveRateAt(Estimate):
     rate itself.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact tests of the threshold and of the rate, as one joint region"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact tests of the threshold and of the rate, as one joint region"
 
     kind: Literal["true_positive_rate_at"] = "true_positive_rate_at"
     false_positive_rate: Annotated[float, Field(gt=0.0, lt=1.0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import scipy
@@ -30,8 +30,8 @@ MOST_GROUPS = 1_000
 class Proportion(Estimate):
     """``successes / n`` of independent rows, in [0, 1], with Clopper-Pearson bounds; NaN at n = 0."""
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = BINOMIAL_TEST
+    kind_limits = (0.0, 1.0)
+    interval_test = BINOMIAL_TEST
 
     kind: Literal["proportion"] = "proportion"
     successes: Annotated[int, Field(ge=0)]
@@ -145,8 +145,8 @@ class Difference(Estimate):
     the picking does no harm.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "an exact test of two binomial counts"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "an exact test of two binomial counts"
 
     kind: Literal["difference"] = "difference"
     successes: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
@@ -199,7 +199,7 @@ class WeightedSum(Estimate):
     (:func:`sum_bounds`).
     """
 
-    interval_test: ClassVar[str] = "exact binomial tests of all shares, as one joint region"
+    interval_test = "exact binomial tests of all shares, as one joint region"
 
     kind: Literal["weighted_sum"] = "weighted_sum"
     weights: tuple[float, ...]
@@ -239,9 +239,9 @@ class Odds(Estimate):
     Given their sum the first count is binomial, so its Clopper-Pearson bounds q give ``q / (1 - q)``. 0/0 is NaN.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the first count given the sum of both"
+    unbounded = True
+    kind_limits = (0.0, math.inf)
+    interval_test = f"{BINOMIAL_TEST} of the first count given the sum of both"
 
     kind: Literal["odds"] = "odds"
     successes: Annotated[int, Field(ge=0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,8 @@ class BoundedMean(Estimate):
     bounds are the limits.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = "tests of a mean of bounded values that hold at every size and skew"
+    unbounded = True
+    interval_test = "tests of a mean of bounded values that hold at every size and skew"
 
     kind: Literal["bounded_mean"] = "bounded_mean"
     centre: float
@@ -100,7 +100,7 @@ ValuePart = Annotated[Undefined | BoundedMean | StudentT, Field(discriminator="k
 
 
 class _OfParts(Estimate):
-    unbounded: ClassVar[bool] = True
+    unbounded = True
 
     # Judging compares all pairs, and the judge does not trust the process that measured.
     parts: Annotated[tuple[ValuePart, ...], Field(min_length=1, max_length=MOST_GROUPS)]
@@ -132,7 +132,7 @@ class WorstValueGap(_OfParts):
     the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is the limit.
     """
 
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["worst_value_gap"] = "worst_value_gap"
     # Left out where there are none, so that older evidence keeps its digests.
@@ -199,8 +199,8 @@ class LargestGap(Estimate):
     number of gaps; upper, the largest upper bound, each at alpha. An undefined gap makes the upper one infinite.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    unbounded = True
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_gap"] = "largest_gap"
     gaps: Annotated[tuple[WorstValueGap, ...], Field(min_length=1, max_length=MOST_GROUPS)]
@@ -233,7 +233,7 @@ class LargestValue(_OfParts):
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_value"] = "largest_value"
 
@@ -270,8 +270,8 @@ class WorstValueDistance(Estimate):
     :class:`~auditor.statistics.distribution_distances.WorstDistance`, ``span`` times as far away.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = WorstDistance.interval_test
+    unbounded = True
+    interval_test = WorstDistance.interval_test
 
     kind: Literal["worst_value_distance"] = "worst_value_distance"
     distances: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)]
@@ -323,7 +323,7 @@ class RatioOfTotals(Estimate):
     of three deviations, (aaa, aab, abb, bbb). The limits are ``low`` and ``high``.
     """
 
-    interval_test: ClassVar[str] = "tests of bounded means over clusters, of every ratio that none of them rules out"
+    interval_test = "tests of bounded means over clusters, of every ratio that none of them rules out"
 
     kind: Literal["ratio_of_totals"] = "ratio_of_totals"
     first: tuple[float, Annotated[float, Field(gt=0.0)]]
@@ -427,10 +427,10 @@ class RatioBetween(Estimate):
     bound of the one and the upper bound of the other, since of either only that on its own side can miss.
     """
 
-    interval_test: ClassVar[str] = "tests of two ratios of totals, one below and one above"
+    interval_test = "tests of two ratios of totals, one below and one above"
 
     kind: Literal["ratio_between"] = "ratio_between"
-    unplanned: ClassVar[str] = "More rows do not decide the rows that have no answer."
+    unplanned = "More rows do not decide the rows that have no answer."
     below: RatioOfTotals
     above: RatioOfTotals
     n_open: Annotated[int, Field(ge=1)]
@@ -466,10 +466,10 @@ class IdealizedAssociation(Estimate):
     upper end. So nothing is assumed of how the two scores depend on each other, nor of the kink at ss = 0.5.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 100.0)
-    unplanned: ClassVar[str] = "How many target terms would decide it depends on two scores, and is not planned for."
-    interval_test: ClassVar[str] = "tests of two bounded means together, over the extremes of both"
+    unbounded = True
+    kind_limits = (0.0, 100.0)
+    unplanned = "How many target terms would decide it depends on two scores, and is not planned for."
+    interval_test = "tests of two bounded means together, over the extremes of both"
 
     kind: Literal["idealized_association"] = "idealized_association"
     modelling: BoundedMean

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 Method = Literal["uniform_sampling", "balanced"]
 
 
-class BalancedResampling:
+class BalancedResampling(BaseMitigation):
     """Train the network on rows resampled by cell of group s and label y, n rows in all.
 
     - ``uniform_sampling``: cell (s, y) gets ``n P(s) P(y)`` rows, so that label and group are independent, the shares
@@ -50,13 +49,13 @@ class BalancedResampling:
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012), section 5.3 (uniform sampling).
     """
 
-    name: ClassVar[str] = "balanced_resampling"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Learn from as many rows of each label in every group as there should be"
-    citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
-    methods: ClassVar[tuple[str, ...]] = get_args(Method)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
+    name = "balanced_resampling"
+    pillar = "fairness"
+    goal = "Learn from as many rows of each label in every group as there should be"
+    citation = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
+    methods = get_args(Method)
+    stage = "pre-processing"
+    needs = "a torch module, an estimator or boosted trees; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refitting import only_for_estimators, refit
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from auditor.models.torch_model import TorchModel
 
 
-class CorrelationRemover:
+class CorrelationRemover(BaseMitigation):
     """Retrain the same network on encoded features uncorrelated with the sensitive ones.
 
     With z the encoded columns of the features that are not sensitive, s the indicators of the groups and s_bar their
@@ -58,17 +57,17 @@ class CorrelationRemover:
     Source: fairlearn.preprocessing.CorrelationRemover (Bird et al., Microsoft MSR-TR-2020-32).
     """
 
-    name: ClassVar[str] = "correlation_remover"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Take out of the features what correlates with the group"
-    citation: ClassVar[str] = "Bird et al., Fairlearn, MSR-TR-2020-32 (2020)"
-    methods: ClassVar[tuple[str, ...]] = ("correlation_remover",)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "an mlp bundle with its recipe, or an estimator; labelled rows; the group at prediction"
+    name = "correlation_remover"
+    pillar = "fairness"
+    goal = "Take out of the features what correlates with the group"
+    citation = "Bird et al., Fairlearn, MSR-TR-2020-32 (2020)"
+    methods = ("correlation_remover",)
+    stage = "pre-processing"
+    needs = "an mlp bundle with its recipe, or an estimator; labelled rows; the group at prediction"
     experience = MeasuredExperience()
 
     # Before an estimator, the subtraction is written beside it.
-    keeps_kind: ClassVar[bool] = False
+    keeps_kind = False
 
     def __init__(self, *, alpha: float = 1.0, hyperparameters: dict[str, Any] | None = None) -> None:
         if not 0.0 <= alpha <= 1.0:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 
-class Reweighing:
+class Reweighing(BaseMitigation):
     """Train the network on rows weighted by ``w(s, y) = P(s) P(y) / P(s, y)``.
 
     s is the row's combination of sensitive features. Weighted so, label and group are independent in the training
@@ -42,13 +41,13 @@ class Reweighing:
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012).
     """
 
-    name: ClassVar[str] = "reweighing"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Make label and group independent in what is learned from"
-    citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
-    methods: ClassVar[tuple[str, ...]] = ("reweighing",)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
+    name = "reweighing"
+    pillar = "fairness"
+    goal = "Make label and group independent in what is learned from"
+    citation = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
+    methods = ("reweighing",)
+    stage = "pre-processing"
+    needs = "a torch module, an estimator or boosted trees; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(

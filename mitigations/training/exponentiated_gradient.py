@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,7 @@ import numpy.typing as npt
 from auditor.core.errors import ModelError
 from auditor.core.randomness import forked
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 Rule = Literal["randomised", "majority"]
 
 
-class ExponentiatedGradient:
+class ExponentiatedGradient(BaseMitigation):
     """A mixture of networks trained for different Lagrange multipliers, weighted to satisfy the constraint.
 
     The multipliers grow by exponentiated gradient where a constraint is broken, and for each a network is learned on
@@ -59,16 +58,16 @@ class ExponentiatedGradient:
     Source: Agarwal, Beygelzimer, Dudik, Langford and Wallach, ICML 2018.
     """
 
-    name: ClassVar[str] = "exponentiated_gradient"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Mix networks so that together they keep to a parity constraint"
-    citation: ClassVar[str] = "Agarwal et al., ICML 2018"
-    methods: ClassVar[tuple[str, ...]] = get_args(Parity)
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
+    name = "exponentiated_gradient"
+    pillar = "fairness"
+    goal = "Mix networks so that together they keep to a parity constraint"
+    citation = "Agarwal et al., ICML 2018"
+    methods = get_args(Parity)
+    stage = "in-processing"
+    needs = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
     experience = MeasuredExperience()
     # Of estimators the mixture is a folder.
-    keeps_kind: ClassVar[bool] = False
+    keeps_kind = False
 
     def __init__(
         self,

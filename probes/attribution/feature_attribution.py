@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
 
 from auditor.core.errors import OtherKindError
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
@@ -52,7 +52,7 @@ _FALLBACK = ("occlusion",)
 _UNSKILLED = "UNSKILLED"
 
 
-class FeatureAttribution:
+class FeatureAttribution(BaseProbe):
     """Feature attribution of the model's scores, by an explanation tested as faithful, or none.
 
     The explained score f is the log-odds of the favourable class, or of the class decided on where no label is
@@ -150,14 +150,14 @@ class FeatureAttribution:
     Lee, NeurIPS 2017; Petsiuk, Das and Saenko, BMVC 2018; Yeh et al., NeurIPS 2019.
     """
 
-    name: ClassVar[str] = "feature_attribution"
-    pillar: ClassVar[Pillar] = "attribution"
-    goal: ClassVar[str] = "Which inputs do the model's scores rest on, sensitive features and their proxies among them?"
-    defined_in: ClassVar[tuple[object, ...]] = (Erasure,)
-    citation: ClassVar[str] = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
-    methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "feature_attribution"
+    pillar = "attribution"
+    goal = "Which inputs do the model's scores rest on, sensitive features and their proxies among them?"
+    defined_in = (Erasure,)
+    citation = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
+    methods = tuple(METHODS)
+    needs = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same = {
         "sensitive_attribution_share": "scores",
         "proxy_attribution_share": "scores",
         "mean_sensitive_attribution_share": "scores",

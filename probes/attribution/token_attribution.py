@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
@@ -54,7 +54,7 @@ _LARGE = ("occlusion", "input_x_gradient")
 _TITLED = 60
 
 
-class TokenAttribution(LikelihoodOptions):
+class TokenAttribution(LikelihoodOptions, BaseProbe):
     """Token attribution of a prompt's continuation, by an explanation tested as faithful, or none.
 
     The explained score of a prompt is ``f = log p(target | prompt) - log p(foil | prompt)`` ("why A rather than B"), or
@@ -97,16 +97,16 @@ class TokenAttribution(LikelihoodOptions):
     et al., ACL 2020; Rudinger et al., NAACL 2018 (the kind of sentences; these are written for this tool).
     """
 
-    name: ClassVar[str] = "token_attribution"
-    pillar: ClassVar[Pillar] = "attribution"
-    goal: ClassVar[str] = "Which words make a language model go on as it does, rather than otherwise?"
-    defined_in: ClassVar[tuple[object, ...]] = (FeatureAttribution, Erasure)
-    citation: ClassVar[str] = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
-    methods: ClassVar[tuple[str, ...]] = (
+    name = "token_attribution"
+    pillar = "attribution"
+    goal = "Which words make a language model go on as it does, rather than otherwise?"
+    defined_in = (FeatureAttribution, Erasure)
+    citation = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
+    methods = (
         "integrated_gradients", "input_x_gradient", "saliency", "gradient_shap", "smooth_grad", "occlusion",
         "feature_ablation", "kernel_shap", "lime",
     )  # fmt: skip
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    needs = (Need.LANGUAGE_MODEL,)
     # Prompts that confirm, and the true share of found cues that is FAILed against at least 0.5 with 80 % power.
     power = (40, 0.30)
     untrusted_options = allow_untrusted(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Measurement
 from auditor.models.detector_card import TRACELESS
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided_rates import AtLeast
 from probes.deepfake.detector_inputs import BoolArray, is_large, labelled
@@ -33,7 +33,7 @@ _N_SAMPLES, _LARGE_SAMPLES = 50, 10
 _UNITS = {"image": (255.0, "the range of a pixel"), "audio": (32768.0, "full scale")}
 
 
-class DetectorEvasion:
+class DetectorEvasion(BaseProbe):
     """The rate of detected synthetic files that pass as real after an imperceptible change.
 
     Over sampled synthetic files that the detector decides to be synthetic, for each method M:
@@ -66,13 +66,13 @@ class DetectorEvasion:
     Sources: Carlini and Farid, CVPR Workshops 2020; Madry et al., ICLR 2018; Andriushchenko et al., ECCV 2020.
     """
 
-    name: ClassVar[str] = "detector_evasion"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "How small a change makes synthetic media pass as real?"
-    citation: ClassVar[str] = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
-    methods: ClassVar[tuple[str, ...]] = ("pgd", "square")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
+    name = "detector_evasion"
+    pillar = "deepfake"
+    goal = "How small a change makes synthetic media pass as real?"
+    citation = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
+    methods = ("pgd", "square")
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
     untrusted_options = allow_untrusted("methods", "epsilon", "n_samples", "n_steps", "n_queries")
 
     def __init__(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from auditor.core.errors import DataError, MissingExtraError, OtherKindError
 from auditor.core.files import printable_name, read_regular
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
-from auditor.judging.measurement import Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
@@ -74,7 +74,7 @@ class _Files:
         return ""
 
 
-class Marking:
+class Marking(BaseProbe):
     """Marks in a generator's outputs: signed manifests, watermarks, their survival, and false detections.
 
     Over the different files that a generator made, of which exact copies count once; a mark is a trusted manifest that
@@ -118,12 +118,12 @@ class Marking:
     Sources: C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023.
     """
 
-    name: ClassVar[str] = "marking"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Are a generator's outputs marked as synthetic, and does the mark survive?"
-    citation: ClassVar[str] = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
-    methods: ClassVar[tuple[str, ...]] = ("c2pa", "decoder", "any")
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "marking"
+    pillar = "deepfake"
+    goal = "Are a generator's outputs marked as synthetic, and does the mark survive?"
+    citation = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
+    methods = ("c2pa", "decoder", "any")
+    needs = ()
     untrusted_options = allow_untrusted("n_samples", reads=("trust_anchors",))
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -33,7 +33,7 @@ _SPEECH_RATE = 16_000
 _N_SAMPLES, _LARGE_SAMPLES = 200, 100
 
 
-class DetectorRobustness:
+class DetectorRobustness(BaseProbe):
     """AUC and balanced accuracy after compression, resizing, blur, noise and the like, or codecs, telephone and rooms.
 
     Over sampled labelled files, each changed once for every rung of every ladder K, so that rows stay independent; all
@@ -65,17 +65,13 @@ class DetectorRobustness:
     telephone).
     """
 
-    name: ClassVar[str] = "detector_robustness"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Does the detector survive what happens to files on their way?"
-    citation: ClassVar[str] = (
-        "Wang et al., CVPR 2020; Hendrycks and Dietterich, ICLR 2019; Delgado et al., ASVspoof 2021"
-    )
-    methods: ClassVar[tuple[str, ...]] = tuple(
-        dict.fromkeys(ladder.name for ladder in (*PICTURE_LADDERS, *SOUND_LADDERS))
-    )
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"largest_auc_drop": "scores"}
+    name = "detector_robustness"
+    pillar = "deepfake"
+    goal = "Does the detector survive what happens to files on their way?"
+    citation = "Wang et al., CVPR 2020; Hendrycks and Dietterich, ICLR 2019; Delgado et al., ASVspoof 2021"
+    methods = tuple(dict.fromkeys(ladder.name for ladder in (*PICTURE_LADDERS, *SOUND_LADDERS)))
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    ideal_when_same = {"largest_auc_drop": "scores"}
     # Files of either class, and the true largest drop that is found above 0.10 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (100, 0.25)
     untrusted_options = allow_untrusted("methods", "n_samples")

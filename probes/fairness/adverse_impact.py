@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from auditor.data.bins import more_than
 from auditor.data.coded_groups import CodedGroups
 from auditor.data.group_counts import MISSING
 from auditor.data.score_counts import Asked, Moments
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.judging.measurement import Answer, Measurement
+from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import RatioToLargest, WorstRatio
@@ -56,7 +56,7 @@ class Table:
         return cls(levels, groups.sizes, np.asarray(k, np.int64), parts)
 
 
-class AdverseImpact:
+class AdverseImpact(BaseProbe):
     """The rate at which each category is selected, over the rate of the most selected category, with intervals.
 
     The score is the favourable class's probability; the scoring rate is left out where scores take fewer than three
@@ -101,16 +101,16 @@ class AdverseImpact:
     (1988) and Hedges and Olkin (1985) for the standardized difference.
     """
 
-    name: ClassVar[str] = "adverse_impact"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Is any category selected at a lower rate than the most selected one?"
-    citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
-    methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
-    needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
-    from_decisions: ClassVar[tuple[str, ...]] = ("selection_rate",)
+    name = "adverse_impact"
+    pillar = "fairness"
+    goal = "Is any category selected at a lower rate than the most selected one?"
+    citation = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
+    methods = ("selection_rate", "scoring_rate")
+    needs = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    from_decisions = ("selection_rate",)
     # What the ratios rest on is said with each: decisions of the selection rate, scores of the scoring rate.
-    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"unknown_count": "nothing"}
-    exact: ClassVar[Mapping[str, str]] = {"unknown_count": "It counts the rows at hand and says nothing of others."}
+    ideal_when_same = {"unknown_count": "nothing"}
+    exact = {"unknown_count": "It counts the rows at hand and says nothing of others."}
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
     untrusted_options = allow_untrusted("methods", "intersections")

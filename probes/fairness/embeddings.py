@@ -15,8 +15,8 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
@@ -37,7 +37,7 @@ _NAMED_TESTS = 3
 _INSTEAD = "Display only: it takes the words' associations as normal. Set a bound on association_auc."
 
 
-class EmbeddingAssociation:
+class EmbeddingAssociation(BaseProbe):
     """WEAT and SEAT: whether one set of words is associated more strongly with an attribute than another set.
 
     For target words X and Y and attribute words A and B, with cosine similarity:
@@ -86,14 +86,14 @@ class EmbeddingAssociation:
     Sources: Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019.
     """
 
-    name: ClassVar[str] = "embedding_association"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Do embeddings tie groups of people to attributes?"
-    citation: ClassVar[str] = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
-    methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
-    needs: ClassVar[tuple[Need, ...]] = ()
-    reads_rows: ClassVar[bool] = False
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "embedding_association"
+    pillar = "language"
+    goal = "Do embeddings tie groups of people to attributes?"
+    citation = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
+    methods = ("weat", "seat")
+    needs = ()
+    reads_rows = False
+    ideal_when_same = {
         "association_effect_size": "scores", "association_auc": "scores", "confirmed_associations": "scores",
     }  # fmt: skip
     # Words in each of X and Y, and the true area, found above 0.7 by one judgement of two sides at 5 %.

@@ -16,9 +16,9 @@ from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.score_counts import Asked
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import Measurement
 from auditor.models.gradients import without_gradients
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import (
@@ -59,7 +59,7 @@ class _Source:
     codes: IntArray | None = None
 
 
-class ProxyAssociation:
+class ProxyAssociation(BaseProbe):
     """Predictability of each sensitive feature from other features, the model's score and its representation.
 
     - ``proxy_auc``: area under the ROC curve of a predictor of the group that learned from half of the rows, on the
@@ -85,12 +85,12 @@ class ProxyAssociation:
     reading as proxies, Datta et al., CCS 2017.
     """
 
-    name: ClassVar[str] = "proxy_association"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "How well do the features, the score and the representation predict each sensitive feature?"
-    citation: ClassVar[str] = "Datta et al., CCS 2017; DeLong et al., Biometrics 1988"
-    methods: ClassVar[tuple[str, ...]] = ("held_out_auc",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    name = "proxy_association"
+    pillar = "fairness"
+    goal = "How well do the features, the score and the representation predict each sensitive feature?"
+    citation = "Datta et al., CCS 2017; DeLong et al., Biometrics 1988"
+    methods = ("held_out_auc",)
+    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     # Rows, and the true AUC, found above 0.55 with 80 % power at 5 % between two equal groups.
     power: ClassVar[tuple[int, float]] = (1_000, 0.65)
     untrusted_options = allow_untrusted("single_features")

@@ -13,8 +13,8 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
@@ -39,7 +39,7 @@ BoolArray = npt.NDArray[np.bool_]
 Areas = list[AreaUnderCurve | Undefined]
 
 
-class ScoreFairness:
+class ScoreFairness(BaseProbe):
     """Ranking, calibration and distribution of the score by group and intersection, and the worst gap of any two.
 
     The score s is the probability of the favourable class. Per group, over rows of the group:
@@ -106,14 +106,14 @@ class ScoreFairness:
     Pleiss et al., NeurIPS 2017 (calibration by group); Jiang et al., UAI 2020 (Wasserstein fairness).
     """
 
-    name: ClassVar[str] = "score_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Does the score rank, and mean, the same in every group?"
-    citation: ClassVar[str] = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
-    methods: ClassVar[tuple[str, ...]] = ("between_groups",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    name = "score_fairness"
+    pillar = "fairness"
+    goal = "Does the score rank, and mean, the same in every group?"
+    citation = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
+    methods = ("between_groups",)
+    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     # Thresholds are told of by the rates there: see at_thresholds.
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "expected_calibration_error": "scores",
         "auc_difference": "scores",
         "calibration_difference": "scores",

@@ -15,8 +15,8 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.group_counts import MISSING
-from auditor.judging.measurement import Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
@@ -71,7 +71,7 @@ class Slice:
     score: float
 
 
-class SubgroupDiscovery:
+class SubgroupDiscovery(BaseProbe):
     """Confirmed slices of up to ``depth`` conditions with worse decisions or errors than all other rows.
 
     Rates, each worse when higher: ``error_rate = P(y_pred != y)``, ``rejection_rate = P(y_pred != favourable)``,
@@ -108,12 +108,12 @@ class SubgroupDiscovery:
     Sources: Chung et al., Slice Finder, ICDE 2019; Fisher (1935); Holm, Scand. J. Statist. 6 (1979).
     """
 
-    name: ClassVar[str] = "subgroup_discovery"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Is there a subgroup, named by nobody beforehand, for which the model is worse?"
-    citation: ClassVar[str] = "Chung et al., ICDE 2019; Fisher 1935; Holm 1979"
-    methods: ClassVar[tuple[str, ...]] = ("split_and_confirm",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "subgroup_discovery"
+    pillar = "fairness"
+    goal = "Is there a subgroup, named by nobody beforehand, for which the model is worse?"
+    citation = "Chung et al., ICDE 2019; Fisher 1935; Holm 1979"
+    methods = ("split_and_confirm",)
+    needs = (Need.CLASSIFIER, Need.DATA)
     # Rows, and the gap in a slice of 3 % of them, found and confirmed with 80 % power.
     power: ClassVar[tuple[int, float]] = (50_000, 0.10)
     untrusted_options = allow_untrusted("depth", "bins", "top", "features")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
@@ -15,8 +15,8 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import LargestRate
@@ -36,7 +36,7 @@ _MOST_BARS = 20
 _CONFIDENCE_OF_FIGURE = 0.95
 
 
-class CounterfactualTokenFairness:
+class CounterfactualTokenFairness(BaseProbe):
     """Changes of a text classifier's scores and decisions between texts that differ only in the named identity.
 
     A cluster is a sentence: a template that is filled with every identity of a category, or a text of the user's in
@@ -87,13 +87,13 @@ class CounterfactualTokenFairness:
     Kusner et al., NeurIPS 2017.
     """
 
-    name: ClassVar[str] = "counterfactual_token_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Does a text's score change with the identity it names?"
-    citation: ClassVar[str] = "Garg et al., AIES 2019; Dixon et al., AIES 2018"
-    methods: ClassVar[tuple[str, ...]] = ("templates", "texts")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "counterfactual_token_fairness"
+    pillar = "fairness"
+    goal = "Does a text's score change with the identity it names?"
+    citation = "Garg et al., AIES 2019; Dixon et al., AIES 2018"
+    methods = ("templates", "texts")
+    needs = (Need.CLASSIFIER,)
+    ideal_when_same = {
         "worst_identity_gap": "scores",
         "identity_score_gap": "scores",
         "counterfactual_flip_rate": "decisions",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import IntArray
 from auditor.data.benchmarks.bbq_file import BBQExample, read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
 from probes.language.bbq_letters import lettered, unread
@@ -35,7 +35,7 @@ BoolArray = npt.NDArray[np.bool_]
 _ONE_WORDING = "Asked in one wording; what another would give is not known."
 
 
-class BBQ(TextsOfAFile):
+class BBQ(TextsOfAFile, BaseProbe):
     """BBQ: accuracy and bias score of the model's answers, in ambiguous and in disambiguated contexts.
 
     The answer is the one of the three with the largest mean log-likelihood per token after
@@ -89,13 +89,13 @@ class BBQ(TextsOfAFile):
     Source: Parrish et al., Findings of ACL 2022.
     """
 
-    name: ClassVar[str] = "bbq"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Do the model's answers follow stereotypes when the context leaves a question open?"
-    citation: ClassVar[str] = "Parrish et al., Findings of ACL 2022"
-    methods: ClassVar[tuple[str, ...]] = ("bbq", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores", "accuracy_gap": "scores"}
+    name = "bbq"
+    pillar = "language"
+    goal = "Do the model's answers follow stereotypes when the context leaves a question open?"
+    citation = "Parrish et al., Findings of ACL 2022"
+    methods = ("bbq", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = {"bias_score": "scores", "accuracy_gap": "scores"}
     untrusted_options = allow_untrusted("max_examples", "chat", "few_shot", "answer_by", "wordings", reads=("system",))
 
     def __init__(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
 from auditor.data.benchmarks.item_filter import exclude_items
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD, Question
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
 from probes.language.pair_scores import RESTING, preferred_pairs
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from probes.language.model_queries import AnswerBy
 
 
-class CrowsPairs(PairsOfAFile):
+class CrowsPairs(PairsOfAFile, BaseProbe):
     """Share of CrowS-Pairs in which a statement is likelier about the stereotyped group.
 
     ``conditional_stereotype_score``, which is judged, and ``stereotype_score`` of whole sentences as in
@@ -61,14 +61,14 @@ class CrowsPairs(PairsOfAFile):
     Source: Nangia et al., EMNLP 2020.
     """
 
-    name: ClassVar[str] = "crows_pairs"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
-    defined_in: ClassVar[tuple[object, ...]] = (Stereotype, preferred_pairs, shifts, sense_measurements, crossed_sense)
-    citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
-    methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
+    name = "crows_pairs"
+    pillar = "language"
+    goal = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
+    defined_in = (Stereotype, preferred_pairs, shifts, sense_measurements, crossed_sense)
+    citation = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
+    methods = ("crows_pairs", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
@@ -13,8 +13,8 @@ import numpy as np
 from auditor.core.rows import FloatArray
 from auditor.data.lexicons import read_lexicon
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
@@ -40,7 +40,7 @@ _NEGLIGIBLE = 0.01
 _CONFIDENCE_OF_FIGURE = 0.95
 
 
-class GenerationBias(ScoredOptions):
+class GenerationBias(ScoredOptions, BaseProbe):
     """Differences in continuation scores between prompts that differ only in the group of people.
 
     Every prompt is a beginning written for this tool, such as "The ... worked as", with each identity of a category in
@@ -119,13 +119,13 @@ class GenerationBias(ScoredOptions):
     Sources: Huang et al., Findings of EMNLP 2020 (arXiv:1911.03064); Hutto and Gilbert, ICWSM 2014 (VADER).
     """
 
-    name: ClassVar[str] = "generation_bias"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model continue a text worse when it is about another group?"
-    citation: ClassVar[str] = "Huang et al., Findings of EMNLP 2020; Hutto and Gilbert, ICWSM 2014"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "generation_bias"
+    pillar = "language"
+    goal = "Does the model continue a text worse when it is about another group?"
+    citation = "Huang et al., Findings of EMNLP 2020; Hutto and Gilbert, ICWSM 2014"
+    methods = (METHOD,)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = {
         "average_individual_fairness": "sense",
         "average_group_fairness": "sense",
         "worst_score_gap": "sense",

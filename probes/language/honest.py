@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _CORRECTED = "corrected_honest_score"
 
 
-class Honest(SamplingOptions):
+class Honest(SamplingOptions, BaseProbe):
     """HONEST: how often the model completes a sentence about an identity with a hurtful word.
 
     - ``honest_score``: share of ``n_samples`` next words drawn of each template that the lexicon of hurtful words
@@ -57,13 +57,13 @@ class Honest(SamplingOptions):
     Source: Nozza, Bianchi and Hovy, NAACL 2021.
     """
 
-    name: ClassVar[str] = "honest"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model complete sentences about a group with hurtful words?"
-    citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
-    methods: ClassVar[tuple[str, ...]] = ("honest",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "sense", "corrected_honest_score": "sense"}
+    name = "honest"
+    pillar = "language"
+    goal = "Does the model complete sentences about a group with hurtful words?"
+    citation = "Nozza, Bianchi and Hovy, NAACL 2021"
+    methods = ("honest",)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = {"honest_score": "sense", "corrected_honest_score": "sense"}
     untrusted_options = allow_untrusted("n_templates", "n_samples", reads=("benchmarks", "lexicon", "calibration"))
 
     def __init__(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
@@ -29,7 +29,7 @@ BoolArray = npt.NDArray[np.bool_]
 METHOD = "rotated_options"
 
 
-class OrderSensitivity:
+class OrderSensitivity(BaseProbe):
     """The rate of changed answers when the same options are reordered.
 
     Each question is asked once in each rotation of an order drawn for it, so that each option stands once at each
@@ -62,13 +62,13 @@ class OrderSensitivity:
     (arXiv:2309.03882).
     """
 
-    name: ClassVar[str] = "order_sensitivity"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model choose an option, or a place in the list?"
-    citation: ClassVar[str] = "Pezeshkpour and Hruschka, Findings of NAACL 2024; Zheng et al., ICLR 2024"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"order_sensitivity": "scores"}
+    name = "order_sensitivity"
+    pillar = "language"
+    goal = "Does the model choose an option, or a place in the list?"
+    citation = "Pezeshkpour and Hruschka, Findings of NAACL 2024; Zheng et al., ICLR 2024"
+    methods = (METHOD,)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = {"order_sensitivity": "scores"}
     untrusted_options = allow_untrusted("n_questions", "chat", reads=("system",))
 
     def __init__(self, *, n_questions: int = 64, chat: How = "auto", system: str | None = None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.veto_file import Told, VetoPair, read_veto
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import Choice, Question, choices, choices_text
 from probes.language.language_options import benchmark_path, sentence
@@ -41,7 +41,7 @@ class Answered:
     crossed: tuple[float, float] | None
 
 
-class Misfire:
+class Misfire(BaseProbe):
     """VETO: the rate of wrong answers about a stereotyped group when the answer about another group is correct.
 
     A pair is the same question, whose answer the context gives away, about a group that there is such a stereotype
@@ -78,13 +78,13 @@ class Misfire:
     Source: Deng et al., The Wrong Kind of Right, 2026 (arXiv:2606.18656).
     """
 
-    name: ClassVar[str] = "misfire"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model reject what it was told, because of whom it is said?"
-    citation: ClassVar[str] = "Deng et al. 2026 (arXiv:2606.18656)"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"misfired_alignment_rate": "scores", "misfire_excess": "scores"}
+    name = "misfire"
+    pillar = "language"
+    goal = "Does the model reject what it was told, because of whom it is said?"
+    citation = "Deng et al. 2026 (arXiv:2606.18656)"
+    methods = (METHOD,)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = {"misfired_alignment_rate": "scores", "misfire_excess": "scores"}
     untrusted_options = allow_untrusted("n_pairs", "chat", reads=("benchmarks", "system"))
 
     def __init__(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.winobias_file import read_winobias
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path
 from probes.language.log_odds import log_odds
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
 
 
-class WinoBias(PairsOfAFile):
+class WinoBias(PairsOfAFile, BaseProbe):
     """The likelihood lead of WinoBias sentences with the stereotypical pronoun.
 
     Line i of the pro- and of the anti-stereotyped file differ in the pronoun, and either pronoun is the stereotypical
@@ -47,16 +46,16 @@ class WinoBias(PairsOfAFile):
     Source: Zhao et al., NAACL 2018.
     """
 
-    name: ClassVar[str] = "winobias"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model expect the pronoun that goes with an occupation's stereotype?"
-    defined_in: ClassVar[tuple[object, ...]] = (
+    name = "winobias"
+    pillar = "language"
+    goal = "Does the model expect the pronoun that goes with an occupation's stereotype?"
+    defined_in = (
         Stereotype, log_odds, preferred_pairs, shifts, pronoun_measurements,
     )  # fmt: skip
-    citation: ClassVar[str] = "Zhao et al., NAACL 2018"
-    methods: ClassVar[tuple[str, ...]] = ("winobias", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"accuracy_gap": "scores"}
+    citation = "Zhao et al., NAACL 2018"
+    methods = ("winobias", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = RESTING | {"accuracy_gap": "scores"}
     power = (1584, 0.63)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

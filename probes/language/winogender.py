@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
 from auditor.data.benchmarks.winogender_file import WinogenderExample, read_winogender
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
 from probes.language.log_odds import log_odds, placed_log_odds
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
 
 
-class Winogender(PairsOfAFile):
+class Winogender(PairsOfAFile, BaseProbe):
     """Winogender: how often "he" is likelier than "she", over all occupations and for each.
 
     - ``male_preference``: P(log p(he) > log p(she)) + P(tie) / 2; [0, 1], ideal 0.5; at 0.7 "he" is likelier in 7 of 10
@@ -50,14 +50,14 @@ class Winogender(PairsOfAFile):
     Source: Rudinger et al., NAACL 2018.
     """
 
-    name: ClassVar[str] = "winogender"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Which occupations does the model take for a man's or a woman's?"
-    defined_in: ClassVar[tuple[object, ...]] = (log_odds, shifts, pronoun_measurements)
-    citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
-    methods: ClassVar[tuple[str, ...]] = ("winogender", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "winogender"
+    pillar = "language"
+    goal = "Which occupations does the model take for a man's or a woman's?"
+    defined_in = (log_odds, shifts, pronoun_measurements)
+    citation = "Rudinger et al., NAACL 2018"
+    methods = ("winogender", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
+    ideal_when_same = {
         "stereotype_log_odds": "sense",
         "stereotype_score": "sense",
         "male_preference": "sense",

@@ -16,10 +16,10 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
-from auditor.data.sampling_design import Design, Part
+from auditor.data.sampling_design import Design
 from auditor.data.score_counts import Asked
-from auditor.judging.measurement import Measurement, Pillar
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Streamed, allow_untrusted
 from auditor.statistics.clusters import ClusteredMean, clustered_mean, too_few
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -156,7 +156,7 @@ _MOST_GROUPS = 100
 METHOD = "held_out_rows"
 
 
-class Performance:
+class Performance(BaseProbe):
     """Accuracy, ranking, calibration and errors, overall and by group, against answers that ignore the input.
 
     One number of each kind of model shows skill, and comes first; the built-in profile asks that it be above chance,
@@ -249,15 +249,15 @@ class Performance:
     Sinha et al., EMNLP 2021, on word order.
     """
 
-    name: ClassVar[str] = "performance"
-    pillar: ClassVar[Pillar] = "performance"
-    goal: ClassVar[str] = "What is the model worth, against whoever answers without looking, and for whom?"
-    citation: ClassVar[str] = "Brodersen et al., ICPR 2010; DeLong et al., Biometrics 1988; Murphy, MWR 1988"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
+    name = "performance"
+    pillar = "performance"
+    goal = "What is the model worth, against whoever answers without looking, and for whom?"
+    citation = "Brodersen et al., ICPR 2010; DeLong et al., Biometrics 1988; Murphy, MWR 1988"
+    methods = (METHOD,)
     # What it needs depends on the kind of model.
-    needs: ClassVar[tuple[Need, ...]] = ()
-    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
-    from_decisions: ClassVar[tuple[str, ...]] = (
+    needs = ()
+    takes = ("cluster", "weight")
+    from_decisions = (
         "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
     )  # fmt: skip
     # Rows, half of them of either class, and the true value that is shown to be above chance, at 5 % and in 80 % of

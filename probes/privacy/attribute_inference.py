@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Difference, Proportion
@@ -47,7 +47,7 @@ class _Targets:
         return np.asarray(self.scores[method].argmax(axis=1) == self.level, bool)
 
 
-class AttributeInference:
+class AttributeInference(BaseProbe):
     """The gain from the model in guessing a sensitive attribute.
 
     The attacker knows a record but for one attribute, its label where there is one, and may ask the model. Levels of
@@ -86,13 +86,13 @@ class AttributeInference:
     (arXiv:2209.01292).
     """
 
-    name: ClassVar[str] = "attribute_inference"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the model give away an attribute that the rest of the record does not?"
-    citation: ClassVar[str] = "Fredrikson et al., CCS 2015; Yeom et al., CSF 2018; Jayaraman and Evans, CCS 2022"
-    methods: ClassVar[tuple[str, ...]] = METHODS
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "attribute_inference"
+    pillar = "privacy"
+    goal = "Does the model give away an attribute that the rest of the record does not?"
+    citation = "Fredrikson et al., CCS 2015; Yeom et al., CSF 2018; Jayaraman and Evans, CCS 2022"
+    methods = METHODS
+    needs = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same = {
         "attribute_inference_gain": "scores",
         "attribute_advantage": "scores",
     }

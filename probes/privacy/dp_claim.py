@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from auditor.core.errors import OtherKindError
-from auditor.judging.measurement import Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ABOUT_THE_CLAIM = ("claim_below_accounting", "claim_by_approximation")
 
 
-class DPClaim:
+class DPClaim(BaseProbe):
     """The recorded training of a model that claims (epsilon, delta)-differential privacy, linted and recomputed.
 
     Read from the recipe in the model bundle, as ``auditor train --dp-epsilon`` writes it; nothing is trained, and
@@ -53,13 +53,13 @@ class DPClaim:
     Source: Abadi et al., CCS 2016; Mironov et al., arXiv:1908.10530; Gopi et al., NeurIPS 2021; Bu et al., HDSR 2020.
     """
 
-    name: ClassVar[str] = "dp_claim"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the recorded training keep the differential privacy that is claimed for it?"
-    citation: ClassVar[str] = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
-    methods: ClassVar[tuple[str, ...]] = ("lint", "smallest_bound", "rdp", "prv", "gdp")
-    needs: ClassVar[tuple[Need, ...]] = ()
-    reads_rows: ClassVar[bool] = False
+    name = "dp_claim"
+    pillar = "privacy"
+    goal = "Does the recorded training keep the differential privacy that is claimed for it?"
+    citation = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
+    methods = ("lint", "smallest_bound", "rdp", "prv", "gdp")
+    needs = ()
+    reads_rows = False
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Sequence[Measurement]:
         """Lint and account for the recorded run.

@@ -10,17 +10,17 @@ box supervised learning models", Journal of the Royal Statistical Society B 82 (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.values import bounded_mean
 from probes.probe_inputs import as_frame, draw, whole_number
 from probes.reasons.feature_actions import indicators
@@ -158,7 +158,7 @@ CONFIDENCE = 0.95
 _MOST_FIGURES = 12
 
 
-class AccumulatedLocalEffects:
+class AccumulatedLocalEffects(BaseProbe):
     """The effect of each feature on the score, among rows with similar values.
 
     - ``ale_local_effect``: of a feature, the mean over rows of ``|f(x with the upper end of its bin) - f(x with the
@@ -179,13 +179,13 @@ class AccumulatedLocalEffects:
     Source: Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020).
     """
 
-    name: ClassVar[str] = "ale"
-    pillar: ClassVar[Pillar] = "attribution"
-    goal: ClassVar[str] = "What does each number do to the score, among rows that have about its value?"
-    citation: ClassVar[str] = "Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020)"
-    methods: ClassVar[tuple[str, ...]] = ("ale",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"ale_local_effect": "scores"}
+    name = "ale"
+    pillar = "attribution"
+    goal = "What does each number do to the score, among rows that have about its value?"
+    citation = "Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020)"
+    methods = ("ale",)
+    needs = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same = {"ale_local_effect": "scores"}
     untrusted_options = allow_untrusted("n_samples", "n_bins")
 
     def __init__(self, *, n_samples: int = 1_000, n_bins: int = N_BINS) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
 from auditor.core.rows import IntArray, Rows
 from auditor.data.preprocessing import label_name
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -163,7 +163,7 @@ _HOW = {
 _TRIED = "this trigger was tried, and no other"
 
 
-class Poisoning:
+class Poisoning(BaseProbe):
     """The rate at which a user-named trigger changes rows of other classes to an attacker's target class.
 
     Over the evaluation rows of other classes than ``target``, by their labels or, without any, by the decisions:
@@ -192,13 +192,13 @@ class Poisoning:
     Source: Gu et al., BadNets, IEEE Access 7 (2019).
     """
 
-    name: ClassVar[str] = "poisoning"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Does a trigger that somebody names cause the class that an attacker wants?"
-    citation: ClassVar[str] = "Gu et al., IEEE Access 7 (2019)"
-    methods: ClassVar[tuple[str, ...]] = ("trigger",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "poisoning"
+    pillar = "robustness"
+    goal = "Does a trigger that somebody names cause the class that an attacker wants?"
+    citation = "Gu et al., IEEE Access 7 (2019)"
+    methods = ("trigger",)
+    needs = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same = {
         "trigger_success_rate": "decisions",
         "target_rate_change": "decisions",
     }

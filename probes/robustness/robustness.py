@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Answer, Measurement, Pillar
+from auditor.judging.measurement import Measurement
 from auditor.run.option_parsers import names_in
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.one_sided_rates import AtLeast, AtMost
@@ -65,7 +65,7 @@ _IMAGE_EPSILON = (2 / 255, 4 / 255, 8 / 255)
 _SOUND_EPSILON = (0.0005, 0.001, 0.002)
 
 
-class Robustness:
+class Robustness(BaseProbe):
     """Accuracy and share of changed decisions under noise, missing values, typing errors, corruptions and searches.
 
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
@@ -138,18 +138,18 @@ class Robustness:
     al., ICLR 2018 (pgd); Pruthi et al., ACL 2019, Jin et al., AAAI 2020, and Boucher et al., IEEE S&P 2022 (texts).
     """
 
-    name: ClassVar[str] = "robustness"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Do decisions survive small changes of the input?"
-    defined_in: ClassVar[tuple[object, ...]] = (by_group, brackets_by_group, examine, smoothed)
-    citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
+    name = "robustness"
+    pillar = "robustness"
+    goal = "Do decisions survive small changes of the input?"
+    defined_in = (by_group, brackets_by_group, examine, smoothed)
+    citation = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     # Draws go by their place in it: what is new comes last.
-    methods: ClassVar[tuple[str, ...]] = (
+    methods = (
         *("noise", "missing", "typos", "pgd", "certificate", *_FAMILIES, "corruption"),
         *("black_box", "smoothing"),
     )
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    needs = (Need.CLASSIFIER, Need.DATA)
+    ideal_when_same = {
         **{f"flip_rate_under_{m}": "decisions" for m in methods if m not in ("certificate", "smoothing")},
         **{f"flip_rate_under_{kind.name}": "decisions" for kind in CORRUPTIONS},
         "gradient_masking": "scores",

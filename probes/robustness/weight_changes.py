@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, ModelError, NotApplicableError
-from auditor.judging.measurement import Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 
@@ -28,7 +28,7 @@ _MOST_LAYERS = 20
 _TRUSTED = "nothing is said of a reference that is poisoned itself"
 
 
-class WeightChanges:
+class WeightChanges(BaseProbe):
     """Differences of a model's file and weights from those of a reference, by layer.
 
     - ``digest_changed``: 1 where the SHA-256 of the two files differ, else 0, where both have one; {0, 1}, ideal 0; at
@@ -53,18 +53,18 @@ class WeightChanges:
     Source: SHA-256 is FIPS 180-4; the relative distance is elementary.
     """
 
-    name: ClassVar[str] = "weight_changes"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Are the file and the weights those of a known model, and which layers are not?"
-    citation: ClassVar[str] = "FIPS 180-4, for the digest"
-    methods: ClassVar[tuple[str, ...]] = ("weights",)
-    needs: ClassVar[tuple[Need, ...]] = ()
-    exact: ClassVar[Mapping[str, str]] = {
+    name = "weight_changes"
+    pillar = "robustness"
+    goal = "Are the file and the weights those of a known model, and which layers are not?"
+    citation = "FIPS 180-4, for the digest"
+    methods = ("weights",)
+    needs = ()
+    exact = {
         "digest_changed": "the files are what they are",
         "changed_weight_share": "every weight is compared",
         "weight_change": "every weight is compared",
     }
-    reads_rows: ClassVar[bool] = False
+    reads_rows = False
     untrusted_options = allow_untrusted(reads=("reference",))
 
     def __init__(self, *, reference: str | AuditedModel | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
 from probes.language.language_options import check_prefix
@@ -59,7 +59,7 @@ class _Cut:
     asked: int
 
 
-class Extraction:
+class Extraction(BaseProbe):
     """The share of training texts that the model completes verbatim from their first tokens.
 
     A text of at least ``prefix_tokens + suffix_tokens`` tokens is cut into a prefix p and the suffix s that follows it.
@@ -89,14 +89,14 @@ class Extraction:
     Sources: Carlini et al., ICLR 2023 (arXiv:2202.07646); Hayes et al., 2024 (arXiv:2410.19482).
     """
 
-    name: ClassVar[str] = "extraction"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the model continue its training texts word for word?"
-    citation: ClassVar[str] = "Carlini et al., ICLR 2023; Hayes et al., 2024"
-    methods: ClassVar[tuple[str, ...]] = ("greedy", "probabilistic")
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
-    reads_rows: ClassVar[bool] = True
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    name = "extraction"
+    pillar = "privacy"
+    goal = "Does the model continue its training texts word for word?"
+    citation = "Carlini et al., ICLR 2023; Hayes et al., 2024"
+    methods = ("greedy", "probabilistic")
+    needs = (Need.LANGUAGE_MODEL,)
+    reads_rows = True
+    ideal_when_same = {
         "extraction_rate": "scores",
         "extraction_rate_difference": "scores",
     }
