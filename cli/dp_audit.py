@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import AuditorError, UsageError, first_line
-from cli.flags import BundleTo, SignWith, TimestampBy
+from cli.flags import BundleTo, JsonAlone, SignWith, TimestampBy, Tracebacks
 from cli.sign_derived import sealed
 from cli.terminal import paragraph
 
@@ -44,8 +44,8 @@ def dp_audit(
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Train with canaries and report whether they contradict the claimed epsilon.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import UsageError
+from cli.flags import JsonAlone, Tracebacks
 from cli.terminal import coloured, paragraph, stages
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def endpoint(
     ] = 0,
     concurrency: Annotated[int, typer.Option(help="Calls at once.")] = 4,
     max_seconds: Annotated[float, typer.Option(help="Seconds for each call.")] = 120.0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Determine in about thirty calls which request parameters a server obeys, and which it only accepts.
 

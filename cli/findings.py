@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import UsageError, did_you_mean
+from cli.flags import Tracebacks
 from cli.history import Db
 from cli.model_status import standings
 from cli.site import On
@@ -44,7 +45,7 @@ def findings(
     ] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="As CSV on standard output, ids and all.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="As JSON on standard output, ids and all.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """List findings that neither passed nor were passed later by the same model, on the same bound and as many rows.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import AuditorError, UsageError, first_line
+from cli.flags import JsonAlone, Tracebacks
 from cli.terminal import paragraph
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def gradient_inversion(
     restarts: Annotated[int, typer.Option(help="Random images that descent begins at.")] = 1,
     alpha: Annotated[float, typer.Option(help="How often harmless updates may be accused.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn, and of the noise.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Reconstruct clients' images from single updates, and report whether updates leak them.
 

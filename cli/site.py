@@ -11,6 +11,7 @@ import typer
 
 from auditor.core.errors import AuditorError, UsageError
 from auditor.core.writable_paths import claim, is_forced, reads
+from cli.flags import Tracebacks
 from cli.history import Db, open_ledger, place_of
 from cli.output_guard import Writes
 
@@ -34,7 +35,7 @@ def site(
     every: Every = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check every evidence bundle that is where it was.")] = False,
     reports: Annotated[bool, typer.Option("--reports", help="Draw the report of each model's last audit too.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Write all models of a history as static pages: verdicts, findings, due dates, rule packs, evidence.
 

@@ -14,6 +14,7 @@ import typer
 
 from auditor.core.errors import UsageError
 from auditor.report.record.number_text import visible
+from cli.flags import AsJson, Tracebacks
 from cli.output_guard import Writes
 from cli.terminal import coloured, exit_words, paragraph
 
@@ -232,7 +233,7 @@ def keygen(
     out: Annotated[
         Path, typer.Argument(help="Where to write the private key; the public one gets .pub."), Writes(lost="key")
     ] = Path("auditor.key"),
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Make an Ed25519 key to sign bundles and decisions with."""
     from auditor.evidence.signing import make_key
@@ -283,8 +284,8 @@ def verify(
         typer.Option(help="What must be there and proven, and no more: rows,registration,timestamp,signature, ..."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every check, and every place that is not proven.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: AsJson = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Check an evidence bundle without model, data or torch, and recompute all of its record.
 

@@ -11,13 +11,12 @@ import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.number_types import Count
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Z_POWER, Estimate, first_size
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.random_weights import change_upper, sum_upper
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
-
-Count = Annotated[int, Field(ge=0)]
 
 # Of a gap's level, what the change of the pair itself has; the rest is for what tells other pairs apart from it.
 _OWN_SHARE = 0.9
@@ -252,5 +251,5 @@ def _gap_change_bounds(columns: FloatArray, *, after: IntArray, before: IntArray
     return sum_upper(counts, values=np.stack([now + was, now, was, np.zeros_like(now)], axis=1), alpha=alpha)
 
 
-def _among(x: IntArray, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
+def _among(x: IntArray, a: IntArray, b: IntArray) -> BoolArray:
     return np.asarray((x == a) | (x == b), bool)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.number_types import Positive, Share
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.intervals import weighted_mean_reach
 from auditor.statistics.rates import MOST_GROUPS
@@ -41,10 +42,10 @@ class ClusteredMean(Estimate):
     interval_test = _CLUSTERED_TESTS
 
     kind: Literal["clustered_mean"] = "clustered_mean"
-    centre: Annotated[float, Field(ge=0.0, le=1.0)]
-    standard_error: Annotated[float, Field(ge=0.0, le=1.0)]
+    centre: Share
+    standard_error: Share
     third_moment: Annotated[float, Field(ge=-1.0, le=1.0)]
-    degrees_of_freedom: Annotated[float, Field(gt=0.0)]
+    degrees_of_freedom: Positive
     largest_share: Annotated[float, Field(gt=0.0, le=1.0)]
     effective: Annotated[float, Field(ge=1.0)]
 
@@ -392,7 +393,7 @@ CLUSTERED = (ClusteredMean, ClusteredValue, WorstClusteredDifference, WorstClust
 
 def rates_of_groups(
     rate: str,
-    successes: npt.NDArray[np.bool_],
+    successes: BoolArray,
     groups: IntArray,
     n_groups: int,
     clusters: IntArray,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.changes import RateChange, change_bounds
 from auditor.statistics.estimate import POWER, Estimate, Side, smallest_level, smallest_p
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -83,7 +82,7 @@ class CommonestChange(Estimate):
     def _counts(self, *, after: bool) -> tuple[FloatArray, int]:
         return np.asarray([part.rate(after=after).successes for part in self.parts], np.float64), self.parts[0].n
 
-    def _candidates(self, alpha: float, *, after: bool) -> npt.NDArray[np.bool_]:
+    def _candidates(self, alpha: float, *, after: bool) -> BoolArray:
         """(n_decisions,) which may be the commonest."""
         successes, n = self._counts(after=after)
         low, high = clopper_pearson(successes, n=n, alpha=_OTHER_SHARE * alpha / len(self.parts))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auditor.core.number_types import Count, NonNegative, PositiveCount, Share
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import TESTS_OF_PARTS, Estimate, Undefined, first_size
 from auditor.statistics.intervals import BINOMIAL_TEST, bounded_mean_reach, corner_radius
@@ -21,7 +22,6 @@ from auditor.statistics.rates import MOST_GROUPS, Proportion
 # Thresholds that an equal error rate keeps; between two of them its bounds take the worse one.
 _MOST_STATES = 400
 _BISECTIONS = 40
-Count = Annotated[int, Field(ge=0)]
 
 
 class EqualErrorRate(Estimate):
@@ -41,8 +41,8 @@ class EqualErrorRate(Estimate):
     kind: Literal["equal_error_rate"] = "equal_error_rate"
     alarms: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2 * _MOST_STATES)]
     misses: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2 * _MOST_STATES)]
-    n_positive: Annotated[int, Field(ge=1)]
-    n_negative: Annotated[int, Field(ge=1)]
+    n_positive: PositiveCount
+    n_negative: PositiveCount
 
     @model_validator(mode="after")
     def _a_staircase(self) -> Self:
@@ -174,7 +174,7 @@ class MeanPart(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    standard_error: Annotated[float, Field(ge=0.0)]
+    standard_error: NonNegative
     third_moment: float
     n: Annotated[int, Field(ge=2)]
 
@@ -213,7 +213,7 @@ class AveragePrecision(Estimate):
     interval_test = "tests of two means of bounded values, combined"
 
     kind: Literal["average_precision"] = "average_precision"
-    centre: Annotated[float, Field(ge=0.0, le=1.0)]
+    centre: Share
     positives: MeanPart
     negatives: MeanPart
 
@@ -279,8 +279,8 @@ class AreaDifference(Estimate):
     interval_test = "DeLong's paired test, with room for rows that were not seen"
 
     kind: Literal["area_difference"] = "area_difference"
-    first: Annotated[float, Field(ge=0.0, le=1.0)]
-    second: Annotated[float, Field(ge=0.0, le=1.0)]
+    first: Share
+    second: Share
     positives: MeanPart
     negatives: MeanPart
     floor: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -428,7 +428,7 @@ class ExcessShare(Estimate):
     kind: Literal["excess_share"] = "excess_share"
     successes: Count
     n: Count
-    promised: Annotated[float, Field(ge=0.0, le=1.0)]
+    promised: Share
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
+from auditor.core.number_types import Positive
 from auditor.statistics.estimate import Side, smallest_p
 from auditor.statistics.groups import WorstOfPairs
 
@@ -27,7 +27,7 @@ class DifferentialFairness(WorstOfPairs):
     interval_test = "exact tests of every ratio of every outcome, inverted together"
 
     kind: Literal["differential_fairness"] = "differential_fairness"
-    smoothing: Annotated[float, Field(gt=0.0)] = 1.0
+    smoothing: Positive = 1.0
 
     @property
     def value(self) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy
 from pydantic import Field
 
+from auditor.core.number_types import Count, Positive, PositiveCount, Share
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, Estimate, Undefined, first_size
 from auditor.statistics.intervals import (
@@ -44,10 +45,10 @@ class BenefitInequality(Estimate):
     interval_test = f"{BINOMIAL_TEST} of every kind of error, over the extremes of all"
 
     kind: Literal["benefit_inequality"] = "benefit_inequality"
-    order: Annotated[float, Field(gt=0.0)]
-    below: Annotated[int, Field(ge=0)]
-    equal: Annotated[int, Field(ge=0)]
-    above: Annotated[int, Field(ge=0)]
+    order: Positive
+    below: Count
+    equal: Count
+    above: Count
 
     def _entropy(self, *, share_below: FloatArray, share_above: FloatArray) -> FloatArray:
         mean_benefit = 1.0 - share_below + share_above
@@ -138,9 +139,9 @@ class CalibrationError(Estimate):
     interval_test = "exact binomial tests of all bins, as one joint region"
 
     kind: Literal["calibration_error"] = "calibration_error"
-    successes: tuple[Annotated[int, Field(ge=0)], ...]
-    n: tuple[Annotated[int, Field(ge=1)], ...]
-    mean_scores: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+    successes: tuple[Count, ...]
+    n: tuple[PositiveCount, ...]
+    mean_scores: tuple[Share, ...]
 
     @property
     def value(self) -> float:
@@ -253,8 +254,8 @@ class WorstGap(Estimate):
 
     kind: Literal["worst_gap"] = "worst_gap"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
-    largest: Annotated[float, Field(gt=0.0)] | None = 1.0
-    uncompared: Annotated[int, Field(ge=0)] = 0
+    largest: Positive | None = 1.0
+    uncompared: Count = 0
 
     def _defined(self) -> list[Part]:
         return [part for part in self.parts if not math.isnan(part.value)]
@@ -394,8 +395,8 @@ class WorstDistance(Estimate):
     )
 
     kind: Literal["worst_distance"] = "worst_distance"
-    distances: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1)]
-    n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
+    distances: Annotated[tuple[Share, ...], Field(min_length=1)]
+    n: Annotated[tuple[PositiveCount, ...], Field(min_length=2)]
     grid: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
 
     @property

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 from auditor.statistics.rates import MOST_GROUPS
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class Corrected(Estimate):

@@ -9,6 +9,7 @@ import numpy as np
 import scipy
 from pydantic import Field, model_validator
 
+from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Contrast, Pairs, margins
 from auditor.statistics.estimate import TESTS_OF_PARTS, Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
@@ -450,7 +451,7 @@ class RatioToLargest(_OfLogarithms):
 
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
-    index: Annotated[int, Field(ge=0)]
+    index: Count
 
     @model_validator(mode="after")
     def _one_of_the_groups(self) -> Self:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.core.rows import FloatArray
+from auditor.core.number_types import NonNegative, Positive
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.groups import WorstOfGroups
 from auditor.statistics.intervals import (
@@ -40,8 +41,8 @@ class StudentT(Estimate):
 
     kind: Literal["student_t"] = "student_t"
     centre: float
-    standard_error: Annotated[float, Field(ge=0.0)]
-    degrees_of_freedom: Annotated[float, Field(gt=0.0)]
+    standard_error: NonNegative
+    degrees_of_freedom: Positive
     scale: Literal["identity", "logit"] = "identity"
     lower_limit: float | None = None
     upper_limit: float | None = None
@@ -100,7 +101,7 @@ class WorstMeanDifference(WorstOfGroups):
 
     kind: Literal["worst_mean_difference"] = "worst_mean_difference"
 
-    def _whole(self) -> npt.NDArray[np.bool_]:
+    def _whole(self) -> BoolArray:
         return np.asarray([all(n) for n in zip(*(table.n for table in self.tables), strict=True)], bool)
 
     @property
@@ -162,7 +163,7 @@ class PairedDifference(BaseModel):
     first: str
     second: str
     centre: Annotated[float, Field(ge=-1.0, le=1.0)]
-    standard_error: Annotated[float, Field(ge=0.0)]
+    standard_error: NonNegative
     third_moment: float
     n: Annotated[int, Field(ge=2)]
 
@@ -254,7 +255,7 @@ class BracketedMean(Estimate):
     kind: Literal["bracketed_mean"] = "bracketed_mean"
     below: PairedDifference
     above: PairedDifference
-    chance: Annotated[float, Field(ge=0.0)] = 0.0
+    chance: NonNegative = 0.0
 
     @property
     def value(self) -> float:

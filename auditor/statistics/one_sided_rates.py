@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
@@ -20,8 +21,8 @@ class _OneSided(Estimate):
 
     # Named here for its place in the record.
     kind: Literal["at_most", "at_least"]
-    successes: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
+    successes: Count
+    n: Count
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -121,9 +122,9 @@ class Bracket(Estimate):
     interval_test = f"{BINOMIAL_TEST} of what was proved and of what nothing broke"
 
     kind: Literal["bracket"] = "bracket"
-    proved: Annotated[int, Field(ge=0)]
-    possible: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
+    proved: Count
+    possible: Count
+    n: Count
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

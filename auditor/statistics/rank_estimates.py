@@ -14,12 +14,12 @@ import numpy.typing as npt
 import scipy
 from pydantic import Field
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.number_types import Count, NonNegative, Share
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
 from auditor.statistics.intervals import area_reach, clopper_pearson
 from auditor.statistics.thresholds import rate_bounds, rate_level
 
-BoolArray = npt.NDArray[np.bool_]
 _NO_AREA = Undefined(reason="an AUC needs at least two finite scores on either side")
 
 
@@ -42,8 +42,8 @@ class AreaUnderCurve(Estimate):
     interval_test = "DeLong's test, with room for rows that were not seen"
 
     kind: Literal["area_under_curve"] = "area_under_curve"
-    centre: Annotated[float, Field(ge=0.0, le=1.0)]
-    standard_error: Annotated[float, Field(ge=0.0)]
+    centre: Share
+    standard_error: NonNegative
     n_positive: Annotated[int, Field(ge=2)]
     n_negative: Annotated[int, Field(ge=2)]
     # Left out where there is none, so that older evidence keeps its digests.
@@ -151,9 +151,9 @@ class TruePositiveRateAt(Estimate):
 
     kind: Literal["true_positive_rate_at"] = "true_positive_rate_at"
     false_positive_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-    members_above: tuple[Annotated[int, Field(ge=0)], ...]
-    n_positive: Annotated[int, Field(ge=0)]
-    n_negative: Annotated[int, Field(ge=0)]
+    members_above: tuple[Count, ...]
+    n_positive: Count
+    n_negative: Count
     # Left out where it is not so, so that older evidence keeps its digests and its intervals.
     joint: Annotated[bool, Field(exclude_if=operator.not_)] = False
 

@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auditor.core.number_types import Count, PositiveCount
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Pairs
 from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
@@ -34,8 +35,8 @@ class Proportion(Estimate):
     interval_test = BINOMIAL_TEST
 
     kind: Literal["proportion"] = "proportion"
-    successes: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
+    successes: Count
+    n: Count
 
     @property
     def value(self) -> float:
@@ -103,8 +104,8 @@ class RateTable(BaseModel):
 
     rate: str
     # Judging compares all pairs, and the judge does not trust the process that measured.
-    successes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
-    n: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
+    successes: Annotated[tuple[Count, ...], Field(max_length=MOST_GROUPS)]
+    n: Annotated[tuple[Count, ...], Field(max_length=MOST_GROUPS)]
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -149,9 +150,9 @@ class Difference(Estimate):
     interval_test = "an exact test of two binomial counts"
 
     kind: Literal["difference"] = "difference"
-    successes: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    n: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    family: Annotated[int, Field(ge=1)] = 1
+    successes: tuple[Count, Count]
+    n: tuple[Count, Count]
+    family: PositiveCount = 1
 
     @property
     def value(self) -> float:
@@ -244,8 +245,8 @@ class Odds(Estimate):
     interval_test = f"{BINOMIAL_TEST} of the first count given the sum of both"
 
     kind: Literal["odds"] = "odds"
-    successes: Annotated[int, Field(ge=0)]
-    failures: Annotated[int, Field(ge=0)]
+    successes: Count
+    failures: Count
 
     @property
     def value(self) -> float:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
+from auditor.core.number_types import NonNegative
 from auditor.statistics.estimate import Estimate
 
 
@@ -25,7 +24,7 @@ class UpperBound(Estimate):
     interval_test = "none: an upper bound by accounting, without sampling"
 
     kind: Literal["upper_bound"] = "upper_bound"
-    most: Annotated[float, Field(ge=0.0)]
+    most: NonNegative
 
     @property
     def value(self) -> float:

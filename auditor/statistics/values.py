@@ -12,7 +12,8 @@ import numpy.typing as npt
 import scipy
 from pydantic import Field, model_validator
 
-from auditor.core.rows import FloatArray
+from auditor.core.number_types import NonNegative, Positive, PositiveCount
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
 from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
@@ -37,9 +38,9 @@ class BoundedMean(Estimate):
 
     kind: Literal["bounded_mean"] = "bounded_mean"
     centre: float
-    standard_error: Annotated[float, Field(ge=0.0)]
+    standard_error: NonNegative
     third_moment: float
-    n: Annotated[int, Field(ge=1)]
+    n: PositiveCount
     low: float
     high: float
     root: bool = False
@@ -274,9 +275,9 @@ class WorstValueDistance(Estimate):
     interval_test = WorstDistance.interval_test
 
     kind: Literal["worst_value_distance"] = "worst_value_distance"
-    distances: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)]
-    n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=MOST_GROUPS)]
-    span: Annotated[float, Field(gt=0.0)] | None
+    distances: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
+    n: Annotated[tuple[PositiveCount, ...], Field(min_length=2, max_length=MOST_GROUPS)]
+    span: Positive | None
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -326,11 +327,11 @@ class RatioOfTotals(Estimate):
     interval_test = "tests of bounded means over clusters, of every ratio that none of them rules out"
 
     kind: Literal["ratio_of_totals"] = "ratio_of_totals"
-    first: tuple[float, Annotated[float, Field(gt=0.0)]]
-    second: tuple[Annotated[float, Field(ge=0.0)], float, Annotated[float, Field(ge=0.0)]]
+    first: tuple[float, Positive]
+    second: tuple[NonNegative, float, NonNegative]
     third: tuple[float, float, float, float]
     n: Annotated[int, Field(ge=2)]
-    most: Annotated[float, Field(gt=0.0)]
+    most: Positive
     low: float
     high: float
 
@@ -350,7 +351,7 @@ class RatioOfTotals(Estimate):
     def value(self) -> float:
         return self.first[0] / self.first[1]
 
-    def _ruled_out(self, ratios: FloatArray, sign: int, alpha: float) -> npt.NDArray[np.bool_]:
+    def _ruled_out(self, ratios: FloatArray, sign: int, alpha: float) -> BoolArray:
         """Whether each ratio is shown to be too small, for ``sign`` 1, or too large, for -1."""
         r = ratios
         mean = sign * (self.first[0] - r * self.first[1]) / self.most
@@ -433,8 +434,8 @@ class RatioBetween(Estimate):
     unplanned = "More rows do not decide the rows that have no answer."
     below: RatioOfTotals
     above: RatioOfTotals
-    n_open: Annotated[int, Field(ge=1)]
-    n: Annotated[int, Field(ge=1)]
+    n_open: PositiveCount
+    n: PositiveCount
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -24,7 +24,7 @@ import torch
 
 from auditor.core.errors import DataError, UsageError, some_of
 from auditor.core.files import printable_name
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.models.detector_card import METRIC_OF, Answer
 from auditor.models.networks.head import Calibration, LinearHead
@@ -34,7 +34,7 @@ from auditor.statistics.rank_estimates import area_under_curve, true_positive_ra
 from auditor.statistics.rates import Proportion
 from mitigations.deepfake.between_generators import over_kinds
 from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Round, Scorer, Within, scored
-from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
@@ -458,29 +458,6 @@ def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any
         n_real=n_real,
         n_fake=n_fake,
         **fields,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellFigures:
-    """Performance of a detector on one cell's files, which are of kinds unseen in training."""
-
-    fake_kinds: tuple[str, ...]
-    real_kinds: tuple[str, ...]
-    auc: float
-    equal_error_rate: float
-
-
-def cell_figures(validation: CrossValidation) -> tuple[CellFigures, ...]:
-    """AUC and equal error rate of every cell."""
-    return tuple(
-        CellFigures(
-            fake_kinds=cell.fake_kinds,
-            real_kinds=cell.real_kinds,
-            auc=area_under_curve(positives=cell.fake_scores, negatives=cell.real_scores).value,
-            equal_error_rate=equal_error_rate(positives=cell.fake_scores, negatives=cell.real_scores).value,
-        )
-        for cell in validation.cells
     )
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.randomness import seeded_globals
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.encoder_files import EncoderFile, read_encoder
@@ -53,7 +53,7 @@ from mitigations.deepfake.detector_fitting import (
     make_card,
     refuse_unreadable,
 )
-from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 from mitigations.deepfake.image_augmentation import augmented
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from auditor.core.errors import DataError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.scores.scored_rows import BoolArray, scored_rows
+from mitigations.scores.scored_rows import scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

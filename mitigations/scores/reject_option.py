@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.scores.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
+from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

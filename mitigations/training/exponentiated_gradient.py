@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import ModelError
 from auditor.core.randomness import forked
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
@@ -255,7 +254,7 @@ class ExponentiatedGradient(BaseMitigation):
         return new, len(members)
 
 
-def _constant(classifier: Any) -> npt.NDArray[np.int64]:
+def _constant(classifier: Any) -> IntArray:
     """What a constant classifier always answers."""
-    found: npt.NDArray[np.int64] = np.asarray(classifier.predict(np.zeros((1, 1))))[0]
+    found: IntArray = np.asarray(classifier.predict(np.zeros((1, 1))))[0]
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from auditor.core.errors import UsageError
+from auditor.core.rows import IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refuse_constant import refuse_one_class

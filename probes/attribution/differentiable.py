@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.gradients import without_gradients
-from probes.attribution.attribution_units import BoolArray
 from probes.attribution.explanation import output_range
 from probes.probe_inputs import differentiating
 

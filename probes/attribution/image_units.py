@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.attribution.attribution_query import Baseline, Posed, Question
-from probes.attribution.attribution_units import BoolArray, Scale, Units
+from probes.attribution.attribution_units import Scale, Units
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores

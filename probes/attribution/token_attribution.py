@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.judging.figure_types import Figure
 from auditor.judging.measurement import Measurement
@@ -309,7 +309,7 @@ class TokenAttribution(LikelihoodOptions, BaseProbe):
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
 
 
-def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> np.typing.NDArray[np.bool_]:
+def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> BoolArray:
     """(n, d) the units that are, or belong to, a cue of their prompt, ignoring case."""
     out = np.zeros((len(prompts), len(names[0]) if names else 0), bool)
     for i, (own, prompt) in enumerate(zip(names, prompts, strict=True)):
@@ -328,18 +328,18 @@ def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> np.t
 
 def cue_hits(
     values: FloatArray,
-    present: np.typing.NDArray[np.bool_],
-    cue: np.typing.NDArray[np.bool_],
+    present: BoolArray,
+    cue: BoolArray,
     k: int,
     rng: np.random.Generator,
-) -> np.typing.NDArray[np.bool_]:
+) -> BoolArray:
     """(n,) whether a cue is among the k units with the largest absolute attribution; ties are broken at random."""
     sizes = np.where(present, np.abs(values), -1.0)
     order = np.lexsort((rng.random(values.shape), -sizes), axis=1)[:, :k]
     return np.asarray(np.take_along_axis(cue & present, order, axis=1).any(axis=1))
 
 
-def chance_of_a_hit(present: np.typing.NDArray[np.bool_], cue: np.typing.NDArray[np.bool_], k: int) -> FloatArray:
+def chance_of_a_hit(present: BoolArray, cue: BoolArray, k: int) -> FloatArray:
     """(n,) the probability that k random units of a prompt include a cue (hypergeometric)."""
     from scipy.stats import hypergeom
 

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.measurement import Measurement
 from auditor.models.detector_card import TRACELESS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided_rates import AtLeast
-from probes.deepfake.detector_inputs import BoolArray, is_large, labelled
+from probes.deepfake.detector_inputs import is_large, labelled
 from probes.probe_inputs import differentiable, whole_number
 from probes.robustness.gradient_masking import Examined, examine
 from probes.robustness.perturbation_set import ball_of

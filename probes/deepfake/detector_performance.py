@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import Measurement
 from auditor.models.detector_card import METRIC_OF, TRACELESS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -20,7 +20,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import MOST_GROUPS, Proportion
-from probes.deepfake.detector_inputs import BoolArray, Subject, labelled, make_measurement
+from probes.deepfake.detector_inputs import Subject, labelled, make_measurement
 from probes.fairness.score_fairness import calibration_error
 from probes.fairness.too_many_groups import crowd
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import DataError, MissingExtraError, OtherKindError
 from auditor.core.files import printable_name, read_regular
+from auditor.core.rows import BoolArray
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.judging.measurement import Measurement
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from auditor.detection.provenance.provenance_record import Credentials
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 _N_SAMPLES = 60
 # Of unmarked files, what a decoder may find at most, at 95 %, for what it finds to count as a mark.
 _MOST_FALSE = 0.05
@@ -402,7 +401,7 @@ def _as_they_are(
 
 def _after_changes(
     marks: _Marks, files: _Files, indices: Sequence[int], medium: Medium, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.bool_], int]:
+) -> tuple[BoolArray, int]:
     """(n, rungs, marks) which marks are found after every change, and how many files could not be decoded.
 
     Those stand last, as files in which nothing is found.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
@@ -17,7 +17,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import RateTable, WeightedSum
-from probes.deepfake.detector_inputs import BoolArray, Subject, is_large, labelled, make_measurement, sample_files
+from probes.deepfake.detector_inputs import Subject, is_large, labelled, make_measurement, sample_files
 from probes.deepfake.picture_changes import PICTURE_LADDERS, Ladder, changed_picture
 from probes.deepfake.row_files import as_row, need_pillow, no_larger, picture_of, taken_by
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
@@ -136,7 +136,7 @@ class DetectorRobustness(BaseProbe):
         model: AuditedModel,
         subject: Subject,
         rungs: Sequence[tuple[Ladder, float]],
-        seeds: npt.NDArray[np.int64],
+        seeds: IntArray,
     ) -> FloatArray:
         """(n_rungs, n, 2) probabilities of every version of every file."""
         n = len(subject.is_fake)
@@ -154,7 +154,7 @@ class DetectorRobustness(BaseProbe):
         rows: AuditData,
         i: int,
         rungs: Sequence[tuple[Ladder, float]],
-        seeds: npt.NDArray[np.int64],
+        seeds: IntArray,
     ) -> npt.NDArray[Any]:
         """(n_rungs, ...) one file after every change; the same draws at every level of a ladder."""
         from auditor.data.preprocessing import AudioPreprocessing

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.measurement import Measurement
 from auditor.models.detector_card import DIGITS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.deepfake.crops import count_compared, crop_twins
-from probes.deepfake.detector_inputs import BoolArray, fake_index
+from probes.deepfake.detector_inputs import fake_index
 from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
 from probes.deepfake.identities import shared_people
 from probes.deepfake.row_files import content

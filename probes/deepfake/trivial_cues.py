@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -21,7 +21,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import area_under_curve
 from probes.deepfake.container_cues import FEWEST_FILES, SILENCE, Cues, cue_scores, read_cues
-from probes.deepfake.detector_inputs import BoolArray, Subject, labelled, make_measurement, sample_files, scores_of
+from probes.deepfake.detector_inputs import Subject, labelled, make_measurement, sample_files, scores_of
 from probes.deepfake.row_files import Pixels, as_jpeg, as_row, need_pillow, opened_picture, picture_of, taken_by
 from probes.probe_inputs import whole_number
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.coded_groups import CodedGroups
 from auditor.data.group_counts import MISSING
@@ -47,7 +46,7 @@ class Table:
     scores: Sequence[Moments | None] | None = None
 
     @classmethod
-    def from_rows(cls, groups: CodedGroups, is_selected: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
+    def from_rows(cls, groups: CodedGroups, is_selected: BoolArray, scores: FloatArray | None) -> Table:
         """The table from rows, (n,) each."""
         levels, codes = groups.levels, groups.codes
         # Brackets take four times as long over a mask.

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
@@ -158,7 +157,7 @@ class ProxyAssociation(BaseProbe):
         return [replace(m, detail=m.detail + of) for m in measured]
 
     def _sources(
-        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool
+        self, model: AuditedModel, rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool
     ) -> Iterator[_Source]:
         yield from _of_features(rows, train, row_indices, single)
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
@@ -169,9 +168,7 @@ class ProxyAssociation(BaseProbe):
             yield _Source("representation", "the input of the last linear layer", matrix=hidden)
 
 
-def _of_features(
-    rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool
-) -> Iterator[_Source]:
+def _of_features(rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool) -> Iterator[_Source]:
     columns = _features(rows)
     if not columns:
         return
@@ -211,15 +208,13 @@ class _Split:
     absent: Sequence[str]
     kept: IntArray
     label: IntArray
-    train: npt.NDArray[np.bool_]
+    train: BoolArray
     learned: IntArray
     tested: IntArray
     test_label: IntArray
 
     @classmethod
-    def from_groups(
-        cls, sensitive: str, groups: CodedGroups, train: npt.NDArray[np.bool_], counts: GroupCounts | None
-    ) -> _Split:
+    def from_groups(cls, sensitive: str, groups: CodedGroups, train: BoolArray, counts: GroupCounts | None) -> _Split:
         """The split of groups by a half of the rows, which ``counts`` may be of more of."""
         codes, k = groups.codes, len(groups.titles)
         sizes = np.minimum(np.bincount(codes[train], minlength=k), np.bincount(codes[~train], minlength=k))
@@ -384,9 +379,7 @@ def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArr
     return found
 
 
-def encode(
-    columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], row_indices: IntArray
-) -> FloatArray:
+def encode(columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: BoolArray, row_indices: IntArray) -> FloatArray:
     """(k, d) numbers of the rows ``row_indices``: numeric columns with the training median for missing values and an
     indicator of these, and 0/1 indicators of the 20 most frequent training levels of every other column."""
     parts: list[FloatArray] = []
@@ -407,7 +400,7 @@ def encode(
     return np.concatenate(parts, axis=1) if parts else np.empty((row_indices.size, 0))
 
 
-def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> IntArray:
+def _binned(name: str, values: pd.Series[Any], train: BoolArray) -> IntArray:
     """(n,) codes of a feature: tenths of a number, the most frequent levels of anything else, one for all the rest."""
     numbers = values.to_numpy(np.float64, na_value=np.nan) if values.dtype.kind in "iuf" else np.empty(0)
     if more_than(N_BINS, numbers):

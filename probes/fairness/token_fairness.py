@@ -8,10 +8,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError, OtherKindError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
 from auditor.judging.figure_types import Figure, Series
@@ -464,7 +463,7 @@ def _untold(scored: Sequence[_Scored]) -> str:
     )
 
 
-def _flipped(scored: _Scored) -> npt.NDArray[np.bool_]:
+def _flipped(scored: _Scored) -> BoolArray:
     """(m,) whether the decision is not the same for all identities that fit."""
     top = scored.decisions.max(axis=1, keepdims=True)
     return np.asarray(((scored.decisions != top) & (scored.decisions >= 0)).any(axis=1), np.bool_)

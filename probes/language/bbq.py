@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.data.benchmarks.bbq_file import BBQExample, read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.judging.measurement import Measurement
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from auditor.models.chat import Chat, How
     from auditor.models.text_scores import ScoresTexts
 
-BoolArray = npt.NDArray[np.bool_]
 _ONE_WORDING = "Asked in one wording; what another would give is not known."
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.core.rows import BoolArray
 from auditor.data.benchmarks.bold_file import read_bold
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
-from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
+from probes.language.calibration import Errors, group_rates, untried, whole_rate
 from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.language_options import benchmark_path
 from probes.language.scorers import extremes

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
-from probes.language.calibration import BoolArray, Errors, group_rates, read_calibration, untried, whole_rate
+from probes.language.calibration import Errors, group_rates, read_calibration, untried, whole_rate
 from probes.language.continuation_sampling import silence
 from probes.language.scorers import extremes, load_device
 from probes.privacy.memorization.pii_leakage import Written, corrected, describe_values

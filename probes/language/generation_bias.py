@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.lexicons import read_lexicon
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Measurement
@@ -19,7 +19,7 @@ from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.values import bounded_mean
-from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
+from probes.language.calibration import Errors, group_rates, untried, whole_rate
 from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
 from probes.language.score_distances import group_fairness, individual_fairness

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError
+from auditor.core.rows import BoolArray
 from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
-from probes.language.calibration import BoolArray, Counted, instead, read_calibration, untried
+from probes.language.calibration import Counted, instead, read_calibration, untried
 from probes.language.continuation_sampling import SamplingOptions, as_far_as_shown, silence
 from probes.language.language_options import benchmark_path
 from probes.probe_inputs import whole_number

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from auditor.core.rows import BoolArray
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
     from auditor.models.chat import How
 
-BoolArray = npt.NDArray[np.bool_]
 METHOD = "rotated_options"
 
 

@@ -171,17 +171,6 @@ def strata_of(clusters: IntArray, strata: IntArray) -> IntArray:
     return numbered(frozenset(across[cluster]) for cluster in range(len(across)))
 
 
-def variance_between(residuals: FloatArray, clusters: IntArray, strata: IntArray) -> tuple[float, int]:
-    """(variance of the mean, degrees of freedom) from the totals of clusters, each compared within its strata."""
-    totals = np.bincount(clusters, weights=residuals)
-    home = strata_of(clusters, strata)
-    size = np.bincount(home)
-    squares = np.bincount(home, weights=totals**2)
-    if (size < 2).any():
-        return 0.0, 0
-    return float((size / (size - 1.0) * squares).sum() / len(residuals) ** 2), int((size - 1).sum())
-
-
 @dataclass(frozen=True)
 class Share:
     """A share with notes for the reader."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import ConfigError, ModelError, did_you_mean
+from auditor.core.rows import BoolArray
 from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
-from probes.language.calibration import GAP, BoolArray, group_rates, read_calibration, untried, whole_rate
+from probes.language.calibration import GAP, group_rates, read_calibration, untried, whole_rate
 from probes.language.choice_sanity import cannot_choose
 from probes.language.forced_choice import MOST_FAILED
 from probes.language.model_queries import Asking

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import NotApplicableError, UsageError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.benchmarks.bbq_file import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
@@ -22,7 +22,6 @@ from probes.language.bbq import bbq_answers
 from probes.language.preference_shares import mean_of_pairs, preferences, undecided
 from probes.language.stereotype import built_in_pairs
 from probes.performance.derived_items import (
-    BoolArray,
     direction,
     flips_in_words,
     join_details,

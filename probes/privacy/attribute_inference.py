@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -43,7 +42,7 @@ class _Targets:
     scores: dict[str, FloatArray]
     n_rows: int
 
-    def right(self, method: str) -> npt.NDArray[np.bool_]:
+    def right(self, method: str) -> BoolArray:
         return np.asarray(self.scores[method].argmax(axis=1) == self.level, bool)
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import differentiating
-from probes.robustness.decision_margins import BoolArray, Margins, in_double
+from probes.robustness.decision_margins import Margins, in_double
 from probes.robustness.perturbation_set import Ball, snapped
 from probes.robustness.worst_case_search import Attacked, attack, batches, is_large, search_by_asking
 

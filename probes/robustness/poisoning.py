@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
-from auditor.core.rows import IntArray, Rows
+from auditor.core.rows import BoolArray, IntArray, Rows
 from auditor.data.preprocessing import label_name
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -154,7 +154,6 @@ def _patch(path: str, channels: int) -> npt.NDArray[np.uint8]:
     return decode_as(data, where.name, own)
 
 
-BoolArray = npt.NDArray[np.bool_]
 _HOW = {
     "tabular": "--set poisoning.trigger=COLUMN=VALUE",
     "text": "--set poisoning.trigger=WORDS",

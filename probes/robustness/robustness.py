@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.measurement import Measurement
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -23,7 +23,6 @@ from probes.probe_inputs import as_frame, differentiable, draw, whole_number
 from probes.robustness.applied_changes import can_change, changeable_columns_text, changed_rows, nothing_moves
 from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
-from probes.robustness.decision_margins import BoolArray
 from probes.robustness.gradient_masking import Examined, examine
 from probes.robustness.perturbation_set import Ball, ball_of
 from probes.robustness.robustness_by_group import Level, brackets_by_group, by_group, clean_by_group

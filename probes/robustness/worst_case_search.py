@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.probe_inputs import differentiating, rows_at_once
-from probes.robustness.decision_margins import BoolArray, Margins, in_double, margin_of
+from probes.robustness.decision_margins import Margins, in_double, margin_of
 from probes.robustness.perturbation_set import snapped
 from probes.robustness.square_attack import square_attack
 

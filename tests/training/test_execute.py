@@ -25,9 +25,10 @@ from auditor.models.networks.architectures import Architecture
 from auditor.training import cluster_executor, ray_tasks, task_encoding, task_queue
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.stack_tasks import ALONE, StackTask, received_logits, sent_tasks
-from auditor.training.task_executor import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
+from auditor.training.task_executor import Executor, Kept, Tasks, do, folder_of_tasks, tasks_by
 from auditor.training.task_queue import ThroughParent, _Handing, chosen_executor
 from tests import ROOT
+from tests.training.in_this_process import InThisProcess
 
 NARROW = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3})
 DROPPING = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3, "dropout": 0.3})
@@ -443,4 +444,4 @@ def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.Monke
 
 def test_no_module_but_one_knows_ray() -> None:
     files = [file for top in ("auditor", "probes", "mitigations", "cli") for file in (ROOT / top).rglob("*.py")]
-    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["on_ray.py"]
+    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["ray_tasks.py"]

@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from auditor.core.errors import MissingExtraError, UnsupportedError, first_line
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
 from auditor.loading.boosted_trees import BoostedClassifier
@@ -307,7 +306,7 @@ class RuleTables:
     slope: FloatArray
     value: FloatArray
     reached: bool
-    scaled: npt.NDArray[np.bool_]
+    scaled: BoolArray
     odds_slope: FloatArray
     odds_intercept: FloatArray
 

@@ -34,7 +34,7 @@ import scipy
 import torch
 
 from auditor.core.errors import ModelError, NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.models.chat import chat_of
 from auditor.models.endpoint.served_texts import Compared, ServedText, ServedTexts
 from auditor.models.gradients import without_gradients
@@ -82,12 +82,12 @@ class Spelling:
         return cls(tuple(names), tuple(pieces), frozenset(pieces[i] for i in special if i < size))
 
     @cached_property
-    def classes(self) -> npt.NDArray[np.int64]:
+    def classes(self) -> IntArray:
         """(n_tokens,) the class of each token by its name."""
         return _classes(self.names)
 
     @cached_property
-    def bare_classes(self) -> npt.NDArray[np.int64]:
+    def bare_classes(self) -> IntArray:
         """(n_tokens,) the classes by names without surrounding blanks, as some servers cut whole texts."""
         return _classes([name.strip() for name in self.names])
 
@@ -146,7 +146,7 @@ class Spelling:
         return "".join(self._name_of[c] for c in named)
 
 
-def _classes(names: Sequence[str]) -> npt.NDArray[np.int64]:
+def _classes(names: Sequence[str]) -> IntArray:
     number = {"": NAMELESS}
     return np.asarray([number.setdefault(name, len(number)) for name in names], np.int64)
 
@@ -387,14 +387,14 @@ def _covering(contexts: Sequence[_Ids]) -> Iterator[tuple[_Ids, list[int]]]:
         yield whole, lengths[::-1]
 
 
-def _next_token(reference: AuditedLanguageModel, ids: _Ids, lengths: Sequence[int]) -> npt.NDArray[np.float64]:
+def _next_token(reference: AuditedLanguageModel, ids: _Ids, lengths: Sequence[int]) -> FloatArray:
     """(n_lengths, n_tokens) probabilities of the token after so many of a text."""
     if reference.context is not None and len(ids) > reference.context:
         raise ModelError(f"The reference's context of {reference.context:,} tokens is too short for what was asked.")
     inputs = {"input_ids": torch.tensor([list(ids)], device=reference.device)}
     places = torch.tensor([[0, length - 1] for length in lengths], device=reference.device)
     logits = logits_at(reference.module, {**inputs, "use_cache": False}, places)
-    found: npt.NDArray[np.float64] = torch.softmax(logits.double(), dim=-1).cpu().numpy()
+    found: FloatArray = torch.softmax(logits.double(), dim=-1).cpu().numpy()
     if np.isnan(found).any():
         raise ModelError(NO_PROBABILITY)
     return found

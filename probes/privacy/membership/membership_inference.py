@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import AuditorError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import Measurement
 from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
 from auditor.run.predictions import Answers
@@ -299,9 +298,7 @@ def _why_no_shadows(model: AuditedModel, pool: Pool) -> str:
 # ---- the attacks ---------------------------------------------------------------------------------------------------
 
 
-def _attack(
-    name: str, rows: Sides, scores: FloatArray, detail: str, scored: npt.NDArray[np.bool_] | None = None
-) -> Attack:
+def _attack(name: str, rows: Sides, scores: FloatArray, detail: str, scored: BoolArray | None = None) -> Attack:
     measured = np.ones(scores.size, bool) if scored is None else scored
     threshold, words = threshold_of(name, scores, measured, rows.is_member)
     return Attack(

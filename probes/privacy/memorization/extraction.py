@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Measurement
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -208,9 +207,7 @@ class Extraction(BaseProbe):
                 )
         return found
 
-    def recited(
-        self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]
-    ) -> tuple[list[npt.NDArray[np.bool_]], str]:
+    def recited(self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]) -> tuple[list[BoolArray], str]:
         """(k,) for each model of one tokenizer, whether it completes the sufficiently long texts greedily; and the
         lengths of prompts and completions, in words."""
         cut = self._choose_cut(models[0], texts)
@@ -238,7 +235,7 @@ class Extraction(BaseProbe):
 
     def _extracted(
         self, model: AuditedLanguageModel, texts: Sequence[str], lengths: _Cut
-    ) -> tuple[npt.NDArray[np.bool_], FloatArray, int]:
+    ) -> tuple[BoolArray, FloatArray, int]:
         """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
         from probes.privacy.memorization.token_statistics import token_statistics
 
@@ -280,7 +277,7 @@ class Extraction(BaseProbe):
         )
 
 
-def _discoverable(log_p: FloatArray, n: int, p: float) -> npt.NDArray[np.bool_]:
+def _discoverable(log_p: FloatArray, n: int, p: float) -> BoolArray:
     """(k,) whether n draws contain the suffix with probability at least p: ``1 - (1 - P)^n >= p``."""
     least = -math.expm1(math.log1p(-p) / n)
     return np.asarray(log_p >= math.log(least) - 1e-12, bool)
