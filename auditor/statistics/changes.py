@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from auditor.core.number_types import Count
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.statistics.estimate import Z_POWER, Estimate, first_size
+from auditor.statistics.estimate import Z_POWER, EachBound, Estimate, first_size
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.random_weights import change_upper, sum_upper
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
@@ -147,7 +147,7 @@ class PairedRates(BaseModel):
         return RateTable(rate=self.rate, successes=k, n=self.n)
 
 
-class GapChange(Estimate):
+class GapChange(EachBound):
     """``gap after - gap before`` on the same rows, the gap being the largest difference of a rate between two groups.
 
     In [-1, 1], negative where the gap has closed; over several rates, each taken over rows of its own as true and false
@@ -175,9 +175,6 @@ class GapChange(Estimate):
     @property
     def value(self) -> float:
         return self.gap(after=True).value - self.gap(after=False).value
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         if not self._complete:

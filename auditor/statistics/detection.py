@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from auditor.core.number_types import Count, NonNegative, PositiveCount, Share
 from auditor.core.rows import FloatArray, IntArray
-from auditor.statistics.estimate import TESTS_OF_PARTS, Estimate, Undefined, first_size
+from auditor.statistics.estimate import TESTS_OF_PARTS, EachBound, Estimate, Undefined, first_size
 from auditor.statistics.intervals import BINOMIAL_TEST, bounded_mean_reach, corner_radius
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.statistics.rates import MOST_GROUPS, Proportion
@@ -24,7 +24,7 @@ _MOST_STATES = 400
 _BISECTIONS = 40
 
 
-class EqualErrorRate(Estimate):
+class EqualErrorRate(EachBound):
     """The rate at which a score's false alarms among negatives equal its misses among positives, [0, 1], ideal 0.
 
     ``alarms[k]`` of ``n_negative`` negatives score at least the k-th threshold, ``misses[k]`` of ``n_positive``
@@ -63,9 +63,6 @@ class EqualErrorRate(Estimate):
         k = int(np.flatnonzero(gap >= 0.0)[-1])
         share = gap[k] / (gap[k] - gap[k + 1])
         return float(miss[k] + share * (miss[k + 1] - miss[k]))
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
 
@@ -200,7 +197,7 @@ def _reach(parts: tuple[MeanPart, MeanPart], room: float, sign: int, alpha: floa
     return math.hypot(first, second)
 
 
-class AveragePrecision(Estimate):
+class AveragePrecision(EachBound):
     """Mean over the positives of the precision at each one's score, in (0, 1], ideal 1; chance is their share.
 
     The share of positives is the sample's own and taken as fixed. ``positives`` and ``negatives``: the rows' influence
@@ -220,9 +217,6 @@ class AveragePrecision(Estimate):
     @property
     def value(self) -> float:
         return self.centre
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(self.centre - _reach((self.positives, self.negatives), self.centre, -1, alpha), 0.0)
@@ -265,7 +259,7 @@ def average_precision(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> 
     )
 
 
-class AreaDifference(Estimate):
+class AreaDifference(EachBound):
     """Difference of two areas under curves over the same rows, ``first - max(second, floor)``, in [-1, 1].
 
     ``positives`` and ``negatives``: the rows' differences in placement, whose two means carry the difference's error
@@ -288,9 +282,6 @@ class AreaDifference(Estimate):
     @property
     def value(self) -> float:
         return self.first - max(self.second, self.floor)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         difference = self.first - self.second
@@ -391,7 +382,7 @@ class LowestArea(_OfAreas):
         return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
-class LargestDrop(_OfAreas):
+class LargestDrop(_OfAreas, EachBound):
     """The largest of several differences of areas under curves, in [-1, 1], ideal 0; the parts may share rows.
 
     Bounded as :class:`LowestArea` is, with the ends exchanged. An undefined part makes the value NaN.
@@ -405,9 +396,6 @@ class LargestDrop(_OfAreas):
     @property
     def value(self) -> float:
         return max(part.value for part in self.parts) if self._whole else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         known = [part for part in self.parts if not isinstance(part, Undefined)]

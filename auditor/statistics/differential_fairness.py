@@ -40,9 +40,6 @@ class DifferentialFairness(WorstOfPairs):
             parts.append(float(p.max() - p.min()))
         return max(parts)
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
-
     def lower(self, alpha: float) -> float:
         return math.log(self._beyond(alpha))
 

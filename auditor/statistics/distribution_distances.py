@@ -14,7 +14,7 @@ from pydantic import Field
 
 from auditor.core.number_types import Count, Positive, PositiveCount, Share
 from auditor.core.rows import FloatArray
-from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, Estimate, Undefined, first_size
+from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, EachBound, Estimate, Undefined, first_size
 from auditor.statistics.intervals import (
     ANGLES,
     BINOMIAL_TEST,
@@ -235,7 +235,7 @@ Part = Annotated[
 ]
 
 
-class WorstGap(Estimate):
+class WorstGap(EachBound):
     """Largest difference between any two groups in an estimate from each group's own rows, ideal 0.
 
     ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
@@ -283,9 +283,6 @@ class WorstGap(Estimate):
         limits = np.stack([part.many_bounds(tails) for part in parts], axis=1)
         gaps = (limits[:, :, None, 1] - limits[::-1, None, :, 0]).max(axis=0)
         return np.asarray(gaps[~np.eye(len(parts), dtype=bool)], np.float64)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(0.0, -float(self._upper(alpha / self.comparisons).min())) if self.comparisons else 0.0

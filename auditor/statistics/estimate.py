@@ -143,6 +143,13 @@ class Estimate(BaseModel):
         return (reach * self.standard_error_at(ideal) / abs(bound - ideal)) ** 2
 
 
+class EachBound(Estimate):
+    """An estimate that computes its two bounds one by one: a kind defines :meth:`lower` and :meth:`upper`."""
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+
 class Undefined(Estimate):
     """A number that is undefined for these data: 0/0, an empty group.
 

@@ -12,7 +12,16 @@ from pydantic import Field, model_validator
 from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Contrast, Pairs, margins
-from auditor.statistics.estimate import TESTS_OF_PARTS, Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
+from auditor.statistics.estimate import (
+    TESTS_OF_PARTS,
+    Z_POWER,
+    EachBound,
+    Estimate,
+    Side,
+    first_size,
+    smallest_level,
+    smallest_p,
+)
 from auditor.statistics.intervals import (
     clopper_pearson,
     corner_radius,
@@ -54,7 +63,7 @@ class WorstOfGroups(Estimate):
         return all(table.complete and len(table.n) > 1 for table in self.tables)
 
 
-class WorstOfPairs(WorstOfGroups):
+class WorstOfPairs(WorstOfGroups, EachBound):
     """The worst pair of groups over several rates, from the exact tests of its pairs.
 
     That the worst lies beyond a value: any pair does, each at alpha / n_pairs (union bound), pairs without an order,
@@ -214,9 +223,6 @@ class WorstDifference(_PlannedOnTests):
         rates = [np.divide(*table.arrays()) for table in self.tables]
         return max(float(r.max() - r.min()) for r in rates)
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
-
     def lower(self, alpha: float) -> float:
         return min(self._beyond(alpha), 1.0)
 
@@ -269,9 +275,6 @@ class WorstRatio(_PlannedOnTests):
         if any(r.max() == 0.0 for r in rates):
             return math.nan
         return min(float(r.min() / r.max()) for r in rates)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(self._smallest_contrast(alpha), 0.0) if self.complete else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from auditor.core.rows import FloatArray
-from auditor.statistics.estimate import Estimate
+from auditor.statistics.estimate import EachBound
 from auditor.statistics.rank_estimates import AreaUnderCurve, TruePositiveRateAt
 
 AttackEstimate = Annotated[AreaUnderCurve | TruePositiveRateAt, Field(discriminator="kind")]
@@ -25,7 +25,7 @@ class AttackPart(BaseModel):
     estimate: AttackEstimate
 
 
-class StrongestAttack(Estimate):
+class StrongestAttack(EachBound):
     """The success of the strongest of several attacks on the same rows, in [0, 1]: ``max_a theta_a``.
 
     Lower bound at alpha: ``max_a L_a(share_a * alpha)``. It exceeds ``max_a theta_a`` only where some ``L_a`` exceeds
@@ -63,9 +63,6 @@ class StrongestAttack(Estimate):
     def strongest(self) -> str:
         """The attack that came to most."""
         return max(self.attacks, key=lambda attack: attack.estimate.value).name
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(attack.estimate.lower(attack.share * alpha) for attack in self.attacks)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from auditor.core.number_types import NonNegative, Positive
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.statistics.estimate import Estimate, Undefined
+from auditor.statistics.estimate import EachBound, Estimate, Undefined
 from auditor.statistics.groups import WorstOfGroups
 from auditor.statistics.intervals import (
     bounded_mean_reach,
@@ -88,7 +88,7 @@ class StudentT(Estimate):
         return self.standard_error if self.standard_error > 0.0 else math.nan
 
 
-class WorstMeanDifference(WorstOfGroups):
+class WorstMeanDifference(WorstOfGroups, EachBound):
     """Largest difference between two groups in the mean of several rates measured on different rows.
 
     ``max over i, j of mean_t p_ti - mean_t p_tj``, in [0, 1], ideal 0: balanced accuracy with the true positive and the
@@ -132,9 +132,6 @@ class WorstMeanDifference(WorstOfGroups):
         )
         found = np.asarray([(own + down).max(axis=-1) for own in up], np.float64)
         return np.asarray(found[~np.eye(len(found), dtype=bool)], np.float64)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         if not self.comparisons:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from auditor.core.number_types import Count, PositiveCount
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Pairs
-from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
+from auditor.statistics.estimate import POWER, EachBound, Estimate, Side, first_size, smallest_p
 from auditor.statistics.intervals import (
     BINOMIAL_TEST,
     clopper_pearson,
@@ -28,7 +28,7 @@ from auditor.statistics.rate_pairs import lower_bounds, smallest_p_value
 MOST_GROUPS = 1_000
 
 
-class Proportion(Estimate):
+class Proportion(EachBound):
     """``successes / n`` of independent rows, in [0, 1], with Clopper-Pearson bounds; NaN at n = 0."""
 
     kind_limits = (0.0, 1.0)
@@ -41,9 +41,6 @@ class Proportion(Estimate):
     @property
     def value(self) -> float:
         return self.successes / self.n if self.n else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return _lower(self.successes, self.n, alpha)
@@ -139,7 +136,7 @@ class RateTable(BaseModel):
         return math.sqrt(sum(1.0 / m for m in smallest)) if len(smallest) == 2 else math.nan
 
 
-class Difference(Estimate):
+class Difference(EachBound):
     """``p_1 - p_2`` of two independent proportions, in [-1, 1], ideal 0.
 
     ``family``: how many differences the one was picked from; its bounds hold for all of them together (Bonferroni), so
@@ -161,9 +158,6 @@ class Difference(Estimate):
     @property
     def comparisons(self) -> int:
         return self.family
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return float(lower_bounds(self._pair(False), alpha / self.family)[0]) if min(self.n) else -1.0

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from auditor.core.number_types import NonNegative, Positive, PositiveCount
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
-from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Estimate, Undefined
+from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, EachBound, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import MOST_GROUPS
@@ -314,7 +314,7 @@ class WorstValueDistance(Estimate):
         return (self.span * float(reach.max()) / (bound - ideal)) ** 2
 
 
-class RatioOfTotals(Estimate):
+class RatioOfTotals(EachBound):
     """``sum a_c / sum b_c`` over n independent clusters, ``low b_c <= a_c <= high b_c`` and ``0 <= b_c <= most``.
 
     A ratio r is ruled out where the mean of ``a_c - r b_c``, values in [(low - r) most, (high - r) most], is shown not
@@ -376,9 +376,6 @@ class RatioOfTotals(Estimate):
                 return float(inward[0 if kept.size else -1])
             inward = np.linspace(inward[kept[0] - 1], inward[kept[0]], _STEPS)
         return float(inward[0])
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return min(self._end(self.low, 1, alpha), self.value)
