@@ -108,8 +108,6 @@ class ExponentiatedGradient(BaseMitigation):
         only_for_estimators(model, self.hyperparameters)
         if is_estimator(model):
             return self._of_estimators(model, data, rng)
-        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
-
         from auditor.models.networks.architectures import LARGEST_SEED
 
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
@@ -121,15 +119,7 @@ class ExponentiatedGradient(BaseMitigation):
             )
         anew = self.learner == "network"
         learner = NetworkEstimator(task.trainer) if anew else LastLayer(task.trainer).estimator()
-        constraints = moment(self.constraint, self.difference_bound)
-        peer = Fairlearn(learner, constraints, eps=self.eps, max_iter=self.max_iter)
-        with reducing():
-            peer.fit(task.X, task.y, sensitive_features=task.groups)
-            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
-            said = {
-                "randomised": self._rule_text("randomised", chances, task),
-                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
-            }
+        peer, chances, said = self._reduced(learner, task)
         seed = int(rng.integers(LARGEST_SEED)) if self.rule == "randomised" else None
         new, n_members = self._mixture(task, peer, seed)
         refuse_one_class(
@@ -158,21 +148,11 @@ class ExponentiatedGradient(BaseMitigation):
 
     def _of_estimators(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """The estimator fitted anew for every set of multipliers, and those of the mixture in one folder."""
-        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
-
         from auditor.models.model_mixture import Mixture, MixtureModel
 
         only_for_networks(epochs=self.epochs)
         task = reducible_estimator(model, data, rng, self.hyperparameters)
-        constraints = moment(self.constraint, self.difference_bound)
-        peer = Fairlearn(FittedEstimator(task.trainer), constraints, eps=self.eps, max_iter=self.max_iter)
-        with reducing():
-            peer.fit(task.X, task.y, sensitive_features=task.groups)
-            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
-            said = {
-                "randomised": self._rule_text("randomised", chances, task),
-                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
-            }
+        peer, chances, said = self._reduced(FittedEstimator(task.trainer), task)
         members, weights, always = [], [], 0.0
         for place, weight in peer.weights_.items():
             made = peer.predictors_[place]
@@ -204,6 +184,21 @@ class ExponentiatedGradient(BaseMitigation):
                 "The probabilities are votes: piecewise constant.",
             ),
         )
+
+    def _reduced(self, learner: Any, task: Reducible | ReducibleEstimator) -> tuple[Any, FloatArray, dict[str, str]]:
+        """fairlearn's fitted reduction, its chances (n,) of the favourable decision, and what is said of both rules."""
+        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
+
+        constraints = moment(self.constraint, self.difference_bound)
+        peer = Fairlearn(learner, constraints, eps=self.eps, max_iter=self.max_iter)
+        with reducing():
+            peer.fit(task.X, task.y, sensitive_features=task.groups)
+            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
+            said = {
+                "randomised": self._rule_text("randomised", chances, task),
+                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
+            }
+        return peer, chances, said
 
     def _rule_text(self, rule: str, chances: FloatArray, task: Reducible | ReducibleEstimator) -> str:
         """Error and violation of chances (n,) of the favourable decision on the training rows."""

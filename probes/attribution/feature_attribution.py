@@ -27,7 +27,7 @@ from probes.attribution.parameter_randomization import FEWEST_COPIES
 from probes.erasure import Erasure
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows
-from probes.probe_inputs import chosen_classes, differentiable, draw, whole_number
+from probes.probe_inputs import chosen_classes, chosen_methods, differentiable, draw, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -192,12 +192,11 @@ class FeatureAttribution(BaseProbe):
         show_samples: bool = False,
         max_memory: int | None = None,
     ) -> None:
-        wanted = (method,) if method is not None else (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            option = "methods must be auto or" if method is None else "method must be one"
-            raise ValueError(f"{option} out of {known}, not {', '.join(map(str, unknown)) or 'none'}")
+        wanted = (
+            chosen_methods(methods, self.methods)
+            if method is None
+            else chosen_methods(method, self.methods, "method must be one")
+        )
         if baseline not in get_args(Baseline):
             raise ValueError(f"baseline must be one of {', '.join(get_args(Baseline))}, not {baseline!r}")
         whole_number("n_samples", n_samples, 2)

@@ -25,6 +25,7 @@ from probes.attribution.attribution_figures import text_figure
 from probes.attribution.attribution_grades import grades_of
 from probes.attribution.attribution_task import Problem
 from probes.attribution.explanation import output_range
+from probes.attribution.explanation_contents import words_and_values
 from probes.attribution.faithfulness import ends
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
@@ -435,10 +436,7 @@ def _figure(name: str, verdict: Verdict, prompts: Sequence[Prompt], unit: Unit) 
         what = f"“{target}” rather than “{foil}”" if foil else f"“{target}”" if target else "the likeliest next token"
         odds = f", odds of {np.exp(abs(score)):.2g} to 1 for “{target if score >= 0.0 else foil}”" if foil else ""
         titles.append(f"{what}: {score:+.2f}{odds}")
-    words = [
-        [w for w, p in zip(n, there, strict=True) if p] for n, there in zip(units.names, units.present, strict=True)
-    ]
-    values = [v[there].tolist() for v, there in zip(explained.values, units.present, strict=True)]
+    words, values = words_and_values(verdict)
     caption = verdict.note
     return text_figure(
         name,

@@ -17,7 +17,7 @@ from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided_rates import AtLeast
 from probes.deepfake.detector_inputs import is_large, labelled
-from probes.probe_inputs import differentiable, whole_number
+from probes.probe_inputs import chosen_methods, differentiable, whole_number
 from probes.robustness.gradient_masking import Examined, examine
 from probes.robustness.perturbation_set import ball_of
 from probes.robustness.square_attack import square_attack
@@ -84,15 +84,11 @@ class DetectorEvasion(BaseProbe):
         n_steps: int = 20,
         n_queries: int = 100,
     ) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            raise ValueError(f"methods must be auto, pgd or square, not {', '.join(unknown) or 'none'}")
         if epsilon is not None and not (len(epsilon) and all(0.0 < e <= 1.0 for e in epsilon)):
             raise ValueError(f"epsilon must be numbers above 0 and at most 1, not {epsilon!r}")
         for option, value in (("n_samples", n_samples), ("n_steps", n_steps), ("n_queries", n_queries)):
             whole_number(option, value, 1)
-        self.wanted = wanted
+        self.wanted = chosen_methods(methods, self.methods)
         self.epsilon = None if epsilon is None else tuple(sorted(set(map(float, epsilon))))
         self.n_samples = n_samples
         self.n_steps = n_steps

@@ -21,7 +21,7 @@ from probes.deepfake.detector_inputs import Subject, is_large, labelled, make_me
 from probes.deepfake.picture_changes import PICTURE_LADDERS, Ladder, changed_picture
 from probes.deepfake.row_files import as_row, need_pillow, no_larger, picture_of, taken_by
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
-from probes.probe_inputs import whole_number
+from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -77,13 +77,8 @@ class DetectorRobustness(BaseProbe):
     untrusted_options = allow_untrusted("methods", "n_samples")
 
     def __init__(self, *, methods: str | Sequence[str] = "auto", n_samples: int | None = None) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_samples", n_samples, 1)
-        self.wanted = wanted
+        self.wanted = chosen_methods(methods, self.methods)
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,7 +22,8 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
-from probes.fairness.too_many_groups import crowd
+from probes.fairness.too_many_groups import crowd, feature_sets
+from probes.probe_inputs import chosen_methods
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -122,11 +123,7 @@ class AdverseImpact(BaseProbe):
         exclude_small: bool = False,
         intersections: bool = True,
     ) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
+        wanted = chosen_methods(methods, self.methods)
         if not 0.0 <= small < 1.0:
             raise ValueError(f"small is a share of the rows in [0, 1), not {small}")
         self.wanted = self.methods if "auto" in wanted else wanted
@@ -155,7 +152,7 @@ class AdverseImpact(BaseProbe):
                     continue
                 median = float(np.median(scores))
                 chosen, note = scores > median, _said_of(median)
-            for names in self._combined(rows.sensitive_features.columns):
+            for names in feature_sets(rows.sensitive_features.columns, together=self.intersections):
                 groups = rows.groups(*names)
                 many = crowd("impact_ratio_min", method, names, len(groups.levels), len(rows))
                 if many is not None:
@@ -187,7 +184,7 @@ class AdverseImpact(BaseProbe):
         for method in self.wanted:
             if method == "scoring_rate" and scores.n_values < 3:
                 continue
-            for names in self._combined(scores.features):
+            for names in feature_sets(scores.features, together=self.intersections):
                 own, scored = counts.group_by(names), scores.group_by(names)
                 many = crowd("impact_ratio_min", method, names, len(own.groups), counts.n)
                 if many is not None:
@@ -202,11 +199,6 @@ class AdverseImpact(BaseProbe):
         if not found:
             raise NotApplicableError("The scoring rate needs scores, and this model returns labels.")
         return found
-
-    def _combined(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
-        features = tuple(map(str, columns))
-        together = [features] if self.intersections and len(features) > 1 else []
-        return [*((feature,) for feature in features), *together]
 
     def tables(self, method: str, names: tuple[str, ...], table: Table, note: str) -> list[Measurement]:
         """One table: the groups by the features ``names``, with the standardized mean differences of their scores."""

@@ -22,7 +22,7 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rank_estimates import area_under_curve
-from probes.probe_inputs import whole_number
+from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -117,9 +117,7 @@ class EmbeddingAssociation(BaseProbe):
         whole_number("min_words", min_words, 2)
         whole_number("max_partitions", max_partitions, 1)
         whole_number("n_draws", n_draws, 1_000)
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        if not wanted or any(m not in (*self.methods, "auto") for m in wanted):
-            raise ValueError(f"methods must be auto or out of {', '.join(self.methods)}, not {', '.join(wanted)}")
+        wanted = chosen_methods(methods, self.methods)
         self.vectors = vectors
         self.encoder = encoder
         self.tests = tests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
@@ -28,7 +28,7 @@ from probes.fairness.score_thresholds import (
     scores_figure,
     threshold_between,
 )
-from probes.fairness.too_many_groups import crowd
+from probes.fairness.too_many_groups import crowd, feature_sets
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -151,7 +151,7 @@ class ScoreFairness(BaseProbe):
         ranked = Ranked.from_values(scores)
         own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
-        for names in self._feature_sets(rows.sensitive_features.columns):
+        for names in feature_sets(rows.sensitive_features.columns, together=self.intersections):
             groups = rows.groups(*names)
             levels, codes, titles = groups.levels, groups.codes, groups.titles
             many = crowd("auc_difference", "between_groups", names, len(levels), len(rows))
@@ -182,7 +182,7 @@ class ScoreFairness(BaseProbe):
         whole = scores.group_by(scores.features).whole()
         labelled = int(whole.labelled.sum())
         found = self._calibrated(_calibrations(whole, self.bins)[0], labelled) if labelled else []
-        for names in self._feature_sets(scores.features):
+        for names in feature_sets(scores.features, together=self.intersections):
             scored = scores.group_by(names)
             many = crowd("auc_difference", "between_groups", names, len(scored.groups), streamed.counts.n)
             if many is not None:
@@ -196,11 +196,6 @@ class ScoreFairness(BaseProbe):
             found += headlines
             found += at_thresholds(names, of, self.thresholds)
         return found
-
-    def _feature_sets(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
-        features = tuple(map(str, columns))
-        together = [features] if self.intersections and len(features) > 1 else []
-        return [*((feature,) for feature in features), *together]
 
     def _overall(self, scores: FloatArray, y_true: IntArray | None, positive: int) -> list[Measurement]:
         if y_true is None or not (y_true >= 0).any():

@@ -22,7 +22,7 @@ from auditor.statistics.groups import LargestRate
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import bounded_mean
-from probes.probe_inputs import whole_number
+from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -117,14 +117,9 @@ class CounterfactualTokenFairness(BaseProbe):
         whole_number("n_templates", n_templates, 2)
         whole_number("n_texts", n_texts, 2)
         whole_number("min_hits", min_hits, 2)
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         self.categories = categories
         self.lexicon = lexicon
-        self.wanted = wanted
+        self.wanted = chosen_methods(methods, self.methods)
         self.n_templates = n_templates
         self.n_texts = n_texts
         self.min_hits = min_hits

@@ -20,7 +20,15 @@ from probes.language.bbq_letters import lettered, unread
 from probes.language.forced_choice import METHOD, Question, choices
 from probes.language.language_options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
 from probes.language.model_queries import AnswerBy, Asking
-from probes.language.preference_shares import FEWEST_CLUSTERS, estimands, numbered, preferences, share_of, undecided
+from probes.language.preference_shares import (
+    FEWEST_CLUSTERS,
+    estimands,
+    numbered,
+    preferences,
+    share_of,
+    undecided,
+    whole_and_each,
+)
 from probes.language.prompt_wordings import MOST_WORDINGS, WORDINGS
 from probes.probe_inputs import whole_number
 
@@ -261,7 +269,7 @@ def _bbq(
     where = {"wording": str(wording + 1)} if wording else {}
     weak = unread(examples, answers)
     for condition, named in (("ambig", "ambiguous"), ("disambig", "disambiguated")):
-        for category in (None, *categories) if len(categories) > 1 else (None,):
+        for category in whole_and_each(categories):
             chosen = [i for i, e in enumerate(examples) if e.condition == condition and category in (None, e.category)]
             if not chosen:
                 continue

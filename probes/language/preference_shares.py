@@ -171,6 +171,11 @@ def strata_of(clusters: IntArray, strata: IntArray) -> IntArray:
     return numbered(frozenset(across[cluster]) for cluster in range(len(across)))
 
 
+def whole_and_each(categories: Sequence[str]) -> tuple[str | None, ...]:
+    """None, for all categories together, and each of them where there are several."""
+    return (None, *categories) if len(categories) > 1 else (None,)
+
+
 @dataclass(frozen=True)
 class Share:
     """A share with notes for the reader."""
@@ -244,7 +249,7 @@ def stereotype_scores(
     """
     categories = sorted({p.category for p in pairs})
     found = []
-    for category in (None, *categories) if len(categories) > 1 else (None,):
+    for category in whole_and_each(categories):
         chosen = [i for i, p in enumerate(pairs) if category in (None, p.category)]
         share = share_of(
             preferred[chosen],

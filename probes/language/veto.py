@@ -16,6 +16,7 @@ from probes.language.forced_choice import Choice, Question, choices, choices_tex
 from probes.language.language_options import benchmark_path, sentence
 from probes.language.model_queries import Asking
 from probes.language.partial_shares import over_clusters, too_open
+from probes.language.preference_shares import whole_and_each
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Misfire(BaseProbe):
                 too_few=_too_few(answered),
             )
         ]
-        for category in (None, *categories) if len(categories) > 1 else (None,):
+        for category in whole_and_each(categories):
             own = [a for a in answered if category in (None, a.pair.category)]
             group = {} if category is None else {"category": category}
             measured += _rates(own, group, detail if category is None else "", weak)

@@ -19,7 +19,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.one_sided_rates import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
-from probes.probe_inputs import as_frame, differentiable, draw, whole_number
+from probes.probe_inputs import as_frame, chosen_methods, differentiable, draw, whole_number
 from probes.robustness.applied_changes import can_change, changeable_columns_text, changed_rows, nothing_moves
 from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
@@ -174,16 +174,11 @@ class Robustness(BaseProbe):
         sigma: float = 0.25,
         n_samples: int | None = None,
     ) -> None:
-        wanted = tuple(names_in(methods)) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_steps", n_steps, 1)
         whole_number("n_queries", n_queries, 2)
         whole_number("branches", branches, 1)
         whole_number("n_samples", n_samples, 1)
-        self.wanted = wanted
+        self.wanted = chosen_methods(names_in(methods) if isinstance(methods, str) else methods, self.methods)
         self.noise = levels("noise", noise)
         self.missing = levels("missing", missing, most=1.0)
         self.typos = levels("typos", typos, whole=True)
