@@ -1,6 +1,6 @@
 """``auditor keygen`` and ``auditor verify``: independent verification of a bundle.
 
-Results of ``auditor verify`` on one screen: passed checks, failed checks, and next steps.
+The results stand on one screen: passed checks, failed checks, and next steps.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The model that is trained with canaries in it is spoiled: audit a copy of the training, and throw the model away.
 
-Check that every step sums gradients clipped row by row, if Opacus stores the gradients of the rows.
+Where Opacus stores the gradients of the rows, every step is checked to sum gradients clipped row by row.
 """
 
 from __future__ import annotations

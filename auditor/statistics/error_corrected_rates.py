@@ -71,10 +71,6 @@ class Corrected(Estimate):
             return min(above / (se * (1.0 - f)), 1.0) if above and se else 0.0 if se else math.nan
         return min(max((q - f) / (se - f), 0.0), 1.0) if se > f else math.nan
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0].tolist()
-        return low, high
-
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         low, high = corrected_bounds(
             self.successes,
@@ -132,10 +128,6 @@ class WorstCorrectedDifference(Estimate):
     @property
     def comparisons(self) -> int:
         return len(self.parts) * (len(self.parts) - 1)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0].tolist()
-        return low, high
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         g = len(self.parts)

@@ -27,7 +27,8 @@ from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.models.detector_card import METRIC_OF, Answer
-from auditor.models.networks.head import Calibration, LinearHead
+from auditor.models.networks.head import Calibration, LinearHead, NeighbourHead
+from auditor.models.networks.novelty_score import KindNovelty
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
@@ -105,6 +106,17 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
+def scorer_of(features: FloatArray, head: LinearHead | NeighbourHead, rule: KindNovelty) -> Scorer:
+    """The scores of a head, and of a rule for novelty, on the features of files."""
+
+    def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
+        x = torch.from_numpy(features[others]).float()
+        with torch.no_grad():
+            return head.scores(x).double().numpy(), rule(x).double().numpy()
+
+    return score
+
+
 @dataclass(frozen=True, eq=False)
 class LinearLearner:
     """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
@@ -126,12 +138,7 @@ class LinearLearner:
         head = fit_head(x, own, C=self.C, changed_features=None if changed is None else changed[rows])
         rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
 
-        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = torch.from_numpy(self.features[others]).float()
-            with torch.no_grad():
-                return head.scores(x).double().numpy(), rule(x).double().numpy()
-
-        return score
+        return scorer_of(self.features, head, rule)
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""

@@ -52,6 +52,7 @@ from mitigations.deepfake.detector_fitting import (
     fit_head,
     make_card,
     refuse_unreadable,
+    scorer_of,
 )
 from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 from mitigations.deepfake.image_augmentation import augmented
@@ -462,12 +463,7 @@ class NeighbourLearner:
         head = _neighbours(self.features[rows], self.is_fake[rows], self.k)
         rule = fit_novelty(self.features[rows], self.is_fake[rows], [self.kinds[int(i)] for i in rows], self.within)
 
-        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = torch.from_numpy(self.features[others]).float()
-            with torch.no_grad():
-                return head.scores(x).double().numpy(), rule(x).double().numpy()
-
-        return score
+        return scorer_of(self.features, head, rule)
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
-from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import is_estimator
+from auditor.run.mitigation import Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.refitting import NetworkOrEstimator, only_for_networks, refit
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import labelled_rows, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 Method = Literal["uniform_sampling", "balanced"]
 
 
-class BalancedResampling(BaseMitigation):
+class BalancedResampling(NetworkOrEstimator):
     """Train the network on rows resampled by cell of group s and label y, n rows in all.
 
     - ``uniform_sampling``: cell (s, y) gets ``n P(s) P(y)`` rows, so that label and group are independent, the shares
@@ -73,15 +72,6 @@ class BalancedResampling(BaseMitigation):
         self.method: Method = method
         self.hyperparameters = hyperparameters
         self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
-
-    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same kind, trained on the resampled rows."""
-        only_for_estimators(model, self.hyperparameters)
-        return (
-            self._fit_estimator(model, data, rng)
-            if is_estimator(model)
-            else self._train_network(model, data, rng, training)
-        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         only_for_networks(**vars(self.tuning))

@@ -10,10 +10,9 @@ import numpy as np
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import FloatArray
-from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import is_estimator
+from auditor.run.mitigation import Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refitting import only_for_estimators, refit
+from mitigations.training.refitting import NetworkOrEstimator, refit
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import (
     Labelled,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from auditor.models.torch_model import TorchModel
 
 
-class CorrelationRemover(BaseMitigation):
+class CorrelationRemover(NetworkOrEstimator):
     """Retrain the same network on encoded features uncorrelated with the sensitive ones.
 
     With z the encoded columns of the features that are not sensitive, s the indicators of the groups and s_bar their
@@ -74,15 +73,6 @@ class CorrelationRemover(BaseMitigation):
             raise ValueError(f"alpha must lie in [0, 1], not {alpha!r}")
         self.alpha = alpha
         self.hyperparameters = hyperparameters
-
-    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same kind, trained on features without their correlation with the group."""
-        only_for_estimators(model, self.hyperparameters)
-        return (
-            self._fit_estimator(model, data, rng)
-            if is_estimator(model)
-            else self._train_network(model, data, rng, training)
-        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """An estimator fitted anew on the table's own columns of numbers, with the subtraction put before it."""

@@ -1,6 +1,6 @@
 """DP-SGD: the network retrained with a bounded influence of each training row.
 
-Reweighing with privately released counts: a row's weight leaks only what the privacy budget covers.
+Rows may be reweighed by privately released counts: a row's weight leaks only what the privacy budget covers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """MinDiff: training with a penalty on differences between the score distributions of two groups.
 
-Held-out training rows for the choice of a setting, never those of a reported result.
+A setting is chosen on held-out training rows, never on those of a reported result.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trivial cues: whether a detector judges the content of a file or its container.
 
-Normalised files: decoded, cropped and encoded in one way, so that only their content differs.
+Files are normalised for it: decoded, cropped and encoded in one way, so that only their content differs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Language modelling quality: perplexity, and preference of texts over their shuffled versions.
 
-Sentences of the pairs of other probes, for the required test that a model tells sense from nonsense.
+Pairs of other probes give the sentences of the required test that a model tells sense from nonsense.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Performance: the model's usefulness against answers that ignore the input, overall and by group.
 
-Performance on dependent or weighted rows: the same numbers by other estimates.
-
-Accuracy of predicted numbers: overall, by group, and against prediction of the mean.
+On dependent or weighted rows the same numbers come from other estimates. Predicted numbers are compared with prediction
+of the mean.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Accumulated local effects of the numeric columns of a table on the score, with bands.
 
-An accumulated-local-effects curve: the effect of a number on the score among rows with similar values.
-
-Partial dependence gives every row every value of a feature and asks the model about people who cannot be: of a feature
-that goes along with others it averages answers from where there are no rows. Here each row is moved across its own bin
-alone, and the differences are added up. Source: Apley and Zhu, "Visualizing the effects of predictor variables in black
-box supervised learning models", Journal of the Royal Statistical Society B 82 (2020).
+A curve shows the effect of a number on the score among rows with similar values. Partial dependence gives every row
+every value of a feature and asks the model about people who cannot be: of a feature that goes along with others it
+averages answers from where there are no rows. Here each row is moved across its own bin alone, and the differences are
+added up. Source: Apley and Zhu, "Visualizing the effects of predictor variables in black box supervised learning
+models", Journal of the Royal Statistical Society B 82 (2020).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gradient masking test: a failed gradient attack means nothing if the model hides its gradients.
 
-A decision-based attack: walks along the decision boundary towards the input.
+A decision-based attack, which needs no gradient, walks along the decision boundary towards the input.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Out of distribution: the model's confidence on inputs unlike its training data.
 
-Four published scores of similarity to known inputs: larger is more similar.
+Four published scores say how similar an input is to known ones: larger is more similar.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Poisoning: whether a user-named trigger causes the decision for an attacker's target class.
 
-Insertion of a user-named trigger into rows: table cells, a text snippet, an image patch.
+The trigger is put into rows as table cells, a text snippet or an image patch.
 """
 
 from __future__ import annotations

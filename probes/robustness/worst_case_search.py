@@ -1,6 +1,6 @@
 """Adversarial attacks in a perturbation set: found changes are real; other changes may exist.
 
-Projected gradient descent with momentum and step halving when progress stops.
+The attack is projected gradient descent with momentum and step halving when progress stops.
 """
 
 from __future__ import annotations

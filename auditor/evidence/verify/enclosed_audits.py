@@ -1,7 +1,4 @@
-"""Verification of the audits enclosed in a record, each as a full audit.
-
-Verification of changes since another model, from the answers of both models, row by row.
-"""
+"""Verification of the audits enclosed in a record, each as a full audit, and of changes from both models' answers."""
 
 from __future__ import annotations
 

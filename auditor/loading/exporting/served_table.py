@@ -1,6 +1,6 @@
 """The exported parts of a table classifier, as plain data: encoding, network and group rule.
 
-Conversion of scikit-learn estimators and boosted trees to ONNX graphs, by skl2onnx and onnxmltools.
+Estimators of scikit-learn and boosted trees are converted to ONNX graphs by skl2onnx and onnxmltools.
 """
 
 from __future__ import annotations

@@ -1,23 +1,22 @@
-"""Texts drawn by a server, compared with a reference model: the rank of each token in its distribution.
+r"""Texts drawn by a server, compared with a reference model: the rank of each token in its distribution.
 
 With the tokens :math:`1, 2, \dots` of a place in the order of their falling probability :math:`p` under the reference,
 a drawn token :math:`x` has the rank :math:`u = \sum_{y < x} p(y) + V p(x)`, :math:`V` uniform on [0, 1]. Where the
 server draws from the reference, :math:`u` is uniform whatever came before (Rosenblatt 1952; Dunn and Smyth 1996 for the
 randomised one), so all of them are independent, though each token's context is made of the tokens before it.
 
-Beside this test of any difference stands one of those that are usual: for other temperatures, and for a tail that
-top_k or min_p cuts, each token counts :math:`q(x)/p(x)`, with :math:`q` what the reference would become. Its
-mean is 1 where :math:`p` is drawn from, so the product, averaged over all of them, exceeds :math:`1/\alpha` with
-probability at most :math:`\alpha` (Ville 1939).
+Beside this test of any difference stands one of those that are usual: for other temperatures, and for a tail that top_k
+or min_p cuts, each token counts :math:`q(x)/p(x)`, with :math:`q` what the reference would become. Its mean is 1 where
+:math:`p` is drawn from, so the product, averaged over all of them, exceeds :math:`1/\alpha` with probability at most
+:math:`\alpha` (Ville 1939).
 
 With a reported log-probability :math:`\ln q(x)` of a token that was drawn from :math:`q`, :math:`(1 - p(x)/q(x))_+` has
 the total variation of :math:`p` and :math:`q` as its mean, and :math:`1 - \min(p, q)/\max(p, q)` between once and twice
 that: the one bounds it from below, the other from above, where a server that reports too little gains nothing.
 
-Token spellings of a reference model, to match the token names that a server reports: classes of tokens.
-
-Several tokens may be written alike, and a server reports names. Tokens of one name are one class, whose probability is
-the sum of theirs; those that have no name of their own, parts of a character, special tokens and ends, are one too.
+The reference's tokens are matched with the names that a server reports by their spelling. Several tokens may be written
+alike, and a server reports names. Tokens of one name are one class, whose probability is the sum of theirs; those that
+have no name of their own, parts of a character, special tokens and ends, are one too.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Linter of federated runs for errors that break the guarantee: one small check each, on the run's record.
 
-Checks of client sampling in the rounds of a federated run: each tests the record for one error.
+The checks of client sampling are here, those of updates in :mod:`auditor.privacy.federated.update_checks`.
 """
 
 from __future__ import annotations
