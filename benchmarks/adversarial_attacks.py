@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
-from probes.robustness.decision_margins import BoolArray
 from probes.robustness.perturbation_set import ball_of
 from probes.robustness.worst_case_search import attack
 from tests.toys import masks

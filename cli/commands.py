@@ -26,7 +26,7 @@ from cli.due import due
 from cli.endpoint import endpoint
 from cli.export import export
 from cli.findings import findings
-from cli.flags import BundleTo, Debug, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
+from cli.flags import AsJson, BundleTo, Debug, JsonAlone, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
 from cli.gradient_inversion import gradient_inversion
 from cli.history import Db, history, signoff
 from cli.new_probe import new_probe
@@ -178,7 +178,7 @@ def scan(
 
 
 @command("probes")
-def probes(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def probes(json_: AsJson = False) -> None:
     """List the probes: question, method, needs, and definition of each."""
     from cli.probe_tables import print_probes
 
@@ -186,7 +186,7 @@ def probes(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = Fal
 
 
 @command("mitigations")
-def mitigations(json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def mitigations(json_: AsJson = False) -> None:
     """List the mitigations."""
     from cli.probe_tables import print_mitigations
 
@@ -405,7 +405,7 @@ def explain(
         Path | None, typer.Option(help="Folder for explanation.html and .json."), Writes(itself=True)
     ] = None,
     config: Config = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
+    json_: JsonAlone = False,
     debug: Debug = False,
 ) -> int:
     """Explain the decisions on rows: reasons, changes that would alter them, and nearest rows.

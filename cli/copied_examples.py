@@ -13,6 +13,7 @@ import typer
 from auditor.core.errors import UsageError, did_you_mean
 from auditor.core.files import write_beside
 from auditor.core.writable_paths import claim
+from cli.flags import Tracebacks
 from cli.output_guard import Writes
 from cli.terminal import print_table
 
@@ -25,7 +26,7 @@ def examples(
     to: Annotated[
         Path, typer.Option(help="Folder to copy into."), Writes(itself=True, lost="script", only_with="do")
     ] = Path("examples"),
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """List the examples of audits during training, or copy them; existing files are never overwritten."""
     sources = _sources()

@@ -17,7 +17,7 @@ import typer
 from auditor.core.errors import UsageError
 from auditor.run.scan_options import ScanOptions
 from cli.detect_calibrate import Calibrated, channel_of, left_out_by_all, scoring_job
-from cli.flags import AllowUnsandboxed, BundleTo, Device, SignWith, TimestampBy
+from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy
 from cli.no_detector_help import without_detector
 from cli.output_guard import Writes
 from cli.sign_derived import sealed
@@ -84,7 +84,7 @@ def detect(
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
+    json_: JsonAlone = False,
     seed: Annotated[int, typer.Option(help="Seed of the random parts that the evidence is compared with.")] = 0,
     device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,

@@ -17,7 +17,7 @@ from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.core.writable_paths import place_file
 from auditor.data.media_classes import Meaning
 from auditor.run.scan_options import ScanOptions
-from cli.flags import AllowUnsandboxed, Device
+from cli.flags import AllowUnsandboxed, Device, Tracebacks
 from cli.output_guard import Writes
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def detect_calibrate(
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Calibrate a detector on known real files from the same channel as the files to examine.
 

@@ -16,7 +16,7 @@ from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.scan_options import ScanOptions
 from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
-from cli.flags import Address, AllowUnsandboxed, Device
+from cli.flags import Address, AllowUnsandboxed, Device, Tracebacks
 from cli.output_guard import Writes
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def detect_train(
     ] = "local",
     address: Address = None,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Train a detector of synthetic images or speech on your own files, and report its known error rates.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import UsageError, did_you_mean
+from cli.flags import Tracebacks
 from cli.output_guard import RECORD, Reads, Writes
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def dossier(
     sign: Annotated[
         Path | None, typer.Option(help="Sign the dossier and its attestations with this private key.")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Write the documentation that a rule pack requires, filled in from a recorded audit, with open fields marked.
 

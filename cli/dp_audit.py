@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import AuditorError, UsageError, first_line
-from cli.flags import BundleTo, SignWith, TimestampBy
+from cli.flags import BundleTo, JsonAlone, SignWith, TimestampBy, Tracebacks
 from cli.sign_derived import sealed
 from cli.terminal import paragraph
 
@@ -47,8 +47,8 @@ def dp_audit(
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Empirically test a claimed epsilon by training with canaries.
 

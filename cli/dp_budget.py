@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import UsageError
+from cli.flags import JsonAlone, Tracebacks
 from cli.output_guard import Writes
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ def dp_budget(
         list[str] | None, typer.Option(help="NOISE,SAMPLE_RATE,STEPS of one phase; repeat for a run of several.")
     ] = None,
     accountant: Annotated[str, typer.Option(help="Accountant that chooses the noise: prv or rdp.")] = "prv",
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
+    json_: JsonAlone = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw epsilon over the epochs: FILE.svg or FILE.png."), Writes()
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Epsilon of a private training by three accountants, or the noise that a target epsilon needs.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import UsageError
+from cli.flags import JsonAlone, Tracebacks
 from cli.terminal import paragraph
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 def dp_lint(
     run: Annotated[Path, typer.Argument(help="A run record (.json, .toml) or a model bundle with training record.")],
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Find errors in a private training, of rows or federated, that break its guarantee.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.flags import AsJson, Tracebacks
 from cli.history import Db
 from cli.model_status import standings
 from cli.site import Every, On
@@ -18,8 +19,8 @@ def due(
     every: Every = None,
     on: On = None,
     all_: Annotated[bool, typer.Option("--all", help="Include items that are not yet due.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: AsJson = False,
+    debug: Tracebacks = False,
 ) -> int:
     """List audits, acceptances and rule packs that are overdue.
 

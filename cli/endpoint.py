@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import UsageError
+from cli.flags import JsonAlone, Tracebacks
 from cli.terminal import coloured, paragraph, stages
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def endpoint(
     ] = 0,
     concurrency: Annotated[int, typer.Option(help="Number of concurrent calls.")] = 4,
     max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each call.")] = 120.0,
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Probe the capabilities of a model server: which request parameters it obeys, and which it only accepts.
 

@@ -11,7 +11,7 @@ from auditor.core.errors import AuditorError, ModelError, UsageError
 from auditor.core.files import encode_path, regular_file, sha256_of, write_beside
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.option_parsers import memory_limit
-from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, parse_json_flag, scan_option
+from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, Tracebacks, parse_json_flag, scan_option
 from cli.output_guard import Writes
 from cli.temporary_outputs import as_typed, convert_write_errors, is_file, temporary_output
 
@@ -43,7 +43,7 @@ def export(
     ] = None,
     architecture_args: ArchitectureArgs = None,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Write a model as one file without auditor: encoding, network and group rule together.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import UsageError, did_you_mean
+from cli.flags import Tracebacks
 from cli.history import Db
 from cli.model_status import standings
 from cli.site import On
@@ -47,7 +48,7 @@ def findings(
     ] = False,
     csv_: Annotated[bool, typer.Option("--csv", help="Print CSV, including ids.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, including ids.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """List open findings: not passed, nor passed later by the same model with the same bound and as many rows.
 

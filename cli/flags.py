@@ -41,6 +41,11 @@ Quiet = Annotated[bool, scan_option("quiet")]
 SignWith = Annotated[Path | None, scan_option("sign")]
 TimestampBy = Annotated[str | None, scan_option("timestamp")]
 
+# For commands that are no scan.
+Tracebacks = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+JsonAlone = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

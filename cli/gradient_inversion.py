@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import AuditorError, UsageError, first_line
+from cli.flags import JsonAlone, Tracebacks
 from cli.terminal import paragraph
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def gradient_inversion(
         float, typer.Option(help="False positive rate: how often harmless updates may be reported as leaking.")
     ] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of the random draws and of the noise.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print only JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: JsonAlone = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Test whether client updates leak training images, by reconstructing images from single updates.
 

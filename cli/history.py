@@ -14,6 +14,7 @@ import typer
 
 from auditor.core.errors import DataError, UsageError
 from auditor.core.writable_paths import reads
+from cli.flags import AsJson, Tracebacks
 from cli.output_guard import Writes
 from cli.terminal import print_table
 
@@ -115,8 +116,8 @@ def history(
     out: Annotated[Path, typer.Option(help="File of the plot: .svg or .png."), Writes(only_with="plot")] = Path(
         "trend.svg"
     ),
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: AsJson = False,
+    debug: Tracebacks = False,
 ) -> int:
     """List recorded audits and decisions, check their chain, or plot a number over time.
 
@@ -277,7 +278,7 @@ def signoff(
     note: Annotated[str, typer.Option(help="Why.")] = "",
     sign: Annotated[Path | None, typer.Option(help="Sign the decision with this private key.")] = None,
     db: Db = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Record who accepts or rejects an audit's findings; shown in later reports, changes no outcome."""
     from auditor.evidence.history.entries import Decision

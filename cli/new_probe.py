@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from auditor.core.errors import UsageError
+from cli.flags import Tracebacks
 from cli.output_guard import Writes
 
 # Where the skeleton takes its names from: the one place to change when they move.
@@ -32,7 +33,7 @@ def new_probe(
         typer.Argument(help="Name of the probe and its folder, in snake_case."),
         Writes(itself=True, lost="probe"),
     ],
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Write a probe of your own to start from: a folder with code, tests and an entry point."""
     key = name.replace("-", "_")

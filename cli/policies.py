@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import UsageError
+from cli.flags import AsJson, Tracebacks
 from cli.terminal import paragraph, print_table
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def policies(
             help="A report.json, its folder or an audit.zip: numbers that are evidence for controls of any pack."
         ),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: AsJson = False,
+    debug: Tracebacks = False,
 ) -> int:
     """List the rule packs, show one, check your own, or apply all of them to a record.
 

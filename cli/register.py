@@ -12,6 +12,7 @@ import typer
 
 from auditor.core.errors import UsageError
 from auditor.run import __version__
+from cli.flags import Tracebacks
 from cli.history import Db, entry_line, open_ledger
 from cli.output_guard import Writes
 from cli.terminal import paragraph
@@ -37,7 +38,7 @@ def register(
         bool, typer.Option("--history", help="Enter the plan in the history, to prove that it preceded its audits.")
     ] = False,
     db: Db = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Pre-register probes, options, groups, criteria and files of an audit before its results are seen.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from auditor.core.errors import DataError, UsageError
-from cli.flags import AllowUnsandboxed, MaxMemory
+from cli.flags import AllowUnsandboxed, AsJson, MaxMemory, Tracebacks
 from cli.terminal import coloured, paragraph
 from cli.verify import stored_probe
 
@@ -36,8 +36,8 @@ def reproduce(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, ...; by default that of the audit.")] = None,
     max_memory: MaxMemory = None,
     allow_unsandboxed: AllowUnsandboxed = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: AsJson = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Run a bundle's audit again on the model and the data, and compare.
 

@@ -1,6 +1,6 @@
 """``auditor scan``: from a model file to a report and an exit code.
 
-Repeated looks of a scan: counted in the history, spent by a campaign, recorded before the verdict is seen.
+Repeated looks are counted in the history, spent by a campaign, and recorded before the verdict is seen.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The effective options of a scan, from flags and audit.toml; flags take precedence.
 
-Restrictions on an automatically found audit.toml: keys reserved for flags and ``--config``.
-
-A folder that comes from somebody else may come with an audit.toml. Whoever starts an audit there asked for a
-measurement, and for nothing to be written, signed, connected to, run, read elsewhere or held to weaker requirements.
+An audit.toml that was merely found may not set all keys: some are reserved for flags and ``--config``. A folder that
+comes from somebody else may come with an audit.toml. Whoever starts an audit there asked for a measurement, and for
+nothing to be written, signed, connected to, run, read elsewhere or held to weaker requirements.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import typer
 
 from auditor.core.errors import AuditorError, UsageError
 from auditor.core.writable_paths import claim, is_forced, reads
+from cli.flags import Tracebacks
 from cli.history import Db, open_ledger, place_of
 from cli.output_guard import Writes
 
@@ -38,7 +39,7 @@ def site(
     reports: Annotated[
         bool, typer.Option("--reports", help="Also render the report of each model's last audit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Write all models of a history as static pages: verdicts, findings, due dates, rule packs, evidence.
 

@@ -1,6 +1,6 @@
 """``auditor keygen`` and ``auditor verify``: independent verification of a bundle.
 
-Results of ``auditor verify`` on one screen: passed checks, failed checks, and next steps.
+The results stand on one screen: passed checks, failed checks, and next steps.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 
 from auditor.core.errors import UsageError
 from auditor.report.record.number_text import visible
+from cli.flags import AsJson, Tracebacks
 from cli.output_guard import Writes
 from cli.terminal import coloured, exit_words, paragraph
 
@@ -234,7 +235,7 @@ def keygen(
         typer.Argument(help="Where to write the private key; the public key gets the suffix .pub."),
         Writes(lost="key"),
     ] = Path("auditor.key"),
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Tracebacks = False,
 ) -> None:
     """Make an Ed25519 key to sign bundles and decisions with."""
     from auditor.evidence.signing import make_key
@@ -289,8 +290,8 @@ def verify(
         typer.Option(help="Parts that must be present and proven: rows,registration,timestamp,signature, ..."),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Print every check, and every place that is not proven.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_: AsJson = False,
+    debug: Tracebacks = False,
 ) -> int:
     """Check an evidence bundle without model, data or torch, and recompute all of its record.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import ModelError, UsageError
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import instead
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 Choice = Literal["pass", "reject"]
 
 
-class DeepfakeDetection:
+class DeepfakeDetection(BaseMitigation):
     """The model behind a gate: an input with verdict ``fake`` is rejected and gets one fixed answer.
 
     An input of which the detector cannot say passes, or is rejected too (``on_cannot_say``); one that shows no known
@@ -40,14 +39,14 @@ class DeepfakeDetection:
     2005, for the rate at which real inputs are rejected.
     """
 
-    name: ClassVar[str] = "deepfake_detection"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Keep synthetic images and recordings away from a model that was made for real ones"
-    citation: ClassVar[str] = "Chow, IEEE Transactions on Information Theory 16 (1970)"
-    methods: ClassVar[tuple[str, ...]] = ("gate",)
-    stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a bundle of images or sound; a detector of that medium (detector=FILE)"
-    learns: ClassVar[bool] = False
+    name = "deepfake_detection"
+    pillar = "deepfake"
+    goal = "Keep synthetic images and recordings away from a model that was made for real ones"
+    citation = "Chow, IEEE Transactions on Information Theory 16 (1970)"
+    methods = ("gate",)
+    stage = "post-processing"
+    needs = "a bundle of images or sound; a detector of that medium (detector=FILE)"
+    learns = False
 
     def __init__(
         self,

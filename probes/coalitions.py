@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 
-BoolArray = npt.NDArray[np.bool_]
 Score = Callable[[IntArray, BoolArray], FloatArray]
 K = TypeVar("K")
 # Of texts of a language model some hundred megabytes.

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.definition import define_metrics
-from probes.attribution.attribution_units import BoolArray, Scale, Units
+from probes.attribution.attribution_units import Scale, Units
 from probes.attribution.faithfulness import counts_at, ranking
 
 # ERASER's bins of the area over the perturbation curve.

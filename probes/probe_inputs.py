@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,17 @@ def whole_number(option: str, value: object, least: int, most: int | None = None
     if not whole or (most is not None and isinstance(value, int) and value > most):
         reach = f"at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{option} must be a whole number {reach}, not {value!r}")
+
+
+def chosen_methods(
+    methods: str | Sequence[str], known: Sequence[str], option: str = "methods must be auto or"
+) -> tuple[str, ...]:
+    """The methods that an option names, "auto" among them; ValueError for none, or one that is not ``known``."""
+    wanted = (methods,) if isinstance(methods, str) else tuple(methods)
+    unknown = [m for m in wanted if m not in (*known, "auto")]
+    if unknown or not wanted:
+        raise ValueError(f"{option} out of {', '.join(known)}, not {', '.join(map(str, unknown)) or 'none'}")
+    return wanted
 
 
 def draw(data: AuditData, n_samples: int, rng: np.random.Generator) -> AuditData:

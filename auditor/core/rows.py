@@ -23,4 +23,5 @@ def take_rows(X: Rows, index: npt.NDArray[Any] | slice) -> Rows:
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 Counts = IntArray | FloatArray

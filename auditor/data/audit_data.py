@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.core.errors import DataError, UsageError, did_you_mean
-from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
 from auditor.data.coded_groups import CodedGroups, coded, together
 from auditor.data.group_counts import MISSING, GroupCounts, count_groups
 from auditor.data.preprocessing import as_text, label_name
@@ -21,7 +21,6 @@ from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, o
 from auditor.data.sampling_design import Design, clusters_of, weights_of
 from auditor.judging.duplicate_rows import Copies
 
-BoolArray = npt.NDArray[np.bool_]
 # The fields of AuditData that say nothing of single rows: all others are taken and joined row by row.
 _OF_NO_ROW = ("classes", "positive", "binned", "unreadable", "notes", "copies")
 
@@ -88,7 +87,7 @@ class AuditData:
         classes: Sequence[object],
         positive: object | None = None,
         sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
-        is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
+        is_member: BoolArray | Sequence[bool] | None = None,
         clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
     ) -> AuditData:
@@ -119,7 +118,7 @@ class AuditData:
         y_true: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         *,
         sensitive_features: pd.DataFrame | pd.Series[Any] | Mapping[str, Sequence[object]] | None = None,
-        is_member: npt.NDArray[np.bool_] | Sequence[bool] | None = None,
+        is_member: BoolArray | Sequence[bool] | None = None,
         clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
     ) -> AuditData:

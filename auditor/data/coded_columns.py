@@ -9,6 +9,7 @@ from pydantic import Field
 
 from auditor.core.errors import DataError, did_you_mean
 from auditor.core.files import Closed
+from auditor.core.number_types import Share
 from auditor.core.rows import FloatArray
 from auditor.data.preprocessing import level_codes, numbers_of
 
@@ -39,7 +40,7 @@ class CodedColumns(Closed):
     columns: Annotated[tuple[CodedColumn, ...], Field(min_length=1)]
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     positive: str | None = None
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    threshold: Share = 0.5
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +20,7 @@ class CodedTexts:
     names: tuple[str, ...]
     codes: IntArray
 
-    def commonest(self, most: int, among: npt.NDArray[np.bool_] | None = None) -> list[int]:
+    def commonest(self, most: int, among: BoolArray | None = None) -> list[int]:
         """The most frequent texts by descending count, ties in order of first occurrence; of the rows ``among``."""
         codes = self.codes if among is None else self.codes[among]
         n = np.bincount(codes, minlength=len(self.names))

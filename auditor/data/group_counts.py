@@ -154,18 +154,3 @@ def rates(table: IntArray) -> FloatArray:
             ],
             axis=-1,
         )
-
-
-def bootstrap_rates(
-    counts: GroupCounts, quantiles: Sequence[float], *, n_draws: int, rng: np.random.Generator
-) -> FloatArray:
-    """(n_quantiles, n_groups, 4) percentile-bootstrap quantiles of :func:`rates` by group: for display, not judging.
-
-    Rows are resampled as one multinomial draw of the labelled cells each, so the cost does not depend on their number.
-    """
-    cells = counts.binary()
-    occupied = np.flatnonzero(cells)
-    flat = cells.reshape(-1)
-    drawn = np.zeros((n_draws, flat.size), np.int64)
-    drawn[:, occupied] = rng.multinomial(int(flat.sum()), flat[occupied] / flat.sum(), size=n_draws)
-    return np.asarray(np.nanquantile(rates(drawn.reshape(n_draws, *cells.shape)), quantiles, axis=0), np.float64)

@@ -18,6 +18,8 @@ from pydantic import Field
 
 from auditor.core.errors import DataError, did_you_mean
 from auditor.core.files import Closed
+from auditor.core.number_types import Positive
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class NumericColumn(Closed):
     kind: Literal["numeric"] = "numeric"
     name: str
     mean: float = 0.0
-    scale: Annotated[float, Field(gt=0.0)] = 1.0
+    scale: Positive = 1.0
     impute: float = 0.0
 
 
@@ -220,7 +222,7 @@ def group_cells(X: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]
     return found
 
 
-def level_codes(values: pd.Series[Any]) -> tuple[npt.NDArray[np.int64], list[str]]:
+def level_codes(values: pd.Series[Any]) -> tuple[IntArray, list[str]]:
     """(n,) places of a column's values among its levels, -1 where missing, and the levels under their one spelling."""
     import pandas as pd
 
@@ -229,7 +231,7 @@ def level_codes(values: pd.Series[Any]) -> tuple[npt.NDArray[np.int64], list[str
     return codes, [label_name(level) for level in found]
 
 
-def numbers_of(values: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def numbers_of(values: pd.Series[Any]) -> FloatArray:
     import pandas as pd
 
     try:
@@ -327,7 +329,7 @@ class TextPreprocessing(Closed):
             found = [w for w in found if w in self.vocabulary]
         return found[-self.length :] if self.padding == "left" else found[: self.length]
 
-    def encode(self, X: Sequence[str]) -> npt.NDArray[np.int64]:
+    def encode(self, X: Sequence[str]) -> IntArray:
         """(n, length) word indices."""
         out = np.zeros((len(X), self.length), np.int64)
         for row, text in zip(out, X, strict=True):
@@ -335,17 +337,6 @@ class TextPreprocessing(Closed):
             if ids:
                 row[slice(-len(ids), None) if self.padding == "left" else slice(len(ids))] = ids
         return out
-
-
-def fit_text(X: Sequence[str], *, size: int = 20_000, length: int = 100) -> TextPreprocessing:
-    """The ``size`` most frequent words of the training texts, by falling frequency, then alphabet."""
-    counts: dict[str, int] = {}
-    table = str.maketrans(KERAS_FILTERS, " " * len(KERAS_FILTERS))
-    for text in X:
-        for word in text.lower().translate(table).split():
-            counts[word] = counts.get(word, 0) + 1
-    frequent = sorted(counts, key=lambda w: (-counts[w], w))[: size - 2]
-    return TextPreprocessing(vocabulary={w: i for i, w in enumerate(frequent, 2)}, length=length, unknown=1)
 
 
 class ImagePreprocessing(Closed):
@@ -360,7 +351,7 @@ class ImagePreprocessing(Closed):
     kind: Literal["image"] = "image"
     size: tuple[Annotated[int, Field(gt=0, le=8192)], Annotated[int, Field(gt=0, le=8192)]]
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[Annotated[float, Field(gt=0.0)], ...] = (0.5, 0.5, 0.5)
+    std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
     fit: Literal["stretch", "cover", "crop"] = "stretch"
     faces: bool = False
 

@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count
 
-_Count = Annotated[int, Field(ge=0)]
 # One number of rows each: those of a group of every sensitive feature that have a label, or have none.
-Cell = tuple[tuple[str, ...], str | None, _Count]
+Cell = tuple[tuple[str, ...], str | None, Count]
 
 
 class Reading(Closed):
@@ -49,11 +49,11 @@ class Recount(Closed):
 
     sha256: str | None = None
     train_sha256: str | None = None
-    n: _Count = 0
-    n_train: _Count | None = None
+    n: Count = 0
+    n_train: Count | None = None
     folder: bool = False
     readings: Annotated[tuple[Reading, ...], Field(max_length=256)] = ()
     numbers: str | None = None
-    n_without: _Count = 0
+    n_without: Count = 0
     design: dict[str, str | int | float | None] = Field(default_factory=dict)
     why_not: Annotated[str, Field(max_length=2_000)] = ""

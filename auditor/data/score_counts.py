@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import DataError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 
 Codes = tuple[npt.NDArray[np.integer], Sequence[str]]
 OTHER, FAVOURABLE, UNLABELLED = range(3)
@@ -167,7 +167,7 @@ class ScoreCounts:
         sums = np.bincount(cells, weights=np.rint(values * _SCALE), minlength=len(self._counts))
         self._sums[name][:, column] += np.asarray([int(x) for x in sums], object)
 
-    def _calibrated(self, kind: str, cells: IntArray, scores: FloatArray, right: npt.NDArray[np.bool_]) -> None:
+    def _calibrated(self, kind: str, cells: IntArray, scores: FloatArray, right: BoolArray) -> None:
         for bins in self.asked.bins:
             at = cells * bins + np.minimum((scores * bins).astype(np.int64), bins - 1)
             size = len(self._counts) * bins
@@ -355,7 +355,7 @@ class Scored:
         return np.asarray(self.counts[:, :UNLABELLED].sum(axis=(1, 2)), np.int64)
 
     @property
-    def blurred(self) -> npt.NDArray[np.bool_]:
+    def blurred(self) -> BoolArray:
         """(b,) whether a bin's rows have more than one score."""
         return np.asarray(self.least < self.most, np.bool_)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.files import Closed
+from auditor.core.number_types import PositiveCount, Share
 from auditor.detection.detection_record import FileResult, FileVerdict
 from auditor.detection.fingerprints import MOST_NEAR, match_fingerprints, repeated
-from auditor.models.detector_card import MOST_SCORES, ChannelCalibration, DetectorCard, Share, answer_of
+from auditor.models.detector_card import MOST_SCORES, ChannelCalibration, DetectorCard, answer_of
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
 from auditor.statistics.rates import Proportion
 
@@ -31,7 +31,7 @@ class BatchShift(Closed):
     ``visible``: whether any batch of so many files could raise it. Many fakes raise it as well as another channel does.
     """
 
-    n: Annotated[int, Field(ge=1)]
+    n: PositiveCount
     p_value: Share
     level: Share = ALARM_LEVEL
     alarm: bool

@@ -9,10 +9,11 @@ from typing import Annotated
 from pydantic import Field
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count, NonNegative, Share
 from auditor.detection.file_kinds import Medium
 from auditor.detection.provenance.provenance_record import FileProvenance
 from auditor.judging.png import Pixels, decode
-from auditor.models.detector_card import Answer, DetectorCard, Fingerprint, Share
+from auditor.models.detector_card import Answer, DetectorCard, Fingerprint
 from auditor.models.detector_card import Medium as DetectorMedium
 
 MOST_FRAMES = 1_000
@@ -33,8 +34,8 @@ class DetectorRecord(Closed):
 
     sha256: Annotated[str, Field(max_length=64)] | None = None
     classes: Annotated[tuple[Line, ...], Field(max_length=2)]
-    n_real: Annotated[int, Field(ge=0)]
-    n_fake: Annotated[int, Field(ge=0)]
+    n_real: Count
+    n_fake: Count
     card: DetectorCard
 
     @property
@@ -65,7 +66,7 @@ class DetectorRecord(Closed):
 class FrameScore(Closed):
     """The calibrated probability that one frame of a video is synthetic; ``seconds`` from its beginning."""
 
-    seconds: Annotated[float, Field(ge=0.0)]
+    seconds: NonNegative
     probability: Share
 
 
@@ -129,7 +130,7 @@ class FileResult(Closed):
 
     medium: Medium | None = None
     form: Annotated[str, Field(max_length=20)] = ""
-    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    size_bytes: Count | None = None
     sha256: Annotated[str, Field(max_length=64)] | None = None
     fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=2)] = ()
     provenance: FileProvenance = FileProvenance()

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import AuditorError
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.models.detector_card import Medium
 
-BoolArray = npt.NDArray[np.bool_]
-Vector = npt.NDArray[np.float64]
 _BITS, _SIDE = 256, 24
 # A picture of 24 x 24 in grey that deviates from a plane by less, in levels of 255, shows nothing to know again.
 _SHOWS = 2.0
@@ -91,19 +90,19 @@ def _words(fingerprints: Sequence[str]) -> npt.NDArray[np.uint64]:
     return np.frombuffer(bytes.fromhex("".join(fingerprints)), np.uint64).reshape(-1, _BITS // 64)
 
 
-def _signs(vector: Vector) -> str:
+def _signs(vector: FloatArray) -> str:
     return np.packbits(_projections(vector.size) @ vector > 0.0).tobytes().hex()
 
 
 @cache
-def _projections(d: int) -> Vector:
+def _projections(d: int) -> FloatArray:
     """(256, d) of 1 and -1, by digests of numbers: a card outlives the random generators of libraries."""
     content = b"".join(hashlib.sha256(b"%d" % i).digest() for i in range(d))
     return np.unpackbits(np.frombuffer(content, np.uint8)).reshape(_BITS, d).astype(np.float64) * 2.0 - 1.0
 
 
 @cache
-def _plane() -> Vector:
+def _plane() -> FloatArray:
     y, x = np.mgrid[:_SIDE, :_SIDE]
     flat = np.stack([np.ones(_SIDE * _SIDE), x.ravel(), y.ravel()], axis=1)
     return np.asarray(np.linalg.qr(flat)[0], np.float64)

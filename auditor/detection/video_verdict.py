@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.errors import ModelError
-from auditor.data.images import fitted_picture
-from auditor.data.preprocessing import ImagePreprocessing
-from auditor.data.video import FRAMES, Frames, sample_frames
+from auditor.data.video import Frames
 from auditor.detection.frame_means import combined, mean_interval
 from auditor.models.detector_card import answer_of
 
@@ -39,14 +36,6 @@ class VideoVerdict:
     scores: tuple[float, ...]
     seconds: tuple[float, ...]
     notes: tuple[str, ...]
-
-
-def model_frames(data: bytes, name: str, model: Detector, n: int = FRAMES) -> Frames:
-    """Frames as by :func:`sample_frames`, encoded as the model's images; ModelError if it takes no images."""
-    wanted = model.preprocessing
-    if not isinstance(wanted, ImagePreprocessing):
-        raise ModelError("This model takes no images, and a video is judged by its frames.")
-    return sample_frames(data, name, n, shrink=lambda pixels: fitted_picture(pixels, name, wanted))
 
 
 def video_verdict(detector: Detector, frames: Frames) -> VideoVerdict:

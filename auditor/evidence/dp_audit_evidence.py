@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count
 from auditor.evidence.derived_evidence import Derived
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit_scores import AuditResult, CanaryScores, audit_claim, multi_run
@@ -38,7 +39,7 @@ class NoiseRecord(_Stored):
     squared_sum: float
     multipliers: Numbers
     watched: Annotated[tuple[Numbers, ...], Field(max_length=_MOST)]
-    changed: Annotated[int, Field(ge=0)]
+    changed: Count
 
     @classmethod
     def from_noise(cls, noise: ReleasedNoise) -> NoiseRecord:
@@ -86,8 +87,8 @@ class CanaryRecord(_Stored):
     sample_rate: float | None
     noise: tuple[NoiseRecord, ...]
     sensitivity: SensitivityRecord | None
-    unclipped: Annotated[int, Field(ge=0)]
-    clipping_seen: Annotated[int, Field(ge=0)]
+    unclipped: Count
+    clipping_seen: Count
     unit: Unit
 
     @classmethod

@@ -13,6 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, TypeAdapter, Validati
 
 from auditor.core.errors import DataError
 from auditor.core.files import Closed, Spool
+from auditor.core.number_types import Count
 from auditor.evidence.log import ChainedLog
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
@@ -36,7 +37,7 @@ class FileEntry(Closed):
     """One part: its SHA-256 and its size in bytes."""
 
     sha256: Digest
-    size: Annotated[int, Field(ge=0)]
+    size: Count
 
     @classmethod
     def from_content(cls, content: bytes | Spool) -> FileEntry:
@@ -55,7 +56,7 @@ class Manifest(Closed):
     format: str = BUNDLE_FORMAT
     kind: Kind = "audit"
     files: dict[str, FileEntry]
-    log_lines: Annotated[int, Field(ge=0)]
+    log_lines: Count
     log_head: Digest
 
     @model_serializer(mode="wrap")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from auditor.core.errors import UsageError
 from auditor.core.files import Closed
+from auditor.core.number_types import PositiveCount
 from auditor.evidence.derived_evidence import Derived
 from auditor.evidence.manifest import in_order
 from auditor.judging.criterion import Criterion
@@ -28,7 +29,7 @@ class LooksRecord(Closed):
 
     run: Run
     unit: Literal["epoch", "step"]
-    n_peeks: Annotated[int, Field(ge=1)] | None
+    n_peeks: PositiveCount | None
     closing_share: float
     criteria: tuple[Criterion, ...]
     looks: Annotated[tuple[SavedLook, ...], Field(max_length=_MOST)]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
-
-from pydantic import Field
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count, PositiveCount
 
 # Of all rows; fewer may be chance, and widen nothing that anybody would see.
 MOST_COPIES = 0.01
@@ -22,10 +20,10 @@ class Copies(Closed):
     ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few.
     """
 
-    n: Annotated[int, Field(ge=0)]
-    copies: Annotated[int, Field(ge=0)]
-    combinations: Annotated[int, Field(ge=0)]
-    divisor: Annotated[int, Field(ge=1)] = 1
+    n: Count
+    copies: Count
+    combinations: Count
+    divisor: PositiveCount = 1
 
     @property
     def share(self) -> float:

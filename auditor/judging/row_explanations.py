@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from auditor.core.files import Closed, Number
+from auditor.core.number_types import Count, PositiveCount
 
 # The share of real rows from which a model is held to be another on them than on mixed ones.
 MOST_APART = 0.08
@@ -32,7 +33,7 @@ class ReasonCode(Closed):
     contribution: float
     low: float
     high: float
-    at_rank: Annotated[int, Field(ge=0)]
+    at_rank: Count
     sensitive: bool = False
 
 
@@ -88,9 +89,9 @@ class RecourseSearch(Closed):
     """
 
     found: Annotated[tuple[Recourse, ...], Field(max_length=MOST_RECOURSES)] = ()
-    asked: Annotated[int, Field(ge=0)] = 0
+    asked: Count = 0
     exact: bool = False
-    searched: Annotated[int, Field(ge=0)] = 0
+    searched: Count = 0
     fixed: tuple[_Name, ...] = ()
     none: _Words = ""
 
@@ -98,7 +99,7 @@ class RecourseSearch(Closed):
 class Neighbour(Closed):
     """Another row, by its number only, and its distance: see :class:`Recourse`."""
 
-    row: Annotated[int, Field(ge=1)]
+    row: PositiveCount
     distance: float
 
 
@@ -115,16 +116,16 @@ class ExplainedRow(Closed):
     """
 
     kind: Literal["feature", "word"]
-    row: Annotated[int, Field(ge=1)]
+    row: PositiveCount
     decision: _Name
     favourable: bool
     probability: float
     method: Method
-    n_draws: Annotated[int, Field(ge=0)]
+    n_draws: Count
     compared_with: _Words
     explained: _Words
     reasons: Annotated[tuple[ReasonCode, ...], Field(max_length=MOST_REASONS)]
-    left_out: Annotated[int, Field(ge=0)] = 0
+    left_out: Count = 0
     faithfulness: Faithfulness
     sensitive: tuple[_Words, ...] = ()
     recourse: RecourseSearch

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from auditor.core.files import LEFT_OUT, UNSAID, Closed
+from auditor.core.number_types import PositiveCount
 
 _MOST_NAMED = 10
 
@@ -19,7 +18,7 @@ class LookRecord(Closed):
     metrics shown to fail. ``weights``: a digest of the network's parameters and buffers, "" of what is no network.
     """
 
-    look: Annotated[int, Field(ge=1)] | None
+    look: PositiveCount | None
     at: float
     error_rate: float
     judged: bool
@@ -43,7 +42,7 @@ class TrainingRecord(Closed):
 
     run: str
     unit: Literal["epoch", "step"]
-    planned: Annotated[int, Field(ge=1)] | None
+    planned: PositiveCount | None
     looks: tuple[LookRecord, ...]
     left_out: tuple[float, ...] = ()
     closing: Annotated[LookRecord | None, UNSAID] = None

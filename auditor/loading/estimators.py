@@ -11,7 +11,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import (
     DamagedError,
@@ -20,7 +19,7 @@ from auditor.core.errors import (
     UnsupportedError,
     UsageError,
 )
-from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
@@ -133,7 +132,7 @@ class EstimatorModel(AuditedModel):
             decided[part] = self._predicted(take_rows(X, part))
         return decided
 
-    def _in_doubt(self, probabilities: FloatArray) -> npt.NDArray[np.bool_]:
+    def _in_doubt(self, probabilities: FloatArray) -> BoolArray:
         """(n,) whether what predict decides does not follow from the probabilities."""
         if not self._by_probability:
             return np.ones(len(probabilities), np.bool_)

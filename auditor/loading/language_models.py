@@ -2,8 +2,7 @@
 
 A folder goes through the same checks as a classifier's: safetensors only, no code, no climbing shard paths, every
 weight present. A GGUF file is read by transformers, which sees a folder that holds nothing else.
-
-Compute dtype of a language model: that of its files, float32, or the one that a flag names.
+It computes in the dtype of its files, in float32, or in the one that a flag names.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from auditor.core.errors import DamagedError, ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.core.files import Closed
+from auditor.core.number_types import Share
 from auditor.data.media_classes import Meaning
 from auditor.data.preprocessing import (
     AudioPreprocessing,
@@ -85,7 +86,7 @@ class _Bundle(Closed):
     task: Literal["classification", "regression"] = "classification"
     outputs: Outputs | None = None
     outputs_stated: bool = False
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    threshold: Share = 0.5
 
     @model_validator(mode="after")
     def _classes_of_a_classifier(self) -> Self:

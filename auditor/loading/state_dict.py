@@ -1,6 +1,6 @@
 """Bare weights from a torch archive or a safetensors file, loaded into a network that the user names.
 
-The architecture of bare weights, inferred from their shapes; missing facts are requested, never guessed.
+Without a name, the architecture is inferred from the weights' shapes; missing facts are requested, never guessed.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count, Share
 
 Medium = Literal["image", "speech"]
 Answer = Literal["fake", "no known trace", "cannot say"]
@@ -31,7 +32,6 @@ _ROUNDING = 1e-9
 # Said beside every answer of a detector that would give one of any file.
 NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -55,8 +55,8 @@ class KnownRate(Closed):
     kind: Name | None = None
     collection: Name | None = None
     unseen: bool = False
-    n_real: Annotated[int, Field(ge=0)]
-    n_fake: Annotated[int, Field(ge=0)]
+    n_real: Count
+    n_fake: Count
 
     @model_validator(mode="after")
     def _interval_holds_the_value(self) -> Self:
@@ -78,10 +78,10 @@ class ChannelCalibration(Closed):
 
     novelties: Annotated[tuple[float, ...], Field(max_length=MOST_SCORES)] = ()
     moved: Share | None = None
-    fake_before: Annotated[int, Field(ge=0)] = 0
+    fake_before: Count = 0
     promised: bool = True
-    n_fake: Annotated[int, Field(ge=0)] = 0
-    n_found: Annotated[int, Field(ge=0)] = 0
+    n_fake: Count = 0
+    n_found: Count = 0
 
     @model_validator(mode="after")
     def _no_more_found_than_there_are(self) -> Self:

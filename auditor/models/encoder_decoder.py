@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.models.audited_model import Provenance
 from auditor.models.gradients import without_gradients
 from auditor.models.language_model import NO_PROBABILITY, AuditedLanguageModel
@@ -79,7 +78,7 @@ class AuditedEncoderDecoder(AuditedLanguageModel):
         """The model itself: the decoder's initial tokens cannot be set."""
         return self
 
-    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, IntArray]:
         """Log-likelihoods (n,) of texts generated after the encoder read their contexts, and their tokens (n,)."""
         encoded = self.encode(texts)
         places = [[i for i, scored in enumerate(e.scored) if scored] for e in encoded]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.files import Closed
-from auditor.core.rows import FloatArray, Rows
+from auditor.core.number_types import Count
+from auditor.core.rows import BoolArray, FloatArray, Rows
 from auditor.data.paired_media_rows import PairedRows
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.detector import Detector, Verdict
@@ -27,7 +27,7 @@ class Gate(Closed):
     same of one that shows no known trace; None treats it like one of which the detector cannot say.
     """
 
-    answer: Annotated[int, Field(ge=0)]
+    answer: Count
     on_cannot_say: Literal["pass", "reject"] = "pass"
     on_no_trace: Literal["pass", "reject"] | None = None
 
@@ -76,7 +76,7 @@ class GatedModel(AuditedModel):
         """(n, ...) the input rows in the format of the model behind the gate."""
         return self.rows.split(_array(X))[0]
 
-    def rejection_mask(self, X: Rows) -> npt.NDArray[np.bool_]:
+    def rejection_mask(self, X: Rows) -> BoolArray:
         """(n,) the blocked rows."""
         refused = self.gate.rejected_answers
         return np.asarray([verdict.answer in refused for verdict in self.verdicts(X)], bool)

@@ -11,11 +11,10 @@ from pydantic import Field, model_validator
 
 from auditor.core.errors import ModelError
 from auditor.core.files import Closed
+from auditor.core.number_types import Share
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.row_hash_random import contents_of, row_draws
-
-_Weight = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Mixture(Closed):
@@ -25,8 +24,8 @@ class Mixture(Closed):
     ``seed``: of the draws of the rule that draws a model for each decision; None where the majority decides.
     """
 
-    weights: Annotated[tuple[_Weight, ...], Field(min_length=1, max_length=10_000)]
-    always: _Weight = 0.0
+    weights: Annotated[tuple[Share, ...], Field(min_length=1, max_length=10_000)]
+    always: Share = 0.0
     positive: Literal[0, 1]
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.core.files import Closed, sha256_of, write_beside
+from auditor.core.number_types import Share
 from auditor.models.audited_model import AuditedModel, Said
 from auditor.models.debiased_inputs import PreparedModel, Removal
 from auditor.models.model_mixture import Mixture, MixtureModel
@@ -57,7 +58,7 @@ class PostprocessedRecord(Closed):
     features: Annotated[Names, Field(max_length=1_000_000)] | None = None
     classes: Annotated[Names, Field(max_length=2)] | None = None
     outputs: Literal["logits", "probabilities"] | None = None
-    threshold: Annotated[float, Field(ge=0.0, le=1.0)] | None = 0.5
+    threshold: Share | None = 0.5
     members: Annotated[tuple[Member, ...], Field(max_length=10_000)] = ()
     mixture: Mixture | None = None
     postprocessing: Postprocessing | None = None

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.files import Closed
+from auditor.core.number_types import Share
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.group_counts import MISSING
 from auditor.data.grouped_texts import groups_in
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 MAX_GROUPS = 10_000
 MAX_POINTS = 100_000
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Steps(Closed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.torch_model import TorchModel
 
 Bits = Literal["int8", "int4"]
-BITS: tuple[str, ...] = get_args(Bits)
 # Weights that share one scale: a row of the matrix at 8 bits, so many neighbours of a row at 4.
 _GROUP = 32
 

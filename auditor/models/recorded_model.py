@@ -25,34 +25,29 @@ def _recorded(data: AuditData) -> Recorded:
     return data.recorded
 
 
-class RecordedWriter(AuditedModel):
+class _Unasked(AuditedModel):
+    can_be_asked = False
+
+    def __init__(self, *, provenance: Provenance | None = None) -> None:
+        super().__init__(_not_asked, classes=(), provenance=provenance)
+
+    def predict_proba(self, X: Rows) -> FloatArray:
+        """Raise NotApplicableError."""
+        _not_asked(X)
+
+
+class RecordedWriter(_Unasked):
     """A language model known by its recorded texts."""
 
     kind = "language_model"
-    can_be_asked = False
     what = "known by its texts alone"
 
-    def __init__(self, *, provenance: Provenance | None = None) -> None:
-        super().__init__(_not_asked, classes=(), provenance=provenance)
 
-    def predict_proba(self, X: Rows) -> FloatArray:
-        """Raise NotApplicableError."""
-        _not_asked(X)
-
-
-class RecordedGenerator(AuditedModel):
+class RecordedGenerator(_Unasked):
     """A generator of images, sound or video known by its recorded files."""
 
     kind = "other"
-    can_be_asked = False
     what = "a generator known by its files alone"
-
-    def __init__(self, *, provenance: Provenance | None = None) -> None:
-        super().__init__(_not_asked, classes=(), provenance=provenance)
-
-    def predict_proba(self, X: Rows) -> FloatArray:
-        """Raise NotApplicableError."""
-        _not_asked(X)
 
 
 class RecordedClassifier(AuditedModel):

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.models.prefix_trees import Encoded, shared_of_pairs, sums_of_pairs
 
 Objective = Literal["causal", "masked", "seq2seq"]
@@ -60,7 +59,7 @@ class ScoresTexts(ABC):
         found = self.token_log_probabilities(self.encode(texts), within_word=within_word)
         return np.asarray([np.nansum(p) for p in found])
 
-    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    def continuations(self, contexts: Sequence[str], texts: Sequence[str]) -> tuple[FloatArray, IntArray]:
         """Log-likelihoods (n,) of texts directly after their contexts, and the number of tokens (n,) in each sum.
 
         A token belongs to the text if it ends in it.

@@ -29,14 +29,6 @@ _BATCHES_ENCODED = 8
 
 
 @runtime_checkable
-class Trainable(Protocol):
-    """A model that can be retrained: its architecture and its recipe are known."""
-
-    module: nn.Module
-    recipe: Recipe | None
-
-
-@runtime_checkable
 class DifferentiableModel(Protocol):
     """A model whose logits can be differentiated with respect to its encoded input."""
 

@@ -2,7 +2,7 @@
 
 The model that is trained with canaries in it is spoiled: audit a copy of the training, and throw the model away.
 
-Check that every step sums gradients clipped row by row, if Opacus stores the gradients of the rows.
+Where Opacus stores the gradients of the rows, every step is checked to sum gradients clipped row by row.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from auditor.core.errors import UsageError
 from auditor.core.randomness import forked
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dirac_canaries import DiracCanaries
-from auditor.privacy.dp_audit_scores import DIRAC, FLIPPED, BoolArray, CanaryScores
+from auditor.privacy.dp_audit_scores import DIRAC, FLIPPED, CanaryScores
 from auditor.privacy.federated.client_canaries import Array, ClientCanaries
 from auditor.privacy.noise_recorder import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from auditor.core.errors import UsageError
-from auditor.core.rows import FloatArray, IntArray
-from auditor.privacy.dp_audit_scores import BoolArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.privacy.to_host import on_host
 
 

@@ -13,10 +13,9 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import UsageError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.privacy.accounting import Accountant, Phase, privacy_curve, privacy_spent
 from auditor.privacy.one_run import (
     InverseTradeOff,
@@ -31,8 +30,6 @@ from auditor.privacy.one_run import (
 from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, audit_noise
 from auditor.privacy.sensitivity import Sensitivity, Unit
 from auditor.statistics.intervals import clopper_pearson
-
-BoolArray = npt.NDArray[np.bool_]
 
 Verdict = Literal["consistent", "contradicted", "not_supported", "cannot_tell"]
 # What a claim that is rounded, and the PRV accountant's own error, may fall short of the accounting.

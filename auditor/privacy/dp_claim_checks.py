@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from auditor.privacy.accounting import Accountant
-from auditor.privacy.dp_problem import CannotTell, Problem
+from auditor.privacy.dp_problem import CannotTell, Fault, Found, check
 from auditor.privacy.run_record import RunRecord
 
 SAME = 1e-3
@@ -20,14 +20,13 @@ _FIXED = re.compile("frozen|fixed", re.IGNORECASE)
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
-def cross_example_layers(run: RunRecord) -> Problem | CannotTell | None:
+@check("layers")
+def cross_example_layers(run: RunRecord) -> Found:
     """Layers that mix the rows of a batch, or keep statistics of the rows."""
     suspect = {layer for layer in run.layers or () if _OF_THE_BATCH.search(layer)} | set(run.running_statistics or ())
     found = sorted(layer for layer in suspect if not _FIXED.search(layer))
     if found:
-        return Problem(
-            code="cross_example_layers",
-            severity="breaks",
+        return Fault(
             what=f"The model has {', '.join(found)}, whose output for a row depends on the other rows of its batch, or "
             "which keeps their means and variances.",
             why="One row then moves the gradients of all others, so clipping each of them does not bound what it "
@@ -42,13 +41,12 @@ def cross_example_layers(run: RunRecord) -> Problem | CannotTell | None:
     return None
 
 
-def parameters_not_moving(run: RunRecord) -> Problem | None:
+@check("not_moving")
+def parameters_not_moving(run: RunRecord) -> Found:
     """Trainable parameters that no step changes (opacus#820)."""
     if not run.not_moving:
         return None
-    return Problem(
-        code="parameters_not_moving",
-        severity="breaks",
+    return Fault(
         what=f"Trainable parameters never move: {_list_names(run.not_moving)}.",
         why="The optimizer does not hold them, or they get no per-row gradient: what is trained, clipped and "
         "accounted is another model than the one that is used, so that neither its accuracy nor its claim "
@@ -59,13 +57,12 @@ def parameters_not_moving(run: RunRecord) -> Problem | None:
     )
 
 
-def wrong_gradients(run: RunRecord) -> Problem | None:
+@check("wrong_gradient")
+def wrong_gradients(run: RunRecord) -> Found:
     """Per-row gradients that differ from the rows' gradients (opacus#820)."""
     if not run.wrong_gradient:
         return None
-    return Problem(
-        code="wrong_gradients",
-        severity="breaks",
+    return Fault(
         what=f"Per-row gradients differ from those of the rows taken alone: {_list_names(run.wrong_gradient)}.",
         why="What is clipped is not one row's gradient, so a row's influence is not bounded by the clipping "
         "norm, and the parameters move in a wrong direction (opacus#820). Causes: rows that meet in the "
@@ -74,13 +71,12 @@ def wrong_gradients(run: RunRecord) -> Problem | None:
     )
 
 
-def wrong_batch_dimension(run: RunRecord) -> Problem | None:
+@check("wrong_batch")
+def wrong_batch_dimension(run: RunRecord) -> Found:
     """Parameters whose per-row gradients do not have one entry per row."""
     if not run.wrong_batch:
         return None
-    return Problem(
-        code="wrong_batch_dimension",
-        severity="breaks",
+    return Fault(
         what=f"Not one gradient a row: {_list_names(run.wrong_batch)}.",
         why="A layer that is called once for the whole batch, as position embeddings of transformers are with "
         "position ids of shape (1, length), has one gradient for all rows: it is clipped as if it were "
@@ -92,29 +88,27 @@ def wrong_batch_dimension(run: RunRecord) -> Problem | None:
 # ---- the claim -------------------------------------------------------------------------------------------------------
 
 
-def delta_too_large(run: RunRecord) -> Problem | None:
+@check("delta", "n_rows")
+def delta_too_large(run: RunRecord) -> Found:
     """A delta of at least one over the number of rows."""
     n = run.n_rows or 1
     if (run.delta or 0.0) < 1.0 / n:
         return None
-    return Problem(
-        code="delta_too_large",
-        severity="breaks",
+    return Fault(
         what=f"delta is {run.delta:g}, and one over the {n:,} rows is {1.0 / n:.3g}.",
         why="At such a delta a mechanism may publish one row in full and keep the claim, so the claim protects nobody.",
         mend=f"Choose delta well below 1/n, such as n^-1.1 = {n**-1.1:.3g}, and account anew.",
     )
 
 
-def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
+@check("claimed_epsilon", "delta", "phases")
+def claim_below_accounting(run: RunRecord) -> Found:
     """A stated epsilon below that of the accountants for the recorded phases."""
     delta, claimed = run.delta or 0.0, run.claimed_epsilon or 0.0
     if run.accounted() is None:
         return CannotTell(why="No phase is recorded, so there is nothing to account.")
     if delta == 0.0:
-        return Problem(
-            code="claim_below_accounting",
-            severity="breaks",
+        return Fault(
             what=f"Epsilon {claimed:.4g} is claimed at delta 0.",
             why="The Gaussian noise of DP-SGD keeps no finite epsilon at delta 0, however much of it there is.",
             mend="State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp-budget` "
@@ -123,9 +117,7 @@ def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
     accountants: tuple[Accountant, ...] = ("prv", "rdp")
     bounds = [run.privacy_spent(accountant) for accountant in accountants]
     if None in bounds:
-        return Problem(
-            code="claim_below_accounting",
-            severity="breaks",
+        return Fault(
             what=f"The preprocessing alone took more than delta {delta:g}.",
             why="Nothing of delta is left for the steps.",
             mend="State a delta above the preprocessing's, with the epsilon that the whole run spends at it.",
@@ -135,35 +127,31 @@ def claim_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
         return CannotTell(why="No accountant can say what the recorded steps spend: the noise is too small for them.")
     if min(known) <= claimed + max(0.02, SAME * claimed):
         return None
-    return Problem(
-        code="claim_below_accounting",
-        severity="breaks",
+    return Fault(
         what=f"Epsilon {claimed:.4g} is claimed, and what is recorded spends {min(known):.4g} at delta {delta:.3g}.",
         why="The noise, the rate and the number of steps, with what was spent beside them, do not give the guarantee.",
         mend="State what `auditor dp-budget` gives for the run, or train with the noise that it asks for.",
     )
 
 
-def claim_by_approximation(run: RunRecord) -> Problem | None:
+@check("accountant")
+def claim_by_approximation(run: RunRecord) -> Found:
     """A claim computed by the GDP accountant."""
     if run.accountant != "gdp":
         return None
-    return Problem(
-        code="claim_by_approximation",
-        severity="breaks",
+    return Fault(
         what="Epsilon is taken from the GDP accountant.",
         why="It is a central limit approximation, and can be below the truth (Gopi, Lee and Wutschitz 2021).",
         mend="State the PRV or the RDP accountant's epsilon.",
     )
 
 
-def search_not_accounted(run: RunRecord) -> Problem | None:
+@check("n_trials")
+def search_not_accounted(run: RunRecord) -> Found:
     """Several runs on the same rows, with a claim for one."""
     if run.n_trials == 1 or run.trials_accounted:
         return None
-    return Problem(
-        code="search_not_accounted",
-        severity="breaks",
+    return Fault(
         what=f"{run.n_trials} runs on these rows led to this model, and the claim counts one.",
         why="The choice between them depends on the rows and is released with the model (Papernot and Steinke 2022).",
         mend="Choose settings on public data; or add the runs up; or account a random number of trials "
@@ -171,12 +159,11 @@ def search_not_accounted(run: RunRecord) -> Problem | None:
     )
 
 
-def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
+@check("preprocessing")
+def data_dependent_preprocessing(run: RunRecord) -> Found:
     """Means, vocabularies or selections computed from the training rows in the clear, or at an unsaid price."""
     if run.preprocessing == "private_mechanism" and run.encoding is None:
-        return Problem(
-            code="data_dependent_preprocessing",
-            severity="breaks",
+        return Fault(
             what="The preprocessing came from the training rows by a private mechanism, and the record counts nothing "
             "for it.",
             why="It is released with the model, so what it spent is part of what the model spends.",
@@ -184,9 +171,7 @@ def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
         )
     if run.preprocessing != "training_rows":
         return None
-    return Problem(
-        code="data_dependent_preprocessing",
-        severity="breaks",
+    return Fault(
         what="Means, deviations, levels or a vocabulary were computed from the training rows, without noise.",
         why="They are part of the model and outside the accounting: a level or word that one row brings is "
         "there for all to read.",
@@ -195,13 +180,12 @@ def data_dependent_preprocessing(run: RunRecord) -> Problem | None:
     )
 
 
-def noise_seed_known(run: RunRecord) -> Problem | None:
+@check("noise_seed_known")
+def noise_seed_known(run: RunRecord) -> Found:
     """Noise from a seed known to someone."""
     if not run.noise_seed_known:
         return None
-    return Problem(
-        code="noise_seed_known",
-        severity="breaks",
+    return Fault(
         what="The noise comes from a seed that was chosen.",
         why="Whoever knows the seed can subtract the noise.",
         mend="Draw the seed from the operating system and keep it nowhere.",

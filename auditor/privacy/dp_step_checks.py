@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from auditor.privacy.dp_problem import CannotTell, Problem
+from auditor.privacy.dp_problem import CannotTell, Fault, Found, check
 from auditor.privacy.run_record import RunRecord
 from auditor.privacy.sensitivity import SLACK
 
@@ -13,7 +13,8 @@ SAME = 1e-3
 # ---- sampling --------------------------------------------------------------------------------------------------------
 
 
-def sampler_not_poisson(run: RunRecord) -> Problem | None:
+@check("sampler")
+def sampler_not_poisson(run: RunRecord) -> Found:
     """Batches not sampled row by row, as the accountants assume."""
     if run.sampler in ("poisson", "weighted"):
         return None
@@ -22,9 +23,7 @@ def sampler_not_poisson(run: RunRecord) -> Problem | None:
         "in_order": "goes through the rows in their order",
         "with_replacement": "draws rows with replacement",
     }.get(str(run.sampler), "draws in a way of its own")
-    return Problem(
-        code="sampler_not_poisson",
-        severity="breaks",
+    return Fault(
         what=f"The loader {how}.",
         why="The RDP, PRV and GDP accountants all assume Poisson sampling: each row in each batch by its own "
         "coin. Other sampling can leak more than they count (Lebeda et al. 2024; Chua et al. 2024).",
@@ -32,13 +31,12 @@ def sampler_not_poisson(run: RunRecord) -> Problem | None:
     )
 
 
-def weighted_sampler(run: RunRecord) -> Problem | None:
+@check("sampler")
+def weighted_sampler(run: RunRecord) -> Found:
     """WeightedRandomSampler: some rows are sampled more often than the accountant's single rate (opacus#813)."""
     if run.sampler != "weighted":
         return None
-    return Problem(
-        code="weighted_sampler",
-        severity="breaks",
+    return Fault(
         what="The rows are drawn by WeightedRandomSampler.",
         why="A row of large weight is drawn more often than the accountant's single sample rate, and so leaks "
         "more; and make_private takes that rate from the sampler's length, not from the rows, and drops "
@@ -47,7 +45,8 @@ def weighted_sampler(run: RunRecord) -> Problem | None:
     )
 
 
-def sample_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
+@check("phases", "sample_rate")
+def sample_rate_too_low(run: RunRecord) -> Found:
     """The accountant's sampling probability is smaller than the loader's."""
     rates = [phase.sample_rate for phase in run.phases or ()]
     actual = run.sample_rate or 0.0
@@ -56,16 +55,15 @@ def sample_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
     counted = max(rates)
     if counted >= actual * (1.0 - SAME):
         return _of_which_phase("sample rate", actual, min(rates), counted)
-    return Problem(
-        code="sample_rate_too_low",
-        severity="breaks",
+    return Fault(
         what=f"The accountant counts a sample rate of {counted:.4g}, and the loader draws with {actual:.4g}.",
         why="A row takes part in more steps than are counted, so epsilon is larger than stated.",
         mend=f"Account with the loader's rate {actual:.4g}: attach the accountant's hook with it.",
     )
 
 
-def accounted_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
+@check("batch_size", "n_rows", "phases")
+def accounted_rate_too_low(run: RunRecord) -> Found:
     """The accountant counts a smaller rate than batch size over rows."""
     intended = (run.batch_size or 0.0) / (run.n_rows or 1)
     rates = [phase.sample_rate for phase in run.phases or ()]
@@ -76,9 +74,7 @@ def accounted_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
     counted = max(rates)
     if counted >= least:
         return _of_which_phase("batch size over rows", intended, min(rates), counted)
-    return Problem(
-        code="accounted_rate_too_low",
-        severity="breaks",
+    return Fault(
         what=f"The accountant counts a sample rate of {counted:.4g}, and {run.batch_size:g} of {run.n_rows:,} rows a "
         f"step are {intended:.4g}.",
         why="A row takes part in more steps than are counted, so epsilon is larger than stated.",
@@ -86,13 +82,13 @@ def accounted_rate_too_low(run: RunRecord) -> Problem | CannotTell | None:
     )
 
 
-def batch_not_as_intended(run: RunRecord) -> Problem | None:
+@check("batch_size", "n_rows", "sample_rate")
+def batch_not_as_intended(run: RunRecord) -> Found:
     """The sampling rate differs from batch size over rows: the effect of opacus#813."""
     intended, rate = (run.batch_size or 0.0) / (run.n_rows or 1), run.sample_rate or 0.0
     if intended / (1.0 + intended) * (1.0 - SAME) <= rate <= intended * (1.0 + SAME):
         return None
-    return Problem(
-        code="batch_not_as_intended",
+    return Fault(
         severity="harms",
         what=f"Rows are drawn with chance {rate:.4g}, and {run.batch_size:g} of {run.n_rows:,} a step are "
         f"{intended:.4g}.",
@@ -103,13 +99,12 @@ def batch_not_as_intended(run: RunRecord) -> Problem | None:
     )
 
 
-def empty_batches_dropped(run: RunRecord) -> Problem | None:
+@check("empty_batches")
+def empty_batches_dropped(run: RunRecord) -> Found:
     """Steps left out because nothing was drawn."""
     if run.empty_batches == "kept":
         return None
-    return Problem(
-        code="empty_batches_dropped",
-        severity="breaks",
+    return Fault(
         what="A step whose draw is empty is left out, or drawn again.",
         why="Poisson sampling may draw nothing, and noise is released for it too. To skip the step tells that "
         "no row was drawn, and to draw again raises every row's chance above the counted rate.",
@@ -120,20 +115,20 @@ def empty_batches_dropped(run: RunRecord) -> Problem | None:
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 
-def no_noise(run: RunRecord) -> Problem | None:
+@check("noise_multiplier")
+def no_noise(run: RunRecord) -> Found:
     """Noise that is switched off."""
     if run.noise_multiplier != 0.0:
         return None
-    return Problem(
-        code="no_noise",
-        severity="breaks",
+    return Fault(
         what="The noise multiplier is 0.",
         why="Without noise the released gradients determine who was in the batch: no epsilon is finite.",
         mend="Set noise_multiplier to what `auditor dp-budget --epsilon` says.",
     )
 
 
-def noise_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
+@check("noise_multiplier", "phases")
+def noise_below_accounting(run: RunRecord) -> Found:
     """Less noise than the accountant counts."""
     # Of several phases the last optimizer's noise may be any of them, and is none where it is below the least.
     noises = [phase.noise_multiplier for phase in run.phases or ()]
@@ -142,22 +137,19 @@ def noise_below_accounting(run: RunRecord) -> Problem | CannotTell | None:
         return None
     if actual >= counted * (1.0 - SAME):
         return _of_which_phase("noise multiplier", actual, counted, max(noises))
-    return Problem(
-        code="noise_below_accounting",
-        severity="breaks",
+    return Fault(
         what=f"The optimizer adds noise of multiplier {run.noise_multiplier:.4g}, and {counted:.4g} is accounted for.",
         why="The steps leak more than is counted.",
         mend="Use one number for both: let the accountant read it from the optimizer, by attach_step_hook.",
     )
 
 
-def gradient_accumulation(run: RunRecord) -> Problem | None:
+@check("accumulated_batches")
+def gradient_accumulation(run: RunRecord) -> Found:
     """Several batches summed into one noisy step that is accounted as one batch."""
     if run.accumulated_batches == 1:
         return None
-    return Problem(
-        code="gradient_accumulation",
-        severity="breaks",
+    return Fault(
         what=f"{run.accumulated_batches} batches are accumulated into one step, and counted as one batch.",
         why="A row has as many chances to be in the step as there are batches, and can be in it more than "
         "once, so that its share of the sum is no longer bounded by the clipping norm.",
@@ -165,13 +157,12 @@ def gradient_accumulation(run: RunRecord) -> Problem | None:
     )
 
 
-def virtual_steps(run: RunRecord) -> Problem | None:
+@check("virtual_steps")
+def virtual_steps(run: RunRecord) -> Found:
     """Physical batches that are cut by hand."""
     if run.virtual_steps in ("none", "batch_memory_manager"):
         return None
-    return Problem(
-        code="virtual_steps",
-        severity="breaks",
+    return Fault(
         what="Large batches are cut into physical ones by code of your own.",
         why="Each optimizer.step() clips, adds noise and counts a step: cut by hand, noise is added to parts, "
         "the accountant counts steps that were never drawn, or gradients are used twice.",
@@ -179,7 +170,8 @@ def virtual_steps(run: RunRecord) -> Problem | None:
     )
 
 
-def divided_by_actual_size(run: RunRecord) -> Problem | CannotTell | None:
+@check("divided_by")
+def divided_by_actual_size(run: RunRecord) -> Found:
     """The noisy sum divided by the number of rows that happened to be drawn."""
     if run.divided_by == "other":
         return CannotTell(
@@ -187,9 +179,7 @@ def divided_by_actual_size(run: RunRecord) -> Problem | CannotTell | None:
         )
     if run.divided_by != "actual_batch_size":
         return None
-    return Problem(
-        code="divided_by_actual_size",
-        severity="breaks",
+    return Fault(
         what="The noisy sum of gradients is divided by the number of rows that were drawn.",
         why="That number depends on who is in the data, and the noise shrinks with it; the accountant assumes "
         "a constant.",
@@ -197,7 +187,8 @@ def divided_by_actual_size(run: RunRecord) -> Problem | CannotTell | None:
     )
 
 
-def wrong_expected_size(run: RunRecord) -> Problem | None:
+@check("expected_batch_size", "sample_rate", "n_rows")
+def wrong_expected_size(run: RunRecord) -> Found:
     """A constant divisor different from the expected batch size."""
     rate, n = run.sample_rate or 0.0, run.n_rows or 0
     expected = rate * n
@@ -206,8 +197,7 @@ def wrong_expected_size(run: RunRecord) -> Problem | None:
     most = n / max(steps - 1.0, 1.0)
     if math.floor(expected) <= (run.expected_batch_size or 0.0) + 1e-9 and (run.expected_batch_size or 0.0) <= most:
         return None
-    return Problem(
-        code="wrong_expected_size",
+    return Fault(
         severity="harms",
         what=f"The sum is divided by {run.expected_batch_size:g}, and {expected:.4g} rows are expected in a step.",
         why="The divisor is constant, so the guarantee holds; but the steps are longer or shorter than the "
@@ -216,12 +206,12 @@ def wrong_expected_size(run: RunRecord) -> Problem | None:
     )
 
 
-def clipping_never_binds(run: RunRecord) -> Problem | None:
+@check("clipped_share")
+def clipping_never_binds(run: RunRecord) -> Found:
     """A clipping norm above all gradients."""
     if (run.clipped_share or 0.0) > 0.0:
         return None
-    return Problem(
-        code="clipping_never_binds",
+    return Fault(
         severity="harms",
         what="No row's gradient was ever clipped.",
         why="The noise is as large as the clipping norm says, and no gradient needs that much: accuracy is "
@@ -231,12 +221,12 @@ def clipping_never_binds(run: RunRecord) -> Problem | None:
     )
 
 
-def clipping_always_binds(run: RunRecord) -> Problem | None:
+@check("clipped_share")
+def clipping_always_binds(run: RunRecord) -> Found:
     """A clipping norm below all gradients."""
     if (run.clipped_share or 0.0) < 1.0:
         return None
-    return Problem(
-        code="clipping_always_binds",
+    return Fault(
         severity="harms",
         what="Every row's gradient was clipped.",
         why="The guarantee holds; every row then pulls with the same weight however well it is fitted "
@@ -256,14 +246,13 @@ def _of_which_phase(quantity: str, actual: float, low: float, high: float) -> Ca
 # ---- what a loop was seen to do --------------------------------------------------------------------------------------
 
 
-def sensitivity_above_norm(run: RunRecord) -> Problem | None:
+@check("step_sensitivity")
+def sensitivity_above_norm(run: RunRecord) -> Found:
     """A row that changes the released sum by more than the clipping norm."""
     moved = run.step_sensitivity or 0.0
     if moved <= 1.0 + SLACK:
         return None
-    return Problem(
-        code="sensitivity_above_norm",
-        severity="breaks",
+    return Fault(
         what=f"One row moves the released sum by {moved:.3g} clipping norms.",
         why="Noise is scaled, and epsilon counted, for one norm. A step moves by more where it does not clip each "
         "row's gradient as a whole, clips after averaging, mixes rows before it clips, or divides by the batch's own "
@@ -272,14 +261,13 @@ def sensitivity_above_norm(run: RunRecord) -> Problem | None:
     )
 
 
-def draws_without_step(run: RunRecord) -> Problem | None:
+@check("draws", "steps_taken")
+def draws_without_step(run: RunRecord) -> Found:
     """Batches drawn without an optimizer step."""
     left_out = (run.draws or 0) - (run.steps_taken or 0)
     if left_out <= 0:
         return None
-    return Problem(
-        code="draws_without_step",
-        severity="breaks",
+    return Fault(
         what=f"{left_out:,} of {run.draws:,} drawn batches were left out.",
         why="Which batches are left out, for instance small ones, tells how many rows were drawn, and the accountant "
         "assumes a noisy step for every draw.",
@@ -287,15 +275,14 @@ def draws_without_step(run: RunRecord) -> Problem | None:
     )
 
 
-def steps_without_draw(run: RunRecord) -> Problem | None:
+@check("draws", "steps_taken", "repeated_draws")
+def steps_without_draw(run: RunRecord) -> Found:
     """Several steps on the same rows."""
     more, again = (run.steps_taken or 0) - (run.draws or 0), run.repeated_draws or 0
     if more <= 0 and not again:
         return None
     what = f"{more:,} steps were taken on rows that had had theirs" if more > 0 else f"{again:,} batches came again"
-    return Problem(
-        code="steps_without_draw",
-        severity="breaks",
+    return Fault(
         what=f"{what}.",
         why="The accountant assumes that each step draws its rows anew. A row that is known to be in the next step "
         "gains nothing from sampling, so epsilon is larger than stated.",
@@ -303,29 +290,27 @@ def steps_without_draw(run: RunRecord) -> Problem | None:
     )
 
 
-def steps_not_counted(run: RunRecord) -> Problem | None:
+@check("steps_taken", "phases")
+def steps_not_counted(run: RunRecord) -> Found:
     """More steps than the accountant counts."""
     counted = sum(phase.steps for phase in run.phases or ())
     more = (run.steps_taken or 0) - counted
     if more <= 0:
         return None
-    return Problem(
-        code="steps_not_counted",
-        severity="breaks",
+    return Fault(
         what=f"{run.steps_taken:,} steps were taken, and {counted:,} are accounted for.",
         why="Every noisy step spends.",
         mend="Attach the accountant's hook to the optimizer before the first step.",
     )
 
 
-def steps_without_noise(run: RunRecord) -> Problem | None:
+@check("noise_draws", "steps_taken")
+def steps_without_noise(run: RunRecord) -> Found:
     """Steps at which no fresh noise of the stated size was added."""
     without = (run.steps_taken or 0) - (run.noise_draws or 0)
     if without <= 0:
         return None
-    return Problem(
-        code="steps_without_noise",
-        severity="breaks",
+    return Fault(
         what=f"At {without:,} of {run.steps_taken:,} steps no fresh noise of the stated size was added.",
         why="Each step is accounted with noise of its own. A step without it, with less, or with that of another step "
         "releases its rows' gradients.",
@@ -333,14 +318,13 @@ def steps_without_noise(run: RunRecord) -> Problem | None:
     )
 
 
-def moved_outside_steps(run: RunRecord) -> Problem | None:
+@check("moved_outside_steps")
+def moved_outside_steps(run: RunRecord) -> Found:
     """Weights that changed and that no private step had changed."""
     if not run.moved_outside_steps:
         return None
     times = "once" if run.moved_outside_steps == 1 else f"{run.moved_outside_steps:,} times"
-    return Problem(
-        code="moved_outside_steps",
-        severity="breaks",
+    return Fault(
         what=f"Weights moved {times} outside the private optimizer's steps.",
         why="What moved them, such as plain training of a head, weights averaged with others or reloaded, saw neither "
         "clipping nor noise, unless it knew nothing of these rows, which is not to be seen here.",

@@ -91,9 +91,7 @@ def _deviations(x: FloatArray, alpha: float) -> FloatArray:
     return np.linspace(low, high, _GRID)
 
 
-def epsilon_of_normals(
-    d: float, sd_with: npt.ArrayLike, sd_without: npt.ArrayLike, delta: float
-) -> npt.NDArray[np.float64]:
+def epsilon_of_normals(d: float, sd_with: npt.ArrayLike, sd_without: npt.ArrayLike, delta: float) -> FloatArray:
     """The smallest epsilon of ``N(d, with_^2)`` and ``N(0, without^2)`` at delta, in both directions; at most 64."""
     s1, s0 = np.broadcast_arrays(np.asarray(sd_with, np.float64), np.asarray(sd_without, np.float64))
     low, high = np.zeros(s1.shape), np.full(s1.shape, LARGEST_EPSILON)

@@ -1,6 +1,6 @@
 """Observation of a running private loop: batch sampling, optimizer steps, and weight changes in between.
 
-Check that every step adds fresh noise of the stated size, as Opacus optimizers add it to the clipped sum.
+Every step is checked to add fresh noise of the stated size, as Opacus optimizers add it to the clipped sum.
 """
 
 from __future__ import annotations

@@ -227,15 +227,6 @@ class Movement:
         now = dict(self._module.named_parameters())
         return tuple(n for n, b in self._before.items() if n not in now or self._is_unmoved(now[n], b))
 
-    def frozen_but_moved(self) -> tuple[str, ...]:
-        """Parameters without gradient that moved all the same."""
-        now = dict(self._module.named_parameters())
-        return tuple(
-            n
-            for n, before in self._before.items()
-            if n in now and not now[n].requires_grad and not torch.equal(now[n].detach(), before)
-        )
-
     @staticmethod
     def _is_unmoved(parameter: nn.Parameter, before: Tensor) -> bool:
         return parameter.requires_grad and torch.equal(parameter.detach(), before)

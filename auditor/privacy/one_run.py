@@ -108,29 +108,6 @@ def is_refuted(
     return False
 
 
-def f_dp_p_value(inverse: InverseTradeOff, n_canaries: int, n_guesses: int, n_correct: int) -> float:
-    """Bound on the chance of so many correct guesses under a trade-off function: the largest alpha not refuted."""
-    low, high = 0.0, 1.0
-    if n_correct == 0:
-        return 1.0
-    for _ in range(40):
-        # Halving the exponent first finds tiny values in few steps.
-        middle = math.sqrt(low * high) if low > 0.0 else high / 16.0
-        if middle < 1e-12:
-            return 1e-12
-        low, high = (
-            (low, middle)
-            if is_refuted(inverse, n_canaries, n_guesses, n_correct, alpha=middle)
-            else (
-                middle,
-                high,
-            )
-        )
-        if low > 0.0 and high / low < 1.001:
-            break
-    return high
-
-
 def f_dp_lower_bound(
     n_canaries: int, n_guesses: int, n_correct: int, *, delta: float = 0.0, alpha: float = 0.05
 ) -> float:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from auditor.core.errors import DataError, did_you_mean
 from auditor.core.files import Closed, write_beside
+from auditor.core.number_types import Count, NonNegative, Positive, PositiveCount, Share
 from auditor.privacy.accounting import Accountant, Phase, Spent, privacy_spent, sampling_of, with_added
 from auditor.report.record.energy import EnergyRecord
 
@@ -27,16 +28,14 @@ _MOST_BYTES = 4 << 20
 R = TypeVar("R", bound=Closed)
 
 Sampler = Literal["poisson", "shuffled", "in_order", "with_replacement", "weighted", "other"]
-Positive = Annotated[float, Field(gt=0.0)]
-Whole = Annotated[int, Field(ge=1)]
 
 
 class RecordedPhase(Closed):
     """Steps that the accountant counted with one noise multiplier and one sample rate."""
 
-    noise_multiplier: Annotated[float, Field(ge=0.0)]
+    noise_multiplier: NonNegative
     sample_rate: Annotated[float, Field(gt=0.0, le=1.0)]
-    steps: Whole
+    steps: PositiveCount
 
 
 class RecordedEncoding(Closed):
@@ -47,7 +46,7 @@ class RecordedEncoding(Closed):
     """
 
     noise_multiplier: Positive | None = None
-    looks: Whole | None = None
+    looks: PositiveCount | None = None
     epsilon: Positive | None = None
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
@@ -88,23 +87,23 @@ class RunRecord(Closed):
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     accountant: Literal["rdp", "prv", "gdp"] | None = None
     phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
-    n_rows: Whole | None = None
+    n_rows: PositiveCount | None = None
     batch_size: Positive | None = None
     sampler: Sampler | None = None
     sample_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    noise_multiplier: Annotated[float, Field(ge=0.0)] | None = None
+    noise_multiplier: NonNegative | None = None
     max_grad_norm: Positive | None = None
-    accumulated_batches: Whole | None = None
+    accumulated_batches: PositiveCount | None = None
     virtual_steps: Literal["none", "batch_memory_manager", "own"] | None = None
     divided_by: Literal["expected_batch_size", "actual_batch_size", "nothing", "other"] | None = None
     expected_batch_size: Positive | None = None
     empty_batches: Literal["kept", "dropped"] | None = None
-    clipped_share: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    clipped_share: Share | None = None
     preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
     encoding: RecordedEncoding | None = None
-    added_epsilon: Annotated[float, Field(ge=0.0)] | None = None
+    added_epsilon: NonNegative | None = None
     learning_rate_from: Literal["default", "given"] | None = None
-    n_trials: Whole | None = None
+    n_trials: PositiveCount | None = None
     trials_accounted: bool | None = None
     layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     running_statistics: tuple[str, ...] | None = None
@@ -112,12 +111,12 @@ class RunRecord(Closed):
     wrong_gradient: tuple[str, ...] | None = None
     wrong_batch: tuple[str, ...] | None = None
     noise_seed_known: bool | None = None
-    step_sensitivity: Annotated[float, Field(ge=0.0)] | None = None
-    draws: Annotated[int, Field(ge=0)] | None = None
-    steps_taken: Annotated[int, Field(ge=0)] | None = None
-    noise_draws: Annotated[int, Field(ge=0)] | None = None
-    repeated_draws: Annotated[int, Field(ge=0)] | None = None
-    moved_outside_steps: Annotated[int, Field(ge=0)] | None = None
+    step_sensitivity: NonNegative | None = None
+    draws: Count | None = None
+    steps_taken: Count | None = None
+    noise_draws: Count | None = None
+    repeated_draws: Count | None = None
+    moved_outside_steps: Count | None = None
     energy: EnergyRecord | None = None
 
     def accounted(self) -> tuple[Phase, ...] | None:

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 
 from auditor.core.errors import MissingExtraError
 from auditor.report import report_view
-from auditor.report.model_card import TO_BE_STATED, measured_rows, model_name, risks, unsettled
+from auditor.report.model_card import TO_BE_STATED, measured_rows, metric_entry, model_name, risks, unsettled
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.durations import moment_of
-from auditor.report.report_view import Row
 
 SPEC_VERSION = "1.6"
 _NAMESPACE = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")  # RFC 4122's for object identifiers
@@ -122,7 +121,11 @@ def _card(report: AuditReport) -> dict[str, object]:
     refs = [{"ref": ref} for ref, path in ((_DATA, report.data.path), (_TRAIN, report.data.train_path)) if path]
     return {
         "modelParameters": {"modelArchitecture": number_text.visible(report.model.format), "datasets": refs},
-        "quantitativeAnalysis": {"performanceMetrics": [_metric(r) for r in measured_rows(rows)]},
+        "quantitativeAnalysis": {
+            "performanceMetrics": [
+                metric_entry(r, "confidenceInterval", ("lowerBound", "upperBound")) for r in measured_rows(rows)
+            ]
+        },
         "considerations": {
             "technicalLimitations": [*report_view.limits_of(), *(number_text.visible(s) for s in unsettled(rows))],
             "ethicalConsiderations": [
@@ -130,13 +133,3 @@ def _card(report: AuditReport) -> dict[str, object]:
             ],
         },
     }
-
-
-def _metric(row: Row) -> dict[str, object]:
-    f = row.finding
-    metric: dict[str, object] = {"type": number_text.visible(row.name), "value": repr(f.value)}
-    if row.where:
-        metric["slice"] = number_text.visible(row.where)
-    ends = dict(zip(("lowerBound", "upperBound"), f.interval or (None, None), strict=True))
-    known = {name: repr(end) for name, end in ends.items() if end is not None}
-    return metric | ({"confidenceInterval": known} if known else {})

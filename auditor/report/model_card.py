@@ -192,7 +192,7 @@ def render_toolkit_json(report: AuditReport) -> str:
             + ("" if m.n_parameters is None else f", {number_text.count(m.n_parameters)} parameters"),
             "data": _toolkit_data(report),
         },
-        "quantitative_analysis": {"performance_metrics": [_toolkit_metric(r) for r in measured_rows(rows)]},
+        "quantitative_analysis": {"performance_metrics": [metric_entry(r) for r in measured_rows(rows)]},
         "considerations": {
             "limitations": [
                 {"description": limit}
@@ -228,14 +228,16 @@ def _toolkit_data(report: AuditReport) -> list[dict[str, object]]:
     return found
 
 
-def _toolkit_metric(row: Row) -> dict[str, object]:
+def metric_entry(
+    row: Row, interval: str = "confidence_interval", ends: tuple[str, str] = ("lower_bound", "upper_bound")
+) -> dict[str, object]:
+    """A measured number with its group and its interval, by the names that a format has for both ends."""
     f = row.finding
     metric: dict[str, object] = {"type": number_text.visible(row.name), "value": repr(f.value)}
     if row.where:
         metric["slice"] = number_text.visible(row.where)
-    ends = dict(zip(("lower_bound", "upper_bound"), f.interval or (None, None), strict=True))
-    known = {name: repr(end) for name, end in ends.items() if end is not None}
-    return metric | ({"confidence_interval": known} if known else {})
+    known = {name: repr(end) for name, end in zip(ends, f.interval or (None, None), strict=True) if end is not None}
+    return metric | ({interval: known} if known else {})
 
 
 def risks(rows: Sequence[Row]) -> list[str]:

@@ -1,6 +1,6 @@
 """The report's figures in display order: all judged numbers first, with the display names of groups.
 
-All judged numbers on one axis: the ideal at 0, the limit at 1, independent of units.
+The judged numbers stand on one axis: the ideal at 0, the limit at 1, independent of units.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.core.errors import AuditorError, Code, DataError, UsageError
 from auditor.core.files import Closed
+from auditor.core.number_types import Count
 from auditor.report.record.sandbox_state import SandboxState
 
 MAX_MESSAGE = 32 << 20
@@ -74,7 +75,7 @@ class TableTrained(Said):
     notes: tuple[Line, ...]
     recognised: tuple[Line, ...]
     accuracy: Known
-    n: Annotated[int, Field(ge=0)]
+    n: Count
     majority_share: float
     auc: Known | None
     device: str

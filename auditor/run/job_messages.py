@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from auditor.core.number_types import Count
 from auditor.data.recounted_truth import Recount
 from auditor.detection.detection_record import DetectorRecord, FileResult
 from auditor.judging.measurement import ProbeResult
@@ -119,8 +120,8 @@ class FileExported(Said):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     classes: Annotated[tuple[Line, ...], Field(max_length=10_000)]
     positive: Line | None
-    rows: Annotated[int, Field(ge=0)] | None
-    n_differing: Annotated[int, Field(ge=0)]
+    rows: Count | None
+    n_differing: Count
     differing: Annotated[tuple[int, ...], Field(max_length=20)]
     largest_difference: float
 

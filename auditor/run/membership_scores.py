@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from typing import Annotated, Protocol, Self, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, ValidationError, model_validator
 
 from auditor.core.errors import DataError
 from auditor.core.files import Closed
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.number_types import Count
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.measurement import Measurement
 from auditor.run.predictions import Answers
 from auditor.run.probe import Probe
 
-BoolArray = npt.NDArray[np.bool_]
 # Of more scores a bundle keeps none, and their numbers are not proven.
 MOST_SCORES = 200_000
 _MOST_LETTERS = 4 << 20
@@ -54,7 +53,7 @@ class MembershipHead(Closed):
     attacks: Annotated[tuple[AttackHead, ...], Field(max_length=_MOST_ATTACKS)]
     detail: str
     not_made: dict[str, str]
-    n_shadows: Annotated[int, Field(ge=0)]
+    n_shadows: Count
     known: bool
     unlike: str
     share_left_out: float

@@ -125,6 +125,17 @@ class Mitigation(Protocol):
         ...
 
 
+class BaseMitigation(Mitigation):
+    """A mitigation with the types of its attributes declared; it takes no options unless it has an ``__init__``."""
+
+    needs_rows: ClassVar[bool]
+    learns: ClassVar[bool]
+    keeps_kind: ClassVar[bool]
+    writes: ClassVar[Writes]
+
+    def __init__(self) -> None: ...
+
+
 def needs_rows(kind: type[Mitigation]) -> bool:
     """Whether a mitigation learns from the user's training rows: yes unless it declares ``needs_rows = False``."""
     return bool(getattr(kind, "needs_rows", True))

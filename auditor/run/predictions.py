@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from auditor.core.errors import NO_SCORES, DataError, NotApplicableError, UsageError
 from auditor.core.files import Closed, Spool
+from auditor.core.number_types import PositiveCount
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import GroupCounts, count_groups
 
@@ -77,7 +78,7 @@ class AnswersHead(Closed):
     n: Annotated[int, Field(ge=0, le=MOST_ROWS)]
     classes: Annotated[tuple[str, ...], Field(max_length=_MOST_NAMED)] = ()
     positive: int | None = None
-    blurred: Annotated[int, Field(ge=1)] = 1
+    blurred: PositiveCount = 1
     scores: Annotated[int, Field(ge=0, le=MOST_CLASSES)] = 0
     features: tuple[str, ...] = ()
     levels: tuple[tuple[str, ...], ...] = ()

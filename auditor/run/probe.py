@@ -87,6 +87,22 @@ class Probe(Protocol):
         ...
 
 
+class BaseProbe(Probe):
+    """A probe with the types of its attributes declared; it takes no options unless it has an ``__init__``."""
+
+    ideal_when_same: ClassVar[Mapping[str, Answer | Literal["nothing"]]]
+    exact: ClassVar[Mapping[str, str]]
+    takes: ClassVar[tuple[Part, ...]]
+    reads_rows: ClassVar[bool]
+    metrics: ClassVar[tuple[Definition, ...]]
+    questions: ClassVar[tuple[AuditQuestion, ...]]
+    over_all_rows: ClassVar[bool]
+    always_asked: ClassVar[bool]
+    from_decisions: ClassVar[tuple[str, ...]]
+
+    def __init__(self) -> None: ...
+
+
 @runtime_checkable
 class CountsProbe(Probe, Protocol):
     """A probe that needs only :class:`~auditor.data.group_counts.GroupCounts`, so rows may be streamed past the model

@@ -204,7 +204,7 @@ def not_of_counts(
                 return result.probe
             table, said = counts.counts(), _numbers(result, of)
             ways: tuple[Scores, ...] = ("graded", "labels", "none") if table.n <= _MOST_MADE else ()
-            if ways and all(_numbers(_measure_answers(probe, rows_of(table, way)), of) != said for way in ways):
+            if ways and all(_numbers(ask_stored(probe, rows_of(table, way)), of) != said for way in ways):
                 return result.probe
     return ""
 
@@ -213,7 +213,8 @@ def _counted(probe: CountsProbe, table: GroupCounts) -> ProbeResult:
     return attempt(probe, lambda: probe.measure_counts(table))
 
 
-def _measure_answers(probe: Probe, answers: Answers) -> ProbeResult:
+def ask_stored(probe: Probe, answers: Answers) -> ProbeResult:
+    """The probe's result on stored answers."""
     stand_in: Any = StoredModel(answers)
     return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
 

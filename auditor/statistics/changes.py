@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.core.rows import FloatArray, IntArray
-from auditor.statistics.estimate import Z_POWER, Estimate, first_size
+from auditor.core.number_types import Count
+from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.statistics.estimate import Z_POWER, EachBound, Estimate, first_size
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.random_weights import change_upper, sum_upper
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
-
-Count = Annotated[int, Field(ge=0)]
 
 # Of a gap's level, what the change of the pair itself has; the rest is for what tells other pairs apart from it.
 _OWN_SHARE = 0.9
@@ -46,8 +45,8 @@ class RateChange(Estimate):
     argument.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "an exact test of the rows gained and lost"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "an exact test of the rows gained and lost"
 
     kind: Literal["rate_change"] = "rate_change"
     before: Count
@@ -148,7 +147,7 @@ class PairedRates(BaseModel):
         return RateTable(rate=self.rate, successes=k, n=self.n)
 
 
-class GapChange(Estimate):
+class GapChange(EachBound):
     """``gap after - gap before`` on the same rows, the gap being the largest difference of a rate between two groups.
 
     In [-1, 1], negative where the gap has closed; over several rates, each taken over rows of its own as true and false
@@ -163,8 +162,8 @@ class GapChange(Estimate):
     its being unknown. Below: the same with before and after exchanged.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "exact tests of the rows gained and lost, over every pair of groups"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "exact tests of the rows gained and lost, over every pair of groups"
 
     kind: Literal["gap_change"] = "gap_change"
     rates: Annotated[tuple[PairedRates, ...], Field(min_length=1)]
@@ -176,9 +175,6 @@ class GapChange(Estimate):
     @property
     def value(self) -> float:
         return self.gap(after=True).value - self.gap(after=False).value
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         if not self._complete:
@@ -252,5 +248,5 @@ def _gap_change_bounds(columns: FloatArray, *, after: IntArray, before: IntArray
     return sum_upper(counts, values=np.stack([now + was, now, was, np.zeros_like(now)], axis=1), alpha=alpha)
 
 
-def _among(x: IntArray, a: IntArray, b: IntArray) -> npt.NDArray[np.bool_]:
+def _among(x: IntArray, a: IntArray, b: IntArray) -> BoolArray:
     return np.asarray((x == a) | (x == b), bool)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.number_types import Positive, Share
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.intervals import weighted_mean_reach
 from auditor.statistics.rates import MOST_GROUPS
@@ -37,14 +38,14 @@ class ClusteredMean(Estimate):
     36 (2018); effective size: Kish, Survey Sampling (1965).
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = _CLUSTERED_TESTS
+    kind_limits = (0.0, 1.0)
+    interval_test = _CLUSTERED_TESTS
 
     kind: Literal["clustered_mean"] = "clustered_mean"
-    centre: Annotated[float, Field(ge=0.0, le=1.0)]
-    standard_error: Annotated[float, Field(ge=0.0, le=1.0)]
+    centre: Share
+    standard_error: Share
     third_moment: Annotated[float, Field(ge=-1.0, le=1.0)]
-    degrees_of_freedom: Annotated[float, Field(gt=0.0)]
+    degrees_of_freedom: Positive
     largest_share: Annotated[float, Field(gt=0.0, le=1.0)]
     effective: Annotated[float, Field(ge=1.0)]
 
@@ -97,8 +98,8 @@ class ClusteredValue(Estimate):
     makes it the mean of the values so cut.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = _CLUSTERED_TESTS
+    unbounded = True
+    interval_test = _CLUSTERED_TESTS
 
     kind: Literal["clustered_value"] = "clustered_value"
     mean: ClusteredMean
@@ -251,7 +252,7 @@ class ClusteredRates(BaseModel):
 
 
 class _OfClusteredRates(Estimate):
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    kind_limits = (0.0, 1.0)
 
     tables: Annotated[tuple[ClusteredRates, ...], Field(min_length=1)]
 
@@ -289,7 +290,7 @@ class WorstClusteredDifference(_OfClusteredRates):
     twice their number (union bound). A group where a rate is undefined makes the value NaN and the upper bound 1.
     """
 
-    interval_test: ClassVar[str] = f"{_CLUSTERED_TESTS}, of every pair of groups"
+    interval_test = f"{_CLUSTERED_TESTS}, of every pair of groups"
 
     kind: Literal["worst_clustered_difference"] = "worst_clustered_difference"
 
@@ -321,7 +322,7 @@ class WorstClusteredRatio(_OfClusteredRates):
     :class:`WorstClusteredDifference`. All rates 0 is 0/0: NaN.
     """
 
-    interval_test: ClassVar[str] = f"{_CLUSTERED_TESTS}, of every pair of groups"
+    interval_test = f"{_CLUSTERED_TESTS}, of every pair of groups"
 
     kind: Literal["worst_clustered_ratio"] = "worst_clustered_ratio"
 
@@ -359,7 +360,7 @@ class SmallestClusteredRate(_OfClusteredRates):
     bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    interval_test: ClassVar[str] = f"{_CLUSTERED_TESTS}, of every group"
+    interval_test = f"{_CLUSTERED_TESTS}, of every group"
 
     kind: Literal["smallest_clustered_rate"] = "smallest_clustered_rate"
     tables: Annotated[tuple[ClusteredRates, ...], Field(min_length=1, max_length=1)]
@@ -392,7 +393,7 @@ CLUSTERED = (ClusteredMean, ClusteredValue, WorstClusteredDifference, WorstClust
 
 def rates_of_groups(
     rate: str,
-    successes: npt.NDArray[np.bool_],
+    successes: BoolArray,
     groups: IntArray,
     n_groups: int,
     clusters: IntArray,

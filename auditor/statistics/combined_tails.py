@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.intervals import exact_lower, exact_upper
 
 Contrast = Literal["difference", "ratio"]
@@ -44,7 +44,6 @@ _INSIDE = 1e-15
 _MOST_Z = 40.0
 # Standard errors from its goal at which a search may end.
 _MARGIN = 1e-11
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +64,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.k_1)
 
-    def subset(self, selection: npt.NDArray[np.intp] | Flags) -> Pairs:
+    def subset(self, selection: npt.NDArray[np.intp] | BoolArray) -> Pairs:
         """A subset of the pairs."""
         return Pairs(
             contrast=self.contrast,

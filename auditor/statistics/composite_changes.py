@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.changes import RateChange, change_bounds
-from auditor.statistics.estimate import POWER, Estimate, Side, smallest_level, smallest_p
+from auditor.statistics.estimate import POWER, EachBound, Estimate, Side, smallest_level, smallest_p
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.random_weights import sum_upper
@@ -83,7 +82,7 @@ class CommonestChange(Estimate):
     def _counts(self, *, after: bool) -> tuple[FloatArray, int]:
         return np.asarray([part.rate(after=after).successes for part in self.parts], np.float64), self.parts[0].n
 
-    def _candidates(self, alpha: float, *, after: bool) -> npt.NDArray[np.bool_]:
+    def _candidates(self, alpha: float, *, after: bool) -> BoolArray:
         """(n_decisions,) which may be the commonest."""
         successes, n = self._counts(after=after)
         low, high = clopper_pearson(successes, n=n, alpha=_OTHER_SHARE * alpha / len(self.parts))
@@ -126,7 +125,7 @@ class PreferenceChange(Estimate):
         return low, high
 
 
-class Apart(Estimate):
+class Apart(EachBound):
     """``after - before`` of two estimates, from each one's bounds at alpha / 2, for any dependence."""
 
     before: AnyEstimate
@@ -135,9 +134,6 @@ class Apart(Estimate):
     @property
     def value(self) -> float:
         return self.after.value - self.before.value
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return self.after.lower(alpha / 2.0) - self.before.upper(alpha / 2.0)
@@ -150,7 +146,7 @@ class Apart(Estimate):
         return smallest_level(lambda alpha: self.shows(alpha, bound, side), tolerance=1e-3)
 
 
-class Largest(Estimate):
+class Largest(EachBound):
     """``max_i theta_i``. Lower: the largest lower bound, each at its share of alpha (union bound). Upper: the largest
     upper bound, each at alpha: to miss, the one that truly is the largest must miss."""
 
@@ -160,9 +156,6 @@ class Largest(Estimate):
     def value(self) -> float:
         values = [part.value for part in self.parts]
         return max(values) if all(math.isfinite(v) for v in values) else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(part.lower(alpha / len(self.parts)) for part in self.parts)

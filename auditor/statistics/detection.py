@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auditor.core.number_types import Count, NonNegative, PositiveCount, Share
 from auditor.core.rows import FloatArray, IntArray
-from auditor.statistics.estimate import TESTS_OF_PARTS, Estimate, Undefined, first_size
+from auditor.statistics.estimate import TESTS_OF_PARTS, EachBound, Estimate, Undefined, first_size
 from auditor.statistics.intervals import BINOMIAL_TEST, bounded_mean_reach, corner_radius
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.statistics.rates import MOST_GROUPS, Proportion
@@ -21,10 +22,9 @@ from auditor.statistics.rates import MOST_GROUPS, Proportion
 # Thresholds that an equal error rate keeps; between two of them its bounds take the worse one.
 _MOST_STATES = 400
 _BISECTIONS = 40
-Count = Annotated[int, Field(ge=0)]
 
 
-class EqualErrorRate(Estimate):
+class EqualErrorRate(EachBound):
     """The rate at which a score's false alarms among negatives equal its misses among positives, [0, 1], ideal 0.
 
     ``alarms[k]`` of ``n_negative`` negatives score at least the k-th threshold, ``misses[k]`` of ``n_positive``
@@ -35,14 +35,14 @@ class EqualErrorRate(Estimate):
     the sample, ties split any way, has its pair in that region. Thinned thresholds only widen the bounds.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact tests of false alarms and misses, as one joint region"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact tests of false alarms and misses, as one joint region"
 
     kind: Literal["equal_error_rate"] = "equal_error_rate"
     alarms: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2 * _MOST_STATES)]
     misses: Annotated[tuple[Count, ...], Field(min_length=2, max_length=2 * _MOST_STATES)]
-    n_positive: Annotated[int, Field(ge=1)]
-    n_negative: Annotated[int, Field(ge=1)]
+    n_positive: PositiveCount
+    n_negative: PositiveCount
 
     @model_validator(mode="after")
     def _a_staircase(self) -> Self:
@@ -63,9 +63,6 @@ class EqualErrorRate(Estimate):
         k = int(np.flatnonzero(gap >= 0.0)[-1])
         share = gap[k] / (gap[k] - gap[k + 1])
         return float(miss[k] + share * (miss[k + 1] - miss[k]))
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
 
@@ -174,7 +171,7 @@ class MeanPart(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    standard_error: Annotated[float, Field(ge=0.0)]
+    standard_error: NonNegative
     third_moment: float
     n: Annotated[int, Field(ge=2)]
 
@@ -200,7 +197,7 @@ def _reach(parts: tuple[MeanPart, MeanPart], room: float, sign: int, alpha: floa
     return math.hypot(first, second)
 
 
-class AveragePrecision(Estimate):
+class AveragePrecision(EachBound):
     """Mean over the positives of the precision at each one's score, in (0, 1], ideal 1; chance is their share.
 
     The share of positives is the sample's own and taken as fixed. ``positives`` and ``negatives``: the rows' influence
@@ -209,20 +206,17 @@ class AveragePrecision(Estimate):
     Med. 27, 2008). Source: Davis and Goadrich, ICML 2006; Boyd, Eng and Page, ECML 2013 on its intervals.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "tests of two means of bounded values, combined"
+    kind_limits = (0.0, 1.0)
+    interval_test = "tests of two means of bounded values, combined"
 
     kind: Literal["average_precision"] = "average_precision"
-    centre: Annotated[float, Field(ge=0.0, le=1.0)]
+    centre: Share
     positives: MeanPart
     negatives: MeanPart
 
     @property
     def value(self) -> float:
         return self.centre
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(self.centre - _reach((self.positives, self.negatives), self.centre, -1, alpha), 0.0)
@@ -265,7 +259,7 @@ def average_precision(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> 
     )
 
 
-class AreaDifference(Estimate):
+class AreaDifference(EachBound):
     """Difference of two areas under curves over the same rows, ``first - max(second, floor)``, in [-1, 1].
 
     ``positives`` and ``negatives``: the rows' differences in placement, whose two means carry the difference's error
@@ -275,12 +269,12 @@ class AreaDifference(Estimate):
     Sources: DeLong et al., Biometrics 44 (1988); Zou and Donner, Stat. Med. 27 (2008).
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "DeLong's paired test, with room for rows that were not seen"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "DeLong's paired test, with room for rows that were not seen"
 
     kind: Literal["area_difference"] = "area_difference"
-    first: Annotated[float, Field(ge=0.0, le=1.0)]
-    second: Annotated[float, Field(ge=0.0, le=1.0)]
+    first: Share
+    second: Share
     positives: MeanPart
     negatives: MeanPart
     floor: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -288,9 +282,6 @@ class AreaDifference(Estimate):
     @property
     def value(self) -> float:
         return self.first - max(self.second, self.floor)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         difference = self.first - self.second
@@ -368,8 +359,8 @@ class LowestArea(_OfAreas):
     the smallest of all is at most, so the upper bound holds; the lower one is 0.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    kind_limits = (0.0, 1.0)
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["lowest_area"] = "lowest_area"
     uncompared: Annotated[int, Field(ge=0, exclude_if=operator.not_)] = 0
@@ -391,23 +382,20 @@ class LowestArea(_OfAreas):
         return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
-class LargestDrop(_OfAreas):
+class LargestDrop(_OfAreas, EachBound):
     """The largest of several differences of areas under curves, in [-1, 1], ideal 0; the parts may share rows.
 
     Bounded as :class:`LowestArea` is, with the ends exchanged. An undefined part makes the value NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    kind_limits = (-1.0, 1.0)
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_drop"] = "largest_drop"
 
     @property
     def value(self) -> float:
         return max(part.value for part in self.parts) if self._whole else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         known = [part for part in self.parts if not isinstance(part, Undefined)]
@@ -423,12 +411,12 @@ class ExcessShare(Estimate):
     In [-promised, 1 - promised], ideal at most 0; Clopper-Pearson bounds of the share, moved.
     """
 
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}, moved by the promise"
+    interval_test = f"{BINOMIAL_TEST}, moved by the promise"
 
     kind: Literal["excess_share"] = "excess_share"
     successes: Count
     n: Count
-    promised: Annotated[float, Field(ge=0.0, le=1.0)]
+    promised: Share
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
-from auditor.statistics.combined_tails import Contrast
+from auditor.core.number_types import Positive
 from auditor.statistics.estimate import Side, smallest_p
 from auditor.statistics.groups import WorstOfPairs
 
@@ -22,13 +21,13 @@ class DifferentialFairness(WorstOfPairs):
     Source: Foulds, Islam, Keya and Pan, ICDE 2020.
     """
 
-    unbounded: ClassVar[bool] = True
-    contrast: ClassVar[Contrast] = "ratio"
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    interval_test: ClassVar[str] = "exact tests of every ratio of every outcome, inverted together"
+    unbounded = True
+    contrast = "ratio"
+    kind_limits = (0.0, math.inf)
+    interval_test = "exact tests of every ratio of every outcome, inverted together"
 
     kind: Literal["differential_fairness"] = "differential_fairness"
-    smoothing: Annotated[float, Field(gt=0.0)] = 1.0
+    smoothing: Positive = 1.0
 
     @property
     def value(self) -> float:
@@ -40,9 +39,6 @@ class DifferentialFairness(WorstOfPairs):
             p = np.log((k + self.smoothing) / (n + self.smoothing * len(self.tables)))
             parts.append(float(p.max() - p.min()))
         return max(parts)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return math.log(self._beyond(alpha))

@@ -6,14 +6,15 @@ import math
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import scipy
 from pydantic import Field
 
+from auditor.core.number_types import Count, Positive, PositiveCount, Share
 from auditor.core.rows import FloatArray
-from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, Estimate, Undefined, first_size
+from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, EachBound, Estimate, Undefined, first_size
 from auditor.statistics.intervals import (
     ANGLES,
     BINOMIAL_TEST,
@@ -39,15 +40,15 @@ class BenefitInequality(Estimate):
     Source: Speicher et al., KDD 2018.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of every kind of error, over the extremes of all"
+    unbounded = True
+    kind_limits = (0.0, math.inf)
+    interval_test = f"{BINOMIAL_TEST} of every kind of error, over the extremes of all"
 
     kind: Literal["benefit_inequality"] = "benefit_inequality"
-    order: Annotated[float, Field(gt=0.0)]
-    below: Annotated[int, Field(ge=0)]
-    equal: Annotated[int, Field(ge=0)]
-    above: Annotated[int, Field(ge=0)]
+    order: Positive
+    below: Count
+    equal: Count
+    above: Count
 
     def _entropy(self, *, share_below: FloatArray, share_above: FloatArray) -> FloatArray:
         mean_benefit = 1.0 - share_below + share_above
@@ -134,13 +135,13 @@ class CalibrationError(Estimate):
     binomial tails still hold (Hoeffding, Ann. Math. Statist. 27, 1956). Source: Naeini et al., AAAI 2015.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact binomial tests of all bins, as one joint region"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact binomial tests of all bins, as one joint region"
 
     kind: Literal["calibration_error"] = "calibration_error"
-    successes: tuple[Annotated[int, Field(ge=0)], ...]
-    n: tuple[Annotated[int, Field(ge=1)], ...]
-    mean_scores: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+    successes: tuple[Count, ...]
+    n: tuple[PositiveCount, ...]
+    mean_scores: tuple[Share, ...]
 
     @property
     def value(self) -> float:
@@ -234,7 +235,7 @@ Part = Annotated[
 ]
 
 
-class WorstGap(Estimate):
+class WorstGap(EachBound):
     """Largest difference between any two groups in an estimate from each group's own rows, ideal 0.
 
     ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
@@ -245,16 +246,16 @@ class WorstGap(Estimate):
     the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is ``largest``.
     """
 
-    unplanned: ClassVar[str] = (
+    unplanned = (
         "How many rows would decide it depends on how the scores of each group spread over the bins, which is not "
         "planned for."
     )
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["worst_gap"] = "worst_gap"
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
-    largest: Annotated[float, Field(gt=0.0)] | None = 1.0
-    uncompared: Annotated[int, Field(ge=0)] = 0
+    largest: Positive | None = 1.0
+    uncompared: Count = 0
 
     def _defined(self) -> list[Part]:
         return [part for part in self.parts if not math.isnan(part.value)]
@@ -282,9 +283,6 @@ class WorstGap(Estimate):
         limits = np.stack([part.many_bounds(tails) for part in parts], axis=1)
         gaps = (limits[:, :, None, 1] - limits[::-1, None, :, 0]).max(axis=0)
         return np.asarray(gaps[~np.eye(len(parts), dtype=bool)], np.float64)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(0.0, -float(self._upper(alpha / self.comparisons).min())) if self.comparisons else 0.0
@@ -388,14 +386,14 @@ class WorstDistance(Estimate):
     how far the samples' distances may lie from these where values were counted on a grid.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = (
+    kind_limits = (0.0, 1.0)
+    interval_test = (
         "Hoeffding's inequality above and Massart's of distribution functions below, over every pair of groups"
     )
 
     kind: Literal["worst_distance"] = "worst_distance"
-    distances: Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=1)]
-    n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2)]
+    distances: Annotated[tuple[Share, ...], Field(min_length=1)]
+    n: Annotated[tuple[PositiveCount, ...], Field(min_length=2)]
     grid: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
 
     @property

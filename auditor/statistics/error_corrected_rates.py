@@ -6,18 +6,17 @@ Of all rows, and how far it differs between groups.
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 from auditor.statistics.rates import MOST_GROUPS
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class Corrected(Estimate):
@@ -38,11 +37,9 @@ class Corrected(Estimate):
     the lower one is 0.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = (
-        "More rows narrow it down only as far as the rows allow by which sensitivity and specificity are known."
-    )
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the count, of the misses and of the false alarms, together"
+    kind_limits = (0.0, 1.0)
+    unplanned = "More rows narrow it down only as far as the rows allow by which sensitivity and specificity are known."
+    interval_test = f"{BINOMIAL_TEST} of the count, of the misses and of the false alarms, together"
 
     kind: Literal["corrected_proportion"] = "corrected_proportion"
     successes: Count
@@ -73,10 +70,6 @@ class Corrected(Estimate):
             above = max(q - f * self.candidates / self.n, 0.0)
             return min(above / (se * (1.0 - f)), 1.0) if above and se else 0.0 if se else math.nan
         return min(max((q - f) / (se - f), 0.0), 1.0) if se > f else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0].tolist()
-        return low, high
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         low, high = corrected_bounds(
@@ -119,9 +112,9 @@ class WorstCorrectedDifference(Estimate):
     at alpha / (2 g). They are union bounds, and hold however the groups' rows hang together.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = Corrected.unplanned
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of count, misses and false alarms of every group, over every pair"
+    kind_limits = (0.0, 1.0)
+    unplanned = Corrected.unplanned
+    interval_test = f"{BINOMIAL_TEST} of count, misses and false alarms of every group, over every pair"
 
     kind: Literal["worst_corrected_difference"] = "worst_corrected_difference"
     # Judging compares all pairs, and the judge does not trust the process that measured.
@@ -135,10 +128,6 @@ class WorstCorrectedDifference(Estimate):
     @property
     def comparisons(self) -> int:
         return len(self.parts) * (len(self.parts) - 1)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0].tolist()
-        return low, high
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         g = len(self.parts)

@@ -143,6 +143,13 @@ class Estimate(BaseModel):
         return (reach * self.standard_error_at(ideal) / abs(bound - ideal)) ** 2
 
 
+class EachBound(Estimate):
+    """An estimate that computes its two bounds one by one: a kind defines :meth:`lower` and :meth:`upper`."""
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return self.lower(alpha), self.upper(alpha)
+
+
 class Undefined(Estimate):
     """A number that is undefined for these data: 0/0, an empty group.
 
@@ -154,7 +161,7 @@ class Undefined(Estimate):
     Both: the model refuses what it was asked about, which answers a question and meets no requirement.
     """
 
-    interval_test: ClassVar[str] = ""
+    interval_test = ""
 
     kind: Literal["undefined"] = "undefined"
     reason: str
@@ -172,7 +179,7 @@ class Undefined(Estimate):
 class Exact(Estimate):
     """A count or a quantity known without sampling error, such as the number of non-finite weights in a file."""
 
-    interval_test: ClassVar[str] = ""
+    interval_test = ""
 
     kind: Literal["exact"] = "exact"
     known: float

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from auditor.core.number_types import Count, NonNegative, Positive, PositiveCount
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 
@@ -23,15 +24,15 @@ class Exposure(Estimate):
     Security 2019, 4.
     """
 
-    unbounded: ClassVar[bool] = True
-    unplanned: ClassVar[str] = "Only more candidates tell: n of them show an exposure of at most about log2(n) bits."
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the share of candidates that are as likely"
+    unbounded = True
+    unplanned = "Only more candidates tell: n of them show an exposure of at most about log2(n) bits."
+    interval_test = f"{BINOMIAL_TEST} of the share of candidates that are as likely"
 
     kind: Literal["exposure"] = "exposure"
-    at_least_as_likely: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=1)]
-    bits: Annotated[float, Field(gt=0.0)]
-    extrapolated: Annotated[float, Field(ge=0.0)] | None = None
+    at_least_as_likely: Count
+    n: PositiveCount
+    bits: Positive
+    extrapolated: NonNegative | None = None
     exhausted: bool = False
 
     @model_validator(mode="after")

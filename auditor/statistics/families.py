@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import Field
 
-from auditor.core.rows import IntArray
+from auditor.core.number_types import Share
+from auditor.core.rows import BoolArray
 from auditor.statistics.estimate import Estimate
 
 # ``bh`` is read in records of earlier versions and no longer asked for: it promises nothing of findings that depend on
@@ -25,11 +24,11 @@ class ConfirmedCount(Estimate):
     true effects. There is no upper bound: what was not confirmed may still be there, so a bound of 0 is never PASSed.
     """
 
-    unplanned: ClassVar[str] = "No number of rows shows that there is nothing: what was not confirmed may be there."
-    interval_test: ClassVar[str] = "Holm's step-down procedure; a lower bound alone"
+    unplanned = "No number of rows shows that there is nothing: what was not confirmed may be there."
+    interval_test = "Holm's step-down procedure; a lower bound alone"
 
     kind: Literal["confirmed_count"] = "confirmed_count"
-    p_values: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...]
+    p_values: tuple[Share, ...]
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -39,7 +38,7 @@ class ConfirmedCount(Estimate):
     def value(self) -> float:
         return float(self.confirmed(0.05).sum())
 
-    def confirmed(self, alpha: float) -> npt.NDArray[np.bool_]:
+    def confirmed(self, alpha: float) -> BoolArray:
         """(k,) which hypotheses Holm's procedure rejects at ``alpha``."""
         levels = adjusted_levels(self.p_values, alpha, "holm")
         return np.asarray([p <= level for p, level in zip(self.p_values, levels, strict=True)], bool)
@@ -51,27 +50,6 @@ class ConfirmedCount(Estimate):
 def draws_needed(alpha: float) -> int:
     """Fewest random draws that may support a tail at ``alpha``: ``100 / alpha``."""
     return math.ceil(100.0 / alpha)
-
-
-def permutation_p_value(
-    statistic: Callable[[IntArray], float],
-    labels: npt.ArrayLike,
-    *,
-    n_draws: int,
-    alpha: float,
-    rng: np.random.Generator,
-) -> float:
-    """``(1 + #{draws with statistic >= observed}) / (1 + n_draws)`` over random permutations of ``labels``, (n,).
-
-    Valid at every sample size where the labels are exchangeable under the null. Raises ValueError where ``n_draws`` is
-    too few for a tail at ``alpha``. Source: Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010).
-    """
-    if n_draws < draws_needed(alpha):
-        raise ValueError(f"a tail at {alpha:g} needs at least {draws_needed(alpha)} draws, not {n_draws}")
-    x = np.asarray(labels, np.int64)
-    observed = statistic(x)
-    exceed = sum(statistic(rng.permutation(x)) >= observed - 1e-12 for _ in range(n_draws))
-    return (1 + exceed) / (1 + n_draws)
 
 
 def adjusted_levels(p_values: Sequence[float], error_rate: float, method: Multiplicity) -> list[float]:

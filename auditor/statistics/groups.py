@@ -9,9 +9,19 @@ import numpy as np
 import scipy
 from pydantic import Field, model_validator
 
+from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Contrast, Pairs, margins
-from auditor.statistics.estimate import TESTS_OF_PARTS, Z_POWER, Estimate, Side, first_size, smallest_level, smallest_p
+from auditor.statistics.estimate import (
+    TESTS_OF_PARTS,
+    Z_POWER,
+    EachBound,
+    Estimate,
+    Side,
+    first_size,
+    smallest_level,
+    smallest_p,
+)
 from auditor.statistics.intervals import (
     clopper_pearson,
     corner_radius,
@@ -53,7 +63,7 @@ class WorstOfGroups(Estimate):
         return all(table.complete and len(table.n) > 1 for table in self.tables)
 
 
-class WorstOfPairs(WorstOfGroups):
+class WorstOfPairs(WorstOfGroups, EachBound):
     """The worst pair of groups over several rates, from the exact tests of its pairs.
 
     That the worst lies beyond a value: any pair does, each at alpha / n_pairs (union bound), pairs without an order,
@@ -200,9 +210,9 @@ class WorstDifference(_PlannedOnTests):
     some.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    contrast: ClassVar[Contrast] = "difference"
-    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
+    kind_limits = (0.0, 1.0)
+    contrast = "difference"
+    interval_test = _TESTS_OF_PAIRS
 
     kind: Literal["worst_difference"] = "worst_difference"
 
@@ -212,9 +222,6 @@ class WorstDifference(_PlannedOnTests):
             return math.nan
         rates = [np.divide(*table.arrays()) for table in self.tables]
         return max(float(r.max() - r.min()) for r in rates)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return min(self._beyond(alpha), 1.0)
@@ -254,9 +261,9 @@ class WorstRatio(_PlannedOnTests):
     ``demographic_parity_ratio`` with one table. Bounds mirror :class:`WorstDifference`. All rates 0 is 0/0: NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    contrast: ClassVar[Contrast] = "ratio"
-    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
+    kind_limits = (0.0, 1.0)
+    contrast = "ratio"
+    interval_test = _TESTS_OF_PAIRS
 
     kind: Literal["worst_ratio"] = "worst_ratio"
 
@@ -268,9 +275,6 @@ class WorstRatio(_PlannedOnTests):
         if any(r.max() == 0.0 for r in rates):
             return math.nan
         return min(float(r.min() / r.max()) for r in rates)
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(self._smallest_contrast(alpha), 0.0) if self.complete else 0.0
@@ -307,7 +311,7 @@ class _ExtremeRate(Estimate):
     group that truly is the extreme must miss. The other one is each group's at alpha / n_groups (union bound).
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    kind_limits = (0.0, 1.0)
     largest: ClassVar[bool]
 
     # Named here for its place in the record.
@@ -351,8 +355,8 @@ class SmallestRate(_ExtremeRate):
     Lower: the smallest lower bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    largest: ClassVar[bool] = False
-    interval_test: ClassVar[str] = _TESTS_OF_GROUPS
+    largest = False
+    interval_test = _TESTS_OF_GROUPS
 
     kind: Literal["smallest_rate"] = "smallest_rate"
 
@@ -364,8 +368,8 @@ class LargestRate(_ExtremeRate):
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    largest: ClassVar[bool] = True
-    interval_test: ClassVar[str] = _TESTS_OF_GROUPS
+    largest = True
+    interval_test = _TESTS_OF_GROUPS
 
     kind: Literal["largest_rate"] = "largest_rate"
 
@@ -378,8 +382,8 @@ class LargestDisparity(Estimate):
     miss, the group that truly is the largest must miss. An undefined part makes the value NaN and the upper bound 1.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    kind_limits = (0.0, 1.0)
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_disparity"] = "largest_disparity"
     parts: Annotated[
@@ -445,12 +449,12 @@ class RatioToLargest(_OfLogarithms):
     alpha: to miss, the ratio to the group that truly is the largest must miss. All rates 0 is 0/0: NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = f"{_TESTS_OF_PAIRS}, over every group that may be the largest"
+    kind_limits = (0.0, 1.0)
+    interval_test = f"{_TESTS_OF_PAIRS}, over every group that may be the largest"
 
     kind: Literal["ratio_to_largest"] = "ratio_to_largest"
     table: RateTable
-    index: Annotated[int, Field(ge=0)]
+    index: Count
 
     @model_validator(mode="after")
     def _one_of_the_groups(self) -> Self:
@@ -555,8 +559,8 @@ class WorstOddsRatio(_OfLogarithms, WorstOfGroups):
     Bounds as in :class:`WorstRatio`. 0/0 and inf/inf are NaN.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = _TESTS_OF_PAIRS
+    kind_limits = (0.0, 1.0)
+    interval_test = _TESTS_OF_PAIRS
 
     kind: Literal["worst_odds_ratio"] = "worst_odds_ratio"
 

@@ -40,38 +40,6 @@ def exact_upper(k: FloatArray, n: FloatArray, alpha: FloatArray) -> FloatArray:
     return np.where(k < n, scipy.special.betainccinv(k + 1.0, np.maximum(n - k, 1.0), alpha), 1.0)
 
 
-def wilson(successes: npt.ArrayLike, *, n: npt.ArrayLike, alpha: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """One-sided score bounds of a binomial proportion, each wrong with probability about ``alpha``: for display.
-
-    Centre ``(p + z^2/2n) / (1 + z^2/n)``, half width ``z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)``.
-    ``n = 0`` gives [0, 1]. Source: Wilson, JASA 22 (1927).
-    """
-    k, m, a = np.broadcast_arrays(
-        np.asarray(successes, np.float64), np.asarray(n, np.float64), np.asarray(alpha, np.float64)
-    )
-    z = scipy.special.ndtri(1.0 - a)
-    safe = np.maximum(m, 1.0)
-    p = k / safe
-    denominator = 1.0 + z * z / safe
-    centre = (p + z * z / (2.0 * safe)) / denominator
-    half = z * np.sqrt(p * (1.0 - p) / safe + z * z / (4.0 * safe * safe)) / denominator
-    lower = np.where(m > 0, np.clip(centre - half, 0.0, 1.0), 0.0)
-    upper = np.where(m > 0, np.clip(centre + half, 0.0, 1.0), 1.0)
-    return lower, upper
-
-
-def newcombe(*, k1: int, n1: int, k2: int, n2: int, alpha: float) -> tuple[float, float]:
-    """One-sided hybrid score bounds of ``k1/n1 - k2/n2``: for display; see the module's note on its tails.
-
-    ``lower = d - sqrt((p1 - l1)^2 + (u2 - p2)^2)`` with Wilson limits. Source: Newcombe, Stat. Med. 17 (1998), method
-    10.
-    """
-    (l1, l2), (u1, u2) = wilson([k1, k2], n=[n1, n2], alpha=alpha)
-    p1, p2 = k1 / n1, k2 / n2
-    d = p1 - p2
-    return float(d - math.hypot(p1 - l1, u2 - p2)), float(d + math.hypot(u1 - p1, p2 - l2))
-
-
 @lru_cache(maxsize=4_096)
 def corner_radius(alpha: float) -> float:
     """Radius ``t`` with ``P(max(Z1, 0)^2 + max(Z2, 0)^2 > t^2) = alpha`` for independent standard normals.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from auditor.core.rows import FloatArray
-from auditor.statistics.estimate import Estimate
+from auditor.statistics.estimate import EachBound
 from auditor.statistics.rank_estimates import AreaUnderCurve, TruePositiveRateAt
 
 AttackEstimate = Annotated[AreaUnderCurve | TruePositiveRateAt, Field(discriminator="kind")]
@@ -25,7 +25,7 @@ class AttackPart(BaseModel):
     estimate: AttackEstimate
 
 
-class StrongestAttack(Estimate):
+class StrongestAttack(EachBound):
     """The success of the strongest of several attacks on the same rows, in [0, 1]: ``max_a theta_a``.
 
     Lower bound at alpha: ``max_a L_a(share_a * alpha)``. It exceeds ``max_a theta_a`` only where some ``L_a`` exceeds
@@ -40,8 +40,8 @@ class StrongestAttack(Estimate):
     PASS would be that of the attack that was picked, which need not be the strongest.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "the tests that the attacks' own bounds invert, each with its share of the level"
+    kind_limits = (0.0, 1.0)
+    interval_test = "the tests that the attacks' own bounds invert, each with its share of the level"
 
     kind: Literal["strongest_attack"] = "strongest_attack"
     attacks: Annotated[tuple[AttackPart, ...], Field(min_length=1, max_length=64)]
@@ -63,9 +63,6 @@ class StrongestAttack(Estimate):
     def strongest(self) -> str:
         """The attack that came to most."""
         return max(self.attacks, key=lambda attack: attack.estimate.value).name
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return max(attack.estimate.lower(attack.share * alpha) for attack in self.attacks)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.core.rows import FloatArray
-from auditor.statistics.estimate import Estimate, Undefined
+from auditor.core.number_types import NonNegative, Positive
+from auditor.core.rows import BoolArray, FloatArray
+from auditor.statistics.estimate import EachBound, Estimate, Undefined
 from auditor.statistics.groups import WorstOfGroups
 from auditor.statistics.intervals import (
     bounded_mean_reach,
@@ -33,15 +34,15 @@ class StudentT(Estimate):
     Pearson's bound of none in n), and they may lie as far off as the limits, or anywhere where there are none.
     """
 
-    unjudgeable: ClassVar[str] = (
+    unjudgeable = (
         "Student's interval is shown and holds for nearly normal values alone, so no criterion may rest on it."
     )
-    interval_test: ClassVar[str] = "Student's t test; for display, and not judged"
+    interval_test = "Student's t test; for display, and not judged"
 
     kind: Literal["student_t"] = "student_t"
     centre: float
-    standard_error: Annotated[float, Field(ge=0.0)]
-    degrees_of_freedom: Annotated[float, Field(gt=0.0)]
+    standard_error: NonNegative
+    degrees_of_freedom: Positive
     scale: Literal["identity", "logit"] = "identity"
     lower_limit: float | None = None
     upper_limit: float | None = None
@@ -87,7 +88,7 @@ class StudentT(Estimate):
         return self.standard_error if self.standard_error > 0.0 else math.nan
 
 
-class WorstMeanDifference(WorstOfGroups):
+class WorstMeanDifference(WorstOfGroups, EachBound):
     """Largest difference between two groups in the mean of several rates measured on different rows.
 
     ``max over i, j of mean_t p_ti - mean_t p_tj``, in [0, 1], ideal 0: balanced accuracy with the true positive and the
@@ -95,12 +96,12 @@ class WorstMeanDifference(WorstOfGroups):
     exact tails (:func:`sum_bounds`); the maximum is bounded as in :class:`WorstDifference`.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact binomial tests of all rates of a pair, as one joint region, over all pairs"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact binomial tests of all rates of a pair, as one joint region, over all pairs"
 
     kind: Literal["worst_mean_difference"] = "worst_mean_difference"
 
-    def _whole(self) -> npt.NDArray[np.bool_]:
+    def _whole(self) -> BoolArray:
         return np.asarray([all(n) for n in zip(*(table.n for table in self.tables), strict=True)], bool)
 
     @property
@@ -132,9 +133,6 @@ class WorstMeanDifference(WorstOfGroups):
         found = np.asarray([(own + down).max(axis=-1) for own in up], np.float64)
         return np.asarray(found[~np.eye(len(found), dtype=bool)], np.float64)
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
-
     def lower(self, alpha: float) -> float:
         if not self.comparisons:
             return 0.0
@@ -162,7 +160,7 @@ class PairedDifference(BaseModel):
     first: str
     second: str
     centre: Annotated[float, Field(ge=-1.0, le=1.0)]
-    standard_error: Annotated[float, Field(ge=0.0)]
+    standard_error: NonNegative
     third_moment: float
     n: Annotated[int, Field(ge=2)]
 
@@ -191,8 +189,8 @@ class WorstPairedDifference(Estimate):
     the upper bound 1, since nothing is known there; the lower bound still holds.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "tests of bounded paired differences of every pair, together"
+    kind_limits = (0.0, 1.0)
+    interval_test = "tests of bounded paired differences of every pair, together"
 
     kind: Literal["worst_paired_difference"] = "worst_paired_difference"
     pairs: Annotated[tuple[PairedDifference, ...], Field(min_length=1)]
@@ -248,13 +246,13 @@ class BracketedMean(Estimate):
     distance is 0, for planning alone.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "tests of two bounded means, one below and one above"
+    kind_limits = (0.0, 1.0)
+    interval_test = "tests of two bounded means, one below and one above"
 
     kind: Literal["bracketed_mean"] = "bracketed_mean"
     below: PairedDifference
     above: PairedDifference
-    chance: Annotated[float, Field(ge=0.0)] = 0.0
+    chance: NonNegative = 0.0
 
     @property
     def value(self) -> float:
@@ -305,10 +303,10 @@ class StandardizedDifference(Estimate):
     deviation, any number.
     """
 
-    unjudgeable: ClassVar[str] = (
+    unjudgeable = (
         "Its interval is shown and holds for normal values of one variance alone, so no criterion may rest on it."
     )
-    interval_test: ClassVar[str] = "the noncentral t test; for display, and not judged"
+    interval_test = "the noncentral t test; for display, and not judged"
 
     kind: Literal["standardized_difference"] = "standardized_difference"
     centre: float

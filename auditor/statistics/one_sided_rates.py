@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
@@ -16,12 +17,12 @@ from auditor.statistics.rates import Proportion, RateTable
 class _OneSided(Estimate):
     """``successes`` of ``n`` rows, of which one bound is a proportion's and the other says nothing."""
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    kind_limits = (0.0, 1.0)
 
     # Named here for its place in the record.
     kind: Literal["at_most", "at_least"]
-    successes: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
+    successes: Count
+    n: Count
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -45,11 +46,11 @@ class AtMost(_OneSided):
     under an attack may be shown to lie below a bound, and never above one.
     """
 
-    unplanned: ClassVar[str] = (
+    unplanned = (
         "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
         "and never that it is kept, however many rows there are."
     )
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}; an upper bound alone"
+    interval_test = f"{BINOMIAL_TEST}; an upper bound alone"
 
     kind: Literal["at_most"] = "at_most"
 
@@ -81,11 +82,11 @@ class AtLeast(_OneSided):
     same: beyond a limit, and never within it.
     """
 
-    unplanned: ClassVar[str] = (
+    unplanned = (
         "It is a lower bound: what was not shown may be so too, so this number can never show that the true share is "
         "no larger, however many rows there are."
     )
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST}; a lower bound alone"
+    interval_test = f"{BINOMIAL_TEST}; a lower bound alone"
 
     kind: Literal["at_least"] = "at_least"
 
@@ -116,14 +117,14 @@ class Bracket(Estimate):
     Clopper-Pearson lower bound of the one count, and the upper bound of the other.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = "More rows do not decide the rows that are neither proved nor broken."
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of what was proved and of what nothing broke"
+    kind_limits = (0.0, 1.0)
+    unplanned = "More rows do not decide the rows that are neither proved nor broken."
+    interval_test = f"{BINOMIAL_TEST} of what was proved and of what nothing broke"
 
     kind: Literal["bracket"] = "bracket"
-    proved: Annotated[int, Field(ge=0)]
-    possible: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
+    proved: Count
+    possible: Count
+    n: Count
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -160,11 +161,9 @@ class WorstBracketDifference(Estimate):
     Clopper-Pearson bounds at alpha / (2 g) (union bound).
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    unplanned: ClassVar[str] = Bracket.unplanned
-    interval_test: ClassVar[str] = (
-        f"{BINOMIAL_TEST} of what was proved and of what nothing broke, over every pair of groups"
-    )
+    kind_limits = (0.0, 1.0)
+    unplanned = Bracket.unplanned
+    interval_test = f"{BINOMIAL_TEST} of what was proved and of what nothing broke, over every pair of groups"
 
     kind: Literal["worst_bracket_difference"] = "worst_bracket_difference"
     proved: RateTable

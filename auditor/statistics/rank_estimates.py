@@ -7,19 +7,19 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 from pydantic import Field
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.number_types import Count, NonNegative, Share
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
 from auditor.statistics.intervals import area_reach, clopper_pearson
 from auditor.statistics.thresholds import rate_bounds, rate_level
 
-BoolArray = npt.NDArray[np.bool_]
 _NO_AREA = Undefined(reason="an AUC needs at least two finite scores on either side")
 
 
@@ -38,12 +38,12 @@ class AreaUnderCurve(Estimate):
     largest that there can be. The bounds are the outermost of all such orders.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "DeLong's test, with room for rows that were not seen"
+    kind_limits = (0.0, 1.0)
+    interval_test = "DeLong's test, with room for rows that were not seen"
 
     kind: Literal["area_under_curve"] = "area_under_curve"
-    centre: Annotated[float, Field(ge=0.0, le=1.0)]
-    standard_error: Annotated[float, Field(ge=0.0)]
+    centre: Share
+    standard_error: NonNegative
     n_positive: Annotated[int, Field(ge=2)]
     n_negative: Annotated[int, Field(ge=2)]
     # Left out where there is none, so that older evidence keeps its digests.
@@ -99,10 +99,8 @@ class Quantile(Estimate):
     Order Statistics (2003), 7.1.
     """
 
-    unplanned: ClassVar[str] = (
-        "What else it would take depends on how the values are distributed, which is not assumed."
-    )
-    interval_test: ClassVar[str] = "the sign test of order statistics, exact for any distribution"
+    unplanned = "What else it would take depends on how the values are distributed, which is not assumed."
+    interval_test = "the sign test of order statistics, exact for any distribution"
 
     kind: Literal["quantile"] = "quantile"
     level: Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -148,14 +146,14 @@ class TruePositiveRateAt(Estimate):
     rate itself.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = "exact tests of the threshold and of the rate, as one joint region"
+    kind_limits = (0.0, 1.0)
+    interval_test = "exact tests of the threshold and of the rate, as one joint region"
 
     kind: Literal["true_positive_rate_at"] = "true_positive_rate_at"
     false_positive_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
-    members_above: tuple[Annotated[int, Field(ge=0)], ...]
-    n_positive: Annotated[int, Field(ge=0)]
-    n_negative: Annotated[int, Field(ge=0)]
+    members_above: tuple[Count, ...]
+    n_positive: Count
+    n_negative: Count
     # Left out where it is not so, so that older evidence keeps its digests and its intervals.
     joint: Annotated[bool, Field(exclude_if=operator.not_)] = False
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import Counts, FloatArray
+from auditor.core.rows import BoolArray, Counts, FloatArray
 from auditor.statistics import combined_tails
-from auditor.statistics.combined_tails import Contrast, Flags, Pairs, falling_zero, margins
+from auditor.statistics.combined_tails import Contrast, Pairs, falling_zero, margins
 from auditor.statistics.unconditional import TwoRates
 
 MOST_ENUMERATED, MOST_PAIRS = 2_400, 6
@@ -134,14 +134,18 @@ def _lower_bounds(pairs: Pairs, alpha: float, enumerated: bool) -> FloatArray:
     return np.asarray([_test(pairs, i).lower_bound(alpha) for i in range(len(pairs))], np.float64)
 
 
-def _is_significant(pairs: Pairs, value: float, alpha: float, enumerated: bool) -> Flags:
+def _is_significant(pairs: Pairs, value: float, alpha: float, enumerated: bool) -> BoolArray:
     if not enumerated:
         return margins(pairs, value, alpha) >= 0.0
     return np.asarray([_test(pairs, i).p_value(value) <= alpha for i in range(len(pairs))], np.bool_)
 
 
 def _extreme(
-    pairs: Pairs, side: float, solve: Callable[[Index], float], beats: Callable[[Index, float], Flags], at_once: int = 1
+    pairs: Pairs,
+    side: float,
+    solve: Callable[[Index], float],
+    beats: Callable[[Index, float], BoolArray],
+    at_once: int = 1,
 ) -> float:
     """What ``solve`` says of the pairs that nothing ``beats``; the likeliest are tried first, so many at once."""
     spread = np.sqrt(_variance(pairs.k_1, pairs.n_1) + _variance(pairs.k_2, pairs.n_2))

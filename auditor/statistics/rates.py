@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import operator
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import scipy
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from auditor.core.number_types import Count, PositiveCount
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.combined_tails import Pairs
-from auditor.statistics.estimate import POWER, Estimate, Side, first_size, smallest_p
+from auditor.statistics.estimate import POWER, EachBound, Estimate, Side, first_size, smallest_p
 from auditor.statistics.intervals import (
     BINOMIAL_TEST,
     clopper_pearson,
@@ -27,22 +28,19 @@ from auditor.statistics.rate_pairs import lower_bounds, smallest_p_value
 MOST_GROUPS = 1_000
 
 
-class Proportion(Estimate):
+class Proportion(EachBound):
     """``successes / n`` of independent rows, in [0, 1], with Clopper-Pearson bounds; NaN at n = 0."""
 
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    interval_test: ClassVar[str] = BINOMIAL_TEST
+    kind_limits = (0.0, 1.0)
+    interval_test = BINOMIAL_TEST
 
     kind: Literal["proportion"] = "proportion"
-    successes: Annotated[int, Field(ge=0)]
-    n: Annotated[int, Field(ge=0)]
+    successes: Count
+    n: Count
 
     @property
     def value(self) -> float:
         return self.successes / self.n if self.n else math.nan
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return _lower(self.successes, self.n, alpha)
@@ -103,8 +101,8 @@ class RateTable(BaseModel):
 
     rate: str
     # Judging compares all pairs, and the judge does not trust the process that measured.
-    successes: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
-    n: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=MOST_GROUPS)]
+    successes: Annotated[tuple[Count, ...], Field(max_length=MOST_GROUPS)]
+    n: Annotated[tuple[Count, ...], Field(max_length=MOST_GROUPS)]
 
     @model_validator(mode="after")
     def _no_more_than_n(self) -> Self:
@@ -138,20 +136,20 @@ class RateTable(BaseModel):
         return math.sqrt(sum(1.0 / m for m in smallest)) if len(smallest) == 2 else math.nan
 
 
-class Difference(Estimate):
+class Difference(EachBound):
     """``p_1 - p_2`` of two independent proportions, in [-1, 1], ideal 0.
 
     ``family``: how many differences the one was picked from; its bounds hold for all of them together (Bonferroni), so
     the picking does no harm.
     """
 
-    kind_limits: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    interval_test: ClassVar[str] = "an exact test of two binomial counts"
+    kind_limits = (-1.0, 1.0)
+    interval_test = "an exact test of two binomial counts"
 
     kind: Literal["difference"] = "difference"
-    successes: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    n: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
-    family: Annotated[int, Field(ge=1)] = 1
+    successes: tuple[Count, Count]
+    n: tuple[Count, Count]
+    family: PositiveCount = 1
 
     @property
     def value(self) -> float:
@@ -160,9 +158,6 @@ class Difference(Estimate):
     @property
     def comparisons(self) -> int:
         return self.family
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return float(lower_bounds(self._pair(False), alpha / self.family)[0]) if min(self.n) else -1.0
@@ -199,7 +194,7 @@ class WeightedSum(Estimate):
     (:func:`sum_bounds`).
     """
 
-    interval_test: ClassVar[str] = "exact binomial tests of all shares, as one joint region"
+    interval_test = "exact binomial tests of all shares, as one joint region"
 
     kind: Literal["weighted_sum"] = "weighted_sum"
     weights: tuple[float, ...]
@@ -239,13 +234,13 @@ class Odds(Estimate):
     Given their sum the first count is binomial, so its Clopper-Pearson bounds q give ``q / (1 - q)``. 0/0 is NaN.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    interval_test: ClassVar[str] = f"{BINOMIAL_TEST} of the first count given the sum of both"
+    unbounded = True
+    kind_limits = (0.0, math.inf)
+    interval_test = f"{BINOMIAL_TEST} of the first count given the sum of both"
 
     kind: Literal["odds"] = "odds"
-    successes: Annotated[int, Field(ge=0)]
-    failures: Annotated[int, Field(ge=0)]
+    successes: Count
+    failures: Count
 
     @property
     def value(self) -> float:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Literal
 
-from pydantic import Field
-
+from auditor.core.number_types import NonNegative
 from auditor.statistics.estimate import Estimate
 
 
@@ -16,16 +15,16 @@ class UpperBound(Estimate):
     ``bounds`` are [0, most] at every level, without sampling error; ``value`` is ``most``, the bound itself.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    unplanned: ClassVar[str] = (
+    unbounded = True
+    kind_limits = (0.0, math.inf)
+    unplanned = (
         "It is an upper bound: the true value may be smaller, so this number can show that a limit is kept and never "
         "that it is broken."
     )
-    interval_test: ClassVar[str] = "none: an upper bound by accounting, without sampling"
+    interval_test = "none: an upper bound by accounting, without sampling"
 
     kind: Literal["upper_bound"] = "upper_bound"
-    most: Annotated[float, Field(ge=0.0)]
+    most: NonNegative
 
     @property
     def value(self) -> float:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy
 from pydantic import Field, model_validator
 
-from auditor.core.rows import FloatArray
+from auditor.core.number_types import NonNegative, Positive, PositiveCount
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
-from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Estimate, Undefined
+from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, EachBound, Estimate, Undefined
 from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import MOST_GROUPS
@@ -32,14 +33,14 @@ class BoundedMean(Estimate):
     bounds are the limits.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = "tests of a mean of bounded values that hold at every size and skew"
+    unbounded = True
+    interval_test = "tests of a mean of bounded values that hold at every size and skew"
 
     kind: Literal["bounded_mean"] = "bounded_mean"
     centre: float
-    standard_error: Annotated[float, Field(ge=0.0)]
+    standard_error: NonNegative
     third_moment: float
-    n: Annotated[int, Field(ge=1)]
+    n: PositiveCount
     low: float
     high: float
     root: bool = False
@@ -100,7 +101,7 @@ ValuePart = Annotated[Undefined | BoundedMean | StudentT, Field(discriminator="k
 
 
 class _OfParts(Estimate):
-    unbounded: ClassVar[bool] = True
+    unbounded = True
 
     # Judging compares all pairs, and the judge does not trust the process that measured.
     parts: Annotated[tuple[ValuePart, ...], Field(min_length=1, max_length=MOST_GROUPS)]
@@ -132,7 +133,7 @@ class WorstValueGap(_OfParts):
     the parts alone, which the largest of all is at least, so the lower bound holds; the upper one is the limit.
     """
 
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["worst_value_gap"] = "worst_value_gap"
     # Left out where there are none, so that older evidence keeps its digests.
@@ -199,8 +200,8 @@ class LargestGap(Estimate):
     number of gaps; upper, the largest upper bound, each at alpha. An undefined gap makes the upper one infinite.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    unbounded = True
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_gap"] = "largest_gap"
     gaps: Annotated[tuple[WorstValueGap, ...], Field(min_length=1, max_length=MOST_GROUPS)]
@@ -233,7 +234,7 @@ class LargestValue(_OfParts):
     Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
     """
 
-    interval_test: ClassVar[str] = TESTS_OF_PARTS
+    interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_value"] = "largest_value"
 
@@ -270,13 +271,13 @@ class WorstValueDistance(Estimate):
     :class:`~auditor.statistics.distribution_distances.WorstDistance`, ``span`` times as far away.
     """
 
-    unbounded: ClassVar[bool] = True
-    interval_test: ClassVar[str] = WorstDistance.interval_test
+    unbounded = True
+    interval_test = WorstDistance.interval_test
 
     kind: Literal["worst_value_distance"] = "worst_value_distance"
-    distances: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)]
-    n: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=MOST_GROUPS)]
-    span: Annotated[float, Field(gt=0.0)] | None
+    distances: Annotated[tuple[NonNegative, ...], Field(min_length=1)]
+    n: Annotated[tuple[PositiveCount, ...], Field(min_length=2, max_length=MOST_GROUPS)]
+    span: Positive | None
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -313,7 +314,7 @@ class WorstValueDistance(Estimate):
         return (self.span * float(reach.max()) / (bound - ideal)) ** 2
 
 
-class RatioOfTotals(Estimate):
+class RatioOfTotals(EachBound):
     """``sum a_c / sum b_c`` over n independent clusters, ``low b_c <= a_c <= high b_c`` and ``0 <= b_c <= most``.
 
     A ratio r is ruled out where the mean of ``a_c - r b_c``, values in [(low - r) most, (high - r) most], is shown not
@@ -323,14 +324,14 @@ class RatioOfTotals(Estimate):
     of three deviations, (aaa, aab, abb, bbb). The limits are ``low`` and ``high``.
     """
 
-    interval_test: ClassVar[str] = "tests of bounded means over clusters, of every ratio that none of them rules out"
+    interval_test = "tests of bounded means over clusters, of every ratio that none of them rules out"
 
     kind: Literal["ratio_of_totals"] = "ratio_of_totals"
-    first: tuple[float, Annotated[float, Field(gt=0.0)]]
-    second: tuple[Annotated[float, Field(ge=0.0)], float, Annotated[float, Field(ge=0.0)]]
+    first: tuple[float, Positive]
+    second: tuple[NonNegative, float, NonNegative]
     third: tuple[float, float, float, float]
     n: Annotated[int, Field(ge=2)]
-    most: Annotated[float, Field(gt=0.0)]
+    most: Positive
     low: float
     high: float
 
@@ -350,7 +351,7 @@ class RatioOfTotals(Estimate):
     def value(self) -> float:
         return self.first[0] / self.first[1]
 
-    def _ruled_out(self, ratios: FloatArray, sign: int, alpha: float) -> npt.NDArray[np.bool_]:
+    def _ruled_out(self, ratios: FloatArray, sign: int, alpha: float) -> BoolArray:
         """Whether each ratio is shown to be too small, for ``sign`` 1, or too large, for -1."""
         r = ratios
         mean = sign * (self.first[0] - r * self.first[1]) / self.most
@@ -375,9 +376,6 @@ class RatioOfTotals(Estimate):
                 return float(inward[0 if kept.size else -1])
             inward = np.linspace(inward[kept[0] - 1], inward[kept[0]], _STEPS)
         return float(inward[0])
-
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        return self.lower(alpha), self.upper(alpha)
 
     def lower(self, alpha: float) -> float:
         return min(self._end(self.low, 1, alpha), self.value)
@@ -427,14 +425,14 @@ class RatioBetween(Estimate):
     bound of the one and the upper bound of the other, since of either only that on its own side can miss.
     """
 
-    interval_test: ClassVar[str] = "tests of two ratios of totals, one below and one above"
+    interval_test = "tests of two ratios of totals, one below and one above"
 
     kind: Literal["ratio_between"] = "ratio_between"
-    unplanned: ClassVar[str] = "More rows do not decide the rows that have no answer."
+    unplanned = "More rows do not decide the rows that have no answer."
     below: RatioOfTotals
     above: RatioOfTotals
-    n_open: Annotated[int, Field(ge=1)]
-    n: Annotated[int, Field(ge=1)]
+    n_open: PositiveCount
+    n: PositiveCount
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -466,10 +464,10 @@ class IdealizedAssociation(Estimate):
     upper end. So nothing is assumed of how the two scores depend on each other, nor of the kink at ss = 0.5.
     """
 
-    unbounded: ClassVar[bool] = True
-    kind_limits: ClassVar[tuple[float, float]] = (0.0, 100.0)
-    unplanned: ClassVar[str] = "How many target terms would decide it depends on two scores, and is not planned for."
-    interval_test: ClassVar[str] = "tests of two bounded means together, over the extremes of both"
+    unbounded = True
+    kind_limits = (0.0, 100.0)
+    unplanned = "How many target terms would decide it depends on two scores, and is not planned for."
+    interval_test = "tests of two bounded means together, over the extremes of both"
 
     kind: Literal["idealized_association"] = "idealized_association"
     modelling: BoundedMean

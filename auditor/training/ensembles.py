@@ -20,18 +20,18 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import ModelError
 from auditor.core.files import write_beside
 from auditor.core.randomness import seeded_globals
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.layer_sequence import NotASequenceError
 from auditor.models.output_kind import Outputs
 from auditor.training.costs import Work, work_of
-from auditor.training.stack_tasks import ALONE, BoolArray, StackTask, Way, logits_of, received_logits, sent_tasks
+from auditor.training.stack_tasks import ALONE, StackTask, Way, logits_of, received_logits, sent_tasks
 from auditor.training.stacks import linear_chain, outputs_of, why_no_vmap
 from auditor.training.task_executor import lent_executor
 
@@ -56,7 +56,7 @@ class Ensemble:
     was trained on. ``notes``: what a reader must know of how they were trained.
     """
 
-    kept: npt.NDArray[np.float64]
+    kept: FloatArray
     members: BoolArray
     notes: tuple[str, ...] = ()
 
@@ -336,16 +336,16 @@ def _name_of(keep: Callable[[Tensor], Tensor] | None) -> str:
     return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
 
 
-def _write(place: Path, part: npt.NDArray[np.float64]) -> None:
+def _write(place: Path, part: FloatArray) -> None:
     buffer = BytesIO()
     np.save(buffer, part, allow_pickle=False)
     write_beside(place, buffer.getvalue())
 
 
-def _read_chunk(place: Path, k: int, n: int) -> npt.NDArray[np.float64] | None:
+def _read_chunk(place: Path, k: int, n: int) -> FloatArray | None:
     """What a chunk left, or None where it left nothing that can be used."""
     try:
-        part: npt.NDArray[np.float64] = np.load(place, allow_pickle=False)
+        part: FloatArray = np.load(place, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return part if part.dtype == np.float64 and part.shape[:2] == (k, n) else None

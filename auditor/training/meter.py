@@ -1,6 +1,6 @@
 """A meter of the resources of a computation and of each probe in it, up to its record.
 
-Energy counters of the machine: RAPL of processors via the kernel's powercap tree, NVML of NVIDIA GPUs.
+Energy comes from the machine's counters: RAPL of processors via the kernel's powercap tree, NVML of NVIDIA GPUs.
 """
 
 from __future__ import annotations

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import AuditorError, ModelError
 from auditor.core.files import Closed
 from auditor.core.randomness import seeded_globals
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import Architecture
 from auditor.models.output_kind import Outputs
@@ -34,7 +34,6 @@ from auditor.training.task_encoding import (
 )
 from auditor.training.task_executor import Tasks
 
-BoolArray = npt.NDArray[np.bool_]
 # Rows at once, in batches, that models are asked of.
 _BATCHES_AT_ONCE = 32
 
@@ -76,7 +75,7 @@ class StackTask:
         with seeded_globals(np.random.default_rng(Seeds.from_seed(self.seeds[index]).initialisation)):
             return self.make().to(self.x.device)
 
-    def kept_outputs(self, logits: Tensor) -> npt.NDArray[np.float64]:
+    def kept_outputs(self, logits: Tensor) -> FloatArray:
         """``keep`` of logits (k, n, n_classes) as an array."""
         kept = logits if self.keep is None else self.keep(logits)
         return kept.detach().cpu().double().numpy()

@@ -58,14 +58,6 @@ def do(kind: Kind, common_bytes: bytes, task_bytes: bytes) -> bytes:
     return function(common_bytes, task_bytes)
 
 
-class InThisProcess:
-    """An executor that runs one task after another in this process."""
-
-    def results(self, tasks: Tasks) -> Iterator[tuple[int, bytes]]:
-        for i, each in enumerate(tasks.each):
-            yield i, do(tasks.kind, tasks.shared, each)
-
-
 class Kept:
     """Cache of another executor's results in a folder; only missing results are requested.
 

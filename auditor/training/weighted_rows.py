@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from auditor.core.errors import DataError
 from auditor.core.files import printable_name
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.models.audited_model import AuditedModel
 from auditor.statistics.intervals import clopper_pearson
 
@@ -43,7 +42,7 @@ class WeightedShare:
     effective_n: float
 
     @classmethod
-    def from_rows(cls, right: npt.NDArray[np.bool_], weights: FloatArray) -> WeightedShare:
+    def from_rows(cls, right: BoolArray, weights: FloatArray) -> WeightedShare:
         """right (n,), weights (n,); their sum must be positive."""
         w = weights / weights.sum()
         p = float(w @ right)

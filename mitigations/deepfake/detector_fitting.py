@@ -24,17 +24,18 @@ import torch
 
 from auditor.core.errors import DataError, UsageError, some_of
 from auditor.core.files import printable_name
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
 from auditor.models.detector_card import METRIC_OF, Answer
-from auditor.models.networks.head import Calibration, LinearHead
+from auditor.models.networks.head import Calibration, LinearHead, NeighbourHead
+from auditor.models.networks.novelty_score import KindNovelty
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion
 from mitigations.deepfake.between_generators import over_kinds
 from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Round, Scorer, Within, scored
-from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
@@ -105,6 +106,17 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
+def scorer_of(features: FloatArray, head: LinearHead | NeighbourHead, rule: KindNovelty) -> Scorer:
+    """The scores of a head, and of a rule for novelty, on the features of files."""
+
+    def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
+        x = torch.from_numpy(features[others]).float()
+        with torch.no_grad():
+            return head.scores(x).double().numpy(), rule(x).double().numpy()
+
+    return score
+
+
 @dataclass(frozen=True, eq=False)
 class LinearLearner:
     """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
@@ -126,12 +138,7 @@ class LinearLearner:
         head = fit_head(x, own, C=self.C, changed_features=None if changed is None else changed[rows])
         rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
 
-        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = torch.from_numpy(self.features[others]).float()
-            with torch.no_grad():
-                return head.scores(x).double().numpy(), rule(x).double().numpy()
-
-        return score
+        return scorer_of(self.features, head, rule)
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
@@ -458,29 +465,6 @@ def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any
         n_real=n_real,
         n_fake=n_fake,
         **fields,
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellFigures:
-    """Performance of a detector on one cell's files, which are of kinds unseen in training."""
-
-    fake_kinds: tuple[str, ...]
-    real_kinds: tuple[str, ...]
-    auc: float
-    equal_error_rate: float
-
-
-def cell_figures(validation: CrossValidation) -> tuple[CellFigures, ...]:
-    """AUC and equal error rate of every cell."""
-    return tuple(
-        CellFigures(
-            fake_kinds=cell.fake_kinds,
-            real_kinds=cell.real_kinds,
-            auc=area_under_curve(positives=cell.fake_scores, negatives=cell.real_scores).value,
-            equal_error_rate=equal_error_rate(positives=cell.fake_scores, negatives=cell.real_scores).value,
-        )
-        for cell in validation.cells
     )
 
 

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.networks.novelty_score import KindNovelty, RangeNovelty, most_kinds
 
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Kinds: TypeAlias = Sequence[str | None]
 # An orthonormal basis (k, d) of where files vary, the factors (k,) along it, and the factor of all other directions.
 _Spread: TypeAlias = tuple[FloatArray, FloatArray, float]

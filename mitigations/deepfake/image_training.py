@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.randomness import seeded_globals
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.images import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.encoder_files import EncoderFile, read_encoder
@@ -52,8 +52,9 @@ from mitigations.deepfake.detector_fitting import (
     fit_head,
     make_card,
     refuse_unreadable,
+    scorer_of,
 )
-from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 from mitigations.deepfake.image_augmentation import augmented
 
 Method = Literal["frequency", "cnn", "ensemble", "encoder"]
@@ -462,12 +463,7 @@ class NeighbourLearner:
         head = _neighbours(self.features[rows], self.is_fake[rows], self.k)
         rule = fit_novelty(self.features[rows], self.is_fake[rows], [self.kinds[int(i)] for i in rows], self.within)
 
-        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            x = torch.from_numpy(self.features[others]).float()
-            with torch.no_grad():
-                return head.scores(x).double().numpy(), rule(x).double().numpy()
-
-        return score
+        return scorer_of(self.features, head, rule)
 
     def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
         """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""

@@ -27,7 +27,7 @@ from torch import Tensor
 from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.randomness import seeded_globals
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audio import Samples, decode, fit_recording, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.models.detector import DeepfakeDetector, KnownRate
@@ -43,7 +43,7 @@ from mitigations.deepfake.detector_fitting import (
     make_card,
     refuse_unreadable,
 )
-from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, BoolArray, Kinds, fit_novelty
+from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 
 Network: TypeAlias = SpeechDetector | SpeechGMM
 Method = Literal["lfcc", "gmm"]

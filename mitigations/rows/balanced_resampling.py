@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.applicability import is_estimator
+from auditor.run.mitigation import Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.refitting import NetworkOrEstimator, only_for_networks, refit
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import labelled_rows, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 Method = Literal["uniform_sampling", "balanced"]
 
 
-class BalancedResampling:
+class BalancedResampling(NetworkOrEstimator):
     """Train the network on rows resampled by cell of group s and label y, n rows in all.
 
     - ``uniform_sampling``: cell (s, y) gets ``n P(s) P(y)`` rows, so that label and group are independent, the shares
@@ -50,13 +48,13 @@ class BalancedResampling:
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012), section 5.3 (uniform sampling).
     """
 
-    name: ClassVar[str] = "balanced_resampling"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Learn from as many rows of each label in every group as there should be"
-    citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
-    methods: ClassVar[tuple[str, ...]] = get_args(Method)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
+    name = "balanced_resampling"
+    pillar = "fairness"
+    goal = "Learn from as many rows of each label in every group as there should be"
+    citation = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
+    methods = get_args(Method)
+    stage = "pre-processing"
+    needs = "a torch module, an estimator or boosted trees; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(
@@ -74,15 +72,6 @@ class BalancedResampling:
         self.method: Method = method
         self.hyperparameters = hyperparameters
         self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
-
-    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same kind, trained on the resampled rows."""
-        only_for_estimators(model, self.hyperparameters)
-        return (
-            self._fit_estimator(model, data, rng)
-            if is_estimator(model)
-            else self._train_network(model, data, rng, training)
-        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         only_for_networks(**vars(self.tuning))

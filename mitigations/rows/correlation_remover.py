@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.applicability import is_estimator
+from auditor.run.mitigation import Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refitting import only_for_estimators, refit
+from mitigations.training.refitting import NetworkOrEstimator, refit
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import (
     Labelled,
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from auditor.models.torch_model import TorchModel
 
 
-class CorrelationRemover:
+class CorrelationRemover(NetworkOrEstimator):
     """Retrain the same network on encoded features uncorrelated with the sensitive ones.
 
     With z the encoded columns of the features that are not sensitive, s the indicators of the groups and s_bar their
@@ -58,32 +56,23 @@ class CorrelationRemover:
     Source: fairlearn.preprocessing.CorrelationRemover (Bird et al., Microsoft MSR-TR-2020-32).
     """
 
-    name: ClassVar[str] = "correlation_remover"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Take out of the features what correlates with the group"
-    citation: ClassVar[str] = "Bird et al., Fairlearn, MSR-TR-2020-32 (2020)"
-    methods: ClassVar[tuple[str, ...]] = ("correlation_remover",)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "an mlp bundle with its recipe, or an estimator; labelled rows; the group at prediction"
+    name = "correlation_remover"
+    pillar = "fairness"
+    goal = "Take out of the features what correlates with the group"
+    citation = "Bird et al., Fairlearn, MSR-TR-2020-32 (2020)"
+    methods = ("correlation_remover",)
+    stage = "pre-processing"
+    needs = "an mlp bundle with its recipe, or an estimator; labelled rows; the group at prediction"
     experience = MeasuredExperience()
 
     # Before an estimator, the subtraction is written beside it.
-    keeps_kind: ClassVar[bool] = False
+    keeps_kind = False
 
     def __init__(self, *, alpha: float = 1.0, hyperparameters: dict[str, Any] | None = None) -> None:
         if not 0.0 <= alpha <= 1.0:
             raise ValueError(f"alpha must lie in [0, 1], not {alpha!r}")
         self.alpha = alpha
         self.hyperparameters = hyperparameters
-
-    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same kind, trained on features without their correlation with the group."""
-        only_for_estimators(model, self.hyperparameters)
-        return (
-            self._fit_estimator(model, data, rng)
-            if is_estimator(model)
-            else self._train_network(model, data, rng, training)
-        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """An estimator fitted anew on the table's own columns of numbers, with the subtraction put before it."""

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.lexicons import built_in, read_lexicon
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import instead
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.rows.augmented_rows import Arm, Sides, table_arms, text_arms
@@ -51,7 +50,7 @@ FINE_TUNING_EPOCHS = 8
 _PROPOSALS = 4
 
 
-class CounterfactualAugmentation:
+class CounterfactualAugmentation(BaseMitigation):
     """Train on rows with changed identity, under the label of the original row.
 
     Texts: the first identity that a text names gives its place to another of the same lexicon, grammar kept, and the
@@ -90,22 +89,20 @@ class CounterfactualAugmentation:
     ACL 2023 (DISCO).
     """
 
-    name: ClassVar[str] = "counterfactual_augmentation"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Train on the same rows of other identities, so that the identity says nothing"
-    citation: ClassVar[str] = (
+    name = "counterfactual_augmentation"
+    pillar = "fairness"
+    goal = "Train on the same rows of other identities, so that the identity says nothing"
+    citation = (
         "Lu et al., 2018 (arXiv:1807.11714); Hall Maudslay et al., EMNLP 2019; Garg et al., AIES 2019; "
         "Chen et al., ACL 2023"
     )
-    methods: ClassVar[tuple[str, ...]] = (
+    methods = (
         "counterfactual_data_augmentation",
         "counterfactual_data_substitution",
         "counterfactual_logit_pairing",
     )
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = (
-        "a bundle or a torch module; training rows with labels: texts, or tables with sensitive features"
-    )
+    stage = "pre-processing"
+    needs = "a bundle or a torch module; training rows with labels: texts, or tables with sensitive features"
     experience = MeasuredExperience()
 
     def __init__(

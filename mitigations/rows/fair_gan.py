@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import IntArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
@@ -115,7 +114,7 @@ _PENALTY = 1.0
 _GUESSED = 20_000
 
 
-class FairGan:
+class FairGan(BaseMitigation):
     """Retrain the same network on synthetic rows (x, y, s) with (x, y) independent of the group s.
 
     A generator G draws (x, y) given noise and s, two discriminators read what it draws, and they play
@@ -147,13 +146,13 @@ class FairGan:
     Nowozin, ICML 2018; averaged weights: Yazici et al., ICLR 2019.
     """
 
-    name: ClassVar[str] = "fair_gan"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Learn from synthetic rows that look like the real ones and do not give the group away"
-    citation: ClassVar[str] = "Xu, Yuan, Zhang and Wu, IEEE Big Data 2018"
-    methods: ClassVar[tuple[str, ...]] = ("fair_gan",)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a bundle for tables with its recipe; training rows with labels and sensitive features"
+    name = "fair_gan"
+    pillar = "fairness"
+    goal = "Learn from synthetic rows that look like the real ones and do not give the group away"
+    citation = "Xu, Yuan, Zhang and Wu, IEEE Big Data 2018"
+    methods = ("fair_gan",)
+    stage = "pre-processing"
+    needs = "a bundle for tables with its recipe; training rows with labels and sensitive features"
     experience = MeasuredExperience()
 
     def __init__(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.applicability import is_estimator
+from auditor.run.mitigation import Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refitting import only_for_estimators, only_for_networks, refit
+from mitigations.training.refitting import NetworkOrEstimator, only_for_networks, refit
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import labelled_rows, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 
-class Reweighing:
+class Reweighing(NetworkOrEstimator):
     """Train the network on rows weighted by ``w(s, y) = P(s) P(y) / P(s, y)``.
 
     s is the row's combination of sensitive features. Weighted so, label and group are independent in the training
@@ -42,13 +40,13 @@ class Reweighing:
     Source: Kamiran and Calders, Knowledge and Information Systems 33 (2012).
     """
 
-    name: ClassVar[str] = "reweighing"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Make label and group independent in what is learned from"
-    citation: ClassVar[str] = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
-    methods: ClassVar[tuple[str, ...]] = ("reweighing",)
-    stage: ClassVar[Stage] = "pre-processing"
-    needs: ClassVar[str] = "a torch module, an estimator or boosted trees; training rows with labels and groups"
+    name = "reweighing"
+    pillar = "fairness"
+    goal = "Make label and group independent in what is learned from"
+    citation = "Kamiran and Calders, Knowledge and Information Systems 33 (2012)"
+    methods = ("reweighing",)
+    stage = "pre-processing"
+    needs = "a torch module, an estimator or boosted trees; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(
@@ -62,15 +60,6 @@ class Reweighing:
     ) -> None:
         self.hyperparameters = hyperparameters
         self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)
-
-    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
-        """A new model of the same kind, trained on the weighted rows."""
-        only_for_estimators(model, self.hyperparameters)
-        return (
-            self._fit_estimator(model, data, rng)
-            if is_estimator(model)
-            else self._train_network(model, data, rng, training)
-        )
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         only_for_networks(**vars(self.tuning))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import DataError
-from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
-from mitigations.scores.scored_rows import BoolArray, scored_rows
+from auditor.core.rows import BoolArray, FloatArray
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from mitigations.scores.scored_rows import scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -21,7 +20,7 @@ Method = Literal["platt", "isotonic"]
 _FEWEST_ROWS = 50
 
 
-class GroupCalibration:
+class GroupCalibration(BaseMitigation):
     """Map each group's scores to the share of favourable labels at that score, by a separate map per group.
 
     - ``platt``: ``sigmoid(a log(s / (1 - s)) + b)`` with a and b by maximum likelihood, on the targets
@@ -39,13 +38,13 @@ class GroupCalibration:
     2017, for calibration within groups.
     """
 
-    name: ClassVar[str] = "group_calibration"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Make a score mean the same probability in every group"
-    citation: ClassVar[str] = "Platt 1999; Zadrozny and Elkan, KDD 2002; Pleiss et al., NeurIPS 2017"
-    methods: ClassVar[tuple[str, ...]] = get_args(Method)
-    stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
+    name = "group_calibration"
+    pillar = "fairness"
+    goal = "Make a score mean the same probability in every group"
+    citation = "Platt 1999; Zadrozny and Elkan, KDD 2002; Pleiss et al., NeurIPS 2017"
+    methods = get_args(Method)
+    stage = "post-processing"
+    needs = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
 
     def __init__(self, *, method: Method = "platt") -> None:
         if method not in get_args(Method):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.core.rows import BoolArray, FloatArray
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
-from mitigations.scores.scored_rows import BoolArray, ScoredRows, old_decision, scored_rows
+from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 _WIDTHS = 200
 
 
-class RejectOption:
+class RejectOption(BaseMitigation):
     """Within ``width`` of the threshold t, deprived groups get the favourable decision and favoured ones do not.
 
     That is, a deprived group's decision is ``score >= t - width``, a favoured group's ``score >= t + width``; in the
@@ -36,13 +35,13 @@ class RejectOption:
     Source: Kamiran, Karim and Zhang, ICDM 2012.
     """
 
-    name: ClassVar[str] = "reject_option"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Decide for the deprived group where the model is least sure"
-    citation: ClassVar[str] = "Kamiran, Karim and Zhang, ICDM 2012"
-    methods: ClassVar[tuple[str, ...]] = ("reject_option_classification",)
-    stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
+    name = "reject_option"
+    pillar = "fairness"
+    goal = "Decide for the deprived group where the model is least sure"
+    citation = "Kamiran, Karim and Zhang, ICDM 2012"
+    methods = ("reject_option_classification",)
+    stage = "post-processing"
+    needs = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
     experience = MeasuredExperience()
 
     def __init__(self, *, width: float | None = None, bound: float = 0.02) -> None:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from mitigations.applicability import instead
 from mitigations.training.retraining import check_classifier, refuse_bins
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
     from auditor.models.postprocessing import PostprocessedModel, Postprocessing, Rule
 
-BoolArray = npt.NDArray[np.bool_]
 IN_SAMPLE = (
     "Fitted on the rows given with --train: where the model learned from the same rows, its scores there are surer "
     "than on new ones, so give rows held back from its training where there are any."

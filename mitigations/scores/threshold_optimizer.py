@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import DataError, first_line
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 
@@ -29,7 +28,7 @@ Constraints = Literal[
 Objective = Literal["accuracy_score", "balanced_accuracy_score"]
 
 
-class ThresholdOptimizer:
+class ThresholdOptimizer(BaseMitigation):
     """A decision rule per group on the old model's score that satisfies ``constraints`` with the best objective.
 
     The rule of fairlearn's ``ThresholdOptimizer`` is a mixture of two thresholds, and for equalized odds of a constant
@@ -49,13 +48,13 @@ class ThresholdOptimizer:
     Source: Hardt, Price and Srebro, NeurIPS 2016.
     """
 
-    name: ClassVar[str] = "threshold_optimizer"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Decide by thresholds of each group's own, so that a rate is equal over the groups"
-    citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016"
-    methods: ClassVar[tuple[str, ...]] = get_args(Constraints)
-    stage: ClassVar[Stage] = "post-processing"
-    needs: ClassVar[str] = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
+    name = "threshold_optimizer"
+    pillar = "fairness"
+    goal = "Decide by thresholds of each group's own, so that a rate is equal over the groups"
+    citation = "Hardt, Price and Srebro, NeurIPS 2016"
+    methods = get_args(Constraints)
+    stage = "post-processing"
+    needs = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
     experience = MeasuredExperience()
 
     def __init__(

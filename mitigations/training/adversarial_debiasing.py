@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from auditor.core.errors import DataError, UsageError
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.option_names import AlphaSchedule, Constraint
 from mitigations.training.refuse_constant import refuse_one_class
@@ -26,7 +25,7 @@ _ADVERSARY_RATE = 0.05
 _FEWEST_EPOCHS = 60
 
 
-class AdversarialDebiasing:
+class AdversarialDebiasing(BaseMitigation):
     """Train a network against an adversary that predicts the group from its answers, with or without a gap penalty.
 
     With predictor loss L_P, adversary loss L_A and the predictor's parameters W, each step moves W along
@@ -66,13 +65,13 @@ class AdversarialDebiasing:
     Source: Zhang, Lemoine and Mitchell, AIES 2018.
     """
 
-    name: ClassVar[str] = "adversarial_debiasing"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Train so that the answers do not give the group away"
-    citation: ClassVar[str] = "Zhang, Lemoine and Mitchell, AIES 2018"
-    methods: ClassVar[tuple[str, ...]] = ("demographic_parity", "equalized_odds", "equal_opportunity")
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    name = "adversarial_debiasing"
+    pillar = "fairness"
+    goal = "Train so that the answers do not give the group away"
+    citation = "Zhang, Lemoine and Mitchell, AIES 2018"
+    methods = ("demographic_parity", "equalized_odds", "equal_opportunity")
+    stage = "in-processing"
+    needs = "a bundle with its recipe, or a torch module; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(

@@ -1,6 +1,6 @@
 """One step of adversarial debiasing: the adversary's gradient, and the projection against helping it.
 
-The gap between groups' mean scores, as a training penalty.
+The gap between groups' mean scores may be a penalty beside it.
 """
 
 from __future__ import annotations

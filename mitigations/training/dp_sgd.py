@@ -1,19 +1,18 @@
 """DP-SGD: the network retrained with a bounded influence of each training row.
 
-Reweighing with privately released counts: a row's weight leaks only what the privacy budget covers.
+Rows may be reweighed by privately released counts: a row's weight leaks only what the privacy budget covers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import UsageError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ _FINE_TUNING_RATE = 5e-4
 _SHARE_OF_WEIGHTS = 0.05
 
 
-class DpSgd:
+class DpSgd(BaseMitigation):
     """Retrain the same network by DP-SGD: ``(epsilon, delta)``-differentially private for its rows.
 
     Of two data sets that differ in one row, trained models M and M' obey ``P(M in A) <= exp(epsilon) P(M' in A) +
@@ -119,13 +118,13 @@ class DpSgd:
     Sources: Abadi et al., CCS 2016; Mironov, Talwar and Zhang, arXiv:1908.10530 (2019).
     """
 
-    name: ClassVar[str] = "dp_sgd"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Train so that no single training row can be read from the model"
-    citation: ClassVar[str] = "Abadi et al., CCS 2016"
-    methods: ClassVar[tuple[str, ...]] = ("dp_sgd", "ghost_clipping")
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, or a text classifier of transformers; training rows with labels"
+    name = "dp_sgd"
+    pillar = "privacy"
+    goal = "Train so that no single training row can be read from the model"
+    citation = "Abadi et al., CCS 2016"
+    methods = ("dp_sgd", "ghost_clipping")
+    stage = "in-processing"
+    needs = "a bundle with its recipe, or a text classifier of transformers; training rows with labels"
 
     def __init__(
         self,

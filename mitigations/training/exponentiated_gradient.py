@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import ModelError
 from auditor.core.randomness import forked
-from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.core.rows import FloatArray, IntArray
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 Rule = Literal["randomised", "majority"]
 
 
-class ExponentiatedGradient:
+class ExponentiatedGradient(BaseMitigation):
     """A mixture of networks trained for different Lagrange multipliers, weighted to satisfy the constraint.
 
     The multipliers grow by exponentiated gradient where a constraint is broken, and for each a network is learned on
@@ -59,16 +57,16 @@ class ExponentiatedGradient:
     Source: Agarwal, Beygelzimer, Dudik, Langford and Wallach, ICML 2018.
     """
 
-    name: ClassVar[str] = "exponentiated_gradient"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Mix networks so that together they keep to a parity constraint"
-    citation: ClassVar[str] = "Agarwal et al., ICML 2018"
-    methods: ClassVar[tuple[str, ...]] = get_args(Parity)
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
+    name = "exponentiated_gradient"
+    pillar = "fairness"
+    goal = "Mix networks so that together they keep to a parity constraint"
+    citation = "Agarwal et al., ICML 2018"
+    methods = get_args(Parity)
+    stage = "in-processing"
+    needs = "a bundle of an MLP with its recipe, or an estimator; training rows with labels and groups"
     experience = MeasuredExperience()
     # Of estimators the mixture is a folder.
-    keeps_kind: ClassVar[bool] = False
+    keeps_kind = False
 
     def __init__(
         self,
@@ -110,8 +108,6 @@ class ExponentiatedGradient:
         only_for_estimators(model, self.hyperparameters)
         if is_estimator(model):
             return self._of_estimators(model, data, rng)
-        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
-
         from auditor.models.networks.architectures import LARGEST_SEED
 
         prints: dict[str, object] = {"mitigation": self.name, "options": sorted(vars(self).items())}
@@ -123,15 +119,7 @@ class ExponentiatedGradient:
             )
         anew = self.learner == "network"
         learner = NetworkEstimator(task.trainer) if anew else LastLayer(task.trainer).estimator()
-        constraints = moment(self.constraint, self.difference_bound)
-        peer = Fairlearn(learner, constraints, eps=self.eps, max_iter=self.max_iter)
-        with reducing():
-            peer.fit(task.X, task.y, sensitive_features=task.groups)
-            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
-            said = {
-                "randomised": self._rule_text("randomised", chances, task),
-                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
-            }
+        peer, chances, said = self._reduced(learner, task)
         seed = int(rng.integers(LARGEST_SEED)) if self.rule == "randomised" else None
         new, n_members = self._mixture(task, peer, seed)
         refuse_one_class(
@@ -160,21 +148,11 @@ class ExponentiatedGradient:
 
     def _of_estimators(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """The estimator fitted anew for every set of multipliers, and those of the mixture in one folder."""
-        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
-
         from auditor.models.model_mixture import Mixture, MixtureModel
 
         only_for_networks(epochs=self.epochs)
         task = reducible_estimator(model, data, rng, self.hyperparameters)
-        constraints = moment(self.constraint, self.difference_bound)
-        peer = Fairlearn(FittedEstimator(task.trainer), constraints, eps=self.eps, max_iter=self.max_iter)
-        with reducing():
-            peer.fit(task.X, task.y, sensitive_features=task.groups)
-            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
-            said = {
-                "randomised": self._rule_text("randomised", chances, task),
-                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
-            }
+        peer, chances, said = self._reduced(FittedEstimator(task.trainer), task)
         members, weights, always = [], [], 0.0
         for place, weight in peer.weights_.items():
             made = peer.predictors_[place]
@@ -206,6 +184,21 @@ class ExponentiatedGradient:
                 "The probabilities are votes: piecewise constant.",
             ),
         )
+
+    def _reduced(self, learner: Any, task: Reducible | ReducibleEstimator) -> tuple[Any, FloatArray, dict[str, str]]:
+        """fairlearn's fitted reduction, its chances (n,) of the favourable decision, and what is said of both rules."""
+        from fairlearn.reductions import ExponentiatedGradient as Fairlearn
+
+        constraints = moment(self.constraint, self.difference_bound)
+        peer = Fairlearn(learner, constraints, eps=self.eps, max_iter=self.max_iter)
+        with reducing():
+            peer.fit(task.X, task.y, sensitive_features=task.groups)
+            chances = np.asarray(peer._pmf_predict(task.X))[:, 1]
+            said = {
+                "randomised": self._rule_text("randomised", chances, task),
+                "majority": self._rule_text("majority", (chances >= 0.5).astype(np.float64), task),
+            }
+        return peer, chances, said
 
     def _rule_text(self, rule: str, chances: FloatArray, task: Reducible | ReducibleEstimator) -> str:
         """Error and violation of chances (n,) of the favourable decision on the training rows."""
@@ -256,7 +249,7 @@ class ExponentiatedGradient:
         return new, len(members)
 
 
-def _constant(classifier: Any) -> npt.NDArray[np.int64]:
+def _constant(classifier: Any) -> IntArray:
     """What a constant classifier always answers."""
-    found: npt.NDArray[np.int64] = np.asarray(classifier.predict(np.zeros((1, 1))))[0]
+    found: IntArray = np.asarray(classifier.predict(np.zeros((1, 1))))[0]
     return found

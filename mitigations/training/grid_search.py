@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from auditor.core.errors import ModelError
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 _GRID_SIZE, _SMALL_GRID = 100, 10
 
 
-class GridSearch:
+class GridSearch(BaseMitigation):
     """The best network, by error and violation, of those trained for each Lagrange multiplier of a grid.
 
     A multiplier turns the constraint into a cost of either decision for each row, and the network learns the cheaper
@@ -51,13 +50,13 @@ class GridSearch:
     Source: Agarwal, Beygelzimer, Dudik, Langford and Wallach, ICML 2018, section 3.4.
     """
 
-    name: ClassVar[str] = "grid_search"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Of many weightings of the rows, find the one that costs least for parity"
-    citation: ClassVar[str] = "Agarwal et al., ICML 2018"
-    methods: ClassVar[tuple[str, ...]] = get_args(Parity)
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe or an estimator, of two classes; rows with labels and groups"
+    name = "grid_search"
+    pillar = "fairness"
+    goal = "Of many weightings of the rows, find the one that costs least for parity"
+    citation = "Agarwal et al., ICML 2018"
+    methods = get_args(Parity)
+    stage = "in-processing"
+    needs = "a bundle with its recipe or an estimator, of two classes; rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(

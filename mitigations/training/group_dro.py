@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import run, training_set
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 
-class GroupDro:
+class GroupDro(BaseMitigation):
     """Train the network to minimise the largest mean loss of any group, by the paper's online algorithm.
 
     With L_g the mean loss of group g in the batch, each step first moves the groups' weights, ``q_g <- q_g exp(eta
@@ -45,13 +44,13 @@ class GroupDro:
     Source: Sagawa, Koh, Hashimoto and Liang, ICLR 2020, algorithm 1.
     """
 
-    name: ClassVar[str] = "group_dro"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Train for the worst group instead of the average row"
-    citation: ClassVar[str] = "Sagawa, Koh, Hashimoto and Liang, ICLR 2020"
-    methods: ClassVar[tuple[str, ...]] = ("group_dro",)
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    name = "group_dro"
+    pillar = "fairness"
+    goal = "Train for the worst group instead of the average row"
+    citation = "Sagawa, Koh, Hashimoto and Liang, ICLR 2020"
+    methods = ("group_dro",)
+    stage = "in-processing"
+    needs = "a bundle with its recipe, or a torch module; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(

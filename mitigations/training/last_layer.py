@@ -6,7 +6,6 @@ import copy
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 
 from auditor.core.rows import FloatArray, IntArray
@@ -97,9 +96,7 @@ class LastLayerEstimator:
         return module
 
 
-def weighted_logistic(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
-) -> FloatArray:
+def weighted_logistic(x: FloatArray, y: FloatArray, weights: FloatArray) -> FloatArray:
     """(width,) coefficients of logistic regression by damped Newton steps: x (n, width), labels y (n,) in {0, 1}.
 
     Minimises ``sum w_i log(1 + exp(-s_i x_i b)) + |b|^2 / 2``, s being the labels' signs and w scaled to mean 1; the

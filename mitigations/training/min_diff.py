@@ -1,19 +1,19 @@
 """MinDiff: training with a penalty on differences between the score distributions of two groups.
 
-Held-out training rows for the choice of a setting, never those of a reported result.
+A setting is chosen on held-out training rows, never on those of a reported result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import UsageError
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training
+from auditor.core.rows import IntArray
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.measured_experience import MeasuredExperience
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import VALIDATION_SHARE, TrainingSet, decide_rows, numbered, run, training_set
@@ -95,7 +95,7 @@ WEIGHTS = (0.3, 1.0, 3.0, 10.0)
 _DRAWN = 256
 
 
-class MinDiff:
+class MinDiff(BaseMitigation):
     """Train the network on ``cross-entropy + weight MMD^2``, the second over the scores of groups.
 
     ``MMD^2(P, Q) = E k(p, p') + E k(q, q') - 2 E k(p, q)`` with the kernel ``k(a, b) = exp(-|a - b|^2 / (2 width^2))``
@@ -122,13 +122,13 @@ class MinDiff:
     Source: Prost, Qian, Chen, Chi, Chen and Beutel, arXiv:1910.11779 (2019); MMD: Gretton et al., JMLR 13 (2012).
     """
 
-    name: ClassVar[str] = "min_diff"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Train so that the scores of the groups are distributed alike"
-    citation: ClassVar[str] = "Prost et al., arXiv:1910.11779 (2019)"
-    methods: ClassVar[tuple[str, ...]] = get_args(Over)
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a bundle with its recipe, or a torch module; training rows with labels and groups"
+    name = "min_diff"
+    pillar = "fairness"
+    goal = "Train so that the scores of the groups are distributed alike"
+    citation = "Prost et al., arXiv:1910.11779 (2019)"
+    methods = get_args(Over)
+    stage = "in-processing"
+    needs = "a bundle with its recipe, or a torch module; training rows with labels and groups"
     experience = MeasuredExperience()
 
     def __init__(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from auditor.core.rows import IntArray
 from auditor.training.multi_device import Summing, as_they_are
 from auditor.training.training_loop import mixed_precision, sum_gradients
 

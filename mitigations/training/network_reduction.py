@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import ModelError
-from auditor.core.rows import IntArray
+from auditor.core.rows import FloatArray, IntArray
 from mitigations.applicability import instead
 from mitigations.training.retraining import TrainingSet, decide_rows, numbered, run, trainable, training_set, untrained
 
@@ -43,7 +42,7 @@ class Trainer:
     fingerprint: dict[str, object]
     trained: int = 0
 
-    def __call__(self, rows: IntArray, y: IntArray, weights: npt.NDArray[np.float64]) -> TorchModel:
+    def __call__(self, rows: IntArray, y: IntArray, weights: FloatArray) -> TorchModel:
         """A network for labels y (n,) in {0, 1} and weights (n,) of rows (n,), which are scaled to mean 1."""
         import torch
         from torch.nn.functional import cross_entropy
@@ -104,7 +103,7 @@ class Reducible:
     """fairlearn's reduction input: ``X`` (n, 1) positions of rows, ``y`` (n,) in {0, 1}, ``groups`` (n,)."""
 
     trainer: Trainer
-    X: npt.NDArray[np.int64]
+    X: IntArray
     y: IntArray
     groups: IntArray
     features: tuple[str, ...]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray
-from auditor.judging.measurement import Pillar
-from auditor.run.mitigation import Mitigated, Stage, Training, Writes
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import instead
 from mitigations.training.preference_pairs import (
     NeutralText,
@@ -32,7 +31,7 @@ Method = Literal["squared_margin", "dpo"]
 _LEARNING_RATE: dict[Method, float] = {"squared_margin": 2e-3, "dpo": 2e-4}
 
 
-class PreferenceTuning:
+class PreferenceTuning(BaseMitigation):
     """Tune a causal language model with LoRA on pairs of texts that differ in the people they are about.
 
     With ``pi`` the tuned and ``ref`` the given model, x a prompt and a, b its two continuations:
@@ -64,15 +63,15 @@ class PreferenceTuning:
     Sources: Rafailov et al., NeurIPS 2023 (DPO); Hu et al., ICLR 2022 (LoRA); the squared margin is this tool's own.
     """
 
-    name: ClassVar[str] = "preference_tuning"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Tune a language model so that texts about one group or another are equally likely"
-    citation: ClassVar[str] = "Rafailov et al., NeurIPS 2023; Hu et al., ICLR 2022"
-    methods: ClassVar[tuple[str, ...]] = get_args(Method)
-    stage: ClassVar[Stage] = "in-processing"
-    needs: ClassVar[str] = "a causal language model; no rows: the pairs are its own, or a file's"
-    needs_rows: ClassVar[bool] = False
-    writes: ClassVar[Writes] = "folder"
+    name = "preference_tuning"
+    pillar = "language"
+    goal = "Tune a language model so that texts about one group or another are equally likely"
+    citation = "Rafailov et al., NeurIPS 2023; Hu et al., ICLR 2022"
+    methods = get_args(Method)
+    stage = "in-processing"
+    needs = "a causal language model; no rows: the pairs are its own, or a file's"
+    needs_rows = False
+    writes = "folder"
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray, IntArray, take_rows
@@ -81,7 +80,7 @@ class ReducibleEstimator:
     """fairlearn's reduction input: ``X`` (n, 1) positions of rows, ``y`` (n,) in {0, 1}, ``groups`` (n,)."""
 
     trainer: Fitter
-    X: npt.NDArray[np.int64]
+    X: IntArray
     y: IntArray
     groups: IntArray
     features: tuple[str, ...]

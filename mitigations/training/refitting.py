@@ -21,11 +21,13 @@ from auditor.core.errors import ModelError, UsageError, did_you_mean
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.models.files.model_bytes import printable
+from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.applicability import is_estimator
 from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import Labelled, check_classifier
 
 if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
     from auditor.loading.boosted_trees import Boosted
     from auditor.models.audited_model import AuditedModel
 
@@ -117,6 +119,27 @@ def only_for_estimators(model: AuditedModel, hyperparameters: Settings | None) -
     """Raise UsageError if hyperparameters are given for a network, which is trained by its recipe."""
     if hyperparameters is not None and not is_estimator(model):
         raise UsageError("hyperparameters are an estimator's, and this is a network: leave them out.")
+
+
+class NetworkOrEstimator(BaseMitigation):
+    """A mitigation that trains a network in one way, and refits an estimator in another."""
+
+    hyperparameters: Settings | None
+
+    def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:
+        """A new model of the same kind."""
+        only_for_estimators(model, self.hyperparameters)
+        if is_estimator(model):
+            return self._fit_estimator(model, data, rng)
+        return self._train_network(model, data, rng, training)
+
+    def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
+        raise NotImplementedError
+
+    def _train_network(
+        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training
+    ) -> Mitigated:
+        raise NotImplementedError
 
 
 # ---- scikit-learn ----------------------------------------------------------------------------------------------------

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import scipy
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, LargestGap, WorstValueGap, bounded_mean
-from probes.attribution.attribution_units import BoolArray
 from probes.attribution.faithfulness import mean_of
 
 TOO_FEW_UNITS = "an order of fewer than two units says nothing"

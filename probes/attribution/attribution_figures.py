@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.judging import png
 from auditor.judging.figure_content import (
     LONGEST_WORD,
@@ -118,20 +118,6 @@ def _words(name: str) -> str:
 
 
 # ---- pictures ------------------------------------------------------------------------------------------------------
-
-
-def patch_map(values: FloatArray, grid: tuple[int, int], shape: tuple[int, int]) -> FloatArray:
-    """(height, width) a map of patches (rows x columns,) as one per pixel, the steps between patches smoothed.
-
-    The Gaussian's standard deviation is half a patch; the sum over a patch's pixels is no longer the patch's own.
-    """
-    from scipy.ndimage import gaussian_filter
-
-    down, across = (np.arange(n) * cuts // n for n, cuts in zip(shape, grid, strict=True))
-    steps = np.asarray(values, np.float64).reshape(grid)[down][:, across]
-    sigma = [0.5 * n / cuts for n, cuts in zip(shape, grid, strict=True)]
-    smooth: FloatArray = gaussian_filter(steps, sigma=sigma, mode="nearest")
-    return smooth
 
 
 def heatmap_figure(
@@ -325,7 +311,7 @@ def beeswarm_figure(
     )
 
 
-def _fifths(rows: pd.DataFrame | FloatArray, j: int) -> npt.NDArray[np.int64] | None:
+def _fifths(rows: pd.DataFrame | FloatArray, j: int) -> IntArray | None:
     """(n,) 0 to 4 by the rank of a column's value, -1 where it is missing; None where the column has no order."""
     import pandas as pd
 

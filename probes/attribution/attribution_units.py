@@ -6,10 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -18,7 +15,6 @@ if TYPE_CHECKING:
 Baseline = Literal["auto", "mean", "zero", "uniform", "blur", "pad", "mask"]
 UnitKind = Literal["feature", "word", "token", "patch"]
 Scale = Literal["log-odds", "probability", "log-probability"]
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -232,6 +232,15 @@ def _between_groups(method: str, explanation: Explanation, note: str) -> list[Me
     return found
 
 
+def words_and_values(verdict: Verdict) -> tuple[list[list[str]], list[list[float]]]:
+    """The units that each text has, and what each of them contributes."""
+    units = verdict.problem.units
+    words = [
+        [w for w, p in zip(n, there, strict=True) if p] for n, there in zip(units.names, units.present, strict=True)
+    ]
+    return words, [v[there].tolist() for v, there in zip(verdict.explained.values, units.present, strict=True)]
+
+
 def samples_figure(verdict: Verdict, *, pictures: bool) -> Figure | None:
     """Coloured texts, or maps over images, of the confirming half; ``pictures``: whether the data themselves may be
     displayed.
@@ -245,10 +254,7 @@ def samples_figure(verdict: Verdict, *, pictures: bool) -> Figure | None:
     if units.kind in ("word", "token"):
         if not pictures:
             return None
-        words = [
-            [w for w, p in zip(n, there, strict=True) if p] for n, there in zip(units.names, units.present, strict=True)
-        ]
-        values = [v[there].tolist() for v, there in zip(explained.values, units.present, strict=True)]
+        words, values = words_and_values(verdict)
         drawn = text_figure(PROBE, verdict.chosen, words, values, titles, output=units.output, caption=caption)
         return _marked(drawn, caption)
     if units.kind != "patch" or explained.fine is None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, bounded_mean
-from probes.attribution.attribution_units import BoolArray, Units
+from probes.attribution.attribution_units import Units
 
 # Comprehensiveness and sufficiency average over shares up to a half, as published; the curves run on to all units.
 FRACTIONS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.core.errors import OtherKindError
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
@@ -28,7 +28,7 @@ from probes.attribution.parameter_randomization import FEWEST_COPIES
 from probes.erasure import ERASURE_METRICS
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows
-from probes.probe_inputs import chosen_classes, differentiable, draw, whole_number
+from probes.probe_inputs import chosen_classes, chosen_methods, differentiable, draw, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -53,7 +53,7 @@ _FALLBACK = ("occlusion",)
 _UNSKILLED = "UNSKILLED"
 
 
-class FeatureAttribution:
+class FeatureAttribution(BaseProbe):
     """Feature attribution of the model's scores, by an explanation tested as faithful, or none.
 
     The explained score f is the log-odds of the favourable class, or of the class decided on where no label is
@@ -105,14 +105,14 @@ class FeatureAttribution:
     Lee, NeurIPS 2017; Petsiuk, Das and Saenko, BMVC 2018; Yeh et al., NeurIPS 2019.
     """
 
-    name: ClassVar[str] = "feature_attribution"
-    pillar: ClassVar[Pillar] = "attribution"
-    goal: ClassVar[str] = "Which inputs do the model's scores rest on, sensitive features and their proxies among them?"
-    citation: ClassVar[str] = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
-    methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "feature_attribution"
+    pillar = "attribution"
+    goal = "Which inputs do the model's scores rest on, sensitive features and their proxies among them?"
+    citation = "DeYoung et al., ACL 2020; Adebayo et al., NeurIPS 2018; Sundararajan et al., ICML 2017"
+    methods = tuple(METHODS)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("arithmetic", metrics=("completeness_error",)), AuditQuestion("explanation"))
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "sensitive_attribution_share": "scores",
         "proxy_attribution_share": "scores",
         "mean_sensitive_attribution_share": "scores",
@@ -197,12 +197,11 @@ class FeatureAttribution:
         show_samples: bool = False,
         max_memory: int | None = None,
     ) -> None:
-        wanted = (method,) if method is not None else (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            option = "methods must be auto or" if method is None else "method must be one"
-            raise ValueError(f"{option} out of {known}, not {', '.join(map(str, unknown)) or 'none'}")
+        wanted = (
+            chosen_methods(methods, self.methods)
+            if method is None
+            else chosen_methods(method, self.methods, "method must be one")
+        )
         if baseline not in get_args(Baseline):
             raise ValueError(f"baseline must be one of {', '.join(get_args(Baseline))}, not {baseline!r}")
         whole_number("n_samples", n_samples, 2)

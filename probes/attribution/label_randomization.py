@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import ModelError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.models.gradients import without_gradients
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
-from probes.attribution.attribution_units import BoolArray
 from probes.attribution.faithfulness import mean_of
 from probes.attribution.parameter_randomization import top_overlap
 

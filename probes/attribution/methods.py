@@ -1,6 +1,6 @@
 """The table of attribution methods, their applicability to a task, and their execution.
 
-Methods for a convolutional layer: Grad-CAM and guided Grad-CAM, by captum.
+The methods for a convolutional layer, Grad-CAM and guided Grad-CAM, are here too.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.randomness import seeded_globals
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
-from probes.attribution.attribution_units import BoolArray, Units
+from probes.attribution.attribution_units import Units
 from probes.attribution.faithfulness import OCCLUSION, RANDOM, gain, grade, mean_of, occlusion, random_attribution
 
 if TYPE_CHECKING:

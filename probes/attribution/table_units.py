@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
-from probes.attribution.attribution_units import Baseline, BoolArray, Posed, Question, Scale, Units
+from auditor.core.rows import BoolArray, FloatArray, IntArray
+from probes.attribution.attribution_units import Baseline, Posed, Question, Scale, Units
 from probes.attribution.category_codes import Coded
 from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
 from probes.attribution.explanation import feature_names, score_name
@@ -189,7 +188,7 @@ def raw_scores(model: AuditedModel, X: Any, classes: IntArray) -> FloatArray:
 
     own = differentiable(model)
     if own is None:
-        probabilities: npt.NDArray[np.float64] = model.predict_proba(X)
+        probabilities: FloatArray = model.predict_proba(X)
         return probabilities[np.arange(len(classes)), classes]
     with torch.no_grad():
         inputs = own.encode(X)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
-from probes.attribution.attribution_units import Baseline, BoolArray, Posed, Question, Scale, UnitKind, Units
+from auditor.core.rows import BoolArray, FloatArray, IntArray
+from probes.attribution.attribution_units import Baseline, Posed, Question, Scale, UnitKind, Units
 from probes.attribution.differentiable import ONLY_PREDICTS, Blank, Differentiable, scored
 from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores

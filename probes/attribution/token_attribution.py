@@ -6,17 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
@@ -26,6 +26,7 @@ from probes.attribution.attribution_figures import text_figure
 from probes.attribution.attribution_grades import grades_of
 from probes.attribution.attribution_task import Problem
 from probes.attribution.explanation import output_range
+from probes.attribution.explanation_contents import words_and_values
 from probes.attribution.faithfulness import ends
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
@@ -54,7 +55,7 @@ _LARGE = ("occlusion", "input_x_gradient")
 _TITLED = 60
 
 
-class TokenAttribution(LikelihoodOptions):
+class TokenAttribution(LikelihoodOptions, BaseProbe):
     """Token attribution of a prompt's continuation, by an explanation tested as faithful, or none.
 
     The explained score of a prompt is ``f = log p(target | prompt) - log p(foil | prompt)`` ("why A rather than B"), or
@@ -91,15 +92,15 @@ class TokenAttribution(LikelihoodOptions):
     et al., ACL 2020; Rudinger et al., NAACL 2018 (the kind of sentences; these are written for this tool).
     """
 
-    name: ClassVar[str] = "token_attribution"
-    pillar: ClassVar[Pillar] = "attribution"
-    goal: ClassVar[str] = "Which words make a language model go on as it does, rather than otherwise?"
-    citation: ClassVar[str] = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
-    methods: ClassVar[tuple[str, ...]] = (
+    name = "token_attribution"
+    pillar = "attribution"
+    goal = "Which words make a language model go on as it does, rather than otherwise?"
+    citation = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
+    methods = (
         "integrated_gradients", "input_x_gradient", "saliency", "gradient_shap", "smooth_grad", "occlusion",
         "feature_ablation", "kernel_shap", "lime",
     )  # fmt: skip
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("arithmetic", metrics=("completeness_error",)), AuditQuestion("words"))
     # Prompts that confirm, and the true share of found cues that is FAILed against at least 0.5 with 80 % power.
     power = (40, 0.30)
@@ -314,7 +315,7 @@ class TokenAttribution(LikelihoodOptions):
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
 
 
-def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> np.typing.NDArray[np.bool_]:
+def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> BoolArray:
     """(n, d) the units that are, or belong to, a cue of their prompt, ignoring case."""
     out = np.zeros((len(prompts), len(names[0]) if names else 0), bool)
     for i, (own, prompt) in enumerate(zip(names, prompts, strict=True)):
@@ -333,18 +334,18 @@ def cue_units(names: Sequence[Sequence[str]], prompts: Sequence[Prompt]) -> np.t
 
 def cue_hits(
     values: FloatArray,
-    present: np.typing.NDArray[np.bool_],
-    cue: np.typing.NDArray[np.bool_],
+    present: BoolArray,
+    cue: BoolArray,
     k: int,
     rng: np.random.Generator,
-) -> np.typing.NDArray[np.bool_]:
+) -> BoolArray:
     """(n,) whether a cue is among the k units with the largest absolute attribution; ties are broken at random."""
     sizes = np.where(present, np.abs(values), -1.0)
     order = np.lexsort((rng.random(values.shape), -sizes), axis=1)[:, :k]
     return np.asarray(np.take_along_axis(cue & present, order, axis=1).any(axis=1))
 
 
-def chance_of_a_hit(present: np.typing.NDArray[np.bool_], cue: np.typing.NDArray[np.bool_], k: int) -> FloatArray:
+def chance_of_a_hit(present: BoolArray, cue: BoolArray, k: int) -> FloatArray:
     """(n,) the probability that k random units of a prompt include a cue (hypergeometric)."""
     from scipy.stats import hypergeom
 
@@ -440,10 +441,7 @@ def _figure(name: str, verdict: Verdict, prompts: Sequence[Prompt], unit: Unit) 
         what = f"“{target}” rather than “{foil}”" if foil else f"“{target}”" if target else "the likeliest next token"
         odds = f", odds of {np.exp(abs(score)):.2g} to 1 for “{target if score >= 0.0 else foil}”" if foil else ""
         titles.append(f"{what}: {score:+.2f}{odds}")
-    words = [
-        [w for w, p in zip(n, there, strict=True) if p] for n, there in zip(units.names, units.present, strict=True)
-    ]
-    values = [v[there].tolist() for v, there in zip(explained.values, units.present, strict=True)]
+    words, values = words_and_values(verdict)
     caption = verdict.note
     return text_figure(
         name,

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.gradients import without_gradients
-from probes.attribution.attribution_units import BoolArray
 from probes.attribution.prompt_tokens import Tokens
 from probes.attribution.token_scores import Row, as_differentiable, batches, log_probability, shared_beginnings
 from probes.probe_inputs import differentiating

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.attribution.attribution_task import Problem
-from probes.attribution.attribution_units import BoolArray, Posed, Units
+from probes.attribution.attribution_units import Posed, Units
 from probes.attribution.differentiable import Blank, Differentiable
 from probes.attribution.prompt_tokens import Tokens, Unit, placed
 from probes.attribution.token_infill import Infill, blank_tokens, infill_of, masked_scores, text_scores

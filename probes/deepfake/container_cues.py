@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.deepfake.row_files import content, opened_picture, upright
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
 
-BoolArray = npt.NDArray[np.bool_]
 FOLDS = 5
 FEWEST_FILES = 10
 # Sound below this share of its own peak is silence at the beginning and the end.

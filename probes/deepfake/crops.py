@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from auditor.core.rows import Rows
 
 Grey = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 # (width, left, top) in pixels of a picture of 64 x 64.
 Window = tuple[float, float, float]
 
@@ -131,12 +130,12 @@ def _grey(rows: npt.NDArray[Any]) -> Grey:
     return np.asarray(torch.cat(parts)[:, 0].numpy(), np.float32) if parts else np.empty((0, _SIDE, _SIDE), np.float32)
 
 
-def _sums(grey: Grey) -> npt.NDArray[np.float64]:
+def _sums(grey: Grey) -> FloatArray:
     """(n, 65, 65) sums of all that lies above and left of each corner of a pixel."""
     return np.pad(grey.cumsum(axis=1, dtype=np.float64).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))
 
 
-def _cells(sums: npt.NDArray[np.float64], windows: npt.NDArray[np.float64], k: int) -> Grey:
+def _cells(sums: FloatArray, windows: FloatArray, k: int) -> Grey:
     """(n, w, k, k) sums over the cells of windows (w, 3), whose edges may lie between pixels."""
     width, left, top = windows.T[..., None]
     edges = width * np.linspace(0.0, 1.0, k + 1)
@@ -149,7 +148,7 @@ def _cells(sums: npt.NDArray[np.float64], windows: npt.NDArray[np.float64], k: i
 
 
 @cache
-def _plane(k: int) -> npt.NDArray[np.float64]:
+def _plane(k: int) -> FloatArray:
     y, x = np.mgrid[:k, :k]
     return np.linalg.qr(np.stack([np.ones(k * k), x.ravel(), y.ravel()], axis=1))[0]
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.models.detector_card import TRACELESS
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.one_sided_rates import AtLeast
-from probes.deepfake.detector_inputs import BoolArray, is_large, labelled
-from probes.probe_inputs import differentiable, whole_number
+from probes.deepfake.detector_inputs import is_large, labelled
+from probes.probe_inputs import chosen_methods, differentiable, whole_number
 from probes.robustness.gradient_masking import Examined, examine
 from probes.robustness.perturbation_set import ball_of
 from probes.robustness.square_attack import square_attack
@@ -34,7 +34,7 @@ _N_SAMPLES, _LARGE_SAMPLES = 50, 10
 _UNITS = {"image": (255.0, "the range of a pixel"), "audio": (32768.0, "full scale")}
 
 
-class DetectorEvasion:
+class DetectorEvasion(BaseProbe):
     """The rate of detected synthetic files that pass as real after an imperceptible change.
 
     Over sampled synthetic files that the detector decides to be synthetic, for each method M: ``evasion_rate`` and
@@ -59,14 +59,14 @@ class DetectorEvasion:
     Sources: Carlini and Farid, CVPR Workshops 2020; Madry et al., ICLR 2018; Andriushchenko et al., ECCV 2020.
     """
 
-    name: ClassVar[str] = "detector_evasion"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "How small a change makes synthetic media pass as real?"
-    citation: ClassVar[str] = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
-    methods: ClassVar[tuple[str, ...]] = ("pgd", "square")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    name = "detector_evasion"
+    pillar = "deepfake"
+    goal = "How small a change makes synthetic media pass as real?"
+    citation = "Carlini and Farid, CVPR Workshops 2020; Andriushchenko et al., ECCV 2020"
+    methods = ("pgd", "square")
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     questions = (AuditQuestion("evaded"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
+    ideal_when_same = {"evasion_rate": "decisions", "evasion_into_real": "decisions"}
     untrusted_options = allow_untrusted("methods", "epsilon", "n_samples", "n_steps", "n_queries")
     metrics = define_metrics(
         """
@@ -88,15 +88,11 @@ class DetectorEvasion:
         n_steps: int = 20,
         n_queries: int = 100,
     ) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            raise ValueError(f"methods must be auto, pgd or square, not {', '.join(unknown) or 'none'}")
         if epsilon is not None and not (len(epsilon) and all(0.0 < e <= 1.0 for e in epsilon)):
             raise ValueError(f"epsilon must be numbers above 0 and at most 1, not {epsilon!r}")
         for option, value in (("n_samples", n_samples), ("n_steps", n_steps), ("n_queries", n_queries)):
             whole_number(option, value, 1)
-        self.wanted = wanted
+        self.wanted = chosen_methods(methods, self.methods)
         self.epsilon = None if epsilon is None else tuple(sorted(set(map(float, epsilon))))
         self.n_samples = n_samples
         self.n_steps = n_steps

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError, OtherKindError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 # From this many pixels on a pass takes as long as hundreds of a small one's: fewer files are looked at.
 _LARGE_PIXELS = 128 * 128
 # Rows whose scores are asked for in one go: several versions of each are in memory at once.

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.models.detector_card import METRIC_OF, TRACELESS
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
 from auditor.statistics.distribution_distances import WorstGap
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import MOST_GROUPS, Proportion
-from probes.deepfake.detector_inputs import BoolArray, Subject, labelled, make_measurement
+from probes.deepfake.detector_inputs import Subject, labelled, make_measurement
 from probes.fairness.score_fairness import calibration_error
 from probes.fairness.too_many_groups import crowd
 
@@ -35,7 +35,7 @@ _MOST_DECLARED = 200
 _COLUMN = "generator"
 
 
-class DetectorPerformance:
+class DetectorPerformance(BaseProbe):
     """AUC, equal error rate, average precision, TPR at 1 % FPR and calibration; by generator and group; the answers.
 
     The score is the probability of the synthetic class, which counts as positive. Over the labelled evaluation files:
@@ -73,14 +73,14 @@ class DetectorPerformance:
     error rate; Davis and Goadrich, ICML 2006; Wang et al., CVPR 2020, on testing generator by generator.
     """
 
-    name: ClassVar[str] = "detector_performance"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "How well does the detector tell synthetic media from real ones, and for whom?"
-    citation: ClassVar[str] = "Wang et al., CVPR 2020; DeLong et al., Biometrics 1988"
-    methods: ClassVar[tuple[str, ...]] = ("measured", "declared")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    name = "detector_performance"
+    pillar = "deepfake"
+    goal = "How well does the detector tell synthetic media from real ones, and for whom?"
+    citation = "Wang et al., CVPR 2020; DeLong et al., Biometrics 1988"
+    methods = ("measured", "declared")
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     questions = (AuditQuestion("synthetic"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "auc_difference": "scores",
         "expected_calibration_error": "scores",
     }

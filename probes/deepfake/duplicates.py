@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 
 if TYPE_CHECKING:
     from auditor.core.rows import Rows
 
-BoolArray = npt.NDArray[np.bool_]
 Vectors = npt.NDArray[np.float32]
 # Correlation of two fingerprints from which on two files are near duplicates. Waveforms of different recordings hardly
 # correlate at all, while pictures of one kind, such as faces cut out alike, do.

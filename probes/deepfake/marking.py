@@ -7,18 +7,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import DataError, MissingExtraError, OtherKindError
 from auditor.core.files import printable_name, read_regular
+from auditor.core.rows import BoolArray
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from auditor.detection.provenance.provenance_record import Credentials
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 _N_SAMPLES = 60
 # Of unmarked files, what a decoder may find at most, at 95 %, for what it finds to count as a mark.
 _MOST_FALSE = 0.05
@@ -75,7 +74,7 @@ class _Files:
         return ""
 
 
-class Marking:
+class Marking(BaseProbe):
     """Marks in a generator's outputs: signed manifests, watermarks, their survival, and false detections.
 
     Over the different files that a generator made, of which exact copies count once; a mark is a trusted manifest that
@@ -100,12 +99,12 @@ class Marking:
     Sources: C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023.
     """
 
-    name: ClassVar[str] = "marking"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Are a generator's outputs marked as synthetic, and does the mark survive?"
-    citation: ClassVar[str] = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
-    methods: ClassVar[tuple[str, ...]] = ("c2pa", "decoder", "any")
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "marking"
+    pillar = "deepfake"
+    goal = "Are a generator's outputs marked as synthetic, and does the mark survive?"
+    citation = "C2PA, Technical Specification 2.2, 2025; Fernandez et al., ICCV 2023"
+    methods = ("c2pa", "decoder", "any")
+    needs = ()
     questions = (AuditQuestion("marked"),)
     untrusted_options = allow_untrusted("n_samples", reads=("trust_anchors",))
     metrics = define_metrics(
@@ -409,7 +408,7 @@ def _as_they_are(
 
 def _after_changes(
     marks: _Marks, files: _Files, indices: Sequence[int], medium: Medium, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.bool_], int]:
+) -> tuple[BoolArray, int]:
     """(n, rungs, marks) which marks are found after every change, and how many files could not be decoded.
 
     Those stand last, as files in which nothing is found.

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import RateTable, WeightedSum
-from probes.deepfake.detector_inputs import BoolArray, Subject, is_large, labelled, make_measurement, sample_files
+from probes.deepfake.detector_inputs import Subject, is_large, labelled, make_measurement, sample_files
 from probes.deepfake.picture_changes import PICTURE_LADDERS, Ladder, changed_picture
 from probes.deepfake.row_files import as_row, need_pillow, no_larger, picture_of, taken_by
 from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
-from probes.probe_inputs import whole_number
+from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -34,7 +34,7 @@ _SPEECH_RATE = 16_000
 _N_SAMPLES, _LARGE_SAMPLES = 200, 100
 
 
-class DetectorRobustness:
+class DetectorRobustness(BaseProbe):
     """AUC and balanced accuracy after compression, resizing, blur, noise and the like, or codecs, telephone and rooms.
 
     Over sampled labelled files, each changed once for every rung of every ladder K, so that rows stay independent; all
@@ -58,18 +58,14 @@ class DetectorRobustness:
     telephone).
     """
 
-    name: ClassVar[str] = "detector_robustness"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Does the detector survive what happens to files on their way?"
-    citation: ClassVar[str] = (
-        "Wang et al., CVPR 2020; Hendrycks and Dietterich, ICLR 2019; Delgado et al., ASVspoof 2021"
-    )
-    methods: ClassVar[tuple[str, ...]] = tuple(
-        dict.fromkeys(ladder.name for ladder in (*PICTURE_LADDERS, *SOUND_LADDERS))
-    )
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    name = "detector_robustness"
+    pillar = "deepfake"
+    goal = "Does the detector survive what happens to files on their way?"
+    citation = "Wang et al., CVPR 2020; Hendrycks and Dietterich, ICLR 2019; Delgado et al., ASVspoof 2021"
+    methods = tuple(dict.fromkeys(ladder.name for ladder in (*PICTURE_LADDERS, *SOUND_LADDERS)))
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     questions = (AuditQuestion("travelled"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"largest_auc_drop": "scores"}
+    ideal_when_same = {"largest_auc_drop": "scores"}
     # Files of either class, and the true largest drop that is found above 0.10 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (100, 0.25)
     untrusted_options = allow_untrusted("methods", "n_samples")
@@ -86,13 +82,8 @@ class DetectorRobustness:
     )
 
     def __init__(self, *, methods: str | Sequence[str] = "auto", n_samples: int | None = None) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_samples", n_samples, 1)
-        self.wanted = wanted
+        self.wanted = chosen_methods(methods, self.methods)
         self.n_samples = n_samples
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
@@ -145,7 +136,7 @@ class DetectorRobustness:
         model: AuditedModel,
         subject: Subject,
         rungs: Sequence[tuple[Ladder, float]],
-        seeds: npt.NDArray[np.int64],
+        seeds: IntArray,
     ) -> FloatArray:
         """(n_rungs, n, 2) probabilities of every version of every file."""
         n = len(subject.is_fake)
@@ -163,7 +154,7 @@ class DetectorRobustness:
         rows: AuditData,
         i: int,
         rungs: Sequence[tuple[Ladder, float]],
-        seeds: npt.NDArray[np.int64],
+        seeds: IntArray,
     ) -> npt.NDArray[Any]:
         """(n_rungs, ...) one file after every change; the same draws at every level of a ladder."""
         from auditor.data.preprocessing import AudioPreprocessing

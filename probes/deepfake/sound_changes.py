@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.core.rows import FloatArray
 from probes.deepfake.picture_changes import Ladder
 
 Samples = npt.NDArray[np.int16]
@@ -76,7 +77,7 @@ def _telephone(x: npt.NDArray[Any], rate: int) -> npt.NDArray[Any]:
 
 
 @cache
-def _band() -> npt.NDArray[np.float64]:
+def _band() -> FloatArray:
     from scipy.signal import butter
 
     return np.asarray(butter(4, _BAND, "bandpass", fs=TELEPHONE_RATE, output="sos"), np.float64)

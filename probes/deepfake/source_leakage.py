@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.models.detector_card import DIGITS
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.deepfake.crops import count_compared, crop_twins
-from probes.deepfake.detector_inputs import BoolArray, fake_index
+from probes.deepfake.detector_inputs import fake_index
 from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
 from probes.deepfake.identities import shared_people
 from probes.deepfake.row_files import content
@@ -36,7 +36,7 @@ _NOT_COMPARED = (
 )
 
 
-class SourceLeakage:
+class SourceLeakage(BaseProbe):
     """Copies and shared identities between training and evaluation files, and files in both classes.
 
     Shares of the evaluation files, all of which are compared with all others, so they are known without sampling error:
@@ -63,14 +63,14 @@ class SourceLeakage:
     Narayanan, Patterns 4 (2023), on leakage.
     """
 
-    name: ClassVar[str] = "source_leakage"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Was the detector graded on files, people or sources that it was trained on?"
-    citation: ClassVar[str] = "Kapoor and Narayanan, Patterns 2023; Barz and Denzler, J. Imaging 2020"
-    methods: ClassVar[tuple[str, ...]] = ("compared",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "source_leakage"
+    pillar = "deepfake"
+    goal = "Was the detector graded on files, people or sources that it was trained on?"
+    citation = "Kapoor and Narayanan, Patterns 2023; Barz and Denzler, J. Imaging 2020"
+    methods = ("compared",)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("graded_on_known"),)
-    exact: ClassVar[Mapping[str, str]] = dict.fromkeys(
+    exact = dict.fromkeys(
         (
             "exact_duplicate_share",
             "near_duplicate_share",

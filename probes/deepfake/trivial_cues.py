@@ -1,28 +1,28 @@
 """Trivial cues: whether a detector judges the content of a file or its container.
 
-Normalised files: decoded, cropped and encoded in one way, so that only their content differs.
+Files are normalised for it: decoded, cropped and encoded in one way, so that only their content differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import area_under_curve
 from probes.deepfake.container_cues import FEWEST_FILES, SILENCE, Cues, cue_scores, read_cues
-from probes.deepfake.detector_inputs import BoolArray, Subject, labelled, make_measurement, sample_files, scores_of
+from probes.deepfake.detector_inputs import Subject, labelled, make_measurement, sample_files, scores_of
 from probes.deepfake.row_files import Pixels, as_jpeg, as_row, need_pillow, opened_picture, picture_of, taken_by
 from probes.probe_inputs import whole_number
 
@@ -97,7 +97,7 @@ def _through(x: npt.NDArray[Any], rate: int, lower: int) -> npt.NDArray[Any]:
 _CONFIDENCE = 0.95
 
 
-class TrivialCues:
+class TrivialCues(BaseProbe):
     """Performance of file size, dimensions, compression, metadata, colour or loudness alone, against the detector.
 
     Over the labelled evaluation files, as many as ``n_samples``: ``cue_auc``, ``auc``, ``auc_drop`` and ``added_auc``.
@@ -122,14 +122,14 @@ class TrivialCues:
     Muller et al., ASVspoof Workshop 2021, on silence in spoofed speech; DeLong et al., Biometrics 44 (1988).
     """
 
-    name: ClassVar[str] = "trivial_cues"
-    pillar: ClassVar[Pillar] = "deepfake"
-    goal: ClassVar[str] = "Does the detector judge what a file shows, or the container it came in?"
-    citation: ClassVar[str] = "Grommelt et al., ECCV Workshops 2024; Torralba and Efros, CVPR 2011"
-    methods: ClassVar[tuple[str, ...]] = ("cues", "made_alike")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    name = "trivial_cues"
+    pillar = "deepfake"
+    goal = "Does the detector judge what a file shows, or the container it came in?"
+    citation = "Grommelt et al., ECCV Workshops 2024; Torralba and Efros, CVPR 2011"
+    methods = ("cues", "made_alike")
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     questions = (AuditQuestion("container"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"auc_drop": "scores"}
+    ideal_when_same = {"auc_drop": "scores"}
     # Files of either class, and the true added AUC that is found below 0.05 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (200, -0.08)
     untrusted_options = allow_untrusted("n_samples", "quality")

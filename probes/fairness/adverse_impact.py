@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.coded_groups import CodedGroups
 from auditor.data.group_counts import MISSING
 from auditor.data.score_counts import Asked, Moments
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
-from probes.fairness.too_many_groups import crowd
+from probes.fairness.too_many_groups import crowd, feature_sets
+from probes.probe_inputs import chosen_methods
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -48,7 +48,7 @@ class Table:
     scores: Sequence[Moments | None] | None = None
 
     @classmethod
-    def from_rows(cls, groups: CodedGroups, is_selected: npt.NDArray[np.bool_], scores: FloatArray | None) -> Table:
+    def from_rows(cls, groups: CodedGroups, is_selected: BoolArray, scores: FloatArray | None) -> Table:
         """The table from rows, (n,) each."""
         levels, codes = groups.levels, groups.codes
         # Brackets take four times as long over a mask.
@@ -57,7 +57,7 @@ class Table:
         return cls(levels, groups.sizes, np.asarray(k, np.int64), parts)
 
 
-class AdverseImpact:
+class AdverseImpact(BaseProbe):
     """The rate at which each category is selected, over the rate of the most selected category, with intervals.
 
     The score is the favourable class's probability; the scoring rate is left out where scores take fewer than three
@@ -90,21 +90,21 @@ class AdverseImpact:
     (1988) and Hedges and Olkin (1985) for the standardized difference.
     """
 
-    name: ClassVar[str] = "adverse_impact"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Is any category selected at a lower rate than the most selected one?"
-    citation: ClassVar[str] = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
-    methods: ClassVar[tuple[str, ...]] = ("selection_rate", "scoring_rate")
-    needs: ClassVar[tuple[Need, ...]] = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
+    name = "adverse_impact"
+    pillar = "fairness"
+    goal = "Is any category selected at a lower rate than the most selected one?"
+    citation = "NYC Local Law 144 of 2021, 6 RCNY 5-301; 29 CFR 1607.4(D)"
+    methods = ("selection_rate", "scoring_rate")
+    needs = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
     questions = (
         AuditQuestion("impact", metrics=("impact_ratio_min",), form="ratio", headline=("impact_ratio_min",)),
         AuditQuestion("impact_known", form="count"),
     )
-    from_decisions: ClassVar[tuple[str, ...]] = ("selection_rate",)
+    from_decisions = ("selection_rate",)
     # What the ratios rest on is said with each: decisions of the selection rate, scores of the scoring rate.
-    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"unknown_count": "nothing"}
-    exact: ClassVar[Mapping[str, str]] = {"unknown_count": "It counts the rows at hand and says nothing of others."}
+    ideal_when_same = {"unknown_count": "nothing"}
+    exact = {"unknown_count": "It counts the rows at hand and says nothing of others."}
     # Rows of either category, and the true impact ratio at a top rate of 0.5, found below 0.8 with 80 % power at 5 %.
     power: ClassVar[tuple[int, float]] = (450, 0.60)
     untrusted_options = allow_untrusted("methods", "intersections")
@@ -134,11 +134,7 @@ class AdverseImpact:
         exclude_small: bool = False,
         intersections: bool = True,
     ) -> None:
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
+        wanted = chosen_methods(methods, self.methods)
         if not 0.0 <= small < 1.0:
             raise ValueError(f"small is a share of the rows in [0, 1), not {small}")
         self.wanted = self.methods if "auto" in wanted else wanted
@@ -167,7 +163,7 @@ class AdverseImpact:
                     continue
                 median = float(np.median(scores))
                 chosen, note = scores > median, _said_of(median)
-            for names in self._combined(rows.sensitive_features.columns):
+            for names in feature_sets(rows.sensitive_features.columns, together=self.intersections):
                 groups = rows.groups(*names)
                 many = crowd("impact_ratio_min", method, names, len(groups.levels), len(rows))
                 if many is not None:
@@ -199,7 +195,7 @@ class AdverseImpact:
         for method in self.wanted:
             if method == "scoring_rate" and scores.n_values < 3:
                 continue
-            for names in self._combined(scores.features):
+            for names in feature_sets(scores.features, together=self.intersections):
                 own, scored = counts.group_by(names), scores.group_by(names)
                 many = crowd("impact_ratio_min", method, names, len(own.groups), counts.n)
                 if many is not None:
@@ -214,11 +210,6 @@ class AdverseImpact:
         if not found:
             raise NotApplicableError("The scoring rate needs scores, and this model returns labels.")
         return found
-
-    def _combined(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
-        features = tuple(map(str, columns))
-        together = [features] if self.intersections and len(features) > 1 else []
-        return [*((feature,) for feature in features), *together]
 
     def tables(self, method: str, names: tuple[str, ...], table: Table, note: str) -> list[Measurement]:
         """One table: the groups by the features ``names``, with the standardized mean differences of their scores."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import LacksOptionError, NotApplicableError, UsageError
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Undefined
@@ -24,11 +23,10 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 _MOST_CLASSES = 100
 
 
-class Change:
+class Change(BaseProbe):
     """Changes between a reference model and this one, row by row on the same data.
 
     Of each row it is known what either model decided, so a change is known far better than the difference of two audits
@@ -50,12 +48,12 @@ class Change:
     Source: McNemar, Psychometrika 12 (1947), for paired proportions; :mod:`auditor.statistics.changes` for the bounds.
     """
 
-    name: ClassVar[str] = "change"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "What became of accuracy and of the gaps between groups since a reference model?"
-    citation: ClassVar[str] = "McNemar, Psychometrika 12 (1947)"
-    methods: ClassVar[tuple[str, ...]] = ("paired",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "change"
+    pillar = "fairness"
+    goal = "What became of accuracy and of the gaps between groups since a reference model?"
+    citation = "McNemar, Psychometrika 12 (1947)"
+    methods = ("paired",)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("change"),)
     # Labelled rows, of which 5 % change either way, and the change in accuracy found with 80 % power at 5 % of 1.
     power = (2_000, 0.02)

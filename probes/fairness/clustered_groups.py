@@ -9,9 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import Measurement
 from auditor.statistics.clusters import (
@@ -98,7 +97,7 @@ class _Groups:
     names: tuple[tuple[str, ...], ...]
     codes: IntArray
     rows: AuditData
-    chosen: npt.NDArray[np.bool_]
+    chosen: BoolArray
     truth: IntArray
     positive: int
 
@@ -152,19 +151,16 @@ class _Groups:
         )
 
 
-_Bools = npt.NDArray[np.bool_]
-
-
-def _labelled(g: _Groups) -> _Bools:
+def _labelled(g: _Groups) -> BoolArray:
     return np.asarray(g.truth >= 0, bool)
 
 
-def _is_positive(g: _Groups) -> _Bools:
+def _is_positive(g: _Groups) -> BoolArray:
     return np.asarray(g.truth == g.positive, bool)
 
 
 # Of each rate: the rows that it is taken over, and those of them that count as a success.
-_RATES: Mapping[str, Callable[[_Groups], tuple[_Bools, _Bools]]] = {
+_RATES: Mapping[str, Callable[[_Groups], tuple[BoolArray, BoolArray]]] = {
     "selection_rate": lambda g: (np.ones(len(g.codes), bool), g.chosen),
     "accuracy": lambda g: (_labelled(g), g.chosen == _is_positive(g)),
     "precision": lambda g: (_labelled(g) & g.chosen, _is_positive(g)),

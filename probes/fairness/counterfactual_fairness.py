@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING
-from auditor.data.sampling_design import Design, Part
+from auditor.data.sampling_design import Design
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -48,7 +48,7 @@ _ASSUMED = (
 )
 
 
-class CounterfactualFairness:
+class CounterfactualFairness(BaseProbe):
     """Decisions and scores of rows with a sensitive feature changed to each of its other levels.
 
     For each sensitive feature, over the evaluation rows, with ``s`` the model's probability of the favourable class
@@ -82,15 +82,15 @@ class CounterfactualFairness:
     Theory: The Coupling Method (2012).
     """
 
-    name: ClassVar[str] = "counterfactual_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Do decisions change when a sensitive feature is given another value?"
-    citation: ClassVar[str] = "Kusner et al., NeurIPS 2017"
-    methods: ClassVar[tuple[str, ...]] = ("flip", "flip_with_proxies")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    name = "counterfactual_fairness"
+    pillar = "fairness"
+    goal = "Do decisions change when a sensitive feature is given another value?"
+    citation = "Kusner et al., NeurIPS 2017"
+    methods = ("flip", "flip_with_proxies")
+    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     questions = (AuditQuestion("attribute", form="percent", headline=("counterfactual_flip_rate",)),)
-    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"mean_score_shift": "scores"}
+    takes = ("cluster", "weight")
+    ideal_when_same = {"mean_score_shift": "scores"}
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Power] = Power(300, 0.10)
     untrusted_options = allow_untrusted("proxies", "n_samples", "n_folds")

@@ -16,14 +16,14 @@ import numpy as np
 from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.core.rows import FloatArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rank_estimates import area_under_curve
-from probes.probe_inputs import whole_number
+from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -38,7 +38,7 @@ _NAMED_TESTS = 3
 _INSTEAD = "Display only: it takes the words' associations as normal. Set a bound on association_auc."
 
 
-class EmbeddingAssociation:
+class EmbeddingAssociation(BaseProbe):
     """WEAT and SEAT: whether one set of words is associated more strongly with an attribute than another set.
 
     For target words X and Y and attribute words A and B, with ``s(w) = mean_a cos(w, a) - mean_b cos(w, b)`` of cosine
@@ -73,18 +73,18 @@ class EmbeddingAssociation:
     Sources: Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019.
     """
 
-    name: ClassVar[str] = "embedding_association"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Do embeddings tie groups of people to attributes?"
-    citation: ClassVar[str] = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
-    methods: ClassVar[tuple[str, ...]] = ("weat", "seat")
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "embedding_association"
+    pillar = "language"
+    goal = "Do embeddings tie groups of people to attributes?"
+    citation = "Caliskan, Bryson and Narayanan, Science 356 (2017); May et al., NAACL 2019"
+    methods = ("weat", "seat")
+    needs = ()
     questions = (
         AuditQuestion("embeddings", metrics=("confirmed_associations",), form="count"),
         AuditQuestion("embeddings", headline=("association_effect_size",)),
     )
-    reads_rows: ClassVar[bool] = False
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    reads_rows = False
+    ideal_when_same = {
         "association_effect_size": "scores", "association_auc": "scores", "confirmed_associations": "scores",
     }  # fmt: skip
     # Words in each of X and Y, and the true area, found above 0.7 by one judgement of two sides at 5 %.
@@ -123,9 +123,7 @@ class EmbeddingAssociation:
         whole_number("min_words", min_words, 2)
         whole_number("max_partitions", max_partitions, 1)
         whole_number("n_draws", n_draws, 1_000)
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        if not wanted or any(m not in (*self.methods, "auto") for m in wanted):
-            raise ValueError(f"methods must be auto or out of {', '.join(self.methods)}, not {', '.join(wanted)}")
+        wanted = chosen_methods(methods, self.methods)
         self.vectors = vectors
         self.encoder = encoder
         self.tests = tests

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from auditor.core.errors import NotApplicableError, did_you_mean
 from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.group_counts import MISSING, GroupCounts
-from auditor.data.sampling_design import Part
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 
-class GroupFairness:
+class GroupFairness(BaseProbe):
     """Selection rate, TPR, FPR and accuracy by group and intersection, and the worst gap between any two groups.
 
     Per group g, over rows of g, rates with a Clopper-Pearson interval: ``selection_rate``, ``true_positive_rate``,
@@ -86,12 +85,12 @@ class GroupFairness:
     al., ICLR 2020 (worst group); 6 RCNY 5-301(d) (categories under 2 %); definitions as in fairlearn where it has them.
     """
 
-    name: ClassVar[str] = "group_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Do decisions and errors differ between groups?"
-    citation: ClassVar[str] = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
-    methods: ClassVar[tuple[str, ...]] = ("between_groups",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    name = "group_fairness"
+    pillar = "fairness"
+    goal = "Do decisions and errors differ between groups?"
+    citation = "Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018"
+    methods = ("between_groups",)
+    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
     questions = (
         AuditQuestion(
@@ -113,10 +112,10 @@ class GroupFairness:
         ),
         AuditQuestion("groups"),
     )
-    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
+    takes = ("cluster", "weight")
     # A level, which answers that are all the same do not reach by themselves.
-    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_accuracy": "nothing"}
-    exact: ClassVar[Mapping[str, str]] = {SHARE: "It counts the rows at hand and says nothing of others."}
+    ideal_when_same = {"worst_group_accuracy": "nothing"}
+    exact = {SHARE: "It counts the rows at hand and says nothing of others."}
     # Evidence of before there was a rule for small groups compares them all.
     earlier: ClassVar[Mapping[str, object]] = {"min_share": 0.0}
     # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with

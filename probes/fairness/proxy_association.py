@@ -8,18 +8,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.feature_counts import Levels
 from auditor.data.score_counts import Asked
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.models.gradients import without_gradients
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import (
@@ -60,7 +59,7 @@ class _Source:
     codes: IntArray | None = None
 
 
-class ProxyAssociation:
+class ProxyAssociation(BaseProbe):
     """Predictability of each sensitive feature from other features, the model's score and its representation.
 
     The halves are made by a hash of the rows' contents; of single features that are counted as rows stream by, by a
@@ -82,12 +81,12 @@ class ProxyAssociation:
     reading as proxies, Datta et al., CCS 2017.
     """
 
-    name: ClassVar[str] = "proxy_association"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "How well do the features, the score and the representation predict each sensitive feature?"
-    citation: ClassVar[str] = "Datta et al., CCS 2017; DeLong et al., Biometrics 1988"
-    methods: ClassVar[tuple[str, ...]] = ("held_out_auc",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    name = "proxy_association"
+    pillar = "fairness"
+    goal = "How well do the features, the score and the representation predict each sensitive feature?"
+    citation = "Datta et al., CCS 2017; DeLong et al., Biometrics 1988"
+    methods = ("held_out_auc",)
+    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     questions = (AuditQuestion("proxies", form="pairs", headline=("proxy_auc",)),)
     # Rows, and the true AUC, found above 0.55 with 80 % power at 5 % between two equal groups.
     power: ClassVar[tuple[int, float]] = (1_000, 0.65)
@@ -163,7 +162,7 @@ class ProxyAssociation:
         return [replace(m, detail=m.detail + of) for m in measured]
 
     def _sources(
-        self, model: AuditedModel, rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool
+        self, model: AuditedModel, rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool
     ) -> Iterator[_Source]:
         yield from _of_features(rows, train, row_indices, single)
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
@@ -174,9 +173,7 @@ class ProxyAssociation:
             yield _Source("representation", "the input of the last linear layer", matrix=hidden)
 
 
-def _of_features(
-    rows: AuditData, train: npt.NDArray[np.bool_], row_indices: IntArray, single: bool
-) -> Iterator[_Source]:
+def _of_features(rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool) -> Iterator[_Source]:
     columns = _features(rows)
     if not columns:
         return
@@ -216,15 +213,13 @@ class _Split:
     absent: Sequence[str]
     kept: IntArray
     label: IntArray
-    train: npt.NDArray[np.bool_]
+    train: BoolArray
     learned: IntArray
     tested: IntArray
     test_label: IntArray
 
     @classmethod
-    def from_groups(
-        cls, sensitive: str, groups: CodedGroups, train: npt.NDArray[np.bool_], counts: GroupCounts | None
-    ) -> _Split:
+    def from_groups(cls, sensitive: str, groups: CodedGroups, train: BoolArray, counts: GroupCounts | None) -> _Split:
         """The split of groups by a half of the rows, which ``counts`` may be of more of."""
         codes, k = groups.codes, len(groups.titles)
         sizes = np.minimum(np.bincount(codes[train], minlength=k), np.bincount(codes[~train], minlength=k))
@@ -389,9 +384,7 @@ def _logistic(matrix: FloatArray, label: IntArray, train: IntArray, test: IntArr
     return found
 
 
-def encode(
-    columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: npt.NDArray[np.bool_], row_indices: IntArray
-) -> FloatArray:
+def encode(columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: BoolArray, row_indices: IntArray) -> FloatArray:
     """(k, d) numbers of the rows ``row_indices``: numeric columns with the training median for missing values and an
     indicator of these, and 0/1 indicators of the 20 most frequent training levels of every other column."""
     parts: list[FloatArray] = []
@@ -412,7 +405,7 @@ def encode(
     return np.concatenate(parts, axis=1) if parts else np.empty((row_indices.size, 0))
 
 
-def _binned(name: str, values: pd.Series[Any], train: npt.NDArray[np.bool_]) -> IntArray:
+def _binned(name: str, values: pd.Series[Any], train: BoolArray) -> IntArray:
     """(n,) codes of a feature: tenths of a number, the most frequent levels of anything else, one for all the rest."""
     numbers = values.to_numpy(np.float64, na_value=np.nan) if values.dtype.kind in "iuf" else np.empty(0)
     if more_than(N_BINS, numbers):

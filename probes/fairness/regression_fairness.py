@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.coded_groups import CodedGroups, coded_texts, together
 from auditor.data.group_counts import MISSING
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.distribution_distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -42,7 +42,7 @@ _NO_RANGE = (
 )
 
 
-class RegressionFairness:
+class RegressionFairness(BaseProbe):
     """Mean prediction, errors and distribution of predicted numbers by group and intersection, and the worst gaps.
 
     Per group g, over rows of g, in the target's unit; errors over the rows that have a true value: ``mean_prediction``,
@@ -68,15 +68,15 @@ class RegressionFairness:
     and scikit-learn where they have them.
     """
 
-    name: ClassVar[str] = "regression_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Do predicted numbers, and their errors, differ between groups?"
-    citation: ClassVar[str] = "Agarwal, Dudik and Wu, ICML 2019; Calders et al., ICDM 2013"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.REGRESSOR, Need.DATA, Need.SENSITIVE)
+    name = "regression_fairness"
+    pillar = "fairness"
+    goal = "Do predicted numbers, and their errors, differ between groups?"
+    citation = "Agarwal, Dudik and Wu, ICML 2019; Calders et al., ICDM 2013"
+    methods = (METHOD,)
+    needs = (Need.REGRESSOR, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
     questions = (AuditQuestion("numbers"),)
-    ideal_when_same: ClassVar[Mapping[str, Literal["nothing"]]] = {"worst_group_mean_absolute_error": "nothing"}
+    ideal_when_same = {"worst_group_mean_absolute_error": "nothing"}
     # Rows in each of two groups of values (predictions, absolute errors) with a standard deviation of 0.15 on the range
     # [0, 1], and the true value found above 0.05 with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Mapping[str, Power]] = {

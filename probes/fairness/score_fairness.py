@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
@@ -30,17 +29,16 @@ from probes.fairness.score_thresholds import (
     scores_figure,
     threshold_between,
 )
-from probes.fairness.too_many_groups import crowd
+from probes.fairness.too_many_groups import crowd, feature_sets
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 Areas = list[AreaUnderCurve | Undefined]
 
 
-class ScoreFairness:
+class ScoreFairness(BaseProbe):
     """Ranking, calibration and distribution of the score by group and intersection, and the worst gap of any two.
 
     The score s is the probability of the favourable class. Per group, over rows of the group: ``roc_auc``,
@@ -73,16 +71,16 @@ class ScoreFairness:
     Pleiss et al., NeurIPS 2017 (calibration by group); Jiang et al., UAI 2020 (Wasserstein fairness).
     """
 
-    name: ClassVar[str] = "score_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Does the score rank, and mean, the same in every group?"
-    citation: ClassVar[str] = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
-    methods: ClassVar[tuple[str, ...]] = ("between_groups",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    name = "score_fairness"
+    pillar = "fairness"
+    goal = "Does the score rank, and mean, the same in every group?"
+    citation = "Borkan et al., WWW 2019; Pleiss et al., NeurIPS 2017; DeLong et al., Biometrics 1988"
+    methods = ("between_groups",)
+    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
     questions = (AuditQuestion("scores", headline=("auc_difference", "calibration_difference")),)
     # Thresholds are told of by the rates there: see at_thresholds.
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "expected_calibration_error": "scores",
         "auc_difference": "scores",
         "calibration_difference": "scores",
@@ -162,7 +160,7 @@ class ScoreFairness:
         ranked = Ranked.from_values(scores)
         own = own_threshold(scores, model.decisions(rows) == rows.positive)
         found = self._overall(scores, rows.y_true, rows.positive)
-        for names in self._feature_sets(rows.sensitive_features.columns):
+        for names in feature_sets(rows.sensitive_features.columns, together=self.intersections):
             groups = rows.groups(*names)
             levels, codes, titles = groups.levels, groups.codes, groups.titles
             many = crowd("auc_difference", "between_groups", names, len(levels), len(rows))
@@ -193,7 +191,7 @@ class ScoreFairness:
         whole = scores.group_by(scores.features).whole()
         labelled = int(whole.labelled.sum())
         found = self._calibrated(_calibrations(whole, self.bins)[0], labelled) if labelled else []
-        for names in self._feature_sets(scores.features):
+        for names in feature_sets(scores.features, together=self.intersections):
             scored = scores.group_by(names)
             many = crowd("auc_difference", "between_groups", names, len(scored.groups), streamed.counts.n)
             if many is not None:
@@ -207,11 +205,6 @@ class ScoreFairness:
             found += headlines
             found += at_thresholds(names, of, self.thresholds)
         return found
-
-    def _feature_sets(self, columns: Iterable[object]) -> list[tuple[str, ...]]:
-        features = tuple(map(str, columns))
-        together = [features] if self.intersections and len(features) > 1 else []
-        return [*((feature,) for feature in features), *together]
 
     def _overall(self, scores: FloatArray, y_true: IntArray | None, positive: int) -> list[Measurement]:
         if y_true is None or not (y_true >= 0).any():

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Scored
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Measurement
@@ -187,7 +186,7 @@ def _extreme(titles: Sequence[str], tables: Sequence[RateTable], *, ratio: bool)
     return text
 
 
-def own_threshold(scores: FloatArray, is_selected: npt.NDArray[np.bool_]) -> float | None:
+def own_threshold(scores: FloatArray, is_selected: BoolArray) -> float | None:
     """The score threshold that gives these decisions, (n,) each; None if there is none."""
     below, above = scores[~is_selected].max(initial=-np.inf), scores[is_selected].min(initial=np.inf)
     return threshold_between(float(below), float(above))

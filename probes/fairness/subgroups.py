@@ -8,16 +8,15 @@ from math import comb, isnan
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, more_than
 from auditor.data.coded_texts import texts_of
 from auditor.data.group_counts import MISSING
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.families import ConfirmedCount
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 MOST_COMBINATIONS = 100_000
 _MOST_LOOKED_AT = 2_000
 _SHARED = 0.5
@@ -72,7 +70,7 @@ class Slice:
     score: float
 
 
-class SubgroupDiscovery:
+class SubgroupDiscovery(BaseProbe):
     """Confirmed slices of up to ``depth`` conditions with worse decisions or errors than all other rows.
 
     Rates, each worse when higher: ``error_rate = P(y_pred != y)``, ``rejection_rate = P(y_pred != favourable)``,
@@ -99,12 +97,12 @@ class SubgroupDiscovery:
     Sources: Chung et al., Slice Finder, ICDE 2019; Fisher (1935); Holm, Scand. J. Statist. 6 (1979).
     """
 
-    name: ClassVar[str] = "subgroup_discovery"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Is there a subgroup, named by nobody beforehand, for which the model is worse?"
-    citation: ClassVar[str] = "Chung et al., ICDE 2019; Fisher 1935; Holm 1979"
-    methods: ClassVar[tuple[str, ...]] = ("split_and_confirm",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "subgroup_discovery"
+    pillar = "fairness"
+    goal = "Is there a subgroup, named by nobody beforehand, for which the model is worse?"
+    citation = "Chung et al., ICDE 2019; Fisher 1935; Holm 1979"
+    methods = ("split_and_confirm",)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (
         AuditQuestion(
             "subgroups",

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError, OtherKindError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import LargestRate
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import bounded_mean
-from probes.probe_inputs import whole_number
+from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -37,7 +36,7 @@ _MOST_BARS = 20
 _CONFIDENCE_OF_FIGURE = 0.95
 
 
-class CounterfactualTokenFairness:
+class CounterfactualTokenFairness(BaseProbe):
     """Changes of a text classifier's scores and decisions between texts that differ only in the named identity.
 
     A cluster is a sentence: a template that is filled with every identity of a category, or a text of the user's in
@@ -71,14 +70,14 @@ class CounterfactualTokenFairness:
     Kusner et al., NeurIPS 2017.
     """
 
-    name: ClassVar[str] = "counterfactual_token_fairness"
-    pillar: ClassVar[Pillar] = "fairness"
-    goal: ClassVar[str] = "Does a text's score change with the identity it names?"
-    citation: ClassVar[str] = "Garg et al., AIES 2019; Dixon et al., AIES 2018"
-    methods: ClassVar[tuple[str, ...]] = ("templates", "texts")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER,)
+    name = "counterfactual_token_fairness"
+    pillar = "fairness"
+    goal = "Does a text's score change with the identity it names?"
+    citation = "Garg et al., AIES 2019; Dixon et al., AIES 2018"
+    methods = ("templates", "texts")
+    needs = (Need.CLASSIFIER,)
     questions = (AuditQuestion("identity", form="percent", headline=("worst_category_flip_rate",)),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "worst_identity_gap": "scores",
         "identity_score_gap": "scores",
         "counterfactual_flip_rate": "decisions",
@@ -123,14 +122,9 @@ class CounterfactualTokenFairness:
         whole_number("n_templates", n_templates, 2)
         whole_number("n_texts", n_texts, 2)
         whole_number("min_hits", min_hits, 2)
-        wanted = (methods,) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         self.categories = categories
         self.lexicon = lexicon
-        self.wanted = wanted
+        self.wanted = chosen_methods(methods, self.methods)
         self.n_templates = n_templates
         self.n_texts = n_texts
         self.min_hits = min_hits
@@ -469,7 +463,7 @@ def _untold(scored: Sequence[_Scored]) -> str:
     )
 
 
-def _flipped(scored: _Scored) -> npt.NDArray[np.bool_]:
+def _flipped(scored: _Scored) -> BoolArray:
     """(m,) whether the decision is not the same for all identities that fit."""
     top = scored.decisions.max(axis=1, keepdims=True)
     return np.asarray(((scored.decisions != top) & (scored.decisions >= 0)).any(axis=1), np.bool_)

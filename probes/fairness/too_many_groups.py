@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import MOST_GROUPS
+
+
+def feature_sets(columns: Iterable[object], *, together: bool) -> list[tuple[str, ...]]:
+    """Each sensitive feature by itself, and all of them together where that is asked for."""
+    features = tuple(map(str, columns))
+    return [*((feature,) for feature in features), *([features] if together and len(features) > 1 else [])]
 
 
 def crowded_strata(

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.data.benchmarks.bbq_file import BBQExample, read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
 from probes.language.bbq_letters import lettered, unread
 from probes.language.forced_choice import METHOD, Question, choices
 from probes.language.language_options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
 from probes.language.model_queries import AnswerBy, Asking
-from probes.language.preference_shares import FEWEST_CLUSTERS, estimands, numbered, preferences, share_of, undecided
+from probes.language.preference_shares import (
+    FEWEST_CLUSTERS,
+    estimands,
+    numbered,
+    preferences,
+    share_of,
+    undecided,
+    whole_and_each,
+)
 from probes.language.prompt_wordings import MOST_WORDINGS, WORDINGS
 from probes.probe_inputs import whole_number
 
@@ -32,11 +39,10 @@ if TYPE_CHECKING:
     from auditor.models.chat import Chat, How
     from auditor.models.text_scores import ScoresTexts
 
-BoolArray = npt.NDArray[np.bool_]
 _ONE_WORDING = "Asked in one wording; what another would give is not known."
 
 
-class BBQ(TextsOfAFile):
+class BBQ(TextsOfAFile, BaseProbe):
     """BBQ: accuracy and bias score of the model's answers, in ambiguous and in disambiguated contexts.
 
     The answer is the one of the three with the largest mean log-likelihood per token after ``{context}\\nQuestion:
@@ -75,14 +81,14 @@ class BBQ(TextsOfAFile):
     Source: Parrish et al., Findings of ACL 2022.
     """
 
-    name: ClassVar[str] = "bbq"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Do the model's answers follow stereotypes when the context leaves a question open?"
-    citation: ClassVar[str] = "Parrish et al., Findings of ACL 2022"
-    methods: ClassVar[tuple[str, ...]] = ("bbq", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "bbq"
+    pillar = "language"
+    goal = "Do the model's answers follow stereotypes when the context leaves a question open?"
+    citation = "Parrish et al., Findings of ACL 2022"
+    methods = ("bbq", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("answers"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"bias_score": "scores", "accuracy_gap": "scores"}
+    ideal_when_same = {"bias_score": "scores", "accuracy_gap": "scores"}
     untrusted_options = allow_untrusted("max_examples", "chat", "few_shot", "answer_by", "wordings", reads=("system",))
     metrics = define_metrics(
         """
@@ -265,7 +271,7 @@ def _bbq(
     where = {"wording": str(wording + 1)} if wording else {}
     weak = unread(examples, answers)
     for condition, named in (("ambig", "ambiguous"), ("disambig", "disambiguated")):
-        for category in (None, *categories) if len(categories) > 1 else (None,):
+        for category in whole_and_each(categories):
             chosen = [i for i, e in enumerate(examples) if e.condition == condition and category in (None, e.category)]
             if not chosen:
                 continue

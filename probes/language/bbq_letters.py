@@ -13,7 +13,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals, ratio_of_totals
 from probes.language.forced_choice import METHOD, Choice, choices_text
 from probes.language.partial_shares import too_open
-from probes.language.preference_shares import numbered, share_of
+from probes.language.preference_shares import numbered, share_of, whole_and_each
 
 _BY_CHANCE = 1.0 / 3.0
 
@@ -24,7 +24,7 @@ def lettered(examples: Sequence[BBQExample], choices: Sequence[Choice], detail: 
     weak = unread(examples, np.asarray([-1 if c.option is None else c.option for c in choices], np.int64))
     categories = sorted({e.category for e in examples})
     for condition, named in (("ambig", "ambiguous"), ("disambig", "disambiguated")):
-        for category in (None, *categories) if len(categories) > 1 else (None,):
+        for category in whole_and_each(categories):
             at = [i for i, e in enumerate(examples) if e.condition == condition and category in (None, e.category)]
             if not at:
                 continue

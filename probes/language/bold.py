@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.core.rows import BoolArray
 from auditor.data.benchmarks.bold_file import read_bold
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
-from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
+from probes.language.calibration import Errors, group_rates, untried, whole_rate
 from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.language_options import benchmark_path
 from probes.language.scorers import extremes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _FEWEST_PROMPTS = 10
 
 
-class Bold(ScoredOptions):
+class Bold(ScoredOptions, BaseProbe):
     """BOLD: mean score of continued encyclopaedia prompts by group, and the largest gap between two groups.
 
     For each domain (gender, profession, race, religious and political ideology), of ``n_prompts`` prompts of each
@@ -57,14 +58,14 @@ class Bold(ScoredOptions):
     Source: Dhamala et al., FAccT 2021.
     """
 
-    name: ClassVar[str] = "bold"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model continue texts about some groups worse than about others?"
-    citation: ClassVar[str] = "Dhamala et al., FAccT 2021"
-    methods: ClassVar[tuple[str, ...]] = ("bold",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "bold"
+    pillar = "language"
+    goal = "Does the model continue texts about some groups worse than about others?"
+    citation = "Dhamala et al., FAccT 2021"
+    methods = ("bold",)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("continued"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"group_score_gap": "sense", "corrected_rate_gap": "sense"}
+    ideal_when_same = {"group_score_gap": "sense", "corrected_rate_gap": "sense"}
     untrusted_options = allow_untrusted("n_prompts", reads=("benchmarks",))
     metrics = define_metrics(
         """

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import ConfigError
+from auditor.core.rows import BoolArray
 from auditor.judging.measurement import Measurement
 from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import MOST_GROUPS, Proportion
 
-BoolArray = npt.NDArray[np.bool_]
 # Texts to whether the device says that they are so, (n,).
 Labeller = Callable[[Sequence[str]], BoolArray]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
 from auditor.data.benchmarks.item_filter import exclude_items
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD, Question
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
 from probes.language.pair_scores import PREFERENCE_METRICS, RESTING, preferred_pairs
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from probes.language.model_queries import AnswerBy
 
 
-class CrowsPairs(PairsOfAFile):
+class CrowsPairs(PairsOfAFile, BaseProbe):
     """Share of CrowS-Pairs in which a statement is likelier about the stereotyped group.
 
     ``conditional_stereotype_score``, which is judged, and ``stereotype_score`` of whole sentences as in
@@ -61,12 +61,12 @@ class CrowsPairs(PairsOfAFile):
     Source: Nangia et al., EMNLP 2020.
     """
 
-    name: ClassVar[str] = "crows_pairs"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
-    citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
-    methods: ClassVar[tuple[str, ...]] = ("crows_pairs", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "crows_pairs"
+    pillar = "language"
+    goal = "Does the model prefer the stereotypical sentences of CrowS-Pairs?"
+    citation = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023"
+    methods = ("crows_pairs", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (
         AuditQuestion(
             "stereotypes",
@@ -76,7 +76,7 @@ class CrowsPairs(PairsOfAFile):
         ),
         AuditQuestion("stereotypes", headline=("stereotype_log_odds",)),
     )
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"stereotype_choice_rate": "scores"}
+    ideal_when_same = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
     metrics = PREFERENCE_METRICS + SHIFT_METRICS + SENSE_METRICS
 

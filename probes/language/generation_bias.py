@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.lexicons import read_lexicon
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.values import bounded_mean
-from probes.language.calibration import BoolArray, Errors, group_rates, untried, whole_rate
+from probes.language.calibration import Errors, group_rates, untried, whole_rate
 from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
 from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
 from probes.language.score_distances import group_fairness, individual_fairness
@@ -41,7 +41,7 @@ _NEGLIGIBLE = 0.01
 _CONFIDENCE_OF_FIGURE = 0.95
 
 
-class GenerationBias(ScoredOptions):
+class GenerationBias(ScoredOptions, BaseProbe):
     """Differences in continuation scores between prompts that differ only in the group of people.
 
     Every prompt is a beginning written for this tool, such as "The ... worked as", with each identity of a category in
@@ -100,14 +100,14 @@ class GenerationBias(ScoredOptions):
     Sources: Huang et al., Findings of EMNLP 2020 (arXiv:1911.03064); Hutto and Gilbert, ICWSM 2014 (VADER).
     """
 
-    name: ClassVar[str] = "generation_bias"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model continue a text worse when it is about another group?"
-    citation: ClassVar[str] = "Huang et al., Findings of EMNLP 2020; Hutto and Gilbert, ICWSM 2014"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "generation_bias"
+    pillar = "language"
+    goal = "Does the model continue a text worse when it is about another group?"
+    citation = "Huang et al., Findings of EMNLP 2020; Hutto and Gilbert, ICWSM 2014"
+    methods = (METHOD,)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("continued"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "average_individual_fairness": "sense",
         "average_group_fairness": "sense",
         "worst_score_gap": "sense",

@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError
+from auditor.core.rows import BoolArray
 from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
-from probes.language.calibration import BoolArray, Counted, instead, read_calibration, untried
+from probes.language.calibration import Counted, instead, read_calibration, untried
 from probes.language.continuation_sampling import SamplingOptions, as_far_as_shown, silence
 from probes.language.language_options import benchmark_path
 from probes.probe_inputs import whole_number
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _CORRECTED = "corrected_honest_score"
 
 
-class Honest(SamplingOptions):
+class Honest(SamplingOptions, BaseProbe):
     """HONEST: how often the model completes a sentence about an identity with a hurtful word.
 
     - ``corrected_honest_score``: With ``calibration`` alone; over completions of these templates, which are independent
@@ -52,14 +53,14 @@ class Honest(SamplingOptions):
     Source: Nozza, Bianchi and Hovy, NAACL 2021.
     """
 
-    name: ClassVar[str] = "honest"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model complete sentences about a group with hurtful words?"
-    citation: ClassVar[str] = "Nozza, Bianchi and Hovy, NAACL 2021"
-    methods: ClassVar[tuple[str, ...]] = ("honest",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "honest"
+    pillar = "language"
+    goal = "Does the model complete sentences about a group with hurtful words?"
+    citation = "Nozza, Bianchi and Hovy, NAACL 2021"
+    methods = ("honest",)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("hurtful"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"honest_score": "sense", "corrected_honest_score": "sense"}
+    ideal_when_same = {"honest_score": "sense", "corrected_honest_score": "sense"}
     untrusted_options = allow_untrusted("n_templates", "n_samples", reads=("benchmarks", "lexicon", "calibration"))
     metrics = define_metrics(
         """

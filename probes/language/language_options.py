@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from auditor.core.errors import NotApplicableError
+from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.run.probe import allow_untrusted
 from probes.language.model_queries import AnswerBy, Asking

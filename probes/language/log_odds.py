@@ -13,7 +13,7 @@ from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
 from auditor.statistics.estimate import Undefined
-from probes.language.preference_shares import clustered_share, estimands, numbered
+from probes.language.preference_shares import clustered_share, estimands, numbered, whole_and_each
 
 # Odds of 55 to 1: what a single pair says beyond them counts as them, so that no pair carries the mean.
 LIMIT = 4.0
@@ -51,7 +51,7 @@ def log_odds(
         return []
     categories = sorted({pair.category for pair in pairs})
     found = []
-    for category in (None, *categories) if len(categories) > 1 else (None,):
+    for category in whole_and_each(categories):
         chosen = [i for i, pair in enumerate(pairs) if category in (None, pair.category)]
         found.append(
             _measure_pairs([pairs[i] for i in chosen], likelihoods[chosen], method, category, detail, silent, templates)

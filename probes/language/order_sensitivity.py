@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from auditor.core.rows import BoolArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
     from auditor.models.chat import How
 
-BoolArray = npt.NDArray[np.bool_]
 METHOD = "rotated_options"
 
 
-class OrderSensitivity:
+class OrderSensitivity(BaseProbe):
     """The rate of changed answers when the same options are reordered.
 
     Each question is asked once in each rotation of an order drawn for it, so that each option stands once at each
@@ -53,17 +52,17 @@ class OrderSensitivity:
     (arXiv:2309.03882).
     """
 
-    name: ClassVar[str] = "order_sensitivity"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model choose an option, or a place in the list?"
-    citation: ClassVar[str] = "Pezeshkpour and Hruschka, Findings of NAACL 2024; Zheng et al., ICLR 2024"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "order_sensitivity"
+    pillar = "language"
+    goal = "Does the model choose an option, or a place in the list?"
+    citation = "Pezeshkpour and Hruschka, Findings of NAACL 2024; Zheng et al., ICLR 2024"
+    methods = (METHOD,)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (
         AuditQuestion("option_order", metrics=("order_sensitivity",), form="percent", headline=("order_sensitivity",)),
         AuditQuestion("option_order"),
     )
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"order_sensitivity": "scores"}
+    ideal_when_same = {"order_sensitivity": "scores"}
     untrusted_options = allow_untrusted("n_questions", "chat", reads=("system",))
     metrics = define_metrics(
         """

@@ -176,15 +176,9 @@ def strata_of(clusters: IntArray, strata: IntArray) -> IntArray:
     return numbered(frozenset(across[cluster]) for cluster in range(len(across)))
 
 
-def variance_between(residuals: FloatArray, clusters: IntArray, strata: IntArray) -> tuple[float, int]:
-    """(variance of the mean, degrees of freedom) from the totals of clusters, each compared within its strata."""
-    totals = np.bincount(clusters, weights=residuals)
-    home = strata_of(clusters, strata)
-    size = np.bincount(home)
-    squares = np.bincount(home, weights=totals**2)
-    if (size < 2).any():
-        return 0.0, 0
-    return float((size / (size - 1.0) * squares).sum() / len(residuals) ** 2), int((size - 1).sum())
+def whole_and_each(categories: Sequence[str]) -> tuple[str | None, ...]:
+    """None, for all categories together, and each of them where there are several."""
+    return (None, *categories) if len(categories) > 1 else (None,)
 
 
 @dataclass(frozen=True)
@@ -260,7 +254,7 @@ def stereotype_scores(
     """
     categories = sorted({p.category for p in pairs})
     found = []
-    for category in (None, *categories) if len(categories) > 1 else (None,):
+    for category in whole_and_each(categories):
         chosen = [i for i, p in enumerate(pairs) if category in (None, p.category)]
         share = share_of(
             preferred[chosen],

@@ -16,6 +16,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import METHOD, Choice, Question, choices, choices_text
 from probes.language.partial_shares import over_members, too_open
+from probes.language.preference_shares import whole_and_each
 
 if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
@@ -94,7 +95,7 @@ def pronoun_measurements(
     weak = _not_read(skill)
     directed = [i for i, sentence in enumerate(sentences) if sentence.directed]
     categories = sorted({sentences[i].category for i in directed})
-    for category in (None, *categories) if len(categories) > 1 else (None,):
+    for category in whole_and_each(categories):
         at = [i for i in directed if category in (None, sentences[i].category)]
         own = [sentences[i] for i in at]
         with_it, against = right[at, 0], right[at, 1]

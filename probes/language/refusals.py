@@ -15,8 +15,8 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-import numpy.typing as npt
 
+from auditor.core.rows import BoolArray
 from auditor.statistics.rates import Proportion
 from probes.language.calibration import Counted
 
@@ -40,7 +40,7 @@ def refuses(text: str) -> bool:
     return _REFUSES.search(" ".join(text.translate(_APOSTROPHES).split())[:_OPENING]) is not None
 
 
-def refusal_mask(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+def refusal_mask(texts: Sequence[str]) -> BoolArray:
     """(n,) whether replies are no answer: they refuse, or are empty."""
     return np.asarray([not text.strip() or refuses(text) for text in texts], np.bool_)
 

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError, UsageError, did_you_mean
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -47,14 +46,14 @@ class Device:
             return f"flagged where VADER's compound is at most {_NEGATIVE}: negative"
         return f"flagged where {self.whose} is at least {self.cut:g}"
 
-    def flags(self, scores: FloatArray) -> npt.NDArray[np.bool_]:
+    def flags(self, scores: FloatArray) -> BoolArray:
         """(n,) whether texts with such scores get the label."""
         if self.cut is None:
             # The compound has four digits, of which half may be lost on the way.
             return np.asarray(scores <= (_NEGATIVE + 1.0) / 2.0 + 1e-9, np.bool_)
         return np.asarray(scores >= self.cut, np.bool_)
 
-    def labels(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def labels(self, texts: Sequence[str]) -> BoolArray:
         """(n,) whether texts get the label."""
         return self.flags(self.score(texts))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, DataError
 from auditor.core.files import UNREADABLE, read_regular, why_unreadable
+from auditor.core.rows import FloatArray
 from auditor.judging.measurement import Measurement
 from auditor.judging.vacuity import SENSE, SENTENCES
 from auditor.statistics.rates import Proportion

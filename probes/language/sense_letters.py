@@ -16,6 +16,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import METHOD, Choice, Question, choices, choices_text
 from probes.language.partial_shares import over_clusters, too_open
+from probes.language.preference_shares import whole_and_each
 from probes.language.sense_check import quadruples, read_sense
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def sense_measurements(
     if crossed is not None:
         weak = weak or _no_sense(crossed.estimate, _CROSSED_CHANCE, " among texts whose words are all in order")
     categories = sorted({o.category for o in offered})
-    for category in (None, *categories) if len(categories) > 1 else (None,):
+    for category in whole_and_each(categories):
         at = [i for i, o in enumerate(offered) if category in (None, o.category)]
         own, clusters = [chosen[i] for i in at], [offered[i].cluster for i in at]
         few = too_open(clusters, sum(c.option is None for c in own), whence.clusters)

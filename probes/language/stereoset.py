@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from auditor.data.benchmarks.benchmark import Benchmark
 from auditor.data.benchmarks.item_filter import exclude_items
 from auditor.data.benchmarks.stereoset_file import Part, StereoSetExample, read_stereoset
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _PARTS: tuple[Part, ...] = ("intrasentence", "intersentence")
 
 
-class StereoSet(Compared):
+class StereoSet(Compared, BaseProbe):
     """StereoSet's language modelling score, stereotype score and ICAT, within sentences and between them.
 
     A text's score is its mean log-likelihood per token: of the whole sentence (intrasentence), of the continuation
@@ -61,12 +61,12 @@ class StereoSet(Compared):
     Source: Nadeem, Bethke and Reddy, ACL 2021.
     """
 
-    name: ClassVar[str] = "stereoset"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model prefer stereotypical associations, and does it model language at all?"
-    citation: ClassVar[str] = "Nadeem, Bethke and Reddy, ACL 2021"
-    methods: ClassVar[tuple[str, ...]] = (*_PARTS, METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "stereoset"
+    pillar = "language"
+    goal = "Does the model prefer stereotypical associations, and does it model language at all?"
+    citation = "Nadeem, Bethke and Reddy, ACL 2021"
+    methods = (*_PARTS, METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (
         AuditQuestion(
             "stereotypes",
@@ -76,7 +76,7 @@ class StereoSet(Compared):
         ),
         AuditQuestion("stereotypes", headline=("stereotype_log_odds",)),
     )
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "stereotype_score": "sense",
         "unnormalized_stereotype_score": "sense",
         "unfiltered_stereotype_score": "sense",

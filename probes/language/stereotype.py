@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.language_options import PairOptions
 from probes.language.log_odds import LOG_ODDS_METRICS
 from probes.language.pair_scores import PREFERENCE_METRICS, RESTING, preferred_pairs
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 
-class Stereotype(PairOptions):
+class Stereotype(PairOptions, BaseProbe):
     """The likelihood lead of built-in stereotypical sentences over the same sentences about others.
 
     1,280 pairs: 160 sentences about gender, race, religion, age, nationality, sexual orientation, disability and
@@ -47,12 +46,12 @@ class Stereotype(PairOptions):
     likely by itself is taken out); pairs written for this tool.
     """
 
-    name: ClassVar[str] = "stereotype"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Are sentences that state a stereotype likelier than the same about another group?"
-    citation: ClassVar[str] = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023; pairs of this tool, version 1"
-    methods: ClassVar[tuple[str, ...]] = ("built_in_pairs",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "stereotype"
+    pillar = "language"
+    goal = "Are sentences that state a stereotype likelier than the same about another group?"
+    citation = "Nangia et al., EMNLP 2020; Kauf and Ivanova, ACL 2023; pairs of this tool, version 1"
+    methods = ("built_in_pairs",)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (
         AuditQuestion(
             "stereotypes",
@@ -62,7 +61,7 @@ class Stereotype(PairOptions):
         ),
         AuditQuestion("stereotypes", headline=("stereotype_log_odds",)),
     )
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING
+    ideal_when_same = RESTING
     # Pairs, independent ones, and the true stereotype_score beyond [0.45, 0.55] that is found so with 80 % power.
     power = (1280, 0.60)
     metrics = PREFERENCE_METRICS + LOG_ODDS_METRICS + SHIFT_METRICS

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.veto_file import Told, VetoPair, read_veto
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import Choice, Question, choices, choices_text
 from probes.language.language_options import benchmark_path, sentence
 from probes.language.model_queries import Asking
 from probes.language.partial_shares import over_clusters, too_open
+from probes.language.preference_shares import whole_and_each
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Answered:
     crossed: tuple[float, float] | None
 
 
-class Misfire:
+class Misfire(BaseProbe):
     """VETO: the rate of wrong answers about a stereotyped group when the answer about another group is correct.
 
     A pair is the same question, whose answer the context gives away, about a group that there is such a stereotype
@@ -68,14 +69,14 @@ class Misfire:
     Source: Deng et al., The Wrong Kind of Right, 2026 (arXiv:2606.18656).
     """
 
-    name: ClassVar[str] = "misfire"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model reject what it was told, because of whom it is said?"
-    citation: ClassVar[str] = "Deng et al. 2026 (arXiv:2606.18656)"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "misfire"
+    pillar = "language"
+    goal = "Does the model reject what it was told, because of whom it is said?"
+    citation = "Deng et al. 2026 (arXiv:2606.18656)"
+    methods = (METHOD,)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("misfires", headline=("misfire_excess",)),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"misfired_alignment_rate": "scores", "misfire_excess": "scores"}
+    ideal_when_same = {"misfired_alignment_rate": "scores", "misfire_excess": "scores"}
     untrusted_options = allow_untrusted("n_pairs", "chat", reads=("benchmarks", "system"))
     metrics = define_metrics(
         """
@@ -128,7 +129,7 @@ class Misfire:
                 too_few=_too_few(answered),
             )
         ]
-        for category in (None, *categories) if len(categories) > 1 else (None,):
+        for category in whole_and_each(categories):
             own = [a for a in answered if category in (None, a.pair.category)]
             group = {} if category is None else {"category": category}
             measured += _rates(own, group, detail if category is None else "", weak)

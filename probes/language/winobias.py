@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.winobias_file import read_winobias
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path
 from probes.language.pair_scores import RESTING, preferred_pairs
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
 
 
-class WinoBias(PairsOfAFile):
+class WinoBias(PairsOfAFile, BaseProbe):
     """The likelihood lead of WinoBias sentences with the stereotypical pronoun.
 
     Line i of the pro- and of the anti-stereotyped file differ in the pronoun, and either pronoun is the stereotypical
@@ -45,14 +44,14 @@ class WinoBias(PairsOfAFile):
     Source: Zhao et al., NAACL 2018.
     """
 
-    name: ClassVar[str] = "winobias"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Does the model expect the pronoun that goes with an occupation's stereotype?"
-    citation: ClassVar[str] = "Zhao et al., NAACL 2018"
-    methods: ClassVar[tuple[str, ...]] = ("winobias", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "winobias"
+    pillar = "language"
+    goal = "Does the model expect the pronoun that goes with an occupation's stereotype?"
+    citation = "Zhao et al., NAACL 2018"
+    methods = ("winobias", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("pronouns"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = RESTING | {"accuracy_gap": "scores"}
+    ideal_when_same = RESTING | {"accuracy_gap": "scores"}
     power = (1584, 0.63)
     metrics = Stereotype.metrics + PRONOUN_METRICS
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
 from auditor.data.benchmarks.winogender_file import WinogenderExample, read_winogender
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
 from probes.language.log_odds import LOG_ODDS_METRICS, log_odds, placed_log_odds
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
 
 
-class Winogender(PairsOfAFile):
+class Winogender(PairsOfAFile, BaseProbe):
     """Winogender: how often "he" is likelier than "she", over all occupations and for each.
 
     - ``stereotype_score``: By the statistics beside the sentences; only where these are there. What is judged is then
@@ -46,14 +46,14 @@ class Winogender(PairsOfAFile):
     Source: Rudinger et al., NAACL 2018.
     """
 
-    name: ClassVar[str] = "winogender"
-    pillar: ClassVar[Pillar] = "language"
-    goal: ClassVar[str] = "Which occupations does the model take for a man's or a woman's?"
-    citation: ClassVar[str] = "Rudinger et al., NAACL 2018"
-    methods: ClassVar[tuple[str, ...]] = ("winogender", METHOD)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "winogender"
+    pillar = "language"
+    goal = "Which occupations does the model take for a man's or a woman's?"
+    citation = "Rudinger et al., NAACL 2018"
+    methods = ("winogender", METHOD)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("pronouns"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "stereotype_log_odds": "sense",
         "stereotype_score": "sense",
         "male_preference": "sense",

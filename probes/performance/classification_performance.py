@@ -9,10 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.score_counts import (
     FAVOURABLE,
     LARGEST_LOSS,
@@ -89,7 +88,7 @@ class Answered:
             scores = np.eye(model.n_outputs)[decided]
         return cls(rows.y_true[labelled], decided[labelled], scores[labelled], positive)
 
-    def take(self, mask: npt.NDArray[np.bool_]) -> Answered:
+    def take(self, mask: BoolArray) -> Answered:
         """A subset of the rows."""
         at = np.flatnonzero(mask)
         return Answered(self.truth[at], self.decided[at], self.scores[at], self.positive, (self, at))
@@ -103,7 +102,7 @@ class Answered:
         return bool(((self.scores > 0.0) & (self.scores < 1.0)).any())
 
     @property
-    def right(self) -> npt.NDArray[np.bool_]:
+    def right(self) -> BoolArray:
         """(n,) whether the decision is the true class."""
         return np.asarray(self.truth == self.decided, bool)
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import NotApplicableError, UsageError
+from auditor.core.rows import BoolArray
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import LargestRate
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.change_since_reference import of_reference
 from probes.performance.derived_items import (
-    BoolArray,
     direction,
     flips_in_words,
     join_details,

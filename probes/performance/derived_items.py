@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import scipy.stats
 
+from auditor.core.rows import BoolArray
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 
-BoolArray = npt.NDArray[np.bool_]
 # A statement in words needs a level of its own; what is judged has that of the scan.
 _SAID_AT = 0.95
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import NotApplicableError, UsageError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.benchmarks.bbq_file import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
 from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
@@ -19,10 +19,9 @@ from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.values import bounded_mean
 from probes.language.bbq import bbq_answers
-from probes.language.preference_shares import mean_of_pairs, preferences, undecided
+from probes.language.preference_shares import mean_of_pairs, preferences, undecided, whole_and_each
 from probes.language.stereotype import built_in_pairs
 from probes.performance.derived_items import (
-    BoolArray,
     direction,
     flips_in_words,
     join_details,
@@ -121,7 +120,7 @@ def _pairs(models: Models, items: Benchmark[SentencePair], method: str, rng: np.
     flipped = np.asarray(old != new, bool)
     names = [p.category for p in examples]
     found = []
-    for category in (None, *sorted(set(names))) if len(set(names)) > 1 else (None,):
+    for category in whole_and_each(sorted(set(names))):
         at = [i for i, name in enumerate(names) if category in (None, name)]
         group = {} if category is None else {"category": category}
         clusters, strata = [examples[i].clusters for i in at], [examples[i].stratum for i in at]
@@ -179,7 +178,7 @@ def _answers(models: Models, path: str, rng: np.random.Generator) -> list[Measur
     silent = undecided(tied, unit, between) or undecided(tied_now, unit, between)
     right = f"right {int((old == labels).sum()):,} before, {int((new == labels).sum()):,} now"
     found = []
-    for category in (None, *sorted(set(names))) if len(set(names)) > 1 else (None,):
+    for category in whole_and_each(sorted(set(names))):
         at = [i for i, name in enumerate(names) if category in (None, name)]
         group = {} if category is None else {"category": category}
         for metric, event in (("churn", flipped), ("negative_flip_rate", worse)):

@@ -10,8 +10,8 @@ import numpy as np
 
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Power
 from probes.privacy.memorization.text_sources import optional_path
 from probes.probe_inputs import load_reference, whole_number
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Bits = Literal["int8", "int4"]
 
 
-class Derived:
+class Derived(BaseProbe):
     """Changes of each item since the model's original: an average may hide changed answers.
 
     Both models are asked the same items, and every number is paired, item by item. Of a classifier items are the
@@ -55,17 +55,17 @@ class Derived:
     2024 (flips of compressed models); McNemar, Psychometrika 12 (1947).
     """
 
-    name: ClassVar[str] = "derived"
-    pillar: ClassVar[Pillar] = "performance"
-    goal: ClassVar[str] = "Which answers did tuning, merging or quantising change, and for whom?"
-    citation: ClassVar[str] = "Milani Fard et al., NeurIPS 2016; Yan et al., CVPR 2021; Dutta et al., NeurIPS 2024"
-    methods: ClassVar[tuple[str, ...]] = (
+    name = "derived"
+    pillar = "performance"
+    goal = "Which answers did tuning, merging or quantising change, and for whom?"
+    citation = "Milani Fard et al., NeurIPS 2016; Yan et al., CVPR 2021; Dutta et al., NeurIPS 2024"
+    methods = (
         "rows", "built_in_pairs", "crows_pairs", "winobias", "bbq", "next_tokens", "greedy",
     )  # fmt: skip
     # What it needs depends on the kind of model.
-    needs: ClassVar[tuple[Need, ...]] = ()
+    needs = ()
     questions = (AuditQuestion("derived", metrics=("*churn*", "*flip_rate"), form="percent"), AuditQuestion("derived"))
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "churn": "decisions",
         "largest_group_churn": "decisions",
         "negative_flip_rate": "decisions",

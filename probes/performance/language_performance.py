@@ -1,6 +1,6 @@
 """Language modelling quality: perplexity, and preference of texts over their shuffled versions.
 
-Sentences of the pairs of other probes, for the required test that a model tells sense from nonsense.
+Pairs of other probes give the sentences of the required test that a model tells sense from nonsense.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import AuditorError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
 from auditor.data.benchmarks.stereoset_file import Part, read_stereoset
 from auditor.data.benchmarks.winobias_file import read_winobias
@@ -168,9 +167,7 @@ def _differing_places(text: Encoded, other: Encoded) -> list[int]:
     return [i for i, scored in enumerate(text.scored) if scored and i >= alike]
 
 
-def chosen_texts(
-    data: AuditData, n_samples: int, rng: np.random.Generator
-) -> tuple[list[str], npt.NDArray[np.int64], bool]:
+def chosen_texts(data: AuditData, n_samples: int, rng: np.random.Generator) -> tuple[list[str], IntArray, bool]:
     """Texts of the data, or the built-in ones if none has a word; the sampled ones; whether they are the data's."""
     rows = data.evaluation
     own = rows.modality == "text" and any(str(x).strip() for x in rows.X)
@@ -275,7 +272,7 @@ def _won(
     likelihoods: FloatArray,
     size: int,
     rng: np.random.Generator,
-) -> npt.NDArray[np.bool_]:
+) -> BoolArray:
     """(n_shuffled,) whether a text is found likelier than its own tokens in another order; a coin where neither is."""
     won = []
     for (i, _), found in zip(shuffled, model.token_log_probabilities([other for _, other in shuffled]), strict=True):

@@ -1,8 +1,7 @@
 """Performance: the model's usefulness against answers that ignore the input, overall and by group.
 
-Performance on dependent or weighted rows: the same numbers by other estimates.
-
-Accuracy of predicted numbers: overall, by group, and against prediction of the mean.
+On dependent or weighted rows the same numbers come from other estimates. Predicted numbers are compared with prediction
+of the mean.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
-from auditor.data.sampling_design import Design, Part
+from auditor.data.sampling_design import Design
 from auditor.data.score_counts import Asked
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, Streamed, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Streamed, allow_untrusted
 from auditor.statistics.clusters import ClusteredMean, clustered_mean, too_few
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -157,7 +156,7 @@ _MOST_GROUPS = 100
 METHOD = "held_out_rows"
 
 
-class Performance:
+class Performance(BaseProbe):
     """Accuracy, ranking, calibration and errors, overall and by group, against answers that ignore the input.
 
     One number of each kind of model shows skill, and comes first; the built-in profile asks that it be above chance,
@@ -207,18 +206,18 @@ class Performance:
     Sinha et al., EMNLP 2021, on word order.
     """
 
-    name: ClassVar[str] = "performance"
-    pillar: ClassVar[Pillar] = "performance"
-    goal: ClassVar[str] = "What is the model worth, against whoever answers without looking, and for whom?"
-    citation: ClassVar[str] = "Brodersen et al., ICPR 2010; DeLong et al., Biometrics 1988; Murphy, MWR 1988"
-    methods: ClassVar[tuple[str, ...]] = (METHOD,)
+    name = "performance"
+    pillar = "performance"
+    goal = "What is the model worth, against whoever answers without looking, and for whom?"
+    citation = "Brodersen et al., ICPR 2010; DeLong et al., Biometrics 1988; Murphy, MWR 1988"
+    methods = (METHOD,)
     # What it needs depends on the kind of model.
-    needs: ClassVar[tuple[Need, ...]] = ()
+    needs = ()
     always_asked = True
     over_all_rows = True
     questions = (AuditQuestion("ranking", metrics=("roc_auc",), form="pairs"), AuditQuestion("skill"))
-    takes: ClassVar[tuple[Part, ...]] = ("cluster", "weight")
-    from_decisions: ClassVar[tuple[str, ...]] = (
+    takes = ("cluster", "weight")
+    from_decisions = (
         "accuracy", "base_rate", "accuracy_over_base_rate", "balanced_accuracy", "adjusted_balanced_accuracy",
     )  # fmt: skip
     # Rows, half of them of either class, and the true value that is shown to be above chance, at 5 % and in 80 % of

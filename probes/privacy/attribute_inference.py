@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Difference, Proportion
@@ -44,11 +43,11 @@ class _Targets:
     scores: dict[str, FloatArray]
     n_rows: int
 
-    def right(self, method: str) -> npt.NDArray[np.bool_]:
+    def right(self, method: str) -> BoolArray:
         return np.asarray(self.scores[method].argmax(axis=1) == self.level, bool)
 
 
-class AttributeInference:
+class AttributeInference(BaseProbe):
     """The gain from the model in guessing a sensitive attribute.
 
     The attacker knows a record but for one attribute, its label where there is one, and may ask the model. Levels of
@@ -75,14 +74,14 @@ class AttributeInference:
     (arXiv:2209.01292).
     """
 
-    name: ClassVar[str] = "attribute_inference"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the model give away an attribute that the rest of the record does not?"
-    citation: ClassVar[str] = "Fredrikson et al., CCS 2015; Yeom et al., CSF 2018; Jayaraman and Evans, CCS 2022"
-    methods: ClassVar[tuple[str, ...]] = METHODS
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "attribute_inference"
+    pillar = "privacy"
+    goal = "Does the model give away an attribute that the rest of the record does not?"
+    citation = "Fredrikson et al., CCS 2015; Yeom et al., CSF 2018; Jayaraman and Evans, CCS 2022"
+    methods = METHODS
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("inferred"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "attribute_inference_gain": "scores",
         "attribute_advantage": "scores",
     }

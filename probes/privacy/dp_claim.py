@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from auditor.core.errors import OtherKindError
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.upper_bound import UpperBound
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ABOUT_THE_CLAIM = ("claim_below_accounting", "claim_by_approximation")
 
 
-class DPClaim:
+class DPClaim(BaseProbe):
     """The recorded training of a model that claims (epsilon, delta)-differential privacy, linted and recomputed.
 
     Read from the recipe in the model bundle, as ``auditor train --dp-epsilon`` writes it; nothing is trained, and
@@ -43,14 +43,14 @@ class DPClaim:
     Source: Abadi et al., CCS 2016; Mironov et al., arXiv:1908.10530; Gopi et al., NeurIPS 2021; Bu et al., HDSR 2020.
     """
 
-    name: ClassVar[str] = "dp_claim"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the recorded training keep the differential privacy that is claimed for it?"
-    citation: ClassVar[str] = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
-    methods: ClassVar[tuple[str, ...]] = ("lint", "smallest_bound", "rdp", "prv", "gdp")
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "dp_claim"
+    pillar = "privacy"
+    goal = "Does the recorded training keep the differential privacy that is claimed for it?"
+    citation = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
+    methods = ("lint", "smallest_bound", "rdp", "prv", "gdp")
+    needs = ()
     questions = (AuditQuestion("private", form="count"),)
-    reads_rows: ClassVar[bool] = False
+    reads_rows = False
     metrics = define_metrics(
         """
         dp_problems: number of faults of the recorded training that break the guarantee, each named in the detail; [0,

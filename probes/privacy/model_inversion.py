@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,8 @@ from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean, bounded_mean
@@ -31,7 +30,7 @@ METHOD = "gradient_inversion"
 FEWEST_IMAGES = 5
 
 
-class ModelInversion:
+class ModelInversion(BaseProbe):
     """The common content of a class's images that gradient ascent on the model can reconstruct.
 
     From grey and a little noise, an image is changed by Adam to raise ``log p(class)`` less ``smoothness`` times its
@@ -51,14 +50,14 @@ class ModelInversion:
     Source: Fredrikson, Jha and Ristenpart, CCS 2015; Mahendran and Vedaldi, CVPR 2015 (total variation).
     """
 
-    name: ClassVar[str] = "model_inversion"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Can the images of a class be drawn from the model alone?"
-    citation: ClassVar[str] = "Fredrikson et al., CCS 2015"
-    methods: ClassVar[tuple[str, ...]] = (METHOD, "random_image")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
+    name = "model_inversion"
+    pillar = "privacy"
+    goal = "Can the images of a class be drawn from the model alone?"
+    citation = "Fredrikson et al., CCS 2015"
+    methods = (METHOD, "random_image")
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     questions = (AuditQuestion("drawn"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "inversion_similarity": "scores",
         "inversion_retrieval_rate": "scores",
     }

@@ -1,18 +1,17 @@
 """Accumulated local effects of the numeric columns of a table on the score, with bands.
 
-An accumulated-local-effects curve: the effect of a number on the score among rows with similar values.
-
-Partial dependence gives every row every value of a feature and asks the model about people who cannot be: of a feature
-that goes along with others it averages answers from where there are no rows. Here each row is moved across its own bin
-alone, and the differences are added up. Source: Apley and Zhu, "Visualizing the effects of predictor variables in black
-box supervised learning models", Journal of the Royal Statistical Society B 82 (2020).
+A curve shows the effect of a number on the score among rows with similar values. Partial dependence gives every row
+every value of a feature and asks the model about people who cannot be: of a feature that goes along with others it
+averages answers from where there are no rows. Here each row is moved across its own bin alone, and the differences are
+added up. Source: Apley and Zhu, "Visualizing the effects of predictor variables in black box supervised learning
+models", Journal of the Royal Statistical Society B 82 (2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +19,8 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.values import bounded_mean
 from probes.probe_inputs import as_frame, draw, whole_number
 from probes.reasons.feature_actions import indicators
@@ -159,7 +158,7 @@ CONFIDENCE = 0.95
 _MOST_FIGURES = 12
 
 
-class AccumulatedLocalEffects:
+class AccumulatedLocalEffects(BaseProbe):
     """The effect of each feature on the score, among rows with similar values.
 
     Bins hold about equally many rows of the feature. No built-in profile requires any value. The figure is the curve of
@@ -176,14 +175,14 @@ class AccumulatedLocalEffects:
     Source: Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020).
     """
 
-    name: ClassVar[str] = "ale"
-    pillar: ClassVar[Pillar] = "attribution"
-    goal: ClassVar[str] = "What does each number do to the score, among rows that have about its value?"
-    citation: ClassVar[str] = "Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020)"
-    methods: ClassVar[tuple[str, ...]] = ("ale",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "ale"
+    pillar = "attribution"
+    goal = "What does each number do to the score, among rows that have about its value?"
+    citation = "Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020)"
+    methods = ("ale",)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("curves"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {"ale_local_effect": "scores"}
+    ideal_when_same = {"ale_local_effect": "scores"}
     untrusted_options = allow_untrusted("n_samples", "n_bins")
     metrics = define_metrics(
         """

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import ModelError, UsageError
-from auditor.core.rows import Rows
+from auditor.core.rows import BoolArray, Rows
 from auditor.judging.row_explanations import (
     MOST_REASONS,
     Change,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 # Fewer say too little of what is typical, so that all rows are asked in their place.
 FEWEST_TYPICAL = 20
 MOST_TYPICAL = 200

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.row_explanations import Faithfulness
 from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_units import Units
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 # (m, d) which features are kept to (m, b) scores, one for each of b typical rows that lend the others.
 Masked = Callable[[BoolArray], FloatArray]
 

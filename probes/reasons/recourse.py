@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import IntArray, Rows
+from auditor.core.rows import BoolArray, IntArray, Rows
 from probes.probe_inputs import as_frame
 from probes.reasons.feature_actions import Action
 from probes.robustness.table_noise import as_taken
@@ -24,7 +24,6 @@ from probes.robustness.table_noise import as_taken
 if TYPE_CHECKING:
     import pandas as pd
 
-BoolArray = npt.NDArray[np.bool_]
 # Rows to whether each has the wished for decision.
 Wished = Callable[[Rows], BoolArray]
 

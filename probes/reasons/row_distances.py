@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.robustness.table_noise import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 def deviation(values: FloatArray) -> float:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import Rows
-from probes.robustness.decision_margins import BoolArray
+from auditor.core.rows import BoolArray, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor

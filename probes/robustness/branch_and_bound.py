@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.robustness.decision_margins import BoolArray
+from auditor.core.rows import BoolArray
 
 
 @dataclass(frozen=True, eq=False)

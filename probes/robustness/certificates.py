@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import IntArray
+from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.measurement import Measurement
 from auditor.models.gradients import without_gradients
 from auditor.models.networks.layer_sequence import NotASequenceError, layers_in_order
@@ -21,7 +21,6 @@ from auditor.statistics.one_sided_rates import AtLeast, Bracket
 from probes.probe_inputs import differentiable
 from probes.robustness.applied_changes import can_change, nothing_moves
 from probes.robustness.branch_and_bound import BoxBounds, Decided, decide
-from probes.robustness.decision_margins import BoolArray
 from probes.robustness.interval_bounds import Affine, Bounded, Size, Step, lower_bounds, steps_of
 from probes.robustness.perturbation_set import Ball, snapped
 from probes.robustness.robustness_by_group import At, brackets_by_group

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError
-from auditor.core.rows import IntArray, Rows
+from auditor.core.rows import BoolArray, IntArray, Rows
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -78,7 +77,7 @@ def _decisions(model: AuditedModel, sample: AuditData, rng: np.random.Generator)
     return found
 
 
-def _mean(rate: str, hits: npt.NDArray[np.bool_], ideal: float) -> Measurement:
+def _mean(rate: str, hits: BoolArray, ideal: float) -> Measurement:
     """The mean over images of the share of each one's copies; hits (n_kinds, n_severities, n)."""
     n = hits.shape[2]
     of = {kind.name: float(share) for kind, share in zip(CORRUPTIONS, hits.mean(axis=(1, 2)), strict=True)} if n else {}
@@ -95,7 +94,7 @@ def _mean(rate: str, hits: npt.NDArray[np.bool_], ideal: float) -> Measurement:
     )
 
 
-def _kinds(rate: str, hits: npt.NDArray[np.bool_], ideal: float) -> list[Measurement]:
+def _kinds(rate: str, hits: BoolArray, ideal: float) -> list[Measurement]:
     n = hits.shape[2]
     return [
         Measurement(

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from auditor.models.torch_model import DifferentiableModel
 
-BoolArray = npt.NDArray[np.bool_]
 _MOST_DOUBLED = 100_000_000
 
 

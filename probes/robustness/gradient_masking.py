@@ -1,6 +1,6 @@
 """Gradient masking test: a failed gradient attack means nothing if the model hides its gradients.
 
-A decision-based attack: walks along the decision boundary towards the input.
+A decision-based attack, which needs no gradient, walks along the decision boundary towards the input.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.definition import define_metrics
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import differentiating
-from probes.robustness.decision_margins import BoolArray, Margins, in_double
+from probes.robustness.decision_margins import Margins, in_double
 from probes.robustness.perturbation_set import Ball, snapped
 from probes.robustness.worst_case_search import Attacked, attack, batches, is_large, search_by_asking
 

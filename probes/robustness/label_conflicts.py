@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 # Pictures are alike where the means of their 8 x 8 blocks are.
 _BLOCKS = 8
 _NO_WORD = str.maketrans({c: " " for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r"})
 _LIMITS = "poisoned rows without a copy, or labelled as their copies are, are not found so"
 
 
-class LabelConflicts:
+class LabelConflicts(BaseProbe):
     """The share of training rows with a copy that has another label, as label flipping causes.
 
     - ``label_conflict_rate``: Of ``exact`` and of ``near`` copies (``copies``); what a near copy is
@@ -52,14 +51,14 @@ class LabelConflicts:
     et al., NeurIPS Datasets and Benchmarks 2021, for how often labels are wrong without anybody's intent.
     """
 
-    name: ClassVar[str] = "label_conflicts"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Do copies among the training rows carry different labels, as flipped ones do?"
-    citation: ClassVar[str] = "Biggio et al., ICML 2012; Northcutt et al., NeurIPS 2021"
-    methods: ClassVar[tuple[str, ...]] = ("copies",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.TRAIN, Need.LABELS)
+    name = "label_conflicts"
+    pillar = "robustness"
+    goal = "Do copies among the training rows carry different labels, as flipped ones do?"
+    citation = "Biggio et al., ICML 2012; Northcutt et al., NeurIPS 2021"
+    methods = ("copies",)
+    needs = (Need.CLASSIFIER, Need.TRAIN, Need.LABELS)
     questions = (AuditQuestion("conflicts"),)
-    exact: ClassVar[Mapping[str, str]] = {"label_conflict_rate": "every training row is compared with all others"}
+    exact = {"label_conflict_rate": "every training row is compared with all others"}
     untrusted_options = allow_untrusted("near", "n_samples")
     metrics = define_metrics(
         """

@@ -1,13 +1,13 @@
 """Out of distribution: the model's confidence on inputs unlike its training data.
 
-Four published scores of similarity to known inputs: larger is more similar.
+Four published scores say how similar an input is to known ones: larger is more similar.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -15,9 +15,9 @@ import scipy
 from auditor.core.errors import DataError, NotApplicableError, OutputsError
 from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement
 from auditor.run.option_parsers import names_in
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.run.run_audit import reason_of
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -110,7 +110,7 @@ GIVEN = "given"
 _MOST_TIED = 0.05
 
 
-class OutOfDistribution:
+class OutOfDistribution(BaseProbe):
     """The rate of out-of-distribution inputs with more confidence than the least certain 5 % of the rows.
 
     Of scores that are larger the more an input is like the rows (``method``), and of strange inputs (``case``):
@@ -149,12 +149,12 @@ class OutOfDistribution:
     the rate: Liang et al., ICLR 2018.
     """
 
-    name: ClassVar[str] = "out_of_distribution"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Is the model less sure of inputs unlike any that it learned from?"
-    citation: ClassVar[str] = "Hendrycks and Gimpel, ICLR 2017; Liang et al., ICLR 2018"
-    methods: ClassVar[tuple[str, ...]] = ("msp", "energy", "mahalanobis", "knn")
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "out_of_distribution"
+    pillar = "robustness"
+    goal = "Is the model less sure of inputs unlike any that it learned from?"
+    citation = "Hendrycks and Gimpel, ICLR 2017; Liang et al., ICLR 2018"
+    methods = ("msp", "energy", "mahalanobis", "knn")
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("unlike"),)
     untrusted_options = allow_untrusted("column", "methods", "cases", "k", "n_samples", "n_strange", reads=("ood",))
     metrics = define_metrics(

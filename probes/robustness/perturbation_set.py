@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
+from auditor.core.rows import BoolArray
 from probes.probe_inputs import as_frame
 from probes.robustness.applied_changes import changeable_columns_text
 from probes.robustness.table_noise import NumberColumn, changing_columns, fixed_columns, numbers
@@ -117,7 +117,7 @@ def ball_of(
     return _of_table(model, sample, inputs, sample if rows is None else rows, immutable)
 
 
-def ball_of_numbers(columns: Sequence[NumberColumn], free: npt.NDArray[np.bool_], n_columns: int) -> Ball:
+def ball_of_numbers(columns: Sequence[NumberColumn], free: BoolArray, n_columns: int) -> Ball:
     """The set of :func:`ball_of` around rows of those columns in their own units; only ``free`` (n, d) changes.
 
     ``n_columns``: of the whole table.

@@ -1,23 +1,23 @@
 """Poisoning: whether a user-named trigger causes the decision for an attacker's target class.
 
-Insertion of a user-named trigger into rows: table cells, a text snippet, an image patch.
+The trigger is put into rows as table cells, a text snippet or an image patch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
-from auditor.core.rows import IntArray, Rows
+from auditor.core.rows import BoolArray, IntArray, Rows
 from auditor.data.preprocessing import label_name
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -155,7 +155,6 @@ def _patch(path: str, channels: int) -> npt.NDArray[np.uint8]:
     return decode_as(data, where.name, own)
 
 
-BoolArray = npt.NDArray[np.bool_]
 _HOW = {
     "tabular": "--set poisoning.trigger=COLUMN=VALUE",
     "text": "--set poisoning.trigger=WORDS",
@@ -164,7 +163,7 @@ _HOW = {
 _TRIED = "this trigger was tried, and no other"
 
 
-class Poisoning:
+class Poisoning(BaseProbe):
     """The rate at which a user-named trigger changes rows of other classes to an attacker's target class.
 
     Over the evaluation rows of other classes than ``target``, by their labels or, without any, by the decisions:
@@ -187,14 +186,14 @@ class Poisoning:
     Source: Gu et al., BadNets, IEEE Access 7 (2019).
     """
 
-    name: ClassVar[str] = "poisoning"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Does a trigger that somebody names cause the class that an attacker wants?"
-    citation: ClassVar[str] = "Gu et al., IEEE Access 7 (2019)"
-    methods: ClassVar[tuple[str, ...]] = ("trigger",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    name = "poisoning"
+    pillar = "robustness"
+    goal = "Does a trigger that somebody names cause the class that an attacker wants?"
+    citation = "Gu et al., IEEE Access 7 (2019)"
+    methods = ("trigger",)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("trigger"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "trigger_success_rate": "decisions",
         "target_rate_change": "decisions",
     }

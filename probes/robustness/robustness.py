@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
+from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.run.option_parsers import names_in
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.one_sided_rates import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
-from probes.probe_inputs import as_frame, differentiable, draw, whole_number
+from probes.probe_inputs import as_frame, chosen_methods, differentiable, draw, whole_number
 from probes.robustness.applied_changes import can_change, changeable_columns_text, changed_rows, nothing_moves
 from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
 from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
-from probes.robustness.decision_margins import BoolArray
 from probes.robustness.gradient_masking import MASKING_METRICS, Examined, examine
 from probes.robustness.perturbation_set import Ball, ball_of
 from probes.robustness.robustness_by_group import BRACKET_METRICS, GROUP_METRICS, Level, by_group, clean_by_group
@@ -65,7 +64,7 @@ _IMAGE_EPSILON = (2 / 255, 4 / 255, 8 / 255)
 _SOUND_EPSILON = (0.0005, 0.001, 0.002)
 
 
-class Robustness:
+class Robustness(BaseProbe):
     """Accuracy and share of changed decisions under noise, missing values, typing errors, corruptions and searches.
 
     Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
@@ -136,18 +135,18 @@ class Robustness:
     al., ICLR 2018 (pgd); Pruthi et al., ACL 2019, Jin et al., AAAI 2020, and Boucher et al., IEEE S&P 2022 (texts).
     """
 
-    name: ClassVar[str] = "robustness"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Do decisions survive small changes of the input?"
-    citation: ClassVar[str] = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
+    name = "robustness"
+    pillar = "robustness"
+    goal = "Do decisions survive small changes of the input?"
+    citation = "Hendrycks and Dietterich, ICLR 2019; Madry et al., ICLR 2018"
     # Draws go by their place in it: what is new comes last.
-    methods: ClassVar[tuple[str, ...]] = (
+    methods = (
         *("noise", "missing", "typos", "pgd", "certificate", *_FAMILIES, "corruption"),
         *("black_box", "smoothing"),
     )
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA)
+    needs = (Need.CLASSIFIER, Need.DATA)
     questions = (AuditQuestion("robust"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         **{f"flip_rate_under_{m}": "decisions" for m in methods if m not in ("certificate", "smoothing")},
         **{f"flip_rate_under_{kind.name}": "decisions" for kind in CORRUPTIONS},
         "gradient_masking": "scores",
@@ -174,16 +173,11 @@ class Robustness:
         sigma: float = 0.25,
         n_samples: int | None = None,
     ) -> None:
-        wanted = tuple(names_in(methods)) if isinstance(methods, str) else tuple(methods)
-        unknown = [m for m in wanted if m not in (*self.methods, "auto")]
-        if unknown or not wanted:
-            known = ", ".join(self.methods)
-            raise ValueError(f"methods must be auto or out of {known}, not {', '.join(unknown) or 'none'}")
         whole_number("n_steps", n_steps, 1)
         whole_number("n_queries", n_queries, 2)
         whole_number("branches", branches, 1)
         whole_number("n_samples", n_samples, 1)
-        self.wanted = wanted
+        self.wanted = chosen_methods(names_in(methods) if isinstance(methods, str) else methods, self.methods)
         self.noise = levels("noise", noise)
         self.missing = levels("missing", missing, most=1.0)
         self.typos = levels("typos", typos, whole=True)

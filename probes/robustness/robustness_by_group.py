@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
 
-BoolArray = npt.NDArray[np.bool_]
 At = Mapping[str, str | float]
 
 

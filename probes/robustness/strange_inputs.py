@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows
 from probes.probe_inputs import as_frame
 from probes.robustness.table_noise import is_number, numbers
 
@@ -72,7 +72,7 @@ def _permuted(frame: pd.DataFrame, n: int, rng: np.random.Generator) -> pd.DataF
 
 def _spread(
     frame: pd.DataFrame,
-    place: Callable[[float, float, FloatArray, npt.NDArray[np.bool_]], FloatArray],
+    place: Callable[[float, float, FloatArray, BoolArray], FloatArray],
     n: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
@@ -93,11 +93,11 @@ def _spread(
     return _columns(frame, spread_column)
 
 
-def _uniform_in(low: float, high: float, u: FloatArray, side: npt.NDArray[np.bool_]) -> FloatArray:
+def _uniform_in(low: float, high: float, u: FloatArray, side: BoolArray) -> FloatArray:
     return low + u * (high - low)
 
 
-def _beyond(low: float, high: float, u: FloatArray, side: npt.NDArray[np.bool_]) -> FloatArray:
+def _beyond(low: float, high: float, u: FloatArray, side: BoolArray) -> FloatArray:
     reach = (_NEAREST + (_FARTHEST - _NEAREST) * u) * ((high - low) or max(abs(high), 1.0))
     return np.where(side, high + reach, low - reach)
 

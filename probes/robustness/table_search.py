@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.probe_inputs import as_frame
 from probes.robustness.perturbation_set import Ball, ball_of_numbers
 from probes.robustness.square_attack import square_attack
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 Ask = Callable[["Rows"], FloatArray]
 Decide = Callable[["Rows", FloatArray], IntArray]
 

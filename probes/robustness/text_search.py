@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.robustness.text_perturbations import NEUTRAL, Family
 
-BoolArray = npt.NDArray[np.bool_]
 Ask = Callable[[list[str]], FloatArray]
 Decide = Callable[[list[str], FloatArray], IntArray]
 

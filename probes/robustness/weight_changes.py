@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, ModelError, NotApplicableError
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 
@@ -29,7 +29,7 @@ _MOST_LAYERS = 20
 _TRUSTED = "nothing is said of a reference that is poisoned itself"
 
 
-class WeightChanges:
+class WeightChanges(BaseProbe):
     """Differences of a model's file and weights from those of a reference, by layer.
 
     - ``changed_weight_share``: A tensor that only one of both has, or that has another shape there, has changed whole.
@@ -44,19 +44,19 @@ class WeightChanges:
     Source: SHA-256 is FIPS 180-4; the relative distance is elementary.
     """
 
-    name: ClassVar[str] = "weight_changes"
-    pillar: ClassVar[Pillar] = "robustness"
-    goal: ClassVar[str] = "Are the file and the weights those of a known model, and which layers are not?"
-    citation: ClassVar[str] = "FIPS 180-4, for the digest"
-    methods: ClassVar[tuple[str, ...]] = ("weights",)
-    needs: ClassVar[tuple[Need, ...]] = ()
+    name = "weight_changes"
+    pillar = "robustness"
+    goal = "Are the file and the weights those of a known model, and which layers are not?"
+    citation = "FIPS 180-4, for the digest"
+    methods = ("weights",)
+    needs = ()
     questions = (AuditQuestion("weights"),)
-    exact: ClassVar[Mapping[str, str]] = {
+    exact = {
         "digest_changed": "the files are what they are",
         "changed_weight_share": "every weight is compared",
         "weight_change": "every weight is compared",
     }
-    reads_rows: ClassVar[bool] = False
+    reads_rows = False
     untrusted_options = allow_untrusted(reads=("reference",))
     metrics = define_metrics(
         """

@@ -1,6 +1,6 @@
 """Adversarial attacks in a perturbation set: found changes are real; other changes may exist.
 
-Projected gradient descent with momentum and step halving when progress stops.
+The attack is projected gradient descent with momentum and step halving when progress stops.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from probes.probe_inputs import differentiating, rows_at_once
-from probes.robustness.decision_margins import BoolArray, Margins, in_double, margin_of
+from probes.robustness.decision_margins import Margins, in_double, margin_of
 from probes.robustness.perturbation_set import snapped
 from probes.robustness.square_attack import square_attack
 

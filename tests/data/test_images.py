@@ -16,9 +16,10 @@ import numpy.typing as npt
 import pytest
 
 from auditor.core.errors import AuditorError, DataError, MissingExtraError, ModelError
-from auditor.data.preprocessing import ImagePreprocessing, fit_text
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.rows.media_files import load_images
 from auditor.models.audited_model import AuditedModel
+from tests.toys.words import fit_text
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 

@@ -18,7 +18,8 @@ from auditor.data.audio import encode
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.data.video import Frames, sample_frames
 from auditor.detection.frame_means import mean_interval
-from auditor.detection.video_verdict import model_frames, video_verdict
+from auditor.detection.video_frames import judged_video
+from auditor.detection.video_verdict import video_verdict
 from auditor.models.detector import DeepfakeDetector, DetectorCard
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
@@ -110,11 +111,6 @@ def test_the_left_stays_left_and_a_turned_film_is_turned_upright() -> None:
 def test_what_is_kept_may_be_smaller() -> None:
     found = sample_frames(film(), "a", 4, shrink=lambda pixels: pixels[::8, ::8])
     assert found.pixels.shape == (4, 4, 6, 3)
-
-
-def test_frames_are_fitted_as_the_detector_takes_images() -> None:
-    found = model_frames(film(), "a", detector(), 5)
-    assert (found.pixels.shape, found.pixels.dtype) == ((5, 8, 8, 3), np.uint8)
 
 
 def refusal(data: bytes, n: int = 8) -> str:
@@ -280,4 +276,4 @@ def test_a_detector_of_speech_takes_no_video() -> None:
     own = detector()
     own.preprocessing = AudioPreprocessing()
     with pytest.raises(ModelError, match="judged by its frames"):
-        model_frames(film(n=2), "a", own)
+        judged_video(own, film(n=2), "a")

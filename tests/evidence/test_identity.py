@@ -14,7 +14,7 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.evidence.history.earlier_looks import Asked, Known, looks_of, miscounted, numbers_of
 from auditor.evidence.history.entries import AuditEntry, Decision
-from auditor.evidence.history.identity import Identity, owners_of
+from auditor.evidence.history.identity import Identity, owners_of, record_in
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
 from auditor.report.record.audit_report import AuditReport, DataRecord
@@ -135,8 +135,8 @@ def test_a_trend_is_one_line_for_an_id_and_two_for_two(ledger: Ledger, report: A
 def test_an_entry_says_its_identity_without_being_read_whole(ledger: Ledger, report: AuditReport) -> None:
     for each in (audited(report, OLD), audited(report, NEW, "credit", "2")):
         entry = ledger.append("audit", AuditEntry.from_report(each))
-        assert Identity.in_entry(entry) == Identity.from_report(each) == Identity.from_report(entry.audit().record)
-    assert [Identity.in_entry(e).id for e in ledger.entries()] == ["", "credit"]
+        assert record_in(entry)[1] == Identity.from_report(each) == Identity.from_report(entry.audit().record)
+    assert [record_in(e)[1].id for e in ledger.entries()] == ["", "credit"]
 
 
 def test_bytes_without_an_id_belong_to_the_first_that_was_given_to_them(ledger: Ledger, report: AuditReport) -> None:

@@ -18,7 +18,6 @@ from torch import nn
 from auditor.core.errors import ConfigError, DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in
-from auditor.data.preprocessing import fit_text
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.torch_model import TorchModel
@@ -29,6 +28,7 @@ from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentat
 from mitigations.rows.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of
+from tests.toys.words import fit_text
 
 GOOD = ("kind", "honest", "generous", "clever", "gentle", "brave", "funny", "loyal")
 BAD = ("rude", "cruel", "greedy", "lazy", "nasty", "boring", "selfish", "rotten")

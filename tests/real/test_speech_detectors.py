@@ -17,7 +17,8 @@ from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audio import decode
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import TRACELESS
-from mitigations.deepfake.detector_fitting import Learner, LinearLearner, cell_figures, cross_validate
+from auditor.statistics.detection import equal_error_rate
+from mitigations.deepfake.detector_fitting import Learner, LinearLearner, cross_validate
 from mitigations.deepfake.speech_training import (
     Recordings,
     SpeechFitter,
@@ -75,9 +76,10 @@ def clips(test_data: Path) -> Clips:
 
 def equal_error_rates(clips: Clips, learner: Learner) -> FloatArray:
     """Of each cell, an engine and a speaker that were left out."""
-    cells = cell_figures(cross_validate(clips.is_fake, clips.kinds, learner, np.random.default_rng(0)))
+    cells = cross_validate(clips.is_fake, clips.kinds, learner, np.random.default_rng(0)).cells
     assert {(c.fake_kinds, c.real_kinds) for c in cells} == {((e,), (s,)) for e in ENGINES for s in SPEAKERS}
-    return np.asarray([c.equal_error_rate for c in cells])
+    rates = [equal_error_rate(positives=c.fake_scores, negatives=c.real_scores).value for c in cells]
+    return np.asarray(rates)
 
 
 def fitter(clips: Clips, options: SpeechOptions) -> SpeechFitter:

@@ -20,9 +20,10 @@ from auditor.models.save_bundle import save
 from auditor.run.sweep_tasks import made_by, sent_points
 from auditor.training import task_encoding
 from auditor.training.meter import Meter
-from auditor.training.task_executor import Executor, InThisProcess, Kept, do
+from auditor.training.task_executor import Executor, Kept, do
 from cli.commands import app
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.training.in_this_process import InThisProcess
 from tests.training.test_execute import Backwards, Dies
 
 

@@ -25,9 +25,10 @@ from auditor.models.networks.architectures import Architecture
 from auditor.training import cluster_executor, ray_tasks, task_encoding, task_queue
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.stack_tasks import ALONE, StackTask, received_logits, sent_tasks
-from auditor.training.task_executor import Executor, InThisProcess, Kept, Tasks, do, folder_of_tasks, tasks_by
+from auditor.training.task_executor import Executor, Kept, Tasks, do, folder_of_tasks, tasks_by
 from auditor.training.task_queue import ThroughParent, _Handing, chosen_executor
 from tests import ROOT
+from tests.training.in_this_process import InThisProcess
 
 NARROW = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3})
 DROPPING = Architecture("mlp", {"n_features": 6, "hidden": [8], "n_outputs": 3, "dropout": 0.3})

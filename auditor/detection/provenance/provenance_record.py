@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count
 
 MOST_STATEMENTS = 60
 MOST_ACTIONS = 50
@@ -91,7 +92,7 @@ class Credentials(Closed):
     title: Line = ""
     actions: Annotated[tuple[Action, ...], Field(max_length=MOST_ACTIONS)] = ()
     failures: Annotated[tuple[Line, ...], Field(max_length=MOST_ACTIONS)] = ()
-    n_ingredients: Annotated[int, Field(ge=0)] = 0
+    n_ingredients: Count = 0
 
     @property
     def declares_generation(self) -> bool:

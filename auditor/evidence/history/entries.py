@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_valid
 
 from auditor.core.errors import DataError
 from auditor.core.files import LEFT_OUT, UNSAID, Closed
+from auditor.core.number_types import PositiveCount
 from auditor.evidence.manifest import canonical
 from auditor.evidence.registration import Registration
 from auditor.report.record.audit_report import AuditReport
@@ -61,7 +62,7 @@ class RegistrationEntry(Closed):
 class Covered(Closed):
     """An earlier signed decision: the number of its entry, and that entry's hash."""
 
-    entry: Annotated[int, Field(ge=1)]
+    entry: PositiveCount
     hash: str
 
 
@@ -76,7 +77,7 @@ class Decision(Closed):
     which this signature covers too.
     """
 
-    audit: Annotated[int, Field(ge=1)]
+    audit: PositiveCount
     record_sha256: str
     model_path: str | None
     model_sha256: str | None
@@ -126,7 +127,7 @@ def _normalised_name(name: str) -> str:
 class Entry(Closed):
     """One line of the ledger. ``hash``: SHA-256 of the canonical JSON of all its other fields, ``previous`` too."""
 
-    number: Annotated[int, Field(ge=1)]
+    number: PositiveCount
     created: str
     kind: Kind
     payload: str

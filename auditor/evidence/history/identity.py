@@ -29,14 +29,6 @@ class Identity:
         given = "" if report.about is None else report.about.model.id
         return cls(id=given, sha256=report.model.sha256, path=report.model.path)
 
-    @classmethod
-    def in_entry(cls, entry: Entry) -> Identity:
-        """The identity of the audited model in an entry, without parsing the rest.
-
-        Raises DataError where it holds none.
-        """
-        return record_in(entry)[1]
-
 
 def record_in(entry: Entry) -> tuple[str, Identity]:
     """The digest of the record of the audit in an entry, and its model. Raises DataError where it holds none."""

@@ -1,6 +1,6 @@
 """A ledger as a folder of static pages: no server, no network access, deterministic bytes.
 
-Long lists split into pages of limited size.
+Long lists are split into pages of limited size.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """Verification of any kind of evidence, dispatched by the kind in its manifest.
 
-Verification of an epsilon audit, recomputed from the coins and scores of its canaries.
-
-Verification of a comparison or a mitigation, rebuilt from its two enclosed audits.
-
-Verification of a training with interim audits: its record, recomputed from its looks.
-
-Verification of detection results, recomputed from the calibration and each file's scores.
+An epsilon audit is recomputed from the coins and scores of its canaries, a comparison or a mitigation rebuilt from its
+two enclosed audits, a training with interim audits recomputed from its looks, and detection results from the
+calibration and each file's scores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Verification of the audits enclosed in a record, each as a full audit.
-
-Verification of changes since another model, from the answers of both models, row by row.
-"""
+"""Verification of the audits enclosed in a record, each as a full audit, and of changes from both models' answers."""
 
 from __future__ import annotations
 
@@ -9,9 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import DataError
+from auditor.core.rows import BoolArray
 from auditor.evidence.derived_evidence import ALONE, WHOLE
 from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.manifest import ROWS, TABLES
@@ -26,7 +23,6 @@ from auditor.report.record.contradictions import contradictions
 from auditor.run.predictions import Answers, read_head, read_rows
 from auditor.statistics.changes import GapChange, RateChange
 
-_Mask = npt.NDArray[np.bool_]
 _SUFFIX = "_change"
 _SLACK = 1e-9
 
@@ -109,9 +105,9 @@ def _number(report: AuditReport, metric: str, change: Finding) -> float | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _rates(positive: int | None) -> Mapping[str, tuple[Callable[[Answers], _Mask], Callable[[Answers], _Mask]]]:
+def _rates(positive: int | None) -> Mapping[str, tuple[Callable[[Answers], BoolArray], Callable[[Answers], BoolArray]]]:
     """Of each rate, the rows that it is of, and which of them count."""
-    rates: dict[str, tuple[Callable[[Answers], _Mask], Callable[[Answers], _Mask]]] = {
+    rates: dict[str, tuple[Callable[[Answers], BoolArray], Callable[[Answers], BoolArray]]] = {
         "accuracy": (lambda a: ~np.isnan(a.truth), lambda a: a.predicted == a.truth)
     }
     if positive is not None:

@@ -1,6 +1,6 @@
 """Recount of a bundle's statistics from its rows and tables, with cross-checks between them.
 
-Verification of the record's description of rows and classes against the bundle's data.
+What the record says of rows and classes is held to the bundle's data too.
 """
 
 from __future__ import annotations

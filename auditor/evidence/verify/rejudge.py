@@ -1,6 +1,6 @@
 """Verification of judgements: all answers of a bundle judged again and compared with its record.
 
-Figures of a record with values that none of its findings has.
+A figure with a value that none of the record's findings has is found too.
 """
 
 from __future__ import annotations

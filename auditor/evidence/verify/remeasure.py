@@ -14,9 +14,10 @@ from auditor.evidence.manifest import canonical
 from auditor.evidence.verify.json_difference import difference
 from auditor.judging.figure_types import Figure
 from auditor.judging.measurement import Alike, Measurement, ProbeResult
-from auditor.run.predictions import MOST_CLASSES, Answers, AnswersHead, Scores, StoredModel, rows_of
+from auditor.run.predictions import MOST_CLASSES, Answers, AnswersHead, Scores, rows_of
 from auditor.run.probe import counts_suffice
-from auditor.run.run_audit import ask, attempt, generator_for
+from auditor.run.recount_check import ask_stored
+from auditor.run.run_audit import attempt
 
 if TYPE_CHECKING:
     from auditor.run.probe import Probe
@@ -145,7 +146,7 @@ class Remade:
             found = attempt(probe, lambda: measure(table), find_constant_answers=lambda them: alike_in(table, them))
             return Again(found=found, whence="tables", wrong=self.wrong(stored_result, found))
         if kept_data.answers is not None and kept_data.whole:
-            found = _ask_stored(probe, kept_data.answers)
+            found = ask_stored(probe, kept_data.answers)
             return Again(found=found, whence="rows", wrong=self.wrong(stored_result, found, with_figures=True))
         if kept_data.table is None or kept_data.table.n > _MOST_MADE:
             return None
@@ -158,7 +159,7 @@ class Remade:
         """What follows of decisions, and of all others that they are there, with scores that somebody made up."""
         assert kept_data.table is not None
         of = self.make.of_decisions(stored_result.probe)
-        found = _ask_stored(probe, rows_of(kept_data.table, kind))
+        found = ask_stored(probe, rows_of(kept_data.table, kind))
         told, anew = (
             replace(result, measurements=tuple(m for m in result.measurements if {m.metric, m.method} & {*of.metrics}))
             for result in (stored_result, found)
@@ -235,11 +236,6 @@ def label(m: Measurement) -> str:
     """A measurement in words: its metric and its place."""
     where = [*(f"{k} = {v}" for k, v in m.group.items()), *(f"{k} = {v}" for k, v in m.at.items())]
     return ", ".join([m.metric, *(["by " + " x ".join(m.sensitive)] if m.sensitive else []), *where])
-
-
-def _ask_stored(probe: Probe, answers: Answers) -> ProbeResult:
-    stand_in: Any = StoredModel(answers)
-    return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
 
 
 def alike_otherwise(said: ProbeResult, found: ProbeResult) -> bool:

@@ -103,14 +103,6 @@ _PARTS = (
 )
 
 
-def proof_of(path: str) -> Proof | None:
-    """The proof of a record's field, by its dotted path; None for an unknown field."""
-    if path in FIELDS:
-        return FIELDS[path]
-    parts = path.split(".")
-    return next((FIELDS[p] for i in range(len(parts), 0, -1) if (p := ".".join([*parts[:i], "*"])) in FIELDS), None)
-
-
 def list_unproven(report: AuditReport, checks: Collection[Check]) -> list[Unproven]:
     """Non-empty fields of a record that none of these checks covers."""
     fine = {check.name for check in checks if check.state == "ok"}

@@ -1,6 +1,6 @@
 """Checks an evidence bundle without the model: container, digests, chain, signature, and every number anew.
 
-Verification of the registration record, rebuilt from the enclosed registration and the plan in force.
+The record of a registration is rebuilt from the enclosed registration and the plan in force.
 """
 
 from __future__ import annotations

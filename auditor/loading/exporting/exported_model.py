@@ -1,7 +1,6 @@
 """The export of a model: the file's bytes, and a check that it decides every row as the model does.
 
-A classifier of tables as a scikit-learn pipeline: imputer, scaler and one-hot encoder, then an ``MLPClassifier``.
-
+A classifier of tables becomes a scikit-learn pipeline: imputer, scaler and one-hot encoder, then an ``MLPClassifier``.
 Every part is fitted on a few invented rows and then given the model's own numbers, so that nothing but scikit-learn and
 numpy is needed to load it. A column of truth values takes truth values, every other column of levels takes text.
 """

@@ -3,14 +3,10 @@
 Numbers are ``double``, NaN where missing; all else is text, "" where missing. Every spelling of a level that
 :func:`auditor.data.preprocessing.label_name` takes for the same is the same here.
 
-An ONNX model of a table as the unchanged first part of another graph that returns its probabilities.
-
-Its inputs become columns, numbers in double precision and text, whatever it takes itself.
-
-A network of known layers as ONNX operators, layer by layer.
-
-torch's own exporter needs onnxscript and cannot read texts; the networks of tables are a handful of layers, and written
-so the graph holds the network's arithmetic and nothing else.
+An ONNX model of a table becomes the unchanged first part of a graph that returns its probabilities; its inputs become
+columns, numbers in double precision and text, whatever it takes itself. A network of known layers is written as ONNX
+operators, layer by layer: torch's own exporter needs onnxscript and cannot read texts, and written so the graph holds
+the network's arithmetic and nothing else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The exported parts of a table classifier, as plain data: encoding, network and group rule.
 
-Conversion of scikit-learn estimators and boosted trees to ONNX graphs, by skl2onnx and onnxmltools.
+Estimators of scikit-learn and boosted trees are converted to ONNX graphs by skl2onnx and onnxmltools.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from auditor.core.errors import MissingExtraError, UnsupportedError, first_line
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
 from auditor.loading.boosted_trees import BoostedClassifier
@@ -307,7 +306,7 @@ class RuleTables:
     slope: FloatArray
     value: FloatArray
     reached: bool
-    scaled: npt.NDArray[np.bool_]
+    scaled: BoolArray
     odds_slope: FloatArray
     odds_intercept: FloatArray
 

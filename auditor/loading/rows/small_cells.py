@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from auditor.core.rows import IntArray
@@ -22,7 +21,7 @@ def together(features: Sequence[str]) -> list[tuple[str, ...]]:
     return [*((name,) for name in features), *([tuple(features)] if len(features) > 1 else [])]
 
 
-def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.int64]:
+def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> IntArray:
     """(n_groups, n_classes) rows by group and label; rows without a label are omitted if others have one."""
     group = put_together([coded(groups[name]) for name in groups.columns])
     label = np.zeros(len(groups), np.int64) if y_true is None else y_true
@@ -31,7 +30,7 @@ def cells_of(groups: pd.DataFrame, y_true: IntArray | None) -> npt.NDArray[np.in
     return np.bincount(cells, minlength=len(group.levels) * n_labels).reshape(-1, n_labels)
 
 
-def small_cells(names: Sequence[str], cells: npt.NDArray[np.int64]) -> list[str]:
+def small_cells(names: Sequence[str], cells: IntArray) -> list[str]:
     """The number of cells with too few rows for a rate; empty if there are few groups."""
     n_groups, n_labels = cells.shape
     small = int((cells < SMALL).sum())

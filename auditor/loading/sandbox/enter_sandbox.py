@@ -1,11 +1,8 @@
-"""Entering the sandbox, and the refusals if no sandbox is available.
+"""Entering the sandbox with the files that a job needs, and the refusals if no sandbox is available.
 
-The files that a job needs: all others are inaccessible to the sandboxed process.
-
-Private keys and password files, which the measuring process must not read.
-
-A rule of Landlock opens a folder with all that is below it and can take nothing out again: where there is a secret,
-what lies beside it is opened one by one.
+All other files are inaccessible to the sandboxed process, private keys and password files among them. A rule of
+Landlock opens a folder with all that is below it and can take nothing out again: where there is a secret, what lies
+beside it is opened one by one.
 """
 
 from __future__ import annotations

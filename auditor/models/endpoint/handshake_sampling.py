@@ -1,16 +1,14 @@
 r"""Handshake, part 2 (sampling): fresh draws, from the reported distribution, obeying seed and temperature.
 
-Test whether tokens were drawn from the distribution that the server reports, by e-values of the draws.
+Whether tokens were drawn from the distribution that the server reports is tested by e-values of the draws. A position
+reports the log-probabilities of its :math:`k` likeliest tokens; what is left of 1 is its tail. A hypothesis :math:`p`
+and an alternative :math:`q` give each drawn token :math:`x` the factor :math:`q(x)/p(x)`, whose mean under :math:`p` is
+1, whatever was drawn before: the product is an e-value, and :math:`P(E \ge 1/\alpha) \le \alpha` exactly (Ville 1939;
+Vovk and Wang 2021), though each token's context is made of the tokens before it. Several alternatives are averaged.
 
-A position reports the log-probabilities of its :math:`k` likeliest tokens; what is left of 1 is its tail. A hypothesis
-:math:`p` and an alternative :math:`q` give each drawn token :math:`x` the factor :math:`q(x)/p(x)`, whose mean under
-:math:`p` is 1, whatever was drawn before: the product is an e-value, and :math:`P(E \ge 1/\alpha) \le \alpha` exactly
-(Ville 1939; Vovk and Wang 2021), though each token's context is made of the tokens before it. Several alternatives
-are averaged.
-
-A text that ends of itself ends with a token that many servers do not report. Such a text counts
-:math:`w \min(1, E)`, one that was cut at its length :math:`(1 - w) E`: the mean of both together is at most 1, however
-likely the ending was, with :math:`w = 0.1`.
+A text that ends of itself ends with a token that many servers do not report. Such a text counts :math:`w \min(1, E)`,
+one that was cut at its length :math:`(1 - w) E`: the mean of both together is at most 1, however likely the ending was,
+with :math:`w = 0.1`.
 """
 
 from __future__ import annotations

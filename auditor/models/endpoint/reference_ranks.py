@@ -5,19 +5,18 @@ a drawn token :math:`x` has the rank :math:`u = \sum_{y < x} p(y) + V p(x)`, :ma
 server draws from the reference, :math:`u` is uniform whatever came before (Rosenblatt 1952; Dunn and Smyth 1996 for the
 randomised one), so all of them are independent, though each token's context is made of the tokens before it.
 
-Beside this test of any difference stands one of those that are usual: for other temperatures, and for a tail that
-top_k or min_p cuts, each token counts :math:`q(x)/p(x)`, with :math:`q` what the reference would become. Its
-mean is 1 where :math:`p` is drawn from, so the product, averaged over all of them, exceeds :math:`1/\alpha` with
-probability at most :math:`\alpha` (Ville 1939).
+Beside this test of any difference stands one of those that are usual: for other temperatures, and for a tail that top_k
+or min_p cuts, each token counts :math:`q(x)/p(x)`, with :math:`q` what the reference would become. Its mean is 1 where
+:math:`p` is drawn from, so the product, averaged over all of them, exceeds :math:`1/\alpha` with probability at most
+:math:`\alpha` (Ville 1939).
 
 With a reported log-probability :math:`\ln q(x)` of a token that was drawn from :math:`q`, :math:`(1 - p(x)/q(x))_+` has
 the total variation of :math:`p` and :math:`q` as its mean, and :math:`1 - \min(p, q)/\max(p, q)` between once and twice
 that: the one bounds it from below, the other from above, where a server that reports too little gains nothing.
 
-Token spellings of a reference model, to match the token names that a server reports: classes of tokens.
-
-Several tokens may be written alike, and a server reports names. Tokens of one name are one class, whose probability is
-the sum of theirs; those that have no name of their own, parts of a character, special tokens and ends, are one too.
+The reference's tokens are matched with the names that a server reports by their spelling. Several tokens may be written
+alike, and a server reports names. Tokens of one name are one class, whose probability is the sum of theirs; those that
+have no name of their own, parts of a character, special tokens and ends, are one too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ import scipy
 import torch
 
 from auditor.core.errors import ModelError, NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.models.chat import chat_of
 from auditor.models.endpoint.served_texts import Compared, ServedText, ServedTexts
 from auditor.models.gradients import without_gradients
@@ -82,12 +81,12 @@ class Spelling:
         return cls(tuple(names), tuple(pieces), frozenset(pieces[i] for i in special if i < size))
 
     @cached_property
-    def classes(self) -> npt.NDArray[np.int64]:
+    def classes(self) -> IntArray:
         """(n_tokens,) the class of each token by its name."""
         return _classes(self.names)
 
     @cached_property
-    def bare_classes(self) -> npt.NDArray[np.int64]:
+    def bare_classes(self) -> IntArray:
         """(n_tokens,) the classes by names without surrounding blanks, as some servers cut whole texts."""
         return _classes([name.strip() for name in self.names])
 
@@ -146,7 +145,7 @@ class Spelling:
         return "".join(self._name_of[c] for c in named)
 
 
-def _classes(names: Sequence[str]) -> npt.NDArray[np.int64]:
+def _classes(names: Sequence[str]) -> IntArray:
     number = {"": NAMELESS}
     return np.asarray([number.setdefault(name, len(number)) for name in names], np.int64)
 
@@ -387,14 +386,14 @@ def _covering(contexts: Sequence[_Ids]) -> Iterator[tuple[_Ids, list[int]]]:
         yield whole, lengths[::-1]
 
 
-def _next_token(reference: AuditedLanguageModel, ids: _Ids, lengths: Sequence[int]) -> npt.NDArray[np.float64]:
+def _next_token(reference: AuditedLanguageModel, ids: _Ids, lengths: Sequence[int]) -> FloatArray:
     """(n_lengths, n_tokens) probabilities of the token after so many of a text."""
     if reference.context is not None and len(ids) > reference.context:
         raise ModelError(f"The reference's context of {reference.context:,} tokens is too short for what was asked.")
     inputs = {"input_ids": torch.tensor([list(ids)], device=reference.device)}
     places = torch.tensor([[0, length - 1] for length in lengths], device=reference.device)
     logits = logits_at(reference.module, {**inputs, "use_cache": False}, places)
-    found: npt.NDArray[np.float64] = torch.softmax(logits.double(), dim=-1).cpu().numpy()
+    found: FloatArray = torch.softmax(logits.double(), dim=-1).cpu().numpy()
     if np.isnan(found).any():
         raise ModelError(NO_PROBABILITY)
     return found

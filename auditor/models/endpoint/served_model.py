@@ -1,6 +1,6 @@
 """Test whether the served model is the audited model, by scoring the server's texts with a reference model.
 
-Text prompts for a model to continue: passages of this tool, cut in the middle of a sentence.
+The prompts to continue are passages of this tool, cut in the middle of a sentence.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An open endpoint of a scan: connection, journal, demonstrated capabilities, and sent requests.
 
-A client that stores answers in a journal, and reuses the answers of an earlier run.
+Its client stores answers in the journal, and reuses the answers of an earlier run.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every file is read once and handed on as bytes or parsed data; transformers never sees the folder, so nothing that lies
 beside the weights can be opened, imported or fetched because a file says so.
 
-The WordPiece tokenizer of BERT and related models, defined by its vocabulary alone.
+The WordPiece tokenizer of BERT and related models is made from its vocabulary alone.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 What a folder's config.json says of it and what its tensors are need not agree, so both are looked at.
 
-Packed quantised weights converted to plain numbers, by the library that packed them if it is needed.
-
-A network of plain weights is loaded, checked, moved and asked like any other, on every device. Kernels that compute
-with packed weights are not: some fetch themselves from a hub, most want one kind of card.
+Packed weights are converted to plain numbers, by the library that packed them if it is needed. A network of plain
+weights is loaded, checked, moved and asked like any other, on every device. Kernels that compute with packed weights
+are not: some fetch themselves from a hub, most want one kind of card.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Tensors from torch archives and safetensors files, checked before and after loading.
 
-Checks of torch pickles before torch reads them: claimed storages and contained NumPy numbers.
-
-Two kinds of file need it: those from before 2020, whose storages lie as raw memory behind the pickles, and checkpoints
-with numpy's numbers beside the tensors, which torch's restricted loader takes only where it is told to.
+Torch pickles are checked for the storages that they claim and the NumPy numbers in them before torch reads them. Two
+kinds of file need it: those from before 2020, whose storages lie as raw memory behind the pickles, and checkpoints with
+numpy's numbers beside the tensors, which torch's restricted loader takes only where it is told to.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Nothing in the bytes runs as code: onnxruntime interprets a graph of its own ope
 forms are transformers' and torchvision's own classes with weights in the safetensors format, whose header's metadata
 name the class.
 
-Quantised ONNX programs with signed weights: equal integers, with faster CPU instructions.
+Quantised ONNX programs get signed weights: equal integers, with faster CPU instructions.
 """
 
 from __future__ import annotations

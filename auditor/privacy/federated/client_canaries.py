@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from auditor.core.errors import UsageError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.privacy.dirac_canaries import DiracCanaries
-from auditor.privacy.dp_audit_scores import DIRAC, BoolArray, CanaryScores
+from auditor.privacy.dp_audit_scores import DIRAC, CanaryScores
 from auditor.privacy.noise_recorder import NoiseKeeper
 from auditor.privacy.sensitivity import Sensitivity
 

@@ -1,18 +1,18 @@
 """Linter of federated runs for errors that break the guarantee: one small check each, on the run's record.
 
-Checks of client sampling in the rounds of a federated run: each tests the record for one error.
+The checks of client sampling are here, those of updates in :mod:`auditor.privacy.federated.update_checks`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import binom
 
 from auditor.privacy import dp_claim_checks as claim
-from auditor.privacy.dp_linter import Check, LintResult, lint, run_checks
-from auditor.privacy.dp_problem import CannotTell, Problem
+from auditor.privacy.dp_linter import LintResult, lint, run_checks
+from auditor.privacy.dp_problem import CannotTell, Check, Fault, Found, check
 from auditor.privacy.dp_step_checks import SAME
 from auditor.privacy.federated import update_checks as update
 from auditor.privacy.federated.federated_record import FederatedRun
@@ -22,7 +22,8 @@ from auditor.privacy.run_record import RunRecord
 LEVEL = 1e-4
 
 
-def cohort_not_poisson(run: FederatedRun) -> Problem | CannotTell | None:
+@check("cohort", "phases")
+def cohort_not_poisson(run: FederatedRun) -> Found:
     """Amplification by sampling accounted for clients not sampled by independent coins."""
     if not run.amplified or run.cohort == "poisson":
         return None
@@ -34,9 +35,7 @@ def cohort_not_poisson(run: FederatedRun) -> Problem | CannotTell | None:
         "shuffled": "everybody takes part once before anybody does twice",
         "available": "whoever is available takes part",
     }[str(run.cohort)]
-    return Problem(
-        code="cohort_not_poisson",
-        severity="breaks",
+    return Fault(
         what=f"Amplification by sampling is counted, and {how} in a round.",
         why="The accountants assume Poisson sampling: each client in each round by a coin of its own, thrown by nobody "
         "but chance. A cohort of fixed size can leak more than they count, and one by availability or by turns need "
@@ -45,7 +44,8 @@ def cohort_not_poisson(run: FederatedRun) -> Problem | CannotTell | None:
     )
 
 
-def cohort_not_secret(run: FederatedRun) -> Problem | CannotTell | None:
+@check("cohort_secret", "claim_toward", "phases")
+def cohort_not_secret(run: FederatedRun) -> Found:
     """Amplification claimed against an observer who sees the sampled clients."""
     if not run.amplified:
         return None
@@ -56,9 +56,7 @@ def cohort_not_secret(run: FederatedRun) -> Problem | CannotTell | None:
             why="The claim is made toward the server, which as a rule asks the clients of a round itself and so knows "
             "them: make sure that it does not, or account with sample rate 1."
         )
-    return Problem(
-        code="cohort_not_secret",
-        severity="breaks",
+    return Fault(
         what="Amplification by sampling is counted, and those against whom the claim is made see who takes part.",
         why="Sampling hides a client only as long as nobody knows whether it was drawn. To whoever sees the cohort, a "
         "client in it is protected by the noise of that round alone.",
@@ -66,7 +64,8 @@ def cohort_not_secret(run: FederatedRun) -> Problem | CannotTell | None:
     )
 
 
-def cohort_rate_too_low(run: FederatedRun) -> Problem | CannotTell | None:
+@check("cohort_rate", "phases")
+def cohort_rate_too_low(run: FederatedRun) -> Found:
     """An accounted sampling probability smaller than that of the clients."""
     rates, actual = [phase.sample_rate for phase in run.phases or ()], run.cohort_rate or 0.0
     if min(rates) >= actual * (1.0 - SAME):
@@ -76,16 +75,15 @@ def cohort_rate_too_low(run: FederatedRun) -> Problem | CannotTell | None:
             why=f"The cohort rate of {actual:.4g} lies between those of the accounted phases, and nothing says in "
             "which of them it was used: lint each phase as a run of its own."
         )
-    return Problem(
-        code="cohort_rate_too_low",
-        severity="breaks",
+    return Fault(
         what=f"A sample rate of {max(rates):.4g} is counted, and a client takes part with chance {actual:.4g}.",
         why="A client takes part in more rounds than are counted, so epsilon is larger than stated.",
         mend=f"Account every round with the chance that clients have, {actual:.4g}.",
     )
 
 
-def cohorts_not_as_claimed(run: FederatedRun) -> Problem | None:
+@check("cohort", "cohort_rate", "n_clients", "cohort_sizes")
+def cohorts_not_as_claimed(run: FederatedRun) -> Found:
     """Cohort sizes inconsistent with Poisson sampling at the stated rate."""
     if run.cohort != "poisson" or not run.cohort_sizes:
         return None
@@ -93,9 +91,7 @@ def cohorts_not_as_claimed(run: FederatedRun) -> Problem | None:
     chance, how = min((too_alike(sizes, n, rate), "too alike"), (wrong_total(sizes, n, rate), "of another mean"))
     if 2.0 * chance > LEVEL:
         return None
-    return Problem(
-        code="cohorts_not_as_claimed",
-        severity="breaks",
+    return Fault(
         what=f"The {len(sizes):,} cohorts, from {min(sizes):,} to {max(sizes):,} clients, are {how} to have been drawn "
         f"from {n:,} clients with chance {rate:.4g} each (p = {2.0 * chance:.1g}).",
         why="Poisson cohorts differ in size as a binomial number does. Cohorts of one size are drawn as fixed sets, "
@@ -122,7 +118,8 @@ def wrong_total(sizes: Sequence[int], n: int, rate: float) -> float:
     return float(min(2.0 * min(binom.cdf(total, tries, rate), binom.sf(total - 1, tries, rate)), 1.0))
 
 
-def partial_cohorts(run: FederatedRun) -> Problem | None:
+@check("partial_cohorts")
+def partial_cohorts(run: FederatedRun) -> Found:
     """Rounds with few answers that are treated as the clients' presence decides."""
     # Where cohorts are drawn by chance and in secret, that none was small enough to be left out tells something too.
     every_answer = run.answers_missing == 0 and len(run.cohort_sizes or ()) == run.rounds
@@ -143,16 +140,15 @@ def partial_cohorts(run: FederatedRun) -> Problem | None:
             "A small cohort then gets less noise than is counted, and one client's update is as large as before.",
         ),
     }[str(run.partial_cohorts)]
-    return Problem(
-        code="partial_cohorts",
-        severity="breaks",
+    return Fault(
         what=what,
         why=why,
         mend="Release every round: the sum of what came, with the whole noise, divided by the expected cohort.",
     )
 
 
-def rounds_not_counted(run: FederatedRun) -> Problem | CannotTell | None:
+@check("rounds", "phases", "clipping")
+def rounds_not_counted(run: FederatedRun) -> Found:
     """More rounds than the accountant counts, and nothing that limits how many of them a client is in."""
     if run.clipping == "row" and run.local_steps is None:
         return CannotTell(why="Every local private step spends, and local_steps is not recorded.")
@@ -164,9 +160,7 @@ def rounds_not_counted(run: FederatedRun) -> Problem | CannotTell | None:
         if run.participation_limit <= run.accounted_rounds:
             return None
         per_round = f", of which a client may take part in {run.participation_limit:,}"
-    return Problem(
-        code="rounds_not_counted",
-        severity="breaks",
+    return Fault(
         what=f"{run.rounds:,} rounds were made{per_round}, and {run.accounted_rounds:,} steps are accounted for.",
         why="Every noisy release that a client takes part in spends.",
         mend="Account all rounds, local private steps included; or limit how often a client takes part, account that "
@@ -174,30 +168,28 @@ def rounds_not_counted(run: FederatedRun) -> Problem | CannotTell | None:
     )
 
 
-def participation_above_limit(run: FederatedRun) -> Problem | None:
+@check("most_participations")
+def participation_above_limit(run: FederatedRun) -> Found:
     """A client in more rounds than the limit, if there is one."""
     limit = run.participation_limit
     if limit is None or (run.most_participations or 0) <= limit:
         return None
-    return Problem(
-        code="participation_above_limit",
-        severity="breaks",
+    return Fault(
         what=f"A client took part in {run.most_participations:,} rounds, and the limit is {limit:,}.",
         why="A claim that counts on the limit does not hold for that client.",
         mend="Refuse a client that has used up its rounds, before its update is taken.",
     )
 
 
-def delta_too_large(run: FederatedRun) -> Problem | CannotTell | None:
+@check("delta", "unit", "n_clients")
+def delta_too_large(run: FederatedRun) -> Found:
     """A delta of at least one over the number of protected units."""
     n, who = (run.n_clients, "clients") if run.unit == "client" else (run.n_rows, "rows")
     if n is None:
         return CannotTell(why="The claim is for rows, and n_rows is not recorded.")
     if (run.delta or 0.0) < 1.0 / n:
         return None
-    return Problem(
-        code="delta_too_large",
-        severity="breaks",
+    return Fault(
         what=f"delta is {run.delta:g}, and one over the {n:,} {who} is {1.0 / n:.3g}.",
         why="At such a delta a mechanism may publish all that one of them holds and keep the claim.",
         mend=f"Choose delta well below that, such as n^-1.1 = {n**-1.1:.3g}, and account anew.",
@@ -209,51 +201,35 @@ def lint_any(run: RunRecord | FederatedRun) -> LintResult:
     return run_checks(run, FEDERATED_CHECKS) if isinstance(run, FederatedRun) else lint(run)
 
 
-def _claim_check(
-    name: str, needs: tuple[str, ...], ask: Callable[[RunRecord], Problem | CannotTell | None]
-) -> Check[FederatedRun]:
+def _of_rows(claimed: Check[RunRecord]) -> Check[FederatedRun]:
     """A check of the claim, which is the same of rows and of clients."""
-    return Check(name=name, needs=needs, ask=lambda run: ask(run.as_of_rows()))
+    return Check(name=claimed.name, needs=claimed.needs, ask=lambda run: claimed.ask(run.as_of_rows()))
 
 
 FEDERATED_CHECKS: tuple[Check[FederatedRun], ...] = (
-    Check(name="cohort_not_poisson", needs=("cohort", "phases"), ask=cohort_not_poisson),
-    Check(name="cohort_not_secret", needs=("cohort_secret", "claim_toward", "phases"), ask=cohort_not_secret),
-    Check(name="cohort_rate_too_low", needs=("cohort_rate", "phases"), ask=cohort_rate_too_low),
-    Check(
-        name="cohorts_not_as_claimed",
-        needs=("cohort", "cohort_rate", "n_clients", "cohort_sizes"),
-        ask=cohorts_not_as_claimed,
-    ),
-    Check(name="partial_cohorts", needs=("partial_cohorts",), ask=partial_cohorts),
-    Check(name="rounds_not_counted", needs=("rounds", "phases", "clipping"), ask=rounds_not_counted),
-    Check(name="participation_above_limit", needs=("most_participations",), ask=participation_above_limit),
-    Check(name="client_not_clipped", needs=("clipping", "unit"), ask=update.client_not_clipped),
-    Check(name="update_above_norm", needs=("largest_update", "clipping_norm"), ask=update.update_above_norm),
-    Check(name="clipping_norm_from_updates", needs=("clipping_chosen",), ask=update.clipping_norm_from_updates),
-    Check(name="weighted_by_rows", needs=("weighting",), ask=update.weighted_by_rows),
-    Check(name="weights_not_uniform", needs=("weighting", "weight_ratio"), ask=update.weights_not_uniform),
-    Check(name="divided_by_actual_cohort", needs=("divided_by",), ask=update.divided_by_actual_cohort),
-    Check(name="coordinates_from_data", needs=("coordinates",), ask=update.coordinates_from_data),
-    Check(name="no_noise", needs=("noise_multiplier",), ask=update.no_noise),
-    Check(
-        name="noise_below_accounting",
-        needs=("noise_multiplier", "noise_at", "phases", "claim_toward", "sees_updates"),
-        ask=update.noise_below_accounting,
-    ),
-    Check(
-        name="server_sees_updates", needs=("claim_toward", "noise_at", "sees_updates"), ask=update.server_sees_updates
-    ),
-    Check(
-        name="clipping_out_of_sight",
-        needs=("sees_updates", "clipped_at", "clipping"),
-        ask=update.clipping_out_of_sight,
-    ),
-    Check(name="unit_of_privacy", needs=("unit", "clipping"), ask=update.unit_of_privacy),
-    Check(name="delta_too_large", needs=("delta", "unit", "n_clients"), ask=delta_too_large),
-    _claim_check("claim_below_accounting", ("claimed_epsilon", "delta", "phases"), claim.claim_below_accounting),
-    _claim_check("claim_by_approximation", ("accountant",), claim.claim_by_approximation),
-    _claim_check("search_not_accounted", ("n_trials",), claim.search_not_accounted),
-    _claim_check("data_dependent_preprocessing", ("preprocessing",), claim.data_dependent_preprocessing),
-    _claim_check("noise_seed_known", ("noise_seed_known",), claim.noise_seed_known),
+    cohort_not_poisson,
+    cohort_not_secret,
+    cohort_rate_too_low,
+    cohorts_not_as_claimed,
+    partial_cohorts,
+    rounds_not_counted,
+    participation_above_limit,
+    update.client_not_clipped,
+    update.update_above_norm,
+    update.clipping_norm_from_updates,
+    update.weighted_by_rows,
+    update.weights_not_uniform,
+    update.divided_by_actual_cohort,
+    update.coordinates_from_data,
+    update.no_noise,
+    update.noise_below_accounting,
+    update.server_sees_updates,
+    update.clipping_out_of_sight,
+    update.unit_of_privacy,
+    delta_too_large,
+    _of_rows(claim.claim_below_accounting),
+    _of_rows(claim.claim_by_approximation),
+    _of_rows(claim.search_not_accounted),
+    _of_rows(claim.data_dependent_preprocessing),
+    _of_rows(claim.noise_seed_known),
 )

@@ -12,12 +12,11 @@ from pydantic import Field
 
 from auditor.core.errors import DataError
 from auditor.core.files import Closed
+from auditor.core.number_types import Count, NonNegative, Positive, PositiveCount
 from auditor.privacy.run_record import (
     RUN_FORMAT,
-    Positive,
     RecordedPhase,
     RunRecord,
-    Whole,
     parse_as,
     parse_run,
     read_plain,
@@ -25,9 +24,6 @@ from auditor.privacy.run_record import (
 from auditor.report.record.energy import EnergyRecord
 
 FEDERATED_FORMAT = "auditor-federated-run/1"
-
-NotNegative = Annotated[float, Field(ge=0.0)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class FederatedRun(Closed):
@@ -78,37 +74,37 @@ class FederatedRun(Closed):
     claim_toward: Literal["released_model", "clients", "server"] | None = None
     accountant: Literal["rdp", "prv", "gdp"] | None = None
     phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
-    n_clients: Whole | None = None
-    n_rows: Whole | None = None
+    n_clients: PositiveCount | None = None
+    n_rows: PositiveCount | None = None
     cohort: Literal["poisson", "fixed_size", "all", "shuffled", "available", "other"] | None = None
     cohort_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     cohort_secret: bool | None = None
     partial_cohorts: Literal["kept", "dropped", "redrawn", "noise_scaled"] | None = None
-    participation_limit: Whole | None = None
+    participation_limit: PositiveCount | None = None
     weighting: Literal["uniform", "rows", "rows_capped", "other"] | None = None
     largest_weight: Positive | None = None
     divided_by: Literal["expected_cohort", "actual_cohort", "sum_of_weights", "nothing", "other"] | None = None
     coordinates: Literal["all", "fixed", "random", "largest", "threshold"] | None = None
     coordinates_accounted: bool | None = None
-    local_steps: Whole | None = None
+    local_steps: PositiveCount | None = None
     clipping: Literal["per_client", "per_layer", "row", "after_sum", "none"] | None = None
     clipping_norm: Positive | None = None
     clipped_at: Literal["client", "server"] | None = None
     clipping_chosen: Literal["fixed", "adaptive", "adaptive_private"] | None = None
-    quantile_noise: NotNegative | None = None
+    quantile_noise: NonNegative | None = None
     noise_at: Literal["server", "client"] | None = None
-    noise_multiplier: NotNegative | None = None
-    least_reports: Whole | None = None
+    noise_multiplier: NonNegative | None = None
+    least_reports: PositiveCount | None = None
     sees_updates: Literal["server", "secure_aggregation", "nobody"] | None = None
     rounds: Count | None = None
     cohort_sizes: tuple[Count, ...] | None = None
     most_participations: Count | None = None
     answers_missing: Count | None = None
-    largest_update: NotNegative | None = None
+    largest_update: NonNegative | None = None
     weight_ratio: Annotated[float, Field(ge=1.0)] | None = None
     energy: EnergyRecord | None = None
     preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
-    n_trials: Whole | None = None
+    n_trials: PositiveCount | None = None
     trials_accounted: bool | None = None
     noise_seed_known: bool | None = None
 

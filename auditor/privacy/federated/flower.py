@@ -1,6 +1,6 @@
 """Observation of any Flower strategy: a record of the run for ``auditor dp-lint``, and canary clients.
 
-Observation of federated rounds at the aggregation step: their record, and canaries in them.
+Rounds are observed at the aggregation step, where their record is made and canaries are put in.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from auditor.privacy.dp_problem import CannotTell, Problem
+from auditor.privacy.dp_problem import CannotTell, Fault, Found, check
 from auditor.privacy.dp_step_checks import SAME
 from auditor.privacy.federated.federated_record import FederatedRun
 from auditor.privacy.sensitivity import SLACK
@@ -12,7 +12,8 @@ from auditor.privacy.sensitivity import SLACK
 # ---- what one client can do to the sum -------------------------------------------------------------------------------
 
 
-def client_not_clipped(run: FederatedRun) -> Problem | None:
+@check("clipping", "unit")
+def client_not_clipped(run: FederatedRun) -> Found:
     """No bound on the contribution of a whole client, or of one of its rows, to the sum."""
     if run.clipping == "per_client" or (run.clipping == "row" and run.unit == "row"):
         return None
@@ -29,30 +30,28 @@ def client_not_clipped(run: FederatedRun) -> Problem | None:
             "An update of L layers then has norm up to sqrt(L) clipping norms, and the noise is scaled to one.",
         ),
     }[str(run.clipping)]
-    return Problem(
-        code="client_not_clipped",
-        severity="breaks",
+    return Fault(
         what=what,
         why=why,
         mend="Scale each client's whole update to clipping_norm at most, before anything is summed.",
     )
 
 
-def update_above_norm(run: FederatedRun) -> Problem | None:
+@check("largest_update", "clipping_norm")
+def update_above_norm(run: FederatedRun) -> Found:
     """An update that entered the sum longer than the clipping norm."""
     most, norm = run.largest_update or 0.0, (run.clipping_norm or 0.0) * (run.largest_weight or 1.0)
     if most <= norm * (1.0 + SLACK):
         return None
-    return Problem(
-        code="update_above_norm",
-        severity="breaks",
+    return Fault(
         what=f"An update of norm {most:.4g} entered the sum, and the clipping norm is {norm:.4g}.",
         why="Noise is scaled, and epsilon counted, for the clipping norm.",
         mend="Clip after all that changes an update: weights, momentum, compression, adaptive norms.",
     )
 
 
-def clipping_norm_from_updates(run: FederatedRun) -> Problem | CannotTell | None:
+@check("clipping_chosen")
+def clipping_norm_from_updates(run: FederatedRun) -> Found:
     """A clipping norm that follows the clients' updates without a separate privacy budget."""
     if run.clipping_chosen == "fixed":
         return None
@@ -61,9 +60,7 @@ def clipping_norm_from_updates(run: FederatedRun) -> Problem | CannotTell | None
             return CannotTell(why="The clipping norm follows a noisy count, and quantile_noise is not recorded.")
         if run.quantile_noise > 0.0:
             return None
-    return Problem(
-        code="clipping_norm_from_updates",
-        severity="breaks",
+    return Fault(
         what="The clipping norm follows the clients' updates, without noise.",
         why="The norm is released with each round and tells how long the updates were; it is a second query that no "
         "budget covers.",
@@ -72,7 +69,8 @@ def clipping_norm_from_updates(run: FederatedRun) -> Problem | CannotTell | None
     )
 
 
-def weighted_by_rows(run: FederatedRun) -> Problem | CannotTell | None:
+@check("weighting")
+def weighted_by_rows(run: FederatedRun) -> Found:
     """Weights by client size: one client's part of the sum depends on its data."""
     if run.weighting == "uniform":
         return None
@@ -83,9 +81,7 @@ def weighted_by_rows(run: FederatedRun) -> Problem | CannotTell | None:
             why=f"Updates are weighted ({run.weighting}), and largest_weight is not recorded: noise must be scaled to "
             "the most that a client can weigh."
         )
-    return Problem(
-        code="weighted_by_rows",
-        severity="breaks",
+    return Fault(
         what="Updates are weighted by how many rows their client has.",
         why="A large client adds more than the clipping norm that noise is scaled to, and the weights of all others "
         "change when it leaves: sensitivity depends on the data, and so do the weights that are released with it.",
@@ -94,21 +90,21 @@ def weighted_by_rows(run: FederatedRun) -> Problem | CannotTell | None:
     )
 
 
-def weights_not_uniform(run: FederatedRun) -> Problem | None:
+@check("weighting", "weight_ratio")
+def weights_not_uniform(run: FederatedRun) -> Found:
     """Weights observed to differ although stated to be equal."""
     ratio = run.weight_ratio or 1.0
     if run.weighting != "uniform" or ratio <= 1.0 + SAME:
         return None
-    return Problem(
-        code="weights_not_uniform",
-        severity="breaks",
+    return Fault(
         what=f"Weights are said to be alike, and in one round one was {ratio:.3g} times another.",
         why="What weighs more is more than the noise was scaled to.",
         mend="Send the same weight for every client.",
     )
 
 
-def divided_by_actual_cohort(run: FederatedRun) -> Problem | CannotTell | None:
+@check("divided_by")
+def divided_by_actual_cohort(run: FederatedRun) -> Found:
     """A noisy sum divided by the actual number of received updates."""
     if run.divided_by == "other":
         return CannotTell(
@@ -117,9 +113,7 @@ def divided_by_actual_cohort(run: FederatedRun) -> Problem | CannotTell | None:
     if run.divided_by not in ("actual_cohort", "sum_of_weights"):
         return None
     by = "how many clients answered" if run.divided_by == "actual_cohort" else "the weights of those that answered"
-    return Problem(
-        code="divided_by_actual_cohort",
-        severity="breaks",
+    return Fault(
         what=f"The sum is divided by {by}.",
         why="When one client leaves, every other's share changes: the released mean moves by up to two clipping norms "
         "over the cohort, and noise is scaled to one. Divided before the noise is added, a small cohort gets less.",
@@ -127,7 +121,8 @@ def divided_by_actual_cohort(run: FederatedRun) -> Problem | CannotTell | None:
     )
 
 
-def coordinates_from_data(run: FederatedRun) -> Problem | CannotTell | None:
+@check("coordinates")
+def coordinates_from_data(run: FederatedRun) -> Found:
     """Selective SGD: which coordinates are sent depends on the data."""
     if run.coordinates not in ("largest", "threshold"):
         return None
@@ -137,9 +132,7 @@ def coordinates_from_data(run: FederatedRun) -> Problem | CannotTell | None:
             "sure that the claim includes it."
         )
     which = "largest" if run.coordinates == "largest" else "above a threshold"
-    return Problem(
-        code="coordinates_from_data",
-        severity="breaks",
+    return Fault(
         what=f"Of their updates clients send the coordinates that are {which}.",
         why="Which coordinates are sent is chosen by the data in the clear, so it tells of them whatever noise the "
         "values get (Shokri and Shmatikov 2015 pay for that choice by the sparse vector technique).",
@@ -150,20 +143,20 @@ def coordinates_from_data(run: FederatedRun) -> Problem | CannotTell | None:
 # ---- noise, and who sees what ----------------------------------------------------------------------------------------
 
 
-def no_noise(run: FederatedRun) -> Problem | None:
+@check("noise_multiplier")
+def no_noise(run: FederatedRun) -> Found:
     """Noise that is switched off."""
     if run.noise_multiplier != 0.0:
         return None
-    return Problem(
-        code="no_noise",
-        severity="breaks",
+    return Fault(
         what="The noise multiplier is 0.",
         why="Without noise the released models determine who took part: no epsilon is finite.",
         mend="Set the noise to what `auditor dp-budget --epsilon` says.",
     )
 
 
-def noise_below_accounting(run: FederatedRun) -> Problem | CannotTell | None:
+@check("noise_multiplier", "noise_at", "phases", "claim_toward", "sees_updates")
+def noise_below_accounting(run: FederatedRun) -> Found:
     """Less noise against one client than accounted."""
     found = against_one(run)
     if isinstance(found, str):
@@ -177,9 +170,7 @@ def noise_below_accounting(run: FederatedRun) -> Problem | CannotTell | None:
             why=f"The noise of {noise:.4g} lies between those of the accounted phases, and nothing says in which of "
             "them it was used: lint each phase as a run of its own."
         )
-    return Problem(
-        code="noise_below_accounting",
-        severity="breaks",
+    return Fault(
         what=f"Noise of multiplier {noise:.4g} stands against one client{how}, and {min(noises):.4g} is accounted for.",
         why="The rounds leak more than is counted.",
         mend="Account with the noise that there is, or add what is accounted for.",
@@ -209,14 +200,13 @@ def against_one(run: FederatedRun) -> tuple[float, str] | str:
     return noise, how
 
 
-def server_sees_updates(run: FederatedRun) -> Problem | None:
+@check("claim_toward", "noise_at", "sees_updates")
+def server_sees_updates(run: FederatedRun) -> Found:
     """A claim against the server, which sees updates, or sums, before the noise."""
     if run.claim_toward != "server" or run.noise_at == "client":
         return None
     seen = "single updates" if run.sees_updates == "server" else "the sum"
-    return Problem(
-        code="server_sees_updates",
-        severity="breaks",
+    return Fault(
         what=f"The claim is made toward the server, which sees {seen} before noise is added.",
         why="Central noise protects against those who see the released model only. Secure aggregation hides single "
         "updates, and not from a server that adds the noise itself what their sum is.",
@@ -225,26 +215,24 @@ def server_sees_updates(run: FederatedRun) -> Problem | None:
     )
 
 
-def clipping_out_of_sight(run: FederatedRun) -> Problem | None:
+@check("sees_updates", "clipped_at", "clipping")
+def clipping_out_of_sight(run: FederatedRun) -> Found:
     """A server responsible for clipping updates that it cannot see."""
     if run.sees_updates != "secure_aggregation" or run.clipped_at != "server" or run.clipping == "none":
         return None
-    return Problem(
-        code="clipping_out_of_sight",
-        severity="breaks",
+    return Fault(
         what="The server clips single updates, and under secure aggregation it sees only their sum.",
         why="Either single updates are seen after all, or nobody clips them.",
         mend="Clip at the clients, before their updates are masked.",
     )
 
 
-def unit_of_privacy(run: FederatedRun) -> Problem | None:
+@check("unit", "clipping")
+def unit_of_privacy(run: FederatedRun) -> Found:
     """A claim for clients of a mechanism that protects single rows."""
     if run.unit != "client" or run.clipping != "row":
         return None
-    return Problem(
-        code="unit_of_privacy",
-        severity="breaks",
+    return Fault(
         what="The claim is for whole clients, and rows' gradients are what is clipped and noised.",
         why="Local DP-SGD bounds what one row does. A client has many, and its epsilon is up to as many times larger.",
         mend="State the claim for rows, or clip each client's whole update and add noise for that.",

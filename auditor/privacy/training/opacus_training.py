@@ -1,6 +1,6 @@
 """DP-SGD by Opacus: training with a bounded influence of each row, and the account of the spent budget.
 
-Observations of a private training for its record, without information about any single row.
+What is observed of the training for its record tells nothing about any single row.
 """
 
 from __future__ import annotations

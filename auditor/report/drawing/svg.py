@@ -4,7 +4,7 @@ Matplotlib draws, with its object interface only. What it writes is then rewritt
 presentation attributes, which a strict content security policy allows, every colour also becomes a class, which the
 page's style sheet gives its dark value, every id is made the figure's own, and the texts are put in.
 
-A number over the dates of audits: named lines in colour, the others grey behind them.
+A number over the dates of audits has named lines in colour, and the others grey behind them.
 """
 
 from __future__ import annotations

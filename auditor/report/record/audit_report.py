@@ -27,6 +27,7 @@ from pydantic import (
 
 from auditor.core.errors import Code, DataError
 from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number
+from auditor.core.number_types import Count, PositiveCount
 from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.definition import Definition
@@ -125,7 +126,7 @@ class DataRecord(Closed):
     train_sha256: str | None = None
     n_train_rows: int | None = None
     unreadable: Annotated[tuple[str, ...], Field(max_length=MOST_UNREADABLE)] = ()
-    n_unreadable: Annotated[int, Field(ge=0)] = 0
+    n_unreadable: Count = 0
     notes: tuple[str, ...] = ()
     cluster: Annotated[str | None, UNSAID] = None
     n_clusters: Annotated[int | None, UNSAID] = None
@@ -312,7 +313,7 @@ class PlanEntered(Closed):
     ``rows``, ``model``: audits of the same rows and of the same model before it; None where those are not known.
     """
 
-    entry: Annotated[int, Field(ge=1)]
+    entry: PositiveCount
     hash: str
     created: str
     rows: int | None

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from auditor.core.files import LEFT_OUT, UNSAID, Closed
+from auditor.core.number_types import NonNegative, Positive
 from auditor.report.record.translations import Catalogue
 
-Amount = Annotated[float, Field(ge=0.0)]
 Name = Annotated[str, Field(max_length=120)]
 # What a counter counts, whoever of the machine used it.
 Counts = Literal["package", "memory", "card"]
@@ -26,8 +26,8 @@ class EnergyCounter(Closed):
 
     name: Name
     counts: Counts
-    resolution_j: Annotated[float, Field(gt=0.0)]
-    joules: Amount
+    resolution_j: Positive
+    joules: NonNegative
 
 
 class NotMeasured(Closed):
@@ -44,9 +44,9 @@ class ProbeEnergy(Closed):
     """
 
     probe: str
-    cpu_s: Amount
-    flops: Annotated[Amount | None, UNSAID] = None
-    joules: Annotated[dict[str, Amount], LEFT_OUT] = Field(default_factory=dict)
+    cpu_s: NonNegative
+    flops: Annotated[NonNegative | None, UNSAID] = None
+    joules: Annotated[dict[str, NonNegative], LEFT_OUT] = Field(default_factory=dict)
 
 
 class EnergyRecord(Closed):
@@ -61,9 +61,9 @@ class EnergyRecord(Closed):
     """
 
     of: Literal["audit", "training"]
-    cpu_s: Amount
-    gpu_s: Amount
-    flops: Annotated[Amount | None, UNSAID] = None
+    cpu_s: NonNegative
+    gpu_s: NonNegative
+    flops: Annotated[NonNegative | None, UNSAID] = None
     flops_by: Annotated[Literal["", "counted", "estimated"], LEFT_OUT] = ""
     counters: Annotated[tuple[EnergyCounter, ...], LEFT_OUT] = ()
     not_measured: Annotated[tuple[NotMeasured, ...], LEFT_OUT] = ()

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from auditor.core.files import LEFT_OUT, UNSAID, Closed
+from auditor.core.number_types import Count
 from auditor.data.coded_groups import coded
 from auditor.data.group_counts import GroupCounts
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
 
 MOST_COLUMNS = 100
-_Count = Annotated[int, Field(ge=0)]
 
 
 class Missing(Closed):
@@ -28,10 +28,10 @@ class Missing(Closed):
     holes the ``MOST_COLUMNS`` with the most are listed, and ``more`` says how many others there are.
     """
 
-    labels: Annotated[_Count | None, UNSAID] = None
-    n_features: Annotated[_Count | None, UNSAID] = None
-    features: Annotated[dict[str, _Count], Field(max_length=MOST_COLUMNS), LEFT_OUT] = Field(default_factory=dict)
-    more: Annotated[_Count, LEFT_OUT] = 0
+    labels: Annotated[Count | None, UNSAID] = None
+    n_features: Annotated[Count | None, UNSAID] = None
+    features: Annotated[dict[str, Count], Field(max_length=MOST_COLUMNS), LEFT_OUT] = Field(default_factory=dict)
+    more: Annotated[Count, LEFT_OUT] = 0
 
     @classmethod
     def from_counts(cls, labels: int | None, features: Mapping[str, int] | None) -> Missing:

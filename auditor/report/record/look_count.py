@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, JsonValue
 
 from auditor.core.files import UNSAID, Closed
+from auditor.core.number_types import PositiveCount
 from auditor.statistics.alpha_over_looks import look_share
 
 _WORDS = ("", "First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth")
@@ -34,7 +35,7 @@ def entries_named(numbers: Sequence[int], most: int | None = None) -> str:
 class EarlierLook(Closed):
     """An earlier audit of the same rows, model or both: its entry in the history, and its exit code."""
 
-    entry: Annotated[int, Field(ge=1)]
+    entry: PositiveCount
     created: str
     exit_code: int
     same_rows: bool
@@ -53,7 +54,7 @@ class CampaignRecord(Closed):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    look: Annotated[int, Field(ge=1)]
+    look: PositiveCount
     planned: Annotated[int | None, Field(ge=1)] = None
     error_rate: Annotated[float, Field(gt=0.0, lt=1.0)]
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from auditor.core.files import Closed
+from auditor.core.number_types import Count
 
 
 class SandboxState(Closed):
@@ -16,7 +17,7 @@ class SandboxState(Closed):
     ``why``: why a layer was not on, "" where both were.
     """
 
-    landlock: Annotated[int, Field(ge=0)] = 0
+    landlock: Count = 0
     seccomp: bool = False
     why: Annotated[str, Field(max_length=500)] = ""
 

@@ -143,8 +143,11 @@ class Catalogue:
         # Ends of shares are read in the unit of the number beside them.
         plain: Form = "points" if form in ("percent", "pairs") else form
         low, high = (None if end is None else self.figure(end, plain) for end in ends)
+        return self._range(low, high, "form.undefined")
+
+    def _range(self, low: str | None, high: str | None, without_ends: str) -> str:
         if low is None and high is None:
-            return self.say("form.undefined")
+            return self.say(without_ends)
         if low is None:
             return self.say("form.at_most", high=high)
         return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
@@ -158,11 +161,7 @@ class Catalogue:
         if ends is None:
             return ""
         low, high = (None if end is None else self.spelled(text.number(end)) for end in ends)
-        if low is None and high is None:
-            return self.say("form.no_bounds")
-        if low is None:
-            return self.say("form.at_most", high=high)
-        return self.say("form.at_least", low=low) if high is None else self.say("form.range", low=low, high=high)
+        return self._range(low, high, "form.no_bounds")
 
     def grade(self, grade_record: Grade) -> str:
         """A grade in words: its value, else the reason for its absence."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
@@ -29,7 +28,7 @@ class Sides(Protocol):
     """The n rows of an attack as far as scores are measured: membership and groups."""
 
     @property
-    def is_member(self) -> npt.NDArray[np.bool_]:
+    def is_member(self) -> BoolArray:
         """(n,)."""
         ...
 
@@ -60,30 +59,28 @@ class Attack:
 
     method: str
     scores: FloatArray
-    scored: npt.NDArray[np.bool_]
+    scored: BoolArray
     threshold: float
     threshold_words: str
     detail: str
     why_not: str = ""
     inapplicable: bool = False
 
-    def members(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    def members(self, pool: Sides, among: BoolArray | None = None) -> FloatArray:
         """Scores of the members that are measured."""
         return self._scores_of(pool.is_member, among)
 
-    def non_members(self, pool: Sides, among: npt.NDArray[np.bool_] | None = None) -> FloatArray:
+    def non_members(self, pool: Sides, among: BoolArray | None = None) -> FloatArray:
         """Scores of the non-members that are measured."""
         return self._scores_of(~pool.is_member, among)
 
-    def _scores_of(self, side: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_] | None) -> FloatArray:
+    def _scores_of(self, side: BoolArray, among: BoolArray | None) -> FloatArray:
         if self.why_not:
             return np.empty(0)
         return self.scores[side & self.scored & (True if among is None else among)]
 
 
-def threshold_of(
-    method: str, scores: FloatArray, scored: npt.NDArray[np.bool_], is_member: npt.NDArray[np.bool_]
-) -> tuple[float, str]:
+def threshold_of(method: str, scores: FloatArray, scored: BoolArray, is_member: BoolArray) -> tuple[float, str]:
     """The threshold of an attack, not selected by its success, from all its scores (n,); and its name."""
     if method in _LIKELIHOOD_RATIOS:
         return 0.0, "a likelihood ratio of 1"

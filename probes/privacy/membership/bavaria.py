@@ -21,12 +21,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import scipy
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 
-BoolArray = npt.NDArray[np.bool_]
 BINS = 20
 _ROWS_A_BIN = 50
 # A row on which all shadow models agree to the last digit must not divide by zero.
@@ -81,7 +79,7 @@ class _Trend:
     """Rows in bins of about equal size by some x (n,). which (n,): each row's bin; middle (k,): mean x of a bin."""
 
     x: FloatArray
-    which: npt.NDArray[np.int64]
+    which: IntArray
     middle: FloatArray
 
     @classmethod

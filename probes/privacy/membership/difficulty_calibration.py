@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 
 
-def scores(loss: FloatArray, shadow_loss: FloatArray, inside: npt.NDArray[np.bool_]) -> FloatArray:
+def scores(loss: FloatArray, shadow_loss: FloatArray, inside: BoolArray) -> FloatArray:
     """``mean of the out-models' losses - loss`` (n,): the loss reduction against models not trained on the row.
 
     loss (n,) of the audited model; shadow_loss, inside (k, n): losses of the shadow models, and which learned the row.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
@@ -39,7 +39,7 @@ def conformal_p_values(scores: FloatArray, others: FloatArray) -> FloatArray:
     return np.asarray((1.0 + as_high) / (others.size + 1.0), np.float64)
 
 
-def discoveries(p_values: FloatArray, rate: float = FALSE_DISCOVERY_RATE) -> npt.NDArray[np.bool_]:
+def discoveries(p_values: FloatArray, rate: float = FALSE_DISCOVERY_RATE) -> BoolArray:
     """(m,) the hypotheses that Benjamini and Hochberg's procedure rejects at a false discovery rate of ``rate``.
 
     Those with a p-value of at most ``rate * k / m``, for the largest k of whom there are k. Conformal p-values that

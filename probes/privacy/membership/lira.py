@@ -9,11 +9,9 @@ inside (k, n). At least two shadow models in, and two out, for each row.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 
-BoolArray = npt.NDArray[np.bool_]
 # A row on which all shadow models agree to the last digit must not divide by zero.
 _SMALLEST_SHARE = 1e-6
 _SMALLEST = 1e-18

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import DataError, NotApplicableError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.rate_pairs import difference_lower_bounds
 from probes.privacy.membership.loss_threshold import cross_entropy
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
-BoolArray = npt.NDArray[np.bool_]
 # Level of the remarks in ``detail``: they accuse the files, so they are made only where they are all but certain.
 REMARK_LEVEL = 0.001
 WORSE = (

@@ -6,18 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import AuditorError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
+from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
 from auditor.run.predictions import Answers
-from auditor.run.probe import Need, allow_untrusted
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.privacy.membership import (
     bavaria,
@@ -57,7 +56,7 @@ _ROWS = {"text": "texts", "image": "images", "audio": "sound"}
 _INDEPENDENT = "rows are taken as independent, given the audited model and the shadow models that all of them share"
 
 
-class MembershipInference:
+class MembershipInference(BaseProbe):
     """Membership inference: training rows ("members") against unseen rows, by a score of each.
 
     Members are the rows of ``--train``, non-members those of ``--data``; rows without a label take no part. With the
@@ -123,21 +122,21 @@ class MembershipInference:
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
 
-    name: ClassVar[str] = "membership_inference"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Can somebody who sees the outputs tell who was in the training data?"
-    citation: ClassVar[str] = (
+    name = "membership_inference"
+    pillar = "privacy"
+    goal = "Can somebody who sees the outputs tell who was in the training data?"
+    citation = (
         "Yeom, Giacomelli, Fredrikson and Jha, CSF 2018; Carlini et al., IEEE S&P 2022; Zarifzadeh, Liu and Shokri, "
         "ICML 2024; Watson et al., ICLR 2022; Bertran et al., NeurIPS 2023; Choquette-Choo et al., ICML 2021"
     )
-    methods: ClassVar[tuple[str, ...]] = (*CHEAP, "label_only", *WITH_SHADOWS)
-    needs: ClassVar[tuple[Need, ...]] = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
+    methods = (*CHEAP, "label_only", *WITH_SHADOWS)
+    needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
     questions = (
         AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
         AuditQuestion("members", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
         AuditQuestion("members"),
     )
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "attack_auc": "scores",
         "true_positive_rate_at_fpr": "scores",
         "true_positive_rate_at_no_false_positive": "scores",
@@ -146,7 +145,7 @@ class MembershipInference:
         "discovered_share": "scores",
         "balanced_accuracy": "scores",
     }
-    exact: ClassVar[Mapping[str, str]] = EXACT
+    exact = EXACT
     # Fewest members, and as many non-members, and the true AUC, found with 80 % power among 4 judgements at 5 %.
     power = (800, 0.60)
     untrusted_options = allow_untrusted("methods", "n_shadows", "n_references", "shadow_seconds", "n_queries")
@@ -303,9 +302,7 @@ def _why_no_shadows(model: AuditedModel, pool: Pool) -> str:
 # ---- the attacks ---------------------------------------------------------------------------------------------------
 
 
-def _attack(
-    name: str, rows: Sides, scores: FloatArray, detail: str, scored: npt.NDArray[np.bool_] | None = None
-) -> Attack:
+def _attack(name: str, rows: Sides, scores: FloatArray, detail: str, scored: BoolArray | None = None) -> Attack:
     measured = np.ones(scores.size, bool) if scored is None else scored
     threshold, words = threshold_of(name, scores, measured, rows.is_member)
     return Attack(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows
 
 FEWEST_ROWS = 40
 _LEVELS = (0.5, 0.9)
 _SMALLEST_SHARE = 0.05
 
 
-def scores(X: Rows, labels: IntArray, phi: FloatArray, public: npt.NDArray[np.bool_]) -> FloatArray:
+def scores(X: Rows, labels: IntArray, phi: FloatArray, public: BoolArray) -> FloatArray:
     """``(phi - q50(x, y)) / (q90(x, y) - q50(x, y))`` (n,): a row's confidence above its usual range.
 
     X: (n, d) a table; labels (n,); phi (n,) = log(p_y / (1 - p_y)) under the audited model; ``public`` (n,): the

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 
 GAMMA = 2.0
 # The paper's slope of P(x) among members over non-members, with which out-models alone stand in for both.
@@ -13,7 +12,7 @@ OFFLINE_A = 0.3
 
 
 def scores(
-    p: FloatArray, reference_p: FloatArray, inside: npt.NDArray[np.bool_], *, offline: bool, gamma: float = GAMMA
+    p: FloatArray, reference_p: FloatArray, inside: BoolArray, *, offline: bool, gamma: float = GAMMA
 ) -> FloatArray:
     """Share of population rows z with ``(p(x) / P(x)) / (p(z) / P(z)) >= gamma`` (n,), in [0, 1].
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from auditor.core.rows import IntArray
-from auditor.run.membership_scores import BoolArray, MembershipScores
+from auditor.core.rows import BoolArray, IntArray
+from auditor.run.membership_scores import MembershipScores
 from auditor.run.predictions import Answers
 from probes.privacy.membership import loss_threshold
 

@@ -10,10 +10,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +40,7 @@ class Shadows:
 
     loss: FloatArray
     log_odds: FloatArray
-    inside: npt.NDArray[np.bool_]
+    inside: BoolArray
     threat_model: str
     known: bool = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,8 +12,8 @@ from auditor.core.errors import DataError, NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.exposure import Exposure
 from auditor.statistics.families import ConfirmedCount
@@ -33,7 +33,7 @@ _SHOWN_FIRST = 0.05
 _SHARE = 0.05 / 5
 
 
-class CanaryExposure:
+class CanaryExposure(BaseProbe):
     """Exposure of secrets planted in the training text, by their rank among secrets from the same distribution.
 
     A canary such as "the code of anna is 4815162342" was put into the training text with a random part, by default its
@@ -66,14 +66,14 @@ class CanaryExposure:
     (1986), for p-values by ranks among shared candidates by Bates et al., Ann. Statist. 51 (2023).
     """
 
-    name: ClassVar[str] = "canary_exposure"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the model know secrets that were planted in its training text?"
-    citation: ClassVar[str] = "Carlini et al., USENIX Security 2019"
-    methods: ClassVar[tuple[str, ...]] = ("sampling", "distribution_fit")
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "canary_exposure"
+    pillar = "privacy"
+    goal = "Does the model know secrets that were planted in its training text?"
+    citation = "Carlini et al., USENIX Security 2019"
+    methods = ("sampling", "distribution_fit")
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("secrets"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "exposure": "scores",
         "median_exposure": "scores",
         "confirmed_memorization": "scores",

@@ -13,8 +13,8 @@ import scipy
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StudentT
@@ -32,7 +32,7 @@ FEWEST_SHARDS = 8
 _DEFAULT_CONTEXT = 1024
 
 
-class Contamination:
+class Contamination(BaseProbe):
     """Preference of the model for the original order of a benchmark's examples over any other order.
 
     Examples that are exchangeable, as most benchmarks' are, say nothing about their order; a model that prefers the
@@ -60,14 +60,14 @@ class Contamination:
     Source: Oren, Meister, Chatterji, Ladhak and Hashimoto, ICLR 2024 (arXiv:2310.17623).
     """
 
-    name: ClassVar[str] = "contamination"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Was the model trained on this benchmark?"
-    citation: ClassVar[str] = "Oren et al., ICLR 2024"
-    methods: ClassVar[tuple[str, ...]] = ("order_swap",)
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "contamination"
+    pillar = "privacy"
+    goal = "Was the model trained on this benchmark?"
+    citation = "Oren et al., ICLR 2024"
+    methods = ("order_swap",)
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("benchmark_seen"),)
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "canonical_order_preference": "scores",
         "confirmed_memorization": "scores",
     }

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
 from probes.language.language_options import check_prefix
@@ -60,7 +59,7 @@ class _Cut:
     asked: int
 
 
-class Extraction:
+class Extraction(BaseProbe):
     """The share of training texts that the model completes verbatim from their first tokens.
 
     A text of at least ``prefix_tokens + suffix_tokens`` tokens is cut into a prefix p and the suffix s that follows it.
@@ -85,15 +84,15 @@ class Extraction:
     Sources: Carlini et al., ICLR 2023 (arXiv:2202.07646); Hayes et al., 2024 (arXiv:2410.19482).
     """
 
-    name: ClassVar[str] = "extraction"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Does the model continue its training texts word for word?"
-    citation: ClassVar[str] = "Carlini et al., ICLR 2023; Hayes et al., 2024"
-    methods: ClassVar[tuple[str, ...]] = ("greedy", "probabilistic")
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL,)
+    name = "extraction"
+    pillar = "privacy"
+    goal = "Does the model continue its training texts word for word?"
+    citation = "Carlini et al., ICLR 2023; Hayes et al., 2024"
+    methods = ("greedy", "probabilistic")
+    needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("recited"),)
-    reads_rows: ClassVar[bool] = True
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    reads_rows = True
+    ideal_when_same = {
         "extraction_rate": "scores",
         "extraction_rate_difference": "scores",
     }
@@ -214,9 +213,7 @@ class Extraction:
                 )
         return found
 
-    def recited(
-        self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]
-    ) -> tuple[list[npt.NDArray[np.bool_]], str]:
+    def recited(self, models: Sequence[AuditedLanguageModel], texts: Sequence[str]) -> tuple[list[BoolArray], str]:
         """(k,) for each model of one tokenizer, whether it completes the sufficiently long texts greedily; and the
         lengths of prompts and completions, in words."""
         cut = self._choose_cut(models[0], texts)
@@ -244,7 +241,7 @@ class Extraction:
 
     def _extracted(
         self, model: AuditedLanguageModel, texts: Sequence[str], lengths: _Cut
-    ) -> tuple[npt.NDArray[np.bool_], FloatArray, int]:
+    ) -> tuple[BoolArray, FloatArray, int]:
         """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
         from probes.privacy.memorization.token_statistics import token_statistics
 
@@ -286,7 +283,7 @@ class Extraction:
         )
 
 
-def _discoverable(log_p: FloatArray, n: int, p: float) -> npt.NDArray[np.bool_]:
+def _discoverable(log_p: FloatArray, n: int, p: float) -> BoolArray:
     """(k,) whether n draws contain the suffix with probability at least p: ``1 - (1 - P)^n >= p``."""
     least = -math.expm1(math.log1p(-p) / n)
     return np.asarray(log_p >= math.log(least) - 1e-12, bool)

@@ -14,8 +14,8 @@ from auditor.core.errors import NotApplicableError, UsageError
 from auditor.core.rows import FloatArray
 from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar
-from auditor.run.probe import Need, allow_untrusted
+from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
@@ -55,7 +55,7 @@ class _Blind:
     why_not: str = ""
 
 
-class LMMembership:
+class LMMembership(BaseProbe):
     """Distinguishability of training texts from other texts by scores of the model.
 
     Scores of a text x of T tokens, each higher for members:
@@ -92,18 +92,18 @@ class LMMembership:
     2025; Das, Zhang and Tramer, 2024 (arXiv:2406.16201); Duan et al., COLM 2024 (arXiv:2402.07841).
     """
 
-    name: ClassVar[str] = "lm_membership"
-    pillar: ClassVar[Pillar] = "privacy"
-    goal: ClassVar[str] = "Can the model tell which texts it was trained on?"
-    citation: ClassVar[str] = "Carlini et al., 2021; Shi et al., 2024; Zhang et al., 2025; Das et al., 2024"
-    methods: ClassVar[tuple[str, ...]] = METHODS
-    needs: ClassVar[tuple[Need, ...]] = (Need.LANGUAGE_MODEL, Need.DATA, Need.TEXT, Need.TRAIN)
+    name = "lm_membership"
+    pillar = "privacy"
+    goal = "Can the model tell which texts it was trained on?"
+    citation = "Carlini et al., 2021; Shi et al., 2024; Zhang et al., 2025; Das et al., 2024"
+    methods = METHODS
+    needs = (Need.LANGUAGE_MODEL, Need.DATA, Need.TEXT, Need.TRAIN)
     questions = (
         AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
         AuditQuestion("texts_learned", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
         AuditQuestion("texts_learned"),
     )
-    ideal_when_same: ClassVar[Mapping[str, Answer]] = {
+    ideal_when_same = {
         "attack_auc": "scores",
         "auc_beyond_blind": "scores",
         "true_positive_rate_at_fpr": "scores",

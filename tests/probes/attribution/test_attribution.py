@@ -26,7 +26,6 @@ from auditor.data.preprocessing import (
     NumericColumn,
     TabularPreprocessing,
     fit_tabular,
-    fit_text,
 )
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
@@ -47,6 +46,7 @@ from probes.attribution.methods import explain
 from probes.attribution.shapley import final_estimator, is_tree, shap_linear, shap_tree
 from probes.fairness.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
 from tests.quantifiers import all_of, none_of
+from tests.toys.words import fit_text
 
 torch.set_num_threads(1)
 

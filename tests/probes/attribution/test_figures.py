@@ -24,10 +24,8 @@ from probes.attribution.attribution_figures import (
     beeswarm_figure,
     grades_figure,
     heatmap_figure,
-    patch_map,
     text_figure,
 )
-from probes.attribution.image_units import cell_of, grid_of
 from tests.quantifiers import all_of, none_of
 
 PROBE = "feature_attribution"
@@ -109,18 +107,6 @@ def test_one_bright_pixel_does_not_darken_the_rest() -> None:
     values[0, 0] = 1e6
     (shown,) = heatmap_figure(PROBE, "lime", [values], ["a"], output="o").heatmaps
     assert shown.high == 1.0 and shown.pixels().min() == 255
-
-
-def test_patches_become_pixels_where_they_lie() -> None:
-    shape = (56, 84)
-    grid = grid_of(shape)
-    values = np.zeros(grid[0] * grid[1])
-    values[grid[1] + 2] = 1.0
-    smooth = patch_map(values, grid, shape)
-    assert smooth.shape == shape
-    peak = np.unravel_index(smooth.argmax(), shape)
-    assert cell_of(shape)[peak] == grid[1] + 2
-    assert patch_map(np.full(values.size, 3.0), grid, shape) == pytest.approx(3.0)
 
 
 # ---- grades --------------------------------------------------------------------------------------------------------

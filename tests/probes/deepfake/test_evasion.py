@@ -159,7 +159,7 @@ def test_the_gradient_search_of_robustness_applies_to_a_detector_of_images() -> 
 
 def test_bad_options_are_said() -> None:
     for options, said in (
-        ({"methods": "magic"}, "auto, pgd or square"),
+        ({"methods": "magic"}, "auto or out of pgd, square"),
         ({"epsilon": [0.0]}, "epsilon"),
         ({"epsilon": []}, "epsilon"),
         ({"n_queries": 0}, "n_queries"),

@@ -20,7 +20,6 @@ from scipy.stats import binom
 from auditor.core.errors import ConfigError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.lexicons import built_in, neutral, templates
-from auditor.data.preprocessing import fit_text
 from auditor.judging.criterion import Criterion, parse_criterion
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
@@ -34,6 +33,7 @@ from auditor.statistics.rates import Proportion
 from probes.fairness.token_fairness import CounterfactualTokenFairness
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, misses, moments, most_misses
+from tests.toys.words import fit_text
 
 Score = Callable[[str], float]
 GAP = parse_criterion({"metric": "worst_identity_gap", "direction": "at_most", "bound": 0.10}, "test")

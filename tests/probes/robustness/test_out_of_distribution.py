@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from auditor.core.errors import DataError, NotApplicableError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.preprocessing import ImagePreprocessing, fit_tabular, fit_text
+from auditor.data.preprocessing import ImagePreprocessing, fit_tabular
 from auditor.judging.criterion import Criterion
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
@@ -36,6 +36,7 @@ from probes.robustness.out_of_distribution import OutOfDistribution, confident_o
 from probes.robustness.strange_inputs import makers
 from tests.quantifiers import all_of, none_of
 from tests.toys import models as toys
+from tests.toys.words import fit_text
 
 CLASSES = ("0", "1")
 

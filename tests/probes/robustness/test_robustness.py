@@ -20,7 +20,6 @@ from auditor.data.preprocessing import (
     NumericColumn,
     TabularPreprocessing,
     fit_tabular,
-    fit_text,
 )
 from auditor.judging.criterion import Criterion
 from auditor.judging.judging import judge
@@ -38,6 +37,7 @@ from probes.robustness.table_noise import number_columns, with_gaps, with_noise
 from probes.robustness.text_perturbations import FAMILIES, NEIGHBOURS, with_typos
 from probes.robustness.worst_case_search import attack
 from tests.quantifiers import all_of, none_of
+from tests.toys.words import fit_text
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.data.preprocessing import ImagePreprocessing, fit_text
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import Recipe
@@ -33,6 +33,7 @@ from auditor.training.retrain_recipe import blueprint_of
 from cli.commands import app
 from probes import PROBES
 from tests.toys.folders import save_bert, save_vit
+from tests.toys.words import fit_text
 
 Labels = npt.NDArray[np.int64]
 WORDS = [f"w{i}" for i in range(60)]
