@@ -120,7 +120,7 @@ def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytes
 def test_a_refused_audit_is_not_accused_of_what_it_never_came_to(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"no model")
     (tmp_path / "rows.csv").write_text("a,y,who\n1,no,1\n2,yes,2\n")
-    told = f"scan {tmp_path}/model.pt --data {tmp_path}/rows.csv --target y --cluster who --out {tmp_path} --format json"
+    told = f"scan {tmp_path}/model.pt --data {tmp_path}/rows.csv --target y --cluster who --out {tmp_path}"
     first = CliRunner().invoke(app, [*told.split(), "--bundle", str(tmp_path / "a.zip")])
     assert first.exit_code == 4 and "undefined" not in first.output
     again = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--allow-unsigned"])
