@@ -292,7 +292,7 @@ class _Source:
         frame: pd.DataFrame = self.file.read(list(dict.fromkeys([*in_table, *own])), types).to_pandas()
         pa.default_memory_pool().release_unused()  # which it would keep for itself
         # A gap among truth values is NaN for pandas, and so for encoders of scikit-learn, which know no None.
-        return frame.assign(**{name: frame[name].fillna(np.nan) for name in frame if frame[name].dtype == object})
+        return frame.assign(**{n: frame[n].fillna(np.nan) for n in map(str, frame) if frame[n].dtype == object})
 
     def without_ids(self, frame: pd.DataFrame, features: list[str]) -> tuple[list[str], list[str]]:
         """The features without columns that name rows, where nobody named the features, and a note of what is left out.
