@@ -137,7 +137,8 @@ def _print_inputs(report: AuditReport) -> None:
         f"model   {visible(model.path or 'in memory')}  ({visible(model.format)}, loaded by {visible(model.loaded_by)})"
     )
     if data.path is not None:
-        typer.echo(f"data    {visible(data.path)}  ({count(data.n_rows)} rows)")
+        rows = "" if data.n_rows is None else f"  ({count(data.n_rows)} rows)"
+        typer.echo(f"data    {visible(data.path)}{rows}")
     if data.train_path is not None:
         typer.echo(f"train   {visible(data.train_path)}  ({count(data.n_train_rows)} rows)")
     for note in (*model.notes, *data.notes):

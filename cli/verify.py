@@ -58,10 +58,11 @@ def print_verified(
     typer.echo(f"bundle  {visible(str(path))}")
     report = verification.report
     if report is not None:
+        of_rows = "" if report.data.n_rows is None else f" ({count(report.data.n_rows)} rows)"
         typer.echo(
             paragraph(
                 f"audit   {visible(report.created)}: {visible(report.model.path or report.model.display_name)} on "
-                f"{visible(report.data.path or 'no data')} ({count(report.data.n_rows)} rows); its own result: exit "
+                f"{visible(report.data.path or 'no data')}{of_rows}; its own result: exit "
                 f"{report.exit_code}, {exit_words(report.exit_code)}",
                 0,
             )

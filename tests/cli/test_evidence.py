@@ -117,6 +117,16 @@ def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytes
     assert any(check["state"] == "wrong" for check in said["checks"])
 
 
+def test_a_refused_audit_is_not_accused_of_what_it_never_came_to(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"no model")
+    (tmp_path / "rows.csv").write_text("a,y,who\n1,no,1\n2,yes,2\n")
+    told = f"scan {tmp_path}/model.pt --data {tmp_path}/rows.csv --target y --cluster who --out {tmp_path}"
+    first = CliRunner().invoke(app, [*told.split(), "--bundle", str(tmp_path / "a.zip")])
+    assert first.exit_code == 4 and "undefined" not in first.output
+    again = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--allow-unsigned"])
+    assert again.exit_code == 3 and "WRONG" not in again.output and "undefined" not in again.output
+
+
 def test_verify_says_first_what_holds_and_fits_a_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_bundle(tmp_path / "a.zip", evidence(n=60))
     verify(tmp_path / "a.zip")

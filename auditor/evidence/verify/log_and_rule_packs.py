@@ -54,7 +54,8 @@ def check_log_and_packs(
     if allowed is not report.allow_inconclusive or options.get("seed", 0) != report.environment.seed:
         detail = "it does not ask for what the record says was asked (seed, --allow-inconclusive)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
-    if (options.get("cluster"), options.get("weight")) != (report.data.cluster, report.data.weight):
+    asked = (options.get("cluster"), options.get("weight"))
+    if report.refusal is None and asked != (report.data.cluster, report.data.weight):
         detail = "it does not ask for what the record says of the rows (--cluster, --weight)"
         checks.append(Check(name=REQUEST, state="wrong", detail=detail))
     try:

@@ -291,7 +291,8 @@ class _Source:
         types = column_types(spec, self.model, features)
         frame: pd.DataFrame = self.file.read(list(dict.fromkeys([*in_table, *own])), types).to_pandas()
         pa.default_memory_pool().release_unused()  # which it would keep for itself
-        return frame
+        # A gap among truth values is NaN for pandas, and so for encoders of scikit-learn, which know no None.
+        return frame.assign(**{n: frame[n].fillna(np.nan) for n in map(str, frame) if frame[n].dtype == object})
 
     def without_ids(self, frame: pd.DataFrame, features: list[str]) -> tuple[list[str], list[str]]:
         """The features without columns that name rows, where nobody named the features, and a note of what is left out.

@@ -109,8 +109,10 @@ class TableFile:
 
     def _whole(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
         if self.kind in ("csv", "tsv"):
-            with self._open() as source:
-                return pyarrow.csv.read_csv(source, **self._csv(columns, types))
+            table = self._whole_csv(columns, types)
+            # Models are fitted on what pandas reads, which leaves dates and times as texts.
+            dates = {field.name: pa.string() for field in table.schema if pa.types.is_temporal(field.type)}
+            return self._whole_csv(columns, {**types, **dates}) if dates else table
         if self.kind == "parquet":
             table = pyarrow.parquet.read_table(self.path, columns=list(columns))
         elif self.kind == "arrow":
@@ -130,6 +132,10 @@ class TableFile:
                     code="AUD-DATA-VALUES",
                 )
         return pa.Table.from_batches([_cast(b, types) for b in table.to_batches()], _schema(table.schema, types))
+
+    def _whole_csv(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
+        with self._open() as source:
+            return pyarrow.csv.read_csv(source, **self._csv(columns, types))
 
     def _texts(self) -> pa.Table:
         with self._open() as source:

@@ -287,6 +287,22 @@ def test_a_sensitive_column_that_is_a_feature_reaches_the_model_as_it_is(
     assert audited.decisions(data).tolist() == frame["code"].tolist()
 
 
+def test_a_csv_file_reaches_the_model_as_pandas_reads_it(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Else an encoder that was fitted on it takes every value for a new one, and ignores it."""
+    n = len(frame)
+    frame["day"] = np.where(np.arange(n) % 2, "2026-01-02", "2025-03-01")
+    frame["clock"] = np.where(np.arange(n) % 3, "08:30:00", "23:00:00")
+    frame["moment"] = frame["day"] + "T" + frame["clock"] + "Z"
+    frame["flag"] = [None if i % 7 == 0 else bool(i % 2) for i in range(n)]
+    path = write(frame, tmp_path / "d.csv")
+    names = ("day", "clock", "moment", "flag")
+    rows = load_data(spec(path), AuditedModel.from_callable(lambda X: X, classes=["no", "yes"], features=names)).X
+    expected = pd.read_csv(path)[list(names)]
+    assert isinstance(rows, pd.DataFrame)
+    for name in names:
+        assert [*map(repr, rows[name])] == [*map(repr, expected[name])]
+
+
 def test_whole_numbers_that_become_fractions_stream_from_json(
     frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
