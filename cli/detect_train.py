@@ -35,18 +35,10 @@ def detect_train(
     folder: Annotated[Path, typer.Argument(help="A folder with one sub-folder of real and one of synthetic files.")],
     out: Annotated[Path, typer.Option(help="Where to write the detector."), Writes()] = Path("detector.pt"),
     kinds: Annotated[str | None, typer.Option(help="Table with the generator, or the source, of every file.")] = None,
-    join_on: Annotated[
-        str, typer.Option(help="Column of --kinds with paths in the folder, such as fake/1.png.")
-    ] = "file",
-    kind_column: Annotated[
-        str | None, typer.Option(help="Column of --kinds with the generators of synthetic files.")
-    ] = None,
-    source_column: Annotated[
-        str | None, typer.Option(help="Column of --kinds with sources or speakers of real files.")
-    ] = None,
-    collection_column: Annotated[
-        str | None, typer.Option(help="Column of --kinds with collections, each held out as a whole.")
-    ] = None,
+    join_on: Annotated[str, typer.Option(help="Column of --kinds with paths such as fake/1.png.")] = "file",
+    kind_column: Annotated[str | None, typer.Option(help="Column of --kinds with the generators.")] = None,
+    source_column: Annotated[str | None, typer.Option(help="Column of --kinds with real sources.")] = None,
+    collection_column: Annotated[str | None, typer.Option(help="Column of --kinds with collections.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; detected from the files by default.")] = None,
     method: Annotated[
         str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc or gmm for speech.")
@@ -56,12 +48,8 @@ def detect_train(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side length in pixels of the image part that is analysed.")] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Analyse only the largest face of an image.")] = False,
-    seconds: Annotated[
-        float | None, typer.Option(help="Number of seconds at the beginning of a recording that are analysed.")
-    ] = None,
-    fake: Annotated[
-        str | None, typer.Option(help="Sub-folder of synthetic files, if its name does not show it.")
-    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="First seconds of a recording to analyse.")] = None,
+    fake: Annotated[str | None, typer.Option(help="Sub-folder of synthetic files, if not evident.")] = None,
     error_rate: Annotated[float, typer.Option(help="Error rate for ruling out either class.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same detector.")] = 0,
     device: Device = ScanOptions.device,

@@ -33,9 +33,7 @@ def dossier(
         str | None,
         typer.Option("--format", help="Formats to write: markdown,html,pdf; by default from the extension of --out."),
     ] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="Reference date for the controls in force; today by default.")
-    ] = None,
+    as_of: Annotated[str | None, typer.Option(help="Day whose controls are in force.")] = None,
     attestations: Annotated[
         Path | None, typer.Option(help="TOML file with [[attestation]] tables: statements of named roles.")
     ] = None,
@@ -43,9 +41,7 @@ def dossier(
         Path | None,
         typer.Option(help="The tradeoff.json of auditor tradeoff: evidence of a search for alternatives."),
     ] = None,
-    sign: Annotated[
-        Path | None, typer.Option(help="Sign the dossier and its attestations with this private key.")
-    ] = None,
+    sign: Annotated[Path | None, typer.Option(help="Private key to sign the dossier with.")] = None,
     debug: Tracebacks = False,
 ) -> None:
     """Write the documentation that a rule pack requires, filled in from a recorded audit, with open fields marked.

@@ -85,12 +85,8 @@ def train(
     device: Device = ScanOptions.device,
     architecture: Annotated[str, typer.Option(help="mlp, or a network of your own: package.module:Class.")] = "mlp",
     architecture_args: ArchitectureArgs = None,
-    dp_epsilon: Annotated[
-        float | None, typer.Option(help="Train with differential privacy (DP-SGD) to this epsilon.")
-    ] = None,
-    dp_delta: Annotated[
-        float | None, typer.Option(help="Delta of the guarantee, below 1/n; n^-1.1 by default.")
-    ] = None,
+    dp_epsilon: Annotated[float | None, typer.Option(help="Train with DP-SGD to this epsilon.")] = None,
+    dp_delta: Annotated[float | None, typer.Option(help="Delta, below 1/n; n^-1.1 by default.")] = None,
     dp_noise_seed: NoiseSeed = None,
     dp_trials: Trials = None,
     dp_encoding_share: EncodingShare = None,

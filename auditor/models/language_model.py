@@ -24,7 +24,7 @@ from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.batch_sizes import free_bytes, tokens_at_once
 from auditor.models.device_placement import device_of, move_module, move_tensor, stays
 from auditor.models.gradients import without_gradients
-from auditor.models.linear_products import quick_products
+from auditor.models.linear_products import pick_log_probabilities, quick_products, tiled_log_probabilities
 from auditor.models.prefix_trees import Encoded, Forest, batches, pack_texts
 from auditor.models.text_scores import Objective, ScoresTexts
 from auditor.models.torch_model import evaluating
@@ -41,7 +41,6 @@ _OFFSET_POSITIONS = frozenset(
 NO_PROBABILITY = (
     "The model's logits are NaN or infinite, so texts have no probability: check its weights, or its number format."
 )
-_TILE = 2048
 _WHOLE_BYTES = 256 << 20
 
 
@@ -458,11 +457,11 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
         where, place_numbers, targets = (move_tensor(value, self.device) for value in (places, place_numbers, targets))
         if not self._plain_head:
             logits = self.module(**moved, **self._no_cache()).logits
-            return _pick(logits[where[:, 0], where[:, 1]], place_numbers, targets)
+            return pick_log_probabilities(logits[where[:, 0], where[:, 1]], place_numbers, targets)
         head: Any = self.module.get_output_embeddings()  # type: ignore[operator]
         with _holding_back(head, where[:1]) as hidden:
             self.module(**moved, **self._no_cache())
-        return _by_tiles(hidden[0][where[:, 0], where[:, 1]], head, place_numbers, targets)
+        return tiled_log_probabilities(hidden[0][where[:, 0], where[:, 1]], head, place_numbers, targets)
 
     def _to_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inputs where the network is; their tokens count as passed forward."""
@@ -592,33 +591,3 @@ def _keep_places(values: FloatArray, places: Sequence[int]) -> FloatArray:
     at = list(places)
     out[at] = values[at]
     return out
-
-
-def _pick(logits: Tensor, row_numbers: Tensor, targets: Tensor) -> Tensor:
-    """(n,) float64 log-probabilities of the targets by the rows ``row_numbers`` of logits, (n_places, vocabulary)."""
-    wide = logits.float()
-    return (wide[row_numbers, targets] - torch.logsumexp(wide, dim=-1)[row_numbers]).double().cpu()
-
-
-def _by_tiles(states: Tensor, head: nn.Linear, row_numbers: Tensor, targets: Tensor) -> Tensor:
-    """The same from what goes into the last layer, states (n_places, width), one tile of the vocabulary at a time.
-
-    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
-    a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
-    """
-    # Where a network is spread, its last layer may lie on another card than what goes into it.
-    states, row_numbers, targets = (each.to(head.weight.device) for each in (states, row_numbers, targets))
-    wide = torch.float32 if states.device.type == "cpu" else states.dtype
-    weights = torch.split(head.weight, _TILE)
-    offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
-    parts = [
-        torch.logsumexp(
-            nn.functional.linear(states.to(wide), w.to(wide), b if b is None else b.to(wide)).float(), dim=-1
-        )
-        for w, b in zip(weights, offsets, strict=True)
-    ]
-    total = torch.logsumexp(torch.stack(parts), dim=0)
-    picked = (states[row_numbers].float() * head.weight[targets].float()).sum(dim=-1)
-    if head.bias is not None:
-        picked = picked + head.bias[targets].float()
-    return (picked - total[row_numbers]).double().cpu()

@@ -19,6 +19,8 @@ _FEWEST_IN_ALL, _MOST_BYTES = 1024, 2 << 30
 # Input, weight and bias of the product by which it is told whether oneDNN's is right.
 _TRIED = ((2, 64, 24), (40, 24), (40,))
 
+_TILE = 2048
+
 
 def quick_products() -> AbstractContextManager[object]:
     """Context in which float32 linear layers on a CPU, without gradients, are computed by oneDNN.
@@ -114,3 +116,33 @@ def _by_onednn() -> Callable[..., Tensor] | None:
     except (AttributeError, RuntimeError):
         return None
     return found if right else None
+
+
+def pick_log_probabilities(logits: Tensor, row_numbers: Tensor, targets: Tensor) -> Tensor:
+    """(n,) float64 log-probabilities of the targets by the rows ``row_numbers`` of logits, (n_places, vocabulary)."""
+    wide = logits.float()
+    return (wide[row_numbers, targets] - torch.logsumexp(wide, dim=-1)[row_numbers]).double().cpu()
+
+
+def tiled_log_probabilities(states: Tensor, head: nn.Linear, row_numbers: Tensor, targets: Tensor) -> Tensor:
+    """(n,) float64 log-probabilities of the targets by the last layer of states (n_places, width), in vocabulary tiles.
+
+    A tile of logits stays in the processor's cache and its weights are read once, which whole rows of them are not. On
+    a CPU all of it is in float32: logits rounded to half of its digits are off by hundredths of a nat each.
+    """
+    # Where a network is spread, its last layer may lie on another card than what goes into it.
+    states, row_numbers, targets = (each.to(head.weight.device) for each in (states, row_numbers, targets))
+    wide = torch.float32 if states.device.type == "cpu" else states.dtype
+    weights = torch.split(head.weight, _TILE)
+    offsets = [None] * len(weights) if head.bias is None else torch.split(head.bias, _TILE)
+    parts = [
+        torch.logsumexp(
+            nn.functional.linear(states.to(wide), w.to(wide), b if b is None else b.to(wide)).float(), dim=-1
+        )
+        for w, b in zip(weights, offsets, strict=True)
+    ]
+    total = torch.logsumexp(torch.stack(parts), dim=0)
+    picked = (states[row_numbers].float() * head.weight[targets].float()).sum(dim=-1)
+    if head.bias is not None:
+        picked = picked + head.bias[targets].float()
+    return (picked - total[row_numbers]).double().cpu()

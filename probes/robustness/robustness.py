@@ -67,10 +67,9 @@ _SOUND_EPSILON = (0.0005, 0.001, 0.002)
 class Robustness(BaseProbe):
     """Accuracy and share of changed decisions under noise, missing values, typing errors, corruptions and searches.
 
-    Over n sampled rows, one perturbed copy of each at every level, so that rows stay independent:
-    ``accuracy_under_M`` and ``flip_rate_under_M``, each with a Clopper-Pearson interval, at ``{M: level}``, and
-    ``clean_accuracy``. All levels share their random draws, so a curve's ups and downs are the model's and not the
-    draws'. Methods M:
+    Over n sampled rows, one perturbed copy of each at every level: ``accuracy_under_M`` and ``flip_rate_under_M``, each
+    with a Clopper-Pearson interval, at ``{M: level}``, and ``clean_accuracy``. All levels share their random draws.
+    Methods M:
 
     - ``noise`` (tables, images, sound): Gaussian noise of ``level`` standard deviations of each numeric column that
       can change, as :func:`probes.robustness.table_noise.with_noise` adds it: within the observed range, whole numbers
@@ -79,8 +78,7 @@ class Robustness(BaseProbe):
     - ``missing`` (tables): each cell of the column of which most is missing in the data goes missing with probability
       ``level``, those of others in proportion, as :func:`probes.robustness.table_noise.gap_rates` has it; where nothing
       is missing in the data, every cell does.
-    - ``typos`` (texts): ``level`` typing errors a text, as :func:`probes.robustness.text_perturbations.with_typos`
-      makes them.
+    - ``typos`` (texts): ``level`` errors a text, made by :func:`probes.robustness.text_perturbations.with_typos`.
     - ``worst_typos``, ``homoglyphs``, ``zero_width``, ``leet``, ``appended_words`` (texts): the worst that a greedy
       search finds with ``level`` words changed, as :func:`probes.robustness.text_search.attack_texts` searches among
       :data:`probes.robustness.text_perturbations.FAMILIES`: typing errors, Cyrillic look-alikes, zero-width spaces,

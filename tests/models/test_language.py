@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import auditor.models.linear_products
 import auditor.models.tree_attention
 from auditor.core.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError
 from auditor.loading import language_models
@@ -99,7 +100,7 @@ def test_logits_are_made_in_tiles(masked: bool, monkeypatch: pytest.MonkeyPatch)
     head = network.get_output_embeddings()  # type: ignore[operator]
     rows: list[int] = []
     head.register_forward_hook(lambda module, args, out: rows.append(out.numel() // out.shape[-1]))
-    monkeypatch.setattr(auditor.models.language_model, "_TILE", 7)
+    monkeypatch.setattr(auditor.models.linear_products, "_TILE", 7)
     np.testing.assert_allclose(model.log_likelihoods(texts), whole, atol=1e-4)
     assert set(rows) == {1}, "the network itself makes one row of logits a batch, and throws it away"
 
