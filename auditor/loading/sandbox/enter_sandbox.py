@@ -82,7 +82,7 @@ class _Search:
         return [Place(folder, READ)] if parts is None else parts
 
     def parts(self, folder: Path) -> list[Place]:
-        """What is in a folder and not hidden; links in it lead on.
+        """What is in a folder and not hidden. What a link leads to is open where it lies, or is not.
 
         Of the root of everything, only its files and Python packages.
         """
@@ -95,10 +95,6 @@ class _Search:
             if not entry.is_symlink():
                 inside = entry.is_dir() and self._below(Path(entry.path), hidden=False)
                 found += inside or [Place(Path(entry.path), READ)]
-                continue
-            target = Path(os.path.realpath(entry.path))
-            if not any(map(_NAMES.fullmatch, target.parts)) and not (self._contents and _holds_private_key(target)):
-                found += self.whole_or_parts(target, hidden=False)
         return found
 
     def _below(self, folder: Path, *, hidden: bool) -> list[Place] | None:
