@@ -28,8 +28,9 @@ from auditor.loading.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
 from auditor.report.record.sandbox_state import SandboxState
 
 _NAMES = re.compile(
-    r"\.env.*|.*\.env|[._]netrc|\.ssh|\.aws|\.azure|\.gnupg|\.kube|\.docker|\.pgpass|\.pypirc|\.npmrc|\.git-credentials|"
-    r"id_(rsa|dsa|ecdsa|ed25519)(_sk)?|.*\.(key|ppk|p12|pfx|jks|kdbx)",
+    r"\.env.*|.*\.env(\..*)?|[._]netrc|\.ssh|\.aws|\.azure|\.gnupg|\.kube|\.docker|\.pgpass|\.pypirc|\.npmrc|"
+    r"\.git-credentials|credentials\.json|secrets\.toml|kubeconfig|id_(rsa|dsa|ecdsa|ed25519)(?!.*\.pub$).*|"
+    r".*\.(key|ppk|p12|pkcs12|pfx|jks|kdbx|pem\..*)",
     re.IGNORECASE,
 )
 # Not whatever names such a header: a key follows.
