@@ -27,10 +27,11 @@ from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenanc
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.regression_model import AuditedRegressor
 
-_CLASSIFIERS = frozenset(
+_ONE_AGAINST_ALL = frozenset({"multiclassova", "MultiClassOneVsAll"})
+_CLASSIFIERS = _ONE_AGAINST_ALL | frozenset(
     {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softprob", "multi:softmax"}  # XGBoost
-    | {"binary", "cross_entropy", "multiclass", "multiclassova"}  # LightGBM
-    | {"Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll"}  # CatBoost
+    | {"binary", "cross_entropy", "multiclass"}  # LightGBM
+    | {"Logloss", "CrossEntropy", "MultiClass"}  # CatBoost
 )
 _REGRESSORS = re.compile(
     r"^(reg:.*|count:poisson"
@@ -116,7 +117,7 @@ class Boosted:
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict_proba(self, X: Any) -> FloatArray:
-        """(n, k) probabilities, by the library's own link."""
+        """(n, k) probabilities, by the library's own link; those of each class against all others as shares."""
         rows = self.table(X)
         if self.made_by == "XGBoost":
             if self.objective == "multi:softmax":  # its own prediction is a label
@@ -133,7 +134,8 @@ class Boosted:
             found = np.asarray(self.trees.predict(rows, prediction_type="Probability"), np.float64)
         # Of the first of two classes the probability is rounded as the library rounds it.
         both = np.column_stack([1.0 - found, found]) if found.ndim == 1 else found
-        return both.astype(np.float64)
+        both = both.astype(np.float64)
+        return both / both.sum(axis=1, keepdims=True) if self.objective in _ONE_AGAINST_ALL else both
 
     def predict(self, X: Any) -> FloatArray:
         """(n,) predicted numbers of a regression, after the library's own link."""

@@ -138,6 +138,11 @@ def test_pairs_that_stand_twice_or_exchanged_are_named_and_more_than_a_few_are_r
         read_crows_pairs(write(tmp_path, "twice.csv", pairs_with(*again)))
     with pytest.raises(DataError, match="400 of 800 pairs stand there before with their two sentences exchanged"):
         read_crows_pairs(write(tmp_path, "mirrored.csv", pairs_with(*exchanged)))
+    wide = [chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in "The young"]
+    for other in ("The_young {} lie.", "The young\u200b {} lie.", "".join(wide) + " {} lie."):
+        spelt = [f"{i},{other.format(i)},The old {i} lie.,stereo,age,c{i}\n" for i in range(400)]
+        with pytest.raises(DataError, match="400 of 800 pairs stand there before with their two sentences exchanged"):
+            read_crows_pairs(write(tmp_path, "spelt.csv", pairs_with(*spelt)))
     line = "[The nurse {}] met the guest because [{}] left.\n"
     pro, anti = (
         ["".join(line.format(i, w) for i in range(4)) for w in words] for words in (("he", "she"), ("she", "he"))

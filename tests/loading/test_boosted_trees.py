@@ -114,6 +114,27 @@ def test_every_objective_of_classes_gives_probabilities(objective: str, tmp_path
         assert np.abs(scores - margins).max() < 1e-6
 
 
+@pytest.mark.parametrize("library", ["lightgbm", "catboost"])
+def test_one_class_against_all_others_is_decided_as_its_library_does(library: str, path: Callable[[str], Path]) -> None:
+    """Its probabilities do not sum to one, and are no logits either."""
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    X, _ = table(named=False)
+    y = np.random.default_rng(1).integers(0, 3, len(X)) * (X["a"] > 0).to_numpy()
+    if library == "lightgbm":
+        model = module.LGBMClassifier(objective="multiclassova", n_estimators=4, verbose=-1, n_jobs=1).fit(X, y)
+        model.booster_.save_model(path(library))
+    else:
+        model = module.CatBoostClassifier(
+            loss_function="MultiClassOneVsAll", iterations=4, verbose=0, thread_count=1, allow_writing_files=False
+        ).fit(X, y)
+        model.save_model(str(path(library)))
+    own = model.predict_proba(X)
+    assert np.abs(own.sum(axis=1) - 1.0).max() > 0.01
+    found = auditor.load_model(path(library)).predict_proba(X)
+    assert np.abs(found - own / own.sum(axis=1, keepdims=True)).max() < 1e-6
+    assert np.array_equal(found.argmax(axis=1), np.ravel(model.predict(X)).astype(int))
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_shap_reads_the_trees(library: str, path: Callable[[str], Path]) -> None:
     """Exact values add up to the score, and say that the column that decides nothing had no part."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
+from unicodedata import normalize
 
 from auditor.core.errors import BenchmarkError, did_you_mean
 from auditor.core.files import UNREADABLE, regular_file, why_unreadable
@@ -78,13 +79,16 @@ def words_apart(first: str, second: str) -> tuple[str, str] | None:
 def note_of_repeats(pairs: Sequence[SentencePair], file: str) -> str:
     """The number of repeated pairs in a file, also with exchanged sentences, in words, or "".
 
-    Case and marks aside. Raises BenchmarkError where they are more than 1 % of the pairs: those that are exchanged say
-    both ways which sentence is the more stereotypical, so that any model comes to one half, and others count twice.
+    Case, spaces, marks and the width of letters aside. Raises BenchmarkError where they are more than 1 % of the pairs:
+    those that are exchanged say both ways which sentence is the more stereotypical, so that any model comes to one
+    half, and others count twice.
     """
     seen: set[tuple[str, str]] = set()
     again = exchanged = 0
     for pair in pairs:
-        more, less = (" ".join(re.findall(r"\w+", text.casefold())) for text in (pair.more, pair.less))
+        more, less = (
+            "".join(re.findall(r"[^\W_]+", normalize("NFKC", text).casefold())) for text in (pair.more, pair.less)
+        )
         again += (more, less) in seen
         exchanged += more != less and (less, more) in seen
         seen.add((more, less))

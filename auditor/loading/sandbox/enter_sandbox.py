@@ -28,8 +28,9 @@ from auditor.loading.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
 from auditor.report.record.sandbox_state import SandboxState
 
 _NAMES = re.compile(
-    r"\.env.*|.*\.env|[._]netrc|\.ssh|\.aws|\.azure|\.gnupg|\.kube|\.docker|\.pgpass|\.pypirc|\.npmrc|\.git-credentials|"
-    r"id_(rsa|dsa|ecdsa|ed25519)(_sk)?|.*\.(key|ppk|p12|pfx|jks|kdbx)",
+    r"\.env.*|.*\.env(\..*)?|[._]netrc|\.ssh|\.aws|\.azure|\.gnupg|\.kube|\.docker|\.pgpass|\.pypirc|\.npmrc|"
+    r"\.git-credentials|credentials\.json|secrets\.toml|kubeconfig|id_(rsa|dsa|ecdsa|ed25519)(?!.*\.pub$).*|"
+    r".*\.(key|ppk|p12|pkcs12|pfx|jks|kdbx|pem\..*)",
     re.IGNORECASE,
 )
 # Not whatever names such a header: a key follows.
@@ -82,7 +83,7 @@ class _Search:
         return [Place(folder, READ)] if parts is None else parts
 
     def parts(self, folder: Path) -> list[Place]:
-        """What is in a folder and not hidden; links in it lead on.
+        """What is in a folder and not hidden. What a link leads to is open where it lies, or is not.
 
         Of the root of everything, only its files and Python packages.
         """
@@ -95,10 +96,6 @@ class _Search:
             if not entry.is_symlink():
                 inside = entry.is_dir() and self._below(Path(entry.path), hidden=False)
                 found += inside or [Place(Path(entry.path), READ)]
-                continue
-            target = Path(os.path.realpath(entry.path))
-            if not any(map(_NAMES.fullmatch, target.parts)) and not (self._contents and _holds_private_key(target)):
-                found += self.whole_or_parts(target, hidden=False)
         return found
 
     def _below(self, folder: Path, *, hidden: bool) -> list[Place] | None:

@@ -8,9 +8,10 @@ are here, and those of context in :mod:`~probes.privacy.memorization.pii_context
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from unicodedata import normalize
 
 from stdnum import iban, luhn
 from stdnum.br import cpf
@@ -210,6 +211,58 @@ def find_pii(text: str) -> list[Found]:
     how often that goes wrong stands in :mod:`~probes.privacy.memorization.pii_recall`.
     """
     return [f for f in look_alikes(text) if in_context(text, f)]
+
+
+_SPELT = re.compile(r"\s*[\[(]\s*(at|dot)\s*[\])]\s*", re.I)
+_NO_WIDTH = re.compile("[\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
+
+
+def in_one_spelling(text: str) -> str:
+    """A text as NFKC, without characters of no width, and with the signs for [at] and [dot]."""
+    shown = _NO_WIDTH.sub("", normalize("NFKC", text))
+    return _SPELT.sub(lambda spelt: "@" if spelt[1].lower() == "at" else ".", shown)
+
+
+_STARTS, _ENDS = re.compile(r"(?<![\w.%@-])"), re.compile(r"(?![\w@-]|\.\w)")
+# Shorter ones are numbers and words of any text.
+_SHORTEST_FORM = 7
+
+
+class KnownData:
+    """The personal data of texts in one spelling: ``keys``, and their letters and digits, "@" and dots alone.
+
+    By the latter they are found in other texts, whatever spaces and marks a tokenizer or a writer puts in between.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.keys: set[Key] = set()
+        self._forms: dict[str, Key] = {}
+        for text in texts:
+            for f in find_pii(text):
+                self.keys.add(f.key)
+                spelt = text[f.start : f.end]
+                form = _letters(spelt if f.kind in ("email", "ip") else _alphanumeric(spelt))[0]
+                if len(form) >= _SHORTEST_FORM:
+                    self._forms[form] = f.key
+        self._lengths = sorted(set(map(len, self._forms)))
+
+    def find(self, text: str) -> Iterator[Found]:
+        """Those that stand in a text in one spelling, by their letters and digits alone."""
+        letters, places = _letters(text)
+        starts = [i for i, place in enumerate(places) if self._lengths and _STARTS.match(text, place)]
+        for start in starts:
+            for length in self._lengths:
+                key = self._forms.get(letters[start : start + length])
+                if key is not None and start + length <= len(places):
+                    end = places[start + length - 1] + 1
+                    if _ENDS.match(text, end):
+                        yield Found(*key, places[start], end)
+
+
+def _letters(text: str) -> tuple[str, list[int]]:
+    """The letters and digits, "@" and dots of a text, in lower case, and their places."""
+    places = [i for i, c in enumerate(text) if c.isalnum() or c in "@."]
+    return "".join(text[i].lower()[0] for i in places), places
 
 
 def in_context(text: str, match: Found) -> bool:

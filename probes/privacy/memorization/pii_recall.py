@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Literal
 
 from auditor.statistics.rates import Proportion
-from probes.privacy.memorization.pii_patterns import KINDS, find_pii
+from probes.privacy.memorization.pii_patterns import KINDS, find_pii, in_one_spelling
 
 Half = Literal["tuning", "held_out"]
 
@@ -72,10 +72,11 @@ def recognised(labelled_sentences: Iterable[Sentence]) -> Recognition:
     """Counts over sentences: a value counts as found if a match of its kind overlaps it; any match is an alarm."""
     found = positives = spared = negatives = 0
     for s in labelled_sentences:
-        finds = find_pii(s.text)
+        text, value = in_one_spelling(s.text), in_one_spelling(s.value)
+        finds = find_pii(text)
         if s.personal:
-            start = s.text.index(s.value)
-            end = start + len(s.value)
+            start = text.index(value)
+            end = start + len(value)
             positives += 1
             found += any(f.kind == s.kind and f.start < end and start < f.end for f in finds)
         else:
