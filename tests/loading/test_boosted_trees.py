@@ -245,7 +245,10 @@ def _truths(n: int = 400) -> tuple[Any, Any, pd.DataFrame, Any]:
 def _catboost_of(X: pd.DataFrame, y: Any, file: Path, **options: Any) -> Any:
     catboost = pytest.importorskip("catboost", reason="catboost is not installed")
     model = catboost.CatBoostClassifier(
-        iterations=30, depth=3, verbose=0, allow_writing_files=False, thread_count=1, random_seed=0, **options
+        **{"iterations": 30, "depth": 3, "random_seed": 0, **options},
+        verbose=0,
+        allow_writing_files=False,
+        thread_count=1,
     )
     model.fit(X, y, cat_features=[c for c in X.columns if c != "x"]).save_model(str(file))
     return model
@@ -285,3 +288,16 @@ def test_texts_that_differ_in_capitals_alone_are_catboosts_own_categories(tmp_pa
     own = X.assign(a=np.where(b, a.astype(str), np.char.upper(a.astype(str))))
     expected = _catboost_of(own, y, tmp_path / "m.cbm", one_hot_max_size=4).predict_proba(own)
     assert np.abs(auditor.load_model(tmp_path / "m.cbm").predict_proba(own) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("learned", [("bool", "bool"), ("bool", "str"), ("str", "bool")])
+def test_a_truth_value_that_counts_only_beside_another_is_spelled_as_learned(
+    learned: tuple[str, str], tmp_path: Path
+) -> None:
+    a, b = np.random.default_rng(6).random((2, 400)) < 0.5
+    own = pd.DataFrame({"a": a.astype(learned[0]), "b": b.astype(learned[1])})
+    # By this seed the tree asks for one by itself, and for the other only together with it.
+    options = {"one_hot_max_size": 1, "iterations": 1, "depth": 3, "random_seed": 6}
+    expected = _catboost_of(own, (a ^ b).astype(int), tmp_path / "m.cbm", **options).predict_proba(own)
+    found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype(str))
+    assert np.abs(found - expected).max() < 1e-6 and np.ptp(expected[:, 1]) > 0.01
