@@ -301,3 +301,16 @@ def test_a_truth_value_that_counts_only_beside_another_is_spelled_as_learned(
     expected = _catboost_of(own, (a ^ b).astype(int), tmp_path / "m.cbm", **options).predict_proba(own)
     found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype(str))
     assert np.abs(found - expected).max() < 1e-6 and np.ptp(expected[:, 1]) > 0.01
+
+
+def test_a_truth_value_that_counts_in_late_rows_alone_is_spelled_as_learned(tmp_path: Path) -> None:
+    n = 1600
+    truth = np.random.default_rng(0).random(n) < 0.5
+    own = pd.DataFrame({"x": np.repeat([0.0, 1.0], [1200, 400]), "a": truth})
+    # Leaves grow one by one: below x there is one, above it one of each truth value.
+    options = {"iterations": 1, "grow_policy": "Lossguide", "max_leaves": 3, "one_hot_max_size": 4}
+    model = _catboost_of(own, (truth & (own["x"].to_numpy() > 0)).astype(int), tmp_path / "m.cbm", **options)
+    expected = model.predict_proba(own)
+    found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype({"a": str}))
+    assert np.abs(found - expected).max() < 1e-6 and len(np.unique(expected[:, 1])) == 3
+    assert np.ptp(expected[:1200, 1]) == 0
