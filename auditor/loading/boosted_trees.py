@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,12 @@ _REGRESSORS = re.compile(
     r"|regression|regression_l1|huber|fair|poisson|quantile|mape|gamma|tweedie"
     r"|(RMSE|MAE|Huber|Quantile|MAPE|Poisson|Tweedie|LogCosh|Expectile|Lq)(:.*)?)$"
 )
+# How a truth value may be spelled in a column of categories; CatBoost takes a boolean for a whole number.
+_TRUTH_NUMBERS = ("0", "1")
+_TRUTH_SPELLINGS = (("False", "True"), ("false", "true"), ("FALSE", "TRUE"), _TRUTH_NUMBERS)
+_TRUTH_TEXTS = {text: value for spelling in _TRUTH_SPELLINGS[:-1] for value, text in enumerate(spelling)}
+# Rows by which categories are looked up at first.
+_FEW = 1000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,6 +54,7 @@ class Boosted:
     the type that it knows them by and in the order of their codes, or None where the library looks them up itself.
     ``n_outputs``: columns of raw scores. ``objective``: what the trees were fitted for, in the library's words.
     ``threshold``: the least probability of the last of two classes at which the library decides for it.
+    ``truth_spellings``: of each column of categories, how the truth values that it has learned are spelled.
     """
 
     made_by: str
@@ -58,6 +65,7 @@ class Boosted:
     objective: str
     labels: tuple[str, ...]
     threshold: float = MORE_THAN_HALF
+    truth_spellings: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     @property
     def classes_(self) -> Any:
@@ -67,12 +75,54 @@ class Boosted:
     def table(self, X: Any) -> pd.DataFrame:
         """The rows in the library's form: numbers, and its own categories.
 
-        Raises DataError for a new category.
+        Raises DataError for a new category, and for truth values that may be two categories.
         """
         if isinstance(X, np.ndarray):
             X = pd.DataFrame(X, columns=list(self.features))
         require_features(self.features, X)
-        return pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
+        rows = pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
+        looked_up = [name for name, known in self.categories.items() if known is None]
+        truths = [name for name in looked_up if rows[name].isin(_TRUTH_TEXTS).any()]
+        for name in truths:
+            if name not in self.truth_spellings:
+                others = [other for other in truths if other != name]
+                found = self._known_spellings(rows[:_FEW], name, others) or self._known_spellings(rows, name, others)
+                if found:
+                    self.truth_spellings[name] = found
+        return rows.assign(**{name: self._spelled(name, rows[name]) for name in truths})
+
+    def _known_spellings(self, rows: pd.DataFrame, name: str, others: Sequence[str]) -> list[tuple[str, str]]:
+        """The spellings of truth values that the model answers otherwise than a category that it cannot know.
+
+        ``others``: further columns of truth values, as a category may count only beside those of another column.
+        """
+        found = []
+        for beside in _TRUTH_SPELLINGS if others else _TRUTH_SPELLINGS[:1]:
+            respelled = {text: beside[value] for text, value in _TRUTH_TEXTS.items()}
+            asked = rows.assign(**{other: rows[other].replace(respelled) for other in others})
+            unknown = self._raw(asked.assign(**{name: "\x00"}))
+            found += [
+                spelling
+                for spelling in _TRUTH_SPELLINGS
+                if any((self._raw(asked.assign(**{name: text})) != unknown).any() for text in spelling)
+            ]
+        return [spelling for spelling in _TRUTH_SPELLINGS if spelling in found]
+
+    def _spelled(self, name: str, values: pd.Series[Any]) -> pd.Series[Any]:
+        """A column with its truth values spelled as the model has learned them. Raises DataError where that is open."""
+        known = self.truth_spellings.get(name, [])
+        respelled = {}
+        for text in set(values) & set(_TRUTH_TEXTS):
+            learned = {spelling[_TRUTH_TEXTS[text]] for spelling in known}
+            if len(learned) > 1 and (text not in learned or _TRUTH_NUMBERS in known):
+                raise DataError(
+                    f"Column {name!r} holds {text!r}, and the model has learned {' and '.join(sorted(learned))} there: "
+                    "write the column's values as 0 and 1 or as the texts that it was fitted on, or audit the model "
+                    "with --predict.",
+                    code="AUD-DATA-VALUES",
+                )
+            respelled[text] = text if text in learned or not learned else learned.pop()
+        return values.replace(respelled)
 
     def _column(self, name: str, values: Any) -> Any:
         values = values.reset_index(drop=True)
@@ -102,7 +152,9 @@ class Boosted:
 
     def raw(self, X: Any) -> FloatArray:
         """(n, n_outputs) scores before the link, or the predicted numbers."""
-        rows = self.table(X)
+        return self._raw(self.table(X))
+
+    def _raw(self, rows: pd.DataFrame) -> FloatArray:
         if self.made_by == "XGBoost":
             found = self.trees.predict(_dmatrix(rows, self), output_margin=True)
         elif self.made_by == "LightGBM":

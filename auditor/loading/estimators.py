@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
@@ -20,6 +20,7 @@ from auditor.core.errors import (
     UsageError,
 )
 from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
+from auditor.data.preprocessing import is_missing
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
@@ -325,6 +326,26 @@ def _decides_by_probability(estimator: Any) -> bool:
         or type(_decider(estimator)).__name__ in _BY_PROBABILITY
         or _own_threshold(estimator) is not None
     )
+
+
+def learned_levels(estimator: Any, names: Sequence[str]) -> Iterator[tuple[Any, str, Any]]:
+    """(encoder, column, its levels in training) of each encoder that is given a column as it is in the rows.
+
+    ``names``: the columns that ``estimator`` is given, in order.
+    """
+    estimator = getattr(estimator, "best_estimator_", estimator)
+    for _, step in getattr(estimator, "steps", ()):
+        yield from learned_levels(step, names)
+        if type(step).__name__ not in ("str", "SimpleImputer") or not is_missing(getattr(step, "missing_values", None)):
+            break  # what comes later is given other values
+    for _, part, columns in getattr(estimator, "transformers_", ()):
+        own = [] if isinstance(columns, slice) else list(np.atleast_1d(columns))
+        if own and isinstance(own[0], np.bool_):
+            own = [name for name, chosen in zip(names, own, strict=True) if chosen]
+        yield from learned_levels(part, [names[int(c)] if isinstance(c, np.integer) else str(c) for c in own])
+    levels = getattr(estimator, "categories_", ())
+    if len(levels) == len(names):
+        yield from ((estimator, name, known) for name, known in zip(names, map(np.asarray, levels), strict=True))
 
 
 def is_fitted_regressor(estimator: Any) -> bool:

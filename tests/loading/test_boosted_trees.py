@@ -254,3 +254,84 @@ def test_an_absent_library_is_named(path: Callable[[str], Path], monkeypatch: py
     monkeypatch.setitem(sys.modules, "catboost", None)
     with pytest.raises(MissingExtraError, match=r"responsible-auditor\[catboost\]"):
         auditor.load_model(path("catboost"))
+
+
+def _truths(n: int = 400) -> tuple[Any, Any, pd.DataFrame, Any]:
+    """Two columns of truth values, which of four cases a row is, and a label that needs both."""
+    rng = np.random.default_rng(3)
+    a, b = rng.random((2, n)) < 0.5
+    return a, b, pd.DataFrame({"x": rng.normal(size=n)}), (a ^ b).astype(int)
+
+
+def _catboost_of(X: pd.DataFrame, y: Any, file: Path, **options: Any) -> Any:
+    catboost = pytest.importorskip("catboost", reason="catboost is not installed")
+    model = catboost.CatBoostClassifier(
+        **{"iterations": 30, "depth": 3, "random_seed": 0, **options},
+        verbose=0,
+        allow_writing_files=False,
+        thread_count=1,
+    )
+    model.fit(X, y, cat_features=[c for c in X.columns if c != "x"]).save_model(str(file))
+    return model
+
+
+@pytest.mark.parametrize("one_hot", [1, 4])
+@pytest.mark.parametrize("learned", [("bool", "bool"), ("str", "str"), ("lower", "int"), ("bool", "str")])
+@pytest.mark.parametrize("read", ["bool", "str", "lower"])
+def test_truth_values_are_spelled_as_catboost_has_learned_them(
+    learned: tuple[str, str], read: str, one_hot: int, tmp_path: Path
+) -> None:
+    """CatBoost takes a boolean for a whole number, and a file's text True for a text."""
+    a, b, X, y = _truths()
+    spelled: dict[str, Callable[[Any], Any]] = {
+        "bool": lambda v: v,
+        "int": lambda v: v.astype(int),
+        "str": lambda v: v.astype(str),
+        "lower": lambda v: np.char.lower(v.astype(str)),
+    }
+    own = X.assign(a=spelled[learned[0]](a), b=spelled[learned[1]](b))
+    expected = _catboost_of(own, y, tmp_path / "m.cbm", one_hot_max_size=one_hot).predict_proba(own)
+    found = auditor.load_model(tmp_path / "m.cbm").predict_proba(X.assign(a=spelled[read](a), b=spelled[read](b)))
+    assert np.abs(found - expected).max() < 1e-6
+    assert ((expected[:, 1] > 0.5) == y).mean() > 0.95
+
+
+def test_truth_values_that_catboost_may_have_learned_as_two_categories_are_refused(tmp_path: Path) -> None:
+    a, b, X, y = _truths()
+    both = np.where(b, a.astype(str), a.astype(int).astype(str))
+    _catboost_of(X.assign(a=both), y, tmp_path / "m.cbm", one_hot_max_size=4)
+    with pytest.raises(DataError, match=r"Column 'a' holds '.*', and the model has learned .* there: .*--predict"):
+        auditor.load_model(tmp_path / "m.cbm").predict_proba(X.assign(a=a))
+
+
+def test_texts_that_differ_in_capitals_alone_are_catboosts_own_categories(tmp_path: Path) -> None:
+    a, b, X, y = _truths()
+    own = X.assign(a=np.where(b, a.astype(str), np.char.upper(a.astype(str))))
+    expected = _catboost_of(own, y, tmp_path / "m.cbm", one_hot_max_size=4).predict_proba(own)
+    assert np.abs(auditor.load_model(tmp_path / "m.cbm").predict_proba(own) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("learned", [("bool", "bool"), ("bool", "str"), ("str", "bool")])
+def test_a_truth_value_that_counts_only_beside_another_is_spelled_as_learned(
+    learned: tuple[str, str], tmp_path: Path
+) -> None:
+    a, b = np.random.default_rng(6).random((2, 400)) < 0.5
+    own = pd.DataFrame({"a": a.astype(learned[0]), "b": b.astype(learned[1])})
+    # By this seed the tree asks for one by itself, and for the other only together with it.
+    options = {"one_hot_max_size": 1, "iterations": 1, "depth": 3, "random_seed": 6}
+    expected = _catboost_of(own, (a ^ b).astype(int), tmp_path / "m.cbm", **options).predict_proba(own)
+    found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype(str))
+    assert np.abs(found - expected).max() < 1e-6 and np.ptp(expected[:, 1]) > 0.01
+
+
+def test_a_truth_value_that_counts_in_late_rows_alone_is_spelled_as_learned(tmp_path: Path) -> None:
+    n = 1600
+    truth = np.random.default_rng(0).random(n) < 0.5
+    own = pd.DataFrame({"x": np.repeat([0.0, 1.0], [1200, 400]), "a": truth})
+    # Leaves grow one by one: below x there is one, above it one of each truth value.
+    options = {"iterations": 1, "grow_policy": "Lossguide", "max_leaves": 3, "one_hot_max_size": 4}
+    model = _catboost_of(own, (truth & (own["x"].to_numpy() > 0)).astype(int), tmp_path / "m.cbm", **options)
+    expected = model.predict_proba(own)
+    found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype({"a": str}))
+    assert np.abs(found - expected).max() < 1e-6 and len(np.unique(expected[:, 1])) == 3
+    assert np.ptp(expected[:1200, 1]) == 0

@@ -5,7 +5,6 @@ Estimators of scikit-learn and boosted trees are converted to ONNX graphs by skl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +20,7 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
 from auditor.loading.boosted_trees import BoostedClassifier
-from auditor.loading.estimators import EstimatorModel
+from auditor.loading.estimators import EstimatorModel, learned_levels
 from auditor.loading.exporting.onnx_nodes import OPSET
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel
 from auditor.models.files.model_bytes import read_source
@@ -55,7 +54,7 @@ def _estimator(model: EstimatorModel) -> tuple[bytes, tuple[str, ...]]:
             "Only a classifier with probabilities that was fitted on a table with named columns can be exported: fit "
             "the pipeline on a pandas DataFrame."
         )
-    text = set(_text_columns(estimator, names))
+    text = {name for _, name, levels in learned_levels(estimator, names) if levels.dtype.kind in "OUS"}
     why = ""
     for kind in (types_of.DoubleTensorType, types_of.FloatTensorType):
         types = [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
@@ -112,19 +111,6 @@ def _library(name: str) -> Any:
         raise MissingExtraError(
             f"{name.split('.')[0]} exports this model, and is not installed: pip install 'responsible-auditor[onnx]'."
         ) from None
-
-
-def _text_columns(estimator: Any, names: tuple[str, ...]) -> Iterator[str]:
-    """The columns that an encoder of the estimator has learned levels of text of."""
-    for _, step in getattr(estimator, "steps", ()):
-        yield from _text_columns(step, names)
-    for _, part, columns in getattr(estimator, "transformers_", ()):
-        own = [columns] if isinstance(columns, str) else list(columns) if not isinstance(columns, slice) else []
-        places = [names[c] if isinstance(c, int) else str(c) for c in own]
-        for step in [part, *(s for _, s in getattr(part, "steps", ()))]:
-            for name, levels in zip(places, getattr(step, "categories_", ()), strict=False):
-                if getattr(levels, "dtype", None) is not None and levels.dtype.kind in "OUS":
-                    yield name
 
 
 # What a table of rules per group and point may hold; more would be slower than the network by far.

@@ -28,6 +28,7 @@ from auditor.loading.rows.score_columns import read_recorded
 from auditor.loading.rows.small_cells import cells_of, small_cells, together
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.loading.rows.text_files import of_texts, on_texts
+from auditor.models.files.model_bytes import convert_parser_errors, printable
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -345,6 +346,7 @@ def load_one(
         frame, unmatched = join(frame, spec)
         notes += unmatched
     X, files = _inputs(frame, file, spec, model, features)
+    notes += _new_values(X, model, file.path.name)
     groups = _sensitive_groups(frame, spec, tally)
     if model.decides_by and spec.text is not None:
         X = attach_groups(np.asarray(X), needed_groups(groups, model.decides_by, what))
@@ -416,6 +418,37 @@ def _inputs(
     folder, names = file.path.parent, frame[spec.image].tolist()
     load = load_gated if isinstance(model, GatedModel) else load_images
     return load(folder, names, model), _paths(folder, names)
+
+
+def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
+    """Notes on columns of which at least half of the values are new to an encoder that takes them without a word.
+
+    Raises DataError for a column of which all are and some read like a known one, such as True and 'True'.
+    """
+    estimator = getattr(model, "estimator", None)
+    if estimator is None or not isinstance(X, pd.DataFrame):
+        return []
+    from auditor.loading.estimators import learned_levels
+
+    with convert_parser_errors("The model's encoders cannot be read"):
+        encoded = list(learned_levels(estimator, list(map(str, X.columns))))
+    notes: dict[str, str] = {}
+    for encoder, name, levels in encoded:
+        if getattr(encoder, "handle_unknown", "ignore") == "error" or name not in X.columns:
+            continue
+        counts, known = X[name].value_counts(), dict.fromkeys(levels.tolist())
+        new = counts[[value not in known for value in counts.index]]
+        total, n = int(counts.sum()), int(new.sum())
+        if not n or 2 * n < total:
+            continue
+        notes[name] = (
+            f"Column {name!r} of {file}: {n:,} of {total:,} values are new to the model, which takes them all for an "
+            f"unknown one: check that they are spelled as in training (here "
+            f"{printable(repr(new.index[:1].tolist()[0]), 40)}, there {printable(repr(next(iter(known), None)), 40)})"
+        )
+        if n == total and {*map(label_name, new.index)} & {*map(label_name, known)}:
+            raise DataError(f"{notes[name]}, or audit it with --predict.", code="AUD-DATA-VALUES")
+    return [f"{note}." for note in notes.values()]
 
 
 def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: Tally) -> pd.DataFrame | None:

@@ -16,6 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, TargetEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from auditor.core.errors import AuditorError, DataError, UsageError
 from auditor.data.audit_data import AuditData, encode_labels, favourable
@@ -23,12 +29,13 @@ from auditor.data.bins import bin_values, parse_bin_rule, suggested_edges
 from auditor.data.group_counts import MISSING, count_groups
 from auditor.data.preprocessing import fit_tabular, label_name
 from auditor.judging.measurement import Measurement
+from auditor.loading.estimators import EstimatorModel
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.load_rows import load_data
 from auditor.loading.rows.streamed_rows import Stream, can_stream
 from auditor.loading.rows.table_files import open_table
-from auditor.models.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.networks.architectures import MLP
 from auditor.models.save_bundle import save
 from auditor.models.torch_model import TorchModel
@@ -680,3 +687,79 @@ def test_parquet_with_a_dictionary_column_reads_as_text(frame: pd.DataFrame, tmp
     data = load_data(spec(str(tmp_path / "d.parquet")), model())
     assert data.sensitive_features is not None
     assert data.sensitive_features["sex"].astype(str).tolist() == frame["sex"].tolist()
+
+
+def _encoded(make: Callable[[Any], Any], column: Any, y: Any) -> EstimatorModel:
+    """A classifier of column b as this encoding gives it, and of a."""
+    X = pd.DataFrame({"a": np.arange(len(column)) % 7 / 7.0, "b": column})
+    fitted = make(DecisionTreeClassifier(max_depth=3, random_state=0)).fit(X, y)
+    return EstimatorModel(
+        fitted, classes=["no", "yes"], features=("a", "b"), threshold=None, provenance=Provenance(format="t")
+    )
+
+
+def _columnwise(*steps: Any, columns: Any = ("b",)) -> Callable[[Any], Any]:
+    chosen = list(columns) if isinstance(columns, tuple) else columns
+    return lambda tree: make_pipeline(
+        ColumnTransformer([("b", make_pipeline(*steps), chosen)], remainder="passthrough"), tree
+    )
+
+
+_NEW_TAKEN = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+ENCODINGS: dict[str, Callable[[Any], Any]] = {
+    "one_hot": _columnwise(_NEW_TAKEN),
+    "by_place": _columnwise(_NEW_TAKEN, columns=(1,)),
+    "by_mask": _columnwise(_NEW_TAKEN, columns=(False, True)),
+    "infrequent": _columnwise(OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=2)),
+    "ordinal": _columnwise(OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)),
+    "target": _columnwise(TargetEncoder()),
+    "after_filling": _columnwise(SimpleImputer(strategy="most_frequent"), _NEW_TAKEN),
+    "whole_table": lambda tree: make_pipeline("passthrough", _NEW_TAKEN, tree),
+    "searched": lambda tree: GridSearchCV(_columnwise(_NEW_TAKEN)(tree), {"decisiontreeclassifier__max_depth": [2]}),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_values_that_are_all_new_to_an_encoder_are_refused(encoding: str, tmp_path: Path) -> None:
+    """Truth values that were texts when the model was fitted, and are none in the file."""
+    truth = np.random.default_rng(0).random(200) < 0.5
+    y = np.where(truth, "yes", "no")
+    known = _encoded(ENCODINGS[encoding], np.where(truth, "True", "False").astype(object), y)
+    gaps = pd.Series(truth, dtype=object).mask(np.arange(200) % 10 == 0)
+    rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": gaps, "y": y})
+    path = write(rows, tmp_path / "d.csv")
+    says = r"Column 'b' of d.csv: 180 of 180 values are new.*\(here (True|False), there 'False'\), or .*--predict"
+    with pytest.raises(DataError, match=says):
+        load_data(spec(path, sensitive=()), known)
+    text = write(rows.assign(b=np.where(truth, "True", "False")), tmp_path / "text.parquet")
+    assert none_of("new to the model" in note for note in load_data(spec(text, sensitive=()), known).notes)
+
+
+@pytest.mark.parametrize("n_new", [99, 100, 200])
+def test_a_column_of_which_half_is_new_to_an_encoder_is_noted(n_new: int, tmp_path: Path) -> None:
+    y = np.where(np.arange(200) % 2, "yes", "no")
+    known = _encoded(ENCODINGS["one_hot"], y.astype(object), y)
+    rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": y, "y": y})
+    rows.loc[: n_new - 1, "b"] = "perhaps"
+    notes = load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), known).notes
+    expected = f"{n_new} of 200 values are new to the model"
+    assert [expected in note for note in notes if "new to" in note] == ([] if n_new == 99 else [True])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _columnwise(FunctionTransformer(lambda table: table.astype(str)), _NEW_TAKEN),
+        _columnwise(SimpleImputer(missing_values="?", strategy="constant", fill_value="no"), _NEW_TAKEN),
+        _columnwise(OneHotEncoder()),
+    ],
+    ids=["changed_before", "filled_before", "refuses_itself"],
+)
+def test_an_encoder_that_gets_other_values_or_speaks_up_is_left_alone(
+    make: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    y = np.where(np.arange(200) % 2, "yes", "no")
+    known = _encoded(make, y.astype(object), y)
+    rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": "?", "y": y})
+    notes = load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), known).notes
+    assert none_of("new to the model" in note for note in notes)
