@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from auditor.core.errors import ConfigError, UsageError, did_you_mean
 from auditor.core.files import Number
 from auditor.judging.input_files import ObeyedFile, read_obeyed
-from auditor.judging.measurement import Form
 from auditor.report.record import number_text as text
 
 if TYPE_CHECKING:
     from auditor.judging.criterion import CriterionRecord
     from auditor.judging.figure_content import Grade
+    from auditor.judging.measurement import Form
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
