@@ -179,7 +179,7 @@ class Boosted:
             else:
                 found = np.asarray(self.trees.predict(_dmatrix(rows, self)))
                 if self.objective == "binary:logitraw":
-                    found = 1.0 / (1.0 + np.exp(-found))
+                    found = _logistic(found.astype(np.float64))
         elif self.made_by == "LightGBM":
             found = np.asarray(self.trees.predict(rows), np.float64)
         else:
@@ -330,6 +330,7 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
         trees = xgboost.Booster(params={"nthread": 1})
         trees.load_model(bytearray(source.data))
         learner = json.loads(trees.save_config())["learner"]
+        wrapped = trees.attr("scikit_learn") is not None
         if learner["gradient_booster"]["name"] != "gblinear":  # which always answers by all of its rounds
             trees = _best_rounds(trees, source.name)
     features = _columns(trees.feature_names, trees.num_features(), spec, source.name)
@@ -349,14 +350,18 @@ def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
     n = int(learner["learner_model_param"]["num_class"] or 0)
     if int(learner["learner_model_param"].get("num_target", "1")) > 1:
         raise UnsupportedError(f"{source.name!r} predicts several targets at once, which is not supported.")
+    objective = str(learner["objective"]["name"])
+    # XGBClassifier compares the raw margin with one half, as if it were a probability.
+    by_margin = wrapped and objective == "binary:logitraw"
     return Boosted(
         made_by="XGBoost",
         trees=trees,
         features=features,
         categories=categories,
         n_outputs=max(n, 1),
-        objective=str(learner["objective"]["name"]),
+        objective=objective,
         labels=_numbered(n),
+        threshold=float(np.nextafter(_logistic(0.5), np.inf)) if by_margin else MORE_THAN_HALF,
     )
 
 
@@ -382,6 +387,11 @@ def _best_rounds(trees: Any, name: str) -> Any:
     _inner(content)["cats"] = _inner(whole)["cats"]
     short.load_model(bytearray(json.dumps(content).encode()))
     return short
+
+
+def _logistic(margin: Any) -> Any:
+    """Probabilities of raw margins."""
+    return 1.0 / (1.0 + np.exp(-margin))
 
 
 def _inner(content: Any) -> Any:

@@ -572,3 +572,18 @@ def test_estimators_drawn_at_random_answer_as_their_own_predict(first: int, tmp_
         if first == 0 and read >= 5 and time.process_time() - started > 1.0:
             break
     assert read >= 5 and len(refused) <= read / 4, refused
+
+
+def test_xgboost_that_gives_raw_margins_decides_at_a_margin_of_one_half(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost", reason="xgboost is not installed")
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(rng.normal(size=(400, 2)), columns=["a", "b"])
+    labels = (rows["a"] + rng.normal(size=400) > 0).astype(int)
+    fitted = xgboost.XGBClassifier(objective="binary:logitraw", n_estimators=40, max_depth=3, n_jobs=1).fit(
+        rows, labels
+    )
+    fitted.save_model(tmp_path / "m.json")
+    model = auditor.load_model(tmp_path / "m.json")
+    decided = model.decide(model.predict_proba(rows), None, rows)
+    assert np.array_equal(decided, fitted.predict(rows))
+    assert not np.array_equal(decided, (model.predict_proba(rows)[:, 1] > 0.5).astype(int))
