@@ -150,7 +150,7 @@ def _print_inputs(report: AuditReport) -> None:
 
 def _print_history(report: AuditReport) -> None:
     """The registered plan, interim looks, and what was decided about findings."""
-    from auditor.report.record.acceptances import acceptance_sentences as accepted_told
+    from auditor.report.record.acceptances import acceptance_sentences
     from auditor.report.record.number_text import visible
 
     if report.registration is not None:
@@ -160,7 +160,7 @@ def _print_history(report: AuditReport) -> None:
             typer.echo(paragraph("- " + visible(deviation), 8))
     for looks in (each for each in (report.looks, report.training) if each is not None):
         typer.echo(paragraph("looks   " + visible(looks.describe()), 0))
-    for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *accepted_told(report)):
+    for said in (*(d.describe() for d in report.decisions if not d.one_by_one), *acceptance_sentences(report)):
         typer.echo(paragraph("history " + visible(said), 0))
 
 

@@ -21,7 +21,7 @@ from auditor.report.document import (
     strong,
 )
 from auditor.report.record import number_text
-from auditor.report.record.acceptances import acceptance_sentences as accepted_told
+from auditor.report.record.acceptances import acceptance_sentences
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.display_labels import Labels
 from auditor.report.record.report_metadata import About
@@ -151,7 +151,7 @@ def _decisions(place: Place) -> list[Block]:
     report = place.report
     if not report.decisions:
         return [paragraph(own_text("No decision about an earlier audit of this model is in the record."))]
-    told = [*(decision.describe() for decision in report.decisions), *accepted_told(report)]
+    told = [*(decision.describe() for decision in report.decisions), *acceptance_sentences(report)]
     return [Bullets(tuple((external_text(each),) for each in told))]
 
 

@@ -15,7 +15,7 @@ from auditor.judging.vacuity import HIDDEN
 from auditor.report.drawing.grade_labels import scale_of, strength
 from auditor.report.figure_titles import titled
 from auditor.report.record import finding_text, number_text
-from auditor.report.record.acceptances import acceptance_sentences as accepted_told
+from auditor.report.record.acceptances import acceptance_sentences
 from auditor.report.record.audit_report import (
     INTAKE,
     AuditReport,
@@ -448,7 +448,7 @@ def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     loud += _record_warnings(report)
     loud += [policy.old for policy in report.policies if policy.old]
     # What was accepted finding by finding is told of each finding, whoever signed it.
-    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(accepted_told(report))
+    return loud + [d.describe() for d in report.decisions if not d.one_by_one] + list(acceptance_sentences(report))
 
 
 def _waiver_warnings(report: AuditReport, say: Catalogue) -> list[str]:

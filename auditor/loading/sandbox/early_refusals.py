@@ -9,8 +9,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.refusal_advice import way_out
 from auditor.loading.refused_formats import decompress_start, unsafe
 from auditor.models.files.model_bytes import read_source
-from auditor.models.files.model_folder import Folder
-from auditor.models.files.model_folder import open_model_folder as opened_folder
+from auditor.models.files.model_folder import Folder, open_model_folder
 from auditor.models.files.pickles import describe_calls, read_pickle
 from auditor.models.files.unpickling import canonical
 from auditor.models.files.weight_files import check_gguf, safetensors_header
@@ -66,7 +65,7 @@ def look(spec: ModelSpec) -> Opened | None:
     if Path(spec.path).is_dir():
         # Adapters and post-processed models have none.
         if Folder(spec.path).has("config.json"):
-            opened_folder(spec.path)
+            open_model_folder(spec.path)
         return None
     opened = open_file(read_source(spec.path))
     kind = opened.format
