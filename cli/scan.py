@@ -294,6 +294,7 @@ def _print(
         raise
     except OSError as error:
         # The reports are written and the verdict stands, whether or not anybody can be told.
+        sys.stdout = None  # or the interpreter tries again at its end, and exits with 120
         typer.echo(f"auditor: standard output cannot be written: {error.strerror}.", err=True)
 
 

@@ -375,7 +375,11 @@ def test_an_earlier_report_stays_until_there_is_a_new_one_and_then_goes_whole(he
     assert {p.name for p in (here / "audit-report").iterdir()} == {"report.json", WRITTEN}
 
 
-def test_a_full_output_does_not_change_the_verdict(here: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_output_does_not_change_the_verdict(
+    unbuffered: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "cli.commands", "scan", "model.pt", *DATA], stdout=full, check=False
