@@ -150,7 +150,7 @@ def refusal_of_gaps(model: AuditedModel, sample: AuditData, clean: IntArray, err
     if error is None or not isinstance(cause, ValueError | TypeError | None):
         return ""
     try:
-        again = model.decide(model.predict_proba(sample.X), sample.positive)
+        again = model.decide(model.predict_proba(sample.X), sample.positive, sample.X)
     except Exception:
         return ""
     return f"the model refuses missing values: {first_line(cause or error)}" if np.array_equal(again, clean) else ""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import joblib  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from torch import Tensor, nn
 
+import auditor
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import (
@@ -224,6 +229,17 @@ def test_that_a_model_refuses_missing_values_is_its_answer(error: Exception | No
     findings = of_missing(refusing_gaps_by(error))
     assert [f.outcome for f in findings] == [Outcome.NOT_APPLICABLE] * 2
     assert all_of(f.reason.startswith("the model refuses missing values: ") and "NaN" in f.reason for f in findings)
+
+
+def test_an_estimator_that_decides_by_its_own_predict_refuses_missing_values_too(tmp_path: Path) -> None:
+    X = table(100).select_dtypes("number")
+    labels = (X["y"] > 0).astype(int).to_numpy()
+    own = FixedThresholdClassifier(LogisticRegression(), threshold=0.1, response_method="decision_function")
+    joblib.dump(own.fit(X, labels), tmp_path / "own.joblib")
+    model = auditor.load_model(tmp_path / "own.joblib")
+    found = measure(Robustness(methods="missing"), model, audit_data(X, labels))
+    undefined = [m.estimate for m in found if isinstance(m.estimate, Undefined)]
+    assert len(undefined) == 2 and all_of(each.inapplicable and "NaN" in each.reason for each in undefined)
 
 
 def test_a_requirement_on_missing_values_is_not_met_by_refusing_them() -> None:
