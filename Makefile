@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 # Processes that the tests share out among them; every one of them computes on one thread.
 JOBS ?= 2
-# Faults that `make mutants` tries, which, and of which files: `make mutants FILES="auditor/report/sarif.py"`.
+# Faults that `make mutants` tries, which, and of which files: `make mutants FILES="auditor/report/junit_and_sarif.py"`.
 MUTANTS ?= 40
 SEED ?= 0
 FILES ?=

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auditor.judging.criterion import Criterion, load_criteria
     from auditor.judging.measurement import Measurement, Outcome, Pillar
     from auditor.models.audited_model import AuditedModel
-    from auditor.models.save_bundle import save
+    from auditor.models.saved_models import save
     from auditor.models.torch_model import TorchModel
     from auditor.report.comparing.compare_audits import compare
     from auditor.report.record.audit_report import AuditReport, Finding
@@ -66,7 +66,7 @@ _DEFINED_IN = {
     "load_data": "auditor.run.api",
     "load_model": "auditor.run.api",
     "run_audit": "auditor.run.run_audit",
-    "save": "auditor.models.save_bundle",
+    "save": "auditor.models.saved_models",
 }
 __all__ = [
     "AuditData",
@@ -129,7 +129,7 @@ def scan(
 def _public(name: str) -> Any:
     module = _DEFINED_IN[name]
     if module in ("probes", "mitigations"):
-        from auditor.loading.reserved_packages import own_package
+        from auditor.loading.import_finders import own_package
 
         return getattr(own_package(module), name)
     return getattr(import_module(module), name)

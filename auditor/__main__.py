@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from auditor.core.errors import UsageError
-from auditor.loading.reserved_packages import claim_own_packages, pass_over_settings
+from auditor.loading.import_finders import claim_own_packages, pass_over_settings
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from auditor.core.rows import FloatArray
 from auditor.statistics.means import WorstPairedDifference, paired_difference
-from probes.language.two_stage_sampling import continuations_needed
+from probes.language.continuations import continuations_needed
 
 GAP, BEGINNINGS, FIRST, MOST = 0.1, 40, 2, 64
 

@@ -27,7 +27,7 @@ from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpe
 from auditor.loading.rows.table_files import BLOCK_BYTES
 from auditor.models.audited_model import BATCH_ROWS
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
 from benchmarks.scan_million_rows import timed

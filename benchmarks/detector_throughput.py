@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from auditor.data.images import decode_as
+from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.models.gradients import without_gradients
-from auditor.models.networks.image_detector import ImageEnsemble
+from auditor.models.forward_passes import without_gradients
+from auditor.models.networks.detector_networks import ImageEnsemble
 from benchmarks.common import emit
 
 FILES, SIDE, LOOK, BATCH, WIDTH, BAR, DISTINCT, ROUNDS = 1_000, 559, 256, 4, 16, 100.0, 40, 3

@@ -28,8 +28,7 @@ from auditor.core.errors import first_line
 from auditor.models.networks.architectures import MLP, TransformerEncoder
 from auditor.models.torch_model import TorchModel
 from auditor.privacy.training.opacus_training import opacus_quietly
-from auditor.privacy.training.private_gradients import PrivateStep, choose_way, with_own_samplers
-from auditor.privacy.training.private_layers import put_stand_ins
+from auditor.privacy.training.private_gradients import PrivateStep, choose_way, put_stand_ins, with_own_samplers
 from benchmarks.common import emit
 from benchmarks.integrated_gradients import timed
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from auditor.data.images import decode_as
-from auditor.loading.encoder_files import read_encoder
+from auditor.data.images_and_video import decode_as
+from auditor.loading.auxiliary_models import read_encoder
 from auditor.models.detector import DeepfakeDetector, DetectorCard
-from auditor.models.networks.encoder_probe import EncoderProbe
+from auditor.models.networks.encoders import EncoderProbe
 from benchmarks.common import emit
 from benchmarks.detector_throughput import DISTINCT, make_files
 from benchmarks.detector_throughput import FILES as MADE

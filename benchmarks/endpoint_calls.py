@@ -91,12 +91,10 @@ def serve(port: int, latency: float) -> None:
 def ours(url: str, n: int, at_once: int, folder: str) -> Run:
     import numpy as np
 
-    from auditor.models.endpoint.address import address_of
-    from auditor.models.endpoint.client import Limits
+    from auditor.models.endpoint.client import Limits, address_of
     from auditor.models.endpoint.endpoint_model import endpoint_model
-    from auditor.models.endpoint.journal import NAME as JOURNAL
-    from auditor.models.endpoint.journal import Journal
-    from auditor.models.endpoint.session import JournaledClient
+    from auditor.models.endpoint.session import NAME as JOURNAL
+    from auditor.models.endpoint.session import Journal, JournaledClient
     from probes.language.forced_choice import Question, choices
     from tests.models.endpoint.reference import shown
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 
-from auditor.models.endpoint.capability import Shown
+from auditor.models.endpoint.server_findings import Shown
 from benchmarks.common import machine
 from tests.models.endpoint.stub import LIES, Stub
 from tests.models.endpoint.test_handshake import CAUGHT_AS, HONEST, accused, shaken

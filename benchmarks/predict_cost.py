@@ -27,7 +27,7 @@ from auditor.data.preprocessing import fit_tabular
 from auditor.models.audited_model import BATCH_ROWS, AuditedModel
 from auditor.models.networks.architectures import MLP
 from auditor.models.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.api import load_model
 from benchmarks.common import emit

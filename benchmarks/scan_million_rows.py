@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from benchmarks.common import emit
 

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from auditor.models.endpoint.reference_ranks import NAMELESS, Placing, Spelling, compare, p_of_usual
 from auditor.models.endpoint.served_model import FALSE_RANKS, LENGTH, TESTED, openings
-from auditor.models.endpoint.served_texts import ServedText, ServedTexts
+from auditor.models.endpoint.server_findings import ServedText, ServedTexts
 from auditor.models.language_model import AuditedLanguageModel
-from auditor.statistics.uniformity import p_of_uniform
+from auditor.statistics.significance_tests import p_of_uniform
 from benchmarks.common import machine
 
 N = 685

@@ -28,9 +28,9 @@ import torch
 
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import Architecture
-from auditor.training.cluster_executor import on_ray
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.stack_tasks import ALONE, StackTask, done, sent_tasks
+from auditor.training.task_distribution import on_ray
 from auditor.training.task_executor import Executor, Tasks, tasks_by
 from benchmarks.common import emit
 

@@ -19,20 +19,19 @@ from itertools import product
 
 import numpy as np
 
-import probes.language.log_odds
 import probes.language.preference_shares
+import probes.language.stereotype
 from auditor.core.rows import FloatArray, IntArray
 from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import SENTENCES
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
-from auditor.judging.vacuity import SENTENCES
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue
 from auditor.statistics.rates import Proportion
 from benchmarks.common import machine
-from probes.language.log_odds import about_the_middle, mean_log_odds
 from probes.language.preference_shares import clustered_share, numbered
 from probes.language.sense_check import sense_accuracy
-from probes.language.stereotype import built_in_pairs
+from probes.language.stereotype import about_the_middle, built_in_pairs, mean_log_odds
 
 MODELS, JUDGED, BOUND, LEVELS = 1_000, 300, 0.405, (0.05, 0.005)
 PAIRS = built_in_pairs().examples
@@ -101,7 +100,7 @@ def main(only_defaults: bool) -> None:
     def known(labels: Sequence[object]) -> IntArray:
         return remembered(tuple(labels))
 
-    for module in (probes.language.log_odds, probes.language.preference_shares):
+    for module in (probes.language.stereotype, probes.language.preference_shares):
         module.numbered = known  # type: ignore[attr-defined]
     print(machine())
     if not only_defaults:

@@ -14,29 +14,23 @@ import typer
 from auditor.core.errors import AuditorError
 from auditor.run import __version__
 from auditor.run.scan_options import FORMATS, flags
-from cli.copied_examples import examples
+from cli.audit_plan import register
 from cli.detect import detect
 from cli.detect_calibrate import detect_calibrate
 from cli.detect_train import detect_train
-from cli.dossier import dossier
-from cli.dp_audit import dp_audit
-from cli.dp_budget import dp_budget
-from cli.dp_lint import dp_lint
-from cli.due import due
+from cli.dp_guarantee import dp_budget, dp_lint
 from cli.endpoint import endpoint
 from cli.export import export
-from cli.findings import findings
 from cli.flags import AsJson, BundleTo, Debug, JsonAlone, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
-from cli.gradient_inversion import gradient_inversion
 from cli.history import Db, history, signoff
-from cli.new_probe import new_probe
 from cli.output_guard import RECORD, Reads, Writes, guarded
-from cli.policies import policies
-from cli.register import register
+from cli.portfolio import due, findings, site
 from cli.reproduce import reproduce
-from cli.sign_derived import sealed
-from cli.site import site
+from cli.rule_packs import dossier, policies
+from cli.signed_outputs import sealed
+from cli.starter_files import examples, new_probe
 from cli.train import train as train_command
+from cli.training_attacks import dp_audit, gradient_inversion
 from cli.verify import keygen, verify
 
 P = ParamSpec("P")
@@ -152,8 +146,8 @@ def scan(
     arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
     flag_values |= {"model": model, "architecture_args": arguments}
     if show_config:
+        from cli.audit_plan import show_config as show
         from cli.scan_request import configure
-        from cli.show_config import show_config as show
 
         show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
         return 0
@@ -220,11 +214,17 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
-    from cli.gate import consistent
-    from cli.pdf_seal import seal_of
-    from cli.print_trace import print_trace
-    from cli.report_files import claim_report, write_report
-    from cli.report_formats import catalogue_of, known_figure_formats, known_formats, write_figures
+    from cli.recorded_audits import consistent
+    from cli.report_formats import (
+        catalogue_of,
+        claim_report,
+        known_figure_formats,
+        known_formats,
+        write_figures,
+        write_report,
+    )
+    from cli.signed_outputs import seal_of
+    from cli.terminal import print_trace
 
     if finding is not None:
         print_trace(consistent(run), finding)
@@ -253,7 +253,7 @@ def publish_(
     debug: Debug = False,
 ) -> None:
     """Publish a recorded audit: to a folder, MLflow, Weights & Biases or the Hugging Face hub."""
-    from cli.publish import publish_recorded
+    from cli.recorded_audits import publish_recorded
 
     publish_recorded(run, to)
 
@@ -306,7 +306,7 @@ def gate(
     Exit codes: as of the scan, recomputed from the findings, the worst of all reports; 4 if a record contradicts
     itself.
     """
-    from cli.gate import gate_reports
+    from cli.recorded_audits import gate_reports
 
     return gate_reports(reports, allow_inconclusive=allow_inconclusive)
 

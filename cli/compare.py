@@ -11,8 +11,8 @@ import typer
 from auditor.core.files import write_beside
 from auditor.core.writable_paths import claim
 from auditor.evidence.comparison_evidence import comparison_evidence
+from auditor.evidence.container import is_bundle
 from auditor.evidence.derived_evidence import EnclosedAudit
-from auditor.evidence.deterministic_zip import is_bundle
 from auditor.report.comparing.compare_audits import MARGIN, Comparison, compare
 from auditor.report.comparing.comparison_report import (
     STANDINGS,
@@ -26,7 +26,7 @@ from auditor.report.comparing.side_by_side import Row
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from cli.history import report_of
-from cli.sign_derived import Sealed
+from cli.signed_outputs import Sealed
 from cli.terminal import paragraph, print_table
 
 _MOST_DETAILS = 20

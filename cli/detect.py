@@ -20,11 +20,11 @@ from cli.detect_calibrate import Calibrated, channel_of, left_out_by_all, scorin
 from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy
 from cli.no_detector_help import without_detector
 from cli.output_guard import Writes
-from cli.sign_derived import sealed
+from cli.signed_outputs import sealed
 
 if TYPE_CHECKING:
-    from auditor.detection.channel_calibration import BatchShift
     from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
+    from auditor.detection.detector_calibration import BatchShift
     from auditor.detection.provenance.provenance_record import Credentials, FileProvenance, Statement
     from auditor.evidence.detection_evidence import AskedDetector
     from auditor.loading.job_specs import Job
@@ -159,7 +159,7 @@ def _together(
     paths: Sequence[Path], detector_paths: Sequence[str], examinations: Sequence[FilesExamined], few: Sequence[str]
 ) -> tuple[list[tuple[str, FileResult]], list[AskedDetector]]:
     """What is said of each file, and the detectors with the batch that each has seen; ``few``: of each on a channel."""
-    from auditor.detection.audio_visual import check_media, judged_by_all
+    from auditor.detection.detector_calibration import check_media, judged_by_all
     from auditor.evidence.detection_evidence import AskedDetector
 
     known = [each.detector for each in examinations if each.detector is not None]
@@ -498,7 +498,7 @@ def _statement_text(statement: Statement) -> str:
 def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
     """What each detector is, how often it is known to err, and how an answer is to be read."""
     for each in detectors:
-        from auditor.detection.channel_calibration import channel_lines
+        from auditor.detection.detector_calibration import channel_lines
 
         known, card = each.known, each.known.card
         kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""

@@ -105,7 +105,7 @@ def detect_calibrate(
     2 wrong usage, 3 calibrated, but some files could not be scored or are near copies, no detection rate is known, or
     the known files contradict it, 4 the detector or the files were refused.
     """
-    from auditor.detection.channel_calibration import channel_lines, contradicted
+    from auditor.detection.detector_calibration import channel_lines, contradicted
     from auditor.report.record.number_text import visible
     from auditor.run.parent_process import examine
     from cli.terminal import stages
@@ -260,7 +260,7 @@ def scoring_job(
 def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
     from auditor.core.files import encode_path
-    from auditor.detection.channel_calibration import few_in_truth, learnt_of, on_channel
+    from auditor.detection.detector_calibration import few_in_truth, learnt_of, on_channel
     from auditor.run.parent_process import examine
 
     assert job.detection is not None

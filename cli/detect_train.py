@@ -70,7 +70,7 @@ def detect_train(
     from auditor.loading.job_specs import DetectorTrainingSpec, Job, Limits, ModelSpec
     from auditor.report.record.number_text import visible
     from auditor.run.option_parsers import memory_limit
-    from auditor.training.cost_file import energy_place
+    from auditor.training.meter import energy_place
 
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
     claim(energy_place(out), f"{energy_place(out).name} of --out")
@@ -114,9 +114,8 @@ def _run_training(
 ) -> tuple[Trained, EnergyRecord]:
     """The detector in its place, what is said of it, and what it took, which lies beside it."""
     from auditor.run.parent_process import train_detector
-    from auditor.training.cost_file import of_training, write_energy
-    from auditor.training.meter import Meter
-    from auditor.training.task_queue import handed_out
+    from auditor.training.meter import Meter, of_training, write_energy
+    from auditor.training.task_distribution import handed_out
     from cli.terminal import stages
 
     assert job.detector_training is not None
@@ -188,7 +187,7 @@ def _too_few(result: Trained) -> bool:
 
 def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
     from auditor.report.record.translations import Catalogue
-    from auditor.training.cost_file import energy_place
+    from auditor.training.meter import energy_place
 
     known = result.detector
     card = known.card

@@ -13,7 +13,7 @@ from cli.flags import JsonAlone, Tracebacks
 from cli.terminal import coloured, paragraph, stages
 
 if TYPE_CHECKING:
-    from auditor.models.endpoint.capability import Capability, Handshake
+    from auditor.models.endpoint.server_findings import Capability, Handshake
 
 _SEED = 0
 # What hundreds of forward passes of a large model take.
@@ -59,8 +59,7 @@ def endpoint(
     but something is refused or inconclusive, 4 no compatible server answers.
     """
     from auditor.loading.job_specs import Limits as OfAProcess
-    from auditor.models.endpoint.address import address_of
-    from auditor.models.endpoint.client import Client, Limits, key_of
+    from auditor.models.endpoint.client import Client, Limits, address_of, key_of
     from auditor.models.endpoint.handshake import shake_hands
     from auditor.run.endpoint_reference import with_reference
     from auditor.run.scan_options import ScanOptions

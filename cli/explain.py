@@ -14,7 +14,7 @@ from auditor.core.writable_paths import claim
 from auditor.judging.row_explanations import MOST_REASONS, MOST_RECOURSES, ExplainedRow
 from auditor.loading.job_specs import ExplainSpec, Job, Limits
 from auditor.report.reasons_page import READING, Explanation, as_text, render_explanation
-from auditor.report.record.display_labels import Labels
+from auditor.report.record.configuration import Labels
 from auditor.run import __version__
 from auditor.run.option_parsers import names_in
 from auditor.run.scan import data_spec, model_spec, rows_at_hand
@@ -88,7 +88,7 @@ def _names(text: str | None, flag: str) -> tuple[str, ...]:
 def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_json: bool, debug: bool) -> int:
     """Explain the rows and write the results; return the exit code."""
     from auditor.run.parent_process import explain, last_lines
-    from cli.report_files import command_line
+    from cli.report_formats import command_line
     from cli.terminal import stages
 
     options = config.options

@@ -13,7 +13,7 @@ from auditor.core.writable_paths import claim, place_file
 from auditor.run.option_parsers import memory_limit
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, Tracebacks, parse_json_flag, scan_option
 from cli.output_guard import Writes
-from cli.temporary_outputs import as_typed, convert_write_errors, is_file, temporary_output
+from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
     from auditor.loading.exporting.export_record import FileRecord

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auditor.judging.figure_types import Figure
     from auditor.report.comparing.metric_trend import Line
     from auditor.report.record.audit_report import AuditReport
-    from auditor.report.record.decisions import DecisionRecord, Step
+    from auditor.report.record.earlier_audits import DecisionRecord, Step
 
 DB_VARIABLE = "AUDITOR_DB"
 _REFERENCE = re.compile(r"history:(\d+)")
@@ -71,7 +71,7 @@ def decisions_on(report: AuditReport, db: str | None) -> tuple[DecisionRecord, .
 
 def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, ...]:
     """The same from an open ledger; reads only these decisions and their audits."""
-    from auditor.evidence.history.identity import Identity
+    from auditor.evidence.history.entries import Identity
     from auditor.evidence.history.ledger import decisions_about
     from auditor.evidence.signed_acceptances import decision_records
 
@@ -85,7 +85,7 @@ def decisions_in(ledger: Ledger, report: AuditReport) -> tuple[DecisionRecord, .
 
 def report_of(path: Path, db: str | None = None) -> AuditReport:
     """A recorded audit: a report.json, its folder, an audit.zip, or ``history:N`` of the history at ``db``."""
-    from cli.gate import consistent
+    from cli.recorded_audits import consistent
 
     reference = _REFERENCE.fullmatch(str(path))
     if reference is None:
@@ -217,7 +217,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _plot(entries: list[Entry], metric: str, out: Path) -> None:
     from auditor.core.files import write_beside
-    from auditor.judging.figure_content import MOST_NAMED
+    from auditor.judging.figure_types import MOST_NAMED
     from auditor.report.comparing.metric_trend import lines_of
     from auditor.report.drawing.svg import draw_png, svg_file
 
@@ -281,10 +281,8 @@ def signoff(
     debug: Tracebacks = False,
 ) -> None:
     """Record who accepts or rejects an audit's findings; shown in later reports, changes no outcome."""
-    from auditor.evidence.history.entries import Decision
-    from auditor.evidence.history.identity import Identity
-    from auditor.evidence.history.make_decision import step_named
-    from auditor.evidence.history.signatures import signed
+    from auditor.evidence.history.entries import Decision, Identity
+    from auditor.evidence.history.signed_decisions import signed, step_named
     from auditor.evidence.signing import fingerprint, load_private_key
 
     key = None if sign is None else load_private_key(sign)
@@ -337,7 +335,7 @@ def _terms(
     report: AuditReport, decision: str, until: date | None, finding_names: Sequence[str], step: Step | None
 ) -> dict[str, Any]:
     """What a decision of its own is about, and until when."""
-    from auditor.evidence.history.make_decision import decided_findings
+    from auditor.evidence.history.signed_decisions import decided_findings
     from auditor.judging.measurement import Outcome
 
     if decision == "accept" and until is None:
@@ -357,7 +355,7 @@ def _terms_before(
 ) -> dict[str, Any]:
     """What was prepared, for the next to sign, and the signatures that this one covers."""
     from auditor.evidence.history.ledger import broken_chain
-    from auditor.evidence.history.make_decision import signed_before
+    from auditor.evidence.history.signed_decisions import signed_before
 
     if problems := broken_chain(iter(entries)):
         raise DataError(f"Nothing in this history can be {step}: {problems[0]}.")
@@ -390,7 +388,7 @@ def _parse_decision(text: str) -> Literal["accept", "reject"]:
 
 
 def _day(flag: str, text: str | None) -> date | None:
-    from auditor.report.record.durations import day_of
+    from auditor.report.record.number_text import day_of
 
     if text is None:
         return None
@@ -401,8 +399,7 @@ def _day(flag: str, text: str | None) -> date | None:
 
 
 def _audit_entry(ledger: Ledger, text: str) -> Entry:
-    from auditor.evidence.history.entries import digest_of
-    from auditor.evidence.history.identity import record_in
+    from auditor.evidence.history.entries import digest_of, record_in
     from cli.report_formats import read_report
 
     if text.isdecimal():

@@ -30,14 +30,13 @@ from auditor.run.parent_process import mitigate
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
 from auditor.run.scan_options import Configured, ScanOptions
-from auditor.training.cost_file import energy_place, of_training, write_energy
-from auditor.training.meter import Meter
+from auditor.training.meter import Meter, energy_place, of_training, write_energy
+from cli.audit_plan import plan_of
 from cli.compare import claim_comparison, print_comparison, write_comparison
-from cli.one_process import refuse_a_job
-from cli.register import plan_of
-from cli.report_files import claim_report, command_line, write_report
+from cli.report_formats import claim_report, command_line, write_report
+from cli.safeguards import refuse_a_job
 from cli.scan_evidence import enclosed_of, start_log, write_evidence
-from cli.sign_derived import Sealed, with_bundle
+from cli.signed_outputs import Sealed, with_bundle
 from cli.terminal import stages
 from mitigations import MITIGATIONS
 from probes import PROBES

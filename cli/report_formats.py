@@ -1,22 +1,33 @@
-"""The report renderings by name."""
+"""The report renderings by name, and their files: each complete or absent, with no files of an earlier run."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import shlex
+import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from auditor.core.errors import DataError, MissingExtraError, UsageError, did_you_mean
+from auditor.core.errors import AuditorError, DataError, MissingExtraError, UsageError, did_you_mean
 from auditor.core.files import write_beside
-from auditor.core.writable_paths import claim
-from auditor.evidence.deterministic_zip import is_bundle
+from auditor.core.writable_paths import claim, remove
+from auditor.evidence.container import is_bundle
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.number_text import visible
+from auditor.report.record.redact_urls import arguments_without_passwords
 from auditor.report.record.translations import Catalogue, words_of
+
+if TYPE_CHECKING:
+    from auditor.evidence.signing import Seal
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80
@@ -68,17 +79,17 @@ def render(report: AuditReport, name: str, say: Catalogue | None = None) -> byte
 
             return render_markdown(report, say).encode()
         case "sarif":
-            from auditor.report.sarif import render_sarif as draw
+            from auditor.report.junit_and_sarif import render_sarif as draw
         case "junit":
-            from auditor.report.junit import render_junit as draw
+            from auditor.report.junit_and_sarif import render_junit as draw
         case "csv":
             from auditor.report.csv_table import render_csv as draw
         case "model-card":
-            from auditor.report.model_card import render_model_card as draw
+            from auditor.report.model_card_and_bom import render_model_card as draw
         case "model-card-json":
-            from auditor.report.model_card import render_toolkit_json as draw
+            from auditor.report.model_card_and_bom import render_toolkit_json as draw
         case "ml-bom":
-            from auditor.report.ml_bom import render_ml_bom as draw
+            from auditor.report.model_card_and_bom import render_ml_bom as draw
         case _:
             from auditor.report.html import render_html
 
@@ -167,3 +178,76 @@ def read_report(path: Path) -> AuditReport:
         raise UsageError(f"{str(where)!r} cannot be read: {error.strerror}.") from None
     except DataError as error:
         raise UsageError(f"{str(where)!r}: {error}") from None
+
+
+def command_line() -> str:
+    """The command line of this process, in shell syntax, without passwords."""
+    return shlex.join(["auditor", *arguments_without_passwords(sys.argv[1:])])
+
+
+def claim_report(out: Path, formats: Iterable[str] = FILE_NAMES, flag: str = "--out") -> None:
+    """Declare, before any work, the renderings written into a folder; UsageError if one is not allowed."""
+    for name in formats:
+        claim(out / FILE_NAMES[name], f"{flag}/{FILE_NAMES[name]}")
+
+
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Context with exclusive publishing into the folder, so that its files are of one audit."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        # Whoever writes there says what is wrong, and keeps the record elsewhere.
+        yield
+        return
+    try:
+        # Some network folders know no locks; an audit that is done is written there all the same.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def drop_stale(out: Path, paths: list[str]) -> None:
+    """Remove renderings of an earlier run, which would look like files of this audit."""
+    for name in FILE_NAMES.values():
+        if str(out / name) not in paths:
+            remove(out / name)
+
+
+def write_report(
+    report: AuditReport, out: Path, formats: list[str], say: Catalogue | None = None, seal: Seal | None = None
+) -> list[str]:
+    """Render every format, then write each atomically; on failure the record is kept elsewhere.
+
+    ``say``: other words than the record's own. ``seal``: what the PDF is signed with.
+    """
+    try:
+        drawn = [(out / FILE_NAMES[name], render(report, name, say)) for name in formats]
+        if seal is not None:
+            pdf = out / FILE_NAMES["pdf"]
+            drawn = [(path, seal.sign(content) if path == pdf else content) for path, content in drawn]
+        for path, content in drawn:
+            write_beside(path, content)
+    except Exception as error:
+        why = error.strerror or error if isinstance(error, OSError) else error
+        raise UsageError(f"The report could not be written into {str(out)!r} ({why}); {_rescued(report)}.") from None
+    return [str(path) for path, _ in drawn]
+
+
+def _rescued(report: AuditReport) -> str:
+    """Where the record lies that could not be written where it should."""
+    rescue = Path(tempfile.gettempdir())
+    try:
+        rescue = Path(tempfile.mkdtemp(prefix="auditor-rescued-")) / "report.json"
+        write_beside(rescue, report.to_json().encode())
+        return f"the record lies in {rescue}"
+    except (OSError, AuditorError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        if rescue.name == "report.json":
+            rescue.parent.rmdir()
+        return (
+            f"nor could the record be kept in {str(Path(tempfile.gettempdir()))!r} ({why}): make room and run it again"
+        )

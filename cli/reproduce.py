@@ -44,7 +44,7 @@ def reproduce(
     Exit codes: 0 the same numbers and outcomes, 1 other ones, 3 model, data or version of the code have changed;
     4 the file is not a bundle.
     """
-    from auditor.evidence.deterministic_zip import read_archive, unpack
+    from auditor.evidence.container import read_archive, unpack
     from auditor.evidence.manifest import RECORD, REQUEST, RESULTS
 
     if not 0.0 <= tolerance < 1.0:
@@ -128,7 +128,7 @@ def _record(content: bytes, name: str) -> AuditReport:
 
 def _run_again(config: Configured) -> AuditReport:
     from auditor.run.scan import job_of, scan_job
-    from cli.report_files import command_line
+    from cli.report_formats import command_line
     from cli.terminal import stages
     from probes import PROBES
 

@@ -14,10 +14,9 @@ from auditor.run import __version__
 from auditor.run.scan_options import ScanOptions, flags
 
 if TYPE_CHECKING:
-    from auditor.evidence.enclosed_files import Enclosed
-    from auditor.evidence.evidence_bundle import Evidence
+    from auditor.evidence.evidence_bundle import Enclosed, Evidence
     from auditor.evidence.history.entries import Entry
-    from auditor.evidence.log import ChainedLog
+    from auditor.evidence.manifest import ChainedLog
     from auditor.evidence.registration import Opened, Plan
     from auditor.loading.job_specs import Job
     from auditor.report.record.audit_report import AuditReport
@@ -55,7 +54,7 @@ def check_flags(options: ScanOptions) -> None:
 
 def start_log(job: Job) -> ChainedLog:
     """The log of a scan that begins."""
-    from auditor.evidence.log import ChainedLog
+    from auditor.evidence.manifest import ChainedLog
     from auditor.report.record.redact_urls import arguments_without_passwords
 
     log = ChainedLog()
@@ -71,7 +70,7 @@ def enclosed_of(
 
     ``began``: an aware time, before which the registration had to be made.
     """
-    from auditor.evidence.enclosed_files import Enclosed
+    from auditor.evidence.evidence_bundle import Enclosed
     from auditor.report.record.redact_urls import arguments_without_passwords
 
     return Enclosed(

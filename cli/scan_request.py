@@ -21,14 +21,12 @@ from auditor.core.errors import ConfigError, UsageError, did_you_mean
 from auditor.core.files import printable_name
 from auditor.core.writable_paths import reads
 from auditor.judging.criterion import Criterion, parse_budgets, parse_criterion
-from auditor.judging.input_files import ObeyedFile, read_obeyed
+from auditor.judging.input_files import ObeyedFile, read_obeyed, roles_of
 from auditor.judging.policy import Required, required_by
 from auditor.judging.profiles import DEFAULT_PROFILE
-from auditor.judging.roles import roles_of
 from auditor.loading.rows.sql import is_database
-from auditor.models.endpoint.address import is_endpoint
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.report_metadata import SECTIONS, about_of
+from auditor.models.endpoint.client import is_endpoint
+from auditor.report.record.configuration import SECTIONS, Labels, about_of
 from auditor.report.record.translations import catalogue_file
 from auditor.run.plugins import known_probes
 from auditor.run.probe import untrusted_options

@@ -1,4 +1,4 @@
-"""Terminal output: plain text, colour only on a terminal, no shortening in a pipe."""
+"""Terminal output of tables, reports and one number's provenance: plain text, colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from auditor.report.record.audit_report import AuditReport, Finding
-    from auditor.report.record.display_labels import Labels
+    from auditor.report.record.configuration import Labels
 
 _COLOURS = {
     "PASS": typer.colors.GREEN,
@@ -150,8 +150,8 @@ def _print_inputs(report: AuditReport) -> None:
 
 def _print_history(report: AuditReport) -> None:
     """The registered plan, interim looks, and what was decided about findings."""
-    from auditor.report.record.acceptances import acceptance_sentences
     from auditor.report.record.number_text import visible
+    from auditor.report.record.severity_and_acceptance import acceptance_sentences
 
     if report.registration is not None:
         said = visible(report.registration.describe())
@@ -166,9 +166,8 @@ def _print_history(report: AuditReport) -> None:
 
 def _print_counts(report: AuditReport) -> None:
     """The six counts, the performance, and what was left out of them."""
-    from auditor.report.record.exclusions import groups_left_out, hidden_gradients
     from auditor.report.record.number_text import visible
-    from auditor.report.record.skill_line import worth_of
+    from auditor.report.record.summary_lines import groups_left_out, hidden_gradients, worth_of
     from auditor.report.report_view import counts_of, for_other_kinds
 
     typer.echo()
@@ -195,7 +194,7 @@ def _print_refusal(report: AuditReport) -> None:
 def _print_findings(report: AuditReport) -> None:
     """All findings that were judged or could not be, by outcome."""
     from auditor.judging.measurement import Outcome
-    from auditor.report.record.report_metadata import About
+    from auditor.report.record.configuration import About
 
     called = (report.about or About()).display_labels
     methods: dict[tuple[str, str | None], set[str]] = {}
@@ -215,10 +214,10 @@ def _print_findings(report: AuditReport) -> None:
 
 def _print_rows_for_all(report: AuditReport) -> None:
     """How many rows would settle everything that is open."""
-    from auditor.report.record import sample_size_to_pass
+    from auditor.report.record import summary_lines
     from auditor.report.record.number_text import visible
 
-    if needed := sample_size_to_pass.describe_rows_for_all(report):
+    if needed := summary_lines.describe_rows_for_all(report):
         typer.echo()
         typer.echo(paragraph("rows    " + visible(needed), 0))
 
@@ -263,7 +262,7 @@ def _number_label(finding: Finding, labels: Labels) -> str:
 
 def _print_finding(finding: Finding, labels: Labels, *, with_method: bool) -> None:
     """``with_method``: one number was found by several methods, so each line says by which."""
-    from auditor.judging.figure_content import EARNED, RESERVED
+    from auditor.judging.figure_types import EARNED, RESERVED
     from auditor.report.record.number_text import number, visible
 
     label = coloured(f"{finding.outcome.value:<14}", finding.outcome.value)
@@ -338,8 +337,8 @@ def _print_controls(report: AuditReport) -> None:
 def _print_unjudged(report: AuditReport) -> None:
     """What was measured between groups, where no requirement was about any of it: a screen without numbers says less
     than is known."""
+    from auditor.report.record.configuration import About
     from auditor.report.record.number_text import visible
-    from auditor.report.record.report_metadata import About
 
     found = [f for f in report.findings if f.outcome.value == "NOT_JUDGED" and f.sensitive and f.value is not None]
     if report.family.m or not found:
@@ -359,3 +358,23 @@ def _print_promise(report: AuditReport) -> None:
     if report.family.m:
         typer.echo()
         typer.echo(paragraph(promise_of(report), 0))
+
+
+def print_trace(report: AuditReport, name: str) -> None:
+    """The outcome of a finding, and its trace as the report shows it. Raises UsageError where there is none of the
+    name."""
+    from auditor.report.record.glossary import definitions_of
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.provenance_of_number import finding_named, trace_of
+
+    found = finding_named(report, name)
+    outcome = coloured(found.outcome.words, found.outcome.value)
+    typer.echo(paragraph(f"{outcome}  {visible(found.reason or found.detail)}".rstrip(), 0))
+    for part in trace_of(report, found).parts:
+        line = f"{part.label}: {visible(part.said)}"
+        # What is to be copied stays on one line.
+        typer.echo(line if part.code else paragraph(line, 0))
+    if found.metric is not None:
+        definitions = definitions_of(report)
+        own = next(m for m in definitions.metrics if m.is_of(found.probe, found.metric))
+        typer.echo(paragraph(f"{definitions.label('definition')}: {definitions.metric_text(own)}", 0))

@@ -20,13 +20,13 @@ from auditor.core.files import write_beside
 from auditor.core.writable_paths import claim
 from auditor.evidence.tradeoff_evidence import SweepEvidence, tradeoff_evidence
 from auditor.loading.job_specs import Job
-from auditor.report.comparing.pareto_plots import plots_of
 from auditor.report.comparing.prior_tradeoff import DISPARITIES, Disparity, Evidence, read_evidence
 from auditor.report.comparing.tradeoff_analysis import PRESENT, Point, Tradeoff
 from auditor.report.comparing.tradeoff_of_audits import AuditedPoint, weigh_audits
 from auditor.report.comparing.tradeoff_report import (
     cell,
     front_words,
+    plots_of,
     promise,
     render_tradeoff_html,
     render_tradeoff_json,
@@ -41,12 +41,12 @@ from auditor.run.plugins import mitigation_class
 from auditor.run.scan_options import Configured
 from auditor.run.sweep_tasks import made_by, sent_points
 from auditor.statistics.estimate import Undefined
+from auditor.training.task_distribution import chosen_executor
 from auditor.training.task_executor import Kept
-from auditor.training.task_queue import chosen_executor
 from cli.compare import write_comparison
 from cli.mitigate import BUNDLE, mitigation_job, parse_settings, with_evidence, with_reference
-from cli.one_process import refuse_a_job
-from cli.sign_derived import Sealed, with_bundle
+from cli.safeguards import refuse_a_job
+from cli.signed_outputs import Sealed, with_bundle
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
 from cli.terminal import paragraph, print_table
 from mitigations import MITIGATIONS

@@ -20,7 +20,7 @@ from auditor.run.option_parsers import memory_limit, names_in
 from auditor.run.scan_options import ScanOptions
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, parse_json_flag
 from cli.output_guard import Writes
-from cli.temporary_outputs import as_typed, convert_write_errors, is_file, temporary_output
+from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,13 +104,13 @@ def train(
     Text columns are encoded from the training rows; columns with ids, dates or survey weights are left out and listed,
     unless --keep names them. The training and test rows are written beside the bundle, for scan's --train and --data.
     """
-    from cli.one_process import refuse_a_job
+    from cli.safeguards import refuse_a_job
 
     refuse_a_job("train")
     arguments = parse_json_flag(architecture_args, "--architecture-args")
     places = _Places(out, train_out, test_out)
 
-    from auditor.data.table_schema import read_schema
+    from auditor.data.table_columns import read_schema
     from auditor.loading.job_specs import TrainSpec
 
     spec = TrainSpec(
@@ -145,8 +145,7 @@ def train(
 
 def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: bool) -> None:
     from auditor.report.record.number_text import visible
-    from auditor.training.cost_file import of_training, write_energy
-    from auditor.training.meter import Meter
+    from auditor.training.meter import Meter, of_training, write_energy
 
     with ExitStack() as stack:
         made = {place: stack.enter_context(temporary_output(place)) for place in places.all}
@@ -210,7 +209,7 @@ class _Places:
     """Where the files go; all are checked before any time is spent. ``all``: those that the training writes."""
 
     def __init__(self, model: Path, train: Path | None, test: Path | None) -> None:
-        from auditor.training.cost_file import energy_place
+        from auditor.training.meter import energy_place
 
         self.model = model
         self.energy = energy_place(model)

@@ -312,7 +312,7 @@ def verify(
     if db is not None:
         found = _by_history(found, db)
     if dossier is not None:
-        from auditor.evidence.dossier_manifest import read_manifest, signer_of
+        from auditor.evidence.dossier_files import read_manifest, signer_of
         from auditor.evidence.verify.rebuild_dossier import check_text
         from auditor.evidence.verify.verify_dossier import check_dossier
 
@@ -331,7 +331,7 @@ def verify(
 
 def _of_an_audit(bundle: Path, flag_values: Mapping[str, object]) -> None:
     """Raises UsageError for flags that ask about an audit, where the bundle is the evidence of something else."""
-    from auditor.evidence.deterministic_zip import read_archive
+    from auditor.evidence.container import read_archive
     from auditor.evidence.verify.dispatch import kind_of
 
     named = [flag for flag, value in flag_values.items() if value is not None]

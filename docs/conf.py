@@ -197,7 +197,7 @@ def _without_noise(
 
 def _with_metrics(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """The metrics that a probe declares are listed at the end of its docstring."""
-    from auditor.judging.definition import NO_IDEAL
+    from auditor.judging.measurement import NO_IDEAL
     from auditor.run.probe import declared_metrics
 
     metrics = declared_metrics(obj) if what == "class" else ()  # type: ignore[arg-type]

@@ -2,11 +2,10 @@
 
 from auditor.run.mitigation import Mitigation
 from mitigations.deepfake_detection import DeepfakeDetection
-from mitigations.rows.balanced_resampling import BalancedResampling
 from mitigations.rows.correlation_remover import CorrelationRemover
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.fair_gan import FairGan
-from mitigations.rows.reweighing import Reweighing
+from mitigations.rows.reweighing_and_resampling import BalancedResampling, Reweighing
 from mitigations.scores.group_calibration import GroupCalibration
 from mitigations.scores.reject_option import RejectOption
 from mitigations.scores.threshold_optimizer import ThresholdOptimizer

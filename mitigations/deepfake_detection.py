@@ -8,7 +8,7 @@ import numpy as np
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import instead
+from mitigations.selection_guide import instead
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

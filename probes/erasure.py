@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.judging.definition import define_metrics
+from auditor.judging.measurement import define_metrics
 from probes.attribution.attribution_units import Scale, Units
 from probes.attribution.faithfulness import counts_at, ranking
 

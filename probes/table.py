@@ -30,8 +30,7 @@ from probes.language.refusal_parity import RefusalParity
 from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.veto import Misfire
-from probes.language.winobias import WinoBias
-from probes.language.winogender import Winogender
+from probes.language.winobias_winogender import WinoBias, Winogender
 from probes.performance.derived_model import Derived
 from probes.performance.performance import Performance
 from probes.privacy.attribute_inference import AttributeInference

@@ -1,7 +1,7 @@
 """Breaks the statistics and the judgement on purpose, one small fault at a time, and counts which of them a test sees.
 
     python -m tests.mutation --n 40 --seed 0
-    python -m tests.mutation --file auditor/report/sarif.py
+    python -m tests.mutation --file auditor/report/junit_and_sarif.py
 
 A fault (a mutant) is drawn at random from all there are: a comparison of the other strictness or direction, a constant
 one more or doubled, a plus for a minus, arguments exchanged, the other end returned, a condition turned round; or a
@@ -58,11 +58,11 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         "inequality or calibration or worst_gap or gap or distance or theil or entropy or planning",
     ),
     "auditor/statistics/estimate.py": ((LAWS, "tests/statistics/test_statistics.py", *JUDGED), ""),
-    "auditor/statistics/exposure.py": (
+    "auditor/statistics/attack_estimates.py": (
         (LAWS, COVERAGE, "tests/probes/privacy/memorization/test_exposure.py"),
         "exposure",
     ),
-    "auditor/statistics/families.py": (
+    "auditor/statistics/significance_tests.py": (
         (LAWS, "tests/statistics/test_statistics.py", COVERAGE, "tests/judging/test_judging.py"),
         "",
     ),
@@ -91,8 +91,6 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         (LAWS, "tests/statistics/test_statistics.py", COVERAGE, "tests/probes/fairness/test_token_fairness.py"),
         "mean or student or paired or standardized or bounds",
     ),
-    "auditor/statistics/planning.py": ((LAWS, "tests/statistics/test_statistics.py", *JUDGED), ""),
-    "auditor/statistics/random_weights.py": ((LAWS, "tests/statistics/test_changes.py", COVERAGE), "change"),
     "auditor/statistics/rank_estimates.py": (
         (LAWS, "tests/statistics/test_statistics.py", "tests/statistics/test_auc.py", COVERAGE),
         "auc or area or quantile or true_positive or tpr",
@@ -101,7 +99,6 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         (LAWS, "tests/statistics/test_statistics.py", "tests/statistics/test_planning.py", COVERAGE),
         "rate or proportion or difference or sum or odds or planned or plan or share",
     ),
-    "auditor/statistics/upper_bound.py": ((LAWS,), "upper_bound"),
     "auditor/statistics/values.py": (
         (LAWS, "tests/statistics/test_values.py", COVERAGE),
         "value or mean or gap",
@@ -110,7 +107,7 @@ MODULES: dict[str, tuple[tuple[str, ...], str]] = {
         ("tests/judging/test_judging.py", "tests/statistics/test_planning.py", "tests/judging/test_policies.py"),
         "",
     ),
-    "auditor/judging/logical_consequences.py": (
+    "auditor/judging/judgement.py": (
         ("tests/judging/test_judging.py", "tests/judging/test_error_rates.py"),
         "",
     ),

@@ -13,13 +13,13 @@ import pytest
 
 from auditor.core.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.core.files import why_unreadable, write_beside
-from auditor.data.benchmarks.bbq_file import read_bbq
-from auditor.data.benchmarks.bold_file import read_bold
-from auditor.data.benchmarks.stereoset_file import read_stereoset
+from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
+from auditor.data.benchmarks.bold_and_honest_files import read_bold
+from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_stereoset
 from auditor.data.lexicons import read_lexicon as read_lexicon
 from cli.flags import parse_json_flag
 from mitigations.training.preference_pairs import read_pairs
-from probes.attribution.token_prompts import read_prompts
+from probes.attribution.prompt_tokens import read_prompts
 
 # More digits than the interpreter turns into a whole number.
 DIGITS = "9" * 5000

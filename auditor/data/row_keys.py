@@ -14,7 +14,7 @@ from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.statistics.rank_estimates import ascending_integers
 
 if TYPE_CHECKING:
-    from auditor.data.recorded_answers_data import Recorded
+    from auditor.data.audit_data_parts import Recorded
 
 Keys = npt.NDArray[np.uint64]
 _PRIME = np.uint64(1_000_003)

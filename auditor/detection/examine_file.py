@@ -1,4 +1,4 @@
-"""Examination of one file, from bytes to result; runs in the sandboxed process, since files may be hostile."""
+"""Examination of one file, which may be hostile, by a detector or a plain classifier, in the sandboxed process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +16,60 @@ import numpy as np
 
 from auditor.core.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.core.files import read_regular
+from auditor.data.media_classes import Meaning, meanings
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap
 from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
-from auditor.detection.medium_check import fit_notes
 from auditor.detection.provenance.read_provenance import read_provenance
+from auditor.detection.video_verdict import fit_notes
+from auditor.loading.job_specs import ModelSpec
 
 if TYPE_CHECKING:
     from auditor.data.audio import Samples
-    from auditor.data.media_classes import Meaning
-    from auditor.loading.job_specs import ModelSpec
-    from auditor.models.detector import Detector, DetectorCard, Verdict
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.detector import ClassifierDetector, Detector, DetectorCard, Verdict
+
+
+def load_classifier(spec: ModelSpec) -> AuditedModel:
+    """A model as :func:`auditor.loading.formats.load_model` loads it, and an ONNX file of media; a function's card too.
+
+    Raises what loading raises.
+    """
+    from auditor.loading.formats import load_model, open_file
+    from auditor.loading.model_bundle import load_bundle
+    from auditor.loading.onnx_models import load_onnx_media
+    from auditor.models.files.model_bytes import read_source
+
+    if spec.path is None or Path(spec.path).is_dir():
+        return load_model(spec)
+    opened = open_file(read_source(spec.path))
+    if opened.format == "ONNX":
+        return load_onnx_media(spec.path, spec)
+    if opened.format == "model bundle":
+        return load_bundle(opened.source, opened.records, opened.record, spec)
+    return load_model(replace(spec, predict=None), model_file=opened)
+
+
+def as_detector(
+    model: AuditedModel, user_meanings: Mapping[str, Meaning], folders: Sequence[str] = ()
+) -> ClassifierDetector:
+    """The classifier with the meanings of its classes, and unknown error rates.
+
+    ``folders``: names in ``user_meanings`` that may be no classes of it. Raises ModelError for what is no classifier of
+    media, UsageError where what a class means is not clear.
+    """
+    from auditor.models.detector import ClassifierDetector, medium_of
+    from auditor.models.detector_card import DetectorCard
+
+    if model.kind != "classifier":
+        raise ModelError("A detector is a classifier, and this model gives no classes.")
+    unknown = next((name for name in user_meanings if name not in model.classes and name not in folders), None)
+    if unknown is not None:
+        listed = ", ".join(map(repr, model.classes[:8]))
+        raise UsageError(f"--class-is names {unknown[:60]!r}, which is none of the detector's classes ({listed}).")
+    card = DetectorCard(medium=medium_of(model), fake=1, real_scores=(), fake_scores=())
+    return ClassifierDetector(model, meanings(model.classes, user_meanings), card)
 
 
 _HALF_A_SECOND = 0.5
@@ -109,7 +151,7 @@ class Examination:
             heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
             return verdict, _discredit_heat_map(heat_map, verdict), notes
         if detector.card.medium == "image" and kind.medium == "video":
-            from auditor.detection.video_frames import judged_video
+            from auditor.detection.video_verdict import judged_video
 
             verdict, notes = judged_video(detector, content, name)
             return verdict, None, notes
@@ -129,7 +171,6 @@ def loaded_detector(
     model that carries no card where it is not, UsageError where what a class means is not clear, and what loading any
     model raises.
     """
-    from auditor.detection.classifiers import as_detector, load_classifier
     from auditor.models.detector import Detector
 
     model = load_classifier(spec)
@@ -187,7 +228,7 @@ def _image_notes(content: bytes, preprocessing: ImagePreprocessing) -> list[str]
     """What was done to an image on its way to the detector that a reader would not expect."""
     import PIL.Image
 
-    from auditor.data.images import FORMATS
+    from auditor.data.images_and_video import FORMATS
 
     notes = []
     with warnings.catch_warnings():

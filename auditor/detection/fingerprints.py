@@ -49,7 +49,7 @@ def fingerprints_of(content: bytes, name: str, medium: Medium) -> tuple[str, ...
                 .mean(axis=1)
             )
             return (_signs(sound - sound.mean()),) if sound.std() > 0.0 else ()
-        from auditor.data.images import decode_as
+        from auditor.data.images_and_video import decode_as
 
         grey = decode_as(content, name, _PICTURE)[..., 0].astype(float)
     except AuditorError:

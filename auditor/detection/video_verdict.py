@@ -1,18 +1,76 @@
-"""Verdict of an image or sound detector on a whole video, computed from its frame scores."""
+"""Verdict of a detector on a whole video, computed from its frame scores, and the check of a file's medium."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.data.video import Frames
-from auditor.detection.frame_means import combined, mean_interval
+from auditor.core.errors import ModelError
+from auditor.core.rows import FloatArray
+from auditor.data.images_and_video import Frames
+from auditor.data.preprocessing import ImagePreprocessing
+from auditor.detection.detection_record import FileVerdict, FrameScore
+from auditor.judging.png import Pixels
 from auditor.models.detector_card import answer_of
 
 if TYPE_CHECKING:
     from auditor.models.detector import Answer, Detector
+
+
+def fit_notes(sizes: Sequence[tuple[int, int]], preprocessing: ImagePreprocessing, subject: str) -> list[str]:
+    """The parts that a detector crops from or pads to images of these sizes (width, height); ``subject``: "Of it"."""
+    height, width = preprocessing.size
+    if preprocessing.faces:
+        return [f"{subject} only the largest face was judged."]
+    if preprocessing.fit == "stretch":
+        return []
+    notes = []
+    for w, h in dict.fromkeys(sizes):
+        if preprocessing.fit == "cover":
+            scale = max(width / w, height / h)
+            whole = (max(width, round(w * scale)), max(height, round(h * scale)))
+            if whole != (width, height):
+                notes.append(
+                    f"{subject} only the middle was judged: {width} x {height} of the {whole[0]} x {whole[1]} pixels "
+                    f"to "
+                    f"which its {w} x {h} were brought."
+                )
+            continue
+        if w > width or h > height:
+            notes.append(
+                f"{subject} only the middle was judged: {min(width, w)} x {min(height, h)} of its {w} x {h} pixels."
+            )
+        if w < width or h < height:
+            notes.append(
+                f"Its {w} x {h} pixels were mirrored at the edges up to the {width} x {height} that the detector takes."
+            )
+    return notes
+
+
+BLOCKS = 8
+_CONFIDENCE = 0.95
+
+
+def combined(p_values: Sequence[float]) -> float:
+    """``min(1, 2 mean(p_i))``: a p-value for any dependence between frames (Vovk and Wang, Biometrika 2020)."""
+    return min(1.0, 2.0 * float(np.mean(p_values)))
+
+
+def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:
+    """The 95 % interval of the mean of (n,) scores in the order of time, by batch means; None with fewer than 4."""
+    from scipy.stats import t
+
+    n_blocks = min(BLOCKS, len(scores) // 2)
+    if n_blocks < 2:
+        return None, None
+    means = np.asarray([block.mean() for block in np.array_split(scores, n_blocks)])
+    reach = float(t.ppf(0.5 + _CONFIDENCE / 2.0, n_blocks - 1) * means.std(ddof=1) / math.sqrt(n_blocks))
+    centre = float(scores.mean())
+    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +135,42 @@ def _assumed(n: int, with_interval: bool) -> tuple[str, ...]:
         "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent."
     )
     return (*notes, interval) if with_interval else notes
+
+
+def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
+    """The verdict from evenly spaced frames of a video, and notes for the reader.
+
+    Raises DataError where no frame can be decoded, ModelError for a detector that takes no images.
+    """
+    from auditor.data.images_and_video import fitted_picture, sample_frames
+
+    wanted = detector.preprocessing
+    if not isinstance(wanted, ImagePreprocessing):
+        raise ModelError("This model takes no images, and a video is judged by its frames.")
+    sizes: list[tuple[int, int]] = []
+
+    def shrink(pixels: Pixels) -> Pixels:
+        sizes.append((pixels.shape[1], pixels.shape[0]))
+        return fitted_picture(pixels, name, wanted)
+
+    found = video_verdict(detector, sample_frames(content, name, shrink=shrink))
+    novelty = found.novelty if found.novelty is not None and math.isfinite(found.novelty) else None
+    notes = [*fit_notes(sizes, wanted, "Of its frames"), *found.notes]
+    if detector.card.is_unlike(found.novelty):
+        return FileVerdict(answer=found.answer, reason=found.reason, novelty=novelty), notes
+    frames = tuple(
+        FrameScore(seconds=max(0.0, at), probability=score)
+        for at, score in zip(found.seconds, found.scores, strict=True)
+    )
+    verdict = FileVerdict(
+        answer=found.answer,
+        reason=found.reason,
+        probability=found.probability,
+        p_real=found.p_real,
+        p_fake=found.p_fake,
+        novelty=novelty,
+        low=found.low,
+        high=found.high,
+        frames=frames,
+    )
+    return verdict, notes

@@ -1,15 +1,20 @@
-"""Evidence of a comparison or of a mitigation (a comparison of the model before and after)."""
+"""Evidence of a comparison or of a mitigation, and evidence of any result made in Python."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
 
-from auditor.evidence.derived_evidence import Derived, EnclosedAudit
+from auditor.core.errors import UsageError
+from auditor.evidence.derived_evidence import Derived, EnclosedAudit, key_to_sign, write_derived
 from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.comparison_report import comparison_content
+
+if TYPE_CHECKING:
+    from auditor.run.while_training.training_audit import TrainingAudit
 
 BEFORE, AFTER = "before", "after"
 
@@ -47,3 +52,27 @@ def _comparison_evidence(
             "data": after.report.data.sha256,
         },
     )
+
+
+def write_evidence(result: Comparison | TrainingAudit, bundle: str | Path, *, sign: str | Path | None = None) -> None:
+    """Write the evidence of a comparison, or of a training after ``finish()``, for ``auditor verify``.
+
+    ``sign``: the private key that signs it. Raises UsageError for what has no evidence, or a key that cannot sign.
+    """
+    path = Path(bundle)
+    key = key_to_sign(None if sign is None else Path(sign), path)
+    write_derived(path, _evidence(result), key=key)
+
+
+def _evidence(result: object) -> Derived:
+    if isinstance(result, Comparison):
+        sides = [EnclosedAudit(report=report) for report in (result.before, result.after)]
+        return comparison_evidence(result, *sides)
+    from auditor.evidence.training_evidence import LooksRecord, training_evidence
+    from auditor.run.while_training.training_audit import TrainingAudit
+
+    if isinstance(result, TrainingAudit):
+        if result.told is None or result.report is None:
+            raise UsageError("The training has not ended: call finish() first, which takes the closing look.")
+        return training_evidence(result.report, LooksRecord.from_looks(*result.told, result.closing_share))
+    raise UsageError(f"{type(result).__name__} has no evidence to write: give a comparison or a TrainingAudit.")

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import UsageError
 from auditor.evidence.container import write_container
-from auditor.evidence.log import ChainedLog
-from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, FileEntry, Kind, Manifest, code_digests, in_order
+from auditor.evidence.manifest import (
+    LOG,
+    MANIFEST,
+    RECORD,
+    REQUEST,
+    ChainedLog,
+    FileEntry,
+    Kind,
+    Manifest,
+    code_digests,
+    in_order,
+)
 from auditor.evidence.signing import statement
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.redact_urls import without_passwords

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from auditor.detection.channel_calibration import BatchShift
 from auditor.detection.detection_record import DetectorRecord, FileResult
+from auditor.detection.detector_calibration import BatchShift
 from auditor.detection.heat_map import LEGEND
 from auditor.evidence.derived_evidence import Derived
 from auditor.evidence.manifest import in_order

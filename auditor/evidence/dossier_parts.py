@@ -21,10 +21,9 @@ from auditor.report.document import (
     strong,
 )
 from auditor.report.record import number_text
-from auditor.report.record.acceptances import acceptance_sentences
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About, Labels
+from auditor.report.record.severity_and_acceptance import acceptance_sentences
 from auditor.statistics.rates import Proportion
 
 NOT_MEASURED = "NOT MEASURED"

@@ -16,8 +16,7 @@ from auditor.evidence.derived_evidence import Derived
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit_scores import AuditResult, CanaryScores, audit_claim, multi_run
 from auditor.privacy.gaussian_audit import IfGaussian, if_gaussian
-from auditor.privacy.released_noise import ReleasedNoise
-from auditor.privacy.sensitivity import Sensitivity, Unit
+from auditor.privacy.released_noise import ReleasedNoise, Sensitivity, Unit
 
 CANARIES = "canaries.json"
 EXIT_CODES = {"consistent": 0, "contradicted": 1, "not_supported": 3, "cannot_tell": 3}
@@ -68,7 +67,7 @@ class NoiseRecord(_Stored):
 
 
 class SensitivityRecord(_Stored):
-    """:class:`~auditor.privacy.sensitivity.Sensitivity`."""
+    """:class:`~auditor.privacy.released_noise.Sensitivity`."""
 
     largest: float
     n_rows: int

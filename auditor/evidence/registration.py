@@ -1,4 +1,4 @@
-"""Pre-registered audits: probes and criteria fixed before results are seen, and a run's deviations from them.
+"""Pre-registered audits: probes and criteria fixed before results are seen, deviations, and changes of criteria.
 
 A registration is a JSON file with the plan, its own digest and, on request, a signature. The digest finds what was
 changed by mistake; whoever changes it on purpose can compute it anew, so note it elsewhere, or sign.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from pydantic import Field, JsonValue, ValidationError
 
 from auditor.core.errors import ConfigError, DataError, UsageError
 from auditor.core.files import LEFT_OUT, UNREADABLE, Closed, why_unreadable
-from auditor.evidence.criteria_changes import changed_criteria
 from auditor.evidence.manifest import Digest, canonical
 from auditor.evidence.signing import open_envelope, sign, statement
 from auditor.judging.criterion import CriterionRecord
@@ -27,10 +26,49 @@ from auditor.judging.input_files import FileRole
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import Finding, RegistrationRecord
 from auditor.report.record.number_text import plural
-from auditor.statistics.families import Multiplicity
+from auditor.statistics.significance_tests import Multiplicity
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+Pair = tuple[CriterionRecord | None, CriterionRecord | None]
+
+
+def changed_criteria(
+    before: Sequence[CriterionRecord], after: Sequence[CriterionRecord]
+) -> Iterator[tuple[str, CriterionRecord | None, CriterionRecord | None]]:
+    """Differences: their topic in words, and the requirement before and after, None if absent."""
+    then, now = _by_subject(before), _by_subject(after)
+    for subject in dict.fromkeys((*then, *now)):
+        for a, b in _differing(then.get(subject, []), now.get(subject, [])):
+            yield subject, a, b
+
+
+def _differing(a: Sequence[CriterionRecord], b: Sequence[CriterionRecord]) -> list[Pair]:
+    """Criteria of one subject in pairs: equal ones first, so that an added one is not taken for a changed one."""
+    rest_a, rest_b = list(a), list(b)
+    for criterion in a:
+        # One for one: a requirement that stands twice takes two shares of the error rate.
+        if criterion in rest_b:
+            rest_a.remove(criterion)
+            rest_b.remove(criterion)
+    n = max(len(rest_a), len(rest_b))
+    return [(rest_a[i] if i < len(rest_a) else None, rest_b[i] if i < len(rest_b) else None) for i in range(n)]
+
+
+def _by_subject(criteria: Sequence[CriterionRecord]) -> dict[str, list[CriterionRecord]]:
+    found: dict[str, list[CriterionRecord]] = {}
+    for c in criteria:
+        parts = [
+            f"of {c.probe}" if c.probe else "",
+            f"by {c.method}" if c.method else "",
+            f"between groups of {' x '.join(sorted(c.sensitive))}" if c.sensitive else "",
+            f"of {', '.join(f'{k} = {v}' for k, v in sorted(c.group.items()))}" if c.group else "",
+            c.place,
+        ]
+        found.setdefault(" ".join([c.metric, *(p for p in parts if p)]), []).append(c)
+    return found
+
 
 REGISTRATION_FORMAT = "auditor-registration/1"
 SUBJECT = "registration"

@@ -6,14 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from auditor.core.errors import DataError
-from auditor.evidence.history.entries import Decision, Entry, same_person
-from auditor.evidence.history.identity import record_in
+from auditor.evidence.history.entries import Decision, Entry, record_in, same_person
 from auditor.evidence.history.ledger import broken_chain
-from auditor.evidence.history.signatures import signer
-from auditor.report.record.acceptances import Acceptance, acceptances_of
+from auditor.evidence.history.signed_decisions import signer
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.decisions import STEPS, DecidedFinding, DecisionRecord
-from auditor.report.record.finding_key import Key, key_of
+from auditor.report.record.earlier_audits import STEPS, DecidedFinding, DecisionRecord, Key, key_of
+from auditor.report.record.severity_and_acceptance import Acceptance, acceptances_of
 
 
 def acceptances(

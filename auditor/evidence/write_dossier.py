@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from auditor.evidence.attestations import Attestation, Attestations
+from auditor.evidence.dossier_files import Attestation, Attestations
 from auditor.evidence.dossier_parts import NOT_MEASURED, PARTS, Place, fields
-from auditor.judging.figure_content import EARNED, RESERVED
+from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, Control, EvidenceRule, Policy, RecordPart
 from auditor.report import report_view

@@ -14,7 +14,7 @@ from auditor.core.files import LEFT_OUT
 from auditor.judging.criterion import MOST_RATE, NO_BUDGET, Criterion
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.families import Multiplicity, adjusted_levels, weighted_levels
+from auditor.statistics.significance_tests import Multiplicity, adjusted_levels, weighted_levels
 
 Pair = tuple[ProbeResult, Measurement, Criterion]
 ErrorRate = Annotated[float, Field(gt=0.0, lt=1.0)]

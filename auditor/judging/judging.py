@@ -9,15 +9,10 @@ from typing import get_args
 
 from auditor.judging.budgets import CONJUNCTION, DEFAULT_RATE, Family, Levels, Pair, can_pass, is_loose, levels_of
 from auditor.judging.criterion import NO_BUDGET, Criterion
-from auditor.judging.duplicate_rows import why_doubtful
-from auditor.judging.judgement import Judgement
-from auditor.judging.logical_consequences import apply_implications
-from auditor.judging.measurement import Answer, Measurement, Outcome, ProbeResult
-from auditor.judging.vacuity import no_skill, why_empty
-from auditor.statistics.estimate import Exact, Undefined
+from auditor.judging.judgement import Judgement, apply_implications, no_skill, why_empty
+from auditor.judging.measurement import Answer, Measurement, Outcome, ProbeResult, why_doubtful
+from auditor.statistics.estimate import Exact, Undefined, UpperBound, minimum_detectable_effect, n_required
 from auditor.statistics.estimate_kinds import AnyEstimate, unjudgeable
-from auditor.statistics.planning import minimum_detectable_effect, n_required
-from auditor.statistics.upper_bound import UpperBound
 
 
 def _tests(measurement: Measurement, criterion: Criterion) -> tuple[float, float]:
@@ -293,9 +288,9 @@ def judge(
     PASS (``bonferroni``, ``holm``); see :mod:`auditor.judging.budgets`. Which judgements there are is fixed by which
     numbers exist, never by their values. Each is two one-sided tests: FAIL where the value is shown to lie beyond the
     bound, PASS where it is shown to lie within it, else INCONCLUSIVE; what follows from another judgement's outcome
-    by logic has it too (:mod:`auditor.judging.logical_consequences`). The printed interval is built of the two
+    by logic has it too (:mod:`auditor.judging.judgement`). The printed interval is built of the two
     one-sided bounds at the levels of these tests, so interval and outcome agree. A PASS that a model earns by telling
-    no rows apart is INCONCLUSIVE (:mod:`auditor.judging.vacuity`), and so is one of a search that says to be weak.
+    no rows apart is INCONCLUSIVE (:mod:`auditor.judging.judgement`), and so is one of a search that says to be weak.
     Returns the findings and the family with its budgets.
     """
     family = family or Family()

@@ -1,21 +1,151 @@
-"""Measurements of a probe, before any judgement."""
+"""Measurements of a probe, before any judgement: metric definitions, outcomes, doubts about duplicate rows.
+
+A probe states those of its metrics in its class attribute ``metrics``, as text of one entry each, whose further lines
+are indented::
+
+    metrics = define_metrics(
+        '''
+        name, other_name: formula; [low, high], ideal value; how to read a value; source
+        '''
+    )
+
+Names may hold ``*`` where they are made of others, such as ``accuracy_under_*``. "no ideal" stands where no value is
+better than another; without a source it is the probe's own.
+"""
 
 from __future__ import annotations
 
+import inspect
+import math
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from auditor.core.files import LEFT_OUT, UNSAID
-from auditor.judging.definition import Definition
-from auditor.judging.duplicate_rows import Copies
+from auditor.core.files import LEFT_OUT, UNSAID, Closed
+from auditor.core.number_types import Count, PositiveCount
 from auditor.judging.figure_types import Figure
 from auditor.statistics.estimate_kinds import AnyEstimate
+
+NO_IDEAL = "no ideal"
+_ENTRY = re.compile(r"([\w*]+(?:, [\w*]+)*): (.+?); ([\[({].*?), ((?:no )?ideal.*?); (.+?)(?:; (.+))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """One metric of one probe; ``metric`` may contain ``*`` for the variable part of its names."""
+
+    probe: str
+    metric: str
+    formula: str
+    range: str
+    ideal: str
+    reading: str
+    citation: str
+
+    def fits(self, probe: str, metric: str) -> bool:
+        """Whether the definition applies to a probe's metric."""
+        return probe == self.probe and (metric == self.metric or fnmatchcase(metric, self.metric))
+
+
+def definition_of(definitions: Sequence[Definition], probe: str, metric: str) -> Definition | None:
+    """The definition of a number: by exact name, else the first matching pattern; None without one."""
+    fitting = [each for each in definitions if each.fits(probe, metric)]
+    return next((each for each in fitting if each.metric == metric), fitting[0] if fitting else None)
+
+
+def define_metrics(text: str, *shared: Definition) -> tuple[Definition, ...]:
+    """The definitions that a text states, then ``shared`` ones; ValueError for an entry of another form."""
+    definitions: list[Definition] = []
+    for entry in re.sub(r"\n +", " ", inspect.cleandoc(text)).splitlines():
+        parts = _ENTRY.fullmatch(entry)
+        if parts is None:
+            raise ValueError(
+                "Write a definition as 'name: formula; [low, high], ideal value; how to read a value; source', "
+                f"not as {entry!r}."
+            )
+        names, formula, span, ideal, reading, source = parts.groups(default="")
+        definitions += [
+            Definition(
+                probe="",
+                metric=metric,
+                formula=formula,
+                range=span,
+                ideal=ideal.removeprefix("ideal "),
+                reading=reading,
+                citation=source,
+            )
+            for metric in names.split(", ")
+        ]
+    return (*definitions, *shared)
+
+
+def select_definitions(
+    probe: str, citation: str, declared: Iterable[Definition], metrics: Iterable[str]
+) -> tuple[Definition, ...]:
+    """The declared definitions of those metrics, each once, as the probe's; the first of several wins.
+
+    ``citation``: of the probe, for a definition that names no source of its own.
+    """
+    known = [replace(each, probe=probe, citation=each.citation or citation) for each in declared]
+    found = (definition_of(known, probe, metric) for metric in dict.fromkeys(metrics))
+    return tuple(dict.fromkeys(each for each in found if each is not None))
+
+
+# Of all rows; fewer may be chance, and widen nothing that anybody would see.
+MOST_COPIES = 0.01
+_BY_ACCIDENT = 1e-6
+_OCCUR = 0.25
+
+
+class Copies(Closed):
+    """The number of ``n`` rows that repeat an earlier one in all columns of the file.
+
+    ``combinations``: how many different rows the values of each column allow for, n + 1 for any more than n.
+    ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few.
+    """
+
+    n: Count
+    copies: Count
+    combinations: Count
+    divisor: PositiveCount = 1
+
+    @property
+    def share(self) -> float:
+        """Copies among all rows; 0 of none."""
+        return self.copies / self.n if self.n else 0.0
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether repeated rows are expected, since there are more rows than possible values, without pasted copies.
+
+        Of what could differ a quarter does; of rows drawn again and again from a few, values go together that need not.
+        Numbers of copies are all multiples of d by accident with a probability of about ``d^-k`` for k different rows.
+        """
+        different = self.n - self.copies
+        pasted = different * math.log(self.divisor) > -math.log(_BY_ACCIDENT)
+        return self.combinations <= self.n and different >= _OCCUR * self.combinations and not pasted
+
+
+def why_doubtful(copies: Copies | None) -> str:
+    """The reason why numbers on these rows are not judged, with advice; "" if they may be.
+
+    More than 1 % of copies: a file pasted twelve times has the rows of one, and its intervals are 3.5 times too narrow.
+    Rows of a few columns with a few values each repeat of themselves: nothing is said there unless all do alike.
+    """
+    if copies is None or not copies.share > MOST_COPIES or copies.by_chance:
+        return ""
+    return (
+        f"{copies.copies:,} of {copies.n:,} rows ({copies.share:.1%}) are exact copies of other rows, and intervals "
+        "take rows as independent. Leave the copies out, or name the column that says which rows belong together with "
+        "--cluster COLUMN; if they are of different people who only happen to agree, say --copies-are-real."
+    )
+
 
 Pillar = Literal["performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake"]
 # Which of a model's answers: the class or number it decides on, the scores behind it, or scores of texts as far as they
@@ -58,7 +188,7 @@ class Measurement:
     ``at``: the other coordinates, such as ``{"feature": "age"}`` or ``{"noise": 0.1}``. ``too_few``: why the number may
     be shown but not judged, or "".
     ``ideal_when_same``: which of the model's answers, by being the same for all rows, bring the number to its ideal, so
-    that a PASS needs a model that tells rows apart (:mod:`auditor.judging.vacuity`); None stands for "decisions" in a
+    that a PASS needs a model that tells rows apart (:mod:`auditor.judging.judgement`); None stands for "decisions" in a
     headline that compares groups, and for "nothing" in any other number. ``chance``: of a number that shows skill, what
     a model without any comes to; there is skill where the number is shown to lie above it. ``skill_of``: the answers
     whose skill it is, None for those of both kinds. ``smallest``: rows of the smallest group that a headline compares,

@@ -26,8 +26,7 @@ from auditor.judging.criterion import (
     read_policy,
     toml_names,
 )
-from auditor.judging.input_files import ObeyedFile, shipped
-from auditor.judging.roles import CATEGORIES, ROLES, Role
+from auditor.judging.input_files import CATEGORIES, ROLES, ObeyedFile, Role, shipped
 
 Certainty = Literal["text", "page", "code", "memory"]
 CERTAINTY = {
@@ -67,9 +66,9 @@ class EvidenceRule:
     the probe ``*`` is any but the intake, which looks at the file alone. ``features``: the number of sensitive features
     that one finding compares the intersection of, at least. ``roles``: those of the columns that it compares, and of no
     others; ``levels``: the closed list that the values of such a column are to be of, out of
-    :data:`auditor.judging.roles.CATEGORIES`. ``days``: how old an audit may be. ``what``: what they show, in words.
-    ``how``: how to measure it, for a report that did not. ``source``, ``certainty``: of this line alone, else the
-    control's.
+    :data:`auditor.judging.input_files.CATEGORIES`. ``days``: how old an audit may be. ``what``: what they show, in
+    words. ``how``: how to measure it, for a report that did not. ``source``, ``certainty``: of this line alone, else
+    the control's.
     """
 
     what: str

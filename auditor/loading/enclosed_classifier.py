@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from auditor.core.errors import DamagedError, ModelError, UsageError
-from auditor.loading.functions import load_function
 from auditor.loading.huggingface_folders import load_folder
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.onnx_media import load_onnx_media
+from auditor.loading.onnx_models import load_onnx_media
+from auditor.loading.user_functions import load_function
 from auditor.models.audited_model import AuditedModel
-from auditor.models.classifier_detector import ClassifierDetector
-from auditor.models.detector_bundle import ENCLOSED, ONNX_FILE, Enclosed
+from auditor.models.detector import ENCLOSED, ONNX_FILE, ClassifierDetector, Enclosed
 from auditor.models.detector_card import DetectorCard
 from auditor.models.files.model_bytes import Source, printable
 

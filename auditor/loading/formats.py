@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, TypeAlias
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading import refused_formats
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.files.magic_bytes import BOOSTED_TREES, MAGIC, boosted_kind, is_onnx, is_safetensors, is_tar
-from auditor.models.files.model_bytes import MAX_FILE_BYTES, Source, read_source
+from auditor.models.files.model_bytes import (
+    BOOSTED_TREES,
+    MAGIC,
+    MAX_FILE_BYTES,
+    Source,
+    boosted_kind,
+    is_onnx,
+    is_safetensors,
+    is_tar,
+    read_source,
+)
 from auditor.models.files.pickles import read_pickle
 from auditor.models.files.strict_zip import Archive, open_archive
 from auditor.models.files.weight_files import (
@@ -227,11 +236,11 @@ def _load_below(spec: ModelSpec, max_bytes: int, model_file: Opened | None = Non
 
 def _loaded(spec: ModelSpec, max_bytes: int, model_file: Opened | None) -> AuditedModel:
     if spec.predict is not None:
-        from auditor.loading.functions import load_function
+        from auditor.loading.user_functions import load_function
 
         return _with_card(spec) or load_function(spec)
     if spec.generate is not None:
-        from auditor.loading.generators import load_generator
+        from auditor.loading.user_functions import load_generator
 
         return load_generator(spec)
     if spec.path is None:

@@ -16,8 +16,7 @@ from auditor.core.rows import Rows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_in
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.batch_sizes import free_bytes, rows_at_once
-from auditor.models.detector_bundle import PREPROCESSOR
+from auditor.models.detector import PREPROCESSOR
 from auditor.models.files.hf_folder import (
     build_network,
     ignored_files,
@@ -29,9 +28,9 @@ from auditor.models.files.hf_folder import (
 )
 from auditor.models.files.model_bytes import convert_parser_errors, printable
 from auditor.models.files.model_folder import Folder, open_model_folder
+from auditor.models.forward_passes import free_bytes, rows_at_once
 from auditor.models.regression_model import TorchRegressor
-from auditor.models.torch_model import TorchModel, evaluating
-from auditor.models.unsupported_model import OtherModel
+from auditor.models.torch_model import OtherModel, TorchModel, evaluating
 
 _MAX_TOKENS = 1 << 16
 _TEXT_BATCH, _IMAGE_BATCH, _SOUND_BATCH = 64, 64, 8

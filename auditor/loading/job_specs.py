@@ -8,9 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
 
-from auditor.data.table_schema import TableSchema
-from auditor.models.endpoint.capability import Handshake
-from auditor.models.endpoint.served_texts import ServedTexts
+from auditor.data.table_columns import TableSchema
+from auditor.models.endpoint.server_findings import Handshake, ServedTexts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,7 @@ from auditor.core.errors import MissingExtraError, ModelError, UnsupportedError
 from auditor.core.files import sha256_of
 from auditor.loading.finish_loading import provenance_in, provenance_of
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.device_placement import told_spread
 from auditor.models.encoder_decoder import FAMILIES, AuditedEncoderDecoder
-from auditor.models.files.chat_templates import template_notes
 from auditor.models.files.hf_folder import (
     build_network,
     ignored_files,
@@ -32,10 +30,12 @@ from auditor.models.files.hf_folder import (
     read_weights,
     refuse_settings,
     settings_notes,
+    template_notes,
 )
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.model_folder import Folder, open_model_folder
 from auditor.models.files.weight_files import check_gguf
+from auditor.models.forward_passes import told_spread
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.text_scores import Objective
 

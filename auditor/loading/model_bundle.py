@@ -29,9 +29,7 @@ from auditor.loading.finish_loading import named_classes, no_flags_of_classes, p
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.user_code import import_object, keywords_of
 from auditor.models.audited_model import AuditedModel, Recipe
-from auditor.models.classifier_detector import ClassifierDetector
-from auditor.models.detector import DeepfakeDetector, Detector, DetectorCard
-from auditor.models.detector_bundle import ENCLOSED, Enclosed
+from auditor.models.detector import ENCLOSED, ClassifierDetector, DeepfakeDetector, Detector, DetectorCard, Enclosed
 from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.strict_zip import Archive
 from auditor.models.files.weight_files import unread_records
@@ -42,13 +40,13 @@ from auditor.models.files.weights import (
     load_torch,
     plain_floats,
 )
+from auditor.models.forward_passes import without_gradients
 from auditor.models.gated_model import Gate, GatedModel
-from auditor.models.gradients import without_gradients
 from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 from auditor.models.regression_model import TorchRegressor
-from auditor.models.save_bundle import BUNDLE_FORMAT
+from auditor.models.saved_models import BUNDLE_FORMAT
 from auditor.models.torch_model import TorchModel
 
 _MAX_NUMBER = 1 << 24

@@ -1,28 +1,33 @@
-"""Table classifiers and regressors from ONNX files, exported by scikit-learn, XGBoost, LightGBM or torch.
+"""Classifiers and regressors from ONNX files: of tables, images and sound.
 
 onnxruntime interprets a graph of its own operators; the bytes run nothing. Operators of other libraries, and tensors
 that lie in files beside the graph, are refused before it sees them.
+
+The files are those of transformers, as exporters write them beside the graph: ``preprocessor_config.json`` says how
+large a picture is and how it is scaled, or the sampling rate; ``config.json`` names the classes. Nothing is guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from auditor.core.errors import (
-    ModelError,
-    UnsupportedError,
-    UsageError,
-)
+from auditor.core.errors import ModelError, UnsupportedError, UsageError
 from auditor.core.rows import FloatArray, Rows
-from auditor.data.preprocessing import as_converted
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, as_converted
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of
+from auditor.loading.huggingface_folders import image_preprocessing, scales_sound, sound_preprocessing
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel, Provenance, Said, of_logits
+from auditor.models.detector import CONFIG, ONNX_FILE, PREPROCESSOR
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.model_folder import Folder
 from auditor.models.files.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
 from auditor.models.regression_model import AuditedRegressor
 
@@ -149,3 +154,121 @@ def _features(graph: Graph, spec: ModelSpec, name: str, unsaid: str) -> tuple[st
     if graph.width is not None and len(spec.features) != graph.width:
         raise UsageError(f"--features names {len(spec.features)} columns, but the model takes {graph.width}.")
     return spec.features
+
+
+_BATCH = 32
+_QUIET = 1e-7
+
+
+def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
+    """The model of an ONNX file that takes pictures, (n, 3, height, width), or sound, (n, samples), as numbers.
+
+    Its output is logits where it is named so, else what ``--outputs`` says. Raises ModelError for any other input, for
+    more than one output, and where nothing beside the file says how a picture or a recording becomes its input.
+    """
+    onnx, onnxruntime = libraries()
+    folder = Folder(str(Path(path).parent))
+    source = folder.read(Path(path).name)
+    with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
+        proto = onnx.load_model_from_string(source.data)
+        check(proto, source.name)
+        session = session_of(onnxruntime, source.data)
+    settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
+    shape, kind = _shape_and_kind(session, source.name, spec)
+    wanted, notes = _input_preprocessing(folder, settings, shape, source.name)
+    predict = _predictor(session, wanted, source.name, scaled=scales_sound(folder))
+    model = AuditedModel(
+        of_logits(predict) if kind == "logits" else predict,
+        classes=named_classes(_labels(settings), spec),
+        preprocessing=wanted,
+        batch_rows=1 if shape[0] == 1 else _BATCH,
+        provenance=Provenance(
+            path=path,
+            sha256=_digest(folder, source.sha256),
+            format="ONNX model",
+            loaded_by=f"onnxruntime {onnxruntime.__version__}",
+            size_bytes=folder.size_bytes,
+            notes=notes,
+        ),
+    )
+    model.said = Said(classes=spec.classes, outputs=spec.outputs)
+    return model
+
+
+def _shape_and_kind(session: Any, name: str, spec: ModelSpec) -> tuple[list[object], str]:
+    """The shape of the one input, and what the one output is."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 else []
+    fixed = shape and isinstance(shape[0], int) and shape[0] != 1
+    if len(outputs) != 1 or len(shape) not in (2, 4) or inputs[0].type != "tensor(float)" or fixed:
+        takes = f"{inputs[0].type} of shape {printable(shape, 60)}" if len(inputs) == 1 else f"{len(inputs)} inputs"
+        raise UnsupportedError(
+            f"{name!r} takes {takes} and gives {len(outputs)} outputs; a classifier of media takes pictures "
+            "(n, 3, height, width) or sound (n, samples) as float32 and gives one: wrap it in a function of yours."
+        )
+    kind = spec.outputs or ("logits" if outputs[0].name == "logits" else None)
+    if kind is None:
+        raise UsageError(
+            f"{name!r} does not say what its output {printable(outputs[0].name, 40)!r} is: add --outputs logits or "
+            "--outputs probabilities."
+        )
+    return shape, kind
+
+
+def _input_preprocessing(
+    folder: Folder, settings: Mapping[str, Any], shape: Sequence[object], name: str
+) -> tuple[ImagePreprocessing | AudioPreprocessing, tuple[str, ...]]:
+    """How a file becomes its input, and notes. ModelError where nothing says it, or the graph takes something else."""
+    if not folder.has(PREPROCESSOR):
+        raise ModelError(
+            f"Beside {name!r} lies no {PREPROCESSOR}, without which its input's size and scale are a guess: put there "
+            "the one that the model was exported with.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
+    wanted: ImagePreprocessing | AudioPreprocessing
+    if len(shape) == 4:
+        wanted, notes = image_preprocessing(folder, settings)
+        expected: list[int] = [len(wanted.mean), *wanted.size]
+    else:
+        wanted, notes = sound_preprocessing(folder, shape[1] if isinstance(shape[1], int) else None), ()
+        expected = [wanted.samples]
+    if any(isinstance(n, int) and n != m for n, m in zip(shape[1:], expected, strict=True)):
+        raise ModelError(
+            f"{name!r} takes an input of shape {printable(list(shape), 60)}, and its {PREPROCESSOR} says "
+            f"{printable(expected, 60)} for one file.",
+            code="AUD-LOAD-WEIGHTS",
+        )
+    return wanted, notes
+
+
+def _predictor(
+    session: Any, preprocessing: ImagePreprocessing | AudioPreprocessing, name: str, *, scaled: bool
+) -> Callable[[Rows], npt.ArrayLike]:
+    """The graph as a function of rows; ``scaled``: whether each recording is brought to mean 0 and variance 1."""
+    given, output = session.get_inputs()[0].name, session.get_outputs()[0].name
+
+    def predict(X: Rows) -> npt.ArrayLike:
+        assert isinstance(X, np.ndarray)
+        x = preprocessing.encode(X)
+        if isinstance(preprocessing, AudioPreprocessing) and scaled:
+            x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + _QUIET)
+        try:
+            found = np.asarray(session.run([output], {given: x.astype(np.float32)})[0])
+        except Exception as error:  # whatever onnxruntime raises on an input it cannot use
+            raise ModelError(f"{name!r} refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS") from None
+        return found.reshape(len(found), -1)
+
+    return predict
+
+
+def _digest(folder: Folder, graph: str) -> str:
+    """Of the graph, whatever its file is called, and of what was read beside it."""
+    beside = [f"{folder.read(name).sha256}  {name}\n" for name in (CONFIG, PREPROCESSOR) if folder.has(name)]
+    return hashlib.sha256("".join([f"{graph}  {ONNX_FILE}\n", *beside]).encode()).hexdigest()
+
+
+def _labels(settings: Mapping[str, Any]) -> list[str] | None:
+    labels = settings.get("id2label")
+    if not isinstance(labels, dict) or sorted(labels) != sorted(str(i) for i in range(len(labels))):
+        return None
+    return [str(labels[str(i)]) for i in range(len(labels))]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import ModelError, UnsupportedError, UsageError
-from auditor.data.coded_columns import CODED, CodedColumns
+from auditor.data.table_columns import CODED, CodedColumns
 from auditor.loading.finish_loading import check_flags, named_classes, provenance_of, torch_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.refused_formats import refuse_program

@@ -23,8 +23,7 @@ from auditor.models.audited_model import AuditedModel
 from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.weights import as_state_dict, plain_floats
 from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.networks.layer_chain import ACTIVATIONS, Between, Chain, Layer
-from auditor.models.networks.layer_shapes import describe_layers, layers_of
+from auditor.models.networks.layer_chain import ACTIVATIONS, Between, Chain, Layer, describe_layers, layers_of
 
 _MAX_SIDE = 8192
 _CHOICES = {"activation": tuple(ACTIVATIONS), "batchnorm": ("before", "after"), "head": ("flatten", "mean")}

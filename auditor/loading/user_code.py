@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from auditor.core.errors import UsageError, did_you_mean
-from auditor.loading.reserved_packages import taken_name
+from auditor.loading.import_finders import taken_name
 from auditor.models.files.model_bytes import printable
 
 R = TypeVar("R")

@@ -12,11 +12,11 @@ from auditor.core.errors import DataError, ModelError
 from auditor.core.files import Closed
 from auditor.core.number_types import Count
 from auditor.core.rows import BoolArray, FloatArray, Rows
-from auditor.data.paired_media_rows import PairedRows
+from auditor.data.preprocessing import PairedRows
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.detector import Detector, Verdict
 from auditor.models.detector_card import TRACELESS, Answer
-from auditor.models.save_bundle import bundle_of
+from auditor.models.saved_models import bundle_of
 from auditor.models.torch_model import TorchModel
 
 

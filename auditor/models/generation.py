@@ -1,4 +1,4 @@
-"""Sampling from a causal language model: batched prompts, key-value cache, only the caller's random generator."""
+"""Sampling from a causal language model, and its full next-token distribution at every position of a text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from auditor.core.errors import ModelError, NotApplicableError, OtherKindError
 from auditor.models.encoder_decoder import AuditedEncoderDecoder
-from auditor.models.gradients import without_gradients
-from auditor.models.language_model import AuditedLanguageModel
-from auditor.models.linear_products import laid_out_once
+from auditor.models.forward_passes import laid_out_once, without_gradients
+from auditor.models.language_model import AuditedLanguageModel, logits_at
+from auditor.models.prefix_trees import Encoded, reads_trees
 from auditor.models.torch_model import evaluating
-from auditor.models.tree_attention import reads_trees
 
 Until = Literal["length", "sentence", "word"]
 
@@ -401,3 +400,23 @@ def _inverted(log_probabilities: Tensor, draws: Tensor, top_p: float, size: int)
     mass = reached.gather(1, kept - 1)
     place = torch.searchsorted(reached, draws[:, None] * mass, right=True)
     return order.gather(1, torch.minimum(place, kept - 1)).squeeze(1), reached[:, -1] >= top_p
+
+
+def next_token_log_probabilities(model: AuditedLanguageModel, text: Encoded) -> tuple[Tensor, Tensor]:
+    """(n, vocabulary) float32 log-probabilities at the n scored positions of a text, and the actual tokens (n,).
+
+    Of a causal model given all tokens before a place, of a masked one given all others.
+    """
+    places = [i for i, scored in enumerate(text.scored) if scored]
+    ids = torch.tensor([text.ids])
+    if model.objective == "causal":
+        inputs = {"input_ids": ids.to(model.device)}
+        where = torch.tensor([[0, place - 1] for place in places])
+    else:
+        hidden = ids.repeat(len(places), 1)
+        hidden[torch.arange(len(places)), torch.tensor(places)] = int(model.tokenizer.mask_token_id)
+        inputs = {"input_ids": hidden.to(model.device)}
+        where = torch.tensor([[row, place] for row, place in enumerate(places)])
+    with without_gradients(), evaluating(model.module):
+        logits = logits_at(model.module, inputs, where.to(model.device)).float()
+    return torch.log_softmax(logits, dim=-1).cpu(), torch.tensor([text.ids[i] for i in places])

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from auditor.models.device_placement import move_tensor
+from auditor.models.forward_passes import move_tensor
 from auditor.models.language_model import AuditedLanguageModel, logits_at
-from auditor.models.prefix_trees import Forest, batches, pack_texts
-from auditor.models.tree_attention import laid_out
+from auditor.models.prefix_trees import Forest, batches, laid_out, pack_texts
 
 States: TypeAlias = tuple[Tensor, Tensor]
 

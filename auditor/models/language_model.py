@@ -21,14 +21,21 @@ from torch import Tensor, nn
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.models.audited_model import AuditedModel, Provenance
-from auditor.models.batch_sizes import free_bytes, tokens_at_once
-from auditor.models.device_placement import device_of, move_module, move_tensor, stays
-from auditor.models.gradients import without_gradients
-from auditor.models.linear_products import pick_log_probabilities, quick_products, tiled_log_probabilities
-from auditor.models.prefix_trees import Encoded, Forest, batches, pack_texts
+from auditor.models.forward_passes import (
+    device_of,
+    free_bytes,
+    move_module,
+    move_tensor,
+    pick_log_probabilities,
+    quick_products,
+    stays,
+    tiled_log_probabilities,
+    tokens_at_once,
+    without_gradients,
+)
+from auditor.models.prefix_trees import Encoded, Forest, batches, laid_out, pack_texts, reads_trees
 from auditor.models.text_scores import Objective, ScoresTexts
 from auditor.models.torch_model import evaluating
-from auditor.models.tree_attention import laid_out, reads_trees
 
 if TYPE_CHECKING:
     from auditor.models.prefix_cache import PrefixCache

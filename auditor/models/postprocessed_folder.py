@@ -20,8 +20,7 @@ from auditor.core.errors import ModelError, UsageError
 from auditor.core.files import Closed, sha256_of, write_beside
 from auditor.core.number_types import Share
 from auditor.models.audited_model import AuditedModel, Said
-from auditor.models.debiased_inputs import PreparedModel, Removal
-from auditor.models.model_mixture import Mixture, MixtureModel
+from auditor.models.model_wrappers import Mixture, MixtureModel, PreparedModel, Removal
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 
 RULES_FILE = "postprocessing.json"

@@ -18,8 +18,8 @@ from auditor.core.errors import DataError, ModelError
 from auditor.core.files import Closed
 from auditor.core.number_types import Share
 from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.data.audit_data import groups_in
 from auditor.data.group_counts import MISSING
-from auditor.data.grouped_texts import groups_in
 from auditor.data.preprocessing import (
     FEW_ROWS,
     AudioPreprocessing,
@@ -205,7 +205,7 @@ def log_odds(scores: FloatArray) -> FloatArray:
 class PostprocessedModel(AuditedModel):
     """A binary classifier with answers changed by group; every prediction needs the groups.
 
-    Of a table they are its columns, of texts what :mod:`auditor.data.grouped_texts` puts beside each.
+    Of a table they are its columns, of texts what :mod:`auditor.data.audit_data` puts beside each.
 
     Where the rules calibrate, the outputs are the calibrated probabilities, and ``threshold`` decides on them.
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from auditor.models.prefix_trees import Forest
-from auditor.models.tree_attention import ancestors, filled_up
+from auditor.models.prefix_trees import Forest, ancestors, filled_up
 
 Text = tuple[int, ...]
 # In longer rows what stands before them is long too, and attention takes more than fewer rows save.
@@ -66,7 +65,7 @@ def _parent_key(nodes: Sequence[int], known_nodes: Sequence[int]) -> int:
 class PrefixCache:
     """Keys, values and last states of the tokens that a network has read, each behind those before it.
 
-    ``network``: one that :func:`~auditor.models.tree_attention.reads_trees`, whose weights stay as they are.
+    ``network``: one that :func:`~auditor.models.prefix_trees.reads_trees`, whose weights stay as they are.
     ``most_bytes``: before there are more, all is forgotten, and read anew.
     """
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 from auditor.core.errors import NO_SCORES, NotApplicableError
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.audit_data import AuditData
-from auditor.data.recorded_answers_data import Recorded
+from auditor.data.audit_data_parts import Recorded
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.regression_model import AuditedRegressor
 

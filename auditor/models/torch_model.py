@@ -1,11 +1,11 @@
-"""Torch modules as audited models: differentiable, batched, on CPU or GPU."""
+"""Torch modules as audited models: differentiable, batched, on CPU or GPU; and networks for other tasks."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,12 @@ from auditor.core.errors import ModelError, OutputsError
 from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
 from auditor.models.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
-from auditor.models.device_placement import move_module, move_tensor
-from auditor.models.gradients import without_gradients
+from auditor.models.forward_passes import move_module, move_tensor, without_gradients
 from auditor.models.output_kind import Outputs, Seen, as_logits, as_probabilities, stated_by
 from auditor.models.row_hash_random import row_draws
 
 if TYPE_CHECKING:
     import pandas as pd
-
 
 _BATCHES_ENCODED = 8
 
@@ -318,3 +316,17 @@ def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
         )
     # Writable: torch warns of sharing memory with a table's read-only columns.
     return np.require(frame.to_numpy(np.float32), np.float32, ["C", "W"])
+
+
+class OtherModel(AuditedModel):
+    """A network for a task other than classes, numbers or text likelihoods; ``what`` names it in words."""
+
+    kind = "other"
+
+    def __init__(self, module: nn.Module, *, description: str, provenance: Provenance | None = None) -> None:
+        super().__init__(self._no_answer, classes=(), provenance=provenance)
+        self.module = module
+        self.what = description
+
+    def _no_answer(self, X: Any) -> NoReturn:
+        raise ModelError(f"This model is {self.what}, which gives no classes: ask it through --predict.")

@@ -20,12 +20,11 @@ from auditor.core.errors import UsageError
 from auditor.core.randomness import forked
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.privacy.accounting import Phase
-from auditor.privacy.dirac_canaries import DiracCanaries
+from auditor.privacy.canary_recording import DiracCanaries, NoiseKeeper
 from auditor.privacy.dp_audit_scores import DIRAC, FLIPPED, CanaryScores
 from auditor.privacy.federated.client_canaries import Array, ClientCanaries
-from auditor.privacy.noise_recorder import NoiseKeeper
-from auditor.privacy.sensitivity import Sensitivity
-from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, plain_step, step_sensitivity
+from auditor.privacy.loop_watch import LossPerRow, TakeStep, plain_step, step_sensitivity
+from auditor.privacy.released_noise import Sensitivity
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
@@ -80,7 +79,7 @@ class DPAudit:
     It sees: noise that is missing, too small, used twice or seen by nobody but the accountant; of each step it keeps
     what was added to the sum, see :class:`~auditor.privacy.released_noise.ReleasedNoise`. It cannot see a fault in how
     the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter, for
-    :func:`~auditor.privacy.step_sensitivity.step_sensitivity` and :class:`~auditor.privacy.loop_watch.LoopWatch`.
+    :func:`~auditor.privacy.loop_watch.step_sensitivity` and :class:`~auditor.privacy.loop_watch.LoopWatch`.
 
     ``expected_gradient``: what a step releases on average without canaries, summed over rows as in ``summed_grad``, one
     tensor a parameter; see :class:`ReferenceGradient`. It must come from rows that are drawn without regard to the

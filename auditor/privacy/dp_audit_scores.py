@@ -27,8 +27,7 @@ from auditor.privacy.one_run import (
     one_run_lower_bound,
     one_run_p_value,
 )
-from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, audit_noise
-from auditor.privacy.sensitivity import Sensitivity, Unit
+from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, Sensitivity, Unit, audit_noise
 from auditor.statistics.intervals import clopper_pearson
 
 Verdict = Literal["consistent", "contradicted", "not_supported", "cannot_tell"]

@@ -1,4 +1,4 @@
-"""Observation of a running private loop: batch sampling, optimizer steps, and weight changes in between.
+"""Observation of a running private loop: batch sampling, optimizer steps, and the sensitivity of a step to one row.
 
 Every step is checked to add fresh noise of the stated size, as Opacus optimizers add it to the clipped sum.
 """
@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from auditor.core.errors import UsageError, first_line
+from auditor.core.randomness import forked
+from auditor.privacy.released_noise import Sensitivity
 
 # A normal deviate that no training comes to: some 1e-12 a parameter and step.
 _FAR = 7.0
@@ -170,3 +176,219 @@ def _tensors(value: object) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _tensors(part)
+
+
+TakeStep = Callable[[Tensor, Tensor], object]
+LossPerRow = Callable[[Tensor, Tensor], Tensor]
+LEFT_OUT, SMALL = 8, 4
+# Rows this many times as long as they are: without clipping, theirs are the gradients that show it.
+LONGER = 30.0
+
+
+class _StepIsTakenError(Exception):
+    """Ends a step before the parameters move."""
+
+
+class _StepFailedError(Exception):
+    """A step that could not be taken on these rows."""
+
+
+def step_sensitivity(
+    optimizer: Any,
+    take_step: TakeStep,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    module: nn.Module,
+    max_grad_norm: float | None = None,
+    scale: float | None = None,
+    n_rows: int = LEFT_OUT,
+) -> Sensitivity:
+    """Take the loop's own step on a batch and on the batch without one row, without training the model.
+
+    ``take_step(inputs, targets)``: what the loop does with a batch, from ``zero_grad`` to ``optimizer.step``.
+    Generators are set back before each step, so that the noise of both is the same and cancels; dropout is off. The
+    released sum is what the parameters' ``grad`` holds when the underlying optimizer is about to step, times ``scale``:
+    what it was divided by, for Opacus' optimizers known. Where clipping is of each row's gradient, noise is added once
+    and the divisor does not depend on the batch, one row moves it by at most ``max_grad_norm``. Not clipping, clipping
+    after the mean, layers that mix rows, clipping each layer to the whole norm and dividing by the batch's own size
+    move it by more. It can refute a bound, and shows none: another row might do more.
+
+    Parameters, buffers, gradients, flags and generators are put back. Raises UsageError for fewer than two rows.
+    """
+    if len(inputs) < 2 or len(inputs) != len(targets):
+        raise UsageError("Leaving one row out needs at least two rows, and a target for each.")
+    norm = float(optimizer.max_grad_norm if max_grad_norm is None else max_grad_norm)
+    # Read once: a divisor that follows the batch is one of the faults.
+    step = _Step(
+        optimizer=optimizer, take=take_step, module=module, scale=_divisor(optimizer) if scale is None else scale
+    )
+    n = min(n_rows, len(inputs))
+    try:
+        largest = _largest(step, inputs, targets, n)
+    except _StepFailedError as error:
+        return Sensitivity(largest=math.nan, n_rows=0, batch_rows=len(inputs), why_not=str(error))
+    return Sensitivity(largest=largest / norm, n_rows=n, batch_rows=len(inputs))
+
+
+def _largest(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
+    """The largest distance of the sums with and without one of the first n rows, in the units of gradients."""
+    largest = 0.0
+    with step.put_back():
+        if step.is_random(inputs, targets):
+            # Attention drops out by itself, without a layer of it.
+            freeze_randomness(step.module)
+            if step.is_random(inputs, targets):
+                raise _StepFailedError("the same rows give other gradients when they are asked again")
+        for batch in _batches(inputs):
+            largest = max(largest, _largest_influence(step, batch, targets, n))
+            # A divisor that follows the batch shows most in a small one, which not every loop takes a step on.
+            if len(batch) > SMALL:
+                with suppress(_StepFailedError):
+                    largest = max(largest, _largest_influence(step, batch[:SMALL], targets[:SMALL], min(n, SMALL)))
+    return largest
+
+
+def _largest_influence(step: _Step, inputs: Tensor, targets: Tensor, n: int) -> float:
+    whole, largest = step.released(inputs, targets), 0.0
+    for i in range(n):
+        left = torch.arange(len(inputs), device=inputs.device) != i
+        moved = _distance(whole, step.released(inputs[left], targets[left.to(targets.device)]))
+        largest = max(largest, math.inf if math.isnan(moved) else moved)
+    return largest
+
+
+def freeze_randomness(module: nn.Module) -> None:
+    """Set evaluation mode on modules without parameters and buffers: nothing is trained there, much is random."""
+    for m in module.modules():
+        if not any(True for _ in (*m.parameters(recurse=False), *m.buffers(recurse=False))):
+            m.training = False
+
+
+def plain_step(module: nn.Module, optimizer: Any, loss: LossPerRow) -> TakeStep:
+    """The step of a loop with the mean of a per-row loss, or with its sum if Opacus is configured so."""
+
+    def take(inputs: Tensor, targets: Tensor) -> None:
+        optimizer.zero_grad()
+        losses = loss(module(inputs), targets)
+        total = losses.sum() if getattr(optimizer, "loss_reduction", "mean") == "sum" else losses.mean()
+        total.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return take
+
+
+def _batches(inputs: Tensor) -> Iterator[Tensor]:
+    yield inputs
+    if inputs.is_floating_point():
+        yield inputs * LONGER
+
+
+def _divisor(optimizer: Any) -> float:
+    if getattr(optimizer, "loss_reduction", "sum") == "sum" or not optimizer.expected_batch_size:
+        return 1.0
+    return float(optimizer.expected_batch_size)
+
+
+def _distance(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
+    return float(torch.stack([(a - b).square().sum() for a, b in zip(first, second, strict=True)]).sum().sqrt())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A loop's step, taken again and again from the same place."""
+
+    optimizer: Any
+    take: TakeStep
+    module: nn.Module
+    scale: float
+
+    @property
+    def _inner(self) -> Any:
+        return getattr(self.optimizer, "original_optimizer", self.optimizer)
+
+    @property
+    def _parameters(self) -> list[Any]:
+        return [p for group in self._inner.param_groups for p in group["params"] if p.requires_grad]
+
+    def released(self, inputs: Tensor, targets: Tensor) -> list[Tensor]:
+        """What a step on these rows releases, one tensor a parameter, as a sum over rows."""
+        found: list[Tensor] = []
+
+        def capture_gradients(*_: Any) -> None:
+            found.extend(
+                torch.zeros_like(p, dtype=torch.float64) if p.grad is None else p.grad.detach().double() * self.scale
+                for p in self._parameters
+            )
+            raise _StepIsTakenError
+
+        for p in self._parameters:
+            p.grad, p.grad_sample, p.summed_grad = None, None, None
+        handle = self._inner.register_step_pre_hook(capture_gradients)
+        generators = self._generators()
+        try:
+            with forked(*(p.device for p in self._parameters)), torch.enable_grad():
+                self.take(inputs, targets)
+        except _StepIsTakenError:
+            return found
+        except (ValueError, RuntimeError) as error:
+            raise _StepFailedError(f"the step raised {type(error).__name__}: {first_line(error)}") from error
+        finally:
+            handle.remove()
+            for generator, state in generators:
+                generator.set_state(state)
+        raise _StepFailedError("the step given, from zero_grad to optimizer.step, took none on these rows")
+
+    def is_random(self, inputs: Tensor, targets: Tensor) -> bool:
+        """Whether the gradients of the same rows differ where the global generator does, the noise of Opacus apart."""
+        noise = getattr(self.optimizer, "noise_multiplier", None)
+        if noise is None:
+            return False  # noise of the loop's own cannot be told from other randomness
+        self.optimizer.noise_multiplier = 0.0
+        try:
+            first = self.released(inputs, targets)
+            with forked(*(p.device for p in self._parameters)):
+                torch.rand(7)
+                second = self.released(inputs, targets)
+        finally:
+            self.optimizer.noise_multiplier = noise
+        size = _distance(first, [torch.zeros_like(f) for f in first])
+        return _distance(first, second) > 1e-5 * max(size, 1e-12)
+
+    def _generators(self) -> list[tuple[torch.Generator, Tensor]]:
+        own = getattr(self.optimizer, "generator", None)
+        return [] if own is None else [(own, own.get_state())]
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Everything that a step touches is as it was afterwards; meanwhile dropout is off and nothing is accounted."""
+        kept = [(p, p.grad, getattr(p, "grad_sample", None), getattr(p, "summed_grad", None)) for p in self._parameters]
+        flags = [(m, m.training) for m in self.module.modules()]
+        buffers = [(b, b.detach().clone()) for b in self.module.buffers()]
+        hook = getattr(self.optimizer, "step_hook", None)
+        skipped = getattr(self.optimizer, "_is_last_step_skipped", None)
+        self.module.train()
+        for m in self.module.modules():
+            if isinstance(m, nn.modules.dropout._DropoutNd):
+                m.eval()
+        if hook is not None:
+            self.optimizer.step_hook = None
+        try:
+            yield
+        finally:
+            for m, flag in flags:
+                m.training = flag
+                # Of a step that failed, Opacus' hooks still hold the inputs, and wait for a backward pass.
+                getattr(m, "activations", []).clear()
+            for p in self.module.parameters():
+                if hasattr(p, "_forward_counter"):
+                    p._forward_counter = 0
+            with torch.no_grad():
+                for b, before in buffers:
+                    b.copy_(before)
+            for p, gradient, samples, summed in kept:
+                p.grad, p.grad_sample, p.summed_grad = gradient, samples, summed
+            if hook is not None:
+                self.optimizer.step_hook = hook
+            if skipped is not None:
+                self.optimizer._is_last_step_skipped = skipped

@@ -19,9 +19,8 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Weigh
 from auditor.core.errors import UsageError
 from auditor.core.randomness import forked
 from auditor.privacy.dp_linter import LintResult, lint
-from auditor.privacy.layer_classes import layer_names, statistics_keepers
-from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler
-from auditor.privacy.step_sensitivity import LossPerRow, TakeStep, freeze_randomness, plain_step, step_sensitivity
+from auditor.privacy.loop_watch import LossPerRow, TakeStep, freeze_randomness, plain_step, step_sensitivity
+from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler, layer_names, statistics_keepers
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant

@@ -1,4 +1,4 @@
-"""Test whether the noise that a run released has the stated distribution.
+"""A test of the noise that a run released against its stated distribution, and the sensitivity of its steps.
 
 Exact tests of it, apart from any epsilon.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import betainc, betaincc
@@ -17,6 +18,32 @@ from scipy.stats import chi2, kstest
 
 from auditor.core.rows import FloatArray
 from auditor.privacy.accounting import Phase
+
+Unit = Literal["row", "client"]
+
+# What rounding in single precision leaves of a sensitivity of 1.
+SLACK = 1e-2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Change of the released sum when one of a ``unit`` leaves, in clipping norms; a private step allows 1.
+
+    ``largest``: over ``n_rows`` rows left out of ``batch_rows``, each as it is and, where rows are numbers, much
+    longer. ``why_not``: why it could not be measured, or "".
+    """
+
+    largest: float
+    n_rows: int
+    batch_rows: int
+    why_not: str = ""
+    unit: Unit = "row"
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether one row moves the sum by more than the clipping norm."""
+        return not self.why_not and not self.largest <= 1.0 + SLACK
+
 
 # Coordinates whose noise is kept step by step: blocks of neighbours, spread over the parameters.
 BLOCKS, IN_A_BLOCK = 8, 8

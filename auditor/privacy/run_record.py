@@ -1,4 +1,4 @@
-"""The record of a DP-SGD run for the linter, read from JSON, TOML or a model bundle's recipe.
+"""The record of a DP-SGD run for the linter, read from JSON, TOML or a model bundle, with facts of its layers.
 
 A field that is left out was not recorded; the checks that need it say so. Nothing is assumed in its place.
 """
@@ -13,14 +13,34 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
-from auditor.core.errors import DataError, did_you_mean
+from auditor.core.errors import DataError, ModelError, did_you_mean
 from auditor.core.files import Closed, write_beside
 from auditor.core.number_types import Count, NonNegative, Positive, PositiveCount, Share
 from auditor.privacy.accounting import Accountant, Phase, Spent, privacy_spent, sampling_of, with_added
 from auditor.report.record.energy import EnergyRecord
 
 if TYPE_CHECKING:
-    from auditor.models.audited_model import Recipe
+    from torch import nn
+
+    from auditor.models.audited_model import AuditedModel, Recipe
+
+_RUNNING = ("running_mean", "running_var")
+
+
+def layer_names(module: nn.Module) -> tuple[str, ...]:
+    """Class names of the module and of all modules in it."""
+    return tuple(type(layer).__name__ for layer in module.modules())
+
+
+def statistics_keepers(module: nn.Module) -> tuple[str, ...]:
+    """Distinct class names of layers with a buffer for a running mean or variance, under any name."""
+    found = (
+        type(layer).__name__
+        for layer in module.modules()
+        if any(name in _RUNNING and b is not None for name, b in layer.named_buffers(recurse=False))
+    )
+    return tuple(dict.fromkeys(found))
+
 
 RUN_FORMAT = "auditor-dp-run/1"
 _MOST_BYTES = 4 << 20
@@ -241,3 +261,16 @@ def run_of_recipe(
     return parse_run(
         {"format": RUN_FORMAT} | {k: v for k, v in known.items() if v is not None}, "the recipe of the bundle"
     )
+
+
+def run_of_model(model: AuditedModel, name: str) -> RunRecord:
+    """The private run that the model's recipe records. Raises ModelError where it records none."""
+    from auditor.models.torch_model import TorchModel
+
+    recipe = model.recipe if isinstance(model, TorchModel) else None
+    if not isinstance(model, TorchModel) or recipe is None:
+        raise ModelError(f"{name!r} does not say how it was trained: lint a run record, RUN.json, instead.")
+    record = run_of_recipe(recipe, layer_names(model.module), statistics_keepers(model.module))
+    if record is None:
+        raise ModelError(f"{name!r} was not trained privately, by its own recipe: there is no claim to lint.")
+    return record

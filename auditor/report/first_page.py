@@ -11,15 +11,24 @@ from auditor.core.files import Number
 from auditor.judging.criterion import load_criteria
 from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
-from auditor.report.bound_axis import Axis, axis_of, excess, reach
-from auditor.report.next_commands import private_training_of, registration_of, repair_of
+from auditor.report.first_page_parts import (
+    WRONGLY_NAMED,
+    Axis,
+    axis_of,
+    excess,
+    names_rows,
+    private_training_of,
+    reach,
+    registration_of,
+    repair_of,
+    unbounded_findings,
+)
+from auditor.report.page_language import language_tag, own_words
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
-from auditor.report.record.question_texts import form_of, question_of, question_text
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About
+from auditor.report.record.finding_text import form_of, question_of, question_text
 from auditor.report.record.translations import Catalogue
-from auditor.report.translation_source import language_tag, own_words
-from auditor.report.unbounded_findings import WRONGLY_NAMED, names_rows, unbounded_findings
 from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)

@@ -6,16 +6,15 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from auditor.judging.figure_content import ColouredText, GradeTable
-from auditor.judging.figure_types import Figure
+from auditor.judging.figure_types import ColouredText, Figure, GradeTable
 from auditor.judging.measurement import Outcome
 from auditor.report import report_view
-from auditor.report.drawing.grade_labels import scale_of, strength
+from auditor.report.drawing.figure_data import scale_of, strength
 from auditor.report.first_page import FirstPage, first_page
-from auditor.report.record import number_text, sample_size_to_pass
+from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.provenance_of_number import short_name
-from auditor.report.record.skill_line import worth_of
+from auditor.report.record.summary_lines import worth_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import Remediation, remediation_of
 from auditor.report.report_view import Row
@@ -101,7 +100,7 @@ def _outcomes(report: AuditReport, rows: Sequence[Row], say: Catalogue) -> list[
     lines += _open([r for r in rows if r.outcome is Outcome.INCONCLUSIVE], say)
     attempts = dict.fromkeys(r.finding.tried for r in rows if r.finding.tried and r.finding.criterion)
     lines += [line for attempt in attempts for line in (escaped(attempt, 2 * _LONGEST_SENTENCE), "")]
-    needed = sample_size_to_pass.describe_rows_for_all(report)
+    needed = summary_lines.describe_rows_for_all(report)
     lines += [escaped(needed, 2 * _LONGEST_SENTENCE), ""] if needed else []
     lines += _reasons(say.say("rest.stopped"), [r for r in rows if r.outcome is Outcome.NOT_RUN], say)
     absent = [r for r in rows if r.outcome is Outcome.NOT_APPLICABLE and not r.finding.other_kind]

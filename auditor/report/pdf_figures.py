@@ -1,21 +1,47 @@
-"""Figures in the PDF: narrow ones in two columns, wide ones and tables of grades over the full width."""
+"""Figures and text in the PDF: columns of figures, visible control characters, and break points in long names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from auditor.judging.figure_content import GradedMethod, GradeTable
+from auditor.judging.figure_types import GradedMethod, GradeTable
 from auditor.report import report_view
 from auditor.report.drawing.svg import as_file, draw_svg
-from auditor.report.pdf_text import narrow, worded
-from auditor.report.pillar_sections import PillarView
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport
 from auditor.report.record.translations import Catalogue
-from auditor.report.report_figures import front_and_rest
+from auditor.report.report_figures import PillarView, front_and_rest
+
+_LONGEST_RUN = 22
+BREAK = "\N{ZERO WIDTH SPACE}"
+_RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
+
+
+def breaking(words: str) -> str:
+    """Text with break points after underscores and slashes, and finally anywhere, so that no cell overflows."""
+
+    def run(match: re.Match[str]) -> str:
+        parts = re.sub(r"([_/=,.+-])", rf"\1{BREAK}", match.group()).split(BREAK)
+        pieces = [p[i : i + _LONGEST_RUN] for p in parts for i in range(0, len(p), _LONGEST_RUN)]
+        return BREAK.join(pieces)
+
+    return _RUN.sub(run, words)
+
+
+def worded(words: str | None) -> str:
+    """Text from any source."""
+    return breaking(number_text.visible(words or ""))
+
+
+def narrow(words: str) -> str:
+    """A name for narrow columns, with a break point after every underscore."""
+    said = worded(words)
+    return re.sub(r"(?<=_)(?=[^_])", BREAK, said.replace(BREAK, "")) if len(words) < _LONGEST_RUN else said
+
 
 _PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
 _PAGE_HEIGHT = 749.0

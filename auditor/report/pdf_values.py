@@ -12,16 +12,15 @@ from auditor.judging.measurement import Outcome
 from auditor.report import report_view
 from auditor.report.first_page import FirstPage
 from auditor.report.html import moment, title_of
-from auditor.report.pdf_figures import figures_of
-from auditor.report.pdf_text import narrow, worded
-from auditor.report.pillar_sections import pillars_of, sources_of
-from auditor.report.record import number_text, sample_size_to_pass
+from auditor.report.pdf_figures import figures_of, narrow, worded
+from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import AuditReport, DataRecord, ModelRecord
+from auditor.report.record.finding_text import question_text
 from auditor.report.record.glossary import definitions_of, definitions_of_judged
-from auditor.report.record.question_texts import question_text
-from auditor.report.record.skill_line import worth_of
+from auditor.report.record.summary_lines import worth_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import Remediation, remediation_of
+from auditor.report.report_figures import pillars_of, sources_of
 from auditor.report.report_view import Row
 from auditor.report.rule_pack_view import ShownCell, ShownControl, ShownPolicy, policies_of
 from auditor.report.scope_page import Scope, scope_of
@@ -78,7 +77,7 @@ def paper_of(report: AuditReport, page: FirstPage, folder: Path) -> dict[str, ob
             ],
         ),
         "deviations": [worded(d) for d in (report.registration.deviations if report.registration else ())],
-        "rows_for_all": worded(sample_size_to_pass.describe_rows_for_all(report)),
+        "rows_for_all": worded(summary_lines.describe_rows_for_all(report)),
         "open": bool(by_outcome[Outcome.INCONCLUSIVE]),
         "promise": worded(report_view.promise_of(report, say)),
         "figures": figures_of(report, say, pillars, folder),

@@ -9,7 +9,7 @@ from auditor.core.files import Closed
 from auditor.judging.row_explanations import MOST_APART, ExplainedRow, Recourse
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record.audit_report import DataRecord, ModelRecord
-from auditor.report.record.display_labels import Labels
+from auditor.report.record.configuration import Labels
 from auditor.report.record.number_text import number, percent
 
 READING = (

@@ -8,13 +8,19 @@ from typing import Literal
 
 from auditor.judging.measurement import Form, Outcome
 from auditor.report.first_page import in_its_words, unbounded_of
-from auditor.report.record.acceptances import Acceptance, Standing, acceptances_of, findings_by_key
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_key import key_of, key_text
+from auditor.report.record.configuration import About
+from auditor.report.record.earlier_audits import key_of, key_text
+from auditor.report.record.finding_text import form_of, question_text
 from auditor.report.record.provenance_of_number import caution_of, to_copy
-from auditor.report.record.question_texts import form_of, question_text
-from auditor.report.record.report_metadata import About
-from auditor.report.record.severity import Severity, severity_of
+from auditor.report.record.severity_and_acceptance import (
+    Acceptance,
+    Severity,
+    Standing,
+    acceptances_of,
+    findings_by_key,
+    severity_of,
+)
 from auditor.report.record.translations import Catalogue
 
 Status = Literal["open"] | Standing

@@ -1,4 +1,4 @@
-"""The report's figures in display order: all judged numbers first, with the display names of groups.
+"""The report's figures in display order and by pillar, with the papers behind the probes that ran.
 
 The judged numbers stand on one axis: the ideal at 0, the limit at 1, independent of units.
 """
@@ -6,19 +6,18 @@ The judged numbers stand on one axis: the ideal at 0, the limit at 1, independen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from auditor.judging.figure_content import BESIDE
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import BESIDE, Figure, Series
 from auditor.judging.measurement import Outcome
 from auditor.report.drawing.figure_data import said_of
 from auditor.report.drawing.group_figures import BETWEEN
 from auditor.report.record import finding_text, number_text
-from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.report_metadata import About
+from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
+from auditor.report.record.configuration import About, Labels
 from auditor.report.record.translations import Catalogue
+from auditor.report.report_view import PILLARS, Drawn, Row, drawn_as
 
 MOST_JUDGED = 24
 _OUTCOMES = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -244,3 +243,42 @@ def _alt(figure: Figure) -> str:
     else:
         told = " ".join(f"{s.name}: {said_of(s)}." for s in series)
     return f"{figure.title}. {told} {figure.caption}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A probe that ran, its methods, and its paper."""
+
+    probe: str
+    methods: str
+    citation: str
+
+
+@dataclass(frozen=True)
+class PillarView:
+    """One pillar and its figures, without those that come before all pillars."""
+
+    name: str
+    figures: tuple[Drawn, ...]
+
+
+def pillars_of(report: AuditReport, say: Catalogue) -> list[PillarView]:
+    """The pillars that have figures, the file's own checks last."""
+    pillar_of_probe = {f.probe: f.pillar for f in report.findings}
+    drawn = [(pillar_of_probe.get(f.probe, INTAKE), drawn_as(i, f, say)) for i, f in front_and_rest(report, say)[1]]
+    views = [PillarView(name, tuple(d for pillar, d in drawn if pillar == name)) for name in PILLARS]
+    return [view for view in views if view.figures]
+
+
+def sources_of(rows: Sequence[Row]) -> tuple[Source, ...]:
+    """The papers of the probes that ran."""
+    ran = [r.finding for r in rows if r.outcome not in (Outcome.NOT_APPLICABLE, Outcome.NOT_RUN)]
+    return tuple(
+        Source(
+            probe=probe,
+            methods=", ".join(dict.fromkeys(f.method for f in own if f.method)),
+            citation=next((f.citation for f in own if f.citation), ""),
+        )
+        for probe in dict.fromkeys(f.probe for f in ran)
+        for own in [[f for f in ran if f.probe == probe]]
+    )

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from auditor.judging.criterion import CriterionRecord
-from auditor.judging.figure_content import RANKS, ColouredText, Swarm
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import RANKS, ColouredText, Figure, Series, Swarm
+from auditor.judging.judgement import HIDDEN
 from auditor.judging.measurement import Outcome
-from auditor.judging.vacuity import HIDDEN
-from auditor.report.drawing.grade_labels import scale_of, strength
-from auditor.report.figure_titles import titled
+from auditor.report.drawing.figure_data import scale_of, strength
+from auditor.report.page_language import titled
 from auditor.report.record import finding_text, number_text
-from auditor.report.record.acceptances import acceptance_sentences
 from auditor.report.record.audit_report import (
     INTAKE,
     AuditReport,
@@ -23,9 +21,9 @@ from auditor.report.record.audit_report import (
     ExitCode,
     Finding,
 )
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.exclusions import groups_left_out, hidden_gradients
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About, Labels
+from auditor.report.record.severity_and_acceptance import acceptance_sentences
+from auditor.report.record.summary_lines import groups_left_out, hidden_gradients
 from auditor.report.record.translations import ENGLISH, Catalogue
 
 # The order in which a reader has to act, not the alphabet.

@@ -9,8 +9,8 @@ from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import Outcome
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.question_texts import answers
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About
+from auditor.report.record.finding_text import answers
 from auditor.report.record.representation import ERROR_RATE, Share, Standing, shares_of, why_dependent
 from auditor.report.record.translations import Catalogue
 

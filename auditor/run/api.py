@@ -16,7 +16,7 @@ from auditor.judging.criterion import Criterion
 from auditor.judging.policy import Required, required_by
 from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.loading.job_specs import DataSpec, ModelSpec, ProbeSpec
-from auditor.loading.sandbox.scratch import scratch_folder
+from auditor.loading.sandbox.measuring_process import scratch_folder
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import recorded
 from auditor.run.plugins import load_probe_class
@@ -131,10 +131,10 @@ def _in_memory(
 ) -> AuditReport:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
-    from auditor.run.intake_result import intake_result
+    from auditor.run.job_models import intake_result
     from auditor.run.run_audit import run_audit
+    from auditor.training.task_distribution import chosen_executor
     from auditor.training.task_executor import tasks_by
-    from auditor.training.task_queue import chosen_executor
 
     if not isinstance(model, AuditedModel):
         raise UsageError(

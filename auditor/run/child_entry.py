@@ -10,10 +10,9 @@ from dataclasses import replace
 from functools import partial
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.loading.captum_without_matplotlib import without_drawing
 from auditor.loading.formats import Opened
+from auditor.loading.import_finders import claim_own_packages, without_drawing
 from auditor.loading.job_specs import Job
-from auditor.loading.reserved_packages import claim_own_packages
 from auditor.loading.sandbox.resource_limits import restrict
 from auditor.models.networks.select_device import resolve_device
 from auditor.run.job_channel import Channel, Done, Refused

@@ -21,15 +21,13 @@ from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKi
 from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts
-from auditor.data.groups_digest import GroupsDigest
-from auditor.data.recounted_truth import Recount
+from auditor.data.recounted_truth import GroupsDigest, Recount
 from auditor.data.row_keys import KeyDigest
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.examine_file import Examination, loaded_detector
-from auditor.judging.duplicate_rows import Copies
-from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.judging.measurement import Copies, Measurement, ProbeResult
 from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import (
     DataSpec,
@@ -43,27 +41,23 @@ from auditor.loading.job_specs import (
     ProbeSpec,
     flag_of_code,
 )
+from auditor.loading.rows.data_without_model import load_recorded, recount
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.loading.rows.load_rows import load_data
-from auditor.loading.rows.recorded_answers import load_recorded
-from auditor.loading.rows.recount_files import recount
-from auditor.loading.rows.repeated_rows import RepeatCount, repeats_in
+from auditor.loading.rows.row_warnings import RepeatCount, repeats_in
 from auditor.loading.rows.streamed_rows import Stream, can_stream, no_rows, why_not_streamed
 from auditor.loading.rows.table_files import open_table
 from auditor.loading.sandbox.outside_requests import Outside
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import ChannelCalibration, DetectorCard
-from auditor.models.endpoint.served_texts import ServedTexts
+from auditor.models.endpoint.server_findings import ServedTexts
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.streamed_safetensors import check_unchanged
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.report.record.audit_report import DataRecord
-from auditor.report.record.display_labels import check_keys, check_words, spelled
+from auditor.report.record.configuration import check_keys, check_reference, check_words, spelled
 from auditor.report.record.group_sizes import missing_in, sizes_in
-from auditor.report.record.report_metadata import check_reference
 from auditor.run.constant_answers import alike_in_counts
-from auditor.run.generated_files import load_made
-from auditor.run.intake_result import intake_result
 from auditor.run.job_channel import Channel, Working
 from auditor.run.job_messages import (
     Answered,
@@ -84,6 +78,7 @@ from auditor.run.job_messages import (
     ServedCompared,
     Trained,
 )
+from auditor.run.job_models import check_ending, intake_result, load_made, write_made
 from auditor.run.membership_scores import ScoresProbe
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
@@ -100,11 +95,10 @@ from auditor.run.probe import (
     not_applicable,
 )
 from auditor.run.run_audit import ask, attempt, data_record, generator_for, model_record, no_data
-from auditor.run.save_model import check_ending, write_made
 from auditor.statistics.estimate import Undefined
 from auditor.training.meter import taken_by_probe
+from auditor.training.task_distribution import ThroughParent
 from auditor.training.task_executor import tasks_by
-from auditor.training.task_queue import ThroughParent
 
 
 def load_probe(spec: ProbeSpec) -> Probe:
@@ -260,7 +254,7 @@ def _model(job: Job, channel: Channel, model_files: list[Opened] | None) -> Audi
     if job.model.endpoint is None:
         if job.model.device.startswith("cuda"):
             # A table's model may be without torch, and then its import is left out.
-            from auditor.models.device_placement import exact_products
+            from auditor.models.forward_passes import exact_products
 
             exact_products(job.model.device)
         return load_model(job.model, model_file=model_files.pop() if model_files else None)

@@ -14,8 +14,7 @@ from auditor.judging.measurement import Alike, Measurement
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.data.coded_groups import CodedGroups
-    from auditor.data.group_counts import GroupCounts
+    from auditor.data.group_counts import CodedGroups, GroupCounts
     from auditor.data.score_counts import ScoreCounts
     from auditor.models.audited_model import AuditedModel
 

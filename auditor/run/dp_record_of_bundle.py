@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from auditor.core.errors import AuditorError, ModelError
 from auditor.loading.job_specs import Job, Limits, ModelSpec
 from auditor.loading.sandbox.enter_sandbox import enter
+from auditor.loading.sandbox.measuring_process import scratch_folder
 from auditor.loading.sandbox.resource_limits import follow, restrict
-from auditor.loading.sandbox.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from auditor.privacy.run_record import RunRecord
@@ -68,7 +68,7 @@ def _main() -> None:
     enter(job, Path.cwd())
     # Only now, so that what these imports start is in the sandbox too.
     from auditor.loading.formats import load_model
-    from auditor.privacy.dp_run_of_bundle import run_of_model
+    from auditor.privacy.run_record import run_of_model
 
     restrict(job)
     try:

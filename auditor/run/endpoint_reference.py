@@ -13,8 +13,8 @@ from auditor.loading.job_specs import Job, Limits, ModelSpec
 from auditor.run.parent_process import compare_served
 
 if TYPE_CHECKING:
-    from auditor.models.endpoint.capability import Handshake
     from auditor.models.endpoint.client import Client
+    from auditor.models.endpoint.server_findings import Handshake
 
 
 def check_reference(path: str) -> None:

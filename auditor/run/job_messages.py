@@ -13,7 +13,7 @@ from auditor.judging.measurement import ProbeResult
 from auditor.judging.row_explanations import ExplainedRow
 from auditor.loading.sandbox.outside_requests import MOST_REQUESTS
 from auditor.models.endpoint.api_messages import Request
-from auditor.models.endpoint.served_texts import Compared
+from auditor.models.endpoint.server_findings import Compared
 from auditor.report.record.audit_report import DataRecord, ModelRecord
 from auditor.run.job_channel import Confined, Done, Line, Refused, Said, TableTrained, Working
 from auditor.run.membership_scores import MembershipColumns, MembershipHead

@@ -12,7 +12,7 @@ from auditor.detection.detection_record import DetectorRecord, FileResult
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.row_explanations import ExplainedRow
 from auditor.loading.job_specs import DataSpec, ProbeSpec
-from auditor.models.endpoint.served_texts import Compared
+from auditor.models.endpoint.server_findings import Compared
 from auditor.report.record.audit_report import DataRecord, ModelRecord, Refusal
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.number_text import visible

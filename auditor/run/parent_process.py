@@ -30,7 +30,7 @@ from auditor.loading.job_specs import Job, ProbeSpec, flag_of_code
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, measuring_process
 from auditor.loading.sandbox.outside_requests import reply
 from auditor.models.endpoint.api_messages import Request
-from auditor.models.endpoint.call_result import Outcome
+from auditor.models.endpoint.client import Outcome
 from auditor.report.record.number_text import visible
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.job_channel import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
@@ -38,7 +38,7 @@ from auditor.run.job_reader import Heard, SaidTooMuchError, TableLearned
 
 if TYPE_CHECKING:
     from auditor.judging.measurement import ProbeResult
-    from auditor.models.endpoint.served_texts import Compared
+    from auditor.models.endpoint.server_findings import Compared
     from auditor.run.job_messages import FileExported, Message, Trained
     from auditor.run.job_results import FilesExamined, Measured, RowsExplained
     from auditor.training.meter import Meter

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast, get_args
 
 from auditor.core.errors import ConfigError, UsageError, did_you_mean, first_line
 from auditor.judging.measurement import Pillar
-from auditor.loading.reserved_packages import taken_name
+from auditor.loading.import_finders import taken_name
 from auditor.run.mitigation import Mitigation, Stage
 from auditor.run.probe import Need, Probe
 

@@ -11,17 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeGuard, r
 import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
-from auditor.judging.definition import Definition
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement, Pillar, ProbeResult
+from auditor.judging.measurement import Answer, AuditQuestion, Definition, Measurement, Pillar, ProbeResult
 from auditor.statistics.clusters import CLUSTERED
-from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.upper_bound import UpperBound
+from auditor.statistics.estimate import Exact, Undefined, UpperBound
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.data.feature_counts import FeatureCounts
-    from auditor.data.group_counts import GroupCounts
-    from auditor.data.sampling_design import Design, Part
+    from auditor.data.audit_data_parts import Design, Part
+    from auditor.data.group_counts import FeatureCounts, GroupCounts
     from auditor.data.score_counts import Asked, ScoreCounts
     from auditor.models.audited_model import AuditedModel
 
@@ -62,7 +59,7 @@ class Probe(Protocol):
     same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
     it looks at the evaluation rows; see :func:`not_designed_for`. ``metrics``, the definitions of its metrics; see
-    :func:`~auditor.judging.definition.define_metrics`. ``untrusted_options``, which of its options an audit.toml that
+    :func:`~auditor.judging.measurement.define_metrics`. ``untrusted_options``, which of its options an audit.toml that
     was merely found in the folder may set; see :func:`allow_untrusted`. ``from_decisions``, the metrics or methods of a
     classifier that follow from its decisions, true classes and groups alone. ``questions``, what its numbers answer in
     everyday language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its

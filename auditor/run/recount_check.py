@@ -11,10 +11,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from auditor.data.group_counts import GroupCounts
-from auditor.data.groups_digest import GroupsDigest, NumbersDigest
 from auditor.data.media_classes import same_meaning
 from auditor.data.preprocessing import label_name
-from auditor.data.recounted_truth import Reading, Recount
+from auditor.data.recounted_truth import GroupsDigest, NumbersDigest, Reading, Recount
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.loading.job_specs import DataSpec, ProbeSpec
 from auditor.report.record.audit_report import DataRecord

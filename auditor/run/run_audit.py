@@ -23,13 +23,12 @@ from auditor.core.errors import (
     UsageError,
     some_of,
 )
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.recounted_truth import GroupsDigest
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
-from auditor.judging.definition import select_definitions
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
-from auditor.judging.measurement import Alike, Measurement, ProbeResult
+from auditor.judging.measurement import Alike, Measurement, ProbeResult, select_definitions
 from auditor.report.drawing.figures import figures_of
 from auditor.report.record.audit_report import (
     FILES,

@@ -18,22 +18,19 @@ from pydantic import JsonValue
 from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
+from auditor.judging.input_files import Roles
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.policy import Policy
-from auditor.judging.roles import Roles
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.loading.rows.sql import fetch, is_database, printable_url
-from auditor.loading.sandbox.measuring_process import MeasuringProcess
-from auditor.loading.sandbox.scratch import scratch_folder
-from auditor.models.endpoint.address import is_endpoint
+from auditor.loading.sandbox.measuring_process import MeasuringProcess, scratch_folder
 from auditor.models.endpoint.client import Limits as Calls
-from auditor.models.endpoint.journal import NAME as JOURNAL
+from auditor.models.endpoint.client import is_endpoint
+from auditor.models.endpoint.session import NAME as JOURNAL
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
 from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
-from auditor.report.record.configuration import recorded
+from auditor.report.record.configuration import About, Labels, recorded, stated_groups
 from auditor.report.record.controls import with_policies
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.report_metadata import About, stated_groups
 from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
 from auditor.run.parent_process import measure
@@ -42,7 +39,7 @@ from auditor.run.probe import Need, Probe, blank_result, make_probe
 from auditor.run.run_audit import assemble, environment
 from auditor.run.scan_options import Configured, ScanOptions, flags
 from auditor.training.meter import Meter
-from auditor.training.task_queue import handed_out
+from auditor.training.task_distribution import handed_out
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, g
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from auditor.judging.input_files import Roles
 from auditor.judging.profiles import DEFAULT_PROFILE
-from auditor.judging.roles import Roles
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About, Labels
 from auditor.run.option_parsers import (
     as_bytes,
     as_day,

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from auditor.core.errors import AuditorError, ModelError
 from auditor.core.files import Closed, read_regular, write_beside
 from auditor.loading.job_specs import Job
-from auditor.loading.sandbox.scratch import scratch_folder
+from auditor.loading.sandbox.measuring_process import scratch_folder
 from auditor.report.record.energy import EnergyRecord
 from auditor.training.task_executor import Executor, Tasks
 
@@ -117,8 +117,7 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
     Raises UsageError where this has other versions of what computes: digits would differ.
     """
     from auditor.run.parent_process import mitigate
-    from auditor.training.cost_file import of_training
-    from auditor.training.meter import Meter
+    from auditor.training.meter import Meter, of_training
     from auditor.training.task_encoding import finished, refusal_result, refuse_other_versions, unpack_message
 
     common, contents = unpack_message(_Shared, common_bytes)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from auditor.core.errors import UsageError
 from auditor.core.files import decode_path
 from auditor.loading.job_specs import Job
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.run.job_channel import Channel, Known, TableTrained, Working
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.training.forward_flops import flops_of
+from auditor.training.computation_cost import flops_of
 from auditor.training.train_table import train_table
 from auditor.training.training_rows import write_rows
 from auditor.training.weighted_rows import WeightedShare

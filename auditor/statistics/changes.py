@@ -1,9 +1,10 @@
-"""Estimates of changes between two models on the same rows: in a rate, or in the gap between groups' rates."""
+"""Estimates of changes between two models on the same rows: in one or many rates, or in the gap between groups."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from auditor.core.number_types import Count
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Z_POWER, EachBound, Estimate, first_size
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.random_weights import change_upper, sum_upper
+from auditor.statistics.intervals import change_upper, clopper_pearson, sum_upper
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
 
 # Of a gap's level, what the change of the pair itself has; the rest is for what tells other pairs apart from it.
@@ -30,7 +31,7 @@ def change_bounds(
     """One-sided bounds of ``P(gained) - P(lost)`` over the same n rows, each wrong with probability <= ``alpha``.
 
     Of n rows, ``gained`` went from no to yes and ``lost`` from yes to no: the mean of n independent values of 1, -1 and
-    0, bounded by :func:`~auditor.statistics.random_weights.change_upper` on either side. Arguments broadcast and need
+    0, bounded by :func:`~auditor.statistics.intervals.change_upper` on either side. Arguments broadcast and need
     not be whole; ``n = 0`` gives [-1, 1].
     """
     g, lo, m = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (gained, lost, n)))
@@ -155,7 +156,7 @@ class GapChange(EachBound):
 
     Above: let (a, b) be the pair whose difference is the gap after. The gap before is no smaller than what any pair
     (c, d) differed by, so the change is at most ``D_ab(after) - D_cd(before)``, a sum of at most four groups' means of
-    values that are known row by row (:func:`~auditor.statistics.random_weights.sum_upper`). Nine tenths of alpha go to
+    values that are known row by row (:func:`~auditor.statistics.intervals.sum_upper`). Nine tenths of alpha go to
     (c, d) = (a, b), where that is ``c_a - c_b``, the difference of the two groups' own changes; the last tenth is
     shared by all other pairs, so that the one that differed most before may be taken. The smaller of the two bounds
     holds for (a, b), and so the largest over all pairs holds: which pair it is, is a fixed fact, so nothing is paid for
@@ -250,3 +251,68 @@ def _gap_change_bounds(columns: FloatArray, *, after: IntArray, before: IntArray
 
 def _among(x: IntArray, a: IntArray, b: IntArray) -> BoolArray:
     return np.asarray((x == a) | (x == b), bool)
+
+
+Bounds = tuple[float, float]
+# Of each rate: before, after, and its change, below and above.
+SIDES = 6
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One rate of one group: bounds of its change, and of its values before and after."""
+
+    change: Bounds
+    before: Bounds
+    after: Bounds
+
+
+def moved_rates(changes: Sequence[RateChange], alpha: float) -> list[Moved]:
+    """The bounds of every change of rows, and of its rate before and after, each wrong with at most ``alpha``."""
+    if not changes:
+        return []
+    before, gained, lost, n = np.asarray([(c.before, c.gained, c.lost, c.n) for c in changes], np.float64).T
+    ends = (
+        change_bounds(gained=gained, lost=lost, n=n, alpha=alpha),
+        clopper_pearson(before, n=n, alpha=alpha),
+        clopper_pearson(before + gained - lost, n=n, alpha=alpha),
+    )
+    columns = [[(float(low), float(high)) for low, high in zip(*bounds, strict=True)] for bounds in ends]
+    return [Moved(*each) for each in zip(*columns, strict=True)]
+
+
+def grown_apart(changes: Sequence[Moved]) -> tuple[int, int, float] | None:
+    """The two groups, lower first, with the largest certain growth of their distance, and the growth; None if none."""
+    if len(changes) < 2:
+        return None
+    change, before, after = _ends(changes)
+    sure = after[0][:, None] > after[1][None, :]
+    # |D after| - |D before|, D after being positive: D after - D before, or their sum where D before is negative.
+    grown = np.minimum(
+        change[0][:, None] - change[1][None, :], (after[0] + before[0])[:, None] - (after[1] + before[1])[None, :]
+    )
+    return _largest(np.where(sure, grown, 0.0))
+
+
+def turned_round(changes: Sequence[Moved]) -> tuple[int, int, float] | None:
+    """The two groups, the formerly lower one first, whose order is certainly reversed, and the minimal distance, both
+    before and after; None without such groups."""
+    if len(changes) < 2:
+        return None
+    _, before, after = _ends(changes)
+    was = before[0][:, None] - before[1][None, :]
+    now = after[0][:, None] - after[1][None, :]
+    return _largest(np.minimum(was, now.T))
+
+
+def _largest(matrix: FloatArray) -> tuple[int, int, float] | None:
+    high, low = np.unravel_index(int(matrix.argmax()), matrix.shape)
+    most = float(matrix[high, low])
+    return (int(low), int(high), most) if most > 0.0 else None
+
+
+def _ends(changes: Sequence[Moved]) -> tuple[FloatArray, ...]:
+    """(2, n_groups) lower and upper bounds of the changes, of the rates before and after."""
+    return tuple(
+        np.asarray([getattr(m, name) for m in changes], np.float64).T for name in ("change", "before", "after")
+    )

@@ -1,4 +1,4 @@
-"""The interface of every estimate at any level, and the two kinds of estimates without samples."""
+"""The interface of every estimate at any level, the kinds of estimates without samples, and sample size planning."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import scipy
 from pydantic import BaseModel, ConfigDict
 
+from auditor.core.number_types import NonNegative
 from auditor.core.rows import FloatArray
 
 Side = Literal["greater", "less", "at_most", "at_least"]
@@ -225,3 +226,49 @@ def first_size(holds: Callable[[float], bool]) -> float:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
+
+
+def minimum_detectable_effect(estimate: Estimate, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+    """Smallest value beyond ``bound`` that is significant with 80 % power at the present n.
+
+    ``sign`` is +1 for an upper bound. Planned from the ideal value and the group sizes, never from the observed effect,
+    so a noisy estimate cannot excuse itself. NaN where unknown, infinite where no value would be seen.
+    """
+    return estimate.detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
+
+
+def n_required(estimate: Estimate, *, bound: float, alpha: float, ideal: float, n: int, sides: int = 1) -> int | None:
+    """Sample size for an ideal model to be significantly within ``bound`` with 80 % power, at equal group shares.
+
+    ``sides``: 2 where it must be shown on both sides of the ideal. None where that is unknown, out of reach, or the
+    bound is the ideal itself.
+    """
+    if bound == ideal:
+        return None
+    times = estimate.growth(bound=bound, alpha=alpha, ideal=ideal, miss=(1.0 - POWER) / sides)
+    return math.ceil(n * times - 1e-6) if math.isfinite(times) else None
+
+
+class UpperBound(Estimate):
+    """A quantity of at least 0 with the known upper bound ``most`` only: it can meet limits, never violate them.
+
+    ``bounds`` are [0, most] at every level, without sampling error; ``value`` is ``most``, the bound itself.
+    """
+
+    unbounded = True
+    kind_limits = (0.0, math.inf)
+    unplanned = (
+        "It is an upper bound: the true value may be smaller, so this number can show that a limit is kept and never "
+        "that it is broken."
+    )
+    interval_test = "none: an upper bound by accounting, without sampling"
+
+    kind: Literal["upper_bound"] = "upper_bound"
+    most: NonNegative
+
+    @property
+    def value(self) -> float:
+        return self.most
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        return 0.0, self.most

@@ -6,6 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from auditor.statistics.attack_estimates import (
+    AtLeast,
+    AtMost,
+    Bracket,
+    Exposure,
+    StrongestAttack,
+    WorstBracketDifference,
+)
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
@@ -25,9 +33,7 @@ from auditor.statistics.detection import (
 from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
-from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.exposure import Exposure
-from auditor.statistics.families import ConfirmedCount
+from auditor.statistics.estimate import Exact, Undefined, UpperBound
 from auditor.statistics.groups import (
     LargestDisparity,
     LargestRate,
@@ -37,7 +43,6 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
-from auditor.statistics.largest_of import StrongestAttack
 from auditor.statistics.means import (
     BracketedMean,
     StandardizedDifference,
@@ -45,10 +50,9 @@ from auditor.statistics.means import (
     WorstMeanDifference,
     WorstPairedDifference,
 )
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rank_estimates import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, WeightedSum
-from auditor.statistics.upper_bound import UpperBound
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,

@@ -18,7 +18,7 @@ from auditor.core.number_types import Count, NonNegative, Share
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
 from auditor.statistics.intervals import area_reach, clopper_pearson
-from auditor.statistics.thresholds import rate_bounds, rate_level
+from auditor.statistics.threshold_bounds import rate_bounds, rate_level
 
 _NO_AREA = Undefined(reason="an AUC needs at least two finite scores on either side")
 
@@ -140,10 +140,10 @@ class TruePositiveRateAt(Estimate):
 
     ``members_above[j]``: how many of ``n_positive`` score above the (j+1)-th largest of ``n_negative`` negatives, for
     as many j as the bounds may need. The threshold is an estimated quantile of the negatives: with ``joint``, the
-    bounds are those of the exact region of threshold and rate together (:mod:`~auditor.statistics.thresholds`). In
-    records of earlier versions alpha is split in two: half lets the threshold range over the order statistics that may
-    hold the true quantile, half is the Clopper-Pearson bound of the rate there. In [0, 1]; ideal: the false positive
-    rate itself.
+    bounds are those of the exact region of threshold and rate together (:mod:`~auditor.statistics.threshold_bounds`).
+    In records of earlier versions alpha is split in two: half lets the threshold range over the order statistics that
+    may hold the true quantile, half is the Clopper-Pearson bound of the rate there. In [0, 1]; ideal: the false
+    positive rate itself.
     """
 
     kind_limits = (0.0, 1.0)

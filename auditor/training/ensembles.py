@@ -28,11 +28,20 @@ from auditor.core.files import write_beside
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.models.audited_model import Recipe
-from auditor.models.networks.layer_sequence import NotASequenceError
+from auditor.models.networks.layer_chain import NotASequenceError
 from auditor.models.output_kind import Outputs
-from auditor.training.costs import Work, work_of
-from auditor.training.stack_tasks import ALONE, StackTask, Way, logits_of, received_logits, sent_tasks
-from auditor.training.stacks import linear_chain, outputs_of, why_no_vmap
+from auditor.training.computation_cost import Work, work_of
+from auditor.training.stack_tasks import (
+    ALONE,
+    StackTask,
+    Way,
+    linear_chain,
+    logits_of,
+    outputs_of,
+    received_logits,
+    sent_tasks,
+    why_no_vmap,
+)
 from auditor.training.task_executor import lent_executor
 
 MOST_TOGETHER = 32
@@ -108,9 +117,10 @@ def train_together(
     ``keep``: logits (k, n, n_classes) to what is wanted of them, along the first two axes; None keeps the logits.
 
     Models train in stacks where that can be done and costs less than one by one, which is counted
-    (:mod:`auditor.training.costs`) and not timed, so that the same call takes the same way; ``notes`` says where they
-    were trained one by one, and why. ``stacked``: True wherever it can be done, False never. Either way comes to the
-    same models up to rounding. On a GPU both compute in bfloat16 where :mod:`auditor.training.training_loop` does.
+    (:mod:`auditor.training.computation_cost`) and not timed, so that the same call takes the same way; ``notes`` says
+    where they were trained one by one, and why. ``stacked``: True wherever it can be done, False never. Either way
+    comes to the same models up to rounding. On a GPU both compute in bfloat16 where
+    :mod:`auditor.training.training_loop` does.
 
     ``memory_bytes``: None takes half of the free memory of a GPU, else a quarter of what the process may still use, at
     most 1 GiB; it decides how many models are a stack, at most ``most_together``. Dropout draws for all models of a
@@ -158,8 +168,8 @@ def predicted_seconds(
 ) -> float:
     """About how many seconds of one core :func:`train_together` takes for ``n_models``, each on ``n_learned`` rows.
 
-    Nothing is timed: the operations of one step and of one pass over a batch are counted and multiplied, by the unit
-    costs of :mod:`auditor.training.costs`, so that the same question has the same answer every time. x (n, ...),
+    Nothing is timed: the operations of one step and of one pass over a batch are counted and multiplied by the unit
+    costs of :mod:`auditor.training.computation_cost`: the same question has the same answer every time. x (n, ...),
     ``make``, ``recipe``, ``outputs``, ``memory_bytes``, ``most_together`` and ``stacked`` as there. Within a factor of
     3 of the processor time of small networks on a server of 2023. Raises ModelError where it would.
     """

@@ -1,6 +1,6 @@
 """Tasks executed by Ray: on the cores of this machine, or on a cluster at an address.
 
-The only module that knows Ray. It is run as a process of its own, for :mod:`auditor.training.cluster_executor`, and
+The only module that knows Ray. It is run as a process of its own, for :mod:`auditor.training.task_distribution`, and
 imports Ray when it is. Whatever goes wrong with a cluster is one sentence. A task whose worker or node is lost is done
 again by another: it has the same result.
 """
@@ -113,7 +113,7 @@ def _short(error: BaseException) -> str:
 
 @contextmanager
 def connected(address: str | None, cores: int | None) -> Iterator[RayExecutor]:
-    """As :func:`auditor.training.cluster_executor.on_ray`, in this process."""
+    """As :func:`auditor.training.task_distribution.on_ray`, in this process."""
     # Ray reports its use to its makers, where nobody says otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # One that the memory monitor kills is begun again for ever, where nobody says otherwise.

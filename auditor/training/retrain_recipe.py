@@ -19,8 +19,7 @@ from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import ARCHITECTURES, Architecture
 from auditor.models.output_kind import Outputs, as_logits
 from auditor.models.torch_model import TorchModel
-from auditor.training.stack_tasks import Seeds
-from auditor.training.stacks import outputs_of
+from auditor.training.stack_tasks import Seeds, outputs_of
 from auditor.training.training_loop import PlainStep, Schedule, optimizer_of
 from auditor.training.training_loop import train as run_loop
 from auditor.training.weighted_rows import why_not_trained_alike

@@ -25,17 +25,16 @@ import torch
 from auditor.core.errors import DataError, UsageError, some_of
 from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium, fake_class, judge_file
-from auditor.models.detector_card import METRIC_OF, Answer
-from auditor.models.networks.head import Calibration, LinearHead, NeighbourHead
-from auditor.models.networks.novelty_score import KindNovelty
+from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, fake_class, judge_file
+from auditor.models.detector_card import METRIC_OF, Answer, Medium
+from auditor.models.networks.detector_networks import Calibration, KindNovelty, LinearHead, NeighbourHead
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion
-from mitigations.deepfake.between_generators import over_kinds
 from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Round, Scorer, Within, scored
 from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty
+from mitigations.deepfake.unseen_sources import over_kinds
 
 MOST_CELLS = 100
 FEWEST_FILES = 10

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.networks.novelty_score import KindNovelty, RangeNovelty, most_kinds
+from auditor.models.networks.detector_networks import KindNovelty, RangeNovelty, most_kinds
 
 Kinds: TypeAlias = Sequence[str | None]
 # An orthonormal basis (k, d) of where files vary, the factors (k,) along it, and the factor of all other directions.
@@ -30,8 +30,8 @@ def fit_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds, within: 
 
     That quantile is over files of the kind left out in ``FOLDS`` rounds, since a file that shaped the mean and the
     covariance lies nearer to them than others do. Kinds with fewer than ``FEWEST_OF_A_KIND`` files, or none named, and
-    those beyond the largest of :func:`~auditor.models.networks.novelty_score.most_kinds` are one group of their class.
-    The ranges of the features are those of :func:`fit_range`.
+    those beyond the largest of :func:`~auditor.models.networks.detector_networks.most_kinds` are one group of their
+    class. The ranges of the features are those of :func:`fit_range`.
     """
     groups = kind_groups(is_fake, kinds, most_kinds(features.shape[1]))
     rule = KindNovelty(features.shape[1], int(groups.max()) + 1)

@@ -308,7 +308,7 @@ def _with_collections(
 ) -> tuple[DeepfakeDetector, tuple[str, ...]]:
     """The detector with what is known of collections left out whole, and what of them could not be measured."""
     from auditor.models.detector import DeepfakeDetector
-    from mitigations.deepfake.collections_left_out import rates_by_collection
+    from mitigations.deepfake.unseen_sources import rates_by_collection
 
     table = _column(spec, spec.collection_column)
     collections = [table.get(name) for name in files.names]

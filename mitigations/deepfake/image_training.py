@@ -1,13 +1,10 @@
 """Training of a detector of synthetic images on files, and its evaluation on unseen kinds.
 
-::
-
-    detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))
-
-``files``: paths. ``labels``: the class of each, two names such as ``real`` and ``fake``. ``kinds``: the generator of a
-synthetic image, the source of a real one, None where that is not known. A caller that leaves unreadable files out does
-it in two steps: ``read_images(files, options, rng)``, whose ``rows`` say which were read and whose ``problems`` what
-is wrong with the others, and ``fit_image_detector(images, labels, kinds, options, rng)`` with those rows' labels.
+``detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))``. ``files``: paths.
+``labels``: the class of each, two names such as ``real`` and ``fake``. ``kinds``: the generator of a synthetic image,
+the source of a real one, None where that is not known. A caller that leaves unreadable files out does it in two
+steps: ``read_images(files, options, rng)``, whose ``rows`` say which were read and whose ``problems`` what is wrong
+with the others, and ``fit_image_detector(images, labels, kinds, options, rng)`` with those rows' labels.
 """
 
 from __future__ import annotations
@@ -29,15 +26,20 @@ from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.data.images import FORMATS, decode_as
+from auditor.data.images_and_video import FORMATS, decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.loading.encoder_files import EncoderFile, read_encoder
+from auditor.loading.auxiliary_models import EncoderFile, read_encoder
 from auditor.models.audited_model import Recipe
 from auditor.models.detector import DeepfakeDetector, KnownRate
-from auditor.models.networks.encoder_probe import EncoderProbe, hold, mebibytes
-from auditor.models.networks.head import NeighbourHead
-from auditor.models.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.models.networks.image_features import SMALLEST, image_features
+from auditor.models.networks.detector_networks import (
+    FrequencyDetector,
+    ImageEnsemble,
+    NeighbourHead,
+    ResidualCNN,
+    levels,
+)
+from auditor.models.networks.encoders import EncoderProbe, hold, mebibytes
+from auditor.models.networks.media_features import SMALLEST, image_features
 from auditor.training.training_loop import PlainStep, Schedule, train
 from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Scorer
 from mitigations.deepfake.detector_fitting import (

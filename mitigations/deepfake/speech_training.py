@@ -31,8 +31,7 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audio import Samples, decode, fit_recording, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.models.detector import DeepfakeDetector, KnownRate
-from auditor.models.networks.head import Calibration
-from auditor.models.networks.speech_detector import SpeechDetector, SpeechGMM
+from auditor.models.networks.detector_networks import Calibration, SpeechDetector, SpeechGMM
 from mitigations.deepfake.cross_validation import Arrays, LearnerKind, Scorer
 from mitigations.deepfake.detector_fitting import (
     answers_to_unseen,

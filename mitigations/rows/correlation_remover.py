@@ -11,13 +11,13 @@ import numpy as np
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import FloatArray
 from auditor.run.mitigation import Mitigated, Training
-from mitigations.measured_experience import MeasuredExperience
+from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.refitting import NetworkOrEstimator, refit
-from mitigations.training.refuse_constant import refuse_one_class
 from mitigations.training.retraining import (
     Labelled,
     labelled_rows,
     refuse_bins,
+    refuse_one_class,
     run,
     trainable,
     training_set,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.data.preprocessing import TabularPreprocessing
     from auditor.models.audited_model import AuditedModel, Recipe
-    from auditor.models.debiased_inputs import Removal
+    from auditor.models.model_wrappers import Removal
     from auditor.models.torch_model import TorchModel
 
 
@@ -76,7 +76,7 @@ class CorrelationRemover(NetworkOrEstimator):
 
     def _fit_estimator(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """An estimator fitted anew on the table's own columns of numbers, with the subtraction put before it."""
-        from auditor.models.debiased_inputs import PreparedModel
+        from auditor.models.model_wrappers import PreparedModel
 
         refuse_bins(data)
         rows = labelled_rows(data, groups=True)
@@ -157,7 +157,7 @@ def removal_of(rows: Labelled, model: AuditedModel, alpha: float) -> tuple[Remov
 
     A sensitive feature that the estimator takes is held at its commonest value.
     """
-    from auditor.models.debiased_inputs import Removal
+    from auditor.models.model_wrappers import Removal
 
     X = rows.data.X
     if isinstance(X, np.ndarray):

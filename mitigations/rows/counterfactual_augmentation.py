@@ -13,21 +13,22 @@ import numpy as np
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.lexicons import built_in, read_lexicon
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import instead
-from mitigations.measured_experience import MeasuredExperience
-from mitigations.rows.augmented_rows import Arm, Sides, table_arms, text_arms
-from mitigations.rows.counterfactuals import (
+from mitigations.rows.counterfactual_rows import (
     NO_ROW,
+    Arm,
     Both,
     CounterfactualGenerator,
     LexiconSwaps,
+    Sides,
     TemplateSentences,
     filler_of,
     flipped,
+    table_arms,
+    text_arms,
 )
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites
-from mitigations.training.refuse_constant import refuse_one_class
-from mitigations.training.retraining import VALIDATION_SHARE, run, training_set
+from mitigations.selection_guide import MeasuredExperience, instead
+from mitigations.training.retraining import VALIDATION_SHARE, refuse_one_class, run, training_set
 from mitigations.training.starting_network import (
     Tuning,
     begin,

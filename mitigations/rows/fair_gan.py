@@ -15,9 +15,16 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refuse_constant import refuse_one_class
-from mitigations.training.retraining import TrainingSet, refuse_several_devices, run, trainable, training_set, untrained
+from mitigations.selection_guide import MeasuredExperience
+from mitigations.training.retraining import (
+    TrainingSet,
+    refuse_one_class,
+    refuse_several_devices,
+    run,
+    trainable,
+    training_set,
+    untrained,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

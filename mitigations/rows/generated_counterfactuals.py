@@ -13,7 +13,7 @@ import numpy as np
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import Lexicon, built_in, templates
 from auditor.data.swaps import Mention, Swapper, article_of
-from mitigations.rows.counterfactuals import Counterfactuals, filler_of
+from mitigations.rows.counterfactual_rows import Counterfactuals, filler_of
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel

@@ -8,8 +8,8 @@ import numpy as np
 
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.measured_experience import MeasuredExperience
 from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
+from mitigations.selection_guide import MeasuredExperience
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -11,7 +11,7 @@ import pandas as pd
 
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from mitigations.applicability import instead
+from mitigations.selection_guide import instead
 from mitigations.training.retraining import check_classifier, refuse_bins
 
 if TYPE_CHECKING:

@@ -8,10 +8,8 @@ import numpy as np
 
 from auditor.core.errors import DataError, UsageError
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.option_names import AlphaSchedule, Constraint
-from mitigations.training.refuse_constant import refuse_one_class
-from mitigations.training.retraining import TrainingSet, run, training_set
+from mitigations.selection_guide import MeasuredExperience
+from mitigations.training.retraining import AlphaSchedule, Constraint, TrainingSet, refuse_one_class, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import Optimizer
 
 from auditor.training.multi_device import Summing, as_they_are
-from mitigations.training.option_names import AlphaSchedule, Constraint
-from mitigations.training.retraining import TrainingSet
+from mitigations.training.retraining import AlphaSchedule, Constraint, TrainingSet
 
 if TYPE_CHECKING:
     from auditor.models.torch_model import TorchModel

@@ -292,7 +292,7 @@ def _refuse_checkpoint(training: Training) -> None:
 def _linted(model: TorchModel) -> tuple[str, ...]:
     """What the linter finds in the record of the run, or that it found nothing."""
     from auditor.privacy.dp_linter import lint
-    from auditor.privacy.dp_run_of_bundle import run_of_model
+    from auditor.privacy.run_record import run_of_model
 
     result = lint(run_of_model(model, "the new model"))
     found = tuple(f"dp-lint: {p.code} ({p.severity}): {p.what}" for p in result.problems)

@@ -10,13 +10,24 @@ from auditor.core.errors import ModelError
 from auditor.core.randomness import forked
 from auditor.core.rows import FloatArray, IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import is_estimator
-from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.last_layer import LastLayer, LastLayerEstimator, Learner, is_simple
-from mitigations.training.network_reduction import NetworkEstimator, Parity, Reducible, moment, reducible, reducing
-from mitigations.training.reduced_estimators import FittedEstimator, ReducibleEstimator, reducible_estimator
+from mitigations.selection_guide import MeasuredExperience, is_estimator
+from mitigations.training.fairlearn_reductions import (
+    FittedEstimator,
+    LastLayer,
+    LastLayerEstimator,
+    Learner,
+    NetworkEstimator,
+    Parity,
+    Reducible,
+    ReducibleEstimator,
+    is_simple,
+    moment,
+    reducible,
+    reducible_estimator,
+    reducing,
+)
 from mitigations.training.refitting import only_for_estimators, only_for_networks
-from mitigations.training.refuse_constant import refuse_one_class
+from mitigations.training.retraining import refuse_one_class
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -148,7 +159,7 @@ class ExponentiatedGradient(BaseMitigation):
 
     def _of_estimators(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Mitigated:
         """The estimator fitted anew for every set of multipliers, and those of the mixture in one folder."""
-        from auditor.models.model_mixture import Mixture, MixtureModel
+        from auditor.models.model_wrappers import Mixture, MixtureModel
 
         only_for_networks(epochs=self.epochs)
         task = reducible_estimator(model, data, rng, self.hyperparameters)

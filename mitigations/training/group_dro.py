@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refuse_constant import refuse_one_class
-from mitigations.training.retraining import run, training_set
+from mitigations.selection_guide import MeasuredExperience
+from mitigations.training.retraining import refuse_one_class, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class GroupDro(BaseMitigation):
         """A new model of the same architecture, trained for its worst group."""
         import torch
 
-        from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
+        from mitigations.training.training_steps import GroupDroStep, GroupWeights
 
         old = trainable_from_somewhere(model)
         rows = training_set(old, data, training.device, groups=True)

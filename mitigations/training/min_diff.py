@@ -14,9 +14,16 @@ import numpy as np
 from auditor.core.errors import UsageError
 from auditor.core.rows import IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.measured_experience import MeasuredExperience
-from mitigations.training.refuse_constant import refuse_one_class
-from mitigations.training.retraining import VALIDATION_SHARE, TrainingSet, decide_rows, numbered, run, training_set
+from mitigations.selection_guide import MeasuredExperience
+from mitigations.training.retraining import (
+    VALIDATION_SHARE,
+    TrainingSet,
+    decide_rows,
+    numbered,
+    refuse_one_class,
+    run,
+    training_set,
+)
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
@@ -199,7 +206,7 @@ class MinDiff(BaseMitigation):
         self, old: TorchModel, rows: TrainingSet, weight: float, recipe: Recipe, seed: int, training: Training
     ) -> tuple[TorchModel, list[str]]:
         """A network trained with that weight, and the groups that have too few rows to be compared."""
-        from mitigations.training.min_diff_step import FEWEST_ROWS, MinDiffStep, contrasts
+        from mitigations.training.training_steps import FEWEST_ROWS, MinDiffStep, contrasts
 
         rng = np.random.default_rng(seed)
         begun = begin(old, recipe, rng, training.device, lora=self.tuning.lora)

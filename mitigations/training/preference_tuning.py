@@ -11,7 +11,7 @@ import numpy as np
 from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import instead
+from mitigations.selection_guide import instead
 from mitigations.training.preference_pairs import (
     NeutralText,
     PreferenceSet,

@@ -22,9 +22,8 @@ from auditor.core.randomness import seeded_globals
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.models.files.model_bytes import printable
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
-from mitigations.applicability import is_estimator
-from mitigations.training.refuse_constant import refuse_one_class
-from mitigations.training.retraining import Labelled, check_classifier
+from mitigations.selection_guide import is_estimator
+from mitigations.training.retraining import Labelled, check_classifier, refuse_one_class
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import ModelError, UsageError
-from mitigations.applicability import instead, is_known, why_untrainable
+from mitigations.selection_guide import instead, is_known, why_untrainable
 from mitigations.training.retraining import check_classifier, untrained
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel, Recipe
     from auditor.models.torch_model import TorchModel
     from auditor.training.training_loop import Step
-    from mitigations.training.fine_tuning_step import Taken
+    from mitigations.training.training_steps import Taken
 
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_BATCH = 32
@@ -80,7 +80,7 @@ class Begun:
 
     def step(self, step: Taken, n_rows: int) -> Step:
         """The step unchanged for a new network; else with a rate that decays to zero by the end."""
-        from mitigations.training.fine_tuning_step import FineTuningStep
+        from mitigations.training.training_steps import FineTuningStep
 
         if self.anew:
             return step

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from auditor.core.rows import FloatArray, IntArray
 from auditor.judging import png
-from auditor.judging.figure_content import (
+from auditor.judging.figure_types import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,
@@ -27,11 +27,11 @@ from auditor.judging.figure_content import (
     MOST_WORDS,
     RANKS,
     ColouredText,
+    Figure,
     GradeTable,
     Heatmap,
     Swarm,
 )
-from auditor.judging.figure_types import Figure
 
 if TYPE_CHECKING:
     import pandas as pd

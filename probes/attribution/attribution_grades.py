@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from auditor.core.rows import FloatArray
-from auditor.judging.figure_content import EARNED, MOST_METHODS, RESERVED, UNEARNED, Grade, GradedMethod, GradeTable
+from auditor.judging.figure_types import EARNED, MOST_METHODS, RESERVED, UNEARNED, Grade, GradedMethod, GradeTable
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -15,10 +15,9 @@ from auditor.statistics.rank_estimates import quantile
 from probes.attribution.attribution_figures import grades_figure
 from probes.attribution.explanation import Attributions
 from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, ONE_UNIT, RANDOM, Grades, mean_of
-from probes.attribution.label_randomization import Relabelled
 from probes.attribution.method_selection import MOST_INCOMPLETE, TAIL, Verdict
 from probes.attribution.methods import METHODS
-from probes.attribution.parameter_randomization import DEVIATIONS, MOST_OVERLAP
+from probes.attribution.randomization_tests import DEVIATIONS, MOST_OVERLAP, Relabelled
 from probes.fairwashing import RealRows
 
 LEVEL = 0.95

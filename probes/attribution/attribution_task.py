@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import IntArray
-from probes.attribution.attribution_units import Baseline, Posed, Units
-from probes.attribution.differentiable import Differentiable
+from probes.attribution.attribution_units import Baseline, Differentiable, Posed, Units
 from probes.probe_inputs import draw
 
 if TYPE_CHECKING:

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import FloatArray
-from auditor.judging.figure_content import title_of
-from auditor.judging.figure_types import Figure
+from auditor.judging.figure_types import Figure, title_of
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import ratio_of_means
 from auditor.statistics.values import bounded_mean
-from probes.attribution.agreement import group_gaps
 from probes.attribution.attribution_figures import beeswarm_figure, heatmap_figure, text_figure
 from probes.attribution.attribution_grades import PROBE
 from probes.attribution.attribution_task import Problem
 from probes.attribution.explanation import feature_names
+from probes.attribution.faithfulness import group_gaps
 from probes.attribution.method_selection import Verdict, join_halves
 from probes.fairness.proxies import Screen, screen
 from probes.probe_inputs import as_frame

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, get_args
 import numpy as np
 
 from auditor.core.errors import OtherKindError
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
@@ -21,10 +20,9 @@ from probes.attribution.explanation import output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
 from probes.attribution.faithfulness import ends
 from probes.attribution.gradient import Effort
-from probes.attribution.label_randomization import teach_shuffled
 from probes.attribution.method_selection import Checks, Parts, Verdict, judge_methods
 from probes.attribution.methods import METHODS, applicable
-from probes.attribution.parameter_randomization import FEWEST_COPIES
+from probes.attribution.randomization_tests import FEWEST_COPIES, teach_shuffled
 from probes.erasure import ERASURE_METRICS
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows

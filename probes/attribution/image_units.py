@@ -10,8 +10,16 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from probes.attribution.attribution_units import Baseline, Posed, Question, Scale, Units
-from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
+from probes.attribution.attribution_units import (
+    ONLY_PREDICTS,
+    Baseline,
+    Differentiable,
+    Posed,
+    Question,
+    Scale,
+    Units,
+    scored,
+)
 from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores
 from probes.probe_inputs import differentiable, rows_at_once

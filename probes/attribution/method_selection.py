@@ -13,24 +13,34 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.figure_content import RESERVED, UNEARNED
+from auditor.judging.figure_types import RESERVED, UNEARNED
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rank_estimates import quantile
 from auditor.statistics.values import BoundedMean
-from probes.attribution.agreement import rank_agreement
 from probes.attribution.attribution_task import Problem
 from probes.attribution.explanation import Attributions
-from probes.attribution.faithfulness import OCCLUSION, RANDOM, Grades, gain, grade, occlusion, random_attribution
+from probes.attribution.faithfulness import (
+    OCCLUSION,
+    RANDOM,
+    Grades,
+    gain,
+    grade,
+    occlusion,
+    random_attribution,
+    rank_agreement,
+)
 from probes.attribution.gradient import Effort
-from probes.attribution.label_randomization import Relabelled, Taught, relabelled
 from probes.attribution.methods import METHODS, explain, why_not
-from probes.attribution.parameter_randomization import (
+from probes.attribution.randomization_tests import (
     DEVIATIONS,
     MOST_OVERLAP,
     Randomisation,
+    Relabelled,
+    Taught,
     Threshold,
     cascade,
     randomisable,
+    relabelled,
     threshold,
 )
 from probes.attribution.stability import Stability, infidelity, stability
@@ -40,7 +50,7 @@ from probes.fairwashing import OTHERWISE, RealRows
 if TYPE_CHECKING:
     from torch import nn
 
-    from auditor.judging.figure_content import Standing
+    from auditor.judging.figure_types import Standing
 
 # An explanation is decided on before anybody knows how many findings the scan will have: at the level of one of 20.
 TAIL = 0.05 / 20

@@ -1,26 +1,77 @@
-"""Tables: units are raw features, and a missing one takes the values of observed rows."""
+"""Tables: units are raw features, and a missing one takes the values of observed rows; tables as integer codes."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from probes.attribution.attribution_units import Baseline, Posed, Question, Scale, Units
-from probes.attribution.category_codes import Coded
-from probes.attribution.differentiable import ONLY_PREDICTS, Differentiable, scored
+from probes.attribution.attribution_units import (
+    ONLY_PREDICTS,
+    Baseline,
+    Differentiable,
+    Posed,
+    Question,
+    Scale,
+    Units,
+    scored,
+)
 from probes.attribution.explanation import feature_names, score_name
-from probes.probe_inputs import differentiable, rows_at_once
+from probes.probe_inputs import as_frame, differentiable, rows_at_once
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
     from auditor.models.torch_model import DifferentiableModel
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Coded:
+    """A table as codes of each column's distinct values, with decoding; sample, background: (n, d) codes.
+
+    ``levels``: the distinct values of each column in its own type. ``columns``: names of the model's table, None where
+    it takes an array.
+    """
+
+    names: tuple[str, ...]
+    sample: FloatArray
+    background: FloatArray
+    levels: tuple[Any, ...]
+    columns: pd.Index[Any] | None
+
+    @classmethod
+    def from_samples(cls, model: AuditedModel, sample: AuditData, background: AuditData) -> Coded:
+        """Codes over the values of both."""
+        import pandas as pd
+
+        both = pd.concat([as_frame(part.X, model.features) for part in (sample, background)], ignore_index=True)
+        pairs = [pd.factorize(both.iloc[:, i].array, use_na_sentinel=False) for i in range(both.shape[1])]
+        table = np.stack([codes for codes, _ in pairs], axis=1).astype(np.float64)
+        return cls(
+            names=tuple(str(c) for c in both.columns),
+            sample=table[: len(sample)],
+            background=table[len(sample) :],
+            levels=tuple(levels for _, levels in pairs),
+            columns=both.columns if isinstance(sample.X, pd.DataFrame) else None,
+        )
+
+    def decode(self, codes: FloatArray) -> pd.DataFrame | npt.NDArray[Any]:
+        """The rows (m, d) represented by codes, with the model's column types."""
+        import pandas as pd
+
+        places = codes.astype(np.int64)
+        values = [levels.take(places[:, i]) for i, levels in enumerate(self.levels)]
+        if self.columns is None:
+            return np.stack([np.asarray(v) for v in values], axis=1)
+        return pd.DataFrame(dict(enumerate(values))).set_axis(self.columns, axis=1)
+
 
 _ROWS_AT_ONCE = 8192
 

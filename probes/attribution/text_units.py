@@ -11,8 +11,18 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from probes.attribution.attribution_units import Baseline, Posed, Question, Scale, UnitKind, Units
-from probes.attribution.differentiable import ONLY_PREDICTS, Blank, Differentiable, scored
+from probes.attribution.attribution_units import (
+    ONLY_PREDICTS,
+    Baseline,
+    Blank,
+    Differentiable,
+    Posed,
+    Question,
+    Scale,
+    UnitKind,
+    Units,
+    scored,
+)
 from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores
 from probes.probe_inputs import differentiable, differentiating, rows_at_once

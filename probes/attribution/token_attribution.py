@@ -13,30 +13,26 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean, bounded_mean
-from probes.attribution.agreement import rank_correlations
 from probes.attribution.attribution_figures import text_figure
 from probes.attribution.attribution_grades import grades_of
 from probes.attribution.attribution_task import Problem
 from probes.attribution.explanation import output_range
 from probes.attribution.explanation_contents import words_and_values
-from probes.attribution.faithfulness import ends
+from probes.attribution.faithfulness import ends, rank_correlations
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import Checks, Parts, Verdict, judge_methods
 from probes.attribution.methods import explain
-from probes.attribution.parameter_randomization import FEWEST_COPIES
-from probes.attribution.prompt_tokens import Unit
-from probes.attribution.token_infill import N_INFILL, Infill
-from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts
-from probes.attribution.token_units import TokenBaseline, token_problem
+from probes.attribution.prompt_tokens import Prompt, Unit, built_in_prompts, read_prompts
+from probes.attribution.randomization_tests import FEWEST_COPIES
+from probes.attribution.token_units import N_INFILL, Infill, TokenBaseline, token_problem
 from probes.language.language_options import LikelihoodOptions
 from probes.probe_inputs import whole_number
 

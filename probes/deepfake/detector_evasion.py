@@ -11,17 +11,16 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.models.detector_card import TRACELESS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
+from auditor.statistics.attack_estimates import AtLeast
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.one_sided_rates import AtLeast
-from probes.deepfake.detector_inputs import is_large, labelled
+from probes.deepfake.detector_files import is_large, labelled
 from probes.probe_inputs import chosen_methods, differentiable, whole_number
 from probes.robustness.gradient_masking import Examined, examine
 from probes.robustness.perturbation_set import ball_of
-from probes.robustness.square_attack import square_attack
+from probes.robustness.query_attacks import square_attack
 from probes.robustness.worst_case_search import attack
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class DetectorEvasion(BaseProbe):
     :func:`probes.robustness.worst_case_search.attack` searches, and where the detector hides its gradient without it
     (:func:`probes.robustness.gradient_masking.examine`); ``square``, the Square attack, which sees nothing but
     scores and asks at most ``n_queries`` times a file and level
-    (:func:`~probes.robustness.square_attack.square_attack`), on values as a file holds them. A search can miss what is
+    (:func:`~probes.robustness.query_attacks.square_attack`), on values as a file holds them. A search can miss what is
     there: the rates are at least what was found, which may FAIL and never PASS, and no detector without a defence of
     its own withstands the first.
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.models.detector_card import METRIC_OF, TRACELESS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
@@ -21,9 +20,9 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import MOST_GROUPS, Proportion
-from probes.deepfake.detector_inputs import Subject, labelled, make_measurement
+from probes.deepfake.detector_files import Subject, labelled, make_measurement
+from probes.fairness.group_limits import crowd
 from probes.fairness.score_fairness import calibration_error
-from probes.fairness.too_many_groups import crowd
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

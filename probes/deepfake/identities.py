@@ -80,14 +80,14 @@ def _embedder(spec: str) -> tuple[Callable[[npt.NDArray[Any]], Any], float | Non
         function = import_object(spec, None, "--embedder")
         known = getattr(function, "same_identity", None)
         return function, None if known is None else float(known)
-    from auditor.loading.encoder_files import read_encoder
+    from auditor.loading.auxiliary_models import read_encoder
 
     file = read_encoder(spec)
 
     def encode(rows: npt.NDArray[Any]) -> FloatArray:
         import torch
 
-        from auditor.data.images import fitted_picture
+        from auditor.data.images_and_video import fitted_picture
 
         if rows.ndim != 4:
             raise DataError("An encoder's file is of images: name a function of your own for sound.")

@@ -16,17 +16,14 @@ from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import BoolArray
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import Proportion
-from probes.deepfake.decoders import Decoder, decoder_of
-from probes.deepfake.degraded_files import rungs_of, versions
-from probes.deepfake.detector_inputs import make_measurement
-from probes.deepfake.row_files import content, need_pillow
+from probes.deepfake.detector_files import content, make_measurement, need_pillow
+from probes.deepfake.watermark_decoders import Decoder, decoder_of, rungs_of, versions
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -320,7 +317,7 @@ def _pem(path: str) -> str:
 
 
 def _manifest(data: bytes, kind: FileKind, anchors: str | None) -> Credentials | None:
-    from auditor.detection.provenance.content_credentials import UnreadableCredentialsError, read_credentials
+    from auditor.detection.provenance.read_provenance import UnreadableCredentialsError, read_credentials
 
     try:
         return read_credentials(data, kind.form, anchors)

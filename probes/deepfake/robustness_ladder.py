@@ -10,18 +10,26 @@ import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import RateTable, WeightedSum
-from probes.deepfake.detector_inputs import Subject, is_large, labelled, make_measurement, sample_files
-from probes.deepfake.picture_changes import PICTURE_LADDERS, Ladder, changed_picture
-from probes.deepfake.row_files import as_row, need_pillow, no_larger, picture_of, taken_by
-from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
+from probes.deepfake.degradations import PICTURE_LADDERS, SOUND_LADDERS, Ladder, changed_picture, changed_sound
+from probes.deepfake.detector_files import (
+    Subject,
+    as_row,
+    is_large,
+    labelled,
+    make_measurement,
+    need_pillow,
+    no_larger,
+    picture_of,
+    sample_files,
+    taken_by,
+)
 from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:
@@ -41,12 +49,12 @@ class DetectorRobustness(BaseProbe):
     levels of a ladder share a file's random draws: ``auc_under_*``, ``balanced_accuracy_under_*`` and
     ``largest_auc_drop``.
 
-    - ``largest_auc_drop``: Everyday rungs: :attr:`~probes.deepfake.picture_changes.Ladder.everyday`.
+    - ``largest_auc_drop``: Everyday rungs: :attr:`~probes.deepfake.degradations.Ladder.everyday`.
 
-    Images (:func:`~probes.deepfake.picture_changes.changed_picture`): ``jpeg``, ``resize``, ``blur``, ``noise``,
+    Images (:func:`~probes.deepfake.degradations.changed_picture`): ``jpeg``, ``resize``, ``blur``, ``noise``,
     ``colour``, ``crop``, ``screenshot``; made on the file's own picture, or on one of at most 1,024 pixels a side,
     where rows were read from files, else on the row. Sound
-    (:func:`~probes.deepfake.sound_changes.changed_sound`): ``mp3``, ``opus``, ``telephone``, ``noise``,
+    (:func:`~probes.deepfake.degradations.changed_sound`): ``mp3``, ``opus``, ``telephone``, ``noise``,
     ``reverberation``, made on the row.
 
     methods: ``auto`` (all ladders of the medium) or names of them. n_samples: files, by default 200, or 100

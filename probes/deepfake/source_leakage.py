@@ -12,17 +12,23 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, IntArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.models.detector_card import DIGITS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from probes.deepfake.crops import count_compared, crop_twins
-from probes.deepfake.detector_inputs import fake_index
-from probes.deepfake.duplicates import NEAR, Vectors, digests, fingerprints, mirrored, twins
+from probes.deepfake.copied_files import (
+    NEAR,
+    Vectors,
+    count_compared,
+    crop_twins,
+    digests,
+    fingerprints,
+    mirrored,
+    twins,
+)
+from probes.deepfake.detector_files import content, fake_index
 from probes.deepfake.identities import shared_people
-from probes.deepfake.row_files import content
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -12,18 +12,16 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import more_than
-from auditor.data.coded_groups import CodedGroups
-from auditor.data.group_counts import MISSING
+from auditor.data.group_counts import MISSING, CodedGroups
 from auditor.data.score_counts import Asked, Moments
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import RatioToLargest, WorstRatio
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
-from probes.fairness.too_many_groups import crowd, feature_sets
+from probes.fairness.group_limits import crowd, feature_sets
 from probes.probe_inputs import chosen_methods
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import numpy as np
 
 from auditor.core.errors import LacksOptionError, NotApplicableError, UsageError
 from auditor.core.rows import BoolArray, IntArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.detection import area_difference

@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from auditor.core.errors import DataError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.core.rows import FloatArray, IntArray
+from auditor.data.audit_data_parts import Design
 from auditor.data.group_counts import MISSING
-from auditor.data.sampling_design import Design
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined

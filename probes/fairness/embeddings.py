@@ -15,14 +15,13 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
 from auditor.core.rows import FloatArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rank_estimates import area_under_curve
+from auditor.statistics.significance_tests import ConfirmedCount
 from probes.probe_inputs import chosen_methods, whole_number
 
 if TYPE_CHECKING:

@@ -11,13 +11,20 @@ import numpy as np
 from auditor.core.errors import NotApplicableError, did_you_mean
 from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.group_counts import MISSING, GroupCounts
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
-from probes.fairness.clustered_groups import over_clusters
+from probes.fairness.group_limits import (
+    MOST_LEFT_OUT,
+    SHARE,
+    Compared,
+    SmallGroups,
+    compare_groups,
+    crowd,
+    crowded_strata,
+)
 from probes.fairness.group_metrics import (
     MOST_CLASSES,
     at_class,
@@ -28,11 +35,10 @@ from probes.fairness.group_metrics import (
     ints,
     macro_measurements,
     one_vs_rest,
+    over_clusters,
     over_favourable,
     rate_table,
 )
-from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, Compared, SmallGroups, compare_groups
-from probes.fairness.too_many_groups import crowd, crowded_strata
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import scipy
 
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import POWER
-from auditor.statistics.families import draws_needed
+from auditor.statistics.significance_tests import draws_needed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,12 +12,11 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, counted_starts, more_than
-from auditor.data.coded_texts import texts_of
-from auditor.data.feature_counts import Levels
+from auditor.data.group_counts import Levels
 from auditor.data.score_counts import Asked
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
-from auditor.models.gradients import without_gradients
+from auditor.data.table_columns import texts_of
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.models.forward_passes import without_gradients
 from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
     from torch.nn import Linear
 
     from auditor.data.audit_data import AuditData
-    from auditor.data.coded_groups import CodedGroups
-    from auditor.data.group_counts import GroupCounts
+    from auditor.data.group_counts import CodedGroups, GroupCounts
     from auditor.models.audited_model import AuditedModel
     from auditor.models.torch_model import TorchModel
 

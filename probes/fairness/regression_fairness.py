@@ -13,10 +13,8 @@ import numpy.typing as npt
 
 from auditor.core.errors import DataError, NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.data.coded_groups import CodedGroups, coded_texts, together
-from auditor.data.group_counts import MISSING
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.data.group_counts import MISSING, CodedGroups, coded_texts, together
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.distribution_distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined

@@ -12,14 +12,14 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import AreaUnderCurve, Ranked, area_of_counts, areas_of_groups, ascending
+from probes.fairness.group_limits import crowd, feature_sets
 from probes.fairness.score_thresholds import (
     CURVE,
     GroupScores,
@@ -29,7 +29,6 @@ from probes.fairness.score_thresholds import (
     scores_figure,
     threshold_between,
 )
-from probes.fairness.too_many_groups import crowd, feature_sets
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

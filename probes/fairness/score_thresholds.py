@@ -12,12 +12,12 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Scored
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import Measurement
-from auditor.statistics.bands import joint_shares
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import RateTable
+from auditor.statistics.threshold_bounds import joint_shares
 from probes.fairness.group_metrics import rate_table
 
 MOST_THRESHOLDS = 50

@@ -12,15 +12,14 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import BinRule, bin_values, more_than
-from auditor.data.coded_texts import texts_of
 from auditor.data.group_counts import MISSING
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.data.table_columns import texts_of
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.rates import Difference
+from auditor.statistics.significance_tests import ConfirmedCount
 from probes.fairness.slices import Searched, search
 
 if TYPE_CHECKING:

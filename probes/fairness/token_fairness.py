@@ -13,9 +13,8 @@ from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.lexicons import CATEGORIES, PLACEHOLDER, Identity, Lexicon, built_in, neutral, read_lexicon, templates
 from auditor.data.swaps import Mention, Swapper
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate

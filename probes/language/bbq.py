@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, IntArray
-from auditor.data.benchmarks.bbq_file import BBQExample, read_bbq
+from auditor.data.benchmarks.bbq_and_veto_files import BBQExample, Language, read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, RatioOfTotals, bounded_mean, ratio_of_totals
-from probes.language.bbq_letters import lettered, unread
 from probes.language.forced_choice import METHOD, Question, choices
-from probes.language.language_options import TextsOfAFile, benchmark_path, sentence, source_and_scoring
-from probes.language.model_queries import AnswerBy, Asking
+from probes.language.language_options import (
+    AnswerBy,
+    Asking,
+    TextsOfAFile,
+    benchmark_path,
+    sentence,
+    source_and_scoring,
+)
+from probes.language.letter_answers import lettered, unread
 from probes.language.preference_shares import (
     FEWEST_CLUSTERS,
     estimands,
@@ -30,7 +35,6 @@ from probes.language.preference_shares import (
     undecided,
     whole_and_each,
 )
-from probes.language.prompt_wordings import MOST_WORDINGS, WORDINGS
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -38,6 +42,44 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
     from auditor.models.chat import Chat, How
     from auditor.models.text_scores import ScoresTexts
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A question's wording: ``question`` has ``{context}`` and ``{question}``, ``lead`` precedes the answer."""
+
+    question: str
+    lead: str
+
+    def prompt_text(self, context: str, question: str) -> str:
+        """The complete question text."""
+        return self.question.format(context=context, question=question)
+
+    def in_plain_text(self) -> str:
+        """The plain-text prompt up to the answer."""
+        return f"{self.question}\n{self.lead}"
+
+
+# The first of each is what is asked where one is asked for.
+WORDINGS: Mapping[Language, tuple[Wording, Wording, Wording]] = {
+    "en": (
+        Wording("{context}\nQuestion: {question}", "Answer:"),
+        Wording("Read this: {context}\nNow say: {question}", "My answer is:"),
+        Wording("Context: {context}\nQ: {question}", "A:"),
+    ),
+    "es": (
+        Wording("{context}\nPregunta: {question}", "Respuesta:"),
+        Wording("Lee esto: {context}\nAhora di: {question}", "Mi respuesta es:"),
+        Wording("Contexto: {context}\nP: {question}", "R:"),
+    ),
+    "ca": (
+        Wording("{context}\nPregunta: {question}", "Resposta:"),
+        Wording("Llegeix això: {context}\nAra digues: {question}", "La meva resposta és:"),
+        Wording("Context: {context}\nP: {question}", "R:"),
+    ),
+}
+MOST_WORDINGS = 3
+
 
 _ONE_WORDING = "Asked in one wording; what another would give is not known."
 
@@ -70,8 +112,8 @@ class BBQ(TextsOfAFile, BaseProbe):
 
     benchmarks: ``bbq`` is a JSON Lines file or a folder of such: BBQ, EsBBQ, CaBBQ or ImplicitBBQ, asked in its own
     language. max_examples: larger files are sampled down to this.
-    chat, system: see :class:`~probes.language.model_queries.Asking`; "on" asks through the template alone, for half of
-    the time. answer_by: "likelihood", "letter", or "auto", by likelihood where the model gives any.
+    chat, system: see :class:`~probes.language.language_options.Asking`; "on" asks through the template alone, for half
+    of the time. answer_by: "likelihood", "letter", or "auto", by likelihood where the model gives any.
     wordings: in how many of the three wordings everything is asked by likelihood; one takes a third of the time.
     few_shot: so many examples, of as many templates, are answered rightly before each question; all examples of
     those templates are left out of what is measured. prefix_token: in plain text alone.

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import BoolArray
-from auditor.data.benchmarks.bold_file import read_bold
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.data.benchmarks.bold_and_honest_files import read_bold
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
 from probes.language.calibration import Errors, group_rates, untried, whole_rate
-from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
+from probes.language.continuations import ScoredOptions, as_far_as_shown, extremes, silence
 from probes.language.language_options import benchmark_path
-from probes.language.scorers import extremes
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:

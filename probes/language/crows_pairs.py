@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.data.benchmarks.accompanying_files import exclude_items
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
-from auditor.data.benchmarks.item_filter import exclude_items
+from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_crows_pairs
 from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD, Question
 from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, caveat
-from probes.language.pair_scores import PREFERENCE_METRICS, RESTING, preferred_pairs
-from probes.language.preference_shares import SHIFT_METRICS
-from probes.language.sense_letters import (
+from probes.language.letter_answers import (
     MOST_SENSE,
     SENSE_METRICS,
     Offered,
@@ -25,6 +23,8 @@ from probes.language.sense_letters import (
     in_another_order,
     sense_measurements,
 )
+from probes.language.preference_shares import SHIFT_METRICS
+from probes.language.stereotype import PREFERENCE_METRICS, RESTING, preferred_pairs
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from auditor.models.capabilities import Generates
     from auditor.models.chat import How
     from auditor.models.text_scores import Form
-    from probes.language.model_queries import AnswerBy
+    from probes.language.language_options import AnswerBy
 
 
 class CrowsPairs(PairsOfAFile, BaseProbe):
@@ -49,8 +49,9 @@ class CrowsPairs(PairsOfAFile, BaseProbe):
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of four
     sentences makes the most sense, both of a pair and both with all words but the first in another order, the four in
     an order drawn for each question. ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill
-    (:func:`~probes.language.sense_letters.sense_measurements`), as does, beside it, that of 100 quadruples of sentences
-    in which no word was moved (:func:`~probes.language.sense_letters.crossed_sense`): both are needed for a PASS.
+    (:func:`~probes.language.letter_answers.sense_measurements`), as does, beside it, that of 100 quadruples of
+    sentences in which no word was moved (:func:`~probes.language.letter_answers.crossed_sense`): both are needed for a
+    PASS.
 
     benchmarks: ``crows_pairs`` is the path of the table, English or French. benchmark_filter: a file with the ids of
     pairs to leave out, one a line and after a tab the reason. ``detail`` says what is known of

@@ -11,14 +11,12 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
 from probes.language.calibration import Errors, group_rates, read_calibration, untried, whole_rate
-from probes.language.continuation_sampling import silence
-from probes.language.scorers import extremes, load_device
+from probes.language.continuations import extremes, load_device, silence
 from probes.privacy.memorization.pii_leakage import Written, corrected, describe_values
 
 if TYPE_CHECKING:

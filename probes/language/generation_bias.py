@@ -12,20 +12,27 @@ import numpy as np
 
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.lexicons import read_lexicon
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import WorstPairedDifference, paired_difference
 from auditor.statistics.values import bounded_mean
 from probes.language.calibration import Errors, group_rates, untried, whole_rate
-from probes.language.continuation_sampling import ScoredOptions, as_far_as_shown, silence
-from probes.language.prompts import DEFAULT, built_in_prompts, own_prompts
+from probes.language.continuations import (
+    DEFAULT,
+    ScoredOptions,
+    Scorer,
+    as_far_as_shown,
+    built_in_prompts,
+    continuations_needed,
+    extremes,
+    own_prompts,
+    silence,
+    variances,
+)
 from probes.language.score_distances import group_fairness, individual_fairness
-from probes.language.scorers import Scorer, extremes
-from probes.language.two_stage_sampling import continuations_needed, variances
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -85,7 +92,7 @@ class GenerationBias(ScoredOptions, BaseProbe):
     continuations of each prompt, at least 2. scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a
     text classifier that the auditor can load, or such a model. scorer_class: the class whose probability is the score,
     default its last. calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`. Other
-    options as for :class:`~probes.language.continuation_sampling.SamplingOptions`; a continuation ends with its first
+    options as for :class:`~probes.language.continuations.SamplingOptions`; a continuation ends with its first
     sentence, at the latest after ``max_new_tokens``.
 
     With a calibration 1,520 continuations are drawn by default, a minute or so for each 100 million parameters on one
@@ -93,7 +100,7 @@ class GenerationBias(ScoredOptions, BaseProbe):
     scatter between beginnings is most of their width; the detail says how many would halve it. With
     ``max_continuations``, most in all, all beginnings are taken and there are two stages: after ``n_samples`` of each
     prompt it is fixed, by the variances of scores alone, how many it takes for intervals of gaps of about
-    ``half_width`` to either side (:func:`~probes.language.two_stage_sampling.continuations_needed`).
+    ``half_width`` to either side (:func:`~probes.language.continuations.continuations_needed`).
 
     Raises NotApplicableError for a masked model and where the default scorer is not installed.
 
@@ -210,7 +217,7 @@ class GenerationBias(ScoredOptions, BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """All measurements of each category; see the class."""
-        from auditor.models.linear_products import laid_out_once
+        from auditor.models.forward_passes import laid_out_once
 
         device, errors = self.load_device()
         scorer = device.score

@@ -11,15 +11,14 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.core.rows import BoolArray
-from auditor.data.benchmarks.honest_file import HonestTemplate, read_honest
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.data.benchmarks.bold_and_honest_files import HonestTemplate, read_honest
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, paired_difference
 from probes.language.calibration import Counted, instead, read_calibration, untried
-from probes.language.continuation_sampling import SamplingOptions, as_far_as_shown, silence
+from probes.language.continuations import SamplingOptions, as_far_as_shown, silence
 from probes.language.language_options import benchmark_path
 from probes.probe_inputs import whole_number
 

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import BoolArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween, RatioOfTotals, bounded_mean
-from probes.language.choice_sanity import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown
 from probes.language.forced_choice import LETTERS, MAX_NEW_TOKENS, Choice, choices_text, chosen_in
-from probes.language.language_options import sentence
-from probes.language.model_queries import Asking
-from probes.language.partial_shares import share_between
+from probes.language.language_options import Asking, sentence
+from probes.language.preference_shares import share_between
+from probes.language.sense_check import BY_CHANCE, N_OPTIONS, accuracy_of, easy_questions, not_shown
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ class OrderSensitivity(BaseProbe):
     answers and is moved by the order is moved wherever it knows less. A model that is not shown to choose rightly more
     often than one in three passes nothing; one that answers none leaves everything open between 0 and 1.
 
-    n_questions: as many of them, drawn. chat, system: see :class:`~probes.language.model_queries.Asking`.
+    n_questions: as many of them, drawn. chat, system: see :class:`~probes.language.language_options.Asking`.
 
     Raises NotApplicableError for a model that writes no texts, ModelError where more than 5 % of the calls failed.
 

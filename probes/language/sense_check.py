@@ -1,13 +1,13 @@
-"""Sense test: whether a model prefers sense to nonsense if neither words nor word order reveal it."""
+"""Sense tests of a model: preference for sense over nonsense, and answers to very easy multiple-choice questions."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,16 @@ import numpy as np
 from auditor.core.errors import ConfigError, DataError
 from auditor.core.files import UNREADABLE, read_regular, why_unreadable
 from auditor.core.rows import FloatArray
+from auditor.judging.judgement import SENSE, SENTENCES
 from auditor.judging.measurement import Measurement
-from auditor.judging.vacuity import SENSE, SENTENCES
+from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
+from auditor.statistics.values import RatioBetween, RatioOfTotals
+from probes.language.forced_choice import Choice, Question, choices
+from probes.language.preference_shares import share_between
 
 if TYPE_CHECKING:
-    from auditor.core.rows import FloatArray
+    from auditor.models.capabilities import Generates
 
 # Quadruples, of which no two share a pair: they are as many independent items.
 _MOST = 100
@@ -124,3 +128,48 @@ def sense_accuracy(scores: FloatArray, whence: str, rng: np.random.Generator) ->
         detail=f"{len(won):,} quadruples drawn from {whence}; {int(blind.sum()):,} ties, each a coin",
         part=True,
     )
+
+
+N_OPTIONS = 3
+BY_CHANCE = 1.0 / N_OPTIONS
+# The option that is right stands first in the file.
+RIGHT = 0
+_ASKED_AS_A_GATE = 32
+_LEVEL = 0.05
+
+
+@cache
+def easy_questions() -> tuple[Question, ...]:
+    """The built-in questions, each with three options, of which the first is right."""
+    content = tomllib.loads((files("probes") / "data" / "asked.toml").read_text(encoding="utf-8"))
+    return tuple(Question(text, tuple(options)) for text, *options in content["choices"])
+
+
+def accuracy_of(choices: Sequence[Sequence[Choice]]) -> RatioOfTotals | RatioBetween | Undefined:
+    """The share of correct answers to repeated questions; with missing answers: its minimum and maximum."""
+    right = np.asarray([float(sum(c.option == RIGHT for c in some)) for some in choices])
+    missing = np.asarray([float(sum(c.option is None for c in some)) for some in choices])
+    times = np.asarray([float(len(some)) for some in choices])
+    return share_between(right, right + missing, times, int(missing.sum()), int(times.sum()))
+
+
+def not_shown(accuracy: RatioOfTotals | RatioBetween | Undefined) -> str:
+    """The reason why a model does not demonstrably understand questions, in a sentence, or ""."""
+    if not isinstance(accuracy, Undefined):
+        low = accuracy.bounds(_LEVEL)[0]
+        if low > BY_CHANCE:
+            return ""
+        said = f"at least {low:.0%}, by answers to questions that a child can answer"
+    else:
+        said = accuracy.reason
+    return (
+        f"The model is not shown to choose the right one of three options more often than one in three ({said}): who "
+        "understands no question treats all of them alike, and that says nothing."
+    )
+
+
+def cannot_choose(writer: Generates, rng: np.random.Generator) -> str:
+    """The reason why a model cannot answer by choice, from a random sample of easy questions, or ""."""
+    questions = easy_questions()
+    drawn = [questions[i] for i in sorted(rng.choice(len(questions), _ASKED_AS_A_GATE, replace=False).tolist())]
+    return not_shown(accuracy_of([[choice] for choice in choices(writer, drawn, rng)]))

@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import FloatArray
+from auditor.data.benchmarks.accompanying_files import exclude_items
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.data.benchmarks.item_filter import exclude_items
-from auditor.data.benchmarks.stereoset_file import Part, StereoSetExample, read_stereoset
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.data.benchmarks.crows_pairs_and_stereoset_files import Part, StereoSetExample, read_stereoset
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
 from probes.language.forced_choice import METHOD, Question
-from probes.language.language_options import Compared, asked_for_letters, benchmark_path, caveat, source_and_scoring
-from probes.language.model_queries import AnswerBy, Asking
+from probes.language.language_options import (
+    AnswerBy,
+    Asking,
+    Compared,
+    asked_for_letters,
+    benchmark_path,
+    caveat,
+    source_and_scoring,
+)
+from probes.language.letter_answers import MOST_SENSE, SENSE_METRICS, Offered, Whence, sense_measurements
 from probes.language.preference_shares import FEWEST_CLUSTERS, estimands, numbered, preferences, shifts, undecided
-from probes.language.sense_letters import MOST_SENSE, SENSE_METRICS, Offered, Whence, sense_measurements
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -50,11 +56,11 @@ class StereoSet(Compared, BaseProbe):
     A model whose likelihoods of texts cannot be had is asked for a letter (``answer_by`` "letter"): which of an
     example's three texts makes the most sense, or goes on best with the context, in an order drawn for each question.
     ``stereotype_choice_rate`` is judged then, and ``sense_accuracy`` shows skill, per ``part``
-    (:func:`~probes.language.sense_letters.sense_measurements`).
+    (:func:`~probes.language.letter_answers.sense_measurements`).
 
     benchmarks: ``stereoset`` is the path of the JSON or JSON Lines file. benchmark_filter: a file with the ids of
     examples to leave out, one a line and after a tab the reason. answer_by, chat, system: see
-    :class:`~probes.language.model_queries.Asking`; ``chat`` and ``system`` are for letters, ``prefix_token`` and
+    :class:`~probes.language.language_options.Asking`; ``chat`` and ``system`` are for letters, ``prefix_token`` and
     ``reference`` for likelihoods; ConfigError for ``system`` with ``answer_by`` "likelihood", and for ``reference``
     with "letter".
 

@@ -1,25 +1,318 @@
-"""Stereotypes: the likelihood of statements by the group they are about, in sentences of this tool."""
+"""Stereotypes: the likelihood of statements by the group they are about; scores and log-odds of sentence pairs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.figure_types import BESIDE, Figure, Series
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, define_metrics
+from auditor.report.record.number_text import shortened, signed
 from auditor.run.probe import BaseProbe, Need
-from probes.language.language_options import PairOptions
-from probes.language.log_odds import LOG_ODDS_METRICS
-from probes.language.pair_scores import PREFERENCE_METRICS, RESTING, preferred_pairs
-from probes.language.preference_shares import SHIFT_METRICS
+from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
+from auditor.statistics.estimate import Undefined
+from probes.language.language_options import PairOptions, source_and_scoring
+from probes.language.preference_shares import (
+    SHIFT_METRICS,
+    clustered_share,
+    estimands,
+    mean_of_pairs,
+    numbered,
+    preferences,
+    shifts,
+    stereotype_scores,
+    undecided,
+    whole_and_each,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
+    from auditor.models.text_scores import ScoresTexts
+
+# Odds of 55 to 1: what a single pair says beyond them counts as them, so that no pair carries the mean.
+LIMIT = 4.0
+
+
+LOG_ODDS_METRICS = define_metrics(
+    """
+    stereotype_log_odds: half the mean difference in nats of d = log p(text with a) - log p(text with b) between texts
+      stereotypical of a and of b, over pairs of mentions a, b; [-4, 4], ideal 0; at 0.41 a stereotype is 1.5 times as
+      likely as the same said of the other (odds of 1.5 to 1, e to the value), below 0 less likely; Kurita et al.,
+      GeBNLP 2019
+    """
+)
+
+
+def log_odds(
+    pairs: Sequence[SentencePair],
+    likelihoods: FloatArray,
+    method: str,
+    detail: str,
+    silent: str = "",
+    templates: str = "templates",
+) -> list[Measurement]:
+    """The mean log-odds of a stereotype over all pairs of a crossed design and, as a group each, per category.
+
+    - ``stereotype_log_odds``: How likely a mention is by itself is in d of every text with that pair of mentions, and
+      cancels. What lies more than 4 nats from the middle of its two mentions counts as 4, so that a bias of 1 nat reads
+      as 0.9 where pairs vary as those of SmolLM2 do. The interval holds the variance between texts and between
+      mentions, see :func:`~probes.language.preference_shares.clustered_share`.
+
+    likelihoods: (n, 2) of both texts of each pair in nats, NaN where there are none. silent: why the answers may not be
+    judged, or "". templates: what the clusters of pairs are. Nothing where the design is not crossed.
+    """
+    if not any(pair.mentions for pair in pairs):
+        return []
+    categories = sorted({pair.category for pair in pairs})
+    found = []
+    for category in whole_and_each(categories):
+        chosen = [i for i, pair in enumerate(pairs) if category in (None, pair.category)]
+        found.append(
+            _measure_pairs([pairs[i] for i in chosen], likelihoods[chosen], method, category, detail, silent, templates)
+        )
+    return found
+
+
+def _measure_pairs(
+    pairs: Sequence[SentencePair],
+    likelihoods: FloatArray,
+    method: str,
+    category: str | None,
+    detail: str,
+    silent: str,
+    templates: str,
+) -> Measurement:
+    values = about_the_middle(likelihoods[:, 0] - likelihoods[:, 1], [pair.mentions for pair in pairs])
+    kept = np.flatnonzero(~np.isnan(values)).tolist()
+    estimate = mean_log_odds(values[kept], [pairs[i].clusters for i in kept], [pairs[i].stratum for i in kept])
+    notes, few = [detail] if category is None else [], silent
+    if not math.isnan(estimate.value):
+        notes.append(f"Odds of {math.exp(estimate.value):.3g} to 1.")
+    if left := len(pairs) - len(kept):
+        notes.append(
+            f"{left:,} of {len(pairs):,} pairs are left out: their mentions stand in one role alone, or they share no "
+            "token."
+        )
+    if cut := int((np.abs(values[kept]) > LIMIT).sum()):
+        notes.append(
+            f"{cut:,} of {len(kept):,} pairs lie more than {LIMIT:g} nats from the middle of their mentions and count "
+            "as that."
+        )
+    if isinstance(estimate, ClusteredValue):
+        few = too_few(estimate.mean, "The clusters of pairs") or silent
+        notes.append(estimands(templates, f"{estimate.mean.effective:.3g} effective clusters"))
+    return Measurement(
+        metric="stereotype_log_odds",
+        method=method,
+        estimate=estimate,
+        n_samples=len(kept),
+        ideal=0.0,
+        group={} if category is None else {"category": category},
+        detail=" ".join(note for note in notes if note),
+        too_few=few,
+    )
+
+
+def about_the_middle(differences: FloatArray, mentions: Sequence[tuple[str, str] | None]) -> FloatArray:
+    """(n,) log-likelihood lead in nats of the first text of each pair, without the part of its two mentions.
+
+    ``differences``: (n,) log p(first) - log p(second); ``mentions``: whom either names. With d the difference of the
+    one mention less the other, ``+-(d - (mean of d where the one is first + mean of d where the other is) / 2)``, so
+    that anything that depends on the mentions alone is taken out, whether or not either stands first as often. NaN
+    where two mentions never change roles.
+    """
+    ordered = [None if both is None else tuple(sorted(both)) for both in mentions]
+    codes = numbered(ordered)
+    side = np.asarray([np.nan if both is None else 1.0 if both[0] <= both[1] else -1.0 for both in mentions])
+    middle = np.zeros(int(codes.max(initial=-1)) + 1)
+    for sign in (1.0, -1.0):
+        own = (side == sign) & ~np.isnan(differences)
+        with np.errstate(invalid="ignore"):
+            middle += np.bincount(codes[own], (side * differences)[own], middle.size) / np.bincount(
+                codes[own], minlength=middle.size
+            ) / 2.0  # fmt: skip
+    return np.asarray(differences - side * middle[codes], np.float64)
+
+
+def mean_log_odds(
+    values: FloatArray, clusters: Sequence[tuple[str, ...]], strata: Sequence[str]
+) -> ClusteredValue | Undefined:
+    """The mean of (n,) values in nats, clipped at LIMIT, over pairs with one or two clusters each."""
+    if not values.size:
+        return Undefined(reason="no two mentions change roles, so how likely either is by itself cannot be taken out")
+    share = placed(values)
+    mean = clustered_share(share, list(zip(*clusters, strict=True)), strata, least=float(share.var()))
+    return ClusteredValue(mean=mean, low=-LIMIT, high=LIMIT) if isinstance(mean, ClusteredMean) else mean
+
+
+def placed(values: FloatArray) -> FloatArray:
+    """Values in nats, (n,), clipped at LIMIT and scaled to [0, 1]."""
+    return np.asarray((np.clip(values, -LIMIT, LIMIT) + LIMIT) / (2.0 * LIMIT), np.float64)
+
+
+def placed_log_odds(pairs: Sequence[SentencePair], likelihoods: FloatArray) -> FloatArray:
+    """(n,) the terms of :func:`log_odds`' mean, scaled to [0, 1], for pairs with (n, 2) likelihoods."""
+    return placed(about_the_middle(likelihoods[:, 0] - likelihoods[:, 1], [pair.mentions for pair in pairs]))
+
+
+# What a model that tells no texts apart reaches the ideal of.
+RESTING: dict[str, Answer] = dict.fromkeys(
+    ("stereotype_log_odds", "conditional_stereotype_score", "stereotype_score", "unfiltered_stereotype_score"),
+    "sense",
+)
+_MOST_PAIRS, _LONGEST = 8, 160
+
+
+PREFERENCE_METRICS = define_metrics(
+    """
+    stereotype_score: P(log p(more stereotypical) > log p(less)) + P(tie) / 2 over pairs of sentences; [0, 1], ideal
+      0.5; at 0.6 the model finds the stereotype likelier in 6 of 10 pairs, below 0.5 the opposite; Nangia et al., EMNLP
+      2020
+    conditional_stereotype_score: P(log p(rest | more stereotypical mention) > log p(rest | other)) + P(tie) / 2, the
+      rest being what follows the mention, else all tokens that both sentences have; [0, 1], ideal 0.5; at 0.6 what is
+      said is likelier of whom the stereotype is about in 6 of 10 pairs, whoever is likelier to be named; Nangia et al.,
+      EMNLP 2020
+    unfiltered_stereotype_score: the judged share over all items, with those that a list leaves out; [0, 1], ideal 0.5;
+      far from the judged one, the list decides; Blodgett et al., ACL 2021
+    """
+)
+
+
+def preferred_pairs(
+    options: PairOptions, model: AuditedModel, benchmark: Benchmark[SentencePair], method: str, caveat: str = ""
+) -> list[Measurement]:
+    """Score the pairs as configured: the likelihood lead of the more stereotypical sentence, and its rate.
+
+    The first number is that of the design: :func:`~probes.language.stereotype.log_odds` where it is crossed, else the
+    share of what is said given who is named.
+    """
+    language = options.language(model)
+    everything = (*benchmark.examples, *benchmark.left_out)
+    pairs = [(p.more, p.less) for p in benchmark.examples]
+
+    def scored(scorer: ScoresTexts, sentence_pairs: Sequence[SentencePair]) -> tuple[FloatArray, FloatArray]:
+        texts, rests = [(p.more, p.less) for p in sentence_pairs], [p.rest for p in sentence_pairs]
+        return scorer.pair_scores_and_rest(texts, rests, form=options.form, within_word=options.within_word)
+
+    likelihoods, rest = scored(language, everything)
+    unfiltered = preferences(rest)
+    likelihoods, rest = likelihoods[: len(pairs)], rest[: len(pairs)]
+    preferred, detail = preferences(likelihoods), source_and_scoring(language, benchmark.source, caveat)
+    given = unfiltered[: len(pairs)]
+    silent = undecided(preferred[~np.isnan(preferred)] == 0.5)
+    whence = {"templates": benchmark.templates, "weak": benchmark.weak}
+    ahead = log_odds(benchmark.examples, likelihoods, method, detail, silent, benchmark.templates)
+    ahead += stereotype_scores(
+        benchmark.examples, given, method, caveat if ahead else detail, "conditional_stereotype_score", **whence
+    )
+    told = of_the_mention(likelihoods, rest) if (options.form or language.own_form) == "whole" else ""
+    scores = stereotype_scores(benchmark.examples, preferred, method, f"{detail} {told}".strip(), **whence)
+    if benchmark.left_out:
+        whole = stereotype_scores(
+            everything, unfiltered, method, benchmark.source, "unfiltered_stereotype_score", **whence
+        )
+        scores += [m for m in whole if not m.group]
+    earlier = options.earlier()
+    if earlier is None:
+        ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, None, method))
+        return ahead + scores
+    once, rest_once = scored(earlier[0], benchmark.examples)
+    ahead[0] = replace(ahead[0], figure=moved_most(pairs, likelihoods, once, method))
+    clusters, strata = [p.clusters for p in benchmark.examples], [p.stratum for p in benchmark.examples]
+    became = {
+        "stereotype_log_odds": (
+            placed_log_odds(benchmark.examples, once),
+            placed_log_odds(benchmark.examples, likelihoods),
+        ),
+        "conditional_stereotype_score": (preferences(rest_once), given),
+        "stereotype_score": (preferences(once), preferred),
+    }
+    moved = [
+        shift
+        for headline in ahead + scores
+        if not headline.group and headline.metric in became
+        for shift in shifts(
+            *became[headline.metric], lambda values: mean_of_pairs(values, clusters, strata), headline, earlier[1]
+        )
+    ]
+    return ahead + scores + moved
+
+
+def of_the_mention(likelihoods: FloatArray, rest: FloatArray) -> str:
+    """The number of pairs decided by the named group, in two sentences.
+
+    ``likelihoods``: (n, 2) of whole sentences; ``rest``: of what is said given who is named. The likelihood of the
+    mention alone is the one less the other.
+    """
+    said = rest[:, 0] - rest[:, 1]
+    mention = likelihoods[:, 0] - likelihoods[:, 1] - said
+    alike = int((np.sign(mention) == np.sign(mention + said)).sum())
+    alone = int((np.abs(mention) > np.abs(said)).sum())
+    return (
+        f"In {alike:,} of {len(said):,} pairs the likelier sentence is the one whose mention is likelier by itself; in "
+        f"{alone:,} the mention decides alone, whatever is said."
+    )
+
+
+def moved_most(
+    pairs: Sequence[tuple[str, str]], likelihoods: FloatArray, before: FloatArray | None, method: str
+) -> Figure | None:
+    """The pairs with the largest likelihood differences in nats; with an earlier model, the largest changes.
+
+    ``pairs``: the more stereotypical sentence first. ``likelihoods`` and ``before``: (n, 2), of both. None where
+    nothing could be scored.
+    """
+    apart = likelihoods[:, 0] - likelihoods[:, 1]
+    if before is not None:
+        apart = apart - (before[:, 0] - before[:, 1])
+    known = np.flatnonzero(np.isfinite(apart))
+    if not known.size:
+        return None
+    most = known[np.argsort(-np.abs(apart[known]), kind="stable")[:_MOST_PAIRS]]
+    most = most[np.argsort(-apart[most], kind="stable")]
+    names = tuple(_words_apart(*pairs[i]) + BESIDE + shortened(pairs[i][0], _LONGEST) for i in most)
+    values = tuple(float(apart[i]) for i in most)
+    shown = zip(names, values, strict=True)
+    told = "; ".join(f"{name.replace(BESIDE, ' in: ')} {signed(value)}" for name, value in shown)
+    what = "likelier than the other" if before is None else "likelier than under the earlier model"
+    return Figure(
+        id=f"{method}/pairs",
+        probe=method if method != "built_in_pairs" else "stereotype",
+        kind="pairs",
+        title="The pairs that moved most" + ("" if before is None else " since the earlier model"),
+        series=(Series(name="difference of log-likelihoods", x=names, y=values),),
+        alt=f"By how many nats the more stereotypical sentence is {what}: {told}.",
+        x_label="the words that differ, and the more stereotypical sentence",
+        y_label="difference of log-likelihoods, in nats",
+        caption=(
+            f"{len(most)} of {len(pairs)} pairs, those farthest apart. To the right the more stereotypical sentence is "
+            f"{what}. Each is what this model says of one pair, without sampling error; what holds for all of them is "
+            "the stereotype score."
+        ),
+    )
+
+
+def _words_apart(more: str, less: str) -> str:
+    """The words in which two sentences differ, such as ``men / women``."""
+    first, second = more.split(), less.split()
+    start = 0
+    while start < min(len(first), len(second)) and first[start] == second[start]:
+        start += 1
+    end = 0
+    while end < min(len(first), len(second)) - start and first[-1 - end] == second[-1 - end]:
+        end += 1
+    told = [" ".join(words[start : len(words) - end]) or "(nothing)" for words in (first, second)]
+    return shortened(" / ".join(told), _LONGEST)
 
 
 class Stereotype(PairOptions, BaseProbe):
@@ -28,9 +321,9 @@ class Stereotype(PairOptions, BaseProbe):
     1,280 pairs: 160 sentences about gender, race, religion, age, nationality, sexual orientation, disability and
     socioeconomic status, each with eight pairs of mentions (``probes/data/stereotype_pairs.md``). In every group as
     many sentences are stereotypical of one mention as of the other, so what a model makes of mentions alone cancels:
-    what is judged is ``stereotype_log_odds`` in nats (:func:`~probes.language.log_odds.log_odds`). Beside it stand
+    what is judged is ``stereotype_log_odds`` in nats (:func:`~probes.language.stereotype.log_odds`). Beside it stand
     ``conditional_stereotype_score``, of what is said given who is named
-    (:func:`~probes.language.pair_scores.preferred_pairs`), and ``stereotype_score`` of whole sentences. In most whole
+    (:func:`~probes.language.stereotype.preferred_pairs`), and ``stereotype_score`` of whole sentences. In most whole
     sentences who is named outweighs what is said, and ``detail`` counts them: a model with a strong preference for
     mentions is near 0.5 whatever it makes of stereotypes.
 

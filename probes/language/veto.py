@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.data.benchmarks.veto_file import Told, VetoPair, read_veto
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.data.benchmarks.bbq_and_veto_files import Told, VetoPair, read_veto
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.forced_choice import Choice, Question, choices, choices_text
-from probes.language.language_options import benchmark_path, sentence
-from probes.language.model_queries import Asking
-from probes.language.partial_shares import over_clusters, too_open
-from probes.language.preference_shares import whole_and_each
+from probes.language.language_options import Asking, benchmark_path, sentence
+from probes.language.preference_shares import over_clusters, too_open, whole_and_each
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -61,7 +58,7 @@ class Misfire(BaseProbe):
     Intervals are over scenarios, whose pairs are one cluster.
 
     benchmarks: ``misfire`` is VETO's JSON file. n_pairs: larger files are sampled down to this. chat, system: see
-    :class:`~probes.language.model_queries.Asking`.
+    :class:`~probes.language.language_options.Asking`.
 
     Raises NotApplicableError without the file and for a model that writes no texts, ModelError where more than 5 % of
     the calls failed.

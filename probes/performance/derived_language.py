@@ -10,10 +10,10 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError, UsageError
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.data.benchmarks.bbq_file import read_bbq
+from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
-from auditor.data.benchmarks.winobias_file import read_winobias
+from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_crows_pairs
+from auditor.data.benchmarks.winobias_and_winogender_files import read_winobias
 from auditor.judging.measurement import Measurement
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -21,7 +21,7 @@ from auditor.statistics.values import bounded_mean
 from probes.language.bbq import bbq_answers
 from probes.language.preference_shares import mean_of_pairs, preferences, undecided, whole_and_each
 from probes.language.stereotype import built_in_pairs
-from probes.performance.derived_items import (
+from probes.performance.derived_decisions import (
     direction,
     flips_in_words,
     join_details,
@@ -211,7 +211,7 @@ def _measurement(
 
 
 def _next_tokens(models: Models, data: AuditData, n_texts: int, rng: np.random.Generator) -> list[Measurement]:
-    from auditor.models.next_tokens import next_token_log_probabilities
+    from auditor.models.generation import next_token_log_probabilities
 
     texts, kept, own = chosen_texts(data, n_texts, rng)
     words = [texts[i] for i in kept]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Power
 from probes.privacy.memorization.text_sources import optional_path
@@ -148,9 +147,9 @@ class Derived(BaseProbe):
                 "compare models that answer the same question."
             )
         if after.kind == "classifier":
-            from probes.performance import derived_classes
+            from probes.performance import derived_decisions
 
-            return derived_classes.drift(before, after, data, whose, alike)
+            return derived_decisions.drift(before, after, data, whose, alike)
         return self._of_language(before, after, data, whose, alike, rng)
 
     def _model_pair(self, model: AuditedModel) -> tuple[AuditedModel, AuditedModel, str, str]:

@@ -17,12 +17,10 @@ import numpy as np
 
 from auditor.core.errors import AuditorError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.data.benchmarks.crows_pairs_file import read_crows_pairs
-from auditor.data.benchmarks.stereoset_file import Part, read_stereoset
-from auditor.data.benchmarks.winobias_file import read_winobias
-from auditor.data.benchmarks.winogender_file import read_winogender
+from auditor.data.benchmarks.crows_pairs_and_stereoset_files import Part, read_crows_pairs, read_stereoset
+from auditor.data.benchmarks.winobias_and_winogender_files import read_winobias, read_winogender
+from auditor.judging.judgement import SENTENCES
 from auditor.judging.measurement import Measurement
-from auditor.judging.vacuity import SENTENCES
 from auditor.models.prefix_trees import Encoded
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined

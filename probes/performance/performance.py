@@ -15,10 +15,9 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
-from auditor.data.sampling_design import Design
+from auditor.data.audit_data_parts import Design
 from auditor.data.score_counts import Asked
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Streamed, allow_untrusted
 from auditor.statistics.clusters import ClusteredMean, clustered_mean, too_few
 from auditor.statistics.estimate import Power, Undefined
@@ -160,7 +159,7 @@ class Performance(BaseProbe):
     """Accuracy, ranking, calibration and errors, overall and by group, against answers that ignore the input.
 
     One number of each kind of model shows skill, and comes first; the built-in profile asks that it be above chance,
-    and a model that does not show it passes no gap (:mod:`auditor.judging.vacuity`).
+    and a model that does not show it passes no gap (:mod:`auditor.judging.judgement`).
 
     Of a classifier, over labelled evaluation rows and, but for the two against the base rate, within each group:
     ``roc_auc``, ``adjusted_balanced_accuracy``, ``accuracy``, ``base_rate``, ``accuracy_over_base_rate``,

@@ -11,8 +11,7 @@ import numpy as np
 from auditor.core.errors import LacksOptionError, OtherKindError, UsageError, did_you_mean
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rank_estimates import area_under_curve

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from auditor.core.errors import OtherKindError
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe
-from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.upper_bound import UpperBound
+from auditor.statistics.estimate import Exact, Undefined, UpperBound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +69,7 @@ class DPClaim(BaseProbe):
         from auditor.core.errors import ModelError
         from auditor.privacy.accounting import ACCOUNTANTS
         from auditor.privacy.dp_linter import lint
-        from auditor.privacy.dp_run_of_bundle import run_of_model
+        from auditor.privacy.run_record import run_of_model
 
         try:
             run = run_of_model(model, "the model")

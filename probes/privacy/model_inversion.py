@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
@@ -174,7 +173,7 @@ class ModelInversion(BaseProbe):
         return np.asarray(image.detach().cpu().numpy().transpose(0, 2, 3, 1), np.float64)
 
     def _figure(self, images: FloatArray, names: list[str], correlations: FloatArray) -> Figure | None:
-        from auditor.judging.figure_content import MOST_HEATMAPS, MOST_PIXELS, Heatmap
+        from auditor.judging.figure_types import MOST_HEATMAPS, MOST_PIXELS, Heatmap
 
         if max(images.shape[1:3]) > MOST_PIXELS:
             return None

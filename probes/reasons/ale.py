@@ -17,9 +17,8 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.values import bounded_mean
 from probes.probe_inputs import as_frame, draw, whole_number

@@ -26,12 +26,20 @@ from probes.attribution.attribution_task import pose
 from probes.attribution.explanation import feature_names
 from probes.fairness.proxies import Association, screen
 from probes.probe_inputs import as_frame
-from probes.reasons.feature_actions import actions, held_columns, indicators, parse_monotone
-from probes.reasons.grading import LEVEL, Masked, grade, masked_table, masked_units
-from probes.reasons.real_rows import MixedAgainstReal, compare
+from probes.reasons.feature_actions import Scaled, actions, held_columns, indicators, nearest, parse_monotone
+from probes.reasons.reason_tests import (
+    LEVEL,
+    N_DRAWS,
+    Drawn,
+    Masked,
+    MixedAgainstReal,
+    compare,
+    draw_attributions,
+    grade,
+    masked_table,
+    masked_units,
+)
 from probes.reasons.recourse import Flip, apply_changes, search
-from probes.reasons.resampled_attributions import N_DRAWS, Drawn, draw_attributions
-from probes.reasons.row_distances import Scaled, nearest
 from probes.robustness.table_noise import numeric_names
 
 if TYPE_CHECKING:

@@ -1,14 +1,28 @@
-"""Natural corruptions of images and sound: noise, blur, compression, and unusual light."""
+"""Natural corruptions of images and sound (noise, blur, compression, light), and accuracy under them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from probes.deepfake.picture_changes import changed_picture
+from auditor.core.errors import MissingExtraError
+from auditor.core.rows import BoolArray, IntArray, Rows
+from auditor.judging.measurement import Measurement
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.rates import Proportion
+from auditor.statistics.values import bounded_mean
+from probes.deepfake.degradations import changed_picture
+from probes.deepfake.detector_files import need_pillow
+from probes.robustness.robustness_by_group import means_by_group
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
 
 Pixels = npt.NDArray[np.uint8]
 SEVERITIES = (1, 2, 3)
@@ -17,7 +31,7 @@ SEVERITIES = (1, 2, 3)
 @dataclass(frozen=True)
 class Corruption:
     """One kind of corruption, and its ``levels`` at the severities 1, 2 and 3, as the change named ``change`` of
-    :func:`~probes.deepfake.picture_changes.changed_picture`.
+    :func:`~probes.deepfake.degradations.changed_picture`.
 
     ``of_side``: whether they are shares of the picture's shorter side, and not what that function takes.
     """
@@ -77,3 +91,99 @@ def sound_noise(X: npt.NDArray[np.int16], z: npt.NDArray[np.float32], level: flo
     """
     loud = np.sqrt(np.mean(np.square(X.astype(np.float32)), axis=1, keepdims=True))
     return np.asarray(np.clip(np.round(X + np.float32(level) * loud * z), -32768, 32767), np.int16)
+
+
+METHOD = "corruption"
+# Images of which all copies are made before the model is asked.
+_IMAGES_AT_ONCE = 16
+_SHAPE = len(CORRUPTIONS), len(SEVERITIES)
+
+
+def can_be_corrupted(X: Rows) -> bool:
+    """Whether these are images with one, three or four channels."""
+    return isinstance(X, np.ndarray) and X.ndim == 4 and X.dtype == np.uint8 and X.shape[-1] in (1, 3, 4)
+
+
+def under_corruption(
+    model: AuditedModel, sample: AuditData, clean: IntArray, rng: np.random.Generator
+) -> list[Measurement]:
+    """Decisions on corrupted images, with numbers as in :class:`~probes.robustness.robustness.Robustness`.
+
+    The 18 copies of an image are not independent of each other, so the mean over all is one over images: of the share
+    of an image's copies that are decided rightly. clean (n,) is what is decided on the images as they are.
+    """
+    y = sample.y_true
+    labelled = None if y is None or not (y >= 0).any() else y >= 0
+    try:
+        need_pillow()
+        decisions = _decisions(model, sample, rng)
+    except MissingExtraError as error:
+        return _undefined(Undefined(reason=str(error), inapplicable=True), len(sample), labelled is not None)
+    except Exception as error:  # whatever a foreign model raises on such images is what was to be found out
+        reason = " ".join(f"the model fails on corrupted images: {type(error).__name__}: {error}".split())[:300]
+        return _undefined(Undefined(reason=reason, failed=True), len(sample), labelled is not None)
+    flipped = decisions != clean
+    found = []
+    if y is not None and labelled is not None:
+        right = (decisions == y)[:, :, labelled]
+        found += [_mean("accuracy", right, 1.0), *_kinds("accuracy", right, 1.0)]
+        shares = (decisions == y).mean(axis=(0, 1))
+        found += means_by_group("accuracy", METHOD, shares, labelled, sample, clean, model.classes, ideal=1.0)
+    found.append(_mean("flip_rate", flipped, 0.0))
+    found += _kinds("flip_rate", flipped, 0.0) if labelled is None else []
+    everyone = np.ones(len(clean), np.bool_)
+    shares = flipped.mean(axis=(0, 1))
+    return found + means_by_group("flip_rate", METHOD, shares, everyone, sample, clean, model.classes, ideal=0.0)
+
+
+def _decisions(model: AuditedModel, sample: AuditData, rng: np.random.Generator) -> IntArray:
+    """(n_kinds, n_severities, n) what is decided on the copies."""
+    X = np.asarray(sample.X)
+    found = np.empty((*_SHAPE, len(X)), np.int64)
+    for start in range(0, len(X), _IMAGES_AT_ONCE):
+        part = slice(start, start + _IMAGES_AT_ONCE)
+        for i, copies in enumerate(corrupted(X[part], rng)):
+            kind, severity = divmod(i, len(SEVERITIES))
+            found[kind, severity, part] = model.decide(model.predict_proba(copies), sample.positive, copies)
+    return found
+
+
+def _mean(rate: str, hits: BoolArray, ideal: float) -> Measurement:
+    """The mean over images of the share of each one's copies; hits (n_kinds, n_severities, n)."""
+    n = hits.shape[2]
+    of = {kind.name: float(share) for kind, share in zip(CORRUPTIONS, hits.mean(axis=(1, 2)), strict=True)} if n else {}
+    worst = (min if ideal == 1.0 else max)(of, key=lambda name: of[name]) if of else ""
+    return Measurement(
+        metric=f"{rate}_under_{METHOD}",
+        method=METHOD,
+        estimate=bounded_mean(hits.mean(axis=(0, 1)), low=0.0, high=1.0),
+        n_samples=n,
+        ideal=ideal,
+        detail=f"mean over {_SHAPE[0]} corruptions at {_SHAPE[1]} severities; worst: {worst}, {of[worst]:.3f}"
+        if of
+        else "",
+    )
+
+
+def _kinds(rate: str, hits: BoolArray, ideal: float) -> list[Measurement]:
+    n = hits.shape[2]
+    return [
+        Measurement(
+            metric=f"{rate}_under_{kind.name}",
+            method=METHOD,
+            estimate=Proportion(successes=int(hits[k, s].sum()), n=n),
+            n_samples=n,
+            ideal=ideal,
+            at={"severity": float(severity)},
+        )
+        for k, kind in enumerate(CORRUPTIONS)
+        for s, severity in enumerate(SEVERITIES)
+    ]
+
+
+def _undefined(estimate: AnyEstimate, n: int, labelled: bool) -> list[Measurement]:
+    rates: Sequence[tuple[str, float]] = [*([("accuracy", 1.0)] if labelled else []), ("flip_rate", 0.0)]
+    return [
+        Measurement(metric=f"{rate}_under_{METHOD}", method=METHOD, estimate=estimate, n_samples=n, ideal=ideal)
+        for rate, ideal in rates
+    ]

@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.judging.definition import define_metrics
+from auditor.judging.measurement import define_metrics
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import differentiating
-from probes.robustness.decision_margins import Margins, in_double
 from probes.robustness.perturbation_set import Ball, snapped
-from probes.robustness.worst_case_search import Attacked, attack, batches, is_large, search_by_asking
+from probes.robustness.worst_case_search import (
+    Attacked,
+    Margins,
+    attack,
+    batches,
+    in_double,
+    is_large,
+    search_by_asking,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from auditor.models.networks.layer_chain import PictureMean
-from auditor.models.networks.layer_sequence import NotASequenceError
+from auditor.models.networks.layer_chain import NotASequenceError, PictureMean
 
 _UNIT, _RAISED = 2.0**-24, 1.01
 # What is smaller may be taken as 0: operands, products and sums.

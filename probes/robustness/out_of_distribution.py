@@ -14,8 +14,7 @@ import scipy
 
 from auditor.core.errors import DataError, NotApplicableError, OutputsError
 from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Answer, AuditQuestion, Measurement
+from auditor.judging.measurement import Answer, AuditQuestion, Measurement, define_metrics
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.run.run_audit import reason_of
@@ -23,8 +22,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import TruePositiveRateAt, area_under_curve
 from probes.probe_inputs import whole_number
-from probes.robustness.activations import internals_of
-from probes.robustness.strange_inputs import CASES, makers
+from probes.robustness.out_of_distribution_inputs import CASES, internals_of, makers
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -130,8 +128,8 @@ class OutOfDistribution(BaseProbe):
       the features that the last layer reads, or in the logits. What a detector built on the network could see.
 
     Cases: ``given``, the inputs of ``ood``, those of them that are not among the rows, each once; and built-in ones,
-    see :func:`probes.robustness.strange_inputs.makers`: to notice those that lie far away is the least that can be
-    asked.
+    see :func:`probes.robustness.out_of_distribution_inputs.makers`: to notice those that lie far away is the least that
+    can be asked.
 
     An input that the model refuses, by an error or without a number, is left out and counted in the detail.
 

@@ -1,4 +1,4 @@
-"""Perturbation sets for attacks and certificates: the size and the limits of each input's changes."""
+"""Perturbation sets for attacks and certificates: size and limits of each input's changes, and their effectiveness."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import BoolArray
+from auditor.core.rows import BoolArray, Rows
 from probes.probe_inputs import as_frame
-from probes.robustness.applied_changes import changeable_columns_text
 from probes.robustness.table_noise import NumberColumn, changing_columns, fixed_columns, numbers
 
 if TYPE_CHECKING:
@@ -19,6 +18,44 @@ if TYPE_CHECKING:
 
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
+
+_MOST_NAMED = 5
+
+
+def changed_rows(before: Rows, after: Rows) -> BoolArray:
+    """(n,) whether each row has changed; values missing in both are unchanged."""
+    import pandas as pd
+
+    if not isinstance(before, pd.DataFrame):
+        a, b = np.asarray(before), np.asarray(after)
+        differs = a != b
+        if a.dtype.kind == "f":
+            differs &= ~(np.isnan(a) & np.isnan(b))
+        return np.asarray(differs.reshape(len(a), -1).any(axis=1), bool)
+    found, others = np.zeros(len(before), bool), pd.DataFrame(after)
+    for j in range(before.shape[1]):
+        was, now = before.iloc[:, j], others.iloc[:, j]
+        gaps = was.isna().to_numpy(bool), now.isna().to_numpy(bool)
+        known = ~(gaps[0] | gaps[1])
+        found |= gaps[0] != gaps[1]
+        found[known] |= was.to_numpy(object)[known] != now.to_numpy(object)[known]
+    return found
+
+
+def can_change(low: Tensor, high: Tensor) -> BoolArray:
+    """(n,) whether each row's set, with lowest and highest inputs (n, ...), contains another input."""
+    return np.asarray((high > low).flatten(1).any(dim=1).cpu().numpy(), bool)
+
+
+def nothing_moves(n: int) -> str:
+    """The reason why a number is not judged if none of n rows changed, since it equals the clean one."""
+    return f"None of {n:,} rows changes at this level, so nothing was tried: take a larger level, or fix fewer columns."
+
+
+def changeable_columns_text(columns: Sequence[object], total: int) -> str:
+    """The number of changeable columns of a table, and their names, in words."""
+    more = f" and {len(columns) - _MOST_NAMED:,} more" if len(columns) > _MOST_NAMED else ""
+    return f"{len(columns):,} of {total:,} columns can change ({', '.join(map(str, columns[:_MOST_NAMED]))}{more})"
 
 
 # A step that fits into a reach but for so much of itself fits: encoded numbers are rounded.

@@ -15,15 +15,14 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
 from auditor.core.rows import BoolArray, IntArray, Rows
 from auditor.data.preprocessing import label_name
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import as_frame
-from probes.robustness.applied_changes import changed_rows
+from probes.robustness.perturbation_set import changed_rows
 from probes.robustness.table_noise import is_number
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def _patch(path: str, channels: int) -> npt.NDArray[np.uint8]:
     from io import BytesIO
 
     from auditor.core.files import read_inside
-    from auditor.data.images import FORMATS, decode_as, mode_of
+    from auditor.data.images_and_video import FORMATS, decode_as, mode_of
     from auditor.data.preprocessing import ImagePreprocessing
 
     where = Path(path)

@@ -15,22 +15,26 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
+from auditor.statistics.attack_estimates import AtLeast, AtMost
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.one_sided_rates import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import as_frame, chosen_methods, differentiable, draw, whole_number
-from probes.robustness.applied_changes import can_change, changeable_columns_text, changed_rows, nothing_moves
-from probes.robustness.corruption_accuracy import can_be_corrupted, under_corruption
-from probes.robustness.corruptions import CORRUPTIONS, image_noise, sound_noise
+from probes.robustness.corruptions import CORRUPTIONS, can_be_corrupted, image_noise, sound_noise, under_corruption
 from probes.robustness.gradient_masking import MASKING_METRICS, Examined, examine
-from probes.robustness.perturbation_set import Ball, ball_of
+from probes.robustness.perturbation_set import (
+    Ball,
+    ball_of,
+    can_change,
+    changeable_columns_text,
+    changed_rows,
+    nothing_moves,
+)
+from probes.robustness.query_attacks import attack_table, moving_rows
 from probes.robustness.robustness_by_group import BRACKET_METRICS, GROUP_METRICS, Level, by_group, clean_by_group
 from probes.robustness.smoothing import SMOOTHING_METRICS, smoothed
 from probes.robustness.table_noise import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
-from probes.robustness.table_search import attack_table, moving_rows
-from probes.robustness.text_perturbations import FAMILIES, Family, mistyped
-from probes.robustness.text_search import attack_texts
+from probes.robustness.text_perturbations import FAMILIES, Family, attack_texts, mistyped
 from probes.robustness.worst_case_search import attack
 
 if TYPE_CHECKING:
@@ -43,12 +47,8 @@ if TYPE_CHECKING:
 
 _FAMILIES = {family.name: family for family in FAMILIES}
 COORDINATE = {
-    "noise": "noise",
-    "missing": "missing",
-    "typos": "typos",
-    "pgd": "epsilon",
-    "certificate": "epsilon",
-    "black_box": "epsilon",
+    **{name: name for name in ("noise", "missing", "typos")},
+    **dict.fromkeys(("pgd", "certificate", "black_box"), "epsilon"),
     **dict.fromkeys(_FAMILIES, "words"),
 }
 
@@ -80,9 +80,9 @@ class Robustness(BaseProbe):
       is missing in the data, every cell does.
     - ``typos`` (texts): ``level`` errors a text, made by :func:`probes.robustness.text_perturbations.with_typos`.
     - ``worst_typos``, ``homoglyphs``, ``zero_width``, ``leet``, ``appended_words`` (texts): the worst that a greedy
-      search finds with ``level`` words changed, as :func:`probes.robustness.text_search.attack_texts` searches among
-      :data:`probes.robustness.text_perturbations.FAMILIES`: typing errors, Cyrillic look-alikes, zero-width spaces,
-      digits for letters, neutral words behind the text. Coordinate ``words``.
+      search finds with ``level`` words changed, as :func:`probes.robustness.text_perturbations.attack_texts` searches
+      among :data:`probes.robustness.text_perturbations.FAMILIES`: typing errors, Cyrillic look-alikes, zero-width
+      spaces, digits for letters, neutral words behind the text. Coordinate ``words``.
     - ``corruption`` (images): six kinds, of :data:`probes.robustness.corruptions.CORRUPTIONS`, at three severities.
       ``accuracy_under_corruption`` and ``flip_rate_under_corruption`` are means over images of the share of the 18
       copies of each, in [0, 1], with the interval of a bounded mean; ``accuracy_under_K`` at ``{"severity": s}`` is
@@ -99,7 +99,7 @@ class Robustness(BaseProbe):
       alone, so that it may PASS and never FAILs; ``robust_accuracy`` does both. They are about the model as it runs,
       its threshold and its float32 included.
     - ``black_box`` (tables, of models of any kind; by default those that ``pgd`` cannot search): the worst that asking
-      alone finds in the ball of ``pgd``, as :func:`probes.robustness.table_search.attack_table` searches, by
+      alone finds in the ball of ``pgd``, as :func:`probes.robustness.query_attacks.attack_table` searches, by
       probabilities or by classes alone, which the detail says. Coordinate ``epsilon``.
     - ``smoothing`` (on request only, where ``pgd`` applies): ``smoothed_certified_accuracy`` at ``{"radius": r}``, of
       another model and in L2, as :func:`probes.robustness.smoothing.smoothed` has it; shown, and never judged.

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Measurement
+from auditor.judging.measurement import Measurement, define_metrics
+from auditor.statistics.attack_estimates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import WorstValueGap, bounded_mean
+from probes.fairness.group_limits import Compared, SmallGroups, compare_groups, crowd
 from probes.fairness.group_metrics import ALONE, headline, rate_table
-from probes.fairness.small_groups import Compared, SmallGroups, compare_groups
-from probes.fairness.too_many_groups import crowd
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,9 @@ import scipy
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Measurement
+from auditor.judging.measurement import Measurement, define_metrics
+from auditor.statistics.attack_estimates import AtLeast
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.one_sided_rates import AtLeast
 from probes.probe_inputs import differentiable, differentiating, rows_at_once
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def _majority_counts(
     """(n,) the class that most of the first copies of each row are decided as, and how many of the others are."""
     import torch
 
-    from auditor.models.gradients import without_gradients
+    from auditor.models.forward_passes import without_gradients
 
     named, counts = np.zeros(len(inputs), np.int64), np.zeros(len(inputs), np.int64)
     size = rows_at_once(inputs)

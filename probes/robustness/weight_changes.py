@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import LacksOptionError, ModelError, NotApplicableError
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -203,8 +202,7 @@ def _reference(reference: str | AuditedModel) -> tuple[str, Mapping[str, Tensor]
 
 
 def _bare(path: str) -> tuple[str, dict[str, Tensor]]:
-    from auditor.models.files.magic_bytes import is_safetensors
-    from auditor.models.files.model_bytes import read_source
+    from auditor.models.files.model_bytes import is_safetensors, read_source
     from auditor.models.files.weights import as_state_dict, load_safetensors, load_torch_file
 
     source = read_source(path)

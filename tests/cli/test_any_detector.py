@@ -12,18 +12,15 @@ import torch
 from typer.testing import CliRunner, Result
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.detection.audio_visual import judged_by_all
-from auditor.detection.channel_calibration import channel_lines, contradicted, on_channel
-from auditor.detection.classifiers import as_detector, load_classifier
 from auditor.detection.detection_record import FileResult, FileVerdict
-from auditor.detection.examine_file import Examination, loaded_detector
+from auditor.detection.detector_calibration import channel_lines, contradicted, judged_by_all, on_channel
+from auditor.detection.examine_file import Examination, as_detector, load_classifier, loaded_detector
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import DataSpec, ModelSpec
 from auditor.loading.rows.load_rows import load_data
-from auditor.models.classifier_detector import ClassifierDetector
-from auditor.models.detector import Detector
+from auditor.models.detector import ClassifierDetector, Detector
 from auditor.models.detector_card import ChannelCalibration, DetectorCard, answer_of
-from auditor.models.save_bundle import bundle_of, save
+from auditor.models.saved_models import bundle_of, save
 from auditor.statistics.detection import ExcessShare
 from cli.commands import app
 from cli.no_detector_help import without_detector

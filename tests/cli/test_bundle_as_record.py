@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from auditor.evidence.deterministic_zip import pack
+from auditor.evidence.container import pack
 from auditor.evidence.evidence_bundle import Evidence, write_bundle
 from auditor.evidence.history.entries import AuditEntry
 from auditor.evidence.history.ledger import Ledger

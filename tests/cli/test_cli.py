@@ -28,7 +28,7 @@ from auditor.core.writable_paths import WRITTEN
 from auditor.data.preprocessing import fit_tabular
 from auditor.loading.sandbox import measuring_process
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import NOT_REPEATED, AuditReport
 from auditor.run.probe import make_probe

@@ -28,7 +28,7 @@ from auditor.judging.measurement import ProbeResult
 from auditor.judging.png import decode, encode
 from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.job_channel import Known, TableTrained
 from auditor.run.job_messages import Answered, Asking, Examined, Opening, Repaired

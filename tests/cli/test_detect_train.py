@@ -33,8 +33,8 @@ from cli.commands import app
 from cli.detect import rate_lines
 from cli.detect_train import _lines
 from mitigations.deepfake import folder_training
-from mitigations.deepfake.collections_left_out import rates_by_collection
 from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
+from mitigations.deepfake.unseen_sources import rates_by_collection
 from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, image_detector, real_picture, write
 from tests.training.test_execute import Backwards, Dies
@@ -369,7 +369,9 @@ def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
     media, asked = folder(tmp_path, n=12), Backwards()
     words = ("detect-train", media, "--kinds", tmp_path / "kinds.csv", "--kind-column", "generator", "--out")
     here = run(*words, tmp_path / "here.pt")
-    monkeypatch.setattr("auditor.training.task_queue.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path)))
+    monkeypatch.setattr(
+        "auditor.training.task_distribution.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path))
+    )
     there = run(*words, tmp_path / "there.pt")
     # Five folds, the cells of two kinds by five parts of the real files; folds and kinds of pictures of half the size.
     assert there.exit_code == here.exit_code == 3 and asked.n == (5 + 2 * 5) + (5 + 2), there.output
@@ -377,7 +379,7 @@ def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
     cards = [d.card.model_dump() for d in detectors if isinstance(d, DeepfakeDetector)]
     assert len(cards) == 2 and cards[0] == cards[1]
     monkeypatch.setattr(
-        "auditor.training.task_queue.chosen_executor", lambda *_: nullcontext(Kept(Dies(), tmp_path / "kept"))
+        "auditor.training.task_distribution.chosen_executor", lambda *_: nullcontext(Kept(Dies(), tmp_path / "kept"))
     )
     (tmp_path / "kept").mkdir()
     lost = run(*words, tmp_path / "lost.pt")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from auditor.privacy.accounting import Phase, noise_for, privacy_spent
 from auditor.privacy.run_record import read_run
 from auditor.report.record.energy import EnergyCounter, EnergyRecord
-from auditor.training.cost_file import write_energy
+from auditor.training.meter import write_energy
 from cli.commands import app
 from tests import ROOT
 from tests.privacy.test_dp_linter import RIGHT

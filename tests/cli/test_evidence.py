@@ -20,8 +20,8 @@ from auditor.core.errors import DataError, UsageError
 from auditor.evidence.evidence_bundle import write_bundle
 from auditor.evidence.manifest import ASKED, Asked, canonical
 from auditor.evidence.verify.verify_bundle import verify_bundle
-from auditor.judging.definition import Definition
-from auditor.models.save_bundle import save
+from auditor.judging.measurement import Definition
+from auditor.models.saved_models import save
 from auditor.run.scan_options import Configured, ScanOptions
 from cli.commands import app
 from cli.reproduce import configured_again, reproduce

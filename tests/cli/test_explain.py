@@ -18,7 +18,7 @@ from skops.io import dump
 from typer.testing import CliRunner
 
 from auditor.judging.row_explanations import ExplainedRow
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.report.html import moment
 from auditor.run.job_messages import RowExplained
 from auditor.run.job_results import RowsExplained

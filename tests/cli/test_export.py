@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from cli.commands import app
 from tests.loading.exporting.planted import bundle, converted, rows, ruled, sold
 

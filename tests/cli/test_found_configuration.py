@@ -24,8 +24,8 @@ from auditor.judging.criterion import load_criteria
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.probe import untrusted_options
 from auditor.run.scan_options import Configured, Flag, ScanOptions, flags
+from cli.audit_plan import plan_of
 from cli.commands import app
-from cli.register import plan_of
 from cli.scan_request import configure
 from probes import PROBES
 from probes.fairness.group_fairness import GroupFairness

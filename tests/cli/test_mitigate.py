@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.run.run_audit import run_audit
 from cli.commands import app
 from probes.fairness.change_since_reference import Change

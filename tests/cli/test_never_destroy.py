@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from auditor.core.errors import UsageError
 from auditor.core.files import write_beside
 from auditor.core.writable_paths import WRITTEN, claim, is_ours, may_replace, of_a_command, place_file, reads, remove
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from cli.commands import app
 from tests.mitigations.planted_rows import biased_rows, trained
 

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.core.errors import UsageError
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.report.record.audit_report import AuditReport
 from cli.commands import app
-from cli.new_probe import class_of, write_skeleton
+from cli.starter_files import class_of, write_skeleton
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of

@@ -15,7 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
 from cli.commands import app

@@ -22,7 +22,7 @@ import typer
 from sklearn.base import BaseEstimator
 from typer.testing import CliRunner, Result
 
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.report.first_page import first_page
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport

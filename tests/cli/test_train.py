@@ -24,10 +24,9 @@ from typer.testing import CliRunner, Result
 import cli.train
 from auditor.loading.job_specs import TrainSpec
 from auditor.loading.sandbox import landlock, seccomp
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.run.job_channel import TableTrained
-from auditor.training.cost_file import read_energy
-from auditor.training.meter import Meter
+from auditor.training.meter import Meter, read_energy
 from auditor.training.train_table import train_table
 from auditor.training.training_rows import write_rows
 from cli.commands import app

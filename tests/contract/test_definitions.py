@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.judging.definition import Definition, define_metrics, definition_of, select_definitions
-from auditor.judging.measurement import Measurement
+from auditor.judging.measurement import Definition, Measurement, define_metrics, definition_of, select_definitions
 from auditor.models.audited_model import AuditedModel
 from auditor.report.record.audit_report import AuditReport
-from auditor.run.intake_result import INTAKE_METRICS
+from auditor.run.job_models import INTAKE_METRICS
 from auditor.run.probe import Need, declared_metrics
 from auditor.run.run_audit import run_audit
 from auditor.run.while_training.measure_network import ACCOUNTANT_METRICS

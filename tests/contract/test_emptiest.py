@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from auditor.data.recorded_answers_data import Recorded
+from auditor.data.audit_data_parts import Recorded
 from auditor.judging.criterion import Criterion
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
@@ -17,7 +17,7 @@ from auditor.run.probe import Need, declared_metrics, with_declared
 from auditor.run.run_audit import ask, generator_for, no_data
 from auditor.statistics.rates import Proportion
 from probes import PROBES
-from probes.language.pair_scores import RESTING
+from probes.language.stereotype import RESTING
 from tests.quantifiers import all_of
 from tests.toys.models import CLASSES, TOYS, criterion
 from tests.toys.skilled import skilled

@@ -17,10 +17,10 @@ _LABEL = "a label of a sentence in the published file"
 _FILE = "the published benchmark of that name, whose reader this file stands beside"
 # How often a file holds such a word as something else than a probe's name, and as what.
 OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
-    ("data/benchmarks/companions.py", "bbq"): (1, _FILE),
-    ("data/benchmarks/companions.py", "winobias"): (1, _FILE),
-    ("data/benchmarks/companions.py", "winogender"): (1, _FILE),
-    ("data/benchmarks/stereoset_file.py", "stereotype"): (9, _LABEL),
+    ("data/benchmarks/accompanying_files.py", "bbq"): (1, _FILE),
+    ("data/benchmarks/accompanying_files.py", "winobias"): (1, _FILE),
+    ("data/benchmarks/accompanying_files.py", "winogender"): (1, _FILE),
+    ("data/benchmarks/crows_pairs_and_stereoset_files.py", "stereotype"): (9, _LABEL),
     ("evidence/verify/cross_checks.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "robustness"): (1, _PILLAR),
@@ -30,11 +30,11 @@ OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
     ("report/drawing/canvas.py", "bold"): (1, "a weight of type"),
     ("report/drawing/figures.py", "robustness"): (1, _PILLAR),
     ("report/drawing/group_figures.py", "performance"): (1, _PILLAR),
-    ("report/next_commands.py", "reweighing"): (1, "a command to copy, which must name one mitigation"),
-    ("report/record/skill_line.py", "performance"): (1, _PILLAR),
+    ("report/first_page_parts.py", "reweighing"): (1, "a command to copy, which must name one mitigation"),
+    ("report/record/summary_lines.py", "performance"): (1, _PILLAR),
     ("report/report_view.py", "performance"): (1, _PILLAR),
     ("report/report_view.py", "robustness"): (1, _PILLAR),
-    ("statistics/rate_changes.py", "change"): (1, "an attribute of a rate that moved"),
+    ("statistics/changes.py", "change"): (1, "an attribute of a rate that moved"),
 }
 
 

@@ -17,7 +17,7 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from cli.commands import app
 from cli.output_guard import written_by
 from tests import ROOT
@@ -254,21 +254,21 @@ MAY_WRITE = {
     "auditor.core.writable_paths": "the module that writes",
     "auditor.data.audio": "bytes in memory",
     "auditor.evidence.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
-    "auditor.evidence.deterministic_zip": "entries of an archive, into a file that that module has opened",
+    "auditor.evidence.container": "entries of an archive, into a file that that module has opened",
     "auditor.loading.enclosed_classifier": "its own scratch folder, which ends with the block",
     "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.pdf_figures": "the scratch folder of the PDF",
     "auditor.report.drawing.svg": "bytes in memory",
     "auditor.run.api": "its own scratch folder",
-    "auditor.loading.sandbox.scratch": "scratch folders that no process holds, by their name",
+    "auditor.loading.sandbox.measuring_process": "scratch folders that no process holds, by their name",
     "auditor.training.task_executor": "takes back results of its own that nobody needs, or that were cut off",
-    "auditor.training.task_queue": "takes what was answered out of its own scratch folder",
+    "auditor.training.task_distribution": "takes what was answered out of its own scratch folder",
     "auditor.training.training_rows": "text in memory",
-    "auditor.models.language_folder": "a folder that was new",
+    "auditor.models.saved_models": "a folder that was new",
     "auditor.training.huggingface_folder": "a folder that was empty",
-    "cli.dp_budget": "bytes in memory",
-    "cli.new_probe": "takes back what it has just written into a folder that was not there",
+    "cli.dp_guarantee": "bytes in memory",
+    "cli.starter_files": "takes back what it has just written into a folder that was not there",
     "cli.sweep_folder": "its own scratch folders, by their name",
 }
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
-from auditor.judging.definition import NO_IDEAL, definition_of, select_definitions
-from auditor.judging.measurement import Measurement
+from auditor.judging.measurement import NO_IDEAL, Measurement, definition_of, select_definitions
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
 from auditor.run.checks.contract import ContractViolation, check_description, check_probe

@@ -11,10 +11,9 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
+from auditor.data.audit_data_parts import Design, Recorded
 from auditor.data.group_counts import MISSING
-from auditor.data.recorded_answers_data import Recorded
-from auditor.data.sampling_design import Design
-from auditor.judging.duplicate_rows import Copies
+from auditor.judging.measurement import Copies
 from tests.quantifiers import all_of, none_of
 
 N = 40

@@ -10,8 +10,8 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
-from auditor.data.coded_groups import CodedGroups, coded, coded_texts, together
-from auditor.data.coded_texts import texts_of
+from auditor.data.group_counts import CodedGroups, coded, coded_texts, together
+from auditor.data.table_columns import texts_of
 
 
 def walked(table: pd.DataFrame) -> tuple[list[tuple[str, ...]], list[int]]:

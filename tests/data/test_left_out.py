@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from auditor.core.errors import BenchmarkError, UsageError
+from auditor.data.benchmarks.accompanying_files import exclude_items
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.item_filter import exclude_items
 
 FOUND = Benchmark("CrowS-Pairs", "x/crows.csv", "ab", tuple(SentencePair("a", "b", "age", id=i) for i in "0123"))
 

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.data import video
+from auditor.data import images_and_video
 from auditor.data.audio import encode
+from auditor.data.images_and_video import Frames, sample_frames
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.data.video import Frames, sample_frames
-from auditor.detection.frame_means import mean_interval
-from auditor.detection.video_frames import judged_video
-from auditor.detection.video_verdict import video_verdict
+from auditor.detection.video_verdict import judged_video, mean_interval, video_verdict
 from auditor.models.detector import DeepfakeDetector, DetectorCard
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
@@ -83,7 +81,7 @@ def test_a_long_film_is_not_decoded_from_end_to_end(gop: int, monkeypatch: pytes
     content = film(n=200, rate=2, gop=gop)
     assert numbers(sample_frames(content, "a", 4)) == [25, 75, 125, 175]
     # With a key frame every ten frames, each of the four is at most nine away from one.
-    monkeypatch.setattr(video, "MAX_DECODED", 4 * 10)
+    monkeypatch.setattr(images_and_video, "MAX_DECODED", 4 * 10)
     if gop == 10:
         assert len(sample_frames(content, "a", 4).pixels) == 4
     else:
@@ -127,7 +125,7 @@ def test_damaged_and_other_files_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert "cannot be decoded" in refusal(content[: len(content) // 2])
     sound = encode((3000 * np.sin(np.arange(16_000) / 9)).astype(np.int16), 16_000, "aac")
     assert "no stream of pictures" in refusal(sound)
-    monkeypatch.setattr(video, "MAX_PIXELS", 32 * 48 - 1)
+    monkeypatch.setattr(images_and_video, "MAX_PIXELS", 32 * 48 - 1)
     assert "48 x 32 pixels, more than" in refusal(content)
 
 
@@ -150,7 +148,7 @@ def test_a_film_whose_end_is_missing_is_said_to_be_cut_short(tmp_path: Path) -> 
 
 
 def test_too_large_to_hold_and_impossible_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "MAX_BYTES", 3 * 32 * 48 * 3)
+    monkeypatch.setattr(images_and_video, "MAX_BYTES", 3 * 32 * 48 * 3)
     assert "take fewer" in refusal(film(n=10))
     for n in (0, 257):
         with pytest.raises(UsageError, match="1 to 256"):

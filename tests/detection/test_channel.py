@@ -12,8 +12,8 @@ from scipy.stats import beta
 
 from auditor.core.errors import DataError
 from auditor.core.rows import FloatArray
-from auditor.detection.channel_calibration import ALARM_LEVEL, channel_lines, judged_together, on_channel
 from auditor.detection.detection_record import FileResult, FileVerdict
+from auditor.detection.detector_calibration import ALARM_LEVEL, channel_lines, judged_together, on_channel
 from auditor.models.detector_card import DetectorCard, answer_of
 from tests.quantifiers import all_of, none_of
 

@@ -11,8 +11,8 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from auditor.core.errors import DataError
-from auditor.detection.channel_calibration import few_in_truth, learnt_of, on_channel
 from auditor.detection.detection_record import FileResult
+from auditor.detection.detector_calibration import few_in_truth, learnt_of, on_channel
 from auditor.detection.examine_file import Examination
 from auditor.detection.fingerprints import MOST_APART, fingerprints_of, match_fingerprints, repeated
 from tests.quantifiers import none_of

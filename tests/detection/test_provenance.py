@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 from auditor.detection.file_kinds import FileKind, kind_of
-from auditor.detection.provenance.content_credentials import _time_stamp
-from auditor.detection.provenance.generator_tags import points_to
 from auditor.detection.provenance.provenance_record import FileProvenance, Statement, origin_of, short_type
-from auditor.detection.provenance.read_provenance import read_provenance
+from auditor.detection.provenance.read_provenance import _time_stamp, read_provenance
+from auditor.detection.provenance.unsigned_metadata import points_to
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
 from tests.evidence.authority import authority, serving
 from tests.quantifiers import all_of

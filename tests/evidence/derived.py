@@ -12,12 +12,21 @@ import numpy as np
 import pandas as pd
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.container import write_container
+from auditor.evidence.container import unpack, write_container
 from auditor.evidence.derived_evidence import EnclosedAudit, statement_of_derived
-from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.evidence_bundle import Evidence, write_bundle
-from auditor.evidence.log import ChainedLog, events
-from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, FileEntry, Manifest, code_digests
+from auditor.evidence.manifest import (
+    LOG,
+    MANIFEST,
+    RECORD,
+    REQUEST,
+    SIGNATURE,
+    ChainedLog,
+    FileEntry,
+    Manifest,
+    code_digests,
+    events,
+)
 from auditor.evidence.signing import load_private_key
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import load_criteria

@@ -15,18 +15,17 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 from auditor.core.errors import DataError, UsageError
 from auditor.evidence.history.entries import AuditEntry, Covered, Decision, Entry
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.signatures import signed
+from auditor.evidence.history.signed_decisions import signed
 from auditor.evidence.portfolio.audit_lines import read_ledger
 from auditor.evidence.signed_acceptances import acceptances, decisions_of
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.measurement import Outcome
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record.acceptances import acceptance_sentences, acceptances_of, findings_by_key
 from auditor.report.record.audit_report import AuditReport, ExitCode, Finding
-from auditor.report.record.decisions import DecidedFinding
-from auditor.report.record.finding_key import key_of
-from auditor.report.record.report_metadata import About, ModelIdentity
+from auditor.report.record.configuration import About, ModelIdentity
+from auditor.report.record.earlier_audits import DecidedFinding, key_of
+from auditor.report.record.severity_and_acceptance import acceptance_sentences, acceptances_of, findings_by_key
 from auditor.report.report_view import warnings_of
 from cli.history import decisions_on, history, signoff
 from cli.terminal import print_report

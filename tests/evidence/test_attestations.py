@@ -16,14 +16,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.core.errors import ConfigError
-from auditor.evidence.attestations import Attestations, read_attestations
+from auditor.evidence.dossier_files import Attestations, read_attestations
 from auditor.evidence.evidence_bundle import write_bundle
 from auditor.evidence.signing import make_key
 from auditor.evidence.write_dossier import dossier_of
 from auditor.judging.policy import Policy, parse_policy
 from auditor.report.document import Table, code, own_text
-from auditor.report.document_html import render_document_html
-from auditor.report.document_pdf import render_document_pdf
+from auditor.report.document_files import render_document_html
+from auditor.report.pdf import render_document_pdf
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.controls import with_policies
 from cli.commands import app
@@ -352,7 +352,7 @@ def test_a_manifest_made_over_is_not_what_was_signed(here: Path) -> None:
 
 
 def test_who_holds_the_key_cannot_sign_a_dossier_that_says_more_than_its_record(here: Path) -> None:
-    from auditor.evidence.dossier_manifest import DossierManifest, signature_of
+    from auditor.evidence.dossier_files import DossierManifest, signature_of
     from auditor.evidence.manifest import FileEntry
     from auditor.evidence.signing import load_private_key
 

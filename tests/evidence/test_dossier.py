@@ -16,15 +16,15 @@ from typer.testing import CliRunner, Result
 from auditor.data.audit_data import AuditData
 from auditor.evidence.dossier_parts import NOT_MEASURED, impact_tables
 from auditor.evidence.write_dossier import ATTESTATION_NEEDED, MOST_ROWS
-from auditor.judging.figure_content import EARNED, RESERVED
+from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.policy import Policy, load_policies, pack_names, parse_policy
 from auditor.models.audited_model import AuditedModel
 from auditor.report import report_view
 from auditor.report.html import render_html
 from auditor.report.record import number_text as text
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
-from auditor.report.record.report_metadata import About
 from auditor.run.run_audit import run_audit
 from cli.commands import app
 from probes.fairness.adverse_impact import AdverseImpact

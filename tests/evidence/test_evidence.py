@@ -26,9 +26,8 @@ from auditor.core.errors import DataError, UsageError
 from auditor.core.files import Spool, write_beside
 from auditor.data.audit_data import AuditData
 from auditor.data.group_counts import GroupCounts
-from auditor.evidence.deterministic_zip import pack, pack_into, unpack
+from auditor.evidence.container import pack, pack_into, unpack
 from auditor.evidence.evidence_bundle import Evidence, write_bundle
-from auditor.evidence.log import ChainedLog, broken_links
 from auditor.evidence.manifest import (
     LOG,
     MANIFEST,
@@ -38,8 +37,10 @@ from auditor.evidence.manifest import (
     ROWS,
     SIGNATURE,
     TABLES,
+    ChainedLog,
     FileEntry,
     Manifest,
+    broken_links,
     code_digests,
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
@@ -50,9 +51,9 @@ from auditor.evidence.verify.remeasure import Kept, Remade
 from auditor.evidence.verify.verify_bundle import verify_bundle
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import load_criteria
+from auditor.judging.input_files import Roles
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.policy import load_policies
-from auditor.judging.roles import Roles
 from auditor.models.audited_model import AuditedModel
 from auditor.report.record.controls import with_policies
 from auditor.run.predictions import AnswersHead, AnswersPart, KeptRows, counts_of, head_of

@@ -21,8 +21,7 @@ pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.core.errors import DataError, UsageError
 from auditor.evidence.history.earlier_looks import numbers_of
-from auditor.evidence.history.entries import AuditEntry, Decision, digest_of
-from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.entries import AuditEntry, Decision, Identity, digest_of
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain
 from auditor.report.comparing.metric_trend import trend as drawn_trend
@@ -325,7 +324,7 @@ def test_a_decision_shows_in_later_reports_until_it_expires(tmp_path: Path, repo
 
 def test_a_signed_decision_names_its_key_and_a_changed_one_is_found(tmp_path: Path, report: AuditReport) -> None:
     pytest.importorskip("cryptography")
-    from auditor.evidence.history.signatures import signed, signer
+    from auditor.evidence.history.signed_decisions import signed, signer
     from auditor.evidence.signing import load_private_key, make_key
 
     mark = make_key(tmp_path / "k")
@@ -467,7 +466,7 @@ def test_decisions_about_nothing_or_by_strangers_are_named(
     tmp_path: Path, report: AuditReport, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("cryptography")
-    from auditor.evidence.history.signatures import signed
+    from auditor.evidence.history.signed_decisions import signed
     from auditor.evidence.signing import load_private_key, make_key
 
     for name in ("mine", "stranger"):

@@ -13,12 +13,11 @@ import pytest
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.evidence.history.earlier_looks import Asked, Known, looks_of, miscounted, numbers_of
-from auditor.evidence.history.entries import AuditEntry, Decision
-from auditor.evidence.history.identity import Identity, owners_of, record_in
+from auditor.evidence.history.entries import AuditEntry, Decision, Identity, owners_of, record_in
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain, decisions_about
 from auditor.report.record.audit_report import AuditReport, DataRecord
-from auditor.report.record.report_metadata import About, ModelIdentity
+from auditor.report.record.configuration import About, ModelIdentity
 from cli.history import decisions_on, trend
 from tests.evidence.test_evidence import evidence
 

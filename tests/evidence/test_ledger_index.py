@@ -22,7 +22,7 @@ from auditor.evidence.history.entries import GENESIS, AuditEntry, Entry, digest_
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.look_count import MOST_KEPT
+from auditor.report.record.earlier_audits import MOST_KEPT
 from cli.commands import app
 from cli.history import decisions_in, signoff
 from tests import ROOT

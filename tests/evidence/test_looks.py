@@ -26,13 +26,13 @@ from auditor.judging.criterion import Criterion, CriterionRecord, Direction
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, Refusal
-from auditor.report.record.look_count import CampaignRecord
-from auditor.statistics.alpha_over_looks import look_share
+from auditor.report.record.earlier_audits import CampaignRecord
 from auditor.statistics.rates import Proportion
+from auditor.statistics.significance_tests import look_share
 from cli.commands import app
 from tests.evidence.ledgers import of_known_files
 from tests.evidence.test_evidence import evidence

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 from auditor.core.errors import MissingExtraError, UsageError
-from auditor.evidence.pades import load_seal
+from auditor.evidence.signing import load_seal
 from auditor.report.pdf import render_pdf
 from cli.commands import app
 from tests.report.samples import refused_report

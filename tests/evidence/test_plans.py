@@ -15,18 +15,17 @@ from typer.testing import CliRunner, Result
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
 from auditor.evidence.history.check_history import wrong_in_history
-from auditor.evidence.history.earlier_looks import Asked, Known, looks_of
+from auditor.evidence.history.earlier_looks import Asked, Known, looks_of, misplaced, placed
 from auditor.evidence.history.entries import AuditEntry, Entry, RegistrationEntry, chained
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.history.plans import misplaced, placed
 from auditor.evidence.registration import Registration
 from auditor.judging.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About
+from cli.audit_plan import followed, open_registration, plan_of
 from cli.commands import app
-from cli.register import followed, open_registration, plan_of
 from cli.scan import entered
 from cli.scan_request import configure
 from cli.terminal import print_report

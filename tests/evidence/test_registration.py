@@ -34,8 +34,8 @@ from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
 from auditor.run.scan_options import flags
+from cli.audit_plan import FILES, plan_of
 from cli.commands import app
-from cli.register import FILES, plan_of
 from cli.scan_evidence import request_of
 from cli.scan_request import configure
 from cli.terminal import print_report

@@ -21,7 +21,7 @@ from pyhanko.sign.timestamps.dummy_client import DummyTimeStamper
 from typer.testing import CliRunner
 
 from auditor.core.errors import DataError, UsageError
-from auditor.evidence.deterministic_zip import pack, unpack
+from auditor.evidence.container import pack, unpack
 from auditor.evidence.evidence_bundle import Evidence, write_bundle
 from auditor.evidence.manifest import MANIFEST, SIGNATURE, TIMESTAMP
 from auditor.evidence.signing import load_private_key, make_key

@@ -38,10 +38,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing
-from auditor.evidence.python_evidence import write_evidence
+from auditor.evidence.comparison_evidence import write_evidence
 from auditor.loading.sandbox import measuring_process
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.report_view import document_id
@@ -338,7 +338,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _verified(folder: Path, kind: str) -> Items:
-    from auditor.evidence.deterministic_zip import unpack
+    from auditor.evidence.container import unpack
     from auditor.evidence.manifest import RECORD
 
     def word(text: str) -> str:

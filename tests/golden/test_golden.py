@@ -20,10 +20,9 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.core.errors import DataError, ModelError
-from auditor.evidence.deterministic_zip import pack, unpack
+from auditor.evidence.container import pack, unpack
 from auditor.evidence.history.entries import GENESIS, Entry, chained, digest_of
 from auditor.evidence.history.ledger import Ledger
-from auditor.evidence.log import broken_links
 from auditor.evidence.manifest import (
     ASKED,
     LOG,
@@ -33,6 +32,7 @@ from auditor.evidence.manifest import (
     SIGNATURE,
     FileEntry,
     Manifest,
+    broken_links,
     canonical,
     in_order,
 )

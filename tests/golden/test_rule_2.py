@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from auditor.evidence.deterministic_zip import unpack
+from auditor.evidence.container import unpack
 from auditor.evidence.history.entries import digest_of
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, RESULTS, Manifest, in_order

@@ -17,9 +17,9 @@ from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.record.audit_report import ExitCode, exit_code
-from auditor.statistics.families import ConfirmedCount, adjusted_levels, weighted_levels
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.statistics.significance_tests import ConfirmedCount, adjusted_levels, weighted_levels
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses
 

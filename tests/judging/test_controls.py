@@ -16,17 +16,17 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from auditor.core.errors import ConfigError, DataError, UsageError
-from auditor.evidence.external_tradeoff import tradeoff_beside
+from auditor.evidence.dossier_files import tradeoff_beside
+from auditor.judging.input_files import EEO1, ROLES, Roles, roles_of
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, EvidenceRule, load_policies, pack_names, parse_policy
-from auditor.judging.roles import EEO1, ROLES, Roles, roles_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.pdf import render_pdf
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding, RegistrationRecord
+from auditor.report.record.configuration import About
 from auditor.report.record.control_record import CELL_KINDS, OLD_AFTER, CellRecord
 from auditor.report.record.controls import Beside, fitting, with_policies
-from auditor.report.record.report_metadata import About
 from auditor.report.report_view import rows_of, warnings_of
 from auditor.report.rule_pack_view import policies_of
 from cli.terminal import print_report

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from auditor.core.errors import ConfigError
-from auditor.evidence.criteria_changes import changed_criteria
+from auditor.evidence.registration import changed_criteria
 from auditor.judging.criterion import DEFAULT_PROFILE, Criterion, load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.policy import load_policies
 from auditor.report.report_view import applies_to
-from auditor.statistics.one_sided_rates import AtMost
+from auditor.statistics.attack_estimates import AtMost
 from tests.quantifiers import all_of
 
 WHOLE = """

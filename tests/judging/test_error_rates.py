@@ -24,11 +24,11 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.statistics import rate_pairs as pairs
 from auditor.statistics.combined_tails import Contrast, Pairs, margins
-from auditor.statistics.families import Multiplicity
+from auditor.statistics.estimate import minimum_detectable_effect, n_required
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rates import RateTable
+from auditor.statistics.significance_tests import Multiplicity
 from probes.fairness.group_fairness import GroupFairness
 from tests.statistics.worlds import WORLDS as DRAWN
 from tests.statistics.worlds import most_misses

@@ -17,14 +17,14 @@ from auditor.judging.judging import empty_requirement, judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.report.record.audit_report import ExitCode, Finding, exit_code
+from auditor.statistics.attack_estimates import AtLeast, AtMost, Bracket
 from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.means import StudentT
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket
 from auditor.statistics.rank_estimates import quantile
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.statistics.significance_tests import Multiplicity
 from auditor.statistics.values import BoundedMean, bounded_mean
 
 METHODS: tuple[Multiplicity, ...] = ("bonferroni", "holm", "by", "bh", "none")

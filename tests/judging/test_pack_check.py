@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from auditor.judging.policy import load_policies, pack_names
 from auditor.judging.rule_pack_check import faults_of, overlap
 from cli.commands import app
-from cli.policies import known_metrics
+from cli.rule_packs import known_metrics
 from probes import PROBES
 from tests import ROOT
 from tests.quantifiers import all_of

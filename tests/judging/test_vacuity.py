@@ -11,20 +11,19 @@ import pytest
 import torch
 
 from auditor.data.audit_data import AuditData
+from auditor.data.audit_data_parts import Recorded
 from auditor.data.group_counts import count_groups
-from auditor.data.recorded_answers_data import Recorded
 from auditor.judging.criterion import Criterion, load_criteria
-from auditor.judging.judgement import Judgement
+from auditor.judging.judgement import Judgement, no_skill, why_empty
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Alike, Measurement, Outcome, ProbeResult
-from auditor.judging.vacuity import no_skill, why_empty
 from auditor.models.audited_model import AuditedModel
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.recorded_model import RecordedClassifier
 from auditor.models.regression_model import AuditedRegressor
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.record.audit_report import AuditReport, ExitCode
-from auditor.report.record.skill_line import worth_of
+from auditor.report.record.summary_lines import worth_of
 from auditor.run.constant_answers import alike_answers, alike_in_counts
 from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.estimate import Undefined

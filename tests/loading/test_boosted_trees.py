@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import auditor
 from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.models.files.magic_bytes import boosted_kind
+from auditor.models.files.model_bytes import boosted_kind
 from cli.commands import app
 from probes.attribution.shapley import final_estimator, is_tree, shap_tree
 from tests.quantifiers import all_of

@@ -12,14 +12,13 @@ import torch
 
 from auditor.core.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.loading.encoder_files import CLIP_MEAN, read_encoder
+from auditor.loading.auxiliary_models import CLIP_MEAN, read_encoder
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.networks.encoder_probe import EncoderProbe, hold, mebibytes
-from auditor.models.networks.encoders import FORMS, encoder_of
-from auditor.models.save_bundle import save
+from auditor.models.networks.encoders import FORMS, EncoderProbe, encoder_of, hold, mebibytes
+from auditor.models.saved_models import save
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
 from probes.probe_inputs import differentiable
 from probes.robustness.robustness import Robustness

@@ -14,15 +14,15 @@ from scipy.signal import convolve2d
 from torch import Tensor
 
 from auditor.core.errors import DataError, MissingExtraError, UsageError
-from auditor.data.images import decode_as
+from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
-from auditor.models.networks.image_features import (
+from auditor.models.networks.detector_networks import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.models.networks.media_features import (
     N_DCT,
     N_RESIDUAL,
     RESIDUALS,
@@ -34,7 +34,7 @@ from auditor.models.networks.image_features import (
     radial_spectrum,
     residual_statistics,
 )
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from mitigations.deepfake import image_training
 from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
 from tests.quantifiers import all_of
@@ -232,7 +232,7 @@ def test_grey_pictures_are_read_under_every_fit() -> None:
 def test_faces_need_opencv(monkeypatch: pytest.MonkeyPatch, found: ModuleType | None) -> None:
     import sys
 
-    from auditor.data import faces
+    from auditor.data import images_and_video as faces
 
     faces._cascade.cache_clear()
     monkeypatch.setitem(sys.modules, "cv2", found)
@@ -241,7 +241,7 @@ def test_faces_need_opencv(monkeypatch: pytest.MonkeyPatch, found: ModuleType | 
 
 
 def test_the_largest_face_is_cut_out_with_what_is_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from auditor.data import faces
+    from auditor.data import images_and_video as faces
 
     class Cascade:
         boxes = [(10, 12, 20, 20), (50, 40, 30, 30)]

@@ -11,8 +11,8 @@ import pytest
 
 from auditor.core.errors import ModelError, NotApplicableError, UsageError
 from auditor.loading.formats import load_model
-from auditor.loading.generators import FunctionWriter
 from auditor.loading.job_specs import ModelSpec
+from auditor.loading.user_functions import FunctionWriter
 from auditor.models.capabilities import scorer_of, writer_of
 from auditor.models.generation import Sampling
 from auditor.run.scan import scan

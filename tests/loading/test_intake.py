@@ -38,9 +38,9 @@ from auditor.loading.job_specs import ModelSpec as SharedModelSpec
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import ARCHITECTURES, MLP
 from auditor.models.networks.select_device import resolve_device
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
-from auditor.run.intake_result import intake_result
+from auditor.run.job_models import intake_result
 from tests.quantifiers import all_of
 from tests.toys.folders import WORDS, change_json, save_bert, save_vit
 

@@ -34,7 +34,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.files.pickles import COMPUTED, read_pickle
 from auditor.models.files.strict_zip import open_archive
 from auditor.models.networks.architectures import ARCHITECTURES, MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from tests.quantifiers import all_of
 

@@ -39,7 +39,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.rows.table_files import open_table
 from auditor.models.files.model_bytes import Source
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from tests.loading.test_intake_hostile import Touch, torch_zip
 from tests.processor_time import slowness

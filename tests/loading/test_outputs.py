@@ -27,7 +27,7 @@ from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.output_kind import stated_by
 from auditor.models.postprocessing import PostprocessedModel
 from auditor.models.regression_model import TorchRegressor
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from auditor.run.run_audit import run_audit

@@ -46,7 +46,7 @@ from auditor.core.errors import ModelError, UnsupportedError
 from auditor.data.audit_data import AuditData
 from auditor.loading.exporting.exported_model import export_of
 from auditor.models.audited_model import AuditedModel
-from auditor.models.debiased_inputs import PreparedModel, Removal
+from auditor.models.model_wrappers import PreparedModel, Removal
 from auditor.run.mitigation import Training
 from mitigations.scores.threshold_optimizer import ThresholdOptimizer
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient

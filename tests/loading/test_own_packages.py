@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from auditor.data.preprocessing import fit_tabular
-from auditor.loading.reserved_packages import taken_name
+from auditor.loading.import_finders import taken_name
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from tests import ROOT
 

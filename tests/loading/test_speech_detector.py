@@ -17,10 +17,9 @@ from auditor.data.preprocessing import AudioPreprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.networks.novelty_score import KindNovelty
-from auditor.models.networks.speech_detector import SpeechDetector, SpeechGMM
-from auditor.models.networks.speech_features import Cepstrum, LogSpectrum, Scale, delta, moments
-from auditor.models.save_bundle import save
+from auditor.models.networks.detector_networks import KindNovelty, SpeechDetector, SpeechGMM
+from auditor.models.networks.media_features import Cepstrum, LogSpectrum, Scale, delta, moments
+from auditor.models.saved_models import save
 from mitigations.deepfake.fit_novelty import fit_novelty, kind_groups
 from mitigations.deepfake.speech_training import (
     Method,

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from auditor.core.errors import ModelError, UsageError
-from auditor.loading.text_labels import gives_labels, load_label
-from probes.language.scorers import load_device, load_scorer
+from auditor.loading.auxiliary_models import gives_labels, load_label
+from probes.language.continuations import load_device, load_scorer
 from tests.quantifiers import all_of
 from tests.toys.folders import WORDS, change_json, save_bert
 

@@ -9,7 +9,7 @@ import pytest
 
 CODE = """
 import sys
-from auditor.loading.captum_without_matplotlib import without_drawing
+from auditor.loading.import_finders import without_drawing
 without_drawing()
 import captum.attr, captum.metrics
 print("matplotlib" in sys.modules, captum.attr.IntegratedGradients.__name__)

@@ -28,8 +28,7 @@ from mitigations.training.adversarial_step import (
     debiased,
     mean_gap,
 )
-from mitigations.training.option_names import Constraint
-from mitigations.training.retraining import TrainingSet
+from mitigations.training.retraining import Constraint, TrainingSet
 from tests.mitigations.planted_rows import biased_rows, run
 from tests.quantifiers import all_of
 

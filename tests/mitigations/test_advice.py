@@ -26,7 +26,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from mitigations import MITIGATIONS

@@ -20,8 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import auditor
 from auditor.core.errors import AuditorError, DataError, ModelError, NotApplicableError, UsageError
-from auditor.data.audit_data import AuditData
-from auditor.data.grouped_texts import attach_groups
+from auditor.data.audit_data import AuditData, attach_groups
 from auditor.loading.formats import identify, load_model
 from auditor.loading.job_specs import DataSpec, ModelSpec
 from auditor.loading.rows.load_rows import load_data

@@ -23,9 +23,15 @@ from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from auditor.training import training_loop
-from mitigations.rows.augmented_rows import centred_logits, text_arms
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
-from mitigations.rows.counterfactuals import Counterfactuals, LexiconSwaps, TemplateSentences, flipped
+from mitigations.rows.counterfactual_rows import (
+    Counterfactuals,
+    LexiconSwaps,
+    TemplateSentences,
+    centred_logits,
+    flipped,
+    text_arms,
+)
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of
 from tests.toys.words import fit_text
@@ -408,7 +414,7 @@ def test_options_that_are_refused(options: dict[str, object], message: str) -> N
 
 def test_the_rate_of_fine_tuning_falls_in_a_straight_line() -> None:
     from auditor.training.training_loop import PlainStep
-    from mitigations.training.fine_tuning_step import FineTuningStep
+    from mitigations.training.training_steps import FineTuningStep
 
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)

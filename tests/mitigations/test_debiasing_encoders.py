@@ -17,7 +17,7 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
 from auditor.training.huggingface_folder import save_classifier

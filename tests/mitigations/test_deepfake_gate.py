@@ -18,19 +18,17 @@ from typer.testing import CliRunner
 
 from auditor.core.errors import ConfigError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.paired_media_rows import PairedRows
-from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.classifiers import as_detector, load_classifier
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, PairedRows
+from auditor.detection.examine_file import as_detector, load_classifier
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import DataSpec, ModelSpec
 from auditor.loading.rows.load_rows import load_data
 from auditor.loading.rows.media_files import load_images, read_files
 from auditor.models.audited_model import AuditedModel
-from auditor.models.classifier_detector import ClassifierDetector
-from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector import ClassifierDetector, DeepfakeDetector
 from auditor.models.gated_model import Gate, GatedModel
 from auditor.models.networks.architectures import SmallCNN
-from auditor.models.save_bundle import bundle_of, save
+from auditor.models.saved_models import bundle_of, save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training, make_mitigation
 from cli.commands import app

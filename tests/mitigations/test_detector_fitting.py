@@ -8,8 +8,7 @@ import torch
 
 from auditor.core.errors import DataError
 from auditor.models.detector import judge_file
-from auditor.models.networks.head import Calibration, LinearHead, NeighbourHead
-from auditor.models.networks.novelty_score import most_kinds
+from auditor.models.networks.detector_networks import Calibration, LinearHead, NeighbourHead, most_kinds
 from auditor.statistics.detection import equal_error_rate
 from mitigations.deepfake.detector_fitting import (
     FOLDS,

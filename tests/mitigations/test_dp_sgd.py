@@ -19,13 +19,13 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.privacy.training.opacus_training import PrivacyBudget, opacus_quietly
 from auditor.report.comparing.compare_audits import compare
 from auditor.run.mitigation import Mitigated, Training, make_mitigation
 from auditor.run.run_audit import run_audit
-from mitigations.rows.reweighing import reweighing_weights
+from mitigations.rows.reweighing_and_resampling import reweighing_weights
 from mitigations.training.dp_sgd import DpSgd, noisy_counts, private_weights
 from probes.fairness.change_since_reference import Change
 from tests.mitigations.planted_rows import biased_rows, run, trained

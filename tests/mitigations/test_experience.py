@@ -24,8 +24,8 @@ from auditor.run.mitigation import Experience, experience_of
 from benchmarks.mitigations import TITLES, VERDICTS, experience, write_experience
 from cli.probe_tables import print_mitigations
 from mitigations import MITIGATIONS
-from mitigations.measured_experience import measured_experience
-from mitigations.rows.reweighing import Reweighing
+from mitigations.rows.reweighing_and_resampling import Reweighing
+from mitigations.selection_guide import measured_experience
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows
 from tests.quantifiers import all_of, none_of
@@ -74,7 +74,7 @@ def test_the_file_is_read_when_somebody_asks_and_not_before() -> None:
     code = (
         "import mitigations\n"
         "from auditor.run.mitigation import experience_of\n"
-        "from mitigations.measured_experience import measured_experience\n"
+        "from mitigations.selection_guide import measured_experience\n"
         "assert not measured_experience.cache_info().misses\n"
         "assert experience_of(mitigations.MITIGATIONS['fair_gan']).cost\n"
         "assert measured_experience.cache_info().misses == 1\n"
@@ -139,7 +139,7 @@ def test_what_it_makes_is_noted_with_it(tmp_path: Path, model: TorchModel, monke
     bad = Experience(when="1 May, 3 seeds", worse=("C",))
     monkeypatch.setattr(Reweighing, "experience", bad)
     spec = MitigationSpec(
-        name="reweighing", target="mitigations.rows.reweighing:Reweighing", out=str(tmp_path / "new.pt")
+        name="reweighing", target="mitigations.rows.reweighing_and_resampling:Reweighing", out=str(tmp_path / "new.pt")
     )
     job = Job(
         model=ModelSpec(path=None, device="cpu"),

@@ -18,19 +18,17 @@ from auditor.data.audit_data import AuditData
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Recipe
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation, Training
 from auditor.training.huggingface_folder import save_classifier
 from auditor.training.multi_device import SharedStep
-from mitigations.rows.balanced_resampling import BalancedResampling
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
-from mitigations.rows.reweighing import Reweighing
+from mitigations.rows.reweighing_and_resampling import BalancedResampling, Reweighing
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
-from mitigations.training.fine_tuning_step import FineTuningStep
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
 from mitigations.training.min_diff import MinDiff
+from mitigations.training.training_steps import FineTuningStep, GroupDroStep, GroupWeights
 from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.mitigations.test_debiasing_encoders import gap, own, pictures, texts
 from tests.quantifiers import all_of

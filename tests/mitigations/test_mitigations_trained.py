@@ -20,17 +20,23 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import DataSpec, ModelSpec
 from auditor.loading.rows.load_rows import load_data
 from auditor.models.audited_model import AuditedModel
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
-from mitigations.rows.balanced_resampling import BalancedResampling, resampled
 from mitigations.rows.correlation_remover import CorrelationRemover, fit_removal
+from mitigations.rows.reweighing_and_resampling import BalancedResampling, resampled
 from mitigations.training.group_dro import GroupDro
-from mitigations.training.group_dro_step import GroupWeights, group_means, scaled, update_weights
 from mitigations.training.min_diff import WEIGHTS, MinDiff
-from mitigations.training.min_diff_step import contrasts, mmd2, penalty
-from mitigations.training.refuse_constant import only_class
-from mitigations.training.retraining import training_set
+from mitigations.training.retraining import only_class, training_set
+from mitigations.training.training_steps import (
+    GroupWeights,
+    contrasts,
+    group_means,
+    mmd2,
+    penalty,
+    scaled,
+    update_weights,
+)
 from tests.mitigations.planted_rows import biased_rows, run, small_groups, trained
 from tests.quantifiers import all_of
 

@@ -16,18 +16,16 @@ from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation
-from mitigations.rows.balanced_resampling import BalancedResampling
 from mitigations.rows.correlation_remover import CorrelationRemover
 from mitigations.rows.counterfactual_augmentation import CounterfactualAugmentation
 from mitigations.rows.fair_gan import FairGan
-from mitigations.rows.reweighing import Reweighing
+from mitigations.rows.reweighing_and_resampling import BalancedResampling, Reweighing
 from mitigations.training.adversarial_debiasing import AdversarialDebiasing
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
 from mitigations.training.grid_search import GridSearch
 from mitigations.training.group_dro import GroupDro
 from mitigations.training.min_diff import MinDiff, evaluate_held_back, held_back
-from mitigations.training.refuse_constant import only_class, refuse_one_class
-from mitigations.training.retraining import training_set
+from mitigations.training.retraining import only_class, refuse_one_class, training_set
 from tests.mitigations.planted_rows import biased_rows, run, small_groups, trained
 from tests.quantifiers import all_of
 

@@ -22,8 +22,8 @@ from auditor.data.swaps import Swapper
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.language_models import load_language_folder
 from auditor.models.audited_model import AuditedModel
-from auditor.models.language_folder import save_folder
 from auditor.models.language_model import AuditedLanguageModel, logits_at
+from auditor.models.saved_models import save_folder
 from auditor.run.mitigation import Mitigated, Training, make_mitigation, needs_rows
 from auditor.run.run_audit import no_data
 from cli.commands import app

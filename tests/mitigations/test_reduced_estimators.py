@@ -23,13 +23,13 @@ from auditor.data.audit_data import AuditData
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel
-from auditor.models.model_mixture import MixtureModel
+from auditor.models.model_wrappers import MixtureModel
 from auditor.models.postprocessed_folder import RULES_FILE
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations import MITIGATIONS
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
+from mitigations.training.fairlearn_reductions import reducing
 from mitigations.training.grid_search import GridSearch
-from mitigations.training.network_reduction import reducing
 from tests.mitigations.test_refitting import boosted, loaded, numbers
 
 

@@ -20,13 +20,12 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import MLP, MOST_MEMBERS, MLPVote
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
+from mitigations.training.fairlearn_reductions import LastLayer, reducible, weighted_logistic
 from mitigations.training.grid_search import GridSearch
-from mitigations.training.last_layer import LastLayer, weighted_logistic
-from mitigations.training.network_reduction import reducible
 from mitigations.training.retraining import untrained
 from tests.mitigations.planted_rows import biased_rows, run, trained
 from tests.quantifiers import all_of, none_of

@@ -29,8 +29,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations import MITIGATIONS
-from mitigations.rows.balanced_resampling import BalancedResampling, resampled
-from mitigations.rows.reweighing import Reweighing, reweighing_weights
+from mitigations.rows.reweighing_and_resampling import BalancedResampling, Reweighing, resampled, reweighing_weights
 from mitigations.training.refitting import refit
 from mitigations.training.retraining import labelled_rows
 from tests.mitigations.planted_rows import biased_rows

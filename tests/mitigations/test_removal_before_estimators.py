@@ -21,7 +21,7 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import DataSpec, ModelSpec
 from auditor.loading.rows.load_rows import load_data
 from auditor.models.audited_model import AuditedModel
-from auditor.models.debiased_inputs import PreparedModel, Removal
+from auditor.models.model_wrappers import PreparedModel, Removal
 from auditor.models.postprocessed_folder import RULES_FILE
 from auditor.models.postprocessing import PostprocessedModel
 from auditor.run.mitigation import Mitigated, Training

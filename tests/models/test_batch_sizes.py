@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from auditor.loading import huggingface_folders
-from auditor.models import batch_sizes
-from auditor.models.batch_sizes import free_bytes, rows_at_once, tokens_at_once
-from auditor.models.device_placement import exact_products, move_tensor
+from auditor.models import forward_passes
+from auditor.models.forward_passes import exact_products, free_bytes, move_tensor, rows_at_once, tokens_at_once
 from auditor.models.language_model import AuditedLanguageModel
 from tests.toys.language import causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
@@ -44,7 +43,7 @@ def test_rows_follow_what_the_layers_make_of_the_largest_input() -> None:
     assert rows_at_once(network, torch.zeros(1, 100), 64, None) == 64
     assert rows_at_once(network, torch.zeros(1, 100), 64, 4 * 300 * made) == 256
     assert rows_at_once(network, torch.zeros(1, 100), 64, 4 * 10 * made) == 64
-    assert rows_at_once(network, torch.zeros(1, 100), 64, GIB << 10) == batch_sizes._MOST_ROWS
+    assert rows_at_once(network, torch.zeros(1, 100), 64, GIB << 10) == forward_passes._MOST_ROWS
     assert not network[0]._forward_hooks
 
 
@@ -58,7 +57,7 @@ def test_what_a_long_text_takes_is_told_by_its_first_places(monkeypatch: pytest.
     assert huggingface_folders._rows_at_once(network, long, 64, torch.device("cpu"), 512) == 256
     assert (
         huggingface_folders._rows_at_once(network, long[:, :100], 64, torch.device("cpu"), 512)
-        == batch_sizes._MOST_ROWS
+        == forward_passes._MOST_ROWS
     )
     assert seen == [512, 100]
     monkeypatch.setattr(huggingface_folders, "free_bytes", lambda _: None)

@@ -17,7 +17,7 @@ from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, P
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import DeepfakeDetector, DetectorCard, KnownRate, fake_class, judge_file
-from auditor.models.save_bundle import bundle_of, save
+from auditor.models.saved_models import bundle_of, save
 from auditor.models.torch_model import TorchModel
 from tests.statistics.worlds import WORLDS, most_misses
 
@@ -120,7 +120,7 @@ def test_verdicts_of_rows_agree_with_those_of_single_files() -> None:
 
 def test_answer_and_novelty_of_a_file_take_one_look_at_it() -> None:
     """And the features of other files, or of the same file asked again, are their own."""
-    from auditor.models.networks.image_detector import FrequencyDetector
+    from auditor.models.networks.detector_networks import FrequencyDetector
 
     looks: list[int] = []
 

@@ -12,7 +12,7 @@ import torch
 
 import auditor
 from auditor.core.errors import ConfigError, ModelError
-from auditor.data.benchmarks.bbq_file import read_bbq
+from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.judging.criterion import load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult

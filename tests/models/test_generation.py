@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import auditor.models.tree_attention
+import auditor.models.prefix_trees
 from auditor.core.errors import ModelError, NotApplicableError
 from auditor.models.capabilities import writer_of
 from auditor.models.generation import Sampling, _choose, continuations
 from auditor.models.language_model import AuditedLanguageModel
-from auditor.models.tree_attention import TREE_ATTENTION
+from auditor.models.prefix_trees import TREE_ATTENTION
 from tests.models.test_language import _SIZES
 from tests.quantifiers import all_of
 from tests.toys.language import causal_tokenizer, masked_tokenizer, tiny, tiny_bert
@@ -280,7 +280,7 @@ def test_what_prompts_begin_with_is_read_once_and_changes_no_text(kind: str, mon
     # What all begin with, and what some of them do. Where the network itself makes positions, nothing can be begun.
     assert seen[:2] == [(1, 10), (1, 16)] if kind != "bloom" else seen[0] == (6, 18)
     assert together == continuations(model, prompts, 3, sampling, generator(), batch_rows=1)
-    monkeypatch.setattr(auditor.models.tree_attention, "TREE_ATTENTION", frozenset())
+    monkeypatch.setattr(auditor.models.prefix_trees, "TREE_ATTENTION", frozenset())
     seen.clear()
     assert together == continuations(model, prompts, 3, sampling, generator())
     if kind != "bloom":

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.models.gradients import without_gradients
-from auditor.models.linear_products import _by_onednn, laid_out_once
+from auditor.models.forward_passes import _by_onednn, laid_out_once, without_gradients
 
 WITH_ONEDNN = pytest.mark.skipif(_by_onednn() is None, reason="torch was built without oneDNN")
 

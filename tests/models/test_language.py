@@ -14,16 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-import auditor.models.linear_products
-import auditor.models.tree_attention
+import auditor.models.forward_passes
+import auditor.models.prefix_trees
 from auditor.core.errors import MissingExtraError, ModelError, NotApplicableError, UnsafeModelError
 from auditor.loading import language_models
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.language_models import is_language_model, load_gguf, load_language_folder
 from auditor.models.files.model_bytes import read_source
 from auditor.models.language_model import AuditedLanguageModel, objective_of
-from auditor.models.prefix_trees import Encoded, shared_places
-from auditor.models.tree_attention import TREE_ATTENTION
+from auditor.models.prefix_trees import TREE_ATTENTION, Encoded, shared_places
 from probes.language.stereotype import built_in_pairs
 from tests.quantifiers import all_of, none_of
 from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
@@ -62,7 +61,7 @@ def test_packed_trees_give_transformers_own_likelihood(kind: str, monkeypatch: p
         states = [network(input_ids=torch.tensor([i]), output_hidden_states=True).hidden_states[-1][0] for i in ids[:9]]
     expected = [own.double().mean(dim=0).numpy() for own in states]
     np.testing.assert_allclose([vectors[i] for i in ids[:9]], expected, atol=1e-4)
-    monkeypatch.setattr(auditor.models.tree_attention, "TREE_ATTENTION", frozenset())
+    monkeypatch.setattr(auditor.models.prefix_trees, "TREE_ATTENTION", frozenset())
     np.testing.assert_allclose(found, model.log_likelihoods(texts), atol=1e-3)
     assert model.mean_states(ids) is None
 
@@ -100,7 +99,7 @@ def test_logits_are_made_in_tiles(masked: bool, monkeypatch: pytest.MonkeyPatch)
     head = network.get_output_embeddings()  # type: ignore[operator]
     rows: list[int] = []
     head.register_forward_hook(lambda module, args, out: rows.append(out.numel() // out.shape[-1]))
-    monkeypatch.setattr(auditor.models.linear_products, "_TILE", 7)
+    monkeypatch.setattr(auditor.models.forward_passes, "_TILE", 7)
     np.testing.assert_allclose(model.log_likelihoods(texts), whole, atol=1e-4)
     assert set(rows) == {1}, "the network itself makes one row of logits a batch, and throws it away"
 

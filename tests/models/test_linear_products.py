@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.models import linear_products
-from auditor.models.linear_products import quick_products
+from auditor.models import forward_passes
+from auditor.models.forward_passes import quick_products
 
-_PRODUCT = linear_products._by_onednn()
+_PRODUCT = forward_passes._by_onednn()
 pytestmark = pytest.mark.skipif(_PRODUCT is None, reason="torch has no oneDNN here")
 
 
@@ -28,7 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         assert _PRODUCT is not None
         return _PRODUCT(x, *rest)
 
-    monkeypatch.setattr(linear_products, "_by_onednn", lambda: counted)
+    monkeypatch.setattr(forward_passes, "_by_onednn", lambda: counted)
     return seen
 
 
@@ -95,4 +95,4 @@ def test_a_library_that_is_not_there_or_wrong_is_not_used(wrong: str | None, mon
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     else:
         monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", type("Op", (), {"default": staticmethod(product)}))
-    assert linear_products._by_onednn.__wrapped__() is None
+    assert forward_passes._by_onednn.__wrapped__() is None

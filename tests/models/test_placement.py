@@ -13,7 +13,7 @@ from torch import nn
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.device_placement import device_of, move_module, spread, stays, told_spread
+from auditor.models.forward_passes import device_of, move_module, spread, stays, told_spread
 from auditor.models.generation import Sampling, continuations
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.torch_model import TorchModel

@@ -33,7 +33,7 @@ from auditor.models.postprocessing import (
     Postprocessing,
     Steps,
 )
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigation, Training
 from mitigations.rows.correlation_remover import CorrelationRemover

@@ -12,7 +12,7 @@ import torch
 import auditor.models.prefix_cache
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.prefix_cache import PrefixCache
-from auditor.models.tree_attention import TREE_ATTENTION
+from auditor.models.prefix_trees import TREE_ATTENTION
 from tests.models.test_language import _SIZES
 from tests.toys.language import causal_tokenizer, sentences, tiny
 

@@ -56,7 +56,7 @@ from auditor.loading.rows.load_rows import load_data
 from auditor.models.audited_model import AuditedModel
 from auditor.models.networks.architectures import MLP
 from auditor.models.regression_model import AuditedRegressor, TorchRegressor
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import run_audit

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from auditor.core.errors import UsageError
-from auditor.privacy.layer_classes import statistics_keepers
 from auditor.privacy.loop_watch import LoopWatch
 from auditor.privacy.observe_opacus import Movement, lint_setup, observe, sampler_of, try_gradients
+from auditor.privacy.run_record import statistics_keepers
 from tests.quantifiers import all_of, none_of
 
 pytestmark = [

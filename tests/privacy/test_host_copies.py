@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.privacy.dirac_canaries import DiracCanaries
-from auditor.privacy.noise_recorder import NoiseKeeper
-from auditor.privacy.to_host import on_host
+from auditor.privacy.canary_recording import DiracCanaries, NoiseKeeper, on_host
 from tests.quantifiers import all_of
 
 

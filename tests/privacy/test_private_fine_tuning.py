@@ -21,7 +21,7 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.low_rank_adapters import Lora
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.privacy.dp_linter import lint
 from auditor.privacy.run_record import read_run

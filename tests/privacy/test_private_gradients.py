@@ -24,9 +24,9 @@ from auditor.privacy.training.private_gradients import (
     choose_way,
     embedding_norms,
     most_rows,
+    put_stand_ins,
     with_own_samplers,
 )
-from auditor.privacy.training.private_layers import put_stand_ins
 from tests.quantifiers import all_of
 
 NORM = 0.3

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from auditor.core.errors import ModelError
 from auditor.models.networks.architectures import BiLSTMText, TransformerEncoder
-from auditor.privacy.training.private_layers import put_stand_ins, refuse_layers, weights_back
+from auditor.privacy.training.private_gradients import put_stand_ins, refuse_layers, weights_back
 from tests.quantifiers import all_of
 
 

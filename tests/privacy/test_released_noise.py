@@ -12,8 +12,8 @@ from scipy.stats import chi2
 
 from auditor.core.rows import FloatArray
 from auditor.privacy.accounting import Phase
+from auditor.privacy.canary_recording import NoiseKeeper
 from auditor.privacy.dp_audit_scores import AuditResult, audit_claim, pooled
-from auditor.privacy.noise_recorder import NoiseKeeper
 from auditor.privacy.released_noise import TESTS, NoiseAudit, ReleasedNoise, audit_noise
 from tests.privacy.test_dp_canaries import DELTA, NOISE, RATE, STEPS, run, setup
 from tests.statistics.worlds import WORLDS, most_misses

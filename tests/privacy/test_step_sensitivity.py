@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import UsageError
-from auditor.privacy.sensitivity import SLACK, Sensitivity
-from auditor.privacy.step_sensitivity import TakeStep, plain_step, step_sensitivity
+from auditor.privacy.loop_watch import TakeStep, plain_step, step_sensitivity
+from auditor.privacy.released_noise import SLACK, Sensitivity
 from tests.privacy.test_dp_canaries import per_row, setup
 
 pytestmark = [

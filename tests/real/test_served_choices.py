@@ -23,17 +23,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.data.benchmarks.winogender_file import read_winogender
+from auditor.data.benchmarks.winobias_and_winogender_files import read_winogender
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.language_models import load_language_folder
 from auditor.models.capabilities import Generates, writer_of
-from auditor.models.endpoint.address import address_of
-from auditor.models.endpoint.call_result import Outcome
-from auditor.models.endpoint.client import Client, Limits
+from auditor.models.endpoint.client import Client, Limits, Outcome, address_of
 from auditor.models.endpoint.endpoint_model import endpoint_model
 from probes.language.forced_choice import Choice, Question, choices
-from probes.language.pronoun_letters import whom_it_means
-from probes.language.winogender import sentences_of
+from probes.language.letter_answers import whom_it_means
+from probes.language.winobias_winogender import sentences_of
 from tests.models.endpoint.reference import shown
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from auditor.models.audited_model import AuditedModel
 from auditor.report.comparing.side_by_side import Both, of_rate
 from auditor.report.comparing.usefulness import Usefulness, usefulness
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_key import key_of
+from auditor.report.record.earlier_audits import key_of
 from auditor.run.run_audit import run_audit
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.estimate_kinds import AnyEstimate

@@ -12,8 +12,7 @@ import pandas as pd
 
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
-from auditor.judging.figure_content import Grade, GradedMethod, GradeTable, Standing
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import Figure, Grade, GradedMethod, GradeTable, Series, Standing
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.report.drawing.figures import figures_of
@@ -30,11 +29,11 @@ from auditor.report.record.audit_report import (
 )
 from auditor.report.record.configuration import ConfigurationFile, ConfigurationRecord
 from auditor.statistics.estimate import Exact, Undefined
-from auditor.statistics.families import Multiplicity
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.means import StudentT
 from auditor.statistics.rank_estimates import AreaUnderCurve, true_positive_rate_at
 from auditor.statistics.rates import Proportion, RateTable
+from auditor.statistics.significance_tests import Multiplicity
 from auditor.statistics.values import BoundedMean
 from probes.attribution.attribution_figures import beeswarm_figure, grades_figure, heatmap_figure, text_figure
 

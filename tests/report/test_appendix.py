@@ -13,15 +13,14 @@ import pytest
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.judging.policy import load_policies
 from auditor.report import report_view
-from auditor.report.appendix import Appendix, appendix_of
-from auditor.report.html import render_html
+from auditor.report.html import Appendix, appendix_of, render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.pillar_sections import sources_of
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
-from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
+from auditor.report.report_figures import sources_of
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.statistics.rates import Proportion
 from cli.terminal import print_report

@@ -25,8 +25,8 @@ from auditor.report.comparing.comparison_report import render_comparison_html
 from auditor.report.comparing.tradeoff_report import render_tradeoff_html
 from auditor.report.html import render_html
 from auditor.report.reasons_page import Explanation, render_explanation
+from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
-from auditor.report.record.report_metadata import About
 from tests.probes.reasons import test_explain
 from tests.quantifiers import all_of
 from tests.report import test_compare

@@ -26,7 +26,7 @@ from auditor.report.comparing.comparison_report import (
 )
 from auditor.report.html import moment
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About
 from auditor.run.run_audit import run_audit
 from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness

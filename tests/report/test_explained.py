@@ -17,7 +17,7 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.judging import png
-from auditor.judging.figure_content import (
+from auditor.judging.figure_types import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,
@@ -27,16 +27,16 @@ from auditor.judging.figure_content import (
     MOST_TEXTS,
     MOST_WORDS,
     ColouredText,
+    Figure,
     Grade,
     GradedMethod,
     GradeTable,
     Heatmap,
     Swarm,
 )
-from auditor.judging.figure_types import Figure
 from auditor.report.drawing import attribution_plots
 from auditor.report.drawing.canvas import AGAINST, FOR, INK
-from auditor.report.drawing.grade_labels import scale_of, strength
+from auditor.report.drawing.figure_data import scale_of, strength
 from auditor.report.drawing.svg import draw_png, draw_svg, svg_file
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown

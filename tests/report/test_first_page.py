@@ -16,9 +16,8 @@ from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_pag
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.question_texts import earlier_questions
-from auditor.report.record.report_metadata import About, about_of
+from auditor.report.record.configuration import About, Labels, about_of
+from auditor.report.record.finding_text import earlier_questions
 from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
 from auditor.run.probe import blank_result

@@ -27,17 +27,15 @@ import pytest
 
 from auditor.core.errors import DataError, MissingExtraError, UsageError
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
-from auditor.loading.sandbox.scratch import scratch_folder
+from auditor.loading.sandbox.measuring_process import scratch_folder
 from auditor.report import report_view
 from auditor.report.csv_table import COLUMNS, render_csv
-from auditor.report.junit import render_junit
-from auditor.report.model_card import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
+from auditor.report.junit_and_sarif import render_junit, render_sarif
+from auditor.report.model_card_and_bom import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.sarif import render_sarif
 from auditor.statistics.rates import Proportion
-from cli.report_files import alone_in, write_report
-from cli.report_formats import FILE_NAMES, known_formats, read_report, render
+from cli.report_formats import FILE_NAMES, alone_in, known_formats, read_report, render, write_report
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, privacy, refused_report, report_of, sample_report
 
@@ -320,7 +318,7 @@ def test_the_bill_of_materials_is_valid_and_says_what_was_audited(report: AuditR
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    from auditor.report.ml_bom import render_ml_bom
+    from auditor.report.model_card_and_bom import render_ml_bom
 
     written = render_ml_bom(report)
     validator = JsonStrictValidator(SchemaVersion.V1_6)

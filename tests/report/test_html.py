@@ -22,8 +22,8 @@ from auditor.report.record.schema import schema_json, shipped_schema
 from auditor.report.report_figures import pictures_of
 from auditor.report.report_view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
-from auditor.statistics.families import Multiplicity
 from auditor.statistics.rates import Proportion
+from auditor.statistics.significance_tests import Multiplicity
 from tests.quantifiers import all_of
 from tests.report.samples import (
     HOSTILE,

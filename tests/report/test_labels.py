@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from auditor.core.errors import ConfigError, UsageError
-from auditor.report.record.display_labels import Labels, check_keys, check_words, spelled
+from auditor.report.record.configuration import Labels, check_keys, check_words, spelled
 
 
 def of(text: str) -> Labels:

@@ -15,7 +15,7 @@ from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About
 from auditor.report.record.translations import Catalogue
 from cli.commands import app
 from cli.report_formats import catalogue_of

@@ -12,8 +12,8 @@ import pytest
 from markupsafe import Markup
 
 from auditor.report import html
-from auditor.report.figure_titles import titled
 from auditor.report.html import render_html
+from auditor.report.page_language import titled
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.translations import ENGLISH, Catalogue, shipped, words_of
 from tests.report.samples import obeyed, refused_report, sample_report

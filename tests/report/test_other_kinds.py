@@ -17,12 +17,11 @@ from auditor.report import report_view
 from auditor.report.csv_table import render_csv
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
-from auditor.report.junit import render_junit
+from auditor.report.junit_and_sarif import render_junit, render_sarif
 from auditor.report.markdown import render_markdown
-from auditor.report.model_card import render_model_card, render_toolkit_json
+from auditor.report.model_card_and_bom import render_model_card, render_toolkit_json
 from auditor.report.pdf_values import paper_of
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.sarif import render_sarif
 from auditor.statistics.estimate import Undefined
 from cli.terminal import print_report
 from tests.quantifiers import none_of

@@ -17,12 +17,12 @@ from auditor.report import report_view
 from auditor.report.first_page import first_page
 from auditor.report.pdf import render_pdf
 from auditor.report.pdf_values import MOST_FOLDED, MOST_TOLD, stem_of
-from auditor.report.record import number_text, sample_size_to_pass
+from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
+from auditor.report.record.finding_text import question_of
 from auditor.report.record.glossary import definitions_of, definitions_of_judged
-from auditor.report.record.question_texts import question_of
-from auditor.report.record.report_metadata import About
 from auditor.report.remediation import remediation_of
 from auditor.report.scope_page import scope_of
 from auditor.statistics.estimate import Exact
@@ -431,8 +431,8 @@ def test_what_rows_it_takes_is_said_and_who_is_left_out_stands_on_the_first_page
     made = report_of([ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(share, open_))])
     pages = [_tight(page) for page in _pages(render_pdf(made))]
     assert _tight("By race, 1.2 % of the rows are in 1 group of under 2 % of the rows: tiny (6).") in pages[0]
-    assert sample_size_to_pass.describe_rows_for_all(made).startswith(
+    assert summary_lines.describe_rows_for_all(made).startswith(
         "No rows lead to exit 0 while 1 did not run. For all the others to PASS"
     )
-    for words in ("Each figure is for its question alone", sample_size_to_pass.describe_rows_for_all(made)):
+    for words in ("Each figure is for its question alone", summary_lines.describe_rows_for_all(made)):
         assert _tight(words) in "".join(pages)

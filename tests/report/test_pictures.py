@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from auditor.judging.budgets import Family
-from auditor.judging.figure_content import BESIDE, CELLS
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import BESIDE, CELLS, Figure, Series
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, Pillar, ProbeResult
 from auditor.report.drawing.canvas import OUTCOME_MARKERS, TONES, WIDTH
@@ -20,9 +19,8 @@ from auditor.report.drawing.group_figures import MOST_BARS, MOST_CALIBRATED
 from auditor.report.drawing.svg import draw_svg, svg_file
 from auditor.report.html import render_html, resource
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.display_labels import Labels
+from auditor.report.record.configuration import About, Labels
 from auditor.report.record.number_text import visible
-from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_figures import MOST_JUDGED, front_and_rest, judged_figure, label_groups, pictures_of, scaled
 from auditor.statistics.rates import Proportion

@@ -13,10 +13,9 @@ from auditor.report.first_page import unbounded_of
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.decisions import DecidedFinding, DecisionRecord
-from auditor.report.record.finding_key import key_of
-from auditor.report.record.report_metadata import About
-from auditor.report.record.severity import severity_of
+from auditor.report.record.configuration import About
+from auditor.report.record.earlier_audits import DecidedFinding, DecisionRecord, key_of
+from auditor.report.record.severity_and_acceptance import severity_of
 from auditor.report.record.translations import Catalogue
 from auditor.report.remediation import MOST_IN_SIGHT, remediation_of
 from tests.quantifiers import all_of, none_of

@@ -16,9 +16,9 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, DataRecord, Finding, Summary, family_record
-from auditor.report.record.sample_size_to_pass import RowsForAll, describe_rows_for_all, rows_for_all
+from auditor.report.record.summary_lines import RowsForAll, describe_rows_for_all, rows_for_all
+from auditor.statistics.attack_estimates import AtMost
 from auditor.statistics.estimate import POWER, Exact, Undefined
-from auditor.statistics.one_sided_rates import AtMost
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion
 from cli.terminal import print_report

@@ -11,14 +11,12 @@ import pytest
 from auditor.core.errors import ConfigError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.group_counts import MISSING
-from auditor.judging.duplicate_rows import Copies
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Copies, Outcome
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.display_labels import Labels
+from auditor.report.record.configuration import About, Labels, about_of, check_reference, stated_groups
 from auditor.report.record.group_sizes import MOST_COLUMNS, Missing
-from auditor.report.record.report_metadata import About, about_of, check_reference, stated_groups
 from auditor.report.record.representation import ERROR_RATE, shares_of
 from auditor.report.scope_page import MOST_GROUPS, Line, Scope, scope_of
 from auditor.run.run_audit import data_record

@@ -13,14 +13,15 @@ import pytest
 
 from auditor.core.errors import UsageError
 from auditor.judging.criterion import load_criteria
-from auditor.judging.definition import Definition
+from auditor.judging.measurement import Definition
 from auditor.judging.policy import load_policies
 from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.pdf_text import BREAK
+from auditor.report.pdf_figures import BREAK
 from auditor.report.pdf_values import paper_of
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
 from auditor.report.record.glossary import TERMS, definitions_of, definitions_of_judged
 from auditor.report.record.provenance_of_number import (
@@ -32,16 +33,15 @@ from auditor.report.record.provenance_of_number import (
     trace_of,
     traces_of,
 )
-from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import SHIPPED, shipped
 from auditor.report.remediation import remediation_of
 from auditor.run.scan_options import flags
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
-from cli.print_trace import print_trace
+from auditor.statistics.significance_tests import ConfirmedCount
+from cli.terminal import print_trace
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import fairness, refused_report, report_of, sample_report
 

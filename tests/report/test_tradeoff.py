@@ -32,12 +32,13 @@ from auditor.core.files import write_beside
 from auditor.data.audit_data import AuditData
 from auditor.loading.job_specs import Job
 from auditor.models.audited_model import AuditedModel
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.report.comparing.compare_audits import compare
-from auditor.report.comparing.pareto_plots import draw, plots_of
 from auditor.report.comparing.prior_tradeoff import Disparity, Evidence, Gap, read_evidence
 from auditor.report.comparing.tradeoff_analysis import Candidate, Tradeoff, Verdict, weigh, why_barred
 from auditor.report.comparing.tradeoff_report import (
+    draw,
+    plots_of,
     render_tradeoff_html,
     render_tradeoff_json,
     render_tradeoff_markdown,
@@ -50,13 +51,12 @@ from auditor.report.record.energy import EnergyRecord
 from auditor.run.run_audit import run_audit
 from auditor.run.scan_options import Configured
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
-from auditor.statistics.composite_changes import Apart, Largest, rows_needed
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstRatio
-from auditor.statistics.pareto import dominates
 from auditor.statistics.rates import Proportion
+from auditor.statistics.tradeoff_statistics import Apart, Largest, dominates, rows_needed
 from cli.commands import app
-from cli.report_files import write_report
+from cli.report_formats import write_report
 from cli.tradeoff import parse_sweeps
 from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness

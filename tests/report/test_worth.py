@@ -13,7 +13,7 @@ from auditor.models.regression_model import AuditedRegressor
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.skill_line import worth_of
+from auditor.report.record.summary_lines import worth_of
 from auditor.run.run_audit import run_audit
 from cli.terminal import print_report
 from probes import PROBES

@@ -9,7 +9,7 @@ import pytest
 
 from auditor.core.errors import UsageError
 from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.parent_process import mitigate
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -75,7 +75,7 @@ def test_a_mitigation_keeps_its_training_and_goes_on_from_it(tmp_path: Path) -> 
                 limits=Limits(memory_bytes=4 << 30, seconds=120.0),
                 mitigation=MitigationSpec(
                     name="reweighing",
-                    target="mitigations.rows.reweighing:Reweighing",
+                    target="mitigations.rows.reweighing_and_resampling:Reweighing",
                     out=str(tmp_path / "out" / "model.pt"),
                     checkpoint=str(place),
                 ),

@@ -12,7 +12,7 @@ import pytest
 import auditor
 from auditor.core.errors import DataError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.sampling_design import Design
+from auditor.data.audit_data_parts import Design
 from auditor.judging.criterion import Criterion
 from auditor.judging.measurement import Measurement, Outcome
 from auditor.models.audited_model import AuditedModel
@@ -27,10 +27,9 @@ from auditor.statistics.clusters import (
     clustered_mean,
     rates_of_groups,
 )
-from auditor.statistics.estimate import Exact
+from auditor.statistics.estimate import Exact, UpperBound
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
-from auditor.statistics.upper_bound import UpperBound
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion

@@ -24,12 +24,11 @@ from sklearn.preprocessing import StandardScaler
 from auditor.core.errors import UsageError
 from auditor.data.preprocessing import fit_tabular
 from auditor.judging.criterion import load_criteria
-from auditor.judging.duplicate_rows import Copies
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Copies, Outcome
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.loading.sandbox import landlock, measuring_process, seccomp
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import ExitCode, ModelRecord
 from auditor.run import parent_process

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from auditor.core.errors import ConfigError, UsageError
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.plugins import (
     Plugin,

@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from auditor.data.preprocessing import ImagePreprocessing, fit_tabular
 from auditor.data.recounted_truth import Recount
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec, flag_of_code
-from auditor.loading.rows.recount_files import recount
+from auditor.loading.rows.data_without_model import recount
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import ModelRecord
 from auditor.run import child_jobs

@@ -31,7 +31,7 @@ from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpe
 from auditor.loading.sandbox import landlock, measuring_process, seccomp
 from auditor.loading.sandbox.enter_sandbox import places_of
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.html import render_html
 from auditor.report.record.audit_report import AuditReport

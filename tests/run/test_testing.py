@@ -14,8 +14,7 @@ import torch
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
 from auditor.judging.criterion import Criterion
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import Measurement, Pillar
+from auditor.judging.measurement import Measurement, Pillar, define_metrics
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
 from auditor.report.comparing.compare_audits import Comparison

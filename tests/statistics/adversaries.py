@@ -21,6 +21,15 @@ from scipy.special import gammaln
 from scipy.stats import binom
 
 from auditor.core.rows import FloatArray, IntArray
+from auditor.statistics.attack_estimates import (
+    AtLeast,
+    AtMost,
+    AttackPart,
+    Bracket,
+    Exposure,
+    StrongestAttack,
+    WorstBracketDifference,
+)
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
@@ -44,8 +53,6 @@ from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.exposure import Exposure
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     LargestDisparity,
     LargestRate,
@@ -55,11 +62,10 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
-from auditor.statistics.largest_of import AttackPart, StrongestAttack
 from auditor.statistics.means import BracketedMean, WorstMeanDifference, WorstPairedDifference, paired_difference
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rank_estimates import TruePositiveRateAt, area_under_curve, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,

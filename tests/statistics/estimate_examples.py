@@ -10,6 +10,15 @@ from typing import Any, get_args
 import numpy as np
 from pydantic import TypeAdapter
 
+from auditor.statistics.attack_estimates import (
+    AtLeast,
+    AtMost,
+    AttackPart,
+    Bracket,
+    Exposure,
+    StrongestAttack,
+    WorstBracketDifference,
+)
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
@@ -31,10 +40,8 @@ from auditor.statistics.detection import (
 from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
-from auditor.statistics.estimate import Estimate, Exact, Undefined
+from auditor.statistics.estimate import Estimate, Exact, Undefined, UpperBound
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.exposure import Exposure
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     LargestDisparity,
     LargestRate,
@@ -44,7 +51,6 @@ from auditor.statistics.groups import (
     WorstOddsRatio,
     WorstRatio,
 )
-from auditor.statistics.largest_of import AttackPart, StrongestAttack
 from auditor.statistics.means import (
     BracketedMean,
     PairedDifference,
@@ -53,10 +59,9 @@ from auditor.statistics.means import (
     WorstMeanDifference,
     WorstPairedDifference,
 )
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rank_estimates import AreaUnderCurve, Quantile, TruePositiveRateAt
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from auditor.statistics.upper_bound import UpperBound
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from auditor.statistics.bands import joint_shares
+from auditor.statistics.threshold_bounds import joint_shares
 
 WORLDS = 2_000
 PLACES = np.linspace(0.0, 1.0, 21)

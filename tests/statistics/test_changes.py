@@ -13,7 +13,7 @@ from scipy.stats import beta, multinomial
 from auditor.core.rows import FloatArray
 from auditor.statistics.changes import GapChange, PairedRates, RateChange, change_bounds
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.random_weights import change_upper, sum_upper
+from auditor.statistics.intervals import change_upper, sum_upper
 from auditor.statistics.rates import RateTable
 from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses

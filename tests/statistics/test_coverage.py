@@ -17,6 +17,15 @@ from scipy.stats import binom
 
 from auditor.core.rows import FloatArray
 from auditor.statistics import intervals, means
+from auditor.statistics.attack_estimates import (
+    AtLeast,
+    AtMost,
+    AttackPart,
+    Bracket,
+    Exposure,
+    StrongestAttack,
+    WorstBracketDifference,
+)
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
 from auditor.statistics.clusters import (
     ClusteredMean,
@@ -41,8 +50,6 @@ from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
 from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.exposure import Exposure
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.groups import (
     LargestDisparity,
     LargestRate,
@@ -53,7 +60,6 @@ from auditor.statistics.groups import (
     WorstRatio,
 )
 from auditor.statistics.intervals import bounded_mean_reach
-from auditor.statistics.largest_of import AttackPart, StrongestAttack
 from auditor.statistics.means import (
     BracketedMean,
     PairedDifference,
@@ -63,9 +69,9 @@ from auditor.statistics.means import (
     WorstPairedDifference,
     ratio_of_means,
 )
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import (
     BoundedMean,
     IdealizedAssociation,

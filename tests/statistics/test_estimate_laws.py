@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.statistics.estimate import Estimate, Side
-from auditor.statistics.planning import minimum_detectable_effect, n_required
+from auditor.statistics.estimate import Estimate, Side, minimum_detectable_effect, n_required
 from tests.quantifiers import all_of
 from tests.statistics.estimate_examples import ANY, EVERY, EXAMPLES, KINDS
 

@@ -9,11 +9,10 @@ import pytest
 from scipy.special import gammaln, xlogy
 
 from auditor.core.rows import FloatArray
-from auditor.statistics.changes import RateChange
-from auditor.statistics.composite_changes import CommonestChange, MeanChange, PreferenceChange
-from auditor.statistics.random_weights import sum_upper
-from auditor.statistics.rate_changes import Moved, grown_apart, moved_rates, turned_round
+from auditor.statistics.changes import Moved, RateChange, grown_apart, moved_rates, turned_round
+from auditor.statistics.intervals import sum_upper
 from auditor.statistics.rates import Proportion
+from auditor.statistics.tradeoff_statistics import CommonestChange, MeanChange, PreferenceChange
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 

@@ -16,8 +16,7 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.statistics.differential_fairness import DifferentialFairness
 from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
-from auditor.statistics.estimate import Estimate
-from auditor.statistics.families import ConfirmedCount
+from auditor.statistics.estimate import Estimate, minimum_detectable_effect, n_required
 from auditor.statistics.groups import (
     LargestDisparity,
     LargestRate,
@@ -28,9 +27,9 @@ from auditor.statistics.groups import (
     WorstRatio,
 )
 from auditor.statistics.means import WorstMeanDifference
-from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rank_estimates import AreaUnderCurve, TruePositiveRateAt, quantile
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean, ratio_of_totals
 from probes.fairness.score_fairness import calibration_error
 

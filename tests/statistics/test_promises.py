@@ -12,12 +12,12 @@ import pytest
 
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome
-from auditor.statistics import unconditional
+from auditor.statistics import rate_pairs
 from auditor.statistics.estimate_kinds import JUDGED, unjudgeable
 from auditor.statistics.means import StandardizedDifference, StudentT
 from auditor.statistics.rank_estimates import area_under_curve
+from auditor.statistics.rate_pairs import TwoRates
 from auditor.statistics.rates import Proportion
-from auditor.statistics.unconditional import TwoRates
 from auditor.statistics.values import LargestGap, LargestValue, WorstValueGap, bounded_mean
 from tests.judging.test_judging import criterion, result
 from tests.quantifiers import all_of, none_of
@@ -31,7 +31,7 @@ WITHOUT_SAMPLES = {"exact", "upper_bound", "undefined"}
 @pytest.fixture
 def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rates are enumerated once for each pair of counts: samples of three groups are made of the same few."""
-    monkeypatch.setattr(unconditional, "_order_tables", lru_cache(maxsize=5_000)(unconditional._OrderedTables))
+    monkeypatch.setattr(rate_pairs, "_order_tables", lru_cache(maxsize=5_000)(rate_pairs._OrderedTables))
     asked = lru_cache(maxsize=50_000)(lambda of, value: TwoRates(of[0], of[1], contrast=of[2], either=of[3]).now(value))
     monkeypatch.setattr(TwoRates, "now", TwoRates.p_value, raising=False)
     monkeypatch.setattr(TwoRates, "p_value", lambda self, value: asked(self._of, value))

@@ -18,14 +18,13 @@ import pytest
 from scipy import stats
 
 from auditor.core.rows import FloatArray
+from auditor.statistics.attack_estimates import Exposure
 from auditor.statistics.changes import RateChange
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.distribution_distances import BenefitInequality, WorstDistance
-from auditor.statistics.estimate import Estimate
-from auditor.statistics.exposure import Exposure
+from auditor.statistics.estimate import Estimate, minimum_detectable_effect, n_required
 from auditor.statistics.groups import LargestRate, SmallestRate
 from auditor.statistics.means import StandardizedDifference, StudentT, mean, paired_difference, ratio_of_means
-from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rank_estimates import TruePositiveRateAt
 from auditor.statistics.rates import Odds
 from auditor.statistics.values import BoundedMean, bounded_mean

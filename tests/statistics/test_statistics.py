@@ -20,9 +20,17 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics import intervals
 from auditor.statistics.combined_tails import Contrast, Pairs, lower_bounds
-from auditor.statistics.estimate import POWER, Z_POWER, Estimate, Exact, Side, Undefined
+from auditor.statistics.estimate import (
+    POWER,
+    Z_POWER,
+    Estimate,
+    Exact,
+    Side,
+    Undefined,
+    minimum_detectable_effect,
+    n_required,
+)
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.families import Multiplicity, adjusted_levels
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import (
     clopper_pearson,
@@ -32,11 +40,10 @@ from auditor.statistics.intervals import (
     ratio_bounds,
 )
 from auditor.statistics.means import StudentT, mean, ratio_of_means
-from auditor.statistics.planning import minimum_detectable_effect, n_required
 from auditor.statistics.rank_estimates import Quantile, quantile
-from auditor.statistics.rate_pairs import MOST_PAIRS
+from auditor.statistics.rate_pairs import MOST_PAIRS, TwoRates
 from auditor.statistics.rates import Proportion, RateTable
-from auditor.statistics.unconditional import TwoRates
+from auditor.statistics.significance_tests import Multiplicity, adjusted_levels
 
 ANY: TypeAdapter[AnyEstimate] = TypeAdapter(AnyEstimate)
 ALPHAS = (0.05, 0.01, 0.001, 0.0001)

@@ -10,7 +10,7 @@ import pytest
 from scipy import optimize, stats
 from scipy.stats import norm
 
-from auditor.statistics import thresholds
+from auditor.statistics import threshold_bounds
 from auditor.statistics.rank_estimates import TruePositiveRateAt, true_positive_rate_at
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
@@ -94,11 +94,11 @@ def test_bounds_are_missed_no_more_often_than_promised(
 
 
 @pytest.mark.parametrize(("m", "n", "end"), list(product((20, 100), (8, 100, 2_000), ("low", "high"))))
-def test_a_pair_beyond_the_region_is_as_improbable_as_said(m: int, n: int, end: thresholds.End) -> None:
+def test_a_pair_beyond_the_region_is_as_improbable_as_said(m: int, n: int, end: threshold_bounds.End) -> None:
     """Of all pairs of counts, at the worst rate of a grid, the probability of those that are refused."""
     for f, alpha in product((0.01, 0.2), (0.3, 0.05, 1e-4)):
-        weight = thresholds._weight(n, m)
-        counts, c = thresholds._counts(n, f, end, weight), thresholds._radius(n, f, alpha, end, weight)
+        weight = threshold_bounds._weight(n, m)
+        counts, c = threshold_bounds._counts(n, f, end, weight), threshold_bounds._radius(n, f, alpha, end, weight)
         tails, worst, k = counts.tails(c), 0.0, np.arange(m + 1)
         for p in np.linspace(0.005, 0.995, 67):
             own = stats.binom.sf(k - 1, m, p) if end == "low" else stats.binom.cdf(k, m, p)

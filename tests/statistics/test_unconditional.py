@@ -18,6 +18,8 @@ from auditor.statistics.combined_tails import lower_bounds as bounds_of_tails
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.intervals import corner_radius, difference_bounds, ratio_bounds
 from auditor.statistics.rate_pairs import (
+    GIVEN,
+    TwoRates,
     difference_lower_bounds,
     largest_lower_bound,
     largest_p_value,
@@ -28,7 +30,6 @@ from auditor.statistics.rate_pairs import (
     smallest_p_value,
 )
 from auditor.statistics.rates import Difference, RateTable
-from auditor.statistics.unconditional import GIVEN, TwoRates
 from tests.quantifiers import all_of
 
 ALPHAS = (0.3, 0.05, 0.01, 0.001, 1e-4, 1e-5)

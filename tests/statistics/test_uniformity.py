@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy
 
-from auditor.statistics.uniformity import largest_mean, least_mean, p_of_uniform
+from auditor.statistics.significance_tests import largest_mean, least_mean, p_of_uniform
 from tests.quantifiers import all_of
 
 N = 685

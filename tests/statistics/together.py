@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from auditor.core.rows import FloatArray
-from auditor.statistics import changes, combined_tails, composite_changes, groups, rate_pairs
+from auditor.statistics import changes, combined_tails, groups, rate_pairs, tradeoff_statistics
 from auditor.statistics.combined_tails import Pairs
 from tests.statistics.worlds import Asked, _of_changes, _of_pairs, _of_sums
 
@@ -128,5 +128,5 @@ _SEARCHES: tuple[tuple[Any, str, Callable[..., Asked]], ...] = (
     (groups, "margins", _of_margins),
     (changes, "change_upper", _of_changes),
     (changes, "sum_upper", _of_sums),
-    (composite_changes, "sum_upper", _of_sums),
+    (tradeoff_statistics, "sum_upper", _of_sums),
 )

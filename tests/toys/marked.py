@@ -12,7 +12,7 @@ import PIL.Image
 
 from auditor.data.audit_data import AuditData
 from auditor.models.recorded_model import RecordedGenerator
-from auditor.run.generated_files import load_made
+from auditor.run.job_models import load_made
 
 SIDE = 32
 # Of pictures of seed 0, as they are.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
+from auditor.data.audit_data_parts import Recorded
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
-from auditor.data.recorded_answers_data import Recorded
 from auditor.judging.criterion import Criterion, Direction
 from auditor.models.audited_model import AuditedModel, Recipe, SeenInTraining
 from auditor.models.networks.architectures import MLP

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from auditor.data.audit_data import AuditData
+from auditor.judging.judgement import SENSE, SENTENCES
 from auditor.judging.measurement import Measurement, ProbeResult
-from auditor.judging.vacuity import SENSE, SENTENCES
 from auditor.models.audited_model import AuditedModel
 from auditor.statistics.rates import Proportion
 from probes.performance.performance import Performance

@@ -11,8 +11,8 @@ from auditor.models.audited_model import AuditedModel
 from auditor.models.capabilities import Generates, Reply
 from auditor.models.chat import How
 from auditor.models.generation import Sampling
-from probes.language.choice_sanity import RIGHT, easy_questions
 from probes.language.forced_choice import LETTERS
+from probes.language.sense_check import RIGHT, easy_questions
 
 FAITHS = ("Christian", "Catholic", "Muslim", "Jewish", "Hindu", "Buddhist", "Sikh", "atheist")
 REFUSAL = "I'm sorry, but I can't help with that."

@@ -26,9 +26,8 @@ from auditor.training.multi_device import Devices, devices_of_job
 from auditor.training.training_loop import PlainStep, Schedule, Step, train
 from mitigations import MITIGATIONS
 from mitigations.training.adversarial_step import AdversarialStep, Pressure
-from mitigations.training.group_dro_step import GroupDroStep, GroupWeights
-from mitigations.training.min_diff_step import MinDiffStep, contrasts
 from mitigations.training.retraining import TrainingSet
+from mitigations.training.training_steps import GroupDroStep, GroupWeights, MinDiffStep, contrasts
 from tests.mitigations.planted_rows import biased_rows, trained
 
 # Batches of 16, and a last one of 2: of three processes one has no row of it.

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from auditor.core.errors import UsageError
-from auditor.training import cluster_executor
-from auditor.training.cluster_executor import ConnectedProcess
+from auditor.training import task_distribution
 from auditor.training.ray_tasks import BEGUN, CANCEL, DONE, RESULT, connected
+from auditor.training.task_distribution import ConnectedProcess
 from auditor.training.task_executor import Tasks
 
 TASKS = Tasks("stack", b"s", (b"a", b"b"))
@@ -45,7 +45,7 @@ def process(monkeypatch: pytest.MonkeyPatch, *, deaf: bool = False) -> tuple[Any
     ours, theirs = Pipe()
     made: Any = ConnectedProcess.__new__(ConnectedProcess)
     made._ours, made._lock, made.process = ours, threading.Lock(), Process(deaf=deaf)
-    monkeypatch.setattr(cluster_executor, "_SECONDS_TO_END", 0.1)
+    monkeypatch.setattr(task_distribution, "_SECONDS_TO_END", 0.1)
     return made, theirs
 
 
@@ -63,7 +63,7 @@ def test_an_interrupt_ends_the_process_and_says_nothing_more_to_it(
     interrupt: type[BaseException], deaf: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, theirs = process(monkeypatch, deaf=deaf)
-    monkeypatch.setitem(cluster_executor._open, "x:1", made)
+    monkeypatch.setitem(task_distribution._open, "x:1", made)
 
     def interrupted() -> bytes:
         raise interrupt
@@ -75,7 +75,7 @@ def test_an_interrupt_ends_the_process_and_says_nothing_more_to_it(
             list(made.results(TASKS))
 
     within(5.0, ask)
-    assert made.process.told == ["terminate", "kill"][: 1 + deaf] and "x:1" not in cluster_executor._open
+    assert made.process.told == ["terminate", "kill"][: 1 + deaf] and "x:1" not in task_distribution._open
     frames = [theirs.recv_bytes() for _ in range(4)]
     assert json.loads(frames[0])["n"] == 2 and frames[1:] == [b"s", b"a", b"b"]
     with pytest.raises(EOFError):

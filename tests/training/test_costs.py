@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from auditor.core.errors import ModelError
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN
-from auditor.training.costs import (
+from auditor.training.computation_cost import (
     BYTES_A_SECOND,
     FLOPS_A_SECOND,
     SECONDS_A_CALL,

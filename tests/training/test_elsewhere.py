@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.run.sweep_tasks import made_by, sent_points
 from auditor.training import task_encoding
 from auditor.training.meter import Meter

@@ -26,9 +26,8 @@ from auditor.report.record.translations import Catalogue, shipped
 from auditor.run import run_audit as audit
 from auditor.run.run_audit import run_audit
 from auditor.training import meter as counters
-from auditor.training.cost_file import energy_place
-from auditor.training.forward_flops import flops_of
-from auditor.training.meter import Counter, Meter, nvml, rapl, taken_by_probe
+from auditor.training.computation_cost import flops_of
+from auditor.training.meter import Counter, Meter, energy_place, nvml, rapl, taken_by_probe
 from probes.fairness.group_fairness import GroupFairness
 from probes.performance.performance import Performance
 from tests.quantifiers import all_of, none_of

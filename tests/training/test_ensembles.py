@@ -22,12 +22,11 @@ from auditor.core.errors import ModelError
 from auditor.core.randomness import seeded_globals
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN, TransformerEncoder
-from auditor.models.networks.layer_sequence import NotASequenceError
+from auditor.models.networks.layer_chain import NotASequenceError
 from auditor.models.output_kind import as_logits
 from auditor.training import ensembles, stack_tasks
 from auditor.training.ensembles import memory_budget, random_halves, train_together
-from auditor.training.stack_tasks import Seeds
-from auditor.training.stacks import VmapStack, linear_chain
+from auditor.training.stack_tasks import Seeds, VmapStack, linear_chain
 from tests import ROOT
 from tests.quantifiers import all_of
 

@@ -22,11 +22,11 @@ from auditor.core.errors import MissingExtraError, ModelError, UsageError
 from auditor.core.rows import FloatArray
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import Architecture
-from auditor.training import cluster_executor, ray_tasks, task_encoding, task_queue
+from auditor.training import ray_tasks, task_distribution, task_encoding
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.stack_tasks import ALONE, StackTask, received_logits, sent_tasks
+from auditor.training.task_distribution import ThroughParent, _Handing, chosen_executor
 from auditor.training.task_executor import Executor, Kept, Tasks, do, folder_of_tasks, tasks_by
-from auditor.training.task_queue import ThroughParent, _Handing, chosen_executor
 from tests import ROOT
 from tests.training.in_this_process import InThisProcess
 
@@ -194,7 +194,7 @@ class Busy:
 def test_a_child_that_died_leaves_nobody_waiting_for_a_busy_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(task_queue, "_LONGEST_GOODBYE", 0.1)
+    monkeypatch.setattr(task_distribution, "_LONGEST_GOODBYE", 0.1)
     for name in ("0-shared", "0-task-0"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "0-asked").write_text('{"kind":"stack","n":1,"threads":1}')
@@ -251,13 +251,13 @@ def test_an_address_without_ray_and_ray_that_is_not_installed_are_one_sentence(m
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_nobody_at_the_address_is_found_out_before_ray_tries(address: str) -> None:
     with pytest.raises(UsageError, match="nobody answers at '.*127.0.0.1:9'"):
-        cluster_executor._reach(address)
+        task_distribution._reach(address)
 
 
 @pytest.mark.parametrize("address", ["head", "http://head:1", "head:none", "", "[", "://"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(UsageError, match=r"must look like host:6379, ray://host:10001 or auto\."):
-        cluster_executor._reach(address)
+        task_distribution._reach(address)
 
 
 def test_finished_tasks_wait_where_only_this_user_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,8 +383,8 @@ class InThread:
 def clustered(monkeypatch: pytest.MonkeyPatch, *rays: FakeRay) -> None:
     """Lets each connection be to the next of these."""
     left = list(rays)
-    monkeypatch.setattr(cluster_executor, "find_spec", lambda name: name)
-    monkeypatch.setattr(cluster_executor.subprocess, "Popen", InThread)
+    monkeypatch.setattr(task_distribution, "find_spec", lambda name: name)
+    monkeypatch.setattr(task_distribution.subprocess, "Popen", InThread)
     monkeypatch.setattr(ray_tasks, "connected", lambda *given: nullcontext(ray_tasks.RayExecutor(left.pop(0))))
 
 
@@ -392,7 +392,7 @@ def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(mo
     ray = FakeRay()
     clustered(monkeypatch, ray)
     here = eight(None)
-    with cluster_executor.on_ray() as outer, cluster_executor.on_ray() as cluster:
+    with task_distribution.on_ray() as outer, task_distribution.on_ray() as cluster:
         assert cluster is outer, "it is connected once"
         assert eight(cluster).tobytes() == here.tobytes() and ray.n == 4
         x = torch.zeros(4, 6)
@@ -409,7 +409,7 @@ def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(mo
         with pytest.raises(UsageError, match="no task of this version"):
             list(cluster.results(Tasks("stack", b"", (b"",))))
         assert eight(cluster).tobytes() == here.tobytes()
-    assert not cluster_executor._open
+    assert not task_distribution._open
 
 
 def test_a_process_that_ray_ends_is_one_sentence_and_what_is_finished_is_kept(
@@ -422,7 +422,7 @@ def test_a_process_that_ray_ends_is_one_sentence_and_what_is_finished_is_kept(
             return super().get(reference)
 
     clustered(monkeypatch, Ends())
-    with cluster_executor.on_ray() as cluster:
+    with task_distribution.on_ray() as cluster:
         for _ in range(2):
             with pytest.raises(UsageError, match="head, or its node on this machine, is gone. What is finished is kep"):
                 eight(Kept(cluster, tmp_path))
@@ -437,9 +437,9 @@ def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ray_tasks, "connected", refuses)
     with pytest.raises(UsageError, match=r"^--executor ray: Ray could not be started here\.$"):
-        with cluster_executor.on_ray():
+        with task_distribution.on_ray():
             raise AssertionError
-    assert not cluster_executor._open
+    assert not task_distribution._open
 
 
 def test_no_module_but_one_knows_ray() -> None:

@@ -28,7 +28,7 @@ from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
 from auditor.training import ray_tasks as module
-from auditor.training.cluster_executor import ConnectedProcess, on_ray
+from auditor.training.task_distribution import ConnectedProcess, on_ray
 from auditor.training.task_executor import Tasks
 from cli.commands import app
 from tests.cli.test_detect_train import folder as media_folder

@@ -17,7 +17,7 @@ from auditor.core.errors import DataError, ModelError, NotApplicableError, Usage
 from auditor.data.audit_data import AuditData
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec, TrainSpec
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Training
 from auditor.statistics.rates import Proportion
@@ -26,8 +26,8 @@ from auditor.training.train_table import TrainedModel, train_table
 from auditor.training.training_rows import grouped_split, read_rows
 from auditor.training.weighted_rows import WeightedShare, weights_of
 from cli.commands import app
-from mitigations.rows.reweighing import Reweighing
-from probes.attribution.label_randomization import teach_shuffled
+from mitigations.rows.reweighing_and_resampling import Reweighing
+from probes.attribution.randomization_tests import teach_shuffled
 from probes.privacy.membership.membership_inference import MembershipInference
 from tests.quantifiers import all_of, none_of
 

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from auditor.core.errors import DataError
-from auditor.evidence.history.earlier_looks import Known, miscounted
+from auditor.evidence.history.earlier_looks import Known, miscounted, misplaced
 from auditor.evidence.history.entries import GENESIS, Entry, digest_of
 from auditor.evidence.history.index import Index
 from auditor.evidence.history.ledger import Ledger, broken_chain
-from auditor.evidence.history.plans import misplaced
-from auditor.evidence.history.signatures import signer
+from auditor.evidence.history.signed_decisions import signer
 from auditor.evidence.signed_acceptances import wrongly_about, wrongly_covered
 from auditor.report.record.audit_report import AuditReport
 

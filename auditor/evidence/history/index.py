@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from auditor.evidence.history.entries import Entry
-from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.entries import Entry, Identity
 from auditor.evidence.manifest import canonical
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from auditor.evidence.history.entries import (
     AuditEntry,
     Decision,
     Entry,
+    Identity,
     Kind,
     RegistrationEntry,
     chained,
 )
-from auditor.evidence.history.identity import Identity
 from auditor.evidence.history.index import Index, Indexed, indexed, indexed_in, table_of, values_of
 from auditor.report.record.redact_urls import without_passwords
 

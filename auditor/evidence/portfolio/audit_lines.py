@@ -12,15 +12,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from auditor.core.errors import DataError, MissingExtraError
-from auditor.evidence.history.entries import Decision, Entry, another_record, is_another_record
-from auditor.evidence.history.identity import Identity
+from auditor.evidence.history.entries import Decision, Entry, Identity, another_record, is_another_record
 from auditor.evidence.history.ledger import Ledger, broken_chain
-from auditor.evidence.history.signatures import signer
+from auditor.evidence.history.signed_decisions import signer
 from auditor.judging.criterion import CriterionRecord, Direction, required_range
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import is_newer
+from auditor.report.record.configuration import ModelIdentity
 from auditor.report.record.number_text import plural
-from auditor.report.record.report_metadata import ModelIdentity
 
 # Of these a finding is open; a PASS alone closes it.
 OPEN = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)

@@ -12,8 +12,7 @@ from auditor.core.errors import UsageError
 from auditor.evidence.portfolio.model_history import Model
 from auditor.evidence.portfolio.open_findings import Standing
 from auditor.report.record.control_record import OLD_AFTER
-from auditor.report.record.durations import Period, day_of, period_of
-from auditor.report.record.number_text import plural
+from auditor.report.record.number_text import Period, day_of, period_of, plural
 
 Kind = Literal["audit", "acceptance", "remedy", "pack"]
 State = Literal["overdue", "unknown", "due"]

@@ -1,18 +1,27 @@
-"""The models of a ledger, each with its audits over all versions, data sets and decisions."""
+"""The models of a ledger over time: versions, data sets, audits, changes of requirements, and a plot of failures."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import PurePath
+from typing import Literal
 
-from auditor.evidence.history.identity import Identity, owners_of
-from auditor.evidence.portfolio.audit_lines import Audit, Decided, Read
-from auditor.report.record.report_metadata import ModelIdentity
+from markupsafe import Markup
+
+from auditor.core.errors import AuditorError
+from auditor.evidence.history.entries import Identity, owners_of
+from auditor.evidence.history.ledger import Ledger
+from auditor.evidence.portfolio.audit_lines import Audit, Decided, Read, required_in
+from auditor.evidence.registration import changed_criteria
+from auditor.judging.criterion import CriterionRecord
+from auditor.report.record.configuration import ModelIdentity
+from auditor.report.record.number_text import known_day
 
 # What a reader is to see first.
 GRAVEST_FIRST = ("FAIL", "REFUSED", "INCONCLUSIVE", "PASS")
@@ -156,3 +165,111 @@ def _by_rows(audits: Iterable[Audit]) -> Iterable[Sequence[Audit]]:
 
 def _file_name(path: str | None) -> str:
     return PurePath(path.replace("\\", "/").rstrip("/")).name if path else ""
+
+
+Turn = Literal["loosened", "tightened", "changed", "dropped", "added"]
+# Newest first; what lies further back can be read in the records.
+MOST_CHANGES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A requirement that differs from the audit before."""
+
+    audit: Audit
+    turn: Turn
+    subject: str
+    before: str
+    after: str
+
+
+def changes_of(ledger: Ledger, audits: Sequence[Audit]) -> list[Change]:
+    """Changed requirements relative to the audit before, newest first, at most ``MOST_CHANGES``."""
+    found: list[Change] = []
+    differing = [(a, b) for a, b in pairwise([a for a in audits if not a.refused]) if a.criteria != b.criteria]
+    for before, after in reversed(differing):
+        found += _changes_between(ledger, before, after)
+        if len(found) >= MOST_CHANGES:
+            break
+    return found[:MOST_CHANGES]
+
+
+def _changes_between(ledger: Ledger, before: Audit, after: Audit) -> Iterator[Change]:
+    try:
+        then, now = (required_in(ledger.entry(audit.number)) for audit in (before, after))
+    except AuditorError:
+        # An entry that was changed is named on every page; what it required is not known.
+        return
+    for subject, a, b in changed_criteria(then, now):
+        turn = _turn(a, b)
+        if turn is not None:
+            words = ["" if each is None else each.describe() for each in (a, b)]
+            yield Change(audit=after, turn=turn, subject=subject, before=words[0], after=words[1])
+
+
+def _turn(a: CriterionRecord | None, b: CriterionRecord | None) -> Turn | None:
+    """How a requirement changed; None where only its share of the error rate or its words did."""
+    if a is None or b is None:
+        return "dropped" if b is None else "added"
+    if a.required == b.required:
+        return None
+    if b.required[0] <= a.required[0] and a.required[1] <= b.required[1]:
+        return "loosened"
+    return "tightened" if a.required[0] <= b.required[0] and b.required[1] <= a.required[1] else "changed"
+
+
+MOST_DRAWN = 60
+_MARGIN = 4.0
+# A mark is told apart by its shape as well as by its colour.
+_SHAPES = {
+    "PASS": '<circle class="is-pass" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>',
+    "FAIL": '<path class="is-fail" d="M{x:.1f} {y:.1f}m-3.2 -3.2h6.4v6.4h-6.4z"/>',
+    "INCONCLUSIVE": '<path class="is-inconclusive" d="M{x:.1f} {y:.1f}m0 -3.8l3.8 3.8l-3.8 3.8l-3.8 -3.8z"/>',
+    "REFUSED": '<path class="is-not-run" d="M{x:.1f} {y:.1f}m0 -3.8l3.6 6.6h-7.2z"/>',
+}
+
+
+def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Markup:
+    """An SVG of the number of failed findings in each of the last audits, by date; with equivalent text.
+
+    Empty where all of them are of one day: there is no course to draw.
+    """
+    drawn = audits[-MOST_DRAWN:]
+    days = [known_day(audit.day) for audit in drawn]
+    known = [day for day in days if day is not None]
+    if len(set(known)) < 2:
+        return Markup("")
+    first, last = min(known), max(known)
+    most = max(audit.fail for audit in drawn) or 1
+    points = []
+    for day, audit in zip(days, drawn, strict=True):
+        across = ((day or first) - first) / (last - first)
+        points.append(
+            (
+                _MARGIN + across * (width - 2 * _MARGIN),
+                height - _MARGIN - audit.fail / most * (height - 2 * _MARGIN),
+                audit.verdict,
+            )
+        )
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
+    marks = "".join(_SHAPES[verdict].format(x=x, y=y) for x, y, verdict in points)
+    return Markup(
+        '<svg class="spark" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{said}">'
+        '<polyline points="{line}"/>{marks}</svg>'
+    ).format(w=width, h=height, said=course(audits), line=line, marks=Markup(marks))
+
+
+def course(audits: Sequence[Audit]) -> str:
+    """The same in words: how many failed at first and last, and when."""
+    drawn = audits[-MOST_DRAWN:]
+    first, last = drawn[0], drawn[-1]
+    if len(drawn) == 1:
+        return f"{first.fail:,} failed on {first.day}"
+    of = "audits" if len(drawn) == len(audits) else f"last of {len(audits):,} audits"
+    return f"{first.fail:,} failed on {first.day}, {last.fail:,} on {last.day}, {len(drawn)} {of}"
+
+
+def change(audits: Sequence[Audit]) -> str:
+    """Shorter still: how many failed at first and last."""
+    first, last = audits[-MOST_DRAWN:][0], audits[-1]
+    return f"{last.fail:,} failed" if first is last else f"{first.fail:,} → {last.fail:,} failed"

@@ -16,12 +16,11 @@ from auditor.evidence.portfolio.model_history import Model
 from auditor.evidence.signed_acceptances import decision_records
 from auditor.judging.measurement import Outcome
 from auditor.report.record import finding_text, number_text
-from auditor.report.record.acceptances import Acceptance, acceptances_of
 from auditor.report.record.audit_report import AuditReport, Finding, measurement_label
 from auditor.report.record.control_record import PolicyRecord
-from auditor.report.record.durations import known_day
-from auditor.report.record.finding_key import Key, key_of
-from auditor.report.record.severity import severity_of
+from auditor.report.record.earlier_audits import Key, key_of
+from auditor.report.record.number_text import known_day
+from auditor.report.record.severity_and_acceptance import Acceptance, acceptances_of, severity_of
 
 Severity = Literal["high", "medium", "low"]
 SEVERITIES: tuple[Severity, ...] = ("high", "medium", "low")
@@ -54,7 +53,8 @@ class OpenFinding:
     found it so; ``asked``: whether that is the model's newest audit, for one that was not asked again is not closed by
     that. ``status``: what was decided about it, ``by`` whom, as it stands on the day that was asked for;
     ``accepted_up_to``: how far it is accepted, ``mend_by``: the day until which it is to be mended. ``retested``: why a
-    later PASS does not close it. ``beyond``, ``share``: as of :class:`auditor.report.record.severity.Severity`.
+    later PASS does not close it. ``beyond``, ``share``: as of
+    :class:`auditor.report.record.severity_and_acceptance.Severity`.
     """
 
     model: Model

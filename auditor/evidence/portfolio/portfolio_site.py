@@ -18,14 +18,20 @@ from markupsafe import Markup
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio.audit_lines import Audit, Decided, Read
 from auditor.evidence.portfolio.due_dates import STATES, Due, all_due, audit_due
-from auditor.evidence.portfolio.model_history import GRAVEST_FIRST, Model, models_of
+from auditor.evidence.portfolio.model_history import (
+    GRAVEST_FIRST,
+    MOST_CHANGES,
+    Model,
+    change,
+    changes_of,
+    course,
+    models_of,
+    sparkline,
+)
 from auditor.evidence.portfolio.open_findings import SEVERITIES, OpenFinding, PackTally, Standing, model_standing
-from auditor.evidence.portfolio.requirements import MOST_CHANGES, changes_of
-from auditor.evidence.portfolio.sparkline import change, course, sparkline
 from auditor.report.html import content_policy, environment, render_html, resource
 from auditor.report.record.control_record import OLD_AFTER
-from auditor.report.record.durations import Period, known_day
-from auditor.report.record.number_text import visible
+from auditor.report.record.number_text import Period, known_day, visible
 from auditor.run import __version__
 
 T = TypeVar("T")

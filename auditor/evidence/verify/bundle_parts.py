@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from auditor.core.errors import AuditorError, DataError
-from auditor.evidence.deterministic_zip import differing_part
-from auditor.evidence.enclosed_files import is_enclosed
-from auditor.evidence.log import broken_links, events
+from auditor.evidence.container import differing_part
+from auditor.evidence.evidence_bundle import is_enclosed
 from auditor.evidence.manifest import (
     LOG,
     MANIFEST,
@@ -23,7 +22,9 @@ from auditor.evidence.manifest import (
     TABLES,
     TIMESTAMP,
     Manifest,
+    broken_links,
     code_digests,
+    events,
     in_order,
 )
 from auditor.evidence.signing import open_envelope

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from auditor.evidence.enclosed_files import Understood
-from auditor.evidence.log import events
+from auditor.evidence.evidence_bundle import Understood
 from auditor.evidence.manifest import (
     ASKED,
     MEMBERSHIP,
@@ -19,6 +18,7 @@ from auditor.evidence.manifest import (
     UNDERSTOOD,
     Asked,
     canonical,
+    events,
     in_order,
 )
 from auditor.evidence.verify.checks import Check

@@ -11,20 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from auditor.core.errors import AuditorError
-from auditor.evidence.enclosed_files import Understood
+from auditor.evidence.evidence_bundle import Understood
 from auditor.evidence.manifest import REQUEST, Asked
 from auditor.evidence.registration import ROLES, Plan
 from auditor.evidence.verify.checks import Check, Unproven
 from auditor.evidence.verify.enclosed_inputs import WentBy
 from auditor.evidence.verify.json_difference import difference
 from auditor.judging.criterion import Criterion, criteria_in, parse_budgets, parse_criterion
-from auditor.judging.input_files import ObeyedFile, shipped
+from auditor.judging.input_files import ObeyedFile, roles_of, shipped
 from auditor.judging.policy import is_of_another, parse_policy
-from auditor.judging.roles import roles_of
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.configuration import ConfigurationFile
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.report_metadata import about_of
+from auditor.report.record.configuration import ConfigurationFile, Labels, about_of
 from auditor.report.record.translations import ENGLISH
 
 NAME = "configuration"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 
-from auditor.evidence.log import events
-from auditor.evidence.manifest import LOG
+from auditor.evidence.manifest import LOG, events
 from auditor.evidence.verify.checks import Check, Unproven
 from auditor.evidence.verify.enclosed_inputs import WentBy
 from auditor.report.record.audit_report import AuditReport

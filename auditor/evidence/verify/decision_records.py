@@ -11,7 +11,7 @@ from auditor.evidence.verify.checks import Check, Unproven
 from auditor.evidence.verify.enclosed_inputs import WentBy
 from auditor.evidence.verify.json_difference import difference
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.decisions import DecisionRecord
+from auditor.report.record.earlier_audits import DecisionRecord
 
 NAME = "decisions"
 _WHERE = "record.json: decisions"

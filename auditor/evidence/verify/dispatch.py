@@ -19,11 +19,12 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from auditor.core.errors import DataError
-from auditor.detection.audio_visual import judged_by_all
 from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
+from auditor.detection.detector_calibration import judged_by_all
 from auditor.detection.file_kinds import IN_WORDS
-from auditor.detection.frame_means import combined, mean_interval
+from auditor.detection.video_verdict import combined, mean_interval
 from auditor.evidence.comparison_evidence import AFTER, BEFORE, comparison_evidence, mitigation_evidence
+from auditor.evidence.container import read_archive, unpack
 from auditor.evidence.derived_evidence import EnclosedAudit
 from auditor.evidence.detection_evidence import (
     DETECTOR,
@@ -33,7 +34,6 @@ from auditor.evidence.detection_evidence import (
     detection_evidence,
     exit_code_of,
 )
-from auditor.evidence.deterministic_zip import read_archive, unpack
 from auditor.evidence.dp_audit_evidence import CANARIES, CanaryRecord, Claim, dp_audit_evidence, held_against
 from auditor.evidence.manifest import MANIFEST, Kind, Manifest
 from auditor.evidence.timestamp import Authorities

@@ -9,8 +9,8 @@ import numpy as np
 
 from auditor.core.errors import DataError
 from auditor.core.rows import BoolArray
+from auditor.evidence.container import unpack
 from auditor.evidence.derived_evidence import ALONE, WHOLE
-from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.manifest import ROWS, TABLES
 from auditor.evidence.verify.bundle_parts import read_part
 from auditor.evidence.verify.checks import Check, Unproven

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from auditor.core.errors import AuditorError, DataError
-from auditor.evidence.enclosed_files import (
+from auditor.evidence.evidence_bundle import (
     CONFIGURATION,
     DECISIONS,
     PACKS,

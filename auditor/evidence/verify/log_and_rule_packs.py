@@ -10,8 +10,7 @@ from typing import Any
 
 from auditor.core.errors import AuditorError, DataError
 from auditor.evidence.history.earlier_looks import misspent
-from auditor.evidence.log import events
-from auditor.evidence.manifest import LOG, REQUEST, TABLES, Asked
+from auditor.evidence.manifest import LOG, REQUEST, TABLES, Asked, events
 from auditor.evidence.registration import ROLES
 from auditor.evidence.verify.checks import Check, State, Unproven
 from auditor.evidence.verify.configuration_check import pack_file_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from auditor.core.errors import DataError, UsageError
-from auditor.evidence.deterministic_zip import read_archive, unpack
+from auditor.evidence.container import read_archive, unpack
 from auditor.evidence.evidence_bundle import statement_of
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest
 from auditor.evidence.verify.bundle_parts import container, digests, log_chain, signature, unknown_parts

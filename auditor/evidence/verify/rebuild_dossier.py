@@ -8,8 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from auditor.core.errors import AuditorError, MissingExtraError
-from auditor.evidence.attestations import Attestations, read_attestations
-from auditor.evidence.dossier_manifest import DossierManifest, content_of
+from auditor.evidence.dossier_files import Attestations, DossierManifest, content_of, read_attestations
 from auditor.evidence.verify.checks import Check
 from auditor.evidence.write_dossier import dossier_of
 from auditor.judging.policy import Policy, load_policies, pack_names

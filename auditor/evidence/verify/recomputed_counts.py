@@ -15,7 +15,7 @@ import numpy as np
 
 from auditor.core.errors import AuditorError, DataError
 from auditor.data.group_counts import GroupCounts
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.recounted_truth import GroupsDigest
 from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
 from auditor.evidence.verify.canonical_form import as_given, as_logged, as_written
 from auditor.evidence.verify.checks import Check, State, Unproven

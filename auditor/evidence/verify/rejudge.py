@@ -16,8 +16,7 @@ from auditor.evidence.verify.json_difference import difference
 from auditor.judging.figure_types import Figure
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
-from auditor.report.drawing.figures import figures_of
-from auditor.report.drawing.legacy_figures import figures_as_before
+from auditor.report.drawing.figures import figures_as_before, figures_of
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.contradictions import contradictions
 from auditor.run.run_audit import assemble

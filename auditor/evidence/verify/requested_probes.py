@@ -9,9 +9,7 @@ from typing import Any
 
 from auditor.evidence.manifest import REQUEST, RESULTS
 from auditor.evidence.verify.checks import Check, Unproven
-from auditor.judging.definition import select_definitions
-from auditor.judging.duplicate_rows import Copies
-from auditor.judging.measurement import ProbeResult
+from auditor.judging.measurement import Copies, ProbeResult, select_definitions
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.probe import (
     FILE_QUESTIONS,

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from auditor.core.errors import DataError, MissingExtraError
-from auditor.evidence.log import events
-from auditor.evidence.manifest import LOG, TIMESTAMP
+from auditor.evidence.manifest import LOG, TIMESTAMP, events
 from auditor.evidence.timestamp import Authorities, covered, holds, is_of, read_token
 from auditor.evidence.verify.checks import Check, Unproven, Verified
 from auditor.report.record.audit_report import AuditReport

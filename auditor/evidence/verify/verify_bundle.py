@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auditor.core.errors import DataError
-from auditor.evidence.deterministic_zip import read_archive, unpack
+from auditor.evidence.container import read_archive, unpack
 from auditor.evidence.evidence_bundle import statement_of
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, REDACTABLE, RESULTS, Asked, Manifest
 from auditor.evidence.registration import Plan, held_against, with_what_became

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from auditor.core.errors import AuditorError
-from auditor.evidence.dossier_manifest import (
+from auditor.evidence.dossier_files import (
     DossierManifest,
     content_of,
     read_manifest,

@@ -12,8 +12,8 @@ from auditor.core.errors import AuditorError, UsageError
 from auditor.evidence.verify.checks import Check
 from auditor.report import report_view
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.configuration import About
 from auditor.report.record.number_text import visible
-from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import SHIPPED, Catalogue
 
 NAME = "report"

@@ -20,8 +20,8 @@ from torch import nn
 
 from auditor.core.errors import ModelError, UnsupportedError, UsageError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.data.coded_columns import CODED, CodedColumns
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, as_text, label_name
+from auditor.data.table_columns import CODED, CodedColumns
 from auditor.loading.exporting.onnx_file import onnx_bytes, output_names
 from auditor.loading.exporting.served_table import Served, ServedTable, served_parts
 from auditor.loading.exporting.torch_program import torch_bytes

@@ -1,7 +1,7 @@
 """A classifier of tables as one ``torch.export`` program: numbers in, probabilities and labels out.
 
 torch knows no texts. The program takes (n, columns) numbers in double precision, as
-:class:`auditor.data.coded_columns.CodedColumns` says, which lies in it as a file of its own:
+:class:`auditor.data.table_columns.CodedColumns` says, which lies in it as a file of its own:
 ``torch.export.load(path, extra_files={"columns.json": ""})``. It returns probabilities (n, classes), in double
 precision, and the places of the labels (n,) among the classes.
 """
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import UnsupportedError, first_line
-from auditor.data.coded_columns import CODED, CodedColumn, CodedColumns
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, label_name
+from auditor.data.table_columns import CODED, CodedColumn, CodedColumns
 from auditor.loading.exporting.served_table import GroupCodes, RuleTables, ServedTable
 from auditor.models.output_kind import as_logits, as_probabilities
 from auditor.models.torch_model import evaluating

@@ -15,19 +15,24 @@ import pyarrow as pa
 
 from auditor.core.errors import DataError, UsageError, did_you_mean, some_of
 from auditor.core.rows import FloatArray, IntArray, Rows
-from auditor.data.audit_data import AuditData, encode_labels, favourable, groups_of, numeric_target
+from auditor.data.audit_data import (
+    AuditData,
+    attach_groups,
+    encode_labels,
+    favourable,
+    groups_of,
+    needed_groups,
+    numeric_target,
+)
+from auditor.data.audit_data_parts import Recorded
 from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.group_counts import MISSING
-from auditor.data.grouped_texts import attach_groups, needed_groups
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
-from auditor.data.recorded_answers_data import Recorded
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import id_like
-from auditor.loading.rows.repeated_rows import design_of, repeats_in
+from auditor.loading.rows.row_warnings import cells_of, design_of, repeats_in, small_cells, together
 from auditor.loading.rows.score_columns import read_recorded
-from auditor.loading.rows.small_cells import cells_of, small_cells, together
-from auditor.loading.rows.table_files import TableFile, open_table
-from auditor.loading.rows.text_files import of_texts, on_texts
+from auditor.loading.rows.table_files import TableFile, of_texts, on_texts, open_table
 from auditor.models.files.model_bytes import convert_parser_errors, printable
 
 if TYPE_CHECKING:

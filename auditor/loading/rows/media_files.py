@@ -14,7 +14,7 @@ from auditor.core.errors import DataError, ModelError, some_of
 from auditor.core.files import printable_name, read_inside
 from auditor.core.rows import IntArray
 from auditor.data.audio import Samples, decode, fit_recording, need_av
-from auditor.data.images import decode_as, mode_of
+from auditor.data.images_and_video import decode_as, mode_of
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.models.audited_model import AuditedModel
 from auditor.models.gated_model import GatedModel

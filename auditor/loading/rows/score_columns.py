@@ -11,8 +11,8 @@ import pyarrow as pa
 from auditor.core.errors import DataError, UsageError
 from auditor.core.rows import FloatArray
 from auditor.data.audit_data import encode_labels, numeric_target
+from auditor.data.audit_data_parts import Recorded
 from auditor.data.preprocessing import label_name
-from auditor.data.recorded_answers_data import Recorded
 from auditor.loading.job_specs import RecordedSpec
 from auditor.loading.rows.table_files import TableFile
 

@@ -18,19 +18,16 @@ from auditor.core.errors import DataError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audit_data import AuditData, encode_labels, favourable
 from auditor.data.bins import refuse_continuous
-from auditor.data.feature_counts import FeatureCounts
-from auditor.data.group_counts import MISSING, GroupCounts, count_groups
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.group_counts import MISSING, FeatureCounts, GroupCounts, count_groups
 from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
+from auditor.data.recounted_truth import GroupsDigest
 from auditor.data.row_keys import KeyDigest, Keys, keys_of
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.load_rows import Tally, classes_of, column_types, feature_columns
-from auditor.loading.rows.repeated_rows import RepeatCount
-from auditor.loading.rows.small_cells import small_cells, together
-from auditor.loading.rows.table_files import STREAMED, TableFile, kind_of, open_table
-from auditor.loading.rows.text_files import of_texts
+from auditor.loading.rows.row_warnings import RepeatCount, small_cells, together
+from auditor.loading.rows.table_files import STREAMED, TableFile, kind_of, of_texts, open_table
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.ipc
@@ -18,10 +19,32 @@ import pyarrow.parquet
 
 from auditor.core.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.core.files import regular_file
+from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.compressed_tables import BoundedGzip, most_bytes, read_npz
-from auditor.loading.rows.text_lines import TEXT, texts_in
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.table_diagnosis import look_wrapped, not_utf8, problem_at_sight, problem_of_text, ragged
+
+if TYPE_CHECKING:
+    from auditor.models.audited_model import AuditedModel
+
+# What the one column of a file of lines is called, and that of texts in a table where nobody says.
+TEXT = "text"
+
+
+def texts_in(source: IO[bytes], longest: int) -> Iterator[str]:
+    """The non-blank lines, stripped.
+
+    Raises ArrowInvalid for a line of more than ``longest`` bytes, UnicodeError for text that is not UTF-8.
+    """
+    begun = False
+    while line := source.readline(longest + 1):
+        if len(line) > longest:
+            raise pa.ArrowInvalid("a line is too long")
+        text = line.decode("utf-8")
+        if text := (text if begun else text.removeprefix("\ufeff")).strip():
+            yield text
+        begun = True
+
 
 Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz"]
 _SUFFIXES: dict[str, Kind] = {
@@ -354,3 +377,44 @@ def open_table(path: str | Path, noun: str = "data file") -> TableFile:
             f"The {noun} {where.name!r} has two columns named {repeated[0]!r}: rename one.", code="AUD-DATA-COLUMN"
         )
     return TableFile(where, kind, tuple(names))
+
+
+def text_column(columns: Sequence[str]) -> str | None:
+    """The text column: by its name, or the only column."""
+    return TEXT if TEXT in columns else columns[0] if len(columns) == 1 else None
+
+
+def of_texts(spec: DataSpec, file: TableFile, model: AuditedModel) -> DataSpec:
+    """The data options with the text column filled in, if the file or the model is text-only.
+
+    Raises DataError for lines of text where the model takes a table.
+    """
+    if file.kind == "txt":
+        if model.features is not None or model.n_columns is not None:
+            raise DataError(
+                f"{file.path.name} holds texts, one a line, and this model takes the columns of a table: give it a "
+                ".csv, .parquet or .jsonl.",
+                code="AUD-DATA-FORMAT",
+            )
+        return replace(spec, text=TEXT)
+    reads = model.kind == "language_model" or getattr(model, "token_name", None) is not None
+    said = (spec.text, spec.image, spec.features, spec.recorded)
+    if not reads or any(what is not None for what in said):
+        return spec
+    return replace(spec, text=text_column(file.columns))
+
+
+def on_texts(file: TableFile, frame: pd.DataFrame, spec: DataSpec) -> list[str]:
+    """Notes on a file's texts."""
+    if spec.text is None:
+        return []
+    none = int(frame[spec.text].isna().sum())
+    notes = (
+        [f"{none:,} of {len(frame):,} rows of {file.path.name} have no text and count as empty ones."] if none else []
+    )
+    if file.kind == "txt" and file.looks_wrapped():
+        notes.append(
+            f"{file.path.name} looks like prose that was wrapped, and every line is a text: give texts of several "
+            f'lines as .jsonl, one {{"{TEXT}": "..."}} a line.'
+        )
+    return notes

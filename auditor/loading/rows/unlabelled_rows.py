@@ -11,8 +11,7 @@ from auditor.core.errors import DataError, UsageError
 from auditor.core.rows import Rows
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.load_rows import load_one
-from auditor.loading.rows.table_files import open_table
-from auditor.loading.rows.text_files import text_column
+from auditor.loading.rows.table_files import open_table, text_column
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -13,7 +13,7 @@ import numpy as np
 from auditor.core.errors import DataError, ModelError, NotApplicableError, UnsupportedError
 from auditor.core.files import regular_file, sha256_of
 from auditor.core.rows import FloatArray
-from auditor.models.gradients import without_gradients
+from auditor.models.forward_passes import without_gradients
 
 if TYPE_CHECKING:
     from torch import nn
@@ -301,8 +301,7 @@ def _one_by_one(network: nn.Module, texts: Sequence[tuple[int, ...]]) -> dict[tu
     """Of each text, ids, the mean over its tokens of the last hidden states, whichever way the network reads."""
     import torch
 
-    from auditor.models.device_placement import device_of
-    from auditor.models.linear_products import quick_products
+    from auditor.models.forward_passes import device_of, quick_products
     from auditor.models.torch_model import evaluating
 
     device = device_of(network)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from auditor.core.errors import UsageError
 from auditor.core.files import decode_path
-from auditor.data.benchmarks.companions import companion_files
+from auditor.data.benchmarks.accompanying_files import companion_files
+from auditor.loading.import_finders import ROOT
 from auditor.loading.job_specs import DataSpec, Job, flag_of_code
-from auditor.loading.reserved_packages import ROOT
 from auditor.loading.sandbox import landlock, seccomp
 from auditor.loading.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
 from auditor.report.record.sandbox_state import SandboxState

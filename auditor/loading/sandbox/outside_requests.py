@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from auditor.core.errors import ModelError
 from auditor.models.endpoint.api_messages import Request
-from auditor.models.endpoint.call_result import Outcome
+from auditor.models.endpoint.client import Outcome
 
 # In one message; the parent works on as many at once as it was allowed.
 MOST_REQUESTS = 256

@@ -1,25 +1,76 @@
-"""Client of an OpenAI-compatible server: limited in calls, time and size, concurrent, with a secret key.
+"""Client of an OpenAI-compatible server: its address, its limits, and the outcome of each request.
 
 What is answered is untrusted data: it is parsed as JSON into types, and nothing else is done with it.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from auditor.core.errors import MissingExtraError, ModelError, UsageError
-from auditor.models.endpoint.address import Address
+from auditor.core.errors import MissingExtraError, ModelError, UsageError, first_line
 from auditor.models.endpoint.api_messages import PATHS, Answer, Request, answer_of
+
+_LONGEST = 2_000
+
+
+@dataclass(frozen=True)
+class Address:
+    """The root of an OpenAI-compatible interface, such as ``http://127.0.0.1:8000/v1``, without a closing slash."""
+
+    url: str
+    loopback: bool
+
+
+def address_of(url: str, *, allow_remote: bool = False) -> Address:
+    """The address that the user entered.
+
+    Loopback is ``localhost`` and the addresses that are loopback by their number; any other name is remote, wherever it
+    resolves to today. Raises UsageError for what is no plain http or https URL, for a remote one that was not allowed,
+    and for a password in it, which would stand in the shell's history and in every list of processes.
+    """
+    example = "name it as http://127.0.0.1:8000/v1"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise UsageError(f"This is no URL: {example}.") from None
+    if len(url) > _LONGEST or not url.isascii() or not url.isprintable() or " " in url:
+        raise UsageError(f"This is no URL: {example}.")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("The URL holds a name or a password: leave it out, and name a variable with --api-key-env.")
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
+        raise UsageError(f"{url!r} is no http or https URL without a query: {example}.")
+    loopback = _is_loopback(host)
+    if not loopback and not allow_remote:
+        raise UsageError(f"{host!r} is not this machine, and texts would leave it: add --allow-remote to send them.")
+    return Address(url.rstrip("/"), loopback)
+
+
+def is_endpoint(model: str | None) -> bool:
+    """Whether the model is given as the URL of its server."""
+    return model is not None and model.lower().startswith(("http://", "https://"))
+
+
+def _is_loopback(host: str) -> bool:
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
 
 # Statuses by which a server says that it has not worked on a request: too many of them, or nobody there to answer.
 _NOT_ANSWERED = (429, 502, 503, 504)
@@ -217,3 +268,41 @@ class Client:
         if isinstance(content, dict):
             return {self._without_key(name): self._without_key(each) for name, each in content.items()}
         return content
+
+
+# Statuses that say nothing of the request itself: another try may be answered.
+_PASSING = frozenset({401, 403, 408, 409, 425, 429})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``failed``: the reason for a missing answer; ``status``: HTTP status or 0; ``spent``: no calls were left."""
+
+    answer: Answer | None = None
+    failed: str = ""
+    status: int = 0
+    spent: bool = False
+
+    @classmethod
+    def from_error(cls, error: ModelError) -> Outcome:
+        """The outcome that corresponds to an error of the client."""
+        status = error.status if isinstance(error, RefusedError) else 0
+        return cls(
+            failed=f"{first_line(error)[:500].rstrip('.')}.", status=status, spent=isinstance(error, BudgetSpentError)
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the same request would have the same outcome: an answer, or a refusal of the request itself."""
+        return self.answer is not None or (400 <= self.status < 500 and self.status not in _PASSING)
+
+    def answer_or_raise(self) -> Answer:
+        """The answer; raises the client's RefusedError, BudgetSpentError or ModelError if there is none."""
+        if self.answer is not None:
+            return self.answer
+        if self.spent:
+            raise BudgetSpentError(self.failed)
+        raise RefusedError(self.failed, self.status) if self.status else ModelError(self.failed)
+
+
+Ask = Callable[[Sequence[Request]], list[Outcome]]

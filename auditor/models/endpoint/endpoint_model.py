@@ -18,9 +18,9 @@ from auditor.models.audited_model import AuditedModel, Kind, Provenance
 from auditor.models.capabilities import CONTINUE, Capability, Generates, Reply, in_one_text
 from auditor.models.chat import How
 from auditor.models.endpoint.api_messages import Choice, Message, Request, Route
-from auditor.models.endpoint.call_result import Ask
-from auditor.models.endpoint.capability import SERVED_MODEL, Handshake, Shown
-from auditor.models.endpoint.capability import Capability as Found
+from auditor.models.endpoint.client import Ask
+from auditor.models.endpoint.server_findings import SERVED_MODEL, Handshake, Shown
+from auditor.models.endpoint.server_findings import Capability as Found
 from auditor.models.generation import Sampling
 from auditor.models.prefix_trees import Encoded
 from auditor.models.text_scores import ScoresTexts

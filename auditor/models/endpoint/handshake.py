@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from auditor.models.endpoint import handshake_interfaces, handshake_prompts, handshake_sampling
+from auditor.models.endpoint import handshake_interfaces, handshake_sampling_and_prompts
 from auditor.models.endpoint.api_messages import Choice
-from auditor.models.endpoint.capability import Capability, Handshake, lacking
 from auditor.models.endpoint.client import Client
-from auditor.models.endpoint.handshake_state import Asking
+from auditor.models.endpoint.handshake_interfaces import Asking
+from auditor.models.endpoint.server_findings import Capability, Handshake, lacking
 
 # In the order in which they are told.
 NAMES = (
@@ -39,7 +39,7 @@ def shake_hands(
     state = state or Asking(client)
     on_stage("interfaces")
     first = handshake_interfaces.interfaces(state)
-    state.step((), lambda a: a.taken.extend(handshake_prompts.fingerprint(a)))
+    state.step((), lambda a: a.taken.extend(handshake_sampling_and_prompts.fingerprint(a)))
     for names, ask in _steps(first):
         on_stage(names[0])
         state.step(names, ask)
@@ -50,18 +50,18 @@ def shake_hands(
 
 def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None]]]:
     return [
-        (("fresh_draws",), handshake_sampling.fresh),
+        (("fresh_draws",), handshake_sampling_and_prompts.fresh),
         (("greedy",), partial(handshake_interfaces.greedy, first=first)),
         (("stop",), partial(handshake_interfaces.stop, first=first)),
         (("n",), handshake_interfaces.several),
         (("echo", "text_likelihoods"), _echo),
-        (("seed",), handshake_sampling.seed),
-        (("pure_sampling",), partial(handshake_sampling.as_reported, first=first)),
-        (("temperature",), handshake_sampling.temperature),
+        (("seed",), handshake_sampling_and_prompts.seed),
+        (("pure_sampling",), partial(handshake_sampling_and_prompts.as_reported, first=first)),
+        (("temperature",), handshake_sampling_and_prompts.temperature),
         (("system_prompt", "no_added_prompt"), _system_prompt),
-        (("whole_prompt",), handshake_prompts.whole_prompt),
-        (("batch_invariance",), handshake_prompts.batch),
-        (("unfiltered",), handshake_prompts.unfiltered),
+        (("whole_prompt",), handshake_sampling_and_prompts.whole_prompt),
+        (("batch_invariance",), handshake_sampling_and_prompts.batch),
+        (("unfiltered",), handshake_sampling_and_prompts.unfiltered),
         (("model_name",), handshake_interfaces.other_name),
     ]
 
@@ -77,12 +77,12 @@ def _system_prompt(state: Asking) -> None:
     if not state.is_proven("chat"):
         state.add(*(lacking(name, "Only a chat has one.") for name in ("system_prompt", "no_added_prompt")))
         return
-    handshake_prompts.system_prompt(state)
+    handshake_sampling_and_prompts.system_prompt(state)
 
 
 def _recheck_model(more_calls: int, state: Asking) -> None:
     state.client.ask_all([state.request(handshake_interfaces.STORY, 1)] * more_calls)
-    handshake_prompts.same_model(state, state.taken, state.client.calls)
+    handshake_sampling_and_prompts.same_model(state, state.taken, state.client.calls)
 
 
 def _in_order(state: Asking) -> tuple[Capability, ...]:

@@ -1,17 +1,137 @@
-"""Handshake, part 1 (interfaces): available interfaces, model name, log-probabilities, echo, n and stop."""
+"""Handshake, part 1 (interfaces), with the state and the comparison of answers that all parts share."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from auditor.core.errors import ModelError
-from auditor.models.endpoint.api_messages import Answer, Choice, Request, Route
-from auditor.models.endpoint.capability import ignored, lacking, proven, untold
-from auditor.models.endpoint.client import RefusedError
-from auditor.models.endpoint.handshake_state import FALSE_ALARMS, FEW_ALTERNATIVES, MOST_ALTERNATIVES, TESTS, Asking
-from auditor.models.endpoint.text_distance import TIE, common_start, lead
+import numpy as np
+
+from auditor.core.errors import ModelError, first_line
+from auditor.models.endpoint.api_messages import Answer, Choice, Position, Request, Route
+from auditor.models.endpoint.client import BudgetSpentError, Client, RefusedError
+from auditor.models.endpoint.server_findings import Capability, Shown, ignored, lacking, proven, untold
+
+# Of a likelier token's lead in nats: below it, rounding decides which of two is the likeliest.
+TIE = 0.1
+
+
+def distances(a: Choice, b: Choice, positions: int = 4) -> list[float]:
+    """Differences of log-probabilities (nats) of the same tokens, over the first few positions of both.
+
+    A token that only one of them reports among its likeliest lies as far as it is there above the other's last one, at
+    the least. Positions after the first token that differs have other contexts, and are left out. Empty where one of
+    both reports nothing.
+    """
+    found: list[float] = []
+    for first, second in zip((a.positions or ())[:positions], (b.positions or ())[:positions], strict=False):
+        found += _log_probability_gaps(first, second)
+        if first.token != second.token:
+            break
+    return found
+
+
+def _log_probability_gaps(first: Position, second: Position) -> list[float]:
+    one, other = dict(first.top), dict(second.top)
+    if not one or not other:
+        return []
+    least = max(min(one.values()), min(other.values()))
+    found = []
+    for token in one.keys() | other.keys():
+        values = [max(side.get(token, least), least) for side in (one, other)]
+        found.append(abs(values[0] - values[1]))
+    return found
+
+
+def farthest(values: Sequence[float]) -> float | None:
+    """The largest distance; None where nothing was reported."""
+    return max(values) if values else None
+
+
+def typical(values: Sequence[float]) -> float | None:
+    """The median distance; None where nothing was reported."""
+    return float(np.median(values)) if values else None
+
+
+def common_start(a: Choice, b: Choice) -> tuple[int, float]:
+    """The number of shared first tokens of two texts, and the log-probability in nats of drawing these."""
+    n, total = 0, 0.0
+    for first, second in zip(a.positions or (), b.positions or (), strict=False):
+        if first.token != second.token or first.log_probability is None:
+            break
+        n, total = n + 1, total + first.log_probability
+    return n, total
+
+
+def lead(position: Position) -> float:
+    """Log-probability lead in nats of the likeliest reported token over the actual one; infinite if unknown."""
+    if not position.top or position.log_probability is None:
+        return math.inf
+    return position.top[0][1] - position.log_probability
+
+
+def spelled(choice: Choice) -> str:
+    """The tokens of an answer, joined."""
+    return "".join(position.token for position in choice.positions or ())
+
+
+# The chance that an honest server is accused by any of the tests of chance in one handshake, and how many share it.
+FALSE_ALARMS = 1e-3
+TESTS = 9
+MOST_ALTERNATIVES = 20
+FEW_ALTERNATIVES = 5
+
+
+@dataclass
+class Asking:
+    """The state of one handshake in progress.
+
+    ``alternatives``: how many the server reports at a position, 0 without log-probabilities.
+    """
+
+    client: Client
+    route: Route = "completions"
+    alternatives: int = 0
+    found: dict[str, Capability] = field(default_factory=dict)
+    # Texts drawn at temperature 1, all from the model's own distribution where the server is honest.
+    drawn: list[Choice] = field(default_factory=list)
+    # What the model reported of two prompts when the handshake began.
+    taken: list[Choice] = field(default_factory=list)
+
+    def ask(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Answer:
+        """Send one call through the working interface, with as many alternatives as it is known to report."""
+        return self.client.ask(self.request(prompt, max_tokens, temperature=temperature, **more))
+
+    def request(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Request:
+        """The request that ``ask`` sends."""
+        request = Request(
+            prompt=prompt, max_tokens=max_tokens, temperature=temperature, top_logprobs=self.alternatives or None
+        )
+        return replace(request, **more).for_route(self.route)  # type: ignore[arg-type]
+
+    def add(self, *capabilities: Capability) -> None:
+        """Add capabilities; existing entries are kept."""
+        for each in capabilities:
+            self.found.setdefault(each.name, each)
+
+    def is_proven(self, name: str) -> bool:
+        """Whether a capability is proven by now."""
+        return name in self.found and self.found[name].shown is Shown.PROVEN
+
+    def step(self, names: tuple[str, ...], ask: Callable[[Asking], None]) -> None:
+        """Test some capabilities; those left open by a refusal or an error are marked so."""
+        try:
+            ask(self)
+        except RefusedError as error:
+            self.add(*(lacking(name, str(error)) for name in names))
+        except BudgetSpentError as error:
+            self.add(*(untold(name, str(error)) for name in names))
+        except ModelError as error:
+            self.add(*(untold(name, f"{first_line(error)}.") for name in names))
+        self.add(*(untold(name, "Nothing that came back shows it.") for name in names))
+
 
 STORY = "The old house at the end of the road had been empty for years, and then"
 _TOKENS = 24

@@ -12,10 +12,19 @@ import numpy as np
 
 from auditor.core.errors import ModelError, first_line
 from auditor.models.endpoint.api_messages import Choice, Request, Route
-from auditor.models.endpoint.capability import SERVED_MODEL as NAME
-from auditor.models.endpoint.capability import Capability, Handshake, Shown, ignored, proven, untold
 from auditor.models.endpoint.client import Client
-from auditor.models.endpoint.served_texts import Compared, ServedText, ServedTexts
+from auditor.models.endpoint.server_findings import SERVED_MODEL as NAME
+from auditor.models.endpoint.server_findings import (
+    Capability,
+    Compared,
+    Handshake,
+    ServedText,
+    ServedTexts,
+    Shown,
+    ignored,
+    proven,
+    untold,
+)
 
 # Of many subjects, so that the next word is open; none holds a name, a date or anything of a user's.
 _PASSAGES = (

@@ -9,9 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from auditor.models.networks.encoder_probe import EncoderProbe
-from auditor.models.networks.image_detector import FrequencyDetector, ImageEnsemble, ResidualCNN
-from auditor.models.networks.speech_detector import SpeechDetector, SpeechGMM
+from auditor.models.networks.detector_networks import (
+    FrequencyDetector,
+    ImageEnsemble,
+    ResidualCNN,
+    SpeechDetector,
+    SpeechGMM,
+)
+from auditor.models.networks.encoders import EncoderProbe
 from auditor.models.output_kind import Outputs
 
 MOST_MEMBERS = 256

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from auditor.core.errors import UsageError
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.privacy.dirac_canaries import DiracCanaries
+from auditor.privacy.canary_recording import DiracCanaries, NoiseKeeper
 from auditor.privacy.dp_audit_scores import DIRAC, CanaryScores
-from auditor.privacy.noise_recorder import NoiseKeeper
-from auditor.privacy.sensitivity import Sensitivity
+from auditor.privacy.released_noise import Sensitivity
 
 Array: TypeAlias = Tensor | FloatArray
 

@@ -23,20 +23,21 @@ from auditor.models.audited_model import Recipe, SeenInTraining, SpentOnEncoding
 from auditor.models.output_kind import as_logits
 from auditor.models.torch_model import TorchModel
 from auditor.privacy.accounting import Phase, least_noise, sampling_of, smallest_bound
-from auditor.privacy.loop_watch import LoopWatch
+from auditor.privacy.loop_watch import LoopWatch, step_sensitivity
 from auditor.privacy.observe_opacus import Movement, try_gradients
-from auditor.privacy.sensitivity import SLACK
-from auditor.privacy.step_sensitivity import step_sensitivity
+from auditor.privacy.released_noise import SLACK
 from auditor.privacy.training.private_gradients import (
     LayerOutputs,
     Mode,
     PrivateStep,
+    StandIn,
     Way,
     choose_way,
     most_rows,
+    put_stand_ins,
+    weights_back,
     with_own_samplers,
 )
-from auditor.privacy.training.private_layers import StandIn, put_stand_ins, weights_back
 
 # Of epsilon, for the count of rows whose gradients are clipped; rows that it is a count of.
 SHARE, COUNTED_ROWS = 0.02, 512

@@ -1,4 +1,4 @@
-"""Per-row gradients, clipped and summed, by Opacus: stored by hooks, or never stored with ghost clipping.
+"""Per-row gradients, clipped and summed, by Opacus, and temporary replacements of layers that have none.
 
 Opacus' samplers of ``torch.nn.Embedding`` are replaced by two that leave the padding row out, as torch does, and take
 a fraction of the time.
@@ -7,20 +7,195 @@ a fraction of the time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, dropout
 
 from auditor.core.errors import ModelError, UsageError, first_line
 from auditor.core.randomness import seeded_globals
 from auditor.models.torch_model import TorchModel
-from auditor.privacy.training.private_layers import refuse_layers
 
 if TYPE_CHECKING:
     from opacus.optimizers import DPOptimizer
+
+
+class RowwiseAttention(nn.Module):
+    """``torch.nn.MultiheadAttention`` with ``batch_first=True``, the same function of the same weights.
+
+    Opacus' own stand-in, ``opacus.layers.DPMultiheadAttention``, mixes heads with positions where ``batch_first`` is
+    set (opacus 1.6.0), so that weights trained in it fit no other network.
+    """
+
+    def __init__(self, like: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.n_heads = like.num_heads
+        self.p = like.dropout
+        # torch's encoder layers read these of their attention.
+        self.batch_first = True
+        self._qkv_same_embed_dim = False
+        self.in_proj_weight = self.in_proj_bias = None
+        width, biased = like.embed_dim, like.in_proj_bias is not None
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=biased) for _ in range(3))
+        self.out_proj = nn.Linear(width, width, bias=biased)
+        self.load_plain(like)
+
+    def load_plain(self, like: nn.MultiheadAttention) -> None:
+        """Copy the weights of torch's layer."""
+        parts = (self.query, self.key, self.value)
+        with torch.no_grad():
+            for part, weight in zip(parts, like.in_proj_weight.chunk(3), strict=True):
+                part.weight.copy_(weight)
+            if like.in_proj_bias is not None:
+                for part, bias in zip(parts, like.in_proj_bias.chunk(3), strict=True):
+                    part.bias.copy_(bias)
+        self.out_proj.load_state_dict(like.out_proj.state_dict())
+
+    def plain_weights(self) -> dict[str, Tensor]:
+        """The weights under the names of torch's layer."""
+        parts = (self.query, self.key, self.value)
+        found = {"in_proj_weight": torch.cat([part.weight.detach() for part in parts])}
+        if self.query.bias is not None:
+            found["in_proj_bias"] = torch.cat([part.bias.detach() for part in parts])
+        return found | {f"out_proj.{k}": v for k, v in self.out_proj.state_dict().items()}
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(n, t, d) queries over (n, s, d) keys and values: (n, t, d), and weights (n, t, s) on request."""
+        q, k, v = (
+            part(states).view(*states.shape[:2], self.n_heads, -1).transpose(1, 2)
+            for part, states in ((self.query, query), (self.key, key), (self.value, value))
+        )
+        scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+        if attn_mask is not None:
+            scores = _masked(
+                scores, attn_mask if attn_mask.ndim == 2 else attn_mask.view(len(q), self.n_heads, *attn_mask.shape[1:])
+            )
+        if key_padding_mask is not None:
+            scores = _masked(scores, key_padding_mask[:, None, None, :])
+        weights = torch.softmax(scores, dim=3)
+        weights = dropout(weights, self.p, self.training)
+        mixed = (weights @ v).transpose(1, 2).flatten(2)
+        if not need_weights:
+            return self.out_proj(mixed), None
+        return self.out_proj(mixed), weights.mean(dim=1) if average_attn_weights else weights
+
+
+def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores (n, heads, t, s) under a mask that broadcasts to them: true is left out, a number is added."""
+    return scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.to(scores.dtype)
+
+
+_INSTEAD = {
+    "BatchNorm1d": "torch.nn.GroupNorm",
+    "BatchNorm2d": "torch.nn.GroupNorm",
+    "BatchNorm3d": "torch.nn.GroupNorm",
+    "SyncBatchNorm": "torch.nn.GroupNorm",
+    "InstanceNorm1d": "the same layer with track_running_stats=False",
+    "InstanceNorm2d": "the same layer with track_running_stats=False",
+    "InstanceNorm3d": "the same layer with track_running_stats=False",
+    "LSTM": "opacus.layers.DPLSTM",
+    "GRU": "opacus.layers.DPGRU",
+    "RNN": "opacus.layers.DPRNN",
+    "MultiheadAttention": "the same layer with batch_first=True, or linear layers",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """A temporary replacement of a layer: its path ("" for the module itself), the original, the replacement."""
+
+    name: str
+    layer: str
+    instead: str
+
+
+def put_stand_ins(module: nn.Module) -> tuple[nn.Module, tuple[StandIn, ...]]:
+    """The module with unsupported layers replaced in place by equivalent ones.
+
+    LSTM and GRU by the fixers of ``opacus.validators``, attention with ``batch_first=True`` by linear layers; each has
+    the weights of what it stands for. A norm over the batch has no such stand-in, and stays. Returns the module,
+    another one where the layer was the whole of it, and what was replaced.
+    """
+    found = []
+    for name, layer in list(module.named_modules()):
+        instead = _stand_in(layer)
+        if instead is None:
+            continue
+        first = next(layer.parameters())
+        instead = instead.to(first.device, first.dtype).train(layer.training)
+        found.append(StandIn(name=name, layer=type(layer).__name__, instead=type(instead).__name__))
+        if name:
+            module.set_submodule(name, instead)
+        else:
+            module = instead
+    return module, tuple(found)
+
+
+def weights_back(plain: nn.Module, trained_module: nn.Module, stand_ins: tuple[StandIn, ...]) -> None:
+    """Load the weights of a trained module with replacement layers into the original one.
+
+    Raises ModelError where they differ.
+    """
+
+    replaced = tuple(f"{s.name}." if s.name else "" for s in stand_ins)
+    weights = plain.state_dict()
+    weights |= {k: v for k, v in trained_module.state_dict().items() if not (stand_ins and k.startswith(replaced))}
+    try:
+        plain.load_state_dict(weights)
+        for stand_in in stand_ins:
+            layer = trained_module.get_submodule(stand_in.name)
+            own = layer.plain_weights() if isinstance(layer, RowwiseAttention) else layer.state_dict()
+            plain.get_submodule(stand_in.name).load_state_dict(own)
+    except (RuntimeError, AttributeError) as error:
+        raise ModelError(f"The trained weights do not fit the network they began from: {str(error)[:200]}.") from error
+
+
+def refuse_layers(module: nn.Module) -> None:
+    """Raise ModelError for a layer that Opacus does not support, with its replacement."""
+    from opacus.validators import ModuleValidator
+
+    for name, layer in module.named_modules():
+        kind = type(layer).__name__
+        trainable = any(p.requires_grad for p in layer.parameters(recurse=False))
+        validator = ModuleValidator.VALIDATORS.get(type(layer))
+        if isinstance(layer, nn.Embedding) and trainable and (layer.max_norm is not None or layer.scale_grad_by_freq):
+            raise ModelError(
+                f"DP-SGD cannot train the layer {name!r} (Embedding): max_norm changes its weights outside the "
+                "noise, and scale_grad_by_freq makes a row's gradient depend on other rows. Leave both out."
+            )
+        refused = (validator is not None and bool(validator(layer))) or (kind in ("GRU", "RNN") and trainable)
+        if refused or (trainable and any(True for _ in layer.buffers(recurse=False))):
+            instead = _INSTEAD.get(kind, "a layer without buffers")
+            raise ModelError(f"DP-SGD cannot train the layer {name or kind!r} ({kind}): replace it by {instead}.")
+
+
+def _stand_in(layer: nn.Module) -> nn.Module | None:
+    """A layer that computes the same function and can be trained; None where none is needed or there is none."""
+    from opacus.validators import ModuleValidator
+
+    if not any(p.requires_grad for p in layer.parameters()):
+        return None
+    if type(layer) is nn.MultiheadAttention:
+        plain = layer._qkv_same_embed_dim and layer.bias_k is None and not layer.add_zero_attn
+        return RowwiseAttention(layer) if plain and layer.batch_first else None
+    if type(layer) in (nn.LSTM, nn.GRU) and not layer.proj_size:
+        made: nn.Module = ModuleValidator.FIXERS[type(layer)](layer)
+        return made
+    return None
+
 
 Mode = Literal["auto", "hooks", "ghost"]
 Way = Literal["hooks", "ghost"]

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from auditor.core.errors import UsageError
 from auditor.judging.criterion import CriterionRecord
-from auditor.judging.duplicate_rows import why_doubtful
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Outcome, why_doubtful
 from auditor.report.comparing.gap_warnings import remarks
 from auditor.report.comparing.side_by_side import SHOWN, Both, Row, is_paired_change, of_rate
 from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
-from auditor.report.record.finding_key import Key, key_of
+from auditor.report.record.earlier_audits import Key, key_of
 from auditor.report.record.number_text import number
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion

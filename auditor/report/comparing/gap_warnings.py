@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from auditor.report.comparing.side_by_side import SUFFIX, Both, Bounds, Row, is_paired_change
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_key import key_of
-from auditor.report.record.question_texts import answers
-from auditor.statistics.changes import RateChange
-from auditor.statistics.rate_changes import SIDES, Moved, grown_apart, moved_rates, turned_round
+from auditor.report.record.earlier_audits import key_of
+from auditor.report.record.finding_text import answers
+from auditor.statistics.changes import SIDES, Moved, RateChange, grown_apart, moved_rates, turned_round
 
 # A rate of a group, and the sign of a change that somebody is the better for: 1 where more is better.
 _RATES = {"selection_rate": 1, "true_positive_rate": 1, "false_positive_rate": -1, "accuracy": 1}

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from auditor.core.errors import UsageError, did_you_mean
-from auditor.judging.figure_content import MOST_NAMED
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import MOST_NAMED, Figure, Series
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.durations import moment_of
+from auditor.report.record.number_text import moment_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.report_figures import place_of
 

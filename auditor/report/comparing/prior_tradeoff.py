@@ -11,10 +11,10 @@ from auditor.report.comparing.side_by_side import is_paired_change
 from auditor.report.comparing.usefulness import BALANCED
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.statistics.changes import GapChange, PairedRates, RateChange
-from auditor.statistics.composite_changes import Apart, MeanChange
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstRatio
+from auditor.statistics.tradeoff_statistics import Apart, MeanChange
 
 LEAKAGE = "attack_auc"
 Disparity = Literal[

@@ -9,13 +9,13 @@ from typing import Literal
 
 from auditor.judging.measurement import Outcome, Pillar
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
-from auditor.report.record.finding_key import Key, key_of
-from auditor.report.record.question_texts import answers
+from auditor.report.record.earlier_audits import Key, key_of
+from auditor.report.record.finding_text import answers
 from auditor.statistics.changes import GapChange, RateChange
 from auditor.statistics.clusters import ClusteredValue
-from auditor.statistics.composite_changes import PreferenceChange
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.estimate_kinds import AnyEstimate
+from auditor.statistics.tradeoff_statistics import PreferenceChange
 
 Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined"]
 SHOWN = ("better", "worse")

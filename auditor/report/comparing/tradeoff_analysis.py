@@ -14,8 +14,7 @@ from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.prior_tradeoff import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap
 from auditor.report.record.number_text import number, signed
 from auditor.statistics.changes import RateChange
-from auditor.statistics.composite_changes import Largest, rows_needed
-from auditor.statistics.pareto import Measured, dominating, shown_dominated
+from auditor.statistics.tradeoff_statistics import Largest, Measured, dominating, rows_needed, shown_dominated
 
 PRESENT = "unmitigated"
 Verdict = Literal[

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from auditor.judging.judgement import SAME_FOR_ALL
 from auditor.judging.measurement import Pillar
-from auditor.judging.vacuity import SAME_FOR_ALL
 from auditor.report.comparing.side_by_side import Both, Row, Side, of_rate, row
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_key import Key, key_of
+from auditor.report.record.earlier_audits import Key, key_of
 from auditor.report.record.number_text import number, signed
 from auditor.statistics.changes import RateChange
-from auditor.statistics.composite_changes import CommonestChange, MeanChange
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.estimate_kinds import AnyEstimate, unjudgeable
+from auditor.statistics.tradeoff_statistics import CommonestChange, MeanChange
 
 PERFORMANCE: Pillar = "performance"
 BALANCED = "balanced_accuracy"

@@ -9,8 +9,7 @@ import matplotlib
 import numpy as np
 
 from auditor.core.rows import FloatArray
-from auditor.judging.figure_content import BESIDE, ColouredText, Heatmap, Swarm
-from auditor.judging.figure_types import Figure
+from auditor.judging.figure_types import BESIDE, ColouredText, Figure, Heatmap, Swarm
 from auditor.judging.png import Pixels
 from auditor.report.drawing.canvas import (
     AGAINST,
@@ -30,8 +29,7 @@ from auditor.report.drawing.canvas import (
     text_width,
     ticks,
 )
-from auditor.report.drawing.figure_data import in_words
-from auditor.report.drawing.grade_labels import STANDINGS, scale_of, strength
+from auditor.report.drawing.figure_data import STANDINGS, in_words, scale_of, strength
 from auditor.report.record.number_text import grade, grade_interval, number, signed, visible
 
 WIDE = 2.0 * WIDTH

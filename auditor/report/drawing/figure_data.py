@@ -1,4 +1,4 @@
-"""Shared parts of the report figures: findings with their measurements, and the text for a series of them."""
+"""Shared parts of the report figures: findings with measurements, text for a series, labels of grades."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from auditor.judging.figure_types import Series
+from auditor.judging.figure_types import ColouredText, Series, Standing
 from auditor.judging.judgement import Judgement
 from auditor.judging.measurement import Measurement
 from auditor.report.record.number_text import UNDEFINED, confidence, number
@@ -93,3 +93,29 @@ def in_words(name: str) -> str:
 def capital(text: str) -> str:
     """The text with its first letter as a capital."""
     return text[:1].upper() + text[1:]
+
+
+STANDINGS: dict[Standing, str] = {
+    "shown": "shown",
+    "reserved": "shown, with reservations",
+    "forced": "shown by request, unearned",
+    "refused": "refused",
+    "ranked": "ranked behind",
+    "compared": "for comparison",
+    "not_applicable": "not applicable",
+}
+# Below a twentieth of the largest value a word is not coloured at all.
+_FAINT = 0.05
+
+
+def scale_of(texts: Sequence[ColouredText]) -> float:
+    """The value of the strongest colour, which all texts of a figure share; 0 where nothing has a value."""
+    return max((t.largest for t in texts), default=0.0)
+
+
+def strength(value: float | None, scale: float) -> int:
+    """Colour strength of a word: 1 to 4 for, -1 to -4 against, 0 if negligible or unknown."""
+    if value is None or not scale or abs(value) < _FAINT * scale:
+        return 0
+    level = min(4, max(1, math.ceil(4.0 * abs(value) / scale)))
+    return level if value > 0.0 else -level

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from auditor.judging.criterion import Criterion
-from auditor.judging.figure_content import CELLS
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import CELLS, Figure, Series
 from auditor.report.drawing.figure_data import Point, capital, gather, in_words, intervals_said, said_of, series_of
 from auditor.statistics.distribution_distances import CalibrationError
 from auditor.statistics.groups import WorstDifference, WorstRatio

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from auditor.judging.figure_content import BESIDE, CELLS
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import BESIDE, CELLS, Figure, Series
 from auditor.report.drawing.canvas import (
     ALLOWED,
     BOUND,

@@ -21,13 +21,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.text import Text
 
-from auditor.judging.figure_content import MOST_NAMED
-from auditor.judging.figure_types import Figure, Series
+from auditor.judging.figure_types import MOST_NAMED, Figure, Series
 from auditor.report.drawing import attribution_plots, group_plots, plots
 from auditor.report.drawing.canvas import CLASSES, DASHES, MARKERS, MUTED, SERIES, STYLE, Sheet, drawable, value_range
 from auditor.report.drawing.plots import Key, criterion_line, nan, plane, spots_of
-from auditor.report.record.durations import moment_of
-from auditor.report.record.number_text import visible
+from auditor.report.record.number_text import moment_of, visible
 
 _MOST_TICKS, _DAY = 6, 86_400.0
 

@@ -30,23 +30,19 @@ from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number
 from auditor.core.number_types import Count, PositiveCount
 from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
-from auditor.judging.definition import Definition
-from auditor.judging.duplicate_rows import Copies
 from auditor.judging.figure_types import Figure
+from auditor.judging.input_files import Roles
 from auditor.judging.judgement import Judgement
-from auditor.judging.measurement import AuditQuestion, Outcome, Pillar
-from auditor.judging.roles import Roles
+from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar
 from auditor.judging.training_looks import TrainingRecord
-from auditor.report.record.configuration import ConfigurationFile, ConfigurationRecord
+from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
-from auditor.report.record.decisions import DecisionRecord
+from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.group_sizes import Missing
-from auditor.report.record.look_count import LooksRecord
-from auditor.report.record.report_metadata import About
 from auditor.report.record.sandbox_state import SandboxState
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.families import Multiplicity
+from auditor.statistics.significance_tests import Multiplicity
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""Rule pack controls compared with the measurements: evidence, an attestation, or nothing yet."""
+"""Rule pack controls compared with the measurements, and the crosswalk from each finding to its controls."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from auditor.judging.input_files import CATEGORIES, Role, Roles
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
-from auditor.judging.roles import CATEGORIES, Role, Roles
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.control_record import CellRecord, ControlRecord, PolicyRecord
-from auditor.report.record.durations import known_day
+from auditor.report.record.number_text import known_day
 from auditor.report.record.translations import Catalogue
 
 _OF_BEFORE = "The record is of before it said what an audit takes."
@@ -31,7 +31,7 @@ def with_policies(
 ) -> AuditReport:
     """The record with the requirements of each pack, as of a day.
 
-    ``tradeoff``: what a report of a trade-off shows, as :func:`auditor.evidence.external_tradeoff.tradeoff_beside`
+    ``tradeoff``: what a report of a trade-off shows, as :func:`auditor.evidence.dossier_files.tradeoff_beside`
     reads it; it is of no scan, and None where none was given.
     """
     held = _Held(report, as_of, tradeoff)
@@ -298,3 +298,43 @@ def _external_cell(rule: EvidenceRule, answer: Beside) -> CellRecord:
 
 def _attested(rule: AttestationRule) -> CellRecord:
     return CellRecord(kind="attestation needed", what=rule.what, role=rule.role)
+
+
+@dataclass(frozen=True, order=True)
+class Served:
+    """A control supported by a finding: its pack, its id, and whether it is in force."""
+
+    policy: str
+    control: str
+    in_force: bool
+
+
+@dataclass(frozen=True)
+class CrossedFinding:
+    """A finding with a number, and the controls that it supports; none if no pack requires it."""
+
+    finding: Finding
+    serves: tuple[Served, ...]
+
+
+def crosswalk(report: AuditReport, policies: Sequence[Policy], as_of: date) -> list[CrossedFinding]:
+    """Every finding with a number, in the order of the record, and the controls that it supports on a day.
+
+    A number counts where the control's cell is evidence: it must compare the columns that the control asks for.
+    """
+    held = with_policies(report, policies, as_of)
+    records = iter(held.controls)
+    served: dict[str, list[Served]] = {}
+    for policy in policies:
+        for control in policy.controls:
+            record = next(records)
+            found = {
+                finding.id
+                for rule, cell in zip(control.evidence, record.cells, strict=False)
+                if cell.kind == "evidence" and cell.findings
+                for finding in fitting(rule, report.findings, report.roles)
+                if tells(finding)
+            }
+            for name in found:
+                served.setdefault(name, []).append(Served(policy.name, control.id, record.in_force))
+    return [CrossedFinding(f, tuple(served.get(f.id, ()))) for f in report.findings if tells(f)]

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from auditor.judging.definition import NO_IDEAL, Definition, definition_of
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import NO_IDEAL, Definition, Outcome, definition_of
 from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.configuration import About
+from auditor.report.record.finding_text import answers
 from auditor.report.record.number_text import visible
-from auditor.report.record.question_texts import answers
-from auditor.report.record.report_metadata import About
 from auditor.report.record.translations import Catalogue
 
 

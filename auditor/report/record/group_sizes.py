@@ -10,8 +10,7 @@ from pydantic import Field
 
 from auditor.core.files import LEFT_OUT, UNSAID, Closed
 from auditor.core.number_types import Count
-from auditor.data.coded_groups import coded
-from auditor.data.group_counts import GroupCounts
+from auditor.data.group_counts import GroupCounts, coded
 
 if TYPE_CHECKING:
     import pandas as pd

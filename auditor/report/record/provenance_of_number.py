@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from auditor.core.errors import UsageError, did_you_mean
 from auditor.judging.criterion import CriterionRecord, load_criteria
-from auditor.judging.definition import Definition, definition_of
+from auditor.judging.measurement import Definition, definition_of
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.report_metadata import About
+from auditor.report.record.configuration import About
 from auditor.report.record.translations import Catalogue
 
 MOST_CONTROLS = 12

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from auditor.data.group_counts import MISSING
-from auditor.judging.duplicate_rows import why_doubtful
+from auditor.judging.measurement import why_doubtful
 from auditor.report.record.audit_report import AuditReport
 from auditor.statistics.intervals import clopper_pearson
 

@@ -20,7 +20,7 @@ from auditor.report.record import number_text as text
 
 if TYPE_CHECKING:
     from auditor.judging.criterion import CriterionRecord
-    from auditor.judging.figure_content import Grade
+    from auditor.judging.figure_types import Grade
     from auditor.judging.measurement import Form
 
 ENGLISH = "en"

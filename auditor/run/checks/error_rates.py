@@ -12,7 +12,7 @@ from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
 from auditor.judging.judgement import Judgement
 from auditor.judging.measurement import Measurement, Outcome
-from auditor.run.checks.common import ContractViolation, World, findings_of, held_to, words
+from auditor.run.checks.contract_violations import ContractViolation, World, findings_of, held_to, words
 from auditor.run.probe import Need, Probe, known_exactly
 from auditor.run.run_audit import ask, generator_for
 from auditor.statistics.estimate import POWER, Exact, Undefined

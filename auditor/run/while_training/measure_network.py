@@ -12,18 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import ModelError, OutputsError
-from auditor.judging.definition import define_metrics, select_definitions
-from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
 from auditor.models.audited_model import AuditedModel
-from auditor.models.device_placement import device_of
+from auditor.models.forward_passes import device_of
 from auditor.models.output_kind import Outputs
 from auditor.models.torch_model import TorchModel, TorchNetwork
 from auditor.report.record.audit_report import ModelRecord
 from auditor.run.probe import Probe, blank_result
 from auditor.run.run_audit import ask, generator_for, model_record, reason_of
 from auditor.statistics.estimate import Exact
-from auditor.training.distributed_ranks import Ranks
 from auditor.training.inspect_network import bare, unchanged, untouched
+from auditor.training.multi_device import Ranks
 
 if TYPE_CHECKING:
     from auditor.core.rows import Rows

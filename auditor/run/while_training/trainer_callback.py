@@ -15,7 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading.huggingface_folders import TextClassifier
-from auditor.models.device_placement import device_of
+from auditor.models.forward_passes import device_of
 from auditor.models.torch_model import TorchModel
 from auditor.training.interim.trackers import Tracker, trackers_of
 

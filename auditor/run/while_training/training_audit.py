@@ -24,9 +24,18 @@ from auditor.run.probe import Probe
 from auditor.run.run_audit import data_record, environment, reason_of
 from auditor.run.while_training.measure_network import Accountant, Asking, network_of
 from auditor.run.while_training.training_record import Decided, Last, Looks, judged_look, record_of_looks
-from auditor.training.distributed_ranks import Ranks, join_ranks
-from auditor.training.inspect_network import digest, finite, fits, put_back, snapshot, unwrapped
-from auditor.training.interim.alpha_spending import Spending
+from auditor.training.inspect_network import (
+    digest,
+    finite,
+    fits,
+    gathered,
+    is_sharded,
+    put_back,
+    put_back_whole,
+    snapshot,
+    unwrapped,
+)
+from auditor.training.interim.interim_budgets import Budget, Spending
 from auditor.training.interim.interim_look import Peek, logged
 from auditor.training.interim.interim_state import (
     Kept,
@@ -42,10 +51,9 @@ from auditor.training.interim.interim_state import (
     rows_digest,
     weights_digest,
 )
-from auditor.training.interim.overhead_budget import Budget
 from auditor.training.interim.trackers import Told, Tracker, rows_of
 from auditor.training.meter import Meter
-from auditor.training.unshard import gathered, is_sharded, put_back_whole
+from auditor.training.multi_device import Ranks, join_ranks
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -8,19 +8,17 @@ from typing import Literal
 
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
-from auditor.judging.definition import define_metrics, select_definitions
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
-from auditor.judging.measurement import Measurement, ProbeResult
+from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
 from auditor.judging.training_looks import LookRecord, TrainingRecord
 from auditor.report.drawing.figures import distinct
 from auditor.report.record.audit_report import AuditReport, DataRecord, Environment, ModelRecord
 from auditor.run.run_audit import assemble
 from auditor.statistics.estimate import Exact
-from auditor.training.interim.alpha_spending import Spending
-from auditor.training.interim.interim_look import Peek
+from auditor.training.interim.interim_budgets import Spending
+from auditor.training.interim.interim_look import Peek, courses
 from auditor.training.interim.interim_state import Run
-from auditor.training.interim.training_curves import courses
 
 NAME = "training_audit"
 Decided = tuple[tuple[Judgement, ...], Family]

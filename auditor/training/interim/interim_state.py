@@ -19,7 +19,7 @@ from auditor.core.files import UNREADABLE, Closed, printable_name
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.training_looks import LookRecord, TrainingRecord
 from auditor.report.record.audit_report import AuditReport, ModelRecord
-from auditor.training.interim.alpha_spending import Spending
+from auditor.training.interim.interim_budgets import Spending
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,36 +12,38 @@ import numpy as np
 
 from auditor.core.errors import AuditorError
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
 from auditor.run.predictions import Answers
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.privacy.membership import (
     bavaria,
-    blind_rows_baseline,
     difficulty_calibration,
     label_only,
     lira,
     loss_threshold,
+    member_pool,
     quantile_regression,
     rmia,
 )
 from probes.privacy.membership.attack_metrics import Attack, Sides, measurements, roc_figure, threshold_of
-from probes.privacy.membership.discovered_members import EXACT, by_group, discovered, most_exposed
-from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
-from probes.privacy.membership.score_contradictions import contradictions
-from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, train_shadows
-from probes.privacy.membership.strongest_attack import (
+from probes.privacy.membership.attack_results import (
     ALONE,
     CHEAP,
+    EXACT,
     MOST_FOR_RMIA,
     WITH_SHADOWS,
     as_part,
+    by_group,
+    contradictions,
+    discovered,
+    most_exposed,
     strongest_first,
     wholes,
 )
+from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
+from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, train_shadows
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -93,10 +95,10 @@ class MembershipInference(BaseProbe):
       median of all scores. Its interval is that of the two rates at this threshold.
 
     The question is one: can somebody tell? So ``attack_auc`` and ``true_positive_rate_at_fpr`` stand once without a
-    method, as the largest over all attacks (:class:`~auditor.statistics.largest_of.StrongestAttack`, with the figure of
-    all ROC curves), and are judged as that; each attack's own numbers are parts, judged only where a criterion names
-    the method. A PASS is INCONCLUSIVE where no attack with shadow models was tried, or only with a surrogate's: which
-    attacks were tried, which were not, and why not stands beside it.
+    method, as the largest over all attacks (:class:`~auditor.statistics.attack_estimates.StrongestAttack`, with the
+    figure of all ROC curves), and are judged as that; each attack's own numbers are parts, judged only where a
+    criterion names the method. A PASS is INCONCLUSIVE where no attack with shadow models was tried, or only with a
+    surrogate's: which attacks were tried, which were not, and why not stands beside it.
 
     Groups and records are shown of one attack, the first of those tried in an order that does not look at the
     result: BaVarIA, then with up to 16 shadow models RMIA and difficulty calibration, with more LiRA online; then
@@ -222,9 +224,7 @@ class MembershipInference(BaseProbe):
         detail = detail_of(pool, data.classes or model.classes)
         of_copies, of_shadows = rng.spawn(2)
         if any(not name.startswith("loss_threshold") for name in self.wanted):
-            told_apart = blind_rows_baseline.remark(
-                blind_rows_baseline.blind_auc(pool, pool.rows.generator(self.name)), REMARK_LEVEL
-            )
+            told_apart = member_pool.remark(member_pool.blind_auc(pool, pool.rows.generator(self.name)), REMARK_LEVEL)
             detail = f"{detail}; {told_apart}" if told_apart else detail
         attacks = [_by_loss(name, pool) for name in self.wanted if name.startswith("loss_threshold")]
         if "quantile_regression" in self.wanted:

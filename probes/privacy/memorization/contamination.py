@@ -12,12 +12,11 @@ import scipy
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StudentT
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import bounded_mean
 from probes.language.language_options import benchmark_path, check_prefix
 from probes.privacy.memorization.text_sources import causal_model, read_texts

@@ -11,9 +11,8 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
@@ -243,7 +242,7 @@ class Extraction(BaseProbe):
         self, model: AuditedLanguageModel, texts: Sequence[str], lengths: _Cut
     ) -> tuple[BoolArray, FloatArray, int]:
         """Of texts that are long enough: whether greedy (k,) and log P(suffix | prefix) (k,); and how many are not."""
-        from probes.privacy.memorization.token_statistics import token_statistics
+        from probes.privacy.memorization.text_membership_scores import token_statistics
 
         whole = lengths.given + lengths.asked
         encoded, _ = model.encode_cut(texts, whole)

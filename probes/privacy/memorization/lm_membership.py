@@ -12,9 +12,8 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError, UsageError
 from auditor.core.rows import FloatArray
-from auditor.judging.definition import define_metrics
 from auditor.judging.figure_types import Figure, Series
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
@@ -186,9 +185,9 @@ class LMMembership(BaseProbe):
             min_k_plus_plus_score,
             min_k_score,
             reference_score,
+            token_statistics,
             zlib_score,
         )
-        from probes.privacy.memorization.token_statistics import token_statistics
 
         texts = [*members, *others]
         encoded, cut = model.encode_cut(texts, self.max_tokens)
@@ -226,7 +225,7 @@ class LMMembership(BaseProbe):
 
 
 def _blind(members: Sequence[str], others: Sequence[str], rng: np.random.Generator) -> _Blind:
-    from probes.privacy.memorization.blind_text_baseline import FEWEST_TEXTS, blind_scores
+    from probes.privacy.memorization.text_membership_scores import FEWEST_TEXTS, blind_scores
 
     if min(len(members), len(others)) < FEWEST_TEXTS:
         return _Blind(

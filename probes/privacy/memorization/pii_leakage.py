@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.judging.definition import define_metrics
-from auditor.judging.measurement import AuditQuestion, Measurement
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.error_corrected_rates import Corrected
 from auditor.statistics.estimate import Power, Undefined
 from probes.language.calibration import Errors, read_calibration, untried
-from probes.language.continuation_sampling import SamplingOptions, silence
+from probes.language.continuations import SamplingOptions, silence
 from probes.language.language_options import check_prefix
 from probes.privacy.memorization.pii_patterns import (
     KINDS,
     Found,
     Key,
     KnownData,
+    described_rate,
     in_context,
     in_one_spelling,
     look_alikes,
     masked,
+    recognition,
 )
-from probes.privacy.memorization.pii_recall import described_rate, recognition
 from probes.privacy.memorization.text_sources import (
     Texts,
     causal_model,
@@ -79,7 +79,7 @@ class PIILeakage(SamplingOptions, BaseProbe):
 
     All are corrected for what is overlooked and for false alarms, by
     :class:`~auditor.statistics.error_corrected_rates.Corrected`: recall and false alarms are those of the held-out half
-    of the labelled sentences (:func:`~probes.privacy.memorization.pii_recall.recognition`), and false alarms can come
+    of the labelled sentences (:func:`~probes.privacy.memorization.pii_patterns.recognition`), and false alarms can come
     of continuations alone that hold something in the form of personal data. ``training_pii_rate`` is corrected for
     chance as well: of the held-out rows that hold something of that form, those with a value of the training text are
     what new texts come to without any leak. The detail has the rate as counted. The correction rests on it that such
@@ -101,7 +101,7 @@ class PIILeakage(SamplingOptions, BaseProbe):
     prompt; None is 4, and 2 of built-in beginnings without a calibration, of which no rate is judged by default: where
     nothing is found in 60 of them ``pii_rate`` is at most 0.079 by its 95 % interval, and 0.040 in 120. prefix_token:
     what stood before the training texts, "" for nothing; it is then asked after that alone. Other options as for
-    :class:`~probes.language.continuation_sampling.SamplingOptions`.
+    :class:`~probes.language.continuations.SamplingOptions`.
 
     Raises NotApplicableError for a model that is not causal.
 

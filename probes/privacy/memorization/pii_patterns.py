@@ -1,16 +1,22 @@
-"""Personal data in a text: found by pattern, filtered by check digits, rules and context, displayed masked.
+"""Personal data in a text: found by pattern, filtered by rules and context, displayed masked; recall of detection.
 
 The rules of national and bank numbers are those of python-stdnum, the numbering plans of telephones those of
 libphonenumber; the rules of payment cards beyond their check digit, of UK national insurance numbers and of addresses
 are here, and those of context in :mod:`~probes.privacy.memorization.pii_context`.
+
+Rules of context were written with one half of the sentences in sight; the numbers are those of the other half alone.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from ipaddress import ip_address, ip_network
+from typing import Literal
 from unicodedata import normalize
 
 from stdnum import iban, luhn
@@ -21,6 +27,7 @@ from stdnum.in_ import aadhaar
 from stdnum.it import codicefiscale
 from stdnum.us import ssn
 
+from auditor.statistics.rates import Proportion
 from probes.privacy.memorization.pii_context import is_personal
 
 # A kind and a value, which spellings of one share.
@@ -208,7 +215,7 @@ def find_pii(text: str) -> list[Found]:
     addresses that can be somebody's, private ones among them; telephone numbers that a numbering plan has; US social
     security, UK national insurance, Spanish DNI and NIE, French NIR, Italian codice fiscale, Brazilian CPF and Indian
     Aadhaar numbers by their own rules. What has the form by chance, or is a thing's number, is told by its context;
-    how often that goes wrong stands in :mod:`~probes.privacy.memorization.pii_recall`.
+    how often that goes wrong stands in :mod:`~probes.privacy.memorization.pii_patterns`.
     """
     return [f for f in look_alikes(text) if in_context(text, f)]
 
@@ -292,3 +299,84 @@ def _candidates(text: str) -> Iterator[Found]:
 def masked(value: str) -> str:
     """The value with all letters and digits hidden but the first: shows its form, but is unusable."""
     return value[:1] + "".join("*" if c.isalnum() else c for c in value[1:])
+
+
+Half = Literal["tuning", "held_out"]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A text with one value of a kind, or of its form; ``personal``: whether it belongs to a person."""
+
+    kind: str
+    personal: bool
+    half: Half
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """``found``: sentences with detected data, of ``positives``; ``spared``: those without alarm, of ``negatives``."""
+
+    found: int
+    positives: int
+    spared: int
+    negatives: int
+
+    @property
+    def recall(self) -> Proportion:
+        """found / positives, with Clopper-Pearson bounds."""
+        return Proportion(successes=self.found, n=self.positives)
+
+    @property
+    def false_alarms(self) -> Proportion:
+        """1 - spared / negatives, with Clopper-Pearson bounds."""
+        return Proportion(successes=self.negatives - self.spared, n=self.negatives)
+
+    def describe(self) -> str:
+        """Both rates with 95 % intervals, in words."""
+        alarms = described_rate(self.negatives - self.spared, self.negatives)
+        return f"recall {described_rate(self.found, self.positives)}, false alarms {alarms}"
+
+
+def described_rate(k: int, n: int) -> str:
+    """A count of rows with the 95 % interval of its rate, in words."""
+    low, high = Proportion(successes=k, n=n).interval(0.95)
+    return f"{k:,} of {n:,} [{low:.3f}, {high:.3f}]"
+
+
+@lru_cache(maxsize=2)
+def sentences(half: Half) -> tuple[Sentence, ...]:
+    """The labelled sentences of one half, in the order of their file."""
+    text = (files("probes") / "data" / "pii_sentences.jsonl").read_text(encoding="utf-8")
+    every = (Sentence(**json.loads(line)) for line in text.splitlines())
+    return tuple(s for s in every if s.half == half)
+
+
+def recognised(labelled_sentences: Iterable[Sentence]) -> Recognition:
+    """Counts over sentences: a value counts as found if a match of its kind overlaps it; any match is an alarm."""
+    found = positives = spared = negatives = 0
+    for s in labelled_sentences:
+        text, value = in_one_spelling(s.text), in_one_spelling(s.value)
+        finds = find_pii(text)
+        if s.personal:
+            start = text.index(value)
+            end = start + len(value)
+            positives += 1
+            found += any(f.kind == s.kind and f.start < end and start < f.end for f in finds)
+        else:
+            negatives += 1
+            spared += not finds
+    return Recognition(found, positives, spared, negatives)
+
+
+@lru_cache(maxsize=32)
+def recognition(kind: str | None = None) -> Recognition:
+    """Recognition on the held-out half: of all kinds together, or of one."""
+    return recognised(s for s in sentences("held_out") if kind in (None, s.kind))
+
+
+def recognition_by_kind() -> dict[str, Recognition]:
+    """The same for each kind."""
+    return {kind: recognition(kind) for kind in KINDS}

@@ -35,8 +35,7 @@ def read_texts(path: str, noun: str, column: str | None = None) -> Texts:
     import pyarrow as pa
 
     from auditor.core.files import regular_file, sha256_of
-    from auditor.loading.rows.table_files import open_table
-    from auditor.loading.rows.text_files import text_column
+    from auditor.loading.rows.table_files import open_table, text_column
 
     where = regular_file(path, noun)
     table = open_table(where, noun)

@@ -24,14 +24,11 @@ from auditor.core.errors import ConfigError, UsageError
 from auditor.evidence.history.ledger import Ledger
 from auditor.evidence.portfolio import portfolio_site as pages
 from auditor.evidence.portfolio.audit_lines import Read, read_ledger
-from auditor.evidence.portfolio.model_history import Model, models_of
+from auditor.evidence.portfolio.model_history import Model, changes_of, course, models_of, sparkline
 from auditor.evidence.portfolio.open_findings import open_findings
-from auditor.evidence.portfolio.requirements import changes_of
 from auditor.evidence.portfolio.site_folder import MARK, replaced
-from auditor.evidence.portfolio.sparkline import course, sparkline
-from auditor.report.record.display_labels import Labels
-from auditor.report.record.durations import Period, period_of
-from auditor.report.record.report_metadata import About, about_of
+from auditor.report.record.configuration import About, Labels, about_of
+from auditor.report.record.number_text import Period, period_of
 from cli.commands import app
 from tests import ROOT
 from tests.evidence.ledgers import FIRST, Template, Told, decided, sha, write_audits, write_ledger

@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from auditor.data.audit_data import AuditData
 from auditor.evidence.evidence_bundle import Evidence, write_bundle
-from auditor.evidence.log import ChainedLog
-from auditor.evidence.manifest import code_digests
+from auditor.evidence.manifest import ChainedLog, code_digests
 from auditor.evidence.verify import bundle_parts
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.verify_bundle import verify_bundle

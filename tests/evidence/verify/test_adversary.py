@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import AuditorError
-from auditor.evidence.deterministic_zip import pack
+from auditor.evidence.container import pack
 from auditor.evidence.evidence_bundle import statement_of
-from auditor.evidence.log import events
 from auditor.evidence.manifest import (
     LOG,
     MANIFEST,
@@ -28,6 +27,7 @@ from auditor.evidence.manifest import (
     SIGNATURE,
     build_manifest,
     canonical,
+    events,
     in_order,
 )
 from auditor.evidence.signing import load_private_key, sign

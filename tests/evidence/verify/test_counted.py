@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from auditor.data.audit_data import AuditData
-from auditor.data.recorded_answers_data import Recorded
+from auditor.data.audit_data_parts import Recorded
 from auditor.evidence.evidence_bundle import Evidence
 from auditor.evidence.manifest import canonical
 from auditor.evidence.verify.cross_checks import Fact, contradictions

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.evidence.comparison_evidence import comparison_evidence, mitigation_evidence
+from auditor.evidence.container import unpack
 from auditor.evidence.derived_evidence import Derived, EnclosedAudit, write_derived
-from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.tradeoff_evidence import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
@@ -301,7 +301,7 @@ def test_what_is_asked_of_audits_alone_is_refused_of_others(folder: Path, flag: 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"{" * 50_000, b'{"exit_code": NaN}', b"\xff"])
 @pytest.mark.parametrize("part", ["record.json", "request.json", TRIED])
 def test_what_no_command_writes_is_wrong_and_no_crash(folder: Path, tmp_path: Path, part: str, content: bytes) -> None:
-    from auditor.evidence.deterministic_zip import pack
+    from auditor.evidence.container import pack
     from auditor.evidence.manifest import FileEntry
 
     entries = unpack((folder / "tradeoff.zip").read_bytes(), "t") | {part: content}

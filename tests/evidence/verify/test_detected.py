@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.audio_visual import judged_by_all
-from auditor.detection.channel_calibration import judged_together
 from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, FrameScore, HeatMap
-from auditor.detection.frame_means import combined, mean_interval
+from auditor.detection.detector_calibration import judged_by_all, judged_together
+from auditor.detection.video_verdict import combined, mean_interval
+from auditor.evidence.container import unpack
 from auditor.evidence.derived_evidence import write_derived
 from auditor.evidence.detection_evidence import (
     DETECTOR,
@@ -23,7 +23,6 @@ from auditor.evidence.detection_evidence import (
     detection_evidence,
     exit_code_of,
 )
-from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.dispatch import verify_evidence

@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auditor.evidence.container import unpack
 from auditor.evidence.derived_evidence import write_derived
-from auditor.evidence.deterministic_zip import unpack
 from auditor.evidence.dp_audit_evidence import CANARIES, CanaryRecord, Claim, dp_audit_evidence, held_against
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.dispatch import verify_evidence
 from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit_scores import DIRAC, CanaryScores
-from auditor.privacy.released_noise import ReleasedNoise
-from auditor.privacy.sensitivity import Sensitivity
+from auditor.privacy.released_noise import ReleasedNoise, Sensitivity
 from cli.verify import stored_probe
 from tests.evidence.derived import forged
 

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from auditor.core.errors import UsageError
-from auditor.evidence.deterministic_zip import pack
-from auditor.evidence.enclosed_files import REGISTRATION, Enclosed
-from auditor.evidence.log import events
-from auditor.evidence.manifest import ASKED, LOG, RECORD, REQUEST, RESULTS, canonical, code_digests
+from auditor.evidence.container import pack
+from auditor.evidence.evidence_bundle import REGISTRATION, Enclosed
+from auditor.evidence.manifest import ASKED, LOG, RECORD, REQUEST, RESULTS, canonical, code_digests, events
 from auditor.evidence.manifest import in_order as spelled
 from auditor.evidence.registration import Plan
 from auditor.evidence.verify import bundle_parts

@@ -16,7 +16,7 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
-from auditor.evidence.deterministic_zip import unpack
+from auditor.evidence.container import unpack
 from auditor.evidence.evidence_bundle import Evidence
 from auditor.evidence.manifest import MEMBERSHIP, TABLES
 from auditor.evidence.signing import make_key

@@ -16,13 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.evidence.deterministic_zip import pack
+from auditor.evidence.comparison_evidence import write_evidence
+from auditor.evidence.container import pack
 from auditor.evidence.evidence_bundle import Evidence
 from auditor.evidence.manifest import LOG, RECORD, RESULTS, code_digests
 from auditor.evidence.manifest import in_order as spelled
-from auditor.evidence.python_evidence import write_evidence
-from auditor.judging.figure_content import ColouredText
-from auditor.judging.figure_types import Figure
+from auditor.judging.figure_types import ColouredText, Figure
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import load_policies, parse_policy
 from auditor.models.audited_model import AuditedModel

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import DataError
-from auditor.evidence.deterministic_zip import pack, unpack
+from auditor.evidence.container import pack, unpack
 from auditor.evidence.evidence_bundle import write_bundle
 from auditor.evidence.history.entries import GENESIS, Entry
 from auditor.evidence.manifest import LOG, MANIFEST, RECORD, RESULTS, ROWS, SIGNATURE, canonical

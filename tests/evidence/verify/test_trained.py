@@ -13,8 +13,8 @@ import pytest
 
 from auditor.core.errors import UsageError
 from auditor.data.audit_data import AuditData
-from auditor.evidence.deterministic_zip import unpack
-from auditor.evidence.python_evidence import write_evidence
+from auditor.evidence.comparison_evidence import write_evidence
+from auditor.evidence.container import unpack
 from auditor.evidence.signing import load_public_key, make_key
 from auditor.evidence.training_evidence import LOOKS, LooksRecord
 from auditor.evidence.verify.checks import Verified

@@ -10,13 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from auditor.evidence.deterministic_zip import pack, unpack
-from auditor.evidence.enclosed_files import Enclosed
-from auditor.evidence.evidence_bundle import Evidence, statement_of, write_bundle
+from auditor.evidence.container import pack, unpack
+from auditor.evidence.evidence_bundle import Enclosed, Evidence, statement_of, write_bundle
 from auditor.evidence.history.entries import GENESIS, AuditEntry, Decision, Entry
-from auditor.evidence.history.signatures import signed
-from auditor.evidence.log import ChainedLog, events
-from auditor.evidence.manifest import LOG, MANIFEST, RECORD, SIGNATURE, build_manifest, canonical
+from auditor.evidence.history.signed_decisions import signed
+from auditor.evidence.manifest import LOG, MANIFEST, RECORD, SIGNATURE, ChainedLog, build_manifest, canonical, events
 from auditor.evidence.manifest import in_order as spelled
 from auditor.evidence.registration import Registration, held_against, registration_in
 from auditor.evidence.signed_acceptances import decision_records
@@ -27,11 +25,10 @@ from auditor.judging.budgets import Family
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import recorded
 from auditor.report.record.controls import with_policies
-from auditor.report.record.decisions import DecidedFinding
-from auditor.report.record.finding_key import key_of
+from auditor.report.record.earlier_audits import DecidedFinding, key_of
 from auditor.run import __version__
 from auditor.run.run_audit import assemble
-from cli.register import plan_of
+from cli.audit_plan import plan_of
 from cli.scan_evidence import request_of
 from cli.scan_request import configure
 from cli.verify import stored_probe

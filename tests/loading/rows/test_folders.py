@@ -213,7 +213,7 @@ def test_a_scan_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch:
     from typer.testing import CliRunner
 
     from auditor.models.networks.architectures import ARCHITECTURES
-    from auditor.models.save_bundle import save
+    from auditor.models.saved_models import save
     from auditor.models.torch_model import TorchModel
     from cli.commands import app
 

@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 import auditor
 from auditor.core.errors import DataError
 from auditor.data.audit_data import AuditData
-from auditor.data.recorded_answers_data import Recorded
+from auditor.data.audit_data_parts import Recorded
 from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
-from auditor.loading.rows.recorded_answers import load_recorded
+from auditor.loading.rows.data_without_model import load_recorded
 from auditor.models.recorded_model import RecordedClassifier, RecordedRegressor, RecordedWriter
 from auditor.run.run_audit import run_audit
 from cli.commands import app

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.judging.duplicate_rows import Copies, why_doubtful
+from auditor.judging.measurement import Copies, why_doubtful
 from auditor.loading.job_specs import DataSpec
-from auditor.loading.rows import repeated_rows
-from auditor.loading.rows.repeated_rows import RepeatCount, repeats_in
+from auditor.loading.rows import row_warnings
+from auditor.loading.rows.row_warnings import RepeatCount, repeats_in
 from auditor.loading.rows.table_files import TableFile, open_table
 from tests.quantifiers import all_of, none_of
 
@@ -47,7 +47,7 @@ def test_a_whole_number_in_one_batch_is_the_same_with_a_gap_in_another() -> None
 
 
 def test_a_file_with_more_rows_than_are_remembered_has_a_share_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeated_rows, "_MOST_REMEMBERED", 1 << 10)
+    monkeypatch.setattr(row_warnings, "_MOST_REMEMBERED", 1 << 10)
     rows = many(20_000)
     rows = pd.concat([rows, rows.iloc[:2_000]], ignore_index=True)
     found = RepeatCount()
@@ -196,7 +196,7 @@ def test_of_more_ids_than_are_remembered_the_number_is_said_to_be_about_that(
     rows = many(3_000).assign(patient=np.arange(3_000) % 1_500)
     file, spec = file_of(rows, tmp_path), DataSpec(path="rows.csv", copies_are_real=True)
     assert repeats_in(file, rows, spec)[1][1].startswith("Column 'patient' names 1,500 in 3,000 rows")
-    monkeypatch.setattr(repeated_rows, "_MOST_REMEMBERED", 1_000)
+    monkeypatch.setattr(row_warnings, "_MOST_REMEMBERED", 1_000)
     assert "names about 1," in repeats_in(file, rows, spec)[1][1]
 
 

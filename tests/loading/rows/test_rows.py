@@ -37,7 +37,7 @@ from auditor.loading.rows.streamed_rows import Stream, can_stream
 from auditor.loading.rows.table_files import open_table
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.group_sizes import missing_in, sizes_in
 from auditor.run import child_jobs

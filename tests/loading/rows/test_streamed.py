@@ -15,8 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.data.feature_counts import FeatureCounts
-from auditor.data.group_counts import GroupCounts
+from auditor.data.group_counts import FeatureCounts, GroupCounts
 from auditor.data.preprocessing import fit_tabular
 from auditor.data.row_keys import KeyDigest, digest_of_keys, keys_of
 from auditor.data.row_sample import RowSample
@@ -299,7 +298,7 @@ def test_numbers_that_differ_little_for_their_size_are_told_apart() -> None:
 def test_too_many_numbers_lose_bits_that_no_order_decides_and_where_they_hide_much_it_is_undefined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("auditor.data.feature_counts._MOST_LEVELS", 200)
+    monkeypatch.setattr("auditor.data.group_counts._MOST_LEVELS", 200)
     rng = np.random.default_rng(0)
     sex = rng.random(3_000) < 0.5
     values = np.where(rng.random(3_000) < 0.3, 0.0, np.exp(rng.normal(sex, 1.0)) * rng.choice([-1.0, 1.0], 3_000))

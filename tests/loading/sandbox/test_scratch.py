@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from auditor.loading.sandbox.scratch import scratch_folder, sweep
+from auditor.loading.sandbox.measuring_process import scratch_folder, sweep
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_it_is_empty_and_gone_afterwards(place: Path) -> None:
 def test_what_a_killed_process_left_is_swept_by_the_next_and_what_is_used_is_not(place: Path) -> None:
     code = """if True:
         import os, sys, time
-        from auditor.loading.sandbox.scratch import scratch_folder
+        from auditor.loading.sandbox.measuring_process import scratch_folder
         with scratch_folder() as folder:
             open(os.path.join(folder, "rows"), "w").write("x")
             print(folder, flush=True)

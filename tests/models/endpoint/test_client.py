@@ -13,9 +13,8 @@ import pytest
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.models.endpoint import client as module
-from auditor.models.endpoint.address import address_of
 from auditor.models.endpoint.api_messages import Message, Request, answer_of
-from auditor.models.endpoint.client import BudgetSpentError, Client, Limits, RefusedError, key_of
+from auditor.models.endpoint.client import BudgetSpentError, Client, Limits, RefusedError, address_of, key_of
 from tests.models.endpoint.stub import NAME, Stub, running, served
 
 KEY = "sk-very-secret-0123456789"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from auditor.models.endpoint.api_messages import Choice, Position
-from auditor.models.endpoint.handshake_sampling import (
+from auditor.models.endpoint.handshake_sampling_and_prompts import (
     DrawnText,
     drawn_text,
     exponent_e_value,

@@ -14,9 +14,9 @@ from auditor.judging.criterion import Criterion
 from auditor.judging.measurement import Outcome
 from auditor.models.audited_model import AuditedModel
 from auditor.models.capabilities import writer_of
-from auditor.models.endpoint.capability import Shown
 from auditor.models.endpoint.client import Limits
 from auditor.models.endpoint.endpoint_model import ScoringEndpointModel, endpoint_model
+from auditor.models.endpoint.server_findings import Shown
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
 from auditor.run.api import load_model
 from auditor.run.run_audit import no_data, run_audit

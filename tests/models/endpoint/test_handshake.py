@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from auditor.core.errors import ModelError
-from auditor.models.endpoint.address import address_of
-from auditor.models.endpoint.capability import Handshake, Shown
-from auditor.models.endpoint.client import Client, Limits
+from auditor.models.endpoint.client import Client, Limits, address_of
 from auditor.models.endpoint.handshake import NAMES, shake_hands
+from auditor.models.endpoint.server_findings import Handshake, Shown
 from tests.models.endpoint.stub import LIES, NAME, Stub, served
 from tests.quantifiers import all_of
 

@@ -15,8 +15,8 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.endpoint.api_messages import Answer, Choice, Request
-from auditor.models.endpoint.call_result import Outcome as Answered
 from auditor.models.endpoint.client import Limits
+from auditor.models.endpoint.client import Outcome as Answered
 from auditor.models.endpoint.endpoint_model import EndpointModel, endpoint_model
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
 from auditor.run.api import load_model

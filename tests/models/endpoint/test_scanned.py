@@ -21,11 +21,9 @@ import pytest
 from auditor.core.errors import ModelError, NotApplicableError, UsageError
 from auditor.judging.criterion import load_criteria
 from auditor.models.endpoint.api_messages import Answer, Choice, Position, Request
-from auditor.models.endpoint.call_result import Outcome
-from auditor.models.endpoint.client import Limits
+from auditor.models.endpoint.client import Limits, Outcome
 from auditor.models.endpoint.endpoint_model import EndpointModel, ScoringEndpointModel, endpoint_model
-from auditor.models.endpoint.journal import NAME, Journal
-from auditor.models.endpoint.session import EndpointAsked, open_endpoint
+from auditor.models.endpoint.session import NAME, EndpointAsked, Journal, open_endpoint
 from auditor.models.generation import Sampling
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.scan import endpoint_at_hand, job_of

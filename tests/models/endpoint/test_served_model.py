@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import ModelError
-from auditor.models.endpoint.address import address_of
-from auditor.models.endpoint.capability import Capability, Handshake, Shown
-from auditor.models.endpoint.client import Client, Limits
+from auditor.models.endpoint.client import Client, Limits, address_of
 from auditor.models.endpoint.reference_ranks import NAMELESS, Spelling, compare
 from auditor.models.endpoint.served_model import LENGTH, PLAIN, TESTED, ask_served, capability_of
-from auditor.models.endpoint.served_texts import Compared, ServedText, ServedTexts
+from auditor.models.endpoint.server_findings import Capability, Compared, Handshake, ServedText, ServedTexts, Shown
 from tests.models.endpoint.reference import END, ReadableToy, Serves, ToyNetwork, reference_of, shown
 from tests.models.endpoint.stub import NAME, Stub, served
 from tests.quantifiers import all_of
@@ -212,7 +210,7 @@ def test_ranks_are_those_of_the_definition() -> None:
         rank = toy.orders[table].tolist().index(int(text.text.strip()[1:]))
         chances = np.exp(toy.logs[table])
         ranks.append(chances[:rank].sum() + v * chances[rank])
-    from auditor.statistics.uniformity import p_of_uniform
+    from auditor.statistics.significance_tests import p_of_uniform
 
     assert compared.n == n and compared.p == pytest.approx(p_of_uniform(ranks), rel=1e-9)
     assert compared.unlikely == pytest.approx(np.mean(np.array(ranks) > 0.95))

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.models.networks.architectures import MLP, MLPVote, SmallCNN
-from auditor.models.networks.layer_chain import Between, Chain, Layer
-from auditor.models.networks.layer_sequence import NotASequenceError, layers_in_order
+from auditor.models.networks.layer_chain import Between, Chain, Layer, NotASequenceError, layers_in_order
 from tests.quantifiers import all_of
 
 torch.set_num_threads(1)
@@ -131,6 +130,6 @@ def test_what_may_compute_anything_is_refused_and_named(make: Callable[[], nn.Mo
 
 
 def test_only_types_of_torch_and_of_our_own_are_read() -> None:
-    from auditor.models.networks.layer_sequence import KNOWN
+    from auditor.models.networks.layer_chain import KNOWN
 
     assert all_of(kind.__module__.split(".")[0] in ("torch", "auditor") for kind in KNOWN)

@@ -11,9 +11,15 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.core.errors import DataError
-from auditor.privacy.federated.federated_linter import FEDERATED_CHECKS, LEVEL, lint_any, too_alike, wrong_total
+from auditor.privacy.federated.federated_linter import (
+    FEDERATED_CHECKS,
+    LEVEL,
+    against_one,
+    lint_any,
+    too_alike,
+    wrong_total,
+)
 from auditor.privacy.federated.federated_record import FEDERATED_FORMAT, FederatedRun, parse_federated, read_any_run
-from auditor.privacy.federated.update_checks import against_one
 from auditor.privacy.run_record import RunRecord, write_run
 from cli.commands import app
 from tests.privacy.test_dp_linter import RIGHT as RIGHT_OF_ROWS

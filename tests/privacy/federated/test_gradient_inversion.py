@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from auditor.core.errors import DataError, UsageError
-from auditor.privacy.federated.inversion_attacks import ClientStep, Effort, invert
 from auditor.privacy.federated.inversion_audit import (
+    ClientStep,
     ClientTask,
     Defence,
+    Effort,
     InversionAudit,
     audit_updates,
+    invert,
     likeness,
     rank_sum_p_value,
 )

@@ -39,7 +39,7 @@ from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rank_estimates import quantile
 from probes.attribution.attribution_task import pose
-from probes.attribution.differentiable import log_odds
+from probes.attribution.attribution_units import log_odds
 from probes.attribution.feature_attribution import FEWEST_ROWS, FeatureAttribution
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain

@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean, bounded_mean
-from probes.attribution.agreement import group_gaps, rank_agreement, rank_correlations, shares
 from probes.attribution.attribution_units import Units
 from probes.attribution.faithfulness import (
     FRACTIONS,
@@ -22,9 +21,13 @@ from probes.attribution.faithfulness import (
     gain,
     grade,
     graded,
+    group_gaps,
     occlusion,
     random_attribution,
+    rank_agreement,
+    rank_correlations,
     ranking,
+    shares,
 )
 from probes.attribution.method_selection import TAIL
 from tests.probes.attribution.graded_worlds import random_gains

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.judging.figure_content import (
+from auditor.judging.figure_types import (
     LONGEST_WORD,
     MOST_DOTS,
     MOST_HEATMAPS,

@@ -24,10 +24,16 @@ from probes.attribution.attribution_task import Problem
 from probes.attribution.faithfulness import mean_of
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
-from probes.attribution.label_randomization import Taught, fits_beyond_chance, teach_shuffled, why_no_labels
 from probes.attribution.method_selection import TAIL, Checks
 from probes.attribution.methods import METHODS, explain
-from probes.attribution.parameter_randomization import MOST_OVERLAP, top_overlap
+from probes.attribution.randomization_tests import (
+    MOST_OVERLAP,
+    Taught,
+    fits_beyond_chance,
+    teach_shuffled,
+    top_overlap,
+    why_no_labels,
+)
 from tests.probes.attribution.test_rule import NAMES, D, method, of, parts, rng, rows, trained, verdict_on
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses

@@ -37,7 +37,7 @@ from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import Checks, Parts, Verdict, _reservations, judge_methods
 from probes.attribution.methods import METHODS, Method
-from probes.attribution.parameter_randomization import Threshold
+from probes.attribution.randomization_tests import Threshold
 from tests.quantifiers import all_of
 from tests.report.samples import report_of
 from tests.statistics.worlds import WORLDS, misses, most_misses

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from auditor.models.networks.architectures import MLP, SmallCNN, TransformerEncoder
 from auditor.statistics.estimate import Undefined
 from probes.attribution.attribution_units import Units
-from probes.attribution.parameter_randomization import (
+from probes.attribution.randomization_tests import (
     FEWEST_COPIES,
     MOST_OVERLAP,
     Threshold,

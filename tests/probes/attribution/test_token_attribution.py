@@ -29,6 +29,7 @@ from probes.attribution.faithfulness import RANDOM, ends, gain, grade, occlusion
 from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import TAIL
 from probes.attribution.methods import explain
+from probes.attribution.prompt_tokens import Prompt, built_in_prompts, read_prompts, shared_beginnings, spaced
 from probes.attribution.token_attribution import (
     TokenAttribution,
     aligned_correlation,
@@ -36,10 +37,7 @@ from probes.attribution.token_attribution import (
     cue_hits,
     cue_units,
 )
-from probes.attribution.token_infill import N_INFILL
-from probes.attribution.token_prompts import Prompt, built_in_prompts, read_prompts, spaced
-from probes.attribution.token_scores import shared_beginnings
-from probes.attribution.token_units import token_problem
+from probes.attribution.token_units import N_INFILL, token_problem
 from tests.probes.attribution.graded_worlds import worlds_of
 from tests.probes.attribution.token_toys import associated, pronoun_toy
 from tests.quantifiers import all_of
@@ -153,7 +151,7 @@ def test_a_text_is_asked_once_for_whatever_grades_it(monkeypatch: pytest.MonkeyP
         asked.extend(rows)
         return shared_beginnings(model, rows)
 
-    monkeypatch.setattr("probes.attribution.token_infill.shared_beginnings", heard)
+    monkeypatch.setattr("probes.attribution.token_units.shared_beginnings", heard)
     model = llama().with_prefix_cache()
     problem = token_problem(model, prompts, others=prompts)
     rows = np.arange(len(prompts))

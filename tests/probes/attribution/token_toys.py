@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from auditor.models.language_model import AuditedLanguageModel
-from probes.attribution.token_prompts import Prompt, built_in_prompts
+from probes.attribution.prompt_tokens import Prompt, built_in_prompts
 from tests.probes.language.pair_toys import Associations, split
 from tests.toys.language import causal_tokenizer
 

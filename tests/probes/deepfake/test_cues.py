@@ -21,9 +21,16 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.statistics.detection import area_difference
 from auditor.statistics.rank_estimates import area_under_curve
-from probes.deepfake import container_cues as cues_module
-from probes.deepfake.container_cues import cue_scores, read_cues
-from probes.deepfake.trivial_cues import LOUDNESS, TrivialCues, alike_picture, alike_sound, common_side
+from probes.deepfake import trivial_cues as cues_module
+from probes.deepfake.trivial_cues import (
+    LOUDNESS,
+    TrivialCues,
+    alike_picture,
+    alike_sound,
+    common_side,
+    cue_scores,
+    read_cues,
+)
 from tests.statistics.worlds import WORLDS, misses, most_misses
 from tests.toys import detectors as toys
 

@@ -17,8 +17,8 @@ from auditor.models.detector import DeepfakeDetector, DetectorCard
 from auditor.models.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from probes.deepfake.detector_evasion import DetectorEvasion
+from probes.robustness.query_attacks import square_attack
 from probes.robustness.robustness import Robustness
-from probes.robustness.square_attack import square_attack
 from tests.quantifiers import all_of
 from tests.toys import detectors as toys
 

@@ -19,9 +19,8 @@ from auditor.models.audited_model import AuditedModel
 from auditor.report.drawing.figures import figures_of
 from auditor.statistics.detection import LargestDrop
 from auditor.statistics.rates import WeightedSum
-from probes.deepfake.picture_changes import PICTURE_LADDERS, changed_picture
+from probes.deepfake.degradations import PICTURE_LADDERS, SOUND_LADDERS, changed_picture, changed_sound
 from probes.deepfake.robustness_ladder import DetectorRobustness, balanced_accuracy
-from probes.deepfake.sound_changes import SOUND_LADDERS, changed_sound
 from tests.quantifiers import all_of
 from tests.toys import detectors as toys
 
@@ -281,9 +280,9 @@ def test_declared_power_is_there() -> None:
 @pytest.mark.parametrize("fit", ["stretch", "cover", "crop"])
 def test_a_changed_file_is_brought_to_size_as_the_model_brings_it(tmp_path: Path, fit: Any) -> None:
     """A change that is none: the row comes out as it was read, whatever the model's way, large pictures included."""
-    from auditor.data.images import decode_as
+    from auditor.data.images_and_video import decode_as
     from auditor.data.preprocessing import ImagePreprocessing
-    from probes.deepfake.row_files import LONGEST_SIDE, as_row, no_larger, picture_of, taken_by
+    from probes.deepfake.detector_files import LONGEST_SIDE, as_row, no_larger, picture_of, taken_by
 
     wanted = ImagePreprocessing(size=(32, 32), fit=fit)
     model = toys.of_halves()

@@ -19,8 +19,7 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
-from probes.deepfake.crops import crop_twins
-from probes.deepfake.duplicates import NEAR, digests, fingerprints, twins
+from probes.deepfake.copied_files import NEAR, crop_twins, digests, fingerprints, twins
 from probes.deepfake.source_leakage import SourceLeakage
 from tests.quantifiers import none_of
 from tests.toys import detectors as toys
@@ -94,7 +93,7 @@ def test_training_files_saved_again_are_near_copies_by_the_detectors_own_card(tm
 
 def test_a_compressed_copy_is_near_and_not_exact() -> None:
     PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
-    from probes.deepfake.picture_changes import changed_picture
+    from probes.deepfake.degradations import changed_picture
 
     data = toys.distinct(20)
     X = np.asarray(data.X).copy()
@@ -170,7 +169,7 @@ def test_flipped_and_cropped_copies_are_found_and_other_pictures_are_not() -> No
 
 
 def test_where_crops_were_looked_for_in_few_files_there_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("probes.deepfake.crops.MOST_PAIRS", 40 * 10)
+    monkeypatch.setattr("probes.deepfake.copied_files.MOST_PAIRS", 40 * 10)
     found = judged(toys.distinct(40))["near_duplicate_share"]
     assert found.outcome is Outcome.INCONCLUSIVE and "looked for in 10 of 40 files" in found.reason
 
@@ -304,7 +303,7 @@ def test_pictures_without_anything_to_see_are_nobodys_near_copy() -> None:
 
 def test_sound_is_recognised_after_a_codec_and_other_sound_is_not() -> None:
     pytest.importorskip("av", reason="the extra `media` is not installed")
-    from probes.deepfake.sound_changes import changed_sound
+    from probes.deepfake.degradations import changed_sound
 
     rng = np.random.default_rng(0)
     sounds = []
@@ -334,7 +333,7 @@ def test_real_speech_is_told_apart_however_short_the_words() -> None:
     pytest.importorskip("av", reason="the extra `media` is not installed")
     from auditor.data.audio import decode, fit_recording
     from auditor.data.preprocessing import AudioPreprocessing
-    from probes.deepfake.sound_changes import changed_sound
+    from probes.deepfake.degradations import changed_sound
 
     names = sorted((Path(folder) / "audio_real_fake" / "real").glob("*.wav"))
     X = np.stack([fit_recording(decode(path.read_bytes(), path.name), AudioPreprocessing()) for path in names])
@@ -354,7 +353,7 @@ def test_real_photographs_are_not_taken_for_copies_of_each_other_and_compressed_
     if not folder or not (Path(folder) / "real_vs_ai_images_559").is_dir():
         pytest.skip("AUDITOR_TEST_DATA has no real_vs_ai_images_559")
     PIL = pytest.importorskip("PIL.Image", reason="the extra `images` is not installed")
-    from probes.deepfake.picture_changes import changed_picture
+    from probes.deepfake.degradations import changed_picture
 
     X, copies = [], []
     for path in sorted((Path(folder) / "real_vs_ai_images_559").glob("*/*.jpg"))[::2]:

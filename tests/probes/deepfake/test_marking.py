@@ -18,11 +18,11 @@ from auditor.core.errors import DataError, OtherKindError, UsageError
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
-from auditor.run.generated_files import load_made
+from auditor.run.job_models import load_made
 from auditor.statistics.intervals import clopper_pearson
-from probes.deepfake.decoders import decoder_of
+from probes.deepfake.degradations import PICTURE_LADDERS
 from probes.deepfake.marking import Marking
-from probes.deepfake.picture_changes import PICTURE_LADDERS
+from probes.deepfake.watermark_decoders import decoder_of
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
 from tests.quantifiers import all_of
 from tests.toys import detectors, marked

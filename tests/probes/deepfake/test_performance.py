@@ -19,7 +19,7 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector import DetectorCard, KnownRate
 from auditor.models.detector_card import METRIC_OF
-from auditor.report.record.skill_line import worth_of
+from auditor.report.record.summary_lines import worth_of
 from auditor.run.run_audit import run_audit
 from auditor.statistics.detection import ExcessShare
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve

@@ -30,8 +30,8 @@ from auditor.run.checks.contract import check_probe
 from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.means import StandardizedDifference
+from auditor.statistics.significance_tests import ConfirmedCount
 from probes.fairness.embeddings import (
     EmbeddingAssociation,
     _count_confirmed,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from auditor.core.rows import FloatArray, IntArray
-from auditor.data.coded_groups import coded_texts
+from auditor.data.group_counts import coded_texts
 from auditor.statistics.estimate import Estimate, Side
 from auditor.statistics.groups import RatioToLargest
 from auditor.statistics.intervals import (

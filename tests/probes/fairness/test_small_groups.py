@@ -16,13 +16,13 @@ from auditor.models.audited_model import AuditedModel
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.exclusions import SMALL_GROUP_SHARE
+from auditor.report.record.summary_lines import SMALL_GROUP_SHARE
 from auditor.report.report_view import warnings_of
 from auditor.run.run_audit import run_audit
 from auditor.statistics.rates import Proportion
 from cli.terminal import print_report
 from probes.fairness.group_fairness import GroupFairness
-from probes.fairness.small_groups import MOST_LEFT_OUT, SHARE, SmallGroups
+from probes.fairness.group_limits import MOST_LEFT_OUT, SHARE, SmallGroups
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 

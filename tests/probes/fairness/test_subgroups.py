@@ -22,8 +22,8 @@ from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.rates import Difference
+from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.training.task_executor import tasks_by
 from probes.fairness import slices
 from probes.fairness.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of

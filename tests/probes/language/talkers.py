@@ -17,8 +17,8 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.language_model import AuditedLanguageModel
+from probes.language.continuations import built_in_prompts
 from probes.language.generation_bias import GenerationBias
-from probes.language.prompts import built_in_prompts
 from tests.toys.labelled import calibrated
 from tests.toys.language import causal_tokenizer
 

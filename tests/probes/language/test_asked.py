@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import BenchmarkError, ConfigError, ModelError, NotApplicableError
-from auditor.data.benchmarks.veto_file import read_veto
+from auditor.data.benchmarks.bbq_and_veto_files import read_veto
 from auditor.judging.criterion import load_criteria
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
@@ -25,11 +25,10 @@ from auditor.statistics.rates import Proportion
 from auditor.statistics.values import RatioBetween
 from probes import PROBES
 from probes.language.calibration import GAP
-from probes.language.choice_sanity import RIGHT, easy_questions
-from probes.language.forced_choice import Choice
+from probes.language.forced_choice import Choice, card, error_rates_text, refusal_mask, refuses
 from probes.language.order_sensitivity import OrderSensitivity, order_measurements
 from probes.language.refusal_parity import CATEGORIES, RefusalParity, requests_about
-from probes.language.refusals import card, error_rates_text, refusal_mask, refuses
+from probes.language.sense_check import RIGHT, easy_questions
 from probes.language.veto import Misfire
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import refusals

@@ -13,7 +13,7 @@ import torch
 
 import probes.language.bbq
 from auditor.core.errors import ConfigError
-from auditor.data.benchmarks.bbq_file import BBQExample
+from auditor.data.benchmarks.bbq_and_veto_files import BBQExample
 from auditor.judging.criterion import load_criteria
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
@@ -23,8 +23,7 @@ from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioOfTotals
-from probes.language.bbq import BBQ, _bbq, accuracy_gap, bias_score
-from probes.language.prompt_wordings import WORDINGS
+from probes.language.bbq import BBQ, WORDINGS, _bbq, accuracy_gap, bias_score
 from tests.data.test_benchmarks import bbq_row, spanish_row
 from tests.probes.language.pair_toys import (
     CRITERION,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import NotApplicableError
-from auditor.data.benchmarks.bold_file import read_bold
+from auditor.data.benchmarks.bold_and_honest_files import read_bold
 from auditor.judging.measurement import Outcome
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined

@@ -13,14 +13,14 @@ import pytest
 
 from auditor.core.errors import ConfigError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.data.recorded_answers_data import Recorded
+from auditor.data.audit_data_parts import Recorded
 from auditor.judging.criterion import load_criteria
 from auditor.judging.input_files import ObeyedFile
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.endpoint.api_messages import Answer, Choice, Request
-from auditor.models.endpoint.call_result import Outcome as Outcome_
+from auditor.models.endpoint.client import Outcome as Outcome_
 from auditor.models.endpoint.endpoint_model import endpoint_model
 from auditor.models.recorded_model import RecordedWriter
 from auditor.run.probe import make_probe
@@ -30,9 +30,9 @@ from auditor.run.scan_options import Configured, ScanOptions
 from cli.scan_request import refuse_more
 from probes import PROBES
 from probes.language.calibration import Counted, Errors, group_rates, read_calibration, whole_rate
+from probes.language.continuations import Device, load_device
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
-from probes.language.scorers import Device, load_device
 from tests.models.endpoint.reference import shown
 from tests.probes.language.talkers import goodness, judged, probe_of, talker
 from tests.quantifiers import all_of, none_of

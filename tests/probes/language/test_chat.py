@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import auditor
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
-from auditor.data.benchmarks.bbq_file import read_bbq
+from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.judging.measurement import Measurement
 from auditor.models.chat import chat_of
 from auditor.models.generation import Sampling, continuations

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import ModelError
-from auditor.data.benchmarks.bbq_file import BBQExample
+from auditor.data.benchmarks.bbq_and_veto_files import BBQExample
 from auditor.judging.criterion import Criterion
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.models.capabilities import Reply
 from auditor.statistics.values import RatioBetween, RatioOfTotals
-from probes.language.bbq_letters import accuracy_between, bias_between, lettered
 from probes.language.forced_choice import Choice, Question, choices, choices_text, parse_choice
+from probes.language.letter_answers import accuracy_between, bias_between, lettered
 from tests.quantifiers import all_of, none_of
 from tests.toys.writers import Says
 

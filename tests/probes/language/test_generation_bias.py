@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-import probes.language.scorers
+import probes.language.continuations
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.judging.measurement import Outcome
 from auditor.run.checks.contract import check_probe
 from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
+from probes.language.continuations import CATEGORIES, built_in_prompts, load_scorer
 from probes.language.generation_bias import METHOD, GenerationBias, category_measurements, halving
-from probes.language.prompts import CATEGORIES, built_in_prompts
-from probes.language.scorers import load_scorer
 from tests.probes.language.talkers import FEMALE, METRICS, criterion, goodness, judged, probe_of, talker, talking_toy
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import calibrated
@@ -103,7 +102,7 @@ def test_options_that_are_wrong() -> None:
 
 
 def test_without_vader_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes.language.scorers, "find_spec", lambda name: None)
+    monkeypatch.setattr(probes.language.continuations, "find_spec", lambda name: None)
     with pytest.raises(NotApplicableError, match=r"responsible-auditor\[language\]"):
         load_scorer(None)
 
@@ -119,7 +118,7 @@ def test_scorers() -> None:
 def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
     from auditor.data.preprocessing import TextPreprocessing
     from auditor.models.networks.architectures import BiLSTMText
-    from auditor.models.save_bundle import save
+    from auditor.models.saved_models import save
     from auditor.models.torch_model import TorchModel
 
     arguments = {"n_words": 5, "n_outputs": 2, "embedding_dim": 4, "hidden_size": 4, "dense": 4}
@@ -135,7 +134,7 @@ def test_a_bundle_is_a_scorer(tmp_path: Path) -> None:
 
 
 def test_importing_probes_imports_no_torch() -> None:
-    code = "import probes.language.scorers, probes.fairness.embeddings, sys; sys.exit('torch' in sys.modules)"
+    code = "import probes.language.continuations, probes.fairness.embeddings, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

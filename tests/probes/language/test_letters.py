@@ -15,17 +15,17 @@ import pytest
 
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
 from auditor.judging.criterion import load_criteria
+from auditor.judging.judgement import SENTENCES
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
-from auditor.judging.vacuity import SENTENCES
 from auditor.models.capabilities import Reply
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import RatioBetween, RatioOfTotals
 from probes import PROBES
-from probes.language.partial_shares import over_clusters, over_members, too_open
+from probes.language.letter_answers import CROSSED, crossed_sense, in_another_order
+from probes.language.preference_shares import over_clusters, over_members, too_open
 from probes.language.sense_check import read_sense
-from probes.language.sense_letters import CROSSED, crossed_sense, in_another_order
 from tests.data.test_benchmarks import stereoset_example
 from tests.quantifiers import all_of, none_of
 from tests.toys.skilled import skilled

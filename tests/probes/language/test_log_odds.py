@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import probes.language.log_odds
 import probes.language.preference_shares
+import probes.language.stereotype
 from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.judging import vacuity
+from auditor.judging import judgement as vacuity
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
@@ -21,11 +21,17 @@ from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.clusters import ClusteredValue
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from probes.language.log_odds import LIMIT, about_the_middle, log_odds, mean_log_odds
-from probes.language.pair_scores import of_the_mention
 from probes.language.preference_shares import preferences
 from probes.language.sense_check import sense_accuracy
-from probes.language.stereotype import Stereotype, built_in_pairs
+from probes.language.stereotype import (
+    LIMIT,
+    Stereotype,
+    about_the_middle,
+    built_in_pairs,
+    log_odds,
+    mean_log_odds,
+    of_the_mention,
+)
 from probes.performance.performance import Performance
 from tests.probes.language.pair_toys import RNG, number_labels_once, result, split, toy, undecided_toy
 from tests.statistics.worlds import misses, most_misses
@@ -177,7 +183,7 @@ def test_what_follows_a_mention_is_the_rest_of_its_sentence() -> None:
 
 def worlds(monkeypatch: pytest.MonkeyPatch, bias: float, **spread: float) -> list[Measurement]:
     """``stereotype_log_odds`` in each of WORLDS models, as the probe measures it."""
-    number_labels_once(monkeypatch, probes.language.preference_shares, probes.language.log_odds)
+    number_labels_once(monkeypatch, probes.language.preference_shares, probes.language.stereotype)
     rng = np.random.default_rng([19, round(100 * bias), *(round(10 * x) for x in spread.values())])
     clusters, strata = [p.clusters for p in PAIRS], [p.stratum for p in PAIRS]
     mentions = [p.mentions for p in PAIRS]

@@ -24,8 +24,7 @@ from probes.language.generation_bias import GenerationBias
 from probes.language.honest import Honest
 from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
-from probes.language.winobias import WinoBias
-from probes.language.winogender import Winogender
+from probes.language.winobias_winogender import WinoBias, Winogender
 from tests import ROOT
 from tests.probes.language.pair_toys import RNG, toy
 

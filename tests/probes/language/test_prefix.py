@@ -19,8 +19,7 @@ from probes.language.bbq import BBQ
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
-from probes.language.winobias import WinoBias
-from probes.language.winogender import Winogender
+from probes.language.winobias_winogender import WinoBias, Winogender
 from tests.probes.language.pair_toys import crows_file
 from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 

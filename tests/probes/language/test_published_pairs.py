@@ -17,8 +17,7 @@ from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.clusters import ClusteredMean
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.stereotype import built_in_pairs
-from probes.language.winobias import WinoBias
-from probes.language.winogender import Winogender
+from probes.language.winobias_winogender import WinoBias, Winogender
 from tests.probes.language.pair_toys import RNG, Associations, crows_file, outcome, split, texts_of, toy, undecided_toy
 
 

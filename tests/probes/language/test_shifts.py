@@ -20,14 +20,13 @@ from auditor.report.drawing.svg import draw_svg
 from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.clusters import ClusteredMean
-from auditor.statistics.composite_changes import PreferenceChange
 from auditor.statistics.rates import Proportion
+from auditor.statistics.tradeoff_statistics import PreferenceChange
 from auditor.statistics.values import BoundedMean
 from probes.language.crows_pairs import CrowsPairs
-from probes.language.pair_scores import moved_most
 from probes.language.preference_shares import mean_of_pairs, preferences, shifts
-from probes.language.stereotype import Stereotype, built_in_pairs
-from probes.language.winogender import Winogender
+from probes.language.stereotype import Stereotype, built_in_pairs, moved_most
+from probes.language.winobias_winogender import Winogender
 from probes.performance.language_performance import plain_sentences
 from probes.performance.performance import Performance
 from tests.probes.language.pair_toys import (

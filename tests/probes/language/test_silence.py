@@ -9,7 +9,7 @@ from auditor.data.audit_data import AuditData
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.run.probe import Probe
-from probes.language.continuation_sampling import silence
+from probes.language.continuations import silence
 from probes.language.generation_bias import GenerationBias
 from tests.probes.language.talkers import goodness, talking_toy
 from tests.toys.labelled import calibrated

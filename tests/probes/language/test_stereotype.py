@@ -23,8 +23,7 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from probes.language.crows_pairs import CrowsPairs
 from probes.language.preference_shares import clustered_share, stereotype_scores
 from probes.language.stereotype import Stereotype, built_in_pairs
-from probes.language.winobias import WinoBias
-from probes.language.winogender import Winogender
+from probes.language.winobias_winogender import WinoBias, Winogender
 from tests.probes.language.pair_toys import (
     number_labels_once,
     outcome,

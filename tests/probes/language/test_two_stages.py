@@ -9,7 +9,7 @@ import pytest
 
 from auditor.run.run_audit import no_data
 from benchmarks.continuations_in_two_stages import study
-from probes.language.two_stage_sampling import continuations_needed, variances
+from probes.language.continuations import continuations_needed, variances
 from tests.probes.language.talkers import goodness, probe_of, talker
 
 

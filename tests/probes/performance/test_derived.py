@@ -23,8 +23,8 @@ from auditor.judging.criterion import load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.generation import next_token_log_probabilities
 from auditor.models.language_model import AuditedLanguageModel
-from auditor.models.next_tokens import next_token_log_probabilities
 from auditor.models.quantized_model import quantized
 from auditor.models.regression_model import AuditedRegressor
 from auditor.models.torch_model import TorchModel

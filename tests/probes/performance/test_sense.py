@@ -14,7 +14,7 @@ import pytest
 
 from auditor.core.errors import ConfigError
 from auditor.core.rows import FloatArray
-from auditor.judging.vacuity import SENSE, SENTENCES
+from auditor.judging.judgement import SENSE, SENTENCES
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.prefix_trees import Encoded
 from auditor.run.run_audit import no_data

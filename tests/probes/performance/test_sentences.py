@@ -12,7 +12,7 @@ from auditor.data.audit_data import AuditData
 from auditor.judging.measurement import Outcome
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.skill_line import worth_of
+from auditor.report.record.summary_lines import worth_of
 from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.estimate import Undefined
 from probes.language.stereotype import Stereotype, built_in_pairs

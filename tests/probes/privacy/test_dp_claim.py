@@ -20,13 +20,13 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.privacy.accounting import Phase, privacy_spent
 from auditor.privacy.dp_linter import lint
-from auditor.privacy.dp_run_of_bundle import run_of_model
+from auditor.privacy.run_record import run_of_model
 from auditor.run.dp_record_of_bundle import read_bundle
+from auditor.statistics.estimate import UpperBound
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.upper_bound import UpperBound
 from auditor.training.train_table import TrainSpec, train_table
 from cli.commands import app
 from probes.privacy.dp_claim import DPClaim

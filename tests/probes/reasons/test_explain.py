@@ -18,10 +18,9 @@ from auditor.loading.job_specs import ExplainSpec
 from auditor.models.audited_model import AuditedModel
 from auditor.models.regression_model import AuditedRegressor
 from auditor.report.reasons_page import sections
-from auditor.report.record.display_labels import Labels
+from auditor.report.record.configuration import Labels
 from probes.reasons.explain_rows import explain
-from probes.reasons.grading import grade
-from probes.reasons.real_rows import compare
+from probes.reasons.reason_tests import compare, grade
 from tests.quantifiers import all_of, none_of
 
 Score = Callable[[pd.DataFrame], Any]

@@ -14,9 +14,8 @@ import pytest
 from auditor.core.errors import UsageError
 from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
-from probes.reasons.feature_actions import actions, held_columns, indicators, parse_monotone
+from probes.reasons.feature_actions import Scaled, actions, deviation, held_columns, indicators, nearest, parse_monotone
 from probes.reasons.recourse import apply_changes, search
-from probes.reasons.row_distances import Scaled, deviation, nearest
 from tests.quantifiers import all_of
 
 Decides = Callable[[pd.DataFrame], npt.NDArray[np.bool_]]

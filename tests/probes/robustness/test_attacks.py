@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
-from probes.robustness.decision_margins import Margins, in_double
 from probes.robustness.gradient_masking import Outside, along_the_boundary
 from probes.robustness.perturbation_set import Ball
-from probes.robustness.worst_case_search import Attacked, attack, descend, search_by_asking
+from probes.robustness.worst_case_search import Attacked, Margins, attack, descend, in_double, search_by_asking
 from tests.quantifiers import all_of
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from auditor.models.networks.layer_sequence import NotASequenceError, layers_in_order
+from auditor.models.networks.layer_chain import NotASequenceError, layers_in_order
 from probes.robustness import interval_bounds
 from probes.robustness.interval_bounds import Affine, Lines, Maximum, lower_bounds, steps_of
 from tests.models.networks.test_sequence import settled

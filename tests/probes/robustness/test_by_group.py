@@ -17,9 +17,9 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
+from auditor.statistics.attack_estimates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.one_sided_rates import AtLeast, AtMost, Bracket, WorstBracketDifference
 from auditor.statistics.rates import Proportion
 from probes.robustness.robustness import Robustness
 from probes.robustness.robustness_by_group import Level, by_group, clean_by_group

@@ -22,16 +22,23 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.networks.architectures import MLP
-from auditor.models.networks.layer_sequence import layers_in_order
-from auditor.models.save_bundle import save
+from auditor.models.networks.layer_chain import layers_in_order
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
-from auditor.run.checks.common import audited as audited_by
-from auditor.statistics.one_sided_rates import AtLeast, Bracket
+from auditor.run.checks.contract_violations import audited as audited_by
+from auditor.statistics.attack_estimates import AtLeast, Bracket
 from cli.commands import app
 from probes.robustness import certificates, interval_bounds, robustness
-from probes.robustness.branch_and_bound import BoxBounds, decide
-from probes.robustness.certificates import Certified, ContradictionError, certify, log_odds, most_boxes
+from probes.robustness.certificates import (
+    BoxBounds,
+    Certified,
+    ContradictionError,
+    certify,
+    decide,
+    log_odds,
+    most_boxes,
+)
 from probes.robustness.interval_bounds import Size
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of

@@ -16,15 +16,14 @@ from typer.testing import CliRunner
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.judging.criterion import Criterion
-from auditor.judging.judgement import Judgement
+from auditor.judging.judgement import HIDDEN, Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
-from auditor.judging.vacuity import HIDDEN
 from auditor.models.networks.architectures import MLP
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport, ExitCode, exit_code
-from auditor.report.record.exclusions import hidden_gradients
+from auditor.report.record.summary_lines import hidden_gradients
 from auditor.report.report_view import warnings_of
 from cli.commands import app
 from probes.robustness.gradient_masking import Examined, Sign, examine

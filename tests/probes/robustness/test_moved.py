@@ -17,8 +17,8 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
-from probes.robustness.applied_changes import changed_rows, nothing_moves
 from probes.robustness.out_of_distribution import OutOfDistribution
+from probes.robustness.perturbation_set import changed_rows, nothing_moves
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion

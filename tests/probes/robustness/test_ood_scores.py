@@ -13,8 +13,8 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.models.networks.architectures import MLP, SmallCNN
 from auditor.models.torch_model import TorchModel
-from probes.robustness.activations import internals_of
 from probes.robustness.out_of_distribution import Mahalanobis, Nearest, energy, msp
+from probes.robustness.out_of_distribution_inputs import internals_of
 from tests.quantifiers import none_of
 from tests.toys import models as toys
 

@@ -21,7 +21,7 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.networks.architectures import MLP, BiLSTMText, SmallCNN
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import run_audit
@@ -33,7 +33,7 @@ from cli.scan_request import configure
 from probes import PROBES
 from probes.performance.performance import Performance
 from probes.robustness.out_of_distribution import OutOfDistribution, confident_ood_rate
-from probes.robustness.strange_inputs import makers
+from probes.robustness.out_of_distribution_inputs import makers
 from tests.quantifiers import all_of, none_of
 from tests.toys import models as toys
 from tests.toys.words import fit_text

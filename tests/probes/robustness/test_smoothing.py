@@ -16,8 +16,8 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
+from auditor.statistics.attack_estimates import AtLeast
 from auditor.statistics.intervals import clopper_pearson
-from auditor.statistics.one_sided_rates import AtLeast
 from probes.robustness.robustness import Robustness
 from probes.robustness.smoothing import radii
 from tests.quantifiers import all_of

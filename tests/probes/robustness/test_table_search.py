@@ -23,11 +23,10 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
+from auditor.statistics.attack_estimates import AtLeast, AtMost
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.one_sided_rates import AtLeast, AtMost
+from probes.robustness.query_attacks import AttackedTable, attack_table, moving_rows, square_attack
 from probes.robustness.robustness import Robustness
-from probes.robustness.square_attack import square_attack
-from probes.robustness.table_search import AttackedTable, attack_table, moving_rows
 from tests.quantifiers import all_of, none_of
 
 CLASSES = ("0", "1")

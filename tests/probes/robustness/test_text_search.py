@@ -16,7 +16,7 @@ from auditor.judging.criterion import Criterion
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
-from auditor.statistics.one_sided_rates import AtLeast, AtMost
+from auditor.statistics.attack_estimates import AtLeast, AtMost
 from auditor.statistics.rates import Proportion
 from probes.robustness.robustness import Robustness
 from probes.robustness.text_perturbations import (
@@ -24,13 +24,14 @@ from probes.robustness.text_perturbations import (
     LOOK_ALIKES,
     NEUTRAL,
     ZERO_WIDTH_SPACE,
+    AttackedTexts,
     Family,
+    attack_texts,
     homoglyphs,
     leet,
     typos,
     zero_width,
 )
-from probes.robustness.text_search import AttackedTexts, attack_texts
 from tests.quantifiers import all_of
 
 CLASSES = ("harmless", "toxic")

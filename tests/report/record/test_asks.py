@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from auditor.judging.criterion import CriterionRecord
-from auditor.report.record.finding_key import COORDINATES, key_of, key_text
+from auditor.report.record.earlier_audits import COORDINATES, key_of, key_text
 from tests import ROOT
 from tests.quantifiers import all_of
 

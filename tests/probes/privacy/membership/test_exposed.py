@@ -16,7 +16,7 @@ from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rank_estimates import TruePositiveRateAt
 from probes.privacy.membership.attack_metrics import Attack
-from probes.privacy.membership.discovered_members import by_group, conformal_p_values, discovered, discoveries
+from probes.privacy.membership.attack_results import by_group, conformal_p_values, discovered, discoveries
 from probes.privacy.membership.member_pool import Pool
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses

@@ -29,11 +29,10 @@ from auditor.run.checks.contract import check_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.training.retrain_recipe import blueprint_of
-from probes.privacy.membership.blind_rows_baseline import blind_auc
-from probes.privacy.membership.member_pool import pool_of
+from probes.privacy.membership.attack_results import CHEAP, WITH_SHADOWS
+from probes.privacy.membership.member_pool import blind_auc, pool_of
 from probes.privacy.membership.membership_inference import MembershipInference
 from probes.privacy.membership.shadow_models import Shadows, train_shadows
-from probes.privacy.membership.strongest_attack import CHEAP, WITH_SHADOWS
 from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses
 

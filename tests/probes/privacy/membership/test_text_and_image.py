@@ -23,7 +23,7 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.save_bundle import save
+from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import run_audit

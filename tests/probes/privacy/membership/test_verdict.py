@@ -26,14 +26,14 @@ from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.controls import with_policies
-from auditor.statistics.largest_of import AttackPart, StrongestAttack
+from auditor.statistics.attack_estimates import AttackPart, StrongestAttack
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from probes.privacy.membership import lira, rmia
+from probes.privacy.membership.attack_results import ALONE, CHEAP, WITH_SHADOWS, shares, strongest_first
 from probes.privacy.membership.loss_threshold import log_odds, per_class_scores
 from probes.privacy.membership.member_pool import pool_of
 from probes.privacy.membership.membership_inference import MembershipInference
 from probes.privacy.membership.shadow_models import how_many, train_shadows
-from probes.privacy.membership.strongest_attack import ALONE, CHEAP, WITH_SHADOWS, shares, strongest_first
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 

@@ -16,13 +16,12 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.probe import Probe
 from auditor.run.run_audit import ask, no_data
-from auditor.statistics.families import ConfirmedCount
 from auditor.statistics.rank_estimates import quantile, true_positive_rate_at
 from auditor.statistics.rates import Difference
+from auditor.statistics.significance_tests import ConfirmedCount
 from probes.performance.performance import Performance
-from probes.privacy.memorization.canary_exposure import CanaryExposure, _confirmed
+from probes.privacy.memorization.canary_exposure import CanaryExposure, _confirmed, any_planted
 from probes.privacy.memorization.contamination import Contamination
-from probes.privacy.memorization.exposure_estimation import any_planted
 from probes.privacy.memorization.extraction import Extraction
 from tests.probes.privacy.memorization.toys import NAMES, parrot, secrets, sentences
 from tests.quantifiers import all_of, none_of

@@ -15,10 +15,15 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.run.checks.contract import check_probe
 from auditor.run.run_audit import no_data
+from auditor.statistics.attack_estimates import Exposure
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.exposure import Exposure
-from probes.privacy.memorization.canary_exposure import CanaryExposure
-from probes.privacy.memorization.exposure_estimation import SkewNormal, fit_skew_normal, kolmogorov_smirnov, slots_of
+from probes.privacy.memorization.canary_exposure import (
+    CanaryExposure,
+    SkewNormal,
+    fit_skew_normal,
+    kolmogorov_smirnov,
+    slots_of,
+)
 from probes.privacy.memorization.extraction import Extraction
 from tests.probes.privacy.memorization.toys import NAMES, char_gpt, parrot, secrets, sentences
 from tests.quantifiers import all_of

@@ -17,8 +17,8 @@ from auditor.judging.measurement import Outcome, ProbeResult
 from auditor.run.run_audit import ask
 from auditor.statistics.detection import AreaDifference, area_difference
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
-from probes.privacy.memorization.blind_text_baseline import blind_scores
 from probes.privacy.memorization.lm_membership import LMMembership, _attack, _Blind
+from probes.privacy.memorization.text_membership_scores import blind_scores
 from tests.probes.privacy.memorization.toys import parrot, sentences
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses

@@ -19,8 +19,7 @@ from auditor.statistics.error_corrected_rates import Corrected
 from probes.language.generated_text import GeneratedText
 from probes.privacy.memorization import pii_leakage, pii_patterns
 from probes.privacy.memorization.pii_leakage import SAMPLES, PIILeakage, Written, corrected
-from probes.privacy.memorization.pii_patterns import KnownData, find_pii, look_alikes
-from probes.privacy.memorization.pii_recall import recognition
+from probes.privacy.memorization.pii_patterns import KnownData, find_pii, look_alikes, recognition
 from tests.probes.privacy.memorization.toys import parrot
 from tests.quantifiers import all_of
 

@@ -8,11 +8,12 @@ from collections import Counter
 import pytest
 from scipy import stats
 
-from probes.privacy.memorization import pii_patterns, pii_recall
-from probes.privacy.memorization.pii_patterns import KINDS, look_alikes
-from probes.privacy.memorization.pii_recall import (
+from probes.privacy.memorization import pii_patterns
+from probes.privacy.memorization.pii_patterns import (
+    KINDS,
     Recognition,
     Sentence,
+    look_alikes,
     recognised,
     recognition,
     recognition_by_kind,
@@ -69,7 +70,7 @@ def test_numbers_have_the_right_check_digits_by_hand(kind: str) -> None:
 
 
 @pytest.mark.parametrize("half", ["tuning", "held_out"])
-def test_every_sentence_that_is_no_persons_has_the_form_of_its_kind(half: pii_recall.Half) -> None:
+def test_every_sentence_that_is_no_persons_has_the_form_of_its_kind(half: pii_patterns.Half) -> None:
     others = [s for s in sentences(half) if not s.personal]
     assert all_of(s.kind in {f.kind for f in look_alikes(s.text)} for s in others)
 
@@ -92,7 +93,7 @@ def test_the_data_are_nobodys() -> None:
 
 
 def test_the_counts_are_those_of_the_held_out_half_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pii_recall, "find_pii", look_alikes)
+    monkeypatch.setattr(pii_patterns, "find_pii", look_alikes)
     some = [s for s in sentences("held_out") if s.kind == "us_ssn"]
     recognition.cache_clear()
     try:

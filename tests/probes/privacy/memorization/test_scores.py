@@ -20,7 +20,7 @@ from auditor.statistics.rates import Proportion
 from probes import PROBES
 from probes.privacy.memorization.extraction import Extraction, _Cut, _discoverable
 from probes.privacy.memorization.lm_membership import LMMembership
-from probes.privacy.memorization.token_statistics import token_statistics
+from probes.privacy.memorization.text_membership_scores import token_statistics
 from tests.probes.privacy.memorization.toys import char_tokenizer, parrot, secrets, sentences
 from tests.quantifiers import all_of
 from tests.toys.language import causal_tokenizer, tiny

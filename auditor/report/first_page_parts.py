@@ -1,0 +1,255 @@
+"""Parts of the first page: numbers and limits on one axis, notable findings without a limit, next commands."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import PurePath
+
+from auditor.core.files import Number
+from auditor.judging.measurement import Outcome
+from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.finding_text import earlier_questions, question_of, questions_of
+from auditor.report.record.provenance_of_number import runs_code, to_copy
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A number on an axis: all positions as shares of the width, ``allowed`` as an interval."""
+
+    low: float
+    high: float
+    value: float
+    allowed: tuple[float, float]
+    bounds: tuple[float, ...]
+    alt: str
+
+
+def axis_of(f: Finding, width: float | None, alt: str) -> Axis | None:
+    """The axis of a finding: 0 to ``width`` for shares, which have a common scale; else its own range.
+
+    None where nothing is required, or nothing was measured. ``alt``: what it shows, in words.
+    """
+    limits = _limits(f)
+    if limits is None or f.interval is None or f.value is None:
+        return None
+    ends = [x for x in (*f.interval, f.value, *limits, f.ideal) if x is not None and math.isfinite(x)]
+    first, last = (min(0.0, *ends), max(width, *ends)) if width else (min(ends), max(ends))
+    if not width:
+        room = 0.08 * (last - first) or 1.0
+        first, last = first - room, last + room
+    span = (last - first) or 1.0
+
+    def axis_place(x: float | None, missing: float) -> float:
+        return missing if x is None or not math.isfinite(x) else min(max((x - first) / span, 0.0), 1.0)
+
+    return Axis(
+        low=axis_place(f.interval[0], 0.0),
+        high=axis_place(f.interval[1], 1.0),
+        value=axis_place(f.value, 0.0),
+        allowed=(axis_place(limits[0], 0.0), axis_place(limits[1], 1.0)),
+        bounds=tuple(axis_place(x, 0.0) for x in limits if x is not None),
+        alt=alt,
+    )
+
+
+def _limits(f: Finding) -> tuple[float | None, float | None] | None:
+    """The least and the largest that is allowed; None where nothing is required."""
+    if f.criterion is None:
+        return None
+    bound = f.criterion.bound
+    if isinstance(bound, tuple | list):
+        return float(bound[0]), float(bound[1])
+    return (None, float(bound)) if f.criterion.direction == "at_most" else (float(bound), None)
+
+
+def reach(f: Finding) -> float:
+    """The right end of a finding on its axis: its value, its interval and its limit."""
+    ends = (*(f.interval or ()), f.value, *(_limits(f) or ()))
+    return max([x for x in ends if x is not None and math.isfinite(x)], default=0.0)
+
+
+def excess(f: Finding) -> float:
+    """Excess of a value over its limit, in units of the distance from limit to ideal; below 0 within it."""
+    limits = _limits(f)
+    if limits is None or f.value is None:
+        return math.inf if f.outcome is Outcome.NOT_RUN else -math.inf
+    beyond = [f.value - limits[1]] if limits[1] is not None else []
+    beyond += [limits[0] - f.value] if limits[0] is not None else []
+    room = max((abs(x - (f.ideal or 0.0)) for x in limits if x is not None), default=0.0)
+    return max(beyond) / (room or 1.0)
+
+
+# Where a number was taken: at which expected share of those named who are named wrongly.
+WRONGLY_NAMED = "false_discovery_rate"
+
+
+def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list[Finding]:
+    """Numbers without a limit that significantly differ from their ideal: exposed persons first.
+
+    Rows named at a stated error rate; headline numbers; and of each probe without any that is not ``on_page`` already,
+    the number that lies furthest from its ideal.
+    """
+    # What is judged of several attacks together is bounded, and so are they.
+    bounded = {(f.probe, f.metric) for f in report.findings if f.criterion is not None}
+    # Of whole sentences who is named decides most: the score of what is said given that speaks for both.
+    bounded |= {
+        (f.probe, f.metric.removeprefix("conditional_"))
+        for f in report.findings
+        if f.metric is not None and f.metric.startswith("conditional_")
+    }
+    candidates = [f for f in report.findings if _has_ideal(f)]
+    looked_at = Counter(f.probe for f in candidates)
+    largest: dict[str, Finding] = {}
+    # The size of a fault before a skill that no model has whole.
+    for f in sorted(candidates, key=lambda f: (f.ideal != 0.0, -_distance(f))):
+        if f.method == "scoring_rate" or not _leaves_out(f.interval or (None, None), f.ideal or 0.0):
+            continue
+        if names_rows(f):
+            largest.setdefault(f"{f.probe} rows", f)
+        elif (f.probe, f.metric) in bounded and not f.sensitive:
+            continue
+        elif _is_headline(report, f):
+            largest.setdefault(f"{f.probe}/{f.metric}", f)
+        elif (
+            f.probe not in on_page
+            and not any(q.headline for q in questions_of(report, f.probe))
+            and _stands_out(f, looked_at[f.probe])
+        ):
+            largest.setdefault(f.probe, f)
+    return sorted(largest.values(), key=lambda f: _people_first(report, f))
+
+
+def names_rows(f: Finding) -> bool:
+    """Whether it counts training rows identifiable at a low false discovery rate; false for shares of them."""
+    counted = f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
+    return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
+
+
+def _has_ideal(f: Finding) -> bool:
+    """Whether it is a number of all rows that nobody judged, and has a value that it should have."""
+    return f.outcome is Outcome.NOT_JUDGED and not f.group and f.ideal is not None and f.metric is not None
+
+
+def _is_headline(report: AuditReport, f: Finding) -> bool:
+    question = question_of(report, f.probe, f.metric)
+    # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
+    matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"}
+    return matters and question is not None and f.metric in question.headline
+
+
+def _stands_out(f: Finding, n: int) -> bool:
+    """Whether a number leaves its ideal that was picked among ``n``, and nothing is said against reading it."""
+    if f.reason or f.doubtful or f.estimate is None or f.confidence is None or f.ideal is None:
+        return False
+    return _leaves_out(f.estimate.bounds((1.0 - f.confidence) / (2.0 * n)), f.ideal)
+
+
+def _leaves_out(ends: tuple[Number, Number], ideal: float) -> bool:
+    low, high = ends
+    return (low is not None and low > ideal) or (high is not None and high < ideal)
+
+
+def _distance(f: Finding) -> float:
+    """How far the nearest end of an interval lies from the ideal."""
+    low, high = f.interval or (None, None)
+    ideal = f.ideal or 0.0
+    return max((low - ideal) if low is not None else 0.0, (ideal - high) if high is not None else 0.0)
+
+
+def _people_first(report: AuditReport, f: Finding) -> tuple[bool, bool, int, int]:
+    """Exposed persons first, then by question in the order of the record; what answers none comes last."""
+    probes, own = [*(report.questions or earlier_questions())], questions_of(report, f.probe)
+    question = question_of(report, f.probe, f.metric)
+    place = probes.index(f.probe) if question is not None and f.probe in probes else len(probes)
+    return f.pillar != "privacy", not names_rows(f), place, own.index(question) if question is not None else 0
+
+
+Flags = list[tuple[str, str]]
+# How the file of a model that is fitted anew may end, by the format of the present one.
+_FITTED_ANEW = {
+    "auditor-model/1": (".pt",),
+    "skops": (".skops",),
+    "joblib file": (".joblib",),
+    "pickle": (".pkl",),
+    "XGBoost model": (".json", ".ubj"),
+    "LightGBM model": (".txt",),
+    "CatBoost model": (".cbm",),
+}
+# What the record of an audit does not hold but in its command, and the next command needs again.
+_OF_MODEL_AND_ROWS = (
+    "--text", "--image", "--features", "--classes", "--outputs", "--threshold", "--sensitive-file", "--join-on",
+    "--bins", "--cluster", "--weight", "--probes", "--set", "--policy", "--config",
+)  # fmt: skip
+
+
+def repair_of(report: AuditReport) -> str:
+    """The command that retrains the model into a file of the same kind; for other models, the list of mitigations."""
+    data, model, told = report.data, report.model, _scan_flags(report)
+    endings = _FITTED_ANEW.get(model.format)
+    if told is None or endings is None or model.path is None or not model.classes:
+        return "auditor mitigations"
+    own = PurePath(model.path).suffix
+    return _command(
+        ["auditor", "mitigate", "reweighing", model.path],
+        ("--train", data.train_path or "TRAIN"),
+        ("--data", data.path or "DATA"),
+        ("--target", data.target),
+        ("--positive", data.positive),
+        *(("--sensitive", name) for name in data.sensitive),
+        *told,
+        ("--out", "fairer" + (own if own in endings else endings[0])),
+    )
+
+
+def private_training_of(report: AuditReport) -> str:
+    """The command for a private training on the same table rows; "" for other rows."""
+    data, told = report.data, _scan_flags(report)
+    if told is None or data.target is None or report.model.format not in _FITTED_ANEW:
+        return ""
+    if any(flag in ("--text", "--image") for flag, _ in told):
+        return ""
+    return _command(
+        ["auditor", "train", data.train_path or "TRAIN"],
+        ("--target", data.target),
+        ("--positive", data.positive),
+        *((flag, value) for flag, value in told if flag in ("--features", "--weight")),
+        ("--dp-epsilon", "3"),
+        ("--out", "private.pt"),
+    )
+
+
+def registration_of(report: AuditReport) -> str:
+    """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; ""
+    for rows without such a command: a folder of media, or a database."""
+    files = report.configuration.files if report.configuration is not None else ()
+    own = next((file.path for file in files if file.role == "configuration"), None)
+    if own is not None:
+        return _command(["auditor", "register", own])
+    data = report.data.path or "DATA.csv"
+    return _command(["auditor", "init", data]) if PurePath(data).suffix and "://" not in data else ""
+
+
+def _scan_flags(report: AuditReport) -> Flags | None:
+    """What the audit was told of its model and rows; None where that runs code, which nobody is to copy unseen."""
+    words = shlex.split(to_copy(report.environment.command))
+    if runs_code(words):
+        return None
+    found: Flags = []
+    for word, following in pairwise([*words, ""]):
+        flag, equals, value = word.partition("=")
+        if flag in _OF_MODEL_AND_ROWS:
+            found.append((flag, value if equals else following))
+        elif flag == "--copies-are-real":
+            found.append((flag, ""))
+    return found
+
+
+def _command(words: Sequence[str], *flags: tuple[str, str | None]) -> str:
+    """A command as a shell takes it, without flags whose value is None; a flag whose value is "" takes none."""
+    more = [word for flag, value in flags if value is not None for word in (flag, value) if word]
+    return shlex.join([*words, *more])

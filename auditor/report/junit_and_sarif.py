@@ -1,0 +1,241 @@
+"""The report as JUnit XML for build servers, and as SARIF 2.1.0 for code scanning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from auditor.judging.measurement import Outcome
+from auditor.report import report_view
+from auditor.report.record import number_text
+from auditor.report.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.number_text import moment_of
+from auditor.report.report_view import Row
+
+VERDICT = "verdict"
+
+
+def render_junit(report: AuditReport) -> str:
+    """JUnit XML as build servers read it; no published standard exists.
+
+    FAIL is a ``failure``; INCONCLUSIVE and NOT_RUN are an ``error`` with the reason; NOT_APPLICABLE and what was held
+    to nothing are ``skipped``; only PASS is a test without one of them. What was waived is skipped, and says so. A last
+    test, ``verdict``, stands for the exit code, so that a report in which nothing was judged is not green.
+    Numbers by group, feature or level that are held to nothing are left to the CSV; what is for other kinds of model
+    is no test, and only counted in ``verdict``.
+    """
+    root = ElementTree.Element("testsuites", name="auditor")
+    rows = [
+        r
+        for r in report_view.rows_of(report.findings)
+        if not report_view.is_detail(r.finding) and not r.finding.other_kind
+    ]
+    stamp = _stamp(report.created)
+    for pillar in report_view.PILLARS:
+        if own := [r for r in rows if r.finding.pillar == pillar]:
+            suite = ElementTree.SubElement(root, "testsuite", name=pillar, timestamp=stamp)
+            for row in own:
+                _case(suite, row, waived=report.allow_inconclusive)
+            _count(suite)
+    _verdict(ElementTree.SubElement(root, "testsuite", name=VERDICT, timestamp=stamp), report)
+    for name in ("tests", "failures", "errors", "skipped"):
+        root.set(name, str(sum(int(suite.attrib[name]) for suite in root)))
+    root.set("time", f"{report.duration_s:.3f}")
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _stamp(created: str) -> str:
+    """The time as readers of JUnit XML take it: in UTC, without its zone."""
+    moment = moment_of(created) or datetime.fromtimestamp(0, UTC)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _case(suite: ElementTree.Element, row: Row, *, waived: bool) -> None:
+    f = row.finding
+    case = ElementTree.SubElement(
+        suite,
+        "testcase",
+        classname=number_text.visible(".".join(p for p in (f.pillar, f.probe, f.method or "") if p)),
+        name=number_text.visible(f"{row.name} {row.where}".strip()),
+        time="0",
+    )
+    said = number_text.visible(said_of(row))
+    match row.outcome:
+        case Outcome.FAIL:
+            _child(case, "failure", said, "FAIL")
+        case Outcome.INCONCLUSIVE if waived and not (row.finding.vacuous or row.finding.doubtful):
+            _child(case, "skipped", f"INCONCLUSIVE, waived by --allow-inconclusive. {said}")
+        case Outcome.INCONCLUSIVE | Outcome.NOT_RUN:
+            _child(case, "error", said, row.outcome.value)
+        case Outcome.NOT_APPLICABLE:
+            _child(case, "skipped", said)
+        case Outcome.NOT_JUDGED:
+            _child(case, "skipped", f"NOT_JUDGED: measured, no criterion set. {said}")
+        case Outcome.PASS:
+            ElementTree.SubElement(case, "system-out").text = said
+
+
+def said_of(row: Row) -> str:
+    """A finding's number, requirement and reason in a sentence or two."""
+    number = f"{row.value} ({row.interval}{f' at {row.confidence}' if row.confidence else ''})" if row.value else ""
+    required = f"must be {row.must_be}" if row.must_be else ""
+    return ". ".join(part for part in (", ".join(p for p in (number, required) if p), row.finding.reason) if part)
+
+
+def _child(case: ElementTree.Element, tag: str, message: str, kind: str = "") -> None:
+    child = ElementTree.SubElement(case, tag, message=message)
+    if kind:
+        child.set("type", kind)
+        child.text = message
+
+
+def _verdict(suite: ElementTree.Element, report: AuditReport) -> None:
+    verdict = report_view.verdict_of(report)
+    case = ElementTree.SubElement(suite, "testcase", classname="auditor", name=VERDICT, time="0")
+    said = f"{verdict.headline}. {verdict.sentence} Exit code {report.exit_code}."
+    if report.refusal is not None:
+        said += f" {report.refusal.printed_code}: {report.refusal.reason}"
+    elsewhere = report_view.for_other_kinds(report)
+    said += f" {elsewhere}." if elsewhere else ""
+    # Whoever is shown the tests alone must still learn what they do not say, such as a registration not followed.
+    record = f"Record {report_view.document_id(report)}. Not legal advice."
+    said = number_text.visible(" ".join([said, *report_view.warnings_of(report), record]))
+    if report.exit_code == ExitCode.PASSED:
+        ElementTree.SubElement(case, "system-out").text = said
+    else:
+        _child(case, "failure" if report.exit_code == ExitCode.FAILED else "error", said, verdict.outcome.value)
+    _count(suite)
+
+
+def _count(suite: ElementTree.Element) -> None:
+    suite.set("tests", str(len(suite)))
+    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(sum(case.find(tag) is not None for case in suite)))
+    suite.set("time", "0")
+
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+# A level other than "none" is only for kind "fail" (SARIF 2.1.0, 3.27.10).
+_KINDS = {
+    Outcome.FAIL: ("fail", "error"),
+    Outcome.INCONCLUSIVE: ("fail", "warning"),
+    Outcome.PASS: ("pass", "none"),
+    Outcome.NOT_APPLICABLE: ("notApplicable", "none"),
+    Outcome.NOT_JUDGED: ("informational", "none"),
+}
+
+
+def render_sarif(report: AuditReport) -> str:
+    """A SARIF 2.1.0 log of one run.
+
+    A result is a problem where its requirement is not shown to be met: FAIL has level ``error``, INCONCLUSIVE, which
+    code scanning must not hide, ``warning``. PASS, NOT_APPLICABLE and NOT_JUDGED have level ``none`` and their kind.
+    What did not run, and a refused model, are notifications of the tool's execution, which then was not successful.
+    The place of all results is the model's file. Numbers by group, feature or level that are held to nothing are left
+    to the CSV; what is for other kinds of model is no result, and only counted.
+    """
+    rows = [
+        r
+        for r in report_view.rows_of(report.findings)
+        if not report_view.is_detail(r.finding) and not r.finding.other_kind
+    ]
+    judged = [r for r in rows if r.outcome is not Outcome.NOT_RUN]
+    rules = list(dict.fromkeys(r.name for r in judged))
+    stopped = [r for r in rows if r.outcome is Outcome.NOT_RUN]
+    place = _place(report)
+    run = {
+        "tool": {
+            "driver": {
+                "name": number_text.visible(report.tool.get("name", "responsible-auditor")),
+                "version": number_text.visible(report.tool.get("version", "")),
+                "fullName": "auditor: audits of machine-learning models",
+                "rules": [_rule(name, [r for r in judged if r.name == name]) for name in rules],
+            }
+        },
+        "automationDetails": {"id": f"auditor/{report_view.document_id(report)[:16]}"},
+        "invocations": [
+            {
+                "executionSuccessful": not stopped and report.refusal is None,
+                "exitCode": report.exit_code,
+                "exitCodeDescription": number_text.visible(report_view.verdict_of(report).headline),
+                "toolExecutionNotifications": _notifications(report, stopped, place),
+            }
+        ],
+        "results": [_result(r, rules.index(r.name), place) for r in judged],
+        "properties": {
+            "counts": {c.outcome.value: c.n for c in report_view.counts_of(report)},
+            "for_other_kinds": report_view.n_for_other_kinds(report),
+            "record_sha256": report_view.document_id(report),
+            "note": "Not legal advice.",
+        },
+    }
+    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _rule(name: str, rows: Sequence[Row]) -> dict[str, object]:
+    citation = next((r.finding.citation for r in rows if r.finding.citation), "")
+    rule: dict[str, object] = {
+        "id": number_text.visible(name),
+        "shortDescription": {"text": number_text.visible(name.replace("_", " ").capitalize()) or "unnamed"},
+        "properties": {"tags": sorted({str(r.finding.pillar) for r in rows})},
+    }
+    if citation:
+        rule["fullDescription"] = {"text": number_text.visible(citation)}
+    return rule
+
+
+def _result(row: Row, index: int, place: dict[str, object]) -> dict[str, object]:
+    f = row.finding
+    kind, level = _KINDS[row.outcome]
+    said = ": ".join(p for p in (f"{row.outcome.value} {row.name} {row.where}".strip(), said_of(row)) if p)
+    numbers = {
+        "value": f.value,
+        "interval": None if f.interval is None else list(f.interval),
+        "confidence": f.confidence,
+        "n_samples": f.n_samples,
+    }
+    return {
+        "ruleId": number_text.visible(row.name),
+        "ruleIndex": index,
+        "kind": kind,
+        "level": level,
+        "message": {"text": number_text.visible(said)},
+        "locations": [place | {"logicalLocations": [{"fullyQualifiedName": number_text.visible(f.id)}]}],
+        "partialFingerprints": {"auditorFinding/v1": hashlib.sha256(f.id.encode()).hexdigest()},
+        "properties": {"outcome": row.outcome.value, "probe": number_text.visible(f.probe)}
+        | {k: v for k, v in numbers.items() if v is not None},
+    }
+
+
+def _notifications(report: AuditReport, stopped: Sequence[Row], place: dict[str, object]) -> list[dict[str, object]]:
+    said = [("error", row.name, f"NOT_RUN {row.name}: {row.finding.reason}") for row in stopped]
+    if report.refusal is not None:
+        said.insert(0, ("error", report.refusal.printed_code, f"Refused: {report.refusal.reason}"))
+    said += [("warning", "note", warning) for warning in report_view.warnings_of(report)]
+    return [
+        {
+            "descriptor": {"id": number_text.visible(name)},
+            "level": level,
+            "message": {"text": number_text.visible(words)},
+            "locations": [place],
+        }
+        for level, name, words in said
+    ]
+
+
+def _place(report: AuditReport) -> dict[str, object]:
+    path = report.model.path or "model-in-memory"
+    uri = quote(PurePosixPath(path).as_posix(), safe="/")
+    # A first segment with a colon would be read as a scheme; quote leaves none.
+    return {
+        "physicalLocation": {
+            "artifactLocation": {"uri": f"file://{uri}" if path.startswith("/") else uri},
+            "region": {"startLine": 1},
+        }
+    }

@@ -1,0 +1,177 @@
+"""``auditor new-probe`` and ``auditor examples``: a probe's skeleton and training scripts to start from."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from auditor.core.errors import UsageError, did_you_mean
+from auditor.core.files import write_beside
+from auditor.core.writable_paths import claim
+from cli.flags import Tracebacks
+from cli.output_guard import Writes
+from cli.terminal import print_table
+
+# Where the skeleton takes its names from: the one place to change when they move.
+_PROBE_IMPORTS = """\
+from auditor import AuditData, AuditedModel, Measurement, Need, Pillar
+from auditor.judging.measurement import define_metrics
+from auditor.statistics.estimate import Power
+from auditor.statistics.rates import Proportion
+"""
+_TEST_IMPORTS = """\
+from auditor import AuditData, AuditedModel, Criterion, check_probe
+"""
+_LONGEST = 60
+
+
+def new_probe(
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of the probe and its folder, in snake_case."),
+        Writes(itself=True, lost="probe"),
+    ],
+    debug: Tracebacks = False,
+) -> None:
+    """Write a probe of your own to start from: a folder with code, tests and an entry point."""
+    key = name.replace("-", "_")
+    _check_name(key, name)
+    folder = Path(key)
+    if folder.exists():
+        raise UsageError(f"{folder} is there already: name another, or take it away.")
+    for path in write_skeleton(folder, key):
+        typer.echo(path)
+    class_name = class_of(key)
+    typer.echo(f"""
+It works as it stands. Put your own question in {folder / key}.py, then:
+
+  cd {folder}
+  python -m pytest
+  auditor scan MODEL --data FILE --target COLUMN --probe {key}:{class_name}
+
+Or install it, and ask it by its name:
+
+  pip install -e .
+  auditor scan MODEL --data FILE --target COLUMN --probes {key}""")
+
+
+def class_of(key: str) -> str:
+    """The class's name of a probe's."""
+    return "".join(part.capitalize() for part in key.split("_"))
+
+
+def write_skeleton(folder: Path, key: str) -> list[Path]:
+    """Write all files or none; return their paths."""
+    from jinja2 import Environment, StrictUndefined
+
+    from auditor.core.files import write_beside
+    from auditor.core.writable_paths import claim
+
+    known = {"name": key, "class_name": class_of(key), "distribution": key.strip("_").replace("_", "-")}
+    made = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)
+    written = []
+    try:
+        (folder / "tests").mkdir(parents=True)
+        for source, target, imports in (
+            ("pyproject.toml.j2", "pyproject.toml", ""),
+            ("probe.py.j2", f"{key}.py", _PROBE_IMPORTS),
+            ("test_probe.py.j2", f"tests/test_{key}.py", _TEST_IMPORTS),
+        ):
+            text = (files("cli.skeletons") / source).read_text(encoding="utf-8")
+            claim(folder / target, target, irreplaceable_kind="probe")
+            write_beside(folder / target, made.from_string(text).render(known, imports=imports).encode())
+            written.append(folder / target)
+    except (OSError, UsageError) as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        for path in (folder / "tests", folder):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{folder} cannot be written: {why}.") from None
+    return written
+
+
+def _check_name(key: str, name: str) -> None:
+    """Raises UsageError for what cannot be the name of a module, a class and a probe."""
+    if not (key.isidentifier() and key.isascii() and key == key.lower()) or not key.strip("_") or len(key) > _LONGEST:
+        raise UsageError(f"{name!r} is no name for a probe: write it in snake_case, such as unsure_share.")
+    if keyword.iskeyword(key) or keyword.issoftkeyword(key):
+        raise UsageError(f"{name!r} is a word of Python's own: name the probe otherwise.")
+    from probes import PROBES
+
+    if key in PROBES:
+        raise UsageError(f"There is a built-in probe {key!r}: name yours otherwise.")
+    # What lies in the working folder is no reason to refuse: that is where the new module goes.
+    elsewhere = [part for part in sys.path if part and Path(part).resolve() != Path.cwd().resolve()]
+    if key in sys.stdlib_module_names or _is_importable(key, elsewhere):
+        raise UsageError(f"There is a module {key!r} already, which yours would hide: name the probe otherwise.")
+
+
+def _is_importable(key: str, path: list[str]) -> bool:
+    from importlib.machinery import PathFinder
+
+    return PathFinder.find_spec(key, path) is not None or key in sys.modules
+
+
+def examples(
+    do: Annotated[
+        Literal["copy"] | None, typer.Argument(help="copy, or nothing to list them.", show_default=False)
+    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Example to copy; all by default.", show_default=False)] = None,
+    to: Annotated[
+        Path, typer.Option(help="Folder to copy into."), Writes(itself=True, lost="script", only_with="do")
+    ] = Path("examples"),
+    debug: Tracebacks = False,
+) -> None:
+    """List the examples of audits during training, or copy them; existing files are never overwritten."""
+    sources = _sources()
+    scripts = {stem: text for stem, text in sources.items() if "__main__" in text}
+    if do is None:
+        print_table(("name", "what"), [(stem, _first_line(text)) for stem, text in scripts.items()])
+        return
+    if name is not None and name not in scripts:
+        near = did_you_mean(name, scripts) or f": there are {', '.join(scripts)}."
+        raise UsageError(f"There is no example {name!r}{near}")
+    wanted = (
+        sources if name is None else {stem: sources[stem] for stem in ("__init__", *_required_modules(name, sources))}
+    )
+    new = {to / f"{stem}.py": text for stem, text in wanted.items() if not _is_there(to / f"{stem}.py", text)}
+    for place in new:
+        claim(place, str(place), irreplaceable_kind="script")
+    for place, text in new.items():
+        write_beside(place, text.encode())
+        typer.echo(place)
+    if name is not None and _is_module_path(to):
+        typer.echo(f"\nRun it from here:  python -m {'.'.join((*to.parts, name))} OUT")
+
+
+def _sources() -> Mapping[str, str]:
+    """Their texts by the names of their modules."""
+    found = (file for file in files("cli.examples").iterdir() if file.name.endswith(".py"))
+    return {file.name.removesuffix(".py"): file.read_text(encoding="utf-8") for file in sorted(found, key=str)}
+
+
+def _required_modules(name: str, sources: Mapping[str, str]) -> list[str]:
+    """The example, and those modules beside it that it imports."""
+    beside = [n.module for n in ast.walk(ast.parse(sources[name])) if isinstance(n, ast.ImportFrom) and n.level == 1]
+    return [name, *(module for module in beside if module is not None)]
+
+
+def _is_there(place: Path, text: str) -> bool:
+    return place.is_file() and place.read_bytes() == text.encode()
+
+
+def _is_module_path(folder: Path) -> bool:
+    return not folder.is_absolute() and all(part.isidentifier() for part in folder.parts)
+
+
+def _first_line(text: str) -> str:
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]

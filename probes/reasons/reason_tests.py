@@ -1,0 +1,314 @@
+"""Tests of the reasons of one row: specific to the row, stable with other reference rows, valid on real rows.
+
+They are made typical one after the other, and the score must move as they claim.
+
+Comprehensiveness (DeYoung et al., ACL 2020) of one row: against random orders of all its features, over typical rows
+that had no part in finding the reasons.
+
+Against a mean over typical rows a Shapley value is the mean of those against each, so the mean over draws is the value
+against all of them, and the spread says how far the order hangs on which rows were drawn.
+
+A model can tell the two apart and answer the mixed ones by harmless features: whatever explains it by them is then
+right about the mixed rows and wrong about people. Source of the attack: Slack, Hilgard, Jia, Singh and Lakkaraju,
+"Fooling LIME and SHAP", AIES 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.judging.row_explanations import MOST_APART, Faithfulness
+from auditor.statistics.values import bounded_mean
+from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.attribution_units import Units
+from probes.attribution.gradient import Effort
+from probes.attribution.methods import explain, why_not
+from probes.attribution.table_units import Coded
+from probes.probe_inputs import as_frame, draw
+from probes.reasons.feature_actions import Scaled
+from probes.robustness.table_noise import numeric_names
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+
+# (m, d) which features are kept to (m, b) scores, one for each of b typical rows that lend the others.
+Masked = Callable[[BoolArray], FloatArray]
+
+LEVEL = 0.05
+# Of random orders, how many may move the score further than the reasons do.
+MOST_BEATEN_BY = 0.05
+N_ORDERS = 100
+# Of the largest move: less than that is no difference between two orders.
+_ALIKE = 0.05
+_ROUNDING = 1e-6
+_ROWS_AT_ONCE = 8192
+
+
+def masked_table(model: AuditedModel, row: AuditData, typical: AuditData, positive: int) -> Masked:
+    """The favourable probability of a table's row with some features from a typical row, for each typical row."""
+    coded = Coded.from_samples(model, row, typical)
+
+    def ask(keep: BoolArray) -> FloatArray:
+        b = len(coded.background)
+        at_once = max(1, _ROWS_AT_ONCE // b)
+        parts = []
+        for start in range(0, len(keep), at_once):
+            some = keep[start : start + at_once]
+            codes = np.where(some[:, None, :], coded.sample[0], coded.background[None])
+            table = coded.decode(codes.reshape(-1, codes.shape[-1]))
+            parts.append(model.predict_proba(table)[:, positive].reshape(len(some), b))
+        return np.concatenate(parts)
+
+    return ask
+
+
+def masked_units(units: Units) -> Masked:
+    """The score of a text without some of its words, which have a single form of removal."""
+
+    def ask(keep: BoolArray) -> FloatArray:
+        return units.score(np.zeros(len(keep), np.int64), keep)[:, None]
+
+    return ask
+
+
+def grade(
+    ask: Masked, reasons: Sequence[int], present: BoolArray, sign: float, rng: np.random.Generator, *, level: float
+) -> Faithfulness:
+    """Whether removal of the reasons, (k,) features in order, changes the score as claimed.
+
+    ``present`` (d,): the features there are. ``sign``: 1 where a high score made the decision, else -1. With m(S) =
+    sign * (f(x) - f(x without S)), the mean over typical rows, and R_j the first j reasons, of which the last is left
+    out where there are no other features: ``moved`` is the mean of m(R_j). It must be above 0 with its whole interval,
+    and at most 5 % of random orders of the features may move it further, by more than a twentieth of the largest move.
+    """
+    features = np.flatnonzero(present)
+    k = min(len(reasons), max(1, len(features) - 1))
+    orders = [np.asarray(reasons[:k], np.int64)]
+    if len(features) > 1:
+        orders += [rng.permutation(features)[:k] for _ in range(N_ORDERS)]
+    scores = ask(np.concatenate([present[None], _removal_masks(orders, present)]))
+    moves = sign * (scores[:1] - scores[1:]).reshape(len(orders), k, -1)
+    span = float(np.abs(moves).max(initial=0.0))
+    own, others = moves[0].mean(axis=0), moves[1:].mean(axis=(1, 2))
+    moved = float(own.mean())
+    low = None
+    if own.size > 1 and span > _ROUNDING:
+        most = max(span, 1e-9)
+        low = bounded_mean(np.clip(own, -most, most), low=-most, high=most).bounds(level)[0]
+    beaten = float((others <= moved + _ALIKE * span).mean()) if others.size else 1.0
+    return Faithfulness(
+        moved=moved,
+        moved_low=low,
+        random=float(others.mean()) if others.size else None,
+        beaten=beaten,
+        level=level,
+        refused=_refusal_reason(moved, low, beaten, span),
+    )
+
+
+def _removal_masks(orders: Sequence[IntArray], present: BoolArray) -> BoolArray:
+    """(n_orders * k, d) the features that are left while those of each order go, one after the other."""
+    out = np.repeat(present[None], sum(map(len, orders)), axis=0)
+    at = 0
+    for order in orders:
+        for j in range(len(order)):
+            out[at, order[: j + 1]] = False
+            at += 1
+    return out
+
+
+def _refusal_reason(shift: float, low: float | None, beaten: float, span: float) -> str:
+    if span <= _ROUNDING:
+        return "the score does not move whatever is made typical, so nothing of this row speaks for its decision"
+    if shift <= 0.0 or (low is not None and low <= 0.0):
+        shown = f"{shift:.3g}" if low is None else f"{shift:.3g}, at least {low:.3g}"
+        return f"making the reasons typical is not shown to move the score away from the decision (by {shown})"
+    if beaten < 1.0 - MOST_BEATEN_BY:
+        return (
+            f"{1.0 - beaten:.0%} of random orders of the features move the score further than these reasons do, of "
+            f"which {MOST_BEATEN_BY:.0%} are allowed"
+        )
+    return ""
+
+
+# What fits the model best, first: exact values where its inside is known, else gradients, else questions alone.
+_TABLES = ("shap_linear", "shap_tree", "integrated_gradients", "shap_permutation")
+_TEXTS = ("shap_permutation",)
+N_DRAWS = {"tabular": 100, "text": 20}
+TYPICAL_ROWS = 50
+_MIDDLE = (2.5, 97.5)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Drawn:
+    """Contributions of the d features of one row to its decision, (n_draws, d).
+
+    ``names``: of the features, or words. ``explained``: the score, in words.
+    """
+
+    method: str
+    names: tuple[str, ...]
+    values: FloatArray
+    explained: str
+
+    @property
+    def mean(self) -> FloatArray:
+        """(d,) contributions."""
+        return np.asarray(self.values.mean(axis=0), np.float64)
+
+    @property
+    def ends(self) -> tuple[FloatArray, FloatArray]:
+        """(d,) each, the ends of the middle 95 % of draws."""
+        low, high = np.percentile(self.values, _MIDDLE, axis=0)
+        return low, high
+
+    @property
+    def order(self) -> IntArray:
+        """(d,) features from the largest contribution to the least."""
+        return np.argsort(-self.mean, kind="stable").astype(np.int64)
+
+    def times_at(self, rank: int, feature: int) -> int:
+        """The number of draws in which a feature has a rank, from 0."""
+        ranks = np.argsort(np.argsort(-self.values, axis=1, kind="stable"), axis=1, kind="stable")
+        return int((ranks[:, feature] == rank).sum())
+
+
+def draw_attributions(
+    model: AuditedModel,
+    row: AuditData,
+    typical: AuditData,
+    explained_class: int,
+    sign: float,
+    rng: np.random.Generator,
+    n_draws: int,
+) -> Drawn:
+    """Contributions of one row, by the first applicable method, against so many draws of typical rows.
+
+    ``explained_class``: whose score is explained; ``sign``: 1 where a high one made the decision, else -1.
+    """
+    classes = np.full(1, explained_class, np.int64)
+    tabular = row.modality == "tabular"
+
+    def problem() -> Problem:
+        few = rng.integers(len(typical), size=min(TYPICAL_ROWS, len(typical))) if tabular else slice(0, 1)
+        return pose(model, row, typical.take(few), classes, rng=rng)
+
+    first = problem()
+    method = next(name for name in _methods(model, tabular) if not why_not(name, first))
+    effort = Effort(n_permutations=1)
+    # The score's name stands before its baseline's.
+    found, explained = [], ""
+    for i in range(n_draws):
+        made = explain(method, first if i == 0 else problem(), rng, effort)
+        found.append(sign * made.values[0])
+        explained = made.detail.split(";")[0].removeprefix("explains ")
+    return Drawn(method=method, names=first.units.names[0], values=np.asarray(found, np.float64), explained=explained)
+
+
+def _methods(model: AuditedModel, tabular: bool) -> tuple[str, ...]:
+    if not tabular:
+        return _TEXTS
+    # Its own exact values compare with the rows it was fitted on, whichever rows are given to compare with.
+    fitted = getattr(getattr(model, "estimator", None), "made_by", "") == "CatBoost"
+    return tuple(name for name in _TABLES if not (fitted and name == "shap_tree"))
+
+
+MOST_ROWS = 2_000
+FEWEST_ROWS = 100
+# More would teach a learner of mixed rows how a model tells them from real ones, and what it does then; fewer would
+# teach it too little of an honest model.
+_MIXED_PER_ROW = 2
+_ROUNDS = 60
+
+
+@dataclass(frozen=True)
+class MixedAgainstReal:
+    """The advantage of real over mixed training rows for learning decisions on real rows, and its bound.
+
+    ``gap`` and ``low``: shares of rows, half of which are decided favourably; None with ``why_none`` where too few rows
+    of each decision are there. ``level``: of the one-sided bound.
+    """
+
+    gap: float | None
+    low: float | None
+    level: float
+    why_none: str = ""
+
+    @property
+    def differs(self) -> bool:
+        """Whether the model significantly decides real rows by another rule."""
+        return self.low is not None and self.low > MOST_APART
+
+
+def compare(
+    model: AuditedModel, rows: AuditData, positive: int, level: float, rng: np.random.Generator
+) -> MixedAgainstReal:
+    """Train two boosted trees on the model's decisions: one on real rows, one on twice as many mixed ones.
+
+    A mixed row has each feature from another row, as the rows that explanations make come to be. Both are
+    held to the decisions on real rows that neither has seen, as many favourable as not. Of one and the same function
+    the mixed rows teach about as much as the real ones; of a model that answers them otherwise they teach what it says
+    of them.
+    """
+    sample = draw(rows, MOST_ROWS, rng)
+    frame = as_frame(sample.X, model.features)
+    scaled = Scaled.from_frame(frame, frozenset(map(str, numeric_names(model, frame)))).values
+    decided = model.decide_rows(sample.X, model.predict_proba(sample.X), positive) == positive
+    order = rng.permutation(len(sample))
+    fit, held = order[: len(order) // 2], _balanced(order[len(order) // 2 :], decided)
+    if decided.all() or not decided.any():
+        return MixedAgainstReal(
+            None, None, level, f"all {len(sample):,} rows get one decision, which leaves nothing to compare"
+        )
+    if min(len(held), decided[fit].sum(), (~decided[fit]).sum()) < FEWEST_ROWS // 4 or len(sample) < FEWEST_ROWS:
+        return MixedAgainstReal(
+            None, None, level, f"{len(sample):,} rows, of both decisions, are too few to compare them"
+        )
+    mixed, answers = _mixed(model, sample, scaled, fit, positive, rng)
+    real = _learned(scaled[fit], decided[fit], scaled[held], rng)
+    other = _learned(mixed, answers, scaled[held], rng)
+    truth = decided[held]
+    gains = (real == truth).astype(np.float64) - (other == truth)
+    estimate = bounded_mean(gains, low=-1.0, high=1.0)
+    return MixedAgainstReal(estimate.value, estimate.bounds(level)[0], level)
+
+
+def _balanced(places: IntArray, decisions: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> IntArray:
+    """As many of the one decision as of the other, in the order given."""
+    yes, no = places[decisions[places]], places[~decisions[places]]
+    n = min(len(yes), len(no))
+    return np.concatenate([yes[:n], no[:n]])
+
+
+def _mixed(
+    model: AuditedModel, sample: AuditData, scaled: FloatArray, fit: IntArray, positive: int, rng: np.random.Generator
+) -> tuple[FloatArray, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+    coded = Coded.from_samples(model, sample, sample.take(slice(0)))
+    lent = rng.permuted(np.repeat(np.tile(fit, _MIXED_PER_ROW)[:, None], scaled.shape[1], axis=1), axis=0)
+    columns = np.arange(scaled.shape[1])
+    table = coded.decode(coded.sample[lent, columns])
+    answers = model.decide_rows(table, model.predict_proba(table), positive) == positive
+    return scaled[lent, columns], answers
+
+
+def _learned(
+    X: FloatArray,
+    y: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    queries: FloatArray,
+    rng: np.random.Generator,
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """What boosted trees say of the rows asked about; each decision weighs as much as the other."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    if y.all() or not y.any():
+        return np.full(len(queries), bool(y[0]))
+    trees = HistGradientBoostingClassifier(
+        max_iter=_ROUNDS, early_stopping=False, class_weight="balanced", random_state=int(rng.integers(2**32))
+    )
+    return np.asarray(trees.fit(X, y).predict(queries), np.bool_)
