@@ -2,7 +2,7 @@
 
 Nobody's word replaces a measurement: only fields that wait for an attestation can have one.
 
-It lies beside the dossier, signed or not, and ties it to the evidence bundle of the same record.
+The manifest lies beside the dossier, signed or not, and ties it to the evidence bundle of the same record.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Signatures: Ed25519 keys, in-toto statements in DSSE envelopes, and signatures inside a PDF (PAdES baseline B-B).
 
-Ed25519 keys, and in-toto statements in DSSE envelopes.
-
 Sources: RFC 8032 (Ed25519); DSSE v1.0 (secure-systems-lab/dsse, protocol.md); in-toto Attestation Framework v1,
 predicate ``test-result`` v0.1.
 
-PAdES baseline B-B, with the signer's own X.509 certificate.
+The signature inside a PDF is PAdES baseline B-B, with the signer's own X.509 certificate.
 
 Source: ETSI EN 319 142-1 (PAdES baseline signatures). Nothing is fetched: neither a time stamp nor revocation lists.
 """

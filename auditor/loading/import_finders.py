@@ -1,7 +1,7 @@
 """Finders of imports: this tool's own package names protected against user folders, and captum without matplotlib.
 
-That import takes longer than most probes: more than a second, and in a sandbox, where nothing it finds can be kept, a
-search of the machine's fonts each time.
+Importing matplotlib takes longer than most probes: more than a second, and in a sandbox, where nothing it finds can
+be kept, a search of the machine's fonts each time.
 """
 
 from __future__ import annotations

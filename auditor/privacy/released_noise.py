@@ -1,6 +1,6 @@
 """A test of the noise that a run released against its stated distribution, and the sensitivity of its steps.
 
-Exact tests of it, apart from any epsilon.
+The tests are exact and need no epsilon.
 
 What was added to the clipped sum is seen whole by a white-box audit, so that nothing of the model, the rows or the
 canaries blurs it: where the statement is true it is a sample of independent normal numbers of a known size.

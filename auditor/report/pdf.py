@@ -1,7 +1,5 @@
 """The report, or a document, as PDF/A-2a and PDF/UA-1, typeset by typst from our template.
 
-PDF/A-2a and PDF/UA-1, typeset by typst from our template.
-
 What comes from the record reaches the template as JSON values, never as markup. Nothing is fetched: the fonts are those
 that typst and matplotlib bring along.
 """

@@ -10,7 +10,7 @@ invert to are nested. The second parameter is the larger group's rate, over its 
 the level, which is paid for (Berger and Boos, JASA 89 (1994)); it is looked at in places a quarter of a standard error
 apart. Chan and Zhang (Biometrics 55 (1999)) have the same test with another order.
 
-By :mod:`~auditor.statistics.unconditional`, which enumerates all tables, where there are at most ``MOST_PAIRS`` pairs
+By enumeration of all tables, where there are at most ``MOST_PAIRS`` pairs
 of groups and they have at most ``MOST_ENUMERATED`` rows together, else by
 :mod:`~auditor.statistics.combined_tails`. Which of them is a matter of the groups' sizes alone. A p-value is the
 smallest level at which the bound shows what is asked.

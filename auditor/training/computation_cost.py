@@ -1,6 +1,6 @@
 """The cost of a computation, counted instead of timed: seconds of one core, operations of forward passes.
 
-Layers are asked, and not the operations below them as :mod:`auditor.training.costs` does: to watch those torch imports
+Layers are asked, and not the operations below them as the counted costs do: to watch those torch imports
 what takes a second, more than most audits of a table may cost.
 """
 

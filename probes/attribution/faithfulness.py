@@ -1,11 +1,11 @@
 """Faithfulness of an attribution to the inputs that determine the score, and agreement between explanations.
 
-Units are taken away, and put back, in the order it gives.
+Units are taken away, and put back, in the order that the attribution gives.
 
 Comprehensiveness and sufficiency (DeYoung et al., ACL 2020) with their area over the perturbation curve, deletion and
 insertion (Petsiuk, Das and Saenko, BMVC 2018), all from one set of masked scores that methods share.
 
-Methods of two families, and explanations of different groups of people.
+Agreement is measured between methods of two families, and between explanations of different groups of people.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Randomization tests of an explanation: its dependence on the learned weights and on the training labels.
 
-Parameters are drawn anew, and it must not survive that.
+The explanation must change when parameters are drawn anew, and when the network is trained on shuffled labels.
 
 Cascading and full randomisation of the parameters: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
-
-The network is trained again on labels that teach nothing.
 
 Label randomisation: Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
 """

@@ -1,8 +1,6 @@
 """Trivial cues: whether a detector judges a file's content or its container (size, compression, metadata).
 
-And how far one gets with them alone.
-
-Files are normalised for it: decoded, cropped and encoded in one way, so that only their content differs.
+Files are normalised for the comparison: decoded, cropped and encoded in one way, so that only their content differs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Continuations of prompts about groups: built-in prompts, sampling, the required number, and scorers.
 
-VADER's sentiment, or a user's text classifier.
+The scorer is VADER's sentiment, or a user's text classifier.
 
 VADER's card, as measured on 2026-11-28 with vaderSentiment 3.3.2 and a text called negative from a compound of -0.05
 down: on the 76,564 rows of Jigsaw's Madlibs (Dixon et al., AIES 2018), which are six templates filled in and no

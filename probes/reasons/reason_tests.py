@@ -1,6 +1,6 @@
 """Tests of the reasons of one row: specific to the row, stable with other reference rows, valid on real rows.
 
-They are made typical one after the other, and the score must move as they claim.
+Features are made typical one after the other, and the score must move as the reasons claim.
 
 Comprehensiveness (DeYoung et al., ACL 2020) of one row: against random orders of all its features, over typical rows
 that had no part in finding the reasons.

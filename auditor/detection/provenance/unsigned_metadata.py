@@ -1,6 +1,6 @@
 """Unsigned metadata of images, sound and video (EXIF, XMP, IPTC, container tags), and the suggested generators.
 
-EXIF, PNG text, XMP, IPTC and comments, of which none proves anything.
+None of it proves anything.
 """
 
 from __future__ import annotations

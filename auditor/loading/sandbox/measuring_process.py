@@ -1,6 +1,7 @@
 """The parent's handle of a sandboxed process, and scratch folders removed with their process.
 
-It imports while its parent does: whoever starts one first and asks afterwards waits for the longer of the two alone.
+The process imports while its parent does: whoever starts one first and asks afterwards waits for the longer of the
+two alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """An open endpoint of a scan: connection, demonstrated capabilities, sent requests, and the journal of its calls.
 
-It holds neither a request's text nor a key. A scan that was killed finds the answers that it has had, so that no call
-is made twice; one that ended begins the next scan's anew, since an answer of yesterday's is none of today's server.
+The journal holds neither a request's text nor a key. A scan that was killed finds the answers that it has had, so
+that no call is made twice; one that ended begins the next scan's anew, since an answer of yesterday's is none of
+today's server.
 
 Its client stores answers in the journal, and reuses the answers of an earlier run.
 """

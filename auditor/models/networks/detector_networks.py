@@ -1,6 +1,6 @@
 """Networks that detect synthetic images and speech: hand-made features, a calibrated head, the novelty of a file.
 
-Their input is (n, 3, height, width) in [-1, 1], the middle of each picture at its own resolution
+The input is (n, 3, height, width) in [-1, 1], the middle of each picture at its own resolution
 (``ImagePreprocessing(fit="crop")`` with mean and std 0.5).
 """
 

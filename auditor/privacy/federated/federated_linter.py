@@ -1,6 +1,4 @@
 """Linter of federated runs for errors that break the guarantee: checks of client sampling and of updates.
-
-The checks of client sampling are here, those of updates in :mod:`auditor.privacy.federated.update_checks`.
 """
 
 from __future__ import annotations

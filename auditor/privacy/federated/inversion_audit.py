@@ -1,7 +1,5 @@
 """Audit of gradient inversion: three attacks on one update, and whether one reveals its image.
 
-What is drawn from it, ranked among images that it does not come from.
-
 A client's image and ``others`` images of the same label are exchangeable: which of them is the client's is drawn by
 chance. Where an update gives nothing away, so is the rank of the client's image among them by likeness to what was
 drawn, whatever the attack is. A weak attack makes a p-value large, never wrong.
