@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
 from mitigations import MITIGATIONS
 from probes import PROBES
+from tests.contract.import_graph import modules
 
 ROOT = Path(__file__).parents[2]
 NAMES = {*PROBES, *MITIGATIONS}
@@ -58,3 +60,14 @@ def test_no_text_in_auditor_is_the_name_of_a_probe_or_a_mitigation() -> None:
 def test_a_name_is_found_wherever_it_stands() -> None:
     source = 'if f.probe in ("group_fairness", "reweighing"):\n    told = f"{x}" + {"bbq": 1}["bbq"]  # change\n'
     assert named(source) == {"group_fairness": 1, "reweighing": 1, "bbq": 2}
+
+
+def test_a_module_that_a_docstring_names_exists() -> None:
+    known = modules(ROOT)
+    named = {
+        (name, reference)
+        for name, file in known.items()
+        for reference in re.findall(r":mod:`~?((?:auditor|probes|mitigations|cli)\.[\w.]+)`", file.read_text("utf-8"))
+    }
+    assert len(named) > 20
+    assert sorted(pair for pair in named if pair[1] not in known) == []

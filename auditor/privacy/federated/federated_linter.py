@@ -1,5 +1,4 @@
-"""Linter of federated runs for errors that break the guarantee: checks of client sampling and of updates.
-"""
+"""Linter of federated runs for errors that break the guarantee: checks of client sampling and of updates."""
 
 from __future__ import annotations
 
