@@ -19,7 +19,7 @@ import torch
 
 from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.models.forward_passes import without_gradients
+from auditor.models.gradients import without_gradients
 from auditor.models.networks.detector_networks import ImageEnsemble
 from benchmarks.common import emit
 

@@ -110,7 +110,7 @@ def train(
     arguments = parse_json_flag(architecture_args, "--architecture-args")
     places = _Places(out, train_out, test_out)
 
-    from auditor.data.table_columns import read_schema
+    from auditor.data.table_schema import read_schema
     from auditor.loading.job_specs import TrainSpec
 
     spec = TrainSpec(

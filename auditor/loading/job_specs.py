@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
 
-from auditor.data.table_columns import TableSchema
+from auditor.data.table_schema import TableSchema
 from auditor.models.endpoint.server_findings import Handshake, ServedTexts
 
 

@@ -40,8 +40,8 @@ from auditor.models.files.weights import (
     load_torch,
     plain_floats,
 )
-from auditor.models.forward_passes import without_gradients
 from auditor.models.gated_model import Gate, GatedModel
+from auditor.models.gradients import without_gradients
 from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing

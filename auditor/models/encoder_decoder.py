@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.models.audited_model import Provenance
-from auditor.models.forward_passes import without_gradients
+from auditor.models.gradients import without_gradients
 from auditor.models.language_model import NO_PROBABILITY, AuditedLanguageModel
 from auditor.models.prefix_trees import batches
 from auditor.models.torch_model import evaluating

@@ -1,4 +1,4 @@
-"""Forward passes of a network: devices, batch sizes, matrix products on a CPU, and passes without gradients."""
+"""Forward passes of a network: devices, batch sizes, and matrix products on a CPU."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import Any, Literal
 
@@ -15,26 +14,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from auditor.core.errors import MissingExtraError, ModelError
-
-_AMID_TRAINING: ContextVar[bool] = ContextVar("amid_training", default=False)
-
-
-def without_gradients() -> AbstractContextManager[object]:
-    """``torch.inference_mode()``, or inside :func:`amid_training` ``torch.no_grad()``."""
-    import torch
-
-    return torch.no_grad() if _AMID_TRAINING.get() else torch.inference_mode()
-
-
-@contextmanager
-def amid_training() -> Iterator[None]:
-    """Context without inference tensors, so that a network may keep its results and be trained with them later."""
-    token = _AMID_TRAINING.set(True)
-    try:
-        yield
-    finally:
-        _AMID_TRAINING.reset(token)
-
 
 Spread = Literal["auto", "balanced", "sequential"]
 _QUANTISED = ("Linear4bit", "Linear8bitLt")

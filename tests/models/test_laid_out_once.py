@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from auditor.models.forward_passes import _by_onednn, laid_out_once, without_gradients
+from auditor.models.forward_passes import _by_onednn, laid_out_once
+from auditor.models.gradients import without_gradients
 
 WITH_ONEDNN = pytest.mark.skipif(_by_onednn() is None, reason="torch was built without oneDNN")
 

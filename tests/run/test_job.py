@@ -12,7 +12,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from auditor.core.errors import UsageError
-from auditor.data.table_columns import PublicColumn, TableSchema
+from auditor.data.table_schema import PublicColumn, TableSchema
 from auditor.loading.job_specs import (
     DataSpec,
     Job,

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from auditor.core.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.core.writable_paths import WRITTEN
-from auditor.data.table_columns import PublicColumn, TableSchema
+from auditor.data.table_schema import PublicColumn, TableSchema
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import DataSpec, ModelSpec, TrainSpec
 from auditor.loading.rows.load_rows import load_data

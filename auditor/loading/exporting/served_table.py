@@ -24,7 +24,7 @@ from auditor.loading.estimators import EstimatorModel, learned_levels
 from auditor.loading.exporting.onnx_nodes import OPSET
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel
 from auditor.models.files.model_bytes import read_source
-from auditor.models.forward_passes import without_gradients
+from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
 from auditor.models.torch_model import TorchModel, evaluating
