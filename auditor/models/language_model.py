@@ -31,8 +31,8 @@ from auditor.models.forward_passes import (
     stays,
     tiled_log_probabilities,
     tokens_at_once,
-    without_gradients,
 )
+from auditor.models.gradients import without_gradients
 from auditor.models.prefix_trees import Encoded, Forest, batches, laid_out, pack_texts, reads_trees
 from auditor.models.text_scores import Objective, ScoresTexts
 from auditor.models.torch_model import evaluating
