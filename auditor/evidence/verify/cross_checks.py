@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from auditor.data.group_counts import GroupCounts
-from auditor.evidence.verify.json_difference import difference
-from auditor.evidence.verify.requested_probes import Kinds
+from auditor.evidence.verify.checks import difference
+from auditor.evidence.verify.request_and_log import Kinds
 from auditor.judging.measurement import Measurement, Pillar, ProbeResult
 from auditor.report.record.audit_report import DataRecord
 from auditor.statistics.changes import RateChange

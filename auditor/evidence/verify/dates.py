@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from auditor.evidence.manifest import LOG, events
 from auditor.evidence.verify.checks import Check, Unproven
-from auditor.evidence.verify.enclosed_inputs import WentBy
+from auditor.evidence.verify.enclosed_inputs import Inputs
 from auditor.report.record.audit_report import AuditReport
 
 NAME = "dates"
@@ -18,7 +18,7 @@ _ROUNDED = timedelta(seconds=2)
 
 
 def in_order(
-    entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy, now: datetime | None = None
+    entries: Mapping[str, bytes], report: AuditReport, inputs: Inputs, now: datetime | None = None
 ) -> tuple[list[Check], list[Unproven]]:
     """Impossible date orders: registered, begun, measured, recorded; set and looked up before.
 
@@ -30,7 +30,7 @@ def in_order(
         detail = "the run, its log, its record and all that was set or decided before can have come in this order"
         checks.append(Check(name=NAME, state="ok", detail=detail))
     why = "dates are the signer's word where no timestamp tells them"
-    places = ["record.json: created", "record.json: criteria.set_at", "log.jsonl: at"]
+    places = ["record.json: criteria.set_at", "log.jsonl: at"]
     places += [] if inputs.understood is None else ["request.json: understood.began"]
     return checks, [Unproven(where=place, why=why, needs="timestamp") for place in places]
 
@@ -50,7 +50,7 @@ def _day(text: object) -> date | None:
         return None
 
 
-def _impossible(entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy, now: datetime) -> Iterator[str]:
+def _impossible(entries: Mapping[str, bytes], report: AuditReport, inputs: Inputs, now: datetime) -> Iterator[str]:
     created = _time(report.created)
     if created is None:
         yield f"the record was made on {report.created[:40]!r}, which is no time"
@@ -79,7 +79,7 @@ def _impossible(entries: Mapping[str, bytes], report: AuditReport, inputs: WentB
             yield f"the earlier look of entry {look.entry} is of {look.created}, after the audit"
 
 
-def _by_its_log(entries: Mapping[str, bytes], report: AuditReport, inputs: WentBy, created: datetime) -> Iterator[str]:
+def _by_its_log(entries: Mapping[str, bytes], report: AuditReport, inputs: Inputs, created: datetime) -> Iterator[str]:
     log = events(entries.get(LOG, b""))
     times = [_time(event.get("at")) for event in log]
     known = [time for time in times if time is not None]

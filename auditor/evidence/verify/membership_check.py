@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from auditor.core.errors import DataError
-from auditor.evidence.manifest import MEMBERSHIP, REQUEST, RESULTS, TABLES, Manifest
+from auditor.evidence.manifest import MEMBERSHIP, RESULTS, TABLES, Manifest
 from auditor.evidence.verify.checks import Check, Unproven
+from auditor.evidence.verify.enclosed_inputs import Inputs
 from auditor.evidence.verify.remeasure import Again, Kept, Remade
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import AuditReport
@@ -39,14 +39,14 @@ class Members:
     own_losses: bool = True
 
     @classmethod
-    def from_entries(cls, entries: Mapping[str, bytes]) -> Members:
+    def from_entries(cls, entries: Mapping[str, bytes], inputs: Inputs) -> Members:
         """The membership scores of a bundle.
 
         Raises DataError where they are none.
         """
         head = read_membership_head(entries.get(TABLES, b""))
         scores = None if head is None or MEMBERSHIP not in entries else read_membership(entries[MEMBERSHIP], head)
-        return cls(head, scores, not _losses_given(entries.get(REQUEST, b"{}")))
+        return cls(head, scores, not inputs.options.get("loss"))
 
     def fitting(self, manifest: Manifest, results: Mapping[str, ProbeResult], report: AuditReport) -> Iterator[Check]:
         """Differences from the scores that the bundle should have."""
@@ -105,16 +105,9 @@ def unproven_alike(remeasurement: Again | None, kept_data: Kept) -> Iterator[Unp
         yield Unproven(where=f"{RESULTS}: {remeasurement.found.probe}.alike", why=why, needs="rows")
 
 
-def _losses_given(request: bytes) -> bool:
-    try:
-        return bool(dict(json.loads(request)["options"]).get("loss"))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-
-
-def members_of(entries: Mapping[str, bytes]) -> tuple[Members, list[Check]]:
+def members_of(entries: Mapping[str, bytes], inputs: Inputs) -> tuple[Members, list[Check]]:
     """The membership scores of a bundle, or their errors."""
     try:
-        return Members.from_entries(entries), []
+        return Members.from_entries(entries, inputs), []
     except DataError as error:
         return Members(), [Check(name=MEMBERSHIP, state="wrong", detail=str(error))]

@@ -1,119 +1,33 @@
-"""Recount of a bundle's statistics from its rows and tables, with cross-checks between them.
-
-What the record says of rows and classes is held to the bundle's data too.
-"""
+"""Recount of a bundle's statistics from its rows and tables, with cross-checks between them."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from auditor.core.errors import AuditorError, DataError
+from auditor.core.errors import AuditorError
 from auditor.data.group_counts import GroupCounts
-from auditor.data.recounted_truth import GroupsDigest
 from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
-from auditor.evidence.verify.canonical_form import as_given, as_logged, as_written
 from auditor.evidence.verify.checks import Check, State, Unproven
 from auditor.evidence.verify.cross_checks import contradictions, facts_of
-from auditor.evidence.verify.json_difference import difference
+from auditor.evidence.verify.enclosed_inputs import Inputs
 from auditor.evidence.verify.membership_check import Members, members_of, unproven_alike
 from auditor.evidence.verify.remeasure import Again, Kept, Remade, alike_otherwise
-from auditor.evidence.verify.requested_probes import Kinds, as_declared, complete, why_inapplicable
+from auditor.evidence.verify.request_and_log import (
+    Kinds,
+    as_declared,
+    as_given,
+    as_logged,
+    as_written,
+    complete,
+    why_inapplicable,
+)
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
-from auditor.report.record.group_sizes import sizes_in
-from auditor.run.predictions import BLURRED_OVER, Answers, AnswersHead, CountsRecord, read_head, read_rows
-
-# By name, what the record says and what is stored.
-_Pairs = dict[str, tuple[object, object]]
-
-
-def check_metadata(
-    report: AuditReport, head: AnswersHead | None, table: GroupCounts | None, answers: Answers | None
-) -> Iterator[Check]:
-    """Differences of the record's model and data from the stored head, group table and rows."""
-    pairs = {
-        **_of_table(report, table, answers),
-        **_of_head(report, head, table),
-        **_of_rows(report, table, answers),
-    }
-    wrong = [where for name, (said, found) in pairs.items() if (where := difference(_plain(said), _plain(found), name))]
-    yield from (Check(name="data", state="wrong", detail=f"the record's {where}") for where in wrong)
-    if pairs and not wrong:
-        yield Check(name="data", state="ok", detail=f"the record's {', '.join(pairs)} are those of what is stored")
-
-
-def _of_table(report: AuditReport, table: GroupCounts | None, answers: Answers | None) -> _Pairs:
-    """Classes, sensitive features and sizes of groups."""
-    data, pairs = report.data, _Pairs()
-    if table is not None:
-        positive = None if table.positive is None else table.classes[table.positive]
-        pairs["sensitive"] = data.sensitive, table.features
-        pairs["positive"] = data.positive, positive
-        pairs["classes"] = report.model.classes, table.classes
-    sizes = sizes_in(table) if table is not None else _sizes(answers)
-    if sizes is not None and data.groups is not None:
-        pairs["groups"] = data.groups, sizes
-    return pairs
-
-
-def _of_head(report: AuditReport, head: AnswersHead | None, table: GroupCounts | None) -> _Pairs:
-    """What the head of the rows says of all of them."""
-    pairs = _Pairs()
-    if head is None:
-        return pairs
-    if head.kind == "classifier":
-        positive = None if head.positive is None else head.classes[head.positive]
-        pairs["rows' classes"] = report.model.classes, head.classes
-        pairs["rows' positive"] = report.data.positive, positive
-    # Scores of rows that do not say their group are blurred, and no others.
-    pairs["blurred"] = head.blurred, BLURRED_OVER if table and not head.features else 1
-    if table is not None:
-        pairs["rows of the table"] = head.n, table.n
-    return pairs
-
-
-def _of_rows(report: AuditReport, table: GroupCounts | None, answers: Answers | None) -> _Pairs:
-    """Digests of the groups, and rows without a label."""
-    data, pairs = report.data, _Pairs()
-    if answers is not None and answers.groups and data.groups_sha256 is not None:
-        pairs["groups_sha256"] = data.groups_sha256, _digests(answers)
-    if data.missing is not None:
-        unlabelled = _unlabelled(table, answers)
-        # Where no row has a label, whether there was a column of them is for the record to say.
-        if unlabelled is not None and (data.missing.labels is not None or unlabelled < (data.n_rows or 0)):
-            pairs["rows without label"] = data.missing.labels, unlabelled
-    return pairs
-
-
-def _sizes(answers: Answers | None) -> Mapping[str, Mapping[str, int]] | None:
-    return {name: Counter(own) for name, own in answers.groups.items()} if answers and answers.groups else None
-
-
-def _unlabelled(table: GroupCounts | None, answers: Answers | None) -> int | None:
-    if answers is not None:
-        return int(np.isnan(answers.truth).sum())
-    return None if table is None else int(table.table[:, -1].sum())
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _digests(answers: Answers) -> Mapping[str, str]:
-    found = {}
-    for name, levels in zip(answers.head.features, answers.head.levels, strict=True):
-        place = {level: i for i, level in enumerate(levels)}
-        digest = GroupsDigest()
-        digest.add(np.asarray([place[level] for level in answers.groups[name]], np.int64), levels)
-        found[name] = digest.hexdigest()
-    return found
-
+from auditor.run.predictions import Answers
 
 # A table of so many classes has more cells than a bundle should make anybody fill.
 _MOST_CLASSES = 1_000
@@ -131,49 +45,45 @@ class Counted:
 
 
 def check_counts(
-    entries: Mapping[str, bytes], manifest: Manifest, results_file: Asked, report: AuditReport, remade: Remade
+    entries: Mapping[str, bytes],
+    manifest: Manifest,
+    results_file: Asked,
+    report: AuditReport,
+    inputs: Inputs,
+    remade: Remade,
 ) -> Counted:
     """Recount the tables from the rows and probe numbers from both, and cross-check all other numbers."""
-    try:
-        head, counts = read_head(entries.get(TABLES, b""))
-        table = None if counts is None else counts.counts()
-        answers = None if head is None or ROWS not in entries else read_rows(entries[ROWS], head, counts)
-    except DataError as error:
-        return Counted(checks=(Check(name=TABLES, state="wrong", detail=str(error)),))
-    members, unfit = members_of(entries)
-    kinds, request = remade.make.kinds(), entries.get(REQUEST, b"{}")
-    checks, unproven = complete(request, results_file.results, report, kinds, other_code=remade.other_code)
-    checks += unfit or members.fitting(manifest, {result.probe: result for result in results_file.results}, report)
+    results, kinds = results_file.results, remade.make.kinds()
+    members, unfit = members_of(entries, inputs)
+    checks, unproven = complete(inputs, results, report, kinds, other_code=remade.other_code)
+    checks += as_logged(entries.get(LOG, b""), report, results, other_code=remade.other_code)
+    checks += unfit or members.fitting(manifest, {result.probe: result for result in results}, report)
     unproven += members.unproven()
     if not remade.other_code:
-        checks += as_declared(results_file.results, report, kinds)
-        checks += as_written(entries, results_file, head, counts, answers, members)
-        checks += as_given(request, report)
-        checks += as_logged(entries.get(LOG, b""), report, results_file.results)
+        checks += as_declared(results, report, kinds)
+        checks += as_written(entries, results_file, inputs, members)
+        checks += as_given(inputs, report)
     else:
         why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
         unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
-        moved = [r for r in results_file.results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
+        moved = [r for r in results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
         why = "it has another pillar, and so another error budget, than in this version"
         checks += [Check(name="outcomes", state="not checked", detail=f"{r.probe}: {why}") for r in moved]
-    checks += check_metadata(report, head, table, answers)
-    if len({result.probe for result in results_file.results}) < len(results_file.results):
-        checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
-    options = _options(request)
     if column := report.data.cluster or report.data.weight:
         why = f"the bundle does not hold the column {column!r}, which the numbers rest on"
         checks.append(Check(name="rows", state="not checked", detail=why))
-        unproven += [each for result in results_file.results for each in unproven_of(result, None, report, remade, why)]
+        unproven += [each for result in results for each in unproven_of(result, None, report, remade, why)]
         return Counted(checks=tuple(checks), unproven=tuple(unproven))
+    head, table = inputs.head, inputs.table
     if head is not None and head.features:
         # Groups that no row is in have a place among them too.
         unproven.append(
             Unproven(where=f"{TABLES}: rows.levels", why="which groups there could be is the signer's word")
         )
-    checks += _storage_checks(manifest, report, head, counts, answers, table)
-    checks += _agreeing(results_file, report, table, options, kinds)
-    kept = Kept.from_stored(head, answers, table, has_groups=bool(report.data.sensitive) or table is not None)
-    found = _anew(results_file, options, kept, members, report, remade)
+    checks += _storage_checks(manifest, report, inputs)
+    checks += _agreeing(results_file, report, table, inputs.probe_options, kinds)
+    kept = Kept.from_stored(head, inputs.answers, table, has_groups=bool(report.data.sensitive) or table is not None)
+    found = _anew(results_file, inputs.probe_options, kept, members, report, remade)
     return Counted(
         checks=(*checks, *found.checks),
         from_rows=found.from_rows,
@@ -182,19 +92,13 @@ def check_counts(
     )
 
 
-def _storage_checks(
-    manifest: Manifest,
-    report: AuditReport,
-    head: AnswersHead | None,
-    counts: CountsRecord | None,
-    answers: Answers | None,
-    table: GroupCounts | None,
-) -> Iterator[Check]:
+def _storage_checks(manifest: Manifest, report: AuditReport, inputs: Inputs) -> Iterator[Check]:
+    head, table, answers = inputs.head, inputs.table, inputs.answers
     if head is None and report.refusal is None and report.data.n_rows:
         yield Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row")
     elif ROWS in manifest.files and answers is None and head is not None:
         yield Check(name="rows", state="not checked", detail="left out: what follows from them cannot be recomputed")
-    if answers is not None and table is not None and counts is not None:
+    if answers is not None and table is not None:
         yield _recounted(answers, table)
     if head is None and ROWS in manifest.files:
         yield Check(name=TABLES, state="wrong", detail="it does not say what the rows hold")
@@ -291,14 +195,6 @@ def unproven_of(
             left = [metric for metric in dict.fromkeys(metrics) if not remeasurement.covers(metric, method)]
             left = ["*"] if len(left) == len({*metrics}) else left
             yield from (Unproven(where=f"{where}[{method} {metric}]", why=reason, needs="rows") for metric in left)
-
-
-def _options(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        found = json.loads(content)["probe_options"]
-        return {str(k): dict(v) for k, v in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
 
 
 def _recounted(answers: Answers, table: GroupCounts) -> Check:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from auditor.data.group_counts import GroupCounts
 from auditor.evidence.manifest import canonical
-from auditor.evidence.verify.json_difference import difference
+from auditor.evidence.verify.checks import difference
 from auditor.judging.figure_types import Figure
 from auditor.judging.measurement import Alike, Measurement, ProbeResult
 from auditor.run.predictions import MOST_CLASSES, Answers, AnswersHead, Scores, rows_of

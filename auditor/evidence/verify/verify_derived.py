@@ -11,8 +11,7 @@ from auditor.core.errors import AuditorError, DataError
 from auditor.evidence.derived_evidence import recorded, statement_of_derived
 from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, Manifest, events
 from auditor.evidence.verify.bundle_parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
-from auditor.evidence.verify.checks import NOT_COMPUTED, Check, Needs, State, Unproven, Verified
-from auditor.evidence.verify.json_difference import difference
+from auditor.evidence.verify.checks import NOT_COMPUTED, Check, Needs, State, Unproven, Verified, difference
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -1,15 +1,21 @@
-"""Every field of a record is checked, or named among what is not proven, with the reason why."""
+"""Every field of a record follows from another part of its bundle, or stands in the table of what may be stated."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Union, get_args, get_origin
 
+import pytest
 from pydantic import BaseModel
 
-from auditor.evidence.verify.unproven_fields import FIELDS
+from auditor.evidence.manifest import ASKED, RECORD, RESULTS
+from auditor.evidence.verify import stated_fields
+from auditor.evidence.verify.enclosed_inputs import read_inputs
+from auditor.evidence.verify.replay import sources_of
+from auditor.evidence.verify.stated_fields import STATED, unexplained
 from auditor.report.record.audit_report import AuditReport
+from tests.evidence.verify.whole import Whole, whole
 from tests.quantifiers import all_of
 
 
@@ -32,30 +38,55 @@ def leaves(model: type[BaseModel], before: str = "") -> Iterator[str]:
             yield from leaves(own, f"{path}.")
 
 
-def is_decided(path: str) -> bool:
-    """Whether a record's field, or all of what is above it, says how it is proven."""
+def lies_in(path: str, places: Collection[str]) -> bool:
     parts = path.split(".")
-    return path in FIELDS or any(".".join([*parts[:i], "*"]) in FIELDS for i in range(1, len(parts) + 1))
+    return any(".".join(parts[:i]) in places for i in range(1, len(parts) + 1))
 
 
-def test_somebody_decided_about_every_field_of_a_record() -> None:
-    unknown = [path for path in leaves(AuditReport) if not is_decided(path)]
-    assert not unknown, f"say in auditor/evidence/verify/unproven_fields.py how these are proven, or why not: {unknown}"
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return whole(tmp_path_factory.mktemp("fields"))
 
 
-def test_no_field_is_decided_about_that_there_is_none_of() -> None:
+@pytest.fixture(scope="module")
+def followed(bundle: Whole) -> set[str]:
+    """The places of the record that follow from another part of a bundle that encloses everything."""
+    report, asked = AuditReport.from_json(bundle.entries[RECORD]), ASKED.validate_json(bundle.entries[RESULTS])
+    inputs, wrong = read_inputs(bundle.entries)
+    assert not wrong
+    sources = sources_of(report, asked, inputs, trusted=(), other_code=False)
+    return {path for source in sources for path in source.paths}
+
+
+def test_every_field_of_a_record_follows_or_may_be_stated(followed: set[str]) -> None:
+    stated = {path.removesuffix(".*") for path in STATED}
+    unknown = [path for path in leaves(AuditReport) if not lies_in(path, followed | stated)]
+    assert not unknown, f"replay.py must come to these, or stated_fields.py must say why nothing does: {unknown}"
+
+
+def test_no_field_is_stated_that_there_is_none_of() -> None:
     known = set(leaves(AuditReport))
     gone = [
-        path for path in FIELDS if not any(leaf == path or leaf.startswith(path.removesuffix("*")) for leaf in known)
+        path for path in STATED if not any(leaf == path or leaf.startswith(path.removesuffix("*")) for leaf in known)
     ]
     assert not gone
 
 
-def test_what_nothing_proves_says_why() -> None:
-    assert all_of(proof.by or proof.why for proof in FIELDS.values())
+def test_what_may_be_stated_says_why() -> None:
+    assert all_of(stated.why for stated in STATED.values())
 
 
-def test_the_walk_sees_fields_at_every_depth() -> None:
-    found = set(leaves(AuditReport))
-    assert {"created", "data.missing.labels", "controls.cells.outcomes", "about.data.reference.shares"} <= found
-    assert not is_decided("model.something_new") and not is_decided("something_new")
+def test_a_field_that_nobody_thought_of_is_wrong(bundle: Whole, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """As one would be that a later version writes, if neither the replay nor the table knew it."""
+    monkeypatch.setattr(stated_fields, "STATED", {path: why for path, why in STATED.items() if path != "duration_s"})
+    record = AuditReport.from_json(bundle.entries[RECORD]).model_copy(update={"duration_s": 12.5})
+    path = bundle.forged(tmp_path / "a.zip", lambda said: said.update(record.model_dump(mode="json")))
+    assert bundle.wrong(path)["duration_s"] == "duration_s: nothing in the bundle comes to it"
+
+
+def test_the_walks_see_fields_at_every_depth(followed: set[str]) -> None:
+    assert {"created", "data.missing.labels", "controls.cells.outcomes"} <= set(leaves(AuditReport))
+    assert not lies_in("model.something_new", followed) and not lies_in("something_new", followed)
+    record = {"data": {"missing": {"labels": 3, "more": {"deep": "x"}}, "none": None}, "new": "y"}
+    assert [*unexplained(record, ["data.missing.labels"], [])] == ["new"]
+    assert [*unexplained({"model": {"new": {"deep": 1}}}, [], [])] == ["model.new.deep"]
