@@ -29,7 +29,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import open_envelope
 from auditor.evidence.verify.checks import Check
-from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport, is_newer
 from auditor.report.report_view import document_id
 
 if TYPE_CHECKING:
@@ -116,6 +116,17 @@ def read_part(name: str, entries: Mapping[str, bytes], parse: Callable[[bytes], 
         return None, [Check(name=name, state="wrong", detail=f"cannot be read: {where}: {first['msg']}")]
     except (DataError, ValueError, RecursionError) as error:
         return None, [Check(name=name, state="wrong", detail=f"cannot be read: {str(error)[:200]}")]
+
+
+def read_record(content: bytes) -> AuditReport:
+    """The record of an audit.
+
+    Raises ValidationError where it is none, DataError where its schema is none that this version knows.
+    """
+    report = AuditReport.model_validate_json(content)
+    if is_newer(report.schema_version):
+        raise DataError(f"its schema {report.schema_version[:20]!r} is none that this version knows")
+    return report
 
 
 def spelled(entries: Mapping[str, bytes], report: AuditReport) -> Check:

@@ -18,7 +18,9 @@ Needs = Literal[
 ]  # fmt: skip
 NEEDS: tuple[Needs, ...] = get_args(Needs)
 # What recomputing a record meets where no audit wrote it: numbers beyond all bounds, places that are not there.
-NOT_COMPUTED = (ArithmeticError, LookupError, MemoryError, RecursionError, StopIteration, TypeError, ValueError)
+NOT_COMPUTED = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, StopIteration, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ def _first(recorded_value: object, new_value: object) -> tuple[str, str] | None:
     elif isinstance(recorded_value, bool) or isinstance(new_value, bool) or recorded_value is None or new_value is None:
         same = recorded_value is new_value
     elif isinstance(recorded_value, (int, float)) and isinstance(new_value, (int, float)):
-        same = math.isclose(recorded_value, new_value, rel_tol=RELATIVE, abs_tol=1e-12)
+        same = recorded_value == new_value or _is_close(recorded_value, new_value)
     elif isinstance(recorded_value, Mapping) and isinstance(new_value, Mapping):
         for key in {**recorded_value, **new_value}:
             if key not in recorded_value or key not in new_value:
@@ -186,6 +188,13 @@ def _first(recorded_value: object, new_value: object) -> tuple[str, str] | None:
     else:
         same = recorded_value == new_value
     return None if same else ("", f"says {_value_text(recorded_value)}, recomputed {_value_text(new_value)}")
+
+
+def _is_close(recorded_value: float, new_value: float) -> bool:
+    try:
+        return math.isclose(recorded_value, new_value, rel_tol=RELATIVE, abs_tol=1e-12)
+    except OverflowError:
+        return False  # an integer beyond all floating-point numbers
 
 
 def _value_text(value: object) -> str:

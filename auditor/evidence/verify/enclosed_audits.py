@@ -12,7 +12,7 @@ from auditor.core.rows import BoolArray
 from auditor.evidence.container import unpack
 from auditor.evidence.derived_evidence import ALONE, WHOLE
 from auditor.evidence.manifest import ROWS, TABLES
-from auditor.evidence.verify.bundle_parts import read_part
+from auditor.evidence.verify.bundle_parts import read_part, read_record
 from auditor.evidence.verify.checks import Check, Unproven
 from auditor.evidence.verify.remeasure import Remake
 from auditor.evidence.verify.verify_bundle import verify_bytes
@@ -200,7 +200,7 @@ class Audits:
     def _alone(self, part: str) -> AuditReport:
         self.used.add(part)
         report: AuditReport | None
-        report, said = read_part(part, self.entries, lambda content: AuditReport.model_validate_json(content))
+        report, said = read_part(part, self.entries, read_record)
         self.checks += said
         if report is None:
             raise DataError(f"the record in {part!r} cannot be read")

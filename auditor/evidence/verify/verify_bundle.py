@@ -19,6 +19,7 @@ from auditor.evidence.verify.bundle_parts import (
     digests,
     log_chain,
     read_part,
+    read_record,
     signature,
     spelled,
     unknown_parts,
@@ -82,7 +83,7 @@ def verify_bytes(
     checks += [*digests(entries, manifest), *unknown_parts(entries)]
     whose = code(entries)
     checks += [log_chain(entries, manifest), whose]
-    report, said = read_part(RECORD, entries, lambda content: AuditReport.model_validate_json(content))
+    report, said = read_part(RECORD, entries, read_record)
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
     checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))

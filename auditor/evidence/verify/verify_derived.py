@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import AuditorError, DataError
 from auditor.evidence.derived_evidence import recorded, statement_of_derived
-from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, Manifest, events
+from auditor.evidence.manifest import LOG, MANIFEST, RECORD, REQUEST, SIGNATURE, Manifest, events, in_order
 from auditor.evidence.verify.bundle_parts import OTHER_CODE, code, container, digests, log_chain, read_part, signature
-from auditor.evidence.verify.checks import NOT_COMPUTED, Check, Needs, State, Unproven, Verified, difference
+from auditor.evidence.verify.checks import NOT_COMPUTED, Check, Needs, State, Unproven, Verified, difference, left_open
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -83,25 +83,23 @@ def verify_derived(
     mine = {**found.request, "about": {k: v for k, v in found.about.items() if v}}
     if where := difference(dict(request), mine):
         checks.append(Check(name=REQUEST, state="wrong", detail=where))
-    checks += _compare_records(record, found, other_code=whose.detail.startswith(OTHER_CODE))
+    words = _compare_records(record, found, other_code=whose.detail.startswith(OTHER_CODE))
+    checks += words
     plain = Unproven(where=f"{LOG}: at, command, tool", why="the signer's word")
     return Verified(
         checks=tuple(checks),
         report=None,
         there=there | found.there,
-        unproven=(*open_, *found.unproven, plain),
+        unproven=(*open_, *found.unproven, *left_open(words), plain),
     )
 
 
 def _table(content: bytes) -> dict[str, Any]:
-    found = json.loads(content, parse_constant=_no_number)
+    found = json.loads(content)
     if not isinstance(found, dict):
         raise DataError("it is no table")
+    in_order(found)  # which numbers that are none cannot be written in, nor text that is none
     return found
-
-
-def _no_number(name: str) -> float:
-    raise DataError(f"{name} is no number of JSON")
 
 
 def _kind(manifest: Manifest) -> str:
@@ -149,7 +147,7 @@ def _compare_records(record: Mapping[str, Any], remake: Again, *, other_code: bo
         state: State = "wrong"
         if other_code and not difference(_without_words(name, said), _without_words(name, mine)):
             state = "not checked"
-        checks.append(Check(name=name, state=state, detail=where))
+        checks.append(Check(name=name if state == "wrong" else f"outcomes, {name}", state=state, detail=where))
     if not any(check.state == "wrong" for check in (*checks, *remake.checks)):
         checks.append(Check(name="record", state="ok", detail=remake.made))
     return checks
