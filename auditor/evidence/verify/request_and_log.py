@@ -22,7 +22,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.verify.checks import Check, Unproven, difference
 from auditor.evidence.verify.enclosed_inputs import Inputs
-from auditor.evidence.verify.membership_check import Members
+from auditor.evidence.verify.remeasure import Members
 from auditor.judging.measurement import Copies, ProbeResult, select_definitions
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.predictions import tables_json

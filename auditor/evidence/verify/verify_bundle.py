@@ -25,12 +25,11 @@ from auditor.evidence.verify.bundle_parts import (
     unknown_parts,
 )
 from auditor.evidence.verify.checks import NOT_COMPUTED, Check, Needs, Verified, left_open
-from auditor.evidence.verify.dates import in_order
+from auditor.evidence.verify.dates import check_timestamp, dated, in_order
 from auditor.evidence.verify.enclosed_inputs import Inputs, read_inputs, unnamed
 from auditor.evidence.verify.recomputed_counts import Counted, check_counts
 from auditor.evidence.verify.remeasure import Remade, Remake
 from auditor.evidence.verify.replay import RULE_PACK, replay
-from auditor.evidence.verify.timestamp_check import check_timestamp, dated
 from auditor.report.record.audit_report import AuditReport
 
 if TYPE_CHECKING:
