@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
@@ -15,6 +17,7 @@ from auditor.evidence.verify.enclosed_inputs import read_inputs
 from auditor.evidence.verify.replay import sources_of
 from auditor.evidence.verify.stated_fields import STATED, unexplained
 from auditor.report.record.audit_report import AuditReport
+from tests import ROOT
 from tests.evidence.verify.whole import Whole, whole
 from tests.quantifiers import all_of
 
@@ -90,3 +93,10 @@ def test_the_walks_see_fields_at_every_depth(followed: set[str]) -> None:
     record = {"data": {"missing": {"labels": 3, "more": {"deep": "x"}}, "none": None}, "new": "y"}
     assert [*unexplained(record, ["data.missing.labels"], [])] == ["new"]
     assert [*unexplained({"model": {"new": {"deep": 1}}}, [], [])] == ["model.new.deep"]
+
+
+def test_each_promise_of_the_documentation_names_a_test_that_there_is() -> None:
+    text = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)` \|", text)
+    here = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert len(named) >= 14 and all_of(f"def {name}(" in here for name in named)
