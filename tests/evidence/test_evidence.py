@@ -13,7 +13,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -826,7 +826,8 @@ def test_cells_of_a_rule_pack_are_held_against_the_findings_anew(tmp_path: Path)
     def stored(changed: Any) -> Verified:
         log = ChainedLog()
         log.add("started", command=["scan"])
-        write_bundle(tmp_path / "a.zip", replace(made, report=changed, log=log))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_bundle(tmp_path / "a.zip", replace(made, report=changed.model_copy(update={"created": now}), log=log))
         return checked(tmp_path / "a.zip")
 
     found = stored(report)

@@ -29,7 +29,7 @@ from auditor.evidence.verify.dates import check_timestamp, dated, in_order
 from auditor.evidence.verify.enclosed_inputs import Inputs, read_inputs, unnamed
 from auditor.evidence.verify.recomputed_counts import Counted, check_counts
 from auditor.evidence.verify.remeasure import Remade, Remake
-from auditor.evidence.verify.replay import RULE_PACK, replay
+from auditor.evidence.verify.replay import RULE_PACK, Replay
 from auditor.report.record.audit_report import AuditReport
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def verify_bytes(
     found = Counted(checks=())
     try:
         names = frozenset(map(fingerprint, trusted))
-        replayed, open_ = replay(report, asked, inputs, trusted=names, other_code=other_code)
+        replay = Replay(report, asked, inputs, trusted=names, other_code=other_code)
         more, undated = in_order(entries, report, inputs)
         if not any(check.name in (TABLES, ROWS) for check in unreadable):
             remade = Remade(make_probe, other_code, report.family.other_rule)
@@ -104,8 +104,8 @@ def verify_bytes(
     except NOT_COMPUTED as error:
         detail = f"its numbers cannot be recomputed: {type(error).__name__}"
         return Verified(checks=(*checks, Check(name="numbers", state="wrong", detail=detail)), report=report)
-    checks += [*replayed, *more, *found.checks]
-    open_ += [*undated, *left_open(checks), *found.unproven]
+    checks += [*replay.checks, *more, *found.checks]
+    open_ = [*replay.unproven, *undated, *left_open(checks), *found.unproven]
     verified = Verified(
         checks=tuple(checks),
         report=report,

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from auditor.evidence.manifest import ASKED, RECORD, RESULTS
 from auditor.evidence.verify import stated_fields
 from auditor.evidence.verify.enclosed_inputs import read_inputs
-from auditor.evidence.verify.replay import sources_of
+from auditor.evidence.verify.replay import Replay
 from auditor.evidence.verify.stated_fields import STATED, unexplained
 from auditor.report.record.audit_report import AuditReport
 from tests import ROOT
@@ -57,8 +57,7 @@ def followed(bundle: Whole) -> set[str]:
     report, asked = AuditReport.from_json(bundle.entries[RECORD]), ASKED.validate_json(bundle.entries[RESULTS])
     inputs, wrong = read_inputs(bundle.entries)
     assert not wrong
-    sources = sources_of(report, asked, inputs, trusted=(), other_code=False)
-    return {path for source in sources for path in source.paths}
+    return Replay(report, asked, inputs, other_code=False).paths
 
 
 def test_every_field_of_a_record_follows_or_may_be_stated(followed: set[str]) -> None:
