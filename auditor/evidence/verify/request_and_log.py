@@ -23,7 +23,7 @@ from auditor.evidence.manifest import (
 from auditor.evidence.verify.checks import Check, Unproven, difference
 from auditor.evidence.verify.enclosed_inputs import Inputs
 from auditor.evidence.verify.remeasure import Members
-from auditor.judging.measurement import Copies, ProbeResult, select_definitions
+from auditor.judging.measurement import ProbeResult, select_definitions
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.predictions import tables_json
 from auditor.run.probe import (
@@ -199,29 +199,20 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
         if kind is None:
             continue
         metrics = [m.metric for m in result.measurements]
-        said = {
-            "pillar": (result.pillar, kind.pillar),
-            "citation": (result.citation, kind.citation),
-            "definitions": (
-                result.definitions, select_definitions(kind.name, kind.citation, declared_metrics(kind), metrics)
-            ),
-            "questions": (result.questions, blank_result(kind).questions),
-            "copies of rows": (_copied(result, kind), report.data.copies if _must_say(result, kind) else None),
-        }  # fmt: skip
-        yield from (
-            Check(name=result.probe, state="wrong", detail=f"its {what} are not those of the probe")
-            for what, (one, other) in said.items()
-            if one != other
-        )
-
-
-def _copied(result: ProbeResult, kind: type[Probe]) -> Copies | None:
-    """The copies that it found: of what it lacks it says so before anybody looks at rows."""
-    return result.copies if looks_at_rows(kind) and result.copies is not None and result.copies.copies else None
-
-
-def _must_say(result: ProbeResult, kind: type[Probe]) -> bool:
-    return looks_at_rows(kind) and (bool(result.measurements) or result.copies is not None)
+        declared = {
+            "pillar": kind.pillar,
+            "citation": kind.citation,
+            "definitions": select_definitions(kind.name, kind.citation, declared_metrics(kind), metrics),
+            "questions": blank_result(kind).questions,
+        }
+        wrong = [name for name, value in declared.items() if getattr(result, name) != value]
+        # Of what it lacks a probe says so before anybody looks at rows.
+        said = result.copies if looks_at_rows(kind) else None
+        must_say = looks_at_rows(kind) and (result.measurements or said is not None)
+        if (said if said is not None and said.copies else None) != (report.data.copies if must_say else None):
+            wrong.append("copies of rows")
+        for name in wrong:
+            yield Check(name=result.probe, state="wrong", detail=f"its {name} are not those of the probe")
 
 
 def why_inapplicable(result: ProbeResult, report: AuditReport, kinds: Kinds) -> bool:
