@@ -141,9 +141,9 @@ def _print_proven(verification: Verified) -> None:
     fine = {check.name: check.detail for check in verification.checks if check.state == "ok"}
     packs = [name.removeprefix(RULE_PACK) for name in fine if name.startswith(RULE_PACK)]
     fine["packs"] = f"{', '.join(packs)}: their texts, and every control held against the findings anew"
-    shown = {need: fine.get(_SHOWN_BY.get(need, need), "") for need in verification.proven}
-    shown |= {name: fine[name] for name in ("record", "document id") if name in fine}
-    for name, detail in shown.items():
+    shown = [(str(need), fine.get(_SHOWN_BY.get(need, need), "")) for need in verification.proven]
+    shown += [(name, fine[name]) for name in ("record", "document id") if name in fine]
+    for name, detail in shown:
         typer.echo(paragraph(f"{coloured('proven', 'PASS')}       {name}: {visible(detail)}", 0))
     n = len(_by_reason(verification.plain_statements))
     typer.echo(

@@ -110,7 +110,7 @@ def read_inputs(entries: Mapping[str, bytes]) -> tuple[Inputs, list[Check]]:
     ), checks
 
 
-def unnamed(entries: Mapping[str, bytes], report: AuditReport, inputs: Inputs) -> list[Check]:
+def unnamed_parts(entries: Mapping[str, bytes], report: AuditReport, inputs: Inputs) -> list[Check]:
     """The enclosed parts that the record does not speak of; whether it speaks of the others is for the manifest."""
     said = {decision.entry for decision in report.decisions}
     names = [part for part, entry in inputs.decisions.items() if entry.number not in said]

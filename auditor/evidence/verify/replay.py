@@ -28,7 +28,7 @@ from auditor.evidence.registration import ROLES, held_against, with_what_became
 from auditor.evidence.signed_acceptances import decision_records
 from auditor.evidence.verify.checks import Check, Needs, State, Unproven, difference
 from auditor.evidence.verify.enclosed_inputs import Inputs
-from auditor.evidence.verify.stated_fields import list_unproven, unexplained
+from auditor.evidence.verify.stated_fields import list_unproven, unexplained_paths
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, criteria_in, parse_budgets, parse_criterion
 from auditor.judging.figure_types import Figure
@@ -63,7 +63,7 @@ _OF_NO_RULE = {
 
 
 class Replay:
-    """The record' of an audit as far as it follows from the other parts: what disagrees with it, and what stays open.
+    """An audit's record as it follows from the other parts of its bundle: what disagrees with it, what stays open.
 
     ``trusted``: fingerprints of keys. ``other_code``: another version of the toolkit measured.
     """
@@ -78,16 +78,17 @@ class Replay:
         self.paths: set[str] = set()
         self.checks: list[Check] = []
         self.unproven: list[Unproven] = []
-        for follow in (
-            self._judged, self._answers, self._requested, self._planned, self._configured, self._registered,
-            self._decided, self._measured, self._controlled,
+        for compare in (
+            self._compare_judgements, self._compare_answers, self._compare_options, self._compare_plan,
+            self._compare_configuration, self._compare_registration, self._compare_decisions, self._compare_data,
+            self._compare_rule_packs,
         ):  # fmt: skip
-            follow()
+            compare()
         self.unproven += list_unproven(self.record, self.paths)
-        for path in unexplained(self.record, self.paths, self.unproven):
-            self._wrong(path.partition(".")[0], f"{path}: nothing in the bundle comes to it")
+        for path in unexplained_paths(self.record, self.paths, self.unproven):
+            self._add_wrong(path.partition(".")[0], f"{path}: nothing in the bundle comes to it")
 
-    def _holds(self, name: str, values: Mapping[str, object], fine: str = "") -> None:
+    def _compare(self, name: str, values: Mapping[str, object], fine: str = "") -> None:
         """Compare values of the record, by dotted path, with what another part says.
 
         ``name``: of the check; "" for the name of the field. ``fine``: what is said where all agree.
@@ -96,20 +97,20 @@ class Replay:
         before = len(self.checks)
         for path, value in values.items():
             said = _blank(value_at(self.record, path))
-            self._wrong(name or path.partition(".")[0], difference(said, _blank(value), path))
+            self._add_wrong(name or path.partition(".")[0], difference(said, _blank(value), path))
         if fine and len(self.checks) == before:
             self.checks.append(Check(name=name, state="ok", detail=fine))
 
-    def _wrong(self, name: str, *details: str) -> None:
+    def _add_wrong(self, name: str, *details: str) -> None:
         """Note what disagrees; "" where nothing does."""
         self.checks += [Check(name=name, state="wrong", detail=detail) for detail in details if detail]
 
-    def _open(self, where: str, why: str, needs: Needs) -> None:
+    def _add_unproven(self, where: str, why: str, needs: Needs) -> None:
         self.unproven.append(Unproven(where=where, why=why, needs=needs))
 
     # ---- by the answers ----------------------------------------------------------------------------------------------
 
-    def _judged(self) -> None:
+    def _compare_judgements(self) -> None:
         """Every number, outcome, count and figure, by the statistics of the answers, judged again.
 
         What an earlier rule made of the numbers only an earlier auditor can tell; the numbers themselves are checked.
@@ -132,14 +133,14 @@ class Replay:
         parts += [] if other_code else ["figures", "schema_version", "tool"]
         found = again.model_dump(mode="json", include=set(parts))
         before = len(self.checks)
-        self._findings(again, fields=None if same_rule else _OF_NO_RULE)
-        self._holds("", {part: found.get(part) for part in parts})
+        self._compare_findings(again, fields=None if same_rule else _OF_NO_RULE)
+        self._compare("", {part: found.get(part) for part in parts})
         self.paths |= {"findings", "figures", "family", "summary", "exit_code"}
         if other_code and report.figures != again.figures:
-            self._figures(judgements if same_rule else _as_recorded(judgements, report))
+            self._compare_figures(judgements if same_rule else _as_recorded(judgements, report))
         if not same_rule:
             for name, detail in contradictions(report):
-                self._wrong(name, detail)
+                self._add_wrong(name, detail)
             detail = (
                 f"outcomes and intervals follow rule {report.family.rule} of another version of auditor, and this one "
                 f"applies rule {again.family.rule}: verify them with the version that made them "
@@ -151,24 +152,24 @@ class Replay:
             detail = f"{n:,} numbers, their intervals, p-values and outcomes recomputed from their statistics"
             self.checks.append(Check(name="numbers", state="ok", detail=detail))
 
-    def _findings(self, again: AuditReport, *, fields: set[str] | None) -> None:
+    def _compare_findings(self, again: AuditReport, *, fields: set[str] | None) -> None:
         """Where the record's findings are not those that were judged ``again``."""
         mine, said = (
             {f.id: f.model_dump(mode="json", include=fields) for f in r.findings} for r in (again, self.report)
         )
         ids = [f.id for f in self.report.findings]
         for name in sorted({name for name in ids if ids.count(name) > 1}) if len(said) < len(ids) else ():
-            self._wrong(name, "is in the record more than once")
+            self._add_wrong(name, "is in the record more than once")
         for name in {**said, **mine}:
             if name in said and name in mine:
-                self._wrong(name, difference(said[name], mine[name]))
+                self._add_wrong(name, difference(said[name], mine[name]))
             else:
                 missing = "was measured, and is not in the record"
-                self._wrong(name, missing if name in mine else "is not among what was measured")
+                self._add_wrong(name, missing if name in mine else "is not among what was measured")
         if not self.other_code and said.keys() == mine.keys() and [*said] != [*mine]:
-            self._wrong("findings", "they stand in another order than they were judged in")
+            self._add_wrong("findings", "they stand in another order than they were judged in")
 
-    def _figures(self, judgements: Sequence[Judgement]) -> None:
+    def _compare_figures(self, judgements: Sequence[Judgement]) -> None:
         """Whether figures that another version drew show a point, a bound or a picture that no redrawn one shows."""
         before = figures_as_before(judgements, self.asked.results)
         if not difference(self.record["figures"], [f.model_dump(mode="json") for f in before]):
@@ -182,27 +183,27 @@ class Replay:
             if _picture(figure) not in pictures or any(_spelled(point) not in points for point in _points(figure))
         ]
         if strange:
-            self._wrong("figures", f"{strange[0]} shows a value that is in no finding")
+            self._add_wrong("figures", f"{strange[0]} shows a value that is in no finding")
         else:
             detail = "another version laid them out; every value that they show is in a finding"
             self.checks.append(Check(name="figures", state="not checked", detail=detail))
 
-    def _answers(self) -> None:
+    def _compare_answers(self) -> None:
         """Whether the answers were judged by the criteria of the files and the error rate of the record, and say of
         files that could not be read what the record says."""
         report, asked = self.report, self.asked
         # Nothing else of a family is known before it is judged.
         before = asked.family if self.other_code else Family()
         family = replace(before, error_rate=report.family.error_rate, multiplicity=report.family.multiplicity)
-        self._wrong(RESULTS, difference(asdict(asked.family), asdict(family), "family"))
+        self._add_wrong(RESULTS, difference(asdict(asked.family), asdict(family), "family"))
         if report.refusal is None:
             mine = [result.not_run for result in files_result(report.data)]
-            self._wrong(FILES, difference([r.not_run for r in asked.results if r.probe == FILES], mine, "not_run"))
-        self._wrong("looks", *misspent(report))
+            self._add_wrong(FILES, difference([r.not_run for r in asked.results if r.probe == FILES], mine, "not_run"))
+        self._add_wrong("looks", *misspent(report))
 
     # ---- by the request and the plan in force ------------------------------------------------------------------------
 
-    def _requested(self) -> None:
+    def _compare_options(self) -> None:
         """What the options as given say of the record."""
         report, options = self.report, self.inputs.options
         values: dict[str, object] = {
@@ -217,13 +218,13 @@ class Replay:
             # The record names a database otherwise than it was asked for.
             if None not in (path, given) and "://" not in str(given) and "predictions" not in options:
                 values[f"{name}.path"] = given
-        self._holds(REQUEST, values)
+        self._compare(REQUEST, values)
 
-    def _planned(self) -> None:
+    def _compare_plan(self) -> None:
         """What the plan in force says of the record, and what the files that decided say of the plan."""
         understood, report, data = self.inputs.understood, self.report, self.report.data
         if understood is None:
-            self._open("request.json: options.*", "the settings in force are not in the request", "request")
+            self._add_unproven("request.json: options.*", "the settings in force are not in the request", "request")
             return
         plan, settings = understood.plan, understood.plan.settings
         campaign = report.looks.campaign if report.looks is not None else None
@@ -257,23 +258,23 @@ class Replay:
             elif None not in (said, in_plan) and said != in_plan:
                 why = "as of a folder: that both are of the same files is the signer's word"
                 where = f"request.json: understood.plan.files.{name}"
-                self._open(where, f"the plan has another digest of it, {why}", "registration")
-        self._holds(REQUEST, values)
-        self._wrong(REQUEST, *_plan_differences(self.inputs, understood))
+                self._add_unproven(where, f"the plan has another digest of it, {why}", "registration")
+        self._compare(REQUEST, values)
+        self._add_wrong(REQUEST, *_plan_differences(self.inputs, understood))
 
     # ---- by the files that decided -----------------------------------------------------------------------------------
 
-    def _configured(self) -> None:
+    def _compare_configuration(self) -> None:
         """The criteria of the answers, the identity, the words and the roles that the files come to."""
         inputs, about = self.inputs, self.report.about
         if not inputs.complete:
             left_out = inputs.understood is not None
             why = "a file that decided it is left out" if left_out else "no configuration is enclosed"
             for name in ("criteria", "about", "roles"):
-                self._open(f"record.json: {name}.*", why, "configuration")
+                self._add_unproven(f"record.json: {name}.*", why, "configuration")
             for file in inputs.left_out:
                 where = f"request.json: understood.files.{file.path}"
-                self._open(where, file.left_out or "it is not enclosed", "configuration")
+                self._add_unproven(where, file.left_out or "it is not enclosed", "configuration")
             return
         try:
             said, found = (
@@ -290,17 +291,17 @@ class Replay:
                 "roles": roles_of(_table(content, "roles"), where),
             }
         except (AuditorError, ValueError, RecursionError) as error:
-            self._wrong(CONFIGURATION, f"a file that decided cannot be read: {str(error)[:200]}".rstrip("."))
+            self._add_wrong(CONFIGURATION, f"a file that decided cannot be read: {str(error)[:200]}".rstrip("."))
             return
-        self._wrong(CONFIGURATION, difference(said, found, "results.json: criteria"))
+        self._add_wrong(CONFIGURATION, difference(said, found, "results.json: criteria"))
         n = len(inputs.obeyed)
         values = {name: None if each is None else each.model_dump(mode="json") for name, each in made.items()}
         fine = f"criteria, words and roles made again from {n} {'file' if n == 1 else 'files'}"
-        self._holds(CONFIGURATION, values, fine if said == found else "")
+        self._compare(CONFIGURATION, values, fine if said == found else "")
 
     # ---- by the registration, the decisions, the rows and the rule packs ---------------------------------------------
 
-    def _registered(self) -> None:
+    def _compare_registration(self) -> None:
         """The registration's record, by what was registered and the plan in force."""
         report, opened, understood = self.report, self.inputs.registration, self.inputs.understood
         said, where = report.registration, f"record.json: {REGISTRATION}"
@@ -308,7 +309,7 @@ class Replay:
             return
         if opened is None or understood is None:
             lacks = "the registration is not enclosed" if opened is None else "the plan in force is not in the request"
-            self._open(f"{where}.*", lacks, "registration")
+            self._add_unproven(f"{where}.*", lacks, "registration")
             return
         plan = understood.plan
         began, version = datetime.fromisoformat(understood.began), str(report.tool.get("version"))
@@ -320,16 +321,16 @@ class Replay:
         found = {f"{REGISTRATION}.{k}": v for k, v in record.model_dump(mode="json").items() if k not in stated}
         n = len(said.deviations)
         n_deviations = f"{n} {'deviation' if n == 1 else 'deviations'}"
-        self._holds(REGISTRATION, found, f"digest, author, day, signature and {n_deviations} found anew")
+        self._compare(REGISTRATION, found, f"digest, author, day, signature and {n_deviations} found anew")
         why = "a registration's day is its author's word where no timestamp tells it"
-        self._open(f"{where}.registered", why, "timestamp")
+        self._add_unproven(f"{where}.registered", why, "timestamp")
         if said.signed_with not in self.trusted:
-            self._open(f"{where}.by", f"it is signed {_whose(said.signed_with)}", "registration")
+            self._add_unproven(f"{where}.by", f"it is signed {_signer_text(said.signed_with)}", "registration")
         if loose := [name for name, digest in plan.files.items() if digest is None]:
             why = f"of {', '.join(loose)} no digest was held against the registered one"
-            self._open(f"{where}.deviations", why, "registration")
+            self._add_unproven(f"{where}.deviations", why, "registration")
 
-    def _decided(self) -> None:
+    def _compare_decisions(self) -> None:
         """The decisions, by the enclosed entries of the history and the signatures in them."""
         enclosed = {entry.number: entry for entry in self.inputs.decisions.values()}
         said = {decision.entry: decision for decision in self.report.decisions}
@@ -339,23 +340,23 @@ class Replay:
             day = date.fromisoformat(self.report.created[:10])
             again = {record.entry: record for record in decision_records(enclosed, None, today=day)}
         except (AuditorError, ValueError) as error:
-            self._wrong(DECISIONS, str(error).rstrip("."))
+            self._add_wrong(DECISIONS, str(error).rstrip("."))
             again = {}
         made = said | {entry: _as_far_as_known(record, said.get(entry)) for entry, record in again.items()}
         n = f"{len(again)} {'entry' if len(again) == 1 else 'entries'}"
         values = {DECISIONS: [made[entry].model_dump(mode="json") for entry in sorted(made)]}
-        self._holds(DECISIONS, values, f"{n} of the history read anew, signatures included" if again else "")
+        self._compare(DECISIONS, values, f"{n} of the history read anew, signatures included" if again else "")
         for entry, decision in said.items():
             where = f"record.json: {DECISIONS}.{entry}"
             if entry not in enclosed:
-                self._open(f"{where}.*", "its entry is not enclosed", "decisions")
+                self._add_unproven(f"{where}.*", "its entry is not enclosed", "decisions")
                 continue
             why = "when it was entered, and that nothing was entered before, is for the history to say"
-            self._open(f"{where}.created", why, "history")
+            self._add_unproven(f"{where}.created", why, "history")
             if decision.signed_with not in self.trusted:
-                self._open(f"{where}.*", f"it is signed {_whose(decision.signed_with)}", "decisions")
+                self._add_unproven(f"{where}.*", f"it is signed {_signer_text(decision.signed_with)}", "decisions")
 
-    def _measured(self) -> None:
+    def _compare_data(self) -> None:
         """Classes, groups and counts, by the table of groups and the rows."""
         head, table, answers, data = self.inputs.head, self.inputs.table, self.inputs.answers, self.report.data
         values: dict[str, object] = {}
@@ -364,11 +365,11 @@ class Replay:
             values |= _of_classes(head.classes, head.positive) if head.kind == "classifier" else {}
             # Scores of rows that do not say their group are blurred, and no others.
             blurred = BLURRED_OVER if table and not head.features else 1
-            self._wrong("data", difference(head.blurred, blurred, "rows.blurred"))
+            self._add_wrong("data", difference(head.blurred, blurred, "rows.blurred"))
         if table is not None:
             of_table = {"data.n_rows": table.n, **_of_classes(table.classes, table.positive)}
             for path in of_table.keys() & values.keys():
-                self._wrong("data", difference(values[path], of_table[path], f"by the rows, {path}"))
+                self._add_wrong("data", difference(values[path], of_table[path], f"by the rows, {path}"))
             values |= of_table | {"data.sensitive": table.features}
         sizes = sizes_in(table) if table is not None else None
         if answers is not None and answers.groups:
@@ -384,9 +385,9 @@ class Replay:
         if (missing := data.missing) is not None and unlabelled is not None:
             if missing.labels is not None or unlabelled < (data.n_rows or 0):
                 values["data.missing.labels"] = unlabelled
-        self._holds("data", values, f"the record's {', '.join(values)} are those of what is stored" if values else "")
+        self._compare("data", values, f"the record's {', '.join(values)} are those of what is stored" if values else "")
 
-    def _controlled(self) -> None:
+    def _compare_rule_packs(self) -> None:
         """The rule packs and the controls held to them, by the packs' texts; of before there were digests, nothing."""
         report, enclosed = self.report, dict[str, Policy]()
         for file in self.inputs.of_role("rule pack"):
@@ -397,26 +398,26 @@ class Replay:
         days = _days(report, self.inputs)
         for policy in report.policies:
             if policy.sha256:
-                self._pack(policy, enclosed.get(policy.sha256), days)
+                self._compare_pack(policy, enclosed.get(policy.sha256), days)
             else:
                 where = f"record.json: controls of {policy.name}.*"
-                self._open(where, "the record does not say which text it had", "packs")
+                self._add_unproven(where, "the record does not say which text it had", "packs")
         if report.policies and not days:
             why = "on which day they were to be held to be in force is not in the request"
-            self._open("record.json: policies.as_of", why, "packs")
+            self._add_unproven("record.json: policies.as_of", why, "packs")
         named, digests = {policy.name for policy in report.policies}, {policy.sha256 for policy in report.policies}
         for digest, pack in enclosed.items():
             if digest not in digests:
-                self._wrong(f"{RULE_PACK}{pack.name}", "it is enclosed, and the record does not name it")
+                self._add_wrong(f"{RULE_PACK}{pack.name}", "it is enclosed, and the record does not name it")
         ids = {finding.id for finding in report.findings}
         for control in report.controls:
             if control.policy not in named:
-                self._wrong("controls", f"{control.id} is of a rule pack that the record does not name")
+                self._add_wrong("controls", f"{control.id} is of a rule pack that the record does not name")
             if any(finding not in ids for cell in control.cells for finding in cell.findings):
-                self._wrong("controls", f"{control.id} rests on a finding that is not there")
+                self._add_wrong("controls", f"{control.id} rests on a finding that is not there")
         self.paths |= {"policies", "controls"}
 
-    def _pack(self, policy: PolicyRecord, own: Policy | None, days: Collection[str]) -> None:
+    def _compare_pack(self, policy: PolicyRecord, own: Policy | None, days: Collection[str]) -> None:
         """One rule pack held against the findings anew, by its text that is enclosed or else shipped with auditor."""
         name, report = f"{RULE_PACK}{policy.name}", self.report
         if own is None and policy.name in pack_names():
@@ -436,7 +437,7 @@ class Replay:
         state: State = "wrong" if report.tool.get("version") == __version__ else "not checked"
         self.checks.append(Check(name=name, state=state if where else "ok", detail=detail))
         if days and policy.as_of not in days:
-            self._wrong(name, f"it is held to be in force on {policy.as_of}, which was not asked for")
+            self._add_wrong(name, f"it is held to be in force on {policy.as_of}, which was not asked for")
 
 
 def value_at(document: Any, path: str) -> Any:
@@ -512,7 +513,7 @@ def _plan_differences(inputs: Inputs, understood: Understood) -> Iterator[str]:
                     yield f"{file.path} goes by the name of a rule pack that comes with the tool, and has another text"
 
 
-def _whose(signed_with: str | None) -> str:
+def _signer_text(signed_with: str | None) -> str:
     return "by nobody" if signed_with is None else f"with the key {signed_with[:16]}, which you did not name"
 
 

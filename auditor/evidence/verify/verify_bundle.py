@@ -26,7 +26,7 @@ from auditor.evidence.verify.bundle_parts import (
 )
 from auditor.evidence.verify.checks import NOT_COMPUTED, Check, Needs, Verified, left_open
 from auditor.evidence.verify.dates import check_timestamp, dated, in_order
-from auditor.evidence.verify.enclosed_inputs import Inputs, read_inputs, unnamed
+from auditor.evidence.verify.enclosed_inputs import Inputs, read_inputs, unnamed_parts
 from auditor.evidence.verify.recomputed_counts import Counted, check_counts
 from auditor.evidence.verify.remeasure import Remade, Remake
 from auditor.evidence.verify.replay import RULE_PACK, Replay
@@ -92,7 +92,7 @@ def verify_bytes(
         return Verified(checks=tuple(checks), report=report)
     other_code = whose.detail.startswith(OTHER_CODE)
     inputs, unreadable = read_inputs(entries)
-    checks += [*unreadable, *unnamed(entries, report, inputs), spelled(entries, report)]
+    checks += [*unreadable, *unnamed_parts(entries, report, inputs), spelled(entries, report)]
     found = Counted(checks=())
     try:
         names = frozenset(map(fingerprint, trusted))

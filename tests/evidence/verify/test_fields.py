@@ -15,7 +15,7 @@ from auditor.evidence.manifest import ASKED, RECORD, RESULTS
 from auditor.evidence.verify import stated_fields
 from auditor.evidence.verify.enclosed_inputs import read_inputs
 from auditor.evidence.verify.replay import Replay
-from auditor.evidence.verify.stated_fields import STATED, unexplained
+from auditor.evidence.verify.stated_fields import STATED, unexplained_paths
 from auditor.report.record.audit_report import AuditReport
 from tests import ROOT
 from tests.evidence.verify.whole import Whole, whole
@@ -90,8 +90,8 @@ def test_the_walks_see_fields_at_every_depth(followed: set[str]) -> None:
     assert {"created", "data.missing.labels", "controls.cells.outcomes"} <= set(leaves(AuditReport))
     assert not lies_in("model.something_new", followed) and not lies_in("something_new", followed)
     record = {"data": {"missing": {"labels": 3, "more": {"deep": "x"}}, "none": None}, "new": "y"}
-    assert [*unexplained(record, ["data.missing.labels"], [])] == ["new"]
-    assert [*unexplained({"model": {"new": {"deep": 1}}}, [], [])] == ["model.new.deep"]
+    assert [*unexplained_paths(record, ["data.missing.labels"], [])] == ["new"]
+    assert [*unexplained_paths({"model": {"new": {"deep": 1}}}, [], [])] == ["model.new.deep"]
 
 
 def test_each_promise_of_the_documentation_names_a_test_that_there_is() -> None:
