@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from auditor.evidence.manifest import (
     RECORD,
     RESULTS,
     SIGNATURE,
+    TIMESTAMP,
     Kind,
     Manifest,
     build_manifest,
@@ -33,12 +34,14 @@ from auditor.evidence.manifest import (
     events,
 )
 from auditor.evidence.signing import load_private_key, load_public_key, sign
+from auditor.evidence.timestamp import authorities_of, covered, timestamp_of
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.dispatch import verify_evidence
 from auditor.evidence.verify.stated_fields import STATED
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Summary
 from cli.verify import stored_probe
+from tests.evidence.authority import authority, serving
 from tests.evidence.verify.forged import code_of_once, known_intervals, lies_under  # noqa: F401
 from tests.evidence.verify.test_adversary import drawn, mutated
 from tests.evidence.verify.test_derived import _each_audit_once, _made  # noqa: F401
@@ -54,7 +57,7 @@ Rng = np.random.Generator
 KINDS = ("comparison", "mitigation", "tradeoff", "records", "training", "detection", "dp_audit")
 # Of the audit so many cases of so many changes, of each other kind one, of which some take longer.
 TURNS, OF_AUDIT = 31, 40
-OF_OTHERS = {"dp_audit": 40} | {kind: 120 for kind in KINDS if kind != "dp_audit"}
+OF_OTHERS = {"dp_audit": 40, "stamped": 40} | {kind: 120 for kind in KINDS if kind != "dp_audit"}
 EXTREME: tuple[Any, ...] = (
     1e308, -1e308, 5e-324, -0.0, 0, -1, 2**31, 2**63, 10**400, float("nan"), float("inf"), True, None, "1", [], {},
 )  # fmt: skip
@@ -72,15 +75,18 @@ class Subject:
     parts: Parts
     folder: Path
     keys: tuple[str, ...]
+    roots: tuple[Path, ...] = ()
 
     @property
     def required(self) -> tuple[Any, ...]:
-        """What the tutorial requires; of other evidence its signature."""
-        return tuple(REQUIRED.split(",")) if self.kind == "audit" else ("signature",)
+        """What the tutorial requires; of other evidence its signature; where a clock is trusted, its time."""
+        required = tuple(REQUIRED.split(",")) if self.kind == "audit" else ("signature",)
+        return (*required, "timestamp") if self.roots else required
 
     def verified(self, path: Path) -> Verified:
         trusted = [load_public_key(self.folder / f"{key}.pub") for key in self.keys]
-        return verify_evidence(path, stored_probe, trusted=trusted)
+        clocks = authorities_of(self.roots, None)
+        return verify_evidence(path, stored_probe, trusted=trusted, authorities=clocks)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +109,15 @@ def subjects(
     @cache
     def subject(name: str) -> Subject:
         own = ("auditor.key",)
-        if name == "audit":
-            return opened(name, bundle.path, folder, (*own, "registrar.key", "decider.key"))
+        if name in ("audit", "stamped"):
+            made = opened(name, bundle.path, folder, (*own, "registrar.key", "decider.key"))
+            if name == "audit":
+                return made
+            clock = authority(folder / "clock")
+            with serving(clock.answer) as url:
+                token = timestamp_of(covered(made.parts), url)
+            # Whatever is changed and signed anew has this timestamp, of what there was before.
+            return replace(made, parts={**made.parts, TIMESTAMP: token}, roots=(clock.root,))
         if name in ("detection", "dp_audit"):
             place = detected if name == "detection" else dp_audited
             return opened(name, next(iter(sorted(place.glob("*.zip")))), place, ("k",))
@@ -268,7 +281,8 @@ def signed_anew(subject: Subject, parts: Parts, *, follows: bool) -> bytes:
         log.line(json.loads(json.dumps(event, default=str)) | {})
     if LOG in parts:
         parts[LOG] = log.to_bytes()
-    manifest = build_manifest({n: c for n, c in parts.items() if n not in (MANIFEST, SIGNATURE)}, log, subject.kind)
+    named = {n: c for n, c in parts.items() if n not in (MANIFEST, SIGNATURE, TIMESTAMP)}
+    manifest = build_manifest(named, log, subject.kind)
     parts[MANIFEST] = manifest.to_bytes()
     try:
         if subject.kind == "audit":
@@ -319,7 +333,7 @@ def may_differ(subject: Subject, honest: Verified) -> list[str]:
     return [place for each in said for place in each.split(", ")]
 
 
-CASES = [("audit", turn) for turn in range(TURNS)] + [(kind, 0) for kind in KINDS]
+CASES = [("audit", turn) for turn in range(TURNS)] + [(kind, 0) for kind in (*KINDS, "stamped")]
 
 
 @pytest.mark.grid(every=13)
