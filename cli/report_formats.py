@@ -161,7 +161,7 @@ def read_report(path: Path) -> AuditReport:
     """
     where = path / FILE_NAMES["json"] if path.is_dir() else path
     if is_bundle(where):
-        from auditor.evidence.verify.open_record import record_in
+        from auditor.evidence.verify.bundle_parts import record_in
 
         report = record_in(where)
         typer.echo(

@@ -119,13 +119,12 @@ def write_evidence(
 def _evidence(
     config: Configured, job: Job, outcome: Measured, report: AuditReport, log: ChainedLog, enclosed_inputs: Enclosed
 ) -> Evidence:
-    from auditor.evidence.evidence_bundle import Evidence
+    from auditor.evidence.evidence_bundle import Evidence, result_event
     from auditor.evidence.manifest import code_digests
     from auditor.judging.budgets import Family
 
     for result in outcome.results:
-        became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"
-        log.add(became, probe=result.probe, measurements=len(result.measurements), seconds=round(result.duration_s, 3))
+        log.add(**result_event(result))
     log.add("judged", **report.summary.model_dump(by_alias=True))
     options = config.options
     own = [

@@ -31,6 +31,13 @@ _TOLD = ("signature", "timestamp", "document id", "registration", "looks", "repo
 _MOST_PLACES, _MOST_REASONS = 5, 16
 _FEW_PROBES = 4
 _DIGEST = "digest "
+# By which check a thing is proven, where it is called otherwise.
+_SHOWN_BY: dict[Needs, str] = {
+    "rows": "group table",
+    "outcomes": "numbers",
+    "request": "probes asked",
+    "history": "looks",
+}
 _OF_SIGNER = " is the signer's word"
 _NEXT: dict[Needs, str] = {
     "signature": "add --key FILE, the public key that its signer gave you; if nobody signed: scan --bundle --sign KEY",
@@ -68,6 +75,10 @@ def print_verified(
             )
         )
     typer.echo()
+    if code == 0 and not everything:
+        _print_proven(verification)
+        typer.echo(paragraph(f"exit 0: {_in_words(verification, required, code)}", 0))
+        return
     _print_checks(verification.checks, everything)
     if report is not None:
         numbers = [f.id for f in report.findings if f.value is not None]
@@ -120,6 +131,28 @@ def _in_words(verification: Verified, required: Sequence[Needs], code: int) -> s
     if not lacks:
         return f"proven as required: {', '.join(required)}"
     return f"not proven, and required: {', '.join(lacks)}. " + " ".join(f"{each}: {_NEXT[each]}." for each in lacks)
+
+
+def _print_proven(verification: Verified) -> None:
+    """One line for each thing that is proven, and one for all that no signature proves."""
+    from auditor.evidence.verify.replay import RULE_PACK
+    from auditor.report.record.number_text import visible
+
+    fine = {check.name: check.detail for check in verification.checks if check.state == "ok"}
+    packs = [name.removeprefix(RULE_PACK) for name in fine if name.startswith(RULE_PACK)]
+    fine["packs"] = f"{', '.join(packs)}: their texts, and every control held against the findings anew"
+    shown = [(str(need), fine.get(_SHOWN_BY.get(need, need), "")) for need in verification.proven]
+    shown += [(name, fine[name]) for name in ("record", "document id") if name in fine]
+    for name, detail in shown:
+        typer.echo(paragraph(f"{coloured('proven', 'PASS')}       {name}: {visible(detail)}", 0))
+    n = len(_by_reason(verification.plain_statements))
+    typer.echo(
+        paragraph(
+            "Never proven by a signature: whatever it says of itself, such as names, the machine, and that this model "
+            f"gave these answers ({n} statements; --verbose lists them).",
+            0,
+        )
+    )
 
 
 def _print_checks(checks: Sequence[Check], everything: bool) -> None:
@@ -290,7 +323,9 @@ def verify(
         str | None,
         typer.Option(help="Parts that must be present and proven: rows,registration,timestamp,signature, ..."),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Print every check, and every place that is not proven.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", "--verbose", help="Print every check, and every place that is not proven.")
+    ] = False,
     json_: AsJson = False,
     debug: Tracebacks = False,
 ) -> int:
@@ -313,8 +348,7 @@ def verify(
         found = _by_history(found, db)
     if dossier is not None:
         from auditor.evidence.dossier_files import read_manifest, signer_of
-        from auditor.evidence.verify.rebuild_dossier import check_text
-        from auditor.evidence.verify.verify_dossier import check_dossier
+        from auditor.evidence.verify.verify_dossier import check_dossier, check_text
 
         said = read_manifest(dossier)
         text = check_text(dossier.parent, said, found.report, signer_of(dossier))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -204,16 +204,7 @@ def write_bundle(
 def _parts(evidence: Evidence) -> dict[str, bytes | Spool]:
     asked = Asked(results=tuple(evidence.results), criteria=tuple(evidence.criteria), family=evidence.family)
     evidence.log.add("code", **{"digests": dict(evidence.code)})
-    evidence.log.add(
-        "recorded",
-        exit_code=evidence.report.exit_code,
-        created=evidence.report.created,
-        seed=evidence.report.environment.seed,
-        model=evidence.report.model.sha256,
-        data=evidence.report.data.sha256,
-        summary=evidence.report.summary.model_dump(by_alias=True),
-        answers={result.probe: len(result.measurements) for result in evidence.results},
-    )
+    evidence.log.add(**recorded_event(evidence.report, evidence.results))
     head = None if evidence.answers is None else evidence.answers.head
     members = evidence.memberships
     enclosed = evidence.enclosed
@@ -230,6 +221,27 @@ def _parts(evidence: Evidence) -> dict[str, bytes | Spool]:
     if members is not None:
         parts[MEMBERSHIP] = members.rows_to_csv()
     return parts if enclosed is None else {**parts, **enclosed.parts()}
+
+
+def result_event(result: ProbeResult) -> dict[str, Any]:
+    """What the log says of a probe's result."""
+    became = "not run" if result.not_run else "not applicable" if result.not_applicable else "answered"
+    seconds = round(result.duration_s, 3)
+    return {"event": became, "probe": result.probe, "measurements": len(result.measurements), "seconds": seconds}
+
+
+def recorded_event(report: AuditReport, results: Sequence[ProbeResult]) -> dict[str, Any]:
+    """The log's last event, on the record."""
+    return {
+        "event": "recorded",
+        "exit_code": report.exit_code,
+        "created": report.created,
+        "seed": report.environment.seed,
+        "model": report.model.sha256,
+        "data": report.data.sha256,
+        "summary": report.summary.model_dump(by_alias=True),
+        "answers": {result.probe: len(result.measurements) for result in results},
+    }
 
 
 def statement_of(manifest: Manifest, report: AuditReport) -> bytes:

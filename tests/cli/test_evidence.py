@@ -31,6 +31,7 @@ from cli.verify import stored_probe, verify
 from tests.evidence.authority import authority, serving
 from tests.evidence.test_evidence import evidence
 from tests.mitigations.planted_rows import biased_rows, trained
+from tests.quantifiers import all_of
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,26 @@ def test_verify_says_what_it_found_and_exits_by_it(tmp_path: Path, capsys: pytes
     assert verify(tmp_path / "b.zip", allow_unsigned=True, json_=True) == 1
     said = json.loads(capsys.readouterr().out)
     assert any(check["state"] == "wrong" for check in said["checks"])
+
+
+def test_what_is_proven_is_said_in_a_line_each_and_what_nothing_proves_in_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bundle(tmp_path / "a.zip", evidence(n=60))
+    assert verify(tmp_path / "a.zip", require="rows,numbers") == 0
+    printed = capsys.readouterr().out
+    first, *rest = printed.splitlines()
+    assert first.startswith("PROVEN AS REQUIRED: rows, numbers. Nothing disagrees in ")
+    proven = [line.removeprefix("proven ").strip() for line in rest if line.startswith("proven ")]
+    assert [line.partition(":")[0] for line in proven] == ["rows", "numbers", "outcomes", "document id"]
+    assert all_of(line.partition(": ")[2] for line in proven)
+    (folded,) = [line for line in rest if line.startswith("Never proven by a signature: ")]
+    assert "whatever it says of itself" in folded and "--verbose" in folded
+    # What was not required is named in the verdict alone, and nothing sounds like a failure.
+    assert "NOT PROVEN" not in printed and "ON THE SIGNER'S WORD" not in printed and "Next:" not in printed
+    assert len(rest) <= 10
+    result = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--require", "rows,numbers", "--verbose"])
+    assert result.exit_code == 0 and "ON THE SIGNER'S WORD" in result.output and "duration_s" in result.output
 
 
 def test_a_refused_audit_is_not_accused_of_what_it_never_came_to(tmp_path: Path) -> None:

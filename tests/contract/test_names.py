@@ -23,7 +23,7 @@ OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
     ("data/benchmarks/accompanying_files.py", "winobias"): (1, _FILE),
     ("data/benchmarks/accompanying_files.py", "winogender"): (1, _FILE),
     ("data/benchmarks/crows_pairs_and_stereoset_files.py", "stereotype"): (9, _LABEL),
-    ("evidence/verify/cross_checks.py", "performance"): (1, _PILLAR),
+    ("evidence/verify/recomputed_counts.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "robustness"): (1, _PILLAR),
     ("report/comparing/side_by_side.py", "change"): (1, "the question of that id in the catalogues"),

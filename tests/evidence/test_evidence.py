@@ -13,7 +13,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
 from auditor.evidence.verify import bundle_parts
-from auditor.evidence.verify.checks import Verified
-from auditor.evidence.verify.json_difference import difference
+from auditor.evidence.verify.checks import Verified, difference
 from auditor.evidence.verify.remeasure import Kept, Remade
 from auditor.evidence.verify.verify_bundle import verify_bundle
 from auditor.judging.budgets import Family
@@ -124,7 +123,7 @@ def test_numbers_over_clusters_are_recomputed_and_not_counted_anew(tmp_path: Pat
     assert not found.from_rows and not found.from_tables
     unasked = replace(made, request={"options": {"probes": list(NAMES)}, "probe_options": {}})
     write_bundle(tmp_path / "other.zip", unasked)
-    assert "--cluster" in wrong(checked(tmp_path / "other.zip"))[REQUEST]
+    assert wrong(checked(tmp_path / "other.zip"))[REQUEST] == "data.cluster says person, recomputed None"
 
 
 @pytest.fixture(scope="module")
@@ -526,7 +525,7 @@ def test_differences_are_named_by_their_place() -> None:
     assert difference({"a": [1.0, 2.0]}, {"a": [1.0, 2.0 + 1e-9]}) == ""
     assert difference({"a": [1.0, 2.0]}, {"a": [1.0, 2.1]}) == "a[1] says 2, recomputed 2.1"
     assert difference({"a": None}, {"a": 0.0}) == "a says None, recomputed 0"
-    assert difference({"a": 1}, {"b": 1}) == "it has other keys"
+    assert difference({"a": 1}, {"b": 1}) == "a is there, and nothing comes to it"
     assert difference({"a": True}, {"a": 1}) != ""
 
 
@@ -635,7 +634,7 @@ def test_the_record_is_of_these_rows_and_of_this_log(bundle: Path, tmp_path: Pat
     def seed(results: Any, record: Any) -> None:
         record["environment"]["seed"] = 7
 
-    assert "24000 rows, the stored answers of 240" in results_with(bundle, tmp_path / "t.zip", rows)["rows"]
+    assert "n_rows says 24000, recomputed 240" in results_with(bundle, tmp_path / "t.zip", rows)["data"]
     assert "model" in results_with(bundle, tmp_path / "t.zip", model)["log"]
     assert {"log", "request.json"} <= results_with(bundle, tmp_path / "t.zip", seed).keys()
 
@@ -825,7 +824,10 @@ def test_cells_of_a_rule_pack_are_held_against_the_findings_anew(tmp_path: Path)
     report = with_policies(made.report, packs, date(2026, 11, 27))
 
     def stored(changed: Any) -> Verified:
-        write_bundle(tmp_path / "a.zip", replace(made, report=changed))
+        log = ChainedLog()
+        log.add("started", command=["scan"])
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_bundle(tmp_path / "a.zip", replace(made, report=changed.model_copy(update={"created": now}), log=log))
         return checked(tmp_path / "a.zip")
 
     found = stored(report)
@@ -840,4 +842,4 @@ def test_cells_of_a_rule_pack_are_held_against_the_findings_anew(tmp_path: Path)
     other = stored(report.model_copy(update={"policies": earlier}))
     assert not wrong(other) and states(other)["rule pack gdpr"] == "not checked"
     roles = stored(report.model_copy(update={"roles": Roles(columns={"sex": "g"})}))
-    assert "[roles]" in wrong(roles)[REQUEST]
+    assert "roles says" in wrong(roles)[REQUEST]

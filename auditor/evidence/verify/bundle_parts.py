@@ -1,16 +1,17 @@
-"""Verification of single parts of a bundle: container, digests, chain, code, signature, and parsing."""
+"""Verification of single parts of a bundle, and its record without recomputation."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from auditor.core.errors import AuditorError, DataError
-from auditor.evidence.container import differing_part
-from auditor.evidence.evidence_bundle import is_enclosed
+from auditor.core.errors import AuditorError, DataError, UsageError
+from auditor.evidence.container import differing_part, read_archive, unpack
+from auditor.evidence.evidence_bundle import is_enclosed, statement_of
 from auditor.evidence.manifest import (
     LOG,
     MANIFEST,
@@ -29,7 +30,7 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import open_envelope
 from auditor.evidence.verify.checks import Check
-from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport, is_newer
 from auditor.report.report_view import document_id
 
 if TYPE_CHECKING:
@@ -118,6 +119,17 @@ def read_part(name: str, entries: Mapping[str, bytes], parse: Callable[[bytes], 
         return None, [Check(name=name, state="wrong", detail=f"cannot be read: {str(error)[:200]}")]
 
 
+def read_record(content: bytes) -> AuditReport:
+    """The record of an audit.
+
+    Raises ValidationError where it is none, DataError where its schema is none that this version knows.
+    """
+    report = AuditReport.model_validate_json(content)
+    if is_newer(report.schema_version):
+        raise DataError(f"its schema {report.schema_version[:20]!r} is none that this version knows")
+    return report
+
+
 def spelled(entries: Mapping[str, bytes], report: AuditReport) -> Check:
     """Check of the record's canonical spelling, so that a document id identifies one record."""
     if in_order(report.model_dump(mode="json")) != entries.get(RECORD):
@@ -146,3 +158,40 @@ def signature(entries: Mapping[str, bytes], statement: bytes | None, trusted: Se
             detail=f"it fits the {whose} that the bundle itself encloses; whose that is, only --key FILE can tell",
         )
     return Check(name="signature", state="ok", detail=f"signed with the {whose} that you trust")
+
+
+def record_in(path: Path) -> AuditReport:
+    """The record of a bundle whose container, digests, chain and signature agree with its manifest; no number is
+    recomputed, and the owner of the signature is not checked.
+
+    Raises DataError naming what does not agree, UsageError where it is evidence of something else than an audit.
+    """
+    data = read_archive(path)
+    entries = unpack(data, path.name)
+    if MANIFEST not in entries:
+        raise DataError(f"{path.name!r} has no {MANIFEST}: it is no evidence bundle, or that part was taken out.")
+    manifest = Manifest.from_bytes(entries[MANIFEST])
+    if manifest.kind != "audit":
+        raise UsageError(
+            f"{str(path)!r} is the evidence of a {manifest.kind.replace('_', ' ')} and not of an audit: auditor verify "
+            "checks it, and the audits that it rests on are enclosed."
+        )
+    _refuse(
+        path,
+        container(data, entries),
+        *digests(entries, manifest),
+        *unknown_parts(entries),
+        log_chain(entries, manifest),
+    )
+    report = AuditReport.from_json(entries[RECORD])
+    _refuse(path, signature(entries, statement_of(manifest, report), ()))
+    return report
+
+
+def _refuse(path: Path, *checks: Check) -> None:
+    wrong = next((check for check in checks if check.state == "wrong"), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path.name!r} does not agree with itself ({wrong.name}: {wrong.detail}), so nothing is drawn from it: "
+            "auditor verify says all."
+        )

@@ -1,8 +1,9 @@
-"""Results of verification: performed checks, their outcomes, and the facts that remain unproven."""
+"""Results of verification: performed checks, their outcomes, the facts that remain unproven, and how JSON differs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -17,7 +18,9 @@ Needs = Literal[
 ]  # fmt: skip
 NEEDS: tuple[Needs, ...] = get_args(Needs)
 # What recomputing a record meets where no audit wrote it: numbers beyond all bounds, places that are not there.
-NOT_COMPUTED = (ArithmeticError, LookupError, MemoryError, RecursionError, StopIteration, TypeError, ValueError)
+NOT_COMPUTED = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, StopIteration, TypeError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,3 +147,55 @@ def required_of(text: str | None) -> tuple[Needs, ...]:
             near = did_you_mean(name, NEEDS) or "."
             raise UsageError(f"--require {name!r} is nothing that a bundle can prove{near} Known: {', '.join(NEEDS)}.")
     return tuple(each for each in NEEDS if each in names)
+
+
+# Numbers are computed on another machine, perhaps with another version of a library.
+RELATIVE = 1e-6
+
+
+def difference(recorded_value: object, new_value: object, where: str = "") -> str:
+    """The first place where two values of JSON differ by more than rounding, in words; "" where none does."""
+    first = _first(recorded_value, new_value)
+    if first is None:
+        return ""
+    path, words = first
+    return f"{f'{where}{path}'.strip('.') or 'it'} {words}"
+
+
+def _first(recorded_value: object, new_value: object) -> tuple[str, str] | None:
+    """The way to that place, which is spelled only where there is one, and what is said of it."""
+    if isinstance(recorded_value, str):
+        same = recorded_value == new_value
+    elif isinstance(recorded_value, bool) or isinstance(new_value, bool) or recorded_value is None or new_value is None:
+        same = recorded_value is new_value
+    elif isinstance(recorded_value, (int, float)) and isinstance(new_value, (int, float)):
+        same = recorded_value == new_value or _is_close(recorded_value, new_value)
+    elif isinstance(recorded_value, Mapping) and isinstance(new_value, Mapping):
+        for key in {**recorded_value, **new_value}:
+            if key not in recorded_value or key not in new_value:
+                said = "is missing" if key in new_value else "is there, and nothing comes to it"
+                return f".{key}"[:80], said
+            if (first := _first(recorded_value[key], new_value[key])) is not None:
+                return f".{key}{first[0]}", first[1]
+        return None
+    elif isinstance(recorded_value, (list, tuple)) and isinstance(new_value, (list, tuple)):
+        if len(recorded_value) != len(new_value):
+            return "", f"has {len(recorded_value)} entries, recomputed {len(new_value)}"
+        for i, pair in enumerate(zip(recorded_value, new_value, strict=True)):
+            if (first := _first(*pair)) is not None:
+                return f"[{i}]{first[0]}", first[1]
+        return None
+    else:
+        same = recorded_value == new_value
+    return None if same else ("", f"says {_value_text(recorded_value)}, recomputed {_value_text(new_value)}")
+
+
+def _is_close(recorded_value: float, new_value: float) -> bool:
+    try:
+        return math.isclose(recorded_value, new_value, rel_tol=RELATIVE, abs_tol=1e-12)
+    except OverflowError:
+        return False  # an integer beyond all floating-point numbers
+
+
+def _value_text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)[:80]

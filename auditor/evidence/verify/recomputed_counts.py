@@ -1,119 +1,44 @@
-"""Recount of a bundle's statistics from its rows and tables, with cross-checks between them.
-
-What the record says of rows and classes is held to the bundle's data too.
-"""
+"""Recount of a bundle's statistics from its rows and tables, with cross-checks between them."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from auditor.core.errors import AuditorError, DataError
+from auditor.core.errors import AuditorError
 from auditor.data.group_counts import GroupCounts
-from auditor.data.recounted_truth import GroupsDigest
 from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
-from auditor.evidence.verify.canonical_form import as_given, as_logged, as_written
-from auditor.evidence.verify.checks import Check, State, Unproven
-from auditor.evidence.verify.cross_checks import contradictions, facts_of
-from auditor.evidence.verify.json_difference import difference
-from auditor.evidence.verify.membership_check import Members, members_of, unproven_alike
-from auditor.evidence.verify.remeasure import Again, Kept, Remade, alike_otherwise
-from auditor.evidence.verify.requested_probes import Kinds, as_declared, complete, why_inapplicable
-from auditor.judging.measurement import ProbeResult
-from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
-from auditor.report.record.group_sizes import sizes_in
-from auditor.run.predictions import BLURRED_OVER, Answers, AnswersHead, CountsRecord, read_head, read_rows
-
-# By name, what the record says and what is stored.
-_Pairs = dict[str, tuple[object, object]]
-
-
-def check_metadata(
-    report: AuditReport, head: AnswersHead | None, table: GroupCounts | None, answers: Answers | None
-) -> Iterator[Check]:
-    """Differences of the record's model and data from the stored head, group table and rows."""
-    pairs = {
-        **_of_table(report, table, answers),
-        **_of_head(report, head, table),
-        **_of_rows(report, table, answers),
-    }
-    wrong = [where for name, (said, found) in pairs.items() if (where := difference(_plain(said), _plain(found), name))]
-    yield from (Check(name="data", state="wrong", detail=f"the record's {where}") for where in wrong)
-    if pairs and not wrong:
-        yield Check(name="data", state="ok", detail=f"the record's {', '.join(pairs)} are those of what is stored")
-
-
-def _of_table(report: AuditReport, table: GroupCounts | None, answers: Answers | None) -> _Pairs:
-    """Classes, sensitive features and sizes of groups."""
-    data, pairs = report.data, _Pairs()
-    if table is not None:
-        positive = None if table.positive is None else table.classes[table.positive]
-        pairs["sensitive"] = data.sensitive, table.features
-        pairs["positive"] = data.positive, positive
-        pairs["classes"] = report.model.classes, table.classes
-    sizes = sizes_in(table) if table is not None else _sizes(answers)
-    if sizes is not None and data.groups is not None:
-        pairs["groups"] = data.groups, sizes
-    return pairs
-
-
-def _of_head(report: AuditReport, head: AnswersHead | None, table: GroupCounts | None) -> _Pairs:
-    """What the head of the rows says of all of them."""
-    pairs = _Pairs()
-    if head is None:
-        return pairs
-    if head.kind == "classifier":
-        positive = None if head.positive is None else head.classes[head.positive]
-        pairs["rows' classes"] = report.model.classes, head.classes
-        pairs["rows' positive"] = report.data.positive, positive
-    # Scores of rows that do not say their group are blurred, and no others.
-    pairs["blurred"] = head.blurred, BLURRED_OVER if table and not head.features else 1
-    if table is not None:
-        pairs["rows of the table"] = head.n, table.n
-    return pairs
-
-
-def _of_rows(report: AuditReport, table: GroupCounts | None, answers: Answers | None) -> _Pairs:
-    """Digests of the groups, and rows without a label."""
-    data, pairs = report.data, _Pairs()
-    if answers is not None and answers.groups and data.groups_sha256 is not None:
-        pairs["groups_sha256"] = data.groups_sha256, _digests(answers)
-    if data.missing is not None:
-        unlabelled = _unlabelled(table, answers)
-        # Where no row has a label, whether there was a column of them is for the record to say.
-        if unlabelled is not None and (data.missing.labels is not None or unlabelled < (data.n_rows or 0)):
-            pairs["rows without label"] = data.missing.labels, unlabelled
-    return pairs
-
-
-def _sizes(answers: Answers | None) -> Mapping[str, Mapping[str, int]] | None:
-    return {name: Counter(own) for name, own in answers.groups.items()} if answers and answers.groups else None
-
-
-def _unlabelled(table: GroupCounts | None, answers: Answers | None) -> int | None:
-    if answers is not None:
-        return int(np.isnan(answers.truth).sum())
-    return None if table is None else int(table.table[:, -1].sum())
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _digests(answers: Answers) -> Mapping[str, str]:
-    found = {}
-    for name, levels in zip(answers.head.features, answers.head.levels, strict=True):
-        place = {level: i for i, level in enumerate(levels)}
-        digest = GroupsDigest()
-        digest.add(np.asarray([place[level] for level in answers.groups[name]], np.int64), levels)
-        found[name] = digest.hexdigest()
-    return found
-
+from auditor.evidence.verify.checks import Check, State, Unproven, difference
+from auditor.evidence.verify.enclosed_inputs import Inputs
+from auditor.evidence.verify.remeasure import Again, Kept, Members, Remade, alike_otherwise, members_of, unproven_alike
+from auditor.evidence.verify.request_and_log import (
+    Kinds,
+    as_declared,
+    as_given,
+    as_logged,
+    as_written,
+    complete,
+    why_inapplicable,
+)
+from auditor.judging.measurement import Measurement, Pillar, ProbeResult
+from auditor.report.record.audit_report import FILES, INTAKE, AuditReport, DataRecord
+from auditor.run.predictions import Answers
+from auditor.statistics.changes import RateChange
+from auditor.statistics.differential_fairness import DifferentialFairness
+from auditor.statistics.distribution_distances import BenefitInequality, CalibrationError, WorstDistance, WorstGap
+from auditor.statistics.groups import (
+    RatioToLargest,
+    SmallestRate,
+    WorstDifference,
+    WorstOddsRatio,
+    WorstRatio,
+)
+from auditor.statistics.means import StandardizedDifference, WorstMeanDifference
+from auditor.statistics.rank_estimates import AreaUnderCurve
+from auditor.statistics.rates import Odds, Proportion, RateTable, WeightedSum
 
 # A table of so many classes has more cells than a bundle should make anybody fill.
 _MOST_CLASSES = 1_000
@@ -131,49 +56,45 @@ class Counted:
 
 
 def check_counts(
-    entries: Mapping[str, bytes], manifest: Manifest, results_file: Asked, report: AuditReport, remade: Remade
+    entries: Mapping[str, bytes],
+    manifest: Manifest,
+    results_file: Asked,
+    report: AuditReport,
+    inputs: Inputs,
+    remade: Remade,
 ) -> Counted:
     """Recount the tables from the rows and probe numbers from both, and cross-check all other numbers."""
-    try:
-        head, counts = read_head(entries.get(TABLES, b""))
-        table = None if counts is None else counts.counts()
-        answers = None if head is None or ROWS not in entries else read_rows(entries[ROWS], head, counts)
-    except DataError as error:
-        return Counted(checks=(Check(name=TABLES, state="wrong", detail=str(error)),))
-    members, unfit = members_of(entries)
-    kinds, request = remade.make.kinds(), entries.get(REQUEST, b"{}")
-    checks, unproven = complete(request, results_file.results, report, kinds, other_code=remade.other_code)
-    checks += unfit or members.fitting(manifest, {result.probe: result for result in results_file.results}, report)
+    results, kinds = results_file.results, remade.make.kinds()
+    members, unfit = members_of(entries, inputs)
+    checks, unproven = complete(inputs, results, report, kinds, other_code=remade.other_code)
+    checks += as_logged(entries.get(LOG, b""), report, results, other_code=remade.other_code)
+    checks += unfit or members.fitting(manifest, {result.probe: result for result in results}, report)
     unproven += members.unproven()
     if not remade.other_code:
-        checks += as_declared(results_file.results, report, kinds)
-        checks += as_written(entries, results_file, head, counts, answers, members)
-        checks += as_given(request, report)
-        checks += as_logged(entries.get(LOG, b""), report, results_file.results)
+        checks += as_declared(results, report, kinds)
+        checks += as_written(entries, results_file, inputs, members)
+        checks += as_given(inputs, report)
     else:
         why = "other code measured: what it says beside its numbers, and how it spells them, is not held to it"
         unproven.append(Unproven(where=f"{LOG}: digests", why=why, needs="numbers"))
-        moved = [r for r in results_file.results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
+        moved = [r for r in results if r.probe in kinds and r.pillar != kinds[r.probe].pillar]
         why = "it has another pillar, and so another error budget, than in this version"
         checks += [Check(name="outcomes", state="not checked", detail=f"{r.probe}: {why}") for r in moved]
-    checks += check_metadata(report, head, table, answers)
-    if len({result.probe for result in results_file.results}) < len(results_file.results):
-        checks.append(Check(name=RESULTS, state="wrong", detail="it holds the answer of one probe twice"))
-    options = _options(request)
     if column := report.data.cluster or report.data.weight:
         why = f"the bundle does not hold the column {column!r}, which the numbers rest on"
         checks.append(Check(name="rows", state="not checked", detail=why))
-        unproven += [each for result in results_file.results for each in unproven_of(result, None, report, remade, why)]
+        unproven += [each for result in results for each in unproven_of(result, None, report, remade, why)]
         return Counted(checks=tuple(checks), unproven=tuple(unproven))
+    head, table = inputs.head, inputs.table
     if head is not None and head.features:
         # Groups that no row is in have a place among them too.
         unproven.append(
             Unproven(where=f"{TABLES}: rows.levels", why="which groups there could be is the signer's word")
         )
-    checks += _storage_checks(manifest, report, head, counts, answers, table)
-    checks += _agreeing(results_file, report, table, options, kinds)
-    kept = Kept.from_stored(head, answers, table, has_groups=bool(report.data.sensitive) or table is not None)
-    found = _anew(results_file, options, kept, members, report, remade)
+    checks += _storage_checks(manifest, report, inputs)
+    checks += _agreeing(results_file, report, table, inputs.probe_options, kinds)
+    kept = Kept.from_stored(head, inputs.answers, table, has_groups=bool(report.data.sensitive) or table is not None)
+    found = _anew(results_file, inputs.probe_options, kept, members, report, remade)
     return Counted(
         checks=(*checks, *found.checks),
         from_rows=found.from_rows,
@@ -182,19 +103,13 @@ def check_counts(
     )
 
 
-def _storage_checks(
-    manifest: Manifest,
-    report: AuditReport,
-    head: AnswersHead | None,
-    counts: CountsRecord | None,
-    answers: Answers | None,
-    table: GroupCounts | None,
-) -> Iterator[Check]:
+def _storage_checks(manifest: Manifest, report: AuditReport, inputs: Inputs) -> Iterator[Check]:
+    head, table, answers = inputs.head, inputs.table, inputs.answers
     if head is None and report.refusal is None and report.data.n_rows:
         yield Check(name="rows", state="not checked", detail="the bundle holds no answers of the model by row")
     elif ROWS in manifest.files and answers is None and head is not None:
         yield Check(name="rows", state="not checked", detail="left out: what follows from them cannot be recomputed")
-    if answers is not None and table is not None and counts is not None:
+    if answers is not None and table is not None:
         yield _recounted(answers, table)
     if head is None and ROWS in manifest.files:
         yield Check(name=TABLES, state="wrong", detail="it does not say what the rows hold")
@@ -293,14 +208,6 @@ def unproven_of(
             yield from (Unproven(where=f"{where}[{method} {metric}]", why=reason, needs="rows") for metric in left)
 
 
-def _options(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    try:
-        found = json.loads(content)["probe_options"]
-        return {str(k): dict(v) for k, v in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
-
-
 def _recounted(answers: Answers, table: GroupCounts) -> Check:
     if len(table.classes) > _MOST_CLASSES:
         detail = f"it has more than {_MOST_CLASSES:,} classes, which are not counted anew"
@@ -323,3 +230,226 @@ def _recounted(answers: Answers, table: GroupCounts) -> Check:
         state="ok",
         detail=f"its sums over {len(table.groups)} groups are those of the rows, which do not say their group",
     )
+
+
+Group = tuple[tuple[str, str], ...]
+# Each rate as k of n: what k counts, what n counts, and what the rest of n is, in the group's rows.
+_RATES: Mapping[str, tuple[str, str, str]] = {
+    "selection_rate": ("rows decided favourably", "rows", "rows decided otherwise"),
+    "favourable outcome": ("rows decided favourably", "rows", "rows decided otherwise"),
+    "other outcome": ("rows decided otherwise", "rows", "rows decided favourably"),
+    "true_positive_rate": ("true positives", "favourable labels", "false negatives"),
+    "false_negative_rate": ("false negatives", "favourable labels", "true positives"),
+    "false_positive_rate": ("false positives", "other labels", "true negatives"),
+    "true_negative_rate": ("true negatives", "other labels", "false positives"),
+    "accuracy": ("right decisions", "labelled rows", "wrong decisions"),
+    "precision": ("true positives", "labelled rows decided favourably", "false positives"),
+    "false_negatives_among_errors": ("false negatives", "wrong decisions", "false positives"),
+    "scoring_rate": ("rows scored above the median", "rows", "rows scored no higher than the median"),
+}
+CALIBRATION = "calibration"
+# Of more than two classes, whether a decision is right, and whether it is right to call it favourable or not, differ.
+_OF_ALL_CLASSES = ("right decisions", "wrong decisions")
+ONE_OF_MANY = ", as favourable or not"
+_TABLED = (WorstDifference, WorstRatio, WorstOddsRatio, WorstMeanDifference, DifferentialFairness)
+
+
+class Fact(NamedTuple):
+    """``what`` is counted in a ``group`` of rows (all rows if empty): ``value``, according to ``source``."""
+
+    group: Group
+    what: str
+    value: object
+    source: str
+
+
+def contradictions(facts: Iterable[Fact]) -> list[str]:
+    """Differences between two facts on one quantity, in words; each quantity once."""
+    first: dict[tuple[Group, str], Fact] = {}
+    found: dict[tuple[Group, str], str] = {}
+    for fact in facts:
+        other = first.setdefault((fact.group, fact.what), fact)
+        if other.value is not fact.value and difference(other.value, fact.value):
+            where = ", ".join(f"{k} = {v}" for k, v in fact.group) or "all rows"
+            found.setdefault(
+                (fact.group, fact.what),
+                f"{fact.what} of {where}: {_short(other.value)} by {other.source}, "
+                f"{_short(fact.value)} by {fact.source}",
+            )
+    return list(found.values())
+
+
+def facts_of(
+    results: Iterable[ProbeResult],
+    data: DataRecord,
+    table: GroupCounts | None,
+    options: Mapping[str, Mapping[str, object]],
+    kinds: Kinds,
+) -> list[Fact]:
+    """All facts of a bundle: in its record's data, in its group table, and in every probe's answer.
+
+    ``options``: of each probe, as they were asked for. ``kinds``: the classes of the probes.
+    """
+    found = [*_of_data(data), *(_of_table(table) if table is not None else ())]
+    n_classes = 2 if table is None else len(table.classes)
+    for result in results:
+        if getattr(kinds.get(result.probe), "over_all_rows", False):
+            bins = f" in {options.get(result.probe, {}).get('bins', 10)} bins"
+            found += (_specific_fact(fact, result.pillar, bins, n_classes) for fact in _of_result(result))
+    return found
+
+
+def _specific_fact(fact: Fact, pillar: Pillar, bins: str, n_classes: int) -> Fact:
+    """The fact by a name that is that of no other quantity: of bins, and of classes where there are more than two."""
+    what = fact.what + (bins if fact.what == CALIBRATION else "")
+    if n_classes > 2 and pillar == "fairness" and what in _OF_ALL_CLASSES and "micro" not in fact.source:
+        what += ONE_OF_MANY
+    if n_classes > 2 and pillar == "performance" and fact.what in (CALIBRATION, "roc_auc"):
+        what += ", of the likeliest class"
+    return fact._replace(what=what)
+
+
+def group_of(group: Mapping[str, str]) -> Group:
+    """A group of rows, independent of the order of its features."""
+    return tuple(sorted((str(k), str(v)) for k, v in group.items()))
+
+
+def _of_data(data: DataRecord) -> Iterator[Fact]:
+    source = "the record's data"
+    if data.n_rows is not None:
+        yield Fact((), "rows", data.n_rows, source)
+        if data.missing is not None and data.missing.labels is not None:
+            yield Fact((), "labelled rows", data.n_rows - data.missing.labels, source)
+    for feature, sizes in (data.groups or {}).items():
+        yield Fact((), "rows", sum(sizes.values()), f"{source}, groups of {feature}")
+        for level, n in sizes.items():
+            yield Fact(((feature, level),), "rows", n, source)
+
+
+def _of_table(table: GroupCounts) -> Iterator[Fact]:
+    source = "the table of groups"
+    wanted = [(), *((name,) for name in table.features)]
+    if len(table.features) > 1:
+        wanted.append(table.features)
+    for features in wanted:
+        counts = table.group_by(features)
+        for group, size, cells in zip(counts.groups, counts.sizes(), counts.table, strict=True):
+            of = group_of(dict(zip(features, group, strict=True)))
+            labelled = cells[:-1]
+            yield Fact(of, "rows", int(size), source)
+            yield Fact(of, "labelled rows", int(labelled.sum()), source)
+            yield Fact(of, "right decisions", int(labelled.trace()), source)
+            yield Fact(of, "wrong decisions", int(labelled.sum() - labelled.trace()), source)
+        if table.positive is None:
+            continue
+        rows = zip(counts.groups, counts.selected(), counts.sizes(), counts.binary(), strict=True)
+        for group, selected, size, ((tn, fp), (fn, tp)) in rows:
+            of = group_of(dict(zip(features, group, strict=True)))
+            said = {
+                "rows decided favourably": selected, "rows decided otherwise": size - selected,
+                "true positives": tp, "false negatives": fn, "favourable labels": tp + fn,
+                "false positives": fp, "true negatives": tn, "other labels": fp + tn,
+                "labelled rows decided favourably": tp + fp,
+                f"right decisions{ONE_OF_MANY}": tn + tp, f"wrong decisions{ONE_OF_MANY}": fn + fp,
+            }  # fmt: skip
+            yield from (Fact(of, what, int(value), source) for what, value in said.items())
+
+
+def _of_result(result: ProbeResult) -> Iterator[Fact]:
+    levels: dict[frozenset[str], list[Group]] = {}
+    for m in result.measurements:
+        if m.group:
+            known = levels.setdefault(frozenset(m.group), [])
+            if (own := group_of(m.group)) not in known:
+                known.append(own)
+    for m in result.measurements:
+        averaged = str(m.at.get("average", ""))
+        source = f"{result.probe} ({' '.join(filter(None, (m.method, m.metric, averaged)))})"
+        # Of each class against the others, events are those of the class.
+        scope = f", of the class {m.at['class']}" if "class" in m.at else ""
+        groups = levels.get(frozenset(m.sensitive), []) if m.sensitive else []
+        yield from _measurement_facts(m, group_of(m.group), groups, scope, source)
+
+
+def _measurement_facts(
+    m: Measurement, own_group: Group, groups: Sequence[Group], scope: str, source: str
+) -> Iterator[Fact]:
+    e = m.estimate
+    if isinstance(e, Proportion):
+        yield from _rate(m.metric, own_group, e.successes, e.n, scope, source)
+    elif isinstance(e, Odds):
+        yield Fact(own_group, "false negatives" + scope, e.successes, source)
+        yield Fact(own_group, "false positives" + scope, e.failures, source)
+    elif isinstance(e, RateChange):
+        yield Fact(own_group, "labelled rows", e.n, source)
+        yield Fact(own_group, "rows of the commonest class", e.before, source)
+        yield Fact(own_group, "right decisions", e.before + e.gained - e.lost, source)
+    elif isinstance(e, BenefitInequality):
+        yield Fact(own_group, "false negatives", e.below, source)
+        yield Fact(own_group, "false positives", e.above, source)
+        yield Fact(own_group, "labelled rows", e.below + e.equal + e.above, source)
+    elif isinstance(e, WeightedSum) and e.table.rate == "recall":
+        yield Fact(own_group, "labelled rows", sum(e.table.n), source)
+        yield Fact(own_group, "right decisions", sum(e.table.successes), source)
+    elif isinstance(e, AreaUnderCurve) and m.metric == "roc_auc":
+        yield from _curve(e, own_group, source)
+    elif isinstance(e, CalibrationError):
+        yield Fact(own_group, CALIBRATION, e.model_dump(mode="json"), source)
+        yield Fact(own_group, "labelled rows", sum(e.n), source)
+    elif isinstance(e, StandardizedDifference):
+        yield Fact(own_group, "rows", e.n_first, source)
+    elif isinstance(e, WorstGap) and len(e.parts) == len(groups):
+        for group, part in zip(groups, e.parts, strict=True):
+            if isinstance(part, AreaUnderCurve):
+                yield from _curve(part, group, source)
+            elif isinstance(part, CalibrationError):
+                yield Fact(group, CALIBRATION, part.model_dump(mode="json"), source)
+    elif isinstance(e, WorstDistance) and len(e.n) == len(groups):
+        yield from (Fact(group, "rows", n, source) for group, n in zip(groups, e.n, strict=True))
+    elif isinstance(e, (*_TABLED, SmallestRate)):
+        for table in (e.table,) if isinstance(e, SmallestRate) else e.tables:
+            # A table that leaves groups out does not say which.
+            yield from _tabled(table, groups if len(groups) == len(table.n) else (), scope, source)
+    elif isinstance(e, RatioToLargest):
+        # The probe's categories stand in the order of their names, as those of its headline do.
+        if e.index < len(e.table.n):
+            yield from _tabled(RateTable(rate=e.table.rate, successes=(e.table.successes[e.index],),
+                                         n=(e.table.n[e.index],)), [own_group], scope, source)  # fmt: skip
+    if m.group and m.metric in _RATES and m.metric != "scoring_rate" and not scope and not isinstance(e, Proportion):
+        yield Fact(own_group, f"estimate of {m.metric}", e.model_dump(mode="json"), source)
+
+
+def _tabled(table: RateTable, groups: Sequence[Group], scope: str, source: str) -> Iterator[Fact]:
+    for group, k, n in zip(groups, table.successes, table.n, strict=False):
+        yield from _rate(table.rate, group, k, n, scope, source)
+
+
+def _rate(rate: str, group: Group, k: int, n: int, scope: str, source: str) -> Iterator[Fact]:
+    if rate == "base_rate":
+        yield Fact(group, "rows of the commonest class", k, source)
+        yield Fact(group, "labelled rows", n, source)
+        return
+    name, at, threshold = rate.partition(" rate at ")
+    if at:
+        # A score's rates, if another threshold decided: events of that threshold, among the same rows.
+        name, scope = f"{name.replace(' ', '_')}_rate", f", if a score of {threshold} decided"
+    name = name if at else rate
+    if name not in _RATES:
+        return
+    event, of, rest = _RATES[name]
+    yield Fact(group, event + scope, k, source)
+    yield Fact(group, of if at or of in ("rows", "labelled rows") else of + scope, n, source)
+    yield Fact(group, rest + scope, n - k, source)
+
+
+def _curve(e: AreaUnderCurve, group: Group, source: str) -> Iterator[Fact]:
+    yield Fact(group, "roc_auc", e.model_dump(mode="json"), source)
+    yield Fact(group, "favourable labels", e.n_positive, source)
+    yield Fact(group, "other labels", e.n_negative, source)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        shown = value.get("centre", value.get("n", value))
+        return f"{shown:.6g}" if isinstance(shown, float) else str(shown)[:60]
+    return f"{value:,}" if isinstance(value, int) else str(value)[:60]

@@ -13,10 +13,11 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.data.audit_data_parts import Recorded
-from auditor.evidence.evidence_bundle import Evidence
-from auditor.evidence.manifest import canonical
-from auditor.evidence.verify.cross_checks import Fact, contradictions
-from auditor.evidence.verify.requested_probes import asked_for
+from auditor.evidence.evidence_bundle import Evidence, Understood
+from auditor.evidence.registration import Plan, PlannedProbe
+from auditor.evidence.verify.enclosed_inputs import Inputs
+from auditor.evidence.verify.recomputed_counts import Fact, contradictions
+from auditor.evidence.verify.request_and_log import asked_for
 from auditor.judging.measurement import Alike, AuditQuestion, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.recorded_model import RecordedClassifier
@@ -150,18 +151,20 @@ def test_a_number_that_was_taken_out_for_a_reason_is_no_better_proven_than_it_wa
 def test_a_request_that_names_none_asks_all_there_are() -> None:
     kinds = stored_probe.kinds()
 
-    def planned(of: Iterable[str]) -> bytes:
-        understood = {"plan": {"probes": {name: {} for name in of}}}
-        return canonical({"options": {"target": "y"}, "understood": understood})
+    def planned(of: Iterable[str]) -> Inputs:
+        probes = {name: PlannedProbe(target=f"probes:{name}", options={}) for name in of}
+        plan = Plan(probes=probes, settings={}, files={}, criteria=(), error_rate=0.05, multiplicity="holm", seed=0)
+        understood = Understood(began="2026-01-31T09:00:00+00:00", plan=plan)
+        return Inputs(request={"options": {"target": "y"}}, understood=understood)
 
     names, checks = asked_for(planned(kinds), kinds, other_code=False)
     assert names is not None and {*names} == {*kinds} and not checks
     names, checks = asked_for(planned({*kinds} - {"bbq"}), kinds, other_code=False)
     assert "otherwise than given: bbq" in checks[0].detail
-    assert asked_for(b'{"options": {}}', kinds, other_code=False) == (None, [])
+    assert asked_for(Inputs(request={"options": {}}), kinds, other_code=False) == (None, [])
     for target, extra in (({}, set()), ({"target": "y"}, {"performance"})):
         named = {"probes": ["group-fairness"], "probe": ["own.module:Mine"]} | target
-        names, _ = asked_for(canonical({"options": named}), kinds, other_code=False)
+        names, _ = asked_for(Inputs(request={"options": named}), kinds, other_code=False)
         assert names is not None and {*names} == {"group_fairness", "Mine"} | extra
 
 
@@ -226,7 +229,7 @@ def test_a_figure_that_was_redrawn_is_not_that_of_the_rows(tmp_path: Path) -> No
     [
         ({"positive": "no"}, "positive"),
         ({"sensitive": ("g", "h")}, "sensitive"),
-        ({"missing": {"labels": 3, "n_features": 2}}, "rows without label"),
+        ({"missing": {"labels": 3, "n_features": 2}}, "data.missing.labels"),
         ({"groups_sha256": {"g": "0" * 64}}, "groups_sha256"),
         ({"n_rows": 60}, "rows of all rows"),
     ],

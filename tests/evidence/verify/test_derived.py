@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.evidence.comparison_evidence import comparison_evidence, mitigation_evidence
-from auditor.evidence.container import unpack
+from auditor.evidence.container import pack, unpack
 from auditor.evidence.derived_evidence import Derived, EnclosedAudit, write_derived
 from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
 from auditor.evidence.signing import load_private_key, load_public_key, make_key
 from auditor.evidence.tradeoff_evidence import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
 from auditor.evidence.verify import bundle_parts, dispatch
-from auditor.evidence.verify import enclosed_audits as audits
+from auditor.evidence.verify import verify_derived as audits
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.dispatch import verify_evidence
 from auditor.evidence.verify.remeasure import Remake
@@ -188,6 +188,37 @@ BENT: list[tuple[str, str, Bend, str]] = [
     ("mitigation", "verdict", _set("usefulness", "rows", 0, "verdict", to="worse"), "usefulness"),
     ("mitigation", "exit_code", _set("exit_code", to=3), "exit_code"),
 ]
+
+
+def test_words_of_other_code_are_no_conclusion_that_is_proven(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version may have put it otherwise; that it did, only that version can tell."""
+    path = forged(folder / "records.zip", tmp_path / "f.zip", folder / "k", record=_set("conclusion", to="A success."))
+    assert "conclusion" in wrong(checked(path, folder))
+    monkeypatch.setattr(bundle_parts, "code_digests", lambda: {"responsible-auditor": "0" * 64})
+    found = checked(path, folder)
+    assert wrong(found) == {} and found.lacks(()) == ("outcomes",) and found.exit_code(("signature",)) == 3
+    assert checked(folder / "records.zip", folder).exit_code(("signature",)) == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "bend"),
+    [
+        ("record", _set("error_rate", to=10**400)),
+        ("request", _set("about", to={"before": "\ud800"})),
+        ("record", _set("error_rate", to=float("nan"))),
+    ],
+)
+def test_numbers_and_text_that_are_none_are_wrong_and_no_error_of_the_tools(
+    folder: Path, tmp_path: Path, part: str, bend: Bend
+) -> None:
+    entries = unpack((folder / "records.zip").read_bytes(), "records.zip")
+    value = json.loads(entries[f"{part}.json"])
+    bend(value)
+    path = tmp_path / "f.zip"
+    path.write_bytes(pack(entries | {f"{part}.json": json.dumps(value).encode()}))
+    assert wrong(checked(path, folder))[f"{part}.json"]
 
 
 def _flip(point: dict[str, Any]) -> None:

@@ -247,3 +247,10 @@ def test_a_bent_part_of_what_two_detectors_said_is_named(folder: Path, two: Path
 def test_the_calibration_of_the_second_detector_is_needed(folder: Path, two: Path, tmp_path: Path) -> None:
     seen = checked(forged(two, tmp_path / "f.zip", folder / "k", {SECOND: None}), folder)
     assert seen.exit_code() == 1 and wrong(seen)
+
+
+def test_a_detector_that_is_a_word_is_wrong_and_no_error_of_the_tools(folder: Path, tmp_path: Path) -> None:
+    bundle = next(iter(sorted(folder.glob("*.zip"))))
+    path = forged(bundle, tmp_path / "f.zip", folder / "k", record=lambda record: record.update(detector="real"))
+    found = verify_evidence(path, stored_probe, trusted=[load_public_key(folder / "k.pub")])
+    assert any("cannot be made anew" in check.detail for check in found.checks if check.state == "wrong")

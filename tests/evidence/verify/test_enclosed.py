@@ -18,8 +18,9 @@ from auditor.evidence.manifest import ASKED, LOG, RECORD, REQUEST, RESULTS, cano
 from auditor.evidence.manifest import in_order as spelled
 from auditor.evidence.registration import Plan
 from auditor.evidence.verify import bundle_parts
-from auditor.evidence.verify.canonical_form import as_given
 from auditor.evidence.verify.checks import NEEDS, required_of
+from auditor.evidence.verify.enclosed_inputs import read_inputs
+from auditor.evidence.verify.request_and_log import as_given
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
 from auditor.judging.input_files import ObeyedFile
@@ -182,7 +183,7 @@ def test_a_bound_that_was_moved_afterwards_is_in_none_of_the_files(bundle: Whole
 
     changed = {RESULTS: spelled(results), REQUEST: canonical(request)}
     wrong = bundle.wrong(bundle.forged(tmp_path / "forged.zip", change, **changed))
-    assert "at most 0.5" in wrong["configuration"] and "in none of the files" in wrong["configuration"]
+    assert wrong["configuration"] == "results.json: criteria[0].bound says 0.5, recomputed 0.1"
     assert "deviations" in wrong["registration"]
     assert wrong.keys() == {"configuration", "registration", "rule pack eu-ai-act", "rule pack house"} & wrong.keys()
 
@@ -327,17 +328,26 @@ def test_the_look_of_a_campaign_is_asked_for_at_its_own_level(bundle: Whole) -> 
     report = AuditReport.from_json(bundle.entries[RECORD])
     at_level = report.model_copy(update={"family": report.family.model_copy(update={"error_rate": 0.01})})
     request = json.loads(bundle.entries[REQUEST])
-    assert not list(as_given(canonical(request), report))
+
+    def disagree(said: AuditReport) -> list[str]:
+        return [check.name for check in as_given(read_inputs({REQUEST: canonical(request)})[0], said)]
+
+    assert not disagree(report)
     request["options"]["error_rate"] = 0.01
     request["understood"]["plan"]["settings"] |= {"campaign": "spring", "campaign_looks": 5}
-    assert not list(as_given(canonical(request), at_level))
-    assert [check.name for check in as_given(canonical(request), report)] == [REQUEST]
+    assert not disagree(at_level)
+    assert disagree(report) == [REQUEST]
 
 
-def test_a_model_that_is_a_function_has_no_path_to_agree_with(bundle: Whole) -> None:
-    report = AuditReport.from_json(bundle.entries[RECORD])
+def test_a_model_that_is_a_function_has_no_path_to_agree_with(bundle: Whole, tmp_path: Path) -> None:
     request = json.loads(bundle.entries[REQUEST])
-    given = report.model.model_copy(update={"path": "another.pt"})
-    assert list(as_given(canonical(request), report.model_copy(update={"model": given})))
+
+    def another_path(record: Record) -> None:
+        record["model"]["path"] = "another.pt"
+
+    def wrong() -> dict[str, str]:
+        return bundle.wrong(bundle.forged(tmp_path / "a.zip", another_path, **{REQUEST: canonical(request)}))
+
+    assert "model.path says another.pt" in wrong()[REQUEST]
     del request["options"]["model"]
-    assert not list(as_given(canonical(request), report.model_copy(update={"model": given})))
+    assert wrong() == {}

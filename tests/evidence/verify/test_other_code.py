@@ -342,3 +342,27 @@ def test_a_part_that_nothing_names_is_wrong_by_both_verifiers(
     assert any(words in said for words in (name, "decisions: entry 2 is enclosed", "one is enclosed"))
     assert example.check(path.read_bytes())[0] == [name]
     assert example.check(failed.path.read_bytes())[0] == []
+
+
+# ---- what two changes at once brought to light -----------------------------------------------------------------------
+
+
+def test_a_schema_that_nobody_knows_is_none_whichever_code_wrote_it(failed: Whole, tmp_path: Path) -> None:
+    record = json.loads(failed.entries[RECORD]) | {"schema_version": "final"}
+    path = tmp_path / "audit.zip"
+    path.write_bytes(pack(failed.entries | {RECORD: spelled(record)}))
+    code, said = verified(failed, path)
+    assert code == 1 and "its schema 'final' is none that this version knows" in said
+
+
+def test_findings_in_another_order_are_not_those_that_were_judged(failed: Whole, tmp_path: Path) -> None:
+    path = failed.forged(tmp_path / "audit.zip", lambda record: record["findings"].reverse())
+    assert failed.wrong(path)["findings"] == "they stand in another order than they were judged in"
+
+
+def test_a_count_of_clusters_that_nothing_comes_to_is_open(failed: Whole, tmp_path: Path) -> None:
+    def clustered(record: Record) -> None:
+        record["data"]["effective_n"] = 59.0
+
+    found = failed.verified(failed.forged(tmp_path / "audit.zip", clustered))
+    assert ("record.json: data.effective_n", "rows") in [(each.where, each.needs) for each in found.open]

@@ -145,4 +145,8 @@ def test_verify_names_the_report_and_exits_by_it(tmp_path: Path, capsys: pytest.
     codes = [verify(tmp_path / "a.zip", require="report", report=path) for path in (page, forged, other)]
     assert codes == [0, 1, 1]
     printed = " ".join(capsys.readouterr().out.split())
-    assert "ok report: drawn anew" in printed and "says something else" in printed and "does not bear the id" in printed
+    assert (
+        "proven report: drawn anew" in printed
+        and "says something else" in printed
+        and "does not bear the id" in printed
+    )
