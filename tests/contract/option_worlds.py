@@ -24,7 +24,7 @@ from auditor.models.generation import Sampling
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.torch_model import TorchModel
 from auditor.run.run_audit import no_data
-from probes.language.refusals import refuses
+from probes.language.forced_choice import refuses
 from tests.toys import detectors as media
 from tests.toys.benchmark_files import FILE_TOYS
 from tests.toys.models import CLASSES, TOYS, Toys, numbers, rows, text_model

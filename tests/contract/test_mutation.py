@@ -190,7 +190,7 @@ folder, target, test = pathlib.Path(sys.argv[1]), *sys.argv[2:]
 mutation.copied(folder)
 ran = mutation.record(folder, [test], "quick", 300.0)
 source = (mutation.ROOT / target).read_text()
-own = [m for m in mutation.mutants_of(target) if mutation.function_at(source, m.line).endswith(".value")]
+own = [m for m in mutation.mutants_of(target) if mutation.function_at(source, m.line).endswith("Exposure.value")]
 tried = [mutation.try_mutant(folder, mutant, ran, 120.0) for mutant in own]
 assert (folder / target).read_text() == source
 print("killed", sum(each.killed for each in tried), "by", {each.n_tests for each in tried})
