@@ -89,7 +89,7 @@ ROWS: dict[str, Row] = {
     ),
     "predict": Row(
         "--predict guesses:chance", "--predict guesses:logit --outputs logits",
-        base=f"{FUNCTION.replace('--predict guesses:chance ', '')} --classes no,yes --features income --probes performance",
+        base=FUNCTION.replace("--predict guesses:chance", "--classes no,yes --features income --probes performance"),
     ),
     "threshold": Row("--threshold 0.9"),
     "probes": Row("--probes performance"),
