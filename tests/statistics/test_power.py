@@ -1,7 +1,7 @@
 """The power contract: a planted breach of each kind of estimate is found, at a stated number of rows.
 
 Tests of coverage cannot see a bound that is too wide. Here the true value is planted in expected counts, and the
-requirement lies three hundredths of the reach beyond the bound as it is now: a bound that is wider by more than that finds no
+requirement lies three hundredths of the reach beyond the bound as it is now: a bound that is wider by more finds no
 breach. A new kind of estimate without a row fails.
 """
 
