@@ -147,7 +147,8 @@ def changed(judgement: Judgement, **fields: Any) -> Judgement:
         changed(
             narrow(OPEN), estimate=WorstDifference(tables=(RateTable(rate="r", successes=(300, 400), n=(900, 900)),))
         ),
-        replace(narrow(OPEN), criterion=requirement("at_least", 0.05)),
+        replace(narrow(OPEN), criterion=requirement("at_least", 0.5)),
+        changed(narrow(OPEN), estimate=WorstDifference(tables=(COARSE, RateTable(rate="q", successes=(3,), n=(9,))))),
         replace(narrow(OPEN), criterion=requirement("within", (0.0, 0.1))),
         replace(narrow(OPEN), criterion=None),
         narrow(Outcome.FAIL),
@@ -159,6 +160,12 @@ def test_nothing_follows_where_a_condition_is_not_met(other: Judgement) -> None:
     passed = wide(Outcome.PASS)
     assert apply_implications([passed, other])[1] is other
     assert apply_implications([other, passed])[0] is other
+
+
+def test_nothing_follows_for_a_requirement_of_two_ends() -> None:
+    within = {"criterion": requirement("within", (0.0, 0.1))}
+    both = [wide(Outcome.PASS, **within), narrow(OPEN, **within)]
+    assert apply_implications(both) == both
 
 
 def test_what_is_open_settles_nothing_and_a_gap_says_nothing_of_itself() -> None:
