@@ -34,7 +34,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tests.contract.import_graph import ROOTS, imports, modules
 from tests.recorder import RECORD_CALLS, Ran, read_calls
@@ -155,15 +155,23 @@ class Mutant(NamedTuple):
     line: int
 
 
+Seen = Literal["killed", "hung", "SURVIVED"]
+
+
 class Tried(NamedTuple):
     """What became of a mutant."""
 
     mutant: Mutant
     before: str
     after: str
-    killed: bool
+    seen: Seen
     seconds: float
     n_tests: int
+
+    @property
+    def killed(self) -> bool:
+        """Whether a test noticed it."""
+        return self.seen != "SURVIVED"
 
     @property
     def place(self) -> str:
@@ -466,10 +474,11 @@ def choose(function: str, ran: Sequence[Ran]) -> list[str]:
     return chosen
 
 
-def noticed(folder: Path, tests: Sequence[str], timeout: float) -> bool:
-    """Whether some of the tests fail in the copy, or hang."""
+def noticed(folder: Path, tests: Sequence[str], timeout: float) -> Seen:
+    """Whether some of the tests fail in the copy, or hang, which on a busy machine they may do without a fault."""
+    code = run(folder, ["-x", *tests], timeout) if tests else 0
     # 2 and 4: the tests, or what they share, could not be imported, which is a fault that is seen.
-    return bool(tests) and run(folder, ["-x", *tests], timeout) in (1, 2, 4, None)
+    return "hung" if code is None else "killed" if code in (1, 2, 4) else "SURVIVED"
 
 
 def run(folder: Path, arguments: Sequence[str], timeout: float) -> int | None:
@@ -556,7 +565,8 @@ def main() -> int:
         tried = [try_mutant(folder, mutant, ran, options.timeout) for mutant in drawn]
     killed, survivors = sum(t.killed for t in tried), [t for t in tried if not t.killed]
     low, high = wilson(killed, len(tried))
-    print(f"killed {killed} of {len(tried)}: {killed / max(len(tried), 1):.0%} [{low:.0%}, {high:.0%}]")
+    hung = sum(t.seen == "hung" for t in tried)
+    print(f"killed {killed} of {len(tried)} ({hung} hung): {killed / max(len(tried), 1):.0%} [{low:.0%}, {high:.0%}]")
     for t in survivors:
         print(f"  survived: {t.place}")
     return 0
@@ -595,11 +605,11 @@ def try_mutant(folder: Path, mutant: Mutant, ran: Sequence[Ran], timeout: float)
     start = time.monotonic()
     target.write_text(text, encoding="utf-8")
     try:
-        killed = noticed(folder, tests, timeout)
+        seen = noticed(folder, tests, timeout)
     finally:
         target.write_text(whole, encoding="utf-8")
-    tried = Tried(mutant, before, after, killed, time.monotonic() - start, len(tests))
-    print(f"{'killed  ' if killed else 'SURVIVED'} {tried.seconds:5.0f} s {tried.place}", flush=True)
+    tried = Tried(mutant, before, after, seen, time.monotonic() - start, len(tests))
+    print(f"{seen:8} {tried.seconds:5.0f} s {tried.place}", flush=True)
     return tried
 
 
