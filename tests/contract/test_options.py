@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -85,6 +86,7 @@ def annotation_of(kind: type, option: str) -> Any:
     return eval(written.replace("|", ","), scope) if isinstance(written, str) else written
 
 
+@cache
 def typing_names(module: Any) -> dict[str, Any]:
     """What a module imports where only types are checked."""
     found: dict[str, Any] = {}
