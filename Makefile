@@ -3,10 +3,12 @@ VENV ?= .venv
 PYTHON ?= python3
 # Processes that the tests share out among them; every one of them computes on one thread.
 JOBS ?= 2
-# Faults that `make mutants` tries, which, and of which files: `make mutants FILES="auditor/report/junit_and_sarif.py"`.
+# Faults that `make mutants` tries, and which; of files, `make mutants FILES="auditor/report/junit_and_sarif.py"`, or of the lines
+# that differ from a commit, `make mutants CHANGED=main`.
 MUTANTS ?= 40
 SEED ?= 0
 FILES ?=
+CHANGED ?=
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-grids test-all test-ray lint docs mutants bench-setup bench-gpu clean
@@ -66,9 +68,10 @@ lint: $(VENV)/.lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Faults put into the statistics and the judgement, or into FILES, on purpose: how many of them a test sees.
+# Faults put on purpose into the statistics and the judgement, into FILES or into what was CHANGED: how many a test sees.
 mutants: $(VENV)/.test
-	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED) $(addprefix --file ,$(FILES))
+	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED) $(addprefix --file ,$(FILES)) \
+	  $(addprefix --changed ,$(CHANGED))
 
 # Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
 docs: $(VENV)/.docs

@@ -2,122 +2,144 @@
 
     python -m tests.mutation --n 40 --seed 0
     python -m tests.mutation --file auditor/report/junit_and_sarif.py
+    python -m tests.mutation --changed main
 
 A fault (a mutant) is drawn at random from all there are: a comparison of the other strictness or direction, a constant
 one more or doubled, a plus for a minus, arguments exchanged, the other end returned, a condition turned round; or a
-statement, a guard, an operand of a condition or a filter left out. It is written into a copy of the repository, where
-the tests of its module run until the first fails: those of a table, or those whose imports lead to it in the fewest
-steps. What survives is listed: it is either a fault that no test would notice, or the same function by another
-spelling. The share of mutants killed is given with its 95 % Wilson interval.
+statement, a guard, an operand of a condition or a filter left out. Files of tests that may notice it, those of a table
+and those whose imports lead to its file in the fewest steps, are run once without it, and recorded: which functions
+each test runs (``recorder.py``). Then it is written into a copy of the repository, where the tests that run its
+function run until the first fails. What survives is listed: it is either a fault that no test would notice, or the same
+function by another spelling. The share of mutants killed is given with its 95 % Wilson interval.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import importlib
+import json
 import math
 import multiprocessing
 import os
 import random
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tests.contract.import_graph import ROOTS, imports, modules
+from tests.recorder import RECORD_CALLS, Ran, read_calls
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED, LAWS = "tests/statistics/test_recorded.py", "tests/statistics/test_estimate_laws.py"
-COVERAGE = "tests/statistics/test_coverage.py"
-SIMULATIONS = (COVERAGE, "tests/judging/test_error_rates.py", "tests/statistics/test_auc.py")
-JUDGED = ("tests/judging/test_judging.py", "tests/statistics/test_planning.py")
+COVERAGE, JUDGING = "tests/statistics/test_coverage.py", "tests/judging/test_judging.py"
 # Broken as a whole unless files are named.
 FOLDERS = ("auditor/statistics", "auditor/judging")
-# Of files that are not in the table no more tests run than these.
+# Of a file no more tests than these are recorded, beyond those of the table.
 MOST_TESTS = 8
-# What is broken, which tests are to notice (the quick ones first), and which of their cases are about it.
-MODULES: dict[str, tuple[tuple[str, ...], str]] = {
-    "auditor/statistics/changes.py": ((LAWS, "tests/statistics/test_changes.py", COVERAGE), "change"),
+# Of the tests that run a function, those of so many seconds are tried on a fault in it, the most particular first.
+MOST_SECONDS = 120.0
+# Tests beyond the nearest ones that are to notice a fault of a file.
+MODULES: dict[str, tuple[str, ...]] = {
+    "auditor/statistics/changes.py": (
+        LAWS,
+        "tests/statistics/test_changes.py",
+        COVERAGE,
+    ),
     "auditor/statistics/detection.py": (
-        (LAWS, "tests/statistics/test_detection.py", "tests/statistics/test_areas.py", COVERAGE),
-        "detection or areas or equal_error or average_precision or area or drop or excess",
+        LAWS,
+        "tests/statistics/test_detection.py",
+        "tests/statistics/test_areas.py",
+        COVERAGE,
     ),
     "auditor/statistics/distribution_distances.py": (
-        (
-            LAWS,
-            "tests/statistics/test_planning.py",
-            "tests/statistics/test_distances.py",
-            COVERAGE,
-            "tests/probes/fairness/test_score_fairness.py",
-        ),
-        "inequality or calibration or worst_gap or gap or distance or theil or entropy or planning",
+        LAWS,
+        "tests/statistics/test_planning.py",
+        "tests/statistics/test_distances.py",
+        COVERAGE,
+        "tests/probes/fairness/test_score_fairness.py",
     ),
-    "auditor/statistics/estimate.py": ((LAWS, "tests/statistics/test_statistics.py", *JUDGED), ""),
+    "auditor/statistics/estimate.py": (
+        LAWS,
+        "tests/statistics/test_statistics.py",
+        JUDGING,
+        "tests/statistics/test_planning.py",
+    ),
     "auditor/statistics/attack_estimates.py": (
-        (LAWS, COVERAGE, "tests/probes/privacy/memorization/test_exposure.py"),
-        "exposure",
+        LAWS,
+        COVERAGE,
+        "tests/probes/privacy/memorization/test_exposure.py",
     ),
     "auditor/statistics/significance_tests.py": (
-        (LAWS, "tests/statistics/test_statistics.py", COVERAGE, "tests/judging/test_judging.py"),
-        "",
+        LAWS,
+        "tests/statistics/test_statistics.py",
+        COVERAGE,
+        JUDGING,
     ),
     "auditor/statistics/groups.py": (
-        (
-            LAWS,
-            "tests/statistics/test_statistics.py",
-            "tests/statistics/test_planning.py",
-            "tests/probes/fairness/test_many_groups.py",
-            COVERAGE,
-            "tests/judging/test_error_rates.py",
-        ),
-        "not area and not mean and not quantile and not paired",
+        LAWS,
+        "tests/statistics/test_statistics.py",
+        "tests/statistics/test_planning.py",
+        "tests/probes/fairness/test_many_groups.py",
+        COVERAGE,
+        "tests/judging/test_error_rates.py",
     ),
     "auditor/statistics/intervals.py": (
-        (
-            LAWS,
-            "tests/probes/fairness/test_many_groups.py",
-            "tests/statistics/test_values.py",
-            "tests/statistics/test_statistics.py",
-            COVERAGE,
-        ),
-        "",
+        LAWS,
+        "tests/probes/fairness/test_many_groups.py",
+        "tests/statistics/test_values.py",
+        "tests/statistics/test_statistics.py",
+        COVERAGE,
+        "tests/statistics/test_changes.py",
     ),
     "auditor/statistics/means.py": (
-        (LAWS, "tests/statistics/test_statistics.py", COVERAGE, "tests/probes/fairness/test_token_fairness.py"),
-        "mean or student or paired or standardized or bounds",
+        LAWS,
+        "tests/statistics/test_statistics.py",
+        COVERAGE,
+        "tests/probes/fairness/test_token_fairness.py",
     ),
     "auditor/statistics/rank_estimates.py": (
-        (LAWS, "tests/statistics/test_statistics.py", "tests/statistics/test_auc.py", COVERAGE),
-        "auc or area or quantile or true_positive or tpr",
+        LAWS,
+        "tests/statistics/test_statistics.py",
+        "tests/statistics/test_auc.py",
+        COVERAGE,
     ),
     "auditor/statistics/rates.py": (
-        (LAWS, "tests/statistics/test_statistics.py", "tests/statistics/test_planning.py", COVERAGE),
-        "rate or proportion or difference or sum or odds or planned or plan or share",
+        LAWS,
+        "tests/statistics/test_statistics.py",
+        "tests/statistics/test_planning.py",
+        COVERAGE,
     ),
     "auditor/statistics/values.py": (
-        (LAWS, "tests/statistics/test_values.py", COVERAGE),
-        "value or mean or gap",
+        LAWS,
+        "tests/statistics/test_values.py",
+        COVERAGE,
     ),
     "auditor/judging/judging.py": (
-        ("tests/judging/test_judging.py", "tests/statistics/test_planning.py", "tests/judging/test_policies.py"),
-        "",
+        JUDGING,
+        "tests/statistics/test_planning.py",
+        "tests/judging/test_policies.py",
     ),
     "auditor/judging/judgement.py": (
-        ("tests/judging/test_judging.py", "tests/judging/test_error_rates.py"),
-        "",
+        JUDGING,
+        "tests/judging/test_error_rates.py",
     ),
     "auditor/judging/training_looks.py": (
-        ("tests/run/while_training/test_training_audit.py", "tests/run/while_training/test_resume.py"),
-        "",
+        "tests/run/while_training/test_training_audit.py",
+        "tests/run/while_training/test_resume.py",
     ),
     "auditor/statistics/pair_plans.py": (
-        ("tests/statistics/test_planning.py", "tests/judging/test_error_rates.py"),
-        "",
+        "tests/statistics/test_planning.py",
+        "tests/judging/test_error_rates.py",
     ),
 }
 LIBRARIES = ("pytest", "numpy", "pandas", "scipy.stats", "pydantic", "statsmodels.stats.proportion")
@@ -133,14 +155,30 @@ class Mutant(NamedTuple):
     line: int
 
 
+Seen = Literal["killed", "hung", "SURVIVED"]
+
+
 class Tried(NamedTuple):
     """What became of a mutant."""
 
     mutant: Mutant
     before: str
     after: str
-    killed: bool
+    seen: Seen
     seconds: float
+    n_tests: int
+
+    @property
+    def killed(self) -> bool:
+        """Whether a test noticed it."""
+        return self.seen != "SURVIVED"
+
+    @property
+    def place(self) -> str:
+        """Where it is, what it is, and how many tests looked at it."""
+        mutant = self.mutant
+        where = f"{mutant.module}:{mutant.line} {mutant.change}"
+        return f"{where}: {self.before}  ->  {self.after} ({self.n_tests} tests)"
 
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
@@ -275,10 +313,15 @@ def mutants_of(module: str) -> list[Mutant]:
     """All of a module's, in the order of its text."""
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     return [
-        Mutant(module, i, name, getattr(node.target if isinstance(node, ast.comprehension) else node, "lineno", 0))
-        for i, node in enumerate(nodes(tree))
-        for name, _ in changes(node)
+        Mutant(module, i, name, line_of(node, name)) for i, node in enumerate(nodes(tree)) for name, _ in changes(node)
     ]
+
+
+def line_of(node: ast.AST, change: str) -> int:
+    """The line of a change: that of the statement that is left out, or of the node."""
+    if statement := re.match(r"drop \w+, line (\d+),", change):
+        return int(statement[1])
+    return getattr(node.target if isinstance(node, ast.comprehension) else node, "lineno", 0)
 
 
 def broken(mutant: Mutant) -> tuple[str, str, str]:
@@ -327,9 +370,10 @@ def files() -> list[str]:
     return [name for name in found if mutants_of(name)]
 
 
-def tests_of(module: str) -> tuple[tuple[str, ...], str]:
-    """The tests that are to notice a fault of a module, the nearest first, and which of their cases are about it."""
-    return MODULES[module] if module in MODULES else (nearest_tests(module, *_graph()), "")
+def tests_of(module: str) -> tuple[str, ...]:
+    """The files of tests that may notice a fault of a file: those of the table and the nearest ones."""
+    everywhere = (RECORDED,) if module.startswith("auditor/statistics") else ()
+    return tuple(dict.fromkeys((*everywhere, *MODULES.get(module, ()), *nearest_tests(module, *_graph()))))
 
 
 def nearest_tests(module: str, known: Mapping[str, Path], graph: Mapping[str, Collection[str]]) -> tuple[str, ...]:
@@ -342,10 +386,10 @@ def nearest_tests(module: str, known: Mapping[str, Path], graph: Mapping[str, Co
     while layer := {name for name, found in graph.items() if not layer.isdisjoint(found)} - seen:
         seen |= layer
         if tests := [name for name in layer if name.rpartition(".")[2].startswith("test_")]:
-            own = f"tests.{dotted.split('.')[-2]}."
+            own = ".".join(("tests", *dotted.removeprefix("auditor.").split(".")[:-1], ""))
             tests.sort(key=lambda name: (not name.startswith(own), len(graph[name]), name))
             paths = [known[name].relative_to(ROOT).as_posix() for name in tests[:MOST_TESTS]]
-            return tuple(sorted(paths, key=SIMULATIONS.__contains__))
+            return tuple(paths)
     return ()
 
 
@@ -364,29 +408,113 @@ def _of_tests() -> dict[str, Path]:
     }
 
 
-def noticed(folder: Path, module: str, timeout: float, *, quick: bool = False) -> bool:
-    """Whether some test of the module fails in the copy, or hangs; ``quick``: without the simulations."""
-    tests, cases = tests_of(module)
-    # One file after the other, since each collects all its cases before the first runs.
-    everywhere = (RECORDED,) if module.startswith("auditor/statistics") else ()
-    for file in (file for file in (*everywhere, *tests) if not (quick and file in SIMULATIONS)):
-        chosen = ["-k", cases] if cases and file in (LAWS, COVERAGE) else []
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *chosen, file]
-        # A copy of this process has the libraries at hand already.
-        process = multiprocessing.get_context("fork").Process(target=run_tests, args=(folder, arguments))
-        process.start()
-        process.join(timeout)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            return True
-        # 2 and 4: the tests, or what they share, could not be imported, which is a fault that is seen. 5: none of the
-        # file is about the module.
-        if process.exitcode in (1, 2, 4):
-            return True
-        if process.exitcode not in (0, 5):
-            raise RuntimeError(f"pytest of {file} ended with {process.exitcode}")
-    return False
+def tree_digest() -> str:
+    """A digest of all that the tests need of the repository: what was recorded of another one is worth nothing."""
+    digest = hashlib.sha256()
+    for name in COPIED:
+        top = ROOT / name
+        for path in sorted(top.rglob("*.py")) if top.is_dir() else ():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def record(folder: Path, tests: Sequence[str], ring: str, timeout: float) -> list[Ran]:
+    """Run files of tests in the copy, and return those that pass with the functions that they run."""
+    lines = folder / "calls.jsonl"
+    lines.touch()
+    for file in tests:
+        os.environ[RECORD_CALLS] = str(lines)
+        code = run(folder, ["-p", "tests.recorder", "--ring", ring, file], timeout)
+        if code not in (0, 5):
+            # Tests that fail without a fault notice none.
+            print(f"{file} does not pass as a whole ({code})", flush=True)
+    os.environ.pop(RECORD_CALLS, None)
+    return read_calls(lines.read_text(encoding="utf-8").splitlines())
+
+
+def function_at(source: str, line: int) -> str:
+    """The dotted name of the innermost function around a line, as Python calls it; "" outside of all."""
+    name, names, found = "", [(ast.parse(source), "")], ""
+    while names:
+        node, outer = names.pop()
+        for child in ast.iter_child_nodes(node):
+            inner = outer
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = f"{outer}{child.name}"
+                inner = f"{name}." if isinstance(child, ast.ClassDef) else f"{name}.<locals>."
+                if not isinstance(child, ast.ClassDef) and child.lineno <= line <= (child.end_lineno or 0):
+                    found = max(found, name, key=len)
+            names.append((child, inner))
+    return found
+
+
+def choose(function: str, ran: Sequence[Ran]) -> list[str]:
+    """The tests that ran a function, or whose file has fixtures that did; those that run the least else come first.
+
+    Of a line outside of all functions every test that runs something of the file.
+    """
+    file, _, name = function.partition("::")
+
+    def runs(functions: Collection[str]) -> bool:
+        return function in functions if name else any(each.startswith(f"{file}::") for each in functions)
+
+    prepared = {test.file for test in ran if runs(test.fixtures)}
+    about = [test for test in ran if runs(test.functions) or test.file in prepared]
+    # Each file's most particular test, then each file's second.
+    turns: dict[str, int] = Counter()
+    places = []
+    for test in sorted(about, key=lambda test: (len(test.functions), test.seconds)):
+        places.append((turns[test.file], len(places), test))
+        turns[test.file] += 1
+    left, chosen = MOST_SECONDS, []
+    for _, _, test in sorted(places, key=lambda place: place[:2]):
+        if test.seconds <= left:
+            left -= test.seconds
+            chosen.append(test.test)
+    return chosen
+
+
+def noticed(folder: Path, tests: Sequence[str], timeout: float) -> Seen:
+    """Whether some of the tests fail in the copy, or hang, which on a busy machine they may do without a fault."""
+    code = run(folder, ["-x", *tests], timeout) if tests else 0
+    # 2 and 4: the tests, or what they share, could not be imported, which is a fault that is seen.
+    return "hung" if code is None else "killed" if code in (1, 2, 4) else "SURVIVED"
+
+
+def run(folder: Path, arguments: Sequence[str], timeout: float) -> int | None:
+    """Run pytest in the copy; returns its exit code, or None where it takes too long."""
+    whole = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow", *arguments]
+    # A copy of this process has the libraries at hand already.
+    process = multiprocessing.get_context("fork").Process(target=run_tests, args=(folder, whole))
+    process.start()
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None
+    if process.exitcode not in (0, 1, 2, 4, 5):
+        raise RuntimeError(f"pytest {' '.join(arguments)[:200]} ended with {process.exitcode}")
+    return process.exitcode
+
+
+def changed_lines(base: str) -> dict[str, set[int]]:
+    """The lines of the product that differ from those of a commit, by file."""
+    command = ["git", "diff", "--unified=0", "--no-color", "--no-ext-diff", base, "--", *ROOTS]
+    diff = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return lines_of_diff(diff)
+
+
+def lines_of_diff(diff: str) -> dict[str, set[int]]:
+    """The lines that a diff without context adds, by file."""
+    found: dict[str, set[int]] = {}
+    file = ""
+    for line in diff.splitlines():
+        if line.startswith("+++ "):
+            file = line.removeprefix("+++ b/")
+        elif (hunk := re.match(r"@@ -\S+ \+(\d+)(?:,(\d+))? @@", line)) and file.endswith(".py"):
+            first, n = int(hunk[1]), int(hunk[2] or 1)
+            found.setdefault(file, set()).update(range(first, first + n))
+    return {name: lines for name, lines in found.items() if lines}
 
 
 def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -403,54 +531,86 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=40, help="how many mutants; 0 for all")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
     parser.add_argument("--file", action="append", help="of these files alone; by default statistics and judgement")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds a file of tests may take")
-    parser.add_argument("--quick", action="store_true", help="without the simulations: fewer are killed")
-    parser.add_argument("--unchecked", action="store_true", help="trust that the tests pass without a fault")
+    parser.add_argument("--changed", metavar="BASE", help="of the lines alone that differ from this commit")
+    parser.add_argument("--ring", default="quick", choices=("quick", "all"), help="which tests are to notice")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds that the tests of a mutant may take")
+    parser.add_argument("--calls", type=Path, help="where the functions that tests run are kept for the next time")
     parser.add_argument("--list", action="store_true", help="only say which mutants are drawn")
     options = parser.parse_args()
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    lines = changed_lines(options.changed) if options.changed else {}
     for name in options.file or ():
         if not ((ROOT / name).is_file() and name.partition("/")[0] in ROOTS):
             parser.error(f"{name} is no file of {', '.join(ROOTS)}: give its path from the repository's root")
-        if not tests_of(name)[0]:
+        if not tests_of(name):
             parser.error(f"no test leads to {name}: name its tests in MODULES of tests/mutation.py")
-    every = [mutant for module in options.file or files() for mutant in mutants_of(module)]
+    broken_files = options.file or (sorted(lines) if options.changed else files())
+    every = [mutant for module in broken_files for mutant in mutants_of(module)]
+    if options.changed:
+        every = [mutant for mutant in every if mutant.line in lines.get(mutant.module, ())]
     drawn = random.Random(options.seed).sample(every, min(options.n or len(every), len(every)))
     print(f"{len(drawn)} of {len(every)} mutants, seed {options.seed}", flush=True)
-    tried: list[Tried] = []
+    if options.list:
+        for mutant in drawn:
+            _, before, after = broken(mutant)
+            print(f"{mutant.module}:{mutant.line} {mutant.change}: {before}  ->  {after}")
+        return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if not options.list:
-            copied(folder)
-            for library in LIBRARIES:
-                importlib.import_module(library)
-            for module in [] if options.unchecked else dict.fromkeys(mutant.module for mutant in drawn):
-                if noticed(folder, module, options.timeout, quick=options.quick):
-                    raise SystemExit(f"the tests of {module} fail without a fault in it")
-        for mutant in drawn:
-            text, before, after = broken(mutant)
-            if options.list:
-                print(f"{mutant.module}:{mutant.line} {mutant.change}: {before}  ->  {after}")
-                continue
-            target = folder / mutant.module
-            whole = target.read_text(encoding="utf-8")
-            target.write_text(text, encoding="utf-8")
-            start = time.monotonic()
-            killed = noticed(folder, mutant.module, options.timeout, quick=options.quick)
-            target.write_text(whole, encoding="utf-8")
-            tried.append(Tried(mutant, before, after, killed, time.monotonic() - start))
-            word = "killed  " if killed else "SURVIVED"
-            where = f"{mutant.module}:{mutant.line}"
-            print(f"{word} {tried[-1].seconds:5.0f} s  {where} {mutant.change}: {before}  ->  {after}", flush=True)
-    if options.list:
-        return 0
+        copied(folder)
+        for library in LIBRARIES:
+            importlib.import_module(library)
+        ran = recorded(folder, [mutant.module for mutant in drawn], options)
+        tried = [try_mutant(folder, mutant, ran, options.timeout) for mutant in drawn]
     killed, survivors = sum(t.killed for t in tried), [t for t in tried if not t.killed]
     low, high = wilson(killed, len(tried))
-    print(f"killed {killed} of {len(tried)}: {killed / max(len(tried), 1):.0%} [{low:.0%}, {high:.0%}]")
+    hung = sum(t.seen == "hung" for t in tried)
+    print(f"killed {killed} of {len(tried)} ({hung} hung): {killed / max(len(tried), 1):.0%} [{low:.0%}, {high:.0%}]")
     for t in survivors:
-        print(f"  survived: {t.mutant.module}:{t.mutant.line} {t.mutant.change}: {t.before}  ->  {t.after}")
+        print(f"  survived: {t.place}")
     return 0
+
+
+def recorded(folder: Path, modules_: Sequence[str], options: argparse.Namespace) -> list[Ran]:
+    """The tests that may notice faults of these files, with what they run: recorded now, or before of the same tree."""
+    tests = dict.fromkeys(test for module in dict.fromkeys(modules_) for test in tests_of(module))
+    kept: dict[str, Any] = {}
+    if options.calls and options.calls.exists():
+        kept = json.loads(options.calls.read_text(encoding="utf-8"))
+    mark = f"{tree_digest()} {options.ring}"
+    kept = kept if kept.get("tree") == mark else {"tree": mark, "files": {}}
+    missing = [test for test in tests if test not in kept["files"]]
+    for i, file in enumerate(missing):
+        print(f"recording {file} ({i + 1} of {len(missing)})", flush=True)
+        (folder / "calls.jsonl").unlink(missing_ok=True)
+        new = record(folder, [file], options.ring, 2.0 * options.timeout)
+        kept["files"][file] = [(each.test, each.seconds, sorted(each.functions), sorted(each.fixtures)) for each in new]
+        if options.calls:
+            options.calls.parent.mkdir(parents=True, exist_ok=True)
+            options.calls.write_text(json.dumps(kept), encoding="utf-8")
+    return [
+        Ran(test, seconds, frozenset(functions), frozenset(fixtures))
+        for file in tests
+        for test, seconds, functions, fixtures in kept["files"][file]
+    ]
+
+
+def try_mutant(folder: Path, mutant: Mutant, ran: Sequence[Ran], timeout: float) -> Tried:
+    """Write a fault into the copy, run the tests that run its function, and take it out again."""
+    text, before, after = broken(mutant)
+    target = folder / mutant.module
+    whole = target.read_text(encoding="utf-8")
+    tests = choose(f"{mutant.module}::{function_at(whole, mutant.line)}", ran)
+    start = time.monotonic()
+    target.write_text(text, encoding="utf-8")
+    try:
+        seen = noticed(folder, tests, timeout)
+    finally:
+        target.write_text(whole, encoding="utf-8")
+    tried = Tried(mutant, before, after, seen, time.monotonic() - start, len(tests))
+    print(f"{seen:8} {tried.seconds:5.0f} s {tried.place}", flush=True)
+    return tried
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class WarmChildren:
         """What :func:`auditor.loading.sandbox.measuring_process.start_child` does."""
         reader, stdin = os.pipe()
         asked = {"cwd": scratch, "env": measuring_process.environment(scratch), "parent": os.getpid()}
+        # Where tests/recorder.py is at work.
+        if record := os.environ.get("RECORD_CALLS"):
+            asked |= {"record": record, "test": os.environ.get("PYTEST_CURRENT_TEST", "")}
         try:
             pid = self.fork(asked, reader, log.fileno(), writer)
         finally:

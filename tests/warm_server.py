@@ -160,6 +160,8 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
     os.environ.update(asked["env"])  # type: ignore[arg-type]
     tempfile.tempdir = None
     sys.argv = ["auditor.run.child_start", str(writer)]
+    if "record" in asked:
+        record(asked)
     code = 0
     try:
         from auditor.run import child_start as start
@@ -177,6 +179,14 @@ def become(asked: dict[str, object], stdin: int, log: int, writer: int, channel:
             except (OSError, ValueError):
                 pass
         os._exit(code & 0xFF)
+
+
+def record(asked: dict[str, object]) -> None:
+    """Writes every function that this process calls from here on, for the test that asked."""
+    recorder = runpy.run_path(str(Path(__file__).with_name("recorder.py")))
+    # Opened before the sandbox, which allows no other file to be written.
+    file = recorder["open_lines"](asked["record"])
+    recorder["Calls"](file, str(asked["test"]).removesuffix(" (call)")).start()
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ _NOTHING = 1e-12
 _LONG_NUMBER = re.compile(r"(?<![\w.])-?\d+\.\d{6,}(?:e[-+]?\d+)?(?![\w.])")
 _VERSION = re.compile(rf"(?<![\w.]){re.escape(__version__)}(?![\w.])")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)?|\d{1,2} [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC")
-_DIGEST = re.compile(r"(?<![\w.])(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,}(?!\w)")
+# One digest in some thousand has no letter among the 16 digits that are shown; no other whole number is so long.
+_DIGEST = re.compile(r"(?<![\w.])(?:(?=[0-9a-f]*[a-f])(?=[0-9a-f]*\d)[0-9a-f]{8,}|\d{16,})(?!\w)")
 # What the machine has counters for.
 _ENERGY = re.compile(r"^took .*$", re.MULTILINE)
 # Of what a page may draw and run, in which the record's digest is.

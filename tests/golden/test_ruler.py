@@ -83,6 +83,9 @@ def test_last_digits_times_and_digests_do_not_count_and_all_else_does() -> None:
     assert normalize(0.300001) != normalize(0.300002) and normalize(float("inf")) == float("inf")
     said = "2026-01-31T10:11:12.123+00:00 /tmp/x/a.csv 0.30000000000000004 (12 s) sha256 0123456789abcdef of 12345678"
     assert normalize_text(said, "/tmp/x") == "TIME FOLDER/a.csv 0.3 (N s) sha256 DIGEST of 12345678"
+    assert normalize_text("digest 4711081547110815... of 0.4711081547110815 and 471108154711") == (
+        "digest DIGEST... of 0.471108 and 471108154711"
+    )
     assert normalize_text("on 1 December 2026, 08:16 UTC") == "on TIME"
     assert normalize_text("0.123 of 2026-01-31") == "0.123 of 2026-01-31"
     record = {"created": "now", "duration_s": 3.2, "tool": {"name": "t", "version": "9"}, "findings": [{"value": one}]}
