@@ -104,7 +104,7 @@ class ScoreCounts:
         """Of the sums of each group by name: the score and its square, three powers of the loss, and by bin."""
         found: dict[str, tuple[int, ...]] = {"score": (2,), "loss": (3,)}
         kinds = ("favourable",) if self.n_classes == 2 else ("favourable", "likeliest")
-        return found | {f"{kind}/{bins}": (3, bins) for kind in kinds for bins in self.asked.bins}
+        return found | {f"{kind}/{bins}": (4, bins) for kind in kinds for bins in self.asked.bins}
 
     @property
     def edges(self) -> FloatArray:
@@ -175,6 +175,7 @@ class ScoreCounts:
                 np.bincount(at, minlength=size),
                 np.bincount(at[right], minlength=size),
                 np.bincount(at, weights=np.rint(scores * _SCALE), minlength=size),
+                np.bincount(at, weights=np.rint((right - scores) ** 2 * _SCALE), minlength=size),
             )
             for i, sums in enumerate(own):
                 whole = np.asarray([int(x) for x in sums], object)
@@ -378,10 +379,11 @@ class Scored:
         sizes = self.labelled if name == "loss" else self.sizes
         return [_moments(int(n), sums, scale) if n else None for n, sums in zip(sizes, self.sums[name], strict=True)]
 
-    def calibrated(self, kind: str, bins: int) -> tuple[IntArray, IntArray, FloatArray]:
-        """(g, bins) labelled rows, those of them that are right, and the sum of their scores."""
-        n, right, scores = np.moveaxis(self.sums[f"{kind}/{bins}"], 1, 0)
-        return n.astype(np.int64), right.astype(np.int64), scores.astype(np.float64) / _SCALE
+    def calibrated(self, kind: str, bins: int) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+        """(g, bins) labelled rows, those of them that are right, and the sums of their scores and squared errors."""
+        n, right, *sums = np.moveaxis(self.sums[f"{kind}/{bins}"], 1, 0)
+        scores, squares = (each.astype(np.float64) / _SCALE for each in sums)
+        return n.astype(np.int64), right.astype(np.int64), scores, squares
 
     def whole(self) -> Scored:
         """All groups combined into one."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
 import scipy
 from pydantic import Field
 
@@ -18,10 +19,9 @@ from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, Z_POWER, EachBoun
 from auditor.statistics.intervals import (
     ANGLES,
     BINOMIAL_TEST,
+    bounded_mean_reach,
     clopper_pearson,
     corner_radius,
-    divided_radius,
-    radius_shares,
 )
 from auditor.statistics.means import StudentT
 from auditor.statistics.rank_estimates import AreaUnderCurve
@@ -126,80 +126,79 @@ class BenefitInequality(Estimate):
 
 
 class CalibrationError(Estimate):
-    """Binned expected calibration error, ``sum_b (n_b / n) |k_b / n_b - s_b|``, in [0, 1], ideal 0.
+    """Binned expected calibration error of the population, ``sum_b |E[(y - s) 1_b]|``, in [0, 1], ideal 0.
 
-    ``successes[b]`` of the ``n[b]`` rows of bin b are positive, and ``mean_scores[b]`` is their mean score; what is
-    estimated is the same sum with the true rate of each bin, given the rows' scores. The plain sum is biased upward, so
-    the bounds are its extremes over the joint region ``{sum_b z_b^2 <= chi2(B)}`` of all bins' exact tails: 0 is below
-    the lower bound only where the bins together contradict it. Rows of a bin need not share one probability: the
-    binomial tails still hold (Hoeffding, Ann. Math. Statist. 27, 1956). Source: Naeini et al., AAAI 2015.
+    ``successes[b]`` of the ``n[b]`` rows of bin b are positive, ``mean_scores[b]`` is their mean score, and
+    ``squared_error`` the mean of ``(y - s)^2`` over all rows; without it, as in records of before, the largest that the
+    bins allow. The value is the sample's own sum, which is biased upward.
+
+    Labels and scores are drawn: the error is the largest mean of ``d_b (y - s)`` over all signs d of the bins, each the
+    mean of independent values in [-1, 1]. The upper bound is that of the sample's largest mean, since the signs that
+    truly are the largest must miss; the lower one is at alpha over the number of sign patterns. Each by
+    :func:`~auditor.statistics.intervals.bounded_mean_reach`, with the largest third moment that the squares allow.
+    Source: Naeini et al., AAAI 2015.
     """
 
     kind_limits = (0.0, 1.0)
-    interval_test = "exact binomial tests of all bins, as one joint region"
+    interval_test = "tests of bounded means, of every sign of the bins"
 
     kind: Literal["calibration_error"] = "calibration_error"
     successes: tuple[Count, ...]
     n: tuple[PositiveCount, ...]
     mean_scores: tuple[Share, ...]
+    # Left out where it is not known, so that older evidence keeps its digests.
+    squared_error: Annotated[Share | None, Field(exclude_if=lambda squared: squared is None)] = None
 
     @property
     def value(self) -> float:
         if not self.n:
             return math.nan
-        k, n, s = (np.asarray(x, np.float64) for x in (self.successes, self.n, self.mean_scores))
+        k, n, s = self._bins()
         return float((np.abs(k / n - s) * n).sum() / n.sum())
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        low, high = self.many_bounds(np.asarray([alpha]))[0]
-        return float(low), float(high)
+    def _bins(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(b,) positive rows, rows and mean scores of the bins."""
+        k, n, s = (np.asarray(x, np.float64) for x in (self.successes, self.n, self.mean_scores))
+        return k, n, s
+
+    def _squares(self) -> float:
+        k, n, s = self._bins()
+        most = float(n @ np.minimum(k / n + s, 2.0 - k / n - s) / n.sum())
+        return most if self.squared_error is None else max(min(self.squared_error, most), self.value**2)
+
+    def _reach(self, value: float, *, squares: float, n: float, room: float, alpha: npt.ArrayLike) -> FloatArray:
+        """How far a bound lies from a sum of ``value`` over ``n`` rows with these mean squares."""
+        error = math.sqrt(max(squares - value**2, 0.0) / max(n - 1.0, 1.0))
+        return bounded_mean_reach(standard_error=error, third_moment=squares, n=n, room=room, alpha=alpha)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         if not self.n:
             return np.tile([0.0, 1.0], (len(alphas), 1))
-        k, n, s = (np.asarray(x, np.float64)[:, None] for x in (self.successes, self.n, self.mean_scores))
-        squares = scipy.special.chdtri(len(self.n), alphas)
-        # One division of the largest squared radius serves all: a smaller one is so many of its shares, rounded up.
-        tails, total = radius_shares(math.sqrt(squares.max()), len(self.n))
-        shares = np.ceil(squares / squares.max() * (len(tails) - 1) - 1e-9).astype(np.int64) + total - len(tails) + 1
-        lower, upper = clopper_pearson(k, n=n, alpha=tails)
-        weight = n / n.sum()
-        farthest = weight * np.maximum(upper - s, s - lower)
-        nearest = weight * np.maximum(np.maximum(lower - s, s - upper), 0.0)
-        low, high = -divided_radius(-nearest, total)[shares], divided_radius(farthest, total)[shares]
+        value, squares, n = self.value, self._squares(), sum(self.n)
+        low = value - self._reach(value, squares=squares, n=n, room=1.0 + value, alpha=alphas / self._patterns)
+        high = value + self._reach(value, squares=squares, n=n, room=1.0 - value, alpha=alphas)
         return np.stack([np.maximum(low, 0.0), np.minimum(high, 1.0)], axis=1)
 
-    def _with_rates(self, rates: FloatArray, times: float) -> CalibrationError:
-        """What ``times`` as many rows of the same scores would come to with these shares of positives in the bins."""
-        n = np.maximum(np.round(times * np.asarray(self.n)), 1.0)
-        k = np.clip(np.round(rates * n), 0.0, n)
-        return CalibrationError(
-            successes=tuple(int(x) for x in k), n=tuple(int(x) for x in n), mean_scores=self.mean_scores
-        )
-
-    def _inward(self) -> tuple[FloatArray, FloatArray]:
-        """Mean scores of the bins, and the direction in which each has more room."""
-        s = np.asarray(self.mean_scores)
-        return s, np.where(s < 0.5, 1.0, -1.0)
+    @property
+    def _patterns(self) -> float:
+        """How many patterns the signs of the bins can have."""
+        return 2.0 ** len(self.n)
 
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """Solved on the bounds: every bin off by so much that the plain sum is no larger, but for ``miss``."""
+        """Solved on the bounds: a model that is calibrated has this plain sum or a smaller one, but for ``miss``."""
         if not self.n or not ideal < bound:
             return math.nan
-        s, inward = self._inward()
-        weight = np.asarray(self.n) / sum(self.n)
+        _, n, s = self._bins()
+        weight, variance = n / n.sum(), s * (1.0 - s)
 
         def is_within_bound(times: float) -> bool:
-            error = np.sqrt(s * (1.0 - s) / (times * np.asarray(self.n)))
-            if not (weight * error).sum() > 0.0:
-                return True
+            error = weight * np.sqrt(variance / (times * n))
             # A sum of absolute deviations: its mean, and what it is above that but for ``miss``.
-            spread = math.sqrt(float(np.square(weight * error).sum()) * (1.0 - 2.0 / math.pi))
-            plain = (
-                math.sqrt(2.0 / math.pi) * float((weight * error).sum()) + float(-scipy.special.ndtri(miss)) * spread
-            )
-            rates = s + inward * error * plain / float((weight * error).sum())
-            return self._with_rates(rates, times).bounds(alpha)[1] <= bound
+            spread = math.sqrt(float(error @ error) * (1.0 - 2.0 / math.pi))
+            plain = min(math.sqrt(2.0 / math.pi) * float(error.sum()) - float(scipy.special.ndtri(miss)) * spread, 1.0)
+            squares = max(float(weight @ variance), plain**2)
+            reach = self._reach(plain, squares=squares, n=times * n.sum(), room=1.0 - plain, alpha=alpha)
+            return plain + float(reach) <= bound
 
         return first_size(is_within_bound)
 
@@ -207,18 +206,18 @@ class CalibrationError(Estimate):
         """Solved on the bounds, for scores with an equal offset in every bin that allows it."""
         if not self.n:
             return math.nan
-        s, inward = self._inward()
-        n = np.asarray(self.n, np.float64)
-        weight = n / n.sum()
+        _, n, s = self._bins()
+        weight, inward = n / n.sum(), np.where(s < 0.5, 1.0, -1.0)
 
-        def effect_of(shift: float) -> FloatArray:
-            return np.asarray(np.clip(s + inward * shift, 0.0, 1.0))
+        def effect_of(shift: float) -> tuple[float, float]:
+            rates = np.clip(s + inward * shift, 0.0, 1.0)
+            return float(weight @ np.abs(rates - s)), float(weight @ (rates * (1.0 - s) ** 2 + (1.0 - rates) * s**2))
 
         def is_detected(shift: float) -> bool:
-            p = effect_of(shift)
-            short = Z_POWER * math.sqrt(float((np.square(weight) * p * (1.0 - p) / n).sum()))
-            observed = np.where(inward > 0, np.maximum(p - short, s), np.minimum(p + short, s))
-            return self._with_rates(observed, 1.0).bounds(alpha)[0] > bound
+            value, squares = effect_of(shift)
+            seen = max(value - Z_POWER * math.sqrt(max(squares - value**2, 0.0) / n.sum()), 0.0)
+            reach = self._reach(seen, squares=squares, n=n.sum(), room=1.0 + seen, alpha=alpha / self._patterns)
+            return seen - float(reach) > bound
 
         if not is_detected(1.0):
             return math.inf
@@ -226,7 +225,7 @@ class CalibrationError(Estimate):
         for _ in range(20):
             middle = 0.5 * (low + high)
             low, high = (low, middle) if is_detected(middle) else (middle, high)
-        return float((weight * np.abs(effect_of(high) - s)).sum())
+        return effect_of(high)[0]
 
 
 Part = Annotated[

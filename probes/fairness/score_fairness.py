@@ -355,11 +355,15 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
     place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     n = np.bincount(place, minlength=bins)
     total = np.bincount(place, weights=scores, minlength=bins).astype(np.float64)
-    return calibration_of(n, np.bincount(place.compress(favourable), minlength=bins), total)
+    squares = np.bincount(place, weights=(favourable - scores) ** 2, minlength=bins)
+    return calibration_of(n, np.bincount(place.compress(favourable), minlength=bins), total, squares)
 
 
-def calibration_of(n: IntArray, favourable: IntArray, total: FloatArray) -> CalibrationError | Undefined:
-    """The same from bins, (b,) each: labelled rows, those with the favourable label, and their scores' sum."""
+def calibration_of(
+    n: IntArray, favourable: IntArray, total: FloatArray, squares: FloatArray
+) -> CalibrationError | Undefined:
+    """The same from bins, (b,) each: labelled rows, those with the favourable label, their scores' sum, and that of the
+    squared differences of label and score."""
     seen = np.flatnonzero(n)
     if not seen.size:
         return Undefined(reason="there are no labelled rows")
@@ -368,6 +372,7 @@ def calibration_of(n: IntArray, favourable: IntArray, total: FloatArray) -> Cali
         n=tuple(n[seen].tolist()),
         # Rounding may carry a mean of ones a hair beyond 1.
         mean_scores=tuple(np.clip(total[seen] / n[seen], 0.0, 1.0).tolist()),
+        squared_error=min(float(squares.sum() / n.sum()), 1.0),
     )
 
 

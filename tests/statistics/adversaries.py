@@ -248,17 +248,40 @@ def inequalities() -> Worlds:
 PARTS = ("below", "equal", "above")
 
 
-def calibration(shift: float) -> Callable[[], Worlds]:
-    def worlds() -> Worlds:
-        n, scores = (9, 30), (0.05, 0.5)
-        samples = together(*(counts(m, s + shift) for m, s in zip(n, scores, strict=True)))
-        yield worlds_of(
-            samples,
-            lambda k: CalibrationError(successes=k, n=n, mean_scores=scores),
-            shift,
-        )
+# Of each kind of row its score, its label and its share: scores are drawn with the labels.
+CALIBRATIONS: dict[str, tuple[tuple[float, int, float], ...]] = {
+    "rare and off by nearly 1": ((0.05, 1, 0.1), (1.0, 1, 0.9)),
+    "rarer, beside a small error": ((0.05, 1, 0.02), (0.95, 1, 0.98)),
+    "labels against the scores within a bin": ((0.0, 1, 0.5), (0.49, 0, 0.5)),
+    "calibrated": ((0.1, 1, 0.06), (0.1, 0, 0.54), (0.8, 1, 0.32), (0.8, 0, 0.08)),
+    "off in both": ((0.1, 1, 0.2), (0.1, 0, 0.3), (0.8, 1, 0.3), (0.8, 0, 0.2)),
+}
 
-    return worlds
+
+def calibration_of_kinds(k: Sequence[int], kinds: Sequence[tuple[float, int, float]]) -> CalibrationError:
+    """The error over two bins of so many rows of each kind."""
+    n, s, y = np.asarray(k), *(np.asarray(x) for x in list(zip(*kinds, strict=True))[:2])
+    bins = [(s >= 0.5) == above for above in (False, True) if n[(s >= 0.5) == above].sum()]
+    return CalibrationError(
+        successes=tuple(int((n * y)[own].sum()) for own in bins),
+        n=tuple(int(n[own].sum()) for own in bins),
+        mean_scores=tuple(float((n * s)[own].sum() / n[own].sum()) for own in bins),
+        squared_error=float(n @ (y - s) ** 2 / n.sum()),
+    )
+
+
+def true_calibration(kinds: Sequence[tuple[float, int, float]]) -> float:
+    """The error of the population over two bins."""
+    return sum(abs(sum(p * (y - s) for s, y, p in kinds if (s >= 0.5) == above)) for above in (False, True))
+
+
+def calibration() -> Worlds:
+    for kinds in CALIBRATIONS.values():
+        yield worlds_of(
+            sorted_into(40 if len(kinds) < 4 else 16, [p for _, _, p in kinds]),
+            lambda k, kinds=kinds: calibration_of_kinds(k, kinds),
+            true_calibration(kinds),
+        )
 
 
 def changes() -> Worlds:
@@ -843,7 +866,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "ratio_to_largest": (of_groups(lambda t: RatioToLargest(table=t, index=0), lambda p: float(p[0] / p.max())),),
     "largest_disparity": (shares_of_a_whole,),
     "benefit_inequality": (inequalities,),
-    "calibration_error": (calibration(0.0), calibration(0.2)),
+    "calibration_error": (calibration,),
     "rate_change": (changes,),
     "gap_change": (gap_changes,),
     "confirmed_count": (never_together,),

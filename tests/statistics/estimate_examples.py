@@ -186,10 +186,10 @@ SCORES = (0.05, 0.15, 0.3, 0.45, 0.6, 0.8, 0.95)
 
 def calibration_at(v: float) -> Estimate:
     n = (40, 60, 100, 100, 60, 40, 40)
-    k = (round(m * (s + (v if s < 0.5 else -v))) for m, s in zip(n, SCORES, strict=True))
-    return CalibrationError(
-        successes=tuple(min(max(x, 0), m) for x, m in zip(k, n, strict=True)), n=n, mean_scores=SCORES
-    )
+    off = (round(m * (s + (v if s < 0.5 else -v))) for m, s in zip(n, SCORES, strict=True))
+    k = tuple(min(max(x, 0), m) for x, m in zip(off, n, strict=True))
+    squares = sum(x * (1.0 - s) ** 2 + (m - x) * s**2 for x, m, s in zip(k, n, SCORES, strict=True)) / sum(n)
+    return CalibrationError(successes=k, n=n, mean_scores=SCORES, squared_error=squares)
 
 
 def pair(centre: float, error: float = 0.02, third: float = 0.004, n: int = 100) -> PairedDifference:
@@ -539,6 +539,7 @@ EXAMPLES: dict[str, Examples] = {
             CalibrationError(successes=(), n=(), mean_scores=()),
             CalibrationError(successes=(1,), n=(1,), mean_scores=(0.5,)),
             CalibrationError(successes=(0, 9), n=(4, 9), mean_scores=(0.0, 1.0)),
+            CalibrationError(successes=(3, 9), n=(10, 10), mean_scores=(0.3, 0.9), squared_error=0.2),
         ),
         bound=0.15,
         at=calibration_at,

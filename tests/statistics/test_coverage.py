@@ -7,7 +7,7 @@ lets none. The largest of one part is here too, because a fault of the parts hid
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -307,9 +307,15 @@ def calibration(shift: float) -> Draw:
 
     def draw(rng: Rng) -> Iterator[Estimate]:
         for k in rng.binomial(n, np.asarray(scores) + shift, (WORLDS, 4)).tolist():
-            yield CalibrationError(successes=tuple(k), n=n, mean_scores=scores)
+            yield CalibrationError(successes=tuple(k), n=n, mean_scores=scores, squared_error=squared(k, n, scores))
 
     return draw
+
+
+def squared(k: Sequence[int], n: Sequence[int], scores: Sequence[float]) -> float:
+    """The mean squared difference of label and score where a bin has one score."""
+    each = (x * (1.0 - s) ** 2 + (m - x) * s**2 for x, m, s in zip(k, n, scores, strict=True))
+    return sum(each) / sum(n)
 
 
 def calibration_gap(shift: float) -> Draw:
@@ -320,8 +326,12 @@ def calibration_gap(shift: float) -> Draw:
         off = rng.binomial(n, np.asarray(scores) + shift, (WORLDS, 2)).tolist()
         right = rng.binomial(n, scores, (WORLDS, 2)).tolist()
         for pair in zip(off, right, strict=True):
-            parts = (CalibrationError(successes=tuple(k), n=n, mean_scores=scores) for k in pair)
-            yield WorstGap(parts=tuple(parts))
+            yield WorstGap(
+                parts=tuple(
+                    CalibrationError(successes=tuple(k), n=n, mean_scores=scores, squared_error=squared(k, n, scores))
+                    for k in pair
+                )
+            )
 
     return draw
 
