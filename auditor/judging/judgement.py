@@ -108,7 +108,8 @@ def _bounds(wider: Judgement, narrower: Judgement) -> bool:
     tighter = first.bound <= second.bound if first.direction == "at_most" else first.bound >= second.bound
     if not tighter or not isinstance(a.estimate, WorstDifference | WorstRatio):
         return False
-    finer = set(b.sensitive) < set(a.sensitive)
+    # Small groups that are one together may be of different coarse ones.
+    finer = set(b.sensitive) < set(a.sensitive) and not a.smallest
     return isinstance(b.estimate, WorstDifference | WorstRatio) and all(
         any(_covers(fine, coarse, finer=finer) for fine in a.estimate.tables) for coarse in b.estimate.tables
     )

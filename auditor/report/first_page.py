@@ -28,6 +28,7 @@ from auditor.report.record import number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.report.record.configuration import About
 from auditor.report.record.finding_text import form_of, question_of, question_text
+from auditor.report.record.summary_lines import uncompared_share
 from auditor.report.record.translations import Catalogue
 from auditor.statistics.rates import Proportion
 
@@ -225,6 +226,8 @@ class _Writer:
             return say.say("headline.unsettled")
         if report.exit_code == ExitCode.PASSED and judged:
             waived = report.allow_inconclusive and report.summary.inconclusive
+            if not waived and (share := uncompared_share(report)):
+                return say.say("headline.passed_but", share=say.percent(share))
             return say.say("headline.waived" if waived else "headline.passed")
         return plain
 

@@ -23,7 +23,7 @@ from auditor.report.record.audit_report import (
 )
 from auditor.report.record.configuration import About, Labels
 from auditor.report.record.severity_and_acceptance import acceptance_sentences
-from auditor.report.record.summary_lines import groups_left_out, hidden_gradients
+from auditor.report.record.summary_lines import groups_left_out, hidden_gradients, uncompared_share
 from auditor.report.record.translations import ENGLISH, Catalogue
 
 # The order in which a reader has to act, not the alphabet.
@@ -365,7 +365,9 @@ def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
             sentence = say.count_text("ended.waived_said", s.inconclusive)
             return Verdict(Outcome.INCONCLUSIVE, say.say("ended.waived"), sentence)
         case ExitCode.PASSED:
-            return Verdict(Outcome.PASS, say.say("ended.passed"), say.count_text("ended.passed_said", s.passed))
+            share = uncompared_share(report)
+            said = say.say("headline.passed_but", share=say.percent(share)) if share else say.say("ended.passed")
+            return Verdict(Outcome.PASS, said, say.count_text("ended.passed_said", s.passed))
         case _:
             return _verdict(say, Outcome.NOT_RUN, "not_run")
 

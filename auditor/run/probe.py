@@ -54,9 +54,9 @@ class Probe(Protocol):
     published. ``needs``: inputs without which it is NOT_APPLICABLE. ``citation``: where the method is defined.
 
     More may be declared: ``exact``, the metrics that are known without sampling error, each with the reason; see
-    :func:`known_exactly`. ``earlier``, options with which it measures as its earlier versions did, by which their
-    evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows the
-    same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
+    :func:`known_exactly`. ``earlier``, sets of options with which it measures as its earlier versions did, by which
+    their evidence is verified. ``ideal_when_same``, the metrics that a model reaches the ideal of by answering all rows
+    the same; see :func:`with_declared`. ``power``, what it can see, as :class:`auditor.statistics.estimate.Power`.
     ``takes``, which of "cluster" and "weight" of the rows it takes account of, none by default; ``reads_rows``, whether
     it looks at the evaluation rows; see :func:`not_designed_for`. ``metrics``, the definitions of its metrics; see
     :func:`~auditor.judging.measurement.define_metrics`. ``untrusted_options``, which of its options an audit.toml that

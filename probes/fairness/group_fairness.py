@@ -17,7 +17,7 @@ from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.group_limits import (
-    MOST_LEFT_OUT,
+    MOST_POOLED,
     SHARE,
     Compared,
     SmallGroups,
@@ -75,15 +75,16 @@ class GroupFairness(BaseProbe):
 
     A rate with no rows (0/0) is undefined, and so is a headline over it. Missing group values are a group of their own.
 
-    Small groups are no part of a headline: those with less than ``min_share`` of the rows or fewer than ``min_rows``,
-    the smallest first, as long as they hold a tenth of the rows together at most. They are shown with their intervals,
-    the headline's detail names them. Where one group is all that would be left, all are compared. Demographic disparity
-    compares shares of all rows, in which a small group is as well known as a large one, and leaves none out.
+    Small groups are compared together, as one group more: those with less than ``min_share`` of the rows or fewer than
+    ``min_rows``, the smallest first, as long as they hold a tenth of the rows together at most. Each is shown with its
+    own interval. They are left out where even together they are under 2 % of the rows, or fewer than ``min_rows``.
+    Where one large group is all that there is, all are compared. Demographic disparity compares shares of all rows, in
+    which a small group is as well known as a large one, and pools none.
 
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
     a sensitive feature) to condition demographic disparity on; numbers of more than ten values are cut into fifths.
-    min_share: least share of the rows that a group must have to be compared, at most 0.1; 0 compares all. min_rows:
-    least number of them.
+    min_share: least share of the rows that a group must have to be compared by itself, at most 0.1; 0 compares all.
+    min_rows: least number of them. pooled: whether small groups are one group together; False leaves them out.
 
     Sources: Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018; Chouldechova, Big Data 2017 (predictive
     parity); Berk et al. 2018 (treatment equality); Foulds et al., ICDE 2020 (differential fairness); Speicher et al.,
@@ -122,8 +123,8 @@ class GroupFairness(BaseProbe):
     # A level, which answers that are all the same do not reach by themselves.
     ideal_when_same = {"worst_group_accuracy": "nothing"}
     exact = {SHARE: "It counts the rows at hand and says nothing of others."}
-    # Evidence of before there was a rule for small groups compares them all.
-    earlier: ClassVar[Mapping[str, object]] = {"min_share": 0.0}
+    # Evidence of before small groups were pooled leaves them out, and that of before there was a rule compares all.
+    earlier: ClassVar[Sequence[Mapping[str, object]]] = ({"pooled": False}, {"min_share": 0.0})
     # Rows in each of two groups, half of them positive, and the true value found beyond 0.10 (0.80 for the ratio) with
     # 80 % power among 4 judgements at 5 %, where rates around a half make it hardest.
     power: ClassVar[Mapping[str, Power]] = {
@@ -193,20 +194,26 @@ class GroupFairness(BaseProbe):
         conditional_demographic_disparity: mean over the strata, weighted by their rows, of P(g | rejected) - P(g |
           accepted); [-1, 1], ideal 0; what is left of the disparity among rows of one stratum; Wachter, Mittelstadt and
           Russell, Comput. Law Secur. Rev. 41 (2021)
-        small_group_share: the share of the rows in groups that are left out of the headlines; [0, 1], ideal 0; at 0.04
-          the headlines say nothing of the groups of 4 rows in 100; 6 RCNY 5-301(d), for categories under 2 %
+        small_group_share: the share of the rows in groups that no headline compares; [0, 1], ideal 0; at 0.01 the
+          headlines say nothing of the groups of one row in 100; 6 RCNY 5-301(d), for categories under 2 %
         """
     )
 
     def __init__(
-        self, *, intersections: bool = True, strata: str | None = None, min_share: float = 0.02, min_rows: int = 30
+        self,
+        *,
+        intersections: bool = True,
+        strata: str | None = None,
+        min_share: float = 0.02,
+        min_rows: int = 30,
+        pooled: bool = True,
     ) -> None:
         whole_number("min_rows", min_rows, 1)
-        if isinstance(min_share, bool) or not 0.0 <= min_share <= MOST_LEFT_OUT:
-            raise ValueError(f"min_share must lie between 0 and {MOST_LEFT_OUT:g}, not {min_share!r}")
+        if isinstance(min_share, bool) or not 0.0 <= min_share <= MOST_POOLED:
+            raise ValueError(f"min_share must lie between 0 and {MOST_POOLED:g}, not {min_share!r}")
         self.intersections = intersections
         self.strata = strata
-        self.small = SmallGroups(min_share, min_rows)
+        self.small = SmallGroups(min_share, min_rows, pooled)
 
     @property
     def counts_suffice(self) -> bool:

@@ -13,10 +13,12 @@ from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.rates import MOST_GROUPS
 
-# What small groups hold together beyond this is compared, whatever their size: whoever splits a group into many small
-# ones hides no more of it.
-MOST_LEFT_OUT = 0.10
+# What small groups hold together beyond this is compared group by group, whatever their size.
+MOST_POOLED = 0.10
+# More of the rows than this are compared, alone or with other small groups, unless they are too few to count on.
+MOST_UNCOMPARED = 0.02
 SHARE = "small_group_share"
+POOLED = "(small groups)"
 _MOST_NAMED = 12
 
 
@@ -25,11 +27,12 @@ class SmallGroups:
     """The rule: a group of less than ``min_share`` of the rows, or than ``min_rows`` of them, is small; 0 for no rule.
 
     The smallest groups come first, and together they are at most a tenth of the rows; groups of one size stand or fall
-    together.
+    together. ``pooled``: whether they are compared as one group, if together they are no small one.
     """
 
-    min_share: float = 0.02
+    min_share: float = MOST_UNCOMPARED
     min_rows: int = 30
+    pooled: bool = True
 
     def small_places(self, sizes: IntArray) -> IntArray:
         """(k,) places of the small groups among those of ``sizes``, (n_groups,)."""
@@ -40,7 +43,7 @@ class SmallGroups:
         order = np.sort(sizes)
         # Rows of all groups that are no larger than each.
         together = np.cumsum(order)[np.searchsorted(order, sizes, "right") - 1]
-        return np.flatnonzero((sizes < least) & (together <= MOST_LEFT_OUT * n))
+        return np.flatnonzero((sizes < least) & (together <= MOST_POOLED * n))
 
     def describe(self, n: int) -> str:
         """The definition of a small group among ``n`` rows in all."""
@@ -51,42 +54,52 @@ class SmallGroups:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Compared groups, ``counts``, among all groups, ``whole``; ``small``: the small ones.
+    """Compared groups, ``counts``, among all groups, ``whole``.
 
-    ``what``: what makes a group small, and ``names``: which are, in words, or "".
+    ``homes``: (n_groups,) of each of all groups its place among those compared, -1 of none. ``small``: the small ones,
+    which are one group together, the last, if ``pooled``, and in none otherwise. ``what``: what makes a group small,
+    and ``names``: which are, in words, or "".
     """
 
     counts: GroupCounts
     whole: GroupCounts
+    homes: IntArray
     small: frozenset[tuple[str, ...]] = frozenset()
+    pooled: bool = False
     what: str = ""
     names: str = ""
 
     @property
-    def exclusion_text(self) -> str:
-        """The groups omitted from group comparisons, in words, or ""."""
-        return f"without {self._small}" if self.small else ""
-
-    @property
     def _small(self) -> str:
-        return f"{len(self.small):,} {'group' if len(self.small) == 1 else 'groups'} of {self.what}: {self.names}"
+        return f"{len(self.small):,} {'group' if len(self.small) == 1 else 'groups'} of {self.what}"
 
     def note(self, group: tuple[str, ...]) -> str:
-        """The note on a number of one group that no judged number compares it, if so."""
-        return f"in no judged number that compares groups, being of {self.what}" if group in self.small else ""
+        """The note on a number of one group that none compares it by itself, if so."""
+        if group not in self.small:
+            return ""
+        if self.pooled:
+            return f"compared as one with all groups of {self.what}"
+        return f"in no judged number that compares groups, being of {self.what}"
 
     def annotate(self, measurement: Measurement) -> Measurement:
-        """A group comparison with a note on the omitted groups."""
+        """A group comparison with a note on the groups that it does not compare by themselves."""
+        said = f"{self._small} compared as one" if self.pooled else f"without {self._small}: {self.names}"
         return replace(
             measurement,
-            detail="; ".join(filter(None, (self.exclusion_text, measurement.detail))),
-            smallest=int(self.counts.sizes().min()) if self.exclusion_text else 0,
+            detail="; ".join(filter(None, (said if self.small else "", measurement.detail))),
+            smallest=int(self.counts.sizes().min()) if self.small else 0,
         )
 
+    def gather(self, counted: IntArray) -> IntArray:
+        """(n_compared,) sums over the groups compared of a count of each of all groups."""
+        kept = self.homes >= 0
+        return np.bincount(self.homes[kept], weights=counted[kept], minlength=len(self.counts.groups)).astype(np.int64)
+
     def share(self, method: str) -> Measurement:
-        """The number of rows in small groups, omitted from every judged number; the detail names the groups."""
-        sizes = zip(self.whole.groups, self.whole.sizes().tolist(), strict=True)
-        n, left = self.whole.n, sum(size for group, size in sizes if group in self.small)
+        """The share of the rows in groups that no number compares; the detail names the small groups."""
+        n, left = self.whole.n, self.whole.n - self.counts.n
+        how = " are compared as one" if self.pooled else ", which no number compares"
+        said = f"{self._small}{how}; each is shown with its own interval: {self.names}"
         return Measurement(
             metric=SHARE,
             method=method,
@@ -94,21 +107,35 @@ class Compared:
             n_samples=n,
             ideal=0.0,
             sensitive=self.whole.features,
-            detail=self._small if self.small else "",
+            detail=said if self.small else "",
             ideal_when_same="nothing",
         )
 
 
 def compare_groups(counts: GroupCounts, rule: SmallGroups) -> Compared:
-    """The groups of a table without small ones; all if fewer than two remain, as a gap may be significant."""
-    small = rule.small_places(counts.sizes())
-    kept = [i for i in range(len(counts.groups)) if i not in set(small.tolist())]
-    if not small.size or len(kept) < 2:
-        return Compared(counts, counts)
+    """The groups of a table, the small ones together as one more; all if fewer than two large ones remain.
+
+    Small groups that together are no large one are left out.
+    """
+    sizes, small = counts.sizes(), rule.small_places(counts.sizes())
+    kept = np.setdiff1d(np.arange(sizes.size), small)
+    homes = np.full(sizes.size, -1)
+    homes[kept] = np.arange(kept.size)
+    if not small.size or kept.size < 2:
+        return Compared(counts, counts, np.arange(sizes.size))
+    together = int(sizes[small].sum())
+    pooled = rule.pooled and together >= max(min(rule.min_share, MOST_UNCOMPARED) * counts.n, rule.min_rows)
+    groups, table = [counts.groups[i] for i in kept], counts.table[kept]
+    if pooled:
+        homes[small] = kept.size
+        groups.append((POOLED,))
+        table = np.concatenate([table, counts.table[small].sum(axis=0, keepdims=True)])
     return Compared(
-        counts=replace(counts, groups=tuple(counts.groups[i] for i in kept), table=counts.table[kept]),
+        counts=replace(counts, groups=tuple(groups), table=table),
         whole=counts,
+        homes=homes,
         small=frozenset(counts.groups[i] for i in small),
+        pooled=pooled,
         what=rule.describe(counts.n),
         names=_list_groups(counts, small),
     )

@@ -36,7 +36,7 @@ from auditor.statistics.groups import (
 from auditor.statistics.intervals import difference_bounds
 from auditor.statistics.means import WorstMeanDifference
 from auditor.statistics.rates import Difference, Odds, Proportion, RateTable, WeightedSum
-from probes.fairness.group_limits import Compared
+from probes.fairness.group_limits import SHARE, Compared
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -393,6 +393,8 @@ def over_clusters(
         named = m.at.get("class")
         positive = rows.positive if named is None else names.index(str(named))
         features = m.sensitive or tuple(m.group)
+        if m.metric == SHARE:
+            continue
         known = not isinstance(m.estimate, Undefined) and positive is not None and set(m.at) <= {"class"} and features
         found.append(_replaced(m, make_groups(features, positive)) if known and positive is not None else m)
     return found
@@ -409,6 +411,8 @@ def _replaced(m: Measurement, groups: _Groups) -> Measurement:
         return replace(m, estimate=part, too_few=m.too_few or few, detail=f"effective n {part.effective:,.4g}")
     if m.metric not in _HEADLINES:
         return m
+    # Dependent or weighted rows may count for more than they are: each of their groups is compared by itself.
+    m = replace(m, smallest=0)
     kind, names = _HEADLINES[m.metric]
     tables = tuple(groups.rate(name) for name in names)
     estimate: AnyEstimate = kind(tables=tables)

@@ -71,7 +71,7 @@ def by_group(levels: Sequence[Level], sample: AuditData, clean: IntArray, classe
     ``accuracy_under_*``, ``flip_rate_under_*``, ``accuracy_difference_under_*``, ``flip_rate_difference_under_*`` and
     ``clean_accuracy_difference``.
 
-    Small groups are in no difference, as :class:`~probes.fairness.group_fairness.GroupFairness` has them.
+    Small groups are compared as one, as :class:`~probes.fairness.group_fairness.GroupFairness` has them.
 
     Where copies were drawn, differences are bounded by exact tests of all pairs. Where they were searched for, each
     group's flips and errors are at least what was found and at most all its rows, and a difference is bounded by these:
@@ -123,9 +123,10 @@ def means_by_group(
         if isinstance(groups, Measurement):
             found.append(replace(groups, metric=f"{rate}_difference_under_{method}", method=method))
             continue
-        whole = groups.of.whole.groups
+        whole, homes = groups.of.whole.groups, groups.of.homes[groups.places]
         means = [bounded_mean(values[mask & (groups.places == i)], low=0.0, high=1.0) for i in range(len(whole))]
-        kept = tuple(m for group, m in zip(whole, means, strict=True) if group in groups.of.counts.groups)
+        compared = range(len(groups.of.counts.groups))
+        kept = tuple(bounded_mean(values[mask & (homes == i)], low=0.0, high=1.0) for i in compared)
         gap: AnyEstimate = WorstValueGap(parts=kept) if len(kept) > 1 else ALONE
         shared = Measurement(metric="", method=method, estimate=gap, n_samples=int(mask.sum()), ideal=0.0)
         largest = replace(shared, metric=f"{rate}_difference_under_{method}", sensitive=groups.of.whole.features)
@@ -180,8 +181,7 @@ def brackets_by_group(
         n, proved, possible = (
             np.bincount(groups.places[rows & over], minlength=k) for rows in (over, bounds[0], bounds[1])
         )
-        kept = [i for i, group in enumerate(whole.groups) if group in groups.of.counts.groups]
-        tables = [rate_table(metric, counted[kept], n[kept]) for counted in (proved, possible)]
+        tables = [rate_table(metric, *map(groups.of.gather, (counted, n))) for counted in (proved, possible)]
         gap = WorstBracketDifference(proved=tables[0], possible=tables[1])
         largest = headline(groups.of, f"{metric}_difference", 0.0, gap, tables[:1])
         found.append(replace(largest, method=method, at=coordinates))
@@ -228,8 +228,7 @@ def _rate(
     whole = groups.of.whole.groups
     successes = np.bincount(groups.places[hits & mask], minlength=len(whole))
     n = np.bincount(groups.places[mask], minlength=len(whole))
-    kept = [i for i, group in enumerate(whole) if group in set(groups.of.counts.groups)]
-    table = rate_table(rate, successes[kept], n[kept])
+    table = rate_table(rate, *map(groups.of.gather, (successes, n)))
     searched = level is not None and level.searched
     gap: AnyEstimate = _bracketed(table, ideal) if searched else WorstDifference(tables=(table,))
     method, at = (level.method, level.at) if level is not None else ("", {})

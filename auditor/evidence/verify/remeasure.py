@@ -142,9 +142,9 @@ class Remade:
         again = self._remeasure_once(stored_result, options, kept_data)
         if again is None:
             return None
-        earlier: Mapping[str, Any] = getattr(self.make(stored_result.probe, options), "earlier", {})
-        if again.wrong and earlier and self.other_code:
-            then = self._remeasure_once(stored_result, {**earlier, **options}, kept_data)
+        earlier: Sequence[Mapping[str, Any]] = getattr(self.make(stored_result.probe, options), "earlier", ())
+        for then_set in earlier if again.wrong and self.other_code else ():
+            then = self._remeasure_once(stored_result, {**then_set, **options}, kept_data)
             if then is not None and not then.wrong:
                 return then
         return again
@@ -201,7 +201,7 @@ class Remade:
                 _MEASUREMENT.dump_python(replace(m, figure=None), mode="json")
                 for m in (theirs[key], self._as_told(theirs[key], mine[key]))
             )
-            where = difference(a, b)
+            where = difference(a, _as_far_as_stated(b, a) if self.other_code else b)
             if drawn and not where:
                 where = self._other_figure(theirs[key].figure, mine[key].figure)
             if where:
@@ -235,6 +235,24 @@ class Remade:
         if self.other_rule and said.ideal_when_same is None and said.chance is None:
             return replace(found, ideal_when_same=None, chance=None, skill_of=None)
         return found
+
+
+# Statistics that earlier versions did not state, without which an interval is wider.
+_LATER = frozenset({"squared_error"})
+
+
+def _as_far_as_stated(found: Any, stated: Any) -> Any:
+    """What was found, without the later statistics that the record does not state."""
+    if isinstance(found, dict) and isinstance(stated, dict):
+        kept = {key: each for key, each in found.items() if key in stated or key not in _LATER}
+        return {key: _as_far_as_stated(each, stated.get(key)) for key, each in kept.items()}
+    if isinstance(found, list) and isinstance(stated, list):
+        return (
+            [_as_far_as_stated(*pair) for pair in zip(found, stated, strict=True)]
+            if len(found) == len(stated)
+            else found
+        )
+    return found
 
 
 def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:

@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1.0"
 # What two audits of the same things by the same seed differ in.
 NOT_REPEATED = ("created", "duration_s", "energy")
-# Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan.
-RULE = 2
+# Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan, 2 left
+# small groups out of every comparison, and bounded calibration errors given the scores.
+RULE = 3
 _COLUMNS = (
     "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
     "n_samples", "n_required", "reason", "id",

@@ -257,16 +257,24 @@ def _growth(estimate: Estimate, criterion: CriterionRecord, ideal: float, *, tai
 
 # What group_fairness calls the share of the rows that are in small groups; its detail names the groups.
 SMALL_GROUP_SHARE = "small_group_share"
+_NO_MATTER = 0.02
 
 
 def groups_left_out(report: AuditReport) -> list[str]:
-    """A sentence or two for each feature, or combination of features, with groups too small to be compared."""
+    """A sentence for each feature, or combination of features, with groups too small to be compared by themselves."""
     return [
-        f"By {' x '.join(f.sensitive)}, {number_text.percent(f.value)} of the rows are in {f.detail}. No judged number "
-        "compares them; they are shown with their intervals."
+        f"By {' x '.join(f.sensitive)}, "
+        f"{f'{number_text.percent(f.value)} of the rows are in ' if f.value else ''}{f.detail}."
         for f in report.findings
-        if f.metric == SMALL_GROUP_SHARE and f.value
+        if f.metric == SMALL_GROUP_SHARE and f.detail
     ]
+
+
+def uncompared_share(report: AuditReport) -> float:
+    """The largest share of the rows in groups that no number compares; 0 if it is too small to say so in a headline."""
+    shares = [f.value for f in report.findings if f.metric == SMALL_GROUP_SHARE and f.value is not None]
+    largest = max(shares, default=0.0)
+    return largest if largest > _NO_MATTER else 0.0
 
 
 def hidden_gradients(report: AuditReport) -> list[str]:

@@ -22,7 +22,7 @@ from auditor.run.run_audit import run_audit
 from auditor.statistics.rates import Proportion
 from cli.terminal import print_report
 from probes.fairness.group_fairness import GroupFairness
-from probes.fairness.group_limits import MOST_LEFT_OUT, SHARE, SmallGroups
+from probes.fairness.group_limits import MOST_POOLED, SHARE, SmallGroups
 from tests.quantifiers import all_of, none_of
 from tests.toys.models import criterion
 
@@ -75,7 +75,10 @@ def test_what_is_left_out_is_named_counted_and_shown() -> None:
             assert m.detail.startswith("without 2 groups of fewer than 30 rows: c (15), d (5)"), m.metric
             assert m.n_samples == 1_000 and not m.too_few
     share = headline(found, SHARE)
-    assert share.estimate.value == 20 / 1_000 and share.detail == "2 groups of fewer than 30 rows: c (15), d (5)"
+    said = (
+        "2 groups of fewer than 30 rows, which no number compares; each is shown with its own interval: c (15), d (5)"
+    )
+    assert share.estimate.value == 20 / 1_000 and share.detail == said
     shown = [m for m in found if m.metric == "selection_rate" and dict(m.group) == {"race": "c"}]
     assert [m.estimate for m in shown] == [Proportion(successes=3, n=15)]
     assert shown[0].detail == "in no judged number that compares groups, being of fewer than 30 rows"
@@ -132,16 +135,17 @@ def test_groups_of_one_size_stand_or_fall_together() -> None:
     assert "without" not in headline(measured(counts(("a", 8_800, 0.5), *twelve))).detail
     ten = [(f"g{i:02}", 100, 0.5) for i in range(10)]
     found = measured(counts(("a", 5_000, 0.5), ("b", 4_000, 0.5), *ten))
-    assert headline(found).detail.startswith("without 10 groups") and headline(found, SHARE).estimate.value == 0.1
+    assert headline(found).detail.startswith("10 groups of under 2 % of the rows compared as one")
+    assert headline(found, SHARE).estimate.value == 0.0
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_more_than_a_tenth_is_left_out_and_the_smallest_first(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 400, int(rng.integers(2, 120)))
-    small = SmallGroups(float(rng.uniform(0.0, MOST_LEFT_OUT)), int(rng.integers(1, 200))).small_places(sizes)
+    small = SmallGroups(float(rng.uniform(0.0, MOST_POOLED)), int(rng.integers(1, 200))).small_places(sizes)
     kept = np.setdiff1d(np.arange(sizes.size), small)
-    assert sizes[small].sum() <= MOST_LEFT_OUT * sizes.sum()
+    assert sizes[small].sum() <= MOST_POOLED * sizes.sum()
     assert kept.size > 0
     if small.size:
         assert sizes[small].max() < sizes[kept].min()
@@ -209,7 +213,9 @@ def test_a_left_out_group_that_is_answered_alike_makes_no_pass_empty() -> None:
 
 def test_the_first_page_of_every_rendering_names_them(capsys: pytest.CaptureFixture[str]) -> None:
     report = audit(1.0)
-    said = "By race, 1\N{NO-BREAK SPACE}% of the rows are in 1 group of under 2 % of the rows: tiny (40)."
+    said = (
+        "By race, 1\N{NO-BREAK SPACE}% of the rows are in 1 group of under 2 % of the rows, which no number compares;"
+    )
     assert [w for w in warnings_of(report) if w.startswith(said)]
     print_report(report, [])
     shown = " ".join(capsys.readouterr().out.split())
