@@ -51,7 +51,8 @@ Margin = Annotated[float, typer.Option(help="Non-inferiority margin: accepted lo
 
 # What a mitigation and its audits are told alike.
 _OF_MITIGATIONS = (
-    "train", "data", "target", "positive", "sensitive", "bins", "cluster", "weight", "copies_are_real", "text", "image",
+    "train", "data", "target", "positive", "sensitive", "bins", "cluster", "weight",
+    "cluster_at_most", "weight_at_most", "copies_are_real", "text", "image",
     "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed", "executor", "address",
 )  # fmt: skip
 # What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.

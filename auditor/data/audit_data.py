@@ -13,7 +13,7 @@ import pandas as pd
 
 from auditor.core.errors import DataError, NotApplicableError, UsageError, did_you_mean
 from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
-from auditor.data.audit_data_parts import Design, Recorded, clusters_of, weights_of
+from auditor.data.audit_data_parts import Design, Recorded, design_of
 from auditor.data.group_counts import MISSING, CodedGroups, GroupCounts, coded, count_groups, together
 from auditor.data.preprocessing import as_text, label_name
 from auditor.data.row_keys import Keys, digest_of_keys, generator_of, keys_of, occurrence_of, order_of
@@ -140,13 +140,16 @@ class AuditData:
         is_member: BoolArray | Sequence[bool] | None = None,
         clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
+        cluster_at_most: int | None = None,
+        weight_at_most: float | None = None,
     ) -> AuditData:
         """Audit data from arrays in memory: labels as given, groups as columns.
 
         ``classes`` in the order of the model's outputs; ``positive`` is one of them, and may be left out where they are
         0/1 or booleans. Rows are taken by position. ``clusters``: of each row, a label that it shares with rows that
-        are not independent of it; ``weights``: what it weighs. Raises DataError for a label that is none of the
-        classes, and where an index says that the same rows stand in another order.
+        are not independent of it; ``weights``: what it weighs. ``cluster_at_most``, ``weight_at_most``: the most rows
+        of a cluster and the largest weight that there can be. Raises DataError for a label that is none of the classes,
+        and where an index says that the same rows stand in another order.
         """
         names = tuple(label_name(c) for c in classes)
         by_row = {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member}
@@ -158,7 +161,7 @@ class AuditData:
             positive=favourable(positive, names),
             sensitive_features=_as_groups(sensitive_features),
             is_member=None if is_member is None else np.asarray(is_member, bool),
-            design=_as_design(clusters, weights),
+            design=_as_design(clusters, weights, cluster_at_most, weight_at_most),
         )
 
     @classmethod
@@ -171,10 +174,12 @@ class AuditData:
         is_member: BoolArray | Sequence[bool] | None = None,
         clusters: Sequence[object] | npt.NDArray[Any] | pd.Series[Any] | None = None,
         weights: Sequence[float] | npt.NDArray[Any] | pd.Series[Any] | None = None,
+        cluster_at_most: int | None = None,
+        weight_at_most: float | None = None,
     ) -> AuditData:
         """Audit data from arrays in memory, for a regression model; NaN or None for a missing true number.
 
-        ``clusters`` and ``weights`` as for :meth:`from_arrays`. Raises DataError for a true value that is no finite
+        Clusters and weights as for :meth:`from_arrays`. Raises DataError for a true value that is no finite
         number.
         """
         by_row = {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member}
@@ -184,7 +189,7 @@ class AuditData:
             target_values=None if y_true is None else numeric_target(pd.Series(list(y_true)), "y_true"),
             sensitive_features=_as_groups(sensitive_features),
             is_member=None if is_member is None else np.asarray(is_member, bool),
-            design=_as_design(clusters, weights),
+            design=_as_design(clusters, weights, cluster_at_most, weight_at_most),
         )
 
     def take(self, index: npt.NDArray[Any] | slice) -> AuditData:
@@ -392,14 +397,14 @@ def _as_groups(
     return pd.DataFrame({str(c): groups_of(frame[c]) for c in frame.columns}).reset_index(drop=True)
 
 
-def _as_design(clusters: Any, weights: Any) -> Design | None:
-    if clusters is None and weights is None:
-        return None
-    return Design(
+def _as_design(clusters: Any, weights: Any, cluster_at_most: int | None, weight_at_most: float | None) -> Design | None:
+    return design_of(
+        None if clusters is None else pd.Series(list(clusters)),
+        None if weights is None else pd.Series(list(weights)),
         cluster=None if clusters is None else str(getattr(clusters, "name", None) or "clusters"),
-        clusters=None if clusters is None else clusters_of(pd.Series(list(clusters)), "clusters"),
         weight=None if weights is None else str(getattr(weights, "name", None) or "weights"),
-        weights=None if weights is None else weights_of(pd.Series(list(weights)), "weights"),
+        cluster_at_most=cluster_at_most,
+        weight_at_most=weight_at_most,
     )
 
 

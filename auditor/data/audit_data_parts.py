@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -66,14 +67,19 @@ class Design:
     """The design of rows (n,) that are dependent or weighted.
 
     ``cluster``: the column that says which rows belong together, ``clusters``: (n,) of each row, numbered from 0; rows
-    of different clusters are independent. ``weight``: the column of what each row weighs, ``weights``: (n,), at least
-    0. Either is left out, by None, where rows are independent or weigh the same.
+    of different clusters are independent. ``weight``: the column of what each row weighs, ``weights``: (n,), from 0 to
+    1, of ``largest_weight``. Either is left out, by None, where rows are independent or weigh the same.
+    ``cluster_at_most``, ``weight_at_most``: the most rows of a cluster, and the largest weight of a row, that there can
+    be; None where nobody says.
     """
 
     cluster: str | None = None
     clusters: IntArray | None = None
     weight: str | None = None
     weights: FloatArray | None = None
+    largest_weight: float = 1.0
+    cluster_at_most: int | None = None
+    weight_at_most: float | None = None
 
     def __post_init__(self) -> None:
         # Lent to one probe after another.
@@ -96,22 +102,35 @@ class Design:
 
     def take(self, index: npt.NDArray[Any] | slice) -> Self:
         """The design of a subset of rows."""
-        return type(self)(
-            cluster=self.cluster,
+        return replace(
+            self,
             clusters=None if self.clusters is None else self.clusters[index],
-            weight=self.weight,
             weights=None if self.weights is None else self.weights[index],
         )
 
     def followed_by(self, n: int) -> Self:
         """The design with ``n`` training rows appended, each its own cluster with weight 1; these are not evaluated."""
         own = None if self.clusters is None else np.arange(n) + (self.clusters.max(initial=-1) + 1)
-        return type(self)(
-            cluster=self.cluster,
+        return replace(
+            self,
             clusters=None if self.clusters is None or own is None else np.concatenate([self.clusters, own]),
-            weight=self.weight,
             weights=None if self.weights is None else np.concatenate([self.weights, np.ones(n)]),
         )
+
+    @property
+    def largest(self) -> float:
+        """The most that a cluster can weigh, in units of ``weights``; 0 where nobody says."""
+        rows = 1.0 if self.clusters is None else float(self.cluster_at_most or 0)
+        return rows if self.weights is None else rows * (self.weight_at_most or 0.0) / self.largest_weight
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """What of clusters and weights nobody limits, in words."""
+        known = (
+            ("cluster sizes", self.clusters is not None and self.cluster_at_most is None),
+            ("weights", self.weights is not None and self.weight_at_most is None),
+        )
+        return tuple(what for what, there in known if there)
 
     @property
     def n_clusters(self) -> int | None:
@@ -138,6 +157,8 @@ class Design:
             "weight": self.weight,
             "design_effect": self.design_effect,
             "effective_n": self.effective,
+            "cluster_at_most": self.cluster_at_most,
+            "weight_at_most": self.weight_at_most,
         }
 
     def notes(self) -> tuple[str, ...]:
@@ -178,8 +199,11 @@ def clusters_of(values: pd.Series[Any], column: str) -> IntArray:
     return np.asarray(codes, np.int64)
 
 
-def weights_of(values: pd.Series[Any], column: str) -> FloatArray:
-    """(n,) row weights; DataError for text, for missing, infinite or negative values, and for all zeros."""
+def weights_of(values: pd.Series[Any], column: str) -> tuple[FloatArray, float]:
+    """(n,) row weights as shares of the largest, and the largest.
+
+    Raises DataError for text, for missing, infinite or negative values, and for all zeros.
+    """
     import pandas as pd
 
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
@@ -192,5 +216,54 @@ def weights_of(values: pd.Series[Any], column: str) -> FloatArray:
         )
     if len(numbers) and not numbers.any():
         raise DataError(f"Column {column!r} is 0 in every row: nothing weighs anything.", code="AUD-DATA-VALUES")
+    if not len(numbers):
+        return numbers, 1.0
     # Only what they are to each other matters, and sums of squares of large numbers would overflow.
-    return np.asarray(numbers / numbers.max(), np.float64) if len(numbers) else numbers
+    largest = float(numbers.max())
+    return np.asarray(numbers / largest, np.float64), largest
+
+
+def design_of(
+    clusters: pd.Series[Any] | None,
+    weights: pd.Series[Any] | None,
+    *,
+    cluster: str | None,
+    weight: str | None,
+    cluster_at_most: int | None = None,
+    weight_at_most: float | None = None,
+) -> Design | None:
+    """The design of rows whose clusters and weights, (n,) each, are the columns of these names; None without either.
+
+    Raises DataError, also where the rows exceed what there can be at most, or where a limit has nothing to limit.
+    """
+    for limit, flag, column in ((cluster_at_most, "cluster", clusters), (weight_at_most, "weight", weights)):
+        if limit is not None and column is None:
+            raise DataError(
+                f"--{flag}-at-most limits the column of --{flag}: add --{flag} COLUMN.", code="AUD-DATA-VALUES"
+            )
+    if clusters is None and weights is None:
+        return None
+    codes = None if clusters is None else clusters_of(clusters, cluster or "clusters")
+    shares, largest = (None, 1.0) if weights is None else weights_of(weights, weight or "weights")
+    rows = 0 if codes is None or not codes.size else int(np.bincount(codes).max())
+    if cluster_at_most is not None and rows > cluster_at_most:
+        raise DataError(
+            f"A cluster of {cluster!r} has {rows:,} rows, more than --cluster-at-most {cluster_at_most:,}: state the "
+            "most that there can be.",
+            code="AUD-DATA-VALUES",
+        )
+    if weight_at_most is not None and not largest <= weight_at_most < math.inf:
+        raise DataError(
+            f"A row weighs {largest:g} by {weight!r}, more than --weight-at-most {weight_at_most:g}: state the most "
+            "that there can be.",
+            code="AUD-DATA-VALUES",
+        )
+    return Design(
+        cluster=cluster,
+        clusters=codes,
+        weight=weight,
+        weights=shares,
+        largest_weight=largest,
+        cluster_at_most=cluster_at_most,
+        weight_at_most=weight_at_most,
+    )

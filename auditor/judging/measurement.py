@@ -195,8 +195,9 @@ class Measurement:
     where it leaves out smaller ones, else 0. ``masked``: of what an attack found, by which signs the model hides its
     gradient, in words, so that what it did not find says nothing; "" where there is none.
     ``part``: whether another number of the probe answers the question with this one as a part of it, so that it is
-    judged only where its method is named. ``tried``: of a search, which ways were tried, which were not, and why not.
-    ``weak``: why finding nothing would say little, in a sentence, so that a PASS is INCONCLUSIVE; else "".
+    judged only where its method is named. ``tried``: of a search, which ways were tried, which were not, and why not;
+    of other numbers what they take as given. ``weak``: why finding nothing would say little, in a sentence, so that a
+    PASS is INCONCLUSIVE; else "".
     """
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)

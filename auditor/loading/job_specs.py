@@ -69,7 +69,8 @@ class DataSpec:
 
     ``bins``: rules for continuous sensitive features, as in :mod:`auditor.data.bins`. ``recorded``: where the model is
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
-    that of what each row weighs. ``copies_are_real``: whether rows that are exact copies are rows of their own.
+    that of what each row weighs; ``cluster_at_most``, ``weight_at_most``: the most rows of a cluster and the largest
+    weight that there can be. ``copies_are_real``: whether rows that are exact copies are rows of their own.
     ``stream``: whether rows are counted as they are read, and none is held.
     ``labels``: words by keys of columns, ``column`` or ``column.value``, that are to be there, ``roles``: such keys;
     ``reference_groups``: groups by feature.
@@ -90,6 +91,8 @@ class DataSpec:
     recorded: RecordedSpec | None = None
     cluster: str | None = None
     weight: str | None = None
+    cluster_at_most: int | None = None
+    weight_at_most: float | None = None
     copies_are_real: bool = False
     stream: bool = False
     labels: dict[str, str] = field(default_factory=dict)

@@ -113,9 +113,9 @@ def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
     """The rows of a table, a folder or a DataFrame, as this model takes them.
 
     ``options``: ``train``, ``target``, ``positive``, ``sensitive``, ``bins``, ``sensitive_file``, ``join_on``,
-    ``features``, ``text``, ``image``, ``classes``, ``cluster``, ``weight``, ``copies_are_real``, as the flags of
-    ``auditor scan`` mean them. Raises UsageError for a column that is not there, with the nearest that is, DataError
-    for rows that cannot be used.
+    ``features``, ``text``, ``image``, ``classes``, ``cluster``, ``weight``, ``cluster_at_most``, ``weight_at_most``,
+    ``copies_are_real``, as the flags of ``auditor scan`` mean them. Raises UsageError for a column that is not there,
+    with the nearest that is, DataError for rows that cannot be used.
     """
     from auditor.loading.rows.load_rows import load_data as load
 

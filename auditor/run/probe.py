@@ -12,7 +12,7 @@ import numpy as np
 
 from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.judging.measurement import Answer, AuditQuestion, Definition, Measurement, Pillar, ProbeResult
-from auditor.statistics.clusters import CLUSTERED
+from auditor.statistics.clusters import CLUSTERED, FEWEST_UNLIMITED, Clustered, fewest_effective
 from auditor.statistics.estimate import Exact, Undefined, UpperBound
 
 if TYPE_CHECKING:
@@ -218,13 +218,17 @@ def not_designed_for(probe: type[Probe] | Probe, design: Design | None) -> str:
 
 
 def of_design(measurements: Sequence[Measurement], design: Design | None) -> tuple[Measurement, ...]:
-    """A probe's measurements on such rows; sampled ones that ignore the design are marked not applicable."""
+    """A probe's measurements on such rows; sampled ones that ignore the design are marked not applicable.
+
+    Those that take account of it say where they hold for the sizes and weights at hand alone.
+    """
     if design is None or not design.parts:
         return tuple(measurements)
-    certain = (Exact, UpperBound, Undefined, *CLUSTERED)
     return tuple(
-        m
-        if isinstance(m.estimate, certain)
+        _as_far_as_limited(m, m.estimate, design)
+        if isinstance(m.estimate, CLUSTERED)
+        else m
+        if isinstance(m.estimate, (Exact, UpperBound, Undefined))
         else replace(
             m,
             estimate=Undefined(
@@ -235,6 +239,22 @@ def of_design(measurements: Sequence[Measurement], design: Design | None) -> tup
     )
 
 
+def _as_far_as_limited(m: Measurement, estimate: Clustered, design: Design) -> Measurement:
+    if not design.unlimited:
+        return m
+    what, flags = " and ".join(design.unlimited), " and ".join(_LIMITS[each] for each in design.unlimited)
+    n = fewest_effective(estimate)
+    few = (
+        f"The rows count as {n:,.4g} of one size, and under {FEWEST_UNLIMITED:,.0f} a larger kind that was not seen "
+        f"may hold a tenth of the weight: no PASS unless {flags} states the largest that there can be."
+    )
+    said = f"This holds given the {what} at hand: {flags} makes it hold for all that there can be."
+    return replace(
+        m, tried=" ".join(filter(None, (m.tried, said))), weak=m.weak or (few if n < FEWEST_UNLIMITED else "")
+    )
+
+
+_LIMITS = {"cluster sizes": "--cluster-at-most N", "weights": "--weight-at-most W"}
 _CANNOT: dict[Part, str] = {
     "cluster": "{what} cannot be clustered: the interval would take the rows of one --cluster as independent.",
     "weight": "{what} cannot be weighed: every row would count the same, whatever --weight says.",

@@ -180,6 +180,24 @@ class ScanOptions:
     weight: Annotated[
         str | None, Flag(help="Column with the sampling weights of the rows.", found="asks", decides=True)
     ] = None
+    cluster_at_most: Annotated[
+        Annotated[int, Ge(1)] | None,
+        Flag(
+            help="State the most rows that any cluster can have, seen or not.",
+            found="given",
+            decides=True,
+            since_registrations=True,
+        ),
+    ] = None
+    weight_at_most: Annotated[
+        Annotated[float, Gt(0)] | None,
+        Flag(
+            help="State the largest weight that any row can have, seen or not.",
+            found="given",
+            decides=True,
+            since_registrations=True,
+        ),
+    ] = None
     copies_are_real: Annotated[
         bool,
         Flag(

@@ -18,6 +18,9 @@ from auditor.statistics.rates import MOST_GROUPS
 
 # Below it the clusters say too little of how they vary: the bounds are then the limits themselves.
 FEWEST_EFFECTIVE = 6.0
+# Below it, of sizes that nobody limits, a kind of cluster that holds a tenth of the weight may well not have been seen:
+# with 96 % probability it has been, from so many on, unless its clusters weigh over 34 times what the others do.
+FEWEST_UNLIMITED = 1_000.0
 _CLUSTERED_TESTS = "t tests with cluster-robust variance (CR2, Satterthwaite's degrees of freedom)"
 
 
@@ -31,7 +34,10 @@ class ClusteredMean(Estimate):
       the mean towards itself, for rows that are independent within a cluster and for rows that are all alike there,
       whichever is larger;
     - ``degrees_of_freedom``: Satterthwaite's of that sum for clusters of one variance;
-    - ``third_moment = sum_c s_c^3 e_c^3``; ``largest_share = max_c s_c``; ``effective = 1 / S`` clusters.
+    - ``third_moment = sum_c s_c^3 e_c^3``; ``effective = 1 / S`` clusters;
+    - ``largest_share``: the largest that a cluster has, or that one of the largest size there can be would have. It is
+      the room for a cluster that was not seen. Of sizes with such a limit the bounds hold for the population that the
+      clusters are drawn from, of others given the sizes at hand.
 
     Bounds by :func:`~auditor.statistics.intervals.weighted_mean_reach`; below FEWEST_EFFECTIVE effective clusters they
     are [0, 1]. Sources: Bell and McCaffrey, Survey Methodology 28 (2002); Pustejovsky and Tipton, J. Bus. Econ. Stat.
@@ -145,11 +151,12 @@ def too_few(estimate: ClusteredMean, clusters: str) -> str:
 
 
 def clustered_mean(
-    values: npt.ArrayLike, clusters: npt.ArrayLike, weights: npt.ArrayLike | None = None
+    values: npt.ArrayLike, clusters: npt.ArrayLike, weights: npt.ArrayLike | None = None, largest: float = 0.0
 ) -> ClusteredMean | Undefined:
     """The mean of ``values``, (n,) in [0, 1], over rows of ``clusters``, (n,) whole numbers from 0, with ``weights``.
 
     ``sum_i w_i x_i / sum_i w_i``. Undefined without weight, or where all of it but a millionth lies in one cluster.
+    ``largest``: the most that a cluster can weigh, 0 where nobody says.
     """
     x, codes = np.asarray(values, np.float64), np.asarray(clusters, np.int64)
     w = np.ones(x.size) if weights is None else np.asarray(weights, np.float64)
@@ -164,11 +171,14 @@ def clustered_mean(
     # The others' weight is then lost in rounding.
     if mass.max() > (1.0 - 1e-6) * total:
         return Undefined(reason="all of the weight lies in one row or cluster, so nobody can tell how they vary")
-    return mean_of_clusters(won / mass, mass / total)
+    return mean_of_clusters(won / mass, mass / total, largest / (total + largest))
 
 
-def mean_of_clusters(means: FloatArray, shares: FloatArray) -> ClusteredMean:
-    """:class:`ClusteredMean` of at least two clusters' means and shares, both (n_clusters,)."""
+def mean_of_clusters(means: FloatArray, shares: FloatArray, unseen: float = 0.0) -> ClusteredMean:
+    """:class:`ClusteredMean` of at least two clusters' means and shares, both (n_clusters,).
+
+    ``unseen``: the largest share of a cluster that was not seen, if larger than all of these.
+    """
     centre = float(shares @ means)
     spread = spread_between(shares * (means - centre), shares)
     return ClusteredMean(
@@ -176,7 +186,7 @@ def mean_of_clusters(means: FloatArray, shares: FloatArray) -> ClusteredMean:
         standard_error=min(math.sqrt(spread.variance), 1.0),
         third_moment=spread.third_moment,
         degrees_of_freedom=spread.degrees_of_freedom,
-        largest_share=spread.largest_share,
+        largest_share=max(spread.largest_share, unseen),
         effective=spread.effective,
     )
 
@@ -388,7 +398,17 @@ class SmallestClusteredRate(_OfClusteredRates):
         return max((part.critical_value(alpha) for part in self._hardest()), default=math.nan)
 
 
+Clustered = ClusteredMean | ClusteredValue | WorstClusteredDifference | WorstClusteredRatio | SmallestClusteredRate
 CLUSTERED = (ClusteredMean, ClusteredValue, WorstClusteredDifference, WorstClusteredRatio, SmallestClusteredRate)
+
+
+def fewest_effective(estimate: Clustered) -> float:
+    """Effective clusters of the part with the fewest; 0 without any."""
+    if isinstance(estimate, ClusteredMean | ClusteredValue):
+        parts = [estimate if isinstance(estimate, ClusteredMean) else estimate.mean]
+    else:
+        parts = [part for table in estimate.tables for part in table.defined_rates]
+    return min((part.effective for part in parts), default=0.0)
 
 
 def rates_of_groups(
@@ -398,6 +418,7 @@ def rates_of_groups(
     n_groups: int,
     clusters: IntArray,
     weights: FloatArray | None,
+    largest: float = 0.0,
 ) -> ClusteredRates:
     """The share of rows with ``successes``, (n,), in each group, (n,) of 0 to n_groups - 1, or -1 for rows of none."""
     order = np.argsort(groups, kind="stable")
@@ -406,7 +427,7 @@ def rates_of_groups(
     for start, end in zip(starts[:-1], starts[1:], strict=True):
         own = order[start:end]
         _, codes = np.unique(clusters[own], return_inverse=True)
-        parts.append(clustered_mean(successes[own], codes, None if weights is None else weights[own]))
+        parts.append(clustered_mean(successes[own], codes, None if weights is None else weights[own], largest))
     return ClusteredRates(rate=rate, parts=tuple(parts))
 
 

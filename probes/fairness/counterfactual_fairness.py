@@ -358,7 +358,7 @@ def _measure_flips(
     design = table.design
     share: AnyEstimate = Proportion(successes=int(flipped.sum()), n=n)
     if design is not None:
-        share = clustered_mean(flipped, design.codes(), design.weights)
+        share = clustered_mean(flipped, design.codes(), design.weights, design.largest)
     return [_flip_rate(method, sensitive, share, n, detail), *shifts]
 
 

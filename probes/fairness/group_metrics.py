@@ -450,7 +450,13 @@ class _Groups:
         assert design is not None
         counted, won = _RATES[name](self)
         return rates_of_groups(
-            name, won, np.where(counted, self.codes, -1), len(self.names), design.codes(), design.weights
+            name,
+            won,
+            np.where(counted, self.codes, -1),
+            len(self.names),
+            design.codes(),
+            design.weights,
+            design.largest,
         )
 
     @property

@@ -126,18 +126,20 @@ def over_clusters(measurements: Sequence[Measurement], rows: Answered, design: D
     """
     weights = np.ones(len(rows)) if design.weights is None else design.weights
     commonest = int(np.bincount(rows.truth, weights=weights).argmax()) if len(rows) else 0
-    values: dict[str, tuple[FloatArray, FloatArray]] = {
-        "accuracy": (rows.right.astype(np.float64), weights),
-        "base_rate": ((rows.truth == commonest).astype(np.float64), weights),
-        "balanced_accuracy": (rows.right.astype(np.float64), weights / _of_class(rows, weights)),
+    of_class = _of_class(rows, weights)
+    # What a cluster can weigh is that of its rows, which count for most where their class has least.
+    most = design.largest / float(of_class.min(initial=np.inf))
+    values: dict[str, tuple[FloatArray, FloatArray, float]] = {
+        "accuracy": (rows.right.astype(np.float64), weights, design.largest),
+        "base_rate": ((rows.truth == commonest).astype(np.float64), weights, design.largest),
+        "balanced_accuracy": (rows.right.astype(np.float64), weights / of_class, most),
     }
     found = []
     for m in measurements:
         if m.metric not in values or isinstance(m.estimate, Undefined):
             found.append(m)
             continue
-        of, each = values[m.metric]
-        estimate: AnyEstimate = clustered_mean(of, design.codes(), each)
+        estimate: AnyEstimate = clustered_mean(values[m.metric][0], design.codes(), *values[m.metric][1:])
         if isinstance(estimate, ClusteredMean):
             few = too_few(estimate, f"{estimate.effective:,.3g} effective clusters")
             m = replace(m, too_few=m.too_few or few, detail=f"effective n {estimate.effective:,.4g}")

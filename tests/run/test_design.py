@@ -92,7 +92,9 @@ def test_copies_with_their_cluster_are_worth_the_one_copy() -> None:
         alone, clustered, copied = (
             judged(report)
             for report in (
-                scanned(once, held_to), scanned(once, held_to, cluster="id"), scanned(twelve, held_to, cluster="id"),
+                scanned(once, held_to),
+                scanned(once, held_to, cluster="id", cluster_at_most=1),
+                scanned(twelve, held_to, cluster="id", cluster_at_most=12),
             )
         )  # fmt: skip
         assert {alone.outcome, clustered.outcome, copied.outcome} == {outcome}

@@ -24,7 +24,7 @@ from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.folders import files_in, list_folder
 from auditor.loading.rows.load_rows import MAX_GROUPS, join, load_data
-from auditor.loading.rows.row_warnings import design_of
+from auditor.loading.rows.row_warnings import requested_design
 from auditor.loading.rows.score_columns import score_columns
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.models.audited_model import AuditedModel, Provenance
@@ -215,7 +215,7 @@ def _of_table(spec: DataSpec) -> Recount:
     n, design = 0, None
     for frame in _frames(file, columns, types, whole=not spec.stream):
         n += len(frame)
-        design = design_of(frame, spec)
+        design = requested_design(frame, spec)
         sources = {"text": frame, "native": native, "joined": join(frame, spec)[0] if joined else None}
         for name, own_ways in ways.items():
             for way in own_ways:

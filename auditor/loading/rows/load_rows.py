@@ -30,7 +30,7 @@ from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import id_like
-from auditor.loading.rows.row_warnings import cells_of, design_of, repeats_in, small_cells, together
+from auditor.loading.rows.row_warnings import cells_of, repeats_in, requested_design, small_cells, together
 from auditor.loading.rows.score_columns import read_recorded
 from auditor.loading.rows.table_files import TableFile, of_texts, on_texts, open_table
 from auditor.models.files.model_bytes import convert_parser_errors, printable
@@ -343,7 +343,7 @@ def load_one(
     notes += tally.notes(model)
     design, copies, more = None, None, list[str]()
     if source.evaluation:
-        design = design_of(frame, spec)
+        design = requested_design(frame, spec)
         copies, more = repeats_in(file, frame, spec)
     if target_values is not None:
         notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")

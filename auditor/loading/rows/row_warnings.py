@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from auditor.core.errors import DataError
 from auditor.core.rows import IntArray
-from auditor.data.audit_data_parts import Design, clusters_of, weights_of
+from auditor.data.audit_data_parts import Design, design_of
 from auditor.data.bins import MOST_VALUES
 from auditor.data.group_counts import coded
 from auditor.data.group_counts import together as put_together
@@ -133,18 +133,18 @@ def _digests(values: pd.Series[Any]) -> npt.NDArray[np.uint64]:
     return np.asarray(pd.util.hash_pandas_object(values, index=False), np.uint64)
 
 
-def design_of(frame: pd.DataFrame, spec: DataSpec) -> Design | None:
+def requested_design(frame: pd.DataFrame, spec: DataSpec) -> Design | None:
     """The sampling design of the rows; None if no flag requests one.
 
     Raises DataError.
     """
-    if spec.cluster is None and spec.weight is None:
-        return None
-    return Design(
+    return design_of(
+        None if spec.cluster is None else frame[spec.cluster],
+        None if spec.weight is None else frame[spec.weight],
         cluster=spec.cluster,
-        clusters=None if spec.cluster is None else clusters_of(frame[spec.cluster], spec.cluster),
         weight=spec.weight,
-        weights=None if spec.weight is None else weights_of(frame[spec.weight], spec.weight),
+        cluster_at_most=spec.cluster_at_most,
+        weight_at_most=spec.weight_at_most,
     )
 
 

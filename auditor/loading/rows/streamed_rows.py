@@ -50,7 +50,17 @@ def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
             "The model does not say which type each column has, which must be known before rows stream by: a bundle as "
             "auditor train or save writes it does."
         )
-    for flag in ("train", "cluster", "weight", "bins", "sensitive_file", "text", "image"):
+    for flag in (
+        "train",
+        "cluster",
+        "weight",
+        "cluster_at_most",
+        "weight_at_most",
+        "bins",
+        "sensitive_file",
+        "text",
+        "image",
+    ):
         if getattr(spec, flag):
             return f"--{flag.replace('_', '-')} needs all rows at once."
     if Path(spec.path).is_dir():

@@ -107,9 +107,10 @@ class DataRecord(Closed):
     None where nothing was to be known again. ``n_unreadable``: files that were to be rows and could not be read;
     ``unreadable``: a sentence on the first of them. ``cluster``, ``weight``: the columns that say which
     rows belong together and what they weigh. ``effective_n``: how many clusters of one size, or rows of one weight,
-    they count as. ``copies``: rows that repeat others, where there are any. ``groups_sha256``: of the groups of the
-    evaluation rows in their order, by sensitive feature, wherever they came from. ``groups``: how many of them are in
-    each group, by sensitive feature; ``missing``: how many of them lack what.
+    they count as. ``cluster_at_most``, ``weight_at_most``: the most rows of a cluster and the largest weight that there
+    can be, by somebody's word. ``copies``: rows that repeat others, where there are any. ``groups_sha256``: of the
+    groups of the evaluation rows in their order, by sensitive feature, wherever they came from. ``groups``: how many of
+    them are in each group, by sensitive feature; ``missing``: how many of them lack what.
     """
 
     path: str | None = None
@@ -130,6 +131,8 @@ class DataRecord(Closed):
     weight: Annotated[str | None, UNSAID] = None
     design_effect: Annotated[float | None, UNSAID] = None
     effective_n: Annotated[float | None, UNSAID] = None
+    cluster_at_most: Annotated[int | None, UNSAID] = None
+    weight_at_most: Annotated[float | None, UNSAID] = None
     copies: Annotated[Copies | None, UNSAID] = None
     groups_sha256: Annotated[dict[str, str] | None, UNSAID] = None
     groups: Annotated[dict[str, dict[str, int]] | None, UNSAID] = None
