@@ -80,8 +80,8 @@ class Criterion(CriterionRecord):
     """A requirement: ``bound`` for ``at_most`` and ``at_least``, ``(low, high)`` for ``within``.
 
     ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
-    covers more than any one scan. ``if_rows_suffice``: whether it is held to nothing that has too few rows to be
-    judged. None is part of the record.
+    covers more than any one scan. ``if_rows_suffice``: whether it is held to nothing that has too few rows for a model
+    at the ideal to PASS with 95 % probability. None is part of the record.
     """
 
     needs: str = ""

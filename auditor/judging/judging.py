@@ -7,7 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import get_args
 
-from auditor.judging.budgets import CONJUNCTION, DEFAULT_RATE, Family, Levels, Pair, can_pass, is_loose, levels_of
+from auditor.judging.budgets import (
+    CONJUNCTION,
+    DEFAULT_RATE,
+    Family,
+    Levels,
+    Pair,
+    budget_of,
+    can_pass,
+    is_loose,
+    levels_of,
+    rate_of,
+)
 from auditor.judging.criterion import NO_BUDGET, Criterion
 from auditor.judging.judgement import Judgement, apply_implications, no_skill, why_empty
 from auditor.judging.measurement import Answer, Measurement, Outcome, ProbeResult, why_doubtful
@@ -301,6 +312,8 @@ def judge(
         for criterion in criteria
         if criterion.applies_to(result.probe, measurement)
     ]
+    late = {id(pair[1]): times for pair in pairs if (times := _times_to_begin(pair, family)) > 1.0}
+    pairs = [pair for pair in pairs if id(pair[1]) not in late]
     sampled = [pair for pair in pairs if not _takes_no_share(pair[1].estimate, pair[2])]
     tests = {_key(pair): _tests(pair[1], pair[2]) for pair in pairs}
     found, budgets = levels_of(sampled, [tests[_key(pair)] for pair in sampled], criteria, family)
@@ -320,7 +333,7 @@ def judge(
             findings.append(_not_measured(result, Outcome.NOT_APPLICABLE, result.not_applicable))
         for measurement in result.measurements:
             own = [judged[key] for c in criteria if (key := (id(measurement), id(c))) in judged]
-            findings.extend(own or [_unjudged(result, measurement, display_level)])
+            findings.extend(own or [_unjudged(result, measurement, display_level, late.get(id(measurement), 0.0))])
         if result.not_run:
             findings.append(_not_measured(result, Outcome.NOT_RUN, result.not_run))
         elif not result.not_applicable and not result.measurements:
@@ -329,6 +342,30 @@ def judge(
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
     findings = _not_of_copies(_without_empty_passes(findings, results), results)
     return _with_ids(_as_far_as_was_tried(findings)), replace(family, m=len(sampled), budgets=budgets)
+
+
+def _times_to_begin(pair: Pair, family: Family) -> float:
+    """How many times the rows it takes for a question to begin: for a model at the ideal to pass with 95 % probability.
+
+    At most 1 where it may begin, and of questions that always do. So no further row makes a scan inconclusive that was
+    not. It depends on what is planned, and not on the outcome.
+    """
+    _, measurement, criterion = pair
+    ideal = measurement.ideal
+    if not criterion.if_rows_suffice or ideal is None or isinstance(measurement.estimate, Undefined):
+        return 1.0
+    level = CONJUNCTION * rate_of(budget_of(*pair), criterion, family)
+    bounds = criterion.bound if isinstance(criterion.bound, tuple) else (criterion.bound,)
+    times = [
+        measurement.estimate.growth(bound=bound, alpha=_tail(criterion, level), ideal=ideal, miss=_MISSED / len(bounds))
+        for bound in bounds
+    ]
+    # What cannot be planned is judged.
+    return max((t for t in times if not math.isnan(t)), default=1.0)
+
+
+# The most that a question may keep a model at the ideal from passing, where it begins.
+_MISSED = 0.05
 
 
 def _key(pair: Pair) -> tuple[int, int]:
@@ -399,10 +436,19 @@ def _takes_no_share(estimate: AnyEstimate, criterion: Criterion) -> bool:
     return known or bool(unjudgeable(estimate) or empty_requirement(estimate, criterion))
 
 
-def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Judgement:
-    estimate = measurement.estimate
+def _unjudged(result: ProbeResult, measurement: Measurement, level: float, late: float) -> Judgement:
+    """``late``: how many times the rows it takes for a question that has not begun."""
+    estimate, needed = measurement.estimate, measurement.n_needed
     outcome, reason = Outcome.NOT_JUDGED, ""
-    if isinstance(estimate, Undefined):
+    if math.isfinite(late) and late > 1.0:
+        needed = math.ceil(measurement.n_samples * late)
+        reason = (
+            f"This question begins at about {needed:,} rows like these, where a model at the ideal PASSes it with "
+            f"{1.0 - _MISSED:.0%} probability: until then nothing is required."
+        )
+    elif late > 1.0:
+        reason = f"With no number of rows like these would a model at the ideal PASS: {estimate.unplanned}"
+    elif isinstance(estimate, Undefined):
         # What could not be measured is said aloud, and a model that failed is no matter of rows.
         group = Outcome.NOT_JUDGED if measurement.group or measurement.part else Outcome.INCONCLUSIVE
         # So many rows would answer it, and nobody asked: a question for another file.
@@ -424,7 +470,7 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float) -> Ju
         interval=estimate.bounds(level),
         confidence=1.0 - 2.0 * level,
         reason=measurement.too_few or reason,
-        n_required=measurement.n_needed,
+        n_required=needed,
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from auditor.core.number_types import Count, NonNegative, Share
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.statistics.estimate import Estimate, Side, Undefined, smallest_p
+from auditor.statistics.estimate import Estimate, Side, Undefined, first_size, smallest_p
 from auditor.statistics.intervals import area_reach, clopper_pearson
 from auditor.statistics.threshold_bounds import rate_bounds, rate_level
 
@@ -205,6 +205,28 @@ class TruePositiveRateAt(Estimate):
             return math.nan
         p = self.false_positive_rate
         return math.sqrt(p * (1.0 - p) * (1.0 / self.n_positive + 1.0 / self.n_negative))
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """Solved on the bounds, for scores that tell nothing: no more positives above than those but for ``miss``."""
+        if not (self.joint and self.n_positive and self.n_negative and ideal == self.false_positive_rate < bound):
+            return super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
+        def is_within_bound(times: float) -> bool:
+            m, n = math.ceil(times * self.n_positive), math.ceil(times * self.n_negative)
+            above = np.arange(1, _kept_ranks(n, ideal) + 1)
+            # Of negatives in their place among positives of the same distribution: negative hypergeometric.
+            spread = np.sqrt(m * above * (n + 1.0 - above) * (m + n + 1.0) / ((n + 1.0) ** 2 * (n + 2.0)))
+            # The bound is the largest over thresholds near each other, which are not all as far off: half of ``miss``.
+            beyond = float(-scipy.special.ndtri(0.5 * miss))
+            most = np.minimum(np.ceil(m * above / (n + 1.0) + beyond * spread), m)
+            return rate_bounds(most, n_positive=m, n_negative=n, f=ideal, alpha=alpha)[1] <= bound
+
+        return first_size(is_within_bound)
+
+
+def _kept_ranks(n: int, f: float) -> int:
+    """How many of the largest of n negatives a bound at the false positive rate f may need, down to 1e-16."""
+    return min(n, int(n * f + 12.0 * math.sqrt(n * f)) + 100)
 
 
 def quantile(values: npt.ArrayLike, level: float, *, ceiling: float | None = None) -> Quantile:
@@ -478,14 +500,10 @@ def area_under_curve(*, positives: npt.ArrayLike, negatives: npt.ArrayLike) -> A
 def true_positive_rate_at(
     *, positives: npt.ArrayLike, negatives: npt.ArrayLike, false_positive_rate: float
 ) -> TruePositiveRateAt:
-    """True positive rate of scores, positives (m,) and negatives (n,), at ``false_positive_rate``.
-
-    Keeps the counts at the largest ``n f + 12 sqrt(n f) + 100`` negatives, beyond which no bound down to 1e-16 reaches.
-    """
+    """True positive rate of scores, positives (m,) and negatives (n,), at ``false_positive_rate``."""
     x = np.sort(np.asarray(positives, np.float64))
     y = np.sort(np.asarray(negatives, np.float64))[::-1]
-    expected = y.size * false_positive_rate
-    kept = y[: min(y.size, int(expected + 12.0 * math.sqrt(expected)) + 100)]
+    kept = y[: _kept_ranks(y.size, false_positive_rate)]
     above = x.size - np.searchsorted(x, kept, "right")
     return TruePositiveRateAt(
         false_positive_rate=false_positive_rate,

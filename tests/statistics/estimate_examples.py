@@ -255,10 +255,23 @@ PAIRED = PairedRates(rate="r", before=(60, 45, 30), gained=(4, 9, 3), lost=(8, 2
 UNCHANGED = PairedRates(rate="r", before=(6, 4), gained=(0, 0), lost=(0, 0), n=(10, 9))
 
 
-def corrected(k: int, candidates: int | None = None) -> Corrected:
+def corrected(k: int, candidates: int | None = None, labelled: int = 1) -> Corrected:
+    """``labelled``: times the rows of known labels, of which no plan makes more."""
     return Corrected(
-        successes=k, n=400, found=95, positives=100, spared=(147, 80), negatives=(150, 80), candidates=candidates
+        successes=k,
+        n=400,
+        found=95 * labelled,
+        positives=100 * labelled,
+        spared=(147 * labelled, 80 * labelled),
+        negatives=(150 * labelled, 80 * labelled),
+        candidates=candidates,
     )
+
+
+def corrected_gap_at(v: float) -> Estimate:
+    """Two groups whose corrected rates are 0.3 on either side of half the gap, told by rows that err in one of 50."""
+    q = [(0.3 + side * v / 2) * 0.93 + 0.02 for side in (1.0, -1.0)]
+    return WorstCorrectedDifference(parts=tuple(corrected(round(400 * x), labelled=1_000) for x in q))
 
 
 EXAMPLES: dict[str, Examples] = {
@@ -443,8 +456,9 @@ EXAMPLES: dict[str, Examples] = {
         plans=NO_PLAN,
     ),
     "worst_corrected_difference": Examples(
-        WorstCorrectedDifference(parts=(corrected(120, candidates=200), corrected(60, candidates=200))),
+        corrected_gap_at(0.05),
         (
+            WorstCorrectedDifference(parts=(corrected(120, candidates=200), corrected(60, candidates=200))),
             WorstCorrectedDifference(parts=(corrected(120),)),
             WorstCorrectedDifference(
                 parts=(
@@ -456,7 +470,8 @@ EXAMPLES: dict[str, Examples] = {
                 parts=(corrected(9), Corrected(successes=3, n=5, found=1, positives=2, spared=(1,), negatives=(2,)))
             ),
         ),
-        plans=NO_PLAN,
+        at=corrected_gap_at,
+        plans=frozenset({"size"}),
     ),
     "worst_bracket_difference": Examples(
         WorstBracketDifference(proved=rates((0.5, 0.7), (200, 100)), possible=rates((0.6, 0.8), (200, 100))),

@@ -169,6 +169,8 @@ def scaled(estimate: Any, times: float) -> Any:
     """What ``times`` as many rows of the same shares, means and spreads would come to."""
 
     def grown(x: Any) -> Any:
+        if x is None:
+            return None
         return [grown(y) for y in x] if isinstance(x, list) else round(x * times)
 
     def stretched(x: list[Any]) -> list[Any]:

@@ -372,11 +372,13 @@ def test_a_criterion_for_one_in_a_thousand_is_there_for_whom_rows_suffice() -> N
     (criterion,) = [c for c in load_criteria() if c.at == {"false_positive_rate": 0.001}]
     rng = np.random.default_rng(0)
     probe = MembershipInference(methods="loss_threshold")
-    x = pd.DataFrame({"p": rng.random(12_000)})
+    x = pd.DataFrame({"p": rng.random(50_000)})
     model = AuditedModel.from_callable(lambda X: np.column_stack([1 - X.p, X.p]), classes=[0, 1])
-    data = AuditData.from_arrays(x, rng.integers(0, 2, 12_000), classes=[0, 1], is_member=np.arange(12_000) < 2_000)
-    found = judge([measured(probe.measure(model, data, rng))], [criterion])[0]
-    assert [f.metric for f in found if f.criterion is not None] == ["true_positive_rate_at_fpr"]
+    data = AuditData.from_arrays(x, rng.integers(0, 2, 50_000), classes=[0, 1], is_member=np.arange(50_000) < 25_000)
+    for rows, asked in ((data, True), (data.take(np.arange(13_000, 37_000)), False)):
+        found = judge([measured(probe.measure(model, rows, rng))], [criterion])[0]
+        metrics = [f.metric for f in found if f.criterion is not None]
+        assert metrics == (["true_positive_rate_at_fpr"] if asked else [])
 
 
 # ---- error rates ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,91 @@
+"""A question begins where a model at the ideal passes it with 95 % probability: more rows turn no exit 0 into 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.judging import Judgement, judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
+from auditor.statistics.estimate import Estimate
+from probes.language.calibration import GAP
+from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, Attack, rate_at
+from tests.quantifiers import all_of, none_of
+
+Rng = np.random.Generator
+WORLDS = 100
+
+
+def judged(measurement: Measurement, probe: str, criterion: Criterion) -> Judgement:
+    result = ProbeResult(probe=probe, pillar="privacy", citation="", measurements=(measurement,))
+    [finding] = judge([result], [criterion])[0]
+    return finding
+
+
+def conditional() -> list[Criterion]:
+    return [c for c in load_criteria() if c.if_rows_suffice]
+
+
+def attack(rng: Rng, n: int) -> Measurement:
+    """An attack that tells nothing, on n members and as many non-members."""
+    rate = min(FALSE_POSITIVE_RATES)
+    stand_in = Attack(
+        method="rmia", scores=np.empty(0), scored=np.empty(0, bool), threshold=0.0, threshold_words="", detail=""
+    )
+    return rate_at(stand_in, rng.random(n), rng.random(n), rate, "")
+
+
+def corrected(rng: Rng, n: int) -> Measurement:
+    """Two groups with one rate, told by a scorer that is right of 95 % of 2,000 texts of either sort."""
+
+    def part() -> Corrected:
+        q = 0.3 * 0.95 + 0.7 * 0.05
+        return Corrected(
+            successes=int(rng.binomial(n, q)), n=n, found=1_900, positives=2_000, spared=(1_900,), negatives=(2_000,)
+        )
+
+    estimate: Estimate = WorstCorrectedDifference(parts=(part(), part()))
+    return Measurement(metric=GAP, estimate=estimate, n_samples=2 * n, ideal=0.0, sensitive=("g",))  # type: ignore[arg-type]
+
+
+# Of each conditional metric: a number at the ideal from so many rows of each kind, and the probe that asks.
+AT_THE_IDEAL: dict[str, tuple[Callable[[Rng, int], Measurement], str, tuple[int, ...]]] = {
+    "true_positive_rate_at_fpr": (attack, "membership_inference", (9_999, 10_000, 15_000, 21_000, 30_000)),
+    GAP: (corrected, "generation_bias", (500, 1_500, 4_000)),
+}
+
+
+def test_every_conditional_criterion_of_the_profile_is_among_these() -> None:
+    assert {c.metric for c in conditional()} == set(AT_THE_IDEAL)
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", AT_THE_IDEAL)
+def test_no_more_than_five_in_a_hundred_models_at_the_ideal_are_held_up_at_any_size(metric: str) -> None:
+    """Of 10,000 non-members 30 % were INCONCLUSIVE, and of 9,999 none was: more rows turned 0 into 3."""
+    make, probe, sizes = AT_THE_IDEAL[metric]
+    [criterion] = [c for c in conditional() if c.metric == metric]
+    shares = []
+    for size in sizes:
+        rng = np.random.default_rng(size)
+        outcomes = [judged(make(rng, size), probe, criterion).outcome for _ in range(WORLDS)]
+        assert none_of(outcome in (Outcome.FAIL, Outcome.NOT_RUN) for outcome in outcomes)
+        shares.append(sum(outcome is not Outcome.INCONCLUSIVE for outcome in outcomes) / WORLDS)
+    # 5 % and three standard deviations of so many worlds.
+    assert all_of(share >= 0.95 - 3.0 * (0.05 * 0.95 / WORLDS) ** 0.5 for share in shares), shares
+    begun = judged(make(np.random.default_rng(0), sizes[-1]), probe, criterion)
+    assert begun.outcome is Outcome.PASS, "it never begins"
+
+
+def test_a_question_that_has_not_begun_says_from_how_many_rows_it_is_asked() -> None:
+    [criterion] = [c for c in conditional() if c.metric == "true_positive_rate_at_fpr"]
+    found = judged(attack(np.random.default_rng(0), 12_000), "membership_inference", criterion)
+    assert found.outcome is Outcome.NOT_JUDGED and found.n_required is not None and found.n_required > 18_000
+    assert "PASSes it with 95% probability: until then nothing is required" in found.reason
+    later = judged(attack(np.random.default_rng(0), found.n_required), "membership_inference", criterion)
+    assert later.outcome is Outcome.PASS
