@@ -299,7 +299,10 @@ def compare(
 @command("gate")
 def gate(
     reports: Annotated[list[Path], typer.Argument(help="A report.json, its folder, or an audit.zip; or several.")],
-    allow_inconclusive: Annotated[bool, typer.Option(help="Exit 0 instead of 3 for INCONCLUSIVE.")] = False,
+    allow_inconclusive: Annotated[
+        list[str] | None,
+        typer.Option(help="Pillar or probe whose INCONCLUSIVE findings exit 0 instead of 3; repeat for more."),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Let a pipeline continue only if recorded audits passed.
@@ -309,7 +312,7 @@ def gate(
     """
     from cli.recorded_audits import gate_reports
 
-    return gate_reports(reports, allow_inconclusive=allow_inconclusive)
+    return gate_reports(reports, waivers=tuple(allow_inconclusive or ()))
 
 
 @command("mitigate")

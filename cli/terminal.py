@@ -224,7 +224,13 @@ def _print_rows_for_all(report: AuditReport) -> None:
 
 def _print_exit(report: AuditReport) -> None:
     """The exit code and what it means."""
-    allowed = " (inconclusive findings were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
+    from auditor.report.record.audit_report import waived_name
+
+    names = () if isinstance(report.allow_inconclusive, bool) else report.allow_inconclusive
+    of = f" of {', '.join(map(waived_name, names))}" if names else ""
+    allowed = (
+        f" (inconclusive findings{of} were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
+    )
     words = _EXIT_WORDS[report.exit_code]
     if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):
         padded = any(f.padding for f in report.findings)

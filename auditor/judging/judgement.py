@@ -29,7 +29,8 @@ class Judgement:
     error rate of the ``budget``. ``alone``: what it would be if nothing else were judged in its budget, where that is
     more than INCONCLUSIVE; ``said_alone`` in words. ``padding``: why the requirement could hardly be missed, or "".
     ``vacuous``: why a PASS of it would say nothing of this model, or "". ``doubtful``: why nothing is judged of its
-    rows, or "". ``other_kind``: whether it is not applicable since it asks about another kind of model or rows.
+    rows, or "". ``powerless``: why no value could FAIL, and how many rows it takes, or "". ``other_kind``:
+    whether it is not applicable since it asks about another kind of model or rows.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Judgement:
     reason: str = ""
     vacuous: str = ""
     doubtful: str = ""
+    powerless: str = ""
     budget: str = ""
     p_fail_adjusted: float | None = None
     p_pass_adjusted: float | None = None
@@ -143,6 +145,7 @@ def _follows(one: Judgement, other: Judgement, phrase: str) -> Judgement:
         n_required=None,
         alone=None,
         said_alone="",
+        powerless="",
         reason=f"{phrase} {other.metric} by {' x '.join(other.measurement.sensitive if other.measurement else ())}, "
         f"which is a {other.outcome.value}.",
     )

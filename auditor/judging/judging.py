@@ -155,6 +155,7 @@ def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_bu
             f"({criterion.describe()})."
         )
     sampled = judgeable and in_budget
+    powerless = _powerless(measurement, criterion, levels) if outcome is Outcome.INCONCLUSIVE else ""
     return Judgement(
         id="",
         probe=result.probe,
@@ -169,7 +170,8 @@ def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_bu
         p_pass=p_pass if judgeable else None,
         minimum_detectable_effect=effect,
         n_required=needed,
-        reason=reason,
+        reason=reason if measurement.too_few else " ".join(filter(None, (reason, powerless))),
+        powerless=powerless,
         budget=levels.budget,
         p_fail_adjusted=_adjusted(p_fail, levels.fail, levels.rate) if sampled else None,
         p_pass_adjusted=_adjusted(levels.p_pass, levels.passed, levels.rate) if sampled else None,
@@ -228,6 +230,35 @@ def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> 
     )
 
 
+def _worst(estimate: AnyEstimate, sign: int) -> float:
+    """The worst value that there can be, above for ``sign`` 1."""
+    return estimate.limits[1 if sign > 0 else 0]
+
+
+def _powerless(measurement: Measurement, criterion: Criterion, levels: Levels) -> str:
+    """Why nothing could FAIL of so few rows, and how many it takes; "" where something could, or where nobody knows.
+
+    The distance at which something FAILs falls with the square root of the rows.
+    """
+    estimate, needed = measurement.estimate, measurement.n_needed
+    if measurement.too_few or isinstance(estimate, Undefined):
+        rows = f": it takes about {needed:,}" if needed is not None else ""
+        return f"Of these rows nothing could FAIL{rows}."
+    if measurement.ideal is None or estimate.undecided():
+        return ""
+    bound, sign = _bounds_to_plan_for(criterion, measurement.ideal)
+    worst = _worst(estimate, sign)
+    effect = minimum_detectable_effect(
+        estimate, bound=bound, alpha=_tail(criterion, levels.fail), ideal=measurement.ideal, sign=sign
+    )
+    if math.isnan(effect) or sign * (effect - worst) <= 0.0:
+        return ""
+    if not math.isfinite(effect) or worst == bound:
+        return "Of these rows nothing could FAIL."
+    rows = math.ceil(measurement.n_samples * ((effect - bound) / (worst - bound)) ** 2)
+    return f"Of these rows nothing could FAIL: it takes about {rows:,} like these."
+
+
 def _what_it_would_take(
     measurement: Measurement, criterion: Criterion, levels: Levels, interval: tuple[float, float]
 ) -> tuple[float | None, int | None, str]:
@@ -258,8 +289,7 @@ def _what_it_would_take(
     )
     needed = measurement.n_needed if needed is None else needed
     unknown = math.isnan(effect)
-    in_unit_range = ideal in (0.0, 1.0) and not estimate.unbounded
-    beyond_reach = not math.isfinite(effect) or (in_unit_range and not 0.0 <= effect <= 1.0)
+    beyond_reach = not math.isfinite(effect) or sign * (effect - _worst(estimate, sign)) > 0.0
     reason = spans
     if not beyond_reach:
         word = "above" if sign > 0 else "below"

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from auditor.judging.measurement import Outcome
 from auditor.report import report_view
 from auditor.report.record import number_text
-from auditor.report.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.audit_report import AuditReport, ExitCode, is_waived
 from auditor.report.record.number_text import moment_of
 from auditor.report.report_view import Row
 
@@ -40,7 +40,7 @@ def render_junit(report: AuditReport) -> str:
         if own := [r for r in rows if r.finding.pillar == pillar]:
             suite = ElementTree.SubElement(root, "testsuite", name=pillar, timestamp=stamp)
             for row in own:
-                _case(suite, row, waived=report.allow_inconclusive)
+                _case(suite, row, waived=is_waived(row.finding, report.allow_inconclusive))
             _count(suite)
     _verdict(ElementTree.SubElement(root, "testsuite", name=VERDICT, timestamp=stamp), report)
     for name in ("tests", "failures", "errors", "skipped"):
@@ -69,7 +69,7 @@ def _case(suite: ElementTree.Element, row: Row, *, waived: bool) -> None:
     match row.outcome:
         case Outcome.FAIL:
             _child(case, "failure", said, "FAIL")
-        case Outcome.INCONCLUSIVE if waived and not (row.finding.vacuous or row.finding.doubtful):
+        case Outcome.INCONCLUSIVE if waived:
             _child(case, "skipped", f"INCONCLUSIVE, waived by --allow-inconclusive. {said}")
         case Outcome.INCONCLUSIVE | Outcome.NOT_RUN:
             _child(case, "error", said, row.outcome.value)

@@ -459,9 +459,17 @@ def _waiver_warnings(report: AuditReport, say: Catalogue) -> list[str]:
         ("same", any(f.vacuous and not f.vacuous.startswith(HIDDEN) for f in report.findings)),
         ("hidden", hidden_gradients(report)),
         ("copies", any(f.doubtful for f in report.findings)),
+        ("powerless", any(f.powerless for f in report.findings)),
     )
     hidden = (say.say(f"warning.waived_{name}") for name, there in kept if there)
-    return [" ".join([say.say("warning.waived"), *hidden])]
+    # Records of before waivers had names waived all.
+    names = PILLARS if isinstance(report.allow_inconclusive, bool) else report.allow_inconclusive
+    return [" ".join([say.say("warning.waived", names=", ".join(map(_waiver_text, names))), *hidden])]
+
+
+def _waiver_text(waiver: str) -> str:
+    name, _, why = waiver.partition("=")
+    return f"{name.strip()} ({why.strip()})" if why.strip() else name.strip()
 
 
 def _metric_warnings(report: AuditReport, say: Catalogue) -> list[str]:

@@ -21,7 +21,16 @@ from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import recorded
 from auditor.run.plugins import load_probe_class
 from auditor.run.probe import Probe, make_probe
-from auditor.run.scan import Catalogue, check_policies, data_spec, held_to, model_spec, options_of, probe_specs
+from auditor.run.scan import (
+    Catalogue,
+    check_policies,
+    check_waivers,
+    data_spec,
+    held_to,
+    model_spec,
+    options_of,
+    probe_specs,
+)
 from auditor.run.scan import scan as run_scan
 from auditor.run.scan_options import Configured, ScanOptions, flags
 
@@ -173,6 +182,7 @@ def _in_memory(
         ood=options.ood,
     )
     specs = probe_specs(replace(config, options=asked), catalogue)
+    check_waivers(options.allow_inconclusive, {*catalogue, *(spec.name for spec in specs)})
     with chosen_executor(options.executor, options.address) as executor, tasks_by(executor):
         report = run_audit(
             model,
@@ -181,7 +191,7 @@ def _in_memory(
             config.criteria,
             seed=options.seed,
             family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
-            allow_inconclusive=options.allow_inconclusive,
+            allow_inconclusive=options.allow_inconclusive or False,
             beside=(intake_result(model),),
         )
         if executor is not None:

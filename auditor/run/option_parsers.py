@@ -48,6 +48,12 @@ def unrepeated(value: object) -> object:
     return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
 
 
+def waivers(value: object) -> object:
+    if value is True:
+        raise ValueError('it takes the pillars or probes to waive, such as ["privacy"]')
+    return () if value is False or value is None else unrepeated(value)
+
+
 def as_text(value: object) -> object:
     return value if value is None else str(value)
 

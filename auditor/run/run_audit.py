@@ -40,6 +40,7 @@ from auditor.report.record.audit_report import (
     ModelRecord,
     Refusal,
     Summary,
+    Waivers,
     exit_code,
     family_record,
 )
@@ -282,7 +283,7 @@ def assemble(
     environment: Environment,
     family: Family | None = None,
     refusal: Refusal | None = None,
-    allow_inconclusive: bool = False,
+    allow_inconclusive: Waivers = False,
     duration_s: float = 0.0,
     judgements: tuple[Sequence[Judgement], Family] | None = None,
     energy: EnergyRecord | None = None,
@@ -322,7 +323,7 @@ def run_audit(
     *,
     seed: int = 0,
     family: Family | None = None,
-    allow_inconclusive: bool = False,
+    allow_inconclusive: Waivers = False,
     progress: Callable[[str], None] | None = None,
     beside: Sequence[ProbeResult] = (),
 ) -> AuditReport:

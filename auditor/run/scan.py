@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import JsonValue
 
@@ -19,7 +19,7 @@ from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
-from auditor.judging.measurement import ProbeResult
+from auditor.judging.measurement import Pillar, ProbeResult
 from auditor.judging.policy import Policy
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.loading.rows.sql import fetch, is_database, printable_url
@@ -28,7 +28,7 @@ from auditor.models.endpoint.client import Limits as Calls
 from auditor.models.endpoint.client import is_endpoint
 from auditor.models.endpoint.session import NAME as JOURNAL
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
-from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord, waived_name
 from auditor.report.record.configuration import About, Labels, recorded, stated_groups
 from auditor.report.record.controls import with_policies
 from auditor.run.endpoint_reference import check_reference, with_reference
@@ -361,12 +361,23 @@ def probe_specs(config: Configured, catalogue: Catalogue) -> list[ProbeSpec]:
         specs.append(ProbeSpec(name=name, target=targets[name], options=options))
     specs += _probes_by_class(config, {spec.name for spec in specs})
     known = {spec.name for spec in specs} | {*catalogue, *others}
+    check_waivers(config.options.allow_inconclusive, known)
     for name in config.probe_options:
         if name not in known:
             raise ConfigError(
                 f"Options are given for a probe {name!r} that does not exist{did_you_mean(name, known) or '.'}"
             )
     return specs
+
+
+def check_waivers(waivers: Iterable[str], probes: Iterable[str]) -> None:
+    """Raises UsageError for a waiver of what is neither a pillar nor one of these probes."""
+    known = {*get_args(Pillar), *probes}
+    for name in map(waived_name, waivers):
+        if name not in known:
+            raise UsageError(
+                f"--allow-inconclusive: there is no pillar or probe {name!r}{did_you_mean(name, sorted(known)) or '.'}"
+            )
 
 
 def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
@@ -548,7 +559,7 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         ),
         family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
         refusal=outcome.refusal,
-        allow_inconclusive=options.allow_inconclusive,
+        allow_inconclusive=options.allow_inconclusive or False,
         energy=outcome.energy,
         duration_s=seconds,
     ).model_copy(update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)})

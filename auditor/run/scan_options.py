@@ -28,6 +28,7 @@ from auditor.run.option_parsers import (
     json_object,
     most_of_memory,
     unrepeated,
+    waivers,
 )
 
 if TYPE_CHECKING:
@@ -561,9 +562,15 @@ class ScanOptions:
         ),
     ] = False
     allow_inconclusive: Annotated[
-        bool,
-        Flag(help="Exit 0 instead of 3 if the only reason is INCONCLUSIVE.", found="given", typed=bool, decides=True),
-    ] = False
+        tuple[str, ...],
+        Flag(
+            help="Pillar or probe whose INCONCLUSIVE findings change no exit code: NAME or NAME=WHO: WHY; repeat.",
+            found="given",
+            typed=list[str],
+            read=waivers,
+            decides=True,
+        ),
+    ] = ()
     debug: Annotated[
         bool,
         Flag(help="Show tracebacks and the measuring process's output.", found="given", typed=bool, of_one_run=True),
@@ -577,7 +584,8 @@ class ScanOptions:
     def json_values(self) -> dict[str, Any]:
         """Every option in JSON form."""
         found: dict[str, Any] = _adapter().dump_python(self, mode="json")
-        return found
+        # Plans and requests of before waivers had names say False.
+        return found | {"allow_inconclusive": found["allow_inconclusive"] or False}
 
 
 @dataclass(frozen=True)

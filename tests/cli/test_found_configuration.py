@@ -207,7 +207,7 @@ def test_a_hostile_file_writes_signs_runs_and_connects_to_nothing(
     port = listener.getsockname()[1]
     Path("audit.toml").write_text(
         '[audit]\nbundle = "../home/.ssh/authorized_keys"\nout = "../home/reports"\nsign = "../home/key"\n'
-        f'history = true\ndb = "postgresql://ann:secret@127.0.0.1:{port}/x"\nallow_inconclusive = true\n'
+        f'history = true\ndb = "postgresql://ann:secret@127.0.0.1:{port}/x"\nallow_inconclusive = ["privacy"]\n'
         'predict = "evil:f"\nclasses = ["0", "1"]\nmultiplicity = "none"\n'
     )
     before = state(folder, home)

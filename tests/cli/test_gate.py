@@ -65,10 +65,10 @@ def test_the_exit_code_is_that_of_the_findings(folder: Path, kind: str) -> None:
 
 def test_what_could_not_be_told_is_let_through_only_where_asked(folder: Path) -> None:
     assert gate(folder / "open")[0] == 3
-    code, said = gate(folder / "open", "--allow-inconclusive")
+    code, said = gate(folder / "open", "--allow-inconclusive", "fairness")
     assert code == 0 and "allowed" in said
-    assert gate(folder / "unjudged", "--allow-inconclusive")[0] == 3
-    assert gate(folder / "fail", "--allow-inconclusive")[0] == 1
+    assert gate(folder / "unjudged", "--allow-inconclusive", "fairness")[0] == 3
+    assert gate(folder / "fail", "--allow-inconclusive", "fairness")[0] == 1
 
 
 def test_of_several_the_gravest_decides(folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_requirement_with_two_sides_passes_between_them_alone(
     (tmp_path / "report.json").write_text(report.to_json())
     found, said = gate(tmp_path)
     assert found == code and f"exit {code}" in said
-    assert gate(tmp_path, "--allow-inconclusive")[0] == (0 if code == 3 else code)
+    assert gate(tmp_path, "--allow-inconclusive", "fairness")[0] == (0 if code == 3 else code)
 
 
 @pytest.mark.grid
@@ -211,12 +211,12 @@ def step(name: str, env: dict[str, str], where: Path) -> subprocess.CompletedPro
 
 @pytest.mark.parametrize("kind", CODES)
 def test_the_action_fails_where_the_audit_is_no_pass(folder: Path, tmp_path: Path, kind: str) -> None:
-    env = {"OUT": str(folder / kind), "ALLOW": "false", "GITHUB_OUTPUT": str(tmp_path / "output")}
+    env = {"OUT": str(folder / kind), "ALLOW": "", "GITHUB_OUTPUT": str(tmp_path / "output")}
     done = step("Gate", env, tmp_path)
     assert done.returncode == CODES[kind], done.stderr
     assert (tmp_path / "output").read_text() == f"code={CODES[kind]}\n"
     if kind == "open":
-        assert step("Gate", env | {"ALLOW": "true"}, tmp_path).returncode == 0
+        assert step("Gate", env | {"ALLOW": "fairness"}, tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["fail", "open"])

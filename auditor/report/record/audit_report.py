@@ -58,6 +58,8 @@ _COLUMNS = (
     "n_samples", "n_required", "reason", "id",
 )  # fmt: skip
 
+# Pillars or probes whose inconclusive findings change no exit code, each as ``NAME`` or ``NAME=WHO: WHY``.
+Waivers = bool | tuple[str, ...]
 INTAKE = "intake"
 FILES = "files"
 MOST_UNREADABLE = 100
@@ -196,7 +198,8 @@ class Finding(Closed):
 
     ``chance``: of a number that shows skill, what a model without any comes to. ``vacuous``: why a PASS would say
     nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
-    rows, such as that they are copies of each other, or "". ``tried``: of a search, which ways were tried, which were
+    rows, such as that they are copies of each other, or ""; ``powerless``: why no value could FAIL of so few rows, and
+    how many it takes, or "". ``tried``: of a search, which ways were tried, which were
     not, and why not; ``weak``: why that it found nothing says little, or "".
     """
 
@@ -225,6 +228,7 @@ class Finding(Closed):
     reason: str
     vacuous: Annotated[str, LEFT_OUT] = ""
     doubtful: Annotated[str, LEFT_OUT] = ""
+    powerless: Annotated[str, LEFT_OUT] = ""
     tried: Annotated[str, LEFT_OUT] = ""
     weak: Annotated[str, LEFT_OUT] = ""
     budget: Annotated[str, LEFT_OUT] = ""
@@ -265,6 +269,7 @@ class Finding(Closed):
             reason=judgement.reason,
             vacuous=judgement.vacuous,
             doubtful=judgement.doubtful,
+            powerless=judgement.powerless,
             tried=m.tried if m else "",
             weak=m.weak if m else "",
             budget=judgement.budget,
@@ -418,7 +423,7 @@ class AuditReport(Closed):
     figures: tuple[Figure, ...]
     summary: Summary
     refusal: Refusal | None
-    allow_inconclusive: bool = False
+    allow_inconclusive: Waivers = False
     decisions: tuple[DecisionRecord, ...] = ()
     policies: tuple[PolicyRecord, ...] = ()
     controls: tuple[ControlRecord, ...] = ()
@@ -443,7 +448,7 @@ class AuditReport(Closed):
         """The record as indented JSON."""
         return self.model_dump_json(indent=2) + "\n"
 
-    def verdict(self, *, allow_inconclusive: bool = False) -> ExitCode:
+    def verdict(self, *, allow_inconclusive: Waivers = False) -> ExitCode:
         """The exit code derived from the findings, independent of the recorded one."""
         return exit_code(self.findings, was_refused=self.refusal is not None, allow_inconclusive=allow_inconclusive)
 
@@ -550,7 +555,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def exit_code(
-    findings: Sequence[Judgement | Finding], *, was_refused: bool, allow_inconclusive: bool = False
+    findings: Sequence[Judgement | Finding], *, was_refused: bool, allow_inconclusive: Waivers = False
 ) -> ExitCode:
     """The exit code of a scan.
 
@@ -558,29 +563,52 @@ def exit_code(
     or where no probe's number was judged at all (checks of the file itself and of an explanation's own arithmetic do
     not count: a file that loads is not an audited model; nor do requirements that could hardly be missed, nor that a
     model knows something at all); else 0.
-    ``allow_inconclusive`` forgives INCONCLUSIVE findings only, and none that would PASS of a model which says the same
-    to everybody, nor one whose rows are copies: that is no lack of rows; nor one that would FAIL if nothing else were
-    asked.
+    ``allow_inconclusive`` forgives what :func:`is_waived` says.
     """
     if was_refused:
         return ExitCode.REFUSED
-    outcomes = {f.outcome for f in findings}
-    if Outcome.FAIL in outcomes:
+    if any(f.outcome is Outcome.FAIL for f in findings):
         return ExitCode.FAILED
-    unsettled = {Outcome.NOT_RUN} if allow_inconclusive else {Outcome.NOT_RUN, Outcome.INCONCLUSIVE}
     nothing_judged = not any(
-        (f.outcome is Outcome.PASS or (allow_inconclusive and _could_tell(f)))
+        (f.outcome is Outcome.PASS or (is_waived(f, allow_inconclusive) and _could_tell(f)))
         and f.pillar != INTAKE
         and f.metric not in _NOT_OF_THE_MODEL
         and not f.padding
         and not _is_skill_alone(f)
         for f in findings
     )
-    hollow = any((f.vacuous or f.doubtful) and f.outcome is Outcome.INCONCLUSIVE for f in findings)
-    failing = any(f.alone is Outcome.FAIL for f in findings)
-    if nothing_judged or hollow or failing or unsettled & outcomes:
-        return ExitCode.INCONCLUSIVE
-    return ExitCode.PASSED
+    unsettled = any(
+        f.outcome is Outcome.NOT_RUN or (f.outcome is Outcome.INCONCLUSIVE and not is_waived(f, allow_inconclusive))
+        for f in findings
+    )
+    return ExitCode.INCONCLUSIVE if nothing_judged or unsettled else ExitCode.PASSED
+
+
+def is_waived(finding: Judgement | Finding, waivers: Waivers) -> bool:
+    """Whether a finding is INCONCLUSIVE, and its pillar or probe is one of those that were waived.
+
+    None that would PASS of a model which says the same to everybody, nor one whose rows are copies: that is no lack of
+    rows; nor one that would FAIL if nothing else were asked, nor one that has so few rows that nothing could FAIL.
+    Records of before waivers had names say True of all.
+    """
+    if finding.outcome is not Outcome.INCONCLUSIVE or finding.alone is Outcome.FAIL:
+        return False
+    named = (
+        waivers
+        if isinstance(waivers, bool)
+        else {waived_name(each) for each in waivers} & {finding.pillar, finding.probe}
+    )
+    return bool(named) and not (finding.vacuous or finding.doubtful or finding.powerless)
+
+
+def waivers_in_json(waivers: Waivers) -> bool | list[str]:
+    """Waivers as requests and plans state them."""
+    return waivers if isinstance(waivers, bool) else list(waivers) or False
+
+
+def waived_name(waiver: str) -> str:
+    """The pillar or probe of ``NAME=WHO: WHY``."""
+    return waiver.partition("=")[0].strip()
 
 
 def _could_tell(finding: Judgement | Finding) -> bool:
