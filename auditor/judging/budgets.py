@@ -104,7 +104,7 @@ def rate_of(name: str, criterion: Criterion, family: Family) -> float:
     """A budget's error rate."""
     rate = family.error_rate
     if criterion.rate is not None:
-        rate = min(rate * criterion.rate / DEFAULT_RATE, max(rate, MOST_RATE))
+        rate = min(rate * criterion.rate / DEFAULT_RATE, MOST_RATE)
     return rate * LOOSE_RATE if name.endswith(LOOSE) else rate
 
 

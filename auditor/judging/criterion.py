@@ -22,7 +22,7 @@ Direction = Literal["at_most", "at_least", "within"]
 # Of what needs no sample of rows, or is about an explanation's own arithmetic.
 NO_BUDGET = "none"
 # The largest error rate of one budget, and the least, below which nothing could be shown and all would be left open.
-MOST_RATE, LEAST_RATE = 0.1, 1e-4
+MOST_RATE, LEAST_RATE = 0.2, 1e-4
 _BUDGET = r"[\w .-]{0,60}"
 
 

@@ -25,7 +25,7 @@ from auditor.core.errors import (
 )
 from auditor.data.recounted_truth import GroupsDigest
 from auditor.judging.budgets import Family
-from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.criterion import MOST_RATE, Criterion, load_criteria
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Alike, Measurement, ProbeResult, select_definitions
@@ -336,6 +336,8 @@ def run_audit(
     network returns logits or probabilities, and its answers leave it open.
     """
     started = time.perf_counter()
+    if family is not None and not 0.0 < family.error_rate <= MOST_RATE:
+        raise UsageError(f"An error rate is above 0 and at most {MOST_RATE:g}, not {family.error_rate:g}.")
     for probe in probes:
         if isinstance(probe, type) or not callable(getattr(probe, "measure", None)):
             raise UsageError(f"{probe!r} is no probe: give instances, such as PROBES['group_fairness']().")

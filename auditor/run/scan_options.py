@@ -11,7 +11,7 @@ from datetime import date
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le
 
 from auditor.judging.input_files import Roles
 from auditor.judging.profiles import DEFAULT_PROFILE
@@ -480,9 +480,9 @@ class ScanOptions:
     error_rate: Annotated[
         float,
         Gt(0.0),
-        Lt(0.5),
+        Le(0.2),
         Flag(
-            help="Family-wise error rate of each error budget, for FAIL and for PASS separately.",
+            help="Family-wise error rate of each error budget, for FAIL and for PASS separately; at most 0.2.",
             found="given",
             typed=float,
         ),

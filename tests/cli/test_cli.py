@@ -208,7 +208,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
         (["model.pt", "--set", "group_fairness.intersection=1"], "did you mean 'intersections'?"),
         (["model.pt", "--set", "nonsense"], "probe.option=value"),
         (["model.pt", "--policy", "auditor-default-1"], "auditor-default-3"),
-        (["model.pt", "--error-rate", "2"], "less than 0.5"),
+        (["model.pt", "--error-rate", "2"], "less than or equal to 0.2"),
         (["model.pt", "--multiplicity", "bonferoni"], "'bonferroni'"),
         (["model.pt", "--multiplicity", "bh"], "findings of one scan depend on each other"),
         (["model.pt", "--max-memory", "lots"], "8GiB"),

@@ -95,7 +95,8 @@ def state(*folders: Path) -> dict[str, str]:
 # A value, which is not the default, for each option that no found file may say: true, words, or one of these.
 SPECIAL = {
     "query": '"q.sql"', "probe": '["evil:P"]', "policy": '"gdpr"', "as_of": "2020-01-01", "out": '"../home/reports"',
-    "format": '"pdf"', "lang": '"de"', "db": '"history.db"', "campaign_looks": "2", "error_rate": "0.4",
+    "format": '"pdf"', "lang": '"de"', "allow_inconclusive": '["privacy"]', "cluster_at_most": "9",
+    "weight_at_most": "9.0", "db": '"history.db"', "campaign_looks": "2", "error_rate": "0.2",
     "bundle": '"../home/.ssh/authorized_keys"', "sign": '"../home/key"', "multiplicity": '"none"',
     "architecture": '"evil:N"', "architecture_args": "{ a = 1 }", "predict": '"evil:f"',
 }  # fmt: skip
@@ -108,7 +109,7 @@ CRITERION = '[[criteria]]\nmetric = "accuracy"\ndirection = "at_least"\nbound = 
 TRAPS = {
     **{name: (f"[audit]\n{flags()[name].key(name)} = {value}\n", flags()[name].key(name))
        for name, value in GIVEN.items()},
-    "spelled with a hyphen": ("[audit]\nerror-rate = 0.4\n", "error_rate"),
+    "spelled with a hyphen": ("[audit]\nerror-rate = 0.2\n", "error_rate"),
     "an empty name": ('[audit]\npredict = "evil:f"\nclasses = ["0", "1"]\n', "predict"),
     "criteria": (CRITERION, "[[criteria]]"),
     "budgets": ("[budgets]\nfairness = 0.1\n", "[budgets]"),

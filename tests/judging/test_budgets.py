@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import permutations
-from typing import Any
+from pathlib import Path
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from annotated_types import Le
 from scipy.special import ndtr
 
-from auditor.core.errors import ConfigError
+from auditor.core.errors import ConfigError, UsageError
 from auditor.judging.budgets import LOOSE, Family, is_loose, levels_of
-from auditor.judging.criterion import Criterion, load_criteria, parse_criterion
+from auditor.judging.criterion import MOST_RATE, Criterion, load_criteria, parse_criterion
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.report.record.audit_report import ExitCode, exit_code
+from auditor.run.run_audit import run_audit
+from auditor.run.scan_options import ScanOptions
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.significance_tests import ConfirmedCount, adjusted_levels, weighted_levels
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses
+from tests.toys.models import text_model
 
 
 def criterion(metric: str, bound: Any = 0.1, direction: Any = "at_most", **more: Any) -> Criterion:
@@ -175,6 +181,23 @@ def test_a_stated_rate_holds_and_none_is_scaled_beyond_the_most() -> None:
     assert [b.rate for b in family.budgets] == pytest.approx([0.2])
 
 
+def test_one_limit_of_error_rates_for_the_scan_and_for_its_budgets(tmp_path: Path) -> None:
+    """Budgets stopped at 0.1 while --error-rate took 0.49."""
+    [limit] = [each for each in get_type_hints(ScanOptions, include_extras=True)["error_rate"].__metadata__
+               if isinstance(each, Le)]  # fmt: skip
+    assert limit.le == MOST_RATE == 0.2
+    path = tmp_path / "criteria.toml"
+    for rate, fits in ((0.2, True), (0.21, False)):
+        entry = f"[budgets]\nmine = {rate}\n[[criteria]]\nmetric = 'a'\ndirection = 'at_most'\nbound = 0.1\n"
+        path.write_text(entry + "budget = 'mine'\nsource = 's'\nset_by = 'n'\nset_at = '2026-01-01'\n")
+        with nullcontext() if fits else pytest.raises(ConfigError, match="to 0.2, not 0.21"):
+            load_criteria(path)
+        with nullcontext() if fits else pytest.raises(ValueError, match="less than or equal to 0.2"):
+            ScanOptions.from_values({"error_rate": rate})
+        with nullcontext() if fits else pytest.raises(UsageError, match="at most 0.2"):
+            run_audit(text_model(len), None, [], [], family=Family(error_rate=rate))
+
+
 # ---- one question, several methods -----------------------------------------------------------------------------------
 
 
@@ -228,7 +251,7 @@ def test_faults_of_shares_are_named(entry: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize(
     "rates",
-    ["x = 1", 'fairness = "a"', "fairness = 0", "fairness = 0.2", "fairness = true", "fairness = 1e-9"],
+    ["x = 1", 'fairness = "a"', "fairness = 0", "fairness = 0.21", "fairness = true", "fairness = 1e-9"],
 )
 def test_faults_of_budgets_are_named(rates: str, tmp_path: Any) -> None:
     file = tmp_path / "own.toml"

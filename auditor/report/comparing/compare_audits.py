@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from auditor.core.errors import UsageError
-from auditor.judging.criterion import CriterionRecord
+from auditor.judging.criterion import MOST_RATE, CriterionRecord
 from auditor.judging.measurement import Outcome, why_doubtful
 from auditor.report.comparing.gap_warnings import remarks
 from auditor.report.comparing.side_by_side import SHOWN, Both, Row, is_paired_change, of_rate
@@ -139,8 +139,8 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
     Raises UsageError where the two audits are of different data, targets, favourable labels, clusters or weights, or
     for an error rate or a margin that is none.
     """
-    if not 0.0 < error_rate < 0.5:
-        raise UsageError(f"--error-rate must lie between 0 and 0.5, such as 0.05, not {error_rate:g}.")
+    if not 0.0 < error_rate <= MOST_RATE:
+        raise UsageError(f"--error-rate must be above 0 and at most {MOST_RATE:g}, such as 0.05, not {error_rate:g}.")
     if not 0.0 <= margin < 1.0:
         raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     _check(before, after)

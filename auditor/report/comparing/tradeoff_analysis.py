@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from pydantic import JsonValue
 
 from auditor.core.errors import UsageError
+from auditor.judging.criterion import MOST_RATE
 from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.prior_tradeoff import LEAKAGE, PARITY, RATIO, Disparity, Evidence, Gap
 from auditor.report.record.number_text import number, signed
@@ -229,8 +230,8 @@ def weigh(
     """
     if not (tolerance >= 0.0 and math.isfinite(tolerance)):
         raise UsageError(f"--tolerance must be a number of at least 0, such as 0.01, not {tolerance}.")
-    if not 0.0 < error_rate < 0.5:
-        raise UsageError(f"The error rate must lie between 0 and 0.5, not {error_rate}.")
+    if not 0.0 < error_rate <= MOST_RATE:
+        raise UsageError(f"The error rate must be above 0 and at most {MOST_RATE:g}, not {error_rate}.")
     own = present.evidence
     if own is None or not candidates:
         raise UsageError("A trade-off needs an audit of the present model, and at least one point.")
