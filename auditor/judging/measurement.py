@@ -107,13 +107,15 @@ class Copies(Closed):
     """The number of ``n`` rows that repeat an earlier one in all columns of the file.
 
     ``combinations``: how many different rows the values of each column allow for, n + 1 for any more than n.
-    ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few.
+    ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few. ``but_for``: of
+    near copies, what they differ in, in words.
     """
 
     n: Count
     copies: Count
     combinations: Count
     divisor: PositiveCount = 1
+    but_for: Annotated[str, LEFT_OUT] = ""
 
     @property
     def share(self) -> float:
@@ -140,8 +142,14 @@ def why_doubtful(copies: Copies | None) -> str:
     """
     if copies is None or not copies.share > MOST_COPIES or copies.by_chance:
         return ""
+    which = "exact copies of other rows"
+    if copies.but_for:
+        which = (
+            f"near copies of other rows, which differ in {copies.but_for} alone, and too many occur {copies.divisor:,} "
+            "times for chance"
+        )
     return (
-        f"{copies.copies:,} of {copies.n:,} rows ({copies.share:.1%}) are exact copies of other rows, and intervals "
+        f"{copies.copies:,} of {copies.n:,} rows ({copies.share:.1%}) are {which}, and intervals "
         "take rows as independent. Leave the copies out, or name the column that says which rows belong together with "
         "--cluster COLUMN; if they are of different people who only happen to agree, say --copies-are-real."
     )

@@ -524,7 +524,7 @@ def answer_from_counts(
 def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *, recognise: bool) -> _RowCounts:
     """Counts the rows in one pass, with what streamed probes ask to know of them, and makes the data's record."""
     keys = KeyDigest() if recognise else None
-    repeats, digests, holes = RepeatCount(), dict[str, GroupsDigest](), Counter[str]()
+    repeats, digests, holes = RepeatCount(near=True), dict[str, GroupsDigest](), Counter[str]()
     stream = Stream(spec, model)
     asked = [probe.stream_needs for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
     told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None

@@ -311,7 +311,8 @@ def test_a_library_that_ends_its_process_ends_in_a_code(library: str, tmp_path: 
         path, out = tmp_path / f"model{i}", tmp_path / f"out{i}"
         path.write_bytes(damaged(whole, rng))
         arguments = f"scan {path} --data {tmp_path / 'd.csv'} --target y --features f0,f1,f2 --classes 0,1 --out {out}"
-        ran = CliRunner().invoke(app, [*arguments.split(), "--probes", "performance", "--allow-inconclusive", "performance"])
+        waived = ("--probes", "performance", "--allow-inconclusive", "performance")
+        ran = CliRunner().invoke(app, [*arguments.split(), *waived])
         assert ran.exit_code in range(5) and "Traceback" not in ran.output, ran.output
         if ran.exit_code == 4:
             assert json.loads((out / "report.json").read_text())["refusal"]["reason_code"] in REASONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -26,8 +27,13 @@ from auditor.loading.rows.table_files import TableFile
 _MOST_REMEMBERED = 1 << 18
 # Different values of a column that are counted.
 _MOST_VALUES = 1 << 12
-# So many different rows whose counts vary by so little of what chance makes of them were pasted, but for a few.
-_FEWEST_COUNTS, _EVEN = 20, 0.2
+# The same of each set of columns in which near copies may agree, and how many columns are left out one by one.
+_MOST_OF_SET, _MOST_LEFT_OUT = 1 << 14, 64
+# Twice the log likelihood ratio that chance exceeds with a probability of 1e-8, of one number of copies of one set.
+_UNLIKELY = 32.0
+# Values are the same in their leading digits: in steps of so much of their standard deviation in the first batch, which
+# begin where no round number lies.
+_STEP, _BEGIN = 1e-3, 0.382
 # Of the different rows of people who only happen to agree more than these occur once; of a file that was pasted none.
 _SINGLES = 0.05
 _SOMEBODY = re.compile(
@@ -38,13 +44,12 @@ _SOMEBODY = re.compile(
 
 
 class RepeatCount:
-    """A counter of rows that repeat an earlier one, batch by batch, in constant memory."""
+    """A counter of rows that repeat an earlier one, batch by batch, in constant memory; ``near``: or nearly do."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, near: bool = False) -> None:
         self._n = 0
-        self._below = 1 << 64
-        self._digests = np.empty(0, np.uint64)
-        self._counts = np.empty(0, np.int64)
+        self._rows = _Occurrences(_MOST_REMEMBERED)
+        self._near = _NearCopies() if near else None
         self._values: dict[str, set[int] | None] = {}
 
     @property
@@ -55,7 +60,7 @@ class RepeatCount:
     @property
     def sampled(self) -> bool:
         """Whether there were too many distinct rows for exact counting, so that the result is an estimate."""
-        return self._below < 1 << 64
+        return self._rows.sampled
 
     def add(self, frame: pd.DataFrame) -> None:
         """Rows of a table; every batch has the same columns."""
@@ -66,7 +71,9 @@ class RepeatCount:
             rows *= np.uint64(1_000_003)
             rows += own
         self._n += len(frame)
-        self._count(rows)
+        self._rows.add(rows)
+        if self._near is not None:
+            self._near.add(frame)
 
     def _remember(self, name: str, digests: npt.NDArray[np.uint64]) -> None:
         seen = self._values.setdefault(name, set())
@@ -79,7 +86,51 @@ class RepeatCount:
         if len(seen) >= _MOST_VALUES // 2:
             self._values[name] = None
 
-    def _count(self, rows: npt.NDArray[np.uint64]) -> None:
+    @property
+    def singles(self) -> float:
+        """The share of the different rows that occur once."""
+        counts = self._rows.counts
+        return float((counts == 1).mean()) if counts.size else 1.0
+
+    def result(self) -> Copies:
+        """The counted copies."""
+        combinations = 1
+        for values in self._values.values():
+            combinations = min(combinations * (_MOST_VALUES if values is None else len(values)), self._n + 1)
+        unlikely, times = unlikely_times(self._rows.counts)
+        if unlikely <= _UNLIKELY:
+            times = int(np.gcd.reduce(self._rows.counts)) if self._rows.counts.size else 1
+        copies = round(self._rows.share * self._n)
+        return Copies(n=self._n, copies=copies, combinations=combinations, divisor=times)
+
+    def near(self) -> Copies | None:
+        """Rows that were pasted, with columns or last digits of their own; None where chance may have made them."""
+        return None if self._near is None else self._near.result(self._n)
+
+
+class _Occurrences:
+    """How often each row occurs, by its digest; of more than ``most`` different ones a share of all digests."""
+
+    def __init__(self, most: int, *, thinned: bool = False) -> None:
+        self._most, self._thinned = most, thinned
+        self._below = 1 << 64
+        self._digests = np.empty(0, np.uint64)
+        self.counts = np.empty(0, np.int64)
+
+    @property
+    def sampled(self) -> bool:
+        return self._below < 1 << 64
+
+    @property
+    def share(self) -> float:
+        """Copies among the rows."""
+        seen = int(self.counts.sum())
+        return (seen - self.counts.size) / seen if seen else 0.0
+
+    def add(self, rows: npt.NDArray[np.uint64]) -> None:
+        # Of very many rows some are left out before they are sorted, where not all are asked for.
+        while self._thinned and len(rows) * (self._below / (1 << 64)) > 4 * self._most:
+            self._halve()
         if self.sampled:
             rows = rows[rows < np.uint64(self._below)]
         new, counts = np.unique(rows, return_counts=True)
@@ -89,40 +140,108 @@ class RepeatCount:
         both = both[order]
         begins = np.flatnonzero(np.diff(both, prepend=~both[:1]))
         self._digests = both[begins]
-        self._counts = np.add.reduceat(np.concatenate([self._counts, counts])[order], begins) if both.size else counts
-        while self._digests.size > _MOST_REMEMBERED:
-            self._below >>= 1
-            kept = self._digests < np.uint64(self._below)
-            self._digests, self._counts = self._digests[kept], self._counts[kept]
+        self.counts = np.add.reduceat(np.concatenate([self.counts, counts])[order], begins) if both.size else counts
+        while self._digests.size > self._most:
+            self._halve()
 
-    @property
-    def singles(self) -> float:
-        """The share of the different rows that occur once."""
-        return float((self._counts == 1).mean()) if self._counts.size else 1.0
+    def _halve(self) -> None:
+        self._below >>= 1
+        kept = self._digests < np.uint64(self._below)
+        self._digests, self.counts = self._digests[kept], self.counts[kept]
 
-    def result(self) -> Copies:
-        """The counted copies."""
-        seen = int(self._counts.sum())
-        share = (seen - self._counts.size) / seen if seen else 0.0
-        combinations = 1
-        for values in self._values.values():
-            combinations = min(combinations * (_MOST_VALUES if values is None else len(values)), self._n + 1)
-        return Copies(
-            n=self._n,
-            copies=round(share * self._n),
-            combinations=combinations,
-            divisor=self._times() if seen else 1,
-        )
 
-    def _times(self) -> int:
-        """How many times the rows were pasted: what all counts are multiples of, or nearly all are.
+class _NearCopies:
+    """Rows that agree in the leading digits of all columns, or all but one, or but for those whose values are unique.
 
-        Counts of rows by chance vary as a Poisson's do, with a variance of their mean.
-        """
-        mean = float(self._counts.mean())
-        if self._counts.size >= _FEWEST_COUNTS and mean >= 2.0 and self._counts.var() < _EVEN * mean:
-            return round(mean)
-        return int(np.gcd.reduce(self._counts))
+    What the first batch shows decides which columns are unique, and how large the steps are.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[str, float] = {}
+        self._unique: list[str] = []
+        self._sets: dict[tuple[str, ...], _Occurrences] = {}
+
+    def add(self, frame: pd.DataFrame) -> None:
+        if not frame.columns.is_unique or not len(frame):
+            return
+        names = [str(name) for name in frame.columns]
+        frame = frame.set_axis(names, axis=1)
+        if not self._sets:
+            self._begin(frame)
+        rows = np.zeros(len(frame), np.uint64)
+        own: dict[str, npt.NDArray[np.uint64]] = {}
+        for place, name in enumerate(names):
+            # Sums of these wrap around, so that a column can be taken out again.
+            part = _digests(_leading(frame[name], self._steps.get(name, 0.0))) * np.uint64(
+                pow(1_000_003, place, 1 << 64)
+            )
+            rows += part
+            if any(name in left_out for left_out in self._sets):
+                own[name] = part
+        for left_out, counted in self._sets.items():
+            counted.add(rows - sum((own[name] for name in left_out), np.zeros(1, np.uint64)))
+
+    def _begin(self, frame: pd.DataFrame) -> None:
+        first = frame.iloc[:_MOST_VALUES]
+        different = {name: first[name].nunique(dropna=False) for name in frame.columns}
+        for name in frame.columns:
+            if frame[name].dtype.kind in "iuf":
+                spread = float(np.nanstd(frame[name].to_numpy(np.float64))) if frame[name].notna().any() else 0.0
+                self._steps[name] = 2.0 ** np.floor(np.log2(_STEP * spread)) if 0.0 < spread < np.inf else 0.0
+        unique = tuple(name for name, n in different.items() if n > 0.5 * len(first))
+        alone = sorted(frame.columns, key=lambda name: -different[name])[:_MOST_LEFT_OUT]
+        sets = [(), *((name,) for name in alone)]
+        if unique:
+            sets += [unique, *((*unique, name) for name in alone if name not in unique)]
+        # What is left must be able to tell rows apart.
+        sets = [left_out for left_out in sets if len(left_out) < frame.shape[1]]
+        self._sets = {left_out: _Occurrences(_MOST_OF_SET, thinned=True) for left_out in sets}
+
+    def result(self, n: int) -> Copies | None:
+        found = {left_out: (*unlikely_times(counted.counts), counted.share) for left_out, counted in self._sets.items()}
+        if not found:
+            return None
+        left_out, (unlikely, times, share) = max(found.items(), key=lambda each: each[1][0])
+        if unlikely <= _UNLIKELY + 2.0 * math.log(len(found)):
+            return None
+        but_for = ", ".join(left_out) or "their last digits"
+        return Copies(n=n, copies=round(share * n), combinations=n + 1, divisor=times, but_for=but_for)
+
+
+def unlikely_times(counts: IntArray) -> tuple[float, int]:
+    """How unlikely chance makes it that so many different rows occur a number of times, and which number that is.
+
+    ``counts``: how often each row occurs. Of independent rows, whatever their distribution, the expected numbers F_k of
+    different rows that occur k times are those of a mixture of Poisson distributions, so ``F_k^2 k / (k + 1) <=
+    F_(k-1) F_(k+1)``: none occurs often without its neighbours. Twice the log of the likelihood ratio against that, the
+    largest of any k from 2. Rows that were pasted twelve times occur twelve times, and neither eleven nor thirteen.
+    """
+    if not counts.size or counts.max() < 2:
+        return 0.0, 1
+    # Rows may occur any number of times: the numbers that occur, with their neighbours.
+    occurring, observed = np.unique(counts, return_counts=True)
+    number = dict(zip(occurring.tolist(), observed.tolist(), strict=True))
+    best = (0.0, 1)
+    for k in occurring[occurring >= 2].tolist():
+        below, here, above = (float(number.get(k + step, 0)) for step in (-1, 0, 1))
+        ratio = k / (k + 1.0)
+        # The likeliest expectations that keep the inequality move ``shift`` from here to either side.
+        excess = ratio * here**2 - below * above
+        if excess <= 0.0:
+            continue
+        linear = below + above + 4.0 * ratio * here
+        shift = 2.0 * excess / (linear + math.sqrt(linear**2 + 4.0 * (1.0 - 4.0 * ratio) * excess))
+        expected = (below + shift, here - 2.0 * shift, above + shift)
+        unlikely = 2.0 * sum(o * math.log(o / e) for o, e in zip((below, here, above), expected, strict=True) if o)
+        best = max(best, (unlikely, k))
+    return best
+
+
+def _leading(values: pd.Series[Any], step: float) -> pd.Series[Any]:
+    """Numbers by the steps that they are in; any other value as it stands."""
+    if values.dtype.kind not in "iufb" or not step:
+        return values
+    return pd.Series(np.floor(values.to_numpy(np.float64) / step + _BEGIN))
 
 
 def _digests(values: pd.Series[Any]) -> npt.NDArray[np.uint64]:
@@ -169,7 +288,7 @@ def repeats_in(file: TableFile, content: pd.DataFrame | RepeatCount, spec: DataS
     if spec.copies_are_real:
         said = "Rows that are exact copies of others count as rows of their own: --copies-are-real."
         return None, [said, *_on_ids(file)]
-    counted = content if isinstance(content, RepeatCount) else RepeatCount()
+    counted = content if isinstance(content, RepeatCount) else RepeatCount(near=True)
     if not isinstance(content, RepeatCount):
         counted.add(content)
     found = counted.result()
@@ -177,6 +296,8 @@ def repeats_in(file: TableFile, content: pd.DataFrame | RepeatCount, spec: DataS
         found = _over_all_columns(file) or found
     if not why_doubtful(found):
         found = (_pasted(content, texts, counted) if isinstance(content, pd.DataFrame) else _doubtful(counted)) or found
+    if not why_doubtful(found):
+        found = counted.near() or found
     return found, [*_on_copies(found), *_on_ids(file)]
 
 

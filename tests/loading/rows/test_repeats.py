@@ -53,7 +53,7 @@ def test_a_file_with_more_rows_than_are_remembered_has_a_share_of_them(monkeypat
     found = RepeatCount()
     for part in np.array_split(np.arange(len(rows)), 30):
         found.add(rows.iloc[part])
-    assert found._digests.size <= 1 << 10
+    assert found._rows.counts.size <= 1 << 10
     # 500 different rows at least are remembered, with all their copies.
     assert found.result().copies == pytest.approx(2_000, rel=0.35)
     twelve = RepeatCount()
@@ -202,8 +202,8 @@ def test_of_more_ids_than_are_remembered_the_number_is_said_to_be_about_that(
 
 def test_counts_of_batches_add_as_those_of_all_rows_do() -> None:
     rows = np.random.default_rng(0).integers(0, 300, 2_000).astype(np.uint64)
-    counted = RepeatCount()
+    counted = RepeatCount()._rows
     for part in np.split(rows, [0, 700, 701, 1_900]):
-        counted._count(part)
+        counted.add(part)
     different, n = np.unique(rows, return_counts=True)
-    assert np.array_equal(counted._digests, different) and np.array_equal(counted._counts, n)
+    assert np.array_equal(counted._digests, different) and np.array_equal(counted.counts, n)
