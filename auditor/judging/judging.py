@@ -242,8 +242,8 @@ def _powerless(measurement: Measurement, criterion: Criterion, levels: Levels) -
     """
     estimate, needed = measurement.estimate, measurement.n_needed
     if measurement.too_few or isinstance(estimate, Undefined):
-        rows = f": it takes about {needed:,}" if needed is not None else ""
-        return f"Of these rows nothing could FAIL{rows}."
+        takes = f": it takes about {needed:,}" if needed is not None else ""
+        return f"Of these rows nothing could FAIL{takes}."
     if measurement.ideal is None or estimate.undecided():
         return ""
     bound, sign = _bounds_to_plan_for(criterion, measurement.ideal)

@@ -355,7 +355,7 @@ def calibration_error(scores: FloatArray, favourable: BoolArray, bins: int) -> C
     place = np.minimum((scores * bins).astype(np.int64), bins - 1)
     n = np.bincount(place, minlength=bins)
     total = np.bincount(place, weights=scores, minlength=bins).astype(np.float64)
-    squares = np.bincount(place, weights=(favourable - scores) ** 2, minlength=bins)
+    squares = np.bincount(place, weights=(favourable - scores) ** 2, minlength=bins).astype(np.float64)
     return calibration_of(n, np.bincount(place.compress(favourable), minlength=bins), total, squares)
 
 
