@@ -135,7 +135,7 @@ class CalibrationError(Estimate):
     Labels and scores are drawn: the error is the largest mean of ``d_b (y - s)`` over all signs d of the bins, each the
     mean of independent values in [-1, 1]. The upper bound is that of the sample's largest mean, since the signs that
     truly are the largest must miss; the lower one is at alpha over the number of sign patterns. Each by
-    :func:`~auditor.statistics.intervals.bounded_mean_reach`, with the largest third moment that the squares allow.
+    :func:`~auditor.statistics.intervals.bounded_mean_reach`, with the largest third moment that the variance allows.
     Source: Naeini et al., AAAI 2015.
     """
 
@@ -168,8 +168,9 @@ class CalibrationError(Estimate):
 
     def _reach(self, value: float, *, squares: float, n: float, room: float, alpha: npt.ArrayLike) -> FloatArray:
         """How far a bound lies from a sum of ``value`` over ``n`` rows with these mean squares."""
-        error = math.sqrt(max(squares - value**2, 0.0) / max(n - 1.0, 1.0))
-        return bounded_mean_reach(standard_error=error, third_moment=squares, n=n, room=room, alpha=alpha)
+        variance = max(squares - value**2, 0.0)
+        error = math.sqrt(variance / max(n - 1.0, 1.0))
+        return bounded_mean_reach(standard_error=error, third_moment=room * variance, n=n, room=room, alpha=alpha)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         if not self.n:
