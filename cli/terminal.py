@@ -224,7 +224,7 @@ def _print_rows_for_all(report: AuditReport) -> None:
 
 def _print_exit(report: AuditReport) -> None:
     """The exit code and what it means."""
-    from auditor.report.record.audit_report import waived_name
+    from auditor.judging.judgement import waived_name
 
     names = () if isinstance(report.allow_inconclusive, bool) else report.allow_inconclusive
     of = f" of {', '.join(map(waived_name, names))}" if names else ""

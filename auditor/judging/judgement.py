@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from auditor.judging.criterion import Criterion
 from auditor.judging.measurement import Alike, Answer, Measurement, Outcome, Pillar
@@ -67,6 +67,53 @@ class Judgement:
     def metric(self) -> str | None:
         """The metric of the measurement, None without one."""
         return None if self.measurement is None else self.measurement.metric
+
+
+class Waivable(Protocol):
+    """What of a judgement, or of its record, decides whether it can be waived."""
+
+    @property
+    def pillar(self) -> str: ...
+    @property
+    def probe(self) -> str: ...
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def alone(self) -> Outcome | None: ...
+    @property
+    def vacuous(self) -> str: ...
+    @property
+    def doubtful(self) -> str: ...
+    @property
+    def powerless(self) -> str: ...
+
+
+# Pillars or probes whose inconclusive findings change no exit code, each as ``NAME`` or ``NAME=WHO: WHY``.
+Waivers = bool | tuple[str, ...]
+
+
+def is_waived(finding: Waivable, waivers: Waivers) -> bool:
+    """Whether a finding is INCONCLUSIVE, and its pillar or probe is one of those that were waived.
+
+    None that would PASS of a model which says the same to everybody, nor one whose rows are copies: that is no lack of
+    rows; nor one that would FAIL if nothing else were asked, nor one that has so few rows that nothing could FAIL.
+    Records of before waivers had names say True of all.
+    """
+    if finding.outcome is not Outcome.INCONCLUSIVE or finding.alone is Outcome.FAIL:
+        return False
+    of = {finding.pillar, finding.probe}
+    waived = waivers if isinstance(waivers, bool) else not of.isdisjoint(map(waived_name, waivers))
+    return waived and not (finding.vacuous or finding.doubtful or finding.powerless)
+
+
+def waivers_in_json(waivers: Waivers) -> bool | list[str]:
+    """Waivers as requests and plans state them."""
+    return waivers if isinstance(waivers, bool) else list(waivers) or False
+
+
+def waived_name(waiver: str) -> str:
+    """The pillar or probe of ``NAME=WHO: WHY``."""
+    return waiver.partition("=")[0].strip()
 
 
 def apply_implications(judgements: Sequence[Judgement]) -> list[Judgement]:

@@ -10,10 +10,11 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from auditor.judging.judgement import is_waived
 from auditor.judging.measurement import Outcome
 from auditor.report import report_view
 from auditor.report.record import number_text
-from auditor.report.record.audit_report import AuditReport, ExitCode, is_waived
+from auditor.report.record.audit_report import AuditReport, ExitCode
 from auditor.report.record.number_text import moment_of
 from auditor.report.report_view import Row
 

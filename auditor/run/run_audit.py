@@ -26,7 +26,7 @@ from auditor.core.errors import (
 from auditor.data.recounted_truth import GroupsDigest
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import MOST_RATE, Criterion, load_criteria
-from auditor.judging.judgement import Judgement
+from auditor.judging.judgement import Judgement, Waivers
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Alike, Measurement, ProbeResult, select_definitions
 from auditor.report.drawing.figures import figures_of
@@ -40,7 +40,6 @@ from auditor.report.record.audit_report import (
     ModelRecord,
     Refusal,
     Summary,
-    Waivers,
     exit_code,
     family_record,
 )

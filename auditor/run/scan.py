@@ -19,6 +19,7 @@ from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
+from auditor.judging.judgement import waived_name
 from auditor.judging.measurement import Pillar, ProbeResult
 from auditor.judging.policy import Policy
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
@@ -28,7 +29,7 @@ from auditor.models.endpoint.client import Limits as Calls
 from auditor.models.endpoint.client import is_endpoint
 from auditor.models.endpoint.session import NAME as JOURNAL
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
-from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord, waived_name
+from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
 from auditor.report.record.configuration import About, Labels, recorded, stated_groups
 from auditor.report.record.controls import with_policies
 from auditor.run.endpoint_reference import check_reference, with_reference

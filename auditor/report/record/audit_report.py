@@ -32,7 +32,7 @@ from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import Figure
 from auditor.judging.input_files import Roles
-from auditor.judging.judgement import Judgement
+from auditor.judging.judgement import Judgement, Waivers, is_waived
 from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar
 from auditor.judging.training_looks import TrainingRecord
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
@@ -58,8 +58,6 @@ _COLUMNS = (
     "n_samples", "n_required", "reason", "id",
 )  # fmt: skip
 
-# Pillars or probes whose inconclusive findings change no exit code, each as ``NAME`` or ``NAME=WHO: WHY``.
-Waivers = bool | tuple[str, ...]
 INTAKE = "intake"
 FILES = "files"
 MOST_UNREADABLE = 100
@@ -582,33 +580,6 @@ def exit_code(
         for f in findings
     )
     return ExitCode.INCONCLUSIVE if nothing_judged or unsettled else ExitCode.PASSED
-
-
-def is_waived(finding: Judgement | Finding, waivers: Waivers) -> bool:
-    """Whether a finding is INCONCLUSIVE, and its pillar or probe is one of those that were waived.
-
-    None that would PASS of a model which says the same to everybody, nor one whose rows are copies: that is no lack of
-    rows; nor one that would FAIL if nothing else were asked, nor one that has so few rows that nothing could FAIL.
-    Records of before waivers had names say True of all.
-    """
-    if finding.outcome is not Outcome.INCONCLUSIVE or finding.alone is Outcome.FAIL:
-        return False
-    named = (
-        waivers
-        if isinstance(waivers, bool)
-        else {waived_name(each) for each in waivers} & {finding.pillar, finding.probe}
-    )
-    return bool(named) and not (finding.vacuous or finding.doubtful or finding.powerless)
-
-
-def waivers_in_json(waivers: Waivers) -> bool | list[str]:
-    """Waivers as requests and plans state them."""
-    return waivers if isinstance(waivers, bool) else list(waivers) or False
-
-
-def waived_name(waiver: str) -> str:
-    """The pillar or probe of ``NAME=WHO: WHY``."""
-    return waiver.partition("=")[0].strip()
 
 
 def _could_tell(finding: Judgement | Finding) -> bool:
