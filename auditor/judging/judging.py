@@ -155,7 +155,7 @@ def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_bu
             f"({criterion.describe()})."
         )
     sampled = judgeable and in_budget
-    powerless = _powerless(measurement, criterion, levels) if outcome is Outcome.INCONCLUSIVE else ""
+    powerless = _powerless(measurement, criterion, levels, needed) if outcome is Outcome.INCONCLUSIVE else ""
     return Judgement(
         id="",
         probe=result.probe,
@@ -235,12 +235,13 @@ def _worst(estimate: AnyEstimate, sign: int) -> float:
     return estimate.limits[1 if sign > 0 else 0]
 
 
-def _powerless(measurement: Measurement, criterion: Criterion, levels: Levels) -> str:
+def _powerless(measurement: Measurement, criterion: Criterion, levels: Levels, needed: int | None) -> str:
     """Why nothing could FAIL of so few rows, and how many it takes; "" where something could, or where nobody knows.
 
-    The distance at which something FAILs falls with the square root of the rows.
+    The distance at which something FAILs falls with the square root of the rows. ``needed``: those that a model at the
+    ideal needs, of which the worst one needs no more.
     """
-    estimate, needed = measurement.estimate, measurement.n_needed
+    estimate = measurement.estimate
     if measurement.too_few or isinstance(estimate, Undefined):
         takes = f": it takes about {needed:,}" if needed is not None else ""
         return f"Of these rows nothing could FAIL{takes}."
@@ -254,7 +255,8 @@ def _powerless(measurement: Measurement, criterion: Criterion, levels: Levels) -
     if math.isnan(effect) or sign * (effect - worst) <= 0.0:
         return ""
     if not math.isfinite(effect) or worst == bound:
-        return "Of these rows nothing could FAIL."
+        most = f": it takes more, about {needed:,} like these at most" if needed is not None else ""
+        return f"Of these rows nothing could FAIL{most}."
     rows = math.ceil(measurement.n_samples * ((effect - bound) / (worst - bound)) ** 2)
     return f"Of these rows nothing could FAIL: it takes about {rows:,} like these."
 
