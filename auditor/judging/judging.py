@@ -481,8 +481,9 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float, late:
     elif late > 1.0:
         reason = f"With no number of rows like these would a model at the ideal PASS: {estimate.unplanned}"
     elif isinstance(estimate, Undefined):
-        # What could not be measured is said aloud, and a model that failed is no matter of rows.
-        group = Outcome.NOT_JUDGED if measurement.group or measurement.part else Outcome.INCONCLUSIVE
+        # What was asked for and could not be measured is said aloud, and a model that failed is no matter of rows.
+        unasked = measurement.group or measurement.part or result.by_default
+        group = Outcome.NOT_JUDGED if unasked else Outcome.INCONCLUSIVE
         # So many rows would answer it, and nobody asked: a question for another file.
         beyond = estimate.inapplicable or measurement.n_needed is not None
         accident = estimate.failed and not estimate.inapplicable

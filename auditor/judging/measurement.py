@@ -275,10 +275,11 @@ class ProbeResult:
     """The result of one probe: its measurements, or the reason for their absence.
 
     ``other_kind``: whether it is not applicable since it asks about another kind of model or rows, which no input
-    mends. ``alike``: which rows the model answers alike, where a measurement rests on their differing. ``copies``: how
-    many of the rows it looked at repeat others, where somebody counted them. ``definitions``: of its measurements, as
-    far as the probe declares them. ``questions``: as the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what
-    it took, as in :class:`auditor.report.record.energy.EnergyRecord`.
+    mends. ``by_default``: whether nobody asked for the probe by name. ``alike``: which rows the model answers alike,
+    where a measurement rests on their differing. ``copies``: how many of the rows it looked at repeat others, where
+    somebody counted them. ``definitions``: of its measurements, as far as the probe declares them. ``questions``: as
+    the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what it took, as in
+    :class:`auditor.report.record.energy.EnergyRecord`.
     """
 
     probe: str
@@ -288,6 +289,7 @@ class ProbeResult:
     not_run: str = ""
     not_applicable: str = ""
     other_kind: Annotated[bool, LEFT_OUT] = False
+    by_default: Annotated[bool, LEFT_OUT] = False
     alike: Annotated[tuple[Alike, ...], LEFT_OUT] = ()
     copies: Annotated[Copies | None, UNSAID] = None
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()

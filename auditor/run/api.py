@@ -192,6 +192,7 @@ def _in_memory(
             seed=options.seed,
             family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
             allow_inconclusive=options.allow_inconclusive or False,
+            by_default=options.probes is None,
             beside=(intake_result(model),),
         )
         if executor is not None:

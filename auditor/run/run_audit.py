@@ -325,14 +325,16 @@ def run_audit(
     allow_inconclusive: Waivers = False,
     progress: Callable[[str], None] | None = None,
     beside: Sequence[ProbeResult] = (),
+    by_default: bool = False,
 ) -> AuditReport:
     """Audit a model in the caller's process: run every probe in turn, judge jointly.
 
     ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
-    ``progress`` is called with a probe's name before it starts. Same seed, same report, but for ``created``,
-    ``duration_s`` and ``energy``. Probes leave the model as it was. Raises DataError where model and data do not name
-    the same classes in the same order, UsageError for what is no probe, OutputsError where nobody said whether a
-    network returns logits or probabilities, and its answers leave it open.
+    ``by_default``: whether nobody asked for these probes by name, so that a number which cannot be had, and for which
+    nobody set a bound, changes no exit code. ``progress`` is called with a probe's name before it starts. Same seed,
+    same report, but for ``created``, ``duration_s`` and ``energy``. Probes leave the model as it was. Raises DataError
+    where model and data do not name the same classes in the same order, UsageError for what is no probe, OutputsError
+    where nobody said whether a network returns logits or probabilities, and its answers leave it open.
     """
     started = time.perf_counter()
     if family is not None and not 0.0 < family.error_rate <= MOST_RATE:
@@ -358,6 +360,7 @@ def run_audit(
             meter.begins(probe.name)
             results.append(ask(probe, model, data, generator_for(seed, probe.name)))
             meter.ends()
+    results = [replace(result, by_default=by_default) for result in results]
     results += files_result(data_record(data))
     return assemble(
         results,

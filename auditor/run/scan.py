@@ -173,6 +173,8 @@ def scan_job(
         asked = replace(job, tasks=tasks)
         measured = measure(asked, blank_results(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
         measured.hold(job.probes, catalogue)
+        if config.options.probes is None:
+            measured.results = [replace(result, by_default=True) for result in measured.results]
         meter.device = measured.device
         measured.energy = meter.record(measured.results, activity="audit")
     if endpoint is not None and measured.model is not None:

@@ -12,11 +12,17 @@ import pytest
 import auditor
 from auditor.core.errors import UsageError
 from auditor.judging.criterion import Criterion
+from auditor.judging.judgement import Judgement
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.report.junit_and_sarif import render_junit
-from auditor.report.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.audit_report import AuditReport, ExitCode, exit_code
 from auditor.report.report_view import warnings_of
+from auditor.run import run_audit
 from auditor.run.scan_options import ScanOptions
+from auditor.statistics.estimate import Undefined
+from auditor.statistics.rates import Proportion
 from cli.recorded_audits import gate_reports
 from tests.quantifiers import all_of
 from tests.toys.models import criterion
@@ -108,3 +114,41 @@ def test_a_record_of_before_waivers_had_names_is_read_and_means_all() -> None:
     assert old.allow_inconclusive is True
     assert old.verdict(allow_inconclusive=old.allow_inconclusive) == ExitCode.PASSED
     assert all_of(name in " ".join(warnings_of(old)) for name in ("fairness", "privacy"))
+
+
+# ---- numbers that nobody set a bound for ---------------------------------------------------------------------------
+
+
+def undefined(*, by_default: bool, failed: bool = False) -> list[Judgement]:
+    """A number within its bound, and another that cannot be had and has none."""
+    measured = (
+        Measurement(metric="accuracy", estimate=Proportion(successes=99, n=100), n_samples=100, ideal=1.0),
+        Measurement(metric="other", estimate=Undefined(reason="0/0", failed=failed), n_samples=100),
+    )
+    result = ProbeResult(
+        probe="performance", pillar="performance", citation="", measurements=measured, by_default=by_default
+    )
+    return judge([result], [ACCURACY])[0]
+
+
+@pytest.mark.parametrize(
+    ("by_default", "failed", "code"), [(True, False, 0), (False, False, 3), (True, True, 3), (False, True, 3)]
+)
+def test_what_nobody_set_a_bound_for_changes_no_exit_code_unless_it_was_asked_for_or_failed(
+    by_default: bool, failed: bool, code: int
+) -> None:
+    assert exit_code(undefined(by_default=by_default, failed=failed), was_refused=False) == code
+
+
+def test_a_scan_says_of_its_probes_whether_they_were_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[bool] = []
+
+    def watched(results: Any, *rest: Any) -> Any:
+        named.extend(result.by_default for result in results if result.probe == "group_fairness")
+        return judge(results, *rest)
+
+    monkeypatch.setattr(run_audit, "judge", watched)
+    told: dict[str, Any] = {"target": "y", "sensitive": ("sex",), "copies_are_real": True, "criteria": [PARITY]}
+    for probes in ({"probes": "group_fairness"}, {}):
+        auditor.scan(MODEL, rows(160), **told, **probes)
+    assert named == [False, True]

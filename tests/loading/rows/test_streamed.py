@@ -103,7 +103,7 @@ def apart(exact: Estimate, found: Estimate) -> float:
 
 
 # What is counted is the same to the last digit, whatever it is of.
-_OF_COUNTS = {
+OF_COUNTS = {
     "proportion", "rate_change", "weighted_sum", "worst_difference", "worst_ratio", "ratio_to_largest", "exact",
 }  # fmt: skip
 
@@ -125,14 +125,14 @@ def test_a_streamed_audit_says_what_one_in_memory_says(tmp_path: Path) -> None:
             assert own.estimate.kind == m.estimate.kind and own.n_samples == m.n_samples and own.ideal == m.ideal
             assert apart(m.estimate, own.estimate) <= 1e-6, k
             assert own.figure == m.figure and own.too_few == m.too_few
-            if own.estimate.kind in _OF_COUNTS:
+            if own.estimate.kind in OF_COUNTS:
                 assert own.estimate == m.estimate and own.detail == m.detail, k
             elif m.estimate.kind == "area_under_curve":
                 assert own.estimate.lower(0.01) <= m.estimate.lower(0.01) <= m.estimate.upper(0.01)
                 assert m.estimate.upper(0.01) <= own.estimate.upper(0.01)
                 on_grid += own.estimate.grid > 0.0
             kinds.add(own.estimate.kind)
-    assert kinds >= {"area_under_curve", "bounded_mean", "calibration_error", "worst_distance", *_OF_COUNTS}
+    assert kinds >= {"area_under_curve", "bounded_mean", "calibration_error", "worst_distance", *OF_COUNTS}
     assert on_grid > 10
 
 
