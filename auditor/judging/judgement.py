@@ -106,11 +106,6 @@ def is_waived(finding: Waivable, waivers: Waivers) -> bool:
     return waived and not (finding.vacuous or finding.doubtful or finding.powerless)
 
 
-def waivers_in_json(waivers: Waivers) -> bool | list[str]:
-    """Waivers as requests and plans state them."""
-    return waivers if isinstance(waivers, bool) else list(waivers) or False
-
-
 def waived_name(waiver: str) -> str:
     """The pillar or probe of ``NAME=WHO: WHY``."""
     return waiver.partition("=")[0].strip()

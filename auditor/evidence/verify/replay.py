@@ -50,6 +50,8 @@ from auditor.run.predictions import BLURRED_OVER, Answers
 from auditor.run.run_audit import assemble, files_result
 
 RULE_PACK = "rule pack "
+# What a request says of dependent or weighted rows, and the record in the same words.
+_OF_DESIGN = ("cluster", "weight", "cluster_at_most", "weight_at_most")
 CONFIGURATION, REGISTRATION, DECISIONS = "configuration", "registration", "decisions"
 # Numbers are computed on another machine: what they are rounded to, and by how much they may differ before.
 _DIGITS, _SLACK, _NOTHING = ".4g", 2e-6, 1e-12
@@ -208,11 +210,13 @@ class Replay:
         report, options = self.report, self.inputs.options
         values: dict[str, object] = {
             "environment.seed": options.get("seed", 0),
-            "allow_inconclusive": bool(options.get("allow_inconclusive", False)),
+            "allow_inconclusive": options.get("allow_inconclusive") or False,
             "roles": self.inputs.request.get(ROLES),
         }
         if report.refusal is None:
-            values |= {f"data.{name}": options.get(name) for name in ("cluster", "weight")}
+            values |= {f"data.{name}": options.get(name) for name in _OF_DESIGN}
+        if options.get("probes") and any(result.by_default for result in self.asked.results):
+            self._add_wrong(REQUEST, "it asks for probes by name, and the answers say that nobody did")
         for name, path in (("model", report.model.path), ("data", report.data.path)):
             given = options.get(name)
             # The record names a database otherwise than it was asked for.
@@ -232,7 +236,7 @@ class Replay:
             "criteria": [c.model_dump(mode="json") for c in plan.criteria],
             "family.multiplicity": plan.multiplicity,
             "environment.seed": plan.seed,
-            "allow_inconclusive": settings.get("allow_inconclusive", False),
+            "allow_inconclusive": settings.get("allow_inconclusive") or False,
             "roles": settings.get(ROLES),
             "configuration.files": [
                 ConfigurationFile(**f.model_dump(include=set(ConfigurationFile.model_fields))).model_dump(mode="json")
@@ -246,7 +250,7 @@ class Replay:
             values["environment.command"] = shlex.join(["auditor", *understood.command])
         if report.refusal is None and data.n_rows is not None:
             values |= {f"data.{n}": settings[n] for n in ("target", "positive", "sensitive") if settings.get(n)}
-            values |= {f"data.{n}": settings.get(n) for n in ("cluster", "weight")}
+            values |= {f"data.{n}": settings.get(n) for n in _OF_DESIGN}
         for name, digest, path in (
             ("model", "model.sha256", report.model.path),
             ("data", "data.sha256", data.path),

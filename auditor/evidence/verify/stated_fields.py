@@ -65,6 +65,8 @@ STATED: Mapping[str, StatedField] = {
     "data.weight": _NO_SETTINGS,
     "data.design_effect": _ROWS_FILE,
     "data.effective_n": _ROWS_FILE,
+    "data.cluster_at_most": _NO_SETTINGS,
+    "data.weight_at_most": _NO_SETTINGS,
     "data.copies.*": StatedField(why=_ROWS.why, needs="numbers"),
     "data.groups_sha256": _FILE,
     "data.groups": _NO_TABLE,
