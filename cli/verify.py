@@ -6,6 +6,7 @@ The results stand on one screen: passed checks, failed checks, and next steps.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import UsageError
+from auditor.core.writable_paths import claim
 from auditor.report.record.number_text import visible
 from cli.flags import AsJson, Tracebacks
 from cli.output_guard import Writes
@@ -265,15 +267,23 @@ _OF_MODELS = (
 
 def keygen(
     out: Annotated[
-        Path,
-        typer.Argument(help="Where to write the private key; the public key gets the suffix .pub."),
+        Path | None,
+        typer.Argument(
+            help="Where to write the private key, by default in ~/.local/state/auditor; the public key gets the suffix "
+            ".pub."
+        ),
         Writes(lost="key"),
-    ] = Path("auditor.key"),
+    ] = None,
     debug: Tracebacks = False,
 ) -> None:
     """Make an Ed25519 key to sign bundles and decisions with."""
     from auditor.evidence.signing import make_key
 
+    if out is None:
+        # Where nobody looks for files to send, and no code of a model may read.
+        out = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "auditor" / "auditor.key"
+        out.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        claim(out, "the key", irreplaceable_kind="key")
     mark = make_key(out)
     typer.echo(f"private  {out}  (mode 0600: keep it to yourself)")
     typer.echo(f"public   {out}.pub  (give it to whoever shall check your signatures)")
@@ -282,7 +292,8 @@ def keygen(
     if model is not None:
         typer.echo(
             f"This key lies near a model, {visible(model.name)!r}: whoever is sent that folder is sent the key. Keep "
-            "it elsewhere, such as in ~/.config/auditor, and name it there with --sign.",
+            "it elsewhere, such as in ~/.local/state/auditor, where keygen without a path writes it, and name it there "
+            "with --sign.",
             err=True,
         )
 

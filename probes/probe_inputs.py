@@ -120,7 +120,7 @@ def _whole(reference: AuditedModel) -> AuditedModel:
     import torch
 
     from auditor.core.errors import ModelError
-    from auditor.run.job_models import count_parameters
+    from auditor.models.torch_model import count_parameters
 
     module = getattr(reference, "module", None)
     broken = count_parameters(module)[2] if isinstance(module, torch.nn.Module) else 0

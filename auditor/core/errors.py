@@ -49,7 +49,6 @@ Code: TypeAlias = Literal[
     "AUD-DATA-LABELS",
     "AUD-DATA-LIMIT",
     "AUD-DATA-MALFORMED",
-    "AUD-DATA-RECOUNT",
     "AUD-DATA-UNUSABLE",
     "AUD-DATA-VALUES",
 ]
@@ -144,10 +143,6 @@ REASONS: dict[Code, Reason] = {
     "AUD-DATA-LIMIT": Reason("A cell, a row or the whole is larger than is read.", "Leave it out, or audit a sample."),
     "AUD-DATA-MALFORMED": Reason(
         "The file is damaged, or a row of it has another form than the others.", "Mend the place that is named."
-    ),
-    "AUD-DATA-RECOUNT": Reason(
-        "Code of the user's or of the file's ran, and labels, groups or counts were then not those of the data file.",
-        "Look at what the message names in that code; audit it when it only answers.",
     ),
     "AUD-DATA-UNUSABLE": Reason("The data cannot be used, for a reason of their own.", "Do what the message says."),
     "AUD-DATA-VALUES": Reason(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -373,6 +373,7 @@ def judge(
     ran = {result.probe for result in results if result.measurements}
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
     findings = _not_of_copies(_without_empty_passes(findings, results), results)
+    findings = _not_by_code(findings, {result.probe for result in results if result.by_code})
     return _with_ids(_as_far_as_was_tried(findings)), replace(family, m=len(sampled), budgets=budgets)
 
 
@@ -407,7 +408,8 @@ def _key(pair: Pair) -> tuple[int, int]:
 def _without_empty_passes(findings: Sequence[Judgement], results: Sequence[ProbeResult]) -> list[Judgement]:
     """The findings, each saying why a PASS of it would say nothing; one that is a PASS is INCONCLUSIVE for that."""
     alike = {result.probe: result.alike for result in results}
-    shown = [(f.measurement, f.interval) for f in findings if f.measurement and f.interval]
+    by_code = {result.probe for result in results if result.by_code}
+    shown = [(f.measurement, f.interval) for f in findings if f.measurement and f.interval and f.probe not in by_code]
     answers: tuple[Answer, ...] = get_args(Answer)
     methods = {f.measurement.method for f in findings if f.measurement}
     unskilled = {method: {answer: no_skill(shown, answer, method) for answer in answers} for method in methods}
@@ -451,6 +453,23 @@ def _not_of_copies(findings: Sequence[Judgement], results: Sequence[ProbeResult]
         else f
         for f in findings
     ]
+
+
+_BY_CODE = "Measured by your own code, in a process of its own that has the labels"
+
+
+def _not_by_code(findings: Sequence[Judgement], probes: Collection[str]) -> list[Judgement]:
+    """The findings, those of code of the user's saying so: no requirement of a shipped profile is passed by it."""
+    said = []
+    for finding in findings:
+        if finding.probe in probes and finding.measurement is not None:
+            why = f"{_BY_CODE}."
+            if finding.criterion is not None and finding.criterion.built_in and finding.outcome is Outcome.PASS:
+                finding = replace(finding, outcome=Outcome.INCONCLUSIVE, alone=None, said_alone="")
+                why = f"{_BY_CODE}: set a criterion of your own for it, since it can pass none of a shipped profile."
+            finding = replace(finding, reason=f"{finding.reason} {why}".strip())
+        said.append(finding)
+    return said
 
 
 def _is_certain(measurement: Measurement | None) -> bool:

@@ -279,7 +279,8 @@ class ProbeResult:
     where a measurement rests on their differing. ``copies``: how many of the rows it looked at repeat others, where
     somebody counted them. ``definitions``: of its measurements, as far as the probe declares them. ``questions``: as
     the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what it took, as in
-    :class:`auditor.report.record.energy.EnergyRecord`.
+    :class:`auditor.report.record.energy.EnergyRecord`. ``by_code``: whether code of the user's measured it, in a
+    process of its own that had the labels.
     """
 
     probe: str
@@ -298,3 +299,4 @@ class ProbeResult:
     cpu_s: Annotated[float, Field(ge=0.0, exclude_if=operator.not_)] = 0.0
     flops: Annotated[float | None, Field(ge=0.0, exclude_if=lambda flops: flops is None)] = None
     flops_by: Annotated[Literal["", "counted", "estimated"], LEFT_OUT] = ""
+    by_code: Annotated[bool, LEFT_OUT] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
@@ -105,12 +105,14 @@ class ProbeSpec:
     """A probe by name, its ``package.module:Class``, and its options.
 
     ``distribution``: of one that was found by its entry point, the distribution that brings it, and its version.
+    ``own``: whether it is a class of the user's own.
     """
 
     name: str
     target: str
     options: dict[str, JsonValue] = field(default_factory=dict)
     distribution: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +289,8 @@ class Job:
     it holds them against it. With a ``detection`` it examines files,
     by the model where there is one; with a ``detector_training`` it trains a detector, and with a ``table_training`` a
     classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox. ``tasks``: a folder whose tasks the
-    parent hands out, where not all is done in the process itself.
+    parent hands out, where not all is done in the process itself. ``modules``: of the user's own code, beside those
+    that are named elsewhere; ``closed``: files that such code may not open.
     """
 
     model: ModelSpec
@@ -308,6 +311,8 @@ class Job:
     allow_unsandboxed: bool = False
     tasks: str | None = None
     parent: int | None = None
+    modules: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 def flag_of_code(job: Job) -> str | None:
@@ -320,15 +325,44 @@ def flag_of_code(job: Job) -> str | None:
         "--allow-code": model.allow_code,
         "--trust-pickle": model.trust_pickle,
         "--architecture": model.architecture is not None and ":" in model.architecture,
-        "--decoder": _names_code(job, "decoder"),
-        "--embedder": _names_code(job, "embedder"),
+        "--decoder": bool(_code_in(job, "decoder")),
+        "--embedder": bool(_code_in(job, "embedder")),
         "--probe": model.code_folder is not None,
     }
     return next((name for name, is_given in given.items() if is_given), None)
 
 
-def _names_code(job: Job, option: str) -> bool:
-    """Whether an option of a probe names a function of the user's own."""
+def _code_in(job: Job, option: str) -> list[str]:
+    """The functions of the user's own that an option of probes names."""
     named = [spec.options.get(option) for spec in job.probes]
     texts = [text for value in named for text in (value if isinstance(value, list | tuple) else [value])]
-    return any(isinstance(text, str) and ":" in text for text in texts)
+    return [text for text in texts if isinstance(text, str) and ":" in text]
+
+
+def modules_of_code(job: Job) -> list[str]:
+    """The modules of the user's own that flags of the job name."""
+    model = job.model
+    named: list[object] = [model.predict, model.generate, model.architecture]
+    named += [spec.target for spec in job.probes if spec.own]
+    named += [] if job.mitigation is None else [job.mitigation.options.get("predict")]
+    named += [*_code_in(job, "decoder"), *_code_in(job, "embedder")]
+    return [*job.modules, *(text.partition(":")[0] for text in named if isinstance(text, str) and ":" in text)]
+
+
+def turn_of(job: Job, probes: tuple[ProbeSpec, ...]) -> Job:
+    """The job with some of its probes, and as much code as they and the model need."""
+    own = any(spec.own for spec in probes)
+    turn = replace(job, probes=probes, evidence=None if own else job.evidence)
+    return turn if modules_of_code(turn) else replace(turn, model=replace(turn.model, code_folder=None))
+
+
+def answers_apart(job: Job) -> bool:
+    """Whether the code of a job only answers questions, so that it runs in a process that has nothing else."""
+    functions = job.model.predict is not None or job.model.generate is not None
+    functions |= bool(_code_in(job, "decoder") or _code_in(job, "embedder"))
+    made = (job.mitigation, job.export, job.detector_training, job.table_training)
+    others = (*made, job.explain, job.detection, job.served)
+    own = any(spec.own for spec in job.probes)
+    if functions:
+        return all(spec is None for spec in made) and not own
+    return flag_of_code(job) not in (None, "--probe") and all(spec is None for spec in others) and not own

@@ -16,7 +16,7 @@ from auditor.core.rows import Rows
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing, label_name
 from auditor.loading.finish_loading import no_reordering
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.user_code import called_in, import_object, source_file
+from auditor.loading.user_code import RAN_APART, ElsewhereFunction, called_in, import_object, source_file
 from auditor.models.audited_model import AuditedModel, Provenance, Said, of_logits
 from auditor.models.capabilities import Generates, Reply
 from auditor.models.chat import How
@@ -101,8 +101,8 @@ def raised(subject: str, error: Exception) -> ModelError:
     hint = ""
     if isinstance(error, PermissionError):
         hint = (
-            " The measuring process is confined: what needs the network, other programs, files outside of the folder "
-            "you started in, or to write there, needs --allow-unsandboxed."
+            " Its process is confined: it reads the modules of its own that it imports, and the file or folder that is "
+            "named as MODEL. More files, the network or other programs need --allow-unsandboxed."
         )
     return ModelError(
         f"{subject} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS"
@@ -114,6 +114,8 @@ def provenance_of(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
     code = source_file(function)
     digest = None if code is None else sha256_of(code)
     loaded_by = f"the user's own {spec.predict or spec.generate}"
+    apart = (RAN_APART,) if isinstance(function, ElsewhereFunction) else ()
+    read = () if code is None else (f"The function was read from {printable(code.name)}, sha256 {digest}.",)
     if spec.path is None:
         return Provenance(
             path=None if code is None else str(code),
@@ -121,9 +123,10 @@ def provenance_of(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
             format="callable",
             loaded_by=loaded_by,
             size_bytes=None if code is None else code.stat().st_size,
+            notes=apart,
         )
     if Path(spec.path).is_dir():
-        return Provenance(path=spec.path, format="callable", loaded_by=loaded_by, notes=_code_note(code, digest))
+        return Provenance(path=spec.path, format="callable", loaded_by=loaded_by, notes=(*read, *apart))
     model = regular_file(spec.path, "model file")
     return Provenance(
         path=spec.path,
@@ -133,13 +136,10 @@ def provenance_of(function: Callable[..., Any], spec: ModelSpec) -> Provenance:
         size_bytes=model.stat().st_size,
         notes=(
             "The model file was hashed, not opened: the function loads what it predicts with.",
-            *_code_note(code, digest),
+            *read,
+            *apart,
         ),
     )
-
-
-def _code_note(code: Path | None, digest: str | None) -> tuple[str, ...]:
-    return () if code is None else (f"The function was read from {printable(code.name)}, sha256 {digest}.",)
 
 
 _ALONE = "a function that turns text into text gives texts, and nothing else"

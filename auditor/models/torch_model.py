@@ -300,6 +300,22 @@ class TorchModel(TorchNetwork):
         return raw
 
 
+def count_parameters(module: nn.Module) -> tuple[int, int, int]:
+    """(parameters, parameters and buffers, how many of the latter are NaN or infinite), each tensor once.
+
+    A module whose parameters lie elsewhere has them ``counted``.
+    """
+    counted: tuple[int, int, int] | None = getattr(module, "counted", None)
+    if counted is not None:
+        return counted
+    parameters = sum(p.numel() for p in module.parameters())
+    tensors: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
+    total = sum(t.numel() for t in tensors.values())
+    real = [t.detach() for t in tensors.values() if t.is_floating_point() or t.is_complex()]
+    broken = sum(int((~torch.isfinite(part)).sum()) for t in real for part in t.reshape(-1).split(1 << 24))
+    return parameters, total, broken
+
+
 def _plain_numbers(X: Rows) -> npt.NDArray[np.float32]:
     """Numeric columns as they stand; text has no meaning to a model without preprocessing."""
     if isinstance(X, np.ndarray):

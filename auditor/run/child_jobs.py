@@ -12,7 +12,6 @@ from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKi
 from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts
-from auditor.data.recounted_truth import GroupsDigest, Recount
+from auditor.data.groups_digest import GroupsDigest
 from auditor.data.row_keys import KeyDigest
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
@@ -39,15 +38,17 @@ from auditor.loading.job_specs import (
     MitigationSpec,
     ModelSpec,
     ProbeSpec,
-    flag_of_code,
+    answers_apart,
 )
-from auditor.loading.rows.data_without_model import load_recorded, recount
+from auditor.loading.rows.data_without_model import load_recorded
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.loading.rows.load_rows import load_data
 from auditor.loading.rows.row_warnings import RepeatCount, repeats_in
 from auditor.loading.rows.streamed_rows import Stream, can_stream, no_rows, why_not_streamed
 from auditor.loading.rows.table_files import open_table
+from auditor.loading.sandbox.answered_models import answered_model, runs_code
 from auditor.loading.sandbox.outside_requests import Outside
+from auditor.loading.user_code import code_process
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import ChannelCalibration, DetectorCard
 from auditor.models.endpoint.server_findings import ServedTexts
@@ -71,7 +72,6 @@ from auditor.run.job_messages import (
     Kept,
     Loaded,
     Opening,
-    Recounted,
     Repaired,
     RowExplained,
     Scored,
@@ -88,7 +88,6 @@ from auditor.run.probe import (
     Streamed,
     StreamedProbe,
     counts_suffice,
-    from_decisions,
     looks_at_rows,
     make_probe,
     missing_needs,
@@ -148,15 +147,6 @@ def _digest(path: Path) -> str:
     return sha256_of_folder(path) if path.is_dir() else sha256_of(path)
 
 
-def recounted(spec: DataSpec, hashing: Hashing) -> Recount:
-    """The recounted contents of the files, and the digests of their bytes."""
-    found = recount(spec)
-    if found.why_not:
-        return found
-    hashing.ended()
-    return found.model_copy(update={"sha256": hashing.digest, "train_sha256": hashing.train_digest})
-
-
 def complete_record(record: DataRecord, spec: DataSpec, hashing: Hashing) -> DataRecord:
     """The data's record, completed with facts known only from the files."""
     hashing.ended()
@@ -184,10 +174,7 @@ def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
     # Before anything of the rows is read.
     other = job.mitigation or job.export or job.explain
     hashing = None if job.data is None or other is not None else Hashing(job.data)
-    if job.data is not None and hashing is not None and flag_of_code(job) is not None:
-        # Before code of the user's can be imported, which could say anything of the rows.
-        channel.send(Recounted(recount=recounted(job.data, hashing)))
-    if job.model.code_folder is not None:
+    if job.model.code_folder is not None and not answers_apart(job):
         sys.path.append(job.model.code_folder)
     if job.detection is not None:
         examine(job.detection, job, channel)
@@ -244,9 +231,8 @@ def _answer_from_rows(
     if job.recognise:
         record = record.model_copy(update={"rows_sha256": data.evaluation.digest})
     channel.send(DataRead(data=complete_record(record, spec, hashing)))
-    held = flag_of_code(job) is not None
-    if job.evidence is not None or (held and any(counts_suffice(each) or from_decisions(each) for each in probes)):
-        keep(model, data, channel, evidence=job.evidence, held=held)
+    if job.evidence is not None:
+        keep(model, data, channel, include_rows=job.evidence == "rows")
     answer(probes, model, data, job, channel)
 
 
@@ -257,7 +243,11 @@ def _model(job: Job, channel: Channel, model_files: list[Opened] | None) -> Audi
             from auditor.models.forward_passes import exact_products
 
             exact_products(job.model.device)
-        return load_model(job.model, model_file=model_files.pop() if model_files else None)
+        model_file = model_files.pop() if model_files else None
+        process = code_process()
+        if process is not None and runs_code(job.model, model_file):
+            return answered_model(process, job.model, model_file)
+        return load_model(job.model, model_file=model_file)
     from auditor.models.endpoint.endpoint_model import endpoint_model
 
     outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
@@ -433,16 +423,11 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
     )
 
 
-def keep(
-    model: AuditedModel, data: AuditData, channel: Channel, *, evidence: Literal["scores", "rows"] | None, held: bool
-) -> None:
-    """Send the model's answers, which the probes share; a model without answers is reported by the probes.
-
-    Without ``evidence`` they are counted alone; ``held``: whether they are counted without groups too.
-    """
+def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows: bool) -> None:
+    """Send the model's answers, which the probes share; a model without answers is reported by the probes."""
     try:
-        head = None if evidence is None else head_of(model, data, include_rows=evidence == "rows")
-        counts = counts_of(model, data, ungrouped=held)
+        head = head_of(model, data, include_rows=include_rows)
+        counts = counts_of(model, data)
         parts = iter(()) if head is None else parts_of(model, data, head)
     except OutputsError:
         raise
@@ -501,9 +486,8 @@ def answer_from_counts(
         traceback.print_exception(error)
         rows = _RowCounts(error, DataRecord())
     channel.send(DataRead(data=complete_record(rows.record, spec, hashing)))
-    held = flag_of_code(job) is not None
-    if job.evidence is not None or held:
-        bare = isinstance(rows.counts, Exception) or not (rows.counts.features or held)
+    if job.evidence is not None:
+        bare = isinstance(rows.counts, Exception) or not rows.counts.features
         table = None if bare or isinstance(rows.counts, Exception) else CountsRecord.from_counts(rows.counts)
         channel.send(Keeping(head=None, counts=table))
     shape = no_rows(spec)

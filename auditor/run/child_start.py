@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading.formats import Opened
-from auditor.loading.job_specs import Job
+from auditor.loading.job_specs import Job, answers_apart
 from auditor.loading.sandbox.early_refusals import look
 from auditor.loading.sandbox.enter_sandbox import enter, refuse_code
 from auditor.loading.sandbox.resource_limits import follow, within_memory
@@ -33,7 +33,7 @@ def main() -> None:
     follow(job.parent)
     channel = Channel(int(sys.argv[1]))
     try:
-        state = enter(job, Path.cwd())
+        state = enter(job, Path.cwd(), to_fork=answers_apart(job))
         channel.send(Confined(state=state))
         refuse_code(job, state)
         with within_memory(job):

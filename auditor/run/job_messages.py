@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.core.number_types import Count
-from auditor.data.recounted_truth import Recount
 from auditor.detection.detection_record import DetectorRecord, FileResult
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.row_explanations import ExplainedRow
@@ -18,13 +17,6 @@ from auditor.report.record.audit_report import DataRecord, ModelRecord
 from auditor.run.job_channel import Confined, Done, Line, Refused, Said, TableTrained, Working
 from auditor.run.membership_scores import MembershipColumns, MembershipHead
 from auditor.run.predictions import AnswersHead, AnswersPart, CountsRecord
-
-
-class Recounted(Said):
-    """The contents of the data files, sent before user code runs, and only if any does."""
-
-    kind: Literal["recounted"] = "recounted"
-    recount: Recount
 
 
 class Loaded(Said):
@@ -186,7 +178,6 @@ class Trained(Said):
 
 Message = Annotated[
     Confined
-    | Recounted
     | Loaded
     | DataRead
     | Keeping

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from auditor.models.model_wrappers import MixtureModel, PreparedModel
 from auditor.models.postprocessing import PostprocessedModel
 from auditor.models.recorded_model import RecordedGenerator
 from auditor.models.saved_models import goes_into_a_bundle, save, save_folder
-from auditor.models.torch_model import TorchModel
+from auditor.models.torch_model import TorchModel, count_parameters
 from auditor.run.probe import FILE_QUESTIONS
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.training.huggingface_folder import save_classifier
@@ -117,16 +116,6 @@ def intake_result(model: AuditedModel) -> ProbeResult:
         questions=FILE_QUESTIONS,
         definitions=select_definitions("intake", CITATION, INTAKE_METRICS, [m.metric for m in measurements]),
     )
-
-
-def count_parameters(module: torch.nn.Module) -> tuple[int, int, int]:
-    """(parameters, parameters and buffers, how many of the latter are NaN or infinite), each tensor once."""
-    parameters = sum(p.numel() for p in module.parameters())
-    tensors: dict[int, Any] = {id(t): t for t in (*module.parameters(), *module.buffers())}
-    total = sum(t.numel() for t in tensors.values())
-    real = [t.detach() for t in tensors.values() if t.is_floating_point() or t.is_complex()]
-    broken = sum(int((~torch.isfinite(part)).sum()) for t in real for part in t.reshape(-1).split(1 << 24))
-    return parameters, total, broken
 
 
 PROVENANCE = Provenance(

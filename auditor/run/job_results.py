@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,9 +10,8 @@ from auditor.core.files import decode_path, readable
 from auditor.detection.detection_record import DetectorRecord, FileResult
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.row_explanations import ExplainedRow
-from auditor.loading.job_specs import DataSpec, ProbeSpec
 from auditor.models.endpoint.server_findings import Compared
-from auditor.report.record.audit_report import DataRecord, ModelRecord, Refusal
+from auditor.report.record.audit_report import DataRecord, ModelRecord
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.number_text import visible
 from auditor.run.job_messages import (
@@ -28,7 +26,6 @@ from auditor.run.job_messages import (
     Loaded,
     Message,
     Opening,
-    Recounted,
     Repaired,
     RowExplained,
     Scored,
@@ -38,8 +35,6 @@ from auditor.run.job_messages import (
 from auditor.run.job_reader import Heard, OnStage
 from auditor.run.membership_scores import MembershipScores, scores_of
 from auditor.run.predictions import CountsRecord, KeptRows
-from auditor.run.probe import Probe
-from auditor.run.recount_check import Recounting, not_of_counts
 from auditor.training.meter import Meter
 
 
@@ -50,13 +45,10 @@ class Measured(Heard):
     A fresh child for the remaining probes says model, data and answers all again.
 
     ``keeps``: whether the model's answers by row were asked for, ``keeps_members`` whether who is a member was too.
-    ``held``: the data that all of it is held to a recount of, where code of a user's runs in the children.
     """
 
     keeps: bool = False
     keeps_members: bool = False
-    held: DataSpec | None = None
-    recounting: Recounting | None = None
 
     results: list[ProbeResult] = field(default_factory=list)
     model: ModelRecord | None = None
@@ -71,44 +63,15 @@ class Measured(Heard):
         """The model's answers by row, if they were requested and are complete."""
         return self.rows if self.rows is not None and self.rows.whole else None
 
-    def hold(self, specs: Sequence[ProbeSpec], probes: Mapping[str, type[Probe]]) -> None:
-        """Reject all results that contradict the recount of the data files.
-
-        ``probes``: those of which the caller has the code, by name.
-        """
-        if self.recounting is None or self.refusal is not None:
-            return
-        wrong = self.recounting.found_wrong(whole=self.answers() is not None)
-        if not wrong and not self.recounting.designed:
-            probe = not_of_counts(self.results, specs, probes, self.recounting.table)
-            wrong = probe and f"the counts behind {probe}"
-        if wrong:
-            # Nothing of what such a process has said is kept.
-            self.results, self.data, self.counts, self.rows, self.memberships = [], None, None, None, None
-            self.refusal = Refusal(
-                code="data_refused",
-                reason=f"The record would not say of {wrong} what the data file does: code that ran beside the model "
-                "changed it. Nothing that was measured is kept; look at that code, and audit it when it only answers.",
-                reason_code="AUD-DATA-RECOUNT",
-            )
-
     def _handle_message(self, message: Message, on_stage: OnStage) -> None:
         match message:
-            case Recounted():
-                if self.held is None:
-                    raise ValueError("a recount that nobody asked for")
-                # The first child's holds for all, and comes before any code of a user's could say it.
-                self.recounting = self.recounting or Recounting(self.held, message.recount)
             case Loaded():
-                if self.held is not None and self.recounting is None:
-                    raise ValueError("a model before the recount of its data")
-                self.model, self.device = self.model or message.model, message.device
+                if self.model is None:
+                    self.model, self.device = message.model, message.device
                 on_stage("reading the data")
             case DataRead():
                 self.data = self.data or message.data
-                if self.recounting is not None:
-                    self.recounting.data(message.data, () if self.model is None else self.model.classes)
-            case Keeping() if not self.keeps and (self.recounting is None or message.head is not None):
+            case Keeping() if not self.keeps:
                 raise ValueError("answers that nobody asked for")
             case Kept() if not self.keeps:
                 raise ValueError("answers that nobody asked for")
@@ -116,8 +79,6 @@ class Measured(Heard):
                 # Without groups it is no part of the evidence.
                 self.counts = message.counts if message.counts is not None and message.counts.features else None
                 self.rows = None if message.head is None else KeptRows(message.head)
-                if self.recounting is not None:
-                    self.recounting.set_answers_head(message.head, message.counts)
             case Kept():
                 self._add_rows(message)
             case Scored():
@@ -139,8 +100,6 @@ class Measured(Heard):
             self.rows.add(message.part)
         except DataError as error:
             raise ValueError(str(error)) from None
-        if self.recounting is not None and not self.rows.strange:
-            self.recounting.add_part(message.part)
 
     def _add_memberships(self, message: Scored) -> None:
         if not self.keeps_members or message.head.probe != self.asking:

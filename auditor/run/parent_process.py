@@ -16,19 +16,19 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.loading.job_specs import Job, ProbeSpec, flag_of_code
+from auditor.loading.job_specs import Job, ProbeSpec, turn_of
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, measuring_process
 from auditor.loading.sandbox.outside_requests import reply
+from auditor.loading.sandbox.resource_limits import excess, processes_of, resident_bytes
 from auditor.models.endpoint.api_messages import Request
 from auditor.models.endpoint.client import Outcome
 from auditor.report.record.number_text import visible
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 # Makes the calls of a probe: its name, its requests.
 AskFor = Callable[[str, Sequence[Request]], list[Outcome]]
 INTAKE_CALLS = "loading"
+# Seconds from one look at what a process has written to the next.
+_BETWEEN_LOOKS = 0.5
 
 
 @dataclass(frozen=True)
@@ -81,24 +83,25 @@ def measure(
     names = [spec.name for spec in job.probes]
     if len(set(names)) < len(names) or INTAKE in names:
         raise UsageError(f"Two probes have one name, or one is named {INTAKE!r}: rename one of {', '.join(names)}.")
-    keeps = job.evidence is not None
-    most = MOST_SAID + (MOST_KEPT if keeps else 0)
-    held = None if flag_of_code(job) is None else job.data
-    done = Measured(keeps=keeps, keeps_members=job.evidence == "rows", held=held, most=most, meter=meter)
+    done = Measured(most=MOST_SAID + (0 if job.evidence is None else MOST_KEPT), meter=meter)
     remaining = list(job.probes)
     first = True
     while first or remaining:
-        asked = replace(job, probes=tuple(remaining), with_intake=first)
+        # Code with the labels comes last, in a process from which nothing but its own results is taken.
+        turn = [spec for spec in remaining if not spec.own] or ([] if first else remaining)
+        asked = replace(turn_of(job, tuple(turn)), with_intake=first)
+        done.keeps, done.keeps_members = asked.evidence is not None, asked.evidence == "rows"
         end = _one_child(asked, done, on_stage or (lambda _: None), waiting if first else None, ask)
         done.log += end.log
         answered = {result.probe for result in done.results}
+        turn = [spec for spec in turn if spec.name not in answered]
         remaining = [spec for spec in remaining if spec.name not in answered]
         if done.refusal is not None:
             return done
         if not end.why:
-            lost, why = remaining, "The measuring process ended without asking it."
+            lost, why = turn, "The measuring process ended without asking it."
         elif end.asking is not None:
-            lost, why = [spec for spec in remaining if spec.name == end.asking] or remaining, end.why
+            lost, why = [spec for spec in turn if spec.name == end.asking] or turn, end.why
         elif first and done.data is None:
             done.refusal = Refusal(
                 code="died_while_loading",
@@ -107,11 +110,12 @@ def measure(
             )
             return done
         else:
-            lost, why = remaining, f"The fresh process for the remaining probes failed while loading: {end.why}"
+            lost, why = turn, f"The fresh process for the remaining probes failed while loading: {end.why}"
         done.results += [_not_run(spec, blank_results, why) for spec in lost]
         remaining = [spec for spec in remaining if spec not in lost]
         first = False
-    done.results = [_with_own_labels(result, blank_results) for result in done.results] + files_result(done.data)
+    own = {spec.name for spec in job.probes if spec.own}
+    done.results = [_with_own_labels(result, blank_results, own) for result in done.results] + files_result(done.data)
     order = {spec.name: i for i, spec in enumerate(job.probes, 1)}
     done.results.sort(key=lambda result: order.get(result.probe, 0))
     return done
@@ -266,9 +270,12 @@ def _not_run(spec: ProbeSpec, blank_results: Mapping[str, ProbeResult], reason: 
     return replace(blank, not_run=reason)
 
 
-def _with_own_labels(result: ProbeResult, blank_results: Mapping[str, ProbeResult]) -> ProbeResult:
+def _with_own_labels(
+    result: ProbeResult, blank_results: Mapping[str, ProbeResult], by_code: Collection[str]
+) -> ProbeResult:
     own = blank_results.get(result.probe, result)
-    return replace(result, pillar=own.pillar, citation=own.citation, questions=own.questions)
+    known = replace(result, pillar=own.pillar, citation=own.citation, questions=own.questions)
+    return replace(known, by_code=result.probe in by_code)
 
 
 def _one_child(
@@ -280,7 +287,7 @@ def _one_child(
 ) -> _End:
     with nullcontext(waiting) if waiting is not None else measuring_process() as process:
         try:
-            why = _listen(process.child, process.answers, job, job_results, on_stage, ask)
+            why = _listen(process, job, job_results, on_stage, ask)
         except UsageError:
             job_results.log += process.tail()
             raise
@@ -322,18 +329,19 @@ class _Pipe:
 
 
 def _listen(
-    child: subprocess.Popen[bytes],
-    descriptor: int,
+    process: MeasuringProcess,
     job: Job,
     job_results: Heard,
     on_stage: Callable[[str], None],
     ask: AskFor | None = None,
 ) -> str:
     """Takes messages until the child is done, dies or breaks a limit; returns why it ended, "" where it finished."""
+    child, descriptor = process.child, process.answers
     _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
     job_results.begin(_may_ask(job))
     pipe = _Pipe(descriptor, job_results.read_message)
-    deadline = time.monotonic() + job.limits.seconds
+    looked = time.monotonic()
+    deadline = looked + job.limits.seconds
     if job.table_training is None:
         on_stage("loading the model")
     with selectors.DefaultSelector() as selector:
@@ -368,9 +376,14 @@ def _listen(
                 return _cause_of_death(child)
             if time.monotonic() > deadline:
                 return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."
-            if _resident_bytes(child.pid) > job.limits.memory_bytes:
+            pids = processes_of(child.pid)
+            if max(map(resident_bytes, pids)) > job.limits.memory_bytes:
                 more = "raise --max-memory to give it more" if job.table_training is None else "train on fewer rows"
                 return f"It used more than {_gib(job.limits.memory_bytes)}: {more}."
+            if time.monotonic() > looked + _BETWEEN_LOOKS:
+                looked = time.monotonic()
+                if why := excess(pids, process.scratch, job):
+                    return why
 
 
 def _may_ask(job: Job) -> Sequence[str]:
@@ -427,13 +440,6 @@ def _cause_of_death(child: subprocess.Popen[bytes]) -> str:
         hint = " (often: out of memory)" if name == "SIGKILL" else ""
         return f"The measuring process was ended by {name}{hint}."
     return f"The measuring process ended by itself with code {code}."
-
-
-def _resident_bytes(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        return 0  # gone, or no /proc on this system: the child's own limit holds
 
 
 def _gib(n: int) -> str:

@@ -365,10 +365,10 @@ def blurred(scores: FloatArray, predicted: IntArray, least: int) -> FloatArray:
     return out
 
 
-def counts_of(model: AuditedModel, data: AuditData, *, ungrouped: bool = False) -> CountsRecord | None:
-    """The table of groups of the evaluation rows; None without decisions, or without groups unless ``ungrouped``."""
+def counts_of(model: AuditedModel, data: AuditData) -> CountsRecord | None:
+    """The table of groups of the evaluation rows; None without decisions or without groups."""
     rows = data.evaluation
-    if model.kind != "classifier" or (rows.sensitive_features is None and not ungrouped):
+    if model.kind != "classifier" or rows.sensitive_features is None:
         return None
     return CountsRecord.from_counts(rows.count_by_group(model.decisions(rows), model.classes))
 

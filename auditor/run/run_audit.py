@@ -23,7 +23,7 @@ from auditor.core.errors import (
     UsageError,
     some_of,
 )
-from auditor.data.recounted_truth import GroupsDigest
+from auditor.data.groups_digest import GroupsDigest
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import MOST_RATE, Criterion, load_criteria
 from auditor.judging.judgement import Judgement, Waivers

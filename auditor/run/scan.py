@@ -172,7 +172,6 @@ def scan_job(
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
         measured = measure(asked, blank_results(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
-        measured.hold(job.probes, catalogue)
         if config.options.probes is None:
             measured.results = [replace(result, by_default=True) for result in measured.results]
         meter.device = measured.device
@@ -488,7 +487,9 @@ def _probes_by_class(configured: Configured, names: set[str]) -> list[ProbeSpec]
             raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
         if not (module and colon and attribute):
             raise UsageError(f"--probe {target!r} must look like package.module:Class.")
-        specs.append(ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {})))
+        specs.append(
+            ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {}), own=True)
+        )
     return specs
 
 

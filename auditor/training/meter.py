@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from auditor.core.errors import DataError
 from auditor.core.files import read_regular, sha256_of, write_beside
+from auditor.loading.user_code import code_process
 from auditor.report.record.energy import (
     Counts,
     EnergyCounter,
@@ -263,22 +264,28 @@ def _processor_time() -> float:
     return math.fsum(os.times()[:4])
 
 
+def _processor_time_of_code() -> float:
+    """Seconds of this process, and of the one in which code of the user's runs."""
+    process = code_process()
+    return time.process_time() + (0.0 if process is None else process.processor_time())
+
+
 def taken_by_probe(model: AuditedModel | None) -> Callable[[ProbeResult], ProbeResult]:
     """Start now; the returned function adds the resources used since then to a probe's result."""
-    began = time.process_time()
+    began = _processor_time_of_code()
     # What stands in for a model, such as one known by its stored answers, passes nothing forward.
     went_in = getattr(model, "forwarded", None)
     before = None if went_in is None else went_in.copy()
 
     def noted(result: ProbeResult) -> ProbeResult:
-        cpu_s = max(0.0, time.process_time() - began)
+        cpu_s = max(0.0, _processor_time_of_code() - began)
         if model is None or before is None:
             return replace(result, cpu_s=cpu_s)
         # Imported with torch, which a model of this kind has brought.
         from auditor.training.computation_cost import flops_of
 
         flops, by = flops_of(model, went_in - before)
-        return replace(result, cpu_s=time.process_time() - began, flops=flops, flops_by=by if flops else "")
+        return replace(result, cpu_s=cpu_s, flops=flops, flops_by=by if flops else "")
 
     return noted
 

@@ -256,13 +256,14 @@ predict.classes = late.classes = ["0", "1"]
 
 
 @pytest.mark.parametrize("function", ["predict", "late"])
-def test_code_of_the_users_own_finds_its_files_where_the_command_was_started(
+def test_code_of_the_users_own_finds_what_is_named_as_the_model_where_the_command_was_started(
     function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
     (tmp_path / "own.py").write_text(OWN)
-    asked = ["scan", "--predict", f"own:{function}", *file.data, "--features", "a,b,c", "--probes", "group_fairness"]
+    asked = ["scan", "model.joblib", "--predict", f"own:{function}", *file.data, "--features", "a,b,c"]
+    asked += ["--probes", "group_fairness"]
     result = call([*asked, "--format", "json", "--out", "out"])
     assert result.exit_code == 3, result.output
     report = AuditReport.from_json((tmp_path / "out" / "report.json").read_bytes())

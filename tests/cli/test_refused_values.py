@@ -22,7 +22,7 @@ import os
 import joblib
 import numpy as np
 
-model = joblib.load("model.joblib")
+model = joblib.load("held/model.joblib")
 
 
 def good(rows):
@@ -59,7 +59,7 @@ def breaks_for_good(rows):
     return model.predict_proba(rows)
 
 
-known = set(joblib.load("known.joblib"))
+known = set(joblib.load("held/known.joblib"))
 for function in (
     good, crashes_on_ordinary_rows, raises_on_everything, raises_on_what_it_has_not_seen, dies_of_gaps, breaks_for_good
 ):
@@ -83,7 +83,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoded = make_column_transformer((StandardScaler(), ["a", "b"]), (OneHotEncoder(handle_unknown="ignore"), ["c"]))
     model = make_pipeline(encoded, LogisticRegression()).fit(rows[:N], labels[:N])
     joblib.dump(model, where / "model.joblib")
-    joblib.dump(rows["a"].round(6).tolist(), where / "known.joblib")
+    # What a function of the user's reads is named as the model.
+    (where / "held").mkdir()
+    joblib.dump(model, where / "held" / "model.joblib")
+    joblib.dump(rows["a"].round(6).tolist(), where / "held" / "known.joblib")
     rows.assign(sex=rng.choice(["f", "m"], 2 * N), y=labels)[N:].to_csv(where / "data.csv", index=False)
     (where / "own.py").write_text(OWN)
     return where
@@ -110,7 +113,7 @@ def test_a_good_model_that_refuses_missing_values_exits_with_0(scan: Any) -> Non
     assert all_of(f.outcome == "NOT_APPLICABLE" and "refuses missing values" in f.reason for f in refused)
 
 
-PREDICT = ("--features", "a,b,c", "--probes", "performance,group_fairness,robustness")
+PREDICT = ("held", "--features", "a,b,c", "--probes", "performance,group_fairness,robustness")
 
 
 def test_a_function_of_the_users_own_that_refuses_them_exits_with_0(scan: Any) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from auditor.data.group_counts import MISSING
-from auditor.data.recounted_truth import GroupsDigest
+from auditor.data.groups_digest import GroupsDigest
 from tests.quantifiers import none_of
 
 

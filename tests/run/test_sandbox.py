@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from auditor.core.errors import UsageError
@@ -285,6 +286,12 @@ def test_no_process_outlives_the_scan_even_without_the_sandbox(tmp_path: Path, l
     pytest.fail("a process outlived the scan")
 
 
+def fitted(path: Path) -> Path:
+    """A model that is data, and is loaded before a probe of the user's is."""
+    joblib.dump(LogisticRegression().fit(pd.DataFrame({"a": [1.0, 2.0]}), ["yes", "no"]), path)
+    return path
+
+
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -334,11 +341,13 @@ def test_without_a_sandbox_what_runs_code_is_refused(
         "--trust-pickle": replace(scene.plant("pickle", "fired()"), trust_pickle=True),
         "--allow-code": replace(scene.plant("pickle", "fired()"), allow_code=True),
         "--architecture": replace(scene.plant("pickle", "fired()"), architecture="own:Net"),
-        "--probe": scene.plant("pickle", "fired()"),
+        "--probe": replace(own.model, predict=None, path=str(fitted(scene.model.with_suffix(".joblib")))),
         "--decoder": scene.plant("pickle", "fired()"),
     }[flag]
     if flag == "--decoder":
         own = replace(own, probes=(ProbeSpec(name="marking", target="", options={"decoder": ["own:finds"]}),))
+    if flag == "--probe":
+        own = replace(own, probes=(ProbeSpec(name="Own", target="own:Own", own=True),))
     with pytest.raises(UsageError, match=f"^{flag} runs code.*no Landlock.*--allow-unsandboxed"):
         measure(replace(own, model=model), {})
     if flag in ("--predict", "--trust-pickle"):

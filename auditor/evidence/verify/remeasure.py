@@ -28,8 +28,7 @@ from auditor.run.membership_scores import (
 )
 from auditor.run.predictions import MOST_CLASSES, Answers, AnswersHead, Scores, StoredModel, rows_of
 from auditor.run.probe import counts_suffice, make_probe
-from auditor.run.recount_check import ask_stored
-from auditor.run.run_audit import attempt
+from auditor.run.run_audit import ask, attempt, generator_for
 
 if TYPE_CHECKING:
     from auditor.run.probe import Probe
@@ -305,6 +304,12 @@ def _constant_answer_keys(result: ProbeResult) -> list[bytes]:
 def _twice(measurements: Sequence[Measurement]) -> list[str]:
     times = Counter(map(_key, measurements))
     return [f"{label(m)} is there twice" for m in {_key(m): m for m in measurements}.values() if times[_key(m)] > 1]
+
+
+def ask_stored(probe: Probe, answers: Answers) -> ProbeResult:
+    """The probe's result on stored answers."""
+    stand_in: Any = StoredModel(answers)
+    return ask(probe, stand_in, answers.data(), generator_for(0, probe.name))
 
 
 def _key(m: Measurement) -> bytes:

@@ -146,8 +146,7 @@ def asked_for(inputs: Inputs, kinds: Kinds, *, other_code: bool) -> tuple[list[s
     """
     options = inputs.options
     planned = None if inputs.understood is None else [*inputs.understood.plan.probes]
-    own, named = ([str(each) for each in options.get(name) or ()] for name in ("probe", "probes"))
-    own, named = [target.partition(":")[2] for target in own], [name.replace("-", "_") for name in named]
+    own, named = _of_code(inputs), [str(name).replace("-", "_") for name in options.get("probes") or ()]
     if not named and (planned is None or other_code):
         return planned, []
     chosen = named or list(kinds)
@@ -162,6 +161,11 @@ def asked_for(inputs: Inputs, kinds: Kinds, *, other_code: bool) -> tuple[list[s
     return chosen, []
 
 
+def _of_code(inputs: Inputs) -> list[str]:
+    """The probes of a request that are code of the user's."""
+    return [str(target).partition(":")[2] for target in inputs.options.get("probe") or ()]
+
+
 def complete(
     inputs: Inputs, results: Sequence[ProbeResult], report: AuditReport, kinds: Kinds, *, other_code: bool
 ) -> tuple[list[Check], list[Unproven]]:
@@ -174,6 +178,13 @@ def complete(
         for result in results
         if not (result.measurements or result.not_run or result.not_applicable)
     ]
+    if inputs.options and not other_code:
+        own = _of_code(inputs)
+        wrong += [
+            (result.probe, "whether code of the user's measured it is not said as it was asked for")
+            for result in results
+            if result.by_code != (result.probe in own)
+        ]
     open_ = []
     if names is None and report.refusal is None:
         why = "the request names no probes, and how it was understood is not there"

@@ -7,6 +7,7 @@ beside it is opened one by one.
 
 from __future__ import annotations
 
+import ast
 import glob
 import os
 import platform
@@ -22,7 +23,7 @@ from auditor.core.errors import UsageError
 from auditor.core.files import decode_path
 from auditor.data.benchmarks.accompanying_files import companion_files
 from auditor.loading.import_finders import ROOT
-from auditor.loading.job_specs import DataSpec, Job, flag_of_code
+from auditor.loading.job_specs import DataSpec, Job, flag_of_code, modules_of_code
 from auditor.loading.sandbox import landlock, seccomp
 from auditor.loading.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
 from auditor.report.record.sandbox_state import SandboxState
@@ -42,14 +43,16 @@ _MOST_ENTRIES = 2_000_000
 _Inode = tuple[int, int]
 
 
-def places_without_secrets(folders: Sequence[Path], beside: Sequence[Path], *, contents: bool) -> list[Place]:
+def places_without_secrets(
+    folders: Sequence[Path], beside: Sequence[Path], *, contents: bool, closed: Sequence[str] = ()
+) -> list[Place]:
     """The readable parts of named files and folders, and of folders ``beside`` them.
 
     Of the latter hidden entries may not be read either: tokens and histories lie there. A secret under a second name is
-    closed by that name too. ``contents``: whether files are looked into, since code will run that could read any.
-    Raises UsageError for more files than can be looked through.
+    closed by that name too, and so are the ``closed`` files. ``contents``: whether files are looked into, since code
+    will run that could read any. Raises UsageError for more files than can be looked through.
     """
-    search = _Search(contents)
+    search = _Search(contents, closed)
     while True:
         known = len(search.linked)
         found = [place for folder in folders for place in search.whole_or_parts(folder, hidden=True)]
@@ -72,13 +75,16 @@ def _holds_private_key(path: str | Path) -> bool:
 class _Search:
     """``linked``: the secrets that have a second name somewhere."""
 
-    def __init__(self, contents: bool) -> None:
+    def __init__(self, contents: bool, closed: Sequence[str]) -> None:
         self.linked: set[_Inode] = set()
         self._contents = contents
+        self._closed = {(found.st_dev, found.st_ino) for found in map(os.stat, filter(os.path.exists, closed))}
         self._entries = 0
 
     def whole_or_parts(self, folder: Path, *, hidden: bool) -> list[Place]:
         """The folder as one place, where nothing in it is closed, or else what is in it."""
+        if self._closed and self._is_named_closed(folder):
+            return []
         parts = self._below(folder, hidden=hidden)
         return [Place(folder, READ)] if parts is None else parts
 
@@ -126,7 +132,16 @@ class _Search:
             )
         return found
 
+    def _is_named_closed(self, path: str | os.PathLike[str]) -> bool:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) in self._closed
+
     def _is_closed(self, entry: os.DirEntry[str], *, hidden: bool) -> bool:
+        if self._closed and self._is_named_closed(entry.path):
+            return True
         secret = _NAMES.fullmatch(entry.name) is not None
         named = secret or (entry.name.startswith(".") and not hidden)
         if entry.is_symlink():
@@ -178,13 +193,16 @@ def places_of(job: Job, scratch: Path) -> tuple[Place, ...]:
     # A project's own folder on the import path holds more than packages.
     imported = dict.fromkeys([ROOT, *(Path(path) for path in sys.path if path)])
     beside = [path for path in imported if not any(map(path.is_relative_to, packages))]
-    if job.model.code_folder is not None:
-        beside.append(Path(job.model.code_folder))
     if job.data is not None and job.data.image is not None:
         # A table of pictures names them by their paths below its own folder.
         beside.append(Path(job.data.path).parent)
     code_runs = flag_of_code(job) is not None
-    found += places_without_secrets(list(map(Path, (*_inputs(job), *_edited()))), beside, contents=code_runs)
+    named = [*map(Path, (*_inputs_of_model(job), *_other_inputs(job), *_edited()))]
+    if job.model.code_folder is not None:
+        # What it is called must be known to be imported; what else lies there is nobody's to read.
+        found.append(Place(Path(job.model.code_folder), Access.READ_DIR))
+        named += files_of_modules(Path(job.model.code_folder), modules_of_code(job))
+    found += places_without_secrets(named, beside, contents=code_runs, closed=job.closed)
     # A link in it leads nowhere but where it may be read; in a folder that is handed on it could lead the parent.
     found += [Place(scratch, WRITE | Access.MAKE_SYM), *(Place(folder, WRITE) for folder in _outputs(job))]
     devices = accelerators(job)
@@ -216,11 +234,56 @@ def _edited() -> Iterator[str]:
             yield from map(str, getattr(sys.modules.get(module), "MAPPING", {}).values())
 
 
-def _inputs(job: Job) -> Iterator[str]:
+def job_of_code(job: Job) -> Job:
+    """What the process is told in which the code of a job answers, which may open nothing else that the job names."""
+    return Job(
+        model=job.model,
+        data=None,
+        probes=(),
+        seed=0,
+        limits=job.limits,
+        allow_unsandboxed=job.allow_unsandboxed,
+        modules=tuple(modules_of_code(job)),
+        closed=tuple(_other_inputs(job)),
+    )
+
+
+def files_of_modules(folder: Path, modules: Iterable[str]) -> list[Path]:
+    """The files and packages in a folder that modules are made of: theirs, and those that they import."""
+    found, pending = dict[Path, None](), [name.partition(".")[0] for name in modules]
+    while pending:
+        name = pending.pop()
+        package = folder / name
+        own = [package] if package.is_dir() else [folder / f"{name}.py", *folder.glob(f"{name}.*.so")]
+        for path in own:
+            if path.exists() and path not in found:
+                found[path] = None
+                pending += _imported_by(path)
+    return list(found)
+
+
+def _imported_by(path: Path) -> Iterator[str]:
+    """The top-level modules that Python files name in their imports."""
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from (each.name.partition(".")[0] for each in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
+
+
+def _inputs_of_model(job: Job) -> Iterator[str]:
     for path in (job.model.path, job.model.base):
         if path is not None:
             yield path
             yield from _blobs(Path(path))
+
+
+def _other_inputs(job: Job) -> Iterator[str]:
     if job.detection is not None and job.model.path is not None:
         # What an exporter writes beside a graph: how its input is made, and what its classes are called.
         yield from (str(Path(job.model.path).parent / name) for name in ("config.json", "preprocessor_config.json"))
@@ -297,12 +360,13 @@ def _outputs(job: Job) -> Iterator[Path]:
 ASKED = "--allow-unsandboxed"
 
 
-def enter(job: Job, scratch: Path, *, version: int | None = None) -> SandboxState:
+def enter(job: Job, scratch: Path, *, version: int | None = None, to_fork: bool = False) -> SandboxState:
     """Confine this process permanently to the job's needs, and return the active mechanisms.
 
     To be called before anything of the user's is opened, and while there is one thread: Landlock binds the thread that
     calls it and what that starts. ``no_new_privs`` must be set. ``scratch``: the folder that it works in. ``version``:
-    of Landlock's interface, where it is not to be the newest. Where the job goes without, its process still cannot
+    of Landlock's interface, where it is not to be the newest. ``to_fork``: whether the process that answers is still to
+    be forked, before :func:`confine_after_fork`. Where the job goes without, its process still cannot
     leave its group, by which it is killed.
     """
     if sys.platform != "linux":
@@ -314,23 +378,35 @@ def enter(job: Job, scratch: Path, *, version: int | None = None) -> SandboxStat
         return SandboxState(why=f"{ASKED} was given")
     known = landlock.version() if version is None else version
     why = [] if known else ["this kernel has no Landlock, or it is turned off"]
-    with_devices = bool(accelerators(job))
     try:
         if known:
-            landlock.restrict(places_of(job, scratch), known)
+            places = places_of(job, scratch)
+            if to_fork:
+                # A fork can only be confined further, and where its own files will be in /proc nobody knows yet.
+                places += (*places_of(job_of_code(job), scratch), Place(Path("/proc"), READ))
+            landlock.restrict(places, known)
     except OSError as error:
         known = 0
         why.append(f"this system does not allow {error.strerror}")
     denies = seccomp.supported()
     try:
         if denies:
-            seccomp.install(with_devices=with_devices)
+            seccomp.install(with_devices=bool(accelerators(job)), may_fork=to_fork)
         else:
             why.append(f"the system calls of {platform.machine()} are not known to this tool")
     except OSError as error:
         denies = False
         why.append(f"this system does not allow {error.strerror}")
     return SandboxState(landlock=known, seccomp=denies, why="; ".join(why))
+
+
+def confine_after_fork(job: Job, scratch: Path) -> None:
+    """Take from this process what it was left for a fork: it will neither be forked again nor reach the other one."""
+    if not job.allow_unsandboxed and sys.platform == "linux":
+        if known := landlock.version():
+            landlock.restrict(places_of(job, scratch), known)
+        if seccomp.supported():
+            seccomp.install(with_devices=bool(accelerators(job)))
 
 
 def refuse_code(job: Job, state: SandboxState) -> None:

@@ -76,11 +76,12 @@ _KEPT = (
 
 @dataclass
 class MeasuringProcess:
-    """The process, its answer pipe, and its printed output."""
+    """The process, its answer pipe, its printed output, and the folder that it works in."""
 
     child: subprocess.Popen[bytes]
     answers: int
     log: IO[bytes]
+    scratch: str
     _ended: bool = field(default=False, repr=False)
 
     def end(self) -> None:
@@ -112,7 +113,7 @@ def measuring_process() -> Iterator[MeasuringProcess]:
             raise
         finally:
             os.close(writer)
-        process = MeasuringProcess(child, reader, log)
+        process = MeasuringProcess(child, reader, log, scratch)
         try:
             yield process
         finally:

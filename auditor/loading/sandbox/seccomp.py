@@ -91,10 +91,11 @@ class _Checked:
 
 
 def _checked(*, with_devices: bool) -> Iterator[_Checked]:
-    own = (0, os.getpid())
-    for numbers in ((62, 129), (234, 131), (302, 261), (203, 122)):
-        # kill, tgkill, prlimit64, sched_setaffinity: of this process alone.
-        yield _Checked(numbers, 0, own, allowed=True)
+    # kill: not its group either, in which there may be another process.
+    yield _Checked((62, 129), 0, (os.getpid(),), allowed=True)
+    for numbers in ((234, 131), (302, 261), (203, 122)):
+        # tgkill, prlimit64, sched_setaffinity: of this process alone.
+        yield _Checked(numbers, 0, (0, os.getpid()), allowed=True)
     yield _Checked((56, 220), 0, (0,), allowed=False, mask=_CLONE_THREAD)  # clone: threads alone
     # open, openat: before version 3 Landlock takes a file that is emptied for one that is read.
     yield _Checked((2, None), 1, (os.O_TRUNC,), allowed=False, mask=_TRUNCATES_ON_READING)
@@ -111,13 +112,17 @@ def supported() -> bool:
     return sys.platform == "linux" and sys.byteorder == "little" and platform.machine() in _ARCHITECTURES
 
 
-def install(*, with_devices: bool) -> None:
+def install(*, with_devices: bool, may_fork: bool = False) -> None:
     """Deny the calls in ``_DENIED``, and others by their arguments, in every thread of this process.
 
     with_devices: leaves the requests alone by which a driver is spoken to; whose devices may be opened is Landlock's to
-    say. ``no_new_privs`` must be set. Raises OSError where the kernel does not do it.
+    say. may_fork: leaves alone what a fork needs, and what it would be denied of itself; to be called again without.
+    ``no_new_privs`` must be set. Raises OSError where the kernel does not do it.
     """
-    _set_filter(_STAYING | _DENIED, _ABSENT, tuple(_checked(with_devices=with_devices)))
+    if may_fork:
+        _set_filter(_STAYING | {name: _DENIED[name] for name in _DENIED if name != "fork"}, _ABSENT, ())
+    else:
+        _set_filter(_STAYING | _DENIED, _ABSENT, tuple(_checked(with_devices=with_devices)))
 
 
 def stay_in_group() -> None:
