@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from auditor.judging.figure_types import GradedMethod, GradeTable
 from auditor.report import report_view
+from auditor.report.document import Picture
 from auditor.report.drawing.svg import as_file, draw_svg
 from auditor.report.record import number_text
-from auditor.report.record.audit_report import INTAKE, AuditReport
 from auditor.report.record.translations import Catalogue
-from auditor.report.report_figures import PillarView, front_and_rest
 
 _LONGEST_RUN = 22
 BREAK = "\N{ZERO WIDTH SPACE}"
@@ -93,29 +91,24 @@ def _filled(figures: Sequence[tuple[dict[str, object], float]], ahead: int) -> t
     return columns
 
 
-def figures_of(report: AuditReport, say: Catalogue, pillars: Sequence[PillarView], folder: Path) -> dict[str, object]:
-    """Every figure of a report, those that come first before those of each pillar; drawn into ``folder`` as SVG."""
-    front = [report_view.drawn_as(i, figure, say) for i, figure in front_and_rest(report, say)[0]]
-    named = [(say.say("picture.heading"), d) for d in front]
-    named += [(pillar_title(p.name, say), d) for p in pillars for d in p.figures]
+def in_columns(pictures: Sequence[Picture], folder: Path, say: Catalogue) -> dict[str, object]:
+    """Figures in two columns, and those that are wider than one; drawn into ``folder`` as SVG."""
     captions: dict[str, str] = {}
     wide: list[dict[str, object]] = []
     slim: list[tuple[dict[str, object], float]] = []
-    for of, drawn in named:
+    for picture in pictures:
+        drawn = picture.drawn
+        if drawn.figure.table is not None:
+            continue
         caption, called = drawn.figure.caption, drawn.title
         if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
             caption = say.say("paper.read_as", title=captions[caption])
-        made, height = _figure(of, drawn, caption, folder, say)
+        made, height = _figure(picture.heading, drawn, caption, folder, say)
         if height is None:
             wide.append(made)
         else:
             slim.append((made, height))
     return {"wide": wide, "columns": [column.figures for column in _in_columns(slim)]}
-
-
-def pillar_title(name: str, say: Catalogue) -> str:
-    """A pillar as a heading."""
-    return say.say("rest.the_file") if name == INTAKE else say.pillar(name).capitalize()
 
 
 def _figure(
@@ -129,7 +122,7 @@ def _figure(
     (folder / name).write_text(markup, encoding="utf-8")
     drawing = ElementTree.fromstring(markup).attrib
     width, height = float(drawing["width"]), float(drawing["height"])
-    in_column = width <= _NARROW and figure_view.figure.table is None
+    in_column = width <= _NARROW
     scale = min(_SCALE, (_COLUMN_WIDTH if in_column else _PAGE_WIDTH) / width, _TALLEST / height)
     title = len(heading) + len(figure_view.title) + 2
     lines = -(-title // _TITLE_LINE) * 11.5 + -(-len(caption) // _CAPTION_LINE) * 9.5
@@ -139,35 +132,6 @@ def _figure(
         "title": worded(figure_view.title),
         "alt": number_text.visible(figure_view.figure.alt) or say.say("rest.figure_unsaid"),
         "caption": worded(caption),
-        "grades": _grades(figure_view.figure.table, say),
         "width": width * scale,
     }
     return made, height * scale + lines + 18.0 if in_column else None
-
-
-def _grades(table: GradeTable | None, say: Catalogue) -> list[dict[str, object]]:
-    """A table of grades with a row per method, since its many columns are wider than a page."""
-    if table is None:
-        return []
-    return [
-        {
-            "method": narrow(m.method),
-            "standing": say.say(f"standing.{m.standing}"),
-            "reason": worded(m.reason),
-            "grades": [worded(told) for told in _graded(table, m, say)],
-        }
-        for m in table.methods
-    ]
-
-
-def _graded(table: GradeTable, method: GradedMethod, say: Catalogue) -> Iterator[str]:
-    """Each grade with its interval, then those that were not measured together."""
-    absent: dict[str, list[str]] = {}
-    for name, own in zip((name.replace("_", " ") for name in table.grades), method.grades, strict=True):
-        if own.value is None:
-            absent.setdefault(say.grade(own), []).append(name)
-        else:
-            bounds = say.ends((own.low, own.high)) if number_text.grade_interval(own) else ""
-            yield f"{name} {say.grade(own)}" + (f" ({bounds})" if bounds else "")
-    for why, names in absent.items():
-        yield f"{why}: {', '.join(names)}"

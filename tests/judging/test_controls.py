@@ -274,7 +274,7 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
         assert "chapter 1, looked up on 2026-01-01" in plain and "read in the primary text" in plain
         assert "Version 7, SHA-256" in plain and pack.sha256[:16] in plain
     assert "<strong>Evidence: FAIL</strong>" in html and "cell is-not-applicable" in html
-    assert "**FAIL**, evidence (" in markdown and "**FAIL** (" in dossier and "EVIDENCE: FAIL" in paper
+    assert "**EVIDENCE: FAIL** (" in markdown and "**FAIL** (" in dossier and "EVIDENCE: FAIL" in paper
     tally = "1 evidence (1 FAIL), 0 attestation needed, 0 not measured, 1 not for this kind of model."
     (shown,) = policies_of(report, rows_of(report.findings))
     assert shown.tally == f"{tally} 0 of 1 control without any evidence."
