@@ -13,7 +13,7 @@ from pathlib import PurePath
 from auditor.core.files import Number
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_text import earlier_questions, question_of, questions_of
+from auditor.report.record.finding_text import earlier_questions, form_of, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy
 
 
@@ -102,7 +102,17 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
         for f in report.findings
         if f.metric is not None and f.metric.startswith("conditional_")
     }
-    candidates = [f for f in report.findings if _has_ideal(f)]
+    # Of two counts of the same thing the one that is judged is told.
+    counted = {(f.probe, question_of(report, f.probe, f.metric)) for f in report.findings if f.criterion is not None}
+    candidates = [
+        f
+        for f in report.findings
+        if _has_ideal(f)
+        and not (
+            form_of(report, f.probe, f.metric) == "count"
+            and (f.probe, question_of(report, f.probe, f.metric)) in counted
+        )
+    ]
     looked_at = Counter(f.probe for f in candidates)
     largest: dict[str, Finding] = {}
     # The size of a fault before a skill that no model has whole.

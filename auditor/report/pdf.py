@@ -250,5 +250,9 @@ def _line(line: Line) -> list[dict[str, object]]:
 
 def _span(span: Span) -> dict[str, object]:
     words = number_text.shortened(span.text, span.longest)
-    shown = {"text": narrow(words) if span.kind == "code" else worded(words), "kind": span.kind, "tone": span.tone}
+    shown: dict[str, object] = {
+        "text": narrow(words) if span.kind == "code" else worded(words),
+        "kind": span.kind,
+        "tone": span.tone,
+    }
     return shown if span.axis is None else shown | {"axis": asdict(span.axis) | {"alt": worded(span.axis.alt)}}

@@ -135,7 +135,7 @@ class _Writer:
         page = self.page
         rows = [
             (
-                strong(own.question),
+                line(strong(own.name), small(f" {own.question}" if own.question else "")),
                 own.about,
                 (strong(own.found), small(f" {own.interval}")),
                 (Span("", "axis", own.outcome.slug, axis=own.axis), small(own.allowed)),
@@ -145,8 +145,8 @@ class _Writer:
         ]
         if rows:
             yield table(self.heads("page", "question", "about", "found", "axis", "outcome"), rows, "lllll")
-        if page.more_lines:
-            yield paragraph(small(self.say("page.more", n=page.say.count(page.more_lines))))
+        more = f"{self.say('page.more', n=page.say.count(page.more_lines))}." if page.more_lines else ""
+        yield paragraph(small(f"{more} {page.sure}".strip()))
 
     def next_steps(self) -> Iterator[Block]:
         """What is notable without a limit, and what to do next."""
@@ -158,6 +158,8 @@ class _Writer:
         due = (small(f" {say('next.due')} "), _BLANK)
         steps = [line(f"{a.sentence} ", *_command(a.command), small(f" {a.by} "), _BLANK, *due) for a in page.actions]
         yield bullets(steps, numbered=True) if steps else paragraph(say("page.nothing_next"))
+        if page.must_show:
+            yield paragraph(page.must_show)
 
     # ---- scope, and what is to be done -------------------------------------------------------------------------------
 
@@ -225,7 +227,7 @@ class _Writer:
             return
         rows = [
             (
-                line(strong(x.question, x.outcome.slug), f" {x.about} ", small(_found(x.found, x.interval, x.allowed)))
+                line(strong(x.name, x.outcome.slug), f" {x.about} ", small(_found(x.found, x.interval, x.allowed)))
                 + line(" ", code(x.id)),
                 x.severity,
                 x.owner or _BLANK,
@@ -356,7 +358,7 @@ class _Writer:
             yield Heading(3, line(say.count_text("paper.folded", len(own))))
             yield paragraph(small(self.say("paper.folded_how")))
         for question, stems in asked.items():
-            head = (strong(question), *self.heads("paper", "value", "interval"))
+            head: list[str | Span] = [strong(question), *self.heads("paper", "value", "interval")]
             yield table(head, [row for stem, own in stems.items() for row in ((code(stem), "", ""), *own)], "lrr")
         yield from self.only_in_record(own[MOST_FOLDED:])
         if self.notes:
