@@ -297,7 +297,9 @@ class _Writer:
             ]
         if cell.outcome is None:
             return [paragraph(own_text("Evidence, "), *what, own_text(": "), external_text(cell.said))]
-        came_out = (own_text(", "), strong(cell.outcome.words, cell.outcome.slug))
+        passed = cell.outcome is Outcome.PASS
+        came_out = (own_text(", "), strong(cell.outcome.words, "not-judged" if passed else cell.outcome.slug))
+        came_out += (own_text(", which does not show that this is met"),) * passed
         ended = ", ".join(f"{n} {Outcome(outcome).words}" for outcome, n in cell.outcomes.items())
         tally = own_text(f" ({ended})")
         found = [self.rows[f.id] for f in fitting(rule, self.report.findings, self.report.roles)]

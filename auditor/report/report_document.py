@@ -393,13 +393,13 @@ class _Writer:
         c, own, cited = control.control, cell.cell, control.cited_apart(cell)
         rests = external_text(f" {c.title} ({control.cited}, {c.certainty})" if first else "")
         idle = small(f" ({self.say('rest.packs_idle', day=as_of)})" if first and not c.in_force else "")
-        there: list[str | Span] = [strong(cell.state.upper(), cell.slug)]
+        there: list[str | Span] = [strong(f"{cell.state[0].upper()}{cell.state[1:]}", cell.slug)]
         match own.kind:
             case "evidence":
                 there += [f" ({cell.tally}): " if cell.outcomes else ": "]
                 there += joined([_measured(row, value=True) for row in cell.rows], ", ")
                 there += [f" {self.say('rest.more', n=cell.left_out)}" if cell.left_out else ""]
-                there += [external_text(f" {words}") for words in (own.said, *own.tried) if words]
+                there += [external_text(f" {words}") for words in (cell.reserved, own.said, *own.tried) if words]
             case "attestation needed":
                 there += [f" {self.say('rest.packs_from', role=own.role)}"]
             case _:
