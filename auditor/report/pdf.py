@@ -15,6 +15,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 from auditor.core.errors import DataError, MissingExtraError, first_line
 from auditor.report import report_view
@@ -34,9 +35,9 @@ from auditor.report.document import (
     own_text,
     paragraph,
 )
+from auditor.report.drawing.svg import as_file, draw_svg
 from auditor.report.html import moment, resource, title_of
 from auditor.report.page_language import language_tag
-from auditor.report.pdf_figures import BREAK, breaking, in_columns, narrow, worded
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
@@ -181,6 +182,76 @@ def _escaped(data: dict[str, object], foreign: frozenset[str]) -> dict[str, obje
     return {**{key: walk(value) for key, value in data.items()}, "fonts_note": data.get("fonts_said", "")}
 
 
+# ---- words, which may break, and figures ----------------------------------------------------------------------------
+
+_LONGEST_RUN = 22
+BREAK = "\N{ZERO WIDTH SPACE}"
+_RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
+
+
+def breaking(words: str) -> str:
+    """Text with break points after underscores and slashes, and finally anywhere, so that no cell overflows."""
+
+    def run(match: re.Match[str]) -> str:
+        parts = re.sub(r"([_/=,.+-])", rf"\1{BREAK}", match.group()).split(BREAK)
+        pieces = [p[i : i + _LONGEST_RUN] for p in parts for i in range(0, len(p), _LONGEST_RUN)]
+        return BREAK.join(pieces)
+
+    return _RUN.sub(run, words)
+
+
+def worded(words: str | None) -> str:
+    """Text from any source."""
+    return breaking(number_text.visible(words or ""))
+
+
+def narrow(words: str) -> str:
+    """A name for narrow columns, with a break point after every underscore."""
+    said = worded(words)
+    return re.sub(r"(?<=_)(?=[^_])", BREAK, said.replace(BREAK, "")) if len(words) < _LONGEST_RUN else said
+
+
+_PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
+_TALLEST = 600.0
+_SCALE, _NARROW = 0.63, 400.0
+_LONGEST_REPEATED = 80
+
+
+def _in_columns(pictures: Sequence[Picture], folder: Path, say: Catalogue) -> dict[str, object]:
+    """Figures that fit into one of two columns, and those that are wider; drawn into ``folder`` as SVG."""
+    captions: dict[str, str] = {}
+    drawn: dict[bool, list[dict[str, object]]] = {True: [], False: []}
+    for picture in (picture for picture in pictures if picture.drawn.figure.table is None):
+        caption, called = picture.drawn.figure.caption, picture.drawn.title
+        if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
+            caption = say.say("paper.read_as", title=captions[caption])
+        made, slim = _figure(picture, caption, folder, say)
+        drawn[slim].append(made)
+    return {"wide": drawn[False], "slim": drawn[True]}
+
+
+def _figure(picture: Picture, caption: str, folder: Path, say: Catalogue) -> tuple[dict[str, object], bool]:
+    """A figure, and whether it fits into a column."""
+    view = picture.drawn
+    name, markup = f"{view.dom_id}.svg", as_file(draw_svg(view.figure, dom_id=view.dom_id, words=say.section("drawn")))
+    markup = markup.replace("system-ui, sans-serif", "DejaVu Sans")
+    (folder / name).write_text(markup, encoding="utf-8")
+    drawing = ElementTree.fromstring(markup).attrib
+    width, height = float(drawing["width"]), float(drawing["height"])
+    slim = width <= _NARROW
+    made: dict[str, object] = {
+        "file": name,
+        "of": worded(picture.heading),
+        "title": worded(view.title),
+        "alt": number_text.visible(view.figure.alt) or say.say("rest.figure_unsaid"),
+        "caption": worded(caption),
+        "width": width * min(_SCALE, (_COLUMN_WIDTH if slim else _PAGE_WIDTH) / width, _TALLEST / height),
+    }
+    return made, slim
+
+
+# ---- blocks as values -----------------------------------------------------------------------------------------------
+
 _SHORT, _LONG = 14, 60
 # Letters that would take as much room as what is drawn, and as a line to fill in.
 _DRAWN = {"axis": 24, "blank": 20}
@@ -197,7 +268,7 @@ def _blocks(blocks: Sequence[Block], folder: Path, say: Catalogue) -> list[dict[
             case Picture() if not drawn:
                 drawn = True
                 made += [{"kind": "break", "columns": 1}, _block(Heading(2, line(say.say("paper.figures"))))]
-                made.append({"kind": "pictures", **in_columns(pictures, folder, say)})
+                made.append({"kind": "pictures", **_in_columns(pictures, folder, say)})
                 for picture in (p for p in pictures if p.drawn.figure.table is not None):
                     title = Heading(3, line(f"{picture.heading}: {picture.drawn.title}"))
                     caption = paragraph(external_text(picture.drawn.figure.caption))

@@ -375,7 +375,7 @@ class _Writer:
         policies = policies_of(self.report, self.rows)
         if policies:
             yield self.heading("paper.packs")
-            yield paragraph(self.say("rest.packs_ask_paper"))
+            yield paragraph(self.say("rest.packs_lead"))
         for shown in policies:
             p = shown.policy
             yield Heading(3, line(external_text(p.title)))

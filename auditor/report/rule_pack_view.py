@@ -24,8 +24,6 @@ _SLUGS: Mapping[CellKind, str] = {
 class ShownCell:
     """One cell of a control: ``state`` in words, including its outcome; ``slug``: its colour, and the findings that it
     links to. ``reserved``: the reservation of an explanation that passed with one.
-
-    ``text``: what stands beside the state and the findings.
     """
 
     cell: CellRecord
@@ -40,19 +38,6 @@ class ShownCell:
     def tally(self) -> str:
         """Numbers of its findings by outcome."""
         return ", ".join(f"{number_text.count(n)} {outcome.words}" for outcome, n in self.outcomes)
-
-    @property
-    def number_text(self) -> str:
-        """The text of the evidence if it is no finding; else its source, the method, or the model kind."""
-        cell = self.cell
-        match cell.kind:
-            case "evidence":
-                return cell.said
-            case "attestation needed":
-                return f"from {cell.role}"
-            case "not measured":
-                return cell.how
-        return cell.reason
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ class _Held:
         asked = [f for f in self.report.findings if control.is_about(f.probe)]
         if asked and all(f.other_kind for f in asked):
             kind, reason = CELL_KINDS[-1], asked[0].reason
-            rules = (*control.evidence, *control.attestation)
-            cells = [CellRecord(kind=kind, what=rule.what, reason=reason) for rule in rules]
+            whats = [rule.what for rule in control.evidence] + [rule.what for rule in control.attestation]
+            cells = [CellRecord(kind=kind, what=what, reason=reason) for what in whats]
         else:
             cells = [self._evidence_cell(rule) for rule in control.evidence]
             cells += [_attested(rule) for rule in control.attestation]
