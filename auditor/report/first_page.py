@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
@@ -17,6 +15,7 @@ from auditor.report.first_page_parts import (
     WRONGLY_NAMED,
     Axis,
     axis_of,
+    criterion_of,
     excess,
     names_rows,
     private_training_of,
@@ -24,6 +23,7 @@ from auditor.report.first_page_parts import (
     registration_of,
     repair_of,
     unbounded_findings,
+    worst_subgroup,
 )
 from auditor.report.page_language import language_tag, own_words
 from auditor.report.record import number_text
@@ -188,8 +188,6 @@ class _Writer:
     say: Catalogue
     anchors: dict[int, str]
 
-    # Who and what it is about.
-
     def title(self) -> str:
         model = self.about.model
         if model.name:
@@ -230,8 +228,6 @@ class _Writer:
             who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, _LONGEST_NAME)}”" for c in others))
             parts.append(say.say("page.bounds", who=who))
         return tuple(part for part in parts if part)
-
-    # The verdict.
 
     def headline(self, plain: str) -> str:
         report, say = self.report, self.say
@@ -419,7 +415,7 @@ class _Writer:
 
     def _small(self, f: Finding) -> str:
         if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
-            why = f.detail.removeprefix(f"{EARNED} {RESERVED}").lstrip(": ").partition(" (")[0].partition(". ")[0]
+            why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
             return self.say.say("verdict.reserved", why=number_text.shortened(why, _LONGEST_REASON))
         if f.outcome is not Outcome.INCONCLUSIVE:
             return ""
@@ -457,7 +453,7 @@ class _Writer:
             return self.say.count_text("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(self.report, f.probe, f.metric), form_of(self.report, f.probe, f.metric)
         where = self._location_text(f) or (f", {self._about(f)}" if f.at else "")
-        worst = self._worst_slice(f)
+        worst = self._worst_subgroup(f)
         return self.say.either(
             f"shown.{question.id if question else ''}",
             "shown.any",
@@ -470,40 +466,8 @@ class _Writer:
             favourable=self._favourable(),
         )
 
-    def _worst_slice(self, f: Finding) -> str:
-        """Of a number of subgroups the one whose gap is shown to be largest, named; one of a sensitive feature first.
-
-        A condition on another feature is no group that anybody belongs to: it says where among the rows.
-        """
-        gaps = [g for g in self.report.findings if g.probe == f.probe and "slice" in g.at and g.value is not None]
-        if "slice" in f.at or not gaps or form_of(self.report, f.probe, f.metric) != "count":
-            return ""
-        ranked = sorted(gaps, key=lambda g: (g.interval or (None,))[0] or 0.0, reverse=True)
-        named = [self._conditions(str(g.at["slice"])) for g in ranked]
-        own, (words, _) = next(((g, n) for g, n in zip(ranked, named, strict=True) if n[1]), (ranked[0], named[0]))
-        return f"{words} ({self.say.value(own.value, 'points')})"
-
-    def _conditions(self, words: str) -> tuple[str, bool]:
-        """The conditions of a subgroup in words, sensitive features first; whether there are any of these."""
-        sensitive, others = list[str](), list[str]()
-        for part in words.split(" & "):
-            between = _BETWEEN.fullmatch(part)
-            feature, equals, level = part.partition(" = ")
-            if between:
-                key, column = "below" if between["end"] == ")" else "upto", self._column(between["feature"])
-                low, high = (self._plain_number(between[name]) for name in ("low", "high"))
-                others.append(self.say.say(f"effect.{key}", feature=column, low=low, high=high))
-            elif feature in self.report.data.sensitive:
-                sensitive.append(self._level(feature, level))
-            else:
-                others.append(self._level(feature, level) if equals else part)
-        return self.say.say("ended.and").join([*sensitive, *others]), bool(sensitive)
-
-    def _plain_number(self, words: str) -> str:
-        try:
-            return self.say.spelled(f"{float(words):,.6g}")
-        except ValueError:
-            return words
+    def _worst_subgroup(self, f: Finding) -> str:
+        return worst_subgroup(self.report, f, self.say, column=self._column, level=self._level)
 
     def actions(self) -> Iterator[Action]:
         """What follows, the most pressing first."""
@@ -524,7 +488,7 @@ class _Writer:
             yield self._action("private", private_training_of(report))
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
-            yield self._action("bound", _criterion(f), name=self._name(f))
+            yield self._action("bound", criterion_of(f), name=self._name(f))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
             yield self._action("rows", n=self.say.count(max(more)))
@@ -570,7 +534,7 @@ class _Writer:
         )
 
     def _interval(self, f: Finding, form: Form) -> str:
-        worst = self._worst_slice(f)
+        worst = self._worst_subgroup(f)
         if worst:
             return self.say.say("page.worst", who=worst)
         exact = f.estimate is not None and f.estimate.kind == "exact"
@@ -633,8 +597,6 @@ class _Writer:
 
 
 _SHARES: tuple[Form, ...] = ("points", "percent")
-# A condition of a subgroup on a number, as the search writes it.
-_BETWEEN = re.compile(r"(?P<feature>.+) in \[(?P<low>[^,]+), (?P<high>[^)\]]+)(?P<end>[)\]])")
 _RATES = {
     "demographic_parity_difference": ("selection_rate",),
     "equal_opportunity_difference": ("true_positive_rate",),
@@ -658,9 +620,3 @@ def _rows_of(f: Finding) -> int:
 def _rank(f: Finding) -> tuple[int, int, int, float]:
     """The worst first: by outcome, gaps between named groups, single features before those together, by excess."""
     return _ORDER.index(f.outcome), _GAPS.get(f.metric or "", len(_GAPS)), len(f.sensitive), -excess(f)
-
-
-def _criterion(f: Finding) -> str:
-    """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
-    direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
-    return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."
