@@ -352,8 +352,6 @@ class _Writer:
             and tuple(g.group) == f.sensitive
         ]
 
-    # The table by question.
-
     def _judged_findings(self) -> list[Finding]:
         """What says something of the model itself, and was judged."""
         return [
@@ -513,8 +511,6 @@ class _Writer:
         if numbers:
             said.append(say.say("page.numbers", n=say.count(numbers)))
         return tuple(said)
-
-    # Words of a finding.
 
     def _name(self, f: Finding) -> str:
         return question_text(self.report, f.probe, f.metric, self.say, section="subject")
