@@ -9,16 +9,15 @@ from auditor.judging.policy import RecordPart
 from auditor.report import report_view
 from auditor.report.document import (
     Block,
-    Bullets,
-    Line,
     Span,
     Table,
+    bullets,
     code,
     external_text,
     facts,
-    own_text,
     paragraph,
     strong,
+    table,
 )
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
@@ -40,7 +39,7 @@ class Place:
 
 def not_measured(subject: str, remedy: str) -> Block:
     """A note that a number was not measured, and how to measure it."""
-    return paragraph(strong(NOT_MEASURED, "not-run"), own_text(f": {subject}. How: {remedy}."))
+    return paragraph(strong(NOT_MEASURED, "not-run"), f": {subject}. How: {remedy}.")
 
 
 def fields(pairs: Mapping[str, str | None]) -> Table:
@@ -111,17 +110,13 @@ def _environment(place: Place) -> list[Block]:
 def _criteria(place: Place) -> list[Block]:
     report = place.report
     if not report.criteria:
-        return [paragraph(own_text("No criterion was set: nothing could pass or fail."))]
+        return [paragraph("No criterion was set: nothing could pass or fail.")]
     heads = ("Metric", "Must be", "Applies to", "Source", "Set by", "Set at")
-    rows = tuple(
-        (
-            (code(c.metric),),
-            (own_text(c.describe()),),
-            *((external_text(words),) for words in (report_view.applies_to(c), c.source, c.set_by, c.set_at)),
-        )
+    rows: list[Sequence[str | Span]] = [
+        [code(c.metric), c.describe(), *map(external_text, (report_view.applies_to(c), c.source, c.set_by, c.set_at))]
         for c in report.criteria
-    )
-    return [Table(tuple((own_text(name),) for name in heads), rows, "llllll")]
+    ]
+    return [table(heads, rows, "llllll")]
 
 
 def _promise(place: Place) -> list[Block]:
@@ -133,25 +128,23 @@ def _registration(place: Place) -> list[Block]:
     if registration is None:
         return [
             paragraph(
-                own_text(
-                    "NOT REGISTERED: this run followed no registration, so nothing here shows that metrics and "
-                    "thresholds were set before results were seen. auditor register audit.toml makes one for the next "
-                    "run."
-                )
+                "NOT REGISTERED: this run followed no registration, so nothing here shows that metrics and "
+                "thresholds were set before results were seen. auditor register audit.toml makes one for the next "
+                "run."
             )
         ]
     told: list[Block] = [paragraph(external_text(registration.describe()))]
     if registration.deviations:
-        told.append(Bullets(tuple((external_text(deviation),) for deviation in registration.deviations)))
+        told.append(bullets(map(external_text, registration.deviations)))
     return told
 
 
 def _decisions(place: Place) -> list[Block]:
     report = place.report
     if not report.decisions:
-        return [paragraph(own_text("No decision about an earlier audit of this model is in the record."))]
+        return [paragraph("No decision about an earlier audit of this model is in the record.")]
     told = [*(decision.describe() for decision in report.decisions), *acceptance_sentences(report)]
-    return [Bullets(tuple((external_text(each),) for each in told))]
+    return [bullets(map(external_text, told))]
 
 
 # ---- impact tables ---------------------------------------------------------------------------------------------------
@@ -212,38 +205,35 @@ def _impact(place: Place, method: str, selected: str, rate: str) -> list[Block]:
         return [not_measured(f"no table of {rate}s", "--probes adverse_impact with --sensitive COLUMN")]
     blocks: list[Block] = []
     called = (place.report.about or About()).display_labels
-    for table in tables:
-        features = [called.column(name) for name in table.features]
+    for own in tables:
+        features = [called.column(name) for name in own.features]
         heads = ["Number", selected, rate.capitalize(), "Impact ratio", "Interval", "Note", "Finding"]
-        people = _NOT_KNOWN if table.unknown is None else number_text.count(table.unknown)
+        people = _NOT_KNOWN if own.unknown is None else number_text.count(own.unknown)
+        rows = (_category(category, own.features, place, called) for category in own.categories)
         blocks += [
-            paragraph(own_text("By "), external_text(" x ".join(features)), own_text(":")),
-            Table(
-                (*((external_text(name),) for name in features), *((own_text(head),) for head in heads)),
-                tuple(_category(category, table.features, place, called) for category in table.categories),
-                "l" * len(table.features) + "rrrrlll",
-            ),
-            paragraph(own_text(f"Category not known, and in no line above: {people}.")),
+            paragraph("By ", external_text(" x ".join(features)), ":"),
+            table((*map(external_text, features), *heads), rows, "l" * len(own.features) + "rrrrlll"),
+            paragraph(f"Category not known, and in no line above: {people}."),
         ]
     if len({len(table.features) for table in tables}) == 1 and len(tables[0].features) == 1:
         blocks.append(not_measured("the intersection", "name both columns with --sensitive"))
     return blocks
 
 
-def _category(category: Category, features: Sequence[str], place: Place, labels: Labels) -> tuple[Line, ...]:
+def _category(category: Category, features: Sequence[str], place: Place, labels: Labels) -> Sequence[str | Span]:
     ratio = category.ratio
     interval = (
         "" if ratio is None else f"{number_text.interval(ratio.interval)} at {number_text.confidence(ratio.confidence)}"
     )
     return (
-        *((external_text(_labelled(*pair, labels)),) for pair in zip(features, category.names, strict=True)),
-        (own_text(number_text.count(category.n)),),
-        (own_text(number_text.count(category.selected)),),
-        (own_text(number_text.number(category.rate)),),
-        (own_text("left out" if ratio is None else number_text.number(ratio.value)),),
-        (own_text(interval),),
-        (external_text(category.note),),
-        (place.link(category.finding if ratio is None else ratio.id),),
+        *(external_text(_labelled(*pair, labels)) for pair in zip(features, category.names, strict=True)),
+        number_text.count(category.n),
+        number_text.count(category.selected),
+        number_text.number(category.rate),
+        "left out" if ratio is None else number_text.number(ratio.value),
+        interval,
+        external_text(category.note),
+        place.link(category.finding if ratio is None else ratio.id),
     )
 
 

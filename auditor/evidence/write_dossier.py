@@ -18,17 +18,20 @@ from auditor.judging.policy import CERTAINTY, Control, EvidenceRule, Policy, Rec
 from auditor.report import report_view
 from auditor.report.document import (
     Block,
-    Bullets,
     Heading,
     Line,
     Paragraph,
     Span,
     Table,
+    bullets,
     code,
     external_text,
+    joined,
+    line,
     own_text,
     paragraph,
     strong,
+    table,
     titled,
 )
 from auditor.report.record import number_text
@@ -115,20 +118,15 @@ class _Writer:
         verdict = report_view.verdict_of(report)
         counts = report_view.counts_in_words(report)
         blocks: list[Block] = [
-            Heading(1, (own_text("Dossier: "), titled("; ".join(its.policy.title for its in policies)))),
+            Heading(1, line("Dossier: ", titled("; ".join(its.policy.title for its in policies)))),
             paragraph(
-                own_text("A skeleton, filled in from the record of one audit. "),
+                "A skeleton, filled in from the record of one audit. ",
                 strong("Not legal advice."),
-                own_text(
-                    f" Fields marked {ATTESTATION_NEEDED} are for the named role to fill in; what is marked "
-                    f"{NOT_MEASURED} is not known. Nothing here says that a duty is met: that is for a qualified "
-                    "person to judge."
-                ),
+                f" Fields marked {ATTESTATION_NEEDED} are for the named role to fill in; what is marked "
+                f"{NOT_MEASURED} is not known. Nothing here says that a duty is met: that is for a qualified "
+                "person to judge.",
             ),
-            *(
-                Paragraph((strong("Note well."), own_text(" "), external_text(warning)), note=True)
-                for warning in report_view.warnings_of(report)
-            ),
+            *map(_warning, report_view.warnings_of(report)),
             fields(
                 {
                     "Record (SHA-256)": report_view.document_id(report),
@@ -155,13 +153,13 @@ class _Writer:
     def policy(self, policy: Policy, policy_view: ShownPolicy) -> list[Block]:
         record = policy_view.policy
         blocks: list[Block] = [
-            Heading(2, (titled(record.title),)),
-            paragraph(external_text(policy_view.origin), own_text(" "), external_text(policy_view.held_to)),
+            Heading(2, line(titled(record.title))),
+            paragraph(external_text(policy_view.origin), " ", external_text(policy_view.held_to)),
         ]
         if record.old:
-            blocks.append(Paragraph((strong("Note well."), own_text(" "), external_text(record.old)), note=True))
+            blocks.append(_warning(record.old))
         if record.notes:
-            blocks.append(Bullets(tuple((external_text(note),) for note in record.notes)))
+            blocks.append(bullets(map(external_text, record.notes)))
         blocks += self._open(policy, policy_view)
         printed: dict[RecordPart, str] = {}
         for control, held in zip(policy.controls, policy_view.controls, strict=True):
@@ -173,9 +171,9 @@ class _Writer:
     def _open(self, policy: Policy, policy_view: ShownPolicy) -> list[Block]:
         """What is left to do, by role, and what nobody has measured."""
         given = sum(name == policy.name for name, _, _ in self.words)
-        tally = [own_text("Of what it asks for: "), own_text(policy_view.tally)]
+        tally = f"Of what it asks for: {policy_view.tally}"
         if given:
-            tally.append(own_text(f" Of the attestations needed, {given} {'is' if given == 1 else 'are'} given here."))
+            tally += f" Of the attestations needed, {given} {'is' if given == 1 else 'are'} given here."
         roles: dict[str, list[str]] = {}
         lacking: list[Line] = []
         for control in policy_view.controls:
@@ -184,25 +182,13 @@ class _Writer:
                 if cell.cell.kind == "attestation needed" and key not in self.words:
                     roles.setdefault(cell.cell.role, []).append(control.control.id)
                 if cell.cell.kind == "not measured":
-                    lacking.append(
-                        (
-                            own_text(f"{NOT_MEASURED}: "),
-                            titled(control.control.id),
-                            own_text(", "),
-                            titled(cell.cell.what),
-                        )
-                    )
-        items: list[Line] = [
-            (
-                own_text(f"{ATTESTATION_NEEDED} ("),
-                titled(role),
-                own_text("): "),
-                external_text("; ".join(dict.fromkeys(ids))),
-            )
+                    lacking.append(line(f"{NOT_MEASURED}: ", titled(control.control.id), ", ", titled(cell.cell.what)))
+        left = [
+            line(f"{ATTESTATION_NEEDED} (", titled(role), "): ", external_text("; ".join(dict.fromkeys(ids))))
             for role, ids in roles.items()
         ]
-        left = (*items, *lacking)
-        return [paragraph(*tally), *([Bullets(left)] if left else [])]
+        left += lacking
+        return [paragraph(tally), *([bullets(left)] if left else [])]
 
     def _control(
         self,
@@ -218,20 +204,15 @@ class _Writer:
             for word, day in (("from", control.applies_from), ("until", control.applies_until))
             if day is not None
         )
-        force = () if in_force else (own_text(" "), strong(f"Not in force on the day of this dossier{dates}."))
+        force = () if in_force else (" ", strong(f"Not in force on the day of this dossier{dates}."))
         blocks: list[Block] = [
-            Heading(3, (titled(control.id), own_text(": "), titled(control.title))),
-            paragraph(
-                own_text("Source: "),
-                external_text(control.source),
-                own_text(f", {_dated(control)}."),
-                *force,
-            ),
+            Heading(3, line(titled(control.id), ": ", titled(control.title))),
+            paragraph("Source: ", external_text(control.source), f", {_dated(control)}.", *force),
         ]
         place = Place(self.report, self.link)
         for part in control.record:
             if part in printed:
-                blocks.append(paragraph(own_text(f"{PARTS[part].title}: under "), titled(printed[part]), own_text(".")))
+                blocks.append(paragraph(f"{PARTS[part].title}: under ", titled(printed[part]), "."))
                 continue
             printed[part] = control.id
             blocks += [paragraph(strong(PARTS[part].title)), *PARTS[part].blocks(place)]
@@ -244,98 +225,70 @@ class _Writer:
 
     def _word(self, cell: CellRecord, cited: Line, attestation: Attestation | None) -> Table:
         """Somebody's word, or a field for it."""
+        asked = (external_text(cell.what), *cited)
         if attestation is None:
-            needed = (own_text(ATTESTATION_NEEDED, "inconclusive"), own_text(" ("), titled(cell.role), own_text(")"))
+            needed = line(own_text(ATTESTATION_NEEDED, "inconclusive"), " (", titled(cell.role), ")")
             names = ("Statement", "Name and function", "Date and signature")
-            return Table(
-                (needed, (external_text(cell.what), *cited)),
-                tuple(((own_text(name),), ()) for name in names),
-                "ll",
-                "field",
-            )
+            return table((needed, asked), [(name, "") for name in names], "ll", "field")
         signed = "" if self.attestations is None else self.attestations.signed
-        head = (
-            own_text(ATTESTED, "not-judged"),
-            own_text(" by "),
-            titled(attestation.by),
-            own_text(" ("),
-            titled(attestation.role),
-            own_text(f") on {attestation.on.isoformat()}, {signed}"),
-        )
-        rows: list[tuple[Line, ...]] = [((own_text("Statement"),), (external_text(attestation.text),))]
+        who, when = titled(attestation.by), f") on {attestation.on.isoformat()}, {signed}"
+        head = line(own_text(ATTESTED, "not-judged"), " by ", who, " (", titled(attestation.role), when)
+        rows: list[tuple[str, Line]] = [("Statement", line(external_text(attestation.text)))]
         if attestation.document is not None:
-            rows.append(
-                (
-                    (own_text("Document"),),
-                    (external_text(attestation.document), own_text(f", SHA-256 {attestation.document_sha256}")),
-                )
-            )
-        return Table((head, (external_text(cell.what), *cited)), tuple(rows), "ll", "field")
+            document = line(external_text(attestation.document), f", SHA-256 {attestation.document_sha256}")
+            rows.append(("Document", document))
+        return table((head, asked), rows, "ll", "field")
 
     def _evidence(self, rule: EvidenceRule, cell: CellRecord, cited: Line, *, tabulated: bool) -> list[Block]:
         """``tabulated``: numbers by group stand in tables of the control's own."""
         what = (external_text(cell.what), *cited)
         if cell.kind == "not measured":
-            why = (own_text(" Why it was not: "), external_text(cell.reason)) if cell.reason else ()
-            lacks = (
-                strong(NOT_MEASURED, "not-run"),
-                own_text(": "),
-                *what,
-                own_text(". How: "),
-                external_text(cell.how),
-            )
-            return [paragraph(*lacks, own_text("."), *why)]
+            why = (" Why it was not: ", external_text(cell.reason)) if cell.reason else ()
+            how = external_text(cell.how)
+            return [paragraph(strong(NOT_MEASURED, "not-run"), ": ", *what, ". How: ", how, ".", *why)]
         if cell.kind == "not for this kind of model":
-            return [
-                paragraph(
-                    own_text(NOT_FOR_THIS_KIND, "not-applicable"),
-                    own_text(": "),
-                    *what,
-                    own_text(". "),
-                    external_text(cell.reason),
-                )
-            ]
+            kind = own_text(NOT_FOR_THIS_KIND, "not-applicable")
+            return [paragraph(kind, ": ", *what, ". ", external_text(cell.reason))]
         if cell.outcome is None:
-            return [paragraph(own_text("Evidence, "), *what, own_text(": "), external_text(cell.said))]
-        came_out = (own_text(", "), strong(cell.outcome.words, cell.outcome.slug))
+            return [paragraph("Evidence, ", *what, ": ", external_text(cell.said))]
+        passed = cell.outcome is Outcome.PASS
         ended = ", ".join(f"{n} {Outcome(outcome).words}" for outcome, n in cell.outcomes.items())
-        tally = own_text(f" ({ended})")
+        told = line(
+            "Evidence, ", *what, ", ", strong(cell.outcome.words, "not-judged" if passed else cell.outcome.slug)
+        )
+        told += line(", which does not show that this is met" * passed, f" ({ended})")
         found = [self.rows[f.id] for f in fitting(rule, self.report.findings, self.report.roles)]
         if tabulated:
             found = [row for row in found if not report_view.is_detail(row.finding)]
             if not found:
-                return [paragraph(own_text("Evidence, "), *what, *came_out, tally, own_text(": in the tables above."))]
+                return [paragraph(*told, ": in the tables above.")]
         found.sort(key=lambda row: (report_view.is_detail(row.finding), row.rank))
         heads = ("Measured", "Value", "Interval", "Must be", "Rows", "Outcome", "Finding")
-        blocks: list[Block] = [paragraph(own_text("Evidence, "), *what, *came_out, tally, own_text(":"))]
+        blocks: list[Block] = [paragraph(*told, ":")]
         if cell.said:
             blocks.append(paragraph(external_text(cell.said)))
-        rows = tuple(map(self._row, found[:MOST_ROWS]))
-        blocks.append(Table(tuple((own_text(head),) for head in heads), rows, "lrllrll"))
+        blocks.append(table(heads, map(self._row, found[:MOST_ROWS]), "lrllrll"))
         more = len(found) - MOST_ROWS
-        return [*blocks, *([paragraph(own_text(f"and {more:,} more, in the full report."))] if more > 0 else [])]
+        return [*blocks, *([paragraph(f"and {more:,} more, in the full report.")] if more > 0 else [])]
 
-    def _row(self, row: Row) -> tuple[Line, ...]:
-        what = [code(part) for part in (row.name, row.where) if part]
+    def _row(self, row: Row) -> Sequence[str | Span | Line]:
+        what = [line(code(part)) for part in (row.name, row.where) if part]
         # An explanation that was not checked in full is no plain PASS.
         reserved = row.finding.detail.startswith(f"{EARNED} {RESERVED}")
         why = row.finding.detail if reserved else "" if row.value else row.finding.reason
         interval = f"{row.interval} at {row.confidence}" if row.confidence else row.interval
         outcome = own_text(row.outcome.words, row.outcome.slug)
-        return (
-            (what[0], *(piece for other in what[1:] for piece in (own_text(" "), other))) if what else (),
-            (own_text(row.value),),
-            (own_text(interval),),
-            (own_text(row.must_be),),
-            (own_text(row.n),),
-            (outcome, own_text(": "), external_text(why)) if why else (outcome,),
-            (self.link(row.finding.id),),
-        )
+        said = line(outcome, ": ", external_text(why)) if why else outcome
+        return joined(what, " "), row.value, interval, row.must_be, row.n, said, self.link(row.finding.id)
 
     def link(self, finding: str) -> Span:
         """The finding's number in the report, as a link to it where the report is there."""
         anchor = self.rows[finding].anchor
         return Span(anchor.replace("-", " "), "own", href=None if self.href is None else (self.href, anchor))
+
+
+def _warning(words: str) -> Paragraph:
+    return paragraph(strong("Note well."), " ", external_text(words), note=True)
 
 
 def _dated(control: Control) -> str:
@@ -348,4 +301,4 @@ def _cited(cell: CellRecord, control: Control) -> Line:
     """Who asks for one cell, and how surely that is known, where it is otherwise than of the control."""
     if (cell.source, cell.certainty) in ((control.source, CERTAINTY[control.certainty]), ("", "")):
         return ()
-    return (own_text(" ("), external_text(cell.cited), own_text(")"))
+    return line(" (", external_text(cell.cited), ")")

@@ -49,7 +49,7 @@ _PACK = (
 )  # fmt: skip
 _CONTROL = (
     "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
-    "checked_on",
+    "checked_on", "only_with",
 )  # fmt: skip
 _EVIDENCE = (
     "what", "probe", "metric", "method", "features", "how", "shown_by", "role", "levels", "days", "source", "certainty",
@@ -117,7 +117,8 @@ class AttestationRule:
 class Control:
     """One requirement of a pack; ``record``: the part of the record that satisfies part of it.
 
-    ``checked_on``: when it was looked up.
+    ``checked_on``: when it was looked up. ``only_with``: patterns of probes; it is for the kinds of model that they are
+    for.
     """
 
     id: str
@@ -130,6 +131,11 @@ class Control:
     evidence: tuple[EvidenceRule, ...] = ()
     attestation: tuple[AttestationRule, ...] = ()
     record: tuple[RecordPart, ...] = ()
+    only_with: str = ""
+
+    def is_about(self, probe: str) -> bool:
+        """Whether a probe says by its own kinds of model whether the control is for a model."""
+        return bool(self.only_with) and _matches(probe, self.only_with)
 
     def applies(self, day: date) -> bool:
         """Whether the control is in force on a day."""
@@ -399,6 +405,7 @@ class _Reader:
                 self._attestation(a, start, source, sure) for a in self._tables(entry, "attestation", start)
             ),
             record=self._record(entry, start),
+            only_with=self.text(entry, "only_with", start) if "only_with" in entry else "",
         )
         if not made.evidence and not made.attestation:
             raise self.error(start, f"the control {made.id!r} asks for nothing: give it evidence or attestation.")

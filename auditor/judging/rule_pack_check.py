@@ -52,7 +52,8 @@ def _without_table(text: str, error: str) -> str | None:
 def _unanswered_in(pack: Policy, where: str, metrics: Mapping[str, Sequence[str]]) -> list[str]:
     """Rules that would be NOT MEASURED for ever, a sentence each, with the nearest probe or metric that there is."""
     rules = ((control, rule) for control in pack.controls for rule in control.evidence)
-    return [fault for control, rule in rules for fault in _unanswered(control, rule, where, metrics)]
+    kinds = ((control, EvidenceRule(what="", how="", probe=control.only_with)) for control in pack.controls)
+    return [fault for control, rule in (*rules, *kinds) for fault in _unanswered(control, rule, where, metrics)]
 
 
 def _unanswered(

@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from auditor.report.document import LONGEST_NAME, Block, Heading, Line, Span, to_markdown
+from auditor.report.document import Block, Heading, Line, Span
 from auditor.report.html import content_policy, environment, moment, resource
+from auditor.report.markdown import to_markdown
 from auditor.report.record import number_text
 
 
@@ -74,7 +75,7 @@ def _span(span: Span) -> Markup:
         case "said":
             words = Markup("<bdi>{}</bdi>").format(number_text.shortened(shown, span.longest))
         case "code":
-            words = Markup("<code><bdi>{}</bdi></code>").format(number_text.shortened(shown, LONGEST_NAME))
+            words = Markup("<code><bdi>{}</bdi></code>").format(number_text.shortened(shown, span.longest))
         case "strong":
             words = Markup("<strong>{}</strong>").format(shown)
         case _:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise, permutations
 
 from auditor.core.files import Number
 from auditor.judging.criterion import load_criteria
+from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
 from auditor.report.first_page_parts import (
     WRONGLY_NAMED,
     Axis,
     axis_of,
+    criterion_of,
     excess,
     names_rows,
     private_training_of,
@@ -22,6 +23,7 @@ from auditor.report.first_page_parts import (
     registration_of,
     repair_of,
     unbounded_findings,
+    worst_subgroup,
 )
 from auditor.report.page_language import language_tag, own_words
 from auditor.report.record import number_text
@@ -34,7 +36,7 @@ from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
-MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
+MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, MOST_NAMED = 9, 3, 3, 3, 5, 4
 _LONGEST_REASON = 90
 _LONGEST_NAME = 60
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
@@ -44,8 +46,12 @@ _OWN_ARITHMETIC = "none"
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: a question, its groups, the result, and the outcome."""
+    """One row of the table: the field's term for a check and its question, its groups, the result, and the outcome.
 
+    ``name`` and ``question`` are "" where they are those of the row above.
+    """
+
+    name: str
     question: str
     about: str
     found: str
@@ -90,11 +96,20 @@ class FirstPage:
     effect: str
     lines: tuple[Line, ...]
     more_lines: int
+    sure: str
     shown: tuple[Told, ...]
     more_shown: int
     actions: tuple[Action, ...]
+    must_show: str
     last: tuple[str, ...]
     recorded: str = ""  # the record's own language, where these words are others
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How many rows each check has, at its first row; 0 at the others."""
+        starts = [i for i, line in enumerate(self.lines) if line.name]
+        n_of = dict(pairwise([*starts, len(self.lines)]))
+        return tuple(n_of.get(i, i) - i for i in range(len(self.lines)))
 
     @property
     def fallback(self) -> str:
@@ -137,10 +152,12 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         headline=writer.headline(verdict.headline),
         effect=writer.effect(verdict.sentence),
         lines=tuple(lines[:MOST_LINES]),
-        more_lines=0 if refused else max(0, writer.n_told() - len(lines[:MOST_LINES])),
+        more_lines=0 if refused else max(0, writer.n_checks + report.summary.not_run - len(lines[:MOST_LINES])),
+        sure=writer.sure(),
         shown=tuple(shown[:MOST_SHOWN]),
         more_shown=max(0, len(shown) - MOST_SHOWN),
         actions=() if refused else tuple(writer.actions()),
+        must_show=writer.must_show(),
         last=writer.last(),
         recorded="" if dict(say.own) == dict(own.own) else own.language,
     )
@@ -149,7 +166,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
 def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding]) -> list[Line]:
     """Findings in the form of the first page."""
     writer = _writer(report, say)
-    return [writer._line(f, writer._question(f), 0.0) for f in findings]
+    return [writer._line(f, 0.0) for f in findings]
 
 
 def unbounded_of(report: AuditReport) -> list[Finding]:
@@ -170,8 +187,6 @@ class _Writer:
     about: About
     say: Catalogue
     anchors: dict[int, str]
-
-    # Who and what it is about.
 
     def title(self) -> str:
         model = self.about.model
@@ -197,6 +212,9 @@ class _Writer:
         if report.data.sensitive:
             named = ", ".join(self._column(name) for name in report.data.sensitive)
             parts.append(say.say("page.groups", features=named))
+        positive = report.data.positive
+        if positive is not None and f"{report.data.target}.{positive}" not in self.about.labels:
+            parts.append(say.say("page.unlabelled", word=self._favourable()))
         plan = report.registration
         parts.append(say.say("page.unregistered" if plan is None else f"page.{_KEPT[plan.adherence]}"))
         # Who set a bound is anybody's word; that it is the tool's own is known of those that it ships.
@@ -211,17 +229,14 @@ class _Writer:
             parts.append(say.say("page.bounds", who=who))
         return tuple(part for part in parts if part)
 
-    # The verdict.
-
     def headline(self, plain: str) -> str:
         report, say = self.report, self.say
         judged = self._judged_findings()
         if report.exit_code == ExitCode.FAILED and judged:
-            failed = sum(f.outcome is Outcome.FAIL for f in judged)
-            if failed:
-                if len(judged) == 1:
+            if any(f.outcome is Outcome.FAIL for f in judged):
+                if self.n_checks == 1:
                     return say.say("headline.failed_only")
-                return say.count_text("headline.failed", failed, m=say.count(len(judged)))
+                return say.count_text("headline.failed", report.summary.fail, m=say.count(self.n_checks))
         if report.exit_code == ExitCode.INCONCLUSIVE and judged:
             return say.say("headline.unsettled")
         if report.exit_code == ExitCode.PASSED and judged:
@@ -238,10 +253,41 @@ class _Writer:
             return plain
         worst = judged[0]
         if worst.outcome is Outcome.PASS:
-            return self.say.count_text("effect.none", len(judged))
-        return self._gap(worst, len(judged)) or self._plainly(worst)
+            return self.say.count_text("effect.none", self.n_checks)
+        said = self._gap(worst) or self._plainly(worst)
+        also = self._listed((self._name(f), f) for f in judged[1:] if f.outcome is Outcome.FAIL)
+        return f"{said} {self.say.say('effect.also', names=also)}" if also else said
 
-    def _gap(self, f: Finding, m: int) -> str:
+    @property
+    def n_checks(self) -> int:
+        """How many numbers were judged, checks of the file included."""
+        s = self.report.summary
+        return s.passed + s.fail + s.inconclusive
+
+    def must_show(self) -> str:
+        """What the next audit must show of that which did not pass."""
+        open_ = [f for f in sorted(self._judged_findings(), key=_rank) if f.outcome is not Outcome.PASS]
+        if not open_ or self.report.refusal is not None:
+            return ""
+        limits = self._listed((f"{self._name(f)} {self._bound_text(f)}", f) for f in open_)
+        return self.say.say("next.show", limits=limits)
+
+    def _listed(self, findings: Iterable[tuple[str, Finding]]) -> str:
+        """Findings by their names, each with its groups in parentheses; the others are counted."""
+        named: dict[str, list[str]] = {}
+        for name, f in findings:
+            named.setdefault(name, []).append(self._about(f) if f.sensitive or f.group else "")
+        said = [name + f" ({', '.join(of)})" * any(of) for name, of in named.items()]
+        if len(said) > MOST_NAMED:
+            said[MOST_NAMED:] = [self.say.say("page.more_shown", n=len(said) - MOST_NAMED)]
+        return "; ".join(said)
+
+    def sure(self) -> str:
+        """How sure the intervals of the table are."""
+        levels = [f.confidence for f in self._judged_findings() if f.interval is not None and f.confidence is not None]
+        return self.say.say("page.sure", level=self.say.percent(min(levels))) if levels else ""
+
+    def _gap(self, f: Finding) -> str:
         """A gap between two groups in the rates of both; "" where the record does not hold them."""
         rates = _RATES.get(f.metric or "")
         if rates is None or not f.sensitive or f.criterion is None or f.criterion.direction != "at_most":
@@ -253,6 +299,7 @@ class _Writer:
             return ""
         rate, low, high = nearest
         key = "selection" if rate == "selection_rate" else f"errors_{rate}"
+        n_low = _rows_of(low)
         said = self.say.say(
             f"effect.{key}",
             who=self._group(low),
@@ -260,12 +307,17 @@ class _Writer:
             favourable=self._favourable(),
             low=self.say.percent(low.value),
             high=self.say.percent(high.value),
-            n_low=self.say.count(_rows_of(low)),
+            n_low=self.say.count(n_low),
             n_high=self.say.count(_rows_of(high)),
         )
-        return f"{said} {self._how_sure(f, m)}"
+        hurt = round(((high.value or 0.0) - (low.value or 0.0)) * n_low)
+        shown = f.interval is not None and f.interval[0] is not None and f.interval[0] > 0.0
+        if shown and hurt and rate != "false_positive_rate":
+            n, of = self.say.count(hurt), self.say.count(n_low)
+            said += " " + self.say.say("effect.hurt", others=self._group(high), n=n, of=of)
+        return f"{said} {self._how_sure(f)}"
 
-    def _how_sure(self, f: Finding, m: int) -> str:
+    def _how_sure(self, f: Finding) -> str:
         bound = self.say.value(_number(f.criterion.bound if f.criterion else None), "points")
         if f.outcome is Outcome.FAIL:
             return self.say.say("effect.shown", bound=bound)
@@ -273,14 +325,14 @@ class _Writer:
             return self.say.say("effect.unknown")
         if f.alone is Outcome.FAIL and f.p_fail is not None:
             p = self.say.number(f.p_fail)
-            return self.say.say("effect.unsettled_alone", bound=bound, m=self.say.count(m), p=p)
-        return self.say.say("effect.unsettled", bound=bound, m=self.say.count(m))
+            return self.say.say("effect.unsettled_alone", bound=bound, m=self.say.count(self.n_checks), p=p)
+        return self.say.say("effect.unsettled", bound=bound)
 
     def _plainly(self, f: Finding) -> str:
         form = form_of(self.report, f.probe, f.metric)
         said = self.say.say(
             "effect.other",
-            question=self._question(f),
+            name=self._name(f),
             found=self._finding_text(f),
             interval=self.say.interval(f.interval, form),
             where=self._location_text(f),
@@ -300,8 +352,6 @@ class _Writer:
             and tuple(g.group) == f.sensitive
         ]
 
-    # The table by question.
-
     def _judged_findings(self) -> list[Finding]:
         """What says something of the model itself, and was judged."""
         return [
@@ -312,10 +362,6 @@ class _Writer:
             and f.pillar != INTAKE
             and (_OWN_ARITHMETIC not in (f.budget, f.criterion.budget) or f.outcome is Outcome.FAIL)
         ]
-
-    def n_told(self) -> int:
-        """How many findings the table could hold."""
-        return len(self._told_of())
 
     def _told_of(self) -> list[Finding]:
         told = self._judged_findings()
@@ -328,11 +374,11 @@ class _Writer:
         return told
 
     def lines(self) -> list[Line]:
-        """The questions that were judged or lost, the worst first, each with its rows together."""
+        """The checks that were judged or lost, the worst first, each with its rows together."""
         told = self._told_of()
         asked: dict[str, list[Finding]] = {}
         for f in told:
-            asked.setdefault(self._question(f), []).append(f)
+            asked.setdefault(self._name(f), []).append(f)
         ranked = sorted(asked.values(), key=lambda own: min(map(_rank, own)))
         largest = {
             form: max((reach(f) for f in told if form_of(self.report, f.probe, f.metric) == form), default=0.0)
@@ -342,15 +388,18 @@ class _Writer:
         found = []
         for own in ranked:
             own.sort(key=_rank)
-            # Of what passes one row speaks for its question: that which came nearest to its bound.
+            # Of what passes one row speaks for its check: that which came nearest to its bound.
             kept = [f for i, f in enumerate(own) if not i or f.outcome is not Outcome.PASS][:MOST_OF_ONE]
-            found += [self._line(f, "" if i else self._question(f), width) for i, f in enumerate(kept)]
+            rows = [self._line(f, width) for f in kept]
+            found += [rows[0], *(replace(row, name="", question="") for row in rows[1:])]
         return found
 
-    def _line(self, f: Finding, question: str, width: float) -> Line:
+    def _line(self, f: Finding, width: float) -> Line:
         form = form_of(self.report, f.probe, f.metric)
+        name, question = self._name(f), self._question(f)
         return Line(
-            question=question,
+            name=name,
+            question=question if question != name else "",
             about=self._about(f),
             found=self._finding_text(f) if f.metric is not None else number_text.shortened(f.reason, _LONGEST_REASON),
             interval=self._interval(f, form),
@@ -363,8 +412,9 @@ class _Writer:
         )
 
     def _small(self, f: Finding) -> str:
-        if f.outcome is Outcome.PASS and f.pillar == "attribution" and self._reserved(f):
-            return self.say.say("verdict.reserved")
+        if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
+            why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
+            return self.say.say("verdict.reserved", why=number_text.shortened(why, _LONGEST_REASON))
         if f.outcome is not Outcome.INCONCLUSIVE:
             return ""
         if f.alone is Outcome.FAIL:
@@ -374,13 +424,6 @@ class _Writer:
         if f.n_samples is not None and f.n_required <= f.n_samples:
             return self.say.say("verdict.near")
         return self.say.say("verdict.rows", n=self.say.count(f.n_required))
-
-    def _reserved(self, f: Finding) -> bool:
-        """Whether an explanation that passes is displayed with reservations."""
-        tables = [
-            figure.table for figure in self.report.figures if figure.probe == f.probe and figure.table is not None
-        ]
-        return any(m.method == f.method and m.standing == "reserved" for t in tables for m in t.methods)
 
     def _axis(self, f: Finding, width: float | None) -> Axis | None:
         form, (low, high) = form_of(self.report, f.probe, f.metric), f.interval or (None, None)
@@ -408,25 +451,21 @@ class _Writer:
             return self.say.count_text("shown.named", round(f.value or 0.0), wrong=wrong)
         question, form = question_of(self.report, f.probe, f.metric), form_of(self.report, f.probe, f.metric)
         where = self._location_text(f) or (f", {self._about(f)}" if f.at else "")
+        worst = self._worst_subgroup(f)
         return self.say.either(
             f"shown.{question.id if question else ''}",
             "shown.any",
-            question=self._question(f),
+            name=self._name(f),
             found=self._finding_text(f),
             value=self.say.figure(f.value, form),
             interval=self.say.interval(f.interval, form),
             where=where,
-            worst=self._worst_slice(),
+            worst=worst or self.say.say("form.undefined"),
             favourable=self._favourable(),
         )
 
-    def _worst_slice(self) -> str:
-        """The subgroup whose gap is shown to be largest, as the search names it."""
-        gaps = [f for f in self.report.findings if f.metric == "subgroup_gap"]
-        worst = max(gaps, key=lambda f: (f.interval or (None,))[0] or 0.0, default=None)
-        if worst is None:
-            return self.say.say("form.undefined")
-        return f"{worst.at.get('slice', '')} ({self.say.value(worst.value, 'points')})"
+    def _worst_subgroup(self, f: Finding) -> str:
+        return worst_subgroup(self.report, f, self.say, column=self._column, level=self._level)
 
     def actions(self) -> Iterator[Action]:
         """What follows, the most pressing first."""
@@ -447,36 +486,34 @@ class _Writer:
             yield self._action("private", private_training_of(report))
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
-            yield self._action("bound", _criterion(f), question=self._question(f))
+            yield self._action("bound", criterion_of(f), name=self._name(f))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
             yield self._action("rows", n=self.say.count(max(more)))
         if report.registration is None and judged:
             yield self._action("register", registration_of(report))
 
-    def _action(self, name: str, command: str = "", **words: str) -> Action:
-        return Action(self.say.say(f"next.{name}", **words), self.say.say(f"next.{name}_by"), command)
+    def _action(self, key: str, command: str = "", **words: str) -> Action:
+        return Action(self.say.say(f"next.{key}", **words), self.say.say(f"next.{key}_by"), command)
 
     def last(self) -> tuple[str, ...]:
         """What was not asked, what is for other kinds of model, and how many numbers stand below."""
         say = self.say
         absent = [f for f in self.report.findings if f.outcome is Outcome.NOT_APPLICABLE]
-        asked = {self._question(f) for f in self.report.findings if f.outcome is not Outcome.NOT_APPLICABLE}
-        open_ = [q for q in dict.fromkeys(self._question(f) for f in absent if not f.other_kind) if q not in asked]
-        other = {self._question(f) for f in absent if f.other_kind}
+        asked = {self._name(f) for f in self.report.findings if f.outcome is not Outcome.NOT_APPLICABLE}
+        open_ = [q for q in dict.fromkeys(self._name(f) for f in absent if not f.other_kind) if q not in asked]
         said = []
         if open_:
             more = len(open_) - MOST_NOT_ASKED
-            named = " ".join(open_[:MOST_NOT_ASKED]) + (f" {say.say('page.more_shown', n=more)}" if more > 0 else "")
-            said.append(say.say("page.not_asked", questions=named))
-        if other:
-            said.append(say.count_text("page.other_kinds", len(other)))
+            named = ", ".join([*open_[:MOST_NOT_ASKED], *([say.say("page.more_shown", n=more)] if more > 0 else [])])
+            said.append(say.say("page.not_asked", names=named))
         numbers = sum(f.outcome is Outcome.NOT_JUDGED for f in self.report.findings)
         if numbers:
             said.append(say.say("page.numbers", n=say.count(numbers)))
         return tuple(said)
 
-    # Words of a finding.
+    def _name(self, f: Finding) -> str:
+        return question_text(self.report, f.probe, f.metric, self.say, section="subject")
 
     def _question(self, f: Finding) -> str:
         return question_text(self.report, f.probe, f.metric, self.say)
@@ -493,9 +530,11 @@ class _Writer:
         )
 
     def _interval(self, f: Finding, form: Form) -> str:
-        if f.estimate is not None and f.estimate.kind == "exact":
-            return self.say.say("form.exact")
-        return self.say.interval(f.interval, form)
+        worst = self._worst_subgroup(f)
+        if worst:
+            return self.say.say("page.worst", who=worst)
+        exact = f.estimate is not None and f.estimate.kind == "exact"
+        return self.say.say("form.exact") if exact else self.say.interval(f.interval, form)
 
     def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:
@@ -518,7 +557,7 @@ class _Writer:
         return said if known is None else f"{number_text.shortened(known, _LONGEST_NAME)} ({said})"
 
     def _group(self, f: Finding) -> str:
-        return " and ".join(self._level(feature, level) for feature, level in f.group.items())
+        return self.say.say("ended.and").join(self._level(feature, level) for feature, level in f.group.items())
 
     def _about(self, f: Finding) -> str:
         if f.group:
@@ -561,6 +600,10 @@ _RATES = {
 }
 
 
+# Whether groups are decided alike, then whether errors are: what everybody asks first.
+_GAPS = {name: i for i, name in enumerate(_RATES)}
+
+
 def _number(bound: object) -> Number:
     return float(bound) if isinstance(bound, int | float) else None
 
@@ -570,12 +613,6 @@ def _rows_of(f: Finding) -> int:
     return f.estimate.n if isinstance(f.estimate, Proportion) else f.n_samples or 0
 
 
-def _rank(f: Finding) -> tuple[int, int, float]:
-    """The worst first: by outcome, single features before those together, which follow from them, by excess."""
-    return _ORDER.index(f.outcome), len(f.sensitive), -excess(f)
-
-
-def _criterion(f: Finding) -> str:
-    """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
-    direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
-    return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."
+def _rank(f: Finding) -> tuple[int, int, int, float]:
+    """The worst first: by outcome, gaps between named groups, single features before those together, by excess."""
+    return _ORDER.index(f.outcome), _GAPS.get(f.metric or "", len(_GAPS)), len(f.sensitive), -excess(f)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePath
@@ -13,8 +15,9 @@ from pathlib import PurePath
 from auditor.core.files import Number
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.finding_text import earlier_questions, question_of, questions_of
+from auditor.report.record.finding_text import earlier_questions, form_of, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy
+from auditor.report.record.translations import Catalogue
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,17 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
         for f in report.findings
         if f.metric is not None and f.metric.startswith("conditional_")
     }
-    candidates = [f for f in report.findings if _has_ideal(f)]
+    # Of two counts of the same thing the one that is judged is told.
+    counted = {(f.probe, question_of(report, f.probe, f.metric)) for f in report.findings if f.criterion is not None}
+    candidates = [
+        f
+        for f in report.findings
+        if _has_ideal(f)
+        and not (
+            form_of(report, f.probe, f.metric) == "count"
+            and (f.probe, question_of(report, f.probe, f.metric)) in counted
+        )
+    ]
     looked_at = Counter(f.probe for f in candidates)
     largest: dict[str, Finding] = {}
     # The size of a fault before a skill that no model has whole.
@@ -167,6 +180,54 @@ def _people_first(report: AuditReport, f: Finding) -> tuple[bool, bool, int, int
     question = question_of(report, f.probe, f.metric)
     place = probes.index(f.probe) if question is not None and f.probe in probes else len(probes)
     return f.pillar != "privacy", not names_rows(f), place, own.index(question) if question is not None else 0
+
+
+# A condition of a subgroup on a number, as the search writes it.
+_BETWEEN = re.compile(r"(?P<feature>.+) in \[(?P<low>[^,]+), (?P<high>[^)\]]+)(?P<end>[)\]])")
+
+
+def worst_subgroup(
+    report: AuditReport,
+    f: Finding,
+    say: Catalogue,
+    *,
+    column: Callable[[str], str],
+    level: Callable[[str, str], str],
+) -> str:
+    """Of a number of subgroups the one whose gap is shown to be largest, in words; "" for any other number.
+
+    One of a sensitive feature comes first: a condition on another feature is no group that anybody belongs to, and says
+    where among the rows. ``column``, ``level``: the display names of columns and groups.
+    """
+    gaps = [g for g in report.findings if g.probe == f.probe and "slice" in g.at and g.value is not None]
+    if "slice" in f.at or not gaps or form_of(report, f.probe, f.metric) != "count":
+        return ""
+
+    def rank(gap: Finding) -> tuple[bool, float]:
+        parts = str(gap.at["slice"]).split(" & ")
+        named = any(part.partition(" = ")[0] in report.data.sensitive for part in parts)
+        return named, (gap.interval or (None,))[0] or 0.0
+
+    def words(part: str) -> str:
+        between = _BETWEEN.fullmatch(part)
+        if between is None:
+            feature, equals, value = part.partition(" = ")
+            return level(feature, value) if equals else part
+        key = "below" if between["end"] == ")" else "upto"
+        low, high = (_number_text(between[name], say) for name in ("low", "high"))
+        return say.say(f"effect.{key}", feature=column(between["feature"]), low=low, high=high)
+
+    worst = max(gaps, key=rank)
+    parts = str(worst.at["slice"]).split(" & ")
+    parts.sort(key=lambda part: part.partition(" = ")[0] not in report.data.sensitive)
+    return f"{say.say('ended.and').join(map(words, parts))} ({say.value(worst.value, 'points')})"
+
+
+def _number_text(words: str, say: Catalogue) -> str:
+    try:
+        return say.spelled(f"{float(words):,.6g}")
+    except ValueError:
+        return words
 
 
 Flags = list[tuple[str, str]]
@@ -253,3 +314,9 @@ def _command(words: Sequence[str], *flags: tuple[str, str | None]) -> str:
     """A command as a shell takes it, without flags whose value is None; a flag whose value is "" takes none."""
     more = [word for flag, value in flags if value is not None for word in (flag, value) if word]
     return shlex.join([*words, *more])
+
+
+def criterion_of(f: Finding) -> str:
+    """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
+    direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
+    return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."

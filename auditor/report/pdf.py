@@ -7,24 +7,45 @@ that typst and matplotlib bring along.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
 from auditor.core.errors import DataError, MissingExtraError, first_line
-from auditor.report.document import LONGEST_NAME, Block, Bullets, Heading, Line, Paragraph, Span, Table, own_text
-from auditor.report.first_page import first_page
-from auditor.report.html import moment, resource
-from auditor.report.pdf_figures import BREAK, breaking, narrow, worded
-from auditor.report.pdf_values import paper_of
+from auditor.report import report_view
+from auditor.report.document import (
+    Beside,
+    Block,
+    Bullets,
+    Heading,
+    Line,
+    PageBreak,
+    Paragraph,
+    Picture,
+    Span,
+    Table,
+    external_text,
+    line,
+    own_text,
+    paragraph,
+)
+from auditor.report.drawing.svg import as_file, draw_svg
+from auditor.report.html import moment, resource, title_of
+from auditor.report.page_language import language_tag
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.configuration import About
 from auditor.report.record.number_text import moment_of
 from auditor.report.record.translations import ENGLISH, Catalogue
+from auditor.report.report_document import report_document
 
+_TEMPLATE = "document.typ"
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf")
 
@@ -32,17 +53,42 @@ _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVu
 def render_pdf(report: AuditReport, say: Catalogue | None = None) -> bytes:
     """The whole report as PDF/A-2a and PDF/UA-1; same record, same fonts, same bytes.
 
-    The first page says what the model does to whom, by question; then scope and document control, what was not run or
-    not measured, the figures, and every number in one table. ``say``: words other than the record's own. A letter that
-    no font at hand has is written as its code, and the report says so. Raises MissingExtraError without typst.
+    ``say``: words other than the record's own. A letter that no font at hand has is written as its code, and the report
+    says so. Raises MissingExtraError without typst.
     """
-    page = first_page(report, say)
+    words = say or (report.about or About()).catalogue
+    id_ = report_view.document_id(report)
+    author = f"auditor {report.tool.get('version', '')}".strip()
+    footer = f"{author}, {words.say('page.document', id=id_)}. {words.say('limit.no_advice')}"
+    numbered = words.say("rest.page_of", page="{page}", of="{of}")
+    head = {"title": title_of(report), "author": author, "id": id_, "footer": footer, "numbered": numbered}
+    return _typeset_blocks(head, report.created, report_document(report, say), words)
+
+
+def render_document_pdf(title: str, digest: str, created: str, version: str, blocks: Sequence[Block]) -> bytes:
+    """The document as PDF; same document, same fonts, same bytes.
+
+    ``digest`` is that of the record it was made from, ``created`` the day of the audit. Links lead nowhere on paper, so
+    findings are named by their number. Raises MissingExtraError without typst.
+    """
+    words, author = Catalogue.for_language(ENGLISH), f"auditor {version}".strip()
+    footer = f"{author}, dossier of the record {digest[:16]}, {moment(created)}. {words.say('limit.no_advice')}"
+    numbered = words.say("rest.page_of", page="{page}", of="{of}")
+    head = {"title": title, "author": author, "id": digest[:16], "footer": footer, "numbered": numbered}
+    return _typeset_blocks(head, created, blocks, words)
+
+
+def _typeset_blocks(head: Mapping[str, str], created: str, blocks: Sequence[Block], say: Catalogue) -> bytes:
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         folder = Path(name)
-        return typeset("report.typ", paper_of(report, page, folder), folder, report.created)
+        data: dict[str, object] = {key: worded(value) for key, value in head.items()}
+        data["numbered"] = re.split(r"(\{\w+\})", head["numbered"])
+        data |= {"language": language_tag(say.language), "fonts_note": ""}
+        data |= {"fonts_said": say.say("rest.fonts", code="\\u4e2d"), "blocks": _blocks(blocks, folder, say)}
+        return _typeset(data, folder, created)
 
 
-def typeset(template: str, data: dict[str, object], folder: Path, created: str) -> bytes:
+def _typeset(data: dict[str, object], folder: Path, created: str) -> bytes:
     """A document typeset from our template with values from ``report-data.json`` and figures in ``folder``.
 
     ``created``: the date that the document bears. Raises MissingExtraError without typst, DataError where it cannot be
@@ -63,12 +109,12 @@ def typeset(template: str, data: dict[str, object], folder: Path, created: str) 
             font_paths=[str(fonts)], ignore_system_fonts=not system, root=str(folder), package_path=str(folder)
         )
         made = compiler.compile(
-            input=str(folder / template), format="pdf", pdf_standards=list(STANDARDS), timestamp=_timestamp(created)
+            input=str(folder / _TEMPLATE), format="pdf", pdf_standards=list(STANDARDS), timestamp=_timestamp(created)
         )
         assert isinstance(made, bytes)
         return made
 
-    (folder / template).write_text(resource(template), encoding="utf-8")
+    (folder / _TEMPLATE).write_text(resource(_TEMPLATE), encoding="utf-8")
     try:
         return compiled(system=bool(foreign))
     except typst.TypstError:
@@ -136,68 +182,148 @@ def _escaped(data: dict[str, object], foreign: frozenset[str]) -> dict[str, obje
     return {**{key: walk(value) for key, value in data.items()}, "fonts_note": data.get("fonts_said", "")}
 
 
+# ---- words, which may break, and figures ----------------------------------------------------------------------------
+
+_LONGEST_RUN = 22
+BREAK = "\N{ZERO WIDTH SPACE}"
+_RUN = re.compile(rf"\S{{{_LONGEST_RUN},}}")
+
+
+def breaking(words: str) -> str:
+    """Text with break points after underscores and slashes, and finally anywhere, so that no cell overflows."""
+
+    def run(match: re.Match[str]) -> str:
+        parts = re.sub(r"([_/=,.+-])", rf"\1{BREAK}", match.group()).split(BREAK)
+        pieces = [p[i : i + _LONGEST_RUN] for p in parts for i in range(0, len(p), _LONGEST_RUN)]
+        return BREAK.join(pieces)
+
+    return _RUN.sub(run, words)
+
+
+def worded(words: str | None) -> str:
+    """Text from any source."""
+    return breaking(number_text.visible(words or ""))
+
+
+def narrow(words: str) -> str:
+    """A name for narrow columns, with a break point after every underscore."""
+    said = worded(words)
+    return re.sub(r"(?<=_)(?=[^_])", BREAK, said.replace(BREAK, "")) if len(words) < _LONGEST_RUN else said
+
+
+_PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
+_TALLEST = 600.0
+_SCALE, _NARROW = 0.63, 400.0
+_LONGEST_REPEATED = 80
+
+
+def _in_columns(pictures: Sequence[Picture], folder: Path, say: Catalogue) -> dict[str, object]:
+    """Figures that fit into one of two columns, and those that are wider; drawn into ``folder`` as SVG."""
+    captions: dict[str, str] = {}
+    drawn: dict[bool, list[dict[str, object]]] = {True: [], False: []}
+    for picture in (picture for picture in pictures if picture.drawn.figure.table is None):
+        caption, called = picture.drawn.figure.caption, picture.drawn.title
+        if len(caption) > _LONGEST_REPEATED and captions.setdefault(caption, called) != called:
+            caption = say.say("paper.read_as", title=captions[caption])
+        made, slim = _figure(picture, caption, folder, say)
+        drawn[slim].append(made)
+    return {"wide": drawn[False], "slim": drawn[True]}
+
+
+def _figure(picture: Picture, caption: str, folder: Path, say: Catalogue) -> tuple[dict[str, object], bool]:
+    """A figure, and whether it fits into a column."""
+    view = picture.drawn
+    name, markup = f"{view.dom_id}.svg", as_file(draw_svg(view.figure, dom_id=view.dom_id, words=say.section("drawn")))
+    markup = markup.replace("system-ui, sans-serif", "DejaVu Sans")
+    (folder / name).write_text(markup, encoding="utf-8")
+    drawing = ElementTree.fromstring(markup).attrib
+    width, height = float(drawing["width"]), float(drawing["height"])
+    slim = width <= _NARROW
+    made: dict[str, object] = {
+        "file": name,
+        "of": worded(picture.heading),
+        "title": worded(view.title),
+        "alt": number_text.visible(view.figure.alt) or say.say("rest.figure_unsaid"),
+        "caption": worded(caption),
+        "width": width * min(_SCALE, (_COLUMN_WIDTH if slim else _PAGE_WIDTH) / width, _TALLEST / height),
+    }
+    return made, slim
+
+
+# ---- blocks as values -----------------------------------------------------------------------------------------------
+
 _SHORT, _LONG = 14, 60
+# Letters that would take as much room as what is drawn, and as a line to fill in.
+_DRAWN = {"axis": 24, "blank": 20}
 # A table of so many letters fits a page, and is not torn apart.
 _ONE_PAGE = 2_000
 
 
-def render_document_pdf(title: str, digest: str, created: str, version: str, blocks: Sequence[Block]) -> bytes:
-    """The document as PDF; same document, same fonts, same bytes.
-
-    ``digest`` is that of the record it was made from, ``created`` the day of the audit. Links lead nowhere on paper, so
-    findings are named by their number. Raises MissingExtraError without typst.
-    """
-    data: dict[str, object] = {
-        "title": worded(title),
-        "author": worded(f"auditor {version}".strip()),
-        "id": digest[:16],
-        "created": worded(moment(created)),
-        "blocks": [_block(block) for block in blocks],
-        "fonts_note": "",
-        "fonts_said": Catalogue.for_language(ENGLISH).say("rest.fonts", code="\\u4e2d"),
-    }
-    with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
-        return typeset("document.typ", data, Path(name), created)
+def _blocks(blocks: Sequence[Block], folder: Path, say: Catalogue) -> list[dict[str, object]]:
+    """The blocks as values for the template; figures stand in columns, and are drawn into the folder as SVG."""
+    pictures = [block for block in blocks if isinstance(block, Picture)]
+    made, drawn = list[dict[str, object]](), False
+    for block in blocks:
+        match block:
+            case Picture() if not drawn:
+                drawn = True
+                made += [{"kind": "break", "columns": 1}, _block(Heading(2, line(say.say("paper.figures"))))]
+                made.append({"kind": "pictures", **_in_columns(pictures, folder, say)})
+                for picture in (p for p in pictures if p.drawn.figure.table is not None):
+                    title = Heading(3, line(f"{picture.heading}: {picture.drawn.title}"))
+                    caption = paragraph(external_text(picture.drawn.figure.caption))
+                    made += _blocks((title, *picture.words, caption), folder, say)
+            case Picture():
+                pass
+            case Beside(parts):
+                made.append({"kind": "beside", "parts": [_blocks(part, folder, say) for part in parts]})
+            case PageBreak(columns):
+                made.append({"kind": "break", "columns": columns})
+            case _:
+                made.append(_block(block))
+    return made
 
 
 def _block(block: Block) -> dict[str, object]:
     match block:
         case Heading(level, line):
             return {"kind": "heading", "level": level, "line": _line(line)}
-        case Paragraph(line, note):
-            return {"kind": "note" if note else "paragraph", "line": _line(line)}
-        case Bullets(items):
-            return {"kind": "list", "items": [_line(item) for item in items]}
+        case Paragraph(line, note, tone):
+            return {"kind": "note" if note else "paragraph", "line": _line(line), "tone": tone}
+        case Bullets(items, numbered):
+            return {"kind": "list", "items": [_line(item) for item in items], "numbered": numbered}
         case Table(head, rows, align, shape):
             # A head of nothing is none that a reader could be told.
-            heads = head if shape != "facts" else ((own_text("Name"),), (own_text("Value"),))
+            heads = head if any(head) else ((own_text("Name"),), (own_text("Value"),))
+            columns = heads[:-1] if shape == "findings" else heads
             return {
                 "kind": shape,
                 "head": [_line(cell) for cell in heads],
                 "rows": [[_line(cell) for cell in row] for row in rows],
                 "align": list(align),
-                "widths": _widths(heads, rows),
+                "widths": _widths(columns, rows),
                 "whole": sum(len(span.text) for cells in (heads, *rows) for cell in cells for span in cell) < _ONE_PAGE,
                 "tone": next((span.tone for cell in heads for span in cell if span.tone), ""),
             }
+    raise AssertionError(block)
 
 
 def _widths(heads: Sequence[Line], rows: Sequence[Sequence[Line]]) -> list[int]:
     """The share of the page that each column takes, by its longest cell; 0 for one that needs no more than its own."""
     columns = ([cells[i] for cells in (heads, *rows)] for i in range(len(heads)))
-    longest = (max(sum(len(span.text) for span in cell) for cell in column) for column in columns)
-    return [0 if n <= _SHORT else min(n, _LONG) for n in longest]
+    longest = [max(sum(_DRAWN.get(span.kind, len(span.text)) for span in cell) for cell in own) for own in columns]
+    return [0 if n <= _SHORT and any(n > _SHORT for n in longest) else min(max(n, 1), _LONG) for n in longest]
 
 
-def _line(line: Line) -> list[dict[str, str]]:
+def _line(line: Line) -> list[dict[str, object]]:
     return [_span(span) for span in line]
 
 
-def _span(span: Span) -> dict[str, str]:
-    is_name = span.kind == "code"
-    words = number_text.shortened(span.text, LONGEST_NAME if is_name else span.longest)
-    return {
-        "text": narrow(words) if is_name else worded(words),
+def _span(span: Span) -> dict[str, object]:
+    words = number_text.shortened(span.text, span.longest)
+    shown: dict[str, object] = {
+        "text": narrow(words) if span.kind == "code" else worded(words),
         "kind": span.kind,
         "tone": span.tone,
     }
+    return shown if span.axis is None else shown | {"axis": asdict(span.axis) | {"alt": worded(span.axis.alt)}}

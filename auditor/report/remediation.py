@@ -37,7 +37,7 @@ class Remedy:
     ``id``: of the finding in the record; ``anchor``: its place on the page, "" where it was not measured now.
     """
 
-    question: str
+    name: str
     about: str
     found: str
     interval: str
@@ -110,7 +110,7 @@ def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
     for f, line in zip(ranked, in_its_words(report, say, ranked), strict=True):
         acceptance = accepted.get(key_of(f))
         yield Remedy(
-            question=line.question,
+            name=line.name,
             about=line.about,
             found=line.found,
             interval=line.interval,
@@ -133,7 +133,7 @@ def _unmeasured_remedy(report: AuditReport, acceptance: Acceptance, say: Catalog
     """What somebody accepted and this audit did not measure, which is no news of it."""
     probe, _, metric, _ = acceptance.finding_key
     return Remedy(
-        question=question_text(report, probe, metric or None, say),
+        name=question_text(report, probe, metric or None, say, section="subject"),
         about=key_text(acceptance.finding_key),
         found="",
         interval="",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
@@ -22,14 +23,13 @@ _SLUGS: Mapping[CellKind, str] = {
 @dataclass(frozen=True)
 class ShownCell:
     """One cell of a control: ``state`` in words, including its outcome; ``slug``: its colour, and the findings that it
-    links to.
-
-    ``text``: what stands beside the state and the findings.
+    links to. ``reserved``: the reservation of an explanation that passed with one.
     """
 
     cell: CellRecord
     state: str
     slug: str
+    reserved: str
     outcomes: tuple[tuple[Outcome, int], ...]
     rows: tuple[Row, ...]
     left_out: int
@@ -38,19 +38,6 @@ class ShownCell:
     def tally(self) -> str:
         """Numbers of its findings by outcome."""
         return ", ".join(f"{number_text.count(n)} {outcome.words}" for outcome, n in self.outcomes)
-
-    @property
-    def number_text(self) -> str:
-        """The text of the evidence if it is no finding; else its source, the method, or the model kind."""
-        cell = self.cell
-        match cell.kind:
-            case "evidence":
-                return cell.said
-            case "attestation needed":
-                return f"from {cell.role}"
-            case "not measured":
-                return cell.how
-        return cell.reason
 
 
 @dataclass(frozen=True)
@@ -149,6 +136,12 @@ def _shown_cell(cell: CellRecord, by_id: Mapping[str, Row]) -> ShownCell:
     rows = sorted((by_id[name] for name in cell.findings if name in by_id), key=lambda row: ORDER.index(row.outcome))
     outcomes = tuple((o, cell.outcomes[o.value]) for o in ORDER if cell.outcomes.get(o.value))
     came_out = cell.outcome
-    slug = _SLUGS.get(cell.kind) or ("not-judged" if came_out is None else came_out.slug)
     state = cell.kind if came_out is None else f"{cell.kind}: {came_out.words}"
-    return ShownCell(cell, state, slug, outcomes, tuple(rows[:MOST_LINKS]), max(0, len(rows) - MOST_LINKS))
+    reserved = ""
+    if came_out is Outcome.PASS:
+        # That numbers lie within their limits is no opinion on whether a text of law is met.
+        reserved = next((r.finding.detail for r in rows if r.finding.detail.startswith(f"{EARNED} {RESERVED}")), "")
+        n, came_out = number_text.plural(sum(cell.outcomes.values()), "measurement"), None
+        state = f"{n}{', with reservations' * bool(reserved)}; does not show that this is met"
+    slug = _SLUGS.get(cell.kind) or ("not-judged" if came_out is None else came_out.slug)
+    return ShownCell(cell, state, slug, reserved, outcomes, tuple(rows[:MOST_LINKS]), max(0, len(rows) - MOST_LINKS))

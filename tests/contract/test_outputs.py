@@ -258,7 +258,6 @@ MAY_WRITE = {
     "auditor.loading.enclosed_classifier": "its own scratch folder, which ends with the block",
     "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
-    "auditor.report.pdf_figures": "the scratch folder of the PDF",
     "auditor.report.drawing.svg": "bytes in memory",
     "auditor.run.api": "its own scratch folder",
     "auditor.loading.sandbox.measuring_process": "scratch folders that no process holds, by their name",

@@ -8,7 +8,7 @@ from typing import Any
 
 from auditor.evidence.write_dossier import dossier_of
 from auditor.judging.policy import Policy
-from auditor.report.document import to_markdown
+from auditor.report.markdown import to_markdown
 from auditor.report.record.audit_report import AuditReport
 
 

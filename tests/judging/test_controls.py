@@ -242,6 +242,49 @@ def test_a_probe_for_other_models_is_no_reproach_and_one_that_lacks_an_input_is(
     assert cell(record(told, lacking), "gdpr", "EDPB 28/2024, membership", "attacks on").outcome is Outcome.FAIL
 
 
+def test_a_control_for_other_kinds_of_model_asks_nothing_of_this_one() -> None:
+    """A general-purpose duty is not evidenced by the parameters of a table's model, and nobody need attest it."""
+    other = [
+        finding(probe, None, Outcome.NOT_APPLICABLE, other_kind=True, reason="Needs a language model.")
+        for probe in ("lm_membership", "generation_bias")
+    ]
+    size = finding("intake", "n_parameters", Outcome.NOT_JUDGED)
+
+    def cells(*findings: Finding) -> dict[str, list[CellRecord]]:
+        held = with_policies(record(*findings), [PACKS["eu-ai-act"]], DAY)
+        return {control.id: list(control.cells) for control in held.controls}
+
+    of_table, general = cells(size, *other), "Art. 53(1)(a), Annex XI 1.1"
+    assert {(c.kind, c.reason) for c in of_table[general]} == {
+        ("not for this kind of model", "Needs a language model.")
+    }
+    assert len(of_table[general]) == 2 and of_table["Art. 14"][0].kind != "not for this kind of model"
+    of_language = cells(size, other[0], finding("generation_bias", "regard_gap", Outcome.NOT_JUDGED))
+    assert [c.kind for c in of_language[general]] == ["evidence", "attestation needed"]
+    assert [c.kind for c in cells(size)[general]] == ["evidence", "attestation needed"]
+
+
+def test_what_passes_is_a_measurement_and_never_a_green_row_of_law() -> None:
+    pack = parse_policy(
+        'name = "house"\ntitle = "House"\nsource = "s"\nchecked_on = 2026-01-01\ncertainty = "text"\n[[controls]]\n'
+        'id = "one"\ntitle = "First"\nevidence = [\n{ what = "a", probe = "one", how = "h" },\n'
+        '{ what = "b", probe = "two", how = "h" }]\n',
+        "house.toml",
+    )
+    detail = "earned its display WITH RESERVATIONS: a check was not run"
+    report = with_policies(
+        record(finding("one", "m", Outcome.PASS, id="1"), finding("two", "m", Outcome.PASS, id="2", detail=detail)),
+        [pack],
+        DAY,
+    )
+    first, second = policies_of(report, rows_of(report.findings))[0].controls[0].cells
+    assert (first.state, first.slug) == ("1 measurement; does not show that this is met", "not-judged")
+    assert second.state == "1 measurement, with reservations; does not show that this is met"
+    html, dossier = render_html(report), render_dossier(report, [pack], DAY)
+    assert "cell is-pass" not in html and html.count("does not show that this is met") == 2 and detail in html
+    assert detail in render_markdown(report) and dossier.count("which does not show that this is met") == 2
+
+
 def pdf_text(content: bytes) -> str:
     import pypdfium2
 
@@ -274,7 +317,7 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
         assert "chapter 1, looked up on 2026-01-01" in plain and "read in the primary text" in plain
         assert "Version 7, SHA-256" in plain and pack.sha256[:16] in plain
     assert "<strong>Evidence: FAIL</strong>" in html and "cell is-not-applicable" in html
-    assert "**FAIL**, evidence (" in markdown and "**FAIL** (" in dossier and "EVIDENCE: FAIL" in paper
+    assert "**Evidence: FAIL** (" in markdown and "**FAIL** (" in dossier and "Evidence: FAIL" in paper
     tally = "1 evidence (1 FAIL), 0 attestation needed, 0 not measured, 1 not for this kind of model."
     (shown,) = policies_of(report, rows_of(report.findings))
     assert shown.tally == f"{tally} 0 of 1 control without any evidence."

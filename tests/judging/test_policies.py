@@ -189,7 +189,7 @@ def test_every_kind_of_cell_arises_and_a_fail_shows_in_its_cell() -> None:
     assert set(cell.findings) == {f.id for f in of_it}
     assert report.exit_code == sampled().exit_code
     n = cell.outcomes["FAIL"]
-    assert f"evidence ({n} FAIL" in render_markdown(report)
+    assert f"**Evidence: FAIL** ({n} FAIL" in render_markdown(report)
     assert f'<span class="tally">{n}&nbsp;FAIL</span>' in render_html(report)
 
 

@@ -197,7 +197,7 @@ def test_markdown_says_values_with_intervals(report: AuditReport) -> None:
     told = [row for row in report_view.rows_of(report.findings) if row.outcome in ("PASS", "FAIL", "INCONCLUSIVE")]
     assert len(told) >= 10
     for row in told:
-        (line,) = re.findall(rf"^.*`{row.name}` ?(?:`{row.where}`)? \|.*$", markdown, re.MULTILINE)
+        (line,) = re.findall(rf"^\| \*\*.*`{row.name}` ?(?:`{row.where}`)? \|.*$", markdown, re.MULTILINE)
         assert f"| {row.value} |" in line and row.interval in line and row.must_be in line
     packs, _ = load_policies(["eu-ai-act"])
     controls = render_markdown(with_policies(report, packs, date(2026, 11, 27)))

@@ -381,7 +381,7 @@ def test_hostile_content_never_becomes_markup() -> None:
 def test_the_markdown_says_what_the_figures_show() -> None:
     markdown = render_markdown(report_of([explanations()]))
     assert "`here` +1.80" in markdown and "row 1: scored +1.74" in markdown
-    assert "| `method_1` | shown, with reservations | 0.310 (0.200 to 0.400) | no gradient | −0.100 |" in markdown
+    assert "| `method_1` | shown, with reservations | comprehensiveness 0.310 (0.200 to 0.400); parameter" in markdown
     assert "Half of what speaks for it lies in" in markdown
     assert "Mean absolute contributions, largest first: feature\\_0" in markdown
 

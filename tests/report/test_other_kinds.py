@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import re
-from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -15,16 +13,15 @@ import pytest
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.report import report_view
 from auditor.report.csv_table import render_csv
-from auditor.report.first_page import first_page
 from auditor.report.html import render_html
 from auditor.report.junit_and_sarif import render_junit, render_sarif
-from auditor.report.markdown import render_markdown
+from auditor.report.markdown import render_markdown, to_markdown
 from auditor.report.model_card_and_bom import render_model_card, render_toolkit_json
-from auditor.report.pdf_values import paper_of
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.report_document import report_document
 from auditor.statistics.estimate import Undefined
 from cli.terminal import print_report
-from tests.quantifiers import none_of
+from tests.quantifiers import all_of, none_of
 from tests.report.samples import language, privacy, report_of
 
 ELSEWHERE = ("bbq", "winobias", "honest")
@@ -76,17 +73,12 @@ def test_the_page_counts_them_and_names_them_in_a_fold_alone(report: AuditReport
     assert "--text" in html[html.index('id="absent"') :]
 
 
-def _whole(shown: object) -> str:
-    """Words without the places where they may break."""
-    return str(shown).replace(repr("\N{ZERO WIDTH SPACE}")[1:-1], "")
-
-
-def test_the_paper_counts_them_apart_and_has_no_row_of_them(report: AuditReport, tmp_path: Path) -> None:
-    paper: dict[str, Any] = paper_of(report, first_page(report), tmp_path)
-    assert {c["slug"]: c["n"] for c in paper["counts"]}["not-applicable"] == "1"
-    assert paper["not_measured"]["total"] == "1" and WHY not in _whole(paper)
-    rows = _whole([paper["numbers"][name] for name in ("told", "lacking", "folded")])
-    assert "membership_inference" in rows and none_of(name in rows for name in ELSEWHERE)
+def test_the_document_counts_them_apart_and_has_no_row_of_them(report: AuditReport) -> None:
+    paper = to_markdown(report_document(report))
+    assert "What was not measured (1)" in paper and WHY not in paper
+    rows = paper[paper.index("## Every number") : paper.index("## Methods")]
+    assert "membership_inference" in rows and all_of(rows.count(name) == 1 for name in ELSEWHERE)
+    assert f"For other kinds of model or data: {', '.join(ELSEWHERE)}." in rows
 
 
 def test_machines_read_a_count_and_no_result(report: AuditReport) -> None:

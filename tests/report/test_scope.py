@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -255,7 +256,7 @@ def test_strangers_words_stay_words_in_every_format() -> None:
     assert "<script>alert" not in page and nasty not in page
     assert "](http://b)" not in short and "\n@me" not in short
     own = short[short.index("### Scope") : short.index("### Remediation")].splitlines()
-    assert none_of(line.startswith("|") for line in own if line)
+    assert all_of(len(re.findall(r"(?<!\\)\|", line)) == 4 for line in own if line.startswith("|"))
 
 
 def test_label_quality_is_what_copies_of_training_rows_say() -> None:

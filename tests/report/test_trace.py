@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 from datetime import date
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -15,11 +14,8 @@ from auditor.core.errors import UsageError
 from auditor.judging.criterion import load_criteria
 from auditor.judging.measurement import Definition
 from auditor.judging.policy import load_policies
-from auditor.report.first_page import first_page
 from auditor.report.html import render_html
-from auditor.report.markdown import render_markdown
-from auditor.report.pdf_figures import BREAK
-from auditor.report.pdf_values import paper_of
+from auditor.report.markdown import escaped, render_markdown, to_markdown
 from auditor.report.record.audit_report import AuditReport, RegistrationRecord
 from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
@@ -35,6 +31,7 @@ from auditor.report.record.provenance_of_number import (
 )
 from auditor.report.record.translations import SHIPPED, shipped
 from auditor.report.remediation import remediation_of
+from auditor.report.report_document import report_document
 from auditor.run.scan_options import flags
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -273,18 +270,18 @@ def test_markdown_says_how_to_look_a_number_up(report: AuditReport) -> None:
     assert "--finding" not in render_markdown(report_of([fairness()], held_to=[]))
 
 
-def test_the_printed_report_defines_what_was_judged_and_its_terms(report: AuditReport, tmp_path: Path) -> None:
+def test_the_printed_report_defines_what_was_judged_and_its_terms(report: AuditReport) -> None:
     judged, left = definitions_of_judged(report)
     held = {(f.probe, f.metric) for f in report.findings if f.metric and f.outcome != "NOT_JUDGED"}
     assert {(m.probe, m.name) for m in judged.metrics} == held and left > 5
-    told = paper_of(report, first_page(report), tmp_path)["definitions"]
-    assert isinstance(told, dict)
-    defined = {own["probe"]: {metric["name"].replace(BREAK, "") for metric in own["metrics"]} for own in told["probes"]}
-    assert {(probe, name) for probe, names in defined.items() for name in names} == {
-        (f.probe, f.metric) for f in report.findings if f.metric
-    }
-    assert f"the {left} metrics without a bound" in told["more"]
-    assert {term["name"] for term in told["terms"]} >= {"interval", "INCONCLUSIVE"}
+    whole = to_markdown(report_document(report))
+    told = whole[whole.index("## Definitions") : whole.index("## Criteria")]
+    for probe in {f.probe for f in report.findings if f.metric}:
+        own = told[told.index(f"### {escaped(probe)}") :].split("### ")[1]
+        named = set(re.findall(r"^- `(\w+)`", own, re.MULTILINE))
+        assert named == {f.metric for f in report.findings if f.probe == probe and f.metric}
+    assert f"the {left} metrics without a bound" in told
+    assert all_of(f"- **{name}** " in told for name in ("interval", "INCONCLUSIVE"))
 
 
 def test_definitions_are_those_of_the_metrics_that_occur(report: AuditReport, html: str) -> None:

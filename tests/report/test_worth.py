@@ -50,7 +50,7 @@ def test_skill_is_said_beside_the_base_rate(column: str, outcome: Outcome, words
     accuracy = next(f for f in made.findings if f.metric == "accuracy" and not f.group)
     base = next(f for f in made.findings if f.metric == "base_rate")
     assert accuracy.value is not None and base.value is not None
-    assert found.line.startswith(f"Accuracy {accuracy.value:#.3g}, ")
+    assert found.line.startswith(f"Accuracy: right for {100 * accuracy.value:.0f}\N{NO-BREAK SPACE}% of the rows (")
     assert f"always answering '0' would be right for {base.value:.3g} of these rows." in found.line
 
 
@@ -88,4 +88,4 @@ def test_it_stands_first_in_every_rendering(capsys: pytest.CaptureFixture[str]) 
     assert page.index("Performance.") < page.index('class="tally-bar"')
     assert page.index("Performance.") < page.index('id="scope"')
     assert page.index('<option value="p-performance"') < page.index('<option value="p-fairness"')
-    assert text.index("Performance.") < text.index("PASS |")
+    assert text.index("Performance.") < text.index("PASS** |")

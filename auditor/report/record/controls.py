@@ -10,7 +10,7 @@ from auditor.judging.input_files import CATEGORIES, Role, Roles
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.control_record import CellRecord, ControlRecord, PolicyRecord
+from auditor.report.record.control_record import CELL_KINDS, CellRecord, ControlRecord, PolicyRecord
 from auditor.report.record.number_text import known_day
 from auditor.report.record.translations import Catalogue
 
@@ -100,9 +100,14 @@ class _Held:
     tradeoff: Beside | None
 
     def control(self, policy: Policy, control: Control) -> ControlRecord:
-        cells = [self._evidence_cell(rule) for rule in control.evidence] + [
-            _attested(rule) for rule in control.attestation
-        ]
+        asked = [f for f in self.report.findings if control.is_about(f.probe)]
+        if asked and all(f.other_kind for f in asked):
+            kind, reason = CELL_KINDS[-1], asked[0].reason
+            whats = [rule.what for rule in control.evidence] + [rule.what for rule in control.attestation]
+            cells = [CellRecord(kind=kind, what=what, reason=reason) for what in whats]
+        else:
+            cells = [self._evidence_cell(rule) for rule in control.evidence]
+            cells += [_attested(rule) for rule in control.attestation]
         said = [(rule.source, rule.certainty) for rule in control.evidence]
         said += [(rule.source, rule.certainty) for rule in control.attestation]
         return ControlRecord(

@@ -88,8 +88,13 @@ def form_of(report: AuditReport, probe: str, metric: str | None) -> Form:
     return question.form if question else "number"
 
 
-def question_text(report: AuditReport, probe: str, metric: str | None, say: Catalogue) -> str:
-    """The question that a probe's number answers, in words; the probe's own name where there are none."""
+def question_text(
+    report: AuditReport, probe: str, metric: str | None, say: Catalogue, *, section: str = "question"
+) -> str:
+    """The question that a probe's number answers, in words; the probe's own name where there are none.
+
+    ``section``: of the catalogue; "subject" has the field's term for it.
+    """
     question = question_of(report, probe, metric)
-    key = f"question.{question.id}" if question else ""
+    key = f"{section}.{question.id}" if question else ""
     return say.say(key) if say.has(key) else probe.replace("_", " ")

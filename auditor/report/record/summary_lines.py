@@ -114,6 +114,10 @@ def _numbers(finding: Finding, say: Catalogue) -> str:
 
 
 def _line(finding: Finding, say: Catalogue) -> str:
+    if finding.metric == _KNOWN_BY[0]:
+        detail = f"; {finding.detail}" if finding.detail else ""
+        interval = say.interval(finding.interval, "percent")
+        return say.say("worth.right", share=say.percent(finding.value), interval=interval, detail=detail)
     name = (finding.metric or "").replace("_", " ")
     said = f"{name.capitalize()} {say.spelled(finding_text.value(finding))}, {say.ends(finding.interval)}"
     return f"{said}; {finding.detail}." if finding.detail else f"{said}."

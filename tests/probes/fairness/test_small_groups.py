@@ -222,7 +222,7 @@ def test_the_first_page_of_every_rendering_names_them(capsys: pytest.CaptureFixt
     assert " ".join(said.split()) in shown
     page, text = render_html(report), render_markdown(report)
     assert said in page and page.index(said) < page.index('class="tally-bar"')
-    assert "tiny" in text and text.index("By race") < text.index("PASS |")
+    assert "tiny" in text and text.index("By race") < text.index("PASS** |")
     quiet = audit(1.0, min_share=0)
     assert none_of("By race" in w for w in ["", *warnings_of(quiet)])
 
