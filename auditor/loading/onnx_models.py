@@ -26,7 +26,7 @@ from auditor.loading.huggingface_folders import image_preprocessing, scales_soun
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Provenance, Said, of_logits
 from auditor.models.detector import CONFIG, ONNX_FILE, PREPROCESSOR
-from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.model_bytes import ONNX_FORMAT, Source, convert_parser_errors, printable
 from auditor.models.files.model_folder import Folder
 from auditor.models.files.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
 from auditor.models.regression_model import AuditedRegressor
@@ -46,7 +46,7 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)
     graph = Graph(session, source.name)
-    provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
+    provenance = provenance_of(source, ONNX_FORMAT, f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
     labels = [o for o in outputs if o.type in ("tensor(int64)", TEXT) and len(o.shape or [0]) == 1]
     features = _features(graph, spec, source.name, "" if labels else _unsaid(outputs[0], spec, source.name))
@@ -185,7 +185,7 @@ def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
         provenance=Provenance(
             path=path,
             sha256=_digest(folder, source.sha256),
-            format="ONNX model",
+            format=ONNX_FORMAT,
             loaded_by=f"onnxruntime {onnxruntime.__version__}",
             size_bytes=folder.size_bytes,
             notes=notes,

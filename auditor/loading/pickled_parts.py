@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from auditor.loading.estimators import tree_problem
+from auditor.loading.estimator_checks import tree_problem
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.pickled_arrays import whole
 from auditor.models.files.unpickling import Foreign

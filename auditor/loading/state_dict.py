@@ -18,7 +18,7 @@ from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.finish_loading import provenance_of, torch_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.model_bundle import build_known, build_own
-from auditor.loading.refusal_advice import WEIGHTS_KEYS, flags_unsaid
+from auditor.loading.refused_formats import WEIGHTS_KEYS, flags_unsaid
 from auditor.models.audited_model import AuditedModel
 from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.weights import as_state_dict, plain_floats

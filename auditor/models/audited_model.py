@@ -154,6 +154,8 @@ class AuditedModel:
     forwarded: Counter[tuple[Any, ...]] | None = None
     # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
     renamed: bool = False
+    # Whether it can be fitted on other rows with its own hyperparameters, by ``fitted_anew``.
+    fits_anew: bool = False
     # Whether it decides as its own library does, because nobody set a threshold.
     decides_itself: bool = False
 
@@ -304,6 +306,28 @@ class AuditedModel:
         """The model's file in its own library's format, one of several if its ``endings`` are several; None if it is
         saved as a bundle or has no file."""
         return None
+
+    def onnx_graph(self) -> tuple[bytes, tuple[str, ...]] | None:
+        """The scores as an ONNX graph, and its numeric columns; None for a model that has none.
+
+        Raises UnsupportedError where it is not converted, MissingExtraError without a converter.
+        """
+        return None
+
+    def fitted_anew(
+        self,
+        X: Rows,
+        y: IntArray,
+        weights: FloatArray | None,
+        rng: np.random.Generator,
+        hyperparameters: Mapping[str, Any],
+    ) -> AuditedModel:
+        """A model of the same kind and hyperparameters, but for those given, fitted on other rows and class indices.
+
+        ``weights``: (n,) of the rows. What is new is said by its provenance's notes. Raises ModelError where it cannot
+        be fitted so, UsageError for a hyperparameter that it does not have.
+        """
+        raise ModelError("Only an estimator of scikit-learn or boosted trees is fitted anew.")
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model stored in a bundle, and additional data of the bundle."""

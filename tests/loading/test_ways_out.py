@@ -24,7 +24,7 @@ import auditor
 from auditor.core.errors import ModelError
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.refusal_advice import way_out
+from auditor.loading.refused_formats import way_out
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
 

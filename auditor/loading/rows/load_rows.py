@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -426,9 +427,10 @@ def _inputs(
 
 
 def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
-    """Notes on columns of which at least half of the values are new to an encoder that takes them without a word.
+    """Notes on columns with values that are new to an encoder, or to boosted trees, which answer them all the same.
 
-    Raises DataError for a column of which all are and some read like a known one, such as True and 'True'.
+    Raises DataError for an encoder that does not, and for a column of which all values are new and some read like a
+    known one, such as True and 'True'.
     """
     estimator = getattr(model, "estimator", None)
     if estimator is None or not isinstance(X, pd.DataFrame):
@@ -439,18 +441,24 @@ def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
         encoded = list(learned_levels(estimator, list(map(str, X.columns))))
     notes: dict[str, str] = {}
     for encoder, name, levels in encoded:
-        if getattr(encoder, "handle_unknown", "ignore") == "error" or name not in X.columns:
+        if name not in X.columns:
             continue
         counts, known = X[name].value_counts(), dict.fromkeys(levels.tolist())
-        new = counts[[value not in known for value in counts.index]]
+        knows = partial(encoder.knows, name) if hasattr(encoder, "knows") else known.__contains__
+        new = counts[[not knows(value) for value in counts.index]]
         total, n = int(counts.sum()), int(new.sum())
-        if not n or 2 * n < total:
+        if not n:
             continue
-        notes[name] = (
-            f"Column {name!r} of {file}: {n:,} of {total:,} values are new to the model, which takes them all for an "
-            f"unknown one: check that they are spelled as in training (here "
-            f"{printable(repr(new.index[:1].tolist()[0]), 40)}, there {printable(repr(next(iter(known), None)), 40)})"
-        )
+        here, there = (printable(repr(value), 40) for value in (new.index[:1].tolist()[0], next(iter(known), None)))
+        values = f"Column {name!r} of {file}: {n:,} of {total:,} values are new to the model, "
+        if getattr(encoder, "handle_unknown", "ignore") == "error":
+            raise DataError(
+                f"{values}such as {here}, and its {type(encoder).__name__} refuses them wherever it runs: leave these "
+                "rows out of the file, or fit it with another handle_unknown.",
+                code="AUD-DATA-VALUES",
+            )
+        spelling = f": check that they are spelled as in training (here {here}, there {there})" if 2 * n >= total else ""
+        notes[name] = f"{values}which takes them all for an unknown one{spelling or f', such as {here}'}"
         if n == total and {*map(label_name, new.index)} & {*map(label_name, known)}:
             raise DataError(f"{notes[name]}, or audit it with --predict.", code="AUD-DATA-VALUES")
     return [f"{note}." for note in notes.values()]

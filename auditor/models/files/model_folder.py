@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = "Hugging Face folder"
+# What makes a folder that of a post-processed model.
+RULES_FILE = "postprocessing.json"
 _MAX_JSON_BYTES = 16 << 20
 
 
