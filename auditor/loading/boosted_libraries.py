@@ -13,9 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from auditor.core.errors import DataError, MissingExtraError, UnsupportedError, UsageError
 from auditor.core.rows import FloatArray, IntArray
+from auditor.data.preprocessing import label_name
 from auditor.loading.boosted_trees import Boosted, known_hyperparameters
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF
@@ -50,10 +52,15 @@ _OF_CATBOOST = frozenset(
 _CODED = re.compile(r"^\[categorical_feature: ([\d,]+)\]$", re.MULTILINE)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class XGBoost(Boosted):
-    """Trees, or a linear booster, of XGBoost."""
+    """Trees, or a linear booster, of XGBoost.
+
+    ``in_place``: whether its scikit-learn class asks it without a matrix, which sums DART's trees in another order.
+    """
 
     made_by = "XGBoost"
+    in_place: bool = False
 
     @classmethod
     def read(cls, source: Source, spec: ModelSpec) -> Self:
@@ -93,6 +100,7 @@ class XGBoost(Boosted):
             objective=objective,
             labels=_numbered(n),
             threshold=float(np.nextafter(_logistic(0.5), np.inf)) if by_margin else MORE_THAN_HALF,
+            in_place=wrapped and learner["gradient_booster"]["name"] == "dart",
         )
 
     def _with_new(
@@ -110,21 +118,20 @@ class XGBoost(Boosted):
         return more, codes | {text: len(known) + i for i, text in enumerate(new)}
 
     def margins(self, rows: pd.DataFrame) -> Any:
-        return self.trees.predict(self._dmatrix(rows), output_margin=True)
+        return self._asked(rows, margin=True)
 
     def answers(self, rows: pd.DataFrame) -> Any:
         if self.objective == "multi:softmax":  # its own prediction is a label
-            scores = self._raw(rows)
-            shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-            return shifted / shifted.sum(axis=1, keepdims=True)
-        found = self.trees.predict(self._dmatrix(rows))
+            return softmax(self.margins(rows), axis=1)
+        found = self._asked(rows, margin=False)
         return _logistic(found.astype(np.float64)) if self.objective == "binary:logitraw" else found
 
-    def _dmatrix(self, rows: pd.DataFrame) -> Any:
-        named = self.trees.feature_names is not None
-        return import_module("xgboost").DMatrix(
-            rows if named else rows.to_numpy(), enable_categorical=bool(self.categories)
-        )
+    def _asked(self, rows: pd.DataFrame, *, margin: bool) -> Any:
+        given = rows if self.trees.feature_names is not None else rows.to_numpy()
+        if self.in_place:
+            return self.trees.inplace_predict(given, predict_type="margin" if margin else "value")
+        matrix = import_module("xgboost").DMatrix(given, enable_categorical=bool(self.categories))
+        return self.trees.predict(matrix, output_margin=margin)
 
     def as_file(self, ending: str) -> bytes:
         return bytes(self.trees.save_raw(raw_format="ubj" if ending == ".ubj" else "json"))
@@ -314,7 +321,7 @@ class CatBoost(Boosted):
         unnamed = own == [str(i) for i in range(len(own))]
         features = _columns(None if unnamed else own, len(own), spec, source.name)
         params = trees.get_all_params()
-        labels = [str(label) for label in trees.classes_]
+        labels = [label_name(label) for label in trees.classes_]
         metadata, stated = trees.get_metadata(), "binclass_probability_threshold"
         least = float(metadata[stated]) if stated in metadata else 0.5
         return cls(
@@ -376,8 +383,15 @@ class CatBoost(Boosted):
         return self.trees.predict(rows, prediction_type="RawFormulaVal")
 
     def answers(self, rows: pd.DataFrame) -> Any:
-        # Of a regression the default is the number after its link.
-        return self.trees.predict(rows, **({} if self.is_regression else {"prediction_type": "Probability"}))
+        # As CatBoostClassifier and CatBoostRegressor answer: a CatBoost of a file would give the logarithm of a count.
+        counts = self.objective.startswith(("Poisson", "Tweedie"))
+        numbers = "Exponent" if counts else "RawFormulaVal"
+        return self.trees.predict(rows, prediction_type=numbers if self.is_regression else "Probability")
+
+    def decided(self, rows: pd.DataFrame) -> IntArray:
+        places = {label: i for i, label in enumerate(self.labels)}
+        found = self.trees.predict(rows, prediction_type="Class")
+        return np.asarray([places[label_name(label)] for label in np.ravel(found).tolist()], np.int64)
 
     def as_file(self, ending: str) -> bytes:
         return self._saved(ending.removeprefix("."))

@@ -25,7 +25,7 @@ from auditor.core.errors import (
     did_you_mean,
     first_line,
 )
-from auditor.core.rows import FloatArray, IntArray, Rows
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import as_text, label_name
 from auditor.loading.estimators import but_for
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
@@ -82,6 +82,10 @@ class Boosted(ABC):
     @abstractmethod
     def answers(self, rows: pd.DataFrame) -> Any:
         """Probabilities, or the predicted numbers, by the library's own link."""
+
+    def decided(self, rows: pd.DataFrame) -> IntArray | None:
+        """(n,) class indices by the library's own decision, where its probabilities do not say it to the last digit."""
+        return None
 
     @abstractmethod
     def as_file(self, ending: str) -> bytes:
@@ -198,6 +202,15 @@ class BoostedClassifier(AuditedModel):
         )
         self.group_columns = tuple(estimator.categories)
         self.endings = ENDINGS[f"{estimator.made_by} model"]
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices, by a requested threshold, else the library's own, which is asked about rows in doubt."""
+        decided = super().decide(probabilities, positive, X)
+        doubt = np.flatnonzero(self.in_doubt(probabilities)) if self.decides_itself and X is not None else []
+        if len(doubt) and X is not None:
+            own = self.estimator.decided(self.estimator.table(take_rows(X, doubt)))
+            decided[doubt] = decided[doubt] if own is None else own
+        return decided
 
     def native_file(self, ending: str) -> bytes:
         """The trees in their library's own format."""

@@ -43,6 +43,7 @@ HARMLESS = frozenset(
         "numpy.dtype",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.feature_selection._univariate_selection.chi2",
         "sklearn.feature_selection._univariate_selection.f_classif",
@@ -58,6 +59,7 @@ HARMLESS = frozenset(
         "sklearn.metrics._scorer._PassthroughScorer",
         "sklearn.model_selection._split.KFold",
         "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.multiclass._ConstantPredictor",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
@@ -73,8 +75,6 @@ _BY_PROBABILITY = frozenset(
     "MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
 )
 _MOST_NESTED = 16
-# Nearer to each other than this, probabilities do not say what predict decides.
-_IN_DOUBT = 1e-6
 
 
 class EstimatorModel(AuditedModel):
@@ -143,12 +143,7 @@ class EstimatorModel(AuditedModel):
 
     def _in_doubt(self, probabilities: FloatArray) -> BoolArray:
         """(n,) whether what predict decides does not follow from the probabilities."""
-        if not self._by_probability:
-            return np.ones(len(probabilities), np.bool_)
-        if self.n_outputs == 2:
-            return np.asarray(np.abs(probabilities[:, self.threshold_class] - self.threshold) < _IN_DOUBT, np.bool_)
-        largest = np.partition(probabilities, -2, axis=1)
-        return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
+        return self.in_doubt(probabilities) if self._by_probability else np.ones(len(probabilities), np.bool_)
 
     def native_file(self, ending: str) -> bytes:
         """The estimator as a joblib or pickle file if the name ends so, which this toolkit reads by its own list of

@@ -347,7 +347,7 @@ class CatBoost(BoostedTrees):
     magic = (b"CBM1",)
 
     def recognises(self, data: bytes) -> bool:
-        as_json = data[:1] == b"{" and b'"features_info"' in data and b'"oblivious_trees"' in data
+        as_json = data[:1] == b"{" and b'"features_info"' in data and b'"model_info"' in data
         return as_json or super().recognises(data)
 
 

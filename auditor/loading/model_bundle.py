@@ -30,7 +30,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.user_code import import_object, keywords_of
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.detector import ENCLOSED, ClassifierDetector, DeepfakeDetector, Detector, DetectorCard, Enclosed
-from auditor.models.files.model_bytes import Source, printable
+from auditor.models.files.model_bytes import BUNDLE_FORMAT, Source, printable
 from auditor.models.files.strict_zip import Archive
 from auditor.models.files.weight_files import unread_records
 from auditor.models.files.weights import (
@@ -46,7 +46,6 @@ from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 from auditor.models.regression_model import TorchRegressor
-from auditor.models.saved_models import BUNDLE_FORMAT
 from auditor.models.torch_model import TorchModel
 
 _MAX_NUMBER = 1 << 24

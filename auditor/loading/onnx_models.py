@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import ModelError, UnsupportedError, UsageError
-from auditor.core.rows import FloatArray, Rows
-from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, as_converted
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, as_converted, label_name
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of
 from auditor.loading.huggingface_folders import image_preprocessing, scales_sound, sound_preprocessing
 from auditor.loading.job_specs import ModelSpec
@@ -30,6 +31,46 @@ from auditor.models.files.model_bytes import ONNX_FORMAT, Source, convert_parser
 from auditor.models.files.model_folder import Folder
 from auditor.models.files.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
 from auditor.models.regression_model import AuditedRegressor
+
+
+class OnnxClassifier(AuditedModel):
+    """A graph that gives labels, which are its decisions where nobody set a threshold.
+
+    ``labels``: the output of its labels, ``label_names``: what it calls its classes, in their order.
+    """
+
+    def __init__(
+        self,
+        predict: Any,
+        graph: Graph,
+        labels: str,
+        label_names: Sequence[str],
+        *,
+        decides_itself: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(predict, **options)
+        self.decides_itself = decides_itself
+        self._graph, self._labels = graph, labels
+        self._places = {label_name(name): i for i, name in enumerate(label_names)}
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices, by a requested threshold, else the graph's own labels of the rows."""
+        if not self.decides_itself or X is None or self.features is None:
+            return super().decide(probabilities, positive, X)
+        found: list[int] = []
+        for start in range(0, len(X), self.batch_rows):
+            rows = take_rows(X, slice(start, start + self.batch_rows))
+            labels = list(map(label_name, np.ravel(self._graph.run(rows, self.features, self._labels)).tolist()))
+            strange = next((label for label in labels if label not in self._places), None)
+            if strange is not None:
+                raise ModelError(
+                    f"The model answered {printable(strange, 40)!r}, which is none of its classes "
+                    f"{', '.join(list(self._places)[:8])}.",
+                    code="AUD-LOAD-CLASSES",
+                )
+            found += [self._places[label] for label in labels]
+        return np.asarray(found, np.int64)
 
 
 def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -55,7 +96,8 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     if spec.task == "regression":
         raise UsageError("The model gives labels, which are no numbers to be predicted: leave --task out.")
     found = class_labels(proto, labels[0].name)
-    spec = replace(spec, threshold=threshold_in(proto) if spec.threshold is None else spec.threshold)
+    said = spec.threshold is not None
+    spec = spec if said else replace(spec, threshold=threshold_in(proto))
     scores = next((o for o in outputs if o.name != labels[0].name), None)
 
     def predict(X: Rows) -> Any:
@@ -63,7 +105,22 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
             return np.asarray(graph.run(X, features, labels[0].name)).astype(str)
         return _unzipped(graph.run(X, features, scores.name), found)
 
-    return _classifier(predict, graph, features, named_classes(found, spec), spec, provenance)
+    classes = named_classes(found, spec)
+    return _classifier(
+        partial(
+            OnnxClassifier,
+            graph=graph,
+            labels=labels[0].name,
+            label_names=found or classes,
+            decides_itself=not said,
+        ),
+        predict,
+        graph,
+        features,
+        classes,
+        spec,
+        provenance,
+    )
 
 
 def _network(
@@ -97,7 +154,7 @@ def _network(
         shifted = np.exp(values - values.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
 
-    return _classifier(predict, graph, features, classes, spec, provenance)
+    return _classifier(AuditedModel, predict, graph, features, classes, spec, provenance)
 
 
 def _unsaid(output: Any, spec: ModelSpec, name: str) -> str:
@@ -111,9 +168,15 @@ def _unsaid(output: Any, spec: ModelSpec, name: str) -> str:
 
 
 def _classifier(
-    predict: Any, graph: Graph, features: tuple[str, ...], classes: tuple[str, ...], spec: ModelSpec, provenance: Any
+    kind: Callable[..., AuditedModel],
+    predict: Any,
+    graph: Graph,
+    features: tuple[str, ...],
+    classes: tuple[str, ...],
+    spec: ModelSpec,
+    provenance: Any,
 ) -> AuditedModel:
-    made = AuditedModel(
+    made = kind(
         predict,
         classes=classes,
         features=features,

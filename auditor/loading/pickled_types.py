@@ -48,7 +48,6 @@ _PARTS = frozenset(
         "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
         "sklearn.metrics._scorer._CurveScorer",
         "sklearn.metrics._scorer._Scorer",
-        "sklearn.multiclass._ConstantPredictor",
         "sklearn.utils._metadata_requests.MetadataRequest",
         "sklearn.utils._metadata_requests.MethodMetadataRequest",
         *(f"sklearn._loss.loss.{name}" for name in parts.LOSSES),
@@ -118,9 +117,18 @@ def classes() -> frozenset[str]:
 
 @cache
 def _values() -> frozenset[str]:
-    from skops.io._trusted_types import NUMPY_DTYPE_TYPE_NAMES
+    from skops.io._trusted_types import NUMPY_DTYPE_TYPE_NAMES, NUMPY_UFUNC_TYPE_NAMES
 
-    return frozenset({*NUMPY_DTYPE_TYPE_NAMES, *_FUNCTIONS, "numpy.ndarray", "numpy.dtype", "numpy.ma.MaskedArray"})
+    return frozenset(
+        {
+            *NUMPY_DTYPE_TYPE_NAMES,
+            *NUMPY_UFUNC_TYPE_NAMES,
+            *_FUNCTIONS,
+            "numpy.ndarray",
+            "numpy.dtype",
+            "numpy.ma.MaskedArray",
+        }
+    )
 
 
 def is_allowed(name: str) -> bool:

@@ -97,8 +97,7 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
     """Advice for a pickle that calls ``names``, in file order; ``load`` is the call that loads it.
 
     A booster by itself goes into its library's own format, a network into a bundle, or where it is all of torch's own
-    layers into plain weights, a transformer that calls a function of numpy's into skops; for anything else a function
-    of the user's own has the answers.
+    layers into plain weights; for anything else a function of the user's own has the answers.
     """
     own = [name for name in names if name not in _MADE_BY]
     first = own[0] if own else ""
@@ -116,9 +115,6 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
             f"save it as a bundle where you trust it: {_BUNDLE.format(load=load)}, and name its class with "
             "--architecture package.module:Class"
         )
-    foreign = [name for name in own if not name.startswith(("numpy._core.", "numpy.core."))]
-    if first.startswith("sklearn.") and _of_numpy_only(foreign):
-        return f"save it anew where you trust it: skops.io.dump({load}, 'model.skops')"
     return (
         f"let a file of your own answer for it where you trust it, say own.py with model = {load} and "
         "def predict(rows): return model.predict_proba(rows), and name that with --predict own:predict and --classes"
@@ -141,16 +137,6 @@ def way_out_of_checkpoint(pickled: bytes, report: PickleReading, *, load: str) -
     key = next((key for key in WEIGHTS_KEYS if key in report.strings), None)
     alone = f"{load}[{key!r}]" if key else f"{{k: v for k, v in {load}.items() if torch.is_tensor(v)}}"
     return f"save its weights alone where you trust it: torch.save({alone}, 'weights.pt')"
-
-
-def _of_numpy_only(names: Sequence[str]) -> bool:
-    """Whether all that scikit-learn does not bring itself are functions of numpy, which skops reads."""
-    from skops.io._trusted_types import NUMPY_UFUNC_TYPE_NAMES
-
-    from auditor.loading.pickled_types import is_allowed
-
-    others = [name for name in names if not is_allowed(name)]
-    return bool(others) and set(others) <= set(NUMPY_UFUNC_TYPE_NAMES)
 
 
 # ---- pickles of every kind -----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy
 
 from auditor.core.errors import ModelError
-from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import Preprocessing, label_name
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ Kind = Literal["classifier", "regressor", "language_model", "other"]
 Modality = Literal["tabular", "text", "image"]
 BATCH_ROWS = 4096
 _ASKED_TWICE = 16
+# Nearer to each other than this, probabilities do not say what a library decides.
+_IN_DOUBT = 1e-6
 _SAME_ANSWER = 1e-3
 # The threshold of a last class of two that is decided for where it is the likelier, and not where both are equal.
 MORE_THAN_HALF = float(np.nextafter(0.5, 1.0))
@@ -280,6 +282,13 @@ class AuditedModel:
         if self.threshold_class in (None, positive):
             return self.threshold
         return float(np.nextafter(1.0 - self.threshold, np.inf))
+
+    def in_doubt(self, probabilities: FloatArray) -> BoolArray:
+        """(n,) whether probabilities are so near to the threshold, or to each other, that rounding may decide."""
+        if self.n_outputs == 2 and self.threshold_class is not None:
+            return np.asarray(np.abs(probabilities[:, self.threshold_class] - self.threshold) < _IN_DOUBT, np.bool_)
+        largest = np.partition(probabilities, -2, axis=1)
+        return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
 
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices: the threshold on its class of two, else the largest probability.

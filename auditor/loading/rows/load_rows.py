@@ -457,7 +457,9 @@ def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
                 "rows out of the file, or fit it with another handle_unknown.",
                 code="AUD-DATA-VALUES",
             )
-        spelling = f": check that they are spelled as in training (here {here}, there {there})" if 2 * n >= total else ""
+        spelling = (
+            f": check that they are spelled as in training (here {here}, there {there})" if 2 * n >= total else ""
+        )
         notes[name] = f"{values}which takes them all for an unknown one{spelling or f', such as {here}'}"
         if n == total and {*map(label_name, new.index)} & {*map(label_name, known)}:
             raise DataError(f"{notes[name]}, or audit it with --predict.", code="AUD-DATA-VALUES")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from auditor.core.errors import AuditorError, DamagedError, ModelError, UsageError
 from auditor.core.files import regular_file
@@ -141,9 +142,10 @@ def _reason(error: BaseException) -> str:
     return f"{reason.rstrip('.')}."
 
 
+BUNDLE_FORMAT = "auditor-model/1"
 # Formats as the record of an audit names them, and how the file of such a model that is fitted anew may end.
 ENDINGS = {
-    "auditor-model/1": (".pt",),
+    BUNDLE_FORMAT: (".pt",),
     "skops": (".skops",),
     "joblib file": (".joblib",),
     "pickle": (".pkl",),
@@ -151,7 +153,7 @@ ENDINGS = {
     "LightGBM model": (".txt",),
     "CatBoost model": (".cbm", ".json"),
 }
-ONNX_FORMAT = "ONNX model"
+ONNX_FORMAT: Final = "ONNX model"
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from auditor.core.errors import DamagedError, ModelError, UnsafeModelError
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable, read_source
@@ -15,7 +15,7 @@ from auditor.models.files.weight_files import LOADED_BY_SAFETENSORS
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = "Hugging Face folder"
+FORMAT: Final = "Hugging Face folder"
 # What makes a folder that of a post-processed model.
 RULES_FILE = "postprocessing.json"
 _MAX_JSON_BYTES = 16 << 20
