@@ -71,7 +71,8 @@ class DataSpec:
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs; ``cluster_at_most``, ``weight_at_most``: the most rows of a cluster and the largest
     weight that there can be. ``copies_are_real``: whether rows that are exact copies are rows of their own.
-    ``stream``: whether rows are counted as they are read, and none is held.
+    ``stream``: whether rows are counted as they are read, and none is held. ``check_predictions``: a column of
+    ``path``, or a file, of what the model's own process answered on these rows, which the loaded model must answer too.
     ``labels``: words by keys of columns, ``column`` or ``column.value``, that are to be there, ``roles``: such keys;
     ``reference_groups``: groups by feature.
     """
@@ -95,6 +96,7 @@ class DataSpec:
     weight_at_most: float | None = None
     copies_are_real: bool = False
     stream: bool = False
+    check_predictions: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     reference_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()

@@ -215,6 +215,14 @@ class ScanOptions:
             since_registrations=True,
         ),
     ] = False
+    check_predictions: Annotated[
+        str | None,
+        Flag(
+            help="Column or file of what the model's own process answered on --data: any other answer is refused.",
+            found="asks",
+            decides=True,
+        ),
+    ] = None
     sensitive_file: Annotated[
         str | None, Flag(help="Separate table with the sensitive features.", found="reads", is_path=True)
     ] = None

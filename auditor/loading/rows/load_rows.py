@@ -32,7 +32,7 @@ from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_c
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.row_warnings import cells_of, repeats_in, requested_design, small_cells, together
-from auditor.loading.rows.score_columns import read_recorded
+from auditor.loading.rows.score_columns import hold_to_predictions, read_recorded
 from auditor.loading.rows.table_files import TableFile, of_texts, on_texts, open_table
 from auditor.models.files.model_bytes import convert_parser_errors, printable
 
@@ -89,7 +89,7 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
                     code="AUD-DATA-COLUMN",
                 )
         return list(model.features)
-    others = {spec.target, spec.join_on, spec.cluster, spec.weight}
+    others = {spec.target, spec.join_on, spec.cluster, spec.weight, spec.check_predictions}
     return [name for name in file.columns if name not in others]
 
 
@@ -214,6 +214,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         spec = replace(spec, target=None, positive=None)
     classes = classes_of(spec, model)
     evaluation = load_one(spec, spec.path, model, classes)
+    if spec.check_predictions is not None:
+        evaluation = hold_to_predictions(spec.check_predictions, evaluation, model, open_table(spec.path, "data file"))
     pa.default_memory_pool().release_unused()  # of texts that are categories by now
     if spec.train is None:
         return evaluation

@@ -60,6 +60,7 @@ def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
         "sensitive_file",
         "text",
         "image",
+        "check_predictions",
     ):
         if getattr(spec, flag):
             return f"--{flag.replace('_', '-')} needs all rows at once."
