@@ -186,6 +186,7 @@ class BoostedClassifier(AuditedModel):
     """
 
     fits_anew = True
+    others_are_numbers = True
 
     def __init__(
         self, estimator: Boosted, *, classes: Sequence[object], threshold: float | None, provenance: Provenance
@@ -202,6 +203,11 @@ class BoostedClassifier(AuditedModel):
         )
         self.group_columns = tuple(estimator.categories)
         self.endings = ENDINGS[f"{estimator.made_by} model"]
+
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        return self._rule_of_probabilities()
 
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices, by a requested threshold, else the library's own, which is asked about rows in doubt."""

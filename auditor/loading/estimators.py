@@ -123,6 +123,19 @@ class EstimatorModel(AuditedModel):
             )
         return super().threshold_of(positive)
 
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        if not self.decides_itself:
+            return self._rule_of_probabilities()
+        by, own = f"the predict of its {_deciding(self.estimator)}", _own_threshold(self.estimator)
+        if not self._by_probability:
+            return f"Decides by {by}, which may differ from the largest probability."
+        if not hasattr(self.estimator, "predict_proba"):
+            return f"Decides by {by}."
+        said = self._rule_of_probabilities().removesuffix(".")
+        return f"{said}, as {by}." if own is None else f"{said}, the threshold of its {_deciding(self.estimator)}."
+
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices, by a requested threshold, else by the estimator's own ``predict``.
 
@@ -386,8 +399,6 @@ def estimator_model(
         raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
     classes = named_classes([str(label) for label in found.tolist()], spec)
     features, notes = _features(estimator, spec, notes)
-    if spec.threshold is None:
-        notes = (*notes, *_rule_of(estimator, classes))
     return EstimatorModel(
         estimator,
         classes=classes,
@@ -411,18 +422,6 @@ def _decider(estimator: Any) -> Any:
 
 def _deciding(estimator: Any) -> str:
     return printable(type(_decider(estimator)).__name__, 60)
-
-
-def _rule_of(estimator: Any, classes: tuple[str, ...]) -> Iterator[str]:
-    """How an estimator decides, as a note, where that is not by the largest probability."""
-    own = _own_threshold(estimator)
-    if own is not None:
-        yield (
-            f"It decides for {classes[own[1]]!r} where the probability is at least {own[0]:.4g}, the threshold of its "
-            f"{_deciding(estimator)}."
-        )
-    elif not _decides_by_probability(estimator):
-        yield f"It decides by the predict of its {_deciding(estimator)}, which may differ from the largest probability."
 
 
 def _own_threshold(estimator: Any) -> tuple[float, int] | None:

@@ -54,6 +54,11 @@ class OnnxClassifier(AuditedModel):
         self._graph, self._labels = graph, labels
         self._places = {label_name(name): i for i, name in enumerate(label_names)}
 
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        return "Decides by the labels that the graph gives." if self.decides_itself else self._rule_of_probabilities()
+
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices, by a requested threshold, else the graph's own labels of the rows."""
         if not self.decides_itself or X is None or self.features is None:
@@ -183,7 +188,7 @@ def _classifier(
         threshold=0.5 if spec.threshold is None else spec.threshold,
         provenance=provenance,
     )
-    made.group_columns, made.renamed = graph.text_columns(features), True
+    made.group_columns, made.renamed, made.others_are_numbers = graph.text_columns(features), True, True
     return made
 
 

@@ -142,6 +142,8 @@ class AuditedModel:
     can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
+    # Whether all its other features are numbers, so that the type of each column is known before it is read.
+    others_are_numbers: bool = False
     # Those by which it decides: a text model is told its rows' groups by the table of sensitive features.
     decides_by: tuple[str, ...] = ()
     # How the names of files end that it is written to.
@@ -282,6 +284,25 @@ class AuditedModel:
         if self.threshold_class in (None, positive):
             return self.threshold
         return float(np.nextafter(1.0 - self.threshold, np.inf))
+
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence; "" for a kind of model that does not say it."""
+        ways = (type(self).decide, type(self).decide_rows, type(self).decisions)
+        own = (AuditedModel.decide, AuditedModel.decide_rows, AuditedModel.decisions)
+        return self._rule_of_probabilities() if ways == own else ""
+
+    def _rule_of_probabilities(self) -> str:
+        if self.kind != "classifier" or self.n_outputs < 2:
+            return ""
+        if self.n_outputs > 2:
+            return "Decides for the label of the largest probability, of equal ones for the first."
+        if self.threshold_class is None:
+            return f"Decides for the favourable label where its probability is at least {self.threshold:.4g}."
+        one, other = self.classes[self.threshold_class], self.classes[1 - self.threshold_class]
+        if self.threshold == MORE_THAN_HALF:
+            return f"Decides for the likelier label, and where both are equally likely for {other!r}."
+        return f"Decides for {one!r} where its probability is at least {self.threshold:.4g}, else for {other!r}."
 
     def in_doubt(self, probabilities: FloatArray) -> BoolArray:
         """(n,) whether probabilities are so near to the threshold, or to each other, that rounding may decide."""

@@ -67,6 +67,8 @@ def column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
             types[column.name] = pa.float64() if isinstance(column, NumericColumn) else pa.string()
+    if spec.stream and model.others_are_numbers:
+        types |= {name: pa.float64() for name in features if name not in model.group_columns}
     for name in (*model.group_columns, *([] if spec.text is None else [spec.text])):
         types.setdefault(name, pa.string())
     return types

@@ -62,7 +62,9 @@ def test_one_row_that_is_answered_otherwise_is_told_with_its_number(what: str, h
     else:
         sure[6] = sure[6] + [1e-4, -1e-4]
     file = predictions(prediction=decided, probability_no=sure[:, 0], probability_yes=sure[:, 1])
-    with pytest.raises(ModelError, match=r"answers 1 of 200 rows otherwise than predictions\.csv.*\(rows 7\).*--predict"):
+    with pytest.raises(
+        ModelError, match=r"answers 1 of 200 rows otherwise than predictions\.csv.*\(rows 7\).*--predict"
+    ):
         rows(check_predictions=file)
 
 
@@ -72,7 +74,9 @@ def test_a_regression_is_held_to_its_numbers(here: Path) -> None:
     joblib.dump(fitted, "r.joblib")
     ROWS.assign(y=target, told=fitted.predict(ROWS), off=fitted.predict(ROWS) + 0.01).to_csv("rows.csv", index=False)
     model = auditor.load_model("r.joblib")
-    assert any("answers all" in n for n in auditor.load_data("rows.csv", model, target="y", check_predictions="told").notes)
+    assert any(
+        "answers all" in n for n in auditor.load_data("rows.csv", model, target="y", check_predictions="told").notes
+    )
     with pytest.raises(ModelError, match=r"answers 200 of 200 rows otherwise.*\(rows 1, 2, 3, 4, 5, \.\.\.\)"):
         auditor.load_data("rows.csv", model, target="y", check_predictions="off")
 
