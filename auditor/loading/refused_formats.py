@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import sys
 import tarfile
 import zlib
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_LOOK_INSIDE = 32 << 20
 _PACKED = "a compressed pickle"
+# The header of an array says its shape; so many arrays of a file are told.
+_SHAPE, _HEADER_BYTES, _ARRAYS_TOLD = re.compile(rb"'shape': (\(\d[\d, ]*\))"), 1000, 8
 # Where training scripts commonly keep the weights inside a checkpoint.
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model")
 OWN_LOADER = "audit it through your own loader with --predict package.module:function"
@@ -344,8 +347,13 @@ def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
                 f"{source.name!r} is a numpy file of pickled objects, and loading it would call {calls}. "
                 f"If it is a model that you trust, {OWN_LOADER}."
             )
+    shapes = {name: _SHAPE.search(content[:_HEADER_BYTES]) for name, content in arrays.items()}
+    told = [f"{name.removesuffix('.npy')} {found[1].decode()}".strip() for name, found in shapes.items() if found]
+    more = ", ..." if len(told) > _ARRAYS_TOLD else ""
     return UnsupportedError(
-        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {OWN_LOADER}."
+        f"{source.name!r} is a numpy file of arrays ({printable(', '.join(told[:_ARRAYS_TOLD]), 300)}{more}), which do "
+        "not say what is computed with them: let a file of your own answer, say own.py with weights = numpy.load(path) "
+        "and def predict(rows): ..., and name that with --predict own:predict and --classes."
     )
 
 
