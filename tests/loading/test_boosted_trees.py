@@ -355,3 +355,17 @@ def test_a_truth_value_that_counts_in_late_rows_alone_is_spelled_as_learned(tmp_
     found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype({"a": str}))
     assert np.abs(found - expected).max() < 1e-6 and len(np.unique(expected[:, 1])) == 3
     assert np.ptp(expected[:1200, 1]) == 0
+
+
+@pytest.mark.parametrize("ending", ["cbm", "json"])
+@pytest.mark.parametrize("objective", ["Poisson", "Tweedie:variance_power=1.5", "RMSE"])
+def test_catboost_predicts_counts_and_not_their_logarithms(objective: str, ending: str, tmp_path: Path) -> None:
+    catboost = pytest.importorskip("catboost", reason="catboost is not installed")
+    X, _ = table(named=False)
+    fitted = catboost.CatBoostRegressor(
+        loss_function=objective, iterations=4, depth=2, verbose=0, allow_writing_files=False, thread_count=1
+    ).fit(X, np.exp(X["a"]))
+    fitted.save_model(tmp_path / "model.any", format=ending)
+    fitted.load_model(tmp_path / "model.any", format=ending)  # JSON rounds the numbers of its leaves
+    model: Any = auditor.load_model(tmp_path / "model.any")
+    np.testing.assert_array_equal(model.predict(X), fitted.predict(X))

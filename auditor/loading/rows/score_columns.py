@@ -185,7 +185,9 @@ def _answers(file: TableFile, column: str, model: AuditedModel, beside: bool) ->
 
 def _otherwise(recorded: Recorded, data: AuditData, model: AuditedModel) -> BoolArray:
     """(n,) whether the model answers a row otherwise."""
-    if recorded.numbers is not None:
+    from auditor.models.regression_model import AuditedRegressor
+
+    if isinstance(model, AuditedRegressor) and recorded.numbers is not None:
         found = model.predictions(data)
         return ~np.isclose(found, recorded.numbers, rtol=_SAME_PROBABILITY, atol=_SAME_PROBABILITY)
     wrong = np.zeros(len(data), np.bool_)
