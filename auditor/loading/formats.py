@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -86,6 +87,8 @@ class ModelFormat:
     """
 
     name: str
+    # The module of this package, and its function of the source and the flags, that reads its files.
+    reader: ClassVar[tuple[str, str]]
     # How its files begin, where that is enough to know them.
     magic: tuple[bytes, ...] = ()
     # Modules to import before all others where a file is of this format.
@@ -104,7 +107,9 @@ class ModelFormat:
 
     def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
         """The model of a file. Raises ModelError for one that cannot be used, UsageError for flags that are wrong."""
-        raise NotImplementedError
+        module, name = self.reader
+        model: AuditedModel = getattr(import_module(f"auditor.loading.{module}"), name)(file.source, spec)
+        return model
 
 
 class Bundle(ModelFormat):
@@ -184,6 +189,7 @@ class TorchScript(ModelFormat):
     """A program of TorchScript."""
 
     name = "TorchScript"
+    reader = ("programs", "load_torchscript")
     why = "it can create files while it loads and while it predicts"
 
     def holds(self, contents: ArchiveContents) -> bool:
@@ -195,27 +201,20 @@ class TorchScript(ModelFormat):
             raise refused_formats.refuse_program(file.source, self.name, spec, self.why)
 
     def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        from auditor.loading.programs import load_torchscript
-
         self.refuse(file, spec)
-        return load_torchscript(file.source, spec)
+        return super().load(file, spec)
 
 
 class TorchExport(TorchScript):
     """A program of torch.export."""
 
     name = "torch.export"
+    reader = ("programs", "load_exported")
     why = "its loader evaluates expressions and may unpickle objects that the file brings along"
 
     def holds(self, contents: ArchiveContents) -> bool:
         names = contents.names
         return f"{contents.root}archive_format" in names or "serialized_exported_program.json" in names
-
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        from auditor.loading.programs import load_exported
-
-        self.refuse(file, spec)
-        return load_exported(file.source, spec)
 
 
 class PickledTorch(ModelFormat):
@@ -239,34 +238,32 @@ class LegacyTorch(ModelFormat):
     """A torch file from before 2020."""
 
     name = "legacy torch file"
+    reader = ("refused_formats", "read_or_refuse_legacy")
 
     def recognises(self, data: bytes) -> bool:
         # The first of its pickles is a number that is always the same.
         return _is_pickle(data) and read_pickle(data[:64]).first_long == LEGACY_MAGIC
 
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        return refused_formats.read_or_refuse_legacy(file.source, spec)
 
-
-class Tar(PickledTorch):
+class Tar(ModelFormat):
     """A tar archive: torch's oldest format, with pickles in it."""
 
     name = "tar archive"
+    reader = ("refused_formats", "refuse_or_trust_tar")
 
     def recognises(self, data: bytes) -> bool:
         return is_tar(data)
 
-    def holds(self, contents: ArchiveContents) -> bool:
-        return False
-
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        return refused_formats.refuse_or_trust_tar(file.source, spec)
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        if not spec.trust_pickle:
+            self.load(file, spec)
 
 
 class Pickle(ModelFormat):
     """A bare pickle or joblib file: scikit-learn models are read, all other names are refused."""
 
     name = "pickle"
+    reader = ("refused_formats", "read_or_refuse_pickle")
     first_imports = Skops.first_imports
 
     def recognises(self, data: bytes) -> bool:
@@ -275,9 +272,6 @@ class Pickle(ModelFormat):
     def refuse(self, file: Opened, spec: ModelSpec) -> None:
         if not spec.trust_pickle:
             refused_formats.refuse_foreign(file.source, packed=False)
-
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        return refused_formats.read_or_refuse_pickle(file.source, spec)
 
 
 class OldPickle(Pickle):
@@ -292,14 +286,12 @@ class Compressed(ModelFormat):
     """A compressed file, as joblib writes it."""
 
     name = "compressed file"
+    reader = ("refused_formats", "read_or_refuse_compressed")
     magic = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"]\x00\x00", b"\x04\x22\x4d\x18")
 
     def refuse(self, file: Opened, spec: ModelSpec) -> None:
         if not spec.trust_pickle:
             refused_formats.refuse_foreign(file.source, packed=True)
-
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        return refused_formats.read_or_refuse_compressed(file.source, spec)
 
 
 class Deflated(Compressed):
@@ -355,29 +347,21 @@ class Gguf(ModelFormat):
     """A language model of llama.cpp."""
 
     name = "GGUF"
+    reader = ("language_models", "load_gguf")
     magic = (b"GGUF",)
 
     def refuse(self, file: Opened, spec: ModelSpec) -> None:
         check_gguf(file.source)
-
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        from auditor.loading.language_models import load_gguf
-
-        return load_gguf(file.source, spec)
 
 
 class Onnx(ModelFormat):
     """A graph of ONNX."""
 
     name = ONNX_FORMAT
+    reader = ("onnx_models", "load_onnx")
 
     def recognises(self, data: bytes) -> bool:
         return is_onnx(data)
-
-    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
-        from auditor.loading.onnx_models import load_onnx
-
-        return load_onnx(file.source, spec)
 
 
 class Refused(ModelFormat):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 from auditor.loading.boosted_libraries import LIBRARIES
@@ -18,7 +19,9 @@ NAMES = {*FORMATS, *ENDINGS, *LIBRARIES} - {"unknown"}
 
 def test_every_row_of_the_table_is_complete() -> None:
     assert all_of(isinstance(each.name, str) and each.name for each in TABLE)
-    assert all_of(type(each).load is not ModelFormat.load for each in TABLE)
+    readers = [each.reader for each in TABLE if hasattr(each, "reader")]
+    assert all_of(callable(getattr(import_module(f"auditor.loading.{module}"), name)) for module, name in readers)
+    assert all_of(type(each).load is not ModelFormat.load or hasattr(each, "reader") for each in TABLE)
     known = {type(each).recognises is not ModelFormat.recognises or bool(each.magic) for each in TABLE}
     kept = {type(each).holds is not ModelFormat.holds for each in TABLE}
     assert known == kept == {True, False}
