@@ -212,10 +212,12 @@ class BoostedClassifier(AuditedModel):
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices, by a requested threshold, else the library's own, which is asked about rows in doubt."""
         decided = super().decide(probabilities, positive, X)
-        doubt = np.flatnonzero(self.in_doubt(probabilities)) if self.decides_itself and X is not None else []
-        if len(doubt) and X is not None:
-            own = self.estimator.decided(self.estimator.table(take_rows(X, doubt)))
-            decided[doubt] = decided[doubt] if own is None else own
+        if X is None or not self.decides_itself:
+            return decided
+        doubt = np.flatnonzero(self.in_doubt(probabilities))
+        own = self.estimator.decided(self.estimator.table(take_rows(X, doubt))) if doubt.size else None
+        if own is not None:
+            decided[doubt] = own
         return decided
 
     def native_file(self, ending: str) -> bytes:
