@@ -31,7 +31,8 @@ from auditor.loading.estimators import but_for
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
-from auditor.models.files.model_bytes import ENDINGS, Source, convert_parser_errors, printable
+from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.format_names import ENDINGS
 from auditor.models.regression_model import AuditedRegressor
 
 ONE_AGAINST_ALL = frozenset({"multiclassova", "MultiClassOneVsAll"})

@@ -27,11 +27,11 @@ from auditor.core.randomness import seeded_globals
 from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import is_missing
 from auditor.loading.estimator_checks import check_trees
-from auditor.loading.exporting.onnx_nodes import OPSET, OPSET_ML
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.onnx_graphs import OPSET, OPSET_ML
 from auditor.models.files.pickles import describe_calls
 from auditor.models.files.strict_zip import Archive, array_header, open_archive
 from auditor.models.regression_model import AuditedRegressor

@@ -16,16 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading import refused_formats
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.files.model_bytes import (
-    MAX_FILE_BYTES,
-    ONNX_FORMAT,
-    Source,
-    is_onnx,
-    is_safetensors,
-    is_tar,
-    read_source,
-)
-from auditor.models.files.model_folder import FORMAT, RULES_FILE, Folder, open_model_folder
+from auditor.models.files.model_bytes import MAX_FILE_BYTES, Source, is_onnx, is_safetensors, is_tar, read_source
+from auditor.models.files.model_folder import Folder, open_model_folder
 from auditor.models.files.pickles import PickleReading, read_pickle
 from auditor.models.files.strict_zip import Archive, open_archive
 from auditor.models.files.weight_files import (
@@ -37,6 +29,7 @@ from auditor.models.files.weight_files import (
     safetensors_header,
     unread_records,
 )
+from auditor.models.format_names import FORMAT, ONNX_FORMAT, RULES_FILE
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel

@@ -334,3 +334,10 @@ def _names_code(job: Job, option: str) -> bool:
     named = [spec.options.get(option) for spec in job.probes]
     texts = [text for value in named for text in (value if isinstance(value, list | tuple) else [value])]
     return any(isinstance(text, str) and ":" in text for text in texts)
+
+
+def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
+    """All flags needed for facts that a file does not state, so that one refusal names them together."""
+    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
+    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
+    return classes + columns

@@ -30,7 +30,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.user_code import import_object, keywords_of
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.detector import ENCLOSED, ClassifierDetector, DeepfakeDetector, Detector, DetectorCard, Enclosed
-from auditor.models.files.model_bytes import BUNDLE_FORMAT, Source, printable
+from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.strict_zip import Archive
 from auditor.models.files.weight_files import unread_records
 from auditor.models.files.weights import (
@@ -40,6 +40,7 @@ from auditor.models.files.weights import (
     load_torch,
     plain_floats,
 )
+from auditor.models.format_names import BUNDLE_FORMAT
 from auditor.models.gated_model import Gate, GatedModel
 from auditor.models.gradients import without_gradients
 from auditor.models.networks.architectures import ARCHITECTURES

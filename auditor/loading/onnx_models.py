@@ -27,9 +27,10 @@ from auditor.loading.huggingface_folders import image_preprocessing, scales_soun
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Provenance, Said, of_logits
 from auditor.models.detector import CONFIG, ONNX_FILE, PREPROCESSOR
-from auditor.models.files.model_bytes import ONNX_FORMAT, Source, convert_parser_errors, printable
+from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.model_folder import Folder
 from auditor.models.files.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
+from auditor.models.format_names import ONNX_FORMAT
 from auditor.models.regression_model import AuditedRegressor
 
 

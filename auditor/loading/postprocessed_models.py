@@ -13,7 +13,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.model_bundle import first_problem
 from auditor.models.audited_model import AuditedModel
 from auditor.models.files.model_bytes import printable, read_source
-from auditor.models.files.model_folder import RULES_FILE
+from auditor.models.format_names import RULES_FILE
 from auditor.models.postprocessed_folder import MAX_RULES_BYTES, PostprocessedRecord, put_around
 
 

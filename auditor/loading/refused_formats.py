@@ -15,12 +15,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import ModelError, UnsafeModelError, UnsupportedError
-from auditor.loading.job_specs import ModelSpec
+from auditor.loading.job_specs import ModelSpec, flags_unsaid
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.pickles import PickleReading, describe_calls, read_pickle
 from auditor.models.files.strict_zip import FREE_BYTES, MAX_RATIO
 from auditor.models.files.unpickling import Foreign, canonical
-from auditor.models.files.weight_files import foreign_globals
+from auditor.models.files.weight_files import WEIGHTS_KEYS, foreign_globals
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -29,8 +29,6 @@ MAX_LOOK_INSIDE = 32 << 20
 _PACKED = "a compressed pickle"
 # The header of an array says its shape; so many arrays of a file are told.
 _SHAPE, _HEADER_BYTES, _ARRAYS_TOLD = re.compile(rb"'shape': (\(\d[\d, ]*\))"), 1000, 8
-# Where training scripts commonly keep the weights inside a checkpoint.
-WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model")
 OWN_LOADER = "audit it through your own loader with --predict package.module:function"
 TRUST = "load it all the same, code and all, with --trust-pickle"
 _BUNDLE = "auditor.save(TorchModel({load}, classes=[...]), 'model.pt')"
@@ -122,13 +120,6 @@ def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str
         f"let a file of your own answer for it where you trust it, say own.py with model = {load} and "
         "def predict(rows): return model.predict_proba(rows), and name that with --predict own:predict and --classes"
     )
-
-
-def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
-    """All flags needed for facts that a file does not state, so that one refusal names them together."""
-    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
-    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
-    return classes + columns
 
 
 def way_out_of_checkpoint(pickled: bytes, report: PickleReading, *, load: str) -> str | None:

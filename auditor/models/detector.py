@@ -30,8 +30,7 @@ from auditor.models.detector_card import Answer as Answer
 from auditor.models.detector_card import DetectorCard as DetectorCard
 from auditor.models.detector_card import KnownRate as KnownRate
 from auditor.models.detector_card import Medium, answer_of
-from auditor.models.files.model_bytes import ONNX_FORMAT
-from auditor.models.files.model_folder import FORMAT
+from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.gradients import without_gradients
 from auditor.models.postprocessed_folder import files_of_folder
 from auditor.models.torch_model import TorchModel

@@ -20,7 +20,7 @@ from auditor.core.errors import ModelError, UsageError
 from auditor.core.files import Closed, sha256_of, write_beside
 from auditor.core.number_types import Share
 from auditor.models.audited_model import AuditedModel, Said
-from auditor.models.files.model_folder import RULES_FILE
+from auditor.models.format_names import RULES_FILE
 from auditor.models.model_wrappers import Mixture, MixtureModel, PreparedModel, Removal
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 

@@ -17,7 +17,7 @@ from auditor.core.files import write_beside
 from auditor.data.preprocessing import TabularPreprocessing, TextPreprocessing
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.detector import ClassifierDetector, enclosed_bundle
-from auditor.models.files.model_bytes import BUNDLE_FORMAT
+from auditor.models.format_names import BUNDLE_FORMAT
 from auditor.models.language_model import AuditedLanguageModel, plain
 from auditor.models.model_wrappers import MixtureModel, PreparedModel
 from auditor.models.output_kind import stated_by

@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from auditor.core.files import Number
 from auditor.judging.measurement import Outcome
-from auditor.models.files.model_bytes import ENDINGS
+from auditor.models.format_names import ENDINGS
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.finding_text import earlier_questions, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from auditor.loading.boosted_libraries import LIBRARIES
 from auditor.loading.formats import FORMATS, TABLE, BoostedTrees, ModelFormat, Refused
-from auditor.models.files.model_bytes import ENDINGS
+from auditor.models.format_names import ENDINGS
 from tests.quantifiers import all_of, none_of
 
 ROOT = Path(__file__).parents[2]
 # Where a format may be named: its row, its reader, and how its files may end.
-OWNERS = ("auditor/loading/", "auditor/models/files/")
+OWNERS = ("auditor/loading/", "auditor/models/format_names.py")
 NAMES = {*FORMATS, *ENDINGS, *LIBRARIES} - {"unknown"}
 
 

@@ -30,7 +30,7 @@ from auditor.loading import pickled_parts, pickled_types
 from auditor.loading.formats import load_model, refuse_early
 from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.loading.refused_formats import surely_foreign
-from auditor.models.files.model_folder import RULES_FILE
+from auditor.models.format_names import RULES_FILE
 from auditor.run.job_channel import HEADER
 from cli.commands import app
 from tests.quantifiers import all_of, none_of

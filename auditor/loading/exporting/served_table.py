@@ -17,7 +17,8 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel
-from auditor.models.files.model_bytes import ONNX_FORMAT, read_source
+from auditor.models.files.model_bytes import read_source
+from auditor.models.format_names import ONNX_FORMAT
 from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps

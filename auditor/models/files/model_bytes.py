@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from auditor.core.errors import AuditorError, DamagedError, ModelError, UsageError
 from auditor.core.files import regular_file
@@ -142,18 +141,6 @@ def _reason(error: BaseException) -> str:
     return f"{reason.rstrip('.')}."
 
 
-BUNDLE_FORMAT = "auditor-model/1"
-# Formats as the record of an audit names them, and how the file of such a model that is fitted anew may end.
-ENDINGS = {
-    BUNDLE_FORMAT: (".pt",),
-    "skops": (".skops",),
-    "joblib file": (".joblib",),
-    "pickle": (".pkl",),
-    "XGBoost model": (".json", ".ubj"),
-    "LightGBM model": (".txt",),
-    "CatBoost model": (".cbm", ".json"),
-}
-ONNX_FORMAT: Final = "ONNX model"
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 
 

@@ -6,18 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import DamagedError, ModelError, UnsafeModelError
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable, read_source
 from auditor.models.files.weight_files import LOADED_BY_SAFETENSORS
+from auditor.models.format_names import FORMAT as FORMAT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT: Final = "Hugging Face folder"
-# What makes a folder that of a post-processed model.
-RULES_FILE = "postprocessing.json"
 _MAX_JSON_BYTES = 16 << 20
 
 

@@ -23,6 +23,8 @@ from auditor.core.errors import (
 from auditor.data.preprocessing import as_text
 from auditor.models.files.model_bytes import printable
 
+# Of the operators that exported graphs are written with.
+OPSET, OPSET_ML = 20, 3
 _KNOWN_OPERATORS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 # Of a file's metadata: what the probability of the favourable class is held against to decide on its labels.
 THRESHOLD = "decision_threshold"
