@@ -45,10 +45,7 @@ def instead(model: AuditedModel) -> str:
 
 def is_estimator(model: AuditedModel) -> bool:
     """Whether it is a scikit-learn estimator or boosted trees, which can be refitted."""
-    from auditor.loading.boosted_trees import BoostedClassifier
-    from auditor.loading.estimators import EstimatorModel
-
-    return isinstance(model, EstimatorModel | BoostedClassifier)
+    return model.fits_anew
 
 
 def why_untrainable(model: AuditedModel) -> str | None:

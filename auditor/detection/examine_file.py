@@ -36,18 +36,17 @@ def load_classifier(spec: ModelSpec) -> AuditedModel:
 
     Raises what loading raises.
     """
-    from auditor.loading.formats import load_model, open_file
-    from auditor.loading.model_bundle import load_bundle
+    from auditor.loading.formats import FORMATS, Bundle, Onnx, load_model, open_file
     from auditor.loading.onnx_models import load_onnx_media
     from auditor.models.files.model_bytes import read_source
 
     if spec.path is None or Path(spec.path).is_dir():
         return load_model(spec)
     opened = open_file(read_source(spec.path))
-    if opened.format == "ONNX":
+    if opened.format == Onnx.name:
         return load_onnx_media(spec.path, spec)
-    if opened.format == "model bundle":
-        return load_bundle(opened.source, opened.records, opened.record, spec)
+    if opened.format == Bundle.name:
+        return FORMATS[opened.format].load(opened, spec)
     return load_model(replace(spec, predict=None), model_file=opened)
 
 

@@ -1,34 +1,42 @@
-"""Boosted trees of XGBoost, LightGBM and CatBoost from the files their own libraries write: data, and no code.
+"""Boosted trees from the files their own libraries write: data, and no code. One class a library.
 
 The libraries parse the bytes in compiled code of their own; that happens in the measuring process, like all loading.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from auditor.core.errors import DataError, MissingExtraError, UnsupportedError, UsageError
-from auditor.core.rows import FloatArray
+from auditor.core.errors import (
+    DataError,
+    MissingExtraError,
+    ModelError,
+    UnsupportedError,
+    UsageError,
+    did_you_mean,
+    first_line,
+)
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import as_text, label_name
+from auditor.loading.estimators import but_for
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.format_names import ENDINGS
 from auditor.models.regression_model import AuditedRegressor
 
-_ONE_AGAINST_ALL = frozenset({"multiclassova", "MultiClassOneVsAll"})
-_CLASSIFIERS = _ONE_AGAINST_ALL | frozenset(
+ONE_AGAINST_ALL = frozenset({"multiclassova", "MultiClassOneVsAll"})
+_CLASSIFIERS = ONE_AGAINST_ALL | frozenset(
     {"binary:logistic", "binary:logitraw", "binary:hinge", "multi:softprob", "multi:softmax"}  # XGBoost
     | {"binary", "cross_entropy", "multiclass"}  # LightGBM
     | {"Logloss", "CrossEntropy", "MultiClass"}  # CatBoost
@@ -38,26 +46,23 @@ _REGRESSORS = re.compile(
     r"|regression|regression_l1|huber|fair|poisson|quantile|mape|gamma|tweedie"
     r"|(RMSE|MAE|Huber|Quantile|MAPE|Poisson|Tweedie|LogCosh|Expectile|Lq)(:.*)?)$"
 )
-# How a truth value may be spelled in a column of categories; CatBoost takes a boolean for a whole number.
-_TRUTH_NUMBERS = ("0", "1")
-_TRUTH_SPELLINGS = (("False", "True"), ("false", "true"), ("FALSE", "TRUE"), _TRUTH_NUMBERS)
-_TRUTH_TEXTS = {text: value for spelling in _TRUTH_SPELLINGS[:-1] for value, text in enumerate(spelling)}
-# Rows by which categories are looked up at first.
-_FEW = 1000
+# Grown by any of them, and not how many: the number of trees is the file's own.
+_NAMES_OF_ROUNDS = {"n_estimators": "rounds", "num_boost_round": "rounds", "iterations": "rounds"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Boosted:
+class Boosted(ABC):
     """Boosted trees as a scikit-learn estimator: ``trees`` is the library's own object, which shap reads.
 
     ``features``: the columns it takes, in order. ``categories``: of each column of categories, those that it knows, of
     the type that it knows them by and in the order of their codes, or None where the library looks them up itself.
     ``n_outputs``: columns of raw scores. ``objective``: what the trees were fitted for, in the library's words.
     ``threshold``: the least probability of the last of two classes at which the library decides for it.
-    ``truth_spellings``: of each column of categories, how the truth values that it has learned are spelled.
+    ``own_background``: whether its exact attributions compare with the rows that it was fitted on, whichever are given.
     """
 
-    made_by: str
+    made_by: ClassVar[str]
+    own_background: ClassVar[bool] = False
     trees: Any
     features: tuple[str, ...]
     categories: Mapping[str, pd.Index[Any] | None]
@@ -65,64 +70,63 @@ class Boosted:
     objective: str
     labels: tuple[str, ...]
     threshold: float = MORE_THAN_HALF
-    truth_spellings: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    @classmethod
+    @abstractmethod
+    def read(cls, source: Source, spec: ModelSpec) -> Self:
+        """The trees of a file. Raises what :func:`load_boosted` raises."""
+
+    @abstractmethod
+    def margins(self, rows: pd.DataFrame) -> Any:
+        """Scores before the link, or the predicted numbers, of rows in the library's form."""
+
+    @abstractmethod
+    def answers(self, rows: pd.DataFrame) -> Any:
+        """Probabilities, or the predicted numbers, by the library's own link."""
+
+    def decided(self, rows: pd.DataFrame) -> IntArray | None:
+        """(n,) class indices by the library's own decision, where its probabilities do not say it to the last digit."""
+        return None
+
+    @abstractmethod
+    def as_file(self, ending: str) -> bytes:
+        """The trees in their library's own format."""
+
+    @abstractmethod
+    def as_onnx(self) -> bytes:
+        """The trees as an ONNX graph over one matrix of numbers. Raises what the converter raises."""
+
+    @abstractmethod
+    def grow(
+        self, rows: pd.DataFrame, y: IntArray, weights: FloatArray | None, settings: Mapping[str, Any]
+    ) -> tuple[Any, tuple[str, ...]]:
+        """Trees grown on other rows, as these were but for ``settings``, and notes on what the file does not hold."""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the trees predict a number."""
+        return _REGRESSORS.match(self.objective) is not None
 
     @property
     def classes_(self) -> Any:
         """The classes, under scikit-learn's attribute name."""
         return np.asarray(self.labels)
 
-    def table(self, X: Any) -> pd.DataFrame:
-        """The rows in the library's form: numbers, and its own categories.
+    def learned_levels(self) -> Iterator[tuple[Any, str, Any]]:
+        """(self, column, its categories) of each column whose categories the file names."""
+        return ((self, name, known) for name, known in self.categories.items() if known is not None)
 
-        Raises DataError for a new category, and for truth values that may be two categories.
-        """
+    def knows(self, name: str, value: object) -> bool:
+        """Whether a value of a data file is one of a column's categories."""
+        known = self.categories[name]
+        return known is None or bool({str(value), label_name(value)} & _places(known).keys())
+
+    def table(self, X: Any) -> pd.DataFrame:
+        """The rows in the library's form: numbers, and its own categories. Raises DataError for text among numbers."""
         if isinstance(X, np.ndarray):
             X = pd.DataFrame(X, columns=list(self.features))
         require_features(self.features, X)
-        rows = pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
-        looked_up = [name for name, known in self.categories.items() if known is None]
-        truths = [name for name in looked_up if rows[name].isin(_TRUTH_TEXTS).any()]
-        for name in truths:
-            if name not in self.truth_spellings:
-                others = [other for other in truths if other != name]
-                found = self._known_spellings(rows[:_FEW], name, others) or self._known_spellings(rows, name, others)
-                if found:
-                    self.truth_spellings[name] = found
-        return rows.assign(**{name: self._spelled(name, rows[name]) for name in truths})
-
-    def _known_spellings(self, rows: pd.DataFrame, name: str, others: Sequence[str]) -> list[tuple[str, str]]:
-        """The spellings of truth values that the model answers otherwise than a category that it cannot know.
-
-        ``others``: further columns of truth values, as a category may count only beside those of another column.
-        """
-        found = []
-        for beside in _TRUTH_SPELLINGS if others else _TRUTH_SPELLINGS[:1]:
-            respelled = {text: beside[value] for text, value in _TRUTH_TEXTS.items()}
-            asked = rows.assign(**{other: rows[other].replace(respelled) for other in others})
-            unknown = self._raw(asked.assign(**{name: "\x00"}))
-            found += [
-                spelling
-                for spelling in _TRUTH_SPELLINGS
-                if any((self._raw(asked.assign(**{name: text})) != unknown).any() for text in spelling)
-            ]
-        return [spelling for spelling in _TRUTH_SPELLINGS if spelling in found]
-
-    def _spelled(self, name: str, values: pd.Series[Any]) -> pd.Series[Any]:
-        """A column with its truth values spelled as the model has learned them. Raises DataError where that is open."""
-        known = self.truth_spellings.get(name, [])
-        respelled = {}
-        for text in set(values) & set(_TRUTH_TEXTS):
-            learned = {spelling[_TRUTH_TEXTS[text]] for spelling in known}
-            if len(learned) > 1 and (text not in learned or _TRUTH_NUMBERS in known):
-                raise DataError(
-                    f"Column {name!r} holds {text!r}, and the model has learned {' and '.join(sorted(learned))} there: "
-                    "write the column's values as 0 and 1 or as the texts that it was fitted on, or audit the model "
-                    "with --predict.",
-                    code="AUD-DATA-VALUES",
-                )
-            respelled[text] = text if text in learned or not learned else learned.pop()
-        return values.replace(respelled)
+        return pd.DataFrame({name: self._column(name, X[name]) for name in self.features})
 
     def _column(self, name: str, values: Any) -> Any:
         values = values.reset_index(drop=True)
@@ -142,26 +146,21 @@ class Boosted:
         places = _places(known)
         codes = {text: places.get(text, places.get(label_name(text))) for text in names.dropna().unique()}
         new = sorted(text for text, code in codes.items() if code is None)
-        if new:
-            raise DataError(
-                f"Column {name!r} holds {printable(new[0], 40)!r}, which the model has not learned: it knows "
-                f"{', '.join(map(str, known[:8]))}.",
-                code="AUD-DATA-VALUES",
-            )
+        known, codes = self._with_new(known, codes, new)
         return pd.Categorical.from_codes(names.map(codes).fillna(-1).astype(np.int64), categories=known)
+
+    def _with_new(
+        self, known: pd.Index[Any], codes: dict[str, int | None], new: Sequence[str]
+    ) -> tuple[pd.Index[Any], dict[str, int | None]]:
+        """The categories and their codes for the library, which takes those that it has not learned for missing."""
+        return known, codes
 
     def raw(self, X: Any) -> FloatArray:
         """(n, n_outputs) scores before the link, or the predicted numbers."""
         return self._raw(self.table(X))
 
     def _raw(self, rows: pd.DataFrame) -> FloatArray:
-        if self.made_by == "XGBoost":
-            found = self.trees.predict(_dmatrix(rows, self), output_margin=True)
-        elif self.made_by == "LightGBM":
-            found = self.trees.predict(rows, raw_score=True)
-        else:
-            found = self.trees.predict(rows, prediction_type="RawFormulaVal")
-        return np.asarray(found, np.float64).reshape(len(rows), -1)
+        return np.asarray(self.margins(rows), np.float64).reshape(len(rows), -1)
 
     def decision_function(self, X: Any) -> FloatArray:
         """Log-odds (n,) of the last of two classes, scores (n, k) of more."""
@@ -170,37 +169,15 @@ class Boosted:
 
     def predict_proba(self, X: Any) -> FloatArray:
         """(n, k) probabilities, by the library's own link; those of each class against all others as shares."""
-        rows = self.table(X)
-        if self.made_by == "XGBoost":
-            if self.objective == "multi:softmax":  # its own prediction is a label
-                scores = self.raw(X)
-                shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-                found: Any = shifted / shifted.sum(axis=1, keepdims=True)
-            else:
-                found = np.asarray(self.trees.predict(_dmatrix(rows, self)))
-                if self.objective == "binary:logitraw":
-                    found = _logistic(found.astype(np.float64))
-        elif self.made_by == "LightGBM":
-            found = np.asarray(self.trees.predict(rows), np.float64)
-        else:
-            found = np.asarray(self.trees.predict(rows, prediction_type="Probability"), np.float64)
+        found = np.asarray(self.answers(self.table(X)))
         # Of the first of two classes the probability is rounded as the library rounds it.
         both = np.column_stack([1.0 - found, found]) if found.ndim == 1 else found
         both = both.astype(np.float64)
-        return both / both.sum(axis=1, keepdims=True) if self.objective in _ONE_AGAINST_ALL else both
+        return both / both.sum(axis=1, keepdims=True) if self.objective in ONE_AGAINST_ALL else both
 
     def predict(self, X: Any) -> FloatArray:
         """(n,) predicted numbers of a regression, after the library's own link."""
-        rows = self.table(X)
-        if self.made_by == "XGBoost":
-            return np.asarray(self.trees.predict(_dmatrix(rows, self)), np.float64)
-        return np.asarray(self.trees.predict(rows), np.float64)
-
-
-def _dmatrix(rows: pd.DataFrame, boosted: Boosted) -> Any:
-    xgboost = import_module("xgboost")
-    named = boosted.trees.feature_names is not None
-    return xgboost.DMatrix(rows if named else rows.to_numpy(), enable_categorical=bool(boosted.categories))
+        return np.asarray(self.answers(self.table(X)), np.float64)
 
 
 class BoostedClassifier(AuditedModel):
@@ -208,6 +185,9 @@ class BoostedClassifier(AuditedModel):
 
     ``threshold``: that which was asked for, of the favourable class; where it is None, the library's own decides.
     """
+
+    fits_anew = True
+    others_are_numbers = True
 
     def __init__(
         self, estimator: Boosted, *, classes: Sequence[object], threshold: float | None, provenance: Provenance
@@ -223,18 +203,73 @@ class BoostedClassifier(AuditedModel):
             provenance=provenance,
         )
         self.group_columns = tuple(estimator.categories)
-        self.endings = {"XGBoost": (".json", ".ubj"), "LightGBM": (".txt",), "CatBoost": (".cbm",)}[estimator.made_by]
+        self.endings = ENDINGS[f"{estimator.made_by} model"]
+
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        return self._rule_of_probabilities()
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices, by a requested threshold, else the library's own, which is asked about rows in doubt."""
+        decided = super().decide(probabilities, positive, X)
+        if X is None or not self.decides_itself:
+            return decided
+        doubt = np.flatnonzero(self.in_doubt(probabilities))
+        own = self.estimator.decided(self.estimator.table(take_rows(X, doubt))) if doubt.size else None
+        if own is not None:
+            decided[doubt] = own
+        return decided
 
     def native_file(self, ending: str) -> bytes:
-        """The trees in their library's own format, XGBoost's as JSON or binary."""
-        made_by, trees = self.estimator.made_by, self.estimator.trees
-        if made_by == "XGBoost":
-            return bytes(trees.save_raw(raw_format="ubj" if ending == ".ubj" else "json"))
-        if made_by == "LightGBM":
-            return str(trees.model_to_string()).encode()
-        with TemporaryDirectory() as folder:
-            trees.save_model(f"{folder}/model.cbm")
-            return Path(folder, "model.cbm").read_bytes()
+        """The trees in their library's own format."""
+        return self.estimator.as_file(ending)
+
+    def onnx_graph(self) -> tuple[bytes, tuple[str, ...]]:
+        """The graph of the trees over one matrix of numbers.
+
+        Raises UnsupportedError for columns of names, and where the converter does not know the trees.
+        """
+        boosted = self.estimator
+        if boosted.categories:
+            raise UnsupportedError(
+                f"The column {next(iter(boosted.categories))!r} holds names, which no converter of {boosted.made_by} "
+                "writes: fit the trees on numbers, for instance after one-hot encoding."
+            )
+        try:
+            return boosted.as_onnx(), boosted.features
+        except MissingExtraError:
+            raise
+        except Exception as error:  # of the converters' own, about trees that they do not know
+            raise UnsupportedError(
+                f"These trees of {boosted.made_by} are not converted: {first_line(error)[:300]}"
+            ) from None
+
+    def fitted_anew(
+        self,
+        X: Rows,
+        y: IntArray,
+        weights: FloatArray | None,
+        rng: np.random.Generator,
+        hyperparameters: Mapping[str, Any],
+    ) -> BoostedClassifier:
+        """Trees of the same library, grown with the hyperparameters that its file holds but for ``hyperparameters``."""
+        old = self.estimator
+        given = {_NAMES_OF_ROUNDS.get(name, name): value for name, value in hyperparameters.items()}
+        try:
+            trees, unknown = old.grow(old.table(X), y, weights, given)
+        except (UsageError, ModelError):
+            raise
+        except Exception as error:  # each library has errors of its own
+            raise ModelError(f"{old.made_by} cannot be fitted anew on these rows: {printable(error, 300)}.") from error
+        but = but_for(hyperparameters)
+        notes = (f"{old.made_by} fitted anew with the hyperparameters that its file holds{but}.", *unknown)
+        return BoostedClassifier(
+            replace(old, trees=trees),
+            classes=self.classes,
+            threshold=None if self.decides_itself else self.threshold,
+            provenance=Provenance(notes=notes),
+        )
 
 
 class BoostedRegressor(AuditedRegressor):
@@ -249,20 +284,20 @@ class BoostedRegressor(AuditedRegressor):
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
+def load_boosted(source: Source, library: type[Boosted], spec: ModelSpec) -> AuditedModel:
     """The model of a file of boosted trees.
 
     Raises MissingExtraError without its library, ModelError for a damaged file or an objective that is neither classes
     nor numbers, UsageError where a flag contradicts the file.
     """
-    read = {"XGBoost": _xgboost, "LightGBM": _lightgbm, "CatBoost": _catboost}[kind]
+    kind = library.made_by
     with convert_parser_errors(f"{source.name!r} cannot be read as a {kind} model"):
-        boosted = read(source, spec)
+        boosted = library.read(source, spec)
     version = import_module(kind.lower()).__version__
     provenance = provenance_of(source, f"{kind} model", f"{kind.lower()} {version}")
     if spec.features is not None and spec.features != boosted.features:
         raise UsageError("The model file names its own features: leave --features out.")
-    if _REGRESSORS.match(boosted.objective):
+    if boosted.is_regression:
         no_flags_of_classes(spec)
         return BoostedRegressor(boosted, provenance=provenance)
     if boosted.objective not in _CLASSIFIERS:
@@ -280,13 +315,13 @@ def load_boosted(source: Source, kind: str, spec: ModelSpec) -> AuditedModel:
     )
 
 
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MissingExtraError(
-            f"This is a model of {name}, which is not installed: pip install 'responsible-auditor[{name}]'."
-        ) from None
+def known_hyperparameters(settings: Mapping[str, Any], known: frozenset[str], library: str) -> dict[str, Any]:
+    """The settings without the number of rounds. Raises UsageError for one that the library does not take."""
+    for name in settings:
+        if name not in known and name != "rounds":
+            near = did_you_mean(name, known)
+            raise UsageError(f"{library} has no hyperparameter {name!r} that can be set here{near or '.'}")
+    return {name: value for name, value in settings.items() if name != "rounds"}
 
 
 def _places(known: pd.Index[Any]) -> dict[str, int]:
@@ -294,165 +329,3 @@ def _places(known: pd.Index[Any]) -> dict[str, int]:
     exact = {str(value): i for i, value in enumerate(known)}
     loose = Counter(label_name(name) for name in exact)
     return {label_name(name): i for name, i in exact.items() if loose[label_name(name)] == 1} | exact
-
-
-def _learned(values: Sequence[Any], column: str, file: str) -> pd.Index[Any]:
-    """The categories of a column as its library knows them. Raises UnsupportedError where two of them read alike."""
-    known: pd.Index[Any] = pd.Index(values)
-    twice = known.map(str)
-    if twice.has_duplicates:
-        raise UnsupportedError(
-            f"{file!r} was fitted on a column {column!r} that has two categories that read "
-            f"{printable(twice[twice.duplicated()][0], 40)!r}, a number and a text: audit it with --predict, or fit it "
-            "on a column of one type."
-        )
-    return known
-
-
-def _numbered(n: int) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(max(n, 2)))
-
-
-def _columns(names: Sequence[str] | None, count: int, spec: ModelSpec, file_name: str) -> tuple[str, ...]:
-    found = tuple(names) if names else spec.features
-    if found is None:
-        raise UsageError(
-            f"{file_name} takes {count} columns and does not name them: add --features a,b in their order."
-        )
-    if len(found) != count:
-        raise UsageError(f"--features names {len(found)} columns, but the model takes {count}.")
-    return found
-
-
-def _xgboost(source: Source, spec: ModelSpec) -> Boosted:
-    xgboost = _library("xgboost")
-    with xgboost.config_context(verbosity=0):
-        trees = xgboost.Booster(params={"nthread": 1})
-        trees.load_model(bytearray(source.data))
-        learner = json.loads(trees.save_config())["learner"]
-        wrapped = trees.attr("scikit_learn") is not None
-        if learner["gradient_booster"]["name"] != "gblinear":  # which always answers by all of its rounds
-            trees = _best_rounds(trees, source.name)
-    features = _columns(trees.feature_names, trees.num_features(), spec, source.name)
-    kinds = dict(zip(features, trees.feature_types or [], strict=False))
-    named = [name for name, kind in kinds.items() if kind == "c"]
-    categories: dict[str, pd.Index[Any] | None] = {}
-    if named:
-        stored = dict(trees.get_categories(export_to_arrow=True).to_arrow() or [])
-        for name in named:
-            values = stored.get(name)
-            if values is None:
-                raise UnsupportedError(
-                    f"{source.name!r} has the categories of {name!r} as codes without names: save it again with "
-                    "XGBoost 3.1 or newer, fitted on a pandas column of categories, or audit it with --predict."
-                )
-            categories[name] = _learned(values.to_pandas(), name, source.name)
-    n = int(learner["learner_model_param"]["num_class"] or 0)
-    if int(learner["learner_model_param"].get("num_target", "1")) > 1:
-        raise UnsupportedError(f"{source.name!r} predicts several targets at once, which is not supported.")
-    objective = str(learner["objective"]["name"])
-    # XGBClassifier compares the raw margin with one half, as if it were a probability.
-    by_margin = wrapped and objective == "binary:logitraw"
-    return Boosted(
-        made_by="XGBoost",
-        trees=trees,
-        features=features,
-        categories=categories,
-        n_outputs=max(n, 1),
-        objective=objective,
-        labels=_numbered(n),
-        threshold=float(np.nextafter(_logistic(0.5), np.inf)) if by_margin else MORE_THAN_HALF,
-    )
-
-
-def _best_rounds(trees: Any, name: str) -> Any:
-    """The rounds that XGBClassifier and XGBRegressor answer by after early stopping, as trees of their own.
-
-    Booster.predict takes all of them. Raises UnsupportedError where the file was saved from a Booster, and does not say
-    which of the two is meant.
-    """
-    best = trees.attr("best_iteration")
-    if best is None or int(best) + 1 >= trees.num_boosted_rounds():
-        return trees
-    if trees.attr("scikit_learn") is None:
-        raise UnsupportedError(
-            f"{name!r} is a Booster that stopped early: of its {trees.num_boosted_rounds()} rounds the first "
-            f"{int(best) + 1} were best, and it does not say by which it is to answer. Save "
-            "booster[: booster.best_iteration + 1] for the best ones, or all of them after "
-            "booster.set_attr(best_iteration=None)."
-        )
-    short = trees[: int(best) + 1]
-    # What a slice has lost are the names of categories.
-    content, whole = (json.loads(bytes(one.save_raw("json"))) for one in (short, trees))
-    _inner(content)["cats"] = _inner(whole)["cats"]
-    short.load_model(bytearray(json.dumps(content).encode()))
-    return short
-
-
-def _logistic(margin: Any) -> Any:
-    """Probabilities of raw margins."""
-    return 1.0 / (1.0 + np.exp(-margin))
-
-
-def _inner(content: Any) -> Any:
-    """The trees in the JSON of a model, which DART has one level deeper."""
-    booster = content["learner"]["gradient_booster"]
-    return booster.get("gbtree", booster)["model"]
-
-
-def _lightgbm(source: Source, spec: ModelSpec) -> Boosted:
-    lightgbm = _library("lightgbm")
-    text = source.data.decode("utf-8")
-    stated = re.search(r"^objective=(\S+)", text, re.MULTILINE)
-    if stated is None:
-        raise UnsupportedError(f"{source.name!r} says no objective: audit it with --predict.")
-    trees = lightgbm.Booster(model_str=text)
-    own = trees.feature_name()
-    unnamed = own == [f"Column_{i}" for i in range(len(own))]
-    features = _columns(None if unnamed else own, trees.num_feature(), spec, source.name)
-    places = re.search(r"^\[categorical_feature: ([\d,]+)\]$", text, re.MULTILINE)
-    coded = [features[int(i)] for i in places[1].split(",")] if places else []
-    known = trees.pandas_categorical or []
-    if known and len(coded) != len(known):
-        raise UnsupportedError(
-            f"{source.name!r} has categories and does not say of which columns: audit it with --predict."
-        )
-    return Boosted(
-        made_by="LightGBM",
-        trees=trees,
-        features=features,
-        # Without the names of pandas' categories, the codes themselves are the column's values.
-        categories={name: _learned(values, name, source.name) for name, values in zip(coded, known, strict=True)}
-        if known
-        else {},
-        n_outputs=trees.num_model_per_iteration(),
-        objective=stated[1],
-        labels=_numbered(trees.num_model_per_iteration()),
-    )
-
-
-def _catboost(source: Source, spec: ModelSpec) -> Boosted:
-    catboost = _library("catboost")
-    trees = catboost.CatBoost()
-    trees.load_model(blob=source.data)
-    other = [kind for kind in ("text", "embedding") if getattr(trees, f"get_{kind}_feature_indices")()]
-    if other:
-        raise UnsupportedError(f"{source.name!r} takes columns of {other[0]}s, which is not supported: use --predict.")
-    own = list(trees.feature_names_)
-    unnamed = own == [str(i) for i in range(len(own))]
-    features = _columns(None if unnamed else own, len(own), spec, source.name)
-    params = trees.get_all_params()
-    labels = [str(label) for label in trees.classes_]
-    objective = str(params.get("loss_function", ""))
-    metadata = trees.get_metadata()
-    least = float(metadata["binclass_probability_threshold"]) if "binclass_probability_threshold" in metadata else 0.5
-    return Boosted(
-        made_by="CatBoost",
-        trees=trees,
-        features=features,
-        categories={features[i]: None for i in trees.get_cat_feature_indices()},
-        n_outputs=max(1, len(labels) if len(labels) > 2 else 1),
-        objective=objective,
-        labels=tuple(labels) or _numbered(2),
-        threshold=float(np.nextafter(least, np.inf)),
-    )

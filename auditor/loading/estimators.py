@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from io import BytesIO
 from typing import Any
 
@@ -14,17 +15,23 @@ import numpy as np
 
 from auditor.core.errors import (
     DamagedError,
+    MissingExtraError,
     ModelError,
     UnsafeModelError,
     UnsupportedError,
     UsageError,
+    did_you_mean,
+    first_line,
 )
+from auditor.core.randomness import seeded_globals
 from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import is_missing
+from auditor.loading.estimator_checks import check_trees
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.onnx_graphs import OPSET, OPSET_ML
 from auditor.models.files.pickles import describe_calls
 from auditor.models.files.strict_zip import Archive, array_header, open_archive
 from auditor.models.regression_model import AuditedRegressor
@@ -36,6 +43,7 @@ HARMLESS = frozenset(
         "numpy.dtype",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
         "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
         "sklearn.feature_selection._univariate_selection.chi2",
         "sklearn.feature_selection._univariate_selection.f_classif",
@@ -51,6 +59,7 @@ HARMLESS = frozenset(
         "sklearn.metrics._scorer._PassthroughScorer",
         "sklearn.model_selection._split.KFold",
         "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.multiclass._ConstantPredictor",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.tree._tree.Tree",
@@ -66,8 +75,6 @@ _BY_PROBABILITY = frozenset(
     "MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
 )
 _MOST_NESTED = 16
-# Nearer to each other than this, probabilities do not say what predict decides.
-_IN_DOUBT = 1e-6
 
 
 class EstimatorModel(AuditedModel):
@@ -78,6 +85,7 @@ class EstimatorModel(AuditedModel):
     """
 
     endings = (".skops", ".joblib", ".pkl")
+    fits_anew = True
 
     def __init__(
         self,
@@ -115,6 +123,19 @@ class EstimatorModel(AuditedModel):
             )
         return super().threshold_of(positive)
 
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        if not self.decides_itself:
+            return self._rule_of_probabilities()
+        by, own = f"the predict of its {_deciding(self.estimator)}", _own_threshold(self.estimator)
+        if not self._by_probability:
+            return f"Decides by {by}, which may differ from the largest probability."
+        if not hasattr(self.estimator, "predict_proba"):
+            return f"Decides by {by}."
+        said = self._rule_of_probabilities().removesuffix(".")
+        return f"{said}, as {by}." if own is None else f"{said}, the threshold of its {_deciding(self.estimator)}."
+
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices, by a requested threshold, else by the estimator's own ``predict``.
 
@@ -135,12 +156,7 @@ class EstimatorModel(AuditedModel):
 
     def _in_doubt(self, probabilities: FloatArray) -> BoolArray:
         """(n,) whether what predict decides does not follow from the probabilities."""
-        if not self._by_probability:
-            return np.ones(len(probabilities), np.bool_)
-        if self.n_outputs == 2:
-            return np.asarray(np.abs(probabilities[:, self.threshold_class] - self.threshold) < _IN_DOUBT, np.bool_)
-        largest = np.partition(probabilities, -2, axis=1)
-        return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
+        return self.in_doubt(probabilities) if self._by_probability else np.ones(len(probabilities), np.bool_)
 
     def native_file(self, ending: str) -> bytes:
         """The estimator as a joblib or pickle file if the name ends so, which this toolkit reads by its own list of
@@ -164,6 +180,84 @@ class EstimatorModel(AuditedModel):
             )
         return content
 
+    def onnx_graph(self) -> tuple[bytes, tuple[str, ...]]:
+        """The graph of the fitted estimator, an input a column, and which of its columns are numbers.
+
+        Columns are text where an encoder of theirs learned text. Numbers are taken in double precision where every
+        operator can, else in single. Raises MissingExtraError without skl2onnx, UnsupportedError for an estimator whose
+        columns have no names, or that it does not convert.
+        """
+        try:
+            to_onnx, types_of = import_module("skl2onnx").to_onnx, import_module("skl2onnx.common.data_types")
+        except ImportError:
+            raise MissingExtraError(
+                "skl2onnx exports this model, and is not installed: pip install 'responsible-auditor[onnx]'."
+            ) from None
+        estimator = self.estimator
+        names = tuple(map(str, getattr(estimator, "feature_names_in_", ())))
+        if not names or self.features != names or not hasattr(estimator, "predict_proba"):
+            raise UnsupportedError(
+                "Only a classifier with probabilities that was fitted on a table with named columns can be exported: "
+                "fit the pipeline on a pandas DataFrame."
+            )
+        text = {name for _, name, levels in learned_levels(estimator, names) if levels.dtype.kind in "OUS"}
+        why = ""
+        for kind in (types_of.DoubleTensorType, types_of.FloatTensorType):
+            types = [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
+            try:
+                made = to_onnx(
+                    estimator,
+                    initial_types=types,
+                    options={"zipmap": False},
+                    target_opset={"": OPSET, "ai.onnx.ml": OPSET_ML},
+                )
+            except Exception as error:  # of the converter's own, about estimators that it does not know
+                why = first_line(error)
+                continue
+            return made.SerializeToString(), tuple(name for name in names if name not in text)
+        raise UnsupportedError(f"skl2onnx does not convert this estimator: {why[:300]}")
+
+    def fitted_anew(
+        self,
+        X: Rows,
+        y: IntArray,
+        weights: FloatArray | None,
+        rng: np.random.Generator,
+        hyperparameters: Mapping[str, Any],
+    ) -> EstimatorModel:
+        """The same estimator fitted on other rows; of a search, the one that it found."""
+        old = self.estimator
+        searched = hasattr(old, "best_estimator_")
+        fresh = _cloned(old.best_estimator_ if searched else old, hyperparameters)
+        keywords = {} if weights is None else _weight_keywords(fresh, weights)
+        with warnings.catch_warnings(record=True) as caught, seeded_globals(rng):
+            warnings.simplefilter("always")
+            try:
+                fresh.fit(input_of(old, self.features, X), old.classes_[y], **keywords)
+            except Exception as error:  # what an estimator raises is its own affair
+                raise ModelError(
+                    f"The estimator cannot be fitted anew on these rows: {printable(error, 300)}."
+                ) from error
+        said = tuple(dict.fromkeys(printable(w.message, 200) for w in caught))
+        unweighed = [text for text in said if "sample_weight" in text or "sample weight" in text]
+        if unweighed:
+            raise ModelError(f"The estimator does not weigh its rows ({unweighed[0]}).")
+        if fresh.classes_.tolist() != old.classes_.tolist():
+            raise ModelError("The rows do not hold every class that the model knows: add rows of the others.")
+        notes = [f"{type(fresh).__name__} fitted anew with the hyperparameters that it had{but_for(hyperparameters)}."]
+        if searched:
+            notes.append(
+                f"Of the {type(old).__name__}, the estimator that it found is fitted; nothing is searched again."
+            )
+        notes += [f"While it was fitted: {text}" for text in said[:3]]
+        return EstimatorModel(
+            fresh,
+            classes=self.classes,
+            features=self.features,
+            threshold=None if self.decides_itself else self.threshold,
+            provenance=Provenance(notes=tuple(notes)),
+        )
+
     def _estimate(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
         if not hasattr(self.estimator, "predict_proba"):
@@ -178,6 +272,47 @@ class EstimatorModel(AuditedModel):
         with _convert_errors():
             labels = np.asarray(self.estimator.predict(rows)).tolist()
         return np.asarray([self._label_index[label] for label in labels], np.int64)
+
+
+def _cloned(estimator: Any, settings: Mapping[str, Any]) -> Any:
+    """An unfitted estimator with the same hyperparameters, in one process, and with no folder that it keeps things in.
+
+    A pipeline's ``memory`` names a folder whose files are unpickled, which no file may ask for.
+    """
+    from sklearn.base import clone
+
+    try:
+        fresh = clone(estimator)
+        known = fresh.get_params(deep=True)
+        own = [name for name in known if name.rpartition("__")[2] in ("memory", "n_jobs")]
+        fresh.set_params(**dict.fromkeys(own))
+    except Exception as error:  # a file may leave out what a constructor needs
+        raise ModelError(
+            f"The estimator cannot be made anew from its hyperparameters: {printable(error, 300)}."
+        ) from error
+    for name in settings:
+        if name not in known or name in own:
+            near = did_you_mean(name, [key for key in known if key not in own])
+            raise UsageError(f"{type(fresh).__name__} has no hyperparameter {name!r}{near or '.'}")
+    return fresh.set_params(**settings)
+
+
+def _weight_keywords(estimator: Any, weights: FloatArray, prefix: str = "") -> dict[str, Any]:
+    """The keywords of ``fit`` by which the rows are weighed; of a pipeline its last step weighs them."""
+    from sklearn.pipeline import Pipeline
+    from sklearn.utils.validation import has_fit_parameter
+
+    if isinstance(estimator, Pipeline):
+        name, last = estimator.steps[-1]
+        return _weight_keywords(last, weights, f"{prefix}{name}__")
+    if not has_fit_parameter(estimator, "sample_weight"):
+        raise ModelError(f"{type(estimator).__name__} takes no sample_weight.")
+    return {f"{prefix}sample_weight": weights}
+
+
+def but_for(settings: Mapping[str, Any]) -> str:
+    """The hyperparameters that are otherwise than they were, as the end of a sentence."""
+    return f", but for {', '.join(f'{name}={value!r}' for name, value in settings.items())}" if settings else ""
 
 
 class EstimatorRegressor(AuditedRegressor):
@@ -264,8 +399,6 @@ def estimator_model(
         raise UsageError("A scikit-learn classifier gives probabilities or decisions: leave --outputs out.")
     classes = named_classes([str(label) for label in found.tolist()], spec)
     features, notes = _features(estimator, spec, notes)
-    if spec.threshold is None:
-        notes = (*notes, *_rule_of(estimator, classes))
     return EstimatorModel(
         estimator,
         classes=classes,
@@ -289,18 +422,6 @@ def _decider(estimator: Any) -> Any:
 
 def _deciding(estimator: Any) -> str:
     return printable(type(_decider(estimator)).__name__, 60)
-
-
-def _rule_of(estimator: Any, classes: tuple[str, ...]) -> Iterator[str]:
-    """How an estimator decides, as a note, where that is not by the largest probability."""
-    own = _own_threshold(estimator)
-    if own is not None:
-        yield (
-            f"It decides for {classes[own[1]]!r} where the probability is at least {own[0]:.4g}, the threshold of its "
-            f"{_deciding(estimator)}."
-        )
-    elif not _decides_by_probability(estimator):
-        yield f"It decides by the predict of its {_deciding(estimator)}, which may differ from the largest probability."
 
 
 def _own_threshold(estimator: Any) -> tuple[float, int] | None:
@@ -334,6 +455,9 @@ def learned_levels(estimator: Any, names: Sequence[str]) -> Iterator[tuple[Any, 
     ``names``: the columns that ``estimator`` is given, in order.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
+    if hasattr(estimator, "learned_levels"):
+        yield from estimator.learned_levels()
+        return
     for _, step in getattr(estimator, "steps", ()):
         yield from learned_levels(step, names)
         if type(step).__name__ not in ("str", "SimpleImputer") or not is_missing(getattr(step, "missing_values", None)):
@@ -435,162 +559,3 @@ def _check_array(content: bytes, file_name: str) -> None:
                 f"{file_name!r} holds an array of shape {shape[:6]} in {len(content):,} bytes: not what it claims to "
                 f"store."
             )
-
-
-def check_trees(estimator: Any, file_name: str) -> None:
-    """Raise ModelError for a decision tree with nodes or features out of range, and for inconsistent support vectors or
-    categories.
-
-    scikit-learn walks them in compiled code without looking: one number that is off crashes the interpreter.
-    """
-    for owner in _objects(estimator):
-        trees = [member for member in _members(owner) if type(member).__name__ in ("Tree", "TreePredictor")]
-        for tree in trees:
-            width = getattr(owner, "n_features_in_", None)
-            if width is None and type(tree).__name__ == "Tree":
-                raise DamagedError(
-                    f"{file_name!r} holds a doctored decision tree: it says not how many columns it takes."
-                )
-            problem = tree_problem(tree, width) if type(tree).__name__ == "Tree" else _predictor_problem(tree)
-            if problem:
-                raise DamagedError(f"{file_name!r} holds a doctored decision tree: {problem}.")
-        _check_ensemble(owner, file_name)
-        for problem in (_vectors_problem(owner), _bins_problem(owner)):
-            if problem:
-                raise DamagedError(f"{file_name!r} holds a doctored {type(owner).__name__}: {problem}.")
-
-
-def _vectors_problem(owner: Any) -> str:
-    """What is wrong with the support vectors of libsvm, which takes the length of each array from another."""
-    parts = vars(owner)
-    if "_n_support" not in parts or "support_" not in parts:
-        return ""
-    counts, support, width = parts["_n_support"], parts["support_"], getattr(owner, "n_features_in_", None)
-    n, kinds = len(support), len(counts)
-    pairs = kinds * (kinds - 1) // 2
-    vectors, fitted = parts["support_vectors_"], parts["shape_fit_"]
-    classifies = getattr(owner, "_impl", "") in ("c_svc", "nu_svc")
-    if kinds < 2 or (np.asarray(counts) < 0).any() or (classifies and int(np.sum(counts)) != n):
-        return "it has another number of support vectors than it counts"
-    if parts["_dual_coef_"].shape != (kinds - 1, n) or np.shape(parts["_intercept_"]) != (pairs,):
-        return "it has coefficients of another number"
-    if any(len(parts[name]) not in (0, 1, pairs) for name in ("_probA", "_probB")):
-        return "it has probabilities of another number"
-    if len(parts["_probA"]) != len(parts["_probB"]) or (len(parts["_probA"]) == 1 != pairs and classifies):
-        return "it has probabilities of another number"
-    precomputed = owner.kernel == "precomputed" or callable(owner.kernel)
-    if precomputed and ((np.asarray(support) < 0).any() or (np.asarray(support) >= fitted[0]).any()):
-        return "it asks for a row that is not there"
-    if not precomputed and n and vectors.shape != (n, width):
-        return "it has support vectors of another width"
-    return ""
-
-
-def _bins_problem(owner: Any) -> str:
-    """What is wrong with the categories of histogram gradient boosting, which are places in 256 bits."""
-    bins = vars(owner).get("_bin_mapper")
-    if bins is None:
-        return ""
-    width, known = len(bins.is_categorical_), bins.bin_thresholds_
-    if len(known) != width or any(p.nodes["feature_idx"].max() >= width for p in _flat(vars(owner)["_predictors"])):
-        return "it asks for a column that is not there"
-    for categorical, values in zip(bins.is_categorical_, known, strict=True):
-        if categorical and ((np.asarray(values) < 0).any() or (np.asarray(values) > 255).any()):
-            return "it asks for a category that is not there"
-    return ""
-
-
-def _check_ensemble(owner: Any, file_name: str) -> None:
-    """Forests hand their rows to every tree unseen, so each must take as many columns as the whole.
-
-    Gradient boosting adds the trees of a stage to the columns of its first guess, in compiled code without looking.
-    """
-    width = getattr(owner, "n_features_in_", None)
-    stages = vars(owner).get("estimators_")
-    if isinstance(stages, np.ndarray) and stages.ndim == 2 and hasattr(owner, "_raw_predict_init"):
-        guess = owner._raw_predict_init(np.zeros((1, stages[0, 0].n_features_in_)))
-        if np.shape(guess) != (1, stages.shape[1]):
-            raise DamagedError(f"{file_name!r} holds a doctored ensemble: its trees predict another number of outputs.")
-    # Bagging hands each member columns of its own, by a call that checks their number; no forest does.
-    if hasattr(owner, "estimators_features_") and not hasattr(owner, "_validate_X_predict"):
-        return
-    for member in _flat(vars(owner).get("estimators_")):
-        if hasattr(member, "tree_") and getattr(member, "n_features_in_", None) != width:
-            raise DamagedError(f"{file_name!r} holds a doctored ensemble: its trees take different numbers of columns.")
-    for predictor in _flat(vars(owner).get("_predictors")):
-        nodes = predictor.nodes
-        if width is None or (nodes["feature_idx"][nodes["is_leaf"] == 0] >= width).any():
-            raise DamagedError(f"{file_name!r} holds a doctored decision tree: it asks for a column that is not there.")
-
-
-def tree_problem(tree: Any, width: object) -> str:
-    """The problem of a decision tree's nodes, or ""; ``width``: the number of its owner's columns."""
-    left, right, feature = tree.children_left, tree.children_right, tree.feature
-    n, place = tree.node_count, np.arange(tree.node_count)
-    inner = left != -1
-    children = np.concatenate([left[inner], right[inner]])
-    if n < 1 or len(left) != n or len(tree.value) != n:
-        return "it has no nodes, or values of another number"
-    if (children <= np.tile(place[inner], 2)).any() or (children >= n).any():
-        return "a node lies outside of it"
-    if (
-        (feature[inner] < 0).any()
-        or (feature[inner] >= tree.n_features).any()
-        or (width is not None and tree.n_features != width)
-    ):
-        return "it asks for a column that is not there"
-    return ""
-
-
-def _predictor_problem(tree: Any) -> str:
-    nodes = tree.nodes
-    names = set(nodes.dtype.names or ()) if isinstance(nodes, np.ndarray) and nodes.ndim == 1 else set()
-    if not {"left", "right", "is_leaf", "feature_idx", "is_categorical", "bitset_idx"} <= names or not len(nodes):
-        return "it has no nodes"
-    inner = nodes["is_leaf"] == 0
-    children = np.concatenate([nodes["left"][inner], nodes["right"][inner]]).astype(np.int64)
-    if (children <= np.tile(np.flatnonzero(inner), 2)).any() or (children >= len(nodes)).any():
-        return "a node lies outside of it"
-    if (nodes["feature_idx"][inner] < 0).any():
-        return "it asks for a column that is not there"
-    categorical = inner & (nodes["is_categorical"] != 0)
-    if (
-        nodes["bitset_idx"][categorical] >= min(len(tree.raw_left_cat_bitsets), len(tree.binned_left_cat_bitsets))
-    ).any() or any(np.shape(bits)[1:] != (8,) for bits in (tree.raw_left_cat_bitsets, tree.binned_left_cat_bitsets)):
-        return "it asks for a category that is not there"
-    return ""
-
-
-def _members(owner: Any) -> list[Any]:
-    return [m for value in getattr(owner, "__dict__", {}).values() for m in _flat(value)]
-
-
-def _flat(value: Any) -> Iterator[Any]:
-    stack, seen = [value], set()
-    while stack:
-        item = stack.pop()
-        if isinstance(item, (list, tuple, dict, np.ndarray)):
-            # A file may hold a list that contains itself.
-            if id(item) in seen:
-                continue
-            seen.add(id(item))
-        if isinstance(item, (list, tuple)):
-            stack.extend(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, np.ndarray) and item.dtype == object:
-            stack.extend(item.ravel().tolist())
-        elif item is not None:
-            yield item
-
-
-def _objects(root: Any) -> Iterator[Any]:
-    """Every object with attributes that can be reached from ``root``, each once."""
-    stack, seen = [root], set()
-    while stack:
-        item = stack.pop()
-        if id(item) in seen or isinstance(item, type) or not hasattr(item, "__dict__"):
-            continue
-        seen.add(id(item))
-        yield item
-        stack.extend(_members(item))

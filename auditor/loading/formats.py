@@ -1,39 +1,58 @@
-"""The table of model formats: recognition by content, and the loader or refusal of each."""
+"""The table of model formats: one class each, which recognises its files by content and reads or refuses them.
+
+What reads a model imports torch, scikit-learn or more, and is imported where a file is known to be one of its own.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading import refused_formats
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.files.model_bytes import (
-    BOOSTED_TREES,
-    MAGIC,
-    MAX_FILE_BYTES,
-    Source,
-    boosted_kind,
-    is_onnx,
-    is_safetensors,
-    is_tar,
-    read_source,
-)
-from auditor.models.files.pickles import read_pickle
+from auditor.models.files.model_bytes import MAX_FILE_BYTES, Source, is_onnx, is_safetensors, is_tar, read_source
+from auditor.models.files.model_folder import Folder, open_model_folder
+from auditor.models.files.pickles import PickleReading, read_pickle
 from auditor.models.files.strict_zip import Archive, open_archive
 from auditor.models.files.weight_files import (
     LEGACY_MAGIC,
     UNUSUAL_GLOBALS,
+    check_gguf,
     foreign_globals,
     pickle_record,
+    safetensors_header,
     unread_records,
 )
+from auditor.models.format_names import FORMAT, ONNX_FORMAT, RULES_FILE
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
+
+
+class ArchiveContents:
+    """An archive's records by name, and what its pickle record says."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        self.names = archive.records.keys()
+        roots = {name.split("/")[0] for name in self.names if "/" in name}
+        self.root = f"{next(iter(roots))}/" if len(roots) == 1 else ""
+
+    @cached_property
+    def record(self) -> str | None:
+        """The name of its pickle record."""
+        return pickle_record(self.archive)
+
+    @cached_property
+    def pickled(self) -> PickleReading | None:
+        """The reading of its pickle record."""
+        return None if self.record is None else read_pickle(self.archive.read(self.record))
 
 
 @dataclass(frozen=True)
@@ -53,131 +72,412 @@ class Opened:
         return self.archive
 
 
-# What makes a folder that of a post-processed model.
-RULES_FILE = "postprocessing.json"
-Loader: TypeAlias = "Callable[[Opened, ModelSpec], AuditedModel]"
+class ModelFormat:
+    """A format of model files. What its models can do beyond their answers is said by their class.
+
+    A fitted model's own file, its ONNX graph and its fitting on other rows are methods of
+    :class:`~auditor.models.audited_model.AuditedModel`: ``native_file``, ``onnx_graph``, ``fitted_anew``.
+    """
+
+    name: str
+    # The module of this package, and its function of the source and the flags, that reads its files.
+    reader: ClassVar[tuple[str, str]]
+    # How its files begin, where that is enough to know them.
+    magic: tuple[bytes, ...] = ()
+    # Modules to import before all others where a file is of this format.
+    first_imports: ClassVar[tuple[str, ...]] = ()
+
+    def recognises(self, data: bytes) -> bool:
+        """Whether the bytes of a file that is no archive are of this format."""
+        return data.startswith(self.magic)
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        """Whether an archive is of this format."""
+        return False
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        """Raise what loading would raise, where the bytes alone are enough for it; imports nothing heavy."""
+
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        """The model of a file. Raises ModelError for one that cannot be used, UsageError for flags that are wrong."""
+        module, name = self.reader
+        model: AuditedModel = getattr(import_module(f"auditor.loading.{module}"), name)(file.source, spec)
+        return model
 
 
-def _refuse(error: Callable[[Opened], ModelError]) -> Loader:
-    def load(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-        raise error(model_file)
+class Bundle(ModelFormat):
+    """What ``auditor.save`` writes."""
 
-    return load
+    name = "model bundle"
 
+    def holds(self, contents: ArchiveContents) -> bool:
+        pickled = contents.pickled
+        return pickled is not None and any(text.startswith("auditor-model/") for text in pickled.strings)
 
-def _not_yet(kind: str) -> Loader:
-    return _refuse(lambda opened: refused_formats.refuse_unsupported(opened.source, kind))
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        from auditor.loading.model_bundle import load_bundle
 
-
-# What reads a model imports torch, scikit-learn or more, and is imported where a file is known to be one of its own.
-
-
-def _bundle(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.model_bundle import load_bundle
-
-    return load_bundle(model_file.source, model_file.records, model_file.record, spec)
+        return load_bundle(file.source, file.records, file.record, spec)
 
 
-def _torch_weights(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.state_dict import load_state_dict
-    from auditor.models.files.weights import LOADED_BY_TORCH, load_torch
+class TorchWeights(ModelFormat):
+    """What ``torch.save`` writes of weights."""
 
-    return load_state_dict(
-        load_torch(model_file.source, model_file.records, model_file.record),
-        model_file.source,
-        spec,
-        format="torch weights",
-        loaded_by=LOADED_BY_TORCH,
-        provenance_notes=unread_records(model_file.records, model_file.record),
-    )
+    name = "torch weights"
 
+    def holds(self, contents: ArchiveContents) -> bool:
+        return contents.record is not None
 
-def _safetensors(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.state_dict import load_state_dict
-    from auditor.models.files.weight_files import LOADED_BY_SAFETENSORS
-    from auditor.models.files.weights import load_safetensors
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        from auditor.loading.state_dict import load_state_dict
+        from auditor.models.files.weights import LOADED_BY_TORCH, load_torch
 
-    weights = load_safetensors(model_file.source)
-    return load_state_dict(weights, model_file.source, spec, format="safetensors", loaded_by=LOADED_BY_SAFETENSORS)
-
-
-def _skops(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.estimators import load_skops
-
-    return load_skops(model_file.source, model_file.records, spec)
+        return load_state_dict(
+            load_torch(file.source, file.records, file.record),
+            file.source,
+            spec,
+            format=self.name,
+            loaded_by=LOADED_BY_TORCH,
+            provenance_notes=unread_records(file.records, file.record),
+        )
 
 
-def _torchscript(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    if not spec.allow_code:
-        raise refused_formats.refuse_program(model_file.source, "TorchScript", spec)
-    from auditor.loading.programs import load_torchscript
+class Safetensors(ModelFormat):
+    """Weights with a header of JSON."""
 
-    return load_torchscript(model_file.source, spec)
+    name = "safetensors"
 
+    def recognises(self, data: bytes) -> bool:
+        return is_safetensors(data)
 
-def _exported(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    if not spec.allow_code:
-        raise refused_formats.refuse_program(model_file.source, "torch.export", spec)
-    from auditor.loading.programs import load_exported
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        safetensors_header(file.source.data, file.source.name)
 
-    return load_exported(model_file.source, spec)
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        from auditor.loading.state_dict import load_state_dict
+        from auditor.models.files.weight_files import LOADED_BY_SAFETENSORS
+        from auditor.models.files.weights import load_safetensors
 
-
-def _boosted(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.boosted_trees import load_boosted
-
-    return load_boosted(model_file.source, model_file.format, spec)
+        weights = load_safetensors(file.source)
+        return load_state_dict(weights, file.source, spec, format=self.name, loaded_by=LOADED_BY_SAFETENSORS)
 
 
-def _gguf(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.language_models import load_gguf
+class Skops(ModelFormat):
+    """What ``skops.io.dump`` writes."""
 
-    return load_gguf(model_file.source, spec)
+    name = "skops"
+    # skops looks for each of its functions in all modules in the order of their import: a second behind torch's.
+    first_imports = ("scipy.special",)
 
+    def holds(self, contents: ArchiveContents) -> bool:
+        return "schema.json" in contents.names
 
-def _onnx(model_file: Opened, spec: ModelSpec) -> AuditedModel:
-    from auditor.loading.onnx_models import load_onnx
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        from auditor.loading.estimators import load_skops
 
-    return load_onnx(model_file.source, spec)
-
-
-def _arrays(model_file: Opened) -> dict[str, bytes]:
-    if model_file.archive is None:
-        return {"": model_file.source.data}
-    return {name: model_file.archive.read(name) for name in model_file.archive.records}
+        return load_skops(file.source, file.records, spec)
 
 
-FORMATS: dict[str, Loader] = {
-    "model bundle": _bundle,
-    "torch weights": _torch_weights,
-    "safetensors": _safetensors,
-    "skops": _skops,
-    "TorchScript": _torchscript,
-    "torch.export": _exported,
-    "pickled torch object": lambda o, spec: refused_formats.refuse_or_trust_torch(
-        o.source, o.records.read(o.record), spec
-    ),
-    "legacy torch file": lambda o, spec: refused_formats.read_or_refuse_legacy(o.source, spec),
-    "tar archive": lambda o, spec: refused_formats.refuse_or_trust_tar(o.source, spec),
-    "pickle": lambda o, spec: refused_formats.read_or_refuse_pickle(o.source, spec),
-    "compressed file": lambda o, spec: refused_formats.read_or_refuse_compressed(o.source, spec),
-    "numpy file": _refuse(lambda o: refused_formats.refuse_numpy(o.source, _arrays(o))),
-    **dict.fromkeys(BOOSTED_TREES, _boosted),
-    "GGUF": _gguf,
-    "ONNX": _onnx,
-    "HDF5": _not_yet("an HDF5 file, as Keras writes it"),
-    "Keras": _not_yet("a Keras archive"),
-    "TFLite": _not_yet("a TensorFlow Lite model"),
-    "unknown archive": _refuse(lambda o: refused_formats.refuse_unknown(o.source, _known_formats_text())),
-    "unknown": _refuse(lambda o: refused_formats.refuse_unknown(o.source, _known_formats_text())),
-}
+class TorchScript(ModelFormat):
+    """A program of TorchScript."""
+
+    name = "TorchScript"
+    reader = ("programs", "load_torchscript")
+    why = "it can create files while it loads and while it predicts"
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        code = f"{contents.root}code/"
+        return f"{contents.root}constants.pkl" in contents.names or any(n.startswith(code) for n in contents.names)
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        if not spec.allow_code:
+            raise refused_formats.refuse_program(file.source, self.name, spec, self.why)
+
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        self.refuse(file, spec)
+        return super().load(file, spec)
 
 
-def _known_formats_text() -> str:
-    return (
-        "model bundles, torch weights, safetensors, skops, scikit-learn pickles, Hugging Face folders, GGUF language "
-        "models, and with --allow-code TorchScript and torch.export"
-    )
+class TorchExport(TorchScript):
+    """A program of torch.export."""
+
+    name = "torch.export"
+    reader = ("programs", "load_exported")
+    why = "its loader evaluates expressions and may unpickle objects that the file brings along"
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        names = contents.names
+        return f"{contents.root}archive_format" in names or "serialized_exported_program.json" in names
+
+
+class PickledTorch(ModelFormat):
+    """A torch archive with a pickle beyond plain tensors: usually a whole module."""
+
+    name = "pickled torch object"
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        pickled = contents.pickled
+        return pickled is not None and not UNUSUAL_GLOBALS.issuperset(foreign_globals(pickled))
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        if not spec.trust_pickle:
+            self.load(file, spec)
+
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        return refused_formats.refuse_or_trust_torch(file.source, file.records.read(file.record), spec)
+
+
+class LegacyTorch(ModelFormat):
+    """A torch file from before 2020."""
+
+    name = "legacy torch file"
+    reader = ("refused_formats", "read_or_refuse_legacy")
+
+    def recognises(self, data: bytes) -> bool:
+        # The first of its pickles is a number that is always the same.
+        return _is_pickle(data) and read_pickle(data[:64]).first_long == LEGACY_MAGIC
+
+
+class Tar(ModelFormat):
+    """A tar archive: torch's oldest format, with pickles in it."""
+
+    name = "tar archive"
+    reader = ("refused_formats", "refuse_or_trust_tar")
+
+    def recognises(self, data: bytes) -> bool:
+        return is_tar(data)
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        if not spec.trust_pickle:
+            self.load(file, spec)
+
+
+class Pickle(ModelFormat):
+    """A bare pickle or joblib file: scikit-learn models are read, all other names are refused."""
+
+    name = "pickle"
+    reader = ("refused_formats", "read_or_refuse_pickle")
+    first_imports = Skops.first_imports
+
+    def recognises(self, data: bytes) -> bool:
+        return _is_pickle(data)
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        if not spec.trust_pickle:
+            refused_formats.refuse_foreign(file.source, packed=False)
+
+
+class OldPickle(Pickle):
+    """A pickle of protocols 0 and 1, which have no mark of their own: whatever names something to call is one."""
+
+    def recognises(self, data: bytes) -> bool:
+        report = read_pickle(data[: refused_formats.MAX_LOOK_INSIDE], max_opcodes=100_000)
+        return bool(report.names) or (report.streams > 0 and report.complete)
+
+
+class Compressed(ModelFormat):
+    """A compressed file, as joblib writes it."""
+
+    name = "compressed file"
+    reader = ("refused_formats", "read_or_refuse_compressed")
+    magic = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"]\x00\x00", b"\x04\x22\x4d\x18")
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        if not spec.trust_pickle:
+            refused_formats.refuse_foreign(file.source, packed=True)
+
+
+class Deflated(Compressed):
+    """A zlib stream, whose two first bytes are all that marks it."""
+
+    def recognises(self, data: bytes) -> bool:
+        return data[:1] == b"x" and len(data) > 1 and (data[0] * 256 + data[1]) % 31 == 0
+
+
+class BoostedTrees(ModelFormat):
+    """Boosted trees, as one library writes them."""
+
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        from auditor.loading.boosted_libraries import LIBRARIES
+        from auditor.loading.boosted_trees import load_boosted
+
+        return load_boosted(file.source, LIBRARIES[self.name], spec)
+
+
+class XGBoost(BoostedTrees):
+    """Universal binary JSON of one object, or JSON: it has a learner first, or its version."""
+
+    name = "XGBoost"
+
+    def recognises(self, data: bytes) -> bool:
+        start = data[:64].lstrip()
+        binary = start[:2] == b"{L" and (b"learner" in start or b"version" in start)
+        text = re.match(rb'\{\s*"(learner|version)"', start) is not None and b'"gradient_booster"' in data
+        return binary or text
+
+
+class LightGBM(BoostedTrees):
+    """Text, tree by tree."""
+
+    name = "LightGBM"
+
+    def recognises(self, data: bytes) -> bool:
+        return data[:5] == b"tree\n" and b"\nversion=" in data[:200]
+
+
+class CatBoost(BoostedTrees):
+    """CatBoost's own binary format, or its JSON."""
+
+    name = "CatBoost"
+    magic = (b"CBM1",)
+
+    def recognises(self, data: bytes) -> bool:
+        as_json = data[:1] == b"{" and b'"features_info"' in data and b'"model_info"' in data
+        return as_json or super().recognises(data)
+
+
+class Gguf(ModelFormat):
+    """A language model of llama.cpp."""
+
+    name = "GGUF"
+    reader = ("language_models", "load_gguf")
+    magic = (b"GGUF",)
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        check_gguf(file.source)
+
+
+class Onnx(ModelFormat):
+    """A graph of ONNX."""
+
+    name = ONNX_FORMAT
+    reader = ("onnx_models", "load_onnx")
+
+    def recognises(self, data: bytes) -> bool:
+        return is_onnx(data)
+
+
+class Refused(ModelFormat):
+    """A format that is recognised and never read."""
+
+    def __init__(self, name: str, what: str, magic: bytes | None = None) -> None:
+        self.name, self.what = name, what
+        self.magic = () if magic is None else (magic,)
+
+    def refuse(self, file: Opened, spec: ModelSpec) -> None:
+        self.load(file, spec)
+
+    def load(self, file: Opened, spec: ModelSpec) -> AuditedModel:
+        raise self.refusal(file)
+
+    def refusal(self, file: Opened) -> ModelError:
+        """Why, and what to do."""
+        return refused_formats.refuse_unsupported(file.source, self.what)
+
+
+class Numpy(Refused):
+    """Arrays."""
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        return any(name.endswith(".npy") for name in contents.names)
+
+    def refusal(self, file: Opened) -> ModelError:
+        arrays = {"": file.source.data}
+        if file.archive is not None:
+            arrays = {name: file.archive.read(name) for name in file.archive.records}
+        return refused_formats.refuse_numpy(file.source, arrays)
+
+
+class Keras(Refused):
+    """An archive of Keras."""
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        return "config.json" in contents.names and any(name.endswith(".weights.h5") for name in contents.names)
+
+
+class TFLite(Refused):
+    """A model of TensorFlow Lite."""
+
+    def recognises(self, data: bytes) -> bool:
+        return data[4:8] == b"TFL3"
+
+
+class Unknown(Refused):
+    """Whatever no other format recognises; ``what`` are the names of those that are read."""
+
+    def recognises(self, data: bytes) -> bool:
+        return True
+
+    def refusal(self, file: Opened) -> ModelError:
+        return refused_formats.refuse_unknown(file.source, self.what)
+
+
+class UnknownArchive(Unknown):
+    """An archive that no other format recognises."""
+
+    def recognises(self, data: bytes) -> bool:
+        return False
+
+    def holds(self, contents: ArchiveContents) -> bool:
+        return True
+
+
+_KNOWN = (
+    "model bundles, torch weights, safetensors, skops, scikit-learn pickles, Hugging Face folders, GGUF language "
+    "models, and with --allow-code TorchScript and torch.export"
+)
+# In the order in which they are asked whether a file is theirs.
+TABLE: tuple[ModelFormat, ...] = (
+    *(Skops(), TorchExport(), TorchScript(), PickledTorch(), Bundle(), TorchWeights()),
+    *(Gguf(), Refused("HDF5", "an HDF5 file, as Keras writes it", b"\x89HDF\r\n\x1a\n")),
+    *(Numpy("numpy file", "", b"\x93NUMPY"), Keras("Keras", "a Keras archive"), Compressed()),
+    *(Safetensors(), CatBoost(), LightGBM(), XGBoost(), LegacyTorch(), Pickle(), Tar()),
+    *(TFLite("TFLite", "a TensorFlow Lite model"), Deflated(), Onnx(), OldPickle()),
+    *(UnknownArchive("unknown archive", _KNOWN), Unknown("unknown", _KNOWN)),
+)
+FORMATS = {each.name: each for each in reversed(TABLE)}
+
+
+def _is_pickle(data: bytes) -> bool:
+    return data[:1] == b"\x80" and data[1:2] in b"\x00\x01\x02\x03\x04\x05" and len(data) > 1
+
+
+def open_file(source: Source) -> Opened:
+    """Recognise a file by its content, independent of its name."""
+    if source.data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        contents = ArchiveContents(open_archive(source.data, source.name))
+        found = next(each for each in TABLE if each.holds(contents))
+        return Opened(source, found.name, contents.archive, contents.record or "")
+    return Opened(source, next(each for each in TABLE if each.recognises(source.data)).name)
+
+
+def refuse_early(spec: ModelSpec) -> Opened | None:
+    """The model's file, opened and recognised; None if the model is no single file (then config.json is read).
+
+    Raises UsageError and ModelError as :func:`load_model` would, where the bytes are enough.
+    """
+    if spec.predict is not None or spec.generate is not None or spec.path is None:
+        return None
+    if Path(spec.path).is_dir():
+        # Adapters and post-processed models have none.
+        if Folder(spec.path).has("config.json"):
+            open_model_folder(spec.path)
+        return None
+    opened = open_file(read_source(spec.path))
+    FORMATS[opened.format].refuse(opened, spec)
+    return opened
+
+
+def identify(path: str | Path) -> str:
+    """The format of a model file or folder by its content: a key of FORMATS, or a kind of folder.
+
+    Raises UsageError where there is no regular file, ModelError where an archive is damaged.
+    """
+    if (Path(path) / RULES_FILE).is_file():
+        return "post-processed folder"
+    if Path(path).is_dir():
+        return FORMAT if (Path(path) / "config.json").is_file() else "unknown"
+    return open_file(read_source(path)).format
 
 
 def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: Opened | None = None) -> AuditedModel:
@@ -192,13 +492,25 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: 
         from auditor.loading.finish_loading import no_flags_of_classes
 
         no_flags_of_classes(spec)
-    model = _load(spec, max_bytes, model_file)
+    load = partial(_load, max_bytes=max_bytes)
+    if model_file is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
+        from auditor.loading.postprocessed_models import load_postprocessed
+
+        model = load_postprocessed(spec.path, spec, load)
+    else:
+        model = load(spec, model_file)
+    _check_kind(model, spec)
+    return model
+
+
+def _check_kind(model: AuditedModel, spec: ModelSpec) -> None:
+    """Raise UsageError for a flag that is of another kind of model."""
     if spec.dtype not in ("auto", "float32") and model.kind != "language_model":
         raise UsageError(
             "--dtype names the numbers that a language model is computed in, and the model named here is none: leave "
             "--dtype out."
         )
-    if spec.device_map is not None and (model.kind != "language_model" or model.provenance.format == "GGUF"):
+    if spec.device_map is not None and (model.kind != "language_model" or model.provenance.format == Gguf.name):
         raise UsageError(
             "--device-map spreads a language model of a Hugging Face folder, and the model named here is none: leave "
             "--device-map out."
@@ -208,22 +520,13 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: 
             model.kind, getattr(model, "what", "a language model")
         )
         raise UsageError(f"--task {spec.task} contradicts the model, which is {found}: leave --task out.")
-    return model
 
 
-def _load(spec: ModelSpec, max_bytes: int, model_file: Opened | None) -> AuditedModel:
-    if model_file is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
-        from auditor.loading.postprocessed_models import load_postprocessed
-
-        return load_postprocessed(spec.path, spec, partial(_load_below, max_bytes=max_bytes))
-    return _load_below(spec, max_bytes, model_file)
-
-
-def _load_below(spec: ModelSpec, max_bytes: int, model_file: Opened | None = None) -> AuditedModel:
+def _load(spec: ModelSpec, model_file: Opened | None = None, *, max_bytes: int) -> AuditedModel:
     """A model without rules over it, which remembers what flags said of it."""
     from auditor.models.audited_model import Said
 
-    model = _loaded(spec, max_bytes, model_file)
+    model = _loader(spec, model_file, max_bytes)()
     model.said = replace(
         model.said or Said(),
         features=spec.features,
@@ -234,26 +537,28 @@ def _load_below(spec: ModelSpec, max_bytes: int, model_file: Opened | None = Non
     return model
 
 
-def _loaded(spec: ModelSpec, max_bytes: int, model_file: Opened | None) -> AuditedModel:
+def _loader(spec: ModelSpec, model_file: Opened | None, max_bytes: int) -> Callable[[], AuditedModel]:
+    """What loads the model: of a function, a folder or a file."""
     if spec.predict is not None:
         from auditor.loading.user_functions import load_function
 
-        return _with_card(spec) or load_function(spec)
+        card = _card_of_function(spec)
+        return partial(load_function, spec) if card is None else partial(FORMATS[card.format].load, card, spec)
     if spec.generate is not None:
         from auditor.loading.user_functions import load_generator
 
-        return load_generator(spec)
+        return partial(load_generator, spec)
     if spec.path is None:
         raise UsageError("Name a model file, or a function with --predict package.module:function.")
     if model_file is None and Path(spec.path).is_dir():
-        return _load_folder(spec, spec.path, max_bytes)
-    _no_base(spec)
-    model_file = model_file or open_file(read_source(spec.path, max_bytes=max_bytes))
-    return FORMATS[model_file.format](model_file, spec)
+        return _folder_loader(spec, spec.path, max_bytes)
+    _refuse_base(spec)
+    file = model_file or open_file(read_source(spec.path, max_bytes=max_bytes))
+    return partial(FORMATS[file.format].load, file, spec)
 
 
-def _with_card(spec: ModelSpec) -> AuditedModel | None:
-    """What a bundle makes of the function that it holds a card of; None where the file named beside is none such."""
+def _card_of_function(spec: ModelSpec) -> Opened | None:
+    """The bundle beside a function, where it holds the function's card; None where the file named is none such."""
     if spec.path is None or not Path(spec.path).is_file():
         return None
     with Path(spec.path).open("rb") as file:
@@ -265,91 +570,21 @@ def _with_card(spec: ModelSpec) -> AuditedModel | None:
         opened = open_file(read_source(spec.path))
     except ModelError:  # it is hashed and not opened, as any file that the function may read
         return None
-    if opened.format != "model bundle" or not asks_a_function(opened.source, opened.records, opened.record):
-        return None
-    return _bundle(opened, spec)
+    bundled = opened.format == Bundle.name and asks_a_function(opened.source, opened.records, opened.record)
+    return opened if bundled else None
 
 
-def _load_folder(spec: ModelSpec, path: str, max_bytes: int) -> AuditedModel:
+def _folder_loader(spec: ModelSpec, path: str, max_bytes: int) -> Callable[[], AuditedModel]:
     from auditor.loading.adapters import adapted, base_spec, is_adapter
     from auditor.loading.huggingface_folders import load_folder
     from auditor.loading.language_models import is_language_model, load_language_folder
 
     if is_adapter(path):
-        return adapted(path, spec, _load(base_spec(path, spec), max_bytes, None))
-    _no_base(spec)
-    return load_language_folder(path, spec) if is_language_model(path) else load_folder(path, spec)
+        return lambda: adapted(path, spec, load_model(base_spec(path, spec), max_bytes=max_bytes))
+    _refuse_base(spec)
+    return partial(load_language_folder if is_language_model(path) else load_folder, path, spec)
 
 
-def _no_base(spec: ModelSpec) -> None:
+def _refuse_base(spec: ModelSpec) -> None:
     if spec.base is not None:
         raise UsageError("--base is the model of an adapter, and the model named here is none: leave --base out.")
-
-
-def identify(path: str | Path) -> str:
-    """The format of a model file or folder by its content: a key of FORMATS, or a kind of folder.
-
-    Raises UsageError where there is no regular file, ModelError where an archive is damaged.
-    """
-    if (Path(path) / RULES_FILE).is_file():
-        return "post-processed folder"
-    if Path(path).is_dir():
-        return "Hugging Face folder" if (Path(path) / "config.json").is_file() else "unknown"
-    return open_file(read_source(path)).format
-
-
-def open_file(source: Source) -> Opened:
-    """Recognise a file by its content, independent of its name."""
-    data = source.data
-    if data[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        return _open_archive(source)
-    for magic, format in MAGIC.items():
-        if data.startswith(magic):
-            return Opened(source, format)
-    if is_safetensors(data):
-        return Opened(source, "safetensors")
-    if boosted := boosted_kind(data):
-        return Opened(source, boosted)
-    if data[:1] == b"\x80" and data[1:2] in b"\x00\x01\x02\x03\x04\x05" and len(data) > 1:
-        return Opened(source, _kind_of_pickle(data))
-    if is_tar(data):
-        return Opened(source, "tar archive")
-    if data[4:8] == b"TFL3":
-        return Opened(source, "TFLite")
-    if data[:1] == b"x" and len(data) > 1 and (data[0] * 256 + data[1]) % 31 == 0:
-        return Opened(source, "compressed file")
-    if is_onnx(data):
-        return Opened(source, "ONNX")
-    # Pickles of protocols 0 and 1 have no mark of their own; whatever names something to call is one.
-    report = read_pickle(data[: refused_formats.MAX_LOOK_INSIDE], max_opcodes=100_000)
-    return Opened(source, "pickle" if report.names or (report.streams and report.complete) else "unknown")
-
-
-def _open_archive(source: Source) -> Opened:
-    archive = open_archive(source.data, source.name)
-    names = archive.records.keys()
-    roots = {name.split("/")[0] for name in names if "/" in name}
-    root = f"{next(iter(roots))}/" if len(roots) == 1 else ""
-    if "schema.json" in names:
-        return Opened(source, "skops", archive)
-    if f"{root}archive_format" in names or "serialized_exported_program.json" in names:
-        return Opened(source, "torch.export", archive)
-    if f"{root}constants.pkl" in names or any(name.startswith(f"{root}code/") for name in names):
-        return Opened(source, "TorchScript", archive)
-    record = pickle_record(archive)
-    if record is not None:
-        report = read_pickle(archive.read(record))
-        if not UNUSUAL_GLOBALS.issuperset(foreign_globals(report)):
-            return Opened(source, "pickled torch object", archive, record)
-        bundle = any(text.startswith("auditor-model/") for text in report.strings)
-        return Opened(source, "model bundle" if bundle else "torch weights", archive, record)
-    if any(name.endswith(".npy") for name in names):
-        return Opened(source, "numpy file", archive)
-    if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
-        return Opened(source, "Keras", archive)
-    return Opened(source, "unknown archive", archive)
-
-
-def _kind_of_pickle(data: bytes) -> str:
-    # The first of a legacy torch file's pickles is a number that is always the same.
-    return "legacy torch file" if read_pickle(data[:64]).first_long == LEGACY_MAGIC else "pickle"

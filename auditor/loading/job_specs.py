@@ -71,7 +71,8 @@ class DataSpec:
     known by its answers in the files alone. ``cluster``: the column that says which rows belong together; ``weight``:
     that of what each row weighs; ``cluster_at_most``, ``weight_at_most``: the most rows of a cluster and the largest
     weight that there can be. ``copies_are_real``: whether rows that are exact copies are rows of their own.
-    ``stream``: whether rows are counted as they are read, and none is held.
+    ``stream``: whether rows are counted as they are read, and none is held. ``check_predictions``: a column of
+    ``path``, or a file, of what the model's own process answered on these rows, which the loaded model must answer too.
     ``labels``: words by keys of columns, ``column`` or ``column.value``, that are to be there, ``roles``: such keys;
     ``reference_groups``: groups by feature.
     """
@@ -95,6 +96,7 @@ class DataSpec:
     weight_at_most: float | None = None
     copies_are_real: bool = False
     stream: bool = False
+    check_predictions: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     reference_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
@@ -366,3 +368,10 @@ def answers_apart(job: Job) -> bool:
     if functions:
         return all(spec is None for spec in made) and not own
     return flag_of_code(job) not in (None, "--probe") and all(spec is None for spec in others) and not own
+
+
+def flags_unsaid(spec: ModelSpec, *, of_a_table: bool) -> str:
+    """All flags needed for facts that a file does not state, so that one refusal names them together."""
+    classes = "" if spec.classes is not None or spec.task == "regression" else " --classes a,b"
+    columns = "" if spec.features is not None or not of_a_table else ", and of a table --features a,b in their order"
+    return classes + columns

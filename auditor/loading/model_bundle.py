@@ -40,13 +40,13 @@ from auditor.models.files.weights import (
     load_torch,
     plain_floats,
 )
+from auditor.models.format_names import BUNDLE_FORMAT
 from auditor.models.gated_model import Gate, GatedModel
 from auditor.models.gradients import without_gradients
 from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 from auditor.models.regression_model import TorchRegressor
-from auditor.models.saved_models import BUNDLE_FORMAT
 from auditor.models.torch_model import TorchModel
 
 _MAX_NUMBER = 1 << 24

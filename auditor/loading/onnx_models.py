@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import ModelError, UnsupportedError, UsageError
-from auditor.core.rows import FloatArray, Rows
-from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, as_converted
+from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, as_converted, label_name
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of
 from auditor.loading.huggingface_folders import image_preprocessing, scales_sound, sound_preprocessing
 from auditor.loading.job_specs import ModelSpec
@@ -29,7 +30,53 @@ from auditor.models.detector import CONFIG, ONNX_FILE, PREPROCESSOR
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.model_folder import Folder
 from auditor.models.files.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
+from auditor.models.format_names import ONNX_FORMAT
 from auditor.models.regression_model import AuditedRegressor
+
+
+class OnnxClassifier(AuditedModel):
+    """A graph that gives labels, which are its decisions where nobody set a threshold.
+
+    ``labels``: the output of its labels, ``label_names``: what it calls its classes, in their order.
+    """
+
+    def __init__(
+        self,
+        predict: Any,
+        graph: Graph,
+        labels: str,
+        label_names: Sequence[str],
+        *,
+        decides_itself: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(predict, **options)
+        self.decides_itself = decides_itself
+        self._graph, self._labels = graph, labels
+        self._places = {label_name(name): i for i, name in enumerate(label_names)}
+
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        return "Decides by the labels that the graph gives." if self.decides_itself else self._rule_of_probabilities()
+
+    def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
+        """(n,) class indices, by a requested threshold, else the graph's own labels of the rows."""
+        if not self.decides_itself or X is None or self.features is None:
+            return super().decide(probabilities, positive, X)
+        found: list[int] = []
+        for start in range(0, len(X), self.batch_rows):
+            rows = take_rows(X, slice(start, start + self.batch_rows))
+            labels = list(map(label_name, np.ravel(self._graph.run(rows, self.features, self._labels)).tolist()))
+            strange = next((label for label in labels if label not in self._places), None)
+            if strange is not None:
+                raise ModelError(
+                    f"The model answered {printable(strange, 40)!r}, which is none of its classes "
+                    f"{', '.join(list(self._places)[:8])}.",
+                    code="AUD-LOAD-CLASSES",
+                )
+            found += [self._places[label] for label in labels]
+        return np.asarray(found, np.int64)
 
 
 def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -46,7 +93,7 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)
     graph = Graph(session, source.name)
-    provenance = provenance_of(source, "ONNX model", f"onnxruntime {onnxruntime.__version__}")
+    provenance = provenance_of(source, ONNX_FORMAT, f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
     labels = [o for o in outputs if o.type in ("tensor(int64)", TEXT) and len(o.shape or [0]) == 1]
     features = _features(graph, spec, source.name, "" if labels else _unsaid(outputs[0], spec, source.name))
@@ -55,7 +102,8 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     if spec.task == "regression":
         raise UsageError("The model gives labels, which are no numbers to be predicted: leave --task out.")
     found = class_labels(proto, labels[0].name)
-    spec = replace(spec, threshold=threshold_in(proto) if spec.threshold is None else spec.threshold)
+    said = spec.threshold is not None
+    spec = spec if said else replace(spec, threshold=threshold_in(proto))
     scores = next((o for o in outputs if o.name != labels[0].name), None)
 
     def predict(X: Rows) -> Any:
@@ -63,7 +111,22 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
             return np.asarray(graph.run(X, features, labels[0].name)).astype(str)
         return _unzipped(graph.run(X, features, scores.name), found)
 
-    return _classifier(predict, graph, features, named_classes(found, spec), spec, provenance)
+    classes = named_classes(found, spec)
+    return _classifier(
+        partial(
+            OnnxClassifier,
+            graph=graph,
+            labels=labels[0].name,
+            label_names=found or classes,
+            decides_itself=not said,
+        ),
+        predict,
+        graph,
+        features,
+        classes,
+        spec,
+        provenance,
+    )
 
 
 def _network(
@@ -97,7 +160,7 @@ def _network(
         shifted = np.exp(values - values.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
 
-    return _classifier(predict, graph, features, classes, spec, provenance)
+    return _classifier(AuditedModel, predict, graph, features, classes, spec, provenance)
 
 
 def _unsaid(output: Any, spec: ModelSpec, name: str) -> str:
@@ -111,16 +174,22 @@ def _unsaid(output: Any, spec: ModelSpec, name: str) -> str:
 
 
 def _classifier(
-    predict: Any, graph: Graph, features: tuple[str, ...], classes: tuple[str, ...], spec: ModelSpec, provenance: Any
+    kind: Callable[..., AuditedModel],
+    predict: Any,
+    graph: Graph,
+    features: tuple[str, ...],
+    classes: tuple[str, ...],
+    spec: ModelSpec,
+    provenance: Any,
 ) -> AuditedModel:
-    made = AuditedModel(
+    made = kind(
         predict,
         classes=classes,
         features=features,
         threshold=0.5 if spec.threshold is None else spec.threshold,
         provenance=provenance,
     )
-    made.group_columns, made.renamed = graph.text_columns(features), True
+    made.group_columns, made.renamed, made.others_are_numbers = graph.text_columns(features), True, True
     return made
 
 
@@ -185,7 +254,7 @@ def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
         provenance=Provenance(
             path=path,
             sha256=_digest(folder, source.sha256),
-            format="ONNX model",
+            format=ONNX_FORMAT,
             loaded_by=f"onnxruntime {onnxruntime.__version__}",
             size_bytes=folder.size_bytes,
             notes=notes,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from auditor.loading.estimators import tree_problem
+from auditor.loading.estimator_checks import tree_problem
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.pickled_arrays import whole
 from auditor.models.files.unpickling import Foreign
@@ -140,10 +140,14 @@ def filled_spline(instance: Any, state: Any) -> Any:
 
 
 def only_checks(state: Mapping[str, Any]) -> bool:
-    """Whether a FunctionTransformer has no function, or scikit-learn's array check, as in gradient boosting."""
-    function = state.get("func")
+    """Whether a FunctionTransformer has no function, numpy's own arithmetic of one number, or scikit-learn's array
+    check, as in gradient boosting."""
+    function, inverse = state.get("func"), state.get("inverse_func")
     checks = isinstance(function, partial) and _is_check(function.func)
-    return (function is None or checks) and state.get("inverse_func") is None
+    if checks:
+        return inverse is None
+    plain = all(each is None or (isinstance(each, np.ufunc) and each.nin == 1) for each in (function, inverse))
+    return plain and not state.get("kw_args") and not state.get("inv_kw_args")
 
 
 def _is_check(function: Any) -> bool:

@@ -13,7 +13,8 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.model_bundle import first_problem
 from auditor.models.audited_model import AuditedModel
 from auditor.models.files.model_bytes import printable, read_source
-from auditor.models.postprocessed_folder import MAX_RULES_BYTES, RULES_FILE, PostprocessedRecord, put_around
+from auditor.models.format_names import RULES_FILE
+from auditor.models.postprocessed_folder import MAX_RULES_BYTES, PostprocessedRecord, put_around
 
 
 def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], AuditedModel]) -> AuditedModel:

@@ -14,7 +14,6 @@ from auditor.core.errors import ModelError, UnsupportedError, UsageError
 from auditor.data.table_columns import CODED, CodedColumns
 from auditor.loading.finish_loading import check_flags, named_classes, provenance_of, torch_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.refused_formats import refuse_program
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors
 from auditor.models.torch_model import TorchModel
@@ -71,9 +70,7 @@ def _tensor(output: Any) -> Tensor:
 
 
 def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
-    """A TorchScript module. Raises UnsafeModelError without ``--allow-code``."""
-    if not spec.allow_code:
-        raise refuse_program(source, "TorchScript", spec)
+    """A TorchScript module, whose loading runs code: the table of formats asks for ``--allow-code`` first."""
     check_flags(spec)
     with convert_parser_errors(f"{source.name!r} cannot be read as TorchScript"), warnings.catch_warnings():
         # torch deprecates TorchScript as a whole; that is no news to somebody who has such a file to audit.
@@ -83,9 +80,7 @@ def load_torchscript(source: Source, spec: ModelSpec) -> AuditedModel:
 
 
 def load_exported(source: Source, spec: ModelSpec) -> AuditedModel:
-    """A torch.export program of one input, for any number of rows. Raises UnsafeModelError without ``--allow-code``."""
-    if not spec.allow_code:
-        raise refuse_program(source, "torch.export", spec)
+    """A torch.export program of one input, for any number of rows; it runs code, as TorchScript does."""
     with convert_parser_errors(f"{source.name!r} cannot be read as a torch.export program"):
         coded = _coded(source)
     if coded is None:

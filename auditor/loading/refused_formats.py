@@ -1,4 +1,4 @@
-"""Recognised files that are not loaded: those that would run their own code, and unsupported formats."""
+"""Refusals of files that would run their own code and of unsupported ones, each with a way to an audit."""
 
 from __future__ import annotations
 
@@ -6,26 +6,75 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import ModelError, UnsafeModelError, UnsupportedError
-from auditor.loading.job_specs import ModelSpec
-from auditor.loading.refusal_advice import OWN_LOADER, TRUST, flags_unsaid, way_out, way_out_of_checkpoint
+from auditor.loading.job_specs import ModelSpec, flags_unsaid
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
-from auditor.models.files.pickles import describe_calls, read_pickle
+from auditor.models.files.pickles import PickleReading, describe_calls, read_pickle
 from auditor.models.files.strict_zip import FREE_BYTES, MAX_RATIO
-from auditor.models.files.unpickling import Foreign
-from auditor.models.files.weight_files import foreign_globals
+from auditor.models.files.unpickling import Foreign, canonical
+from auditor.models.files.weight_files import WEIGHTS_KEYS, foreign_globals
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 MAX_LOOK_INSIDE = 32 << 20
+_PACKED = "a compressed pickle"
+# The header of an array says its shape; so many arrays of a file are told.
+_SHAPE, _HEADER_BYTES, _ARRAYS_TOLD = re.compile(rb"'shape': (\(\d[\d, ]*\))"), 1000, 8
+OWN_LOADER = "audit it through your own loader with --predict package.module:function"
+TRUST = "load it all the same, code and all, with --trust-pickle"
+_BUNDLE = "auditor.save(TorchModel({load}, classes=[...]), 'model.pt')"
+# What libraries of boosted trees call the model itself, and how they write it as data.
+_OWN_FORMATS = {
+    "xgboost": ("XGBoost", "save_model('model.ubj')"),
+    "lightgbm": ("LightGBM", "booster_.save_model('model.txt')"),
+    "catboost": ("CatBoost", "save_model('model.cbm')"),
+}
+_OF_TORCH = ("torch.nn.modules.", "torch.nn.parameter.", "__builtin__.set", "builtins.set")
+_MADE_BY = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "joblib.numpy_pickle.NumpyArrayWrapper"})
+# Libraries whose names are told by lists that are long to import; of all others, a pickle may name these.
+_LISTED = frozenset({"joblib", "numpy", "scipy", "sklearn"})
+_PLAIN = frozenset(
+    {
+        "_codecs.encode",
+        "collections.OrderedDict",
+        "collections.defaultdict",
+        "copyreg._reconstructor",
+        "functools.partial",
+        *(
+            f"builtins.{name}"
+            for name in (
+                "bool",
+                "bytearray",
+                "bytes",
+                "complex",
+                "dict",
+                "float",
+                "frozenset",
+                "int",
+                "list",
+                "object",
+                "range",
+                "set",
+                "slice",
+                "str",
+                "tuple",
+            )  # fmt: skip
+        ),
+    }
+)
+# Enough of a pickle to see what it begins with; the rest is for the reader of what is not refused.
+_FIRST_BYTES = 1 << 20
+_FIRST_OPCODES = 20_000
+_RAW_ARRAYS = "joblib.numpy_pickle.NumpyArrayWrapper"
 
 
 def unsafe(source: Source, article_kind: str, calls: str, way: str) -> UnsafeModelError:
@@ -42,13 +91,58 @@ def calls_in(data: bytes) -> tuple[str, tuple[str, ...]]:
     return describe_calls(report.names, complete=report.complete), report.names
 
 
+# ---- ways to an audit ------------------------------------------------------------------------------------------------
+
+
+def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str:
+    """Advice for a pickle that calls ``names``, in file order; ``load`` is the call that loads it.
+
+    A booster by itself goes into its library's own format, a network into a bundle, or where it is all of torch's own
+    layers into plain weights; for anything else a function of the user's own has the answers.
+    """
+    own = [name for name in names if name not in _MADE_BY]
+    first = own[0] if own else ""
+    library = first.split(".")[0]
+    if library in _OWN_FORMATS:
+        said, save = _OWN_FORMATS[library]
+        if first.endswith(".Booster"):
+            save = save.removeprefix("booster_.")
+        return f"save it in {said}'s own format where you trust it: {load}.{save}"
+    if torch_file and own and all(name.startswith(_OF_TORCH) for name in own):
+        # There is no class of the user's own to name, and shapes say most of the rest.
+        return f"save its weights alone where you trust it: torch.save({load}.state_dict(), 'weights.pt')"
+    if torch_file or library == "torch" or any(name.startswith(("torch.nn.", "torch._utils.")) for name in own):
+        return (
+            f"save it as a bundle where you trust it: {_BUNDLE.format(load=load)}, and name its class with "
+            "--architecture package.module:Class"
+        )
+    return (
+        f"let a file of your own answer for it where you trust it, say own.py with model = {load} and "
+        "def predict(rows): return model.predict_proba(rows), and name that with --predict own:predict and --classes"
+    )
+
+
+def way_out_of_checkpoint(pickled: bytes, report: PickleReading, *, load: str) -> str | None:
+    """Advice for a checkpoint, a dict of more than weights; None if the file is no such dict."""
+    if pickled[:1] != b"\x80" or pickled[2:3] != b"}" or report.streams != 1:
+        return None
+    if "torch._utils._rebuild_tensor_v2" not in report.names:
+        return None
+    key = next((key for key in WEIGHTS_KEYS if key in report.strings), None)
+    alone = f"{load}[{key!r}]" if key else f"{{k: v for k, v in {load}.items() if torch.is_tensor(v)}}"
+    return f"save its weights alone where you trust it: torch.save({alone}, 'weights.pt')"
+
+
 # ---- pickles of every kind -----------------------------------------------------------------------------------------
 
 
 def read_or_refuse_pickle(source: Source, spec: ModelSpec) -> AuditedModel:
     """A bare pickle or joblib file: scikit-learn models are read, all other names are refused."""
-    kind = "a joblib file" if b"joblib.numpy_pickle" in source.data else "a pickle"
-    return _read_or_refuse(source, source.data, kind, spec)
+    return _read_or_refuse(source, source.data, _kind_of_pickle(source.data), spec)
+
+
+def _kind_of_pickle(data: bytes) -> str:
+    return "a joblib file" if b"joblib.numpy_pickle" in data else "a pickle"
 
 
 def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
@@ -65,14 +159,13 @@ def read_or_refuse_compressed(source: Source, spec: ModelSpec) -> AuditedModel:
             f"{source.name!r} would unpack from {len(source.data):,} to more than {limit:,} bytes.",
             code="AUD-LOAD-LIMIT",
         )
-    return _read_or_refuse(source, data, "a compressed pickle", spec)
+    return _read_or_refuse(source, data, _PACKED, spec)
 
 
 def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> AuditedModel:
     if spec.trust_pickle:
         return _trusted(source, spec, kind, calls_in(data)[0], torch_file=False)
-    from auditor.loading.pickled_estimators import load_pickled_estimator
-    from auditor.loading.pickled_types import is_allowed
+    from auditor.loading.pickled_types import is_allowed, load_pickled_estimator
 
     try:
         return load_pickled_estimator(source, data, kind, spec)
@@ -89,6 +182,28 @@ def _read_or_refuse(source: Source, data: bytes, kind: str, spec: ModelSpec) -> 
             raise
         calls, names = describe_calls(foreign, complete=report.complete), report.names
     raise unsafe(source, kind, calls, way_out(names, load="joblib.load(path)"))
+
+
+def surely_foreign(name: str) -> bool:
+    """Whether a pickle's name cannot be in any list of a scikit-learn model's types."""
+    name = canonical(name)
+    library, dot, _ = name.partition(".")
+    return dot != "" and library not in _LISTED and name not in _PLAIN
+
+
+def refuse_foreign(source: Source, *, packed: bool) -> None:
+    """Raise UnsafeModelError for a pickle, compressed or not, that begins with names that are in no list."""
+    data, kind = source.data, _kind_of_pickle(source.data)
+    if packed:
+        data, kind = decompress_start(data, _FIRST_BYTES), _PACKED
+    whole = len(data) < _FIRST_BYTES
+    report = read_pickle(data[:_FIRST_BYTES], max_opcodes=_FIRST_OPCODES)
+    foreign = [name for name in report.names if surely_foreign(name)]
+    # Past an array's raw bytes, names are read by chance.
+    if not foreign or _RAW_ARRAYS in report.names:
+        return
+    calls = describe_calls(foreign, complete=whole and report.complete)
+    raise unsafe(source, kind, calls, way_out(report.names, load="joblib.load(path)"))
 
 
 def refuse_or_trust_torch(source: Source, pickled: bytes, spec: ModelSpec) -> AuditedModel:
@@ -199,13 +314,8 @@ def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, nam
     raise unsafe(source, kind, calls, way_out(names, load="torch.load(path, weights_only=False)", torch_file=True))
 
 
-def refuse_program(source: Source, format: str, spec: ModelSpec) -> UnsafeModelError:
-    """The error for a program without ``--allow-code``."""
-    why = (
-        "it can create files while it loads and while it predicts"
-        if format == "TorchScript"
-        else "its loader evaluates expressions and may unpickle objects that the file brings along"
-    )
+def refuse_program(source: Source, format: str, spec: ModelSpec, why: str) -> UnsafeModelError:
+    """The error for a program without ``--allow-code``; ``why`` its loading runs code."""
     return UnsafeModelError(
         f"{source.name!r} is a {format} program, and loading one runs code: {why}. Save the weights as a bundle "
         "(auditor.save), or, if you trust whoever made the file, add --allow-code"
@@ -228,8 +338,13 @@ def refuse_numpy(source: Source, arrays: Mapping[str, bytes]) -> ModelError:
                 f"{source.name!r} is a numpy file of pickled objects, and loading it would call {calls}. "
                 f"If it is a model that you trust, {OWN_LOADER}."
             )
+    shapes = {name: _SHAPE.search(content[:_HEADER_BYTES]) for name, content in arrays.items()}
+    told = [f"{name.removesuffix('.npy')} {found[1].decode()}".strip() for name, found in shapes.items() if found]
+    more = ", ..." if len(told) > _ARRAYS_TOLD else ""
     return UnsupportedError(
-        f"{source.name!r} is a numpy file: arrays alone are no model. For another kind of model, {OWN_LOADER}."
+        f"{source.name!r} is a numpy file of arrays ({printable(', '.join(told[:_ARRAYS_TOLD]), 300)}{more}), which do "
+        "not say what is computed with them: let a file of your own answer, say own.py with weights = numpy.load(path) "
+        "and def predict(rows): ..., and name that with --predict own:predict and --classes."
     )
 
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from auditor.core.errors import ModelError, UsageError, did_you_mean
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.finish_loading import provenance_of, torch_model
-from auditor.loading.job_specs import ModelSpec
+from auditor.loading.job_specs import ModelSpec, flags_unsaid
 from auditor.loading.model_bundle import build_known, build_own
-from auditor.loading.refusal_advice import WEIGHTS_KEYS, flags_unsaid
 from auditor.models.audited_model import AuditedModel
 from auditor.models.files.model_bytes import Source, printable
+from auditor.models.files.weight_files import WEIGHTS_KEYS
 from auditor.models.files.weights import as_state_dict, plain_floats
 from auditor.models.networks.architectures import ARCHITECTURES
 from auditor.models.networks.layer_chain import ACTIVATIONS, Between, Chain, Layer, describe_layers, layers_of

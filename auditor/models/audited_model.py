@@ -15,7 +15,7 @@ import numpy.typing as npt
 import scipy
 
 from auditor.core.errors import ModelError
-from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import Preprocessing, label_name
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ Kind = Literal["classifier", "regressor", "language_model", "other"]
 Modality = Literal["tabular", "text", "image"]
 BATCH_ROWS = 4096
 _ASKED_TWICE = 16
+# Nearer to each other than this, probabilities do not say what a library decides.
+_IN_DOUBT = 1e-6
 _SAME_ANSWER = 1e-3
 # The threshold of a last class of two that is decided for where it is the likelier, and not where both are equal.
 MORE_THAN_HALF = float(np.nextafter(0.5, 1.0))
@@ -140,6 +142,8 @@ class AuditedModel:
     can_be_asked: bool = True
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
+    # Whether all its other features are numbers, so that the type of each column is known before it is read.
+    others_are_numbers: bool = False
     # Those by which it decides: a text model is told its rows' groups by the table of sensitive features.
     decides_by: tuple[str, ...] = ()
     # How the names of files end that it is written to.
@@ -154,6 +158,8 @@ class AuditedModel:
     forwarded: Counter[tuple[Any, ...]] | None = None
     # Whether its file may write _ for a sign in a column's name, as converters do: see as_converted.
     renamed: bool = False
+    # Whether it can be fitted on other rows with its own hyperparameters, by ``fitted_anew``.
+    fits_anew: bool = False
     # Whether it decides as its own library does, because nobody set a threshold.
     decides_itself: bool = False
 
@@ -279,6 +285,32 @@ class AuditedModel:
             return self.threshold
         return float(np.nextafter(1.0 - self.threshold, np.inf))
 
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence; "" for a kind of model that does not say it."""
+        ways = (type(self).decide, type(self).decide_rows, type(self).decisions)
+        own = (AuditedModel.decide, AuditedModel.decide_rows, AuditedModel.decisions)
+        return self._rule_of_probabilities() if ways == own else ""
+
+    def _rule_of_probabilities(self) -> str:
+        if self.kind != "classifier" or self.n_outputs < 2:
+            return ""
+        if self.n_outputs > 2:
+            return "Decides for the label of the largest probability, of equal ones for the first."
+        if self.threshold_class is None:
+            return f"Decides for the favourable label where its probability is at least {self.threshold:.4g}."
+        one, other = self.classes[self.threshold_class], self.classes[1 - self.threshold_class]
+        if self.threshold == MORE_THAN_HALF:
+            return f"Decides for the likelier label, and where both are equally likely for {other!r}."
+        return f"Decides for {one!r} where its probability is at least {self.threshold:.4g}, else for {other!r}."
+
+    def in_doubt(self, probabilities: FloatArray) -> BoolArray:
+        """(n,) whether probabilities are so near to the threshold, or to each other, that rounding may decide."""
+        if self.n_outputs == 2 and self.threshold_class is not None:
+            return np.asarray(np.abs(probabilities[:, self.threshold_class] - self.threshold) < _IN_DOUBT, np.bool_)
+        largest = np.partition(probabilities, -2, axis=1)
+        return np.asarray(largest[:, -1] - largest[:, -2] < _IN_DOUBT, np.bool_)
+
     def decide(self, probabilities: FloatArray, positive: int | None, X: Rows | None = None) -> IntArray:
         """(n,) class indices: the threshold on its class of two, else the largest probability.
 
@@ -304,6 +336,28 @@ class AuditedModel:
         """The model's file in its own library's format, one of several if its ``endings`` are several; None if it is
         saved as a bundle or has no file."""
         return None
+
+    def onnx_graph(self) -> tuple[bytes, tuple[str, ...]] | None:
+        """The scores as an ONNX graph, and its numeric columns; None for a model that has none.
+
+        Raises UnsupportedError where it is not converted, MissingExtraError without a converter.
+        """
+        return None
+
+    def fitted_anew(
+        self,
+        X: Rows,
+        y: IntArray,
+        weights: FloatArray | None,
+        rng: np.random.Generator,
+        hyperparameters: Mapping[str, Any],
+    ) -> AuditedModel:
+        """A model of the same kind and hyperparameters, but for those given, fitted on other rows and class indices.
+
+        ``weights``: (n,) of the rows. What is new is said by its provenance's notes. Raises ModelError where it cannot
+        be fitted so, UsageError for a hyperparameter that it does not have.
+        """
+        raise ModelError("Only an estimator of scikit-learn or boosted trees is fitted anew.")
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model stored in a bundle, and additional data of the bundle."""

@@ -30,6 +30,7 @@ from auditor.models.detector_card import Answer as Answer
 from auditor.models.detector_card import DetectorCard as DetectorCard
 from auditor.models.detector_card import KnownRate as KnownRate
 from auditor.models.detector_card import Medium, answer_of
+from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.gradients import without_gradients
 from auditor.models.postprocessed_folder import files_of_folder
 from auditor.models.torch_model import TorchModel
@@ -298,13 +299,13 @@ def enclosed_bundle(detector: ClassifierDetector, form: str) -> dict[str, Any]:
     base = detector.base
     known, said = base.provenance, base.said
     function = None if said is None else said.predict
-    if form not in ("Hugging Face folder", "ONNX model") and function is None:
+    if form not in (FORMAT, ONNX_FORMAT) and function is None:
         raise ModelError(
             "A detector is written where its classifier came as a model bundle, a Hugging Face folder, an ONNX file or "
             f"a function, not as {form}: load it from one of these."
         )
     record = Enclosed(
-        form="callable" if function is not None else "ONNX model" if form == "ONNX model" else "Hugging Face folder",
+        form="callable" if function is not None else ONNX_FORMAT if form == ONNX_FORMAT else FORMAT,
         sha256=known.sha256,
         function=function,
         classes=None if said is None else said.classes,
@@ -331,7 +332,7 @@ def enclosed_bundle(detector: ClassifierDetector, form: str) -> dict[str, Any]:
 
 def _files(path: Path, form: Form) -> dict[str, Path]:
     """The files that the model is read from, by the name that each has in the bundle."""
-    if form == "Hugging Face folder":
+    if form == FORMAT:
         return {file.name: file for file in files_of_folder(path)}
     beside = {name: path.parent / name for name in (CONFIG, PREPROCESSOR)}
     return {ONNX_FILE: path, **{name: file for name, file in beside.items() if file.is_file()}}

@@ -20,10 +20,10 @@ from auditor.core.errors import ModelError, UsageError
 from auditor.core.files import Closed, sha256_of, write_beside
 from auditor.core.number_types import Share
 from auditor.models.audited_model import AuditedModel, Said
+from auditor.models.format_names import RULES_FILE
 from auditor.models.model_wrappers import Mixture, MixtureModel, PreparedModel, Removal
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 
-RULES_FILE = "postprocessing.json"
 FORMAT: Literal["auditor-postprocessed/1"] = "auditor-postprocessed/1"
 MAX_RULES_BYTES = 64 << 20
 # What a Hugging Face folder holds as data; code and pickles beside it are no part of the model that was read.

@@ -17,6 +17,7 @@ from auditor.core.files import write_beside
 from auditor.data.preprocessing import TabularPreprocessing, TextPreprocessing
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.detector import ClassifierDetector, enclosed_bundle
+from auditor.models.format_names import BUNDLE_FORMAT
 from auditor.models.language_model import AuditedLanguageModel, plain
 from auditor.models.model_wrappers import MixtureModel, PreparedModel
 from auditor.models.output_kind import stated_by
@@ -24,7 +25,6 @@ from auditor.models.postprocessed_folder import Layers, write_postprocessed
 from auditor.models.postprocessing import PostprocessedModel
 from auditor.models.torch_model import TorchModel, TorchNetwork
 
-BUNDLE_FORMAT = "auditor-model/1"
 # Networks whose architecture a bundle names.
 _OUR_OWN = (BUNDLE_FORMAT, "in memory")
 

@@ -255,6 +255,13 @@ class TorchModel(TorchNetwork):
             return as_probabilities(raw)
         return torch.softmax(as_logits(raw, "logits").double(), dim=1)
 
+    @property
+    def decision_rule(self) -> str:
+        """How a row is decided, as a sentence."""
+        if isinstance(getattr(self.module, "decision_seed", None), int) and self.n_outputs == 2:
+            return "Draws each decision with the probability of its label, by a hash of the row."
+        return self._rule_of_probabilities()
+
     def decide_rows(self, X: Rows, probabilities: FloatArray, positive: int | None) -> IntArray:
         """(n,) class indices, drawn by the row's hash if the module declares randomised decisions (``decision_seed``);
         a probe that decides on its own outputs takes the likelier class."""

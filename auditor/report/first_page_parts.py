@@ -14,6 +14,7 @@ from pathlib import PurePath
 
 from auditor.core.files import Number
 from auditor.judging.measurement import Outcome
+from auditor.models.format_names import ENDINGS
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.finding_text import earlier_questions, form_of, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy
@@ -231,16 +232,6 @@ def _number_text(words: str, say: Catalogue) -> str:
 
 
 Flags = list[tuple[str, str]]
-# How the file of a model that is fitted anew may end, by the format of the present one.
-_FITTED_ANEW = {
-    "auditor-model/1": (".pt",),
-    "skops": (".skops",),
-    "joblib file": (".joblib",),
-    "pickle": (".pkl",),
-    "XGBoost model": (".json", ".ubj"),
-    "LightGBM model": (".txt",),
-    "CatBoost model": (".cbm",),
-}
 # What the record of an audit does not hold but in its command, and the next command needs again.
 _OF_MODEL_AND_ROWS = (
     "--text", "--image", "--features", "--classes", "--outputs", "--threshold", "--sensitive-file", "--join-on",
@@ -251,7 +242,7 @@ _OF_MODEL_AND_ROWS = (
 def repair_of(report: AuditReport) -> str:
     """The command that retrains the model into a file of the same kind; for other models, the list of mitigations."""
     data, model, told = report.data, report.model, _scan_flags(report)
-    endings = _FITTED_ANEW.get(model.format)
+    endings = ENDINGS.get(model.format)
     if told is None or endings is None or model.path is None or not model.classes:
         return "auditor mitigations"
     own = PurePath(model.path).suffix
@@ -270,7 +261,7 @@ def repair_of(report: AuditReport) -> str:
 def private_training_of(report: AuditReport) -> str:
     """The command for a private training on the same table rows; "" for other rows."""
     data, told = report.data, _scan_flags(report)
-    if told is None or data.target is None or report.model.format not in _FITTED_ANEW:
+    if told is None or data.target is None or report.model.format not in ENDINGS:
         return ""
     if any(flag in ("--text", "--image") for flag, _ in told):
         return ""

@@ -10,19 +10,17 @@ from __future__ import annotations
 import gc
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from auditor.core.errors import ModelError, UsageError
-from auditor.loading.formats import Opened
+from auditor.loading.formats import FORMATS, Opened, refuse_early
 from auditor.loading.job_specs import Job, answers_apart
-from auditor.loading.sandbox.early_refusals import look
 from auditor.loading.sandbox.enter_sandbox import enter, refuse_code
 from auditor.loading.sandbox.resource_limits import follow, within_memory
 from auditor.run.job_channel import Channel, Confined, Refused
-
-_READ_BY_SKOPS = ("skops", "pickle")
 
 
 def main() -> None:
@@ -42,9 +40,8 @@ def main() -> None:
         channel.send(Refused.from_error(error))
         return
     # Only now, so that what these imports start is inside too.
-    if any(each.format in _READ_BY_SKOPS for each in opened):
-        # skops looks for each of these functions in all modules in the order of their import: a second behind torch's.
-        import scipy.special  # noqa: F401
+    for name in {name for each in opened for name in FORMATS[each.format].first_imports}:
+        import_module(name)
     from auditor.run.child_entry import serve
 
     serve(job, channel, opened)
@@ -61,7 +58,7 @@ def first_look(job: Job) -> list[Opened]:
     recorded = job.data is not None and job.data.recorded is not None
     if recorded or job.detector_training is not None or job.table_training is not None:
         return []
-    opened = look(job.model)
+    opened = refuse_early(job.model)
     return [] if opened is None or job.detection is not None else [opened]
 
 

@@ -387,7 +387,7 @@ def model_record(model: AuditedModel) -> ModelRecord:
         n_parameters=getattr(model, "n_parameters", None),
         dtype=getattr(model, "dtype", None),
         classes=model.classes,
-        notes=source.notes,
+        notes=(*source.notes, *filter(None, [model.decision_rule])),
     )
 
 

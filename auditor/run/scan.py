@@ -250,7 +250,9 @@ def data_spec(
 
     Raises UsageError where a file is not there.
     """
-    side, train = options.sensitive_file, options.train
+    side, train, answered = options.sensitive_file, options.train, options.check_predictions
+    if answered is not None and options.predictions is not None:
+        raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
     if options.stream and (options.predictions is not None or options.include_rows):
         flag = "--predictions" if options.predictions is not None else "--include-rows"
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
@@ -261,6 +263,7 @@ def data_spec(
             "path": str(_existing(str(options.data or options.predictions), "data file")),
             "train": None if train is None else str(_existing(train, "training file")),
             "sensitive_file": None if side is None else str(_existing(side, "sensitive file")),
+            "check_predictions": str(Path(answered).absolute()) if answered and Path(answered).is_file() else answered,
             "recorded": None if options.predictions is None else RecordedSpec(**_of_options(RecordedSpec, options)),
             "labels": {} if labels is None else dict(labels.words),
             "reference_groups": stated_groups(about, options.sensitive),

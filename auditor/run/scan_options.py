@@ -1,7 +1,4 @@
-"""All options of a scan, declared once: the source of flags, audit.toml, help, registration and evidence.
-
-Imports neither pydantic nor numpy, so that ``auditor --help`` costs nothing of them.
-"""
+"""All options of a scan, declared once for flags, audit.toml, help and evidence; imports neither pydantic nor numpy."""
 
 from __future__ import annotations
 
@@ -200,10 +197,7 @@ class ScanOptions:
         ),
     ] = None
     copies_are_real: Annotated[
-        bool,
-        Flag(
-            help="State that exact copies of rows belong to different people.", found="given", typed=bool, decides=True
-        ),
+        bool, Flag(help="Exact copies of rows are of different people.", found="given", typed=bool, decides=True)
     ] = False
     stream: Annotated[
         bool,
@@ -215,6 +209,10 @@ class ScanOptions:
             since_registrations=True,
         ),
     ] = False
+    check_predictions: Annotated[
+        str | None,
+        Flag(help="Answers it must give: a column or file.", found="asks", decides=True, since_registrations=True),
+    ] = None
     sensitive_file: Annotated[
         str | None, Flag(help="Separate table with the sensitive features.", found="reads", is_path=True)
     ] = None

@@ -141,8 +141,8 @@ def shap_linear(final: Final, sample: AuditData, classes: IntArray, names: tuple
 def shap_tree(final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]) -> Attributions:
     """Exact interventional Shapley values of trees: a forest's probability, the log-odds of boosted trees."""
     shap = _shap()
-    if getattr(final.estimator, "made_by", "") == "CatBoost":
-        return _by_catboost(shap, final, sample, classes, names)
+    if getattr(final.estimator, "own_background", False):
+        return _by_own_rows(shap, final, sample, classes, names)
     explainer = shap.TreeExplainer(
         getattr(final.estimator, "trees", final.estimator),
         data=np.asarray(final.background, np.float64),
@@ -162,7 +162,7 @@ def shap_tree(final: Final, sample: AuditData, classes: IntArray, names: tuple[s
     )
 
 
-def _by_catboost(shap: Any, final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]) -> Attributions:
+def _by_own_rows(shap: Any, final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]) -> Attributions:
     """Its own exact values; their background are the rows it was fitted on, which shap cannot exchange."""
     explainer = shap.TreeExplainer(final.estimator.trees)
     found = _shapley(

@@ -215,7 +215,7 @@ def _methods(model: AuditedModel, tabular: bool) -> tuple[str, ...]:
     if not tabular:
         return _TEXTS
     # Its own exact values compare with the rows it was fitted on, whichever rows are given to compare with.
-    fitted = getattr(getattr(model, "estimator", None), "made_by", "") == "CatBoost"
+    fitted = getattr(getattr(model, "estimator", None), "own_background", False)
     return tuple(name for name in _TABLES if not (fitted and name == "shap_tree"))
 
 

@@ -133,6 +133,7 @@ ROWS: dict[str, Row] = {
 
 # Flags that no row varies: the file of tests that does.
 ELSEWHERE = {
+    "check_predictions": "tests/loading/rows/test_check_predictions.py",
     "model_name": "tests/cli/test_endpoint.py",
     "api_key_env": "tests/cli/test_endpoint.py",
     "max_calls": "tests/cli/test_endpoint.py",

@@ -27,10 +27,10 @@ from typer.testing import CliRunner
 
 from auditor.core.errors import REASONS, AuditorError, ModelError
 from auditor.loading import pickled_parts, pickled_types
-from auditor.loading.formats import load_model
+from auditor.loading.formats import load_model, refuse_early
 from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
-from auditor.loading.sandbox.early_refusals import look, surely_foreign
-from auditor.models.postprocessed_folder import RULES_FILE
+from auditor.loading.refused_formats import surely_foreign
+from auditor.models.format_names import RULES_FILE
 from auditor.run.job_channel import HEADER
 from cli.commands import app
 from tests.quantifiers import all_of, none_of
@@ -101,7 +101,7 @@ def test_it_is_refused_as_the_loader_would_refuse_it(what: str, tmp_path: Path) 
     path = tmp_path / "model.pt"
     path.write_bytes(content())
     said = []
-    for refuse in (look, load_model):
+    for refuse in (refuse_early, load_model):
         with pytest.raises(ModelError) as caught:
             refuse(ModelSpec(path=str(path)))
         said.append((str(caught.value), caught.value.code))
@@ -111,7 +111,7 @@ def test_it_is_refused_as_the_loader_would_refuse_it(what: str, tmp_path: Path) 
 
 def test_what_a_header_of_gguf_may_claim_is_not_refused_at_sight(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(gguf(tensors=2, keys=4, rest=96))
-    opened = look(ModelSpec(path=str(tmp_path / "model.gguf")))
+    opened = refuse_early(ModelSpec(path=str(tmp_path / "model.gguf")))
     assert opened is not None and opened.format == "GGUF"
 
 
@@ -126,7 +126,7 @@ def test_what_a_header_of_gguf_may_claim_is_not_refused_at_sight(tmp_path: Path)
 def test_a_folder_is_refused_by_its_settings_alone(config: str, code: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config)
     said = []
-    for refuse in (look, load_model):
+    for refuse in (refuse_early, load_model):
         with pytest.raises(ModelError) as caught:
             refuse(ModelSpec(path=str(tmp_path)))
         said.append((str(caught.value), caught.value.code))
@@ -136,7 +136,7 @@ def test_a_folder_is_refused_by_its_settings_alone(config: str, code: str, tmp_p
 @pytest.mark.parametrize("holds", ["adapter_config.json", RULES_FILE, "note.txt"])
 def test_a_folder_without_settings_is_left_to_its_loader(holds: str, tmp_path: Path) -> None:
     (tmp_path / holds).write_text("{}")
-    assert look(ModelSpec(path=str(tmp_path))) is None
+    assert refuse_early(ModelSpec(path=str(tmp_path))) is None
 
 
 @pytest.mark.parametrize("detection", [None, DetectionSpec(files=())], ids=["a scan", "detect"])
@@ -214,7 +214,7 @@ def estimator() -> Any:
 def test_a_model_of_scikit_learn_passes(write: Callable[[Any, Path], object], tmp_path: Path) -> None:
     path = tmp_path / "model.joblib"
     write(estimator(), path)
-    opened = look(ModelSpec(path=str(path)))
+    opened = refuse_early(ModelSpec(path=str(path)))
     assert opened is not None and opened.format == "pickle"
     rows = np.zeros((2, 3), np.float32)
     again = load_model(ModelSpec(path=str(path)), model_file=opened)
@@ -270,7 +270,7 @@ def test_a_damaged_file_ends_in_one_code(kind: str, many: int, tmp_path: Path) -
         path.write_bytes(damaged(whole, rng))
         spec = ModelSpec(path=str(path), classes=("a", "b"), architecture="mlp" if i % 2 else None)
         try:
-            load_model(spec, model_file=look(spec))
+            load_model(spec, model_file=refuse_early(spec))
         except AuditorError as error:
             said = str(error)
             assert error.exit_code in (2, 4), said

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 import auditor
 from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.models.files.model_bytes import boosted_kind
+from auditor.loading.formats import open_file
+from auditor.models.files.model_bytes import Source
 from cli.commands import app
 from probes.attribution.shapley import final_estimator, is_tree, shap_tree
 from tests.quantifiers import all_of
@@ -172,9 +173,14 @@ def test_a_scan_counts_the_librarys_own_decisions(
 
 
 def test_what_is_not_boosted_is_not_taken_for_it() -> None:
-    assert boosted_kind(b'{"learner": 1}') == "" and boosted_kind(b"tree\nfrog\n") == "" and boosted_kind(b"") == ""
-    assert boosted_kind(b'{"version":[3,0,0],"learner":{"gradient_booster":{}}}') == "XGBoost"
-    assert boosted_kind(b"tree\nversion=v4\n") == "LightGBM" and boosted_kind(b"CBM1\x00") == "CatBoost"
+    found = {
+        data: open_file(Source("m", data, "")).format
+        for data in (
+            b'{"learner": 1}', b"tree\nfrog\n", b" ", b'{"version":[3,0,0],"learner":{"gradient_booster":{}}}',
+            b"tree\nversion=v4\n", b"CBM1\x00",
+        )
+    }  # fmt: skip
+    assert list(found.values()) == ["unknown", "unknown", "unknown", "XGBoost", "LightGBM", "CatBoost"]
 
 
 @pytest.mark.grid
@@ -191,13 +197,27 @@ def test_half_a_file_is_refused(library: str, share: int, path: Callable[[str], 
     assert result.exit_code == 4 and "Traceback" not in result.output, result.output
 
 
-def test_a_category_that_was_not_learned_is_named(path: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("kind", ["names", "integers"])
+def test_a_category_that_was_not_learned_is_answered_as_by_its_library_and_counted(
+    library: str, kind: str, path: Callable[[str], Path], tmp_path: Path
+) -> None:
     X, y = table()
-    for library in ("xgboost", "lightgbm"):
-        _, save, _ = fitted(library, "two", X, y)
-        save(path(library))
-        with pytest.raises(DataError, match="'mauve', which the model has not learned: it knows blue, green, red"):
-            auditor.load_model(path(library)).predict_proba(X.assign(colour="mauve"))
+    if kind == "integers":
+        X = X.assign(colour=X["colour"].map({"red": 3, "green": 7, "blue": 8}))
+    made, save, _ = fitted(library, "two", X.astype({"colour": "category"}) if library != "catboost" else X, y)
+    if library == "catboost":
+        made, save, _ = fitted(library, "two", X.astype({"colour": str}), y)
+    save(path(library))
+    strange = 5 if kind == "integers" else "mauve"
+    rows = X.assign(colour=[strange] * 7 + X["colour"][7:].tolist(), y=y)
+    asked = rows.astype({"colour": str if library == "catboost" else "category"})[["a", "b", "colour"]]
+    model = auditor.load_model(path(library))
+    np.testing.assert_array_equal(model.predict_proba(rows), np.asarray(made.predict_proba(asked), np.float64))
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    notes = auditor.load_data(tmp_path / "rows.csv", model, target="y").notes
+    if library != "catboost":  # which does not say what it knows
+        assert sum("7 of 600 values are new to the model" in note and str(strange) in note for note in notes) == 1
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -335,3 +355,17 @@ def test_a_truth_value_that_counts_in_late_rows_alone_is_spelled_as_learned(tmp_
     found = auditor.load_model(tmp_path / "m.cbm").predict_proba(own.astype({"a": str}))
     assert np.abs(found - expected).max() < 1e-6 and len(np.unique(expected[:, 1])) == 3
     assert np.ptp(expected[:1200, 1]) == 0
+
+
+@pytest.mark.parametrize("ending", ["cbm", "json"])
+@pytest.mark.parametrize("objective", ["Poisson", "Tweedie:variance_power=1.5", "RMSE"])
+def test_catboost_predicts_counts_and_not_their_logarithms(objective: str, ending: str, tmp_path: Path) -> None:
+    catboost = pytest.importorskip("catboost", reason="catboost is not installed")
+    X, _ = table(named=False)
+    fitted = catboost.CatBoostRegressor(
+        loss_function=objective, iterations=4, depth=2, verbose=0, allow_writing_files=False, thread_count=1
+    ).fit(X, np.exp(X["a"]))
+    fitted.save_model(tmp_path / "model.any", format=ending)
+    fitted.load_model(tmp_path / "model.any", format=ending)  # JSON rounds the numbers of its leaves
+    model: Any = auditor.load_model(tmp_path / "model.any")
+    np.testing.assert_array_equal(model.predict(X), fitted.predict(X))

@@ -157,7 +157,7 @@ def sentence(error: AuditorError) -> str:
 def load_model_of(spec: ModelSpec, data: bytes) -> str:
     try:
         opened = open_file(Source("model.any", data, ""))
-        FORMATS[opened.format](opened, spec)
+        FORMATS[opened.format].load(opened, spec)
     except AuditorError as error:
         return sentence(error)
     return "loaded"

@@ -11,6 +11,7 @@ import pytest
 
 import auditor
 from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.data.audit_data import AuditData
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -183,3 +184,35 @@ def test_damaged_bytes_end_in_a_sentence(tmp_path: Path) -> None:
             auditor.load_model(path, features="a,b", classes="a,b", outputs="logits")
         except (ModelError, UsageError) as error:
             assert len(str(error).splitlines()) <= 3
+
+
+def test_the_categories_of_a_column_are_not_taken_for_the_classes(tmp_path: Path) -> None:
+    """As many of them as classes: neighbours name theirs in an array, and the encoder's stand in an attribute."""
+    types = pytest.importorskip("skl2onnx.common.data_types", reason="skl2onnx is not installed")
+    from sklearn.compose import ColumnTransformer
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    X = pd.DataFrame({"sex": ["f", "m"] * 60, "a": np.arange(120) % 7 / 7.0}).astype({"sex": object})
+    y = np.where(X["a"] > 0.4, "yes", "no")
+    before = ColumnTransformer([("sex", OneHotEncoder(sparse_output=False), ["sex"])], remainder="passthrough")
+    fitted = make_pipeline(before, KNeighborsClassifier(3)).fit(X, y)
+    initial = [("sex", types.StringTensorType([None, 1])), ("a", types.FloatTensorType([None, 1]))]
+    model = auditor.load_model(converted(fitted, initial, tmp_path / "m.onnx"))
+    assert model.classes == ("no", "yes")
+    data = AuditData.from_arrays(X, classes=model.classes, positive="yes")
+    assert np.asarray(model.classes)[model.decisions(data)].tolist() == fitted.predict(X).tolist()
+    assert model.decision_rule == "Decides by the labels that the graph gives."
+
+
+@pytest.mark.parametrize("positive", ["0", "1"])
+def test_a_graph_in_doubt_decides_by_its_own_labels(positive: str, tmp_path: Path) -> None:
+    """Both labels in equal numbers and nothing to tell them apart: probabilities of one half."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    X, y = pd.DataFrame({"a": np.zeros(40), "b": np.zeros(40)}), np.arange(40) % 2
+    path = converted(DecisionTreeClassifier().fit(X.to_numpy(), y), matrix(2), tmp_path / "m.onnx")
+    model = auditor.load_model(path, features=("a", "b"))
+    data = AuditData.from_arrays(X, classes=model.classes, positive=positive)
+    assert (model.predict_proba(X) == 0.5).all() and set(model.decisions(data)) == {0}

@@ -408,7 +408,10 @@ DOCTORED: dict[str, Callable[[], bytes]] = {
     "name_that_is_no_text": lambda: b"\x80\x04K\x01K\x02\x93.",
     "name_of_a_submodule": lambda: inside(glob("sklearn.base.inspect")),
     "base_class": lambda: b"\x80\x04" + glob("sklearn.base.BaseEstimator") + b")\x81.",
-    "function_of_numpy": lambda: pickle.dumps(make_pipeline(FunctionTransformer(np.log1p), LogisticRegression())),
+    "function_of_two_numbers": lambda: pickle.dumps(make_pipeline(FunctionTransformer(np.add), LogisticRegression())),
+    "function_with_settings": lambda: pickle.dumps(
+        make_pipeline(FunctionTransformer(np.log1p, kw_args={"out": np.zeros(1)}), LogisticRegression())
+    ),
     "function_of_python": lambda: pickle.dumps(make_pipeline(FunctionTransformer(len), LogisticRegression())),
     "partial_check_of_another_function": lambda: inside(
         call("functools.partial", glob("sklearn.utils.validation.check_array"))

@@ -80,12 +80,14 @@ def test_every_option_that_a_spec_has_reaches_it(tmp_path: Path) -> None:
     model, data = model_spec(options), data_spec(options)
     assert data.recorded is not None
     assert (model.path, data.path) == (options.model, options.predictions)
-    unsaid = {"stream"}  # which no recorded answers go with
+    unsaid = {"stream", "check_predictions"}  # which no recorded answers go with
     for spec in (model, data, data.recorded):
         shared = {each.name for each in fields(spec)} & set(flags()) - unsaid
         assert all_of(getattr(spec, name) == getattr(options, name) for name in shared)
         assert all_of(getattr(spec, name) != getattr(ScanOptions(), name) for name in shared)
-    assert data_spec(ScanOptions.from_values({"data": str(tmp_path / "rows"), "stream": True})).stream
+    rows = {"data": str(tmp_path / "rows")}
+    assert data_spec(ScanOptions.from_values({**rows, "stream": True})).stream
+    assert data_spec(ScanOptions.from_values({**rows, "check_predictions": "c"})).check_predictions == "c"
 
 
 def test_no_command_words_anew_what_an_option_of_a_scan_says() -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError
+from auditor.models.files.onnx_graphs import OPSET as OPSET
+from auditor.models.files.onnx_graphs import OPSET_ML as OPSET_ML
 
 if TYPE_CHECKING:
     import onnx
 
 # Whole expressions and pieces of text are operators since 20, and onnxruntime 1.17 knows them.
-OPSET, OPSET_ML, IR_VERSION = 20, 3, 9
+IR_VERSION = 9
 ML = "ai.onnx.ml"
 FLOAT, DOUBLE, INT64, STRING = 1, 11, 7, 8
 

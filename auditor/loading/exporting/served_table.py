@@ -6,112 +6,23 @@ Estimators of scikit-learn and boosted trees are converted to ONNX graphs by skl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from auditor.core.errors import MissingExtraError, UnsupportedError, first_line
+from auditor.core.errors import UnsupportedError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, label_name
-from auditor.loading.boosted_trees import BoostedClassifier
-from auditor.loading.estimators import EstimatorModel, learned_levels
-from auditor.loading.exporting.onnx_nodes import OPSET
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel
 from auditor.models.files.model_bytes import read_source
+from auditor.models.format_names import ONNX_FORMAT
 from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
 from auditor.models.torch_model import TorchModel, evaluating
-
-_ML_OPSET = 3
-# The newest that onnxmltools writes of all its trees.
-_TREES_OPSET = 15
-
-
-def converted(model: EstimatorModel | BoostedClassifier) -> tuple[bytes, tuple[str, ...]]:
-    """The graph of a fitted model, and its numeric columns; raises the errors of the two functions below."""
-    return _estimator(model) if isinstance(model, EstimatorModel) else _trees(model)
-
-
-def _estimator(model: EstimatorModel) -> tuple[bytes, tuple[str, ...]]:
-    """The graph of the fitted estimator, an input a column, and which of its columns are numbers.
-
-    Columns are text where an encoder of theirs learned text. Numbers are taken in double precision where every operator
-    can, else in single. Raises MissingExtraError without skl2onnx, UnsupportedError for an estimator whose columns have
-    no names, or that it does not convert.
-    """
-    to_onnx, types_of = _library("skl2onnx").to_onnx, _library("skl2onnx.common.data_types")
-    estimator = model.estimator
-    names = tuple(map(str, getattr(estimator, "feature_names_in_", ())))
-    if not names or model.features != names or not hasattr(estimator, "predict_proba"):
-        raise UnsupportedError(
-            "Only a classifier with probabilities that was fitted on a table with named columns can be exported: fit "
-            "the pipeline on a pandas DataFrame."
-        )
-    text = {name for _, name, levels in learned_levels(estimator, names) if levels.dtype.kind in "OUS"}
-    why = ""
-    for kind in (types_of.DoubleTensorType, types_of.FloatTensorType):
-        types = [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
-        try:
-            made = to_onnx(
-                estimator,
-                initial_types=types,
-                options={"zipmap": False},
-                target_opset={"": OPSET, "ai.onnx.ml": _ML_OPSET},
-            )
-        except Exception as error:  # of the converter's own, about estimators that it does not know
-            why = first_line(error)
-            continue
-        return made.SerializeToString(), tuple(name for name in names if name not in text)
-    raise UnsupportedError(f"skl2onnx does not convert this estimator: {why[:300]}")
-
-
-def _trees(model: BoostedClassifier) -> tuple[bytes, tuple[str, ...]]:
-    """The graph of boosted trees over one matrix of numbers. Raises MissingExtraError without onnxmltools,
-    UnsupportedError for columns of names, and where the converter does not know the trees."""
-    boosted = model.estimator
-    if boosted.categories:
-        raise UnsupportedError(
-            f"The column {next(iter(boosted.categories))!r} holds names, which no converter of {boosted.made_by} "
-            "writes: fit the trees on numbers, for instance after one-hot encoding."
-        )
-    try:
-        if boosted.made_by == "CatBoost":
-            with TemporaryDirectory() as folder:
-                boosted.trees.save_model(f"{folder}/model.onnx", format="onnx")
-                return Path(folder, "model.onnx").read_bytes(), boosted.features
-        convert, types_of = _library("onnxmltools.convert"), _library("onnxmltools.convert.common.data_types")
-        types = [("X", types_of.FloatTensorType([None, len(boosted.features)]))]
-        if boosted.made_by == "XGBoost":
-            # Its converter takes columns by number alone.
-            trees = boosted.trees.copy()
-            trees.feature_names = None
-            made = convert.convert_xgboost(trees, initial_types=types, target_opset=_TREES_OPSET)
-        else:
-            made = convert.convert_lightgbm(boosted.trees, initial_types=types, target_opset=_TREES_OPSET, zipmap=False)
-    except MissingExtraError:
-        raise
-    except Exception as error:  # of the converters' own, about trees that they do not know
-        raise UnsupportedError(
-            f"These trees of {boosted.made_by} are not converted: {first_line(error)[:300]}"
-        ) from None
-    return made.SerializeToString(), boosted.features
-
-
-def _library(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError:
-        raise MissingExtraError(
-            f"{name.split('.')[0]} exports this model, and is not installed: pip install 'responsible-auditor[onnx]'."
-        ) from None
-
 
 # What a table of rules per group and point may hold; more would be slower than the network by far.
 MOST_POINTS = 1_000_000
@@ -184,15 +95,14 @@ def served_parts(model: AuditedModel, positive: int | None) -> ServedTable | Ser
         "threshold": _threshold(model, positive),
         "rule": rule,
     }
-    if base.provenance.format == "ONNX model" and base.provenance.path is not None and base.features is not None:
+    if base.provenance.format == ONNX_FORMAT and base.provenance.path is not None and base.features is not None:
         source = read_source(base.provenance.path)
         if source.sha256 != base.provenance.sha256:
             raise UnsupportedError(f"{source.name!r} has changed since it was loaded: load it again.")
         numeric = tuple(name for name in base.features if name not in base.group_columns)
         return ServedGraph(features=base.features, numeric=numeric, content=source.data, **shared)
-    if isinstance(base, EstimatorModel | BoostedClassifier):
-        content, numeric = converted(base)
-        assert base.features is not None
+    if (graph := base.onnx_graph()) is not None and base.features is not None:
+        content, numeric = graph
         return ServedGraph(features=base.features, numeric=numeric, content=content, **shared)
     if type(base) is not TorchModel or not isinstance(base.preprocessing, TabularPreprocessing):
         raise UnsupportedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_c
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.row_warnings import cells_of, repeats_in, requested_design, small_cells, together
-from auditor.loading.rows.score_columns import read_recorded
+from auditor.loading.rows.score_columns import hold_to_predictions, read_recorded
 from auditor.loading.rows.table_files import TableFile, of_texts, on_texts, open_table
 from auditor.models.files.model_bytes import convert_parser_errors, printable
 
@@ -66,6 +67,8 @@ def column_types(spec: DataSpec, model: AuditedModel, features: Sequence[str]) -
     if isinstance(model.preprocessing, TabularPreprocessing):
         for column in model.preprocessing.columns:
             types[column.name] = pa.float64() if isinstance(column, NumericColumn) else pa.string()
+    if spec.stream and model.others_are_numbers:
+        types |= {name: pa.float64() for name in features if name not in model.group_columns}
     for name in (*model.group_columns, *([] if spec.text is None else [spec.text])):
         types.setdefault(name, pa.string())
     return types
@@ -88,7 +91,7 @@ def feature_columns(file: TableFile, spec: DataSpec, model: AuditedModel) -> lis
                     code="AUD-DATA-COLUMN",
                 )
         return list(model.features)
-    others = {spec.target, spec.join_on, spec.cluster, spec.weight}
+    others = {spec.target, spec.join_on, spec.cluster, spec.weight, spec.check_predictions}
     return [name for name in file.columns if name not in others]
 
 
@@ -213,6 +216,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
         spec = replace(spec, target=None, positive=None)
     classes = classes_of(spec, model)
     evaluation = load_one(spec, spec.path, model, classes)
+    if spec.check_predictions is not None:
+        evaluation = hold_to_predictions(spec.check_predictions, evaluation, model, open_table(spec.path, "data file"))
     pa.default_memory_pool().release_unused()  # of texts that are categories by now
     if spec.train is None:
         return evaluation
@@ -426,9 +431,10 @@ def _inputs(
 
 
 def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
-    """Notes on columns of which at least half of the values are new to an encoder that takes them without a word.
+    """Notes on columns with values that are new to an encoder, or to boosted trees, which answer them all the same.
 
-    Raises DataError for a column of which all are and some read like a known one, such as True and 'True'.
+    Raises DataError for an encoder that does not, and for a column of which all values are new and some read like a
+    known one, such as True and 'True'.
     """
     estimator = getattr(model, "estimator", None)
     if estimator is None or not isinstance(X, pd.DataFrame):
@@ -439,18 +445,26 @@ def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
         encoded = list(learned_levels(estimator, list(map(str, X.columns))))
     notes: dict[str, str] = {}
     for encoder, name, levels in encoded:
-        if getattr(encoder, "handle_unknown", "ignore") == "error" or name not in X.columns:
+        if name not in X.columns:
             continue
         counts, known = X[name].value_counts(), dict.fromkeys(levels.tolist())
-        new = counts[[value not in known for value in counts.index]]
+        knows = partial(encoder.knows, name) if hasattr(encoder, "knows") else known.__contains__
+        new = counts[[not knows(value) for value in counts.index]]
         total, n = int(counts.sum()), int(new.sum())
-        if not n or 2 * n < total:
+        if not n:
             continue
-        notes[name] = (
-            f"Column {name!r} of {file}: {n:,} of {total:,} values are new to the model, which takes them all for an "
-            f"unknown one: check that they are spelled as in training (here "
-            f"{printable(repr(new.index[:1].tolist()[0]), 40)}, there {printable(repr(next(iter(known), None)), 40)})"
+        here, there = (printable(repr(value), 40) for value in (new.index[:1].tolist()[0], next(iter(known), None)))
+        values = f"Column {name!r} of {file}: {n:,} of {total:,} values are new to the model, "
+        if getattr(encoder, "handle_unknown", "ignore") == "error":
+            raise DataError(
+                f"{values}such as {here}, and its {type(encoder).__name__} refuses them wherever it runs: leave these "
+                "rows out of the file, or fit it with another handle_unknown.",
+                code="AUD-DATA-VALUES",
+            )
+        spelling = (
+            f": check that they are spelled as in training (here {here}, there {there})" if 2 * n >= total else ""
         )
+        notes[name] = f"{values}which takes them all for an unknown one{spelling or f', such as {here}'}"
         if n == total and {*map(label_name, new.index)} & {*map(label_name, known)}:
             raise DataError(f"{notes[name]}, or audit it with --predict.", code="AUD-DATA-VALUES")
     return [f"{note}." for note in notes.values()]

@@ -1,22 +1,32 @@
-"""The columns of a table that contain a model's own answers."""
+"""The columns of a table that contain a model's own answers: audited as they are, or to hold a loaded model to."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from auditor.core.errors import DataError, UsageError
-from auditor.core.rows import FloatArray
-from auditor.data.audit_data import encode_labels, numeric_target
+from auditor.core.errors import DataError, ModelError, UsageError, did_you_mean
+from auditor.core.rows import BoolArray, FloatArray
+from auditor.data.audit_data import AuditData, encode_labels, numeric_target
 from auditor.data.audit_data_parts import Recorded
-from auditor.data.preprocessing import label_name
+from auditor.data.preprocessing import as_text, label_name
 from auditor.loading.job_specs import RecordedSpec
-from auditor.loading.rows.table_files import TableFile
+from auditor.loading.rows.table_files import TableFile, open_table
+
+if TYPE_CHECKING:
+    from auditor.models.audited_model import AuditedModel
 
 _OFF_ONE = 1e-3
+# The columns of a file of predictions: the decision, or the number, and the probability of each class.
+PREDICTION, PROBABILITY = "prediction", "probability_"
+# Further from a recorded probability than a single-precision number is rounded, or a number in print.
+_SAME_PROBABILITY = 1e-6
+_ROWS_TOLD = 5
 
 
 def score_columns(answer_spec: RecordedSpec, file: TableFile) -> dict[str, str]:
@@ -119,3 +129,70 @@ def _probabilities(
             code="AUD-DATA-VALUES",
         )
     return table
+
+
+# ---- a loaded model held to what its own process answered ------------------------------------------------------------
+
+
+def hold_to_predictions(where: str, data: AuditData, model: AuditedModel, table: TableFile) -> AuditData:
+    """The rows with a note that the model answers them as recorded; ``where``: a file, or a column of ``table``.
+
+    Raises ModelError, with the number of rows and the first of them, where the model answers otherwise; UsageError and
+    DataError for a column or a file that holds no such answers.
+    """
+    beside = Path(where).is_absolute()
+    file = open_table(where, "file of predictions") if beside else table
+    column = PREDICTION if beside else where
+    if column not in file.columns:
+        near = did_you_mean(column, file.columns) or "."
+        raise UsageError(f"--check-predictions: {file.path.name} has no column {column!r}{near}")
+    recorded = read_recorded(
+        file, _answers(file, column, model, beside), data.classes, data.positive, regression=model.kind == "regressor"
+    )
+    n = next(len(each) for each in (recorded.numbers, recorded.decisions, recorded.scores) if each is not None)
+    if n != len(data):
+        raise DataError(
+            f"--check-predictions: {file.path.name} has {n:,} rows, and the data {len(data):,}: give one for each.",
+            code="AUD-DATA-VALUES",
+        )
+    data = replace(data, notes=(*data.notes, f"The model answers all {n:,} rows as {file.path.name} records of it."))
+    wrong = _otherwise(recorded, data, model)
+    if wrong.any():
+        rows = ", ".join(f"{i + 1:,}" for i in np.flatnonzero(wrong)[:_ROWS_TOLD])
+        more = ", ..." if wrong.sum() > _ROWS_TOLD else ""
+        raise ModelError(
+            f"The model answers {int(wrong.sum()):,} of {n:,} rows otherwise than {file.path.name} records of it (rows "
+            f"{rows}{more}): this is not the model that runs there, or its rows are prepared otherwise there. Name the "
+            "model that runs, or audit its own process with --predict package.module:function.",
+            code="AUD-LOAD-ANSWERS",
+        )
+    return data
+
+
+def _answers(file: TableFile, column: str, model: AuditedModel, beside: bool) -> RecordedSpec:
+    """Which columns hold what: decisions, unless a column of the data holds numbers that are no labels."""
+    if model.kind == "regressor":
+        return RecordedSpec(predicted=column)
+    names = {name: f"{PROBABILITY}{name}" for name in model.classes} if beside else {}
+    if not beside:
+        values = as_text(file.read([column], {column: pa.string()}).to_pandas()[column]).dropna()
+        if not set(map(label_name, values.unique())) <= set(model.classes):
+            return RecordedSpec(score=(column,))
+    complete = bool(names) and set(names.values()) <= set(file.columns)
+    score = tuple(f"{name}={own}" for name, own in names.items()) if complete else ()
+    return RecordedSpec(predicted=column, score=score)
+
+
+def _otherwise(recorded: Recorded, data: AuditData, model: AuditedModel) -> BoolArray:
+    """(n,) whether the model answers a row otherwise."""
+    from auditor.models.regression_model import AuditedRegressor
+
+    if isinstance(model, AuditedRegressor) and recorded.numbers is not None:
+        found = model.predictions(data)
+        return ~np.isclose(found, recorded.numbers, rtol=_SAME_PROBABILITY, atol=_SAME_PROBABILITY)
+    wrong = np.zeros(len(data), np.bool_)
+    if recorded.decisions is not None:
+        wrong |= model.decisions(data) != recorded.decisions
+    if recorded.scores is not None:
+        wrong |= (np.abs(model.outputs(data) - recorded.scores) > _SAME_PROBABILITY).any(axis=1)
+    return wrong

@@ -42,13 +42,14 @@ def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
     They can where every column's type is known beforehand, and the groups of a row are told by the row alone.
     """
     features = model.features if spec.features is None else spec.features
-    known = isinstance(model.preprocessing, TabularPreprocessing) and features is not None
+    typed = model.features if model.others_are_numbers else getattr(model.preprocessing, "features", ())
+    known = model.others_are_numbers or isinstance(model.preprocessing, TabularPreprocessing)
     if model.kind != "classifier":
         return "Only a classifier's rows are counted as they stream by."
-    if not known or not set(features or ()) <= set(getattr(model.preprocessing, "features", ())):
+    if not known or features is None or not set(features) <= set(typed or ()):
         return (
             "The model does not say which type each column has, which must be known before rows stream by: a bundle as "
-            "auditor train or save writes it does."
+            "auditor train or save writes it, boosted trees in their library's own file and an ONNX model do."
         )
     for flag in (
         "train",
@@ -60,6 +61,7 @@ def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
         "sensitive_file",
         "text",
         "image",
+        "check_predictions",
     ):
         if getattr(spec, flag):
             return f"--{flag.replace('_', '-')} needs all rows at once."
@@ -71,7 +73,8 @@ def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
 
 def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
     """Whether rows can be counted by group without holding them."""
-    return bool(spec.sensitive) and not why_not_streamed(spec, model)
+    encoded = isinstance(model.preprocessing, TabularPreprocessing)
+    return encoded and bool(spec.sensitive) and not why_not_streamed(spec, model)
 
 
 @dataclass(frozen=True)

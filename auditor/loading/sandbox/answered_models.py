@@ -17,10 +17,11 @@ from auditor.core.files import Closed, sha256_of
 from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.preprocessing import Preprocessing
-from auditor.loading.formats import RULES_FILE, Opened, load_model
+from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.user_code import RAN_APART, CodeProcess
 from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.format_names import RULES_FILE
 from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs
 from auditor.models.regression_model import AuditedRegressor, TorchRegressor

@@ -311,7 +311,8 @@ def _blobs(folder: Path) -> Iterator[str]:
 
 
 def _files_of(data: DataSpec) -> Iterator[str]:
-    yield from (path for path in (data.path, data.train, data.sensitive_file) if path is not None)
+    beside = data.check_predictions if data.check_predictions and Path(data.check_predictions).is_absolute() else None
+    yield from (path for path in (data.path, data.train, data.sensitive_file, beside) if path is not None)
 
 
 def _paths_in(value: object) -> Iterator[str]:

@@ -141,20 +141,7 @@ def _reason(error: BaseException) -> str:
     return f"{reason.rstrip('.')}."
 
 
-BOOSTED_TREES = ("XGBoost", "LightGBM", "CatBoost")
-
-
 _ONNX_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
-MAGIC = {
-    b"GGUF": "GGUF",
-    b"\x89HDF\r\n\x1a\n": "HDF5",
-    b"\x93NUMPY": "numpy file",
-    b"\x1f\x8b": "compressed file",
-    b"BZh": "compressed file",
-    b"\xfd7zXZ\x00": "compressed file",
-    b"]\x00\x00": "compressed file",
-    b"\x04\x22\x4d\x18": "compressed file",
-}
 
 
 def is_safetensors(data: bytes) -> bool:
@@ -199,16 +186,3 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
         if byte < 0x80:
             break
     return value, place
-
-
-def boosted_kind(data: bytes) -> str:
-    """The member of ``BOOSTED_TREES`` whose format the bytes have, or ""."""
-    if data[:4] == b"CBM1":
-        return "CatBoost"
-    if data[:5] == b"tree\n" and b"\nversion=" in data[:200]:
-        return "LightGBM"
-    # Universal binary JSON of one object, or JSON: XGBoost's has a learner first, or its version.
-    start = data[:64].lstrip()
-    binary = start[:2] == b"{L" and (b"learner" in start or b"version" in start)
-    text = re.match(rb'\{\s*"(learner|version)"', start) is not None and b'"gradient_booster"' in data
-    return "XGBoost" if binary or text else ""

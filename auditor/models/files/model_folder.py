@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from auditor.core.errors import DamagedError, ModelError, UnsafeModelError
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable, read_source
 from auditor.models.files.weight_files import LOADED_BY_SAFETENSORS
+from auditor.models.format_names import FORMAT as FORMAT
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = "Hugging Face folder"
 _MAX_JSON_BYTES = 16 << 20
 
 

@@ -6,7 +6,7 @@ onnxruntime interprets operators of its own: the bytes run nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from auditor.core.errors import (
 from auditor.data.preprocessing import as_text
 from auditor.models.files.model_bytes import printable
 
+# Of the operators that exported graphs are written with.
+OPSET, OPSET_ML = 20, 3
 _KNOWN_OPERATORS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 # Of a file's metadata: what the probability of the favourable class is held against to decide on its labels.
 THRESHOLD = "decision_threshold"
@@ -31,6 +33,8 @@ _NUMBERS = {
     "tensor(bool)": np.bool_,
 }  # fmt: skip
 TEXT = "tensor(string)"
+# What gives on the values of its input as they are.
+_SAME_VALUES = frozenset("Cast Flatten Identity Reshape Squeeze Unsqueeze".split())
 
 
 def check(proto: Any, name: str) -> None:
@@ -61,15 +65,33 @@ def _tensors(graph: Any) -> list[Any]:
 
 
 def class_labels(proto: Any, output: str) -> list[str] | None:
-    """The labels named by a classifier's node or ZipMap, or the lookup table of class positions."""
-    for node in reversed(proto.graph.node):
-        for attribute in node.attribute:
-            if attribute.name == "values_strings" and output in node.output and attribute.strings:
-                return [text.decode("utf-8", "replace") for text in attribute.strings]
-            if attribute.name in ("classlabels_strings", "cats_strings") and attribute.strings:
-                return [text.decode("utf-8", "replace") for text in attribute.strings]
-            if attribute.name in ("classlabels_int64s", "classlabels_ints", "cats_int64s") and attribute.ints:
-                return [str(i) for i in attribute.ints]
+    """The class names behind an output of labels: those of the node that gives it, or of a ZipMap; None if none does.
+
+    Encoders of the columns name categories by the same attributes, and are no part of it.
+    """
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    arrays = {each.name: each for each in proto.graph.initializer}
+    node, names = makers.get(output), None
+    for _ in proto.graph.node:  # a graph may hold a circle
+        if node is None or (names := _names_in(node, arrays)) is not None:
+            break
+        node = makers.get(node.input[0]) if node.op_type in _SAME_VALUES and node.input else None
+    zipped = (_names_in(each, arrays) for each in proto.graph.node if each.op_type == "ZipMap")
+    return names or next((found for found in zipped if found is not None), None)
+
+
+def _names_in(node: Any, arrays: Mapping[str, Any]) -> list[str] | None:
+    """The values that a node looks its output up in."""
+    if node.op_type == "ArrayFeatureExtractor" and node.input and node.input[0] in arrays:
+        from onnx import numpy_helper
+
+        values = np.ravel(numpy_helper.to_array(arrays[node.input[0]])).tolist()
+        return [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values]
+    for attribute in node.attribute:
+        if attribute.name in ("classlabels_strings", "values_strings") and attribute.strings:
+            return [text.decode("utf-8", "replace") for text in attribute.strings]
+        if attribute.name in ("classlabels_int64s", "classlabels_ints", "values_int64s") and attribute.ints:
+            return [str(i) for i in attribute.ints]
     return None
 
 

@@ -11,6 +11,8 @@ from auditor.models.files.model_bytes import Source, convert_parser_errors, prin
 from auditor.models.files.pickles import PickleReading
 from auditor.models.files.strict_zip import Archive
 
+# Where training scripts commonly keep the weights inside a checkpoint.
+WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model")
 LOADED_BY_SAFETENSORS = "safetensors.torch.load"
 # The first of a legacy torch file's pickles is this number.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

@@ -735,15 +735,24 @@ def test_values_that_are_all_new_to_an_encoder_are_refused(encoding: str, tmp_pa
     assert none_of("new to the model" in note for note in load_data(spec(text, sensitive=()), known).notes)
 
 
-@pytest.mark.parametrize("n_new", [99, 100, 200])
-def test_a_column_of_which_half_is_new_to_an_encoder_is_noted(n_new: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_new", [0, 1, 99, 100, 200])
+def test_values_that_are_new_to_an_encoder_are_counted(n_new: int, tmp_path: Path) -> None:
     y = np.where(np.arange(200) % 2, "yes", "no")
     known = _encoded(ENCODINGS["one_hot"], y.astype(object), y)
     rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": y, "y": y})
     rows.loc[: n_new - 1, "b"] = "perhaps"
     notes = load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), known).notes
     expected = f"{n_new} of 200 values are new to the model"
-    assert [expected in note for note in notes if "new to" in note] == ([] if n_new == 99 else [True])
+    assert [expected in note for note in notes if "new to" in note] == [True] * (n_new > 0)
+    assert [("spelled" in note) == (n_new >= 100) for note in notes if "new to" in note] == [True] * (n_new > 0)
+
+
+def test_an_encoder_that_refuses_new_values_is_told_of_before_it_is_asked(tmp_path: Path) -> None:
+    y = np.where(np.arange(200) % 2, "yes", "no")
+    known = _encoded(_columnwise(OneHotEncoder()), y.astype(object), y)
+    rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": ["?"] * 3 + y[3:].tolist(), "y": y})
+    with pytest.raises(DataError, match=r"3 of 200 values are new.*'\?'.*OneHotEncoder refuses them.*leave these"):
+        load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), known)
 
 
 @pytest.mark.parametrize(
@@ -751,13 +760,10 @@ def test_a_column_of_which_half_is_new_to_an_encoder_is_noted(n_new: int, tmp_pa
     [
         _columnwise(FunctionTransformer(lambda table: table.astype(str)), _NEW_TAKEN),
         _columnwise(SimpleImputer(missing_values="?", strategy="constant", fill_value="no"), _NEW_TAKEN),
-        _columnwise(OneHotEncoder()),
     ],
-    ids=["changed_before", "filled_before", "refuses_itself"],
+    ids=["changed_before", "filled_before"],
 )
-def test_an_encoder_that_gets_other_values_or_speaks_up_is_left_alone(
-    make: Callable[[Any], Any], tmp_path: Path
-) -> None:
+def test_an_encoder_that_gets_other_values_is_left_alone(make: Callable[[Any], Any], tmp_path: Path) -> None:
     y = np.where(np.arange(200) % 2, "yes", "no")
     known = _encoded(make, y.astype(object), y)
     rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": "?", "y": y})

@@ -375,6 +375,36 @@ def test_a_model_of_unknown_columns_cannot_stream() -> None:
     assert "which type each column has" in why_not_streamed(spec(Path("rows.csv")), bare)
 
 
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
+def test_boosted_trees_stream_by_and_answer_as_in_memory(library: str, tmp_path: Path) -> None:
+    import auditor
+
+    made: Any = pytest.importorskip(library, reason=f"{library} is not installed")
+    rows = frame().assign(y=np.where(frame()["a"] > 0, 1, 0), n=np.arange(N) % 5)
+    X = rows[["a", "b", "n"]].assign(b=rows["b"] if library == "catboost" else pd.Categorical(rows["b"]))
+    if library == "xgboost":
+        made.XGBClassifier(n_estimators=3, enable_categorical=True, n_jobs=1).fit(X, rows["y"]).save_model(
+            tmp_path / "m.json"
+        )
+    elif library == "lightgbm":
+        fitted = made.LGBMClassifier(n_estimators=3, verbose=-1, n_jobs=1).fit(X, rows["y"])
+        fitted.booster_.save_model(tmp_path / "m.json")
+    else:
+        fitted = made.CatBoostClassifier(iterations=3, verbose=0, allow_writing_files=False, thread_count=1)
+        fitted.fit(X, rows["y"], cat_features=["b"]).save_model(tmp_path / "m.json")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    spec = DataSpec(path=str(tmp_path / "rows.csv"), target="y", sensitive=("sex",))
+    trees = auditor.load_model(tmp_path / "m.json")
+    data = load_data(spec, trees)
+    streamed = replace(spec, stream=True)
+    assert why_not_streamed(streamed, trees) == ""
+    counts, _ = Stream(streamed, trees).count_by_group()
+    groups = data.sensitive_features
+    assert groups is not None
+    told = {name: int(n) for name, n in zip(*np.unique(trees.decisions(data), return_counts=True), strict=True)}
+    assert dict(enumerate(counts.table.sum(axis=(0, 1)).tolist())) == told
+
+
 @pytest.mark.parametrize("ending", [".parquet", ".arrow"])
 def test_no_more_than_some_rows_are_held(ending: str, tmp_path: Path) -> None:
     """16 MB of numbers in parts of 0.4."""

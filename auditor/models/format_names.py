@@ -1,0 +1,21 @@
+"""Formats as the record of an audit names them, without any import that takes time."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BUNDLE_FORMAT = "auditor-model/1"
+ONNX_FORMAT: Final = "ONNX model"
+FORMAT: Final = "Hugging Face folder"
+# What makes a folder that of a post-processed model.
+RULES_FILE = "postprocessing.json"
+# How the file of a model that is fitted anew may end, by the format of the present one.
+ENDINGS = {
+    BUNDLE_FORMAT: (".pt",),
+    "skops": (".skops",),
+    "joblib file": (".joblib",),
+    "pickle": (".pkl",),
+    "XGBoost model": (".json", ".ubj"),
+    "LightGBM model": (".txt",),
+    "CatBoost model": (".cbm", ".json"),
+}
