@@ -135,8 +135,8 @@ def _registration(place: Place) -> list[Block]:
             paragraph(
                 own_text(
                     "NOT REGISTERED: this run followed no registration, so nothing here shows that metrics and "
-                    "thresholds were set before results were seen. auditor register audit.toml makes one for the next "
-                    "run."
+                    "thresholds were set before results were seen. auditor evidence register audit.toml makes one "
+                    "for the next run."
                 )
             )
         ]
