@@ -84,7 +84,10 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
         "query", "predictions", "score", "predicted", "loss", "generated", "reference", "quantize", "ood",
         "sensitive_file", "join_on",
     ),
-    "Rows": ("features", "text", "image", "bins", "cluster", "weight", "copies_are_real", "stream"),
+    "Rows": (
+        "features", "text", "image", "bins", "cluster", "cluster_at_most", "weight", "weight_at_most",
+        "copies_are_real", "stream",
+    ),
     "Model file": (
         "task", "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "generate",
         "dtype", "device_map", "allow_code", "trust_pickle",
