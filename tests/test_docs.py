@@ -367,7 +367,8 @@ def test_every_flag_that_a_page_names_exists(page: str) -> None:
     for line in lines:
         if line.startswith("auditor "):
             assert set(flags_in(line)) <= options.get(command_of(line), {"--version"}), line
-    known = set().union(*options.values()) | FOREIGN_FLAGS | {"--help", "--help-all", "--version"}
+    of_the_tool = {"--help", "--help-all", "--version", "--install-completion"}
+    known = set().union(*options.values()) | FOREIGN_FLAGS | of_the_tool
     inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL))
     assert {flag for code in (*inline, *lines) for flag in flags_in(code)} - known == set()
 
