@@ -1,4 +1,4 @@
-"""``auditor register`` and ``scan --show-config``: the plan and the effective settings of an audit, before it runs."""
+"""``auditor scan --show-config`` and ``evidence register``: plan and effective settings of an audit before it runs."""
 
 from __future__ import annotations
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
 import typer
 
 from auditor.core.errors import AuditorError
+from auditor.core.writable_paths import of_a_command
 from auditor.run import __version__
 from auditor.run.scan_options import FORMATS, flags
 from cli.audit_plan import register
@@ -22,6 +23,7 @@ from cli.dp_guarantee import dp_budget, dp_lint
 from cli.endpoint import endpoint
 from cli.export import export
 from cli.flags import AsJson, BundleTo, Debug, JsonAlone, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
+from cli.help_pages import EXAMPLES, PANELS, Command, Group, Root
 from cli.history import Db, history, signoff
 from cli.output_guard import RECORD, Reads, Writes, guarded
 from cli.portfolio import due, findings, site
@@ -37,16 +39,20 @@ P = ParamSpec("P")
 
 app = typer.Typer(
     name="auditor",
-    help="Audits a machine-learning model: fairness, attribution, privacy, robustness, each with its uncertainty.",
-    add_completion=False,
+    cls=Root,
+    help="Audit a machine-learning model: fairness, explanations, privacy, robustness.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+_GROUPS: dict[str, typer.Typer] = {}
+# Each function by its words after ``auditor``.
+FUNCTIONS: dict[str, Callable[..., object]] = {}
 
 Config = Annotated[
     str | None, typer.Option(help="Configuration file; without it ./audit.toml may only select what is measured.")
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Print every finding with its reason, notes and rule packs.")]
 Margin = Annotated[float, typer.Option(help="Non-inferiority margin: accepted loss of accuracy.")]
 
 # What a mitigation and its audits are told alike.
@@ -87,8 +93,17 @@ def _interrupted() -> typer.Exit:
     return typer.Exit(130)
 
 
+def _group(name: str, words: str) -> typer.Typer:
+    group = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.add_typer(group, name=name, help=words)
+    return group
+
+
 def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
-    """Register a function as a guarded command with one-sentence errors and its result as exit code."""
+    """Register a function as a guarded command with one-sentence errors and its result as exit code.
+
+    ``name``: its words, such as ``dp audit``.
+    """
 
     def register(handler: Callable[P, int | None]) -> Callable[P, None]:
         function = guarded(handler)
@@ -100,7 +115,7 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
             except AuditorError as error:
                 _complain(f"{error} [{error.code}]" if error.code else str(error), debug=bool(kwargs.get("debug")))
                 raise typer.Exit(error.exit_code) from None
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, typer.Abort):
                 raise _interrupted() from None
             except BrokenPipeError:
                 sys.stderr.close()
@@ -116,10 +131,36 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
                 raise typer.Exit(INTERNAL_ERROR) from None
             raise typer.Exit(code or 0)
 
-        app.command(name)(run_command)
+        FUNCTIONS[name] = run_command
+        group, _, own = name.partition(" ")
+        _GROUPS.get(group, app).command(own or group, cls=Command)(run_command)
         return run_command
 
     return register
+
+
+_GROUPS |= {
+    name: _group(name, words)
+    for panel in PANELS.values()
+    for name, words in panel.items()
+    if any(each.startswith(f"{name} ") for each in EXAMPLES)
+}
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"auditor {__version__}")
+        raise typer.Exit
+
+
+# Help as wide as the terminal, up to what can be read.
+@app.callback(context_settings={"max_content_width": 120})
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @command("scan")
@@ -133,6 +174,7 @@ def scan(
         list[str] | None,
         typer.Option(help="Publish the report: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
     ] = None,
+    verbose: Verbose = False,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the settings in force with their sources; run nothing.")
     ] = False,
@@ -153,6 +195,18 @@ def scan(
         show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
         return 0
 
+    return _audit(flag_values, config, set_ or [], publish=publish or [], verbose=verbose, debug=debug)
+
+
+def _audit(
+    flag_values: dict[str, object],
+    config: str | None,
+    settings: list[str],
+    *,
+    publish: Sequence[str] = (),
+    verbose: bool = False,
+    debug: bool,
+) -> int:
     from auditor.loading.sandbox.measuring_process import measuring_process
 
     # Before all else that is imported here: it imports meanwhile.
@@ -160,15 +214,13 @@ def scan(
         from cli.scan import scan as run_scan
         from cli.scan_request import configure
 
-        configured = configure(flag_values, config, set_ or [])
-        options = configured.options
+        configured = configure(flag_values, config, settings)
         return run_scan(
             configured,
             waiting,
-            publish=publish or [],
-            as_json=options.json_,
-            quiet=options.quiet,
-            debug=debug or options.debug,
+            publish=publish,
+            verbose=verbose,
+            debug=debug or configured.options.debug,
         )
 
 
@@ -180,7 +232,7 @@ def probes(json_: AsJson = False) -> None:
     print_probes(as_json=json_)
 
 
-@command("mitigations")
+@command("mitigate list")
 def mitigations(json_: AsJson = False) -> None:
     """List the mitigations."""
     from cli.probe_tables import print_mitigations
@@ -242,7 +294,7 @@ def report(
         typer.echo(path)
 
 
-@command("publish")
+@command("report publish")
 def publish_(
     run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
     to: Annotated[
@@ -286,8 +338,9 @@ def compare(
 ) -> int:
     """Compare two recorded audits: improvements, regressions, and whether the model is useful.
 
-    Exit codes: 0 better and useful: a significant improvement, and accuracy significantly not lower by more than
-    --margin; 1 something now FAILs its criterion that did not before, or the model is not useful; 3 neither is shown.
+    Exit codes: 0 unchanged, or better and useful: a significant improvement, and accuracy significantly not lower by
+    more than --margin; 1 something now FAILs its criterion that did not before, or the model is not useful; 3 neither
+    is shown.
     A deterioration within the criterion is reported, without exit code 1.
     """
     from cli.compare import compare_reports
@@ -303,16 +356,29 @@ def gate(
         list[str] | None,
         typer.Option(help="Pillar or probe whose INCONCLUSIVE findings exit 0 instead of 3; repeat for more."),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Audit of the model in use: only new FAILs and what got worse since count."),
+        Reads(within=RECORD),
+    ] = None,
+    accepted: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key whose unexpired acceptances in the history count as passed; repeat for more."),
+    ] = None,
+    db: Db = None,
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> int:
     """Let a pipeline continue only if recorded audits passed.
 
     Exit codes: as of the scan, recomputed from the findings, the worst of all reports; 4 if a record contradicts
-    itself.
+    itself. With --baseline, 1 is for what FAILs and did not there, and for what is shown to be worse than there and is
+    not shown to meet its criterion; 3 for what was settled there and is open now, or was left out.
     """
-    from cli.recorded_audits import gate_reports
+    from cli.pipeline_gate import Tolerance, gate_reports
 
-    return gate_reports(reports, waivers=tuple(allow_inconclusive or ()))
+    tolerance = Tolerance.from_flags(baseline, accepted or (), db) if baseline or accepted or db else None
+    return gate_reports(reports, waivers=tuple(allow_inconclusive or ()), tolerance=tolerance, verbose=verbose)
 
 
 @command("mitigate")
@@ -329,7 +395,7 @@ def gate(
 )
 def mitigate(
     flag_values: dict[str, object],
-    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
+    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigate list.")],
     model: Annotated[str, typer.Argument(help="The model to improve.")],
     out: Annotated[
         Path,
@@ -443,7 +509,7 @@ def explain(
 )
 def tradeoff(
     flag_values: dict[str, object],
-    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigations.")],
+    name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigate list.")],
     model: Annotated[str, typer.Argument(help="The present model, which is included as a point.")],
     sweep: Annotated[list[str], typer.Option(help="Values of an option: alpha=0,0.1,1; repeat for a grid.")],
     out: Annotated[
@@ -488,51 +554,63 @@ def tradeoff(
     )
 
 
-@command("init")
-def init(
-    data: Annotated[Path, typer.Argument(help="Data file with the column names.")],
+@command("start")
+@with_flags(["target", "positive", "sensitive"])
+def start(
+    flag_values: dict[str, object],
+    files: Annotated[list[str], typer.Argument(help="The model and a file of rows, or the rows alone.")],
     out: Annotated[Path, typer.Option(help="Where to write the configuration."), Writes(own=False)] = Path(
         "audit.toml"
     ),
     debug: Debug = False,
-) -> None:
-    """Write a commented audit.toml that fits a data file."""
-    from cli.init import write_config
+) -> int:
+    """Ask for the labels, the favourable one and the groups, write an audit.toml, and run the first audit.
 
-    write_config(data, out)
-    typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan MODEL --config {out}")
-    typer.echo(f"To fix it before any result is seen, add the model to it, and first: auditor register {out}")
+    Without a model it writes the audit.toml alone. Without a terminal to ask on, the flags answer.
+    Exit codes: as of scan; 0 if only the configuration is written.
+    """
+    from cli.start import is_interactive, write_config
+
+    if not write_config(files, out, flag_values):
+        typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan {'MODEL ' * (len(files) == 1)}--config {out}")
+        typer.echo(
+            f"To fix it before any result is seen, {'add the model to it, and ' * (len(files) == 1)}"
+            f"first: auditor evidence register {out}"
+        )
+        return 0
+    # From here on it is a scan, which reads what was written: the record tells how to run that again.
+    sys.argv[1:] = ["scan", "--config", str(out)]
+    with of_a_command(force=False):
+        code = _audit({}, str(out), [], debug=debug)
+    page = Path("audit-report", "report.html")
+    if is_interactive() and page.exists() and typer.confirm("Open the report?", default=True):
+        typer.launch(str(page))
+    return code
 
 
-@command("version")
-def version() -> None:
-    """Print the version."""
-    typer.echo(f"auditor {__version__}")
-
-
-command("examples")(examples)
-command("new-probe")(new_probe)
+command("probes examples")(examples)
+command("probes new")(new_probe)
 command("train")(train_command)
 command("export")(export)
 command("detect")(detect)
-command("detect-train")(detect_train)
-command("detect-calibrate")(detect_calibrate)
-command("dp-budget")(dp_budget)
-command("dp-audit")(dp_audit)
-command("dp-lint")(dp_lint)
-command("gradient-inversion")(gradient_inversion)
-command("keygen")(keygen)
-command("verify")(verify)
-command("reproduce")(reproduce)
-command("register")(register)
-command("policies")(policies)
-command("dossier")(dossier)
+command("detect train")(detect_train)
+command("detect calibrate")(detect_calibrate)
+command("dp budget")(dp_budget)
+command("dp audit")(dp_audit)
+command("dp lint")(dp_lint)
+command("dp inversion")(gradient_inversion)
+command("evidence keygen")(keygen)
+command("evidence verify")(verify)
+command("evidence reproduce")(reproduce)
+command("evidence register")(register)
+command("policy")(policies)
+command("policy dossier")(dossier)
 command("history")(history)
-command("signoff")(signoff)
-command("site")(site)
-command("findings")(findings)
-command("due")(due)
-command("endpoint")(endpoint)
+command("history sign-off")(signoff)
+command("history site")(site)
+command("history findings")(findings)
+command("history due")(due)
+command("probes endpoint")(endpoint)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ _COLOURS = {
 _SHOWN = {"auc": "AUC", "equal_error_rate": "equal error rate", "tpr_at_fpr": "TPR at 1 % FPR"}
 UNMEASURED = (
     "not measured on another collection: of files that came another way than those it was made with, far more real "
-    "ones may be called fake (detect-calibrate, or --known-real DIR)"
+    "ones may be called fake (detect calibrate, or --known-real DIR)"
 )
 _NOBODY: list[str | None] = [None]
 MEDIA = {"image": "images", "speech": "speech"}
@@ -65,7 +65,7 @@ def detect(
     detector: Annotated[
         list[str] | None,
         typer.Option(
-            help="A detector, as auditor detect-train or detect-calibrate writes it; one of pictures and one of sound "
+            help="A detector, as auditor detect train or detect calibrate writes it; one of pictures and one of sound "
             "for a video."
         ),
     ] = None,
@@ -184,8 +184,8 @@ def _check(detector_paths: Sequence[str], evidence: Path | None, known_real: Pat
     absent = next((one for one in detector_paths if not Path(one).exists()), None)
     if absent is not None:
         raise UsageError(
-            f"There is no detector at {absent!r}: make one with auditor detect-train, or of any classifier with "
-            "auditor detect-calibrate."
+            f"There is no detector at {absent!r}: make one with auditor detect train, or of any classifier with "
+            "auditor detect calibrate."
         )
     if len(detector_paths) > 2:
         raise UsageError("A call takes two detectors at most, one of pictures and one of sound.")

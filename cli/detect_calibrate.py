@@ -1,4 +1,4 @@
-"""``auditor detect-calibrate``: calibration of a detector on known real files of the user's own channel."""
+"""``auditor detect calibrate``: calibration of a detector on known real files of the user's own channel."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def detect_calibrate(
     detector: Annotated[
         str,
         typer.Argument(
-            help="A detector, as auditor detect-train writes it, or any classifier of pictures or sound: a model "
+            help="A detector, as auditor detect train writes it, or any classifier of pictures or sound: a model "
             "bundle, a Hugging Face folder, an ONNX file, or package.module:function of yours."
         ),
     ],
@@ -240,8 +240,8 @@ def scoring_job(
     if detector is not None and not Path(detector).exists():
         if not _FUNCTION.fullmatch(detector):
             raise UsageError(
-                f"There is no detector at {detector!r}: make one with auditor detect-train, or of any classifier with "
-                "auditor detect-calibrate."
+                f"There is no detector at {detector!r}: make one with auditor detect train, or of any classifier with "
+                "auditor detect calibrate."
             )
         path, predict = None, detector
     return Job(

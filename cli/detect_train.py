@@ -1,4 +1,4 @@
-"""``auditor detect-train``: from a folder of real and synthetic files to a detector with its error rates."""
+"""``auditor detect train``: from a folder of real and synthetic files to a detector with its error rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``auditor dp-budget`` and ``dp-lint``: a training's privacy cost, and errors that break its guarantee."""
+"""``auditor dp budget|lint``: a training's privacy cost, and errors that break its guarantee."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``auditor endpoint``: the handling of request parameters by the server behind a URL."""
+"""``auditor probes endpoint``: the handling of request parameters by the server behind a URL."""
 
 from __future__ import annotations
 

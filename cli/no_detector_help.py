@@ -35,6 +35,6 @@ def without_detector(results: Sequence[FileResult]) -> Iterator[str]:
     two = ", one of pictures and one of sound" if of == _OF["video"] else ""
     yield (
         f"next      gather {of} that came the same way, in folders real (19 or more) and fake, and make a "
-        f"detector{two}: auditor detect-train DIR, or of any classifier auditor detect-calibrate MODEL --data DIR. "
+        f"detector{two}: auditor detect train DIR, or of any classifier auditor detect calibrate MODEL --data DIR. "
         "Then add --detector."
     )

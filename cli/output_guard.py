@@ -60,7 +60,7 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
         force = bool(values.pop("force", False)) if written else False
         with of_a_command(force=force):
             for name, value in values.items():
-                if name in within:
+                if name in within and value is not None:
                     reads(Path(value) / within[name] if os.path.isdir(value) else value)
                 elif name not in written:
                     reads(*files_named(value))

@@ -1,4 +1,4 @@
-"""``auditor findings``, ``due`` and ``site``: open findings, due dates and pages of a history's models."""
+"""``auditor history findings|due|site``: open findings, due dates and pages of a history's models."""
 
 from __future__ import annotations
 

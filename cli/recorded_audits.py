@@ -1,4 +1,4 @@
-"""``auditor gate`` and ``publish``: a recorded audit as a pipeline step, and in a team's tracker or hub."""
+"""Recorded audits, checked against themselves, and ``auditor report publish``, into a team's tracker or hub."""
 
 from __future__ import annotations
 
@@ -13,39 +13,11 @@ from auditor.core.errors import DataError, MissingExtraError
 from auditor.core.files import write_beside
 from auditor.evidence.container import is_bundle
 from auditor.evidence.publishing import parsed, publish, published
-from auditor.report.record.audit_report import AuditReport, ExitCode
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.contradictions import contradictions
 from auditor.report.record.number_text import visible
 from auditor.report.report_view import document_id, rule_warning
 from cli.report_formats import FILE_NAMES, read_report, render
-from cli.terminal import print_report
-
-_GRAVEST_FIRST = (ExitCode.REFUSED, ExitCode.FAILED, ExitCode.INCONCLUSIVE, ExitCode.PASSED)
-
-
-def gate_reports(paths: Sequence[Path], *, waivers: tuple[str, ...]) -> int:
-    """Print recorded audits and return the worst exit code of their findings.
-
-    Raises DataError where a record contradicts itself, as where its findings do not come to the exit code that it
-    states, and UsageError where what is waived is not there.
-    """
-    from auditor.run.scan import check_waivers
-
-    reports = [consistent(path) for path in paths]
-    check_waivers(waivers, {f.probe for report in reports for f in report.findings})
-    verdicts = [_verdict(report, waivers) for report in reports]
-    for i, (path, report, verdict) in enumerate(zip(paths, reports, verdicts, strict=True)):
-        if len(paths) > 1:
-            typer.echo(f"{'' if i == 0 else chr(10)}gate    {path}")
-        update = {"exit_code": int(verdict), "allow_inconclusive": waivers or False}
-        print_report(report.model_copy(update=update), [])
-    return int(next(code for code in _GRAVEST_FIRST if code in verdicts))
-
-
-def _verdict(report: AuditReport, waivers: tuple[str, ...]) -> ExitCode:
-    """What the findings come to; outcomes of a rule that this version does not know are no pass."""
-    verdict = report.verdict(allow_inconclusive=waivers or False)
-    return ExitCode.INCONCLUSIVE if verdict is ExitCode.PASSED and report.family.other_rule else verdict
 
 
 def consistent(path: Path) -> AuditReport:

@@ -166,7 +166,7 @@ def read_report(path: Path) -> AuditReport:
         report = record_in(where)
         typer.echo(
             f"note     {visible(str(where))}: its parts agree with its manifest. Reading it is not verifying it: no "
-            "number was recomputed, and whose the signature is was not asked, which auditor verify does.",
+            "number was recomputed, and whose the signature is was not asked, which auditor evidence verify does.",
             err=True,
         )
         return report

@@ -1,4 +1,4 @@
-"""``auditor reproduce``: repetition of a bundle's audit, and the comparison with it."""
+"""``auditor evidence reproduce``: repetition of a bundle's audit, and the comparison with it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def _check_whole(bundle: Path) -> None:
     wrong = [check for check in verify_bundle(bundle, stored_probe).checks if check.state == "wrong"]
     if wrong:
         raise DataError(
-            f"{bundle.name!r} does not agree with itself ({wrong[0].name}: {wrong[0].detail}): auditor verify says all."
+            f"{bundle.name!r} does not agree with itself ({wrong[0].name}: {wrong[0].detail}): auditor evidence "
+            "verify says all."
         )
 
 

@@ -1,4 +1,4 @@
-"""``auditor policies`` and ``auditor dossier``: rule packs, and their documentation from a recorded audit."""
+"""``auditor policy`` and ``auditor policy dossier``: rule packs, and their documentation from a recorded audit."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def dossier(
     """Write the documentation that a rule pack requires, filled in from a recorded audit, with open fields marked.
 
     The scan need not have used the pack. The result is a draft, not legal advice. A manifest for
-    auditor verify --dossier is written beside it.
+    auditor evidence verify --dossier is written beside it.
     """
     from auditor.core.files import write_beside
     from auditor.core.writable_paths import claim

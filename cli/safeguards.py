@@ -18,7 +18,7 @@ def refuse_a_job(command: str) -> None:
     if n.isdigit() and int(n) > 1:
         raise UsageError(
             f"auditor {command} works in one process, and WORLD_SIZE says {n}: start it without torchrun or accelerate "
-            "launch; several devices train together from Python (auditor examples copy several_devices)."
+            "launch; several devices train together from Python (auditor probes examples copy several_devices)."
         )
 
 

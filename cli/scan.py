@@ -168,8 +168,7 @@ def scan(
     waiting: MeasuringProcess,
     *,
     publish: Sequence[str] = (),
-    as_json: bool,
-    quiet: bool,
+    verbose: bool,
     debug: bool,
 ) -> int:
     """Run the scan, write its reports and publish them; return the exit code."""
@@ -182,7 +181,7 @@ def scan(
     registration = open_registration(options.registration)
     with (
         rows_at_hand(config) as (asked, told),
-        stages(not (quiet or as_json)) as shaking,
+        stages(not (options.quiet or options.json_)) as shaking,
         endpoint_at_hand(options, shaking) as endpoint,
     ):
         job = job_of(asked, PROBES, endpoint)
@@ -191,7 +190,7 @@ def scan(
         log = start_log(job)
         waits = workloads(job, PROBES)
         make_page_ready(formats)
-        with stages(not (quiet or as_json)) as shown:
+        with stages(not (options.quiet or options.json_)) as shown:
             shown.total = len(job.probes) + 2
 
             def on_stage(stage: str) -> None:
@@ -238,7 +237,7 @@ def scan(
         return write_evidence(at_level(config, campaign), job, measured, report, log, enclosed)
 
     bundles, unwritten = _bundled(options.bundle, evidence)
-    _print(report, [*written, *bundles], entry, places, as_json=as_json, quiet=quiet)
+    _print(report, [*written, *bundles], entry, places, as_json=options.json_, quiet=options.quiet, verbose=verbose)
     # The verdict is printed and the report kept; what could not be written beside them decides the exit code.
     if failure := unwritten or ledger_error or unpublished:
         raise failure
@@ -281,7 +280,14 @@ def _published(
 
 
 def _print(
-    report: AuditReport, paths: list[str], entry: str | None, places: Sequence[str], *, as_json: bool, quiet: bool
+    report: AuditReport,
+    paths: list[str],
+    entry: str | None,
+    places: Sequence[str],
+    *,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """What is on the terminal in the end: the record, or the verdict and where it is written, or nothing."""
     try:
@@ -291,7 +297,7 @@ def _print(
             sys.stdout.write(report.to_json())
             sys.stdout.flush()
         elif not quiet:
-            print_report(report, paths)
+            print_report(report, paths, verbose=verbose)
             if entry is not None:
                 typer.echo(f"history {entry}")
             for place in places:

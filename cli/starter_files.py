@@ -1,4 +1,4 @@
-"""``auditor new-probe`` and ``auditor examples``: a probe's skeleton and training scripts to start from."""
+"""``auditor probes new`` and ``auditor probes examples``: a probe's skeleton and training scripts to start from."""
 
 from __future__ import annotations
 

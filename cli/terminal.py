@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from auditor.report.first_page import FirstPage
     from auditor.report.record.audit_report import AuditReport, Finding
     from auditor.report.record.configuration import Labels
 
@@ -27,6 +29,12 @@ _COLOURS = {
     "NOT_APPLICABLE": typer.colors.BRIGHT_BLACK,
     "NOT_JUDGED": typer.colors.BLUE,
 }
+_QUESTION_COLUMNS = ("question", "groups", "found", "allowed", "verdict")
+_MOST_NEXT = 2
+# A probe that does not apply takes less, and a log is not about it.
+_WORTH_A_LINE = 0.1
+# Stages before the first probe, which take longer than most of those.
+_LOADING = 2
 _EXIT_WORDS = {
     0: "everything that was judged passed",
     1: "at least one finding FAILed",
@@ -79,8 +87,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 @contextmanager
 def stages(show: bool) -> Iterator[Stages]:
-    """A progress line on standard error; nothing in a pipe."""
-    shown = Stages(show and sys.stderr.isatty())
+    """Progress on standard error."""
+    shown = Stages(show)
     try:
         yield shown
     finally:
@@ -88,44 +96,132 @@ def stages(show: bool) -> Iterator[Stages]:
 
 
 class Stages:
-    """The progress line of a scan."""
+    """Progress on standard error: one line with the time left on a terminal, a line for each slow probe in a log."""
 
     def __init__(self, show: bool, total: int = 0) -> None:
         self.show = show
         self.total = total
         self.done = 0
+        self._in_place = sys.stderr.isatty()
+        self._began = self._stage_began = time.perf_counter()
+        self._stage = ""
 
     def __call__(self, stage: str) -> None:
         """Says that a stage begins."""
-        if self.show:
-            self.done += 1
-            filled = "#" * self.done + "." * max(self.total - self.done, 0)
-            sys.stderr.write(f"\r\033[K[{filled}] {stage}")
+        if not self.show:
+            return
+        self.done += 1
+        if self._in_place:
+            line = f"[{self.done}/{self.total}] {stage}{self._time_left()}" if self.total else stage
+            sys.stderr.write(f"\r\033[K{line[: max(shutil.get_terminal_size().columns - 1, 20)]}")
             sys.stderr.flush()
+        else:
+            self._note()
+        self._stage, self._stage_began = stage, time.perf_counter()
+
+    def _time_left(self) -> str:
+        """A guess from the stages that have ended, as if all took as long."""
+        ended = self.done - 1
+        if ended <= _LOADING or self.done > self.total:
+            return ""
+        seconds = (time.perf_counter() - self._began) / ended * (self.total - ended)
+        return f", about {seconds:.0f} s left" if seconds < 90 else f", about {seconds / 60:.0f} min left"
 
     def clear(self) -> None:
-        """Remove the line."""
-        if self.show:
+        """Remove the line; in a log, note what the last probe took."""
+        if not self.show:
+            return
+        if self._in_place:
             sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+        else:
+            self.done += 1
+            self._note()
+        sys.stderr.flush()
+
+    def _note(self) -> None:
+        """A line on the stage that has ended, if it was a probe's."""
+        seconds = time.perf_counter() - self._stage_began
+        if self.total and self.done > _LOADING + 1 and self._stage and seconds >= _WORTH_A_LINE:
+            sys.stderr.write(f"{self._stage}: {seconds:.1f} s\n")
+        self._stage = ""
 
 
-def print_report(report: AuditReport, paths: Sequence[str]) -> None:
-    """Print the six counts, failures, undecided checks with required sizes, checks not run, and files."""
-    _print_inputs(report)
+def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = False) -> None:
+    """Print the verdict, what to do next and where the report is, then the judged questions; all with ``verbose``."""
+    from auditor.report.first_page import first_page
+    from auditor.report.record.translations import ENGLISH, Catalogue
+
+    page = first_page(report, Catalogue.for_language(ENGLISH))
+    _print_verdict(report, page, paths)
+    _print_refusal(report)
+    _print_questions(page)
+    _print_counts(report, page, verbose=verbose)
     _print_obeyed(report)
     _print_history(report)
-    _print_counts(report)
-    _print_shown(report)
-    _print_refusal(report)
+    if not verbose:
+        return
+    _print_inputs(report)
+    _print_worth(report)
+    _print_shown(page)
     _print_findings(report)
     _print_rows_for_all(report)
     _print_controls(report)
     _print_unjudged(report)
     _print_promise(report)
-    for path in paths:
-        typer.echo(f"report  {path}")
+
+
+def _print_verdict(report: AuditReport, page: FirstPage, paths: Sequence[str]) -> None:
+    """The verdict and its effect in words, the next steps with their commands, the files, and the exit code."""
+    from auditor.report.record.number_text import visible
+
+    label = f"{page.outcome.words:<6}  "
+    indent = " " * len(label)
+    typer.echo(coloured(label, page.outcome.value) + visible(page.headline))
+    if page.effect:
+        typer.echo(paragraph(visible(page.effect), len(indent)))
+    for action in page.actions[:_MOST_NEXT]:
+        typer.echo(f"{'Next':<{len(indent)}}{visible(action.sentence)}")
+        if action.command:
+            # What is to be copied stays on one line.
+            typer.echo(f"{indent}{visible(action.command)}")
+    if paths:
+        typer.echo(f"{'Report':<{len(indent)}}{'  '.join(sorted(paths, key=lambda path: not path.endswith('.html')))}")
     _print_exit(report)
+
+
+def _print_questions(page: FirstPage) -> None:
+    """The table of the first page: what was judged, and what could not be."""
+    from auditor.report.record.number_text import visible
+
+    rows = [
+        tuple(
+            visible(cell)
+            for cell in (
+                line.question,
+                line.about,
+                " ".join(part for part in (line.found, line.interval) if part),
+                line.allowed,
+                ", ".join(part for part in (line.verdict, line.small) if part),
+            )
+        )
+        for line in page.lines
+    ]
+    if not rows:
+        return
+    typer.echo()
+    if not sys.stdout.isatty():
+        print_table(_QUESTION_COLUMNS, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in _QUESTION_COLUMNS:
+        table.add_column(name)
+    for line, row in zip(page.lines, rows, strict=True):
+        table.add_row(*map(Text, row[:-1]), Text(row[-1], style=_COLOURS[line.outcome.value]))
+    Console(width=width(), highlight=False).print(table)
 
 
 def _print_inputs(report: AuditReport) -> None:
@@ -133,6 +229,7 @@ def _print_inputs(report: AuditReport) -> None:
     from auditor.report.record.number_text import count, visible
 
     model, data = report.model, report.data
+    typer.echo()
     typer.echo(
         f"model   {visible(model.path or 'in memory')}  ({visible(model.format)}, loaded by {visible(model.loaded_by)})"
     )
@@ -143,15 +240,16 @@ def _print_inputs(report: AuditReport) -> None:
         typer.echo(f"train   {visible(data.train_path)}  ({count(data.n_train_rows)} rows)")
     for note in (*model.notes, *data.notes):
         typer.echo(paragraph("note    " + visible(note), 0))
-    confined = report.environment.sandbox
-    if confined is not None and not confined.is_confined:
-        typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
 
 
 def _print_history(report: AuditReport) -> None:
-    """The registered plan, interim looks, and what was decided about findings."""
+    """A sandbox that was off, the registered plan, interim looks, and what was decided about findings."""
     from auditor.report.record.number_text import visible
     from auditor.report.record.severity_and_acceptance import acceptance_sentences
+
+    confined = report.environment.sandbox
+    if confined is not None and not confined.is_confined:
+        typer.echo(paragraph("sandbox " + visible(confined.describe()), 0))
 
     if report.registration is not None:
         said = visible(report.registration.describe())
@@ -164,15 +262,28 @@ def _print_history(report: AuditReport) -> None:
         typer.echo(paragraph("history " + visible(said), 0))
 
 
-def _print_counts(report: AuditReport) -> None:
-    """The six counts, the performance, and what was left out of them."""
-    from auditor.report.record.number_text import visible
-    from auditor.report.record.summary_lines import groups_left_out, hidden_gradients, worth_of
+def _print_counts(report: AuditReport, page: FirstPage, *, verbose: bool) -> None:
+    """The six counts, and how much more there is."""
     from auditor.report.report_view import counts_of, for_other_kinds
 
     typer.echo()
     counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
     typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))
+    notes = len(report.model.notes) + len(report.data.notes)
+    parts = [
+        *([f"{page.more_lines} more rows of the table"] if page.more_lines else []),
+        *([f"{notes} note{'s' * (notes > 1)} on the model and the rows"] if notes else []),
+        "reasons, and the flags that would add what was not applicable",
+    ]
+    if not verbose and report.refusal is None:
+        typer.echo(paragraph(f"More with --verbose: {'; '.join(parts)}.", 0))
+
+
+def _print_worth(report: AuditReport) -> None:
+    """The performance, and what was left out of the counts."""
+    from auditor.report.record.number_text import visible
+    from auditor.report.record.summary_lines import groups_left_out, hidden_gradients, worth_of
+
     worth = worth_of(report)
     if worth is not None:
         typer.echo(paragraph(f"{coloured('performance', worth.outcome.value)}  {visible(worth.sentence)}", 0))
@@ -239,13 +350,11 @@ def _print_exit(report: AuditReport) -> None:
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
-def _print_shown(report: AuditReport) -> None:
+def _print_shown(page: FirstPage) -> None:
     """The strongest of what is shown although nobody set a bound for it."""
-    from auditor.report.first_page import first_page
     from auditor.report.record.number_text import visible
-    from auditor.report.record.translations import ENGLISH, Catalogue
 
-    for shown in first_page(report, Catalogue.for_language(ENGLISH)).shown:
+    for shown in page.shown:
         typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
 
 

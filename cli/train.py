@@ -38,7 +38,7 @@ NoiseSeed = Annotated[
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(help="Number of trainings on these rows that this one was selected from, including it (for dp-lint)."),
+    typer.Option(help="Number of trainings on these rows that this one was selected from, including it (for dp lint)."),
 ]
 Keep = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""``auditor dp-audit`` and ``gradient-inversion``: attacks on a training, as empirical tests of its privacy."""
+"""``auditor dp audit|inversion``: attacks on a training, as empirical tests of its privacy."""
 
 from __future__ import annotations
 

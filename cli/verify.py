@@ -1,4 +1,4 @@
-"""``auditor keygen`` and ``auditor verify``: independent verification of a bundle.
+"""``auditor evidence keygen`` and ``auditor evidence verify``: independent verification of a bundle.
 
 The results stand on one screen: passed checks, failed checks, and next steps.
 """
@@ -43,11 +43,11 @@ _SHOWN_BY: dict[Needs, str] = {
 _OF_SIGNER = " is the signer's word"
 _NEXT: dict[Needs, str] = {
     "signature": "add --key FILE, the public key that its signer gave you; if nobody signed: scan --bundle --sign KEY",
-    "rows": "auditor reproduce, with the model and the rows; or ask for a bundle of --include-rows, without --stream",
-    "numbers": "auditor reproduce, with the model and the rows",
+    "rows": "auditor evidence reproduce with the model and the rows; or ask for one of --include-rows without --stream",
+    "numbers": "auditor evidence reproduce, with the model and the rows",
     "outcomes": "verify it with the version of auditor that made it, or ask for an audit by this version",
-    "registration": "add --key FILE, the public key of who signed the plan; if there is none: auditor register",
-    "decisions": "add --key FILE, the public key of who decided; if nobody did: auditor signoff",
+    "registration": "add --key FILE, the public key of who signed the plan; if none: auditor evidence register",
+    "decisions": "add --key FILE, the public key of who decided; if nobody did: auditor history sign-off",
     "packs": "ask for a bundle that encloses its rule packs, of scan --policy",
     "configuration": "ask for a bundle that encloses the files it obeyed; one that names a password is left out of it",
     "request": "ask for a bundle that encloses its request, as this version writes it",
@@ -89,7 +89,8 @@ def print_verified(
             paragraph(
                 f"Of {len(numbers):,} numbers, {rows:,} were counted anew from answers and scores row by row, "
                 f"{tables:,} from the tables of groups, and {len(numbers) - rows - tables:,} recomputed from the "
-                "statistics that the bundle states of them: for those, auditor reproduce asks the model itself.",
+                "statistics that the bundle states of them: for those, auditor evidence reproduce asks the "
+                "model itself.",
                 0,
             )
         )

@@ -1,7 +1,7 @@
-"""A federated training that `auditor dp-audit` can audit, and clients whose updates `gradient-inversion` looks into.
+"""A federated training that `auditor dp audit` can audit, and clients whose updates `dp inversion` looks into.
 
-auditor dp-audit demo.federated_training:train --claimed-epsilon 2 --delta 1e-3 --canaries 200
-auditor gradient-inversion demo.federated_training:clients --clip 1 --noise 1
+auditor dp audit demo.federated_training:train --claimed-epsilon 2 --delta 1e-3 --canaries 200
+auditor dp inversion demo.federated_training:clients --clip 1 --noise 1
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from auditor.privacy.federated.client_canaries import clipped
 from auditor.privacy.federated.inversion_audit import ClientTask
 
 CLIENTS, RATE, ROUNDS, NORM = 200, 0.1, 30, 1.0
-# For epsilon 2 at delta 1e-3, as `auditor dp-budget --sample-rate 0.1 --steps 30 --epsilon 2 --delta 1e-3` says.
+# For epsilon 2 at delta 1e-3, as `auditor dp budget --sample-rate 0.1 --steps 30 --epsilon 2 --delta 1e-3` says.
 NOISE = 1.15
 
 

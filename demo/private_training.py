@@ -1,6 +1,6 @@
-"""A private training that `auditor dp-audit` can audit: `train` does DP-SGD, `train_without_noise` forgets the noise.
+"""A private training that `auditor dp audit` can audit: `train` does DP-SGD, `train_without_noise` forgets the noise.
 
-auditor dp-audit demo.private_training:train --claimed-epsilon 1 --delta 1e-5
+auditor dp audit demo.private_training:train --claimed-epsilon 1 --delta 1e-5
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from auditor.privacy.canaries import AuditPlan, ReferenceGradient
 
 ROWS, BATCH, EPOCHS = 1000, 100, 10
-# For epsilon 1 at delta 1e-5, as `auditor dp-budget --rows 1000 --batch-size 100 --epochs 10 --epsilon 1` says.
+# For epsilon 1 at delta 1e-5, as `auditor dp budget --rows 1000 --batch-size 100 --epochs 10 --epsilon 1` says.
 NOISE = 3.98
 
 

@@ -134,13 +134,15 @@ class Flags(SphinxDirective):
     """``.. flags:: COMMAND`` documents a command of the command line: what it does, its arguments and its flags."""
 
     required_arguments = 1
+    final_argument_whitespace = True
 
     def run(self) -> list[nodes.Node]:
         from typer.main import get_command
 
         from cli.commands import app
+        from cli.help_pages import leaf_commands
 
-        command: Any = get_command(app).commands[self.arguments[0]]  # type: ignore[attr-defined]
+        command: Any = dict(leaf_commands(get_command(app)))[self.arguments[0]]
         lines = [*inspect.cleandoc(command.help or "").replace("*", r"\*").splitlines(), ""]
         if all(parameter.name == "help" for parameter in command.params):
             return _parsed(self, lines)

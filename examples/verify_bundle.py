@@ -1,7 +1,8 @@
 """A second check of an evidence bundle, by docs/bundle.md alone: verify_bundle.py audit.zip [auditor.key.pub ...]
 
 It shares no code with auditor; it needs Python and cryptography. Exit codes: 0 all fits and a key that you named signed
-it, 1 something does not, 2 nothing to check, 3 who signed is not known, 4 no audit's bundle. The rest: auditor verify.
+it, 1 something does not, 2 nothing to check, 3 who signed is not known, 4 no audit's bundle. The rest:
+auditor evidence verify.
 """
 
 import base64

@@ -27,7 +27,7 @@ class DeepfakeDetection(BaseMitigation):
     rates are the gate's: over inputs like its calibration files it rejects at most ``card.error_rate`` of the real
     ones, and nothing is promised for generators that it does not know. It learns from no rows.
 
-    detector: a bundle of ``auditor detect-train``, or of ``detect-calibrate`` for any other classifier, or a
+    detector: a bundle of ``auditor detect train``, or of ``detect calibrate`` for any other classifier, or a
     :class:`auditor.models.detector.Detector`. predict: the function of yours, ``package.module:function``, that the
     detector is a card of; whoever loads the new model names it again. answer: the class given to what is rejected; None
     takes the unfavourable one of two classes.
@@ -58,7 +58,7 @@ class DeepfakeDetection(BaseMitigation):
         on_no_trace: Choice | None = None,
     ) -> None:
         if detector is None:
-            raise ValueError("name the detector: detector=FILE, as auditor detect-train or detect-calibrate writes it")
+            raise ValueError("name the detector: detector=FILE, as auditor detect train or detect calibrate writes it")
         for name, choice in (("on_cannot_say", on_cannot_say), ("on_no_trace", on_no_trace or on_cannot_say)):
             if choice not in get_args(Choice):
                 raise ValueError(f"{name} must be pass or reject, not {choice!r}")

@@ -85,7 +85,7 @@ from auditor.__main__ import main
 import auditor
 assert auditor.__file__.startswith({str(tmp_path)!r}), auditor.__file__
 assert auditor.__version__ == version("responsible-auditor")
-sys.argv = ["auditor", "version"]
+sys.argv = ["auditor", "--version"]
 main()
 """
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -130,7 +130,7 @@ sys.path = [p for p in sys.path if p != {str(ROOT)!r}]
 sys.meta_path = [f for f in sys.meta_path if "editable" not in repr(f).lower()]
 sys.path.insert(0, {str(tmp_path / "site")!r})
 from cli.commands import app
-app(["examples", "copy", "tabular_loop", "--to", "trying"], standalone_mode=False)
+app(["probes", "examples", "copy", "tabular_loop", "--to", "trying"], standalone_mode=False)
 import cli
 assert cli.__file__.startswith({str(tmp_path)!r}), cli.__file__
 sys.path.insert(0, {str(tmp_path)!r})

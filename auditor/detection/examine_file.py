@@ -181,7 +181,7 @@ def loaded_detector(
         return as_detector(model, meanings, folders)
     raise ModelError(
         "This model is no detector: it carries no record of when it cannot say. Make one of it with auditor "
-        "detect-calibrate, or a new one with auditor detect-train; a classifier of media can still be audited with "
+        "detect calibrate, or a new one with auditor detect train; a classifier of media can still be audited with "
         "auditor scan."
     )
 

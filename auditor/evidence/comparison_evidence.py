@@ -55,7 +55,7 @@ def _comparison_evidence(
 
 
 def write_evidence(result: Comparison | TrainingAudit, bundle: str | Path, *, sign: str | Path | None = None) -> None:
-    """Write the evidence of a comparison, or of a training after ``finish()``, for ``auditor verify``.
+    """Write the evidence of a comparison, or of a training after ``finish()``, for ``auditor evidence verify``.
 
     ``sign``: the private key that signs it. Raises UsageError for what has no evidence, or a key that cannot sign.
     """

@@ -383,17 +383,17 @@ def read_manifest(path: Path) -> DossierManifest:
     except OSError as error:
         raise UsageError(
             f"The dossier's manifest {str(path)!r} cannot be read ({error.strerror}): name the *{MANIFEST_SUFFIX} that "
-            "auditor dossier wrote."
+            "auditor policy dossier wrote."
         ) from None
     try:
         found = DossierManifest.model_validate_json(content)
     except ValidationError as error:
         raise DataError(
             f"{path.name!r} is no manifest of a dossier ({error.errors()[0]['msg']}): name the *{MANIFEST_SUFFIX} that "
-            "auditor dossier wrote beside it."
+            "auditor policy dossier wrote beside it."
         ) from None
     if found.format != DOSSIER_FORMAT or found.to_bytes() != content:
-        raise DataError(f"{path.name!r} is not written as auditor dossier writes it.")
+        raise DataError(f"{path.name!r} is not written as auditor policy dossier writes it.")
     return found
 
 

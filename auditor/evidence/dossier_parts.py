@@ -129,8 +129,8 @@ def _registration(place: Place) -> list[Block]:
         return [
             paragraph(
                 "NOT REGISTERED: this run followed no registration, so nothing here shows that metrics and "
-                "thresholds were set before results were seen. auditor register audit.toml makes one for the next "
-                "run."
+                "thresholds were set before results were seen. auditor evidence register audit.toml makes one for "
+                "the next run."
             )
         ]
     told: list[Block] = [paragraph(external_text(registration.describe()))]

@@ -163,7 +163,9 @@ def read_registration(path: Path) -> Opened:
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
-        raise UsageError(f"There is no registration at {str(path)!r}: auditor register audit.toml makes one.") from None
+        raise UsageError(
+            f"There is no registration at {str(path)!r}: auditor evidence register audit.toml makes one."
+        ) from None
     except OSError as error:
         raise UsageError(f"The registration {str(path)!r} cannot be read: {error.strerror}.") from None
     return registration_in(content, str(path))
@@ -178,7 +180,7 @@ def registration_in(content: bytes, file_name: str) -> Opened:
     except UNREADABLE as error:
         raise ConfigError(f"{file_name!r} is no registration: {why_unreadable(error)}.") from None
     if not isinstance(parsed, dict) or not str(parsed.get("format", "")).startswith("auditor-registration/"):
-        raise ConfigError(f"{file_name!r} is no registration: auditor register audit.toml makes one.")
+        raise ConfigError(f"{file_name!r} is no registration: auditor evidence register audit.toml makes one.")
     if parsed["format"] != REGISTRATION_FORMAT:
         raise ConfigError(
             f"{file_name!r} is of the format {str(parsed['format'])[:40]!r}, and this version reads "

@@ -87,14 +87,14 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     if mode & 0o077:
         raise UsageError(
             f"The key {str(path)!r} may be read by others (mode {mode:04o}), so whoever signed with it is not known: "
-            f"chmod 600 {path}, or make a new one with auditor keygen."
+            f"chmod 600 {path}, or make a new one with auditor evidence keygen."
         )
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError):
-        raise UsageError(f"{str(path)!r} is no private key that auditor keygen writes.") from None
+        raise UsageError(f"{str(path)!r} is no private key that auditor evidence keygen writes.") from None
     if not isinstance(key, ed25519.Ed25519PrivateKey):
-        raise UsageError(f"{str(path)!r} is a key of another kind than Ed25519: make one with auditor keygen.")
+        raise UsageError(f"{str(path)!r} is a key of another kind than Ed25519: make one with auditor evidence keygen.")
     return cast("Ed25519PrivateKey", key)
 
 
@@ -106,7 +106,9 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(_read_key_file(path))
     except (ValueError, TypeError):
-        raise UsageError(f"{str(path)!r} is no public key: give the .pub file that auditor keygen wrote.") from None
+        raise UsageError(
+            f"{str(path)!r} is no public key: give the .pub file that auditor evidence keygen wrote."
+        ) from None
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise UsageError(f"{str(path)!r} is a key of another kind than Ed25519.")
     return cast("Ed25519PublicKey", key)

@@ -54,13 +54,13 @@ def _function(record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
     if record.function is None or spec.predict != record.function:
         raise UsageError(
             f"{name!r} holds a card of a function of yours, and of no other: add --predict "
-            f"{printable(record.function, 200)}, or calibrate another with auditor detect-calibrate."
+            f"{printable(record.function, 200)}, or calibrate another with auditor detect calibrate."
         )
     base = load_function(spec)
     if base.said is not None and base.said.code_sha256 != record.sha256:
         raise UsageError(
             f"The code of {printable(record.function, 200)} is not what it was when {name!r} was calibrated, and what "
-            "was measured then says nothing of it: calibrate it anew with auditor detect-calibrate."
+            "was measured then says nothing of it: calibrate it anew with auditor detect calibrate."
         )
     return base
 

@@ -283,7 +283,7 @@ class FlippedLabels:
 
 
 class AuditPlan:
-    """The argument of a training function in ``auditor dp-audit``: it attaches canaries once, by a chosen method."""
+    """The argument of a training function in ``auditor dp audit``: it attaches canaries once, by a chosen method."""
 
     def __init__(self, n_canaries: int, rng: np.random.Generator) -> None:
         self.n_canaries = n_canaries

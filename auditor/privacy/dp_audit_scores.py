@@ -387,7 +387,7 @@ def _unsupported(
     return (
         f"its own accounting gives epsilon {accounted:.3g} at delta {delta:g}, above the claim of {claimed_epsilon:g}: "
         f"state "
-        "what is accounted, or train with the noise that auditor dp-budget asks for."
+        "what is accounted, or train with the noise that auditor dp budget asks for."
     )
 
 

@@ -178,7 +178,7 @@ def no_noise(run: RunRecord) -> Found:
     return Fault(
         what="The noise multiplier is 0.",
         why="Without noise the released gradients determine who was in the batch: no epsilon is finite.",
-        mend="Set noise_multiplier to what `auditor dp-budget --epsilon` says.",
+        mend="Set noise_multiplier to what `auditor dp budget --epsilon` says.",
     )
 
 

@@ -118,7 +118,7 @@ def claim_below_accounting(run: RunRecord) -> Found:
         return Fault(
             what=f"Epsilon {claimed:.4g} is claimed at delta 0.",
             why="The Gaussian noise of DP-SGD keeps no finite epsilon at delta 0, however much of it there is.",
-            mend="State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp-budget` "
+            mend="State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp budget` "
             "gives for it.",
         )
     accountants: tuple[Accountant, ...] = ("prv", "rdp")
@@ -137,7 +137,7 @@ def claim_below_accounting(run: RunRecord) -> Found:
     return Fault(
         what=f"Epsilon {claimed:.4g} is claimed, and what is recorded spends {min(known):.4g} at delta {delta:.3g}.",
         why="The noise, the rate and the number of steps, with what was spent beside them, do not give the guarantee.",
-        mend="State what `auditor dp-budget` gives for the run, or train with the noise that it asks for.",
+        mend="State what `auditor dp budget` gives for the run, or train with the noise that it asks for.",
     )
 
 

@@ -186,7 +186,7 @@ def read_plain(path: str | Path) -> object:
 
 
 def write_run(run: Closed, path: str | Path) -> None:
-    """Write a record as JSON for :func:`read_run` and ``auditor dp-lint``, without unrecorded fields."""
+    """Write a record as JSON for :func:`read_run` and ``auditor dp lint``, without unrecorded fields."""
     write_beside(path, run.model_dump_json(indent=2, exclude_none=True).encode())
 
 

@@ -244,7 +244,7 @@ def repair_of(report: AuditReport) -> str:
     data, model, told = report.data, report.model, _scan_flags(report)
     endings = ENDINGS.get(model.format)
     if told is None or endings is None or model.path is None or not model.classes:
-        return "auditor mitigations"
+        return "auditor mitigate list"
     own = PurePath(model.path).suffix
     return _command(
         ["auditor", "mitigate", "reweighing", model.path],
@@ -281,9 +281,9 @@ def registration_of(report: AuditReport) -> str:
     files = report.configuration.files if report.configuration is not None else ()
     own = next((file.path for file in files if file.role == "configuration"), None)
     if own is not None:
-        return _command(["auditor", "register", own])
+        return _command(["auditor", "evidence", "register", own])
     data = report.data.path or "DATA.csv"
-    return _command(["auditor", "init", data]) if PurePath(data).suffix and "://" not in data else ""
+    return _command(["auditor", "start", data]) if PurePath(data).suffix and "://" not in data else ""
 
 
 def _scan_flags(report: AuditReport) -> Flags | None:

@@ -72,7 +72,7 @@ class Experience:
         ]
         if not told:
             return None
-        return f"With its default options this was {' and '.join(told)} ({self.when}): see `auditor mitigations`."
+        return f"With its default options this was {' and '.join(told)} ({self.when}): see `auditor mitigate list`."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -343,7 +343,7 @@ class ScanOptions:
     registration: Annotated[
         str | None,
         Flag(
-            help="Pre-registration file of auditor register; the report lists deviations from it.",
+            help="Pre-registration file of auditor evidence register; the report lists deviations from it.",
             found="given",
             is_path=True,
             of_one_run=True,
@@ -416,7 +416,7 @@ class ScanOptions:
     bundle: Annotated[
         str | None,
         Flag(
-            help="Write the evidence bundle (see auditor verify) to this file.",
+            help="Write the evidence bundle (see auditor evidence verify) to this file.",
             found="given",
             is_path=True,
             of_one_run=True,

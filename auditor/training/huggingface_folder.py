@@ -20,7 +20,7 @@ def save_classifier(model: TorchModel, folder: str | Path, *, beside: str | Path
     """Write config and weights (safetensors), tokenizer or image settings, and the record of a private run.
 
     The settings are copied from the folder that the model was loaded from, or from ``beside``. The record is
-    ``dp-run.json``, for ``auditor dp-lint``. Raises ModelError for a model that is no classifier of transformers,
+    ``dp-run.json``, for ``auditor dp lint``. Raises ModelError for a model that is no classifier of transformers,
     UsageError where the folder is not empty or the settings are not there.
     """
     from transformers import PreTrainedModel

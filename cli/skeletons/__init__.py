@@ -1,1 +1,1 @@
-"""Template files of ``auditor new-probe``."""
+"""Template files of ``auditor probes new``."""

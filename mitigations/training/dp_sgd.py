@@ -82,7 +82,7 @@ class DpSgd(BaseMitigation):
     Of two data sets that differ in one row, trained models M and M' obey ``P(M in A) <= exp(epsilon) P(M' in A) +
     delta`` for every set A of weights. Rows are drawn by Poisson sampling, each row's gradient is clipped to
     ``max_grad_norm``, Gaussian noise is added to their sum, and the steps are accounted for (RDP). The linter of
-    ``auditor dp-lint`` reads the record of every run, and its problems stand in the notes.
+    ``auditor dp lint`` reads the record of every run, and its problems stand in the notes.
 
     epsilon: target, above 0; the epsilon really spent is at most this. delta: in (0, 1/n), None means ``n^-1.1`` of the
     n rows. max_grad_norm: a small one makes the model too sure of itself, since hard rows are clipped and easy ones are

@@ -37,7 +37,7 @@ class DPClaim(BaseProbe):
       no bound, and not judged, where a fault named by ``dp_problems`` makes the training another than is accounted.
     - ``dp_epsilon_by_accountant``: Shown and never judged; GDP is an approximation that can be below the truth.
 
-    Raises NotApplicableError for a model without such a claim. ``auditor dp-audit`` asks the training itself.
+    Raises NotApplicableError for a model without such a claim. ``auditor dp audit`` asks the training itself.
     Source: Abadi et al., CCS 2016; Mironov et al., arXiv:1908.10530; Gopi et al., NeurIPS 2021; Bu et al., HDSR 2020.
     """
 
@@ -106,7 +106,7 @@ def _problems(run: RunRecord, result: LintResult) -> Measurement:
         too_few=""
         if breaking or not result.open
         else "A record without fault proves no guarantee, and it leaves open what "
-        f"{len(result.not_recorded) + len(result.cannot_tell)} checks ask: audit the training with auditor dp-audit.",
+        f"{len(result.not_recorded) + len(result.cannot_tell)} checks ask: audit the training with auditor dp audit.",
     )
 
 

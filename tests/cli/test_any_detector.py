@@ -85,7 +85,7 @@ def onnx(where: Path, **how: object) -> ClassifierDetector:
 
 def test_a_graph_of_three_classes_is_calibrated_asked_and_saved(media: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.pt"
-    made = run("detect-calibrate", media.parent / "onnx" / "m.onnx", "--data", media, "--out", out)
+    made = run("detect", "calibrate", media.parent / "onnx" / "m.onnx", "--data", media, "--out", out)
     assert made.exit_code == 0, made.output
     text = words(made)
     assert "promised nothing; its score is its own, and no calibrated probability" in text
@@ -115,7 +115,7 @@ def test_a_folder_of_hugging_face_becomes_a_detector_and_is_read_back(media: Pat
     files = sorted((media / "1_fake").iterdir())
     answers = [Examination(detector=again).examine_file(path).verdict for path in files]
     assert sum(v is not None and v.answer == "fake" for v in answers) >= 20
-    with pytest.raises(ModelError, match="is no detector.*auditor detect-calibrate"):
+    with pytest.raises(ModelError, match="is no detector.*auditor detect calibrate"):
         loaded_detector(ModelSpec(path=str(tmp_path / "net")))
     # Another network under the same card is not the one that was calibrated.
     bundle = bundle_of(again)
@@ -141,9 +141,9 @@ def test_a_function_is_named_again_by_whoever_asks_it(
     (tmp_path / "own_steps.py").write_text(FUNCTION)
     monkeypatch.chdir(tmp_path)
     said = ("--class-is", "fake=1", "--class-is", "real=0")
-    unclear = run("detect-calibrate", "own_steps:steps", "--data", media)
+    unclear = run("detect", "calibrate", "own_steps:steps", "--data", media)
     assert unclear.exit_code == 2 and "('0', '1') what '0' means is not clear" in words(unclear)
-    made = run("detect-calibrate", "own_steps:steps", "--data", media, *said, "--out", "f.pt")
+    made = run("detect", "calibrate", "own_steps:steps", "--data", media, *said, "--out", "f.pt")
     assert made.exit_code == 0, made.output
     asked = ["detect", media / "1_fake" / "00.png", "--detector", "f.pt"]
     refused = run(*asked)
@@ -242,12 +242,12 @@ def test_a_detector_with_inverted_classes_is_contradicted_by_the_known_files(med
     assert "real files score higher than fakes (AUC 0.00" in contradicted(card)
     assert any(line.startswith("CONTRADICTED by the known files") for line in channel_lines(card))
     out = tmp_path / "d.pt"
-    refused = run("detect-calibrate", tmp_path / "m.onnx", "--data", media, "--out", out)
+    refused = run("detect", "calibrate", tmp_path / "m.onnx", "--data", media, "--out", out)
     assert refused.exit_code == 4 and not out.exists()
     assert "The known files contradict what the classes mean" in words(refused) and "--class-is" in words(refused)
     said = ("--class-is", "fake=real", "--class-is", "real=fake")
     # The folders have names of their own, and are not turned round with the classes.
-    assert run("detect-calibrate", tmp_path / "m.onnx", "--data", media, *said, "--out", out).exit_code == 0
+    assert run("detect", "calibrate", tmp_path / "m.onnx", "--data", media, *said, "--out", out).exit_code == 0
 
 
 def test_a_detector_that_knows_nothing_is_said_to(media: Path) -> None:
@@ -263,14 +263,14 @@ def test_answers_that_are_no_numbers_are_no_scores(media: Path, tmp_path: Path) 
     detector = onnx(tmp_path, factor=float("nan"))
     results = scored(detector, media / "human")
     assert all_of("NaN or infinity" in result.error and result.verdict is None for result in results)
-    refused = run("detect-calibrate", tmp_path / "m.onnx", "--data", media, "--out", tmp_path / "d.pt")
+    refused = run("detect", "calibrate", tmp_path / "m.onnx", "--data", media, "--out", tmp_path / "d.pt")
     assert refused.exit_code == 4 and "None of the 44 known files could be scored" in words(refused)
     assert "NaN or infinity" in words(refused) and not (tmp_path / "d.pt").exists()
 
 
 def test_a_detector_of_another_medium_is_refused(media: Path, tmp_path: Path) -> None:
     onnx(tmp_path, classes=("real", "fake"), sound=True)
-    refused = run("detect-calibrate", tmp_path / "m.onnx", "--data", media, "--out", tmp_path / "d.pt")
+    refused = run("detect", "calibrate", tmp_path / "m.onnx", "--data", media, "--out", tmp_path / "d.pt")
     assert refused.exit_code == 4
     assert "the detector is for speech, and this is an image" in words(refused)
 
@@ -316,7 +316,7 @@ def test_what_nothing_says_of_a_graph_is_not_guessed(media: Path, tmp_path: Path
 )
 def test_flags_that_do_not_say_what_is_known_are_refused(media: Path, arguments: tuple[str, ...], said: str) -> None:
     typed = [a.format(media=media) for a in arguments]
-    result = run("detect-calibrate", media.parent / "onnx" / "m.onnx", *typed)
+    result = run("detect", "calibrate", media.parent / "onnx" / "m.onnx", *typed)
     assert result.exit_code == 2 and said in words(result), result.output
 
 
@@ -447,7 +447,7 @@ def test_a_picture_and_a_sound_detector_are_asked_in_one_call(tmp_path: Path) ->
     # A picture has the whole error rate.
     assert picture["verdict"]["answer"] == "fake" and "parts" not in picture
     assert (said["detector"]["card"]["medium"], said["second_detector"]["card"]["medium"]) == ("image", "speech")
-    checked = run("verify", kept, "--allow-unsigned", "--json")
+    checked = run("evidence", "verify", kept, "--allow-unsigned", "--json")
     states = {check["name"]: check["state"] for check in json.loads(checked.stdout)["checks"]}
     assert states["record"] == "ok" and checked.exit_code == 0, checked.output
     twice = run("detect", video, "--detector", tmp_path / "a.pt", "--detector", tmp_path / "a.pt", "--json")
@@ -484,7 +484,7 @@ def test_a_newcomer_without_a_detector_is_told_in_five_lines(tmp_path: Path) -> 
         assert asked_for in lines[3] and ("one of pictures and one of sound" in lines[3]) is two
         assert "say whether one is synthetic" in lines[1] and max(map(len, lines)) < 330
     result = run("detect", tmp_path / "photo.jpg")
-    assert result.exit_code == 3 and "auditor detect-calibrate MODEL --data DIR" in words(result)
+    assert result.exit_code == 3 and "auditor detect calibrate MODEL --data DIR" in words(result)
     assert [line.split()[0] for line in result.stderr.splitlines() if line[:1] != " "] == [
         "can", "cannot", "next", "next", "exit",
     ]  # fmt: skip

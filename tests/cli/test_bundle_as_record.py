@@ -59,25 +59,25 @@ def test_a_rendering_of_the_bundle_is_that_of_its_record(here: Path) -> None:
         ("gate", "{}"),
         ("compare", "{}", "{}"),
         ("compare", "{}", "report.json"),
-        ("dossier", "{}", "--policy", "gdpr", "--as-of", "2026-11-01"),
-        ("policies", "--crosswalk", "{}"),
-        ("publish", "{}", "--to", "dir:published"),
+        ("policy", "dossier", "{}", "--policy", "gdpr", "--as-of", "2026-11-01"),
+        ("policy", "--crosswalk", "{}"),
+        ("report", "publish", "{}", "--to", "dir:published"),
     ],
 )
 def test_a_command_says_of_the_bundle_what_it_says_of_the_record(here: Path, words: tuple[str, ...]) -> None:
     said = []
     for source in ("report.json", "audit.zip"):
-        result = RUNNER.invoke(app, [*(word.format(source) for word in words), *FORCED.get(words[0], ())])
+        result = RUNNER.invoke(app, [*(word.format(source) for word in words), *FORCED.get(words[:2], ())])
         said.append((result.exit_code, result.stdout.replace(source, "it")))
         assert ("is not verifying it" in result.stderr) is (source == "audit.zip")
     assert said[0] == said[1]
 
 
-FORCED = {"dossier": ("--force",)}
+FORCED = {("policy", "dossier"): ("--force",)}
 
 
 def test_a_bundle_is_published_as_its_record_alone(here: Path) -> None:
-    assert RUNNER.invoke(app, ["publish", "audit.zip", "--to", "dir:there"]).exit_code == 0
+    assert RUNNER.invoke(app, ["report", "publish", "audit.zip", "--to", "dir:there"]).exit_code == 0
     left = sorted(p.name for p in (here / "there").rglob("*") if p.is_file())
     assert "report.json" in left and not [name for name in left if name.endswith((".zip", ".csv"))]
 
@@ -87,7 +87,7 @@ def test_an_audit_is_found_in_the_history_by_its_bundle(here: Path, made: Eviden
     ledger.append("audit", AuditEntry.from_report(made.report))
     ledger.close()
     result = RUNNER.invoke(
-        app, ["signoff", "audit.zip", "--db", "h.db", "--by", "Ann", "--role", "x", "--decision", "reject"]
+        app, ["history", "sign-off", "audit.zip", "--db", "h.db", "--by", "Ann", "--role", "x", "--decision", "reject"]
     )
     assert result.exit_code == 0, result.output
 

@@ -153,7 +153,7 @@ def test_a_bare_scan_says_what_each_probe_needs_and_is_no_pass(here: Path) -> No
 
 
 def test_exit_0_and_the_promise(here: Path) -> None:
-    result = run("scan", "model.pt", *DATA)
+    result = run("scan", "model.pt", *DATA, "--verbose")
     assert result.exit_code == 0, result.output
     assert "everything that was judged passed" in result.output
     said = " ".join(result.output.replace("\xa0", " ").split())
@@ -166,7 +166,7 @@ def test_exit_1_on_a_planted_gap(here: Path) -> None:
     frame = pd.read_csv("data.csv")
     frame["sex"] = np.where(frame["a"] > 0.5, "f", "m")
     frame.to_csv("gap.csv", index=False)
-    result = run("scan", "model.pt", "--data", "gap.csv", *DATA[2:])
+    result = run("scan", "model.pt", "--data", "gap.csv", *DATA[2:], "--verbose")
     assert result.exit_code == 1, result.output
     assert "demographic_parity_difference, by sex" in result.output
 
@@ -174,7 +174,7 @@ def test_exit_1_on_a_planted_gap(here: Path) -> None:
 def test_exit_3_on_a_sample_too_small_and_what_it_would_take(here: Path) -> None:
     pd.read_csv("data.csv").head(60).to_csv("few.csv", index=False)
     few = ("--data", "few.csv", *DATA[2:])
-    result = run("scan", "model.pt", *few)
+    result = run("scan", "model.pt", *few, "--verbose")
     assert result.exit_code == 3, result.output
     assert "four times in five, for this question alone." in result.output
     allowed = run("scan", "model.pt", *few, "--allow-inconclusive", "fairness", "--allow-inconclusive", "performance")
@@ -336,8 +336,8 @@ def test_report_renders_again_without_model_or_data(here: Path) -> None:
 
 
 def test_init_writes_a_configuration_that_scan_takes(here: Path) -> None:
-    assert run("init", "data.csv").exit_code == 0
-    again = run("init", "data.csv")
+    assert run("start", "data.csv").exit_code == 0
+    again = run("start", "data.csv")
     assert again.exit_code == 2 and "--force" in again.output
     assert run("scan", "model.pt", "--probes", "group_fairness").exit_code == 0
 
@@ -347,7 +347,7 @@ def test_hostile_names_cannot_write_keys_into_a_configuration(here: Path) -> Non
     pd.DataFrame({name: ["a", "b\nseed = 7"] * 20, "approved\U0001f600": [0, 1] * 20, "z\x7f": range(40)}).to_csv(
         "evil.csv", index=False
     )
-    assert run("init", "evil.csv", "--out", "evil.toml").exit_code == 0
+    assert run("start", "evil.csv", "--out", "evil.toml").exit_code == 0
     written = tomllib.loads((here / "evil.toml").read_text())
     assert set(written) == {"audit"}
     assert set(written["audit"]) <= {"data", "target", "positive", "sensitive", "seed", "device", "error_rate"}
@@ -392,7 +392,7 @@ def test_a_full_output_does_not_change_the_verdict(
 
 
 def test_labels_that_were_not_given_are_named(here: Path) -> None:
-    result = run("scan", "model.pt", *DATA[:2], *DATA[4:])
+    result = run("scan", "model.pt", *DATA[:2], *DATA[4:], "--verbose")
     assert "equalized_odds_difference was not measured: it needs true labels: add --target" in result.output
 
 
@@ -412,15 +412,15 @@ def test_a_model_that_draws_its_answers_is_not_audited(here: Path) -> None:
     assert result.exit_code == 3 and "differently when asked again" in result.output
 
 
-@pytest.mark.parametrize("command", ["probes", "mitigations"])
+@pytest.mark.parametrize("command", ["probes", "mitigate list"])
 def test_the_tables_are_whole_in_a_pipe(command: str) -> None:
-    rows = run(command).stdout.splitlines()
-    experience = ["experience"] if command == "mitigations" else []
+    rows = run(*command.split()).stdout.splitlines()
+    experience = ["experience"] if command == "mitigate list" else []
     said = ["name", "pillar", "methods", "goal", "needs", "citation"]
     columns = [*said, *experience, "distribution", "version", "error"]
     assert rows[0].split("\t") == columns
     assert all_of(len(row.split("\t")) == len(columns) for row in rows)
-    names = [row["name"] for row in json.loads(run(command, "--json").stdout)]
+    names = [row["name"] for row in json.loads(run(*command.split(), "--json").stdout)]
     assert names == [row.split("\t")[0] for row in rows[1:]]
 
 
@@ -569,8 +569,8 @@ def test_roles_are_in_the_record_the_bundle_and_the_plan(here: Path) -> None:
         '[audit]\nmodel = "model.pt"\ndata = "data.csv"\ntarget = "y"\nsensitive = ["sex"]\npositive = "yes"\n'
         'probes = ["adverse_impact"]\npolicy = ["nyc-ll144", "eu-ai-act"]\n[roles]\nsex = "sex"\n'
     )
-    assert run("keygen", "key").exit_code == 0
-    assert run("register", "roles.toml", "--sign", "key").exit_code == 0
+    assert run("evidence", "keygen", "key").exit_code == 0
+    assert run("evidence", "register", "roles.toml", "--sign", "key").exit_code == 0
     asked = (
         "scan",
         "--config",
@@ -591,10 +591,10 @@ def test_roles_are_in_the_record_the_bundle_and_the_plan(here: Path) -> None:
     assert report.registration is not None and report.registration.followed
     (followed,) = [cell for c in report.controls if c.id == "Art. 9(8)" for cell in c.cells if cell.said]
     assert followed.kind == "evidence"
-    verified = " ".join(run("verify", "audit.zip", "--all").output.split())
+    verified = " ".join(run("evidence", "verify", "audit.zip", "--all").output.split())
     assert "ok rule pack nyc-ll144: SHA-256 of its text, and" in verified and "ok rule pack eu-ai-act" in verified
     assert "WRONG" not in verified and "NOT PROVEN (registration)" in verified
-    assert run("verify", "audit.zip", "--key", "key.pub", "--require", "registration").exit_code == 0
+    assert run("evidence", "verify", "audit.zip", "--key", "key.pub", "--require", "registration").exit_code == 0
     (here / "roles.toml").write_text((here / "roles.toml").read_text().replace('sex = "sex"\n', 'age = "sex"\n'))
     assert "[roles] of audit.toml" in run(*asked, "--force").output
 

@@ -19,7 +19,7 @@ SOURCES = ROOT / "cli" / "examples"
 
 def called(folder: Path, *words: str) -> tuple[int, str]:
     with chdir(folder):
-        result = RUNNER.invoke(app, ["examples", *words])
+        result = RUNNER.invoke(app, ["probes", "examples", *words])
     return result.exit_code, result.output
 
 

@@ -121,7 +121,7 @@ def asked(media: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, d
 
 
 def test_what_was_said_of_every_sort_of_file_is_made_anew(asked: tuple[int, dict[str, Any], Path]) -> None:
-    checked = run("verify", asked[2].parent / "detected.zip", "--allow-unsigned", "--json")
+    checked = run("evidence", "verify", asked[2].parent / "detected.zip", "--allow-unsigned", "--json")
     said = json.loads(checked.stdout)
     states = {check["name"]: check["state"] for check in said["checks"]}
     assert states["record"] == "ok" and "wrong" not in states.values() and checked.exit_code == 0, said
@@ -383,7 +383,7 @@ def test_a_detector_keeps_its_promise_on_a_channel_that_it_is_shown(media: Path,
     assert answers_of(shown).count("fake") <= 5 and shown.exit_code == 3
     assert said["batch"]["n"] == 20 and said["batch"]["visible"] and said["detector"]["n_real"] == 24
     assert "real_scores" not in said["detector"]["card"] and said["detector"]["card"]["channel"]["fake_before"] >= 18
-    assert run("verify", kept, "--allow-unsigned").exit_code == 0
+    assert run("evidence", "verify", kept, "--allow-unsigned").exit_code == 0
     words = " ".join(run("detect", *asked, "--detector", detector).stderr.split())
     assert "not measured on another collection" in words
 
@@ -395,7 +395,7 @@ def test_a_calibrated_detector_is_written_and_says_what_it_finds(media: Path, tm
     write(fakes, {f"{i:02}.png": as_file(fake_picture(rng)) for i in range(20)})
     write(known, {"sub/broken.png": b"none"})
     out = tmp_path / "here" / "mine.pt"
-    arguments = ["detect-calibrate", media / "detector.pt", "--known-real", known, "--out", out]
+    arguments = ["detect", "calibrate", media / "detector.pt", "--known-real", known, "--out", out]
     made = run(*arguments, "--known-fake", fakes)
     text = " ".join(made.output.split())
     assert made.exit_code == 3 and out.is_file() and "left out" in text and "broken.png" in text, made.output
@@ -418,9 +418,9 @@ def test_known_files_that_cannot_be_used_are_refused(media: Path, tmp_path: Path
         (["detect", media / "fake.png", "--detector", detector, "--known-real", known], 4, "at least 19"),
         (["detect", known / "00.png", "--detector", detector, "--known-real", known], 2, "is among the files known"),
         (["detect", media / "fake.png", "--detector", detector, "--known-real", tmp_path / "no"], 2, "no folder at"),
-        (["detect-calibrate", detector, "--known-real", known, "--known-fake", known], 2, "lies in both folders"),
-        (["detect-calibrate", detector, "--known-real", known, "--out", tmp_path / "a.zip"], 2, "must end in .pt"),
-        (["detect-calibrate", tmp_path / "no.pt", "--known-real", known], 2, "There is no detector"),
+        (["detect", "calibrate", detector, "--known-real", known, "--known-fake", known], 2, "lies in both folders"),
+        (["detect", "calibrate", detector, "--known-real", known, "--out", tmp_path / "a.zip"], 2, "must end in .pt"),
+        (["detect", "calibrate", tmp_path / "no.pt", "--known-real", known], 2, "There is no detector"),
     ):
         result = run(*arguments)
         assert result.exit_code == code and said in " ".join(result.output.split()), (arguments, result.output)
@@ -539,7 +539,7 @@ def test_wrong_usage_and_refused_detectors(media: Path, tmp_path: Path) -> None:
     for arguments, code, said in (
         (["missing.png"], 2, "There is no file 'missing.png'"),
         ([media], 2, "is a folder: name its files"),
-        ([media / "real.png", "--detector", "missing.pt"], 2, "auditor detect-train"),
+        ([media / "real.png", "--detector", "missing.pt"], 2, "auditor detect train"),
         ([media / "real.png", "--evidence", tmp_path], 2, "add --detector FILE"),
         ([media / "real.png", "--trust-anchors", media / "real.png"], 2, "PEM"),
         ([media / "real.png", "--max-memory", "much"], 2, "--max-memory"),

@@ -231,7 +231,7 @@ def test_near_copies_of_a_class_are_said_and_exit_3(tmp_path: Path, monkeypatch:
     for few, code in ((trained.few, 3), ("", 0)):
         told = told.model_copy(update={"few": few})
         monkeypatch.setattr("cli.detect_train._run_training", lambda *_, told=told: (told, ENERGY))
-        assert run("detect-train", tmp_path / "media", "--out", tmp_path / "d.pt").exit_code == code
+        assert run("detect", "train", tmp_path / "media", "--out", tmp_path / "d.pt").exit_code == code
     for path in [*tmp_path.glob("media/real/*.80.jpg"), *tmp_path.glob("media/real/*.60.jpg")]:
         path.unlink()
     assert train(tmp_path / "media").few == ""
@@ -306,7 +306,7 @@ def test_options_of_the_other_medium_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> None:
     media = folder(tmp_path)
-    arguments = ["detect-train", media, "--out", tmp_path / "d.pt", "--kinds", tmp_path / "kinds.csv"]
+    arguments = ["detect", "train", media, "--out", tmp_path / "d.pt", "--kinds", tmp_path / "kinds.csv"]
     arguments += ["--kind-column", "generator"]
     result = run(*arguments)
     text = " ".join(result.output.split())
@@ -315,7 +315,7 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
     assert "known over kinds left out of training: AUC" in text and "unseen across: equal error rate" in text
     assert "not measured on another collection" in text
     assert f"auditor scan {tmp_path / 'd.pt'} --train {media} --data FOLDER" in text
-    again = run("detect-calibrate", tmp_path / "d.pt", "--data", media, "--out", tmp_path / "memorised.pt")
+    again = run("detect", "calibrate", tmp_path / "d.pt", "--data", media, "--out", tmp_path / "memorised.pt")
     assert again.exit_code == 4 and "0 different files known to be real" in again.output, again.output
     asked = run("detect", media / "fake" / "0.png", "--detector", tmp_path / "d.pt", "--json")
     said = json.loads(asked.stdout)
@@ -336,13 +336,13 @@ def test_a_detector_is_trained_audited_by_its_card_and_asked(tmp_path: Path) -> 
 def test_too_few_and_unreadable_files_are_exit_3(tmp_path: Path) -> None:
     media = folder(tmp_path, n=12)
     write(media, {"fake/empty.png": b""})
-    result = run("detect-train", media, "--out", tmp_path / "d.pt")
+    result = run("detect", "train", media, "--out", tmp_path / "d.pt")
     text = " ".join(result.output.split())
     assert result.exit_code == 3, result.output
     assert "left out fake/empty.png: It is an empty file." in text
     assert "Too few real and synthetic files: an error rate of 0.05 takes at least 19 of each class" in text
     shutil.copy(media / "real" / "3.png", media / "fake" / "copied.png")
-    refused = run("detect-train", media, "--out", tmp_path / "again.pt")
+    refused = run("detect", "train", media, "--out", tmp_path / "again.pt")
     assert refused.exit_code == 4 and "1 file stands in both classes" in refused.output
     assert not (tmp_path / "again.pt").exists() and {p.name for p in tmp_path.glob(".*")} <= {WRITTEN}
 
@@ -357,9 +357,9 @@ def test_too_few_and_unreadable_files_are_exit_3(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_said_before_any_file_is_read(tmp_path: Path, more: list[str], said: str) -> None:
-    result = run("detect-train", tmp_path, *more)
+    result = run("detect", "train", tmp_path, *more)
     assert result.exit_code == 2 and said in result.output, result.output
-    assert run("detect-train", tmp_path / "nowhere").exit_code == 2
+    assert run("detect", "train", tmp_path / "nowhere").exit_code == 2
 
 
 @pytest.mark.slow
@@ -367,7 +367,7 @@ def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     media, asked = folder(tmp_path, n=12), Backwards()
-    words = ("detect-train", media, "--kinds", tmp_path / "kinds.csv", "--kind-column", "generator", "--out")
+    words = ("detect", "train", media, "--kinds", tmp_path / "kinds.csv", "--kind-column", "generator", "--out")
     here = run(*words, tmp_path / "here.pt")
     monkeypatch.setattr(
         "auditor.training.task_distribution.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path))

@@ -28,7 +28,7 @@ def run(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
 
-BUDGET = ("dp-budget", "--rows", "20000", "--batch-size", "200", "--epochs", "2")
+BUDGET = ("dp", "budget", "--rows", "20000", "--batch-size", "200", "--epochs", "2")
 
 
 def test_budget_of_a_run_is_the_accountants(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_budget_of_a_run_is_the_accountants(tmp_path: Path) -> None:
 
 
 # A time of the run is a point of the plot, up to 20 of them: eight steps are eight.
-FEW_STEPS = ("dp-budget", "--rows", "20000", "--batch-size", "200", "--steps", "8")
+FEW_STEPS = ("dp", "budget", "--rows", "20000", "--batch-size", "200", "--steps", "8")
 
 
 @pytest.mark.slow
@@ -61,9 +61,11 @@ def test_noise_for_a_target_and_a_plot(tmp_path: Path) -> None:
 
 
 def test_phases_and_steps_are_other_ways_to_say_it() -> None:
-    done = run("dp-budget", "--phase", "1.1,0.01,100", "--phase", "0,0.01,1", "--delta", "1e-5")
+    done = run("dp", "budget", "--phase", "1.1,0.01,100", "--phase", "0,0.01,1", "--delta", "1e-5")
     assert done.exit_code == 0 and done.stdout.count("infinite") == 3
-    by_rate = run("dp-budget", "--sample-rate", "0.01", "--steps", "200", "--noise", "1.1", "--delta", "1e-5", "--json")
+    by_rate = run(
+        "dp", "budget", "--sample-rate", "0.01", "--steps", "200", "--noise", "1.1", "--delta", "1e-5", "--json"
+    )
     assert by_rate.stdout.replace("null", "") == run(
         *BUDGET, "--noise", "1.1", "--delta", "1e-5", "--json"
     ).stdout.replace("null", "")
@@ -88,7 +90,7 @@ def test_phases_and_steps_are_other_ways_to_say_it() -> None:
     ],
 )
 def test_a_budget_that_cannot_be_is_said(words: tuple[str, ...], said: str) -> None:
-    done = run("dp-budget", *words)
+    done = run("dp", "budget", *words)
     assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
@@ -109,9 +111,9 @@ def test_a_budget_that_cannot_be_is_said(words: tuple[str, ...], said: str) -> N
 def test_lint_says_and_returns_what_it_found(tmp_path: Path, change: dict[str, Any], code: int, said: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({k: v for k, v in (RIGHT | change).items() if v is not None}))
-    done = run("dp-lint", str(path))
+    done = run("dp", "lint", str(path))
     assert done.exit_code == code and said in done.stdout
-    assert run("dp-lint", str(tmp_path / "none.json")).exit_code == 2
+    assert run("dp", "lint", str(tmp_path / "none.json")).exit_code == 2
     if code != 4:
         assert done.stdout.endswith("took: not recorded\n")
 
@@ -125,19 +127,19 @@ def test_lint_tells_what_the_training_took(tmp_path: Path, monkeypatch: pytest.M
     )
     path = tmp_path / "run.json"
     path.write_text(json.dumps(RIGHT | {"energy": energy.model_dump(mode="json")}))
-    done = run("dp-lint", str(path))
+    done = run("dp", "lint", str(path))
     assert "took: 41.5 J by RAPL intel-rapl:0" in done.stdout and "took 12.5 s of processor time" in done.stdout
-    assert json.loads(run("dp-lint", str(path), "--json").stdout)["energy"] == energy.model_dump(mode="json")
+    assert json.loads(run("dp", "lint", str(path), "--json").stdout)["energy"] == energy.model_dump(mode="json")
     # Of a bundle it is what lies beside it, as long as it is of that bundle.
     model = tmp_path / "model.pt"
     model.write_bytes(b"a bundle")
     monkeypatch.setattr("auditor.run.dp_record_of_bundle.read_bundle", lambda path: read_run(tmp_path / "plain.json"))
     (tmp_path / "plain.json").write_text(json.dumps(RIGHT))
-    assert run("dp-lint", str(model)).stdout.endswith("took: not recorded\n")
+    assert run("dp", "lint", str(model)).stdout.endswith("took: not recorded\n")
     write_energy(model, energy)
-    assert "took: 41.5 J by RAPL intel-rapl:0" in run("dp-lint", str(model)).stdout
+    assert "took: 41.5 J by RAPL intel-rapl:0" in run("dp", "lint", str(model)).stdout
     model.write_bytes(b"another bundle")
-    assert run("dp-lint", str(model)).stdout.endswith("took: not recorded\n")
+    assert run("dp", "lint", str(model)).stdout.endswith("took: not recorded\n")
 
 
 @pytest.fixture
@@ -199,31 +201,31 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_audit_returns_its_verdict(here: Path, function: str, more: tuple[str, ...], code: int, said: str) -> None:
     claim = "3" if function == "blind" else "1"
-    done = run("dp-audit", f"my_guesses:{function}", "--claimed-epsilon", claim, "--delta", "1e-5", *more)
+    done = run("dp", "audit", f"my_guesses:{function}", "--claimed-epsilon", claim, "--delta", "1e-5", *more)
     assert done.exit_code == code and said in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("more", [(), ("--phase", "0.5,0.1,20"), ("--multi-run", "--runs", "120")])
 def test_the_evidence_of_an_audit_is_verified(here: Path, more: tuple[str, ...]) -> None:
-    run("keygen", "k")
+    run("evidence", "keygen", "k")
     words = ("--claimed-epsilon", "3", "--delta", "1e-5", "--bundle", "dp.zip", "--sign", "k")
-    done = run("dp-audit", "my_guesses:blind", *words, "--json", *more)
+    done = run("dp", "audit", "my_guesses:blind", *words, "--json", *more)
     assert done.exit_code == 3 and json.loads(done.stdout)["verdict"] in ("cannot_tell", "not_supported")
-    checked = run("verify", "dp.zip", "--key", "k.pub", "--json")
+    checked = run("evidence", "verify", "dp.zip", "--key", "k.pub", "--json")
     states = {check["name"]: check["state"] for check in json.loads(checked.stdout)["checks"]}
     assert states["record"] == states["signature"] == "ok" and "wrong" not in states.values(), states
     assert checked.exit_code in (0, 3)
-    mine = run("dp-audit", "my_guesses:blind", *words[:4], "--sign", "k")
+    mine = run("dp", "audit", "my_guesses:blind", *words[:4], "--sign", "k")
     assert mine.exit_code == 2 and "add --bundle" in mine.stderr
 
 
 @pytest.mark.slow
 def test_the_demo_training_is_consistent_and_without_noise_contradicted(here: Path) -> None:
     words = ("--claimed-epsilon", "1", "--delta", "1e-5", "--canaries", "500", "--json")
-    right = run("dp-audit", "my_training:train", *words)
+    right = run("dp", "audit", "my_training:train", *words)
     assert right.exit_code == 0, right.stderr
     said = json.loads(right.stdout)
     assert said["verdict"] == "consistent" and [one["noise_factor"] for one in said["power"]] == [0.0, 0.25, 0.5]
     assert said["power"][0]["chance"] >= 0.95
-    wrong = run("dp-audit", "my_training:train_without_noise", *words)
+    wrong = run("dp", "audit", "my_training:train_without_noise", *words)
     assert wrong.exit_code == 1 and json.loads(wrong.stdout)["verdict"] == "contradicted"

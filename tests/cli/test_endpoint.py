@@ -1,4 +1,4 @@
-"""``auditor endpoint`` as a user runs it: what it prints, what it exits with, and what it never prints."""
+"""``auditor probes endpoint`` as a user runs it: what it prints, what it exits with, and what it never prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.quantifiers import all_of
 
 
 def run(*words: str) -> Any:
-    return CliRunner().invoke(app, ["endpoint", *words])
+    return CliRunner().invoke(app, ["probes", "endpoint", *words])
 
 
 def test_a_lie_exits_1_and_says_which() -> None:

@@ -134,7 +134,9 @@ def test_what_is_proven_is_said_in_a_line_each_and_what_nothing_proves_in_one(
     # What was not required is named in the verdict alone, and nothing sounds like a failure.
     assert "NOT PROVEN" not in printed and "ON THE SIGNER'S WORD" not in printed and "Next:" not in printed
     assert len(rest) <= 10
-    result = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--require", "rows,numbers", "--verbose"])
+    result = CliRunner().invoke(
+        app, ["evidence", "verify", str(tmp_path / "a.zip"), "--require", "rows,numbers", "--verbose"]
+    )
     assert result.exit_code == 0 and "ON THE SIGNER'S WORD" in result.output and "duration_s" in result.output
 
 
@@ -144,7 +146,7 @@ def test_a_refused_audit_is_not_accused_of_what_it_never_came_to(tmp_path: Path)
     told = f"scan {tmp_path}/model.pt --data {tmp_path}/rows.csv --target y --cluster who --out {tmp_path}"
     first = CliRunner().invoke(app, [*told.split(), "--bundle", str(tmp_path / "a.zip")])
     assert first.exit_code == 4 and "undefined" not in first.output
-    again = CliRunner().invoke(app, ["verify", str(tmp_path / "a.zip"), "--allow-unsigned"])
+    again = CliRunner().invoke(app, ["evidence", "verify", str(tmp_path / "a.zip"), "--allow-unsigned"])
     assert again.exit_code == 3 and "WRONG" not in again.output and "undefined" not in again.output
 
 
@@ -169,8 +171,8 @@ def test_verify_says_what_to_do_about_each_thing_that_is_required_and_lacking(
     assert verify(tmp_path / "a.zip", require="rows") == 0
     assert capsys.readouterr().out.startswith("PROVEN AS REQUIRED: rows. Nothing disagrees in ")
     for needs, flag in {
-        "signature": "--key FILE", "registration": "auditor register",
-        "decisions": "auditor signoff", "packs": "scan --policy", "timestamp": "--tsa-root FILE",
+        "signature": "--key FILE", "registration": "auditor evidence register",
+        "decisions": "auditor history sign-off", "packs": "scan --policy", "timestamp": "--tsa-root FILE",
         "history": "--db WHERE", "report": "--report FILE",
     }.items():  # fmt: skip
         assert verify(tmp_path / "a.zip", require=needs) == 3, needs
@@ -237,7 +239,7 @@ def test_the_command_in_a_trace_makes_the_numbers_again(tmp_path: Path, monkeypa
     lines = dict(line.split(": ", 1) for line in told.output.splitlines()[1:])
     assert lines["Formula"] == "demographic_parity_difference: max - min over groups of the selection rate"
     assert lines["Definition"].endswith("Agarwal et al., ICML 2018.")
-    assert lines["Made again by"] == "auditor reproduce 'my audit.zip'"
+    assert lines["Made again by"] == "auditor evidence reproduce 'my audit.zip'"
     again = typed(shlex.split(lines["Made again by"]))
     assert again.exit_code == 0, again.output
     assert "the audit is reproduced" in again.output
@@ -276,7 +278,7 @@ def test_a_scan_asks_an_authority_and_loses_nothing_where_it_does_not_answer(
         with serving(answer) as url:
             result = CliRunner().invoke(app, [*words, url])
         required = ["--require", "timestamp", "--tsa-root", str(clock.root)]
-        verified = CliRunner().invoke(app, ["verify", "audit.zip", *required])
+        verified = CliRunner().invoke(app, ["evidence", "verify", "audit.zip", *required])
         assert "PASS" in result.output and (tmp_path / "audit-report").is_dir()
         if word:
             assert result.exit_code in (0, 1, 3) and verified.exit_code == 0, result.output + verified.output

@@ -406,7 +406,7 @@ def test_a_registration_names_the_files_that_its_plan_is_of_and_another_rule_pac
     )
     Path("pack.toml").write_text(pack)
     Path("audit.toml").write_text('[audit]\ndata = "data.csv"\ntarget = "y"\npolicy = "pack.toml"\n')
-    result = CliRunner().invoke(app, ["register", "audit.toml"])
+    result = CliRunner().invoke(app, ["evidence", "register", "audit.toml"])
     assert result.exit_code == 0, result.output
     then = plan_of(configure({}, "audit.toml", []))
     digests = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("audit.toml", "pack.toml")}

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
+from auditor.evidence.history.entries import AuditEntry
 from auditor.judging.criterion import Criterion
 from auditor.models.audited_model import AuditedModel
 from auditor.report.markdown import render_markdown
-from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport, ModelRecord
 from auditor.run.run_audit import run_audit
 from cli.commands import app
+from cli.help_pages import leaf_commands
+from cli.history import open_ledger
 from probes.fairness.group_fairness import GroupFairness
 from tests import ROOT
+from tests.quantifiers import all_of
 from tests.toys.models import criterion
 
 BOUND = [criterion("demographic_parity_difference", "at_most", 0.10)]
@@ -188,7 +196,7 @@ def test_what_is_no_report_is_one_sentence(tmp_path: Path) -> None:
 
 def test_the_gate_needs_no_torch(folder: Path) -> None:
     heavy = "{'torch', 'pandas', 'sklearn'}"
-    code = f"import sys; from cli.recorded_audits import gate_reports; assert not {heavy} & set(sys.modules)"
+    code = f"import sys; from cli.pipeline_gate import gate_reports; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -212,11 +220,14 @@ def step(name: str, env: dict[str, str], where: Path) -> subprocess.CompletedPro
 @pytest.mark.parametrize("kind", CODES)
 def test_the_action_fails_where_the_audit_is_no_pass(folder: Path, tmp_path: Path, kind: str) -> None:
     env = {"OUT": str(folder / kind), "ALLOW": "", "GITHUB_OUTPUT": str(tmp_path / "output")}
+    env |= {"BASELINE": "", "ACCEPTED": "", "HISTORY": "", "RUNNER_TEMP": str(tmp_path)}
     done = step("Gate", env, tmp_path)
     assert done.returncode == CODES[kind], done.stderr
     assert (tmp_path / "output").read_text() == f"code={CODES[kind]}\n"
+    assert f"exit {CODES[kind]}" in (tmp_path / "auditor-gate.txt").read_text() and "exit" in done.stdout
     if kind == "open":
         assert step("Gate", env | {"ALLOW": "fairness"}, tmp_path).returncode == 0
+    assert step("Gate", env | {"BASELINE": str(folder / kind)}, tmp_path).returncode in (0, CODES[kind])
 
 
 @pytest.mark.parametrize("kind", ["fail", "open"])
@@ -271,10 +282,177 @@ def test_the_actions_arguments_are_split_and_not_run(tmp_path: Path) -> None:
     assert [run("", code).returncode for code in (0, 1, 3, 4, 2, 70)] == [0, 0, 0, 0, 2, 70]
 
 
-def test_the_hook_names_a_command_that_exists() -> None:
+def test_each_foreign_step_of_the_action_has_a_version_and_its_inputs_are_used() -> None:
+    text = (ROOT / "action.yml").read_text()
+    action = yaml.safe_load(text)
+    foreign = [step["uses"] for step in action["runs"]["steps"] if "uses" in step]
+    assert {each.partition("@")[0] for each in foreign} == {
+        "actions/cache", "actions/upload-artifact", "github/codeql-action/upload-sarif",
+    }  # fmt: skip
+    assert all_of(re.fullmatch(r"[\w/-]+@v\d+", each) for each in foreign)
+    assert all_of(f"inputs.{name}" in text for name in action["inputs"])
+    (comment,) = [step for step in action["runs"]["steps"] if step["name"] == "Comment"]
+    assert "pull_request" in comment["if"] and "--edit-last" in comment["run"]
+
+
+def test_what_the_page_on_pipelines_has_to_paste_can_be_pasted() -> None:
+    page = (ROOT / "docs" / "ci.md").read_text()
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    workflow, gitlab, hook = blocks
+    assert {"name", True, "permissions", "jobs"} == set(workflow)
+    (job,) = workflow["jobs"].values()
+    given = next(step["with"] for step in job["steps"] if "auditor" in step.get("uses", ""))
+    assert set(given) <= set(yaml.safe_load((ROOT / "action.yml").read_text())["inputs"])
+    commands = dict(leaf_commands(get_command(app)))
+    typed = [line for line in gitlab["audit"]["script"] if line.startswith("auditor ")]
+    assert len(typed) == 2
+    for line in typed:
+        words = shlex.split(line.partition(" || ")[0])
+        commands[words[1]].make_context(words[1], words[2:])
+    (known,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert [each["id"] for each in hook["repos"][0]["hooks"]] == [known["id"]]
+
+
+# ---- a team with a past ----------------------------------------------------------------------------------------------
+
+
+def with_gap(gap: float, *, n: int = 6000, seed: int = 0, bound: float = 0.10) -> AuditReport:
+    """An audit of a model with this gap in selection between two groups."""
+    rng = np.random.default_rng(seed)
+    sex = rng.choice(2, n)
+    X = np.column_stack([rng.random(n), sex])
+    model = AuditedModel.from_callable(lambda x: (x[:, 0] < 0.3 + gap * x[:, 1]).astype(float), classes=["0", "1"])
+    data = AuditData.from_arrays(
+        X, rng.choice(2, n), classes=["0", "1"], positive="1", sensitive_features={"sex": np.asarray(["f", "m"])[sex]}
+    )
+    return run_audit(model, data, [GroupFairness()], [criterion("demographic_parity_difference", "at_most", bound)])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "says"),
+    [
+        ({"gap": 0.3}, {"gap": 0.3}, 0, "as in the baseline: FAIL"),
+        ({"gap": 0.3}, {"gap": 0.3, "seed": 5}, 0, "as in the baseline: FAIL"),
+        ({"gap": 0.3}, {"gap": 0.5}, 1, "got worse"),
+        ({"gap": 0.0}, {"gap": 0.3}, 1, ""),
+        ({"gap": 0.0}, {"gap": 0.0, "n": 150}, 3, "new: INCONCLUSIVE"),
+        ({"gap": 0.3, "n": 150}, {"gap": 0.1, "n": 150}, 0, "as in the baseline: INCONCLUSIVE"),
+        ({"gap": 0.0, "bound": 0.3}, {"gap": 0.12, "bound": 0.3}, 0, "worse, and within its limit"),
+        ({"gap": 0.3}, {"gap": 0.0}, 0, "nothing got worse"),
+    ],
+    ids=["as it was", "other rows", "worse", "a new FAIL", "open now", "open before", "worse within", "better"],
+)
+def test_with_a_baseline_only_what_is_new_or_worse_counts(
+    tmp_path: Path, before: dict[str, Any], after: dict[str, Any], code: int, says: str
+) -> None:
+    for name, what in (("main", before), ("new", after)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(with_gap(**what).to_json())
+    found, said = gate(tmp_path / "new", "--baseline", tmp_path / "main")
+    assert found == code and f"gate exit {code}" in said and says in " ".join(said.split()), said
+
+
+def test_what_the_baseline_was_judged_by_cannot_be_left_out(tmp_path: Path) -> None:
+    for name, bound in (("main", 0.10), ("new", 0.9)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(with_gap(0.0, bound=bound).to_json())
+    found, said = gate(tmp_path / "new", "--baseline", tmp_path / "main")
+    assert found == 3 and "left out: the baseline was judged by demographic_parity_difference" in " ".join(said.split())
+
+
+def test_an_unchanged_model_passes_compare(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(with_gap(0.3).to_json())
+    done = CliRunner().invoke(app, ["compare", str(tmp_path), str(tmp_path)])
+    assert done.exit_code == 0 and "Unchanged." in done.output
+
+
+def test_only_acceptances_that_are_signed_unexpired_and_not_exceeded_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, gap in (("now", 0.3), ("later", 0.6)):
+        Path(name).mkdir()
+        (Path(name) / "report.json").write_text(
+            with_gap(gap).model_copy(update={"model": ModelRecord(path="m.pt", format="bundle")}).to_json()
+        )
+    runner = CliRunner()
+    for key in ("officer", "other"):
+        assert runner.invoke(app, ["evidence", "keygen", key]).exit_code == 0
+    said = ["--by", "Ann", "--role", "risk officer", "--decision", "accept"]
+    finding = ["--finding", "demographic_parity_difference=0.4", "--expires"]
+
+    def sign_off(db: str, until: str, *key: str) -> None:
+        # The audit is in the history by its own sign-off.
+        done = runner.invoke(app, ["history", "sign-off", "now", *said, *finding, until, "--db", db, *key])
+        assert done.exit_code == 0, done.output
+
+    ledger = open_ledger("audit.db", create=True)
+    for db in ("audit.db", "unsigned.db"):
+        ledger = open_ledger(db, create=True)
+        ledger.append(
+            "audit", AuditEntry.from_report(AuditReport.from_json(Path("now/report.json").read_bytes()), None)
+        )
+        ledger.close()
+    sign_off("audit.db", "2099-01-31", "--sign", "officer")
+    sign_off("unsigned.db", "2099-01-31")
+    asked = ("--accepted", "officer.pub", "--db", "audit.db")
+    code, text = gate("now", *asked)
+    assert code == 0 and "accepted up to 0.4 by Ann until 2099-01-31" in " ".join(text.split())
+    assert gate("now")[0] == 1
+    assert gate("now", "--accepted", "other.pub", "--db", "audit.db")[0] == 1
+    assert gate("now", "--accepted", "officer.pub", "--db", "unsigned.db")[0] == 1
+    code, text = gate("later", *asked)
+    assert code == 1 and "Worse than accepted" in text
+    assert gate("now", "--db", "audit.db")[0] == 2
+    monkeypatch.setattr("cli.history.datetime", Later)
+    code, text = gate("now", *asked)
+    assert code == 1 and "EXPIRED acceptance" in text
+
+
+class Later(datetime):
+    """A clock that is past every acceptance."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Later:
+        return cls(2199, 1, 1, tzinfo=tz)
+
+
+# ---- a gate that needs Python alone ----------------------------------------------------------------------------------
+
+
+def alone(*arguments: object) -> tuple[int, str]:
+    """The gate as the pre-commit hook runs it: no package of ours or anybody's can be imported."""
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
-    assert hook["entry"] == "auditor gate" and hook["language"] == "python"
-    assert {"id", "name", "entry", "language", "files"} <= set(hook)
+    assert hook["language"] == "script" and os.access(ROOT / hook["entry"], os.X_OK)
+    command = [sys.executable, "-I", "-S", ROOT / hook["entry"], *arguments]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_the_gate_that_needs_python_alone_agrees_with_the_other(folder: Path, kind: str) -> None:
+    assert alone(folder / kind)[0] == alone(folder / kind / "report.json")[0] == gate(folder / kind)[0] == CODES[kind]
+    assert alone(folder / kind, folder / "fail")[0] == gate(folder / kind, folder / "fail")[0] == 1
+
+
+def test_the_gate_that_needs_python_alone_refuses_what_contradicts_itself(folder: Path, tmp_path: Path) -> None:
+    record = json.loads((folder / "fail" / "report.json").read_text())
+    place = tmp_path / "report.json"
+    for change in ({"exit_code": 0}, {"exit_code": 3}, {"exit_code": 7}, {"findings": []}, {"findings": [1]}):
+        place.write_text(json.dumps(record | change))
+        assert alone(place)[0] == 4, change
+    (tmp_path / "open").mkdir()
+    open_ = json.loads((folder / "open" / "report.json").read_text())
+    (tmp_path / "open" / "report.json").write_text(json.dumps(open_ | {"exit_code": 0}))
+    assert alone(tmp_path / "open")[0] == 4
+    assert alone(tmp_path / "absent")[0] == 4 and alone()[0] == 2 and alone("--help")[0] == 0
+    place.write_text(json.dumps(record | {"refusal": {"code": "model", "reason": "no"}}))
+    assert alone(place, folder / "fail")[0] == 4
+    done = subprocess.run(
+        [sys.executable, "-m", "auditor.gate", str(folder / "pass")], capture_output=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0
 
 
 def test_outcomes_and_bounds_that_were_renamed_contradict_the_record(tmp_path: Path) -> None:

@@ -86,13 +86,15 @@ MEMORY = ("--probes", "extraction,lm_membership")
 
 @pytest.mark.slow
 def test_the_default_scan_of_a_model_that_recites_fails_and_says_so(here: Path) -> None:
-    result, report = scan(here / "reciter", "--train", "seen.txt", "--data", "unseen.txt", "--bundle", "a.zip")
+    result, report = scan(
+        here / "reciter", "--train", "seen.txt", "--data", "unseen.txt", "--bundle", "a.zip", "--verbose"
+    )
     assert result.exit_code == 1
     failed = [line for line in result.output.splitlines() if line.startswith("FAIL")]
     assert any("(extraction, greedy)" in line for line in failed)
     assert f"{N} of {N} training texts, 0 of {N} others" in result.output
     assert (report.data.n_rows, report.data.train_path is not None) == (N, True)
-    verified = CliRunner().invoke(app, ["verify", "a.zip"])
+    verified = CliRunner().invoke(app, ["evidence", "verify", "a.zip"])
     assert "WRONG" not in verified.output and verified.exit_code == 3, verified.output
 
 

@@ -54,7 +54,7 @@ def test_outputs_that_are_marked_pass_and_a_file_that_is_none_is_named(here: Pat
     arguments = ("scan", "--predictions", "outputs", "--decoder", "own:finds", "--policy", "need.toml")
     result = run(*arguments, "--set", "marking.n_samples=2", "--bundle", "audit.zip")
     assert result.exit_code == 0, result.output
-    assert "NOTHING DISAGREES" in run("verify", "audit.zip").output
+    assert "NOTHING DISAGREES" in run("evidence", "verify", "audit.zip").output
     assert "any skill" not in result.output
     report = json.loads((here / "audit-report" / "report.json").read_text())
     found = {f["metric"]: f for f in report["findings"] if f["probe"] == "marking"}

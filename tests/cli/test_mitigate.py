@@ -68,7 +68,7 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
     assert comparison["exit_code"] == code and comparison["conclusion"] in output
     files = [".auditor-written.json", "m.zip", "new.energy.json", "new.pt", "report"]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
-    checked = json.loads(RUNNER.invoke(app, ["verify", bundle, "--json"]).stdout)
+    checked = json.loads(RUNNER.invoke(app, ["evidence", "verify", bundle, "--json"]).stdout)
     states = {check["name"]: check["state"] for check in checked["checks"]}
     assert {"record", "before.zip", "after.zip", "after.zip: change"} <= states.keys()
     assert "wrong" not in states.values() and checked["exit_code"] == 3, checked["checks"]

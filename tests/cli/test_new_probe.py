@@ -40,13 +40,13 @@ def run(folder: Path, *arguments: str | Path) -> str:
 
 def test_the_command_says_what_it_wrote_and_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = RUNNER.invoke(app, ["new-probe", "calm-share"])
+    result = RUNNER.invoke(app, ["probes", "new", "calm-share"])
     assert result.exit_code == 0, result.output
     folder = tmp_path / "calm_share"
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == sorted(FILES)
     assert all_of(f"calm_share/{name}\n" in result.output for name in FILES)
     assert "--probe calm_share:CalmShare\n" in result.output and "--probes calm_share\n" in result.output
-    again = RUNNER.invoke(app, ["new-probe", "calm_share"])
+    again = RUNNER.invoke(app, ["probes", "new", "calm_share"])
     assert again.exit_code == 2
     assert again.output == "auditor: calm_share is there already: name another, or take it away.\n"
 
@@ -71,7 +71,7 @@ def test_what_cannot_be_its_name_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = RUNNER.invoke(app, ["new-probe", name])
+    result = RUNNER.invoke(app, ["probes", "new", name])
     assert result.exit_code == 2 and said in result.output and result.output.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

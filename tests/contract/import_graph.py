@@ -43,8 +43,8 @@ LAYERS = (
     "evidence.verify",
     "evidence.portfolio",
 )
-# The public API and the command's entry point, which no module may import.
-ENTRY_POINTS = ("auditor", "auditor.__main__")
+# The public API, the command's entry point and the gate that needs Python alone, which no module may import.
+ENTRY_POINTS = ("auditor", "auditor.__main__", "auditor.gate")
 PROBES_AND_MITIGATIONS, CLI, ENTRY = (len(LAYERS) + i for i in range(3))
 
 

@@ -18,38 +18,37 @@ import pytest
 from typer.testing import CliRunner
 
 from auditor.models.saved_models import save
-from cli.commands import app
+from cli.commands import FUNCTIONS, app
 from cli.output_guard import written_by
 from tests import ROOT
 from tests.contract.import_graph import modules
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.report.samples import sample_report
 
-COMMANDS = {info.name: info.callback for info in app.registered_commands if info.name and info.callback}
+COMMANDS = FUNCTIONS
 WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in written_by(function)}
 # Paths that are read: whoever adds one looks at whether it is.
 READ = {
     "compare": {"before", "after", "sign"},
-    "publish": {"run"},
+    "report publish": {"run"},
     "detect": {"files", "known_real", "sign", "trust_anchors"},
-    "detect-calibrate": {"data", "known_fake", "known_real"},
-    "detect-train": {"folder"},
-    "dossier": {"attestations", "run", "sign", "tradeoff"},
-    "dp-audit": {"sign"},
-    "dp-lint": {"run"},
-    "endpoint": {"reference"},
-    "gate": {"reports"},
+    "detect calibrate": {"data", "known_fake", "known_real"},
+    "detect train": {"folder"},
+    "policy dossier": {"attestations", "run", "sign", "tradeoff"},
+    "dp audit": {"sign"},
+    "dp lint": {"run"},
+    "probes endpoint": {"reference"},
+    "gate": {"accepted", "baseline", "reports"},
     "history": {"key"},
-    "init": {"data"},
     "mitigate": {"sign"},
-    "policies": {"check", "crosswalk"},
-    "register": {"config", "sign"},
+    "policy": {"check", "crosswalk"},
+    "evidence register": {"config", "sign"},
     "report": {"run", "pdf_certificate"},
-    "reproduce": {"bundle"},
-    "signoff": {"sign"},
+    "evidence reproduce": {"bundle"},
+    "history sign-off": {"sign"},
     "tradeoff": {"sign"},
     "train": {"schema"},
-    "verify": {"bundle", "dossier", "key", "report", "tsa_root"},
+    "evidence verify": {"bundle", "dossier", "key", "report", "tsa_root"},
 }
 ROWS = ("--train", "d.csv", "--data", "t.csv", "--target", "y", "--positive", "1", "--sensitive", "group")
 
@@ -65,7 +64,8 @@ class Case:
 
     @property
     def command(self) -> str:
-        return self.words[0]
+        two = " ".join(self.words[:2])
+        return two if two in COMMANDS else self.words[0]
 
     def __str__(self) -> str:
         return f"{self.command}-{self.parameter}-{self.place.replace('/', '-')}"
@@ -75,7 +75,7 @@ MITIGATE = ("mitigate", "reweighing", "model.pt", *ROWS)
 EXPORT = ("export", "model.pt", "--to", "sklearn", "--out", "m.skops", "--positive", "1")
 EXPLAIN = ("explain", "model.pt", "--data", "t.csv", "--positive", "1", "--row", "1")
 SWEEP = ("tradeoff", "correlation-remover", "model.pt", *ROWS, "--sweep", "alpha=0,1", "--out", "sweep")
-DP_AUDIT = ("dp-audit", "mine:train", "--claimed-epsilon", "1", "--delta", "1e-5")
+DP_AUDIT = ("dp", "audit", "mine:train", "--claimed-epsilon", "1", "--delta", "1e-5")
 CASES = [
     Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.pt"),
     Case("out", ("train", "d.csv", "--target", "y", "--out", "new.pt"), "new.train.csv"),
@@ -111,27 +111,28 @@ CASES = [
     Case("out", ("report", "run"), "run/report.html"),
     Case("figures", ("report", "run", "--figures", "f"), "f/02-group-fairness-rates-sex.svg"),
     Case("out", ("compare", "run", "run", "--out", "o"), "o/comparison.html"),
-    Case("out", ("dossier", "run", "--policy", "eu-ai-act-2024-1689", "--out", "d.md"), "d.md"),
-    Case("out", ("dossier", "run", "--policy", "gdpr", "--format", "markdown,html"), "dossier.html"),
-    Case("out", ("dossier", "run", "--policy", "gdpr", "--out", "d.md"), "d.manifest.json"),
-    Case("out", ("init", "d.csv", "--out", "a.toml"), "a.toml"),
-    Case("out", ("init", "d.csv"), "audit.toml"),
-    Case("out", ("register", "given.toml"), "registration.json", forced=False),
-    Case("out", ("keygen", "k"), "k", forced=False),
-    Case("out", ("keygen", "k"), "k.pub", forced=False),
+    Case("out", ("policy", "dossier", "run", "--policy", "eu-ai-act-2024-1689", "--out", "d.md"), "d.md"),
+    Case("out", ("policy", "dossier", "run", "--policy", "gdpr", "--format", "markdown,html"), "dossier.html"),
+    Case("out", ("policy", "dossier", "run", "--policy", "gdpr", "--out", "d.md"), "d.manifest.json"),
+    Case("out", ("start", "d.csv", "--out", "a.toml"), "a.toml"),
+    Case("out", ("start", "d.csv"), "audit.toml"),
+    Case("out", ("evidence", "register", "given.toml"), "registration.json", forced=False),
+    Case("out", ("evidence", "keygen", "k"), "k", forced=False),
+    Case("out", ("evidence", "keygen", "k"), "k.pub", forced=False),
     Case("out", ("history", "--plot", "accuracy", "--out", "t.svg"), "t.svg"),
-    Case("out", ("site", "--db", "h.db", "--out", "s"), "s/index.html"),
-    Case("plot", ("dp-budget", "--rows", "9", "--plot", "p.svg"), "p.svg"),
-    Case("out", ("detect-train", "media", "--out", "d.pt"), "d.pt"),
-    Case("out", ("detect-train", "media", "--out", "d.pt"), "d.energy.json"),
-    Case("out", ("detect-calibrate", "model.pt", "--known-real", "media", "--out", "c.pt"), "c.pt"),
-    Case("to", ("examples", "copy"), "examples/mortgages.py", forced=False),
-    Case("to", ("examples", "copy", "tabular_loop", "--to", "mine"), "mine/tabular_loop.py", forced=False),
-    Case("name", ("new-probe", "calm_share"), "calm_share/pyproject.toml", forced=False),
+    Case("out", ("history", "site", "--db", "h.db", "--out", "s"), "s/index.html"),
+    Case("plot", ("dp", "budget", "--rows", "9", "--plot", "p.svg"), "p.svg"),
+    Case("out", ("detect", "train", "media", "--out", "d.pt"), "d.pt"),
+    Case("out", ("detect", "train", "media", "--out", "d.pt"), "d.energy.json"),
+    Case("out", ("detect", "calibrate", "model.pt", "--known-real", "media", "--out", "c.pt"), "c.pt"),
+    Case("to", ("probes", "examples", "copy"), "examples/mortgages.py", forced=False),
+    Case("to", ("probes", "examples", "copy", "tabular_loop", "--to", "mine"), "mine/tabular_loop.py", forced=False),
+    Case("name", ("probes", "new", "calm_share"), "calm_share/pyproject.toml", forced=False),
 ]
 # Where a taken place is passed by, and where an earlier file is gone on with.
 APART = {("detect", "evidence"), ("mitigate", "checkpoint")}
-READS_NOTHING = {"new-probe", "keygen", "dp-budget", "examples"}
+NEVER_FORCED = {"evidence keygen", "evidence register", "probes new", "probes examples"}
+READS_NOTHING = {"probes new", "evidence keygen", "dp budget", "probes examples"}
 RUNNER = CliRunner()
 
 
@@ -190,7 +191,7 @@ def test_every_place_that_is_written_to_is_in_the_table() -> None:
 
 def test_force_is_offered_where_it_would_help_and_nowhere_else() -> None:
     offering = {name for name, function in COMMANDS.items() if "force" in inspect.signature(function).parameters}
-    assert offering == {name for name, _ in WRITTEN_TO} - {"keygen", "register", "new-probe", "examples"}
+    assert offering == {name for name, _ in WRITTEN_TO} - NEVER_FORCED
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -203,7 +204,7 @@ def test_a_users_own_file_is_refused_in_a_sentence_and_stays(case: Case, here: P
     assert result.exit_code == 2, result.output
     assert result.output.count("\n") == 1 and result.output.startswith("auditor: "), result.output
     assert "is there already" in result.output
-    if case.command != "new-probe":
+    if case.command != "probes new":
         assert place.name in result.output
     assert ("--force" in result.output) == case.forced
     assert contents(here) == before
@@ -212,13 +213,13 @@ def test_a_users_own_file_is_refused_in_a_sentence_and_stays(case: Case, here: P
 @pytest.mark.parametrize("case", [c for c in CASES if c.command not in READS_NOTHING], ids=str)
 def test_an_input_is_refused_even_with_force(case: Case, here: Path) -> None:
     """The place is, by a hard link, a file that the command reads: its model, its rows, its record or its settings."""
-    known = {"history": "h.db", "site": "h.db", "detect-train": "kinds.csv"}
+    known = {"history": "h.db", "history site": "h.db", "detect train": "kinds.csv"}
     mine = next((w for w in case.words[1:] if (here / w).is_file()), known.get(case.command, "run/report.json"))
     words = list(case.words)
-    if case.command in ("history", "site"):
+    if case.command in ("history", "history site"):
         (here / mine).write_bytes(b"no database")
         words += ["--db", mine]
-    if case.command == "detect-train":
+    if case.command == "detect train":
         (here / mine).write_text("file,kind\n")
         words += ["--kinds", mine, "--kind-column", "kind"]
     place = here / case.place

@@ -137,7 +137,7 @@ def test_what_exceeds_its_acceptance_is_said_in_every_format_and_no_exit_code_be
         found = with_gap(report, now).model_copy(update={"exit_code": 1})
         shown = found.model_copy(update={"decisions": decisions_on(found, db)})
         capsys.readouterr()
-        print_report(shown, [])
+        print_report(shown, [], verbose=True)
         terminal = capsys.readouterr().out
         for said in (terminal, render_html(shown), render_markdown(shown).replace("\\", "")):
             assert all_of(word in said for word in words)

@@ -285,11 +285,11 @@ def here(audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def _states(*words: str) -> dict[str, str]:
-    said = run("verify", "audit.zip", "--dossier", "dossier.manifest.json", "--json", *words)
+    said = run("evidence", "verify", "audit.zip", "--dossier", "dossier.manifest.json", "--json", *words)
     return {c["name"]: c["state"] for c in json.loads(said.output)["checks"] if c["name"].startswith("dossier")}
 
 
-MAKE = ("dossier", "report.json", "--policy", "house.toml", "--attestations", "said.toml")
+MAKE = ("policy", "dossier", "report.json", "--policy", "house.toml", "--attestations", "said.toml")
 
 
 def test_a_signed_dossier_is_verified_against_its_bundle(here: Path) -> None:
@@ -327,7 +327,7 @@ def test_what_was_changed_since_is_found(here: Path, name: str, change: bytes, c
     assert "wrong" not in _states("--key", "k.pub").values()
     Path(name).write_bytes(Path(name).read_bytes() + change)
     assert [n for n, state in _states("--key", "k.pub").items() if state == "wrong"] == [check]
-    assert run("verify", "audit.zip", "--dossier", "dossier.manifest.json").exit_code == 1
+    assert run("evidence", "verify", "audit.zip", "--dossier", "dossier.manifest.json").exit_code == 1
 
 
 def test_what_was_taken_away_is_found(here: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_dossier_of_another_record_is_named(here: Path) -> None:
 def test_what_is_no_manifest_is_refused(here: Path, content: str | None, code: int) -> None:
     if content is not None:
         Path("dossier.manifest.json").write_text(content)
-    done = run("verify", "audit.zip", "--dossier", "dossier.manifest.json")
+    done = run("evidence", "verify", "audit.zip", "--dossier", "dossier.manifest.json")
     assert done.exit_code == code and done.output.count("\n") == 1
     assert done.output.startswith("auditor: ")
 
@@ -408,17 +408,19 @@ def test_a_manifest_names_files_beside_it_alone(here: Path) -> None:
     assert run(*MAKE).exit_code == 0
     text = Path("dossier.manifest.json").read_text().replace('"dossier.md"', '"../secret"')
     Path("dossier.manifest.json").write_text(text)
-    assert run("verify", "audit.zip", "--dossier", "dossier.manifest.json").exit_code == 4
+    assert run("evidence", "verify", "audit.zip", "--dossier", "dossier.manifest.json").exit_code == 4
 
 
 def test_one_format_goes_where_it_was_said(here: Path) -> None:
-    assert run("dossier", "report.json", "--policy", "gdpr", "--out", "d.html").exit_code == 0
+    assert run("policy", "dossier", "report.json", "--policy", "gdpr", "--out", "d.html").exit_code == 0
     assert Path("d.html").read_text().startswith("<!DOCTYPE html>") and Path("d.manifest.json").exists()
-    assert run("dossier", "report.json", "--policy", "gdpr", "--format", "html").exit_code == 0
+    assert run("policy", "dossier", "report.json", "--policy", "gdpr", "--format", "html").exit_code == 0
     assert Path("dossier.html").exists() and not Path("dossier.md").exists()
-    wrong = run("dossier", "report.json", "--policy", "gdpr", "--format", "htlm")
+    wrong = run("policy", "dossier", "report.json", "--policy", "gdpr", "--format", "htlm")
     assert wrong.exit_code == 2 and "did you mean 'html'" in wrong.output
-    missing = run("dossier", "report.json", "--policy", "gdpr", "--attestations", "nowhere.toml", "--out", "e.md")
+    missing = run(
+        "policy", "dossier", "report.json", "--policy", "gdpr", "--attestations", "nowhere.toml", "--out", "e.md"
+    )
     assert missing.exit_code == 2 and not Path("e.md").exists()
 
 

@@ -297,15 +297,15 @@ def test_the_command_links_the_page_of_the_same_record(tmp_path: Path, monkeypat
     report = sampled()
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "report.json").write_text(report.to_json())
-    done = run("dossier", "r", "--policy", "nyc-ll144,gdpr")
+    done = run("policy", "dossier", "r", "--policy", "nyc-ll144,gdpr")
     assert done.exit_code == 0 and "not legal advice" in done.output
     assert "report.html" not in Path("dossier.md").read_text()
-    assert run("dossier", "r", "--policy", "gdpr").exit_code == 2  # nothing that was filled in is lost
+    assert run("policy", "dossier", "r", "--policy", "gdpr").exit_code == 2  # nothing that was filled in is lost
     (tmp_path / "r" / "report.html").write_text(render_html(report))
-    assert run("dossier", "r/report.json", "--policy", "eu-ai-act", "--out", "deep/d.md").exit_code == 0
+    assert run("policy", "dossier", "r/report.json", "--policy", "eu-ai-act", "--out", "deep/d.md").exit_code == 0
     assert "](<../r/report.html#finding-" in Path("deep/d.md").read_text()
     (tmp_path / "r" / "report.html").write_text(render_html(sampled(hostile=True)))
-    assert run("dossier", "r", "--policy", "eu-ai-act", "--force").exit_code == 0
+    assert run("policy", "dossier", "r", "--policy", "eu-ai-act", "--force").exit_code == 0
     assert "report.html" not in Path("dossier.md").read_text()
 
 
@@ -323,10 +323,10 @@ def test_wrong_usage_is_said_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("report.json").write_text(sampled().to_json())
-    done = run("dossier", "report.json", *arguments)
+    done = run("policy", "dossier", "report.json", *arguments)
     assert done.exit_code == 2 and message in done.output
     assert not Path("dossier.md").exists()
-    assert run("dossier", "nowhere", "--policy", "gdpr").exit_code == 2
+    assert run("policy", "dossier", "nowhere", "--policy", "gdpr").exit_code == 2
 
 
 def test_what_was_scanned_under_another_pack_is_held_to_this_one() -> None:

@@ -772,7 +772,7 @@ def test_verification_imports_no_torch(bundle: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to know its peak of memory")
 def test_a_hundred_thousand_rows_are_verified_in_seconds_and_a_gigabyte(tmp_path: Path) -> None:
-    """Processor time and memory of a process of its own, as `auditor verify` is."""
+    """Processor time and memory of a process of its own, as `auditor evidence verify` is."""
     import subprocess
     import sys
 

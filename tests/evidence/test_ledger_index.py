@@ -206,7 +206,7 @@ def test_an_earlier_version_s_ledger_is_read_and_goes_on(report: AuditReport, tm
         before = database.execute("SELECT * FROM auditor_entries ORDER BY number").fetchall()
         assert database.execute("SELECT schema FROM auditor_history").fetchall() == [(1,)]
     database.close()
-    for command in (("history",), ("findings",), ("history", "--verify")):
+    for command in (("history",), ("history", "findings"), ("history", "--verify")):
         assert run(*command, "--db", path).exit_code == 0
     assert "without its drawings" in run("history", "--verify", "--db", path).output
     with sqlite3.connect(path) as database:
@@ -283,7 +283,7 @@ def test_a_record_that_was_changed_under_its_digest_is_noticed_wherever_it_is_re
         changed(path, "DROP TABLE IF EXISTS auditor_index")
         verified = run("history", "--verify", "--db", path)
         assert verified.exit_code == 1 and "holds another record than the one whose digest it names" in verified.output
-        assert run("findings", "--db", path).exit_code == 1
+        assert run("history", "findings", "--db", path).exit_code == 1
         for text in ("1", str(tmp_path)):
             with pytest.raises((DataError, UsageError), match="another record|is not in the history"):
                 signoff(text, by="Ann", role="officer", decision="reject", db=str(path))

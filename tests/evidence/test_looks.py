@@ -389,12 +389,12 @@ def test_a_scan_says_which_look_it_is_and_verify_believes_the_history(folder: Pa
     assert less.exit_code in (1, 3), less.output
     assert recorded(tmp_path).looks is not None and recorded(tmp_path).looks.rows == 1  # type: ignore[union-attr]
     assert run("history", "--verify", "--db", tmp_path / "h.db").exit_code == 0
-    good = run("verify", tmp_path / "a.zip", "--db", tmp_path / "h.db", "--require", "history")
+    good = run("evidence", "verify", tmp_path / "a.zip", "--db", tmp_path / "h.db", "--require", "history")
     assert good.exit_code == 0 and "its looks are what was entered before it" in good.output, good.output
-    unasked = run("verify", tmp_path / "a.zip", "--require", "history")
+    unasked = run("evidence", "verify", tmp_path / "a.zip", "--require", "history")
     assert unasked.exit_code == 3 and "for the history to say" in unasked.output
     scan(folder, tmp_path / "other", "--quiet")
-    strange = run("verify", tmp_path / "a.zip", "--db", tmp_path / "other" / "h.db")
+    strange = run("evidence", "verify", tmp_path / "a.zip", "--db", tmp_path / "other" / "h.db")
     assert strange.exit_code == 1 and "no entry of this history is this audit" in strange.output
 
 
@@ -408,7 +408,9 @@ def test_a_campaign_is_judged_at_its_level_and_ends(folder: Path, tmp_path: Path
     report = recorded(tmp_path)
     assert report.family.error_rate == 0.025
     assert report.looks is not None and report.looks.changed == ()
-    assert run("verify", tmp_path / "a.zip", "--db", tmp_path / "h.db", "--require", "history").exit_code == 0
+    assert (
+        run("evidence", "verify", tmp_path / "a.zip", "--db", tmp_path / "h.db", "--require", "history").exit_code == 0
+    )
     over = scan(folder, tmp_path, *own)
     assert over.exit_code == 2 and "has spent its 2 looks (entries 1 and 2)" in over.output
     assert recorded(tmp_path) == report

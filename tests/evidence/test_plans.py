@@ -95,7 +95,7 @@ def now_registered(**changes: Any) -> Registration:
 
 
 def every_rendering(report: AuditReport, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     terminal = capsys.readouterr().out
     return [terminal, render_html(report).replace("&#39;", "'"), render_markdown(report).replace("\\", "")]
 
@@ -240,7 +240,7 @@ def test_a_registration_in_the_ledger_cannot_be_changed_or_moved(ledger: Ledger,
     assert first["kind"] == "registration" and first["sha256"] == made.digest
     for command in ("findings", "due", "site"):
         out = ("--out", Path(ledger.where).parent / "site") if command == "site" else ()
-        assert run(command, "--db", ledger.where, *out).exit_code in (0, 3), command
+        assert run("history", command, "--db", ledger.where, *out).exit_code in (0, 3), command
     other = RegistrationEntry.model_construct(registration=made, sha256="f" * 64).model_dump_json()
     with sqlite3.connect(ledger.where) as database:
         entry = ledger.entry(1)
@@ -311,7 +311,7 @@ def test_a_scan_names_a_bound_that_was_registered_after_it_had_failed(
 
     scanned(report.model_copy(update={"exit_code": 1}))
     (tmp_path / "audit.toml").write_text(CONFIG.replace("0.001", "0.4"))
-    made = run("register", "audit.toml")
+    made = run("evidence", "register", "audit.toml")
     assert made.exit_code == 0 and "history     h.db, entry 2, " in made.output, made.output
     found = scanned(report.model_copy(update={"criteria": (gap(0.4, "2025-01-31"),)}), registration="registration.json")
     assert found.registration is not None and found.registration.deviations == ()
@@ -321,8 +321,8 @@ def test_a_scan_names_a_bound_that_was_registered_after_it_had_failed(
     assert found.looks is not None and "first known now, after 1 audit of them (entry 1)" in found.looks.describe()
     assert run("history", "--verify", "--db", "h.db").exit_code == 0
     (tmp_path / "audit.toml").write_text(CONFIG.replace('history = true\ndb = "h.db"\n', ""))
-    alone = run("register", "audit.toml", "--out", "b.json", "--db", "h.db")
+    alone = run("evidence", "register", "audit.toml", "--out", "b.json", "--db", "h.db")
     assert alone.exit_code == 2 and "add --history" in alone.output and not (tmp_path / "b.json").exists()
-    assert "history" not in run("register", "audit.toml", "--out", "b.json").output
-    there = run("register", "audit.toml", "--out", "c.json", "--db", "h.db", "--history")
+    assert "history" not in run("evidence", "register", "audit.toml", "--out", "b.json").output
+    there = run("evidence", "register", "audit.toml", "--out", "c.json", "--db", "h.db", "--history")
     assert there.exit_code == 0 and "h.db, entry 4, " in there.output

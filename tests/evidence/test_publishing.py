@@ -67,7 +67,7 @@ def test_numbers_of_hostile_names_have_names_that_a_tracker_takes() -> None:
 
 def test_a_folder_gets_it_under_its_document_and_again_the_same(written: Path, tmp_path: Path) -> None:
     for _ in range(2):
-        result = run("publish", written, "--to", f"dir:{tmp_path / 'all'}")
+        result = run("report", "publish", written, "--to", f"dir:{tmp_path / 'all'}")
         assert result.exit_code == 0, result.output
     (folder,) = [path for path in (tmp_path / "all").iterdir() if path.is_dir()]
     assert folder.name == document_id(sample_report())[:16] and str(folder) in result.output
@@ -79,14 +79,14 @@ def test_what_somebody_else_has_put_there_stays(written: Path, tmp_path: Path) -
     theirs = tmp_path / "all" / document_id(sample_report())[:16] / "report.html"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
-    result = run("publish", written, "--to", f"dir:{tmp_path / 'all'}")
+    result = run("report", "publish", written, "--to", f"dir:{tmp_path / 'all'}")
     assert result.exit_code == 2 and theirs.read_text() == "mine"
 
 
 def test_a_rendering_of_another_audit_is_left_out_aloud(written: Path, tmp_path: Path) -> None:
     page = written / "report.html"
     page.write_text(page.read_text().replace("FAIL", "PASS"))
-    result = run("publish", written, "--to", f"dir:{tmp_path / 'all'}")
+    result = run("report", "publish", written, "--to", f"dir:{tmp_path / 'all'}")
     assert result.exit_code == 0 and "report.html' is left out" in " ".join(result.output.split())
     (folder,) = [path for path in (tmp_path / "all").iterdir() if path.is_dir()]
     assert {path.name for path in folder.iterdir() if path.name.startswith("report")} == {"report.json", "report.md"}
@@ -119,7 +119,7 @@ def test_a_record_that_contradicts_itself_is_not_published(written: Path, tmp_pa
     record = json.loads((written / "report.json").read_text())
     record["exit_code"] = 0 if record["exit_code"] else 1
     (written / "report.json").write_text(json.dumps(record))
-    result = run("publish", written, "--to", f"dir:{tmp_path / 'all'}")
+    result = run("report", "publish", written, "--to", f"dir:{tmp_path / 'all'}")
     assert result.exit_code != 0 and "contradicts itself" in " ".join(result.output.split())
     assert not (tmp_path / "all").exists()
 
@@ -241,7 +241,7 @@ def test_a_real_mlflow_server_has_all_of_it(
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     for _ in range(2):
-        result = run("publish", written, "--to", "mlflow:credit")
+        result = run("report", "publish", written, "--to", "mlflow:credit")
         assert result.exit_code == 0, result.output
     client = mlflow.MlflowClient(server)
     experiment = client.get_experiment_by_name("credit")

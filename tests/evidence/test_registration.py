@@ -315,8 +315,8 @@ def test_every_changed_value_of_the_file_is_noticed(tmp_path: Path) -> None:
     [
         (b"", "is no registration"),
         (b"\xff\xfe", "is no registration"),
-        (b"[]", "auditor register audit.toml makes one"),
-        (b"{}", "auditor register audit.toml makes one"),
+        (b"[]", "auditor evidence register audit.toml makes one"),
+        (b"{}", "auditor evidence register audit.toml makes one"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"format": "auditor-registration/2"}', "upgrade responsible-auditor"),
         (b'{"format": "auditor-registration/1"}', "Field required"),
@@ -340,7 +340,7 @@ def test_text_that_cannot_be_written_again_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="auditor register audit.toml makes one"):
+    with pytest.raises(UsageError, match="auditor evidence register audit.toml makes one"):
         read_registration(tmp_path / "r.json")
     with pytest.raises(UsageError, match="cannot be read"):
         read_registration(tmp_path)
@@ -465,12 +465,12 @@ def scanned(*arguments: object) -> AuditReport:
 @pytest.mark.slow
 def test_register_then_scan_then_deviate(here: Path) -> None:
     (here / "audit.toml").write_text(CONFIG.replace("probes =", 'features = ["a"]\nprobes ='))
-    made = run("register", "audit.toml", "--by", "Ann")
+    made = run("evidence", "register", "audit.toml", "--by", "Ann")
     first = made.output.splitlines()[0]
     assert made.exit_code == 0 and first.endswith(" by Ann; LEAVES OPEN model: not named when it was registered")
     digest = json.loads((here / "registration.json").read_text())["sha256"]
     assert digest in made.output and "note this digest elsewhere" in made.output
-    again = run("register", "audit.toml")
+    again = run("evidence", "register", "audit.toml")
     assert again.exit_code == 2 and "is there already" in again.output
 
     plain = scanned()
@@ -491,7 +491,7 @@ def test_register_then_scan_then_deviate(here: Path) -> None:
 
 def test_the_first_line_says_what_a_registration_leaves_open(here: Path) -> None:
     (here / "data.csv").unlink()
-    first = run("register", "audit.toml").output.splitlines()[0]
+    first = run("evidence", "register", "audit.toml").output.splitlines()[0]
     assert first.startswith("registered  registration.json, ")
     assert first.endswith(
         "; LEAVES OPEN model: not named when it was registered; data: not there when it was registered"
@@ -499,7 +499,7 @@ def test_the_first_line_says_what_a_registration_leaves_open(here: Path) -> None
     (here / "m.pt").write_bytes(b"weights")
     (here / "data.csv").write_text("a\n")
     (here / "audit.toml").write_text(CONFIG.replace("[audit]\n", '[audit]\nmodel = "m.pt"\n'))
-    assert "OPEN" not in run("register", "audit.toml", "--out", "b.json").output
+    assert "OPEN" not in run("evidence", "register", "audit.toml", "--out", "b.json").output
 
 
 def test_scan_refuses_before_any_work_what_is_no_registration(here: Path) -> None:
@@ -514,11 +514,11 @@ def test_scan_refuses_before_any_work_what_is_no_registration(here: Path) -> Non
 def test_a_signed_registration_says_with_which_key(here: Path) -> None:
     pytest.importorskip("cryptography", reason="the extra `evidence` is not installed")
     mark = make_key(here / "key")
-    result = run("register", "audit.toml", "--sign", "key", "--out", "signed.json")
+    result = run("evidence", "register", "audit.toml", "--sign", "key", "--out", "signed.json")
     assert result.exit_code == 0 and "not signed" not in result.output
     assert read_registration(here / "signed.json").signed_with == mark
     (here / "key").chmod(0o644)
-    assert run("register", "audit.toml", "--sign", "key", "--out", "b.json").exit_code == 2
+    assert run("evidence", "register", "audit.toml", "--sign", "key", "--out", "b.json").exit_code == 2
     assert not (here / "b.json").exists()
 
 
@@ -539,7 +539,7 @@ def test_a_bundle_asks_nobody_to_have_the_registration(here: Path) -> None:
 )
 def test_a_wrong_configuration_is_not_registered(here: Path, text: str, message: str) -> None:
     (here / "audit.toml").write_text(text)
-    result = run("register", "audit.toml")
+    result = run("evidence", "register", "audit.toml")
     assert result.exit_code == 2 and message in result.output
     assert not (here / "registration.json").exists()
 
@@ -549,7 +549,7 @@ def test_a_wrong_configuration_is_not_registered(here: Path, text: str, message:
 
 def _shown(record: RegistrationRecord, capsys: pytest.CaptureFixture[str]) -> list[str]:
     report = sampled().model_copy(update={"registration": record})
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     return [render_html(report), render_markdown(report), capsys.readouterr().out]
 
 

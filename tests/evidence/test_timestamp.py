@@ -356,7 +356,7 @@ def test_a_comparison_is_stamped_as_an_audit_is_and_told_before_a_refusal(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report.json").write_text(made.report.to_json())
     words = ["compare", "report.json", "report.json", "--bundle", "c.zip", "--timestamp"]
-    required = ["verify", "c.zip", "--require", "timestamp", "--tsa-root", str(clock.root)]
+    required = ["evidence", "verify", "c.zip", "--require", "timestamp", "--tsa-root", str(clock.root)]
     for answer, code, state in ((clock.answer, 0, "it was there at"), (lambda _: b"", 1, "it has no timestamp")):
         with serving(answer) as url:
             compared = CliRunner().invoke(app, [*words, url])

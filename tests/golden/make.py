@@ -111,14 +111,14 @@ def make(folder: Path) -> None:
     small = ("--features", "income,debt", "--hidden", "4", "--epochs", "20", "--learning-rate", "0.05", "--seed", "0")
     auditor(folder, "train", "rows.csv", "--target", "approved", "--positive", "yes", *small, "--out", "model.pt",
             "--train-out", "train.csv", "--test-out", "test.csv")  # fmt: skip
-    auditor(folder, "keygen", "auditor.key")
-    auditor(folder, "register", "audit.toml", "--by", "Ann Example", "--sign", "auditor.key")
+    auditor(folder, "evidence", "keygen", "auditor.key")
+    auditor(folder, "evidence", "register", "audit.toml", "--by", "Ann Example", "--sign", "auditor.key")
     scan = ("scan", "--config", "audit.toml", "--registration", "registration.json", "--policy", "nyc-ll144",
             "--history", "--db", "history.db", "--quiet")  # fmt: skip
     bundle = ("--bundle", "audit.zip", "--include-rows", "--sign", "auditor.key")
     auditor(folder, *scan, "--out", "first", codes=(0, 1, 3))
     accepted = ("--decision", "accept", "--expires", "2099-12-31", "--note", "mended in the next release")
-    auditor(folder, "signoff", "1", "--by", "Ann Example", "--role", "Model risk officer", *accepted,
+    auditor(folder, "history", "sign-off", "1", "--by", "Ann Example", "--role", "Model risk officer", *accepted,
             "--sign", "auditor.key", "--db", "history.db")  # fmt: skip
     auditor(folder, *scan, *bundle, "--out", "second", codes=(0, 1, 3))
     (folder / "signature.dsse.json").write_bytes(zipfile.ZipFile(folder / "audit.zip").read("signature.dsse.json"))

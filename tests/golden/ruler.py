@@ -48,6 +48,7 @@ from auditor.report.report_view import document_id
 from auditor.run import __version__
 from auditor.run.run_audit import run_audit
 from cli.commands import app
+from cli.help_pages import leaf_commands
 from cli.report_formats import FILE_NAMES, render
 from probes import PROBES
 from tests.golden.make import CONFIG
@@ -274,7 +275,7 @@ def _commands(folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
         "--bundle", "detection.zip", *signed,
     )  # fmt: skip
     yield "dp-audit", (
-        "dp-audit", "ruler_guesses:perfect", "--claimed-epsilon", "1", "--delta", "1e-5", "--canaries", "200",
+        "dp", "audit", "ruler_guesses:perfect", "--claimed-epsilon", "1", "--delta", "1e-5", "--canaries", "200",
         "--phase", "0.5,0.1,20", "--bundle", "dp-audit.zip", *signed,
     )  # fmt: skip
 
@@ -297,7 +298,7 @@ def _run(folder: Path, *arguments: str) -> tuple[str, str]:
 
 
 def bundle_items(children: WarmChildren) -> Items:
-    """Run every command that writes evidence: its output, its record, and what ``auditor verify`` finds."""
+    """Run every command that writes evidence: its output, its record, and what ``auditor evidence verify`` finds."""
     items: Items = {}
     before = os.getcwd()
     with tempfile.TemporaryDirectory() as name, patch.object(measuring_process, "start_child", children.start):
@@ -334,8 +335,8 @@ def _prepare(folder: Path) -> None:
     save(_model(0.1), folder / "other.pt")
     (folder / "rules.toml").write_text(CONFIG)
     (folder / "ruler_guesses.py").write_text(GUESSES)
-    _run(folder, "keygen", "auditor.key")
-    _run(folder, "register", "rules.toml", "--by", "Ann Example", "--sign", "auditor.key")
+    _run(folder, "evidence", "keygen", "auditor.key")
+    _run(folder, "evidence", "register", "rules.toml", "--by", "Ann Example", "--sign", "auditor.key")
 
 
 def _verified(folder: Path, kind: str) -> Items:
@@ -348,8 +349,8 @@ def _verified(folder: Path, kind: str) -> Items:
     archive = f"{kind}.zip"
     parts = unpack(Path(archive).read_bytes(), archive)
     record = normalize_record(json.loads(parts[RECORD]), word)
-    found, _ = _run(folder, "verify", archive, "--key", "auditor.key.pub", "--json")
-    _, printed = _run(folder, "verify", archive, "--key", "auditor.key.pub", "--all")
+    found, _ = _run(folder, "evidence", "verify", archive, "--key", "auditor.key.pub", "--json")
+    _, printed = _run(folder, "evidence", "verify", archive, "--key", "auditor.key.pub", "--all")
     place = f"bundles/{kind}"
     return {
         f"{place}/parts.txt": "".join(f"{name}\n" for name in sorted(parts)),
@@ -365,12 +366,12 @@ def _verified(folder: Path, kind: str) -> Items:
 def help_items() -> Items:
     """The output of ``--help`` of the tool and of each command, and the lists of probes and mitigations."""
     here = Path.cwd()
-    names: Iterable[str] = get_command(app).commands  # type: ignore[attr-defined]
     items = {"help/auditor.txt": _run(here, "--help")[1]}
-    items |= {f"help/{name}.txt": _run(here, name, "--help")[1] for name in names}
-    for name in ("probes", "mitigations"):
-        items[f"lists/{name}.txt"] = _run(here, name)[1]
-        items[f"lists/{name}.json"] = _run(here, name, "--json")[1]
+    for name, _ in leaf_commands(get_command(app)):
+        items[f"help/{name.replace(' ', '-')}.txt"] = _run(here, *name.split(), "--help-all")[1]
+    for name, words in (("probes", ("probes",)), ("mitigations", ("mitigate", "list"))):
+        items[f"lists/{name}.txt"] = _run(here, *words)[1]
+        items[f"lists/{name}.json"] = _run(here, *words, "--json")[1]
     return items
 
 

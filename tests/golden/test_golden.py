@@ -188,9 +188,9 @@ def test_the_bundle_verifies_and_its_numbers_are_what_they_were() -> None:
     assert outcomes.name == "outcomes" and "rule 1 of another version of auditor" in outcomes.detail
     assert {"container", "log chain", "signature", "group table"} <= {c.name for c in found.checks}
     assert found.report == report() and len(found.from_rows | found.from_tables) > 30
-    code, said = run("verify", BUNDLE, "--key", KEY)
+    code, said = run("evidence", "verify", BUNDLE, "--key", KEY)
     assert code == 3 and "rule 1 of another version of auditor" in said
-    code, said = run("verify", BUNDLE, "--key", KEY, "--require", "signature,rows")
+    code, said = run("evidence", "verify", BUNDLE, "--key", KEY, "--require", "signature,rows")
     assert code == 3 and "NOT PROVEN, and required: outcomes" in said
 
 
@@ -225,7 +225,7 @@ def test_a_flipped_bit_in_any_part_is_found(part: str, tmp_path: Path) -> None:
     (tmp_path / "audit.zip").write_bytes(data)
     wrong = {check.name for check in checked(tmp_path / "audit.zip").checks if check.state == "wrong"}
     assert ("signature" if part in (MANIFEST, SIGNATURE) else part) in wrong
-    assert run("verify", tmp_path / "audit.zip", "--key", KEY)[0] == 1
+    assert run("evidence", "verify", tmp_path / "audit.zip", "--key", KEY)[0] == 1
 
 
 def test_a_flipped_bit_between_the_parts_is_found(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_the_decision_still_stands_in_the_record_of_the_later_audit() -> None:
 
 def test_the_stored_record_is_still_found_in_the_ledger(ledger: Path) -> None:
     signed = ("--by", "Bo Example", "--role", "Auditor", "--decision", "reject")
-    code, said = run("signoff", REPORT, *signed, "--db", ledger)
+    code, said = run("history", "sign-off", REPORT, *signed, "--db", ledger)
     assert code == 0 and "reject of audit 3" in said
 
 

@@ -72,11 +72,13 @@ def test_every_number_is_recomputed_as_it_was() -> None:
 
 def test_the_command_says_that_nothing_disagrees_and_what_it_lacks() -> None:
     """What later bundles enclose is not in it, so that what would prove more is named."""
-    result = CliRunner().invoke(app, ["verify", str(BUNDLE), "--key", str(KEY)])
+    result = CliRunner().invoke(app, ["evidence", "verify", str(BUNDLE), "--key", str(KEY)])
     assert result.exit_code == 3 and "Nothing disagrees" in result.output
     assert "NOT PROVEN (registration)" in result.output and "the registration is not enclosed" in result.output
     assert "NOT PROVEN (configuration)" in result.output and "NOT PROVEN (timestamp)" in result.output
-    result = CliRunner().invoke(app, ["verify", str(BUNDLE), "--key", str(KEY), "--require", "signature,rows"])
+    result = CliRunner().invoke(
+        app, ["evidence", "verify", str(BUNDLE), "--key", str(KEY), "--require", "signature,rows"]
+    )
     # By which rule its outcomes follow only the version that made it can tell.
     assert result.exit_code == 3 and result.output.startswith("NOT PROVEN, and required: outcomes.")
 

@@ -306,7 +306,7 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
     gaps, memory = report.controls[0].cells
     assert (gaps.outcome, gaps.cited) == (Outcome.FAIL, f"chapter 1, looked up on 2026-01-01, {CERTAINTY['text']}")
     assert memory.cited == f"chapter 2, noted on 2026-01-01, {CERTAINTY['memory']}"
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     html, markdown, terminal = render_html(report), render_markdown(report), capsys.readouterr().out
     dossier = render_dossier(report, [pack], DAY)
     paper = pdf_text(render_pdf(report))
@@ -361,7 +361,7 @@ def test_a_signed_registration_that_was_followed_is_evidence_and_no_other(pack: 
         ({"deviations": ("The seed.",), "signed_with": None}, "DEVIATES"),
     ):
         found = cell(record(registration=ANN.model_copy(update=changed)), pack, control, what)
-        assert found.kind == "not measured" and why in found.reason and "auditor register" in found.how
+        assert found.kind == "not measured" and why in found.reason and "auditor evidence register" in found.how
     assert "not registered" in cell(EMPTY, pack, control, what).reason
 
 
@@ -428,7 +428,7 @@ def test_the_dossier_takes_a_trade_off(tmp_path: Path) -> None:
     given = tradeoff_file(tmp_path / "t.json", "not shown")
     (tmp_path / "report.json").write_text(EMPTY.to_json())
     out = tmp_path / "d.md"
-    arguments = ["dossier", str(tmp_path / "report.json"), "--policy", "us-adverse-impact", "--out", str(out)]
+    arguments = ["policy", "dossier", str(tmp_path / "report.json"), "--policy", "us-adverse-impact", "--out", str(out)]
     done = CliRunner().invoke(app, [*arguments, "--tradeoff", str(given)])
     assert done.exit_code == 0, done.output
     assert "1 other model tried by auditor mitigate" in out.read_text()
@@ -601,7 +601,7 @@ def test_an_old_pack_says_so_on_every_page(days: int, old: bool, capsys: pytest.
     report = with_policies(EMPTY, [pack], day)
     said = f"The rule pack gdpr was looked up on {pack.checked_on}, {days} days before {day}"
     assert (said in " ".join(warnings_of(report))) == old
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     for page in (render_html(report), render_markdown(report), capsys.readouterr().out, pdf_text(render_pdf(report)),
                  render_dossier(report, [pack], day)):  # fmt: skip
         assert (said in " ".join(page.replace("\\", "").split())) == old

@@ -107,44 +107,44 @@ def test_patterns_overlap_where_a_word_is_of_both(one: str) -> None:
 
 
 def test_the_list_says_of_each_pack_what_it_is_and_how_old() -> None:
-    told = json.loads(run("policies", "--json").output)
+    told = json.loads(run("policy", "--json").output)
     packs = {pack.name: pack for pack in load_policies(pack_names())[0]}
     assert [row["name"] for row in told] == list(packs)
     for row in told:
         pack = packs[row["name"]]
         assert row["checked_on"] == pack.checked_on.isoformat() and row["age_days"] >= 0
         assert row["controls"] == len(pack.controls) and row["sha256"] == pack.sha256 and not row["sets_pass_mark"]
-    lines = run("policies").output.splitlines()
+    lines = run("policy").output.splitlines()
     assert lines[0].split("\t")[:3] == ["name", "title", "source"] and len(lines) == len(packs) + 1
 
 
 def test_an_old_pack_says_that_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.toml").write_text(OWN.replace("2026-11-27", "2020-01-01"))
-    assert "look its sources up again" in run("policies", "own.toml").output
-    assert "look its sources up again" not in run("policies", "us-sr-26-2").output
+    assert "look its sources up again" in run("policy", "own.toml").output
+    assert "look its sources up again" not in run("policy", "us-sr-26-2").output
 
 
 def test_one_pack_is_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = run("policies", "us-il-hb3773")
+    said = run("policy", "us-il-hb3773")
     (pack,) = load_policies(["us-il-hb3773"])[0]
     assert said.exit_code == 0 and all_of(f"{c.id}: {c.title}" in said.output for c in pack.controls)
     assert "said by the employer" in said.output and "proxy_association" in said.output
     monkeypatch.chdir(tmp_path)
     Path("own.toml").write_text(OWN.replace("Groups", "<b>\\u202e\\u001b[31m"))
-    assert "\u202e" not in run("policies", "own.toml").output and "\x1b[31m" not in run("policies", "own.toml").output
+    assert "\u202e" not in run("policy", "own.toml").output and "\x1b[31m" not in run("policy", "own.toml").output
 
 
 def test_checking_exits_1_with_a_line_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.toml").write_text(OWN)
-    assert run("policies", "--check", "own.toml").exit_code == 0
+    assert run("policy", "--check", "own.toml").exit_code == 0
     Path("own.toml").write_text(OWN.replace("group_fairness", "group_fairnes").replace("role", "rolle"))
-    said = run("policies", "--check", "own.toml")
+    said = run("policy", "--check", "own.toml")
     assert said.exit_code == 1 and said.output.count("\n") == 2
-    assert json.loads(run("policies", "--check", "own.toml", "--json").output)["faults"] == said.output.splitlines()
+    assert json.loads(run("policy", "--check", "own.toml", "--json").output)["faults"] == said.output.splitlines()
     Path("own.toml").write_bytes(b"\xff\xfe")
-    assert "no text in UTF-8" in run("policies", "--check", "own.toml").output
+    assert "no text in UTF-8" in run("policy", "--check", "own.toml").output
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_wrong_usage_is_a_sentence(
     words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = run("policies", *words)
+    said = run("policy", *words)
     assert said.exit_code == 2 and message in said.output and said.output.count("\n") == 1
 
 
@@ -170,7 +170,7 @@ def test_the_crosswalk_says_which_controls_a_number_serves(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     report = sample_report()
     Path("report.json").write_text(report.to_json())
-    rows = {row["finding"]: row for row in json.loads(run("policies", "--crosswalk", "report.json", "--json").output)}
+    rows = {row["finding"]: row for row in json.loads(run("policy", "--crosswalk", "report.json", "--json").output)}
     told = {
         f.id for f in report.findings if f.value is not None and f.outcome.value not in ("NOT_RUN", "NOT_APPLICABLE")
     }
@@ -181,7 +181,7 @@ def test_the_crosswalk_says_which_controls_a_number_serves(tmp_path: Path, monke
     assert ("us-sr-26-2", "monitoring") not in serves
     size = next(f for f in report.findings if f.metric == "n_parameters")
     assert not [s for s in rows[size.id]["controls"] if s["policy"] == "us-il-hb3773"]
-    lines = run("policies", "--crosswalk", "report.json").output.splitlines()
+    lines = run("policy", "--crosswalk", "report.json").output.splitlines()
     assert lines[0] == "measured\tby\toutcomes\tserves"
     assert any("us-il-hb3773: 2-102, effect" in line and "FAIL" in line for line in lines)
 

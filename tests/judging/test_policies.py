@@ -165,9 +165,9 @@ def test_no_flag_that_a_pack_names_is_unknown() -> None:
     from typer.main import get_command
 
     from cli.commands import app
+    from cli.help_pages import leaf_commands
 
-    commands = get_command(app).commands  # type: ignore[attr-defined]
-    known = {option for command in commands.values() for p in command.params for option in p.opts}
+    known = {option for _, command in leaf_commands(get_command(app)) for p in command.params for option in p.opts}
     for folder in ("policies",):
         for file in (files("auditor.judging") / folder).iterdir():
             if file.name.endswith(".toml"):
@@ -351,7 +351,7 @@ def test_a_pack_without_bounds_leaves_those_of_the_configuration(tmp_path: Path,
 
 
 def _said(report: AuditReport, capsys: pytest.CaptureFixture[str]) -> Sequence[str]:
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     return render_html(report), render_markdown(report), capsys.readouterr().out
 
 

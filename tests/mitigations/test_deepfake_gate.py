@@ -214,7 +214,7 @@ def test_a_function_stands_at_the_gate_where_it_is_named_and_is_named_again(name
 
 def test_a_classifier_without_a_card_does_not_stand_at_the_gate(tmp_path: Path) -> None:
     save_resnet(tmp_path / "net")
-    with pytest.raises(ModelError, match="is no detector.*detect-calibrate"):
+    with pytest.raises(ModelError, match="is no detector.*detect calibrate"):
         DeepfakeDetection(detector=str(tmp_path / "net"), answer="deny").mitigate(
             classifier(), _rows(1), np.random.default_rng(0), Training()
         )

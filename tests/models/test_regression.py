@@ -407,7 +407,7 @@ SCAN = ("scan", "model.skops", "--data", "data.csv", "--target", "price", "--sen
 
 def test_scan_of_a_regression_judges_what_the_policy_asks(here: Path) -> None:
     ranged = "regression_fairness.value_range=[0, 700]"
-    result = run(*SCAN, "--policy", "policy.toml", "--set", ranged, "--format", "html,json,markdown")
+    result = run(*SCAN, "--policy", "policy.toml", "--set", ranged, "--format", "html,json,markdown", "--verbose")
     assert result.exit_code == 1, result.output
     assert re.search(r"FAIL +mean_residual_difference, by sex = (39|40|41)", result.output)
     report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
@@ -421,7 +421,7 @@ def test_scan_of_a_regression_judges_what_the_policy_asks(here: Path) -> None:
 
 @pytest.mark.slow
 def test_scan_of_a_regression_without_a_range_is_no_pass(here: Path) -> None:
-    held = run(*SCAN, "--probes", "regression_fairness", "--policy", "policy.toml")
+    held = run(*SCAN, "--probes", "regression_fairness", "--policy", "policy.toml", "--verbose")
     assert held.exit_code == 3 and "value_range=[low,high]" in held.output
     report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
     judged = {f.metric: f.outcome for f in report.findings if f.criterion is not None}
@@ -449,7 +449,9 @@ def test_wrong_usage_of_a_regression_is_one_sentence(
 
 @pytest.mark.slow
 def test_a_range_that_the_data_leave_is_not_run(here: Path) -> None:
-    result = run(*SCAN, "--set", "regression_fairness.value_range=[0, 100]", "--probes", "regression_fairness")
+    result = run(
+        *SCAN, "--set", "regression_fairness.value_range=[0, 100]", "--probes", "regression_fairness", "--verbose"
+    )
     assert result.exit_code == 3 and "lies outside value_range [0, 100]" in result.output
 
 
@@ -466,7 +468,7 @@ def test_scan_of_a_function_of_numbers(here: Path) -> None:
 def test_a_bundle_is_scanned_too_and_its_numbers_shown(here: Path) -> None:
     table = pd.read_csv("data.csv")
     save(linear(table[["size", "age"]]), here / "m.pt")
-    result = run("scan", "m.pt", *SCAN[2:], "--probes", "regression_fairness")
+    result = run("scan", "m.pt", *SCAN[2:], "--probes", "regression_fairness", "--verbose")
     # It is worse than the mean of all rows, which is asked wherever there are true numbers.
     assert result.exit_code == 1 and "FAIL           error_gain" in result.output, result.output
     report = AuditReport.from_json((here / "audit-report/report.json").read_bytes())
@@ -483,7 +485,7 @@ def test_same_seed_same_measurements() -> None:
 def test_init_of_a_table_with_a_number_to_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     TABLE.assign(sex=["f", "m"] * 60, price=PRICE).to_csv("d.csv", index=False)
-    assert run("init", "d.csv").exit_code == 0
+    assert run("start", "d.csv").exit_code == 0
     text = Path("audit.toml").read_text()
     settings = tomllib.loads(text)["audit"]
     assert settings["target"] == "price" and settings["sensitive"] == ["sex"] and "positive" not in settings
@@ -492,5 +494,5 @@ def test_init_of_a_table_with_a_number_to_predict(tmp_path: Path, monkeypatch: p
     assert '# metric = "mean_residual_difference"' in text
     # A column of amounts that does not stand last is a feature of a model that decides between two labels.
     TABLE.assign(price=PRICE, granted=["yes", "no"] * 60).to_csv("d.csv", index=False)
-    assert run("init", "d.csv", "--force").exit_code == 0
+    assert run("start", "d.csv", "--force").exit_code == 0
     assert tomllib.loads(Path("audit.toml").read_text())["audit"]["target"] == "granted"

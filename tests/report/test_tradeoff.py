@@ -798,7 +798,7 @@ def test_a_sweep_as_a_user_runs_it(tmp_path: Path) -> None:
     assert sealed.exit_code == result.exit_code and "made" not in sealed.output, sealed.output
     assert sealed.output.count("audited anew, for its evidence was not kept") == 2, sealed.output
     assert RUNNER.invoke(app, [*arguments, "--bundle", bundle]).output.count("kept") == 2
-    checked = json.loads(RUNNER.invoke(app, ["verify", bundle, "--json"]).stdout)
+    checked = json.loads(RUNNER.invoke(app, ["evidence", "verify", bundle, "--json"]).stdout)
     states = {check["name"]: check["state"] for check in checked["checks"]}
     assert {"record", "sweep", "tried.json", "present.zip", "points/001.zip"} <= states.keys()
     assert "wrong" not in states.values() and checked["exit_code"] == 3, checked["checks"]

@@ -161,7 +161,7 @@ def test_a_detector_is_the_same_from_one_worker_two_of_ray_and_with_one_killed(
     media = media_folder(tmp_path)
 
     def trained(name: str, *more: str) -> dict[str, Any]:
-        words = ["detect-train", str(media), "--kinds", str(tmp_path / "kinds.csv"), "--kind-column", "generator"]
+        words = ["detect", "train", str(media), "--kinds", str(tmp_path / "kinds.csv"), "--kind-column", "generator"]
         made = CliRunner().invoke(app, [*words, "--method", "cnn", "--out", str(tmp_path / name), *more])
         assert made.exit_code == 0, made.output
         detector = load_model(ModelSpec(path=str(tmp_path / name)))

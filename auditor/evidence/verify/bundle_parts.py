@@ -173,8 +173,8 @@ def record_in(path: Path) -> AuditReport:
     manifest = Manifest.from_bytes(entries[MANIFEST])
     if manifest.kind != "audit":
         raise UsageError(
-            f"{str(path)!r} is the evidence of a {manifest.kind.replace('_', ' ')} and not of an audit: auditor verify "
-            "checks it, and the audits that it rests on are enclosed."
+            f"{str(path)!r} is the evidence of a {manifest.kind.replace('_', ' ')} and not of an audit: auditor "
+            "evidence verify checks it, and the audits that it rests on are enclosed."
         )
     _refuse(
         path,
@@ -193,5 +193,5 @@ def _refuse(path: Path, *checks: Check) -> None:
     if wrong is not None:
         raise DataError(
             f"{path.name!r} does not agree with itself ({wrong.name}: {wrong.detail}), so nothing is drawn from it: "
-            "auditor verify says all."
+            "auditor evidence verify says all."
         )

@@ -370,7 +370,7 @@ def dp_audit_again(evidence: Said) -> Again:
             Unproven(
                 where=f"{CANARIES}: *",
                 why="that the training gave these scores, and that the coins were fair, is the signer's word: auditor "
-                "dp-audit trains again",
+                "dp audit trains again",
             ),
             Unproven(where="request.json: accounting, asked.*", why="what the training is, and what it counts"),
         ),

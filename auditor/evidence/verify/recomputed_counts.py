@@ -151,7 +151,7 @@ def _anew(
         except AuditorError as error:
             checks.append(Check(name=name, state="wrong", detail=f"its options in {REQUEST} are none: {error}"))
             continue
-        why = "nothing in the bundle recounts these statistics: auditor reproduce asks the model"
+        why = "nothing in the bundle recounts these statistics: auditor evidence reproduce asks the model"
         unproven += [*unproven_of(result, again, report, remade, why), *unproven_alike(again, kept_data)]
         if again is None:
             continue

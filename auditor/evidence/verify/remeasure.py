@@ -355,7 +355,7 @@ class Members:
             why = "which attacks were made, what they know and why others were not made, is the signer's word"
             yield Unproven(where=f"{TABLES}: membership.*", why=why)
         if self.scores is not None:
-            why = "that model and attacks gave these scores, only the model can tell: auditor reproduce"
+            why = "that model and attacks gave these scores, only the model can tell: auditor evidence reproduce"
             yield Unproven(where=f"{MEMBERSHIP}: *", why=why)
 
     def remeasure(

@@ -23,9 +23,11 @@ class StatedField:
 
 
 _NAME = StatedField(why="what it is called is the signer's word")
-_FILE = StatedField(why="whether the file has this digest, whoever has the file can tell: auditor reproduce")
+_FILE = StatedField(why="whether the file has this digest, whoever has the file can tell: auditor evidence reproduce")
 _MACHINE = StatedField(why="where it ran is the signer's word")
-_ROWS = StatedField(why="what was read of the rows' file is the signer's word: auditor reproduce reads it again")
+_ROWS = StatedField(
+    why="what was read of the rows' file is the signer's word: auditor evidence reproduce reads it again"
+)
 _ROWS_FILE = StatedField(why=_ROWS.why, needs="rows")
 _NO_TABLE = StatedField(why="no table of groups counts them", needs="numbers")
 _NO_SETTINGS = StatedField(why="the settings in force do not name it", otherwise=True)
@@ -80,7 +82,7 @@ STATED: Mapping[str, StatedField] = {
     "environment.sandbox.*": _MACHINE,
     "environment.command": StatedField(why="how it was started is the signer's word"),
     "criteria.*": StatedField(why="who set a bound, and why, is the signer's word"),
-    "refusal.*": StatedField(why="why a file was refused, the file alone shows: auditor reproduce"),
+    "refusal.*": StatedField(why="why a file was refused, the file alone shows: auditor evidence reproduce"),
     "registration.path": _NAME,
     "registration.entered.*": _HISTORY,
     "registration.cautions": _HISTORY,
@@ -93,7 +95,10 @@ STATED: Mapping[str, StatedField] = {
     "duration_s": StatedField(why="how long it took is the signer's word"),
 }
 _PARTS = (
-    Unproven(where="rows.csv: *", why="that the model gave these answers, only the model can tell: auditor reproduce"),
+    Unproven(
+        where="rows.csv: *",
+        why="that the model gave these answers, only the model can tell: auditor evidence reproduce",
+    ),
     Unproven(where="log.jsonl: *", why="what is logged beside the record is the signer's word"),
     Unproven(where="request.json: *", why="what was asked for and is not in the record is the signer's word"),
 )

@@ -123,7 +123,7 @@ class Graph:
         if wide or not self._inputs:
             what = f"{wide[0].type} of shape {printable(wide[0].shape, 60)}" if wide else "nothing"
             pictures = wide and len(wide[0].shape) == 4
-            more = "; a detector of synthetic pictures is audited after auditor detect-calibrate" if pictures else ""
+            more = "; a detector of synthetic pictures is audited after auditor detect calibrate" if pictures else ""
             raise UnsupportedError(
                 f"{name!r} takes {what}, and an ONNX model is audited where it takes columns of a table, (n, d): wrap "
                 f"it with --predict package.module:function{more}."

@@ -157,7 +157,7 @@ def no_noise(run: FederatedRun) -> Found:
     return Fault(
         what="The noise multiplier is 0.",
         why="Without noise the released models determine who took part: no epsilon is finite.",
-        mend="Set the noise to what `auditor dp-budget --epsilon` says.",
+        mend="Set the noise to what `auditor dp budget --epsilon` says.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Observation of any Flower strategy: a record of the run for ``auditor dp-lint``, and canary clients.
+"""Observation of any Flower strategy: a record of the run for ``auditor dp lint``, and canary clients.
 
 Rounds are observed at the aggregation step, where their record is made and canaries are put in.
 """

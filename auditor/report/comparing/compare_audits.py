@@ -10,7 +10,7 @@ from auditor.core.errors import UsageError
 from auditor.judging.criterion import MOST_RATE, CriterionRecord
 from auditor.judging.measurement import Outcome, why_doubtful
 from auditor.report.comparing.gap_warnings import remarks
-from auditor.report.comparing.side_by_side import SHOWN, Both, Row, is_paired_change, of_rate
+from auditor.report.comparing.side_by_side import SHOWN, Both, Row, is_paired_change, of_rate, of_the_same
 from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.report.record.earlier_audits import Key, key_of
@@ -86,8 +86,13 @@ class Comparison:
         return tuple(r for r in self.all if r.verdict == "worse" and r.after.outcome in judged)
 
     @property
+    def unchanged(self) -> bool:
+        """Whether both audits are of the same model and rows, and by the same criteria."""
+        return not (self.made_by or self.dropped) and of_the_same(self.before, self.after)
+
+    @property
     def exit_code(self) -> int:
-        """0 better and useful; 1 a criterion was crossed, or usefulness failed; 3 neither is significant.
+        """0 better and useful, or unchanged; 1 a criterion was crossed, or usefulness failed; 3 neither is significant.
 
         0 takes that something is shown to be better, that usefulness is shown to be kept, and that nothing that is
         shown to be worse is left open by its criterion, and that the later audit is judged by all that the earlier one
@@ -95,6 +100,8 @@ class Comparison:
         """
         if self.crossed or self.usefulness.standing == "failed":
             return 1
+        if self.unchanged:
+            return 0
         whole = not self.unsafe and not self.dropped
         return 0 if self.better and self.usefulness.standing == "kept" and whole else 3
 
@@ -105,6 +112,8 @@ class Comparison:
         if self.exit_code == 1:
             crossed = f"FAILs its criterion now: {_list_names(self.crossed)}. " if self.crossed else ""
             return f"No success. {crossed}{reasons if self.usefulness.standing == 'failed' else ''}".rstrip()
+        if self.unchanged:
+            return "Unchanged. Both audits are of the same model and the same rows, by the same criteria."
         if self.exit_code == 0:
             return f"Better and useful. Shown to be better: {_list_names([r.name for r in self.better])}. {reasons}"
         if not self.better:
@@ -127,8 +136,12 @@ def _list_names(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05, margin: float = MARGIN) -> Comparison:
+def compare(
+    before: AuditReport, after: AuditReport, *, error_rate: float = 0.05, margin: float = MARGIN, same_rows: bool = True
+) -> Comparison:
     """Compare two audits of the same question.
+
+    ``same_rows``: False allows audits of different rows, whose differences are bounded in the same way.
 
     The two numbers of a row share their rows of data or not, so their difference is bounded from either's own bounds at
     half the level each, which holds however they depend on one another. Where the later audit was made with
@@ -143,7 +156,7 @@ def compare(before: AuditReport, after: AuditReport, *, error_rate: float = 0.05
         raise UsageError(f"--error-rate must be above 0 and at most {MOST_RATE:g}, such as 0.05, not {error_rate:g}.")
     if not 0.0 <= margin < 1.0:
         raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
-    _check(before, after)
+    _check(before, after, same_rows=same_rows)
     both = Both.from_reports(before, after)
     held_to = {key_of(f) for f in after.findings if f.metric is not None and f.criterion is not None}
     rows = _judged_rows(both, held_to, error_rate)
@@ -212,9 +225,9 @@ def _metrics_absent(own: Iterable[Key], other: Container[Key]) -> tuple[str, ...
     return tuple(dict.fromkeys(key[2] for key in own if key not in other))
 
 
-def _check(before: AuditReport, after: AuditReport) -> None:
+def _check(before: AuditReport, after: AuditReport, *, same_rows: bool) -> None:
     for what, a, b in (
-        ("data", before.data.sha256, after.data.sha256),
+        *([("data", before.data.sha256, after.data.sha256)] if same_rows else []),
         ("target", before.data.target, after.data.target),
         ("favourable label", before.data.positive, after.data.positive),
     ):
@@ -224,12 +237,12 @@ def _check(before: AuditReport, after: AuditReport) -> None:
             )
     told, again = before.data.groups_sha256 or {}, after.data.groups_sha256 or {}
     moved = [name for name in told if name in again and told[name] != again[name]]
-    if moved and before.data.sha256 == after.data.sha256:
+    if moved and before.data.sha256 == after.data.sha256 and (same_rows or before.data.sha256 is not None):
         raise UsageError(
             f"The two audits have other groups by {moved[0]} in the same rows: audit both with the same "
             "--sensitive-file and --bins."
         )
-    _check_reference(before, after)
+    _check_reference(before, after, same_rows=same_rows)
     for flag, a, b in (
         ("cluster", before.data.cluster, after.data.cluster), ("weight", before.data.weight, after.data.weight),
     ):  # fmt: skip
@@ -239,7 +252,7 @@ def _check(before: AuditReport, after: AuditReport) -> None:
             )
 
 
-def _check_reference(before: AuditReport, after: AuditReport) -> None:
+def _check_reference(before: AuditReport, after: AuditReport, *, same_rows: bool) -> None:
     """Raises UsageError where the paired changes are since another model than the earlier one."""
     for finding in after.findings:
         if not is_paired_change(after, finding):
@@ -256,7 +269,7 @@ def _check_reference(before: AuditReport, after: AuditReport) -> None:
             f.estimate for f in before.findings if f.pillar == PERFORMANCE and f.metric == "accuracy" and not f.group
         ]
         of = next((e for e in own if isinstance(e, Proportion)), None)
-        if was is not None and of is not None and was != (of.successes, of.n):
+        if same_rows and was is not None and of is not None and was != (of.successes, of.n):
             raise UsageError(
                 f"The later audit has its changes since a model with {was[0]:,} of {was[1]:,} right decisions, and the "
                 f"earlier audit is of one with {of.successes:,} of {of.n:,}: scan it again with --reference that model."

@@ -95,7 +95,7 @@ class Both:
     @classmethod
     def from_reports(cls, before: AuditReport, after: AuditReport) -> Both:
         """All numbers of two audits."""
-        return cls(after, numbers(before), numbers(after), numbers(after, changes=True), _of_the_same(before, after))
+        return cls(after, numbers(before), numbers(after), numbers(after, changes=True), of_the_same(before, after))
 
     @property
     def shared_keys(self) -> list[Key]:
@@ -161,7 +161,7 @@ class Both:
         return found
 
 
-def _of_the_same(before: AuditReport, after: AuditReport) -> bool:
+def of_the_same(before: AuditReport, after: AuditReport) -> bool:
     """Whether two audits are one, or of the same bytes of a model and of rows."""
     digests = [(r.model.sha256, r.data.sha256) for r in (before, after)]
     return before == after or (digests[0] == digests[1] and None not in digests[0])

@@ -270,9 +270,9 @@ def _reproduced_by(command: str | None) -> str:
     words = _words(copied)
     for i, word in enumerate(words):
         if word == "--bundle" and i + 1 < len(words):
-            return shlex.join(["auditor", "reproduce", words[i + 1]])
+            return shlex.join(["auditor", "evidence", "reproduce", words[i + 1]])
         if word.startswith("--bundle="):
-            return shlex.join(["auditor", "reproduce", word.removeprefix("--bundle=")])
+            return shlex.join(["auditor", "evidence", "reproduce", word.removeprefix("--bundle=")])
     return copied
 
 

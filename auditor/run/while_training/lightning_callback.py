@@ -55,7 +55,8 @@ class AuditCallback(Callback):  # type: ignore[misc]
             self._saved = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Plan the looks and start the clock."""
+        """Check that the module can be audited, plan the looks, and start the clock; UsageError if it cannot."""
+        self.audit.check(pl_module)
         every = self.audit.every
         planned = trainer.max_epochs if every == "epoch" else trainer.estimated_stepping_batches / int(every)
         self.audit.plan(int(planned) if planned is not None and 1 <= planned < math.inf else None)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.core.errors import ModelError, OutputsError
+from auditor.core.errors import ModelError, OutputsError, UsageError
 from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
 from auditor.models.audited_model import AuditedModel
 from auditor.models.forward_passes import device_of
@@ -90,6 +92,18 @@ class Asking:
             results += [_not_run(probe, reason) for probe in self.probes[len(results) :]]
         spent, failed = self._epsilon()
         return results + spent, faults + failed
+
+    def check(self, model: nn.Module | AuditedModel) -> None:
+        """Read the network and have it answer a batch of rows, as each look does; UsageError if that is impossible."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return
+        try:
+            with self._hold_network(model, None):
+                audited = self._audited(model, None)
+                with _untouched(model):
+                    audited.outputs(self.data.take(slice(BATCH_ROWS)))
+        except Exception as error:
+            raise UsageError(f"Every look of this audit would be NOT_RUN. {reason_of(error)}") from None
 
     def _answer(self, probe: Probe, audited: AuditedModel) -> ProbeResult:
         try:
@@ -202,3 +216,16 @@ def _untouched(model: nn.Module | AuditedModel) -> AbstractContextManager[None]:
 
 def _not_run(probe: Probe, reason: str) -> ProbeResult:
     return replace(blank_result(probe), not_run=reason)
+
+
+# Through whose code a trainer calls the audit.
+_TRAINERS = ("auditor", "accelerate", "lightning", "torch", "transformers")
+
+
+def level_of_user() -> int:
+    """The stack level, for the caller, of the line of the user's that it all comes from."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
+    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _TRAINERS:
+        frame, level = frame.f_back, level + 1
+    return level if frame is not None else 2

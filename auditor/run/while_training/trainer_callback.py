@@ -113,8 +113,16 @@ class AuditCallback(TrainerCallback, ExportableState):  # type: ignore[misc]
 def add_to(trainer: Trainer, audit: TrainingAudit) -> AuditCallback:
     """Add an audit to a trainer; numbers, intervals and outcomes are logged to the trainer's loggers.
 
-    TensorBoard is given outcomes as a text, Weights & Biases as a table, MLflow the report as artifacts.
+    TensorBoard is given outcomes as a text, Weights & Biases as a table, MLflow the report as artifacts. Raises
+    UsageError for a network that no look could measure.
     """
+    try:
+        audit.check(trainer.model)
+    except UsageError as error:
+        config, classes = getattr(trainer.model, "config", None), audit.data.classes
+        if list(getattr(config, "id2label", {}).values()) == list(classes):
+            raise
+        raise UsageError(f"{error} Here: model.config.id2label = {dict(enumerate(classes))}.") from None
     own = trainer.callback_handler.callbacks
     callback = AuditCallback(
         audit, log=trainer.log, trackers=lambda: trackers_of(own, step=lambda at: int(trainer.state.global_step))

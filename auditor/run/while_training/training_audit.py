@@ -22,7 +22,7 @@ from auditor.report.record.audit_report import AuditReport, ModelRecord
 from auditor.report.record.energy import EnergyRecord
 from auditor.run.probe import Probe
 from auditor.run.run_audit import data_record, environment, reason_of
-from auditor.run.while_training.measure_network import Accountant, Asking, network_of
+from auditor.run.while_training.measure_network import Accountant, Asking, level_of_user, network_of
 from auditor.run.while_training.training_record import Decided, Last, Looks, judged_look, record_of_looks
 from auditor.training.inspect_network import (
     digest,
@@ -177,6 +177,17 @@ class TrainingAudit:
             except ValueError as error:
                 raise UsageError(f"TrainingAudit: {error}.") from None
 
+    def check(self, model: nn.Module | AuditedModel) -> None:
+        """Raise UsageError for what would leave every look NOT_RUN, such as other class names; the model is unchanged.
+
+        In a job of several processes nothing is checked, since one of them cannot ask the network alone.
+        """
+        started = self.budget.clock()
+        try:
+            self._asking.check(model)
+        finally:
+            self.budget.spend(self.budget.clock() - started, look=False)
+
     def begin(self) -> None:
         """Record the start of training, for its time; by default the creation of this object."""
         self.budget.begin()
@@ -313,6 +324,11 @@ class TrainingAudit:
         if ranks is not None and not ranks.broken:
             wanted = ranks.agreed(wanted)
         if not wanted:
+            if not self.skipped:
+                self._warn(
+                    f"{self._unit} {position:g} is not audited, since audits may take {self.budget.goal} of the "
+                    "processor time; the report lists all that are left out. max_overhead=None leaves none out"
+                )
             self.skipped.append(position)
             return None
         level = self.spending.peek if self.spending is not None else 0.0
@@ -563,7 +579,7 @@ class TrainingAudit:
     def _warn(self, message: str) -> None:
         if self._leads:
             try:
-                warnings.warn(f"auditor: {message}", AuditWarning, stacklevel=4)
+                warnings.warn(f"auditor: {message}", AuditWarning, stacklevel=level_of_user())
             except AuditWarning:
                 # Where warnings are errors the training goes on all the same.
                 pass

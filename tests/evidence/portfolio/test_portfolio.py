@@ -259,14 +259,14 @@ def test_the_portfolio_is_what_a_slow_recomputation_of_the_raw_entries_says(
     seed: int, template: Template, tmp_path: Path
 ) -> None:
     path = scrambled(tmp_path / "h.db", template, seed)
-    result = run("site", "--db", path, "--out", tmp_path / "site", "--on", ON)
+    result = run("history", "site", "--db", path, "--out", tmp_path / "site", "--on", ON)
     assert result.exit_code == 0, result.output
     found = pages_of(tmp_path / "site")
     rows = found["index.html"].tables["models"][1:]
     table = {tuple(row[:4]) + tuple(row[5:]) for row in rows}
     assert len(table) == len(rows) > 12
     assert table == slow_table(path, ON)
-    listed = json.loads(run("findings", "--db", path, "--on", ON, "--json").output)
+    listed = json.loads(run("history", "findings", "--db", path, "--on", ON, "--json").output)
     expected = {
         (
             "m.pt" if name.startswith("bytes ") else name,
@@ -324,9 +324,9 @@ def test_a_pass_on_a_looser_bound_or_fewer_other_rows_closes_nothing(template: T
     def left(*audits: tuple[Template, Told]) -> tuple[list[str], str, list[dict[str, Any]]]:
         path = tmp_path / f"{next(count)}.db"
         write_ledger(path, [("audit", t.day, kind.payload(t)) for kind, t in audits])
-        open_ = json.loads(run("findings", "--db", path, "--json").stdout)
-        closed = json.loads(run("findings", "--db", path, "--json", "--closed").stdout)
-        return [f["id"] for f in open_], run("findings", "--db", path).output, closed
+        open_ = json.loads(run("history", "findings", "--db", path, "--json").stdout)
+        closed = json.loads(run("history", "findings", "--db", path, "--json", "--closed").stdout)
+        return [f["id"] for f in open_], run("history", "findings", "--db", path).output, closed
 
     failed, passed = (template, told(0, outcomes={GAP: "FAIL"})), told(9, outcomes={GAP: "PASS"})
     others = told(9, outcomes={GAP: "PASS"}, data="others.csv")
@@ -359,7 +359,7 @@ def test_a_later_audit_that_asks_less_makes_no_pass_of_what_failed(template: Tem
     audits = [(template, told(0, outcomes={GAP: "FAIL"})), (narrow, told(9)), (template, told(0, "other"))]
     path = write_ledger(tmp_path / "h.db", [("audit", t.day, kind.payload(t)) for kind, t in audits])
     assert [name for name, *_ in open_of(path) if name == GAP] == [GAP]
-    assert run("site", "--db", path, "--out", tmp_path / "site", "--on", ON).exit_code == 0
+    assert run("history", "site", "--db", path, "--out", tmp_path / "site", "--on", ON).exit_code == 0
     pages = pages_of(tmp_path / "site")
     (shown,) = [row for row in pages["index.html"].tables["models"][1:] if row[0] == "credit"]
     assert shown[3] == "FAIL"
@@ -406,12 +406,12 @@ def test_statuses_follow_the_decisions_by_the_day_that_is_asked_for(template: Te
     path = write_ledger(tmp_path / "h.db", [*entries, ("audit", second.day, template.payload(second))])
 
     def statuses(on: date) -> dict[str, str]:
-        found = json.loads(run("findings", "--db", path, "--on", on, "--json").output)
+        found = json.loads(run("history", "findings", "--db", path, "--on", on, "--json").output)
         return {row["id"]: row["status"] for row in found}
 
     assert statuses(until) == {GAP: "accepted", LEAK: "open"}
     assert statuses(until + timedelta(days=1)) == {GAP: "acceptance expired", LEAK: "open"}
-    kept = json.loads(run("findings", "--db", path, "--on", until, "--json", "--status", "accepted").output)
+    kept = json.loads(run("history", "findings", "--db", path, "--on", until, "--json", "--status", "accepted").output)
     assert [(row["id"], row["age_days"], row["owner"], row["version"]) for row in kept] == [(GAP, 40, "Ann", "2")]
 
 
@@ -423,13 +423,16 @@ def test_filters_of_findings_and_their_bad_values(template: Template, tmp_path: 
     path = write_audits(tmp_path / "h.db", template, days)
 
     def ids(*words: str) -> list[str]:
-        return [row["model"] for row in json.loads(run("findings", "--db", path, "--on", ON, "--json", *words).output)]
+        return [
+            row["model"]
+            for row in json.loads(run("history", "findings", "--db", path, "--on", ON, "--json", *words).output)
+        ]
 
     assert ids() == ["credit", "churn"]
     assert ids("--severity", "low") == ids("--model", "churn") == ids("--owner", "=Bob") == ["churn"]
     age = (ON - FIRST).days
     assert ids("--older-than", str(age - 1)) == ["credit"] and ids("--older-than", str(age)) == []
-    table = run("findings", "--db", path, "--on", ON, "--csv").output
+    table = run("history", "findings", "--db", path, "--on", ON, "--csv").output
     assert "'=Bob" in table and table.count("\n") == 3
     for words, said in (
         (("--model", "crdit"), "did you mean 'credit'"),
@@ -438,7 +441,7 @@ def test_filters_of_findings_and_their_bad_values(template: Template, tmp_path: 
         (("--csv", "--json"), "choose one"),
         (("--on", "yesterday"), "is no date"),
     ):
-        result = run("findings", "--db", path, *words)
+        result = run("history", "findings", "--db", path, *words)
         assert result.exit_code == 2 and said in result.output and result.output.count("\n") == 1, result.output
 
 
@@ -524,7 +527,7 @@ def test_a_bound_that_was_loosened_is_told_from_one_that_was_tightened(template:
 
 
 def due(path: Path, *words: str | Path) -> tuple[int, set[tuple[str, str, str, str | None]]]:
-    result = run("due", "--db", path, "--json", "--all", *words)
+    result = run("history", "due", "--db", path, "--json", "--all", *words)
     found = json.loads(result.stdout)["due"]
     return result.exit_code, {(d["state"], d["kind"], d["about"], d["by"]) for d in found}
 
@@ -549,7 +552,7 @@ def test_what_a_record_says_puts_nothing_off_that_a_person_asks_for(template: Te
     for k, model in enumerate(({"audit_every": "99y"}, {"next_due": "2999-12-31"})):
         late = write_audits(tmp_path / f"{k}.db", template, [told(0, model=model)])
         assert due(late, *asked) == (1, {("overdue", "audit", "credit", "2025-02-14")})
-        assert "which puts it off to" in run("due", "--db", late, *asked).output
+        assert "which puts it off to" in run("history", "due", "--db", late, *asked).output
         # Nobody asked for more: what the record says is all that is known.
         assert due(late, "--on", "2026-01-01")[0] == 0
     soon = write_audits(tmp_path / "s.db", template, [told(0, model={"next_due": "2025-02-01"})])
@@ -560,14 +563,18 @@ def test_a_refused_audit_is_none_and_nothing_known_is_not_nothing_due(template: 
     refused = write_audits(tmp_path / "a.db", template, [told(0, refused=True, model={"audit_every": "1y"})])
     assert due(refused, "--on", "2025-02-01") == (3, {("unknown", "audit", "credit", None)})
     empty = write_ledger(tmp_path / "b.db", [])
-    result = run("due", "--db", empty)
+    result = run("history", "due", "--db", empty)
     assert result.exit_code == 3 and result.output == "Nothing is known of any model.\n"
-    assert run("findings", "--db", empty).exit_code == 3
+    assert run("history", "findings", "--db", empty).exit_code == 3
     garbled = write_audits(tmp_path / "c.db", template, [told(0, model={"audit_every": "often"})])
     code, _ = due(garbled, "--every", "1y", "--on", "2025-02-01")
-    assert code == 3 and "is no length of time" in run("due", "--db", garbled, "--on", "2025-02-01").output
-    assert run("due", "--db", empty, "--every", "0d").exit_code == run("due", "--db", empty, "--on", "1").exit_code == 2
-    assert run("due", "--db", tmp_path / "none.db").exit_code == 2
+    assert code == 3 and "is no length of time" in run("history", "due", "--db", garbled, "--on", "2025-02-01").output
+    assert (
+        run("history", "due", "--db", empty, "--every", "0d").exit_code
+        == run("history", "due", "--db", empty, "--on", "1").exit_code
+        == 2
+    )
+    assert run("history", "due", "--db", tmp_path / "none.db").exit_code == 2
 
 
 def test_acceptances_of_open_findings_and_old_packs_are_due(template: Template, tmp_path: Path) -> None:
@@ -655,10 +662,10 @@ def test_a_ledger_that_was_changed_is_said_on_top_of_every_page_and_by_the_exit_
     statement: str, said: str, template: Template, tmp_path: Path
 ) -> None:
     path = write_audits(tmp_path / "h.db", template, [told(k, outcomes={GAP: "FAIL"}) for k in range(3)])
-    assert run("site", "--db", path, "--out", tmp_path / "site").exit_code == 0
+    assert run("history", "site", "--db", path, "--out", tmp_path / "site").exit_code == 0
     none_of("Do not rely" in "".join(page.words) for page in pages_of(tmp_path / "site").values())
     changed(path, statement)
-    result = run("site", "--db", path, "--out", tmp_path / "site")
+    result = run("history", "site", "--db", path, "--out", tmp_path / "site")
     assert result.exit_code == 1 and f"WRONG   {said}" in result.output
     found = pages_of(tmp_path / "site")
     assert len(found) == 6
@@ -667,9 +674,9 @@ def test_a_ledger_that_was_changed_is_said_on_top_of_every_page_and_by_the_exit_
         main = words.index("Skip to the content")
         assert main < words.index("Do not rely on this site") < words.index("ages and days that are due")
         assert said in words and "BROKEN" in words
-    listed = run("findings", "--db", path)
+    listed = run("history", "findings", "--db", path)
     assert listed.exit_code == 1 and said in listed.stderr
-    assert run("due", "--db", path, "--every", "99y", "--on", FIRST).exit_code == 3
+    assert run("history", "due", "--db", path, "--every", "99y", "--on", FIRST).exit_code == 3
 
 
 def test_what_cannot_be_read_is_said_and_is_no_pass(template: Template, tmp_path: Path) -> None:
@@ -681,14 +688,19 @@ def test_what_cannot_be_read_is_said_and_is_no_pass(template: Template, tmp_path
         ("decision", *decided(1, newer, FIRST)),
     ]
     path = write_ledger(tmp_path / "h.db", entries[:3])
-    result = run("site", "--db", path, "--out", tmp_path / "site")
+    result = run("history", "site", "--db", path, "--out", tmp_path / "site")
     assert result.exit_code == 3 and "a newer auditor reads it" in result.output and "entry 3" in result.output
     words = "".join(pages_of(tmp_path / "site")["index.html"].words)
     assert "Do not rely on this site: 2 things are wrong" in words and "unbroken" in words
-    assert run("findings", "--db", path).exit_code == run("due", "--db", path, "--on", FIRST).exit_code == 3
+    assert (
+        run("history", "findings", "--db", path).exit_code
+        == run("history", "due", "--db", path, "--on", FIRST).exit_code
+        == 3
+    )
     whole = write_ledger(tmp_path / "i.db", [entries[0], entries[3]])
     assert (
-        "is about an audit 1 that is not in this history" in run("site", "--db", whole, "--out", tmp_path / "s").output
+        "is about an audit 1 that is not in this history"
+        in run("history", "site", "--db", whole, "--out", tmp_path / "s").output
     )
 
 
@@ -700,7 +712,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_the_same_ledger_gives_the_same_bytes(template: Template, tmp_path: Path) -> None:
     path = scrambled(tmp_path / "h.db", template, 3)
     for name in ("a", "b", "a"):
-        assert run("site", "--db", path, "--out", tmp_path / name).exit_code == 0
+        assert run("history", "site", "--db", path, "--out", tmp_path / name).exit_code == 0
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "h.db"]
     noted = json.loads((tmp_path / "a" / MARK).read_text())["files"]
@@ -715,7 +727,7 @@ def test_long_lists_are_paged_and_every_link_leads_somewhere(
     audits = [told(k, f"m{k}", {GAP: "FAIL", LEAK: "FAIL"}, sha256=sha(str(k))) for k in range(7)]
     audits += [told(10 + k, "m0", {GAP: "FAIL"}, data=f"{k % 2}.csv", sha256=sha("0")) for k in range(6)]
     path = write_audits(tmp_path / "h.db", template, audits)
-    assert run("site", "--db", path, "--out", tmp_path / "site", "--reports").exit_code == 0
+    assert run("history", "site", "--db", path, "--out", tmp_path / "site", "--reports").exit_code == 0
     found = pages_of(tmp_path / "site")
     listed = [row[0] for name in ("index", "index-2", "index-3") for row in found[f"{name}.html"].tables["models"][1:]]
     assert sorted(listed) == [f"m{k}" for k in range(7)]
@@ -734,7 +746,7 @@ def test_five_hundred_audits_take_a_site_of_ten_seconds_at_most(template: Templa
     audits = [told(k // 50, f"m{k % 50}", {GAP: "FAIL"}, sha256=sha(str(k % 50))) for k in range(500)]
     path = write_audits(tmp_path / "h.db", template, audits)
     began = time.process_time()
-    assert run("site", "--db", path, "--out", tmp_path / "site").exit_code == 0
+    assert run("history", "site", "--db", path, "--out", tmp_path / "site").exit_code == 0
     # Records of a whole scan are forty times as long as these, and take four times as long.
     assert time.process_time() - began < 10 / 4
     assert len(list((tmp_path / "site" / "models").iterdir())) == 50
@@ -776,7 +788,7 @@ def test_hostile_names_stay_inert_in_pages_file_names_tables_and_terminals(templ
     )
     path = write_ledger(tmp_path / "h.db", entries)
     out = tmp_path / "deep" / "site"
-    assert run("site", "--db", path, "--out", out).exit_code == 0
+    assert run("history", "site", "--db", path, "--out", out).exit_code == 0
     found = pages_of(out)
     assert len(found) == 5 + len(HOSTILE)
     names = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()]
@@ -793,12 +805,17 @@ def test_hostile_names_stay_inert_in_pages_file_names_tables_and_terminals(templ
             and "\u0301" * 4 not in text
             and "49" not in re.findall(r">(49)<", text)
         )
-    for words in (("findings",), ("findings", "--csv"), ("due", "--on", ON), ("history",)):
+    for words in (
+        ("history", "findings"),
+        ("history", "findings", "--csv"),
+        ("history", "due", "--on", ON),
+        ("history",),
+    ):
         shown = run(*words, "--db", path).output
         assert not set("\u202e\x1b\x07") & set(shown) and "alert(1)" in shown, words
     none_of(
         line.startswith("=")
-        for row in run("findings", "--db", path, "--csv").output.splitlines()
+        for row in run("history", "findings", "--db", path, "--csv").output.splitlines()
         for line in row.split(",")
     )
 
@@ -809,7 +826,7 @@ def test_the_style_and_script_of_every_page_are_those_that_its_policy_allows(
     import base64
 
     path = write_audits(tmp_path / "h.db", template, [told(0)])
-    run("site", "--db", path, "--out", tmp_path / "site")
+    run("history", "site", "--db", path, "--out", tmp_path / "site")
     for file in (tmp_path / "site").rglob("*.html"):
         text = file.read_text("utf-8")
         policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)
@@ -833,42 +850,42 @@ def test_an_earlier_site_is_replaced_and_a_page_that_is_no_more_is_gone(
     path: Path, template: Template, tmp_path: Path
 ) -> None:
     out = tmp_path / "site"
-    assert run("site", "--db", path, "--out", out).exit_code == 0
+    assert run("history", "site", "--db", path, "--out", out).exit_code == 0
     gone = next((out / "models").iterdir())
     other = write_audits(tmp_path / "i.db", template, [told(0, "churn")])
-    assert run("site", "--db", other, "--out", out).exit_code == 0
+    assert run("history", "site", "--db", other, "--out", out).exit_code == 0
     assert not gone.exists() and len(list((out / "models").iterdir())) == 1
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert run("site", "--db", path, "--out", empty).exit_code == 0 and (empty / "index.html").is_file()
+    assert run("history", "site", "--db", path, "--out", empty).exit_code == 0 and (empty / "index.html").is_file()
 
 
 def test_what_is_not_ours_is_never_deleted(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    assert run("site", "--db", path, "--out", out).exit_code == 0
+    assert run("history", "site", "--db", path, "--out", out).exit_code == 0
     (out / "CNAME").write_text("audits.example\n")
     (out / "models" / "mine").mkdir()
     os_link = out / "elsewhere"
     os_link.symlink_to(tmp_path / "h.db")
     before = digests(tmp_path)
-    result = run("site", "--db", path, "--out", out)
+    result = run("history", "site", "--db", path, "--out", out)
     assert result.exit_code == 2 and "CNAME" in result.output and result.output.count("\n") == 1, result.output
     assert digests(tmp_path) == before
     (out / "index.html").write_text("edited\n")
-    assert run("site", "--db", path, "--out", out, "--force").exit_code == 0
+    assert run("history", "site", "--db", path, "--out", out, "--force").exit_code == 0
     assert (out / "CNAME").read_text() == "audits.example\n" and (out / "models" / "mine").is_dir()
     assert os_link.is_symlink() and "edited" not in (out / "index.html").read_text()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["h.db", "site"]
     # What a stranger wrote down as ours is held to what it says, and to nothing outside.
     (out / MARK).write_text(json.dumps({"format": "auditor-site/1", "files": {"../h.db": "0" * 64, "CNAME": "0" * 64}}))
-    assert run("site", "--db", path, "--out", out).exit_code == 2 and (tmp_path / "h.db").is_file()
+    assert run("history", "site", "--db", path, "--out", out).exit_code == 2 and (tmp_path / "h.db").is_file()
 
 
 def test_a_page_that_somebody_edited_is_refused(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    run("site", "--db", path, "--out", out)
+    run("history", "site", "--db", path, "--out", out)
     (out / "index.html").write_text("mine\n")
-    result = run("site", "--db", path, "--out", out)
+    result = run("history", "site", "--db", path, "--out", out)
     assert result.exit_code == 2 and "index.html" in result.output and (out / "index.html").read_text() == "mine\n"
 
 
@@ -884,13 +901,13 @@ def test_folders_that_are_none_for_a_site_are_refused(
     for out, said in ((".", "the folder that you are in"), ("..", read), ("../file", "is no folder"),
                       (str(tmp_path), read)):  # fmt: skip
         for force in ((), ("--force",)):
-            result = run("site", "--db", path, "--out", out, *force)
+            result = run("history", "site", "--db", path, "--out", out, *force)
             assert result.exit_code == 2 and result.output.count("\n") == 1, result.output
             assert said in result.output
     inside = tmp_path / "s"
     inside.mkdir()
     (inside / "h.db").write_bytes(path.read_bytes())
-    result = run("site", "--db", inside / "h.db", "--out", inside, "--force")
+    result = run("history", "site", "--db", inside / "h.db", "--out", inside, "--force")
     assert result.exit_code == 2 and "which this command reads" in result.output
     (inside / "h.db").unlink()
     assert digests(tmp_path) == before
@@ -898,7 +915,7 @@ def test_folders_that_are_none_for_a_site_are_refused(
 
 def test_a_site_that_was_not_finished_leaves_nothing_and_the_one_before_stays(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "site"
-    run("site", "--db", path, "--out", out)
+    run("history", "site", "--db", path, "--out", out)
     before = digests(tmp_path)
     with pytest.raises(RuntimeError), replaced(out, force=False) as folder:
         folder.write_page("index.html", b"half")
@@ -926,7 +943,7 @@ def test_bundles_are_checked_where_they_lie_beside_the_ledger(tmp_path: Path) ->
     db, out = tmp_path / "history.db", tmp_path / "site"
 
     def state(*words: str) -> tuple[int, str, list[str]]:
-        result = run("site", "--db", db, "--out", out, *words)
+        result = run("history", "site", "--db", db, "--out", out, *words)
         page = pages_of(out)["evidence.html"]
         cells = [row[-1] for row in page.tables["entries"][1:] if row[-1]]
         assert len(cells) == 1, result.output
@@ -952,5 +969,5 @@ def test_the_golden_ledger_of_an_earlier_version_is_read(tmp_path: Path) -> None
     ledger.close()
     assert found.problems == found.unread == () and found.n_entries == 3
     assert model.verdict == "FAIL" and len(model.audits) == 2 and len(model.decisions) == 1
-    listed = json.loads(run("findings", "--db", tmp_path / "h.db", "--on", "2026-11-27", "--json").output)
+    listed = json.loads(run("history", "findings", "--db", tmp_path / "h.db", "--on", "2026-11-27", "--json").output)
     assert {row["status"] for row in listed} == {"accepted"} and len(listed) == 4

@@ -323,7 +323,9 @@ def test_a_kind_cannot_pass_for_another(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", ["--db", "--dossier", "--report"])
 def test_what_is_asked_of_audits_alone_is_refused_of_others(folder: Path, flag: str) -> None:
-    result = CliRunner().invoke(app, ["verify", str(folder / "comparison.zip"), flag, str(folder / "k.pub")])
+    result = CliRunner().invoke(
+        app, ["evidence", "verify", str(folder / "comparison.zip"), flag, str(folder / "k.pub")]
+    )
     assert result.exit_code == 2 and "is the evidence of a comparison" in result.output, result.output
     drawn = CliRunner().invoke(app, ["report", str(folder / "tradeoff.zip")])
     assert drawn.exit_code == 2 and "is the evidence of a tradeoff and not of an audit" in drawn.output

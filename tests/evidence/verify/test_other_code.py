@@ -70,7 +70,7 @@ def run(*words: object) -> tuple[int, str]:
 
 def verified(bundle: Whole, path: Path) -> tuple[int, str]:
     keys = [word for name in ("auditor", "registrar", "decider") for word in ("--key", bundle.keys / f"{name}.key.pub")]
-    return run("verify", path, *keys, "--require", REQUIRED)
+    return run("evidence", "verify", path, *keys, "--require", REQUIRED)
 
 
 def forged(bundle: Whole, path: Path, *, rule: int = RULE, finding: Record | None = None, **parts: bytes) -> Path:
@@ -167,7 +167,7 @@ def test_a_comparison_of_such_audits_is_none_that_is_proven(undecided: Whole, tm
     path = forged(undecided, tmp_path / "audit.zip", rule=1, finding=finding)
     key = undecided.keys / "auditor.key"
     run("compare", undecided.path, path, "--bundle", tmp_path / "c.zip", "--sign", key, "--out", tmp_path)
-    code, said = run("verify", tmp_path / "c.zip", "--key", f"{key}.pub", "--require", "signature")
+    code, said = run("evidence", "verify", tmp_path / "c.zip", "--key", f"{key}.pub", "--require", "signature")
     assert code == 3 and "NOT PROVEN, and required: outcomes" in said
 
 
@@ -283,7 +283,7 @@ def test_an_enclosed_record_that_contradicts_itself_is_wrong(failed: Whole, tmp_
     findings = [f.model_copy(update={"outcome": Outcome.PASS}) if f.id == NUMBER else f for f in before.findings]
     forged_one = before.model_copy(update={"findings": tuple(findings)})
     write_evidence(compare(before, forged_one), tmp_path / "c.zip")
-    code, said = run("verify", tmp_path / "c.zip", "--allow-unsigned")
+    code, said = run("evidence", "verify", tmp_path / "c.zip", "--allow-unsigned")
     assert code == 1 and f"{NUMBER} is a PASS, and its interval says otherwise" in said
 
 

@@ -250,7 +250,7 @@ def test_a_scan_from_the_command_line(folder: Path, tmp_path: Path, monkeypatch:
     assert report["data"]["n_rows"] == 7 and report["data"]["sha256"] == sha256_of_folder(folder)
     assert {f["metric"] for f in report["findings"]} >= {"equalized_odds_difference", "demographic_parity_difference"}
     (folder / "cat" / "bad.png").write_bytes(b"")
-    result = CliRunner().invoke(app, ["scan", "m.pt", *flags, "--probes", "group_fairness"])
+    result = CliRunner().invoke(app, ["scan", "m.pt", *flags, "--probes", "group_fairness", "--verbose"])
     assert result.exit_code in (1, 3) and "'cat/bad.png' cannot be decoded: it is an empty file" in result.output
     report = json.loads((tmp_path / "audit-report" / "report.json").read_text())
     assert report["data"]["n_rows"] == 7 and report["data"]["n_unreadable"] == 1

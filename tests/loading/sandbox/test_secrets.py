@@ -236,6 +236,6 @@ def test_more_files_than_can_be_looked_through_are_refused(here: Path, monkeypat
 def test_keygen_warns_where_a_key_lies_near_a_model(here: Path) -> None:
     elsewhere = str(here.parent / "keys" / "mine.key")
     for place, warns in (("mine.key", True), ("sub/keys/mine.key", True), (elsewhere, False)):
-        result = CliRunner().invoke(app, ["keygen", place])
+        result = CliRunner().invoke(app, ["evidence", "keygen", place])
         assert result.exit_code == 0 and Path(place).is_file()
         assert ("lies near a model, 'm.joblib'" in result.stderr) is warns and "near" not in result.stdout

@@ -250,7 +250,7 @@ def test_a_url_comes_from_the_command_line_alone(tmp_path: Path) -> None:
 
 
 def test_a_bundle_s_url_is_asked_by_nobody() -> None:
-    # As auditor reproduce makes the job of a stranger's request, and every command that loads a file.
+    # As auditor evidence reproduce makes the job of a stranger's request, and every command that loads a file.
     asked = ScanOptions.from_values({"model": "http://127.0.0.1:9/v1", "model_name": "x", "allow_remote": True})
     with pytest.raises(UsageError, match="asked by auditor scan, where the URL is typed"):
         job_of(Configured(asked, {}, ()), PROBES)

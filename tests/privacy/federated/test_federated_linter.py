@@ -255,10 +255,10 @@ def test_poisson_cohorts_are_accused_no_more_often_than_is_said() -> None:
 def test_the_command_reads_records_of_both_kinds(tmp_path: Path, change: dict[str, Any], code: int, said: str) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({k: v for k, v in (RIGHT | change).items() if v is not None}))
-    done = CliRunner().invoke(app, ["dp-lint", str(path)])
+    done = CliRunner().invoke(app, ["dp", "lint", str(path)])
     assert done.exit_code == code and said in done.stdout, done.stdout
     path.write_text(json.dumps(RIGHT_OF_ROWS))
-    assert CliRunner().invoke(app, ["dp-lint", str(path)]).exit_code == 0
+    assert CliRunner().invoke(app, ["dp", "lint", str(path)]).exit_code == 0
 
 
 def test_a_record_is_written_and_read_back_and_a_wrong_field_is_named(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_the_command_returns_its_verdict(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "my_clients", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    given = ("gradient-inversion", f"my_clients:{function}", "--updates", "2", "--steps", "10", *words)
+    given = ("dp", "inversion", f"my_clients:{function}", "--updates", "2", "--steps", "10", *words)
     done = CliRunner().invoke(app, list(given))
     assert done.exit_code == code and said in done.stdout + done.stderr, done.stdout + done.stderr
     if code == 1:

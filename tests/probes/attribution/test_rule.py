@@ -355,7 +355,7 @@ def test_the_terminal_does_not_pass_what_was_not_checked_without_a_word(capsys: 
     for n_copies, expected in ((0, True), (40, False)):
         found = measure(FeatureAttribution(n_copies=n_copies), trained(), rows(400))
         result = ProbeResult(probe="feature_attribution", pillar="attribution", citation="", measurements=tuple(found))
-        print_report(report_of([result]), [])
+        print_report(report_of([result]), [], verbose=True)
         printed = capsys.readouterr().out
         assert "PASS           faithfulness_gain" in printed
         assert ("WITH RESERVATIONS" in printed) is expected

@@ -217,7 +217,7 @@ def test_the_first_page_of_every_rendering_names_them(capsys: pytest.CaptureFixt
         "By race, 1\N{NO-BREAK SPACE}% of the rows are in 1 group of under 2 % of the rows, which no number compares;"
     )
     assert [w for w in warnings_of(report) if w.startswith(said)]
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     shown = " ".join(capsys.readouterr().out.split())
     assert " ".join(said.split()) in shown
     page, text = render_html(report), render_markdown(report)

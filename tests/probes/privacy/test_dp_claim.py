@@ -77,7 +77,7 @@ def test_the_bundle_of_a_private_training_records_its_run(bundle: Path) -> None:
 
 @pytest.mark.slow
 def test_lint_of_the_bundle_names_what_it_does_not_cover(bundle: Path) -> None:
-    done = CliRunner().invoke(app, ["dp-lint", str(bundle), "--json"])
+    done = CliRunner().invoke(app, ["dp", "lint", str(bundle), "--json"])
     said = json.loads(done.stdout)
     assert done.exit_code == 1
     assert [p["code"] for p in said["problems"]] == ["data_dependent_preprocessing", "noise_seed_known"]
@@ -211,7 +211,7 @@ def tampered(folder: Path, name: str, change: Any) -> Path:
 
 @pytest.mark.slow
 def test_the_demos_private_model_passes_the_linter_and_the_probe(demo: Path) -> None:
-    linted = CliRunner().invoke(app, ["dp-lint", str(demo / "private.pt"), "--json"])
+    linted = CliRunner().invoke(app, ["dp", "lint", str(demo / "private.pt"), "--json"])
     assert linted.exit_code == 0, linted.output
     said = json.loads(linted.stdout)
     assert said["not_recorded"] == said["cannot_tell"] == []
@@ -283,7 +283,7 @@ def test_the_commands_exit_by_what_the_record_says(demo: Path) -> None:
         ("less.pt", lambda r: r["seen"].pop("noise_draws"), 3, 3, "INCONCLUSIVE"),
     ):
         path = tampered(demo, name, change)
-        assert CliRunner().invoke(app, ["dp-lint", str(path)]).exit_code == lint_code
+        assert CliRunner().invoke(app, ["dp", "lint", str(path)]).exit_code == lint_code
         code, findings = scanned(demo, name, path.stem)
         assert (code, findings["dp_problems"]["outcome"]) == (scan_code, outcome)
 

