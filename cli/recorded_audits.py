@@ -16,8 +16,9 @@ from auditor.evidence.publishing import parsed, publish, published
 from auditor.report.record.audit_report import AuditReport, ExitCode
 from auditor.report.record.contradictions import contradictions
 from auditor.report.record.number_text import visible
+from auditor.report.record.report_formats import FILE_NAMES, render
 from auditor.report.report_view import document_id, rule_warning
-from cli.report_formats import FILE_NAMES, read_report, render
+from cli.report_formats import read_report
 from cli.terminal import print_report
 
 _GRAVEST_FIRST = (ExitCode.REFUSED, ExitCode.FAILED, ExitCode.INCONCLUSIVE, ExitCode.PASSED)

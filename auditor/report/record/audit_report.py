@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
+from os import PathLike, fspath
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
@@ -26,7 +28,7 @@ from pydantic import (
 )
 
 from auditor.core.errors import Code, DataError
-from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number
+from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number, write_beside
 from auditor.core.number_types import Count, PositiveCount
 from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
@@ -40,6 +42,7 @@ from auditor.report.record.control_record import ControlRecord, PolicyRecord
 from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.group_sizes import Missing
+from auditor.report.record.report_formats import format_of, render
 from auditor.report.record.sandbox_state import SandboxState
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.significance_tests import Multiplicity
@@ -407,7 +410,13 @@ class Refusal(Closed):
 
 
 class AuditReport(Closed):
-    """The whole record of one audit."""
+    """The result of one audit: what was measured, what is allowed, and how each comparison ended.
+
+    In a notebook the report shows itself. ``exit_code``: 0 passed, 1 failed, 3 not shown either way, 4 refused.
+    ``failures``: the findings that FAIL; ``findings``: all; ``to_frame()``: all as a table. ``save(path)`` writes a
+    file by its ending, ``show()`` opens the page, ``to_html()`` and ``to_json()`` return it as text.
+    ``AuditReport.from_json(text)`` reads a report again, and ``auditor.compare(before, after)`` compares two.
+    """
 
     schema_version: str = SCHEMA_VERSION
     created: str
@@ -442,9 +451,46 @@ class AuditReport(Closed):
         """The files that determined the audit; unknown for older records."""
         return () if self.configuration is None else self.configuration.files
 
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings that are shown to exceed what is allowed."""
+        return tuple(finding for finding in self.findings if finding.outcome is Outcome.FAIL)
+
     def to_json(self) -> str:
         """The record as indented JSON."""
         return self.model_dump_json(indent=2) + "\n"
+
+    def to_html(self) -> str:
+        """The report as one HTML page, which loads nothing else."""
+        return render(self, "html").decode()
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the report in the format that the file's name ends in: .html, .json, .md, .pdf, .csv, .sarif,
+        .junit.xml, .model-card.md, .model-card.json or .cdx.json.
+
+        Raises UsageError for another ending, MissingExtraError where a format needs a package that is absent.
+        """
+        write_beside(fspath(path), render(self, format_of(fspath(path))))
+
+    def show(self) -> None:
+        """Show the page: below the cell in a notebook, else in the browser."""
+        in_notebook = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        if in_notebook is not None and hasattr(in_notebook, "kernel"):
+            frame = f'<iframe width="100%" height="800" srcdoc="{html.escape(self.to_html())}"></iframe>'
+            sys.modules["IPython.display"].display(sys.modules["IPython.display"].HTML(frame))
+            return
+        from webbrowser import open_new_tab
+
+        folder = mkdtemp(prefix="auditor-report-")
+        self.save(f"{folder}/report.html")
+        print(f"{folder}/report.html")
+        open_new_tab(f"file://{folder}/report.html")
+
+    def __dir__(self) -> list[str]:
+        """What a reader of reports uses, without the methods of the base class."""
+        return sorted(
+            {*type(self).model_fields, *(name for name in vars(AuditReport) if not name.startswith(("_", "model_")))}
+        )
 
     def verdict(self, *, allow_inconclusive: Waivers = False) -> ExitCode:
         """The exit code derived from the findings, independent of the recorded one."""
