@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 
 class ScanArguments(TypedDict, total=False):
-    """The options of ``auditor scan`` under the names of its flags; ``auditor scan --help`` explains each."""
+    """The options of ``auditor scan`` under the names of its flags, which the help of that command explains."""
 
     # rows
     bins: Sequence[str]
