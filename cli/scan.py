@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from auditor.evidence.history.earlier_looks import Known
     from auditor.loading.job_specs import Job
-    from auditor.report.record.audit_report import AuditReport, RegistrationRecord
-    from auditor.report.record.earlier_audits import CampaignRecord
+    from auditor.report.record.audit_report import AuditReport
+    from auditor.report.record.earlier_audits import CampaignRecord, RegistrationRecord
 
 # Said of a look by digests, by the record or by what was found, and not once more as an option.
 _SAID_ELSEWHERE = ("seed", "error_rate", "multiplicity", "policy", "probes", "device")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Provenance, of_logits
 from auditor.models.files.model_bytes import Source, printable
 from auditor.models.regression_model import AuditedRegressor
-
-if TYPE_CHECKING:
-    from auditor.loading.rows.caller_rows import CallerRows
 
 NOTE = (
     "The model is an object of the caller's and answered in the caller's own process: no sandbox confined it, no "
@@ -35,6 +32,24 @@ _BOOSTERS: dict[str, Callable[[Any], bytes]] = {
 _ENDINGS = {"xgboost": (".json", ".ubj"), "lightgbm": (".txt",), "catboost": (".cbm",)}
 _TEXT_TASK = "text-classification"
 _FIRST_ROWS = 8
+
+
+class GivenRows(Protocol):
+    """Rows, and how a caller's object takes them: :class:`auditor.loading.rows.caller_rows.CallerRows`."""
+
+    @property
+    def rows(self) -> Rows:
+        """The rows as this toolkit holds them."""
+        ...
+
+    @property
+    def as_given(self) -> Callable[[Rows], Any]:
+        """Rows of this kind in the caller's form."""
+        ...
+
+    def as_pandas(self) -> Self | None:
+        """The same in pandas' form; None where there is no other."""
+        ...
 
 
 def library_of(model: object) -> str:
@@ -54,7 +69,7 @@ def feature_names(model: object) -> tuple[str, ...] | None:
     return None
 
 
-def audited_object(model: Any, rows: CallerRows | None, spec: ModelSpec) -> AuditedModel:
+def audited_object(model: Any, rows: GivenRows | None, spec: ModelSpec) -> AuditedModel:
     """The object as a model that answers by its own ``predict``, and its own probabilities where it has them.
 
     ``rows``: the caller's, in whose form it is asked. Raises UsageError for what is no model, or names no classes.
@@ -96,7 +111,7 @@ def object_file(model: Any, file_name: str) -> bytes:
         return Path(folder, f"model{ending}").read_bytes()
 
 
-def _object(model: Any, rows: CallerRows | None, spec: ModelSpec) -> AuditedModel:
+def _object(model: Any, rows: GivenRows | None, spec: ModelSpec) -> AuditedModel:
     from auditor.loading.estimators import estimator_model, is_fitted_regressor
 
     library, name = library_of(model), type(model).__name__
@@ -177,20 +192,19 @@ def _pipeline(pipeline: Any, spec: ModelSpec) -> AuditedModel:
     return AuditedModel(predict, classes=named_classes(names, spec), threshold=0.5)
 
 
-def _accepted(predict: Callable[[Any], Any], rows: CallerRows) -> Callable[[Rows], Any]:
+def _accepted(predict: Callable[[Any], Any], rows: GivenRows) -> Callable[[Rows], Any]:
     """The caller's own form of rows, or a pandas table of it where ``predict`` refuses that. Raises ModelError."""
     few = take_rows(rows.rows, slice(_FIRST_ROWS))
     try:
         predict(rows.as_given(few))
     except Exception as error:  # what the object raises is its own affair
-        if not hasattr(rows.given, "to_pandas"):
+        other = rows.as_pandas()
+        if other is None:
             raise ModelError(
                 f"The model refused the rows: {printable(error, 300).rstrip('.')}. Pass rows that its predict accepts.",
                 code="AUD-LOAD-ANSWERS",
             ) from error
-        from auditor.loading.rows.caller_rows import CallerRows
-
-        return _accepted(predict, CallerRows.from_object(rows.given.to_pandas()))
+        return _accepted(predict, other)
     return rows.as_given
 
 

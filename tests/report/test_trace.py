@@ -20,9 +20,10 @@ from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.pdf_figures import BREAK
 from auditor.report.pdf_values import paper_of
-from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.record.glossary import TERMS, definitions_of, definitions_of_judged
 from auditor.report.record.provenance_of_number import (
     RUNS_CODE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,10 @@ class CallerRows:
     as_given: Callable[[Rows], Any]
     given: Any
 
+    def as_pandas(self) -> Self | None:
+        """The same table as pandas holds it; None of what is none of another library."""
+        return type(self).from_object(self.given.to_pandas()) if hasattr(self.given, "to_pandas") else None
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of a table's columns; none of anything else."""
@@ -44,7 +48,7 @@ class CallerRows:
         return CallerRows.from_object(self.given[[own[name] for name in names]])
 
     @classmethod
-    def from_object(cls, X: Any) -> CallerRows:
+    def from_object(cls, X: Any) -> Self:
         """The rows of a table, an array or a sequence of texts. Raises UsageError for anything else."""
         library = type(X).__module__.partition(".")[0]
         if hasattr(X, "toarray"):
@@ -63,7 +67,7 @@ class CallerRows:
         return cls._of_array(X)
 
     @classmethod
-    def _of_frame(cls, X: pd.DataFrame) -> CallerRows:
+    def _of_frame(cls, X: pd.DataFrame) -> Self:
         names = [str(name) for name in X.columns]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -78,7 +82,7 @@ class CallerRows:
         return cls(X.set_axis(names, axis=1).reset_index(drop=True), as_given, X)
 
     @classmethod
-    def _of_table(cls, X: Any, back: Callable[[pd.DataFrame], Any], equals: Callable[[Any], bool]) -> CallerRows:
+    def _of_table(cls, X: Any, back: Callable[[pd.DataFrame], Any], equals: Callable[[Any], bool]) -> Self:
         """A table of another library. Raises DataError where pandas cannot hold its values as they are."""
         held = cls._of_frame(X.to_pandas())
         try:
@@ -90,7 +94,7 @@ class CallerRows:
         return cls(held.rows, lambda rows: back(held.as_given(rows)), X)
 
     @classmethod
-    def _of_array(cls, X: Any) -> CallerRows:
+    def _of_array(cls, X: Any) -> Self:
         if isinstance(X, str | bytes | Mapping) or not hasattr(X, "__len__"):
             raise UsageError(
                 "Rows are a table of pandas, polars or Arrow, an array, a list of texts, a path or auditor.AuditData, "

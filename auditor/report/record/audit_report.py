@@ -15,8 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
 from os import PathLike, fspath
-from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import (
     BaseModel,
@@ -29,7 +28,7 @@ from pydantic import (
 
 from auditor.core.errors import Code, DataError
 from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number, write_beside
-from auditor.core.number_types import Count, PositiveCount
+from auditor.core.number_types import Count
 from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import Figure
@@ -39,10 +38,10 @@ from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outco
 from auditor.judging.training_looks import TrainingRecord
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
-from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord
+from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord, RegistrationRecord
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.group_sizes import Missing
-from auditor.report.record.report_formats import format_of, render
+from auditor.report.record.report_formats import format_of, render, show_page
 from auditor.report.record.sandbox_state import SandboxState
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.significance_tests import Multiplicity
@@ -313,79 +312,6 @@ class Summary(Closed):
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
-class PlanEntered(Closed):
-    """The position of a registration in the history: its entry, with hash and time, and earlier audits.
-
-    ``rows``, ``model``: audits of the same rows and of the same model before it; None where those are not known.
-    """
-
-    entry: PositiveCount
-    hash: str
-    created: str
-    rows: int | None
-    model: int | None
-
-    def describe(self) -> str:
-        """``Entered in the history at entry 3 on DAY``, and after how many audits."""
-        after = [
-            f"{n:,} {'audit' if n == 1 else 'audits'} of {what}"
-            for n, what in ((self.rows, "these rows"), (self.model, "this model"))
-            if n is not None
-        ]
-        told = f", after {' and '.join(after)}" if after else ""
-        return f"Entered in the history at entry {self.entry} on {self.created[:19]}Z, hash {self.hash[:16]}{told}."
-
-
-class RegistrationRecord(Closed):
-    """The pre-registered plan, and the run's deviations from it; it changes no outcome.
-
-    ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
-    fingerprint of the key whose signature was checked, None where none fits. ``deviations``: every way in which the run
-    did otherwise. ``not_fixed``: what the registration left open. ``entered``: where the history holds it;
-    ``cautions``: why the history does not show that it came before the results.
-    """
-
-    path: str
-    sha256: str
-    registered: str
-    by: str = ""
-    signed_with: str | None = None
-    deviations: tuple[str, ...] = ()
-    not_fixed: tuple[str, ...] = ()
-    entered: Annotated[PlanEntered | None, UNSAID] = None
-    cautions: Annotated[tuple[str, ...], LEFT_OUT] = ()
-
-    @property
-    def adherence(self) -> Literal["followed", "deviates", "unproven"]:
-        """Whether the run followed the registration, and whether the registration provably came first."""
-        if self.deviations:
-            return "deviates"
-        return "unproven" if self.cautions else "followed"
-
-    @property
-    def followed(self) -> bool:
-        """Whether the run followed the earlier registration."""
-        return self.adherence == "followed"
-
-    def describe(self) -> str:
-        """The registrant, the date, and whether the run followed; deviations are listed separately."""
-        by = f" by {self.by}" if self.by else ""
-        signed = f"signed with the key {self.signed_with[:16]}" if self.signed_with else "not signed"
-        said = f"Registered on {self.registered}{by}, {signed}, SHA-256 {self.sha256[:16]}."
-        said += f" Left open: {'; '.join(self.not_fixed)}." if self.not_fixed else ""
-        said += f" {self.entered.describe()}" if self.entered is not None else ""
-        if self.followed:
-            return f"The run followed its registration. {said}"
-        cautions = f" {' '.join(self.cautions)}" if self.cautions else ""
-        n = len(self.deviations)
-        how = (
-            f"The run DEVIATES from its registration in {n} {'point' if n == 1 else 'points'}.{cautions}"
-            if n
-            else f"NOT SHOWN that the registration came before the results, though the run kept to it.{cautions}"
-        )
-        return f"{how} {said} No outcome and no exit code is changed by it."
-
-
 class Refusal(Closed):
     """The reason why the model or the data were not accepted.
 
@@ -474,17 +400,7 @@ class AuditReport(Closed):
 
     def show(self) -> None:
         """Show the page: below the cell in a notebook, else in the browser."""
-        in_notebook = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-        if in_notebook is not None and hasattr(in_notebook, "kernel"):
-            frame = f'<iframe width="100%" height="800" srcdoc="{html.escape(self.to_html())}"></iframe>'
-            sys.modules["IPython.display"].display(sys.modules["IPython.display"].HTML(frame))
-            return
-        from webbrowser import open_new_tab
-
-        folder = mkdtemp(prefix="auditor-report-")
-        self.save(f"{folder}/report.html")
-        print(f"{folder}/report.html")
-        open_new_tab(f"file://{folder}/report.html")
+        show_page(self.to_html())
 
     def __dir__(self) -> list[str]:
         """What a reader of reports uses, without the methods of the base class."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import html
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Protocol
 
 from auditor.core.errors import MissingExtraError, UsageError, did_you_mean
+from auditor.core.files import write_beside
 
 if TYPE_CHECKING:
-    from auditor.report.record.audit_report import AuditReport
     from auditor.report.record.translations import Catalogue
 
 # Of one stem, so that clearing away an earlier run's renderings touches no file of anybody else's.
@@ -70,7 +73,15 @@ def format_of(file_name: str) -> str:
     )
 
 
-def render(report: AuditReport, name: str, say: Catalogue | None = None) -> bytes:
+class Record(Protocol):
+    """What is rendered: an :class:`auditor.report.record.audit_report.AuditReport`."""
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        ...
+
+
+def render(report: Record, name: str, say: Catalogue | None = None) -> bytes:
     """The record in one format; ``say``: other wording than its own, if the format has text (``TOLD``)."""
     if name == "json":
         return report.to_json().encode()
@@ -78,3 +89,18 @@ def render(report: AuditReport, name: str, say: Catalogue | None = None) -> byte
     draw: Callable[..., str | bytes] = getattr(import_module(f"auditor.report.{module}"), function)
     drawn = draw(report, say) if name in TOLD else draw(report)
     return drawn if isinstance(drawn, bytes) else drawn.encode()
+
+
+def show_page(page: str) -> None:
+    """Show an HTML page: below the cell in a notebook, else in the browser."""
+    in_notebook = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if in_notebook is not None and hasattr(in_notebook, "kernel"):
+        frame = f'<iframe width="100%" height="800" srcdoc="{html.escape(page)}"></iframe>'
+        sys.modules["IPython.display"].display(sys.modules["IPython.display"].HTML(frame))
+        return
+    from webbrowser import open_new_tab
+
+    path = f"{mkdtemp(prefix='auditor-report-')}/{FILE_NAMES['html']}"
+    write_beside(path, page.encode())
+    print(path)
+    open_new_tab(f"file://{path}")
