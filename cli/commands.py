@@ -12,8 +12,9 @@ from typing import Annotated, ParamSpec
 import typer
 
 from auditor.core.errors import AuditorError
+from auditor.report.record.report_formats import FORMATS
 from auditor.run import __version__
-from auditor.run.scan_options import FORMATS, flags
+from auditor.run.scan_options import flags
 from cli.audit_plan import register
 from cli.detect import detect
 from cli.detect_calibrate import detect_calibrate

@@ -13,7 +13,9 @@ class ScanArguments(TypedDict, total=False):
     # rows
     bins: Sequence[str]
     cluster: str
+    cluster_at_most: int
     weight: str
+    weight_at_most: float
     copies_are_real: bool
     stream: bool
     query: str

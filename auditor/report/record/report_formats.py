@@ -29,6 +29,7 @@ FILE_NAMES = {
     "model-card-json": "report.model-card.json",
     "ml-bom": "report.cdx.json",
 }
+FORMATS = ",".join(FILE_NAMES)
 # By name, since each imports much, and a record alone needs none of it.
 _RENDERERS = {
     "html": "html:render_html",
