@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from os import PathLike
-
-    import pandas as pd
+    from typing import Unpack
 
     from auditor.core.errors import AuditorError, NotApplicableError
     from auditor.data.audit_data import AuditData
@@ -24,16 +22,16 @@ if TYPE_CHECKING:
     from auditor.judging.criterion import Criterion, load_criteria
     from auditor.judging.measurement import Measurement, Outcome, Pillar
     from auditor.models.audited_model import AuditedModel
-    from auditor.models.saved_models import save
     from auditor.models.torch_model import TorchModel
     from auditor.report.comparing.compare_audits import compare
     from auditor.report.record.audit_report import AuditReport, Finding
     from auditor.run import __version__
-    from auditor.run.api import load_data, load_model
+    from auditor.run.api import load_data, load_model, save
     from auditor.run.checks.contract import check_mitigation, check_probe
     from auditor.run.mitigation import Mitigation
     from auditor.run.probe import Need, Probe
     from auditor.run.run_audit import run_audit
+    from auditor.run.scan_arguments import ScanArguments
     from auditor.run.while_training.training_audit import TrainingAudit
     from mitigations import MITIGATIONS
     from probes import PROBES
@@ -66,7 +64,7 @@ _DEFINED_IN = {
     "load_data": "auditor.run.api",
     "load_model": "auditor.run.api",
     "run_audit": "auditor.run.run_audit",
-    "save": "auditor.models.saved_models",
+    "save": "auditor.run.api",
 }
 __all__ = [
     "AuditData",
@@ -101,29 +99,73 @@ __all__ = [
 
 
 def scan(
-    model: str | PathLike[str] | AuditedModel | None,
-    data: str | PathLike[str] | pd.DataFrame | AuditData | None = None,
+    model: object,
+    X: Any = None,
+    y: Any = None,
     *,
+    sensitive_features: Any = None,
+    positive: object = None,
+    target: str | None = None,
+    sensitive: Sequence[str] | str | None = None,
+    train: Any = None,
+    probes: Sequence[str] | str | None = None,
     criteria: Sequence[Criterion] | None = None,
     probe_options: Mapping[str, Mapping[str, Any]] | None = None,
-    **options: Any,
+    seed: int | None = None,
+    error_rate: float | None = None,
+    **options: Unpack[ScanArguments],
 ) -> AuditReport:
     """Audit a model and return the report of ``auditor scan``.
 
-    model: a path, which is loaded and measured in a process of its own as the command does, or an ``AuditedModel``,
-    which is measured in this one, or None beside ``predict``. data: a path, a DataFrame, or (with a model in memory)
-    ``AuditData``. criteria: what the numbers are held to; None for what ``policy`` names, by default the built-in
-    profile. probe_options: options of single probes by name, ``{"group_fairness": {"intersections": True}}``. options:
-    what the flags of ``auditor scan`` say, by their names: ``train``, ``target``, ``positive``, ``sensitive``,
-    ``probes``, ``seed``, ``error_rate`` and the others.
+    model: a fitted object with ``predict`` (scikit-learn, XGBoost, LightGBM, CatBoost, skorch), a torch module with
+    ``classes=[...]``, a Hugging Face pipeline, a function of rows with ``classes=[...]``, an ``AuditedModel``, or a
+    path. An object is asked in this process; a path is loaded and measured in a process of its own, as the command
+    does; None beside ``predict`` or ``predictions``.
+
+    X: the rows that the model's ``predict`` takes: a table of pandas, polars or Arrow, an array, a list of texts; or a
+    path, or (with a model in memory) ``AuditData``. y: their true labels or numbers; or ``target``, the column of X.
+    sensitive_features: the groups of each row, a column, a table or a mapping of columns, or names of columns of X; for
+    a path ``sensitive``. positive: the label that is favourable to a person. train: the rows that the model was trained
+    on, (X_train, y_train) or for a path a table.
+
+    probes: names, all that apply by default. criteria: what the numbers are held to; None for what ``policy`` names, by
+    default the built-in profile. probe_options: options of single probes by name,
+    ``{"group_fairness": {"intersections": True}}``. seed: 0 by default. error_rate: family-wise, 0.05 by default.
+
+    Further options, as the flags of ``auditor scan`` of the same names: ``allow_code``, ``allow_inconclusive``,
+    ``allow_unsandboxed``, ``address``, ``architecture``, ``architecture_args``, ``as_of``, ``base``, ``benchmark``,
+    ``benchmark_filter``, ``bins``, ``calibration``, ``chat``, ``classes``, ``cluster``, ``copies_are_real``,
+    ``decoder``, ``device``, ``device_map``, ``dtype``, ``embedder``, ``executor``, ``features``, ``few_shot``,
+    ``generate``, ``generated``, ``image``, ``join_on``, ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``,
+    ``model_name``, ``multiplicity``, ``ood``, ``outputs``, ``policy``, ``predict``, ``predicted``, ``predictions``,
+    ``probe``, ``quantize``, ``query``, ``reference``, ``score``, ``scorer``, ``sensitive_file``, ``stream``,
+    ``system``, ``task``, ``text``, ``threshold``, ``trust_pickle``, ``weight``, ``weight_at_most``,
+    ``cluster_at_most``.
 
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.
     """
     from auditor.run.api import scan as run_scan
 
-    catalogue = _public("PROBES")
-    return run_scan(model, data, catalogue=catalogue, criteria=criteria, probe_options=probe_options, options=options)
+    return run_scan(
+        model,
+        X,
+        y,
+        sensitive_features,
+        catalogue=_public("PROBES"),
+        criteria=criteria,
+        probe_options=probe_options,
+        train=train,
+        options={
+            "positive": positive,
+            "target": target,
+            "sensitive": sensitive,
+            "probes": probes,
+            "seed": seed,
+            "error_rate": error_rate,
+            **options,
+        },
+    )
 
 
 def _public(name: str) -> Any:

@@ -28,7 +28,7 @@ from cli.terminal import paragraph, print_table
 
 if TYPE_CHECKING:
     from auditor.evidence.registration import Opened, Plan, Registration
-    from auditor.report.record.audit_report import RegistrationRecord
+    from auditor.report.record.earlier_audits import RegistrationRecord
 
 FILES = ("model", "data", "predictions", "query", "train", "sensitive_file")
 

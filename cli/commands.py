@@ -13,8 +13,9 @@ import typer
 
 from auditor.core.errors import AuditorError
 from auditor.core.writable_paths import of_a_command
+from auditor.report.record.report_formats import FORMATS
 from auditor.run import __version__
-from auditor.run.scan_options import FORMATS, flags
+from auditor.run.scan_options import flags
 from cli.audit_plan import register
 from cli.detect import detect
 from cli.detect_calibrate import detect_calibrate
@@ -267,15 +268,9 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Render a recorded audit again, without model, data or torch."""
+    from auditor.report.record.report_formats import known_formats
     from cli.recorded_audits import consistent
-    from cli.report_formats import (
-        catalogue_of,
-        claim_report,
-        known_figure_formats,
-        known_formats,
-        write_figures,
-        write_report,
-    )
+    from cli.report_formats import catalogue_of, claim_report, known_figure_formats, write_figures, write_report
     from cli.signed_outputs import seal_of
     from cli.terminal import print_trace
 
@@ -398,10 +393,13 @@ def mitigate(
     name: Annotated[str, typer.Argument(help="A mitigation; see: auditor mitigate list.")],
     model: Annotated[str, typer.Argument(help="The model to improve.")],
     out: Annotated[
-        Path,
-        typer.Option(help="Output path of the new model: with the file extension of the present one, or a folder."),
+        Path | None,
+        typer.Option(
+            help="Output path of the new model; by default ./fairer with the file extension of the present one.",
+            show_default=False,
+        ),
         Writes(itself=True),
-    ],
+    ] = None,
     with_: Annotated[list[str] | None, typer.Option("--with", help="Option of the mitigation: option=value.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Config = None,
@@ -423,9 +421,8 @@ def mitigate(
 ) -> int:
     """Make a new model from an old one, audit both on the same rows, and report the changes.
 
-    Exit codes: 0 better and useful: a significant improvement, and accuracy significantly not lower by more than
-    --margin; 1 something now FAILs its criterion that did not before, or the model is not useful; 3 neither is shown.
-    A deterioration within the criterion is reported, without exit code 1.
+    The exit code is that of the new model's audit: 0 passed, 1 something FAILs, 3 not shown, 4 refused. The last lines
+    say how many FAILs are fixed, what still fails, and what a smaller gap costs.
     """
     from cli.mitigate import parse_settings, run_mitigation
     from cli.scan_request import configure

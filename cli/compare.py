@@ -83,7 +83,7 @@ def print_comparison(comparison: Comparison) -> None:
     for remark in comparison.remarks:
         typer.echo()
         typer.echo(paragraph(number_text.visible(f"warning  {remark}"), 0))
-    for words in (promise(comparison), comparison.conclusion):
+    for words in filter(None, (promise(comparison), comparison.trade, comparison.conclusion)):
         typer.echo()
         typer.echo(paragraph(number_text.visible(words), 0))
 

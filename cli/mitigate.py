@@ -24,8 +24,9 @@ from auditor.report.comparing.compare_audits import compare
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.number_text import visible
+from auditor.report.record.report_formats import FILE_NAMES
 from auditor.report.record.translations import Catalogue
-from auditor.run.mitigation import Mitigation, experience_of, learns, make_mitigation, needs_rows, writes
+from auditor.run.mitigation import Mitigation, experience_of, keeps_kind, learns, make_mitigation, needs_rows, writes
 from auditor.run.parent_process import mitigate
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan import job_of, scan_job
@@ -37,7 +38,7 @@ from cli.report_formats import claim_report, command_line, write_report
 from cli.safeguards import refuse_a_job
 from cli.scan_evidence import enclosed_of, start_log, write_evidence
 from cli.signed_outputs import Sealed, with_bundle
-from cli.terminal import stages
+from cli.terminal import paragraph, stages
 from mitigations import MITIGATIONS
 from probes import PROBES
 
@@ -45,6 +46,7 @@ from probes import PROBES
 BUNDLE = "audit.zip"
 # How files of new models end; what has no such ending is a folder.
 FILES = (".pt", ".skops", ".joblib", ".pkl", ".json", ".ubj", ".txt", ".cbm")
+_DEFAULT_OUT = "fairer"
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 
 
@@ -52,7 +54,7 @@ def run_mitigation(
     name: str,
     config: Configured,
     settings: dict[str, JsonValue],
-    out: Path,
+    out: Path | None,
     *,
     checkpoint: Path | None,
     max_seconds: float,
@@ -60,7 +62,8 @@ def run_mitigation(
     evidence: Sealed | None = None,
     quiet: bool,
 ) -> int:
-    """Make the new model, audit the old and the new one on the same rows, and compare; return the exit code."""
+    """Make the new model, audit the old and the new one on the same rows, and compare; return the new audit's exit
+    code."""
     if not 0.0 <= margin < 1.0:
         raise UsageError(f"--margin must lie in [0, 1), such as 0.02 for two points of accuracy, not {margin:g}.")
     refuse_a_job("mitigate")
@@ -75,6 +78,7 @@ def run_mitigation(
     config = with_bundle(config, None if evidence is None else folder / BUNDLE)
     before_job = job_of(config, PROBES)
     assert options.model is not None
+    out = _complete_out(out, kind, Path(options.model))
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     _claim_all(out, checkpoint, folder, with_evidence=evidence is not None)
     experience = experience_of(kind)
@@ -105,9 +109,12 @@ def run_mitigation(
         print_comparison(comparison)
         for path in written:
             typer.echo(f"report  {path}")
+        typer.echo(f"report  {folder / AFTER / FILE_NAMES['html']}")
+        typer.echo("")
+        typer.echo(paragraph(visible(f"{comparison.fixed} Exit code {after.exit_code}: the new model's."), 0))
     if evidence is not None:
         evidence.raise_if_undated()
-    return comparison.exit_code
+    return after.exit_code
 
 
 def _check_rows(key: str, kind: type[Mitigation], options: ScanOptions) -> None:
@@ -176,6 +183,24 @@ def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidenc
 def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
     """A language model, and whatever came as a Hugging Face folder, is written as one."""
     return writes(kind) == "folder" or (model is not None and Path(model).is_dir())
+
+
+def _complete_out(out: Path | None, kind: type[Mitigation], model: Path) -> Path:
+    """Where the new model goes: by default into a file as the present one is, or a folder where no file holds it.
+
+    Raises UsageError for a file where a post-processed model of another library is to be a folder.
+    """
+    own = model.suffix if model.suffix in FILES and not _writes_folder(kind, str(model)) else ""
+    if own and kind.stage == "post-processing" and own != ".pt":
+        if out is not None and out.suffix in FILES:
+            raise UsageError(
+                f"--out {str(out)!r} must be a folder, which holds the rules and the model below them as it was: say "
+                f"--out {out.with_suffix('')}."
+            )
+        return out or Path(_DEFAULT_OUT)
+    if out is None:
+        return Path(f"{_DEFAULT_OUT}{own}")
+    return out.with_name(f"{out.name}{own}") if keeps_kind(kind) and not out.suffix else out
 
 
 def _check_out(out: Path, model: str, *, folder: bool) -> None:

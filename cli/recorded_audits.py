@@ -16,8 +16,9 @@ from auditor.evidence.publishing import parsed, publish, published
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.contradictions import contradictions
 from auditor.report.record.number_text import visible
+from auditor.report.record.report_formats import FILE_NAMES, render
 from auditor.report.report_view import document_id, rule_warning
-from cli.report_formats import FILE_NAMES, read_report, render
+from cli.report_formats import read_report
 
 
 def consistent(path: Path) -> AuditReport:

@@ -1,4 +1,4 @@
-"""The report renderings by name, and their files: each complete or absent, with no files of an earlier run."""
+"""The files of a report: each complete or absent, with no files of an earlier run."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from auditor.core.errors import AuditorError, DataError, MissingExtraError, UsageError, did_you_mean
+from auditor.core.errors import AuditorError, DataError, UsageError, did_you_mean
 from auditor.core.files import write_beside
 from auditor.core.writable_paths import claim, remove
 from auditor.evidence.container import is_bundle
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.number_text import visible
 from auditor.report.record.redact_urls import arguments_without_passwords
+from auditor.report.record.report_formats import FILE_NAMES, TOLD, render
 from auditor.report.record.translations import Catalogue, words_of
 
 if TYPE_CHECKING:
@@ -31,70 +31,6 @@ if TYPE_CHECKING:
 
 FIGURE_FORMATS = ("svg", "png")
 _LONGEST_NAME = 80
-# Of one stem, so that clearing away an earlier run's renderings touches no file of anybody else's.
-FILE_NAMES = {
-    "html": "report.html",
-    "json": "report.json",
-    "markdown": "report.md",
-    "pdf": "report.pdf",
-    "sarif": "report.sarif",
-    "junit": "report.junit.xml",
-    "csv": "report.csv",
-    "model-card": "report.model-card.md",
-    "model-card-json": "report.model-card.json",
-    "ml-bom": "report.cdx.json",
-}
-# Those whose words are a catalogue's.
-TOLD = ("html", "markdown", "pdf")
-# The module that a format needs, the extra that brings it.
-_EXTRAS = {"pdf": ("typst", "pdf"), "ml-bom": ("cyclonedx", "bom")}
-
-
-def known_formats(names: Sequence[str]) -> list[str]:
-    """The names without repeats. Raises UsageError for one that is no format, MissingExtraError where it needs one."""
-    for name in names:
-        if name not in FILE_NAMES:
-            raise UsageError(
-                f"There is no format {name!r}{did_you_mean(name, FILE_NAMES) or '.'} Known: {', '.join(FILE_NAMES)}."
-            )
-        module, extra = _EXTRAS.get(name, ("", ""))
-        if module and find_spec(module) is None:
-            raise MissingExtraError(
-                f"The format {name!r} needs an extra: pip install 'responsible-auditor[{extra}]', or leave it out."
-            )
-    return list(dict.fromkeys(names))
-
-
-def render(report: AuditReport, name: str, say: Catalogue | None = None) -> bytes:
-    """The record in one format; ``say``: other wording than its own, if the format has text (``TOLD``)."""
-    match name:
-        case "json":
-            return report.to_json().encode()
-        case "pdf":
-            from auditor.report.pdf import render_pdf
-
-            return render_pdf(report, say)
-        case "markdown":
-            from auditor.report.markdown import render_markdown
-
-            return render_markdown(report, say).encode()
-        case "sarif":
-            from auditor.report.junit_and_sarif import render_sarif as draw
-        case "junit":
-            from auditor.report.junit_and_sarif import render_junit as draw
-        case "csv":
-            from auditor.report.csv_table import render_csv as draw
-        case "model-card":
-            from auditor.report.model_card_and_bom import render_model_card as draw
-        case "model-card-json":
-            from auditor.report.model_card_and_bom import render_toolkit_json as draw
-        case "ml-bom":
-            from auditor.report.model_card_and_bom import render_ml_bom as draw
-        case _:
-            from auditor.report.html import render_html
-
-            return render_html(report, say).encode()
-    return draw(report).encode()
 
 
 def catalogue_of(language: str | None, formats: Sequence[str]) -> Catalogue | None:

@@ -20,21 +20,14 @@ import typer
 from auditor.core.errors import AuditorError, UsageError
 from auditor.core.files import check_writable
 from auditor.loading.sandbox.measuring_process import MeasuringProcess
+from auditor.report.record.report_formats import known_formats
 from auditor.run.parent_process import last_lines
 from auditor.run.scan import endpoint_at_hand, held_to, job_of, record_of, rows_at_hand, scan_job, workloads
 from auditor.run.scan_options import Configured, ScanOptions, flags
 from cli.audit_plan import followed, open_registration, plan_of
 from cli.history import decisions_in, entry_line, open_ledger
 from cli.recorded_audits import check_places, publish_report
-from cli.report_formats import (
-    alone_in,
-    claim_report,
-    command_line,
-    drop_stale,
-    known_formats,
-    make_page_ready,
-    write_report,
-)
+from cli.report_formats import alone_in, claim_report, command_line, drop_stale, make_page_ready, write_report
 from cli.scan_evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.terminal import print_report, stages
 from probes import PROBES
@@ -44,8 +37,8 @@ if TYPE_CHECKING:
 
     from auditor.evidence.history.earlier_looks import Known
     from auditor.loading.job_specs import Job
-    from auditor.report.record.audit_report import AuditReport, RegistrationRecord
-    from auditor.report.record.earlier_audits import CampaignRecord
+    from auditor.report.record.audit_report import AuditReport
+    from auditor.report.record.earlier_audits import CampaignRecord, RegistrationRecord
 
 # Said of a look by digests, by the record or by what was found, and not once more as an option.
 _SAID_ELSEWHERE = ("seed", "error_rate", "multiplicity", "policy", "probes", "device")

@@ -22,12 +22,13 @@ from auditor.loading.job_specs import Job
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.energy import EnergyRecord
+from auditor.report.record.report_formats import FILE_NAMES
 from auditor.run import __version__
 from auditor.run.scan_options import Configured
 from auditor.run.sweep_tasks import MadePoint
 from cli.compare import claim_comparison
 from cli.mitigate import BUNDLE, audit_model, make_model
-from cli.report_formats import FILE_NAMES, claim_report, read_report
+from cli.report_formats import claim_report, read_report
 
 _POINT_FORMAT = "auditor-tradeoff-point/1"
 _TRIED_FORMAT = "auditor-tradeoff-tried/1"

@@ -324,8 +324,8 @@ def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_docume
     from auditor.judging.measurement import Outcome
     from auditor.judging.policy import pack_names
     from auditor.report.record.audit_report import ExitCode
+    from auditor.report.record.report_formats import FILE_NAMES
     from cli.commands import INTERNAL_ERROR
-    from cli.report_formats import FILE_NAMES
 
     formats = re.findall(r"^\| `([\w-]+)` \| `([\w.-]+)` \|", text_of("docs/formats.md"), re.MULTILINE)
     assert dict(formats) == FILE_NAMES

@@ -153,7 +153,7 @@ class AuditData:
         """
         names = tuple(label_name(c) for c in classes)
         by_row = {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member}
-        _check_order(X, {**by_row, "clusters": clusters, "weights": weights})
+        check_order(X, {**by_row, "clusters": clusters, "weights": weights})
         return cls(
             X=_as_rows(X),
             y_true=None if y_true is None else encode_labels(pd.Series(list(y_true)), names, "y_true"),
@@ -183,7 +183,7 @@ class AuditData:
         number.
         """
         by_row = {"y_true": y_true, "sensitive_features": sensitive_features, "is_member": is_member}
-        _check_order(X, {**by_row, "clusters": clusters, "weights": weights})
+        check_order(X, {**by_row, "clusters": clusters, "weights": weights})
         return cls(
             X=_as_rows(X),
             target_values=None if y_true is None else numeric_target(pd.Series(list(y_true)), "y_true"),
@@ -362,7 +362,7 @@ def _as_rows(X: Rows | Sequence[str]) -> Rows:
     return X if isinstance(X, (pd.DataFrame, np.ndarray)) else np.asarray(list(X), object)
 
 
-def _check_order(X: object, others: Mapping[str, object]) -> None:
+def check_order(X: object, others: Mapping[str, object]) -> None:
     """Raises DataError where something has the index of X in another order: taken by position, rows would be mixed
     up."""
     if not isinstance(X, pd.DataFrame | pd.Series):

@@ -24,7 +24,8 @@ from auditor.evidence.signing import open_envelope, sign, statement
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.input_files import FileRole
 from auditor.judging.measurement import Outcome
-from auditor.report.record.audit_report import Finding, RegistrationRecord
+from auditor.report.record.audit_report import Finding
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.record.number_text import plural
 from auditor.statistics.significance_tests import Multiplicity
 

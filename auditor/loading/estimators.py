@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
@@ -86,6 +86,8 @@ class EstimatorModel(AuditedModel):
 
     endings = (".skops", ".joblib", ".pkl")
     fits_anew = True
+    # Rows in the form that a caller's own object takes; None for what was read from a file.
+    as_given: Callable[[Rows], Any] | None = None
 
     def __init__(
         self,
@@ -159,26 +161,8 @@ class EstimatorModel(AuditedModel):
         return self.in_doubt(probabilities) if self._by_probability else np.ones(len(probabilities), np.bool_)
 
     def native_file(self, ending: str) -> bytes:
-        """The estimator as a joblib or pickle file if the name ends so, which this toolkit reads by its own list of
-        types, else as a skops file; ModelError if this toolkit could not read it again."""
-        if ending == ".pkl":
-            return pickle.dumps(self.estimator)
-        if ending == ".joblib":
-            import joblib  # type: ignore[import-untyped]
-
-            joblib.dump(self.estimator, file := BytesIO())
-            return file.getvalue()
-        import skops.io
-
-        content: bytes = skops.io.dumps(self.estimator)
-        foreign = [name for name in skops.io.get_untrusted_types(data=content) if name not in HARMLESS]
-        if foreign:
-            raise ModelError(
-                f"The estimator holds {printable(foreign[0], 80)}, which no skops file brings back: use "
-                "threshold_optimizer, which leaves it as it is.",
-                code="AUD-LOAD-TYPE",
-            )
-        return content
+        """The estimator as a file: see :func:`estimator_file`."""
+        return estimator_file(self.estimator, ending)
 
     def onnx_graph(self) -> tuple[bytes, tuple[str, ...]]:
         """The graph of the fitted estimator, an input a column, and which of its columns are numbers.
@@ -262,15 +246,15 @@ class EstimatorModel(AuditedModel):
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""
         if not hasattr(self.estimator, "predict_proba"):
             return np.eye(self.n_outputs)[self._predicted(X)]
-        rows = input_of(self.estimator, self.features, X)
+        rows = input_of(self.estimator, self.features, X, self.as_given)
         with _convert_errors():
             return np.asarray(self.estimator.predict_proba(rows), np.float64)
 
     def _predicted(self, X: Rows) -> IntArray:
         """(n,) class indices by the estimator's own ``predict``."""
-        rows = input_of(self.estimator, self.features, X)
+        rows = input_of(self.estimator, self.features, X, self.as_given)
         with _convert_errors():
-            labels = np.asarray(self.estimator.predict(rows)).tolist()
+            labels = np.asarray(self.estimator.predict(rows)).ravel().tolist()
         return np.asarray([self._label_index[label] for label in labels], np.int64)
 
 
@@ -315,8 +299,32 @@ def but_for(settings: Mapping[str, Any]) -> str:
     return f", but for {', '.join(f'{name}={value!r}' for name, value in settings.items())}" if settings else ""
 
 
+def estimator_file(estimator: Any, ending: str) -> bytes:
+    """An estimator as a joblib or pickle file if the name ends so, which this toolkit reads by its own list of types,
+    else as a skops file; ModelError if this toolkit could not read it again."""
+    if ending == ".pkl":
+        return pickle.dumps(estimator)
+    if ending == ".joblib":
+        import joblib  # type: ignore[import-untyped]
+
+        joblib.dump(estimator, file := BytesIO())
+        return file.getvalue()
+    import skops.io
+
+    content: bytes = skops.io.dumps(estimator)
+    foreign = [name for name in skops.io.get_untrusted_types(data=content) if name not in HARMLESS]
+    if foreign:
+        raise ModelError(
+            f"The estimator holds {printable(foreign[0], 80)}, which no skops file brings back: write it as .joblib.",
+            code="AUD-LOAD-TYPE",
+        )
+    return content
+
+
 class EstimatorRegressor(AuditedRegressor):
     """A fitted scikit-learn regressor of one target; ``estimator`` is the object itself."""
+
+    as_given: Callable[[Rows], Any] | None = None
 
     def __init__(self, estimator: Any, *, features: tuple[str, ...] | None, provenance: Provenance) -> None:
         self.estimator = estimator
@@ -325,7 +333,7 @@ class EstimatorRegressor(AuditedRegressor):
 
     def _estimate(self, X: Rows) -> Any:
         """(n,) predictions; (n, 1) and (n, n_targets) where the estimator was fitted so."""
-        rows = input_of(self.estimator, self.features, X)
+        rows = input_of(self.estimator, self.features, X, self.as_given)
         with _convert_errors():
             return np.asarray(self.estimator.predict(rows))
 
@@ -343,8 +351,16 @@ def _convert_errors() -> Iterator[None]:
         raise ModelError(f"The estimator refused the data: {printable(error, 300)}", code="AUD-LOAD-ANSWERS") from error
 
 
-def input_of(estimator: Any, features: tuple[str, ...] | None, X: Rows) -> Any:
-    """The rows as the estimator takes them: a list of texts, a table of its columns, or their values."""
+def input_of(
+    estimator: Any,
+    features: tuple[str, ...] | None,
+    X: Rows,
+    as_given: Callable[[Rows], Any] | None = None,
+) -> Any:
+    """The rows as the estimator takes them: as they were given, a list of texts, a table of its columns, or their
+    values."""
+    if as_given is not None:
+        return as_given(X)
     if isinstance(X, np.ndarray):
         return list(X) if X.dtype == object else X.reshape(len(X), -1)
     if features is not None:

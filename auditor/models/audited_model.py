@@ -251,6 +251,14 @@ class AuditedModel:
             self._outputs[data] = probabilities
         return self._outputs[data]
 
+    def scores(self, data: AuditData) -> FloatArray:
+        """(n, n_classes) by which rows are ranked and calibration is measured."""
+        return self.scores_of(data.X, self.outputs(data))
+
+    def scores_of(self, X: Rows, probabilities: FloatArray) -> FloatArray:
+        """(n, n_classes) scores of rows with these probabilities: where a rule decides on scores, those before it."""
+        return probabilities
+
     def has_answers(self, data: AuditData) -> bool:
         """Whether the answers on a data set are already cached."""
         return data in self._outputs

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,8 @@ from auditor.models.row_hash_random import contents_of, row_draws
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from auditor.data.audit_data import AuditData
 
 MAX_GROUPS = 10_000
 MAX_POINTS = 100_000
@@ -155,6 +158,8 @@ class Postprocessing(Closed):
             f" ({' x '.join(self.columns)}, {len(self.groups)} groups)"
         )
         said = f"{how} {by}; a group that is none of these is treated by the rule for all others."
+        if self.decides:
+            said += " Ranking and calibration are measured on the scores before these thresholds."
         if self.randomised:
             said += " Some decisions are drawn at random, by a hash of the row: the same row, the same answer."
         return said
@@ -209,11 +214,11 @@ class PostprocessedModel(AuditedModel):
 
     Where the rules calibrate, the outputs are the calibrated probabilities, and ``threshold`` decides on them.
 
-    Where the rules decide, the outputs are the *chances* of either decision: 0 or 1 but for scores whose decision is
-    drawn at random. The draw is a hash of the row as the model takes it, its group and ``seed``: the same row always
-    gets the same answer, over many rows decisions come as often as the chances say, and who repeats an application
-    unchanged gains nothing. ``decisions`` are drawn so. A probe that decides on outputs of its own (of changed rows)
-    takes the likelier decision.
+    Where the rules decide, rows are ranked by the scores before, and the outputs are the *chances* of either decision:
+    0 or 1 but for scores whose decision is drawn at random. The draw is a hash of the row as the model takes it, its
+    group and ``seed``: the same row always gets the same answer, over many rows decisions come as often as the chances
+    say, and who repeats an application unchanged gains nothing. ``decisions`` are drawn so. A probe that decides on
+    outputs of its own (of changed rows) takes the likelier decision.
 
     A row of a group that was not there when the rules were made is treated by ``otherwise``.
     ``features``: the columns that the model below takes, where it does not say so itself; None of texts.
@@ -243,6 +248,7 @@ class PostprocessedModel(AuditedModel):
             batch_rows=8 * base.batch_rows,
             provenance=provenance or base.provenance,
         )
+        self._scores: WeakKeyDictionary[AuditData, FloatArray] = WeakKeyDictionary()
         self.base = base
         self.base_features = own
         self.postprocessing = postprocessing
@@ -257,6 +263,23 @@ class PostprocessedModel(AuditedModel):
         favourable = self.postprocessing.positive
         drawn = self._draws(X) < probabilities[:, favourable]
         return np.where(drawn, favourable, 1 - favourable).astype(np.int64)
+
+    def scores(self, data: AuditData) -> FloatArray:
+        """(n, 2) scores before the rules, computed once and shared by all probes."""
+        if data not in self._scores:
+            self._scores[data] = super().scores(data)
+        return self._scores[data]
+
+    def forget(self) -> None:
+        """Discard cached scores too."""
+        super().forget()
+        self._scores.clear()
+
+    def scores_of(self, X: Rows, probabilities: FloatArray) -> FloatArray:
+        """(n, 2) scores of the base model where the rules decide: a chance of 0 or 1 ranks nobody."""
+        if not self.postprocessing.decides:
+            return probabilities
+        return self.base.scores_of(below := self.base_rows(X), self.base.predict_part(below))
 
     def check_outputs(self) -> None:
         """Raise the errors of the base model's own check."""

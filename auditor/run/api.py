@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from auditor.core.errors import DataError, UsageError, did_you_mean, first_line
+from auditor.core.errors import UsageError, did_you_mean
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
 from auditor.judging.policy import Required, required_by
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from auditor.data.audit_data import AuditData
+    from auditor.loading.rows.caller_rows import CallerRows
     from auditor.models.audited_model import AuditedModel
 
     Table = str | PathLike[str] | pd.DataFrame
@@ -49,21 +50,25 @@ _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_
     "executor",
     "address",
 }
-# A model in memory is measured as it is, in this process.
+# A model in memory is measured as it is, in this process; what its own object does not say may be said of it.
+_OF_AN_OBJECT = ("task", "outputs", "threshold")
 _ABOUT_LOADING = (
-    "base", "task", "outputs", "threshold", "architecture", "architecture_args", "predict", "allow_code",
-    "trust_pickle", "device", "dtype", "probe", "max_memory", "max_seconds", "stream",
+    "base", *_OF_AN_OBJECT, "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "device",
+    "dtype", "probe", "max_memory", "max_seconds", "stream",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(name for name in options_of(DataSpec) if name not in ("classes", "features", "stream"))
 
 
 def scan(
-    model: str | PathLike[str] | AuditedModel | None,
-    data: Table | AuditData | None,
+    model: object,
+    X: Any,
+    y: Any,
+    sensitive_features: Any,
     *,
     catalogue: Catalogue,
     criteria: Sequence[Criterion] | None,
     probe_options: Mapping[str, Mapping[str, Any]] | None,
+    train: Any,
     options: Mapping[str, Any],
 ) -> AuditReport:
     """:func:`auditor.scan` with the available probes, by name."""
@@ -74,8 +79,8 @@ def scan(
         raise UsageError(
             "probes= takes names; a probe that is an object is asked by auditor.run_audit(model, data, [probe])."
         )
-    train, predictions = said.pop("train", None), said.pop("predictions", None)
-    asked = _options({"model": _path(model), **said})
+    predictions = said.pop("predictions", None)
+    asked = _options({"model": _path(model), **said, **_labels(said)})
     required = required_by(asked.policy)
     check_policies(required.packs, asked, catalogue)
     default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
@@ -85,19 +90,43 @@ def scan(
     configured = Configured(asked, own, held, required.packs, obeyed=tuple(obeyed))
     if asked.model is not None or (model is None and (asked.predict is not None or predictions is not None)):
         with scratch_folder() as scratch:
-            if _is_audit_data(data):
+            if _is_audit_data(X):
                 raise UsageError(
                     "AuditData goes with a model in memory: load the model with auditor.load_model, or give the rows "
                     "as a path or a DataFrame."
                 )
+            if y is not None or sensitive_features is not None:
+                raise UsageError(
+                    "y= and sensitive_features= go with a model in memory: for a model file give one table of rows, "
+                    "and name its columns with target= and sensitive=[...]."
+                )
             path, of, answers = (
                 _file(table, Path(scratch) / f"{name}.parquet")
-                for name, table in (("data", data), ("train", train), ("predictions", predictions))
+                for name, table in (("data", X), ("train", train), ("predictions", predictions))
             )
             asked = replace(asked, data=path, train=of, predictions=answers)
             report = run_scan(replace(configured, options=asked), catalogue).report
-            return _nameless(report, predictions if data is None else data, train)
-    return _in_memory(model, data, train, configured, catalogue)
+            return _nameless(report, predictions if X is None else X, train)
+    held_model, rows = _objects(model, X, y, sensitive_features, train, asked)
+    return _in_memory(held_model, rows, configured, catalogue)
+
+
+def save(model: object, path: str | PathLike[str]) -> None:
+    """Write a model as a file that ``scan`` reads: a fitted estimator in its library's own format, else a bundle.
+
+    scikit-learn's estimators and pipelines as ``.joblib``, ``.pkl`` or ``.skops``, XGBoost as ``.json`` or ``.ubj``,
+    LightGBM as ``.txt``, CatBoost as ``.cbm``. An ``AuditedModel`` as :func:`auditor.models.saved_models.save` writes
+    it: a network as a bundle, ``.pt``, without code. Raises UsageError for another ending, with the right one.
+    """
+    from auditor.core.files import write_beside
+    from auditor.loading.python_objects import object_file
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.saved_models import save as save_model
+
+    if isinstance(model, AuditedModel):
+        save_model(model, fspath(path))
+    else:
+        write_beside(fspath(path), object_file(model, fspath(path)))
 
 
 def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
@@ -135,38 +164,100 @@ def load_data(data: Table, model: AuditedModel, **options: Any) -> AuditData:
         return load(data_spec(_options({"data": at, "train": of, **options})), model)
 
 
-def _in_memory(
-    model: object, data: Table | AuditData | None, train: Table | None, config: Configured, catalogue: Catalogue
-) -> AuditReport:
-    from auditor.data.audit_data import AuditData
+def _objects(
+    model: object, X: Any, y: Any, sensitive_features: Any, train: Any, options: ScanOptions
+) -> tuple[AuditedModel, AuditData | None]:
+    """A model in memory, and its rows as it takes them."""
+    from auditor.loading.python_objects import audited_object
+    from auditor.loading.rows.caller_rows import CallerRows
     from auditor.models.audited_model import AuditedModel
+
+    ready = isinstance(model, AuditedModel)
+    unsaid = ScanOptions()
+    for name in _ABOUT_LOADING:
+        if getattr(options, name) != getattr(unsaid, name) and (ready or name not in _OF_AN_OBJECT):
+            raise UsageError(
+                f"{name}= says how a model is loaded and measured, and this one is here already: leave it out."
+            )
+    apart = y is not None or sensitive_features is not None
+    spec = ModelSpec(classes=options.classes, **_given_options(options, ("features", *_OF_AN_OBJECT)))
+    if _is_audit_data(X) or X is None:
+        about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
+        about |= {"train": train} if train is not None else {}
+        about |= {"y": y} if y is not None else {}
+        about |= {"sensitive_features": sensitive_features} if sensitive_features is not None else {}
+        if about := about | (_given_options(options, ("classes", "features")) if ready else {}):
+            what = "AuditData says that itself" if X is not None else "there is no data"
+            raise UsageError(f"{next(iter(about))}= says something about a table of rows, and {what}: leave it out.")
+        return model if isinstance(model, AuditedModel) else audited_object(model, None, spec), X
+    if isinstance(X, str | PathLike) or (ready and not apart):
+        if apart:
+            raise UsageError("y= and sensitive_features= go with rows in memory: name columns of the file instead.")
+        held = model if isinstance(model, AuditedModel) else audited_object(model, None, spec)
+        about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
+        about |= _given_options(options, ("classes", "features"))
+        return held, load_data(X, held, **about, **({} if train is None else {"train": train}))
+    return _rows_apart(model, CallerRows.from_object(X), y, sensitive_features, train, options, spec)
+
+
+def _rows_apart(
+    model: object,
+    rows: CallerRows,
+    y: Any,
+    sensitive_features: Any,
+    train: Any,
+    options: ScanOptions,
+    spec: ModelSpec,
+) -> tuple[AuditedModel, AuditData]:
+    """A model and rows in memory, of which labels and groups may stand apart or be columns."""
+    from auditor.data.audit_data import AuditData, favourable
+    from auditor.loading.python_objects import audited_object, feature_names
+    from auditor.loading.rows.caller_rows import CallerRows, data_in_memory, group_columns, with_training_rows
+    from auditor.models.audited_model import AuditedModel
+
+    if y is not None and options.target is not None:
+        raise UsageError("y= and target= both say what is true: leave one of them out.")
+    if sensitive_features is not None and options.sensitive:
+        raise UsageError("sensitive_features= and sensitive= both name groups: leave one of them out.")
+    if train is not None and (not isinstance(train, tuple) or len(train) != 2):
+        raise UsageError("train= of a model in memory is the pair (X_train, y_train).")
+    groups = group_columns(list(options.sensitive) if options.sensitive else sensitive_features, rows)
+    others = (options.target, options.cluster, options.weight)
+    own = options.features or getattr(model, "features", None) or feature_names(model) or ()
+    named = bool(own) and set(own) <= set(rows.columns)
+    features = tuple(own) if named else tuple(name for name in rows.columns if name not in others)
+    held_rows = rows.select(features) if rows.columns else rows
+    held = model if isinstance(model, AuditedModel) else audited_object(model, held_rows, spec)
+    if groups is not None and len(held.classes) == 2 and options.positive is None:
+        if favourable(None, held.classes) is None:
+            first, second = held.classes
+            raise UsageError(f"Which label is favourable to a person? Add positive={first!r} or positive={second!r}.")
+    with scratch_folder() as scratch:
+        names = () if groups is None else tuple(map(str, groups.columns))
+        about = data_spec(replace(options, data=scratch, train=None, sensitive=names))
+        if getattr(rows.rows, "ndim", 2) > 2:
+            if held.kind == "regressor":
+                return held, AuditData.for_regression(rows.rows, y, sensitive_features=groups)
+            return held, AuditData.from_arrays(
+                rows.rows, y, classes=held.classes, positive=options.positive, sensitive_features=groups
+            )
+        data = data_in_memory(rows, features, y, groups, held, about, Path(scratch))
+        if train is None:
+            return held, data
+        learned = replace(about, sensitive=(), bins=(), cluster=None, weight=None)
+        members = data_in_memory(
+            CallerRows.from_object(train[0]), features, train[1], None, held, learned, Path(scratch)
+        )
+        return held, with_training_rows(data, members)
+
+
+def _in_memory(model: AuditedModel, rows: AuditData | None, config: Configured, catalogue: Catalogue) -> AuditReport:
     from auditor.run.job_models import intake_result
     from auditor.run.run_audit import run_audit
     from auditor.training.task_distribution import chosen_executor
     from auditor.training.task_executor import tasks_by
 
-    if not isinstance(model, AuditedModel):
-        raise UsageError(
-            f"A {type(model).__name__} is no model that can be audited: give a path, or wrap it with "
-            "auditor.TorchModel(module, classes=[...]) or auditor.AuditedModel.from_callable(function, classes=[...])."
-        )
-    options, unsaid = config.options, ScanOptions()
-    for name in _ABOUT_LOADING:
-        if getattr(options, name) != getattr(unsaid, name):
-            raise UsageError(
-                f"{name}= says how a model is loaded and measured, and this one is here already: leave it out."
-            )
-    about = {name: getattr(options, name) for name in _ABOUT_ROWS if getattr(options, name)}
-    if train is not None:
-        about["train"] = train
-    named = _given_options(options, ("classes", "features"))
-    if isinstance(data, AuditData) or data is None:
-        if about := about | named:
-            what = "AuditData says that itself" if data is not None else "there is no data"
-            raise UsageError(f"{next(iter(about))}= says something about a table of rows, and {what}: leave it out.")
-        rows = data
-    else:
-        rows = load_data(data, model, **about, **named)
+    options = config.options
     labelled = rows is not None and (rows.y_true is not None or rows.target_values is not None)
     asked = ScanOptions(
         probes=options.probes,
@@ -237,6 +328,18 @@ def _refuse_unknown(values: Mapping[str, Any], known_options: set[str], function
             raise UsageError(f"{function} has no option {name!r}{did_you_mean(name, known_options) or '.'}")
 
 
+def _labels(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Labels as texts: a caller has them as numbers or truth values too."""
+    from auditor.data.preprocessing import label_name
+
+    found: dict[str, Any] = {}
+    if values.get("positive") is not None:
+        found["positive"] = label_name(values["positive"])
+    if isinstance(values.get("classes"), Sequence) and not isinstance(values["classes"], str):
+        found["classes"] = [label_name(label) for label in values["classes"]]
+    return found
+
+
 def _path(model: object) -> str | None:
     return fspath(model) if isinstance(model, str | PathLike) else None
 
@@ -255,12 +358,9 @@ def _file(table: Any, path: Path) -> str | None:
 
     if not isinstance(table, pd.DataFrame):
         raise UsageError(f"Rows are a path, a DataFrame or auditor.AuditData, and this is a {type(table).__name__}.")
-    # The index is no column of the rows; names of columns are text in a file.
-    try:
-        table.rename(columns=str).to_parquet(path, index=False)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"The DataFrame holds what a table in a file cannot: {first_line(error)}.") from None
-    return str(path)
+    from auditor.loading.rows.caller_rows import written
+
+    return written(table, path)
 
 
 def _nameless(report: AuditReport, data: Any, train: Any) -> AuditReport:

@@ -63,7 +63,7 @@ def _alike_in(model: AuditedModel, rows: AuditData, measurements: Sequence[Measu
 
 def _same_scores(model: AuditedModel, rows: AuditData) -> bool:
     try:
-        return bool((np.ptp(model.outputs(rows), axis=0) == 0.0).all())
+        return bool((np.ptp(model.scores(rows), axis=0) == 0.0).all())
     except NotApplicableError:  # decisions are all that is known of it, and they are the same
         return True
 

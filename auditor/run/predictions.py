@@ -271,6 +271,8 @@ class StoredModel:
             raise DataError("The bundle keeps no probabilities of so many classes.")
         return self._answers.scores
 
+    scores = outputs
+
     def decisions(self, data: AuditData) -> IntArray:
         """(n,) stored decisions."""
         return self._answers.predicted.astype(np.int64)
@@ -328,7 +330,7 @@ def parts_of(model: AuditedModel, data: AuditData, head: AnswersHead) -> Iterato
     else:
         predicted = model.decisions(rows)
         truth = None if rows.y_true is None else np.where(rows.y_true < 0, np.nan, rows.y_true.astype(np.float64))
-        scores = model.outputs(rows)[:, : head.scores] if head.scores else np.empty((head.n, 0))
+        scores = model.scores(rows)[:, : head.scores] if head.scores else np.empty((head.n, 0))
         if head.blurred > 1 and head.scores:
             scores = blurred(scores, predicted, head.blurred)
     return (

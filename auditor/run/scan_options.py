@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from auditor.judging.input_files import Roles
 from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.report.record.configuration import About, Labels
+from auditor.report.record.report_formats import FORMATS
 from auditor.run.option_parsers import (
     as_bytes,
     as_day,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from auditor.judging.criterion import Criterion
     from auditor.judging.input_files import ObeyedFile
     from auditor.judging.policy import Policy
-
-FORMATS = "html,json,markdown,pdf,sarif,junit,csv,model-card,model-card-json,ml-bom"
 
 # What an audit.toml that lies where a command is started, and that nobody named, may say of an option. asks: anything,
 # since it says what is measured; reads: a file inside its own folder; lowers: a limit below the default; given:

@@ -286,7 +286,7 @@ def _scores(model: AuditedModel, rows: AuditData) -> FloatArray:
     if model.kind == "regressor":
         predicted: FloatArray = model.predictions(rows)  # type: ignore[attr-defined]
         return predicted
-    return model.outputs(rows)[:, rows.positive]
+    return model.scores(rows)[:, rows.positive]
 
 
 def _ratio(table: RateTable, index: int, titles: Sequence[str]) -> tuple[AnyEstimate, str]:

@@ -115,7 +115,7 @@ class _Decisions:
 
 
 def of_reference(before: AuditedModel, after: AuditedModel, rows: AuditData, method: str) -> Any:
-    """The reference's decisions (n,) or outputs; on rows of a gated model it gets only its own part."""
+    """The reference's decisions (n,) or scores; on rows of a gated model it gets only its own part."""
     from auditor.models.gated_model import GatedModel
     from auditor.models.postprocessing import PostprocessedModel
 
@@ -150,7 +150,7 @@ def _ranked(before: AuditedModel, after: AuditedModel, rows: AuditData, detail: 
     if y is None or after.n_outputs != 2:
         return
     try:
-        scores = [of_reference(before, after, rows, "outputs"), after.outputs(rows)]
+        scores = [of_reference(before, after, rows, "scores"), after.scores(rows)]
     except NotApplicableError:
         return
     labelled, positive = y >= 0, after.n_outputs - 1 if rows.positive is None else rows.positive

@@ -152,7 +152,7 @@ class ScoreFairness(BaseProbe):
         if rows.positive is None:
             classes = ", ".join(rows.classes or model.classes)
             raise NotApplicableError(f"Needs the favourable label among {classes}: add --positive LABEL.")
-        scores = model.outputs(rows)[:, rows.positive]
+        scores = model.scores(rows)[:, rows.positive]
         if not more_than(2, scores):
             raise NotApplicableError("Needs scores, and this model returns labels: group_fairness measures those.")
         scores = np.clip(scores, 0.0, 1.0)

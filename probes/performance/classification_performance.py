@@ -83,7 +83,7 @@ class Answered:
         positive = model.n_outputs - 1 if rows.positive is None else rows.positive
         decided = model.decisions(rows)
         try:
-            scores = model.outputs(rows)
+            scores = model.scores(rows)
         except NotApplicableError:  # a model of which decisions are all that is known
             scores = np.eye(model.n_outputs)[decided]
         return cls(rows.y_true[labelled], decided[labelled], scores[labelled], positive)

@@ -25,6 +25,7 @@ from auditor.loading.job_specs import ExplainSpec
 from probes.attribution.attribution_task import pose
 from probes.attribution.explanation import feature_names
 from probes.fairness.proxies import Association, screen
+from probes.fairwashing import RealRows
 from probes.probe_inputs import as_frame
 from probes.reasons.feature_actions import Scaled, actions, held_columns, indicators, nearest, parse_monotone
 from probes.reasons.reason_tests import (
@@ -32,8 +33,7 @@ from probes.reasons.reason_tests import (
     N_DRAWS,
     Drawn,
     Masked,
-    MixedAgainstReal,
-    compare,
+    decided_by_what_is_shown,
     draw_attributions,
     grade,
     masked_table,
@@ -71,7 +71,7 @@ class _Table:
     positive: int
     favourable: BoolArray
     by_chance: bool
-    real: MixedAgainstReal | None
+    real: RealRows | str
     scaled: Scaled | None
     fixed: frozenset[str]
     proxies: tuple[Association, ...]
@@ -136,7 +136,7 @@ def _prepared(
     decided = model.decisions(data)
     favourable = np.asarray(decided == data.positive, np.bool_)
     by_chance = bool((decided != model.decide(model.outputs(data), data.positive, data.X)).any())
-    real = None
+    real: RealRows | str = ""
     if data.modality == "tabular":
         fixed = held_columns(model, data, spec.immutable, monotone)
         frame = as_frame(data.X, model.features)
@@ -144,7 +144,7 @@ def _prepared(
         if data.sensitive_features is not None:
             proxies = screen(frame, data.sensitive_features, rng).proxies
         progress("real rows against mixed ones")
-        real = compare(model, data, data.positive, LEVEL, rng)
+        real = decided_by_what_is_shown(model, data, data.positive, rng)
     elif spec.immutable or monotone:
         raise UsageError("--immutable and --monotone are about the columns of a table, and these rows are texts.")
     return _Table(model, data, data.positive, favourable, by_chance, real, scaled, fixed, proxies, spec)
@@ -232,19 +232,16 @@ def _graded(
     table: _Table, ask: Masked, present: BoolArray, feature_indices: list[int], sign: float, rng: np.random.Generator
 ) -> Faithfulness:
     real = table.real
-    measured = {} if real is None else {"real": real.gap, "real_low": real.low}
     if not feature_indices:
         return Faithfulness(
             refused=f"no feature speaks for the decision in {SURE:.0%} of the draws, so none is a reason for it",
             level=LEVEL,
-            **measured,
         )
-    verdict = grade(ask, _places(table, feature_indices), present, sign, rng, level=LEVEL).model_copy(update=measured)
-    if real is not None and real.differs:
+    verdict = grade(ask, _places(table, feature_indices), present, sign, rng, level=LEVEL)
+    if isinstance(real, RealRows) and real.is_hidden:
         why = (
-            f"the model is not the same on real rows as on the mixed ones that every explanation asks about: what is "
-            f"learned from real rows is right about {real.gap:.0%} more of them (at least {real.low:.0%}), so what the "
-            "mixed ones point at need not be what decides people's"
+            "the model is not the same on real rows as on the mixed ones that every explanation asks about: "
+            f"{real.describe()}"
         )
         return verdict.model_copy(update={"refused": "; ".join(filter(None, [why, verdict.refused]))})
     return verdict
@@ -394,10 +391,10 @@ def _notes(table: _Table) -> tuple[str, ...]:
             "decisions of this model are drawn by a hash of the row where the favourable probability lies between 0 "
             "and 1: reasons are of that probability, and recourse is shown where it is 1"
         )
-    if table.real is not None and table.real.why_none:
-        notes.append(
-            f"whether the model is the same on real rows as on mixed ones was not checked: {table.real.why_none}"
-        )
+    if isinstance(table.real, RealRows):
+        notes.append(table.real.describe())
+    elif table.real:
+        notes.append(f"whether the model is the same on real rows as on mixed ones was not checked: {table.real}")
     if not table.tabular:
         notes.append("whether the model is the same on texts without words as on whole ones was not checked")
     if table.tabular:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from typer.testing import CliRunner
 from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
 from auditor.models.saved_models import save
+from auditor.report.comparing.compare_audits import Comparison, compare
+from auditor.report.comparing.comparison_report import render_comparison_html, render_comparison_markdown
+from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import run_audit
 from cli.commands import app
 from probes.fairness.change_since_reference import Change
@@ -65,7 +69,9 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
         "balanced_accuracy": True, "roc_auc": True, "expected_calibration_error": False,
         "commonest_decision_share": True,
     }  # fmt: skip
-    assert comparison["exit_code"] == code and comparison["conclusion"] in output
+    after = AuditReport.from_json((report / "after" / "report.json").read_bytes())
+    assert after.exit_code == code and comparison["conclusion"] in output
+    assert f"Exit code {code}: the new model's." in output and " fixed; " in output
     files = [".auditor-written.json", "m.zip", "new.energy.json", "new.pt", "report"]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
     checked = json.loads(RUNNER.invoke(app, ["evidence", "verify", bundle, "--json"]).stdout)
@@ -75,7 +81,7 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
     for side in ("before", "after"):
         assert (report / side / "report.html").exists()
     again, output = call(folder, "compare", str(report / "before"), str(report / "after"), "--out", str(tmp_path / "c"))
-    assert again == code and (tmp_path / "c" / "comparison.html").exists()
+    assert again == comparison["exit_code"] and (tmp_path / "c" / "comparison.html").exists()
     assert json.loads((tmp_path / "c" / "comparison.json").read_text())["rows"] == comparison["rows"]
 
 
@@ -119,13 +125,16 @@ def test_options_are_checked_by_name(folder: Path, tmp_path: Path) -> None:
 
 
 # Sentences of the help, which pipelines rely on.
-CODES = ("0 better and useful", "1 something now FAILs its criterion", "3 neither is shown")
+CODES = {
+    "compare": ("0 better and useful", "1 something now FAILs its criterion", "3 neither is shown"),
+    "mitigate": ("that of the new model's audit: 0 passed", "1 something FAILs", "3 not shown", "4 refused"),
+}
 
 
-@pytest.mark.parametrize("name", ["compare", "mitigate"])
+@pytest.mark.parametrize("name", sorted(CODES))
 def test_the_help_says_what_the_exit_codes_mean(tmp_path: Path, name: str) -> None:
     code, output = call(tmp_path, name, "--help")
-    assert code == 0 and all_of(words in output for words in CODES) and "--margin" in output
+    assert code == 0 and all_of(words in output for words in CODES[name]) and "--margin" in output
 
 
 def test_a_constant_that_was_recorded_is_compared_as_what_it_is(tmp_path: Path) -> None:
@@ -157,6 +166,56 @@ def test_a_constant_that_was_recorded_is_compared_as_what_it_is(tmp_path: Path) 
         )
     code, output = call(tmp_path, "compare", *both, "--margin", "-1")
     assert code == 2 and "--margin must lie in [0, 1)" in output
+
+
+def traded(costs: float) -> Comparison:
+    """A model that favours one group against one that does not and errs more, by ``costs`` of the rows."""
+    rng = np.random.default_rng(0)
+    n = 6_000
+    sex = np.arange(n) % 2
+    y = (rng.random(n) < 0.3 + 0.4 * sex).astype(int)
+    wrong = np.where(rng.random(n) < 0.05, 1 - y, y)
+    fair = np.where(rng.random(n) < costs, rng.random(n) < 0.5, np.where((sex == 0) & (rng.random(n) < 0.3), 1, wrong))
+    frame = pd.DataFrame({"before": wrong, "after": fair})
+    data = AuditData.from_arrays(
+        frame, y, classes=[0, 1], sensitive_features=pd.DataFrame({"sex": np.where(sex, "m", "f")})
+    )
+    old, new = (
+        AuditedModel.from_callable(lambda X, name=name: 0.1 + 0.8 * X[name].to_numpy(float), classes=[0, 1])
+        for name in ("before", "after")
+    )
+    probes = [GroupFairness(), Performance()]
+    return compare(run_audit(old, data, probes), run_audit(new, data, [*probes, Change(reference=old)]))
+
+
+def test_what_a_smaller_gap_costs_is_said_with_the_margin_that_accepts_it() -> None:
+    found = traded(0.3)
+    assert found.exit_code == 1 and "balanced_accuracy is shown to have fallen by more than 0.02" in found.conclusion
+    assert found.trade.startswith(
+        "The trade: demographic_parity_difference (by=sex) from 0.360 to 0.115, for 0.205 of balanced"
+    )
+    needed = float(re.findall(r"--margin ([\d.]+) accepts it", found.trade)[0])
+    for margin, standing in ((needed, "kept"), (needed - 0.02, "failed")):
+        other = compare(found.before, found.after, margin=margin)
+        assert (other.usefulness.standing == "kept") == (standing == "kept")
+    assert "accepts it" not in compare(found.before, found.after, margin=needed).trade
+    page, text = render_comparison_html(found), render_comparison_markdown(found)
+    assert page.count('<figure class="figure">') == 1 and "The trade: " in page and "The trade: " in text
+    assert "fixed" in page and found.fixed in text
+    alike = compare(found.before, found.before)
+    assert alike.trade == "" and "<figure" not in render_comparison_html(alike)
+
+
+def test_what_is_fixed_and_what_still_fails_is_counted() -> None:
+    found = traded(0.3)
+    worse = "failing now, and not before: equalized_odds_difference, by sex."
+    assert found.fixed == f"0 of 1 fixed; 1 no longer shown to fail; {worse}"
+    same = compare(found.before, found.before)
+    assert same.fixed == "0 of 1 fixed; still failing: demographic_parity_difference, by sex."
+    passed = found.before.model_copy(
+        update={"findings": tuple(f for f in found.before.findings if f.outcome.value != "FAIL")}
+    )
+    assert compare(passed, passed).fixed == "Nothing failed before; nothing fails now."
 
 
 def test_a_sweep_refuses_rows_that_are_not_independent_before_any_work(folder: Path, tmp_path: Path) -> None:

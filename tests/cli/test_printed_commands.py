@@ -29,6 +29,8 @@ from auditor.report.record.provenance_of_number import traces_of
 from auditor.report.remediation import remediation_of
 from cli.commands import app
 from cli.help_pages import leaf_commands
+from cli.mitigate import _complete_out
+from mitigations import MITIGATIONS
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
 from tests.quantifiers import all_of
@@ -199,11 +201,17 @@ def test_the_repair_of_the_first_page_writes_what_was_read(
     report = audited(name, tmp_path)
     assert report is not None
     (repair,) = (command for command in printed_by(report) if command.startswith("auditor mitigate "))
-    result = call(typed(repair))
-    assert result.exit_code in (0, 1, 3), result.output
-    made = tmp_path / FITTED_ANEW[name]
-    after = AuditReport.from_json((tmp_path / "audit-report" / "after" / "report.json").read_bytes())
-    assert after.model.format == report.model.format and made.is_file()
+    # The ending of what was read is that of what is written, said or not.
+    bare = repair.replace(f" --out {FITTED_ANEW[name]}", "")
+    assert bare != repair
+    for command in (repair, bare) if name == "model bundle, .pt" else (bare,):
+        result = call(typed(command))
+        made = tmp_path / FITTED_ANEW[name]
+        after = AuditReport.from_json((tmp_path / "audit-report" / "after" / "report.json").read_bytes())
+        assert after.model.format == report.model.format and made.is_file()
+        assert result.exit_code == after.exit_code and f"Exit code {after.exit_code}: the new" in result.output
+    for command in re.findall(r"`(auditor [^`]*)`", " ".join(result.output.split())):
+        typed(command)
     if made.suffix in (".joblib", ".pkl"):
         own = joblib.load(made)
         assert isinstance(own, BaseEstimator) and len(own.predict(people()[list(own.feature_names_in_)]))
@@ -217,6 +225,26 @@ def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: 
     assert unknown.exit_code == 2 and "say --out fairer.joblib." in " ".join(unknown.output.split()), unknown.output
     other = call([*asked, "fairer.pt"])
     assert other.exit_code == 2 and "must end in .skops or .joblib or .pkl" in " ".join(other.output.split())
+    rule = call(["mitigate", "threshold_optimizer", *asked[2:], "fairer.joblib"])
+    assert rule.exit_code == 2 and "must be a folder" in rule.output and "say --out fairer." in rule.output
+
+
+@pytest.mark.parametrize(
+    ("mitigation", "model", "said", "expected"),
+    [
+        ("reweighing", "m.joblib", None, "fairer.joblib"),
+        ("reweighing", "m.ubj", "new", "new.ubj"),
+        ("reweighing", "m.txt", "new.txt", "new.txt"),
+        ("threshold_optimizer", "m.cbm", None, "fairer"),
+        ("threshold_optimizer", "m.pt", None, "fairer.pt"),
+        ("exponentiated_gradient", "m.joblib", "new", "new"),
+    ],
+)
+def test_the_ending_is_that_of_the_model_that_was_read(
+    mitigation: str, model: str, said: str | None, expected: str
+) -> None:
+    out = _complete_out(None if said is None else Path(said), MITIGATIONS[mitigation], Path(model))
+    assert out == Path(expected)
 
 
 def test_what_is_said_of_copies_can_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

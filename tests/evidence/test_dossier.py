@@ -22,9 +22,10 @@ from auditor.models.audited_model import AuditedModel
 from auditor.report import report_view
 from auditor.report.html import render_html
 from auditor.report.record import number_text as text
-from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.run.run_audit import run_audit
 from cli.commands import app
 from probes.fairness.adverse_impact import AdverseImpact

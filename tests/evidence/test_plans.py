@@ -22,8 +22,9 @@ from auditor.evidence.registration import Registration
 from auditor.judging.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
+from auditor.report.record.earlier_audits import RegistrationRecord
 from cli.audit_plan import followed, open_registration, plan_of
 from cli.commands import app
 from cli.scan import entered

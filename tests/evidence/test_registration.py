@@ -32,7 +32,8 @@ from auditor.evidence.signing import make_key
 from auditor.judging.criterion import CriterionRecord
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.run.scan_options import flags
 from cli.audit_plan import FILES, plan_of
 from cli.commands import app
@@ -599,7 +600,7 @@ def test_other_code_of_ones_own_is_a_deviation(tmp_path: Path, monkeypatch: pyte
 
 def test_what_was_registered_and_did_not_run_is_a_deviation() -> None:
     from auditor.evidence.registration import with_what_became
-    from auditor.report.record.audit_report import RegistrationRecord
+    from auditor.report.record.earlier_audits import RegistrationRecord
 
     followed = RegistrationRecord(path="r.json", sha256="a" * 64, registered="2026-01-01T00:00:00+00:00")
     findings = sampled().findings

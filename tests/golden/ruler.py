@@ -44,12 +44,12 @@ from auditor.models.networks.architectures import MLP
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.report_formats import FILE_NAMES, render
 from auditor.report.report_view import document_id
 from auditor.run import __version__
 from auditor.run.run_audit import run_audit
 from cli.commands import app
 from cli.help_pages import leaf_commands
-from cli.report_formats import FILE_NAMES, render
 from probes import PROBES
 from tests.golden.make import CONFIG
 from tests.toys.benchmark_files import FILE_TOYS

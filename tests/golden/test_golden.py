@@ -50,10 +50,10 @@ from auditor.judging.measurement import Outcome
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.report_formats import FILE_NAMES
 from auditor.report.record.schema import shipped_schema
 from auditor.report.report_view import document_id
 from cli.commands import app
-from cli.report_formats import FILE_NAMES
 from cli.verify import stored_probe
 
 HERE = Path(__file__).parent

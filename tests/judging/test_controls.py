@@ -23,10 +23,11 @@ from auditor.judging.policy import CERTAINTY, EvidenceRule, load_policies, pack_
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.pdf import render_pdf
-from auditor.report.record.audit_report import INTAKE, AuditReport, Finding, RegistrationRecord
+from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.report.record.configuration import About
 from auditor.report.record.control_record import CELL_KINDS, OLD_AFTER, CellRecord
 from auditor.report.record.controls import Beside, fitting, with_policies
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.report_view import rows_of, warnings_of
 from auditor.report.rule_pack_view import policies_of
 from cli.terminal import print_report

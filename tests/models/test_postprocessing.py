@@ -41,6 +41,8 @@ from mitigations.scores.group_calibration import GroupCalibration
 from mitigations.scores.reject_option import RejectOption
 from mitigations.scores.scored_rows import scored_rows
 from mitigations.scores.threshold_optimizer import Constraints, ThresholdOptimizer, rate_gap
+from probes.fairness.change_since_reference import Change
+from probes.performance.performance import Performance
 from tests.mitigations.planted_rows import biased_rows, trained
 
 
@@ -379,3 +381,28 @@ def test_the_old_model_and_the_generators_are_untouched(rows: AuditData, model: 
     made = [run(ThresholdOptimizer(), model, rows, seed).decisions(rows) for seed in (1, 1)]
     assert np.array_equal(made[0], made[1]) and np.array_equal(before, model.predict_proba(rows.X))
     assert np.array_equal(np.random.get_state()[1], states[0]) and torch.equal(torch.get_rng_state(), states[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_rule_ranks_rows_by_the_score_before_it(
+    rows: AuditData, test_rows: AuditData, model: TorchModel, deterministic: bool
+) -> None:
+    new = run(ThresholdOptimizer(deterministic=deterministic), model, rows)
+    assert np.array_equal(new.scores(test_rows), model.outputs(test_rows))
+    assert not np.array_equal(new.outputs(test_rows), model.outputs(test_rows))
+    found = {
+        f.metric: f.estimate for f in Performance().measure(new, test_rows, np.random.default_rng(0)) if not f.group
+    }
+    own = {
+        f.metric: f.estimate for f in Performance().measure(model, test_rows, np.random.default_rng(0)) if not f.group
+    }
+    assert found["roc_auc"].value == own["roc_auc"].value and found["accuracy"].value != own["accuracy"].value
+    changes = Change(reference=model).measure(new, test_rows, np.random.default_rng(0))
+    assert next(m.estimate.value for m in changes if m.metric == "roc_auc_change") == 0.0
+
+
+def test_what_a_calibration_ranks_by_are_its_own_probabilities(
+    rows: AuditData, test_rows: AuditData, model: TorchModel
+) -> None:
+    new = run(GroupCalibration(), model, rows)
+    assert np.array_equal(new.scores(test_rows), new.outputs(test_rows))

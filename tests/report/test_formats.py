@@ -34,8 +34,9 @@ from auditor.report.junit_and_sarif import render_junit, render_sarif
 from auditor.report.model_card_and_bom import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.report_formats import FILE_NAMES, known_formats, render
 from auditor.statistics.rates import Proportion
-from cli.report_formats import FILE_NAMES, alone_in, known_formats, read_report, render, write_report
+from cli.report_formats import alone_in, read_report, write_report
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, privacy, refused_report, report_of, sample_report
 
@@ -408,7 +409,8 @@ def test_rendering_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(sample_report().to_json(), encoding="utf-8")
     formats = ",".join(n for n in LIGHT)
     code = (
-        "import sys\nfrom cli.report_formats import read_report, render\nfrom pathlib import Path\n"
+        "import sys\nfrom auditor.report.record.report_formats import render\n"
+        "from cli.report_formats import read_report\nfrom pathlib import Path\n"
         f"report = read_report(Path({str(tmp_path)!r}))\n"
         f"for name in {formats!r}.split(','): render(report, name)\n"
         "sys.exit(', '.join(m for m in ('torch', 'pandas', 'transformers', 'sklearn') if m in sys.modules) or 0)"
@@ -433,7 +435,7 @@ def test_an_unknown_format_names_the_nearest() -> None:
 
 @pytest.mark.parametrize(("name", "extra"), [("pdf", "pdf"), ("ml-bom", "bom")])
 def test_a_format_whose_extra_is_absent_names_it(monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
-    monkeypatch.setattr("cli.report_formats.find_spec", lambda module: None)
+    monkeypatch.setattr("auditor.report.record.report_formats.find_spec", lambda module: None)
     with pytest.raises(MissingExtraError, match=rf"responsible-auditor\[{extra}\]"):
         known_formats([name])
     assert known_formats(["html", "csv"]) == ["html", "csv"]

@@ -17,9 +17,10 @@ from auditor.report import report_view
 from auditor.report.first_page import first_page
 from auditor.report.pdf import render_pdf
 from auditor.report.record import number_text, summary_lines
-from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.record.finding_text import question_of
 from auditor.report.record.glossary import definitions_of, definitions_of_judged
 from auditor.report.remediation import remediation_of

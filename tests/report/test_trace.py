@@ -16,9 +16,10 @@ from auditor.judging.measurement import Definition
 from auditor.judging.policy import load_policies
 from auditor.report.html import render_html
 from auditor.report.markdown import escaped, render_markdown, to_markdown
-from auditor.report.record.audit_report import AuditReport, RegistrationRecord
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
+from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.record.glossary import TERMS, definitions_of, definitions_of_judged
 from auditor.report.record.provenance_of_number import (
     RUNS_CODE,

@@ -16,8 +16,16 @@ from auditor.evidence.history.ledger import broken_chain
 from auditor.evidence.registration import changed_criteria
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.measurement import Outcome
-from auditor.report.record.audit_report import FILES, INTAKE, AuditReport, PlanEntered, RegistrationRecord
-from auditor.report.record.earlier_audits import MOST_KEPT, CampaignRecord, EarlierLook, LooksRecord, entries_named
+from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
+from auditor.report.record.earlier_audits import (
+    MOST_KEPT,
+    CampaignRecord,
+    EarlierLook,
+    LooksRecord,
+    PlanEntered,
+    RegistrationRecord,
+    entries_named,
+)
 
 if TYPE_CHECKING:
     from auditor.evidence.history.ledger import Ledger

@@ -226,10 +226,10 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
     decided = list(map(str, evaluation.X.columns)) if isinstance(evaluation.X, pd.DataFrame) else None
     members = load_one(spec, spec.train, model, classes, decided)
     joined = evaluation.with_members(members)
-    return replace(joined, notes=(*joined.notes, *_overlap_note(evaluation, members)))
+    return replace(joined, notes=(*joined.notes, *overlap_note(evaluation, members)))
 
 
-def _overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
+def overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
     """Says how many evaluation rows the model was trained on; none are left out, as that would thin out common rows."""
     shared = int(np.isin(evaluation.keys, members.keys).sum())
     if not shared:

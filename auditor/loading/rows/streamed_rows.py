@@ -79,12 +79,14 @@ def can_stream(spec: DataSpec, model: AuditedModel) -> bool:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows: what was read of them, the features, each row's group by sensitive feature, and what was answered."""
+    """Some rows: what was read of them, the features, each row's group by sensitive feature, what was answered, and
+    the scores that rank them."""
 
     batch: pa.RecordBatch
     X: pd.DataFrame
     groups: list[tuple[npt.NDArray[np.integer], list[str]]]
     probabilities: FloatArray
+    scores: FloatArray
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Told:
 
     def add(self, part: _Part, keys: Keys | None, y_true: IntArray | None, decisions: IntArray) -> None:
         """The next rows."""
-        self.scores.add(part.groups, y_true, decisions, part.probabilities)
+        self.scores.add(part.groups, y_true, decisions, part.scores)
         if self.features is not None:
             self.features.add(part.X, part.groups)
         if self.sample is not None:
@@ -131,7 +133,7 @@ class Stream:
     def settle(self, scores: ScoreCounts) -> None:
         """Read the rows again if the median of the scores is between some that the grid does not order."""
         if scores.asked.median and scores.n_values > 2 and scores.unsettled() is not None:
-            scores.settle((part.groups, part.probabilities) for part in self._parts())
+            scores.settle((part.groups, part.scores) for part in self._parts())
 
     def _parts(self) -> Iterator[_Part]:
         own = [name for name in (self.spec.target, *self.sensitive) if name is not None]
@@ -140,7 +142,8 @@ class Stream:
             if batch.num_rows:
                 X = batch.select(self.features).to_pandas()
                 groups = [_arrow_groups(batch.column(name)) for name in self.sensitive]
-                yield _Part(batch, X, groups, self.model.predict_part(X))
+                probabilities = self.model.predict_part(X)
+                yield _Part(batch, X, groups, probabilities, self.model.scores_of(X, probabilities))
 
     def count_by_group(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,18 @@ from auditor.judging.criterion import MOST_RATE, CriterionRecord
 from auditor.judging.measurement import Outcome, why_doubtful
 from auditor.report.comparing.gap_warnings import remarks
 from auditor.report.comparing.side_by_side import SHOWN, Both, Row, is_paired_change, of_rate, of_the_same
-from auditor.report.comparing.usefulness import PERFORMANCE, Usefulness, doubted, in_family, usefulness
-from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
+from auditor.report.comparing.usefulness import (
+    BALANCED,
+    PERFORMANCE,
+    WORTH,
+    Usefulness,
+    doubted,
+    in_family,
+    usefulness,
+)
+from auditor.report.record.audit_report import INTAKE, AuditReport, Finding, measurement_label
 from auditor.report.record.earlier_audits import Key, key_of
-from auditor.report.record.number_text import number
+from auditor.report.record.number_text import interval, number
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
 
@@ -22,8 +31,9 @@ MARGIN = 0.02
 _SHOWN_LEVEL = 0.025
 # Of the comparison's error rate: what is required, and what the model is worth.
 _JUDGED, _USEFUL = 0.75, 0.25
-_MOST_NAMED = 3
+_MOST_NAMED, _MOST_FAILING = 3, 8
 _SAME = "Both audits are of the same model and the same rows: a number that they share has not changed at all."
+OF_WORTH = (BALANCED, *WORTH)
 _JUDGEMENTS = (Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE)
 # How a paired change says which model it is since.
 _SINCE = re.compile(r"sha256 ([0-9a-f]{16})")
@@ -130,10 +140,69 @@ class Comparison:
             )
         return f"Not shown. Shown to be better: {_list_names([r.name for r in self.better])}. {reasons}"
 
+    @property
+    def fixed(self) -> str:
+        """How many of the earlier FAILs PASS now, and what FAILs, in one sentence."""
+        was, now = _failing(self.before), _failing(self.after)
+        passing = {_criterion_key(f) for f in self.after.findings if f.outcome is Outcome.PASS}
+        still = [name for key, name in now.items() if key in was]
+        new = [name for key, name in now.items() if key not in was]
+        mended = sum(key in passing for key in was)
+        parts = [f"{mended} of {len(was)} fixed" if was else "Nothing failed before"]
+        if unsettled := len(was) - mended - len(still):
+            parts.append(f"{unsettled} no longer shown to fail")
+        if still:
+            parts.append(f"still failing: {_list_names(still, _MOST_FAILING)}")
+        if new:
+            parts.append(f"failing now, and not before: {_list_names(new, _MOST_FAILING)}")
+        return "; ".join(parts if now else [*parts, "nothing fails now"]) + "."
 
-def _list_names(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    @property
+    def costs(self) -> tuple[Row, ...]:
+        """Accuracy and what stands beside it, where it is lower than before; the largest loss first."""
+        worth = () if self.usefulness.worth is None else (self.usefulness.worth,)
+        found = {row.metric: row for row in (*worth, *self.all) if row.metric in OF_WORTH and row.difference < 0.0}
+        return tuple(sorted(found.values(), key=lambda row: row.difference))
+
+    @property
+    def gains(self) -> tuple[Row, ...]:
+        """The gaps between groups that are shown to be smaller; the largest gain first."""
+        found = [row for row in self.better if row.pillar == "fairness" and row.ideal == 0.0]
+        return tuple(sorted(found, key=lambda row: row.difference))
+
+    @property
+    def trade(self) -> str:
+        """What a smaller gap costs, and which margin accepts it, in a sentence or two; "" where nothing was traded."""
+        if not self.gains or not self.costs:
+            return ""
+        gap, margin = self.gains[0], self.usefulness.margin
+        lost = [f"{number(-row.difference)} of {row.metric} ({interval(_loss(row))})" for row in self.costs]
+        said = (
+            f"The trade: {gap.name} from {number(gap.before.value)} to {number(gap.after.value)}, for "
+            f"{' and '.join(lost)}."
+        )
+        # As usefulness judges it: accuracy by what it may have lost, the rest by what it is shown to have lost.
+        ends = [-row.interval[row.metric == BALANCED] for row in self.costs if row.interval is not None]
+        needed = math.ceil(100.0 * max(ends, default=0.0)) / 100.0
+        if needed <= margin or self.usefulness.same_answer:
+            return said
+        return f"{said} The margin is {margin:g}: where the smaller gap is worth it, --margin {needed:g} accepts it."
+
+
+def _failing(report: AuditReport) -> dict[tuple[object, ...], str]:
+    """What FAILs a criterion, in words."""
+    return {
+        _criterion_key(f): measurement_label(f) for f in report.findings if f.criterion and f.outcome is Outcome.FAIL
+    }
+
+
+def _loss(row: Row) -> tuple[float, float] | tuple[None, None]:
+    return (None, None) if row.interval is None else (-row.interval[1], -row.interval[0])
+
+
+def _list_names(names: Sequence[str], most: int = _MOST_NAMED) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def compare(

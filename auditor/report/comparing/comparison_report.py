@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.side_by_side import Row
+from auditor.report.comparing.tradeoff_report import Plot, Spot, plot_svg
 from auditor.report.comparing.usefulness import Usefulness
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.report_figures import called_in, column, group
+from auditor.statistics.tradeoff_statistics import Measured
 
 COMPARISON_VERSION = "1.1"
 MOST_DETAILS = 200
@@ -161,6 +163,7 @@ def render_comparison_markdown(comparison: Comparison) -> str:
     if comparison.made_by:
         lines += [f"Made by {_plain(comparison.made_by[0])}.", ""]
     lines += [f"**{_plain(comparison.conclusion)}** Exit code {comparison.exit_code}.", "", headline(comparison), ""]
+    lines += [_plain(words) for words in (comparison.trade, comparison.fixed) if words] + [""]
     for remark in comparison.remarks:
         lines += [f"> **Warning.** {_plain(remark)}", ""]
     useful = comparison.usefulness
@@ -226,6 +229,28 @@ class _Drawn:
     bar: Markup
 
 
+def _trade_plot(comparison: Comparison) -> Plot | None:
+    """The smaller gap against what it costs, as changes since the earlier model; None where nothing was traded."""
+    if not comparison.trade:
+        return None
+    gap, cost = comparison.gains[0], comparison.costs[0]
+    none = Measured(value=0.0, interval=(0.0, 0.0))
+    x, y = (Measured(value=row.difference, interval=row.interval) for row in (gap, cost))
+    return Plot(
+        id="trade",
+        title=f"{gap.name} against {cost.metric}",
+        alt=comparison.trade,
+        caption=(
+            "Square: the earlier model. Dot: the new one, with its intervals. Shaded: a smaller gap within the margin."
+        ),
+        x_label=f"change of {gap.name}",
+        y_label=f"change of {cost.metric}",
+        spots=(Spot(number=1, x=none, y=none, role="present"), Spot(number=2, x=x, y=y, role="front")),
+        origin=True,
+        floor=-comparison.usefulness.margin,
+    )
+
+
 def render_comparison_html(comparison: Comparison) -> str:
     """The comparison as one page: verdict, warnings, a forest of differences, every number before and after."""
     style = Markup(resource("report.css"))
@@ -238,6 +263,8 @@ def render_comparison_html(comparison: Comparison) -> str:
             policy=content_policy(style, Markup(""), pictures=False),
             style=style,
             comparison=comparison,
+            plot=(plot := _trade_plot(comparison)),
+            svg=None if plot is None else Markup(plot_svg(plot)),
             headline=headline(comparison),
             promise=promise(comparison),
             standing=STANDINGS[useful.standing],

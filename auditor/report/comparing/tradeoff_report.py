@@ -388,11 +388,11 @@ def _plain(words: str) -> str:
 
 def tradeoff_svg(plot: Plot) -> str:
     """A plot as a separate SVG file."""
-    return as_file(_plot_svg(plot))
+    return as_file(plot_svg(plot))
 
 
 @lru_cache(maxsize=64)
-def _plot_svg(plot: Plot) -> str:
+def plot_svg(plot: Plot) -> str:
     return sheet_svg(partial(draw, plot), title=plot.title, alt=plot.alt, dom_id=f"plot-{plot.id}")
 
 
@@ -413,7 +413,7 @@ def render_tradeoff_html(tradeoff: Tradeoff, audit: AuditReport) -> str:
             found=tradeoff,
             audit=audit,
             promise=promise(tradeoff),
-            plots=[(plot, Markup(_plot_svg(plot))) for plot in plots_of(tradeoff, called)],
+            plots=[(plot, Markup(plot_svg(plot))) for plot in plots_of(tradeoff, called)],
             features=features,
             tones=_TONES,
             own_level=1.0 - 2.0 * tradeoff.own_alpha,

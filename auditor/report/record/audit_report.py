@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import (
     BaseModel,
@@ -26,8 +27,8 @@ from pydantic import (
 )
 
 from auditor.core.errors import Code, DataError
-from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number
-from auditor.core.number_types import Count, PositiveCount
+from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number, write_beside
+from auditor.core.number_types import Count
 from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import Figure
@@ -37,9 +38,10 @@ from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outco
 from auditor.judging.training_looks import TrainingRecord
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
-from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord
+from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord, RegistrationRecord
 from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.group_sizes import Missing
+from auditor.report.record.report_formats import format_of, render, show_page
 from auditor.report.record.sandbox_state import SandboxState
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.significance_tests import Multiplicity
@@ -310,79 +312,6 @@ class Summary(Closed):
         return int(getattr(self, "passed" if outcome is Outcome.PASS else outcome.value.lower()))
 
 
-class PlanEntered(Closed):
-    """The position of a registration in the history: its entry, with hash and time, and earlier audits.
-
-    ``rows``, ``model``: audits of the same rows and of the same model before it; None where those are not known.
-    """
-
-    entry: PositiveCount
-    hash: str
-    created: str
-    rows: int | None
-    model: int | None
-
-    def describe(self) -> str:
-        """``Entered in the history at entry 3 on DAY``, and after how many audits."""
-        after = [
-            f"{n:,} {'audit' if n == 1 else 'audits'} of {what}"
-            for n, what in ((self.rows, "these rows"), (self.model, "this model"))
-            if n is not None
-        ]
-        told = f", after {' and '.join(after)}" if after else ""
-        return f"Entered in the history at entry {self.entry} on {self.created[:19]}Z, hash {self.hash[:16]}{told}."
-
-
-class RegistrationRecord(Closed):
-    """The pre-registered plan, and the run's deviations from it; it changes no outcome.
-
-    ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
-    fingerprint of the key whose signature was checked, None where none fits. ``deviations``: every way in which the run
-    did otherwise. ``not_fixed``: what the registration left open. ``entered``: where the history holds it;
-    ``cautions``: why the history does not show that it came before the results.
-    """
-
-    path: str
-    sha256: str
-    registered: str
-    by: str = ""
-    signed_with: str | None = None
-    deviations: tuple[str, ...] = ()
-    not_fixed: tuple[str, ...] = ()
-    entered: Annotated[PlanEntered | None, UNSAID] = None
-    cautions: Annotated[tuple[str, ...], LEFT_OUT] = ()
-
-    @property
-    def adherence(self) -> Literal["followed", "deviates", "unproven"]:
-        """Whether the run followed the registration, and whether the registration provably came first."""
-        if self.deviations:
-            return "deviates"
-        return "unproven" if self.cautions else "followed"
-
-    @property
-    def followed(self) -> bool:
-        """Whether the run followed the earlier registration."""
-        return self.adherence == "followed"
-
-    def describe(self) -> str:
-        """The registrant, the date, and whether the run followed; deviations are listed separately."""
-        by = f" by {self.by}" if self.by else ""
-        signed = f"signed with the key {self.signed_with[:16]}" if self.signed_with else "not signed"
-        said = f"Registered on {self.registered}{by}, {signed}, SHA-256 {self.sha256[:16]}."
-        said += f" Left open: {'; '.join(self.not_fixed)}." if self.not_fixed else ""
-        said += f" {self.entered.describe()}" if self.entered is not None else ""
-        if self.followed:
-            return f"The run followed its registration. {said}"
-        cautions = f" {' '.join(self.cautions)}" if self.cautions else ""
-        n = len(self.deviations)
-        how = (
-            f"The run DEVIATES from its registration in {n} {'point' if n == 1 else 'points'}.{cautions}"
-            if n
-            else f"NOT SHOWN that the registration came before the results, though the run kept to it.{cautions}"
-        )
-        return f"{how} {said} No outcome and no exit code is changed by it."
-
-
 class Refusal(Closed):
     """The reason why the model or the data were not accepted.
 
@@ -407,7 +336,13 @@ class Refusal(Closed):
 
 
 class AuditReport(Closed):
-    """The whole record of one audit."""
+    """The result of one audit: what was measured, what is allowed, and how each comparison ended.
+
+    In a notebook the report shows itself. ``exit_code``: 0 passed, 1 failed, 3 not shown either way, 4 refused.
+    ``failures``: the findings that FAIL; ``findings``: all; ``to_frame()``: all as a table. ``save(path)`` writes a
+    file by its ending, ``show()`` opens the page, ``to_html()`` and ``to_json()`` return it as text.
+    ``AuditReport.from_json(text)`` reads a report again, and ``auditor.compare(before, after)`` compares two.
+    """
 
     schema_version: str = SCHEMA_VERSION
     created: str
@@ -442,9 +377,36 @@ class AuditReport(Closed):
         """The files that determined the audit; unknown for older records."""
         return () if self.configuration is None else self.configuration.files
 
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings that are shown to exceed what is allowed."""
+        return tuple(finding for finding in self.findings if finding.outcome is Outcome.FAIL)
+
     def to_json(self) -> str:
         """The record as indented JSON."""
         return self.model_dump_json(indent=2) + "\n"
+
+    def to_html(self) -> str:
+        """The report as one HTML page, which loads nothing else."""
+        return render(self, "html").decode()
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the report in the format that the file's name ends in: .html, .json, .md, .pdf, .csv, .sarif,
+        .junit.xml, .model-card.md, .model-card.json or .cdx.json.
+
+        Raises UsageError for another ending, MissingExtraError where a format needs a package that is absent.
+        """
+        write_beside(fspath(path), render(self, format_of(fspath(path))))
+
+    def show(self) -> None:
+        """Show the page: below the cell in a notebook, else in the browser."""
+        show_page(self.to_html())
+
+    def __dir__(self) -> list[str]:
+        """What a reader of reports uses, without the methods of the base class."""
+        return sorted(
+            {*type(self).model_fields, *(name for name in vars(AuditReport) if not name.startswith(("_", "model_")))}
+        )
 
     def verdict(self, *, allow_inconclusive: Waivers = False) -> ExitCode:
         """The exit code derived from the findings, independent of the recorded one."""

@@ -1,4 +1,4 @@
-"""Earlier audits of a model: the key that matches findings, decisions on them, looks at the same rows."""
+"""Earlier audits of a model: the key of findings, decisions on them, looks at the same rows, pre-registered plans."""
 
 from __future__ import annotations
 
@@ -307,3 +307,76 @@ class LooksRecord(Closed):
         unnamed = self.rows - 1 - len(at[-_MOST_EARLIER:])
         more = f"{unnamed:,} before them, " if unnamed > 0 else ""
         return f"{which} look at these rows; earlier: {more}{shown}."
+
+
+class PlanEntered(Closed):
+    """The position of a registration in the history: its entry, with hash and time, and earlier audits.
+
+    ``rows``, ``model``: audits of the same rows and of the same model before it; None where those are not known.
+    """
+
+    entry: PositiveCount
+    hash: str
+    created: str
+    rows: int | None
+    model: int | None
+
+    def describe(self) -> str:
+        """``Entered in the history at entry 3 on DAY``, and after how many audits."""
+        after = [
+            f"{n:,} {'audit' if n == 1 else 'audits'} of {what}"
+            for n, what in ((self.rows, "these rows"), (self.model, "this model"))
+            if n is not None
+        ]
+        told = f", after {' and '.join(after)}" if after else ""
+        return f"Entered in the history at entry {self.entry} on {self.created[:19]}Z, hash {self.hash[:16]}{told}."
+
+
+class RegistrationRecord(Closed):
+    """The pre-registered plan, and the run's deviations from it; it changes no outcome.
+
+    ``sha256``: of what was registered, which whoever noted it then can compare. ``registered``: when. ``signed_with``:
+    fingerprint of the key whose signature was checked, None where none fits. ``deviations``: every way in which the run
+    did otherwise. ``not_fixed``: what the registration left open. ``entered``: where the history holds it;
+    ``cautions``: why the history does not show that it came before the results.
+    """
+
+    path: str
+    sha256: str
+    registered: str
+    by: str = ""
+    signed_with: str | None = None
+    deviations: tuple[str, ...] = ()
+    not_fixed: tuple[str, ...] = ()
+    entered: Annotated[PlanEntered | None, UNSAID] = None
+    cautions: Annotated[tuple[str, ...], LEFT_OUT] = ()
+
+    @property
+    def adherence(self) -> Literal["followed", "deviates", "unproven"]:
+        """Whether the run followed the registration, and whether the registration provably came first."""
+        if self.deviations:
+            return "deviates"
+        return "unproven" if self.cautions else "followed"
+
+    @property
+    def followed(self) -> bool:
+        """Whether the run followed the earlier registration."""
+        return self.adherence == "followed"
+
+    def describe(self) -> str:
+        """The registrant, the date, and whether the run followed; deviations are listed separately."""
+        by = f" by {self.by}" if self.by else ""
+        signed = f"signed with the key {self.signed_with[:16]}" if self.signed_with else "not signed"
+        said = f"Registered on {self.registered}{by}, {signed}, SHA-256 {self.sha256[:16]}."
+        said += f" Left open: {'; '.join(self.not_fixed)}." if self.not_fixed else ""
+        said += f" {self.entered.describe()}" if self.entered is not None else ""
+        if self.followed:
+            return f"The run followed its registration. {said}"
+        cautions = f" {' '.join(self.cautions)}" if self.cautions else ""
+        n = len(self.deviations)
+        how = (
+            f"The run DEVIATES from its registration in {n} {'point' if n == 1 else 'points'}.{cautions}"
+            if n
+            else f"NOT SHOWN that the registration came before the results, though the run kept to it.{cautions}"
+        )
+        return f"{how} {said} No outcome and no exit code is changed by it."

@@ -13,9 +13,9 @@ from auditor.evidence.verify.checks import Check, left_open
 from auditor.evidence.verify.verify_rendering import tied
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
+from auditor.report.record.report_formats import FILE_NAMES, render
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_view import document_id
-from cli.report_formats import FILE_NAMES, render
 from cli.verify import verify
 from tests.evidence.test_evidence import evidence
 from tests.report.samples import sample_report
