@@ -270,7 +270,7 @@ def report(
     """Render a recorded audit again, without model, data or torch."""
     from auditor.report.record.report_formats import known_formats
     from cli.recorded_audits import consistent
-    from cli.report_formats import catalogue_of, claim_report, known_figure_formats, write_figures, write_report
+    from cli.report_outputs import catalogue_of, claim_report, known_figure_formats, write_figures, write_report
     from cli.signed_outputs import seal_of
     from cli.terminal import print_trace
 

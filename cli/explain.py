@@ -88,7 +88,7 @@ def _names(text: str | None, flag: str) -> tuple[str, ...]:
 def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_json: bool, debug: bool) -> int:
     """Explain the rows and write the results; return the exit code."""
     from auditor.run.parent_process import explain, last_lines
-    from cli.report_formats import command_line
+    from cli.report_outputs import command_line
     from cli.terminal import stages
 
     options = config.options

@@ -400,7 +400,7 @@ def _day(flag: str, text: str | None) -> date | None:
 
 def _audit_entry(ledger: Ledger, text: str) -> Entry:
     from auditor.evidence.history.entries import digest_of, record_in
-    from cli.report_formats import read_report
+    from cli.report_outputs import read_report
 
     if text.isdecimal():
         entry = ledger.entry(int(text))

@@ -34,7 +34,7 @@ from auditor.run.scan_options import Configured, ScanOptions
 from auditor.training.meter import Meter, energy_place, of_training, write_energy
 from cli.audit_plan import plan_of
 from cli.compare import claim_comparison, print_comparison, write_comparison
-from cli.report_formats import claim_report, command_line, write_report
+from cli.report_outputs import claim_report, command_line, write_report
 from cli.safeguards import refuse_a_job
 from cli.scan_evidence import enclosed_of, start_log, write_evidence
 from cli.signed_outputs import Sealed, with_bundle

@@ -18,7 +18,7 @@ from auditor.report.record.contradictions import contradictions
 from auditor.report.record.number_text import visible
 from auditor.report.record.report_formats import FILE_NAMES, render
 from auditor.report.report_view import document_id, rule_warning
-from cli.report_formats import read_report
+from cli.report_outputs import read_report
 
 
 def consistent(path: Path) -> AuditReport:

@@ -129,7 +129,7 @@ def _record(content: bytes, name: str) -> AuditReport:
 
 def _run_again(config: Configured) -> AuditReport:
     from auditor.run.scan import job_of, scan_job
-    from cli.report_formats import command_line
+    from cli.report_outputs import command_line
     from cli.terminal import stages
     from probes import PROBES
 

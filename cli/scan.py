@@ -27,7 +27,7 @@ from auditor.run.scan_options import Configured, ScanOptions, flags
 from cli.audit_plan import followed, open_registration, plan_of
 from cli.history import decisions_in, entry_line, open_ledger
 from cli.recorded_audits import check_places, publish_report
-from cli.report_formats import alone_in, claim_report, command_line, drop_stale, make_page_ready, write_report
+from cli.report_outputs import alone_in, claim_report, command_line, drop_stale, make_page_ready, write_report
 from cli.scan_evidence import check_flags, enclosed_of, start_log, write_evidence
 from cli.terminal import print_report, stages
 from probes import PROBES

@@ -28,7 +28,7 @@ from auditor.run.scan_options import Configured
 from auditor.run.sweep_tasks import MadePoint
 from cli.compare import claim_comparison
 from cli.mitigate import BUNDLE, audit_model, make_model
-from cli.report_formats import claim_report, read_report
+from cli.report_outputs import claim_report, read_report
 
 _POINT_FORMAT = "auditor-tradeoff-point/1"
 _TRIED_FORMAT = "auditor-tradeoff-tried/1"

@@ -199,7 +199,7 @@ def _print_questions(page: FirstPage) -> None:
             for cell in (
                 line.question,
                 line.about,
-                " ".join(part for part in (line.found, line.interval) if part),
+                f"{line.found} ({line.interval})" if line.found and line.interval else line.found or line.interval,
                 line.allowed,
                 ", ".join(part for part in (line.verdict, line.small) if part),
             )

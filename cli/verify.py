@@ -425,7 +425,7 @@ def _with_rendering(verification: Verified, path: Path, lang: str | None) -> Ver
     from auditor.evidence.verify.bundle_parts import OWN_CODE
     from auditor.evidence.verify.verify_rendering import tied
     from auditor.report.record.report_formats import TOLD, render
-    from cli.report_formats import catalogue_of
+    from cli.report_outputs import catalogue_of
 
     same_code = any(check.name == "code" and check.detail.startswith(OWN_CODE) for check in verification.checks)
     check = tied(path, verification.report, render, say=catalogue_of(lang, TOLD), same_code=same_code)

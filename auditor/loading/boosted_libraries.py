@@ -118,15 +118,15 @@ class XGBoost(Boosted):
         return more, codes | {text: len(known) + i for i, text in enumerate(new)}
 
     def margins(self, rows: pd.DataFrame) -> Any:
-        return self._asked(rows, margin=True)
+        return self._predicted(rows, margin=True)
 
     def answers(self, rows: pd.DataFrame) -> Any:
         if self.objective == "multi:softmax":  # its own prediction is a label
             return softmax(self.margins(rows), axis=1)
-        found = self._asked(rows, margin=False)
+        found = self._predicted(rows, margin=False)
         return _logistic(found.astype(np.float64)) if self.objective == "binary:logitraw" else found
 
-    def _asked(self, rows: pd.DataFrame, *, margin: bool) -> Any:
+    def _predicted(self, rows: pd.DataFrame, *, margin: bool) -> Any:
         given = rows if self.trees.feature_names is not None else rows.to_numpy()
         if self.in_place:
             return self.trees.inplace_predict(given, predict_type="margin" if margin else "value")

@@ -138,13 +138,13 @@ def _object(model: Any, rows: GivenRows | None, spec: ModelSpec) -> AuditedModel
     regressor = spec.task == "regression" or is_fitted_regressor(model)
     if regressor or getattr(model, "_estimator_type", "") == "regressor":
         no_flags_of_classes(spec)
-        return AuditedRegressor(_asked(predict, as_given), features=feature_names(model))
+        return AuditedRegressor(_answering(predict, as_given), features=feature_names(model))
     if spec.classes is None:
         raise UsageError(
             f"The {name} has no classes_: add classes=[...] in the order of its outputs, or task='regression' where it "
             "predicts a number."
         )
-    answers = _asked(getattr(model, "predict_proba", predict), as_given)
+    answers = _answering(getattr(model, "predict_proba", predict), as_given)
     return AuditedModel(
         of_logits(answers) if spec.outputs == "logits" else answers,
         classes=named_classes(None, spec),
@@ -208,7 +208,9 @@ def _accepted(predict: Callable[[Any], Any], rows: GivenRows) -> Callable[[Rows]
     return rows.as_given
 
 
-def _asked(function: Callable[[Any], Any], as_given: Callable[[Rows], Any] | None) -> Callable[[Rows], npt.ArrayLike]:
+def _answering(
+    function: Callable[[Any], Any], as_given: Callable[[Rows], Any] | None
+) -> Callable[[Rows], npt.ArrayLike]:
     def answers(X: Rows) -> npt.ArrayLike:
         return np.asarray(function(X if as_given is None else as_given(X)))
 

@@ -227,7 +227,11 @@ class _Writer:
             return
         rows = [
             (
-                line(strong(x.name, x.outcome.slug), f" {x.about} ", small(_found(x.found, x.interval, x.allowed)))
+                line(
+                    strong(x.name, x.outcome.slug),
+                    f" {x.about} ",
+                    small(_number(x.found, x.interval, x.allowed)),
+                )
                 + line(" ", code(x.id)),
                 x.severity,
                 x.owner or _BLANK,
@@ -308,7 +312,9 @@ class _Writer:
         yield self.heading("paper.numbers")
         if told:
             names = ("outcome", "what", "value", "interval", "must_be", "rows", "needs", "why")
-            yield table(self.heads("paper", *names), map(self.told, told[:MOST_TOLD]), "llrrlrrl", "findings", brief=20)
+            yield table(
+                self.heads("paper", *names), map(self.finding_row, told[:MOST_TOLD]), "llrrlrrl", "findings", brief=20
+            )
         yield from self.only_in_record(told[MOST_TOLD:])
         if any(r.outcome is Outcome.INCONCLUSIVE for r in told):
             yield paragraph(small(f"{self.say('rest.alone')} {summary_lines.describe_rows_for_all(self.report)}"))
@@ -318,7 +324,7 @@ class _Writer:
             command = f"auditor report report.json --finding {name}"
             yield paragraph(f"{self.say('trace.look_up')} ", *_command(command))
 
-    def told(self, row: Row) -> Sequence[str | Span | Line]:
+    def finding_row(self, row: Row) -> Sequence[str | Span | Line]:
         """A finding as a row; its last cell stands below it on paper."""
         f, long = row.finding, len(row.finding.detail) > _LONGEST_DETAIL
         why = [f.reason.removesuffix(f.tried).strip(), f.detail if f.detail != f.reason and not long else ""]
@@ -524,7 +530,7 @@ def _command(words: str) -> Line:
     return (Span(words, "command"),) if words else ()
 
 
-def _found(found: str, interval: str, allowed: str) -> str:
+def _number(found: str, interval: str, allowed: str) -> str:
     """A value with its interval and its limit."""
     return found + f" ({interval})" * bool(interval) + f", {allowed}" * bool(allowed)
 
@@ -533,7 +539,7 @@ def _measured(row: Row, *, value: bool = False) -> Line:
     """Metric, place, and where rows would else look alike the method; ``value``: with its value and interval."""
     where = (" ", code(row.where)) if row.where else ()
     by = (" (", code(row.by), ")") if row.by else ()
-    return line(code(row.name), *where, *by, f" {_found(row.value, row.interval, '')}" if value and row.value else "")
+    return line(code(row.name), *where, *by, f" {_number(row.value, row.interval, '')}" if value and row.value else "")
 
 
 def _graded(graded: GradeTable, method: GradedMethod, say: Catalogue) -> str:
@@ -545,5 +551,5 @@ def _graded(graded: GradeTable, method: GradedMethod, say: Catalogue) -> str:
             absent.setdefault(say.grade(own), []).append(name)
         else:
             bounds = say.ends((own.low, own.high)) if number_text.grade_interval(own) else ""
-            known.append(f"{name} {_found(say.grade(own), bounds, '')}")
+            known.append(f"{name} {_number(say.grade(own), bounds, '')}")
     return "; ".join([*known, *(f"{why}: {', '.join(names)}" for why, names in absent.items())])

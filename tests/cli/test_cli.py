@@ -95,7 +95,7 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 
 
 def test_the_parent_of_a_scan_imports_no_torch() -> None:
-    modules = "cli.scan, cli.scan_request, cli.report_formats, probes, mitigations, auditor.report.html"
+    modules = "cli.scan, cli.scan_request, cli.report_outputs, probes, mitigations, auditor.report.html"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -517,7 +517,7 @@ def test_labels_of_a_scan_are_of_columns_and_values_that_are_there(here: Path, p
     assert run(*scan, "--lang", "de").exit_code == 0
     assert "women" in (here / "audit-report" / "report.json").read_text(encoding="utf-8")
     page = (here / "audit-report" / "report.html").read_text(encoding="utf-8")
-    assert 'lang="de"' in page and "Wird über Gruppen gleich entschieden?" in page
+    assert 'lang="de"' in page and "Werden Gruppen sonst gleich behandelt?" in page
 
 
 def test_what_a_process_said_before_it_ended_is_heard_however_late(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

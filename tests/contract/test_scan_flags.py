@@ -66,7 +66,9 @@ ROWS: dict[str, Row] = {
     "sensitive": Row("--sensitive site"),
     "bins": Row("--bins debt=quantiles:3", "--bins debt=0", base=f"{BASE} --sensitive debt --probes group_fairness"),
     "cluster": Row("--cluster person"),
+    "cluster_at_most": Row("--cluster-at-most 50", base=f"{BASE} --cluster person --probes group_fairness"),
     "weight": Row("--weight w"),
+    "weight_at_most": Row("--weight-at-most 50", base=f"{BASE} --weight w --probes group_fairness"),
     "copies_are_real": Row(
         "--copies-are-real", base=BASE.replace("test.csv", "copied.csv") + " --probes group_fairness"
     ),

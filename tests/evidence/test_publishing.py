@@ -24,7 +24,7 @@ from auditor.evidence.publishing import COLUMNS, Published, parsed, publish, pub
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.report_view import document_id
 from cli.commands import app
-from cli.report_formats import write_report
+from cli.report_outputs import write_report
 from tests.quantifiers import all_of
 from tests.report.samples import sample_report
 

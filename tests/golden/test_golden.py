@@ -274,7 +274,7 @@ def test_the_record_is_rendered_in_every_format(name: str, tmp_path: Path) -> No
 
 def test_the_gate_holds_the_record_to_what_it_found() -> None:
     code, said = run("gate", REPORT)
-    assert code == 1 and "selection_rate" in said
+    assert code == 1 and "selection rate" in said
     assert "follow rule 1. This version of auditor applies another one" in " ".join(said.split())
 
 

@@ -36,7 +36,7 @@ from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.report_formats import FILE_NAMES, known_formats, render
 from auditor.statistics.rates import Proportion
-from cli.report_formats import alone_in, read_report, write_report
+from cli.report_outputs import alone_in, read_report, write_report
 from tests.quantifiers import all_of
 from tests.report.samples import HOSTILE, privacy, refused_report, report_of, sample_report
 
@@ -410,7 +410,7 @@ def test_rendering_needs_neither_torch_nor_pandas(tmp_path: Path) -> None:
     formats = ",".join(n for n in LIGHT)
     code = (
         "import sys\nfrom auditor.report.record.report_formats import render\n"
-        "from cli.report_formats import read_report\nfrom pathlib import Path\n"
+        "from cli.report_outputs import read_report\nfrom pathlib import Path\n"
         f"report = read_report(Path({str(tmp_path)!r}))\n"
         f"for name in {formats!r}.split(','): render(report, name)\n"
         "sys.exit(', '.join(m for m in ('torch', 'pandas', 'transformers', 'sklearn') if m in sys.modules) or 0)"

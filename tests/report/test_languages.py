@@ -18,7 +18,7 @@ from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.translations import Catalogue
 from cli.commands import app
-from cli.report_formats import catalogue_of
+from cli.report_outputs import catalogue_of
 from tests.report.samples import HOSTILE, sample_report
 
 RETOLD = "Der Eintrag wurde in en verfasst und ist hier in de wiedergegeben"

@@ -56,7 +56,7 @@ from auditor.statistics.groups import WorstRatio
 from auditor.statistics.rates import Proportion
 from auditor.statistics.tradeoff_statistics import Apart, Largest, dominates, rows_needed
 from cli.commands import app
-from cli.report_formats import write_report
+from cli.report_outputs import write_report
 from cli.tradeoff import parse_sweeps
 from probes.fairness.change_since_reference import Change
 from probes.fairness.group_fairness import GroupFairness
