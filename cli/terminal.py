@@ -31,6 +31,7 @@ _COLOURS = {
 }
 _QUESTION_COLUMNS = ("question", "groups", "found", "allowed", "verdict")
 _MOST_NEXT = 2
+_JUDGED = ("PASS", "FAIL", "INCONCLUSIVE")
 # A probe that does not apply takes less, and a log is not about it.
 _WORTH_A_LINE = 0.1
 # Stages before the first probe, which take longer than most of those.
@@ -159,6 +160,9 @@ def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = F
     _print_obeyed(report)
     _print_history(report)
     if not verbose:
+        # Where nothing was judged, what was asked for is what is missing.
+        if not any(f.outcome.value in _JUDGED for f in report.findings) and report.refusal is None:
+            _print_findings(report)
         return
     _print_inputs(report)
     _print_worth(report)

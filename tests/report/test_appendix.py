@@ -141,7 +141,7 @@ def test_labels_are_used_wherever_people_read(capsys: pytest.CaptureFixture[str]
     assert "by Registered sex" in appendix and "Women (sex = female)" in appendix
     assert "by sex" not in appendix and ">sex = female" not in appendix
     assert "`by Registered sex`" in markdown and "`by sex`" not in markdown
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     terminal = capsys.readouterr().out
     assert "demographic_parity_difference, by Registered sex = " in terminal and "by sex =" not in terminal
     # Its own names stay beside it, in the finding's id.
