@@ -159,14 +159,14 @@ def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = F
     _print_counts(report, page, verbose=verbose)
     _print_obeyed(report)
     _print_history(report)
+    _print_worth(report)
+    _print_shown(page)
     if not verbose:
         # Where nothing was judged, what was asked for is what is missing.
         if not any(f.outcome.value in _JUDGED for f in report.findings) and report.refusal is None:
             _print_findings(report)
         return
     _print_inputs(report)
-    _print_worth(report)
-    _print_shown(page)
     _print_findings(report)
     _print_rows_for_all(report)
     _print_controls(report)

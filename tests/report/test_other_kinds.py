@@ -52,7 +52,7 @@ def test_the_counts_keep_the_two_apart(report: AuditReport) -> None:
 
 
 def test_people_read_a_count_and_no_reproach(report: AuditReport, capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     terminal = capsys.readouterr().out
     markdown, card = render_markdown(report), render_model_card(report)
     for said in (terminal, markdown, card):
@@ -109,7 +109,7 @@ def test_what_methods_lack_of_one_number_is_told_apart_where_it_differs(capsys: 
 
     def shown(*measured: Measurement) -> list[str]:
         result = ProbeResult(probe="membership", pillar="privacy", citation="", measurements=measured)
-        print_report(report_of([result]), [])
+        print_report(report_of([result]), [], verbose=True)
         return [line[15:] for line in capsys.readouterr().out.splitlines() if "(membership" in line]
 
     assert shown(*lacking(7, "rmia", "lira")) == ["tpr_at_fpr  (membership)"]

@@ -147,7 +147,7 @@ def test_every_rendering_says_it_and_that_a_single_figure_is_for_its_question_al
     report = reported([share("a", 3), share("b", 2)], at_most(0.005, 0.5))
     words = describe_rows_for_all(report)
     assert words.startswith("For everything judged here to PASS together (exit 0), a model at the ideal values needs")
-    print_report(report, [])
+    print_report(report, [], verbose=True)
     shown = " ".join(capsys.readouterr().out.split())
     assert words in shown and "four times in five, for this question alone." in shown
     page = " ".join(render_html(report).split())

@@ -35,5 +35,5 @@ def careless(spec: ModelSpec, *, model_file: Opened | None = None) -> AuditedMod
     raise ModelError("It was loaded.")
 
 
-child_start.look = lambda spec: None
+child_start.refuse_early = lambda spec: None
 child_jobs.load_model = careless

@@ -544,8 +544,8 @@ def test_a_signer_cannot_say_that_the_tool_measured_what_code_did(scene: Path, m
         stored = json.loads(bundle.read("results.json"))
     assert [result["by_code"] for result in stored["results"] if result["probe"] == "Own"] == [True]
     assert none_of("by_code" in result for result in stored["results"] if result["probe"] != "Own")
-    assert CliRunner().invoke(app, ["verify", "b.zip", "--allow-unsigned"]).exit_code in (0, 3)
+    assert CliRunner().invoke(app, ["evidence", "verify", "b.zip", "--allow-unsigned"]).exit_code in (0, 3)
     monkeypatch.setattr(parent_process, "_with_own_labels", lambda result, blank_results, by_code: result)
     scanned(*flags)
-    forged = CliRunner().invoke(app, ["verify", "b.zip", "--allow-unsigned"])
+    forged = CliRunner().invoke(app, ["evidence", "verify", "b.zip", "--allow-unsigned"])
     assert forged.exit_code == 1 and "whether code of the user's measured it" in " ".join(forged.output.split())

@@ -74,7 +74,7 @@ def test_every_option_that_a_spec_has_reaches_it(tmp_path: Path) -> None:
         "predictions": str(tmp_path / "rows"), "score": ["s"], "predicted": "p", "loss": "l", "generated": "w",
         "train": str(tmp_path / "train"), "target": "y", "positive": "a", "sensitive": ["sex"], "bins": ["sex=1,2"],
         "sensitive_file": str(tmp_path / "side"), "join_on": "id", "text": "t", "image": "i", "cluster": "k",
-        "weight": "v", "copies_are_real": True,
+        "weight": "v", "copies_are_real": True, "cluster_at_most": 5, "weight_at_most": 9.0,
     }  # fmt: skip
     options = ScanOptions.from_values(said)
     model, data = model_spec(options), data_spec(options)

@@ -268,7 +268,7 @@ def test_the_list_says_where_each_comes_from(python: Path, folder: Path) -> None
     assert (unsure["distribution"], unsure["version"], unsure["error"]) == ("far-away", "0.3", "")
     assert unsure["goal"] == "On how many rows is the model unsure?"
     assert broken["error"] == "Probe 'broken:Probe' cannot be imported: No module named 'nowhere'."
-    code, output, _ = call(python, folder, "mitigations")
+    code, output, _ = call(python, folder, "mitigate", "list")
     assert code == 0 and output.splitlines()[-1].startswith("copies\tfairness\tcopy\tChange nothing\ta bundle\tnone")
 
 
