@@ -261,7 +261,10 @@ class BoostedClassifier(AuditedModel):
         except (UsageError, ModelError):
             raise
         except Exception as error:  # each library has errors of its own
-            raise ModelError(f"{old.made_by} cannot be fitted anew on these rows: {printable(error, 300)}.") from error
+            raise ModelError(
+                f"{old.made_by} cannot be fitted anew on these rows: {printable(error, 300)}.",
+                code="AUD-LOAD-UNSUPPORTED",
+            ) from error
         but = but_for(hyperparameters)
         notes = (f"{old.made_by} fitted anew with the hyperparameters that its file holds{but}.", *unknown)
         return BoostedClassifier(

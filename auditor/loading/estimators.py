@@ -220,14 +220,18 @@ class EstimatorModel(AuditedModel):
                 fresh.fit(input_of(old, self.features, X), old.classes_[y], **keywords)
             except Exception as error:  # what an estimator raises is its own affair
                 raise ModelError(
-                    f"The estimator cannot be fitted anew on these rows: {printable(error, 300)}."
+                    f"The estimator cannot be fitted anew on these rows: {printable(error, 300)}.",
+                    code="AUD-LOAD-UNSUPPORTED",
                 ) from error
         said = tuple(dict.fromkeys(printable(w.message, 200) for w in caught))
         unweighed = [text for text in said if "sample_weight" in text or "sample weight" in text]
         if unweighed:
-            raise ModelError(f"The estimator does not weigh its rows ({unweighed[0]}).")
+            raise ModelError(f"The estimator does not weigh its rows ({unweighed[0]}).", code="AUD-LOAD-UNSUPPORTED")
         if fresh.classes_.tolist() != old.classes_.tolist():
-            raise ModelError("The rows do not hold every class that the model knows: add rows of the others.")
+            raise ModelError(
+                "The rows do not hold every class that the model knows: add rows of the others.",
+                code="AUD-LOAD-CLASSES",
+            )
         notes = [f"{type(fresh).__name__} fitted anew with the hyperparameters that it had{but_for(hyperparameters)}."]
         if searched:
             notes.append(
@@ -272,7 +276,8 @@ def _cloned(estimator: Any, settings: Mapping[str, Any]) -> Any:
         fresh.set_params(**dict.fromkeys(own))
     except Exception as error:  # a file may leave out what a constructor needs
         raise ModelError(
-            f"The estimator cannot be made anew from its hyperparameters: {printable(error, 300)}."
+            f"The estimator cannot be made anew from its hyperparameters: {printable(error, 300)}.",
+            code="AUD-LOAD-UNSUPPORTED",
         ) from error
     for name in settings:
         if name not in known or name in own:
@@ -290,7 +295,7 @@ def _weight_keywords(estimator: Any, weights: FloatArray, prefix: str = "") -> d
         name, last = estimator.steps[-1]
         return _weight_keywords(last, weights, f"{prefix}{name}__")
     if not has_fit_parameter(estimator, "sample_weight"):
-        raise ModelError(f"{type(estimator).__name__} takes no sample_weight.")
+        raise ModelError(f"{type(estimator).__name__} takes no sample_weight.", code="AUD-LOAD-UNSUPPORTED")
     return {f"{prefix}sample_weight": weights}
 
 

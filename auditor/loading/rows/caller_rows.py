@@ -90,7 +90,10 @@ class CallerRows:
         except Exception:  # each library has exceptions of its own for a value that it cannot take back
             same = False
         if not same:
-            raise DataError("The rows hold values that a table of pandas cannot hold as they are: pass X.to_pandas().")
+            raise DataError(
+                "The rows hold values that a table of pandas cannot hold as they are: pass X.to_pandas().",
+                code="AUD-DATA-VALUES",
+            )
         return cls(held.rows, lambda rows: back(held.as_given(rows)), X)
 
     @classmethod
@@ -148,7 +151,9 @@ def data_in_memory(
         roles[target] = pd.Series(y.tolist() if hasattr(y, "tolist") else list(y))
     for name, values in roles.items():
         if len(values) != len(table):
-            raise DataError(f"There are {len(table):,} rows, and {len(values):,} values of {name!r}.")
+            raise DataError(
+                f"There are {len(table):,} rows, and {len(values):,} values of {name!r}.", code="AUD-DATA-COLUMN"
+            )
     # A feature and a group of one name may be spelled otherwise, as 0 and "male": the file has room for both.
     renamed = {name: f"{name} (feature)" for name in features if name in roles}
     table = table.rename(columns=renamed).assign(**roles)
@@ -220,5 +225,7 @@ def written(table: pd.DataFrame, path: Path) -> str:
     try:
         table.rename(columns=str).to_parquet(path, index=False)
     except (TypeError, ValueError) as error:
-        raise DataError(f"The DataFrame holds what a table in a file cannot: {first_line(error)}.") from None
+        raise DataError(
+            f"The DataFrame holds what a table in a file cannot: {first_line(error)}.", code="AUD-DATA-FORMAT"
+        ) from None
     return str(path)
