@@ -134,13 +134,13 @@ def scan(
 
     Further options, as the flags of ``auditor scan`` of the same names: ``allow_code``, ``allow_inconclusive``,
     ``allow_unsandboxed``, ``address``, ``architecture``, ``architecture_args``, ``as_of``, ``base``, ``benchmark``,
-    ``benchmark_filter``, ``bins``, ``calibration``, ``chat``, ``classes``, ``cluster``, ``copies_are_real``,
-    ``decoder``, ``device``, ``device_map``, ``dtype``, ``embedder``, ``executor``, ``features``, ``few_shot``,
-    ``generate``, ``generated``, ``image``, ``join_on``, ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``,
-    ``model_name``, ``multiplicity``, ``ood``, ``outputs``, ``policy``, ``predict``, ``predicted``, ``predictions``,
-    ``probe``, ``quantize``, ``query``, ``reference``, ``score``, ``scorer``, ``sensitive_file``, ``stream``,
-    ``system``, ``task``, ``text``, ``threshold``, ``trust_pickle``, ``weight``, ``weight_at_most``,
-    ``cluster_at_most``.
+    ``benchmark_filter``, ``bins``, ``calibration``, ``chat``, ``check_predictions``, ``classes``, ``cluster``,
+    ``copies_are_real``, ``data`` (another name of X), ``decoder``, ``device``, ``device_map``, ``dtype``,
+    ``embedder``, ``executor``, ``features``, ``few_shot``, ``generate``, ``generated``, ``image``, ``join_on``,
+    ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``, ``model_name``, ``multiplicity``, ``ood``, ``outputs``,
+    ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``, ``quantize``, ``query``, ``reference``,
+    ``score``, ``scorer``, ``sensitive_file``, ``stream``, ``system``, ``task``, ``text``, ``threshold``,
+    ``trust_pickle``, ``weight``, ``weight_at_most``, ``cluster_at_most``.
 
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.

@@ -80,6 +80,11 @@ def scan(
             "probes= takes names; a probe that is an object is asked by auditor.run_audit(model, data, [probe])."
         )
     predictions = said.pop("predictions", None)
+    data = said.pop("data", None)
+    if data is not None:
+        if X is not None:
+            raise UsageError("data= is another name of X: give one of them.")
+        X = data
     asked = _options({"model": _path(model), **said, **_labels(said)})
     required = required_by(asked.policy)
     check_policies(required.packs, asked, catalogue)

@@ -11,6 +11,8 @@ class ScanArguments(TypedDict, total=False):
     """The options of ``auditor scan`` under the names of its flags, which the help of that command explains."""
 
     # rows
+    data: Any
+    check_predictions: str
     bins: Sequence[str]
     cluster: str
     cluster_at_most: int
@@ -66,7 +68,7 @@ class ScanArguments(TypedDict, total=False):
     policy: Sequence[str] | str
     as_of: date | str
     multiplicity: Literal["bonferroni", "holm", "by", "none"]
-    allow_inconclusive: bool
+    allow_inconclusive: Sequence[str]
     # resources
     max_memory: int | str
     max_seconds: float

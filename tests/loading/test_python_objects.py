@@ -289,7 +289,7 @@ def test_a_pipeline_is_saved_by_its_own_library_or_the_error_says_how(tmp_path: 
 
 
 def test_the_signature_names_every_option_and_the_docstring_too() -> None:
-    named = {"model", "data", "target", "positive", "sensitive", "train", "probes", "seed", "error_rate"}
+    named = {"model", "target", "positive", "sensitive", "train", "probes", "seed", "error_rate"}
     assert set(get_type_hints(ScanArguments)) == set(flags()) - _FOR_COMMANDS - named
     explained = auditor.scan.__doc__ or ""
     assert all_of(f"``{name}``" in explained for name in get_type_hints(ScanArguments))
