@@ -210,7 +210,7 @@ class ScanOptions:
     ] = False
     check_predictions: Annotated[
         str | None,
-        Flag(help="Answers it must give: a column or file.", found="asks", decides=True, since_registrations=True),
+        Flag(help="Answers it must give: a column or file.", found="given", decides=True, since_registrations=True),
     ] = None
     sensitive_file: Annotated[
         str | None, Flag(help="Separate table with the sensitive features.", found="reads", is_path=True)
