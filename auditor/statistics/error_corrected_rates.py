@@ -10,12 +10,11 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy
 from pydantic import Field, model_validator
 
 from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray
-from auditor.statistics.estimate import Estimate, first_size
+from auditor.statistics.estimate import Estimate
 from auditor.statistics.intervals import BINOMIAL_TEST, clopper_pearson
 from auditor.statistics.rates import MOST_GROUPS
 
@@ -95,20 +94,6 @@ class Corrected(Estimate):
         spared = clopper_pearson(self.spared, n=self.negatives, alpha=0.05)[0]
         return "" if found > (1.0 - spared).sum() else f"By what is known, {self._not_told()}."
 
-    def labelled_alike(self, rate: float, times: float, off: float) -> Corrected:
-        """The counts of ``times`` as many rows at a true ``rate``, so many standard deviations ``off`` the expected."""
-        se = self.found / self.positives
-        f = sum(1.0 - k / n for k, n in zip(self.spared, self.negatives, strict=True))
-        n, c = math.ceil(times * self.n), self.candidates
-        if c is None:
-            q = rate * se + (1.0 - rate) * f
-        else:
-            q = rate * se * (1.0 - f) + f * c / self.n
-        q = min(max(q, 0.0), 1.0)
-        k = min(max(round(n * q + off * math.sqrt(n * q * (1.0 - q))), 0), n)
-        of = None if c is None else min(max(round(times * c), k), n)
-        return self.model_copy(update={"successes": k, "n": n, "candidates": of})
-
     def _not_told(self) -> str:
         return (
             f"found were {self.found:,} of {self.positives:,} that are known to be so, and spared "
@@ -155,26 +140,6 @@ class WorstCorrectedDifference(Estimate):
         lower = (sure[:, None, :, 0] - sure[None, :, :, 1])[others].max(axis=0)
         upper = (pair[:, None, :, 1] - pair[None, :, :, 0])[others].max(axis=0)
         return np.stack([np.maximum(lower, 0.0), np.minimum(upper, 1.0)], axis=-1)
-
-    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """Solved on the bounds, with more rows whose labels are as wrong, and one rate in all groups."""
-        if math.isnan(self.value) or not ideal < bound:
-            return math.nan
-        rate = sum(part.n * part.value for part in self.parts) / sum(part.n for part in self.parts)
-        # Of a pair either is off by its part of what the pair is off by.
-        off = float(-scipy.special.ndtri(miss / self.comparisons)) / math.sqrt(2.0)
-
-        def is_within_bound(times: float) -> bool:
-            high, low = (
-                np.asarray(
-                    [part.labelled_alike(rate, times, sign * off).bounds(0.5 * alpha)[end] for part in self.parts]
-                )
-                for sign, end in ((1.0, 1), (-1.0, 0))
-            )
-            gaps = high[:, None] - low[None, :]
-            return bool(gaps[~np.eye(high.size, dtype=bool)].max() <= bound)
-
-        return first_size(is_within_bound)
 
     @property
     def reason(self) -> str:

@@ -126,7 +126,7 @@ def test_options_are_checked_by_name(folder: Path, tmp_path: Path) -> None:
 
 # Sentences of the help, which pipelines rely on.
 CODES = {
-    "compare": ("0 better and useful", "1 something now FAILs its criterion", "3 neither is shown"),
+    "compare": ("0 unchanged, or better and useful", "1 something now FAILs its criterion", "3 neither is shown"),
     "mitigate": ("that of the new model's audit: 0 passed", "1 something FAILs", "3 not shown", "4 refused"),
 }
 

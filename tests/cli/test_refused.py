@@ -38,12 +38,11 @@ print(json.dumps({
 }))
 """
 RENDERERS = (
-    "appendix", "bound_axis", "drawing", "figure_titles", "first_page", "html", "next_commands",
-    "pillar_sections", "record", "remediation", "report_figures", "report_view", "rule_pack_view", "scope_page",
-    "translation_source", "unbounded_findings",
+    "drawing", "first_page", "first_page_parts", "html", "page_language", "record", "remediation", "report_figures",
+    "report_view", "rule_pack_view", "scope_page",
 )  # fmt: skip
 # Every scan keeps a log of its stages, and may publish what it found.
-EVIDENCE = ("deterministic_zip", "log", "publishing")
+EVIDENCE = ("container", "manifest", "publishing", "signing", "timestamp")
 OUR_OWN = {"auditor", "cli", "probes"}
 OTHERS = {
     "annotated_doc", "annotated_types", "jinja2", "markupsafe", "numpy", "pydantic", "pydantic_core", "scipy",

@@ -279,6 +279,7 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "strata": row(None, "seen", "skill", world="crossed"),
         "min_share": row(0.02, 0.1, world="crossed", beside={"min_rows": 5}),
         "min_rows": row(30, 5, world="crossed"),
+        "pooled": row(True, False, world="several_small"),
     },
     "adverse_impact": {
         "methods": row("auto", *each("selection_rate", "scoring_rate"), world="crossed"),
@@ -544,7 +545,6 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
     "poisoning": {
         "trigger": row(None, "x0=9", "x1=-9", world="layered", beside={"target": "1"}),
         "target": row(None, "0", "1", world="layered", beside={"trigger": "x0=2"}),
-        "patch": row(None, patch(0), patch(255), world="wild", beside={"target": "real"}),
     },
     "label_conflicts": {"near": row(0.05, 0.5, world="repeated_nearly"), "n_samples": row(2000, 50)},
     "weight_changes": {"reference": row(None, lambda folder: scaled(1.0), lambda folder: scaled(2.0), world="crossed")},
@@ -572,7 +572,6 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "epsilon": row(None, [1 / 255], world="few", same=([4 / 255, 8 / 255],)),
         "n_samples": row(None, 8, world="few", same=(50,)),
         "n_steps": row(20, 1, world="wild", beside={"methods": "pgd", "epsilon": [0.025]}),
-        "n_queries": row(100, 1, world="wild", beside={"methods": "square", "epsilon": [0.05]}),
     },
     "stereotype": {
         **FORMS,

@@ -74,6 +74,14 @@ def crossed(component: str, folder: Path) -> World:
     return replace(of_toys("violating")(component, folder), model=_torn(component), data=made)
 
 
+def several_small(component: str, folder: Path) -> World:
+    """The same with three groups of 15 rows each in place of the small one: 45 of 600 rows together."""
+    world = crossed(component, folder)
+    site, i = world.data.sensitive_features["site"].replace("rare", "north"), np.arange(600)  # type: ignore[index]
+    site = np.where(i % 40 < 3, np.char.add("rare_", (i % 40).astype(str)), site)
+    return replace(world, data=replace(world.data, sensitive_features=pd.DataFrame({"site": site})))
+
+
 def _torn(component: str) -> AuditedModel:
     from tests.toys.models import model, regressor
 
@@ -408,6 +416,7 @@ WORLDS: dict[str, Callable[[str, Path], World]] = {
     "ideal": of_toys("ideal"),
     "few": of_toys("violating", 40),
     "crossed": crossed,
+    "several_small": several_small,
     "layered": layered,
     "by_answers": by_answers,
     "flipped": flipped,

@@ -10,8 +10,6 @@ import pytest
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judging import Judgement, judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
-from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
-from auditor.statistics.estimate import Estimate
 from probes.language.calibration import GAP
 from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, Attack, rate_at
 from tests.quantifiers import all_of, none_of
@@ -39,28 +37,15 @@ def attack(rng: Rng, n: int) -> Measurement:
     return rate_at(stand_in, rng.random(n), rng.random(n), rate, "")
 
 
-def corrected(rng: Rng, n: int) -> Measurement:
-    """Two groups with one rate, told by a scorer that is right of 95 % of 2,000 texts of either sort."""
-
-    def part() -> Corrected:
-        q = 0.3 * 0.95 + 0.7 * 0.05
-        return Corrected(
-            successes=int(rng.binomial(n, q)), n=n, found=1_900, positives=2_000, spared=(1_900,), negatives=(2_000,)
-        )
-
-    estimate: Estimate = WorstCorrectedDifference(parts=(part(), part()))
-    return Measurement(metric=GAP, estimate=estimate, n_samples=2 * n, ideal=0.0, sensitive=("g",))  # type: ignore[arg-type]
-
-
 # Of each conditional metric: a number at the ideal from so many rows of each kind, and the probe that asks.
 AT_THE_IDEAL: dict[str, tuple[Callable[[Rng, int], Measurement], str, tuple[int, ...]]] = {
     "true_positive_rate_at_fpr": (attack, "membership_inference", (9_999, 10_000, 15_000, 21_000, 30_000)),
-    GAP: (corrected, "generation_bias", (500, 1_500, 4_000)),
 }
 
 
 def test_every_conditional_criterion_of_the_profile_is_among_these() -> None:
-    assert {c.metric for c in conditional()} == set(AT_THE_IDEAL)
+    # How many rows a corrected gap takes depends on the gap itself: planned, the worst gaps would never be judged.
+    assert {c.metric for c in conditional()} == {*AT_THE_IDEAL, GAP}
 
 
 @pytest.mark.grid

@@ -23,7 +23,7 @@ from auditor.run import run_audit
 from auditor.run.scan_options import ScanOptions
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
-from cli.recorded_audits import gate_reports
+from cli.pipeline_gate import gate_reports
 from tests.quantifiers import all_of
 from tests.toys.models import criterion
 
