@@ -81,7 +81,8 @@ def render_document_pdf(title: str, digest: str, created: str, version: str, blo
 def _typeset_blocks(head: Mapping[str, str], created: str, blocks: Sequence[Block], say: Catalogue) -> bytes:
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         folder = Path(name)
-        data: dict[str, object] = {key: worded(value) for key, value in head.items()}
+        # A break within the id would hide it from whoever looks for it.
+        data: dict[str, object] = {key: value if key == "id" else worded(value) for key, value in head.items()}
         data["numbered"] = re.split(r"(\{\w+\})", head["numbered"])
         data |= {"language": language_tag(say.language), "fonts_note": ""}
         data |= {"fonts_said": say.say("rest.fonts", code="\\u4e2d"), "blocks": _blocks(blocks, folder, say)}

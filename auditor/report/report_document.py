@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import Figure, GradedMethod, GradeTable
@@ -57,7 +57,8 @@ def report_document(report: AuditReport, say: Catalogue | None = None) -> tuple[
 
     What is behind the last page break is an appendix: a rendering in brief leaves it out.
     """
-    page = first_page(report, say)
+    # What is missing is counted anew, so that a record drawn twice is the same.
+    page = first_page(report, None if say is None else replace(say, missing=set()))
     writer = _Writer(report, page, report_view.shown_rows(report, page.say))
     # Which phrases lack a translation is known once every other one was said.
     rest = tuple(writer.rest())

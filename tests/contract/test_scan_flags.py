@@ -124,7 +124,7 @@ ROWS: dict[str, Row] = {
     "json_": Row("--json", differs="printed"),
     "quiet": Row("--quiet", differs="printed"),
     "seed": Row("--seed 5", base=f"{BASE} --probes robustness"),
-    "error_rate": Row("--error-rate 0.3"),
+    "error_rate": Row("--error-rate 0.2"),
     "multiplicity": Row("--multiplicity none"),
     "max_seconds": Row("--max-seconds 0.000001", differs="printed"),
     "max_memory": Row("--max-memory 50MiB", differs="printed"),

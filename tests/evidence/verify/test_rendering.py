@@ -98,7 +98,7 @@ def test_a_rendering_of_another_audit_is_wrong(
 def test_it_may_be_told_in_any_shipped_language_and_in_named_words(report: AuditReport, tmp_path: Path) -> None:
     german = render(report, "markdown", Catalogue.for_language("de"))
     assert tie(german, report, tmp_path).state == "ok"
-    own = Catalogue.for_language("fr", {"rest.record": "le dossier {id}"})
+    own = Catalogue.for_language("fr", {"page.nothing_next": "rien"})
     french = render(report, "markdown", own)
     assert tie(french, report, tmp_path).state == "wrong"
     (tmp_path / "fr.md").write_bytes(french)
