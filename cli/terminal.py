@@ -275,7 +275,7 @@ def _print_counts(report: AuditReport, page: FirstPage, *, verbose: bool) -> Non
     typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))
     notes = len(report.model.notes) + len(report.data.notes)
     parts = [
-        *([f"{page.more_lines} more rows of the table"] if page.more_lines else []),
+        *([f"{page.more_lines} more row{'s' * (page.more_lines > 1)} of the table"] if page.more_lines else []),
         *([f"{notes} note{'s' * (notes > 1)} on the model and the rows"] if notes else []),
         "reasons, and the flags that would add what was not applicable",
     ]
