@@ -471,7 +471,7 @@ EXAMPLES: dict[str, Examples] = {
             ),
         ),
         at=corrected_gap_at,
-        plans=frozenset({"size"}),
+        plans=NO_PLAN,
     ),
     "worst_bracket_difference": Examples(
         WorstBracketDifference(proved=rates((0.5, 0.7), (200, 100)), possible=rates((0.6, 0.8), (200, 100))),
