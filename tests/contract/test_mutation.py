@@ -118,15 +118,15 @@ def test_a_line_is_of_the_innermost_function_by_the_name_that_python_gives_it() 
     inner = "outer.<locals>.inner"
     assert names == ["", "outer", inner, inner, "outer", "", "", "", "Kind.area", "Kind.area"]
     scope: dict[str, object] = {}
-    exec(compile(SOURCE, "/root/auditor/a.py", "exec"), scope)
+    exec(compile(SOURCE, "/project/auditor/a.py", "exec"), scope)
     outer, kind = scope["outer"], scope["Kind"]
     codes = [outer.__code__, outer().__code__, kind.area.fget.__code__]  # type: ignore[attr-defined,operator]
-    assert [function_name(code, "/root/") for code in codes] == [
+    assert [function_name(code, "/project/") for code in codes] == [
         "auditor/a.py::outer", f"auditor/a.py::{inner}", "auditor/a.py::Kind.area",
     ]  # fmt: skip
     comprehension = next(code for code in codes[1].co_consts if hasattr(code, "co_qualname"))
-    assert function_name(comprehension, "/root/") == f"auditor/a.py::{inner}"
-    assert function_name(codes[0], "/elsewhere/") == "" == function_name(codes[0], "/root/auditor/")
+    assert function_name(comprehension, "/project/") == f"auditor/a.py::{inner}"
+    assert function_name(codes[0], "/elsewhere/") == "" == function_name(codes[0], "/project/auditor/")
 
 
 def test_what_is_recorded_of_a_test_and_of_its_measuring_processes_is_read_together() -> None:
