@@ -81,7 +81,7 @@ class Criterion(CriterionRecord):
 
     ``needs``: the input without which its probe does not measure it. ``built_in``: of a profile of this tool, which
     covers more than any one scan. ``if_rows_suffice``: whether it is held to nothing that has too few rows for a model
-    at the ideal to PASS with 95 % probability. None is part of the record.
+    at the ideal to PASS with 95 % probability, as far as that can be planned. None is part of the record.
     """
 
     needs: str = ""

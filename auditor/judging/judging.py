@@ -380,8 +380,9 @@ def judge(
 def _times_to_begin(pair: Pair, family: Family) -> float:
     """How many times the rows it takes for a question to begin: for a model at the ideal to pass with 95 % probability.
 
-    At most 1 where it may begin, and of questions that always do. So no further row makes a scan inconclusive that was
-    not. It depends on what is planned, and not on the outcome.
+    At most 1 where it may begin, and of questions that always do: those that cannot be planned, such as a gap corrected
+    for a scorer's errors. Of the others no further row makes a scan inconclusive that was not. It depends on what is
+    planned, and not on the outcome.
     """
     _, measurement, criterion = pair
     ideal = measurement.ideal
