@@ -10,7 +10,9 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.models.audited_model import Recipe
+from auditor.privacy import dp_linter
 from auditor.privacy.dp_linter import CHECKS, lint
+from auditor.privacy.federated import federated_linter
 from auditor.privacy.run_record import RUN_FORMAT, RunRecord, parse_run, read_run, run_of_recipe, write_run
 from tests.quantifiers import all_of
 
@@ -167,8 +169,10 @@ def test_a_layer_that_keeps_running_statistics_is_caught_whatever_its_name() -> 
     assert [p.code for p in found] == ["cross_example_layers"] and "Whitener" in found[0].what
 
 
-def test_each_check_has_a_wrong_run_here() -> None:
+def test_each_check_has_a_wrong_run_here_and_a_function_and_each_function_a_check() -> None:
     assert {code for code, _, _ in WRONG} == {check.name for check in CHECKS}
+    for asked, checks in ((dp_linter._FAULTS, CHECKS), (federated_linter._FAULTS, federated_linter.FEDERATED_CHECKS)):
+        assert asked.keys() - {check.name for check in checks} == set()
 
 
 @pytest.mark.grid
