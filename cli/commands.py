@@ -23,10 +23,23 @@ from cli.detect_train import detect_train
 from cli.dp_guarantee import dp_budget, dp_lint
 from cli.endpoint import endpoint
 from cli.export import export
-from cli.flags import AsJson, BundleTo, Debug, JsonAlone, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
+from cli.flags import (
+    OF_A_FOLDER,
+    RECORD,
+    AsJson,
+    BundleTo,
+    Debug,
+    JsonAlone,
+    Quiet,
+    SignWith,
+    TimestampBy,
+    Writes,
+    guarded,
+    parse_architecture_args,
+    with_flags,
+)
 from cli.help_pages import EXAMPLES, PANELS, Command, Group, Root
 from cli.history import Db, history, signoff
-from cli.output_guard import RECORD, Reads, Writes, guarded
 from cli.portfolio import due, findings, site
 from cli.reproduce import reproduce
 from cli.rule_packs import dossier, policies
@@ -186,9 +199,7 @@ def scan(
     Exit codes: 0 all judged findings passed, 1 at least one FAILed, 2 wrong usage, 3 nothing failed but something is
     inconclusive or could not run, 4 the model or the data were refused.
     """
-    typed = flag_values.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    flag_values |= {"model": model, "architecture_args": arguments}
+    flag_values |= {"model": model, "architecture_args": parse_architecture_args(flag_values["architecture_args"])}
     if show_config:
         from cli.audit_plan import show_config as show
         from cli.scan_request import configure
@@ -243,7 +254,7 @@ def mitigations(json_: AsJson = False) -> None:
 
 @command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), OF_A_FOLDER],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into; the report's folder by default."), Writes(itself=True)
@@ -291,7 +302,7 @@ def report(
 
 @command("report publish")
 def publish_(
-    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), OF_A_FOLDER],
     to: Annotated[
         list[str],
         typer.Option(
@@ -309,14 +320,10 @@ def publish_(
 @command("compare")
 def compare(
     before: Annotated[
-        Path,
-        typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."),
-        Reads(within=RECORD),
+        Path, typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."), OF_A_FOLDER
     ],
     after: Annotated[
-        Path,
-        typer.Argument(help="The later one, preferably made with the earlier model as --reference."),
-        Reads(within=RECORD),
+        Path, typer.Argument(help="The later one, preferably made with the earlier model as --reference."), OF_A_FOLDER
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
@@ -354,7 +361,7 @@ def gate(
     baseline: Annotated[
         Path | None,
         typer.Option(help="Audit of the model in use: only new FAILs and what got worse since count."),
-        Reads(within=RECORD),
+        OF_A_FOLDER,
     ] = None,
     accepted: Annotated[
         list[Path] | None,
@@ -483,8 +490,7 @@ def explain(
     from cli.explain import Asked, explain_rows
     from cli.scan_request import configure
 
-    typed = flag_values.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
+    arguments = parse_architecture_args(flag_values["architecture_args"])
     asked = Asked.from_flags(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
     configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
     return explain_rows(configured, asked, out, as_json=json_, debug=debug)

@@ -17,9 +17,8 @@ import typer
 from auditor.core.errors import UsageError
 from auditor.run.scan_options import ScanOptions
 from cli.detect_calibrate import Calibrated, channel_of, left_out_by_all, scoring_job
-from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy
+from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy, Writes
 from cli.no_detector_help import without_detector
-from cli.output_guard import Writes
 from cli.signed_outputs import sealed
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.core.writable_paths import place_file
 from auditor.data.media_classes import Meaning
 from auditor.run.scan_options import ScanOptions
-from cli.flags import AllowUnsandboxed, Device, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import AllowUnsandboxed, Device, Tracebacks, Writes
 
 if TYPE_CHECKING:
     from auditor.detection.detection_record import FileResult

@@ -16,8 +16,7 @@ from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.scan_options import ScanOptions
 from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
-from cli.flags import Address, AllowUnsandboxed, Device, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import Address, AllowUnsandboxed, Device, Tracebacks, Writes
 
 if TYPE_CHECKING:
     from pydantic import JsonValue

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import UsageError
-from cli.flags import JsonAlone, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import JsonAlone, Tracebacks, Writes
 from cli.terminal import paragraph
 
 if TYPE_CHECKING:

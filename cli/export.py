@@ -11,8 +11,15 @@ from auditor.core.errors import AuditorError, ModelError, UsageError
 from auditor.core.files import encode_path, regular_file, sha256_of, write_beside
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.option_parsers import memory_limit
-from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, Tracebacks, parse_json_flag, scan_option
-from cli.output_guard import Writes
+from cli.flags import (
+    AllowUnsandboxed,
+    ArchitectureArgs,
+    Positive,
+    Tracebacks,
+    Writes,
+    parse_architecture_args,
+    scan_option,
+)
 from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
@@ -57,7 +64,7 @@ def export(
     if to not in get_args(To):
         raise UsageError(f"--to {to!r} must be one of {', '.join(get_args(To))}.")
     kind = cast(To, to)
-    arguments = parse_json_flag(architecture_args, "--architecture-args")
+    arguments = parse_architecture_args(architecture_args)
     place = out or Path(model).with_suffix(SUFFIXES[kind])
     if place.suffix != SUFFIXES[kind]:
         raise UsageError(f"--out {str(place)!r} must end in {SUFFIXES[kind]}.")

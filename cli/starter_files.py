@@ -15,8 +15,7 @@ import typer
 from auditor.core.errors import UsageError, did_you_mean
 from auditor.core.files import write_beside
 from auditor.core.writable_paths import claim
-from cli.flags import Tracebacks
-from cli.output_guard import Writes
+from cli.flags import Tracebacks, Writes
 from cli.terminal import print_table
 
 # Where the skeleton takes its names from: the one place to change when they move.

@@ -18,8 +18,7 @@ from auditor.core.files import encode_path, regular_file
 from auditor.core.writable_paths import check, claim, place_file
 from auditor.run.option_parsers import memory_limit, names_in
 from auditor.run.scan_options import ScanOptions
-from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, parse_json_flag
-from cli.output_guard import Writes
+from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, Writes, parse_architecture_args
 from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def train(
     from cli.safeguards import refuse_a_job
 
     refuse_a_job("train")
-    arguments = parse_json_flag(architecture_args, "--architecture-args")
+    arguments = parse_architecture_args(architecture_args)
     places = _Places(out, train_out, test_out)
 
     from auditor.data.table_schema import read_schema

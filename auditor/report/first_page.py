@@ -25,13 +25,13 @@ from auditor.report.first_page_parts import (
     unbounded_findings,
     worst_subgroup,
 )
-from auditor.report.page_language import language_tag, own_words
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.report.record.configuration import About
 from auditor.report.record.finding_text import form_of, question_of, question_text
 from auditor.report.record.summary_lines import uncompared_share
 from auditor.report.record.translations import Catalogue
+from auditor.report.report_view import language_tag, own_words
 from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)

@@ -37,13 +37,13 @@ from auditor.report.document import (
 )
 from auditor.report.drawing.svg import as_file, draw_svg
 from auditor.report.html import moment, resource, title_of
-from auditor.report.page_language import language_tag
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.number_text import moment_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.report_document import report_document
+from auditor.report.report_view import language_tag
 
 _TEMPLATE = "document.typ"
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")

@@ -30,6 +30,7 @@ from auditor.report.document import (
 )
 from auditor.report.drawing.figure_data import scale_of, strength
 from auditor.report.first_page import FirstPage, first_page
+from auditor.report.html import ShownCell, ShownControl, policies_of
 from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import INTAKE, AuditReport
 from auditor.report.record.finding_text import question_text
@@ -40,7 +41,6 @@ from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import remediation_of
 from auditor.report.report_figures import front_and_rest, pillars_of, sources_of
 from auditor.report.report_view import Row
-from auditor.report.rule_pack_view import ShownCell, ShownControl, policies_of
 from auditor.report.scope_page import scope_of
 
 # A record of thousands of findings is read by a program; on paper the gravest are told, and the rest is counted.

@@ -58,7 +58,6 @@ from auditor.models.saved_models import save
 from auditor.report.record.audit_report import DataRecord
 from auditor.report.record.configuration import check_keys, check_reference, check_words, spelled
 from auditor.report.record.group_sizes import missing_in, sizes_in
-from auditor.run.constant_answers import alike_in_counts
 from auditor.run.job_channel import Channel, Working
 from auditor.run.job_messages import (
     Answered,
@@ -93,7 +92,7 @@ from auditor.run.probe import (
     missing_needs,
     not_applicable,
 )
-from auditor.run.run_audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.run_audit import alike_in_counts, ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.statistics.estimate import Undefined
 from auditor.training.meter import taken_by_probe
 from auditor.training.task_distribution import ThroughParent

@@ -13,8 +13,7 @@ from auditor.run.job_channel import Channel, Known, TableTrained, Working
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.training.computation_cost import flops_of
 from auditor.training.train_table import train_table
-from auditor.training.training_rows import write_rows
-from auditor.training.weighted_rows import WeightedShare
+from auditor.training.training_rows import WeightedShare, write_rows
 
 
 def train(job: Job, channel: Channel) -> None:

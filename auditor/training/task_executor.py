@@ -24,7 +24,7 @@ Kind = Literal["stack", "fold", "slices", "point"]
 _KINDS: dict[Kind, str] = {
     "stack": "auditor.training.stack_tasks:done",
     "fold": "mitigations.deepfake.cross_validation:done",
-    "slices": "probes.fairness.slices:done",
+    "slices": "probes.fairness.subgroups:done",
     "point": "auditor.run.sweep_tasks:done",
 }
 _lent: ContextVar[Executor | None] = ContextVar("executor", default=None)

@@ -19,7 +19,7 @@ from torch import Tensor
 from auditor.core.errors import AuditorError
 from auditor.core.files import Closed
 from auditor.core.rows import FloatArray, IntArray
-from auditor.training.task_encoding import (
+from auditor.training.stack_tasks import (
     finished,
     pack_message,
     refusal_result,

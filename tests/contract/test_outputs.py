@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from auditor.models.saved_models import save
 from cli.commands import FUNCTIONS, app
-from cli.output_guard import written_by
+from cli.flags import written_by
 from tests import ROOT
 from tests.contract.import_graph import modules
 from tests.mitigations.planted_rows import biased_rows, trained

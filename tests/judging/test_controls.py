@@ -20,7 +20,7 @@ from auditor.evidence.dossier_files import tradeoff_beside
 from auditor.judging.input_files import EEO1, ROLES, Roles, roles_of
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, EvidenceRule, load_policies, pack_names, parse_policy
-from auditor.report.html import render_html
+from auditor.report.html import policies_of, render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.pdf import render_pdf
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
@@ -29,7 +29,6 @@ from auditor.report.record.control_record import CELL_KINDS, OLD_AFTER, CellReco
 from auditor.report.record.controls import Beside, fitting, with_policies
 from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.report_view import rows_of, warnings_of
-from auditor.report.rule_pack_view import policies_of
 from cli.terminal import print_report
 from probes import PROBES
 from probes.robustness.robustness import Robustness

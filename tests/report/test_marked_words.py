@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from auditor.report import html
 from auditor.report.html import render_html
-from auditor.report.page_language import titled
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.translations import ENGLISH, Catalogue, shipped, words_of
+from auditor.report.report_view import titled
 from tests.report.samples import obeyed, refused_report, sample_report
 
 _VOID = {"meta", "input", "br", "wbr", "link", "img", "use", "path"}

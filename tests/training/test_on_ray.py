@@ -27,7 +27,7 @@ from auditor.models.audited_model import Recipe
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
-from auditor.training import ray_tasks as module
+from auditor.training import task_distribution as module
 from auditor.training.task_distribution import ConnectedProcess, on_ray
 from auditor.training.task_executor import Tasks
 from cli.commands import app

@@ -286,7 +286,7 @@ class MembershipInference(BaseProbe):
 
 def _why_no_shadows(model: AuditedModel, pool: Pool) -> str:
     """Why shadow models would be of no use, whoever asks for them; "" where they are."""
-    from auditor.training.weighted_rows import why_not_trained_alike
+    from auditor.training.training_rows import why_not_trained_alike
 
     if min(pool.n_members, pool.n_others) < _FEWEST_FOR_SHADOWS:
         return f"shadow models need at least {_FEWEST_FOR_SHADOWS} members and as many non-members"

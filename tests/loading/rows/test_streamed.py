@@ -26,9 +26,8 @@ from auditor.loading.rows.load_rows import load_data
 from auditor.loading.rows.streamed_rows import Stream, why_not_streamed
 from auditor.loading.rows.table_files import open_table
 from auditor.models.audited_model import AuditedModel
-from auditor.run.constant_answers import alike_in_counts
 from auditor.run.probe import Streamed, StreamedProbe
-from auditor.run.run_audit import ask, generator_for
+from auditor.run.run_audit import alike_in_counts, ask, generator_for
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from probes import PROBES
