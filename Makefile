@@ -11,7 +11,7 @@ FILES ?=
 CHANGED ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-grids test-all test-ray lint docs mutants bench-setup bench-gpu clean
+.PHONY: demo test test-grids test-all test-ray lint docs mutants constraints bench-setup bench-gpu clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +72,11 @@ lint: $(VENV)/.lint
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED) $(addprefix --file ,$(FILES)) \
 	  $(addprefix --changed ,$(CHANGED))
+
+# The versions in $(VENV), for .ci/run to install the same. Local builds, such as +cpu of torch, have the version that is published.
+constraints: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
+	{ echo "# Made by make constraints: the versions that the tests passed with, on Python 3.11. Users are bound by pyproject.toml alone."; \
+	  $(BIN)/pip freeze --exclude-editable | sed '/ @ /d; s/+cpu$$//'; } > constraints.txt
 
 # Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
 docs: $(VENV)/.docs
