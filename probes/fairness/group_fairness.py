@@ -84,9 +84,9 @@ class GroupFairness(BaseProbe):
 
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
     a sensitive feature) to condition demographic disparity on; numbers of more than ten values are cut into fifths.
-    min_share: least share of the rows that a group of fewer than 1,000 must have to be compared by itself, at most 0.1; 0
-    compares all.
-    min_rows: least number of them. pooled: whether small groups are one group together; False leaves them out.
+    min_share: least share of the rows that a group of fewer than 1,000 must have to be compared by itself, at most 0.1;
+    0 compares all. min_rows: least number of them. pooled: whether small groups are one group together; False leaves
+    them out.
 
     Sources: Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018; Chouldechova, Big Data 2017 (predictive
     parity); Berk et al. 2018 (treatment equality); Foulds et al., ICDE 2020 (differential fairness); Speicher et al.,

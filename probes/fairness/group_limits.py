@@ -28,8 +28,9 @@ _MOST_NAMED = 12
 class SmallGroups:
     """The rule: a group of less than ``min_share`` of the rows, or than ``min_rows`` of them, is small; 0 for no rule.
 
-    A group of 1,000 rows is never small. The smallest groups come first, and together they are at most a tenth of the rows; groups of one size stand or fall
-    together. ``pooled``: whether they are compared as one group, if together they are no small one.
+    A group of 1,000 rows is never small. The smallest groups come first, and together they are at most a tenth of the
+    rows; groups of one size stand or fall together. ``pooled``: whether they are compared as one group, if together
+    they are no small one.
     """
 
     min_share: float = MOST_UNCOMPARED
@@ -49,6 +50,10 @@ class SmallGroups:
 
     def _least(self, n: int) -> float:
         return max(min(self.min_share * n, ENOUGH_ROWS), self.min_rows)
+
+    def pools(self, together: int, n: int) -> bool:
+        """Whether small groups of so many rows together, among ``n`` in all, are one group more."""
+        return self.pooled and together >= replace(self, min_share=min(self.min_share, MOST_UNCOMPARED))._least(n)
 
     def describe(self, n: int) -> str:
         """The definition of a small group among ``n`` rows in all."""
@@ -128,8 +133,7 @@ def compare_groups(counts: GroupCounts, rule: SmallGroups) -> Compared:
     homes[kept] = np.arange(kept.size)
     if not small.size or kept.size < 2:
         return Compared(counts, counts, np.arange(sizes.size))
-    together = int(sizes[small].sum())
-    pooled = rule.pooled and together >= max(min(min(rule.min_share, MOST_UNCOMPARED) * counts.n, ENOUGH_ROWS), rule.min_rows)
+    pooled = rule.pools(int(sizes[small].sum()), counts.n)
     groups, table = [counts.groups[i] for i in kept], counts.table[kept]
     if pooled:
         homes[small] = kept.size
