@@ -36,6 +36,8 @@ __all__ = ["FEWEST_ROWS", "LEVEL", "FeatureAttribution"]
 
 _BASELINE_ROWS = 10_000
 _N_SAMPLES = {"tabular": 256, "text": 128, "image": 128}
+# Leaving out each of d columns reads a row of d values d times: beyond these values in all, fewer rows are explained.
+_MOST_VALUES, _FEWEST_SAMPLES = 100_000_000, 64
 # Samples, networks graded and networks explained by the sanity checks: what keeps a scan on one core within seconds.
 _N_CHECKED = {"tabular": 48, "text": 32, "image": 32}
 _N_EXPLAINED = {"tabular": FEWEST_COPIES, "text": 8, "image": 4}
@@ -87,10 +89,11 @@ class FeatureAttribution(BaseProbe):
     input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated and its gradient is not 0
     at every row and on the way to its baseline, as that of hard thresholds is; else the first of shap's that applies,
     else occlusion, and the report says why. method: the one to force. n_samples: rows explained, drawn without
-    replacement; by default 256, or 128 texts or images, or 32 pictures of 112 x 112 pixels or more. n_steps: steps of
-    the path integral, 50 by default, doubled up to ``max_steps``, 400, for rows that miss completeness by more than
-    half a per cent; for such pictures 64 and 128, 16 for ranking, and completeness is told of the confirming half
-    alone. baseline: where gradient paths begin, see :func:`probes.attribution.attribution_task.pose`. n_background:
+    replacement; by default 256, or 128 texts or images, or 32 pictures of 112 x 112 pixels or more; of tables of more
+    than 625 columns fewer, and 64 from 1,250 on. n_steps: steps of the path integral, 50 by default, doubled up to
+    ``max_steps``, 400, for rows that miss completeness by more than half a per cent; for such pictures 64 and 128, 16
+    for ranking, and completeness is told of the confirming half alone. baseline: where gradient paths begin, see
+    :func:`probes.attribution.attribution_task.pose`. n_background:
     rows that shap averages over, at most 100. n_permutations: walks through the features that ``shap_permutation``
     takes for each row. n_copies: networks drawn anew, 40 by default; 0 leaves this sanity check out, as does a refusal
     for another reason. label_randomisation: trains those 5 networks, which takes as long as 5 trainings; off by
@@ -239,7 +242,7 @@ class FeatureAttribution(BaseProbe):
             there = "is one row" if len(rows) else "are no rows"
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))
         large = _is_large(rows)
-        sample = draw(rows, self.n_samples or (_LARGE_SAMPLES if large else _N_SAMPLES[rows.modality]), rng)
+        sample = draw(rows, self.n_samples or default_samples(rows), rng)
         order = sample.order(self.name)
         first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         parts = Parts(
@@ -324,6 +327,14 @@ class FeatureAttribution(BaseProbe):
             if data.evaluation.modality == "tabular"
             else None,
         )
+
+
+def default_samples(rows: AuditData) -> int:
+    """Rows explained where nobody names a number: fewer of large pictures and of tables beyond 625 columns."""
+    if rows.modality == "tabular":
+        affordable = _MOST_VALUES // max(1, np.shape(rows.X)[1]) ** 2
+        return min(_N_SAMPLES["tabular"], max(_FEWEST_SAMPLES, affordable))
+    return _LARGE_SAMPLES if _is_large(rows) else _N_SAMPLES[rows.modality]
 
 
 def _is_large(rows: AuditData) -> bool:
