@@ -43,7 +43,7 @@ from probes.privacy.membership.attack_results import (
     wholes,
 )
 from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
-from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, train_shadows
+from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, refit_shadows, train_shadows
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -265,8 +265,12 @@ class MembershipInference(BaseProbe):
             return None, dict.fromkeys(asked, why)
         if not self.unasked:
             n = (self.n_shadows or MANY) if any("rmia" not in name for name in asked) else self.n_references
+            if model.fits_anew:
+                return refit_shadows(model, pool, n, rng), {}
             return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
         try:
+            if model.fits_anew:
+                return refit_shadows(model, pool, self.n_shadows, rng, budget=self.shadow_seconds), {}
             with on_one_core():
                 n = self.n_shadows or how_many(model, pool, self.shadow_seconds)
                 return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
@@ -280,7 +284,8 @@ class MembershipInference(BaseProbe):
             return [_skipped_attack(name, pool.n_rows, why) for name, why in not_made.items()]
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         n_references = min(len(shadows), MOST_FOR_RMIA) if self.unasked else self.n_references
-        phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        odds = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        phi = np.clip(odds, -shadows.largest_odds, shadows.largest_odds)
         return [_by_one(name, pool, phi, shadows, n_references) for name in asked]
 
 
