@@ -338,7 +338,8 @@ class _Writer:
             where=self._location_text(f),
             bound=self._bound_text(f),
         )
-        return f"{said} {self.say.say('effect.beyond' if f.outcome is Outcome.FAIL else 'effect.open')}"
+        sure = "beyond" if f.outcome is Outcome.FAIL else "weak" if f.is_weakly_tested else "open"
+        return f"{said} {self.say.say(f'effect.{sure}')}"
 
     def _of_groups(self, f: Finding, rate: str) -> list[Finding]:
         """A rate of each group of a finding."""
@@ -417,8 +418,8 @@ class _Writer:
             return self.say.say("verdict.reserved", why=number_text.shortened(why, _LONGEST_REASON))
         if f.outcome is not Outcome.INCONCLUSIVE:
             return ""
-        if f.alone is Outcome.FAIL:
-            return self.say.say("verdict.alone")
+        if f.alone is Outcome.FAIL or f.is_weakly_tested:
+            return self.say.say("verdict.weak" if f.is_weakly_tested else "verdict.alone")
         if f.n_required is None:
             return ""
         if f.n_samples is not None and f.n_required <= f.n_samples:

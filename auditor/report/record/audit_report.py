@@ -239,6 +239,11 @@ class Finding(Closed):
     other_kind: Annotated[bool, LEFT_OUT] = False
     estimate: AnyEstimate | None = None
 
+    @property
+    def is_weakly_tested(self) -> bool:
+        """Whether it lies within its bound, and is INCONCLUSIVE only because no stronger test was made."""
+        return self.outcome is Outcome.INCONCLUSIVE and bool(self.weak) and self.reason.startswith(self.weak)
+
     @classmethod
     def from_judgement(cls, judgement: Judgement) -> Finding:
         """The record of a judgement."""

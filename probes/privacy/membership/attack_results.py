@@ -140,8 +140,9 @@ def _weak(attacks: Sequence[Attack], head: MembershipHead, untried: Mapping[str,
             )
         return head.unlike
     return (
-        "Nothing was found, and no attack was tried that knows how the model was trained: the shadow models are of a "
-        "surrogate. A bundle of auditor.save brings architecture and recipe."
+        "Nothing was found, and no stronger attack could be tried: how the model was trained is not known, and the "
+        "shadow models are of a surrogate. Audit the fitted estimator's own file, or a bundle of auditor.save; or let "
+        "a person accept it by name: --allow-inconclusive 'membership_inference=NAME: REASON'."
     )
 
 
