@@ -43,7 +43,14 @@ from auditor.loading.job_specs import (
 from auditor.loading.rows.data_without_model import load_recorded
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.loading.rows.load_rows import load_data
-from auditor.loading.rows.row_warnings import RepeatCount, repeats_in
+from auditor.loading.rows.row_warnings import (
+    RepeatCount,
+    RepeatedAnswers,
+    answers_are_comparable,
+    on_copies,
+    repeats_in,
+    with_repeated_answers,
+)
 from auditor.loading.rows.streamed_rows import Stream, can_stream, no_rows, why_not_streamed
 from auditor.loading.rows.table_files import open_table
 from auditor.loading.sandbox.answered_models import answered_model, runs_code
@@ -225,6 +232,7 @@ def _answer_from_rows(
     """Sends the data's record and the answers of all probes over rows in memory."""
     spec = hashing.spec
     _check_labels(spec, data)
+    data = with_repeated_answers(model, data)
     record = data_record(data)
     check_reference(spec.reference_groups, record.groups or {})
     if job.recognise:
@@ -512,7 +520,10 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     asked = [probe.stream_needs for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
     told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None
     copies_seen = None if spec.copies_are_real else repeats
-    counts, notes = stream.count_by_group(keys=keys, repeats=copies_seen, digests=digests, holes=holes, collector=told)
+    answers = RepeatedAnswers() if answers_are_comparable(model) and spec.text is None else None
+    counts, notes = stream.count_by_group(
+        keys=keys, repeats=copies_seen, answers=answers, digests=digests, holes=holes, collector=told
+    )
     streamed = None
     if told is not None:
         stream.settle(told.scores)
@@ -523,6 +534,8 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
         seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
         _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
     copies, more = repeats_in(stream.file, repeats, spec)
+    if copies is not None and not on_copies(copies) and answers is not None and (pasted := answers.result()):
+        copies, more = pasted, [*more, *on_copies(pasted)]
     record = DataRecord(
         n_rows=counts.n,
         positive=None if counts.positive is None else counts.classes[counts.positive],

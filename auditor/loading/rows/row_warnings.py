@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from auditor.core.errors import DataError
-from auditor.core.rows import IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audit_data_parts import Design, design_of
 from auditor.data.bins import MOST_VALUES
 from auditor.data.group_counts import coded
@@ -22,6 +23,11 @@ from auditor.judging.measurement import MOST_COPIES, Copies, why_doubtful
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import FEWEST_VALUES, called_an_id, id_like
 from auditor.loading.rows.table_files import TableFile
+from auditor.loading.user_code import code_process
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
 
 # Different rows that are remembered; of more than that, a share by their digests: all copies of a row or none.
 _MOST_REMEMBERED = 1 << 18
@@ -34,6 +40,8 @@ _UNLIKELY = 32.0
 # Values are the same in their leading digits: in steps of so much of their standard deviation in the first batch, which
 # begin where no round number lies.
 _STEP, _BEGIN = 1e-3, 0.382
+# Answers to the same row in another batch may differ in the last digits.
+_DIGITS_OF_ANSWERS = 9
 # Of the different rows of people who only happen to agree more than these occur once; of a file that was pasted none.
 _SINGLES = 0.05
 _SOMEBODY = re.compile(
@@ -208,6 +216,62 @@ class _NearCopies:
         return Copies(n=n, copies=round(share * n), combinations=n + 1, divisor=times, but_for=but_for)
 
 
+class RepeatedAnswers:
+    """A counter of rows with the same label that a model answers alike, batch by batch, in constant memory.
+
+    Rows that were pasted with noise in columns that the model does not read differ in no answer, whatever the noise is.
+    Independent rows have independent answers, so that what chance allows is the same as of the rows themselves.
+    """
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._rows = _Occurrences(_MOST_OF_SET, thinned=True)
+
+    def add(self, probabilities: FloatArray, y_true: IntArray | None) -> None:
+        """probabilities (n, n_classes) and labels (n,) of the next rows."""
+        table = pd.DataFrame(np.round(probabilities, _DIGITS_OF_ANSWERS) + 0.0)
+        table["label"] = 0 if y_true is None else y_true
+        self._n += len(table)
+        self._rows.add(pd.util.hash_pandas_object(table, index=False).to_numpy(np.uint64))
+
+    def result(self) -> Copies | None:
+        """Rows that were pasted; None where chance may have made them."""
+        unlikely, times = unlikely_times(self._rows.counts)
+        if unlikely <= _UNLIKELY:
+            return None
+        but_for = "columns on which the model's answers do not depend"
+        copies = round(self._rows.share * self._n)
+        return Copies(n=self._n, copies=copies, combinations=self._n + 1, divisor=times, but_for=but_for)
+
+
+def answers_are_comparable(model: AuditedModel) -> bool:
+    """Whether the model's answers are had before any probe runs, to see by them that rows were pasted.
+
+    Not those of networks, whose forward passes are counted by probe, nor of code and servers, which may fail or hang.
+    """
+    return (
+        model.kind == "classifier"
+        and model.forwarded is None
+        and model.can_be_asked
+        and code_process() is None
+        and not hasattr(model, "client")
+    )
+
+
+def with_repeated_answers(model: AuditedModel, data: AuditData) -> AuditData:
+    """The rows, with their copies where only the model's answers show that they were pasted."""
+    unseen = data.copies is not None and not why_doubtful(data.copies)
+    if not unseen or not isinstance(data.X, pd.DataFrame) or not answers_are_comparable(model):
+        return data
+    counted = RepeatedAnswers()
+    try:
+        counted.add(model.outputs(data.evaluation), data.evaluation.y_true)
+    except Exception:  # what the model refuses each probe says for itself
+        return data
+    found = counted.result()
+    return data if found is None else replace(data, copies=found, notes=(*data.notes, *on_copies(found)))
+
+
 def unlikely_times(counts: IntArray) -> tuple[float, int]:
     """How unlikely chance makes it that so many different rows occur a number of times, and which number that is.
 
@@ -298,7 +362,7 @@ def repeats_in(file: TableFile, content: pd.DataFrame | RepeatCount, spec: DataS
         found = (_pasted(content, texts, counted) if isinstance(content, pd.DataFrame) else _doubtful(counted)) or found
     if not why_doubtful(found):
         found = counted.near() or found
-    return found, [*_on_copies(found), *_on_ids(file)]
+    return found, [*on_copies(found), *_on_ids(file)]
 
 
 def _pasted(frame: pd.DataFrame, texts: set[str | None], whole: RepeatCount) -> Copies | None:
@@ -340,7 +404,8 @@ def _over_all_columns(file: TableFile) -> Copies | None:
     return whole.result()
 
 
-def _on_copies(copies: Copies) -> list[str]:
+def on_copies(copies: Copies) -> list[str]:
+    """What is said of them among the notes on the rows."""
     if doubt := why_doubtful(copies):
         return [doubt]
     if copies.share > MOST_COPIES:

@@ -26,7 +26,7 @@ from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.load_rows import Tally, classes_of, column_types, feature_columns
-from auditor.loading.rows.row_warnings import RepeatCount, small_cells, together
+from auditor.loading.rows.row_warnings import RepeatCount, RepeatedAnswers, small_cells, together
 from auditor.loading.rows.table_files import STREAMED, TableFile, kind_of, of_texts, open_table
 
 if TYPE_CHECKING:
@@ -150,15 +150,16 @@ class Stream:
         *,
         keys: KeyDigest | None = None,
         repeats: RepeatCount | None = None,
+        answers: RepeatedAnswers | None = None,
         digests: dict[str, GroupsDigest] | None = None,
         holes: Counter[str] | None = None,
         collector: Told | None = None,
     ) -> tuple[GroupCounts, tuple[str, ...]]:
         """GroupCounts of the whole file, and the notes on it: one forward pass over its rows.
 
-        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats`` and ``collector`` are
-        told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each
-        feature lacks.
+        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats``, ``answers`` and
+        ``collector`` are told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes``
+        counts the values each feature lacks.
         """
         target, name = self.spec.target, self.file.path.name
         tally = Tally(f"data file {name!r}", name, target, self.classes, holes)
@@ -171,6 +172,8 @@ class Stream:
             y_true = None
             if target is not None:
                 y_true = encode_labels(batch.column(target).to_pandas(), self.classes, target)
+            if answers is not None:
+                answers.add(part.probabilities, y_true)
             own = None if keys is None else keys_of(part.X, y_true, None, None)
             if keys is not None and own is not None:
                 keys.add(own)

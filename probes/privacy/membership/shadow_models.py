@@ -217,7 +217,9 @@ def _threat(pool: Pool, inside: BoolArray) -> str:
     words = f"{len(inside)} shadow models on {size:,} rows each, a random half of --train and --data together"
     if pool.n_members and not 0.8 <= size / pool.n_members <= 1.25:
         words += f" where the target had {pool.n_members:,}, so they are not quite like it"
-    return f"threat model: an attacker who sees the probability of the true label and has rows like these trains {words}"
+    return (
+        f"threat model: an attacker who sees the probability of the true label and has rows like these trains {words}"
+    )
 
 
 def refit_shadows(
