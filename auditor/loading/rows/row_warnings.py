@@ -232,7 +232,7 @@ class RepeatedAnswers:
         table = pd.DataFrame(np.round(probabilities, _DIGITS_OF_ANSWERS) + 0.0)
         table["label"] = 0 if y_true is None else y_true
         self._n += len(table)
-        self._rows.add(pd.util.hash_pandas_object(table, index=False).to_numpy(np.uint64))
+        self._rows.add(np.asarray(pd.util.hash_pandas_object(table, index=False), np.uint64))
 
     def result(self) -> Copies | None:
         """Rows that were pasted; None where chance may have made them."""

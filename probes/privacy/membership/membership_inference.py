@@ -114,12 +114,13 @@ class MembershipInference(BaseProbe):
     methods: ``auto`` (the first three, and RMIA and BaVarIA with as many shadow models as cost little), ``all``, or
     names out of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a
     random half of all rows, in pairs of complements, by the model's own architecture and recipe where it is a
-    bundle, else by a stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that
-    cost a tenth of ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they
-    are counted (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them
-    RMIA uses where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``.
-    checkpoint: an absolute path of a folder in which trained shadow models are kept, so that a run that was stopped
-    goes on from there. Raises ValueError for other values.
+    bundle, by its own kind and hyperparameters where it is an estimator or boosted trees, else by a stated surrogate;
+    None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of ``shadow_seconds`` at
+    most, else 4 that cost at most all of it, else none. Seconds of one core are counted for networks
+    (:func:`auditor.training.ensembles.predicted_seconds`), and forecast by smaller fits for others. n_references:
+    how many of them RMIA uses where it is named; with ``auto`` all. n_queries: perturbed copies a row for
+    ``label_only``. checkpoint: an absolute path of a folder in which trained networks are kept, so that a run that was
+    stopped goes on from there. Raises ValueError for other values.
 
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
