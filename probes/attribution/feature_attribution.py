@@ -332,7 +332,8 @@ class FeatureAttribution(BaseProbe):
 def default_samples(rows: AuditData) -> int:
     """Rows explained where nobody names a number: fewer of large pictures and of tables beyond 625 columns."""
     if rows.modality == "tabular":
-        affordable = _MOST_VALUES // max(1, np.shape(rows.X)[1]) ** 2
+        width: int = max(1, np.shape(rows.X)[1])
+        affordable = _MOST_VALUES // (width * width)
         return min(_N_SAMPLES["tabular"], max(_FEWEST_SAMPLES, affordable))
     return _LARGE_SAMPLES if _is_large(rows) else _N_SAMPLES[rows.modality]
 
