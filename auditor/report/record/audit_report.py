@@ -53,7 +53,7 @@ SCHEMA_VERSION = "1.0"
 # What two audits of the same things by the same seed differ in.
 NOT_REPEATED = ("created", "duration_s", "energy")
 # Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan, 2 left
-# small groups out of every comparison, and bounded calibration errors given the scores.
+# small groups out of every comparison, bounded calibration errors given the scores, and gaps of means by a corner.
 RULE = 3
 _COLUMNS = (
     "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
