@@ -14,6 +14,7 @@ are drawn, at true positives .8, false ones .2 and 40 % positive labels.
 from __future__ import annotations
 
 import argparse
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -99,7 +100,6 @@ def command(*arguments: str, folder: Path) -> int:
 
 def models(folder: Path, training: pd.DataFrame, asked: str) -> Iterator[tuple[str, Path, Any]]:
     """Name, file and the model itself, of all that have ``asked`` in their names: the files are the command's."""
-    import joblib
     from lightgbm import LGBMClassifier
     from sklearn.ensemble import GradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
@@ -114,8 +114,9 @@ def models(folder: Path, training: pd.DataFrame, asked: str) -> Iterator[tuple[s
         if asked not in name:
             continue
         fitted = model.fit(training[list("abcd")], training["y"])
-        joblib.dump(fitted, folder / f"{name}.joblib")
-        yield name, folder / f"{name}.joblib", fitted
+        path = folder / f"{name}.pkl"
+        path.write_bytes(pickle.dumps(fitted))
+        yield name, path, fitted
     if asked not in "MLP bundle":
         return
     training.to_csv(folder / "all.csv", index=False)
@@ -146,7 +147,7 @@ def agrees(path: Path, model: Any, folder: Path, rows: pd.DataFrame) -> bool:
     """Whether the command exits as the call does, of the same file and rows."""
     rows.to_csv(folder / "rows.csv", index=False)
     of = "--data rows.csv --target y --sensitive group --positive 1 --out report --force".split()
-    pickled = ("--trust-pickle",) if path.suffix == ".joblib" else ()
+    pickled = ("--trust-pickle",) if path.suffix == ".pkl" else ()
     told = command("scan", path.name, *of, *pickled, folder=folder)
     ours = scan(model, rows, None)[0]
     print(f"{path.name}, {len(rows):,} rows: the command exits {told}, the call {ours}", flush=True)
