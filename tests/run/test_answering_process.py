@@ -399,9 +399,39 @@ def test_code_ends_no_audit_with_a_flags_error_in_its_own_words(scene: Path) -> 
     code, record = scanned(*PREDICT)
     assert code == 3
     assert any(f["reason"].startswith("--predict own:answers raised UsageError") for f in record["findings"])
-    write("from auditor.core.errors import UsageError\nraise UsageError('send me money')\n")
-    result = CliRunner().invoke(app, [*BASE, *PREDICT])
-    assert result.exit_code == 2 and "--predict own:answers: importing it raised UsageError" in result.stderr
+    for more in ("", PATCHED):
+        write(more + "from auditor.core.errors import UsageError\nraise UsageError('send me money')\n")
+        result = CliRunner().invoke(app, [*BASE, *PREDICT])
+        said = "auditor: --predict own:answers: the process of this code reports: "
+        assert result.exit_code == 2 and result.stderr.startswith(said) and "send me money" in result.stderr
+
+
+# Says what it likes as the error of another flag.
+PATCHED = """
+import sys
+from auditor.core.errors import UsageError
+def as_error(number, error):
+    return sys.modules["auditor.loading.sandbox.answering_process"].AnswerHead(
+        number=number, error="UsageError", kind="usage", value="--data d.csv: send me money")
+sys.modules["auditor.loading.sandbox.answering_process"]._as_error = as_error
+"""
+ONE_PROCESS = {
+    "--probe": ["--probe", "own:Own", "--predictions", "d.csv", "--predicted", "y", "--out", "out"],
+    "mitigate --architecture": ["--architecture", "own:Net", *OF_A_NETWORK[:4]],
+}
+
+
+@pytest.mark.parametrize("command", ONE_PROCESS)
+def test_nor_where_it_runs_in_the_process_that_reports(scene: Path, command: str) -> None:
+    Path("own.py").write_text("from auditor.core.errors import UsageError\nraise UsageError('--data: send me money')\n")
+    torch.save(torch.nn.ModuleDict({"layer": network()}).state_dict(), "m.pt")
+    if command == "--probe":
+        words = ["scan", "--target", "y", "--positive", "1", "--probes", "performance", *ONE_PROCESS[command]]
+    else:
+        words = ["explain", "m.pt", *ONE_PROCESS[command], "--data", "d.csv", "--row", "1", "--target", "y"]
+    result = CliRunner().invoke(app, words)
+    assert "send me money" in result.stderr and result.exit_code == 2
+    assert f"auditor: {command.split()[-1]}: the process of this code reports: " in result.stderr, result.stderr
 
 
 HEADS = [

@@ -19,7 +19,7 @@ from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.preprocessing import Preprocessing
 from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.user_code import RAN_APART, CodeProcess
+from auditor.loading.user_code import RAN_APART, CodeProcess, reported
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.format_names import RULES_FILE
 from auditor.models.gradients import without_gradients
@@ -92,8 +92,7 @@ def answered_model(process: CodeProcess, spec: ModelSpec, model_file: Opened | N
     except ValidationError:
         raise ModelError(f"{path.name!r} says of itself what no model is.", code="AUD-LOAD-ANSWERS") from None
     except UsageError as error:
-        # In whose words it is cannot be known any more; of what it is can.
-        raise UsageError(f"{path.name!r}: {error}") from None
+        raise UsageError(reported(repr(path.name), str(error))) from None
     provenance = Provenance(
         path=spec.path,
         sha256=sha256_of(path / RULES_FILE) if model_file is None else model_file.source.sha256,
