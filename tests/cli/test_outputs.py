@@ -172,7 +172,7 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(
     """The record could not name it, and JSON holds no such text."""
     monkeypatch.chdir(tmp_path)
     odd = os.fsdecode(b"o\xff.csv")
-    for name in (odd, "d.csv"):
+    for name in ("d.csv", *([odd] if place != "--out" else [])):
         Path(name).write_text("a,y,p\n" + "1,0,1\n2,1,0\n" * 20)
     words = {"MODEL": [odd, "--data", "d.csv"], "--data": ["d.csv", "--data", odd]}.get(place, [])
     answers = ["--predicted", "p", "--out", odd if place == "--out" else "out"]
