@@ -129,8 +129,17 @@ def signature_beside(model: Path) -> Path | None:
     return next((path for path in names if path.is_file()), None)
 
 
-def check_signature(model: Path, trusted: Trusted) -> tuple[str, str | None]:
-    """Check the signature beside a model; return what it proves, in a sentence, and the SHA-256 of a single file.
+@dataclass(frozen=True)
+class SignatureNote:
+    """A note on a model's signature; ``file_sha256`` of a single file that is signed, ``root`` of a signed folder."""
+
+    notes: tuple[str, ...] = ()
+    file_sha256: str | None = None
+    root: str | None = None
+
+
+def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
+    """Check the signature beside a model; return what it proves.
 
     Raises ModelError with the first file that is not as it was signed, or why the signature is not valid.
     """
@@ -151,24 +160,28 @@ def check_signature(model: Path, trusted: Trusted) -> tuple[str, str | None]:
     except ValidationError:
         raise _error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model") from None
     _compare(model, place, statement)
-    said = f"Signature valid: {place.name!r}, by {whose}, on the digest {statement.subject[0].digest['sha256']}."
-    return said, None if model.is_dir() else _digest(model, "sha256")
+    root = statement.subject[0].digest["sha256"]
+    notes = (f"Signature valid: {place.name!r}, by {whose}, on the root digest {root}.",)
+    if model.is_dir():
+        return SignatureNote(notes, root=root)
+    return SignatureNote(notes, file_sha256=_digest(model, "sha256"))
 
 
-def signature_note(path: str | None, trust_anchors: str | None) -> tuple[tuple[str, ...], str | None]:
-    """A note on the signature beside a model, if any, and the SHA-256 of a single file that was checked.
+def signature_note(path: str | None, trust_anchors: str | None) -> SignatureNote:
+    """What is to be noted of the signature beside a model.
 
-    Raises ModelError where the signature is not valid and there are ``trust_anchors``, UsageError without a file.
+    Raises ModelError where it is not valid and there are ``trust_anchors``, UsageError without a file.
     """
     if trust_anchors is not None:
         if path is None:
             raise UsageError("--trust-anchors checks the signature of a model's file or folder: name it as MODEL.")
-        said, digest = check_signature(Path(path), read_trusted(trust_anchors))
-        return (said,), digest
+        return check_signature(Path(path), read_trusted(trust_anchors))
     place = None if path is None else signature_beside(Path(path))
     if place is None:
-        return (), None
-    return (f"Signature not checked: {place.name!r} needs --trust-anchors FILE, the key or authority to trust.",), None
+        return SignatureNote()
+    return SignatureNote(
+        (f"Signature not checked: {place.name!r} needs --trust-anchors FILE, the key or authority to trust.",)
+    )
 
 
 def root_digest(path: str | None) -> str | None:
@@ -292,8 +305,10 @@ def _compare(model: Path, place: Path, statement: _Statement) -> None:
         found = dict(_files(model, (*_NOT_SIGNED, *how.ignore_paths), place, follow=how.allow_symlinks))
     else:
         found = {model.name: model}
-        # Beside a file may lie the signature of the folder that it came in.
-        expected = {name: digest for name, digest in expected.items() if name == model.name}
+        # Beside a file may lie the signature of the folder that it came in; the reference signer calls a file ".".
+        alone = expected.get(".") if len(expected) == 1 else None
+        digest = expected.get(model.name, alone)
+        expected = {} if digest is None else {model.name: digest}
     differs = [f"{name!r} is not signed" for name in sorted(set(found) - set(expected))]
     differs += [f"{name!r} is missing" for name in sorted(set(expected) - set(found))]
     differs += [

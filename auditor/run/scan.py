@@ -172,7 +172,7 @@ def scan_job(
     ask = None if endpoint is None else endpoint.outcomes
     try:
         path = None if is_endpoint(config.options.model) else job.model.path
-        signed, digest = signature_note(path, config.options.trust_anchors)
+        signed = signature_note(path, config.options.trust_anchors)
     except ModelError as error:
         return _unsigned(config, job, error, command, started)
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
@@ -186,11 +186,11 @@ def scan_job(
         notes = (*measured.model.notes, *endpoint.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
     if measured.model is not None:
-        if digest is not None and measured.model.sha256 != digest:
+        if signed.file_sha256 not in (None, measured.model.sha256):
             changed = ModelError("Signature not valid: the file was changed after it was checked.", code=CODE)
             return _unsigned(config, job, changed, command, started)
-        root = root_digest(path) if config.options.bundle is not None else None
-        also = {"notes": (*measured.model.notes, *signed), "root_sha256": root}
+        root = signed.root or (root_digest(path) if config.options.bundle is not None else None)
+        also = {"notes": (*measured.model.notes, *signed.notes), "root_sha256": root}
         measured.model = measured.model.model_copy(update=also)
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 

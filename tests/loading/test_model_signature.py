@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading import model_signature
-from auditor.loading.model_signature import check_signature, read_trusted, root_digest, signature_note
+from auditor.loading.model_signature import SignatureNote, check_signature, read_trusted, root_digest, signature_note
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512(),
@@ -125,7 +125,7 @@ class Scene:
         (self.model / "model.sig").write_text(json.dumps(bundle))
 
     def check(self) -> str:
-        return check_signature(self.model, read_trusted(str(self.trust)))[0]
+        return check_signature(self.model, read_trusted(str(self.trust))).notes[0]
 
     def why(self) -> str:
         with pytest.raises(ModelError) as refused:
@@ -189,13 +189,20 @@ def test_files_that_the_signer_left_out_are_left_out_by_their_whole_path(scene: 
 
 def test_a_single_file_has_its_signature_beside_it(tmp_path: Path, scene: Scene) -> None:
     one = scene.model / "weights.bin"
-    for name, about in (("weights.bin.sig", one), ("model.sig", scene.model)):
+    of_reference = statement(one)
+    of_reference["predicate"]["resources"][0]["name"] = "."
+    for name, said in (
+        ("weights.bin.sig", statement(one)),
+        ("weights.bin.sig", of_reference),
+        ("model.sig", statement(scene.model)),
+    ):
         place = scene.model / name
-        place.write_text(json.dumps(signed(statement(about), scene.key)))
-        said, digest = check_signature(one, read_trusted(str(scene.trust)))
-        assert repr(name) in said and digest == hashlib.sha256(FILES["weights.bin"]).hexdigest()
+        place.write_text(json.dumps(signed(said, scene.key)))
+        found = check_signature(one, read_trusted(str(scene.trust)))
+        assert repr(name) in found.notes[0] and found.file_sha256 == hashlib.sha256(FILES["weights.bin"]).hexdigest()
         place.unlink()
-    (scene.model / "weights.bin.sig").write_text(json.dumps(signed(statement(scene.model / "empty"), scene.key)))
+    two = statement(scene.model, ("weights.bin",))
+    (scene.model / "weights.bin.sig").write_text(json.dumps(signed(two, scene.key)))
     with pytest.raises(ModelError, match=r"'weights\.bin' is not signed"):
         check_signature(one, read_trusted(str(scene.trust)))
 
@@ -286,10 +293,10 @@ def test_what_is_no_valid_signature_is_not_valid(scene: Scene, name: str) -> Non
 
 
 def test_what_nobody_asked_to_check_is_not_checked(scene: Scene) -> None:
-    assert signature_note(str(scene.model), None) == ((), None)
+    assert signature_note(str(scene.model), None) == SignatureNote()
     scene.sign()
-    ((said,), digest) = signature_note(str(scene.model), None)
-    assert said.startswith("Signature not checked: 'model.sig'") and digest is None
+    found = signature_note(str(scene.model), None)
+    assert found.notes[0].startswith("Signature not checked: 'model.sig'") and found.root is None
     with pytest.raises(UsageError, match="--trust-anchors"):
         signature_note(None, str(scene.trust))
 

@@ -144,6 +144,8 @@ def environment(scratch: str) -> dict[str, str]:
         ("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"),
         scratch,
     )
+    # Or libraries ask the list of the machine's users, which is closed.
+    own |= {"USER": "auditor", "LOGNAME": "auditor"}
     return own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
