@@ -11,15 +11,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import joblib
+import numpy as np
+import pandas as pd
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading import model_signature
 from auditor.loading.model_signature import SignatureNote, check_signature, read_trusted, root_digest, signature_note
+from cli.commands import app
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512(),
@@ -306,3 +312,33 @@ def test_what_is_neither_key_nor_certificate_is_refused(tmp_path: Path, content:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(UsageError, match="--trust-anchors"):
         read_trusted(str(tmp_path / "x"))
+
+
+def test_a_scan_says_whether_the_signature_is_valid_and_loads_no_model_whose_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "y": rng.integers(2, size=60)})
+    frame.to_csv("d.csv", index=False)
+    joblib.dump(LogisticRegression().fit(frame[["a"]], frame["y"]), "m.joblib")
+    key = ec.generate_private_key(ec.SECP256R1())
+    Path("k.pub").write_bytes(pem(key))
+    words = ["scan", "m.joblib", "--data", "d.csv", "--target", "y", "--probes", "performance", "--out", "out"]
+
+    def scanned(*more: str) -> tuple[int, dict[str, Any]]:
+        result = CliRunner().invoke(app, [*words, "--quiet", *more])
+        return result.exit_code, json.loads(Path("out/report.json").read_text())
+
+    code, record = scanned("--trust-anchors", "k.pub")
+    assert code == 4 and record["refusal"]["reason_code"] == model_signature.CODE
+    Path("m.joblib.sig").write_text(json.dumps(signed(statement(Path("m.joblib")), key)))
+    code, record = scanned()
+    assert code != 4 and any(note.startswith("Signature not checked") for note in record["model"]["notes"])
+    code, record = scanned("--trust-anchors", "k.pub")
+    assert code != 4 and any(note.startswith("Signature valid") for note in record["model"]["notes"])
+    content = bytearray(Path("m.joblib").read_bytes())
+    content[-9] ^= 1
+    Path("m.joblib").write_bytes(content)
+    code, record = scanned("--trust-anchors", "k.pub", "--allow-inconclusive")
+    assert code == 4 and "'m.joblib' was changed" in record["refusal"]["reason"] and record["findings"] == []
