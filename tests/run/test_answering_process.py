@@ -23,9 +23,12 @@ from auditor.core.errors import ModelError, UsageError
 from auditor.loading.job_specs import Job, answers_apart, flag_of_code
 from auditor.loading.sandbox import resource_limits
 from auditor.loading.sandbox.answering_process import AnswerHead, AnsweringProcess
+from auditor.loading.sandbox.enter_sandbox import places_of
+from auditor.loading.sandbox.landlock import Access
 from auditor.run import parent_process
 from auditor.run.scan import job_of
 from cli.commands import app
+from cli.mitigate import mitigation_job
 from cli.scan_request import configure
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
@@ -579,3 +582,26 @@ def test_a_signer_cannot_say_that_the_tool_measured_what_code_did(scene: Path, m
     scanned(*flags)
     forged = CliRunner().invoke(app, ["evidence", "verify", "b.zip", "--allow-unsigned"])
     assert forged.exit_code == 1 and "whether code of the user's measured it" in " ".join(forged.output.split())
+
+
+# ---- code that makes a model -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is closed is closed by the kernel")
+@pytest.mark.parametrize("flag", ["--predict", "--architecture"])
+def test_code_that_makes_a_model_has_the_training_rows_and_not_those_of_the_verdict(scene: Path, flag: str) -> None:
+    """A mitigation runs in one process with its code; both audits of it are scans, with a process for answers."""
+    frame = pd.read_csv("d.csv")
+    frame.to_csv("train.csv", index=False)
+    for name in ("m", "own.py"):
+        Path(name).write_text("")
+    given = {"train": "train.csv", "sensitive": ["sex"], **FLAGS[flag]}
+    audit = asked(given)
+    made = mitigation_job("reject_option", audit, {}, scene / "beside" / "new.pt", None, 9.0)
+    assert answers_apart(audit) and not answers_apart(made)
+    places = [place.path for place in places_of(made, scene / "scratch")]
+    open_to_it = [path for path in places if (scene / "train.csv").is_relative_to(path)]
+    assert open_to_it and none_of((scene / "d.csv").is_relative_to(path) for path in places if path != scene)
+    assert all_of(
+        place.access is Access.READ_DIR for place in places_of(made, scene / "scratch") if place.path == scene
+    )
