@@ -562,6 +562,9 @@ def test_a_networks_gradient_is_the_one_that_it_has(scene: Path) -> None:
             }
         )
         assert result.exit_code in (0, 1, 3), result.output
+        closed = "Its layers are closed to the audit" in " ".join(record["model"]["notes"])
+        certified = [f for f in record["findings"] if f["method"] == "certificate"]
+        assert closed is (more[0] == "code.pt") and closed is any("user's own code" in f["detail"] for f in certified)
     shared = set(found[0]) & set(found[1])
     assert len(shared) > 5
     assert all_of(

@@ -81,6 +81,11 @@ class ModelFacts(Closed):
     notes: Annotated[tuple[_Line, ...], Field(max_length=100)] = ()
 
 
+_WITHOUT_LAYERS = (
+    "Its layers are closed to the audit: nothing is certified, and explanations are not held to random parameters."
+)
+
+
 def answered_model(process: CodeProcess, spec: ModelSpec, model_file: Opened | None) -> AuditedModel:
     """What stands in for the model of a spec, loaded in the answering process.
 
@@ -99,7 +104,7 @@ def answered_model(process: CodeProcess, spec: ModelSpec, model_file: Opened | N
         format=facts.format,
         loaded_by=facts.loaded_by,
         size_bytes=(path / RULES_FILE).stat().st_size if model_file is None else len(model_file.source.data),
-        notes=(*facts.notes, RAN_APART),
+        notes=(*facts.notes, RAN_APART, *([_WITHOUT_LAYERS] if facts.network else [])),
     )
     made: AuditedModel
     if facts.network:
@@ -201,6 +206,8 @@ def _tensor(found: Any) -> Tensor:
 
 class AnsweredModule(nn.Module):
     """A network in the answering process: (n, ...) to what it returns. It has no layers and no parameters here."""
+
+    what = "the user's own code"
 
     def __init__(self, process: CodeProcess, facts: ModelFacts) -> None:
         super().__init__()

@@ -331,7 +331,7 @@ def test_both_read_the_statement_of_an_earlier_version_and_no_other(
     manifest, report = Manifest.from_bytes(signed.parts[MANIFEST]), AuditReport.from_json(signed.parts[RECORD])
     for said, fits in (
         (statement_of(manifest, report, with_subjects=False), True),
-        (statement_of(manifest, report).replace(b'"model"', b'"modem"', 1), False),
+        (statement_of(manifest, report).replace(b"manifest.json", b"manifest.jsom", 1), False),
     ):
         envelope = json.loads(sign(said, private))
         envelope["signatures"][0]["keyid"] = fingerprint(public)
