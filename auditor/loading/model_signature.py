@@ -103,6 +103,7 @@ def read_trusted(path: str) -> Trusted:
     """The public keys or the certificates in a file, in PEM. Raises UsageError where it holds neither."""
     try:
         from cryptography import x509
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
     except ImportError:
         raise MissingExtraError(
@@ -118,7 +119,7 @@ def read_trusted(path: str) -> Trusted:
         if b"-----BEGIN CERTIFICATE" in content:
             return Trusted(certificates=x509.load_pem_x509_certificates(content))
         return Trusted(keys=(serialization.load_pem_public_key(content),))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UsageError(f"--trust-anchors {path!r} holds no public key and no certificate in PEM.") from None
 
 
@@ -147,7 +148,8 @@ def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
     if place is None:
         raise _error(f"there is no {_NAMES[0]} in or beside {model.name!r}, and --trust-anchors wants one checked")
     try:
-        bundle = _Bundle.model_validate_json(place.read_bytes()[:_LARGEST])
+        with place.open("rb") as file:
+            bundle = _Bundle.model_validate_json(file.read(_LARGEST))
         envelope = bundle.dsseEnvelope
         payload, signature = _decoded(envelope.payload), _decoded(envelope.signatures[0].sig)
     except (ValidationError, ValueError, OSError):
@@ -258,13 +260,15 @@ def _fits(key: Any, signature: bytes, payload: bytes) -> bool:
 def _trusted_leaf(chain: _Chain, trusted: Trusted) -> Any:
     """The certificate that signed, after a check of its chain, its purpose and that it is valid today."""
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.x509 import verification as path
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     try:
         leaf, *others = [x509.load_der_x509_certificate(_decoded(each.rawBytes)) for each in chain.certificates]
         purposes = [each.value for each in leaf.extensions]
-    except (ValueError, x509.DuplicateExtension):
+        leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise _error("its certificates cannot be read") from None
     now = datetime.now(UTC)
     since, until = leaf.not_valid_before_utc, leaf.not_valid_after_utc
@@ -282,7 +286,7 @@ def _trusted_leaf(chain: _Chain, trusted: Trusted) -> Any:
     rules = rules.extension_policies(ca_policy=authority, ee_policy=anything)
     try:
         rules.build_client_verifier().verify(leaf, others)
-    except path.VerificationError:
+    except (path.VerificationError, ValueError):
         raise _error("no authority that you trust issued its certificate") from None
     return leaf
 

@@ -190,7 +190,9 @@ def scan_job(
             changed = ModelError("Signature not valid: the file was changed after it was checked.", code=CODE)
             return _unsigned(config, job, changed, command, started)
         root = signed.root or (root_digest(path) if config.options.bundle is not None else None)
-        also = {"notes": (*measured.model.notes, *signed.notes), "root_sha256": root}
+        # Of a model with code its own process tells notes, and nothing of its signature.
+        notes = [note for note in measured.model.notes if not note.startswith("Signature ")]
+        also = {"notes": (*notes, *signed.notes), "root_sha256": root}
         measured.model = measured.model.model_copy(update=also)
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 

@@ -608,3 +608,16 @@ def test_code_that_makes_a_model_has_the_training_rows_and_not_those_of_the_verd
     assert all_of(
         place.access is Access.READ_DIR for place in places_of(made, scene / "scratch") if place.path == scene
     )
+
+
+def test_code_of_a_model_says_nothing_of_its_signature(scene: Path) -> None:
+    Path("own.py").write_text(
+        'import sys\nheld = sys.modules["auditor.loading.sandbox.answered_models"]\nold = held._facts_of\n'
+        'held._facts_of = lambda model: old(model).model_copy(update={"notes": ("Signature valid: by you.", "So so.")})\n'
+        + NET
+    )
+    torch.save(torch.nn.ModuleDict({"layer": network()}).state_dict(), "m.pt")
+    flags = ["scan", "m.pt", "--architecture", "own:Net", *OF_A_NETWORK, "--data", "d.csv", "--target", "y"]
+    CliRunner().invoke(app, [*flags, "--probes", "performance", "--out", "out", "--quiet"])
+    notes = json.loads((Path("out") / "report.json").read_text())["model"]["notes"]
+    assert "So so." in notes and none_of(note.startswith("Signature") for note in notes)
