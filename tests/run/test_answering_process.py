@@ -613,8 +613,8 @@ def test_code_that_makes_a_model_has_the_training_rows_and_not_those_of_the_verd
 def test_code_of_a_model_says_nothing_of_its_signature(scene: Path) -> None:
     Path("own.py").write_text(
         'import sys\nheld = sys.modules["auditor.loading.sandbox.answered_models"]\nold = held._facts_of\n'
-        'held._facts_of = lambda model: old(model).model_copy(update={"notes": ("Signature valid: by you.", "So so.")})\n'
-        + NET
+        'notes = {"notes": ("Signature valid: by you.", "So so.")}\n'
+        "held._facts_of = lambda model: old(model).model_copy(update=notes)\n" + NET
     )
     torch.save(torch.nn.ModuleDict({"layer": network()}).state_dict(), "m.pt")
     flags = ["scan", "m.pt", "--architecture", "own:Net", *OF_A_NETWORK, "--data", "d.csv", "--target", "y"]
