@@ -23,7 +23,6 @@ from auditor.judging.judgement import waived_name
 from auditor.judging.measurement import Pillar, ProbeResult
 from auditor.judging.policy import Policy
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
-from auditor.loading.model_signature import CODE, root_digest, signature_note
 from auditor.loading.rows.sql import fetch, is_database, printable_url
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, scratch_folder
 from auditor.models.endpoint.client import Limits as Calls
@@ -35,6 +34,7 @@ from auditor.report.record.configuration import About, Labels, recorded, stated_
 from auditor.report.record.controls import with_policies
 from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
+from auditor.run.model_signature import root_digest, signature_error, signature_note
 from auditor.run.parent_process import measure
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, blank_result, make_probe
@@ -187,12 +187,13 @@ def scan_job(
         measured.model = measured.model.model_copy(update={"notes": notes})
     if measured.model is not None:
         if signed.file_sha256 not in (None, measured.model.sha256):
-            changed = ModelError("Signature not valid: the file was changed after it was checked.", code=CODE)
-            return _unsigned(config, job, changed, command, started)
+            return _unsigned(
+                config, job, signature_error("the file was changed after it was checked"), command, started
+            )
         root = signed.root or (root_digest(path) if config.options.bundle is not None else None)
         # Of a model with code its own process tells notes, and nothing of its signature.
-        notes = [note for note in measured.model.notes if not note.startswith("Signature ")]
-        also = {"notes": (*notes, *signed.notes), "root_sha256": root}
+        own = [note for note in measured.model.notes if not note.startswith("Signature ")]
+        also = {"notes": (*own, *signed.notes), "root_sha256": root}
         measured.model = measured.model.model_copy(update=also)
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 

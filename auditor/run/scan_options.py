@@ -508,17 +508,11 @@ class ScanOptions:
         ),
     ] = 600.0
     base: Annotated[
-        str | None,
-        Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True),
+        str | None, Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True)
     ] = None
     trust_anchors: Annotated[
         str | None,
-        Flag(
-            help="Public key or certificates (PEM) that the signature beside the model must be by.",
-            found="given",
-            is_path=True,
-            of_one_run=True,
-        ),
+        Flag(help="Key or authority (PEM) that signed the model.", found="given", is_path=True, of_one_run=True),
     ] = None
     architecture: Annotated[
         str | None,

@@ -23,7 +23,6 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 from auditor.core.errors import MissingExtraError, ModelError, UsageError
 from auditor.core.files import is_utf8, printable_name, regular_file
 
-CODE: Literal["AUD-LOAD-SIGNATURE"] = "AUD-LOAD-SIGNATURE"
 _NAMES = ("model.sig", "model.sigstore.json", "model.sigstore")
 _NOT_SIGNED = (".git", ".gitignore", ".gitattributes", ".github")
 _MEDIA_TYPE = re.compile(r"application/vnd\.dev\.sigstore\.bundle(\+json;version=0\.[123]|\.v0\.3\+json)")
@@ -146,21 +145,23 @@ def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
     """
     place = signature_beside(model)
     if place is None:
-        raise _error(f"there is no {_NAMES[0]} in or beside {model.name!r}, and --trust-anchors wants one checked")
+        raise signature_error(
+            f"there is no {_NAMES[0]} in or beside {model.name!r}, and --trust-anchors wants one checked"
+        )
     try:
         with place.open("rb") as file:
             bundle = _Bundle.model_validate_json(file.read(_LARGEST))
         envelope = bundle.dsseEnvelope
         payload, signature = _decoded(envelope.payload), _decoded(envelope.signatures[0].sig)
     except (ValidationError, ValueError, OSError):
-        raise _error(f"{place.name!r} is no Sigstore bundle of one signed statement") from None
+        raise signature_error(f"{place.name!r} is no Sigstore bundle of one signed statement") from None
     if not _MEDIA_TYPE.fullmatch(bundle.mediaType):
-        raise _error(f"{place.name!r} is of the type {printable_name(bundle.mediaType)!r}, which is not known")
+        raise signature_error(f"{place.name!r} is of the type {printable_name(bundle.mediaType)!r}, which is not known")
     whose = _signer(bundle.verificationMaterial, trusted, payload, signature)
     try:
         statement = _Statement.model_validate_json(payload)
     except ValidationError:
-        raise _error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model") from None
+        raise signature_error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model") from None
     _compare(model, place, statement)
     root = statement.subject[0].digest["sha256"]
     notes = (f"Signature valid: {place.name!r}, by {whose}, on the root digest {root}.",)
@@ -207,8 +208,9 @@ def _root(digests: Iterable[str]) -> str:
     return whole.hexdigest()
 
 
-def _error(why: str) -> ModelError:
-    return ModelError(f"Signature not valid: {why}.", code=CODE)
+def signature_error(why: str) -> ModelError:
+    """The refusal of a model whose signature is not valid, in a sentence without its full stop."""
+    return ModelError(f"Signature not valid: {why}.", code="AUD-LOAD-SIGNATURE")
 
 
 def _decoded(text: str) -> bytes:
@@ -221,16 +223,16 @@ def _signer(material: _Material, trusted: Trusted, payload: bytes, signature: by
         for key in trusted.keys:
             if _fits(key, signature, payload):
                 return f"the key {_fingerprint(key)[:16]}... that you trust"
-        raise _error(
+        raise signature_error(
             "the key that you trust did not sign it" if trusted.keys else "a key signed it, and you trust none"
         )
     if material.x509CertificateChain is None:
-        raise _error("it is keyless (a certificate of one moment), which is not checked here")
+        raise signature_error("it is keyless (a certificate of one moment), which is not checked here")
     if not trusted.certificates:
-        raise _error("a certificate signed it, and you trust a key")
+        raise signature_error("a certificate signed it, and you trust a key")
     leaf = _trusted_leaf(material.x509CertificateChain, trusted)
     if not _fits(leaf.public_key(), signature, payload):
-        raise _error("its certificate's key did not sign this")
+        raise signature_error("its certificate's key did not sign this")
     return f"the certificate of {printable_name(leaf.subject.rfc4514_string())!r} from an authority that you trust"
 
 
@@ -248,7 +250,7 @@ def _fits(key: Any, signature: bytes, payload: bytes) -> bool:
 
     kinds = {256: hashes.SHA256, 384: hashes.SHA384, 521: hashes.SHA512}
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size not in kinds:
-        raise _error("its key is none of the curves P-256, P-384 and P-521")
+        raise signature_error("its key is none of the curves P-256, P-384 and P-521")
     signed = b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
     try:
         key.verify(signature, signed, ec.ECDSA(kinds[key.curve.key_size]()))
@@ -269,15 +271,15 @@ def _trusted_leaf(chain: _Chain, trusted: Trusted) -> Any:
         purposes = [each.value for each in leaf.extensions]
         leaf.public_key()
     except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise _error("its certificates cannot be read") from None
+        raise signature_error("its certificates cannot be read") from None
     now = datetime.now(UTC)
     since, until = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if not since <= now <= until:
-        raise _error(f"its certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, and so not today")
+        raise signature_error(f"its certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d}, and so not today")
     signs = [each.digital_signature for each in purposes if isinstance(each, x509.KeyUsage)]
     signs += [ExtendedKeyUsageOID.CODE_SIGNING in each for each in purposes if isinstance(each, x509.ExtendedKeyUsage)]
     if not any(signs):
-        raise _error("its certificate is not for signatures")
+        raise signature_error("its certificate is not for signatures")
     if leaf in trusted.certificates:
         return leaf
     anything = path.ExtensionPolicy.permit_all()
@@ -287,7 +289,7 @@ def _trusted_leaf(chain: _Chain, trusted: Trusted) -> Any:
     try:
         rules.build_client_verifier().verify(leaf, others)
     except (path.VerificationError, ValueError):
-        raise _error("no authority that you trust issued its certificate") from None
+        raise signature_error("no authority that you trust issued its certificate") from None
     return leaf
 
 
@@ -299,12 +301,14 @@ def _is_authority(policy: Any, certificate: Any, constraints: Any) -> None:
 def _compare(model: Path, place: Path, statement: _Statement) -> None:
     signed, how = statement.predicate.resources, statement.predicate.serialization
     if how.method != "files" or how.hash_type not in _HASHES:
-        raise _error(f"it lists {printable_name(how.method)!r} by {printable_name(how.hash_type)!r}, which is not read")
+        raise signature_error(
+            f"it lists {printable_name(how.method)!r} by {printable_name(how.hash_type)!r}, which is not read"
+        )
     expected = {each.name: each.digest for each in signed}
     if len(expected) != len(signed) or {each.algorithm for each in signed} != {how.hash_type}:
-        raise _error("its list of files contradicts itself")
+        raise signature_error("its list of files contradicts itself")
     if statement.subject[0].digest.get("sha256") != _root(each.digest for each in signed):
-        raise _error("its root digest is not that of its list of files")
+        raise signature_error("its root digest is not that of its list of files")
     if model.is_dir():
         found = dict(_files(model, (*_NOT_SIGNED, *how.ignore_paths), place, follow=how.allow_symlinks))
     else:
@@ -322,7 +326,7 @@ def _compare(model: Path, place: Path, statement: _Statement) -> None:
     ]
     if differs:
         more = f", and {len(differs) - 1} more" if differs[1:] else ""
-        raise _error(f"{printable_name(differs[0])}{more}")
+        raise signature_error(f"{printable_name(differs[0])}{more}")
 
 
 def _files(model: Path, left_out: Sequence[str], place: Path | None, *, follow: bool) -> Iterator[tuple[str, Path]]:
@@ -337,13 +341,13 @@ def _files(model: Path, left_out: Sequence[str], place: Path | None, *, follow: 
                     folders.remove(name)
                 continue
             if path.is_symlink() and not follow:
-                raise _error(f"{printable_name(within)!r} is a link, and links are not signed")
+                raise signature_error(f"{printable_name(within)!r} is a link, and links are not signed")
             if name in names:
                 count += 1
                 if count > _MOST_FILES:
-                    raise _error(f"the folder has more than {_MOST_FILES:,} files")
+                    raise signature_error(f"the folder has more than {_MOST_FILES:,} files")
                 if not is_utf8(within) or not path.is_file():
-                    raise _error(f"{printable_name(within)!r} is no regular file with a name in UTF-8")
+                    raise signature_error(f"{printable_name(within)!r} is no regular file with a name in UTF-8")
                 yield within, path
 
 

@@ -23,8 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from auditor.core.errors import ModelError, UsageError
-from auditor.loading import model_signature
-from auditor.loading.model_signature import SignatureNote, check_signature, read_trusted, root_digest, signature_note
+from auditor.run.model_signature import SignatureNote, check_signature, read_trusted, root_digest, signature_note
 from cli.commands import app
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -136,7 +135,7 @@ class Scene:
     def why(self) -> str:
         with pytest.raises(ModelError) as refused:
             self.check()
-        assert refused.value.code == model_signature.CODE
+        assert refused.value.code == "AUD-LOAD-SIGNATURE"
         return str(refused.value)
 
 
@@ -264,8 +263,13 @@ def by_another(scene: Scene) -> None:
     scene.sign()
 
 
+def by_a_key_and_not_a_certificate(scene: Scene) -> None:
+    scene.sign()
+    scene.trust.write_bytes(pem(Authority().chain()[2]))
+
+
 # By their names in the suite.
-NEGATIVE: dict[str, Callable[[Scene], None]] = {
+NEGATIVE: dict[str, Callable[[Scene], object]] = {
     "key-simple-wrong-key": by_another,
     "key-simple-no-signature": of_bundle(lambda b: b["dsseEnvelope"].update(signatures=[])),
     "two signatures": of_bundle(lambda b: b["dsseEnvelope"].update(signatures=b["dsseEnvelope"]["signatures"] * 2)),
@@ -273,9 +277,9 @@ NEGATIVE: dict[str, Callable[[Scene], None]] = {
     "key-simple-wrong-mediatype": of_bundle(lambda b: b.update(mediaType="application/json")),
     "key-simple-wrong-payload-type": of_bundle(lambda b: b["dsseEnvelope"].update(payloadType="text/plain")),
     "malformed-missing-envelope": of_bundle(lambda b: b.pop("dsseEnvelope")),
-    "malformed-empty-bundle": lambda scene: (scene.model / "model.sig").write_text("") and None,
-    "key-simple-truncated-bundle": lambda scene: (scene.model / "model.sig").write_text('{"mediaType": "a') and None,
-    "key-verify-as-certificate": lambda s: (s.sign(), s.trust.write_bytes(pem(Authority().chain()[2]))) and None,
+    "malformed-empty-bundle": lambda scene: (scene.model / "model.sig").write_text(""),
+    "key-simple-truncated-bundle": lambda scene: (scene.model / "model.sig").write_text('{"mediaType": "a'),
+    "key-verify-as-certificate": by_a_key_and_not_a_certificate,
     "keyless": of_bundle(lambda b: b.update(verificationMaterial={"certificate": {"rawBytes": "AA=="}})),
     "malformed-wrong-predicate": of_statement(lambda s: s.update(predicateType="https://model_signing/Digests/v0.1")),
     "key-simple-wrong-statement-type": of_statement(lambda s: s.update(_type="https://in-toto.io/Statement/v0.1")),
@@ -331,7 +335,7 @@ def test_a_scan_says_whether_the_signature_is_valid_and_loads_no_model_whose_is_
         return result.exit_code, json.loads(Path("out/report.json").read_text())
 
     code, record = scanned("--trust-anchors", "k.pub")
-    assert code == 4 and record["refusal"]["reason_code"] == model_signature.CODE
+    assert code == 4 and record["refusal"]["reason_code"] == "AUD-LOAD-SIGNATURE"
     Path("m.joblib.sig").write_text(json.dumps(signed(statement(Path("m.joblib")), key)))
     code, record = scanned()
     assert code != 4 and any(note.startswith("Signature not checked") for note in record["model"]["notes"])
