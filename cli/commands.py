@@ -11,8 +11,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from auditor.core.errors import AuditorError, UsageError
-from auditor.core.files import readable
+from auditor.core.errors import AuditorError
 from auditor.core.writable_paths import of_a_command
 from auditor.report.record.report_formats import FORMATS
 from auditor.run import __version__
@@ -137,10 +136,6 @@ def command(name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]
                 raise typer.Exit(141) from None
             except (typer.Exit, SystemExit):
                 raise
-            except UnicodeEncodeError as error:
-                name = readable(str(error.object)[max(0, error.start - 30) : error.end + 30])
-                _complain(f"A path or a name is not in UTF-8: rename it ({name!r}).", debug=bool(kwargs.get("debug")))
-                raise typer.Exit(UsageError.exit_code) from None
             except Exception as error:  # a defect of ours: no traceback, and no exit code that means a verdict
                 what = f"{type(error).__name__}: {error}"
                 # pydantic makes an error of its own of an interrupt that comes while it builds a model.

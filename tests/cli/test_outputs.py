@@ -177,6 +177,8 @@ def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(
     words = {"MODEL": [odd, "--data", "d.csv"], "--data": ["d.csv", "--data", odd]}.get(place, [])
     answers = ["--predicted", "p", "--out", odd if place == "--out" else "out"]
     words = words or ["--predictions", odd if place == "--predictions" else "d.csv", *answers]
+    # The log of an audit holds the command line.
+    monkeypatch.setattr(sys, "argv", ["auditor", "scan", *words])
     result = CliRunner().invoke(app, ["scan", *words, "--target", "y", "--quiet"])
     assert result.exit_code == 2, result.output
     assert result.stderr.startswith("auditor: A path or a name") and "UTF-8" in result.stderr, result.stderr
