@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, get_args
 import typer
 
 from auditor.core.errors import UsageError
-from auditor.core.files import UNREADABLE, why_unreadable
+from auditor.core.files import UNREADABLE, readable, why_unreadable
 from auditor.core.writable_paths import claim, of_a_command, reads
 from auditor.run.scan_options import flags
 
@@ -62,7 +63,7 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         values: dict[str, Any] = dict(kwargs)
         force = bool(values.pop("force", False)) if written else False
-        with of_a_command(force=force):
+        with of_a_command(force=force), _names_in_utf8():
             for name, value in values.items():
                 if name in within and value is not None:
                     reads(Path(value) / within[name] if os.path.isdir(value) else value)
@@ -85,6 +86,16 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
     )
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+@contextmanager
+def _names_in_utf8() -> Iterator[None]:
+    """Context in which a name that no record can hold is a UsageError."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        name = readable(str(error.object)[max(0, error.start - 30) : error.end + 30])
+        raise UsageError(f"A path or a name is not in UTF-8: rename it ({name!r}).") from None
 
 
 def written_by(function: Callable[..., object]) -> dict[str, Writes]:

@@ -27,10 +27,12 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.loading.job_specs import Job, ProbeSpec, turn_of
+from auditor.loading.job_specs import Job, ProbeSpec, answers_apart, flag_of_code, turn_of
+from auditor.loading.sandbox.enter_sandbox import refuse_code
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, measuring_process
 from auditor.loading.sandbox.outside_requests import reply
 from auditor.loading.sandbox.resource_limits import excess, processes_of, resident_bytes
+from auditor.loading.user_code import reported
 from auditor.models.endpoint.api_messages import Request
 from auditor.models.endpoint.client import Outcome
 from auditor.report.record.number_text import visible
@@ -396,7 +398,7 @@ def _listen(
                     if isinstance(message, Done):
                         return ""
                     if isinstance(message, Refused):
-                        _refuse(message, job_results)
+                        _refuse(message, job_results, job)
                         return ""
                     if message.kind == "calling" and ask is not None and child.stdin is not None:
                         began = time.monotonic()
@@ -450,11 +452,15 @@ def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool = False) -
         pass  # it died at once; the closed message pipe says so next, with its cause
 
 
-def _refuse(message: Refused, job_results: Heard) -> None:
+def _refuse(message: Refused, job_results: Heard, job: Job) -> None:
     from auditor.report.record.audit_report import Refusal
 
     if message.code == "usage":
-        raise UsageError(message.reason)
+        if job_results.sandbox is not None:
+            # No code has run where none may.
+            refuse_code(job, job_results.sandbox)
+        flag = None if answers_apart(job) else flag_of_code(job)
+        raise UsageError(message.reason if flag is None else reported(flag, message.reason))
     job_results.refusal = Refusal(
         code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code
     )

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import JsonValue
 
-from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
+from auditor.core.errors import ConfigError, MissingExtraError, ModelError, UsageError, did_you_mean
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
@@ -29,11 +29,12 @@ from auditor.models.endpoint.client import Limits as Calls
 from auditor.models.endpoint.client import is_endpoint
 from auditor.models.endpoint.session import NAME as JOURNAL
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
-from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord, Refusal
 from auditor.report.record.configuration import About, Labels, recorded, stated_groups
 from auditor.report.record.controls import with_policies
 from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
+from auditor.run.model_signature import root_digest, signature_error, signature_note
 from auditor.run.parent_process import measure
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, blank_result, make_probe
@@ -169,6 +170,11 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of an existing job; ``started``: the value of ``time.perf_counter`` at its start."""
     ask = None if endpoint is None else endpoint.outcomes
+    try:
+        path = None if is_endpoint(config.options.model) else job.model.path
+        signed = signature_note(path, config.options.trust_anchors)
+    except ModelError as error:
+        return _unsigned(config, job, error, command, started)
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
         measured = measure(asked, blank_results(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
@@ -179,6 +185,22 @@ def scan_job(
     if endpoint is not None and measured.model is not None:
         notes = (*measured.model.notes, *endpoint.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
+    if measured.model is not None:
+        if signed.file_sha256 not in (None, measured.model.sha256):
+            return _unsigned(
+                config, job, signature_error("the file was changed after it was checked"), command, started
+            )
+        root = signed.root or (root_digest(path) if config.options.bundle is not None else None)
+        # Of a model with code its own process tells notes, and nothing of its signature.
+        own = [note for note in measured.model.notes if not note.startswith("Signature ")]
+        also = {"notes": (*own, *signed.notes), "root_sha256": root}
+        measured.model = measured.model.model_copy(update=also)
+    return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
+
+
+def _unsigned(config: Configured, job: Job, error: ModelError, command: str | None, started: float) -> Scanned:
+    measured = Measured(most=0)
+    measured.refusal = Refusal(code="model_refused", reason=str(error), reason_code=error.code)
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 
 

@@ -508,8 +508,11 @@ class ScanOptions:
         ),
     ] = 600.0
     base: Annotated[
+        str | None, Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True)
+    ] = None
+    trust_anchors: Annotated[
         str | None,
-        Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True),
+        Flag(help="Key or authority (PEM) that signed the model.", found="given", is_path=True, of_one_run=True),
     ] = None
     architecture: Annotated[
         str | None,

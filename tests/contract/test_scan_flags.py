@@ -170,6 +170,7 @@ ELSEWHERE = {
     "generate": "tests/loading/test_generators.py",
     "allow_code": "tests/loading/test_intake.py",
     "trust_pickle": "tests/loading/test_intake.py",
+    "trust_anchors": "tests/run/test_model_signature.py",
     "allow_unsandboxed": "tests/run/test_sandbox.py",
     "debug": "tests/loading/sandbox/test_secrets.py",
 }

@@ -175,7 +175,7 @@ def _linked_below(folder: str) -> set[_Inode]:
 _SYSTEM = (
     "/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/os-release",
-    "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/mime.types", "/etc/fonts", "/etc/ssl/openssl.cnf",
+    "/etc/nsswitch.conf", "/etc/mime.types", "/etc/fonts", "/etc/ssl/openssl.cnf",
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm",
     "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm",
     "/dev/zero", "/dev/random", "/dev/urandom",

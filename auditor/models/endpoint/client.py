@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -150,11 +151,14 @@ class Client:
     limits: Limits = field(default_factory=Limits)
     calls: int = field(default=0, init=False)
     _http: Any = field(default=None, init=False, repr=False)
+    _portal: Any = field(default=None, init=False, repr=False)
+    _open: ExitStack = field(default_factory=ExitStack, init=False, repr=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __enter__(self) -> Self:
         try:
             import httpx
+            from anyio.from_thread import start_blocking_portal
         except ImportError:
             raise MissingExtraError("Endpoints need httpx: pip install 'responsible-auditor[endpoint]'.") from None
         headers = {"Accept-Encoding": "identity", "User-Agent": "auditor"}
@@ -162,20 +166,23 @@ class Client:
             headers["Authorization"] = f"Bearer {self.key}"
         # Without TLS there is nobody to trust, and to load the list of those who are takes a while.
         trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if self.address.url.startswith("http:") else True
-        self._http = httpx.Client(
+        self._http = httpx.AsyncClient(
             verify=trusted,
             headers=headers,
-            timeout=httpx.Timeout(self.limits.seconds, connect=min(10.0, self.limits.seconds)),
+            timeout=httpx.Timeout(None, connect=min(10.0, self.limits.seconds)),
             limits=httpx.Limits(max_connections=self.limits.concurrency),
             trust_env=False,
             follow_redirects=False,
         )
+        # Only a task can be cancelled wherever it waits: for an address, a connection, a header or a body.
+        self._portal = self._open.enter_context(start_blocking_portal())
+        self._open.callback(self._portal.call, self._http.aclose)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        self._open.close()
 
     def ask(self, request: Request, *, model: str | None = None) -> Answer:
         """One answer; ``model``: another model than the client's own.
@@ -216,26 +223,34 @@ class Client:
             self.calls += 1
 
     def _post(self, path: str, payload: bytes) -> tuple[int, bytes]:
-        """Status and body; what breaks off within a body is a ModelError, since an answer had begun."""
+        """Status and body, within one deadline from the search for the address to the last byte.
+
+        What is too slow, or breaks off within a body, is a ModelError: the server may be at work on it.
+        """
+        try:
+            status, raw = self._portal.call(self._exchange, path, payload)
+        except TimeoutError:
+            raise ModelError(f"The endpoint took longer than {self.limits.seconds:g} s over an answer.") from None
+        return int(status), bytes(raw)
+
+    async def _exchange(self, path: str, payload: bytes) -> tuple[int, bytes]:
+        import anyio
         import httpx
 
-        deadline = time.monotonic() + self.limits.seconds
-        headers = {"Content-Type": "application/json"}
-        with self._http.stream("POST", f"{self.address.url}{path}", content=payload, headers=headers) as response:
-            parts, size = [], 0
-            try:
-                # As it came: a body that says it is compressed is not unpacked to a size nobody has bounded.
-                for part in response.iter_raw():
-                    parts.append(part)
-                    size += len(part)
-                    if size > _LARGEST_ANSWER:
-                        raise ModelError(f"The endpoint answered with more than {_LARGEST_ANSWER >> 20} MiB.")
-                    # A server that sends a byte now and then never runs into the time allowed for a single read.
-                    if time.monotonic() > deadline:
-                        raise ModelError(f"The endpoint took longer than {self.limits.seconds:g} s over an answer.")
-            except httpx.TransportError as error:
-                raise ModelError(f"The endpoint broke off within an answer ({type(error).__name__}).") from None
-            return int(response.status_code), b"".join(parts)
+        url, headers = f"{self.address.url}{path}", {"Content-Type": "application/json"}
+        with anyio.fail_after(self.limits.seconds):
+            async with self._http.stream("POST", url, content=payload, headers=headers) as response:
+                parts, size = [], 0
+                try:
+                    # As it came: a body that says it is compressed is not unpacked to a size nobody has bounded.
+                    async for part in response.aiter_raw():
+                        parts.append(part)
+                        size += len(part)
+                        if size > _LARGEST_ANSWER:
+                            raise ModelError(f"The endpoint answered with more than {_LARGEST_ANSWER >> 20} MiB.")
+                except httpx.TransportError as error:
+                    raise ModelError(f"The endpoint broke off within an answer ({type(error).__name__}).") from None
+                return response.status_code, b"".join(parts)
 
     def _parse_answer(self, request: Request, status: int, raw: bytes) -> Answer:
         try:

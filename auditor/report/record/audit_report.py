@@ -80,11 +80,13 @@ class ExitCode(IntEnum):
 class ModelRecord(Closed):
     """The audited model: its origin, its files with their digests, and their loading methods.
 
-    ``dtype``: the numbers that a language model was computed in.
+    ``dtype``: the numbers that a language model was computed in. ``root_sha256``: of a folder in an evidence bundle,
+    the root digest over all of its files, as the OpenSSF Model Signing specification has it.
     """
 
     path: str | None = None
     sha256: str | None = None
+    root_sha256: Annotated[str | None, UNSAID] = None
     format: str = "in memory"
     loaded_by: str = "the caller"
     size_bytes: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -235,22 +236,28 @@ def test_a_compressed_answer_is_not_unpacked() -> None:
     assert "no JSON" in str(found)
 
 
-def test_a_server_that_drips_is_left() -> None:
+@pytest.mark.parametrize("part", ["status line", "header", "body", "nothing"])
+def test_a_server_that_drips_is_left(part: str) -> None:
+    """A byte now and then keeps any limit of a single read from ever being reached."""
+
     def drips(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000000")
-        handler.end_headers()
+        if part == "header":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        if part == "body":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         left = threading.Event()
         for _ in range(100):
             try:
-                handler.wfile.write(b" ")
+                handler.wfile.write(b"" if part == "nothing" else b"H")
             except OSError:
                 break
             left.wait(0.02)
         handler.close_connection = True
 
+    started = time.monotonic()
     found, seen = asked(drips, seconds=0.2)
     assert "longer than 0.2 s" in str(found) and len(seen) == 1
+    assert time.monotonic() - started < 5.0
 
 
 def test_no_more_calls_than_allowed_are_made_from_any_number_of_threads() -> None:
