@@ -84,7 +84,7 @@ _OF_ANY_MODEL = (
 # What rows that are explained are told of themselves.
 _OF_EXPLAINED = (
     "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
-    "task", "classes", "outputs",
+    "task", "classes", "outputs", "lang",
 )  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -463,10 +463,13 @@ def mitigate(
 )  # fmt: skip
 def explain(
     flag_values: dict[str, object],
-    row: Annotated[
-        list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
-    ],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
+    row: Annotated[
+        list[int] | None, typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(help="Row by a column's value: application_id=103281; repeat for more.")
+    ] = None,
     immutable: Annotated[str | None, typer.Option(help="Columns that recourse must not change: age,sex.")] = None,
     monotone: Annotated[
         str | None, typer.Option(help="Allowed direction of change for recourse: income=up,debt=down.")
@@ -491,7 +494,9 @@ def explain(
     from cli.scan_request import configure
 
     arguments = parse_architecture_args(flag_values["architecture_args"])
-    asked = Asked.from_flags(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
+    asked = Asked.from_flags(
+        row or [], where or [], immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws
+    )
     configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
     return explain_rows(configured, asked, out, as_json=json_, debug=debug)
 

@@ -409,7 +409,7 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             limits=report_view.limits_of(page.say),
             applies_to=report_view.applies_to,
             pictures=[report_view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
-            svg=_figure_svg,
+            svg=figure_svg,
         )
     )
 
@@ -418,7 +418,8 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _figure_svg(figure_view: report_view.Drawn, say: Catalogue) -> Markup:
+def figure_svg(figure_view: report_view.Drawn, say: Catalogue) -> Markup:
+    """A figure as markup, with the tool's own words in a catalogue's language."""
     # A page without figures needs no matplotlib.
     from auditor.report.drawing.svg import draw_svg
 
