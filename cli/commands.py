@@ -44,7 +44,7 @@ from cli.portfolio import due, findings, site
 from cli.reproduce import reproduce
 from cli.rule_packs import dossier, policies
 from cli.signed_outputs import sealed
-from cli.starter_files import examples, new_probe
+from cli.starter_files import examples, new_mitigation, new_probe
 from cli.train import train as train_command
 from cli.training_attacks import dp_audit, gradient_inversion
 from cli.verify import keygen, verify
@@ -598,6 +598,7 @@ def start(
 
 command("probes examples")(examples)
 command("probes new")(new_probe)
+command("mitigate new")(new_mitigation)
 command("train")(train_command)
 command("export")(export)
 command("detect")(detect)
