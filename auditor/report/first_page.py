@@ -37,7 +37,7 @@ from auditor.statistics.rates import Proportion
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
 MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, MOST_NAMED = 9, 3, 3, 3, 5, 4
-_LONGEST_REASON = 90
+_LONGEST_REASON, _LONGEST_LOST = 90, 200
 _LONGEST_NAME = 60
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
@@ -206,7 +206,7 @@ class _Writer:
         # What nobody measured is said to be somebody's word.
         system = self.about.system
         stated = [part for part in (system.purpose or system.decision, system.affected) if part]
-        parts = [say.say("page.stated", words="; ".join(stated))] if stated else []
+        parts = [say.say("page.stated", words="; ".join(stated))] if stated else self._decided()
         if report.data.n_rows is not None:
             parts.append(say.say("page.rows", n=say.count(report.data.n_rows)))
         if report.data.sensitive:
@@ -477,7 +477,7 @@ class _Writer:
         report, judged = self.report, self._judged_findings()
         lost = next((f for f in report.findings if f.outcome is Outcome.NOT_RUN), None)
         if lost is not None:
-            yield self._action("not_run", probe=lost.probe)
+            yield self._rerun(lost)
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
             yield self._action("repair", repair_of(report))
@@ -493,6 +493,12 @@ class _Writer:
             yield self._action("rows", n=self.say.count(max(more)))
         if report.registration is None and judged:
             yield self._action("register", registration_of(report))
+
+    def _rerun(self, lost: Finding) -> Action:
+        if lost.metric is None and lost.criterion is not None:
+            return self._action("unmeasured", "auditor probes", metric=lost.criterion.metric)
+        why = number_text.shortened(lost.reason.rstrip("."), _LONGEST_LOST)
+        return self._action("not_run", probe=lost.probe, reason=why)
 
     def _action(self, key: str, command: str = "", **words: str) -> Action:
         return Action(self.say.say(f"next.{key}", **words), self.say.say(f"next.{key}_by"), command)
@@ -552,9 +558,10 @@ class _Writer:
     def _level(self, feature: str, level: str) -> str:
         words = self.about.labels
         name = number_text.shortened(level, _LONGEST_NAME)
-        said = self.say.say("effect.group", feature=number_text.shortened(feature, _LONGEST_NAME), level=name)
         # A name is whoever's who wrote the configuration: what it stands for is beside it.
         known = words.get(f"{feature}.{level}")
+        column = self._column(feature) if known is None else number_text.shortened(feature, _LONGEST_NAME)
+        said = self.say.say("effect.group", feature=column, level=name)
         return said if known is None else f"{number_text.shortened(known, _LONGEST_NAME)} ({said})"
 
     def _group(self, f: Finding) -> str:
@@ -579,6 +586,16 @@ class _Writer:
         if "test" in f.at:
             return f", {number_text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""
+
+    def _decided(self) -> list[str]:
+        """What the model decides between, as its rows name it; nothing where it is not one of a few classes."""
+        target, classes = self.report.data.target, self.report.model.classes
+        if target is None or not 1 < len(classes) <= MOST_NAMED:
+            return []
+        labels = self.about.display_labels
+        answers = [number_text.shortened(labels.value(target, name), _LONGEST_NAME) for name in classes]
+        either = self.say.say("page.or").join(self.say.say("effect.quoted", word=answer) for answer in answers)
+        return [self.say.say("page.decides", target=self._column(target), answers=either)]
 
     def _favourable(self) -> str:
         data = self.report.data
