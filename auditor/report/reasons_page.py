@@ -116,13 +116,11 @@ def reading(say: Catalogue) -> str:
 
 def title(row: ExplainedRow, words: Wording) -> str:
     """The row and its decision."""
-    say = words.say
+    say, decided = words.say, words.value(words.target, row.decision)
     return say.say(
         "explain.title",
         n=say.count(row.row) + (f" ({row.named_by})" if row.named_by else ""),
-        decision=": ".join(
-            [words.labels.column(words.target)] * (words.target is not None) + [words.value(words.target, row.decision)]
-        ),
+        decision=decided if words.target is None else f"{words.labels.column(words.target)}: {decided}",
         kind=say.say("explain.is_favourable" if row.favourable else "explain.is_unfavourable"),
         probability=words.number(row.probability),
     )
