@@ -81,12 +81,6 @@ _OF_ANY_MODEL = (
     "architecture_args", "predict", "allow_code", "trust_pickle",
 )  # fmt: skip
 
-# What rows that are explained are told of themselves.
-_OF_EXPLAINED = (
-    "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
-    "task", "classes", "outputs", "lang",
-)  # fmt: skip
-
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 
@@ -450,8 +444,9 @@ def mitigate(
 @command("explain")
 @with_flags(
     [
-        *_OF_EXPLAINED, "threshold", "seed", "device", "max_memory", "max_seconds", "base", "architecture",
-        "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
+        "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
+        "task", "classes", "outputs", "lang", "threshold", "seed", "device", "max_memory", "max_seconds", "base",
+        "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
     ],
     {
         "data": "The row and other rows for comparison: a table, or a database's URL with --query.",
@@ -464,12 +459,8 @@ def mitigate(
 def explain(
     flag_values: dict[str, object],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
-    row: Annotated[
-        list[int] | None, typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
-    ] = None,
-    where: Annotated[
-        list[str] | None, typer.Option(help="Row by a column's value: application_id=103281; repeat for more.")
-    ] = None,
+    row: Annotated[list[int] | None, typer.Option(help="Row, counted from 1 without the header; repeatable.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Row by a value: application_id=103281; repeatable.")] = None,
     immutable: Annotated[str | None, typer.Option(help="Columns that recourse must not change: age,sex.")] = None,
     monotone: Annotated[
         str | None, typer.Option(help="Allowed direction of change for recourse: income=up,debt=down.")

@@ -23,12 +23,11 @@ from auditor.judging.row_explanations import (
     Value,
 )
 from auditor.report.html import content_policy, environment, figure_svg, moment, resource
-from auditor.report.page_language import language_tag
 from auditor.report.record.audit_report import DataRecord, ModelRecord
 from auditor.report.record.configuration import About, Labels, spelled
 from auditor.report.record.number_text import number, percent
 from auditor.report.record.translations import Catalogue
-from auditor.report.report_view import drawn_as
+from auditor.report.report_view import drawn_as, language_tag
 
 _METHODS = ("shap_linear", "shap_tree", "integrated_gradients", "shap_permutation")
 
