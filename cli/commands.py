@@ -44,7 +44,7 @@ from cli.portfolio import due, findings, site
 from cli.reproduce import reproduce
 from cli.rule_packs import dossier, policies
 from cli.signed_outputs import sealed
-from cli.starter_files import examples, new_probe
+from cli.starter_files import examples, new_mitigation, new_probe
 from cli.train import train as train_command
 from cli.training_attacks import dp_audit, gradient_inversion
 from cli.verify import keygen, verify
@@ -79,12 +79,6 @@ _OF_MITIGATIONS = (
 _OF_ANY_MODEL = (
     "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
     "architecture_args", "predict", "allow_code", "trust_pickle",
-)  # fmt: skip
-
-# What rows that are explained are told of themselves.
-_OF_EXPLAINED = (
-    "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
-    "task", "classes", "outputs",
 )  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -450,8 +444,9 @@ def mitigate(
 @command("explain")
 @with_flags(
     [
-        *_OF_EXPLAINED, "threshold", "seed", "device", "max_memory", "max_seconds", "base", "architecture",
-        "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
+        "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
+        "task", "classes", "outputs", "lang", "threshold", "seed", "device", "max_memory", "max_seconds", "base",
+        "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
     ],
     {
         "data": "The row and other rows for comparison: a table, or a database's URL with --query.",
@@ -463,10 +458,9 @@ def mitigate(
 )  # fmt: skip
 def explain(
     flag_values: dict[str, object],
-    row: Annotated[
-        list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
-    ],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
+    row: Annotated[list[int] | None, typer.Option(help="Row, counted from 1 without the header; repeatable.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Row by a value: application_id=103281; repeatable.")] = None,
     immutable: Annotated[str | None, typer.Option(help="Columns that recourse must not change: age,sex.")] = None,
     monotone: Annotated[
         str | None, typer.Option(help="Allowed direction of change for recourse: income=up,debt=down.")
@@ -491,7 +485,9 @@ def explain(
     from cli.scan_request import configure
 
     arguments = parse_architecture_args(flag_values["architecture_args"])
-    asked = Asked.from_flags(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
+    asked = Asked.from_flags(
+        row or [], where or [], immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws
+    )
     configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
     return explain_rows(configured, asked, out, as_json=json_, debug=debug)
 
@@ -593,6 +589,7 @@ def start(
 
 command("probes examples")(examples)
 command("probes new")(new_probe)
+command("mitigate new")(new_mitigation)
 command("train")(train_command)
 command("export")(export)
 command("detect")(detect)

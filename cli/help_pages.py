@@ -50,6 +50,7 @@ EXAMPLES: Mapping[str, str] = {
     "mitigate": "auditor mitigate reweighing model.joblib --train train.csv --data test.csv --target approved "
     "--positive 1 --sensitive sex --out fairer.joblib",
     "mitigate list": "auditor mitigate list",
+    "mitigate new": "auditor mitigate new same-share",
     "tradeoff": "auditor tradeoff correlation-remover model.joblib --train train.csv --data test.csv --target approved "
     "--positive 1 --sensitive sex --sweep alpha=0,0.5,1 --out sweep",
     "train": "auditor train rows.csv --target approved --positive 1 --out model.pt",

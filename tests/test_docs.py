@@ -23,6 +23,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -35,6 +36,7 @@ from typer.testing import CliRunner
 
 from auditor.core.writable_paths import WRITTEN
 from tests import ROOT
+from tests.quantifiers import all_of
 
 DOCS = ROOT / "docs"
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in DOCS.rglob("*.md")))
@@ -167,7 +169,7 @@ def called(command: str, folder: Path) -> tuple[int, str]:
     """The exit code and the output of a command that is called in this process: nothing of it is imported anew."""
     from cli.commands import app
 
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(in_time(command))
     if program == "python":
         return ran(*arguments, folder=folder)
     with importing_from(folder), chdir(folder), pytest.MonkeyPatch.context() as patch:
@@ -190,9 +192,14 @@ def ran(script: str, *arguments: str, folder: Path) -> tuple[int, str]:
     return (code if isinstance(code, int) else int(code is not None)), printed.getvalue()
 
 
+def in_time(command: str) -> str:
+    """The command with the days until which something is accepted in the next year, as they are to whoever reads it."""
+    return re.sub(r"(--(?:expires|due) )\d{4}", rf"\g<1>{date.today().year + 1}", command)
+
+
 def typed(command: str, folder: Path) -> tuple[int, str]:
     """The exit code and the output of a command as somebody types it: a process of its own."""
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(in_time(command))
     start = {"python": [sys.executable], "auditor": [sys.executable, "-m", "auditor"]}[program]
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
@@ -450,3 +457,14 @@ def test_the_site_documents_every_public_name() -> None:
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_links_have_words_for_who_reads_the_source(page: str) -> None:
     assert "[](" not in text_of(page)
+
+
+def test_the_tutorial_registers_a_whole_plan_under_a_law_for_lending_and_accepts_for_months() -> None:
+    blocks = BLOCKS["docs/tutorials/compliance.md"]
+    (plan,) = [tomllib.loads(b.text) for b in blocks if b.marks.get("file") == "demo/audit.toml"]
+    assert {"model", "data", "target", "positive", "sensitive"} <= plan["audit"].keys() and plan["criteria"]
+    commands = " ".join(b.text for b in blocks if b.language == "console")
+    assert "--policy eu-ai-act,nist-ai-rmf" in commands and "ll144" not in commands
+    until = re.findall(r"--expires (\d{4})", commands)
+    assert until and all_of(int(year) <= 2027 for year in until)
+    assert in_time("sign-off 1 --expires 2027-06-30") == f"sign-off 1 --expires {date.today().year + 1}-06-30"

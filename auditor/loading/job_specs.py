@@ -135,6 +135,7 @@ class MitigationSpec:
 class ExplainSpec:
     """The rows to explain, counted from 1, the ``package.module:function`` for it, and its options.
 
+    ``where``: further rows by ``(column, value)``, each of which must be one row's alone.
     ``immutable``: columns that recourse leaves as they are; ``monotone``: ``column=up`` or ``column=down``, the one way
     that it may go. ``n_reasons``, ``n_recourses``: how many of each at most. ``draws``: of what is typical; None means
     what the rows' kind takes. ``budget``: questions for recourse.
@@ -142,6 +143,7 @@ class ExplainSpec:
 
     target: str
     rows: tuple[int, ...]
+    where: tuple[tuple[str, str], ...] = ()
     immutable: tuple[str, ...] = ()
     monotone: tuple[str, ...] = ()
     n_reasons: int = 4

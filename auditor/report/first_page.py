@@ -12,11 +12,16 @@ from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
 from auditor.report.first_page_parts import (
+    LONGEST_NAME,
+    MOST_NAMED,
     WRONGLY_NAMED,
     Axis,
     axis_of,
     criterion_of,
+    decisions_of,
     excess,
+    favourable_of,
+    group_name,
     names_rows,
     private_training_of,
     reach,
@@ -36,9 +41,8 @@ from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
-MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, MOST_NAMED = 9, 3, 3, 3, 5, 4
-_LONGEST_REASON = 90
-_LONGEST_NAME = 60
+MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
+_LONGEST_REASON, _LONGEST_LOST = 90, 200
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
@@ -206,7 +210,11 @@ class _Writer:
         # What nobody measured is said to be somebody's word.
         system = self.about.system
         stated = [part for part in (system.purpose or system.decision, system.affected) if part]
-        parts = [say.say("page.stated", words="; ".join(stated))] if stated else []
+        parts = (
+            [say.say("page.stated", words="; ".join(stated))]
+            if stated
+            else decisions_of(report, self.about.display_labels, say)
+        )
         if report.data.n_rows is not None:
             parts.append(say.say("page.rows", n=say.count(report.data.n_rows)))
         if report.data.sensitive:
@@ -225,7 +233,7 @@ class _Writer:
         elif not others:
             parts.append(say.say("page.convention"))
         else:
-            who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, _LONGEST_NAME)}”" for c in others))
+            who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, LONGEST_NAME)}”" for c in others))
             parts.append(say.say("page.bounds", who=who))
         return tuple(part for part in parts if part)
 
@@ -477,7 +485,7 @@ class _Writer:
         report, judged = self.report, self._judged_findings()
         lost = next((f for f in report.findings if f.outcome is Outcome.NOT_RUN), None)
         if lost is not None:
-            yield self._action("not_run", probe=lost.probe)
+            yield self._rerun(lost)
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
             yield self._action("repair", repair_of(report))
@@ -493,6 +501,12 @@ class _Writer:
             yield self._action("rows", n=self.say.count(max(more)))
         if report.registration is None and judged:
             yield self._action("register", registration_of(report))
+
+    def _rerun(self, lost: Finding) -> Action:
+        if lost.metric is None and lost.criterion is not None:
+            return self._action("unmeasured", "auditor probes", metric=lost.criterion.metric)
+        why = number_text.shortened(lost.reason.rstrip("."), _LONGEST_LOST)
+        return self._action("not_run", probe=lost.probe, reason=why)
 
     def _action(self, key: str, command: str = "", **words: str) -> Action:
         return Action(self.say.say(f"next.{key}", **words), self.say.say(f"next.{key}_by"), command)
@@ -547,15 +561,10 @@ class _Writer:
         return self.say.say(f"bound.{f.criterion.direction}", bound=self.say.value(bound, form))
 
     def _column(self, name: str) -> str:
-        return number_text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
+        return number_text.shortened(self.about.display_labels.column(name), LONGEST_NAME)
 
     def _level(self, feature: str, level: str) -> str:
-        words = self.about.labels
-        name = number_text.shortened(level, _LONGEST_NAME)
-        said = self.say.say("effect.group", feature=number_text.shortened(feature, _LONGEST_NAME), level=name)
-        # A name is whoever's who wrote the configuration: what it stands for is beside it.
-        known = words.get(f"{feature}.{level}")
-        return said if known is None else f"{number_text.shortened(known, _LONGEST_NAME)} ({said})"
+        return group_name(self.about.display_labels, self.say, feature, level)
 
     def _group(self, f: Finding) -> str:
         return self.say.say("ended.and").join(self._level(feature, level) for feature, level in f.group.items())
@@ -573,24 +582,15 @@ class _Writer:
         if set(f.at) == {"false_positive_rate"}:
             return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
-        return number_text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
+        return number_text.shortened(at, LONGEST_NAME) or self.say.say("page.everybody")
 
     def _location_text(self, f: Finding) -> str:
         if "test" in f.at:
-            return f", {number_text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
+            return f", {number_text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""
 
     def _favourable(self) -> str:
-        data = self.report.data
-        if data.positive is None:
-            return self.say.say("form.undefined")
-        key = f"{data.target}.{data.positive}"
-        plain = number_text.shortened(data.positive, _LONGEST_NAME)
-        known = self.about.labels.get(key)
-        said = self.say.say(
-            "effect.quoted", word=plain if known is None else number_text.shortened(known, _LONGEST_NAME)
-        )
-        return said if known is None else f"{said} ({data.target} = {plain})"
+        return favourable_of(self.report, self.about.display_labels, self.say)
 
 
 _SHARES: tuple[Form, ...] = ("points", "percent")

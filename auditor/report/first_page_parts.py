@@ -15,10 +15,14 @@ from pathlib import PurePath
 from auditor.core.files import Number
 from auditor.judging.measurement import Outcome
 from auditor.models.format_names import ENDINGS
+from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.configuration import Labels
 from auditor.report.record.finding_text import earlier_questions, form_of, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy
 from auditor.report.record.translations import Catalogue
+
+LONGEST_NAME, MOST_NAMED = 60, 4
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,40 @@ def _people_first(report: AuditReport, f: Finding) -> tuple[bool, bool, int, int
 
 # A condition of a subgroup on a number, as the search writes it.
 _BETWEEN = re.compile(r"(?P<feature>.+) in \[(?P<low>[^,]+), (?P<high>[^)\]]+)(?P<end>[)\]])")
+
+
+def group_name(labels: Labels, say: Catalogue, feature: str, level: str) -> str:
+    """A group in words: its column and its value, after the display name of the value if it has one."""
+    # A name is whoever's who wrote the configuration: what it stands for is beside it.
+    known = labels.words.get(f"{feature}.{level}")
+    column, name, said = (
+        number_text.shortened(part, LONGEST_NAME)
+        for part in (labels.column(feature) if known is None else feature, level, known or "")
+    )
+    group = say.say("effect.group", feature=column, level=name)
+    return f"{said} ({group})" if said else group
+
+
+def decisions_of(report: AuditReport, labels: Labels, say: Catalogue) -> list[str]:
+    """What the model decides between, as its rows name it; nothing where it is not one of a few classes."""
+    target, classes = report.data.target, report.model.classes
+    if target is None or not 1 < len(classes) <= MOST_NAMED:
+        return []
+    answers = [number_text.shortened(labels.value(target, name), LONGEST_NAME) for name in classes]
+    either = say.say("page.or").join(say.say("effect.quoted", word=answer) for answer in answers)
+    column = number_text.shortened(labels.column(target), LONGEST_NAME)
+    return [say.say("page.decides", target=column, answers=either)]
+
+
+def favourable_of(report: AuditReport, labels: Labels, say: Catalogue) -> str:
+    """The favourable answer, quoted: its display name and what that stands for."""
+    data = report.data
+    if data.positive is None:
+        return say.say("form.undefined")
+    known = labels.words.get(f"{data.target}.{data.positive}")
+    plain = number_text.shortened(data.positive, LONGEST_NAME)
+    said = say.say("effect.quoted", word=number_text.shortened(known or plain, LONGEST_NAME))
+    return said if known is None else f"{said} ({data.target} = {plain})"
 
 
 def worst_subgroup(

@@ -94,6 +94,16 @@ class ShownPolicy:
     held_to: str
 
     @property
+    def duties(self) -> list[tuple[str, list[str]]]:
+        """The controls in force that wait for somebody's statement, by role."""
+        found: dict[str, list[str]] = {}
+        for shown in self.controls:
+            for role in dict.fromkeys(c.cell.role for c in shown.cells if c.cell.kind == "attestation needed"):
+                if shown.control.in_force:
+                    found.setdefault(role, []).append(shown.control.id)
+        return sorted(found.items())
+
+    @property
     def not_in_force(self) -> str:
         """The number of controls not in force on the day, in a sentence; "" if all are."""
         idle = [shown for shown in self.controls if not shown.control.in_force]
@@ -120,6 +130,13 @@ class ShownPolicy:
         said += f", until {p.applies_until}" * bool(p.applies_until)
         version = f" Version {p.version}," if p.version else " Its text has"
         return f"{said}." + (f"{version} SHA-256 {p.sha256[:16]}." if p.sha256 else "")
+
+
+def idle_words(control: ControlRecord, day: str, say: Catalogue) -> str:
+    """That a control is not in force on a day, and since when it will be."""
+    if control.applies_from and control.applies_from > day:
+        return say.say("rest.packs_idle_until", day=day, start=control.applies_from)
+    return say.say("rest.packs_idle", day=day)
 
 
 def policies_of(report: AuditReport, rows: Sequence[Row]) -> list[ShownPolicy]:
@@ -404,12 +421,13 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
             most=MOST_IN_SUMMARY,
             pillars=pillars,
             policies=policies_of(report, rows),
+            idle=idle_words,
             used=[c for c in report.criteria if c in held],
             unused=[c for c in report.criteria if c not in held],
             limits=report_view.limits_of(page.say),
             applies_to=report_view.applies_to,
             pictures=[report_view.drawn_as(i, figure, page.say) for i, figure in front_and_rest(report, page.say)[0]],
-            svg=_figure_svg,
+            svg=figure_svg,
         )
     )
 
@@ -418,7 +436,8 @@ def render_html(report: AuditReport, say: Catalogue | None = None) -> str:
 _PAGE_FOOTER = '\n@page {{ @bottom-left {{ content: "auditor report {digest}"; font: 7.5pt sans-serif; }} }}\n'
 
 
-def _figure_svg(figure_view: report_view.Drawn, say: Catalogue) -> Markup:
+def figure_svg(figure_view: report_view.Drawn, say: Catalogue) -> Markup:
+    """A figure as markup, with the tool's own words in a catalogue's language."""
     # A page without figures needs no matplotlib.
     from auditor.report.drawing.svg import draw_svg
 

@@ -350,11 +350,12 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
     _check_labels(job.data, data)
     module, _, name = spec.target.partition(":")
-    rows = getattr(import_module(module), name)
-    for row in rows(
-        spec, model, data, generator_for(job.seed, "explain"), lambda words: channel.send(Working(words=words))
-    ):
-        channel.send(RowExplained(row=row))
+    explain_each = getattr(import_module(module), name)
+    named = {open_table(job.data.path).row_where(*each): "=".join(each) for each in spec.where}
+    spec = replace(spec, rows=tuple(dict.fromkeys((*spec.rows, *named))))
+    rng = generator_for(job.seed, "explain")
+    for row in explain_each(spec, model, data, rng, lambda words: channel.send(Working(words=words))):
+        channel.send(RowExplained(row=row.model_copy(update={"named_by": named.get(row.row, "")})))
 
 
 def _check_labels(spec: DataSpec, data: AuditData) -> None:

@@ -309,7 +309,7 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
     print_report(report, [], verbose=True)
     html, markdown, terminal = render_html(report), render_markdown(report), capsys.readouterr().out
     dossier = render_dossier(report, [pack], DAY)
-    paper = pdf_text(render_pdf(report))
+    paper = pdf_text(render_pdf(report, appendix=True))
     for said in (html, markdown, dossier, paper):
         plain = re.sub(r"\s+", " ", said.replace("\\", ""))
         assert "not for this kind of model" in plain.casefold() and "it is for a language model" in plain
@@ -340,7 +340,7 @@ def test_hostile_roles_and_reasons_stay_text() -> None:
         tokens = [t for block in blocks for t in (block, *(block.children or []))]
         assert tokens and not [t for t in tokens if t.type in ("html_block", "html_inline")]
         assert not [t for t in tokens if t.type == "link_open" and t.attrs.get("href") == "http://b"]
-    assert render_pdf(report).startswith(b"%PDF")
+    assert render_pdf(report, appendix=True).startswith(b"%PDF")
 
 
 # ---- what is no finding ----------------------------------------------------------------------------------------------
@@ -602,7 +602,8 @@ def test_an_old_pack_says_so_on_every_page(days: int, old: bool, capsys: pytest.
     said = f"The rule pack gdpr was looked up on {pack.checked_on}, {days} days before {day}"
     assert (said in " ".join(warnings_of(report))) == old
     print_report(report, [], verbose=True)
-    for page in (render_html(report), render_markdown(report), capsys.readouterr().out, pdf_text(render_pdf(report)),
+    paper = pdf_text(render_pdf(report, appendix=True))
+    for page in (render_html(report), render_markdown(report), capsys.readouterr().out, paper,
                  render_dossier(report, [pack], day)):  # fmt: skip
         assert (said in " ".join(page.replace("\\", "").split())) == old
 

@@ -665,3 +665,25 @@ def test_the_plan_is_registered_by_the_configuration_that_was_obeyed() -> None:
     assert next_of(obeys, "")[-1] == "auditor evidence register audit.toml"
     media = report.model_copy(update={"data": report.data.model_copy(update={"path": "pictures"})})
     assert next_of(media, "")[-1] == ""
+
+
+def test_what_did_not_run_is_followed_by_what_to_do_about_it() -> None:
+    lost = ProbeResult(probe="robustness", pillar="robustness", citation="c", not_run="It ran out of time: raise it.")
+    (action, *_) = first_page(report_of([lost])).actions
+    assert "robustness" in action.sentence and "It ran out of time: raise it" in action.sentence
+    own = Criterion(
+        metric="attack_auc", direction="at_most", bound=0.55, source="policy", set_by="Risk", set_at="2026-01-01"
+    )
+    (action, *_) = first_page(report_of([], held_to=[own])).actions
+    assert "attack_auc" in action.sentence and action.command == "auditor probes"
+
+
+def test_the_page_says_what_the_model_decides_unless_somebody_stated_its_purpose() -> None:
+    base = sample_report()
+    model = base.model.model_copy(update={"classes": ("no", "yes")})
+    data = base.data.model_copy(update={"target": "deny"})
+    report = base.model_copy(update={"model": model, "data": data})
+    said = first_page(report.model_copy(update={"about": About(labels={"deny": "application", "deny.no": "approved"})}))
+    assert said.subtitle[0] == "decides application: “approved” or “yes”"
+    many = model.model_copy(update={"classes": tuple("abcdefgh")})
+    assert none_of("decides" in part for part in first_page(report.model_copy(update={"model": many})).subtitle)

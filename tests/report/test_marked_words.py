@@ -114,7 +114,7 @@ def _sample() -> AuditReport:
 def test_every_word_of_the_page_is_the_catalogue_s_or_recorded(
     made: Callable[[], AuditReport], marked: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "_figure_svg", lambda drawn, say: Markup(""))
+    monkeypatch.setattr(html, "figure_svg", lambda drawn, say: Markup(""))
     page = render_html(made(), marked)
     left = sorted(set(_left(page)) - EXCEPTIONS)
     assert not left, left

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from auditor.core.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.core.files import regular_file
+from auditor.data.preprocessing import label_name
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.compressed_tables import BoundedGzip, most_bytes, read_npz
 from auditor.models.files.model_bytes import printable
@@ -129,6 +130,24 @@ class TableFile:
             raise self._malformed(error) from None
         self._refuse_bytes(table.schema)
         return table
+
+    def row_where(self, column: str, value: str) -> int:
+        """The one row whose ``column`` holds ``value``, counted from 1.
+
+        Raises UsageError where no row does, or several do.
+        """
+        found = self.read([column], {column: pa.string()}).column(0).to_pylist()
+        wanted = label_name(value.strip())
+        rows = [i for i, cell in enumerate(found, 1) if cell is not None and label_name(cell.strip()) == wanted]
+        if len(rows) == 1:
+            return rows[0]
+        if not rows:
+            raise UsageError(f"--where {column}={value}: no row of {self.path.name} has this value.")
+        shown = ", ".join(f"{row:,}" for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        raise UsageError(
+            f"--where {column}={value}: {len(rows):,} rows of {self.path.name} have this value ({shown}); choose one "
+            "with --row, or a column whose values are unique."
+        )
 
     def _whole(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
         if self.kind in ("csv", "tsv"):
