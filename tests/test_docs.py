@@ -247,7 +247,7 @@ def test_what_a_page_says_runs_as_it_stands(page: str, readers: Readers) -> None
     readers.left_by(page)
 
 
-@pytest.mark.grid(every=24)
+@pytest.mark.grid(every=20)
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in RUNNABLE if of_a_probe(page)])
 def test_the_examples_of_a_probe_print_what_its_page_shows(page: str, readers: Readers) -> None:
