@@ -264,11 +264,12 @@ class SubgroupDiscovery(BaseProbe):
       that decides by income is worse for some incomes, and rightly so; this is what is left of that. As above it can
       FAIL and never PASS.
 
-    bins: bins of equal share per numeric column. top: slices to confirm, fixed beforehand. min_rows: fewest rows of a
-    rate that a slice needs in the search half. features: columns to search, all of them by default. Category levels
-    beyond the 20 most frequent are searched as no condition of their own. Text, images and sound have no columns:
-    there the sensitive features alone are searched. Raises ValueError for options out of range, NotApplicableError
-    without a column to search or with more than 100,000 combinations of columns.
+    margin: the gap above which a slice of a sensitive feature counts. bins: bins of equal share per numeric column.
+    top: slices to confirm, fixed beforehand. min_rows: fewest rows of a rate that a slice needs in the search half.
+    features: columns to search, all of them by default. Category levels beyond the 20 most frequent are searched as no
+    condition of their own. Text, images and sound have no columns: there the sensitive features alone are searched.
+    Raises ValueError for options out of range, NotApplicableError without a column to search or with more than 100,000
+    combinations of columns.
 
     Sources: Chung et al., Slice Finder, ICDE 2019; Fisher (1935); Holm, Scand. J. Statist. 6 (1979).
     """
