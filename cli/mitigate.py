@@ -78,7 +78,7 @@ def run_mitigation(
     config = with_bundle(config, None if evidence is None else folder / BUNDLE)
     before_job = job_of(config, PROBES)
     assert options.model is not None
-    out = _complete_out(out, kind, Path(options.model))
+    out = complete_out(out, kind, Path(options.model))
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     _claim_all(out, checkpoint, folder, with_evidence=evidence is not None)
     experience = experience_of(kind)
@@ -185,7 +185,7 @@ def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
     return writes(kind) == "folder" or (model is not None and Path(model).is_dir())
 
 
-def _complete_out(out: Path | None, kind: type[Mitigation], model: Path) -> Path:
+def complete_out(out: Path | None, kind: type[Mitigation], model: Path) -> Path:
     """Where the new model goes: by default into a file as the present one is, or a folder where no file holds it.
 
     Raises UsageError for a file where a post-processed model of another library is to be a folder.

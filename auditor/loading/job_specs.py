@@ -63,6 +63,13 @@ class RecordedSpec:
     generated: str | None = None
 
 
+# Fields that need all rows at once.
+_ALL_ROWS = (
+    *("train", "cluster", "weight", "cluster_at_most", "weight_at_most"),
+    *("bins", "sensitive_file", "text", "image", "check_predictions"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The roles of files and columns; one field per data flag of the command line.
@@ -100,6 +107,14 @@ class DataSpec:
     labels: dict[str, str] = field(default_factory=dict)
     reference_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
+
+    @property
+    def why_not_in_parts(self) -> str:
+        """The reason why its flags keep rows from being counted as they are read, in a sentence, or ""."""
+        held = (name for name in _ALL_ROWS if getattr(self, name))
+        return next(
+            (f"--{name.replace('_', '-')} needs all rows at once: leave it or --stream out." for name in held), ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,15 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 
-from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
+from auditor.core.errors import (
+    DataError,
+    LacksOptionError,
+    ModelError,
+    OtherKindError,
+    OutputsError,
+    UsageError,
+    some_of,
+)
 from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts
@@ -43,6 +51,7 @@ from auditor.loading.job_specs import (
 from auditor.loading.rows.data_without_model import load_recorded
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.loading.rows.load_rows import load_data
+from auditor.loading.rows.new_values import NewValues
 from auditor.loading.rows.row_warnings import (
     RepeatCount,
     RepeatedAnswers,
@@ -62,7 +71,7 @@ from auditor.models.endpoint.server_findings import ServedTexts
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.streamed_safetensors import check_unchanged
 from auditor.models.saved_models import save
-from auditor.report.record.audit_report import DataRecord
+from auditor.report.record.audit_report import MOST_UNREADABLE, DataRecord
 from auditor.report.record.configuration import check_keys, check_reference, check_words, spelled
 from auditor.report.record.group_sizes import missing_in, sizes_in
 from auditor.run.job_channel import Channel, Working
@@ -287,9 +296,11 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
         progress=lambda words: channel.send(Working(words=words[:500])),
     )
+    from auditor.models.torch_model import TorchModel
+
     folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
-    if folder is None and keeps_kind(kind):
-        # Known before the work, since the old model's kind is the new one's.
+    if folder is None and keeps_kind(kind) and (model.fits_anew or isinstance(model, TorchModel)):
+        # Known before the work, since the old model's kind is the new one's; any other is refused by the mitigation.
         check_ending(model, spec.out)
     made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
     write_made(made.model, spec.out, folder)
@@ -349,6 +360,13 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
     data = load_data(job.data, model)
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
     _check_labels(job.data, data)
+    if data.unreadable and isinstance(data.X, pd.DataFrame):
+        # Rows are named by their places in the file.
+        raise DataError(
+            f"The model refuses {len(data.unreadable):,} of the rows: leave them out of the file. "
+            f"{some_of(data.unreadable)}",
+            code="AUD-DATA-VALUES",
+        )
     module, _, name = spec.target.partition(":")
     rows = getattr(import_module(module), name)
     for row in rows(
@@ -521,8 +539,9 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None
     copies_seen = None if spec.copies_are_real else repeats
     answers = RepeatedAnswers() if answers_are_comparable(model) and spec.text is None else None
+    new = NewValues(model, stream.file.path.name, MOST_UNREADABLE)
     counts, notes = stream.count_by_group(
-        keys=keys, repeats=copies_seen, answers=answers, digests=digests, holes=holes, collector=told
+        keys=keys, repeats=copies_seen, answers=answers, digests=digests, holes=holes, collector=told, new=new
     )
     streamed = None
     if told is not None:
@@ -540,6 +559,8 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
         n_rows=counts.n,
         positive=None if counts.positive is None else counts.classes[counts.positive],
         rows_sha256=None if keys is None else keys.hexdigest(),
+        unreadable=tuple(new.refused),
+        n_unreadable=new.n_refused,
         notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
         copies=copies if copies and copies.copies else None,
         groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,

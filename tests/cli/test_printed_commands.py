@@ -29,7 +29,7 @@ from auditor.report.record.provenance_of_number import traces_of
 from auditor.report.remediation import remediation_of
 from cli.commands import app
 from cli.help_pages import leaf_commands
-from cli.mitigate import _complete_out
+from cli.mitigate import complete_out
 from mitigations import MITIGATIONS
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -243,7 +243,7 @@ def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: 
 def test_the_ending_is_that_of_the_model_that_was_read(
     mitigation: str, model: str, said: str | None, expected: str
 ) -> None:
-    out = _complete_out(None if said is None else Path(said), MITIGATIONS[mitigation], Path(model))
+    out = complete_out(None if said is None else Path(said), MITIGATIONS[mitigation], Path(model))
     assert out == Path(expected)
 
 
