@@ -10,6 +10,7 @@ import typer
 from auditor.core.errors import AuditorError, ModelError, UsageError
 from auditor.core.files import encode_path, regular_file, sha256_of, write_beside
 from auditor.core.writable_paths import claim, place_file
+from auditor.loading.job_specs import PREDICTIONS
 from auditor.run.option_parsers import memory_limit
 from cli.flags import (
     AllowUnsandboxed,
@@ -55,7 +56,8 @@ def export(
     """Write a model as one file without auditor: encoding, network and group rule together.
 
     onnx: an ONNX model, one input per column. torch: a torch.export program of numbers. sklearn: a pipeline
-    in a skops file. A record of the export is written beside it. Exit codes: 0 written, and both give the same decision
+    in a skops file. A record of the export is written beside it, and what it answers on --data, for scan's
+    --check-predictions. Exit codes: 0 written, and both give the same decision
     on all rows of --data; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, without --data.
     """
     from auditor.loading.exporting.export_record import FileRecord
@@ -68,9 +70,7 @@ def export(
     place = out or Path(model).with_suffix(SUFFIXES[kind])
     if place.suffix != SUFFIXES[kind]:
         raise UsageError(f"--out {str(place)!r} must end in {SUFFIXES[kind]}.")
-    record = place.with_name(f"{place.name}.export.json")
-    claim(place, "--out")
-    claim(record, "the record of --out")
+    record, *answers = _claimed(place, with_answers=data is not None)
     source = Path(model).absolute() if Path(model).is_dir() else regular_file(model, "model file").absolute()
     rows = None if data is None else regular_file(data, "data file").absolute()
     with temporary_output(place) as made:
@@ -108,7 +108,19 @@ def export(
             place.parent.mkdir(parents=True, exist_ok=True)
             place_file(made, place)
             write_beside(record, said.encode())
-    return _report(kind, found, place, record)
+            for beside in answers:
+                place_file(made.with_name(f"{made.name}{PREDICTIONS}"), beside)
+    return _report(kind, found, place, [record, *answers])
+
+
+def _claimed(place: Path, *, with_answers: bool) -> list[Path]:
+    """The files beside the exported one: its record, and what it answers. Raises UsageError where one is not ours."""
+    named = {f"{place.name}.export.json": "the record of --out"}
+    named |= {f"{place.name}{PREDICTIONS}": "the answers of --out"} if with_answers else {}
+    claim(place, "--out")
+    for name, what in named.items():
+        claim(place.with_name(name), what)
+    return [place.with_name(name) for name in named]
 
 
 def _run_export(job: Job, typed: dict[str, str]) -> FileExported:
@@ -157,10 +169,10 @@ def _record(
     return record.model_dump_json(indent=2) + "\n"
 
 
-def _report(target: To, result: FileExported, place: Path, record: Path) -> int:
+def _report(target: To, result: FileExported, place: Path, beside: list[Path]) -> int:
     from auditor.report.record.number_text import visible
 
-    typer.echo(visible(f"wrote     {place}, {record}"))
+    typer.echo(visible(f"wrote     {', '.join(map(str, [place, *beside]))}"))
     if result.rows is None:
         typer.echo("NOT CHECKED: whether it decides as the model does was not asked; add --data FILE.")
         return 3

@@ -168,6 +168,10 @@ def scan(
     check_places(publish)
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
+    if config.options.positive is None and sys.stdin.isatty() and sys.stdout.isatty():
+        from cli.start import with_positive
+
+        config = replace(config, options=with_positive(config.options))
     options = config.options
     formats, out = known_formats(options.format), _place_of(options)
     campaign = next_of_campaign(options)

@@ -16,11 +16,13 @@ import typer
 
 from auditor.core.errors import UsageError, did_you_mean
 from auditor.core.files import write_beside
+from auditor.data.audit_data import favourable
 from auditor.data.preprocessing import as_text, label_name
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.table_files import open_table
 from auditor.models.endpoint.client import is_endpoint
 from auditor.report.record.number_text import visible
+from auditor.run.scan_options import ScanOptions
 
 _SENSITIVE = re.compile(
     r"(^|[_\W])(sex|gender|race|racial|ethnic\w*|age|religion|disab\w*|nationality|native|orientation|marital|"
@@ -116,6 +118,19 @@ def write_config(paths: Sequence[str], out: Path, flag_values: Mapping[str, obje
     if model is None:
         return False
     return not is_interactive() or typer.confirm(f"Wrote {out}. Run the audit now?", default=True)
+
+
+def with_positive(options: ScanOptions) -> ScanOptions:
+    """The options with the favourable label, asked for where two labels of --target leave open which it is."""
+    path, target = options.data, options.target
+    if options.positive is not None or not options.sensitive or target is None or not os.path.isfile(path or ""):
+        return options
+    file = open_table(str(path))
+    levels = sorted(map(label_name, as_text(file.read([target], {}).to_pandas()[target]).dropna().unique()))
+    if len(levels) != 2 or favourable(None, levels) is not None:
+        return options
+    shown = f"Favourable label ({_comment_text(levels)})"
+    return replace(options, positive=_ask_for(shown, levels, _favourable(target, levels))[0])
 
 
 def _check_complete(columns: _Columns, flag_values: Mapping[str, object], data: Path) -> None:

@@ -16,15 +16,7 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 
-from auditor.core.errors import (
-    DataError,
-    LacksOptionError,
-    ModelError,
-    OtherKindError,
-    OutputsError,
-    UsageError,
-    some_of,
-)
+from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts
@@ -34,9 +26,10 @@ from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.examine_file import Examination, loaded_detector
-from auditor.judging.measurement import Copies, Measurement, ProbeResult
+from auditor.judging.measurement import Copies, Measurement, ProbeResult, why_doubtful
 from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import (
+    PREDICTIONS,
     DataSpec,
     DetectionSpec,
     DetectorTrainingSpec,
@@ -50,7 +43,7 @@ from auditor.loading.job_specs import (
 )
 from auditor.loading.rows.data_without_model import load_recorded
 from auditor.loading.rows.folders import sha256_of_folder
-from auditor.loading.rows.load_rows import load_data
+from auditor.loading.rows.load_rows import check_favourable, load_data
 from auditor.loading.rows.new_values import NewValues
 from auditor.loading.rows.row_warnings import (
     RepeatCount,
@@ -93,12 +86,13 @@ from auditor.run.job_messages import (
     ServedCompared,
     Trained,
 )
-from auditor.run.job_models import check_ending, intake_result, load_made, write_made
+from auditor.run.job_models import check_ending, intake_result, load_made, write_answers, write_made
 from auditor.run.membership_scores import ScoresProbe
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.predictions import CountsRecord, counts_of, head_of, parts_of
 from auditor.run.probe import (
+    Need,
     Probe,
     Streamed,
     StreamedProbe,
@@ -210,6 +204,8 @@ def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
         return
+    if recorded is None and any(Need.SENSITIVE in probe.needs for probe in probes):
+        check_favourable(job.data, model)
     if job.data.stream and (why := why_not_streamed(job.data, model)):
         raise UsageError(f"--stream: {why}")
     counted = probes and all(map(counts_suffice, probes)) and job.evidence is None and recorded is None
@@ -304,6 +300,8 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         check_ending(model, spec.out)
     made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
     write_made(made.model, spec.out, folder)
+    if spec.asked_rows is not None and job.data is not None and made.model.kind == "classifier":
+        write_answers(made.model, load_data(replace(job.data, path=spec.asked_rows), made.model), spec.out)
     notes = made.notes
     seen = getattr(mitigation, "describe_gate_counts", None)
     if seen is not None and job.data is not None and not learns(kind):
@@ -329,6 +327,8 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
     differing = () if found is None else found.differing
     if not differing:
         write_beside(decode_path(spec.out), made.content)
+        if found is not None:
+            write_beside(f"{decode_path(spec.out)}{PREDICTIONS}", found.predictions)
     channel.send(
         FileExported(
             sha256=model.provenance.sha256 or "",
@@ -362,11 +362,9 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
     _check_labels(job.data, data)
     if data.unreadable and isinstance(data.X, pd.DataFrame):
         # Rows are named by their places in the file.
-        raise DataError(
-            f"The model refuses {len(data.unreadable):,} of the rows: leave them out of the file. "
-            f"{some_of(data.unreadable)}",
-            code="AUD-DATA-VALUES",
-        )
+        n = len(data.unreadable)
+        why = f"The model refuses {n:,} of the rows: leave them out of the file. {data.unreadable[0]}"
+        raise DataError(why, code="AUD-DATA-VALUES")
     module, _, name = spec.target.partition(":")
     rows = getattr(import_module(module), name)
     for row in rows(
@@ -553,7 +551,7 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
         seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
         _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
     copies, more = repeats_in(stream.file, repeats, spec)
-    if copies is not None and not on_copies(copies) and answers is not None and (pasted := answers.result()):
+    if copies is not None and not why_doubtful(copies) and answers is not None and (pasted := answers.result()):
         copies, more = pasted, [*more, *on_copies(pasted)]
     record = DataRecord(
         n_rows=counts.n,

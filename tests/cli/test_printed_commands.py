@@ -19,14 +19,19 @@ import pandas as pd
 import pytest
 import typer
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner, Result
 
+import cli.start
 from auditor.models.saved_models import save
 from auditor.report.first_page import first_page
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.provenance_of_number import traces_of
 from auditor.report.remediation import remediation_of
+from auditor.run.scan_options import ScanOptions
 from cli.commands import app
 from cli.help_pages import leaf_commands
 from cli.mitigate import complete_out
@@ -212,6 +217,11 @@ def test_the_repair_of_the_first_page_writes_what_was_read(
         assert result.exit_code == after.exit_code and f"Exit code {after.exit_code}: the new" in result.output
     for command in re.findall(r"`(auditor [^`]*)`", " ".join(result.output.split())):
         typed(command)
+    asked = ["scan", str(made), *ORDINARY[name](tmp_path).data, "--probes", "group_fairness", "--out", "again"]
+    checked = call([*asked, "--check-predictions", f"{made.name}.predictions.csv", "--format", "json"])
+    assert checked.exit_code in (0, 1, 3), checked.output
+    record = AuditReport.from_json((tmp_path / "again" / "report.json").read_bytes())
+    assert sum(f"as {made.name}.predictions.csv records of it" in note for note in record.data.notes) == 1
     if made.suffix in (".joblib", ".pkl"):
         own = joblib.load(made)
         assert isinstance(own, BaseEstimator) and len(own.predict(people()[list(own.feature_names_in_)]))
@@ -269,6 +279,30 @@ def test_what_is_said_of_copies_can_be_done(tmp_path: Path, monkeypatch: pytest.
     assert "exact copies" not in said["copies"] + said["persons"]
     named = set(FLAG.findall(said["bare"]))
     assert named and all_of(named <= flags_of(command) for command in ("mitigate", "tradeoff", "scan"))
+
+
+def test_which_label_is_favourable_is_asked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
+    rows = pd.read_csv("rows.csv").assign(y=np.where(people()["y"] == 1, "yes, granted", "no"))
+    rows.to_csv("words.csv", index=False)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[["a", "b", "c"]], rows["y"])
+    joblib.dump(model, "words.joblib")
+    asked = ["scan", "words.joblib", "--data", "words.csv", "--target", "y", "--sensitive", "g"]
+    asked += ["--probes", "group_fairness", "--format", "json", "--out", "out"]
+    refused = call(asked)
+    said = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and "Add --positive no or --positive 'yes, granted'." in said, said
+    assert not Path("out", "report.json").exists()
+    # What is asked of nobody's favour needs none.
+    assert call([word if word != "group_fairness" else "performance" for word in asked]).exit_code in (0, 1, 3)
+    with monkeypatch.context() as patch:
+        answers = iter(["perhaps", "yes, granted"])
+        patch.setattr(typer, "prompt", lambda *_, **__: next(answers))
+        options = cli.start.with_positive(ScanOptions(data="words.csv", target="y", sensitive=("g",)))
+        assert options.positive == "yes, granted"
+    for same in ({"target": "y", "data": "rows.csv"}, {"target": None, "data": "words.csv"}):
+        assert cli.start.with_positive(ScanOptions(sensitive=("g",), **same)).positive is None  # type: ignore[arg-type]
 
 
 OWN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -204,6 +205,15 @@ def classes_of(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
             "give --classes in the order of the outputs."
         )
     return classes
+
+
+def check_favourable(spec: DataSpec, model: AuditedModel) -> None:
+    """Raises UsageError where groups of two labels are compared and nothing says which of these is favourable."""
+    if model.kind == "classifier" and spec.sensitive and spec.positive is None:
+        classes = classes_of(spec, model)
+        if len(classes) == 2 and favourable(None, classes) is None:
+            either = " or ".join(f"--positive {shlex.quote(name)}" for name in classes)
+            raise UsageError(f"Which label is favourable to a person? Add {either}.")
 
 
 def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
