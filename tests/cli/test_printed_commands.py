@@ -69,6 +69,26 @@ FITTED_ANEW = {
     "XGBoost, .ubj": "fairer.ubj",
     "LightGBM, .txt": "fairer.txt",
     "CatBoost, .cbm": "fairer.cbm",
+    "CatBoost, .json": "fairer.json",
+}
+# What else is asked of every model of a table, and what it may answer that is no refusal.
+TABLE_COMMANDS = {
+    "scan": (("--stream", "--probes", "group_fairness", "--out", "out"), (0, 1, 3)),
+    "explain": (("--row", "1", "--out", "out"), (0, 3)),
+    "export": (("--to", "onnx", "--out", "made.onnx"), (0,)),
+    "tradeoff": (
+        ("--train", "train.csv", "--sweep", "constraints=demographic_parity", "--with", "deterministic=true")
+        + ("--probes", "group_fairness", "--out", "out"),
+        (0, 1, 3),
+    ),
+}
+# What cannot be done with a model, and what the refusal says instead.
+REFUSED = {
+    ("export", "XGBoost, .json"): "after one-hot encoding",
+    ("export", "XGBoost, .ubj"): "after one-hot encoding",
+    ("export", "CatBoost, .cbm"): "after one-hot encoding",
+    ("export", "CatBoost, .json"): "after one-hot encoding",
+    ("export", "scikit-learn logistic, skops"): "fit the pipeline on a pandas DataFrame",
 }
 
 
@@ -225,6 +245,37 @@ def test_the_repair_of_the_first_page_writes_what_was_read(
     if made.suffix in (".joblib", ".pkl"):
         own = joblib.load(made)
         assert isinstance(own, BaseEstimator) and len(own.predict(people()[list(own.feature_names_in_)]))
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(TABLE_COMMANDS))
+@pytest.mark.parametrize("name", sorted({*FITTED_ANEW, "ONNX of scikit-learn, no ZipMap"}))
+def test_every_table_model_is_taken_by_every_command_or_what_works_is_named(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ORDINARY[name](tmp_path)
+    rows = tmp_path / "rows.csv"
+    (tmp_path / "train.csv").write_bytes(rows.read_bytes() + rows.read_bytes().split(b"\n", 1)[1])
+    more, codes = TABLE_COMMANDS[command]
+    data = list(file.data[:2]) if command == "export" else list(file.data)
+    named = (
+        ["--features", "a,b,c"] if name in ("scikit-learn logistic, skops", "ONNX of scikit-learn, no ZipMap") else []
+    )
+    words = [command, *(["threshold_optimizer"] if command == "tradeoff" else []), str(file.path), *data, *more]
+    result = call([*words, *(named if command != "export" else [])])
+    said = " ".join(result.output.split())
+    if (command, name) in REFUSED:
+        assert result.exit_code == 4 and REFUSED[command, name] in said, said
+    else:
+        assert result.exit_code in codes, said
+    for printed in re.findall(r"`(auditor [^`]*)`", said):
+        typed(printed)
+    record = tmp_path / "out" / "report.json"
+    if record.exists():
+        for printed in filter(None, printed_by(AuditReport.from_json(record.read_bytes()))):
+            typed(printed)
 
 
 def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
