@@ -44,7 +44,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.training.task_distribution import chosen_executor
 from auditor.training.task_executor import Kept
 from cli.compare import write_comparison
-from cli.mitigate import BUNDLE, FILES, complete_out, mitigation_job, parse_settings, with_evidence, with_reference
+from cli.mitigate import BUNDLE, complete_out, mitigation_job, parse_settings, with_evidence, with_reference
 from cli.safeguards import refuse_a_job
 from cli.signed_outputs import Sealed, with_bundle
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -160,8 +160,9 @@ def _name_of_models(kind: type[Mitigation], model: str | None) -> str:
             f"A sweep keeps each model as a file, and {Path(model).name!r} is a folder: make one of each value with "
             "auditor mitigate --with option=value, which audits it beside the present one."
         )
-    ending = complete_out(None, kind, Path(model)).suffix
-    return f"{_MODEL}{ending}" if ending or Path(model).suffix in FILES else _BUNDLE_NAME
+    if kind.stage == "post-processing" and Path(model).suffix != Path(_BUNDLE_NAME).suffix:
+        return _MODEL  # a folder of the rules, with the model below them
+    return f"{_MODEL}{complete_out(None, kind, Path(model)).suffix or Path(_BUNDLE_NAME).suffix}"
 
 
 def _claim(out: Path, model_name: str, points: Sequence[str], *, with_evidence: bool) -> None:

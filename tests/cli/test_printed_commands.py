@@ -264,7 +264,7 @@ def test_every_table_model_is_taken_by_every_command_or_what_works_is_named(
         ["--features", "a,b,c"] if name in ("scikit-learn logistic, skops", "ONNX of scikit-learn, no ZipMap") else []
     )
     words = [command, *(["threshold_optimizer"] if command == "tradeoff" else []), str(file.path), *data, *more]
-    result = call([*words, *(named if command != "export" else [])])
+    result = call([*words, *named])
     said = " ".join(result.output.split())
     if (command, name) in REFUSED:
         assert result.exit_code == 4 and REFUSED[command, name] in said, said

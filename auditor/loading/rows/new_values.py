@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,13 +111,17 @@ class NewValues:
         return list(dict.fromkeys(f"{column.said(self._file)}." for column in self._columns or () if column.new))
 
 
+def _reads_like(known: Mapping[Any, None], value: object) -> bool:
+    return label_name(value) in known
+
+
 def _columns_of(model: AuditedModel, X: pd.DataFrame) -> Iterator[_Column]:
     """The columns of which it is known what values a model has learned."""
     if isinstance(model.preprocessing, TabularPreprocessing):
         for each in model.preprocessing.columns:
             if isinstance(each, CategoricalColumn) and each.name in X.columns:
                 known: dict[Any, None] = dict.fromkeys(map(label_name, each.levels))
-                yield _Column(each.name, known, lambda value, known=known: label_name(value) in known, "")
+                yield _Column(each.name, known, partial(_reads_like, known), "")
         return
     estimator = getattr(model, "estimator", None)
     if estimator is None:
@@ -134,6 +139,6 @@ def _columns_of(model: AuditedModel, X: pd.DataFrame) -> Iterator[_Column]:
         yield _Column(
             name,
             known,
-            known.__contains__ if own is None else lambda value, own=own, name=name: own(name, value),
+            known.__contains__ if own is None else partial(own, name),
             type(encoder).__name__ if refuses else "",
         )

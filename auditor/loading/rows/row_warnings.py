@@ -176,7 +176,8 @@ def _drawn_given(
     order = np.argsort(parent, kind="stable")
     counts = np.bincount(parent)
     begins = np.cumsum(counts) - counts
-    return child[order[begins[given] + (rng.random(len(given)) * counts[given]).astype(np.int64)]]
+    drawn = begins[given] + (rng.random(len(given)) * counts[given]).astype(np.int64)
+    return np.asarray(child[order[drawn]], np.int64)
 
 
 def _mutual_information(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> float:
