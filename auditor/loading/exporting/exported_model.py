@@ -226,9 +226,9 @@ class Export:
             # A probability that is no number is as far off as can be.
             away = np.nan_to_num(np.abs(found - probabilities[part]), nan=1.0)
             largest = max(largest, float(away.max(initial=0.0)))
-        labels = [label for part, _ in answered for label in part.tolist()]
+        decisions = [label for part, _ in answered for label in part.tolist()]
         found = np.concatenate([part for _, part in answered]) if answered else probabilities
-        return Equality(len(rows), tuple(differing), largest, predictions_file(labels, found, self.table.classes))
+        return Equality(len(rows), tuple(differing), largest, predictions_file(decisions, found, self.table.classes))
 
 
 def export_of(model: AuditedModel, target: To, *, positive: int | None) -> Export:
