@@ -101,6 +101,7 @@ from auditor.run.probe import (
     make_probe,
     missing_needs,
     not_applicable,
+    note_on_streamed,
 )
 from auditor.run.run_audit import alike_in_counts, ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.statistics.estimate import Undefined
@@ -559,7 +560,7 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
         rows_sha256=None if keys is None else keys.hexdigest(),
         unreadable=tuple(new.refused),
         n_unreadable=new.n_refused,
-        notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
+        notes=(*notes, *more, *([note_on_streamed(streamed)] if spec.stream else [])),
         copies=copies if copies and copies.copies else None,
         groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
         groups=sizes or None,
@@ -576,16 +577,6 @@ def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows:
     scores = None if rows.streamed is None else rows.streamed.scores
     alike = partial(alike_in_counts, rows.counts, scores=scores)
     return attempt(probe, measure, find_constant_answers=alike, on_error=traceback.print_exception)
-
-
-def _streamed_note(streamed: Streamed | None) -> str:
-    learns = ""
-    if streamed is not None and isinstance(streamed.sample, AuditData) and len(streamed.sample) < streamed.counts.n:
-        learns = f"what learns from rows has {len(streamed.sample):,} of them, "
-    return (
-        "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
-        f"{learns}and what needs all rows at once is not told (--stream)."
-    )
 
 
 def _sampled(sample: RowSample | None) -> AuditData | Undefined | None:
