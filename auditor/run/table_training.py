@@ -27,9 +27,9 @@ def train(job: Job, channel: Channel) -> None:
     trained = train_table(spec, lambda words: channel.send(Working(words=words[:500])))
     write_rows(decode_path(asked.train_out), spec.data, trained.train_rows, trained.left_out)
     write_rows(decode_path(asked.test_out), spec.data, trained.test_rows, trained.left_out)
-    write_beside(decode_path(asked.predictions_out), _predictions(trained, spec.positive))
     save(trained.model, decode_path(asked.out))
     flops, _ = (None, "") if spec.dp_epsilon is not None else flops_of(trained.model, trained.model.forwarded)
+    write_beside(decode_path(asked.predictions_out), _predictions(trained, spec.positive))
     channel.send(
         TableTrained(
             features=_lines(trained.model.features or ()),
