@@ -148,7 +148,7 @@ def _evidence(
         sweep=swept,
         fixed=fixed_options,
         tried=sweep.tried.graded_models,
-        made={p.name: prints for p in points if (prints := sweep.at(p.name).inputs)},
+        made={p.name: prints for p in points if (prints := sweep.folder_of(p.name).inputs)},
     )
 
 
@@ -306,7 +306,7 @@ class _Sweep:
             quiet=quiet,
         )
 
-    def at(self, point: str) -> PointFolder:
+    def folder_of(self, point: str) -> PointFolder:
         """The folder of a point."""
         return PointFolder.from_folder(self.folder / point, self.model_name)
 
@@ -317,7 +317,7 @@ class _Sweep:
 
     def audit_present(self) -> AuditReport:
         """The present model's audit, with itself as the reference; raises DataError or ModelError where it is none."""
-        state = self.at(PRESENT)
+        state = self.folder_of(PRESENT)
         started = time.perf_counter()
         report, why = state.audited(audit_prints(self.configured, self.job), with_evidence=self.with_evidence)
         if report is None:
@@ -336,7 +336,7 @@ class _Sweep:
         Nothing is handed out that is more than data.
         """
         prints = {name: made_prints(self.key, self.job, each) for name, each in points.items()}
-        missing = [name for name in points if not self.at(name).check_model(prints[name])[0]]
+        missing = [name for name in points if not self.folder_of(name).check_model(prints[name])[0]]
         jobs = [mitigation_job(self.key, self.job, points[name], Path(), None, self.max_seconds) for name in missing]
         tasks = sent_points(jobs) if jobs and self.model_name == _BUNDLE_NAME else None
         if tasks is None:
@@ -350,7 +350,7 @@ class _Sweep:
                 if isinstance(made, ModelError):
                     failed[name] = made
                     continue
-                self.at(name).take(made, points[name], prints[name])
+                self.folder_of(name).take(made, points[name], prints[name])
                 self._say(name, "made elsewhere")
         finally:
             # Each has its folder by now.
@@ -359,7 +359,7 @@ class _Sweep:
 
     def point(self, place: int, name: str, settings: Settings, n: int, failure: ModelError | None) -> AuditedPoint:
         """Makes and audits one point, as far as it is not there already, and says which; ``failure``: why elsewhere."""
-        state = self.at(name)
+        state = self.folder_of(name)
         started = time.perf_counter()
         head = f"{name} ({place} of {n})"
         prints = made_prints(self.key, self.job, settings)

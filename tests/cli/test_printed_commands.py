@@ -71,6 +71,8 @@ FITTED_ANEW = {
     "CatBoost, .cbm": "fairer.cbm",
     "CatBoost, .json": "fairer.json",
 }
+# Whose files name no columns.
+UNNAMED = ("scikit-learn logistic, skops", "ONNX of scikit-learn, no ZipMap")
 # What else is asked of every model of a table, and what it may answer that is no refusal.
 TABLE_COMMANDS = {
     "scan": (("--stream", "--probes", "group_fairness", "--out", "out"), (0, 1, 3)),
@@ -237,7 +239,17 @@ def test_the_repair_of_the_first_page_writes_what_was_read(
         assert result.exit_code == after.exit_code and f"Exit code {after.exit_code}: the new" in result.output
     for command in re.findall(r"`(auditor [^`]*)`", " ".join(result.output.split())):
         typed(command)
-    asked = ["scan", str(made), *ORDINARY[name](tmp_path).data, "--probes", "group_fairness", "--out", "again"]
+    columns = ["--features", "a,b,c"] if name in UNNAMED else []
+    asked = [
+        "scan",
+        str(made),
+        *ORDINARY[name](tmp_path).data,
+        *columns,
+        "--probes",
+        "group_fairness",
+        "--out",
+        "again",
+    ]
     checked = call([*asked, "--check-predictions", f"{made.name}.predictions.csv", "--format", "json"])
     assert checked.exit_code in (0, 1, 3), checked.output
     record = AuditReport.from_json((tmp_path / "again" / "report.json").read_bytes())
