@@ -186,8 +186,14 @@ class EstimatorModel(AuditedModel):
             )
         text = {name for _, name, levels in learned_levels(estimator, names) if levels.dtype.kind in "OUS"}
         why = ""
-        for kind in (types_of.DoubleTensorType, types_of.FloatTensorType):
-            types = [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
+        kinds = (types_of.DoubleTensorType, types_of.FloatTensorType)
+        by_column = [
+            [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
+            for kind in kinds
+        ]
+        # What tells no columns apart takes them as one matrix alone.
+        together = [] if text else [[("X", kind([None, len(names)]))] for kind in kinds]
+        for types in (*by_column, *together):
             try:
                 made = to_onnx(
                     estimator,

@@ -63,6 +63,13 @@ class RecordedSpec:
     generated: str | None = None
 
 
+# Fields that need all rows at once.
+_ALL_ROWS = (
+    *("train", "cluster", "weight", "cluster_at_most", "weight_at_most"),
+    *("bins", "sensitive_file", "text", "image", "check_predictions"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The roles of files and columns; one field per data flag of the command line.
@@ -101,6 +108,14 @@ class DataSpec:
     reference_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
 
+    @property
+    def why_not_in_parts(self) -> str:
+        """The reason why its flags keep rows from being counted as they are read, in a sentence, or ""."""
+        held = (name for name in _ALL_ROWS if getattr(self, name))
+        return next(
+            (f"--{name.replace('_', '-')} needs all rows at once: leave it or --stream out." for name in held), ""
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSpec:
@@ -121,7 +136,8 @@ class ProbeSpec:
 class MitigationSpec:
     """A mitigation by name, its ``package.module:Class``, its options, and the output file of its new model.
 
-    ``checkpoint``: where the training keeps what it has, so that an interrupted one goes on.
+    ``checkpoint``: where the training keeps what it has, so that an interrupted one goes on. ``asked_rows``: a data
+    file of which it is written beside ``out`` what a new classifier answers.
     """
 
     name: str
@@ -129,6 +145,7 @@ class MitigationSpec:
     out: str
     options: dict[str, JsonValue] = field(default_factory=dict)
     checkpoint: str | None = None
+    asked_rows: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +267,8 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TableTrainingSpec:
-    """A training on a table, and its three output files: the bundle, the training rows, the held-out rows.
+    """A training on a table, and its output files: the bundle, the training rows, the held-out rows, and what the model
+    answers on these.
 
     They are paths as :func:`auditor.core.files.encode_path` writes them, and so is ``table.data``.
     """
@@ -259,12 +277,17 @@ class TableTrainingSpec:
     out: str
     train_out: str
     test_out: str
+    predictions_out: str
+
+
+# What is added to the name of an exported file, or of a new model, for the file of its answers.
+PREDICTIONS = ".predictions.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec:
     """An export: its format (``onnx``, ``torch`` or ``sklearn``), and its output file in the form of
-    :func:`auditor.core.files.encode_path`.
+    :func:`auditor.core.files.encode_path`. What it answers on the rows, if there are any, is written beside it.
 
     ``positive``: the favourable label.
     """

@@ -509,12 +509,12 @@ def model_record(model: AuditedModel) -> ModelRecord:
 
 
 def files_result(record: DataRecord | None) -> list[ProbeResult]:
-    """The result of reading the row files: nothing if all were read, else a NOT_RUN that names them."""
+    """The result of reading the rows: nothing if all were read and answered, else a NOT_RUN that names the others."""
     if record is None or not record.n_unreadable:
         return []
     n = record.n_unreadable
-    which = "1 file" if n == 1 else f"{n:,} files"
-    reason = f"{which} could not be read, and no number here is about such a file. {some_of(record.unreadable, n)}"
+    which = "1 row" if n == 1 else f"{n:,} rows"
+    reason = f"{which} could not be read or answered, and no number here is about one. {some_of(record.unreadable, n)}"
     return [ProbeResult(probe=FILES, pillar="intake", citation="", questions=FILE_QUESTIONS, not_run=reason)]
 
 

@@ -279,7 +279,7 @@ def data_spec(
         flag = "--predictions" if options.predictions is not None else "--include-rows"
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
-    return DataSpec(
+    spec = DataSpec(
         **_of_options(DataSpec, options)
         | {
             "path": str(_existing(str(options.data or options.predictions), "data file")),
@@ -292,6 +292,9 @@ def data_spec(
             "roles": () if roles is None else roles.keys,
         }
     )
+    if spec.stream and (why := spec.why_not_in_parts):
+        raise UsageError(f"--stream: {why}")
+    return spec
 
 
 def options_of(spec: type[ModelSpec | DataSpec | RecordedSpec]) -> list[str]:

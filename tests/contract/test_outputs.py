@@ -262,6 +262,7 @@ MAY_WRITE = {
     "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.drawing.svg": "bytes in memory",
+    "auditor.loading.rows.score_columns": "text in memory",
     "auditor.loading.rows.caller_rows": "a scratch folder of its caller",
     "auditor.loading.sandbox.measuring_process": "scratch folders that no process holds, by their name",
     "auditor.training.task_executor": "takes back results of its own that nobody needs, or that were cut off",

@@ -580,7 +580,7 @@ def test_the_command_writes_its_files_and_says_what_it_did(spec: TrainSpec, tmp_
     flags = ["--target", "granted", "--positive", "yes", "--epochs", "4", "--hidden", "8", "--out", str(out)]
     result = CliRunner().invoke(app, ["train", spec.data, *flags])
     assert result.exit_code == 0, result.output
-    files = [WRITTEN, "model.energy.json", "model.pt", "model.test.csv", "model.train.csv"]
+    files = [WRITTEN, "model.energy.json", "model.predictions.csv", "model.pt", "model.test.csv", "model.train.csv"]
     assert sorted(p.name for p in out.parent.iterdir()) == files
     for said in ("280 training and 120 test rows", "seed 0", "95 % interval", "AUC", "auditor scan"):
         assert said in result.stdout
