@@ -33,6 +33,7 @@ READ = {
     "report publish": {"run"},
     "detect": {"files", "known_fake", "known_real", "sign", "trust_anchors"},
     "detect calibrate": {"data", "known_fake", "known_real"},
+    "detect compare": {"data"},
     "detect train": {"folder"},
     "policy dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp audit": {"sign"},
