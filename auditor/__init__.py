@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from auditor.core.errors import AuditorError, NotApplicableError
     from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
     from auditor.judging.budgets import Family
     from auditor.judging.criterion import Criterion, load_criteria
     from auditor.judging.measurement import Measurement, Outcome, Pillar
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Where each public name is defined.
 _DEFINED_IN = {
+    "AudioPreprocessing": "auditor.data.preprocessing",
     "AuditData": "auditor.data.audit_data",
     "AuditReport": "auditor.report.record.audit_report",
     "AuditedModel": "auditor.models.audited_model",
@@ -45,6 +47,7 @@ _DEFINED_IN = {
     "Criterion": "auditor.judging.criterion",
     "Family": "auditor.judging.budgets",
     "Finding": "auditor.report.record.audit_report",
+    "ImagePreprocessing": "auditor.data.preprocessing",
     "MITIGATIONS": "mitigations",
     "Measurement": "auditor.judging.measurement",
     "Mitigation": "auditor.run.mitigation",
@@ -67,6 +70,7 @@ _DEFINED_IN = {
     "save": "auditor.run.api",
 }
 __all__ = [
+    "AudioPreprocessing",
     "AuditData",
     "AuditReport",
     "AuditedModel",
@@ -74,6 +78,7 @@ __all__ = [
     "Criterion",
     "Family",
     "Finding",
+    "ImagePreprocessing",
     "MITIGATIONS",
     "Measurement",
     "Mitigation",

@@ -19,6 +19,7 @@ from auditor.run.scan_options import flags
 from cli.audit_plan import register
 from cli.detect import detect
 from cli.detect_calibrate import detect_calibrate
+from cli.detect_compare import detect_compare
 from cli.detect_train import detect_train
 from cli.dp_guarantee import dp_budget, dp_lint
 from cli.endpoint import endpoint
@@ -593,8 +594,8 @@ command("mitigate new")(new_mitigation)
 command("train")(train_command)
 command("export")(export)
 command("detect")(detect)
-command("detect train")(detect_train)
-command("detect calibrate")(detect_calibrate)
+for _words, _of_detect in (("train", detect_train), ("calibrate", detect_calibrate), ("compare", detect_compare)):
+    command(f"detect {_words}")(_of_detect)
 command("dp budget")(dp_budget)
 command("dp audit")(dp_audit)
 command("dp lint")(dp_lint)
@@ -607,9 +608,8 @@ command("policy")(policies)
 command("policy dossier")(dossier)
 command("history")(history)
 command("history sign-off")(signoff)
-command("history site")(site)
-command("history findings")(findings)
-command("history due")(due)
+for _words, _of_history in (("site", site), ("findings", findings), ("due", due)):
+    command(f"history {_words}")(_of_history)
 command("probes endpoint")(endpoint)
 
 

@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module
@@ -401,6 +400,8 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     if detector is not None:
         if spec.card is not None:
             detector = detector.with_card(DetectorCard.model_validate_json(spec.card))
+        if spec.error_rate is not None:
+            detector = detector.with_card(detector.card.at_error_rate(spec.error_rate))
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
@@ -415,8 +416,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         detector=detector,
         trust_anchors=spec.trust_anchors,
         with_heat_map=spec.with_heat_map,
-        with_provenance=not spec.scores_only,
-        with_fingerprints=spec.scores_only,
+        scores_only=spec.scores_only,
         seed=job.seed,
     )
     for file in spec.files:
@@ -428,14 +428,13 @@ def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> No
     """Train a detector on a folder's files and write it."""
     module, _, name = spec.target.partition(":")
     train = getattr(import_module(module), name)
-    with _tasks(job):
-        made = train(
-            spec,
-            generator_for(job.seed, "detect_train"),
-            job.model.device,
-            lambda words: channel.send(Working(words=words[:500])),
-            lambda file: channel.send(Working(file=file[:500])),
-        )
+    made = train(
+        spec,
+        generator_for(job.seed, "detect_train"),
+        job.model.device,
+        lambda words: channel.send(Working(words=words[:500])),
+        lambda file: channel.send(Working(file=file[:500])),
+    )
     save(made.detector, spec.out)
     channel.send(
         Trained(
@@ -466,13 +465,9 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     """Run the probes one after another on rows in memory."""
-    with _tasks(job):
+    # The parent hands out what is expensive, where the job says so.
+    with tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks))):
         _ask_all(probes, model, data, job, channel)
-
-
-def _tasks(job: Job) -> AbstractContextManager[None]:
-    """Inside, the parent hands out what is expensive, where the job says so."""
-    return tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks)))
 
 
 def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:

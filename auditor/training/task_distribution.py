@@ -361,7 +361,7 @@ _FAILED = "failed"
 class _Asked(Closed):
     """Written last: the tasks of one call are all there. ``kind``: of those that hold no file that is opened."""
 
-    kind: Literal["stack", "fold", "slices"]
+    kind: Literal["stack", "slices"]
     n: Annotated[int, Field(ge=1, le=_MOST_TASKS)]
     threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)]
 

@@ -36,7 +36,7 @@ def versions(content: bytes, name: str, medium: Medium, seed: int) -> list[bytes
         found = []
         for ladder, level in rungs_of(medium):
             out = BytesIO()
-            changed_picture(picture, ladder.name, level, np.random.default_rng(seed)).save(out, "PNG")
+            changed_picture(picture, ladder.name, level, np.random.default_rng(seed)).save(out, "PNG", compress_level=0)
             found.append(out.getvalue())
         return found
     from auditor.data.audio import decode, encode

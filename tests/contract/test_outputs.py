@@ -31,8 +31,9 @@ WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in wr
 READ = {
     "compare": {"before", "after", "sign"},
     "report publish": {"run"},
-    "detect": {"files", "known_real", "sign", "trust_anchors"},
+    "detect": {"files", "known_fake", "known_real", "sign", "trust_anchors"},
     "detect calibrate": {"data", "known_fake", "known_real"},
+    "detect compare": {"data"},
     "detect train": {"folder"},
     "policy dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp audit": {"sign"},

@@ -119,11 +119,10 @@ def test_colours_are_scaled_as_a_file_beside_the_encoder_says(onnx_file: Path, t
         read_encoder(str(tmp_path / "e.onnx"))
 
 
-@pytest.mark.parametrize("neighbours", [0, 2])
 def test_a_detector_on_an_onnx_encoder_carries_it_in_its_bundle(
-    onnx_file: Path, pictures: Path, tmp_path: Path, neighbours: int
+    onnx_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    detector, files = trained(pictures, str(onnx_file), neighbours=neighbours)
+    detector, files = trained(pictures, str(onnx_file))
     save(detector, tmp_path / "d.pt")
     again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(again, DeepfakeDetector) and again.card == detector.card

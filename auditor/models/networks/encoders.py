@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import MissingExtraError, ModelError, first_line
-from auditor.models.networks.detector_networks import HeadOnFeatures, KindNovelty, LinearHead, NeighbourHead
+from auditor.models.networks.detector_networks import HeadOnFeatures, KindNovelty, LinearHead
 
 _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
 
@@ -292,9 +292,8 @@ class EncoderProbe(HeadOnFeatures):
     """(n, 3, height, width) images to (n, 2) logits: an encoder's features, brought to length 1, under a head.
 
     ``form``: index into :data:`auditor.models.networks.encoders.FORMS`. ``n_mebibytes``: of the encoder's file, which
-    is the buffer ``content`` (``length`` bytes of it). ``k``: 0 for the linear head, else the neighbours of
-    :class:`NeighbourHead` among ``n_real`` and ``n_fake`` training files. ``differentiable``: whether a gradient
-    reaches the image, which it does through torch and not through onnxruntime.
+    is the buffer ``content`` (``length`` bytes of it). ``differentiable``: whether a gradient reaches the image, which
+    it does through torch and not through onnxruntime. ``k``, ``n_real``, ``n_fake``: 0, as earlier versions wrote them.
     """
 
     def __init__(
@@ -311,15 +310,15 @@ class EncoderProbe(HeadOnFeatures):
         super().__init__()
         if form not in range(len(FORMS)):
             raise ValueError(f"the form of an encoder is 0 to {len(FORMS) - 1}")
+        if k or n_real or n_fake:
+            raise ValueError("heads by nearest neighbours are of earlier versions: train the detector anew")
         self.form = form
         self.content: Tensor
         self.length: Tensor
         # Rows of a mebibyte, since a bundle's arguments are no larger than 2^24.
         self.register_buffer("content", torch.zeros(n_mebibytes, _MEBIBYTE, dtype=torch.uint8))
         self.register_buffer("length", torch.zeros((), dtype=torch.int64))
-        self.head: LinearHead | NeighbourHead = (
-            NeighbourHead(n_features, n_real, n_fake, k, fake) if k else LinearHead(n_features, fake)
-        )
+        self.head: LinearHead = LinearHead(n_features, fake)
         self.rule: KindNovelty = KindNovelty(n_features, n_groups)
         self._encoder: Encoder | None = None
         self.register_load_state_dict_post_hook(_forget_encoder)  # type: ignore[no-untyped-call]
