@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
@@ -329,3 +330,31 @@ def _channel_p_value(known_facts: tuple[tuple[str, ...], ...], facts: tuple[str,
         _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         total += np.log(counts[place])
     return float((1 + (total[:-1] <= total[-1] + _ROUNDING).sum()) / len(every))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A detector's verdict on one file.
+
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
+    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
+    a sentence.
+    """
+
+    answer: Answer
+    probability: float
+    p_real: float
+    p_fake: float
+    novelty: float | None
+    reason: str
+
+
+def judge_file(card: DetectorCard, probability: float, novelty: float | None) -> Verdict:
+    """The answer for one file: see :func:`answer_of`.
+
+    A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
+    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
+    """
+    p_real, p_fake = card.p_values(probability)
+    answer, reason = answer_of(card, p_real, p_fake, novelty)
+    return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)

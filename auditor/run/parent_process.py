@@ -37,7 +37,7 @@ from auditor.models.endpoint.api_messages import Request
 from auditor.models.endpoint.client import Outcome
 from auditor.report.record.number_text import visible
 from auditor.run.job_channel import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
-from auditor.run.job_results import Heard, SaidTooMuchError, TableLearned
+from auditor.run.job_reader import Heard, SaidTooMuchError, TableLearned
 
 if TYPE_CHECKING:
     from auditor.judging.measurement import ProbeResult

@@ -513,7 +513,7 @@ def files_result(record: DataRecord | None) -> list[ProbeResult]:
     if record is None or not record.n_unreadable:
         return []
     n = record.n_unreadable
-    which = "1 row" if n == 1 else f"{n:,} rows"
+    which = "1 file or row" if n == 1 else f"{n:,} files or rows"
     reason = f"{which} could not be read or answered, and no number here is about one. {some_of(record.unreadable, n)}"
     return [ProbeResult(probe=FILES, pillar="intake", citation="", questions=FILE_QUESTIONS, not_run=reason)]
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.special
-import scipy.stats
+import scipy
 
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import POWER

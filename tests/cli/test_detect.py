@@ -33,7 +33,8 @@ from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.job_channel import Known, TableTrained
 from auditor.run.job_messages import Answered, Asking, Examined, Opening, Repaired
-from auditor.run.job_results import DetectorTrained, FilesExamined, Measured, Mitigated, TableLearned
+from auditor.run.job_reader import TableLearned
+from auditor.run.job_results import DetectorTrained, FilesExamined, Measured, Mitigated
 from auditor.run.parent_process import _End, examine
 from cli.commands import app
 from cli.detect import _write_pictures

@@ -47,8 +47,7 @@ from auditor.evidence.verify.dates import check_timestamp, dated
 from auditor.evidence.verify.remeasure import Remake
 from auditor.evidence.verify.verify_bundle import verify_bundle
 from auditor.evidence.verify.verify_derived import Again, Audits, Said, verify_derived
-from auditor.models.detector import judge_file
-from auditor.models.detector_card import DetectorCard, answer_of
+from auditor.models.detector_card import DetectorCard, answer_of, judge_file
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.comparing.prior_tradeoff import DISPARITIES
 from auditor.report.comparing.tradeoff_of_audits import AuditedPoint, weigh_audits

@@ -758,7 +758,9 @@ def test_rows_that_an_encoder_refuses_are_left_out_and_named(tmp_path: Path) -> 
     record = data_record(data)
     (found,) = files_result(record)
     assert (
-        record.n_rows == 197 and found.not_run is not None and found.not_run.startswith("3 rows could not be read or")
+        record.n_rows == 197
+        and found.not_run is not None
+        and found.not_run.startswith("3 files or rows could not be read or")
     )
 
 
