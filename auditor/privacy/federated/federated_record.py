@@ -13,6 +13,7 @@ from pydantic import Field
 from auditor.core.errors import DataError
 from auditor.core.files import Closed
 from auditor.core.number_types import Count, NonNegative, Positive, PositiveCount
+from auditor.privacy.accounting import Accountant
 from auditor.privacy.run_record import (
     RUN_FORMAT,
     RecordedPhase,
@@ -72,7 +73,7 @@ class FederatedRun(Closed):
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     unit: Literal["client", "row"] | None = None
     claim_toward: Literal["released_model", "clients", "server"] | None = None
-    accountant: Literal["rdp", "prv", "gdp"] | None = None
+    accountant: Accountant | None = None
     phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
     n_clients: PositiveCount | None = None
     n_rows: PositiveCount | None = None
