@@ -165,6 +165,19 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
         read_bundle(tmp_path / "no.pt")
 
 
+@pytest.mark.parametrize(
+    ("limit", "seconds", "said"), [("_SECONDS", 1, "1 s of processor time"), ("_LONGEST_WALL", 0.1, "it hangs")]
+)
+def test_the_limit_of_a_load_is_processor_time_and_wall_time_ends_what_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, seconds: float, said: str
+) -> None:
+    # What reads it takes some seconds of processor time to import.
+    torch.save({"format": "other", "weight": torch.zeros(1)}, tmp_path / "no.pt")
+    monkeypatch.setattr(f"auditor.run.dp_record_of_bundle.{limit}", seconds)
+    with pytest.raises(ModelError, match=said):
+        read_bundle(tmp_path / "no.pt")
+
+
 # ---- the demo's private model ----------------------------------------------------------------------------------------
 
 
