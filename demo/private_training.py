@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from auditor.privacy.canaries import AuditPlan, ReferenceGradient
 
 ROWS, BATCH, EPOCHS = 1000, 100, 10
-# For epsilon 1 at delta 1e-5, as `auditor dp budget --rows 1000 --batch-size 100 --epochs 10 --epsilon 1` says.
+# For delta 1e-5, as `auditor dp budget --rows 1000 --batch-size 100 --epochs 10 --epsilon 1 --accountant prv` says.
 NOISE = 3.98
 
 

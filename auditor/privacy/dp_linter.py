@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Generic, Literal, TypeVar
 
+from auditor.privacy.accounting import BOUNDS
 from auditor.privacy.released_noise import SLACK
 from auditor.privacy.run_record import RunRecord
 
@@ -165,7 +166,7 @@ def _claim_below_accounting(run: RunRecord) -> Found:
             "mend": "State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp budget` "
             "gives for it.",
         }
-    bounds = run.privacy_spent("prv"), run.privacy_spent("rdp")
+    bounds = [run.privacy_spent(name) for name in BOUNDS]
     if None in bounds:
         return {
             "what": f"The preprocessing alone took more than delta {delta:g}.",

@@ -105,7 +105,7 @@ class RunRecord(Closed):
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
     claimed_epsilon: Positive | None = None
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    accountant: Literal["rdp", "prv", "gdp"] | None = None
+    accountant: Accountant | None = None
     phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
     n_rows: PositiveCount | None = None
     batch_size: Positive | None = None

@@ -31,7 +31,7 @@ from auditor.loading.job_specs import Job, ProbeSpec, answers_apart, flag_of_cod
 from auditor.loading.sandbox.enter_sandbox import refuse_code
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, measuring_process
 from auditor.loading.sandbox.outside_requests import reply
-from auditor.loading.sandbox.resource_limits import excess, processes_of, resident_bytes
+from auditor.loading.sandbox.resource_limits import OwnTime, excess, processes_of, resident_bytes
 from auditor.loading.user_code import reported
 from auditor.models.endpoint.api_messages import Request
 from auditor.models.endpoint.client import Outcome
@@ -384,8 +384,7 @@ def _listen(
     _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
     job_results.begin(_may_ask(job))
     pipe = _Pipe(descriptor, job_results.read_message)
-    looked = time.monotonic()
-    deadline = looked + job.limits.seconds
+    looked, taken = time.monotonic(), OwnTime(child.pid)
     if job.table_training is None:
         on_stage("loading the model")
     with selectors.DefaultSelector() as selector:
@@ -405,12 +404,12 @@ def _listen(
                         began = time.monotonic()
                         reply(ask(job_results.asking or INTAKE_CALLS, message.requests), child.stdin)
                         # A server's time is none of the process's; how many calls there are is bounded.
-                        deadline += time.monotonic() - began
+                        taken.pause(time.monotonic() - began)
                         continue
                     job_results.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
                     if message.kind not in ("working", "kept"):
-                        deadline = time.monotonic() + job.limits.seconds
+                        taken = OwnTime(child.pid)
             except SaidTooMuchError as error:
                 return f"It said {error}, which no measuring process has to say."
             except (ValueError, ValidationError) as error:
@@ -418,7 +417,7 @@ def _listen(
             # What it said at the last may have come since nothing was there.
             if pipe.closed or (not ready and _has_died(child) and not selector.select(timeout=0)):
                 return _cause_of_death(child)
-            if time.monotonic() > deadline:
+            if taken.is_over(job.limits.seconds):
                 return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."
             pids = processes_of(child.pid)
             if max(map(resident_bytes, pids)) > job.limits.memory_bytes:

@@ -15,6 +15,18 @@ from auditor.privacy.run_record import RunRecord
 
 # Chance to accuse rounds that were drawn as is claimed.
 LEVEL = 1e-4
+# The sum of one update is that update, and of two each of the two clients knows the other's.
+FEWEST = 3
+# Bits of the modulus at most, by security and ring dimension, with ternary secrets against classical attacks:
+# Albrecht et al., Homomorphic Encryption Security Standard (2018), table 1.
+_RINGS = (1024, 2048, 4096, 8192, 16384, 32768)
+_LARGEST_MODULUS = {
+    128: dict(zip(_RINGS, (27, 54, 109, 218, 438, 881), strict=True)),
+    192: dict(zip(_RINGS, (19, 37, 75, 152, 305, 611), strict=True)),
+    256: dict(zip(_RINGS, (14, 29, 58, 118, 237, 476), strict=True)),
+}
+# Bits of n of Paillier's at least, which is to be factored: NIST SP 800-57, part 1, table 2.
+_LEAST_FACTORED = {128: 3072, 192: 7680, 256: 15360}
 
 
 def _client_not_clipped(run: FederatedRun) -> Found:
@@ -62,6 +74,12 @@ def _divided_by_actual_cohort(run: FederatedRun) -> Found:
 
 def _coordinates_from_data(run: FederatedRun) -> Found:
     which = {"largest": "largest", "threshold": "above a threshold"}.get(str(run.coordinates))
+    if run.coordinates in ("all", "fixed") and run.coordinates_sent is not None:
+        return (
+            f"coordinates is {run.coordinates}, and each update had {run.coordinates_sent:,} of {run.n_coordinates:,} "
+            "coordinates that were not zero, not the same in all: so do the largest look, or rows that are zero "
+            "elsewhere. Make sure which it is."
+        )
     if which and run.coordinates_accounted:
         return (
             "Which coordinates are sent is said to be chosen privately, and no field says at what epsilon: make "
@@ -196,6 +214,85 @@ def _partial_cohorts(run: FederatedRun) -> Found:
     return {"what": what, "why": why}
 
 
+def _few_clients(run: FederatedRun) -> Found:
+    sizes, expected = run.cohort_sizes, (run.cohort_rate or 0.0) * (run.n_clients or 0)
+    usual = float(np.median(sizes)) if sizes else expected or run.minimum_clients
+    if usual is None:
+        return "Neither the sizes of the cohorts nor their rate and the number of clients are recorded."
+    return run.sees_updates != "secure_aggregation" and usual < FEWEST and {"usual": usual}
+
+
+def _sum_of_few(run: FederatedRun) -> Found:
+    if run.sees_updates != "secure_aggregation":
+        return False
+    expected = (run.cohort_rate or 0.0) * (run.n_clients or 0) or None
+    asked = min(run.cohort_sizes, default=None) if run.cohort_sizes else None
+    stated = run.quorum if run.quorum is not None else run.minimum_clients
+    fewest = next((n for n in (run.least_reports, asked, stated) if n is not None), None)
+    known = [n for n in (fewest, expected) if n is not None]
+    if not known:
+        return "How many clients a sum is of is not recorded: state quorum, or record least_reports."
+    return min(known) < FEWEST and {"fewest": min(known)}
+
+
+def _quorum_not_kept(run: FederatedRun) -> Found:
+    asked = min(run.cohort_sizes, default=None) if run.cohort_sizes else None
+    for name, least, fewest in (
+        ("quorum", run.quorum, run.least_reports),
+        ("minimum_clients", run.minimum_clients, asked),
+    ):
+        if least is not None and fewest is not None and fewest < least:
+            return {"what": f"{name} is {least:,}, and a round had {fewest:,} clients."}
+    return (run.quorum or 1) > 1 and run.partial_cohorts == "kept" and {
+        "what": f"quorum is {run.quorum:,}, and rounds with fewer answers are said to be kept."
+    }  # fmt: skip
+
+
+def _secure_aggregation(run: FederatedRun) -> Found:
+    how, hidden = run.aggregation, run.sees_updates == "secure_aggregation"
+    if how is None:
+        return (
+            hidden
+            and run.claim_toward == "server"
+            and "The claim rests on secure aggregation, and nobody states how it is done: record aggregation."
+        )
+    if not hidden:
+        return {"what": f"Aggregation by {how.scheme} is stated, and sees_updates is {run.sees_updates}."}
+    if how.key_holder == "server":
+        return {"what": "The server holds the key, with which it can open every single update."}
+    if how.key_holder != "shares":
+        return False
+    if how.key_threshold is None:
+        return "The key is held in shares, and key_threshold is not recorded: how many of them open an update decides."
+    few = run.least_reports or run.quorum
+    if few is not None and how.key_threshold > few:
+        return {"what": f"{how.key_threshold:,} shares open a sum, and a round of {few:,} clients was to be opened."}
+    return how.key_threshold < 2 and {"what": "One share of the key alone opens a single update."}
+
+
+def _encryption_parameters(run: FederatedRun) -> Found:
+    how = run.aggregation
+    if how is None or how.scheme == "masking":
+        return False
+    if how.scheme == "other":
+        return "The scheme is other, so that no table says which parameters are enough."
+    lattice = how.scheme != "paillier"
+    if how.security_bits is None or how.modulus_bits is None or (lattice and how.ring_dimension is None):
+        return f"The parameters of {how.scheme} are not all recorded: security_bits, modulus_bits and ring_dimension."
+    if not lattice:
+        least = _LEAST_FACTORED[how.security_bits]
+        short = f"A modulus of {how.modulus_bits:,} bits is short of the {least:,} that {how.security_bits} bits need."
+        return how.modulus_bits < least and {"what": short}
+    most = _LARGEST_MODULUS[how.security_bits].get(how.ring_dimension or 0)
+    if most is None:
+        return f"The standard has no row for a ring dimension of {how.ring_dimension:,}: use one of {_RINGS}."
+    long = (
+        f"A modulus of {how.modulus_bits:,} bits at ring dimension {how.ring_dimension:,} is above the {most:,} of "
+        f"{how.security_bits} bits of security."
+    )
+    return how.modulus_bits > most and {"what": long}
+
+
 def _rounds_not_counted(run: FederatedRun) -> Found:
     if run.clipping == "row" and run.local_steps is None:
         return "Every local private step spends, and local_steps is not recorded."
@@ -232,6 +329,9 @@ _FAULTS: dict[str, Callable[[FederatedRun], Found]] = {
     "cohort_rate_too_low": _cohort_rate_too_low,
     "cohorts_not_as_claimed": _cohorts_not_as_claimed,
     "partial_cohorts": _partial_cohorts,
+    "few_clients": _few_clients,
+    "sum_of_few": _sum_of_few,
+    "quorum_not_kept": _quorum_not_kept,
     "rounds_not_counted": _rounds_not_counted,
     "participation_above_limit": lambda run: (
         run.participation_limit is not None and (run.most_participations or 0) > run.participation_limit
@@ -253,6 +353,8 @@ _FAULTS: dict[str, Callable[[FederatedRun], Found]] = {
     "clipping_out_of_sight": lambda run: (
         (run.sees_updates, run.clipped_at) == ("secure_aggregation", "server") and run.clipping != "none"
     ),
+    "secure_aggregation": _secure_aggregation,
+    "encryption_parameters": _encryption_parameters,
     "unit_of_privacy": lambda run: (run.unit, run.clipping) == ("client", "row"),
     "delta_too_large": _delta_too_large,
 }
