@@ -26,7 +26,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable '.[demo,images,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]' --group test
+	$(BIN)/pip install --quiet --editable '.[demo,images,heic,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,accounting,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]' --group test
 	# Where Python is told to write no bytecode, every process that a test starts would compile all of it anew.
 	$(BIN)/python -m compileall -q auditor probes mitigations cli
 	touch $@
