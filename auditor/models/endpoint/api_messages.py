@@ -87,6 +87,10 @@ class Position:
     top: tuple[tuple[str, float], ...] = ()
 
 
+# Rounding may lift a log-probability above 0 by so much.
+ROUNDING = 1e-6
+
+
 @dataclass(frozen=True)
 class Choice:
     """One text of an answer; ``positions`` is None if it came without log-probabilities."""
@@ -101,6 +105,19 @@ class Choice:
         found = [p.log_probability for p in self.positions or ()]
         known = [value for value in found if value is not None]
         return math.fsum(known) if known and len(known) == len(found) else None
+
+    def placed(self, text: str) -> tuple[tuple[int, Position], ...]:
+        """The tokens of an echoed text, each with the number of the text's characters up to its end."""
+        positions = self.positions or ()
+        # Some spell a text's first word with the blank that would stand before it.
+        at = -int(bool(positions) and positions[0].token[:1] == " " != text[:1])
+        found = []
+        for position in positions:
+            if at >= len(text):
+                break
+            at += len(position.token)
+            found.append((min(at, len(text)), position))
+        return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from auditor.core.rows import FloatArray
 from auditor.models.audited_model import AuditedModel, Kind, Provenance
 from auditor.models.capabilities import CONTINUE, Capability, Generates, Reply, in_one_text
 from auditor.models.chat import How
-from auditor.models.endpoint.api_messages import Choice, Message, Request, Route
+from auditor.models.endpoint.api_messages import ROUNDING, Choice, Message, Request, Route
 from auditor.models.endpoint.client import Ask
 from auditor.models.endpoint.server_findings import SERVED_MODEL, Handshake, Shown
 from auditor.models.endpoint.server_findings import Capability as Found
@@ -232,25 +232,20 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
     def _encode_choice(self, text: str, choice: Choice | str) -> Encoded:
         if isinstance(choice, str):
             raise ModelError(f"A text was not scored: {choice}")
-        positions = choice.positions or ()
-        # Some spell a text's first word with the blank that would stand before it.
-        lead = int(bool(positions) and positions[0].token[:1] == " " != text[:1])
-        tokens, values, ends, at = [], [], [], -lead
-        for position in positions:
-            if at >= len(text):
-                break
-            at += len(position.token)
-            tokens.append(position.token)
-            values.append(position.log_probability)
-            ends.append(min(at, len(text)))
+        placed = choice.placed(text)
+        tokens = [position.token for _, position in placed]
+        values = [position.log_probability for _, position in placed]
+        lead = int(bool(tokens) and tokens[0][:1] == " " != text[:1])
         if "".join(tokens)[lead : lead + len(text)] != text or len(tokens) < 2:
             raise ModelError("The server echoes a text whose tokens do not spell it: its likelihood cannot be told.")
         if any(value is None for value in values[1:]):
             raise ModelError("The server echoes a text without the log-probabilities of all its tokens.")
+        if any(value is not None and value > ROUNDING for value in values):
+            raise ModelError("The server echoes a text with a log-probability above 0, which no probability has.")
         ids = tuple(self._number(token) for token in tokens)
         scored = tuple(value is not None for value in values)
         self._known[ids] = np.asarray([np.nan if value is None else value for value in values], np.float64)
-        return Encoded(ids, scored, tuple(ends), tuple(range(len(ids))))
+        return Encoded(ids, scored, tuple(end for end, _ in placed), tuple(range(len(ids))))
 
     def _number(self, token: str) -> int:
         if token not in self._numbers:

@@ -24,6 +24,9 @@ import numpy as np
 from auditor.models.endpoint.api_messages import Answer, Choice, Message, Position, Request
 from auditor.models.endpoint.handshake_interfaces import (
     MOST_ALTERNATIVES,
+    OTHER,
+    OTHER_MODEL,
+    SAME_MODEL,
     STORY,
     SURE,
     Asking,
@@ -147,7 +150,6 @@ def _averaged(logs: Sequence[float]) -> float:
     return most + math.log(math.fsum(math.exp(value - most) for value in logs) / len(logs))
 
 
-OTHER = "Nobody in the village could say why the lake had turned so cold, but"
 _LONG = 160
 _LONGER = 256
 _HOT, _COLD = 2.0, 0.5
@@ -306,7 +308,6 @@ _TOKENS = 4
 _FRAME = 24
 # Nats by which log-probabilities of one model may move by what is computed beside them.
 _MOVED = 0.02
-_SAME_MODEL, OTHER_MODEL = 0.1, 0.3
 _SHORTEST_CANNED = 12
 _WORDS_OF_FILLER = 400
 # Harmless sentences with words that filters look for.
@@ -451,7 +452,7 @@ def same_model(state: Asking, before: Sequence[Choice], calls: int) -> None:
     elif apart > OTHER_MODEL:
         what = f"After {calls:,} calls the same prompts have answers {apart:.2g} nats apart"
         state.add(ignored("same_model", f"{what}: another model answers."))
-    elif apart <= _SAME_MODEL:
+    elif apart <= SAME_MODEL:
         state.add(proven("same_model", f"After {calls:,} calls the same prompts have the same answers."))
     else:
         what = f"After {calls:,} calls answers lie {apart:.2g} nats apart"

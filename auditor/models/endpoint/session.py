@@ -29,8 +29,8 @@ from auditor.core.errors import ModelError, UsageError
 from auditor.models.endpoint.api_messages import Answer, Request
 from auditor.models.endpoint.client import Client, Limits, Outcome, address_of, key_of
 from auditor.models.endpoint.handshake import shake_hands
-from auditor.models.endpoint.handshake_interfaces import Asking, distances, typical
-from auditor.models.endpoint.handshake_sampling_and_prompts import OTHER_MODEL, fingerprint
+from auditor.models.endpoint.handshake_interfaces import OTHER_MODEL, Asking, distances, typical
+from auditor.models.endpoint.handshake_sampling_and_prompts import fingerprint
 from auditor.models.endpoint.server_findings import Handshake
 
 NAME = "calls.jsonl"

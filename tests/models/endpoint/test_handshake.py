@@ -1,4 +1,4 @@
-"""Twelve lies of a server, each caught; servers that do what they are told or say that they do not, never accused."""
+"""Lies of a server, each caught; servers that do what they are told or say that they do not, never accused."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ CAUGHT_AS = {
     "other_name": "model_name",
     "adds_system_prompt": "no_added_prompt",
     "filters": "unfiltered",
+    "echoes_positive": "text_likelihoods",
+    "echoes_constant": "text_likelihoods",
+    "echoes_noise": "text_likelihoods",
+    "echoes_another": "text_likelihoods",
 }
 # Ways of being honest: each does all it is told, or refuses it.
 HONEST: tuple[dict[str, Any], ...] = (
@@ -50,7 +54,7 @@ def accused(found: Handshake) -> set[str]:
 
 
 def test_the_table_has_every_lie() -> None:
-    assert set(CAUGHT_AS) == set(LIES) and len(LIES) == 12
+    assert set(CAUGHT_AS) == set(LIES)
     assert set(CAUGHT_AS.values()) <= set(NAMES)
 
 
@@ -72,6 +76,11 @@ def test_no_honest_server_is_accused(part: int) -> None:
     deterministic = set(NAMES) - {"temperature", "pure_sampling"}
     assert all_of(plain[name].shown is Shown.PROVEN for name in deterministic), plain
     assert plain.calls < 40
+
+
+def test_values_that_no_token_changes_are_no_likelihoods() -> None:
+    found = shaken(Stub(11, frozenset({"all_constant"})))
+    assert "text_likelihoods" in accused(found) and "-1" in found["text_likelihoods"].why
 
 
 def test_what_is_refused_is_no_accusation_and_no_pass() -> None:

@@ -362,6 +362,7 @@ def test_an_echoed_text_has_the_likelihood_of_its_own_tokens_alone() -> None:
         (echo(["A", " cat", " sat", "x"], [None, -2.0, -3.0, -9.0]), "whose tokens do not spell it"),
         (echo(["The", " cat", " sat", "x"], [None, None, -3.0, -9.0]), "without the log-probabilities of all"),
         (echo(["The cat sat", "x"], [None, -9.0]), "whose tokens do not spell it"),
+        (echo(["The", " cat", " sat", "x"], [None, -2.0, 2.0, -9.0]), "a log-probability above 0"),
     ):
         with pytest.raises(ModelError, match=said):
             endpoint_model(handshake_of(), answering(lie)).encode(["The cat sat"])  # type: ignore[attr-defined]
