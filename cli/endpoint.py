@@ -42,7 +42,7 @@ def endpoint(
     max_calls: Annotated[
         int | None,
         typer.Option(
-            help="Maximum number of calls, including retries: 200, or 1000 with --reference.", show_default=False
+            help="Maximum number of calls: 200, or 1000 with --reference.", show_default=False
         ),
     ] = None,
     more_calls: Annotated[

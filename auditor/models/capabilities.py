@@ -39,7 +39,9 @@ class Reply:
 
 
 class Generates(ABC):
-    """The capability of writing texts."""
+    """The capability of writing texts; ``repeats``: whether the same message has the same reply."""
+
+    repeats = True
 
     @abstractmethod
     def with_chat_options(self, chat_mode: How, system: str) -> Generates:

@@ -94,7 +94,7 @@ class ScanOptions:
         Flag(help="Environment variable that contains the server's API key.", found="given", of_one_run=True),
     ] = None
     max_calls: Annotated[
-        int, Ge(1), Flag(help="Maximum number of server calls, including retries.", found="lowers", typed=int)
+        int, Ge(1), Flag(help="Maximum number of server calls.", found="lowers", typed=int)
     ] = 10_000
     concurrency: Annotated[
         int, Ge(1), Le(256), Flag(help="Number of concurrent server calls.", found="given", typed=int, of_one_run=True)

@@ -31,13 +31,13 @@ class Request:
     """One call: a text to continue, or the turns of a chat.
 
     ``top_logprobs``: how many alternatives are wanted at each position; None for no log-probabilities at all.
-    ``temperature``: 1 is the model's own distribution, 0 its likeliest token. ``top_p``: 1 draws
+    ``temperature``: 1 is the model's own distribution, 0 its likeliest token, None the server's own. ``top_p``: 1 draws
     from all tokens.
     """
 
     prompt: str | tuple[Message, ...]
     max_tokens: int
-    temperature: float = 1.0
+    temperature: float | None = 1.0
     top_p: float = 1.0
     n: int = 1
     seed: int | None = None
@@ -52,7 +52,8 @@ class Request:
 
     def body(self, model: str) -> dict[str, Any]:
         """The JSON body; unset options are omitted, since the defaults of servers differ."""
-        sent: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        sent: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
+        sent |= {} if self.temperature is None else {"temperature": self.temperature}
         if isinstance(self.prompt, str):
             sent["prompt"] = self.prompt
             sent |= {} if self.top_logprobs is None else {"logprobs": self.top_logprobs}
@@ -60,7 +61,7 @@ class Request:
         else:
             sent["messages"] = [{"role": turn.role, "content": turn.content} for turn in self.prompt]
             sent |= {} if self.top_logprobs is None else {"logprobs": True, "top_logprobs": self.top_logprobs}
-        if self.temperature > 0.0:
+        if self.temperature:
             # A server's own clipping is not the model's distribution; 1 is the protocol's word for none.
             sent["top_p"] = self.top_p
         sent |= {"n": self.n} if self.n != 1 else {}

@@ -57,6 +57,8 @@ class EndpointModel(Generates, AuditedModel):
         self.why_not = {"weights": _ELSEWHERE, "text_likelihoods": _reason_text(handshake, "text_likelihoods")}
         self._ask = ask
         self._route: Route = "chat" if handshake.has("chat") else "completions"
+        refused = [handshake[name] for name in ("greedy", "temperature")]
+        self.repeats = not all(each.shown is Shown.REFUTED and not each.accepted for each in refused)
         self._system = ""
 
     @property
@@ -82,10 +84,11 @@ class EndpointModel(Generates, AuditedModel):
         return other
 
     def describe(self) -> str:
+        own = "" if self.repeats else ", at the server's own temperature"
         if self._route == "completions":
-            return "asked for completions of plain text"
+            return f"asked for completions of plain text{own}"
         told = f"after a system message of {len(self._system):,} characters" if self._system else "no system message"
-        return f"asked as a chat, {told}"
+        return f"asked as a chat, {told}{own}"
 
     def continued(
         self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
@@ -123,9 +126,11 @@ class EndpointModel(Generates, AuditedModel):
         return [cut[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
-        self._need("greedy")
+        if self.repeats:
+            self._need("greedy")
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
-        found = self._choices([self._request(turns, sampling, all_turns=True) for turns in conversations])
+        requests = [self._request(turns, sampling, all_turns=True) for turns in conversations]
+        found = self._choices([each if self.repeats else replace(each, temperature=None) for each in requests])
         return [Reply("", each) if isinstance(each, str) else Reply(each.text) for each in found]
 
     def _request(self, turns: Sequence[str], sampling: Sampling, *, all_turns: bool = False) -> Request:

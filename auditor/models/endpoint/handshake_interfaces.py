@@ -88,12 +88,14 @@ FEW_ALTERNATIVES = 5
 class Asking:
     """The state of one handshake in progress.
 
-    ``alternatives``: how many the server reports at a position, 0 without log-probabilities.
+    ``alternatives``: how many the server reports at a position, 0 without log-probabilities. ``own_temperature``:
+    whether it takes none but its own.
     """
 
     client: Client
     route: Route = "completions"
     alternatives: int = 0
+    own_temperature: bool = False
     found: dict[str, Capability] = field(default_factory=dict)
     # Texts drawn at temperature 1, all from the model's own distribution where the server is honest.
     drawn: list[Choice] = field(default_factory=list)
@@ -107,7 +109,10 @@ class Asking:
     def request(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Request:
         """The request that ``ask`` sends."""
         request = Request(
-            prompt=prompt, max_tokens=max_tokens, temperature=temperature, top_logprobs=self.alternatives or None
+            prompt=prompt,
+            max_tokens=max_tokens,
+            temperature=None if self.own_temperature else temperature,
+            top_logprobs=self.alternatives or None,
         )
         return replace(request, **more).for_route(self.route)  # type: ignore[arg-type]
 
@@ -176,7 +181,7 @@ def interfaces(state: Asking) -> Choice:
 
 
 def _first(state: Asking, route: Route) -> Answer:
-    """At most three calls: fewer alternatives, or none, are asked for where many are refused."""
+    """At most four calls: fewer alternatives, none, and then no temperature are asked for where these are refused."""
     request = Request(prompt=STORY, max_tokens=_TOKENS, temperature=0.0).for_route(route)
     for wanted in (MOST_ALTERNATIVES, FEW_ALTERNATIVES):
         try:
@@ -185,7 +190,12 @@ def _first(state: Asking, route: Route) -> Answer:
             if error.absent:
                 raise
             refusal = str(error)
-    answer = state.client.ask(request)
+    try:
+        answer = state.client.ask(request)
+    except RefusedError as error:
+        answer = state.client.ask(replace(request, temperature=None))
+        state.own_temperature = True
+        state.add(*(lacking(name, str(error)) for name in ("greedy", "temperature")))
     state.add(lacking("logprobs", refusal), lacking("top_logprobs", refusal))
     return answer
 

@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.models.endpoint.api_messages import Answer, Request
-from auditor.models.endpoint.client import Client, Limits, Outcome, address_of, key_of
+from auditor.models.endpoint.client import BUSY, Client, Limits, Outcome, address_of, key_of
 from auditor.models.endpoint.handshake import shake_hands
 from auditor.models.endpoint.handshake_interfaces import OTHER_MODEL, Asking, distances, typical
 from auditor.models.endpoint.handshake_sampling_and_prompts import fingerprint
@@ -182,7 +182,8 @@ class JournaledClient(Client):
             found = Outcome(answer=super().ask(request, model=model))
         except ModelError as error:
             found = Outcome.from_error(error)
-        self._unanswered = 0 if found.answer is not None or found.status or found.spent else self._unanswered + 1
+        answered = found.answer is not None or found.spent or found.status not in (0, *BUSY)
+        self._unanswered = 0 if answered else self._unanswered + 1
         self.left_open |= not found.settled
         if self.journal is not None:
             self.journal.add(digest, found)

@@ -93,6 +93,8 @@ class Stub:
     scaled: bool = False
     alternatives: int = 20
     clip: tuple[float, float] = (0.7, 1.0)
+    # It cuts the tail unless a request says otherwise, as llama.cpp does.
+    cuts_by_default: bool = False
     calls: int = 0
     keys: list[str | None] = field(default_factory=list)
 
@@ -107,7 +109,10 @@ class Stub:
             self.calls += 1
             if route not in self.routes:
                 return 404, {"error": {"message": "no such route"}}
-            named = next((name for name in sorted(self.refuses) if body.get(name)), None)
+            named = next((name for name in sorted(self.refuses) if body.get(name) is not None), None)
+            if named == "max_tokens":
+                return 400, {"error": {"message": "Unsupported parameter: use 'max_completion_tokens' instead."}}
+            body = {"max_tokens": body.get("max_completion_tokens"), "temperature": 1.0} | body
             if max(int(body.get(name) or 0) for name in ("logprobs", "top_logprobs")) > self.alternatives:
                 named = "so many alternatives"
             if named is not None or (body["model"] != NAME and "other_name" not in self.lies):
@@ -170,7 +175,8 @@ class Stub:
         temperature = body["temperature"]
         if "clips_temperature" in self.lies:
             temperature = min(max(temperature, self.clip[0]), self.clip[1]) if temperature else 0.0
-        top_k = 40 if "top_k_40" in self.lies else None
+        cut = "top_k_40" in self.lies or (self.cuts_by_default and body.get("top_k", 40) > 0)
+        top_k = 40 if cut else None
         state, drawn, text = toy.start(words), Drawn(), ""
         for u in rng.random(body["max_tokens"]):
             table = state % TABLES

@@ -41,6 +41,10 @@ HONEST: tuple[dict[str, Any], ...] = (
     {"routes": frozenset({"chat"})},
     {"routes": frozenset({"completions"}), "scaled": True},
     {"alternatives": 5},
+    {"cuts_by_default": True},
+    {"refuses": frozenset({"top_k"})},
+    {"refuses": frozenset({"max_tokens"})},
+    {"refuses": frozenset({"temperature", "top_k"}), "routes": frozenset({"chat"})},
 )
 
 
@@ -76,6 +80,29 @@ def test_no_honest_server_is_accused(part: int) -> None:
     deterministic = set(NAMES) - {"temperature", "pure_sampling"}
     assert all_of(plain[name].shown is Shown.PROVEN for name in deterministic), plain
     assert plain.calls < 40
+
+
+def test_a_cut_of_a_sampler_that_is_not_in_the_protocol_is_accused_only_of_who_took_its_neutral_value() -> None:
+    assert shaken(Stub(12, cuts_by_default=True))["pure_sampling"].shown is Shown.PROVEN
+    for stub, accepted in (
+        (Stub(12, frozenset({"top_k_40"})), True),
+        (Stub(12, cuts_by_default=True, refuses=frozenset({"top_k"})), False),
+    ):
+        found = shaken(stub)["pure_sampling"]
+        assert (found.shown, found.accepted) == (Shown.REFUTED, accepted) and "--top-k 0 --min-p 0" in found.why
+
+
+def test_a_model_of_the_newer_interface_is_asked_by_its_names() -> None:
+    """It takes max_completion_tokens alone, no temperature, and nothing beyond the protocol."""
+    found = shaken(Stub(3, refuses=frozenset({"max_tokens", "temperature", "top_k"}), routes=frozenset({"chat"})))
+    assert found.has("chat") and found.has("fresh_draws") and found.has("n")
+    # Texts that are drawn differ, whatever was said before.
+    assert all_of(found[name].shown is Shown.UNTOLD for name in ("system_prompt", "whole_prompt", "same_model"))
+    assert {name for name in ("greedy", "temperature") if found[name].shown is Shown.REFUTED} == {
+        "greedy",
+        "temperature",
+    }
+    assert accused(found) == set()
 
 
 def test_values_that_no_token_changes_are_no_likelihoods() -> None:
