@@ -150,7 +150,12 @@ def _choice(content: object, route: Route) -> Choice:
         raise ModelError("The endpoint answered with a choice that is no object.")
     if route == "chat":
         message = content.get("message")
-        text = message.get("content") if isinstance(message, Mapping) else None
+        message = message if isinstance(message, Mapping) else {}
+        text = message.get("content")
+        # Some servers answer with the thinking in a field of its own; a text has it where a model writes it.
+        thinking = next((message[name] for name in ("reasoning_content", "reasoning") if message.get(name)), None)
+        if isinstance(thinking, str) and (text is None or isinstance(text, str)):
+            text = f"<think>{thinking}" if not text else f"<think>{thinking}</think>{text}"
     else:
         text = content.get("text")
     if text is not None and not isinstance(text, str):

@@ -15,7 +15,7 @@ import numpy as np
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.models.audited_model import AuditedModel, Kind, Provenance
-from auditor.models.capabilities import CONTINUE, Capability, Generates, Reply, in_one_text
+from auditor.models.capabilities import CONTINUE, Capability, Generates, Reply, in_one_text, without_thinking
 from auditor.models.chat import How
 from auditor.models.endpoint.api_messages import ROUNDING, Choice, Message, Request, Route
 from auditor.models.endpoint.client import Ask
@@ -117,7 +117,7 @@ class EndpointModel(Generates, AuditedModel):
                 f"{len(failed):,} of {len(found):,} texts were not written, of which the first: "
                 f"{failed[0].rstrip('.')}. Run the scan again: answers that came are not asked for again."
             )
-        texts = [choice.text for choice in found if isinstance(choice, Choice)]
+        texts = [without_thinking(choice.text) for choice in found if isinstance(choice, Choice)]
         whole = [
             _strip_prompt(prompt, text)
             for prompt, text in zip(np.repeat(list(prompts), n).tolist(), texts, strict=True)
@@ -131,7 +131,10 @@ class EndpointModel(Generates, AuditedModel):
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
         requests = [self._request(turns, sampling, all_turns=True) for turns in conversations]
         found = self._choices([each if self.repeats else replace(each, temperature=None) for each in requests])
-        return [Reply("", each) if isinstance(each, str) else Reply(each.text) for each in found]
+        return [
+            Reply("", each) if isinstance(each, str) else Reply.from_written(each.text, cut=each.finish == "length")
+            for each in found
+        ]
 
     def _request(self, turns: Sequence[str], sampling: Sampling, *, all_turns: bool = False) -> Request:
         prompt: str | tuple[Message, ...]

@@ -16,7 +16,7 @@ import os
 import stat
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -47,9 +47,9 @@ class Journal:
     where the file is of another endpoint or no journal, which is never written over.
     """
 
-    def __init__(self, path: Path, url: str, model: str) -> None:
+    def __init__(self, path: Path, url: str, model: str, thinking: Mapping[str, object] | None = None) -> None:
         self.path = path
-        self._head = {"format": _FORMAT, "url": url, "model": model}
+        self._head = {"format": _FORMAT, "url": url, "model": model, **(thinking or {})}
         self._lock = threading.Lock()
         self._had: dict[str, list[Outcome]] = defaultdict(list)
         self._taken: Counter[str] = Counter()
@@ -192,12 +192,17 @@ class JournaledClient(Client):
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointAsked:
-    """An endpoint and its permitted use; ``key_variable``: the environment variable with its key."""
+    """An endpoint and its permitted use; ``key_variable``: the environment variable with its key.
+
+    ``thinking_tokens``, ``reasoning_effort``: see :class:`~auditor.models.endpoint.client.Client`.
+    """
 
     url: str
     model: str
     key_variable: str | None = None
     allow_remote: bool = False
+    thinking_tokens: int = 0
+    reasoning_effort: str | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -245,15 +250,17 @@ def open_endpoint(
     and what :class:`Journal` raises; ModelError where nothing answers, or another model than the journal's.
     """
     address, key = address_of(options.url, allow_remote=options.allow_remote), key_of(options.key_variable)
-    kept = None if journal is None else Journal(journal, address.url, options.model)
+    thinks = {"thinking_tokens": options.thinking_tokens, "reasoning_effort": options.reasoning_effort}
+    chosen = {name: value for name, value in thinks.items() if value}
+    kept = None if journal is None else Journal(journal, address.url, options.model, chosen)
     finished = False
     try:
-        with JournaledClient(address, options.model, key, options.limits, journal=kept) as client:
+        with JournaledClient(address, options.model, key, options.limits, **thinks, journal=kept) as client:  # type: ignore[arg-type]
             asking = Asking(client)
             found = replace(shake_hands(client, on_stage=on_stage, state=asking), calls=client.requests)
             resumed = 0 if kept is None else kept.resumed
             if resumed:
-                with Client(address, options.model, key, options.limits) as plain:
+                with Client(address, options.model, key, options.limits, **thinks) as plain:  # type: ignore[arg-type]
                     _still_the_same(asking, plain, str(journal))
             yield OpenEndpoint(client, found, resumed)
             finished = not client.left_open

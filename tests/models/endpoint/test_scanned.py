@@ -74,7 +74,8 @@ def scanned(url: str, out: Path, probes: str, **options: Any) -> AuditReport:
     asked = ScanOptions.from_values(
         {"model": url, "model_name": MODEL, "out": str(out), "probes": probes, "concurrency": 1, **options}
     )
-    return run_scan(Configured(asked, {}, tuple(load_criteria())), PROBES).report
+    letters = {"bbq": {"answer_by": "letter"}} if "bbq" in probes else {}
+    return run_scan(Configured(asked, letters, tuple(load_criteria())), PROBES).report
 
 
 # ---- the journal -----------------------------------------------------------------------------------------------------
@@ -210,7 +211,8 @@ def test_the_measuring_process_has_no_network_and_calls_that_are_spent_leave_the
     assert "PermissionError" in reasons["Connects"]
     assert reasons["stereotype"] == "All 60 calls of --max-calls are made."
     assert stub.calls == 60
-    assert "--max-calls" in reasons["bbq"]
+    # What was asked for has the calls first.
+    assert "bbq" not in reasons and "--max-calls" in reasons["performance"]
 
 
 _CONNECTS = """
@@ -269,6 +271,32 @@ def test_a_path_that_is_none_and_a_name_that_is_not_served_are_told_in_a_sentenc
     with pytest.raises(ModelError, match="does not answer"):
         with open_endpoint(asked_of(url), None):
             pass
+
+
+class Thinks(Counting):
+    """It thinks in a field of its own, for as many tokens as it may beyond what it was asked for, and says B."""
+
+    def _choice(self, *asked: Any) -> dict[str, Any]:
+        made = super()._choice(*asked)
+        if "message" in made:
+            made["message"] = {"content": None, "reasoning_content": "A, or maybe not."}
+            if asked[3]["max_tokens"] > 100:
+                made["message"]["content"], made["finish_reason"] = "B", "stop"
+        return made
+
+
+@pytest.mark.parametrize("thinking_tokens", [0, 200])
+def test_what_is_thought_is_never_the_answer_and_has_tokens_of_its_own(tmp_path: Path, thinking_tokens: int) -> None:
+    stub = Thinks(seed=4)
+    with served(stub) as url:
+        report = scanned(
+            url, tmp_path / "out", "bbq", benchmark=[f"bbq={bbq_file(tmp_path)}"], max_calls=70,
+            thinking_tokens=thinking_tokens, reasoning_effort="low",
+        )  # fmt: skip
+    asked = [json.loads(body)[1] for body in stub.bodies]
+    assert all_of(body["reasoning_effort"] == "low" and body["max_tokens"] > thinking_tokens for body in asked)
+    details = " ".join(f.detail for f in report.findings if f.probe == "bbq" and f.metric == "accuracy")
+    assert ("All 12 replies name an option" if thinking_tokens else "12 cut off before an answer") in details, details
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
