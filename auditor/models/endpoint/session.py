@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -206,11 +207,17 @@ class EndpointAsked:
     limits: Limits = field(default_factory=Limits)
 
 
+# New calls after which the server is asked whether it is still the same model, and after a probe's last request.
+_BETWEEN, _AT_THE_END = 100, 20
+
+
 @dataclass
 class OpenEndpoint:
     """An endpoint open for a scan; ``sent``: the number of requests by each probe, from the journal or not.
 
-    ``reference``: the folder of the model that is said to be served, "" where none was named.
+    ``reference``: the folder of the model that is said to be served, "" where none was named. ``is_other``: asks
+    whether another model answers than in the handshake, None where nothing tells. ``agreed``: the number of calls at
+    which the same one still answered; ``swapped``: why what came after it is no answer, or "".
     """
 
     client: JournaledClient
@@ -218,16 +225,50 @@ class OpenEndpoint:
     resumed: int = 0
     sent: Counter[str] = field(default_factory=Counter)
     reference: str = ""
+    is_other: Callable[[], bool | None] = lambda: None
+    agreed: int = 0
+    swapped: str = ""
 
     def outcomes(self, probe: str, requests: Sequence[Request]) -> list[Outcome]:
-        """The outcomes of a probe's requests."""
+        """The outcomes of a probe's requests; none since the same model was last seen to answer, if it changed."""
         self.sent[probe] += len(requests)
-        return self.client.outcomes(requests)
+        found: list[Outcome] = []
+        since = 0
+        for start in range(0, len(requests), _BETWEEN):
+            if self.swapped:
+                break
+            found += self.client.outcomes(requests[start : start + _BETWEEN])
+            last = start + _BETWEEN >= len(requests)
+            if self.client.calls - self.agreed >= (_AT_THE_END if last else _BETWEEN):
+                self.check()
+                since = len(found) if not self.swapped else since
+        if not self.swapped:
+            return found
+        return [*found[:since], *[Outcome(failed=self.swapped, spent=True)] * (len(requests) - since)]
+
+    def check(self) -> None:
+        """Ask for the fingerprint of the handshake again; nothing is agreed where it cannot be asked."""
+        calls = self.client.calls
+        try:
+            other = self.is_other()
+        except ModelError:
+            return
+        if other is None:
+            return
+        if other:
+            what = f"Another model answers after {calls:,} calls than after {self.agreed:,}"
+            self.swapped = f"{what}: what came between is not used."
+        else:
+            self.agreed = self.client.calls
 
     def notes(self) -> tuple[str, ...]:
         """The record's sentences on the calls."""
         by = ", ".join(f"{n:,} of {probe}" for probe, n in self.sent.items()) or "none of any probe"
         said = [f"Requests: {self.handshake.calls:,} of the handshake, {by}; {self.client.calls:,} calls were made."]
+        if self.swapped:
+            said.append(f"{self.swapped} What was measured before is of the first one.")
+        elif last := self.client.calls - self.agreed:
+            said.append(f"Whether the same model gave the last {last:,} answers was not asked, or could not be told.")
         if self.reference:
             said.append(f"served_model is about the reference {self.reference}.")
         if not self.client.address.loopback:
@@ -259,28 +300,39 @@ def open_endpoint(
             asking = Asking(client)
             found = replace(shake_hands(client, on_stage=on_stage, state=asking), calls=client.requests)
             resumed = 0 if kept is None else kept.resumed
-            if resumed:
-                with Client(address, options.model, key, options.limits, **thinks) as plain:  # type: ignore[arg-type]
-                    _still_the_same(asking, plain, str(journal))
-            yield OpenEndpoint(client, found, resumed)
-            finished = not client.left_open
+            if resumed and _is_other(asking):
+                raise ModelError(
+                    f"Another model answers now than when the unfinished scan of {str(journal)!r} began: take that "
+                    "file away to begin anew."
+                )
+            endpoint = OpenEndpoint(client, found, resumed, is_other=lambda: _is_other(asking), agreed=client.calls)
+            yield endpoint
+            # What another model answered is no part of a scan that goes on.
+            finished = not client.left_open or bool(endpoint.swapped)
     finally:
         if kept is not None:
             kept.close(finished=finished)
 
 
-def _still_the_same(state: Asking, plain: Client, journal: str) -> None:
-    """Asks for the handshake's fingerprint anew, past the journal."""
+class _PastJournal:
+    """Asks a client for new answers, whatever its journal has."""
+
+    def __init__(self, client: JournaledClient) -> None:
+        self.ask = partial(Client.ask, client)
+
+
+def _is_other(state: Asking) -> bool | None:
+    """Whether the handshake's fingerprint, asked for anew, is another model's; None where it tells nothing."""
     if not state.taken:
-        return
-    now = fingerprint(replace(state, client=plain))
+        return None
+    # Of a length that is new each time, so that no cache answers.
+    now = fingerprint(replace(state, client=_PastJournal(state.client)), 7 + state.client.calls % 16)  # type: ignore[arg-type]
     apart: list[float] = []
     for before, after in zip(state.taken, now, strict=True):
         apart += distances(before, after, positions=1)
     moved = typical(apart)
-    other = state.is_proven("greedy") and any(a.text != b.text for a, b in zip(state.taken, now, strict=True))
-    if other if moved is None else moved > OTHER_MODEL:
-        raise ModelError(
-            f"Another model answers now than when the unfinished scan of {journal!r} began: take that file away to "
-            "begin anew."
-        )
+    if moved is not None:
+        return moved > OTHER_MODEL
+    if not state.is_proven("greedy"):
+        return None
+    return not all(after.text.startswith(before.text) for before, after in zip(state.taken, now, strict=True))

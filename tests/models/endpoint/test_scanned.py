@@ -173,6 +173,32 @@ def test_a_server_that_is_another_by_now_is_not_mixed_with_the_one_before(tmp_pa
             pass
 
 
+def test_what_came_after_a_model_was_exchanged_is_no_answer_and_what_came_before_stays(tmp_path: Path) -> None:
+    stub = Stub(seed=6, lies=frozenset({"caches"}))
+    with served(stub) as url, open_endpoint(asked_of(url), tmp_path / NAME) as endpoint:
+        before = endpoint.outcomes("bbq", requests(120))
+        assert all_of(outcome.answer is not None for outcome in before)
+        assert not endpoint.swapped and endpoint.agreed == endpoint.client.calls
+        stub.toy, n = stub.other, stub.calls
+        # A hundred answers of another model are found out, and no further ones are asked for.
+        after = endpoint.outcomes("honest", requests(500, start=200))
+        assert stub.calls == n + 102 and len(after) == 500
+        assert all_of(outcome.spent and "Another model answers" in outcome.failed for outcome in after)
+        assert any("of the first one" in note for note in endpoint.notes())
+        assert endpoint.outcomes("honest", requests(1))[0].spent
+    # Nothing of it is resumed.
+    assert json.loads((tmp_path / NAME).read_text().splitlines()[-1]) == {"finished": True}
+
+
+def test_the_last_of_a_scan_is_checked_too_and_a_few_that_are_not_are_told(tmp_path: Path) -> None:
+    stub = Stub(seed=6)
+    with served(stub) as url, open_endpoint(asked_of(url), tmp_path / NAME) as endpoint:
+        endpoint.outcomes("bbq", requests(5))
+        assert any("the last 5 answers was not asked" in note for note in endpoint.notes())
+        stub.toy = stub.other
+        assert all_of(outcome.spent for outcome in endpoint.outcomes("bbq", requests(30, start=9)))
+
+
 # ---- the scan --------------------------------------------------------------------------------------------------------
 
 
