@@ -35,7 +35,7 @@ CONTINUE = "Continue this text: {}"
 class Reply:
     """A model's reply to a message: ``text``, or the reason for its absence, which is no answer of the model.
 
-    ``cut``: whether it was cut off by its length.
+    ``cut``: whether it was cut off while the model was thinking.
     """
 
     text: str
@@ -43,10 +43,10 @@ class Reply:
     cut: bool = False
 
     @classmethod
-    def from_written(cls, text: str, *, cut: bool = False) -> Reply:
+    def from_written(cls, text: str) -> Reply:
         """The reply in what was written, without the thinking before it."""
         answer = without_thinking(text)
-        return cls(answer, cut=cut or (not answer and bool(text.strip())))
+        return cls(answer, cut=not answer and bool(text.strip()))
 
 
 _THINKS, _ENDS = ("<think>", "<thinking>"), re.compile("</think(?:ing)?>")

@@ -131,10 +131,7 @@ class EndpointModel(Generates, AuditedModel):
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
         requests = [self._request(turns, sampling, all_turns=True) for turns in conversations]
         found = self._choices([each if self.repeats else replace(each, temperature=None) for each in requests])
-        return [
-            Reply("", each) if isinstance(each, str) else Reply.from_written(each.text, cut=each.finish == "length")
-            for each in found
-        ]
+        return [Reply("", each) if isinstance(each, str) else Reply.from_written(each.text) for each in found]
 
     def _request(self, turns: Sequence[str], sampling: Sampling, *, all_turns: bool = False) -> Request:
         prompt: str | tuple[Message, ...]
