@@ -94,7 +94,9 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
         "task", "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "generate",
         "dtype", "device_map", "allow_code", "trust_pickle", "trust_anchors",
     ),
-    "Model server": ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote"),
+    "Model server": (
+        "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
+    ),
     "Probes": (
         "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
         "decoder", "embedder",

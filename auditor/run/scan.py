@@ -46,7 +46,9 @@ from auditor.training.task_distribution import handed_out
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-_OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
+_OF_ENDPOINTS = (
+    "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
+)  # fmt: skip
 _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 
 
@@ -108,6 +110,8 @@ def endpoint_at_hand(
         model=options.model_name,
         key_variable=options.api_key_env,
         allow_remote=options.allow_remote,
+        thinking_tokens=options.thinking_tokens,
+        reasoning_effort=options.reasoning_effort,
         limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency),
     )
     on_stage = on_stage or (lambda name: None)
@@ -418,8 +422,10 @@ def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
     of_language |= any(name in chosen for name in with_option(catalogue, "quantize"))
     if options.target is not None or of_language:
-        # Without them nothing tells a model that knows nothing from one that treats all alike.
-        return [*always_asked(catalogue), *chosen]
+        # Without them nothing tells a model that knows nothing from one that treats all alike. Of a server's calls,
+        # what was asked for has the first.
+        always = always_asked(catalogue)
+        return [*chosen, *always] if is_endpoint(options.model) else [*always, *chosen]
     return chosen
 
 
