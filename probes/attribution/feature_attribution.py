@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
@@ -18,15 +18,17 @@ from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.attribution_units import Baseline
 from probes.attribution.explanation import output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
-from probes.attribution.faithfulness import ends
+from probes.attribution.faithfulness import FRACTIONS, ends
 from probes.attribution.gradient import Effort
+from probes.attribution.image_units import grid_of
 from probes.attribution.method_selection import Checks, Parts, Verdict, judge_methods
 from probes.attribution.methods import METHODS, applicable
 from probes.attribution.randomization_tests import FEWEST_COPIES, teach_shuffled
-from probes.erasure import ERASURE_METRICS
+from probes.attribution.stability import N_PERTURBATIONS
+from probes.erasure import BINS, ERASURE_METRICS, STEPS
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows
-from probes.probe_inputs import chosen_classes, chosen_methods, differentiable, draw, whole_number
+from probes.probe_inputs import chosen_classes, chosen_methods, differentiable, differentiating, draw, whole_number
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -46,6 +48,10 @@ _MOST_PARAMETERS = 20_000_000
 _STEPS, _MOST_STEPS = 50, 400
 _LARGE_PIXELS = 112 * 112
 _LARGE_SAMPLES, _LARGE_CHECKED, _LARGE_STEPS, _LARGE_MOST_STEPS, _LARGE_RANKING_STEPS = 32, 4, 64, 128, 16
+# Of pictures on processors: a core does some 10^11 of them a second, a tenth of that for layers that it is slow at.
+_MOST_OPERATIONS, _FEWEST_PICTURES = 3 * 10**13, 4
+# A number that is written takes as long as so many operations; a gradient as long as three scores.
+_WRITING, _GRADIENT_PASSES = 100, 3
 # What is asked by itself, in the order of preference where methods are not told apart: first those whose parts add up.
 _GRADIENT = ("integrated_gradients", "input_x_gradient", "saliency", "grad_cam")
 _SHAPLEY = ("shap_linear", "shap_tree", "shap_permutation")
@@ -84,6 +90,10 @@ class FeatureAttribution(BaseProbe):
     Shares and group differences are measured on tables with sensitive features. Shares of the total carry delta-method
     intervals over the sampled rows, for display. The interval of a word holds for that word, not for its having been
     chosen as one of the 20.
+
+    On a processor the cost for pictures is planned from the operations counted in one score: of more than 3e13 in all,
+    the networks drawn anew are left out, then integrated gradients, then pictures, down to 4; the report says which.
+    What an option asks for is done.
 
     methods: ``auto``, or names out of ``FeatureAttribution.methods``; ``auto`` asks integrated_gradients,
     input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated and its gradient is not 0
@@ -242,7 +252,8 @@ class FeatureAttribution(BaseProbe):
             there = "is one row" if len(rows) else "are no rows"
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))
         large = _is_large(rows)
-        sample = draw(rows, self.n_samples or default_samples(rows), rng)
+        plan = self._plan(model, rows)
+        sample = draw(rows, plan.n_samples, rng)
         order = sample.order(self.name)
         first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         parts = Parts(
@@ -261,13 +272,14 @@ class FeatureAttribution(BaseProbe):
         quick = replace(effort, n_steps=_LARGE_RANKING_STEPS, max_steps=_LARGE_RANKING_STEPS) if large else None
         verdict = judge_methods(
             parts,
-            self._methods_for(parts.first),
+            [m for m in self._methods_for(parts.first) if m not in plan.left_out],
             rng,
             effort,
-            self._checks(model, data, rng),
+            self._checks(model, data, rng, plan.why_no_copies),
             force=self.forced,
             ranking_effort=quick,
         )
+        verdict = replace(verdict, left_out={**verdict.left_out, **plan.left_out})
         skill = _skill(model, rows)
         if verdict.is_shown:
             unskilled = [m.detail for m in skill if m.detail.startswith(_UNSKILLED)]
@@ -275,6 +287,7 @@ class FeatureAttribution(BaseProbe):
         explanation = explanation_of(verdict, parts.first, sample.take(np.concatenate([first, second])))
         features = Features.from_rows(model, rows, rng, self.proxy_strength)
         found = grades_of(verdict, len(rows))
+        found[0] = replace(found[0], detail=f"{found[0].detail}{plan.note}")
         found += skill
         if verdict.is_shown:
             found = _with_samples(found, verdict, self.show_samples)
@@ -309,11 +322,46 @@ class FeatureAttribution(BaseProbe):
         modality = problem.sample.modality
         return [*(m for m in _GRADIENT if modality in METHODS[m].modalities), *others]
 
-    def _checks(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Checks:
-        n_copies, why_none = self.n_copies, "n_copies is 0"
+    def _plan(self, model: AuditedModel, rows: AuditData) -> _Plan:
+        """What is left out of an explanation of pictures that would take more than ``_MOST_OPERATIONS``."""
+        n, copies = self.n_samples or min(len(rows), default_samples(rows)), self.n_copies
+        if copies is None:
+            copies = FEWEST_COPIES if getattr(model, "n_parameters", 0) <= _MOST_PARAMETERS else 0
+        plan, each = _Plan(n_samples=n), _operations(model, rows)
+        if not each:
+            return plan
+        auto = "auto" in self.wanted
+        large, patches = _is_large(rows), _n_patches(rows)
+        most = self.max_steps or (_LARGE_MOST_STEPS if large else _MOST_STEPS)
+        steps = _LARGE_RANKING_STEPS + most if large else 2 * most
+        checked = _LARGE_CHECKED if large else _N_CHECKED["image"]
+
+        def cost(n: int, copies: int, integrated: bool) -> int:
+            return each * _passes(n, checked, patches, steps if integrated else 0, copies)
+
+        if cost(n, copies, auto) <= _MOST_OPERATIONS:
+            return plan
+        whole = f"{cost(n, copies, auto):.1e} operations in all, beyond {_MOST_OPERATIONS:.0e}"
+        if self.n_copies is None and copies:
+            copies = 0
+            plan = replace(plan, why_no_copies=f"it would take {whole}; n_copies = {FEWEST_COPIES} asks for it")
+        if auto and cost(n, copies, auto) > _MOST_OPERATIONS:
+            auto = False
+            plan = replace(
+                plan, left_out={_GRADIENT[0]: f"it would take {whole}: methods = {_GRADIENT[0]} asks for it"}
+            )
+        if self.n_samples is None and cost(n, copies, auto) > _MOST_OPERATIONS:
+            fewer = max(min(n, _FEWEST_PICTURES), n * _MOST_OPERATIONS // cost(n, copies, auto))
+            plan = replace(
+                plan, n_samples=fewer, note=f". Of {n:,} pictures {fewer:,} were explained: all would take {whole}"
+            )
+        return plan
+
+    def _checks(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, why_none: str) -> Checks:
+        n_copies = self.n_copies
         if n_copies is None:
-            n_copies = FEWEST_COPIES
-            if getattr(model, "n_parameters", 0) > _MOST_PARAMETERS:
+            n_copies = 0 if why_none else FEWEST_COPIES
+            if n_copies and getattr(model, "n_parameters", 0) > _MOST_PARAMETERS:
                 n_copies = 0
                 why_none = (
                     f"it has more than {_MOST_PARAMETERS:,}, and copies cost; n_copies = {FEWEST_COPIES} asks for it"
@@ -321,12 +369,68 @@ class FeatureAttribution(BaseProbe):
         return Checks(
             n_copies=n_copies,
             n_explained=min(n_copies, _N_EXPLAINED[data.evaluation.modality]),
-            why_none=why_none,
+            why_none=why_none or "n_copies is 0",
             teach=(lambda: teach_shuffled(model, data.members, rng)) if self.label_randomisation else None,
             real=(lambda values, names: real_rows(model, data.evaluation, values, names, rng))
             if data.evaluation.modality == "tabular"
             else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Pictures explained, and why what an explanation usually has is left out."""
+
+    n_samples: int
+    why_no_copies: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def _operations(model: AuditedModel, rows: AuditData) -> int:
+    """Operations of one score of a picture, those of writing down its layers included; 0 where none are counted."""
+    own = differentiable(model)
+    if own is None or rows.modality != "image":
+        return 0
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    written = 0
+
+    class Written(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        """Counts the numbers that every operation gives."""
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal written
+            out = func(*args, **(kwargs or {}))
+            parts = out if isinstance(out, tuple | list) else (out,)
+            written += sum(part.numel() for part in parts if isinstance(part, torch.Tensor))
+            return out
+
+    with differentiating(own), torch.no_grad():
+        encoded = own.encode(rows.take(np.arange(1)).X)
+        if encoded.device.type != "cpu":
+            return 0
+        with FlopCounterMode(display=False) as counted, Written():  # type: ignore[no-untyped-call]
+            own.logits(encoded)
+    return int(counted.get_total_flops()) + _WRITING * written
+
+
+def _n_patches(rows: AuditData) -> int:
+    height, width = grid_of((np.shape(rows.X)[1], np.shape(rows.X)[2]))
+    return height * width
+
+
+def _passes(n: int, n_checked: int, n_units: int, steps: int, n_copies: int) -> int:
+    """Scores of pictures that an explanation of n takes, by the methods of gradients: ranked, confirmed, checked."""
+    curves, n_methods = 2 * len(FRACTIONS), len(_GRADIENT)
+    ranked = curves * (n_methods + 1) + _GRADIENT_PASSES * n_methods
+    confirmed = n_units + 3 * curves + 2 * (N_PERTURBATIONS + 1) + 2 * len(BINS) + len(STEPS) + 2
+    checked = (N_PERTURBATIONS + 1) * _GRADIENT_PASSES * (8 if steps else 1)
+    on_copies = n_copies * (2 * curves + 2) + (n_units + 12 * 8 * _GRADIENT_PASSES if n_copies else 0)
+    few = min(n // 2, n_checked)
+    return (n * (ranked + confirmed)) // 2 + n * steps * _GRADIENT_PASSES // 2 + few * (checked + on_copies)
 
 
 def default_samples(rows: AuditData) -> int:
