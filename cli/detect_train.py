@@ -41,7 +41,8 @@ def detect_train(
     collection_column: Annotated[str | None, typer.Option(help="Column of --kinds with collections.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; detected from the files by default.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Frozen image encoder: transformers folder, ONNX file, NAME:weights.")
+        str | None,
+        typer.Option(help="Frozen encoder of images or sound: transformers folder, ONNX file, NAME:weights."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side length in pixels of the image part that is analysed.")] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Analyse only the largest face of an image.")] = False,

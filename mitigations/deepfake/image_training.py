@@ -27,10 +27,10 @@ from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.images_and_video import decode_as, open_image
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.loading.auxiliary_models import EncoderFile, read_encoder
+from auditor.loading.auxiliary_models import EncoderFile, probe_of, read_encoder
 from auditor.models.detector import DeepfakeDetector, KnownRate
 from auditor.models.networks.detector_networks import FrequencyDetector, levels
-from auditor.models.networks.encoders import EncoderProbe, hold, mebibytes
+from auditor.models.networks.encoders import EncoderProbe
 from auditor.models.networks.media_features import SMALLEST, image_features
 from mitigations.deepfake.detector_fitting import (
     CrossValidation,
@@ -135,6 +135,7 @@ def read_images(files: Sequence[Path], options: ImageOptions, rng: np.random.Gen
     encoder = None
     if options.encoder is not None:
         encoder = read_encoder(options.encoder, mean=options.mean, std=options.std)
+        assert isinstance(encoder.preprocessing, ImagePreprocessing)
         preprocessing = encoder.preprocessing.model_copy(update={"faces": options.faces})
     else:
         side = options.size or (FACE_SIDE if options.faces else _common_side(files))
@@ -187,11 +188,7 @@ def _halved(images: Tensor) -> Tensor:
 
 def _frozen(preprocessing: ImagePreprocessing, encoder: EncoderFile | None) -> FrequencyDetector | EncoderProbe:
     """A network that is used for its features alone."""
-    if encoder is None:
-        return FrequencyDetector(preprocessing.size[0], 1)
-    probe = EncoderProbe(encoder.form, 0, encoder.n_features, 1)
-    probe.use(encoder.encoder)
-    return probe
+    return FrequencyDetector(preprocessing.size[0], 1) if encoder is None else probe_of(encoder, 1, 1)[0]
 
 
 def _decoded(
@@ -337,20 +334,12 @@ def _network(
 ) -> tuple[FrequencyDetector | EncoderProbe, dict[str, Any]]:
     """The network with its head and its rule for novelty, not calibrated yet, and its arguments."""
     rule = fit_novelty(images.features, is_fake, kinds, options.supported)
-    args = {"n_groups": len(rule.means), "fake": fake}
     network: FrequencyDetector | EncoderProbe
     if images.encoder is None:
-        args["size"] = images.preprocessing.size[0]
+        args = {"n_groups": len(rule.means), "fake": fake, "size": images.preprocessing.size[0]}
         network = FrequencyDetector(**args)
     else:
-        args |= {
-            "form": images.encoder.form,
-            "n_mebibytes": mebibytes(images.encoder.content),
-            "n_features": images.features.shape[1],
-        }
-        network = EncoderProbe(**args)
-        hold(network, images.encoder.content)
-        network.use(images.encoder.encoder)
+        network, args = probe_of(images.encoder, len(rule.means), fake)
     network.rule = rule
     network.head = fit_head(images.features, is_fake, fake=fake, C=options.C, changed_features=images.changed)
     return network, args
