@@ -44,9 +44,6 @@ from auditor.models.networks.encoders import (
 # Of the encoders that serve best for this, CLIP's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# Of the classifiers that torchvision has.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _SIDE = 224
 _MOST_BYTES = 2 << 30
 
@@ -68,28 +65,15 @@ class EncoderFile:
     scaled: bool = False
 
 
-def read_encoder(
-    where: str,
-    *,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
-    seconds: float | None = None,
-) -> EncoderFile:
-    """The encoder at a path: ``folder``, ``file.onnx``, or ``NAME:weights`` for torchvision's network of that name.
+def read_encoder(where: str, *, seconds: float | None = None) -> EncoderFile:
+    """The encoder at a path: a transformers folder, or an ONNX file.
 
-    ``mean``, ``std``: of the colours on a scale of 1, for an encoder that does not say; else CLIP's for an ONNX file
-    without a preprocessor_config.json beside it, ImageNet's for torchvision. ``seconds``: of sound, of an encoder that
-    takes sound; its sampling rate is the file's that lies beside it, or in it. Raises UsageError where there is none,
-    ModelError where it cannot be used, MissingExtraError without the library that it takes.
+    Colours of an ONNX file are scaled as the preprocessor_config.json beside it says, else as CLIP's. ``seconds``: of
+    sound, of an encoder that takes sound; its sampling rate is the file's that lies beside it, or in it. Raises
+    UsageError where there is none, ModelError where it cannot be used, MissingExtraError without the library that it
+    takes.
     """
-    name, _, weights = where.partition(":")
-    if Path(where).is_dir():
-        made = _folder(where, seconds)
-    elif weights and not Path(where).exists():
-        made = _torchvision(name, weights, mean, std)
-    else:
-        made = _onnx(where, mean, std, seconds)
-    return made
+    return _folder(where, seconds) if Path(where).is_dir() else _onnx(where, seconds)
 
 
 def _encoder_file(
@@ -159,31 +143,7 @@ def _folder(where: str, seconds: float | None) -> EncoderFile:
     return _encoder_file("transformers", content, preprocessing.model_copy(update={"fit": fit}), ())
 
 
-def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
-    from auditor.models.files.strict_zip import open_archive
-    from auditor.models.files.weight_files import pickle_record
-    from auditor.models.files.weights import as_state_dict, load_safetensors, load_torch
-
-    source = read_source(weights, noun="file of the encoder's weights", max_bytes=_MOST_BYTES)
-    if weights.endswith(".safetensors"):
-        loaded = load_safetensors(source)
-    else:
-        archive = open_archive(source.data, source.name)
-        record = pickle_record(archive)
-        if record is None:
-            raise ModelError(
-                f"{source.name!r} is neither a safetensors file nor one that torch.save wrote.", code="AUD-LOAD-UNKNOWN"
-            )
-        loaded = as_state_dict(load_torch(source, archive, record), source.name)
-    preprocessing = ImagePreprocessing(
-        size=(_SIDE, _SIDE), mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, fit="cover"
-    )
-    return _encoder_file("torchvision", pack_encoder("torchvision", name, loaded, {}), preprocessing, ())
-
-
-def _onnx(
-    where: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, seconds: float | None
-) -> EncoderFile:
+def _onnx(where: str, seconds: float | None) -> EncoderFile:
     source = read_source(where, noun="encoder", max_bytes=_MOST_BYTES)
     if seconds is not None:
         folder = Folder(str(Path(where).resolve().parent))
@@ -191,11 +151,12 @@ def _onnx(
         return replace(_encoder_file("onnx", source.data, wanted, ()), scaled=scales_sound(folder))
     beside = Path(where).parent / "preprocessor_config.json"
     notes: tuple[str, ...] = ()
-    if mean is None and std is None and beside.is_file():
+    if beside.is_file():
         mean, std = _colours(read_source(beside, max_bytes=1 << 20).data)
-    elif mean is None:
+    else:
+        mean, std = CLIP_MEAN, CLIP_STD
         notes = ("The encoder's file does not say how colours are scaled: CLIP's mean and deviation were used.",)
-    preprocessing = ImagePreprocessing(size=(_SIDE, _SIDE), mean=mean or CLIP_MEAN, std=std or CLIP_STD, fit="cover")
+    preprocessing = ImagePreprocessing(size=(_SIDE, _SIDE), mean=mean, std=std, fit="cover")
     return _encoder_file("onnx", source.data, preprocessing, notes)
 
 

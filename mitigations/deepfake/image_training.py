@@ -64,9 +64,8 @@ _LEAST_SCALE = 0.5
 class ImageOptions:
     """Options of the training of an image detector.
 
-    ``encoder``: a transformers folder, an ONNX file, or ``NAME:weights`` for a network of torchvision's, under a linear
-    head; ``mean`` and ``std`` of its colours where its files do not say. Without one: spectrum, block DCT and residual
-    statistics under logistic regression. ``size``: side in pixels of the middle that is looked at; None takes the
+    ``encoder``: a transformers folder or an ONNX file, under a linear head. Without one: spectrum, block DCT and
+    residual statistics under logistic regression. ``size``: side in pixels of the middle that is looked at; None takes the
     shorter side of the smallest file, a multiple of 8, at most 256. ``faces``: look at the largest face alone.
     ``fake``: the name of the synthetic class, where it cannot be told. ``C``: inverse penalty of logistic regression.
     ``error_rate``: of the conformal answers. ``supported``: the share of files of known kinds that the rule for novelty
@@ -76,8 +75,6 @@ class ImageOptions:
     """
 
     encoder: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
     size: int | None = None
     faces: bool = False
     fake: str | None = None
@@ -134,7 +131,7 @@ def read_images(files: Sequence[Path], options: ImageOptions, rng: np.random.Gen
     """
     encoder = None
     if options.encoder is not None:
-        encoder = read_encoder(options.encoder, mean=options.mean, std=options.std)
+        encoder = read_encoder(options.encoder)
         assert isinstance(encoder.preprocessing, ImagePreprocessing)
         preprocessing = encoder.preprocessing.model_copy(update={"faces": options.faces})
     else:

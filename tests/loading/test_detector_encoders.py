@@ -1,4 +1,4 @@
-"""Heads on frozen encoders: ONNX files, transformers folders and torchvision networks, and what they cannot do."""
+"""Heads on frozen encoders: ONNX files, and transformers folders, and what they cannot do."""
 
 from __future__ import annotations
 
@@ -224,26 +224,6 @@ def test_a_folder_that_is_no_vision_encoder_is_refused(vit_folder: Path, tmp_pat
         read_encoder(str(tmp_path))
 
 
-def test_a_torchvision_network_without_its_last_layer_is_an_encoder(tmp_path: Path) -> None:
-    torchvision = pytest.importorskip("torchvision", reason="torchvision encoders need torchvision")
-    torch.manual_seed(0)
-    peer = torchvision.models.shufflenet_v2_x0_5(weights=None).eval()
-    torch.save(peer.state_dict(), tmp_path / "w.pth")
-    encoder = read_encoder(f"shufflenet_v2_x0_5:{tmp_path / 'w.pth'}")
-    assert encoder.n_features == 1024 and FORMS[encoder.form] == "torchvision"
-    peer.fc = torch.nn.Identity()
-    x = torch.rand(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.encoder(x), peer(x))
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(encoder.encoder(x).sum(), x)
-    assert gradient.abs().amax() > 0
-    with pytest.raises(ModelError, match="has no classifier called 'shufflenet'"):
-        read_encoder(f"shufflenet:{tmp_path / 'w.pth'}")
-    with pytest.raises(ModelError, match="do not fit torchvision's resnet18"):
-        read_encoder(f"resnet18:{tmp_path / 'w.pth'}")
-
-
 # ---- sound ---------------------------------------------------------------------------------------------------------
 
 
@@ -324,8 +304,8 @@ def test_an_onnx_graph_of_samples_is_an_encoder_of_sound_and_none_of_images(
 def test_an_encoder_that_does_not_say_what_it_is_is_refused() -> None:
     import safetensors.torch
 
-    content = safetensors.torch.save({"w": torch.zeros(2)}, {"form": "torchvision"})
-    probe = EncoderProbe(FORMS.index("torchvision"), mebibytes(content), 2, 1)
+    content = safetensors.torch.save({"w": torch.zeros(2)}, {"form": "transformers"})
+    probe = EncoderProbe(FORMS.index("transformers"), mebibytes(content), 2, 1)
     hold(probe, content)
     with pytest.raises(ModelError, match="does not say which network"):
         probe(torch.zeros(1, 3, 8, 8))
@@ -343,5 +323,5 @@ def test_an_encoder_of_another_width_than_its_head_is_refused(onnx_file: Path) -
 
 
 def test_the_form_is_one_of_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="0 to 2"):
-        EncoderProbe(3, 1, 2, 1)
+    with pytest.raises(ValueError, match="0 to 1"):
+        EncoderProbe(2, 1, 2, 1)

@@ -1,8 +1,7 @@
 """Frozen encoders of images or sound from one file, and the linear head on one.
 
-Nothing in the bytes runs as code: onnxruntime interprets a graph of its own operators, and the networks of the other
-forms are transformers' and torchvision's own classes with weights in the safetensors format, whose header's metadata
-name the class.
+Nothing in the bytes runs as code: onnxruntime interprets a graph of its own operators, and a network is
+one of transformers' own classes with weights in the safetensors format, whose header's metadata name the class.
 
 Quantised ONNX programs get signed weights: equal integers, with faster CPU instructions.
 
@@ -102,8 +101,7 @@ def _used_elsewhere(graph: Any, names: dict[str, Any]) -> bool:
     ) or any(output.name in names for output in graph.output)
 
 
-FORMS = ("onnx", "transformers", "torchvision")
-_HEADS = ("fc", "classifier", "head", "heads")
+FORMS = ("onnx", "transformers")
 _QUIET = 1e-7
 _VECTORS = ("image_embeds", "pooler_output", "last_hidden_state")
 
@@ -209,8 +207,6 @@ class _OfNetwork:
     def __call__(self, x: Tensor) -> Tensor:
         if next(self.network.parameters()).device != x.device:
             self.network.to(x.device)
-        if not hasattr(self.network, "config"):
-            return _pooled(self.network(x))
         found = self.network(**{str(self.network.main_input_name): x}, output_hidden_states=True)
         vectors = (getattr(found, name, None) for name in _VECTORS)
         return _pooled(next((v for v in vectors if v is not None), found.hidden_states[-1]))
@@ -242,8 +238,6 @@ def _network(form: str, content: bytes) -> tuple[nn.Module, Mapping[str, Any]]:
     # What is made in inference mode could never pass on a gradient.
     with torch.inference_mode(False):
         own = {key: tensor.clone() for key, tensor in weights.items()}
-        if form == "torchvision":
-            return torchvision_network(name, own), {}
         return transformers_network(name, settings, own), settings
 
 
@@ -272,30 +266,6 @@ def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[s
         )
     with quiet_and_offline():
         network, _ = build_network("sound" if of_sound else "image", name, settings, weights, Folder("the encoder"))
-    return network
-
-
-def torchvision_network(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
-    """One of torchvision's classifiers by name, without its last layers; ModelError if the weights do not match.
-
-    Raises MissingExtraError without torchvision.
-    """
-    try:
-        import torchvision
-    except ImportError:
-        raise MissingExtraError("A torchvision encoder needs torchvision: pip install torchvision.") from None
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ModelError(f"torchvision has no classifier called {name[:60]!r}: use a name such as resnet50.")
-    keywords = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    network: nn.Module = torchvision.models.get_model(name, weights=None, **keywords)
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ModelError(f"The weights do not fit torchvision's {name}: {first_line(error)}.") from error
-    head = next((h for h in _HEADS if isinstance(getattr(network, h, None), nn.Module)), None)
-    if head is None:
-        raise ModelError(f"torchvision's {name} has no last layer that is known: use a name such as resnet50.")
-    setattr(network, head, nn.Identity())
     return network
 
 
