@@ -174,8 +174,7 @@ def compare_scores(
 
     def add(name: str, metric: str, of: str, estimate: Estimate, these: BoolArray, confidence: float) -> None:
         low, high = estimate.interval(confidence)
-        n_real, n_fake = int((these & ~is_fake).sum()), int((these & is_fake).sum())
-        counts = {"n_real": n_real, "n_fake": n_fake}
+        counts = {"n_real": int((these & ~is_fake).sum()), "n_fake": int((these & is_fake).sum())}
         rows.append(
             {"detector": name, "metric": metric, "of": of, "value": estimate.value, "low": low, "high": high} | counts
         )

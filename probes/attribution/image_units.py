@@ -85,10 +85,7 @@ def image_question(
 
 
 def grid_of(shape: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the grid of patches that an image (height, width) is cut into: 7, or 5 to 8 that divide it.
-
-    As many as the masks of Petsiuk, Das and Saenko, BMVC 2018: each is a pass of the model where patches are left out.
-    """
+    """Rows and columns of patches of an image (height, width): 7 (Petsiuk, Das and Saenko, BMVC 2018), or 5 to 8."""
 
     def cuts(length: int) -> int:
         if length < 14:

@@ -40,6 +40,7 @@ from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import Checks, Parts, Verdict, _reservations, judge_methods
 from probes.attribution.methods import METHODS, Method
 from probes.attribution.randomization_tests import Threshold
+from probes.probe_inputs import operations
 from tests.quantifiers import all_of
 from tests.report.samples import report_of
 from tests.statistics.worlds import WORLDS, misses, most_misses
@@ -456,7 +457,7 @@ def explain_pictures(monkeypatch: pytest.MonkeyPatch, most: float, **options: An
 def test_what_pictures_cost_is_planned_and_what_is_left_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, full = explain_pictures(monkeypatch, 1e13)
     assert "beyond" not in whole[0].detail and whole[0].n_samples == 6
-    each = feature_attribution._operations(
+    each = operations(
         Counted(SmallCNN(3, 2, width=4), classes=["0", "1"],
                 preprocessing=ImagePreprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)),
         AuditData.from_arrays(np.zeros((1, 16, 16, 3), np.uint8), classes=["0", "1"]),
