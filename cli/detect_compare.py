@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from auditor.statistics.estimate import Estimate
 
 _CONFIDENCE = 0.95
+_CHANGES = "probes.deepfake.degradations:everyday_versions"
 _COLUMNS = ("detector", "metric", "of", "value", "low", "high", "n_real", "n_fake")
 
 
@@ -51,13 +52,16 @@ def detect_compare(
         typer.Option(help="Meaning of a class or a sub-folder: fake=NAME, real=NAME or neither=NAME."),
     ] = None,
     error_rate: Annotated[float, typer.Option(help="Rate of false alarms at which all are compared.")] = 0.05,
+    changes: Annotated[
+        bool, typer.Option("--changes", help="Compare also after everyday changes: JPEG, resizing, codecs, telephone.")
+    ] = False,
     json_: JsonAlone = False,
     device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,
 ) -> int:
-    """Compare detectors on your own files at one rate of false alarms: by generator, source and container, with cost.
+    """Compare detectors on your own files at one rate of false alarms: by generator, source and change, with cost.
 
     Exit codes: 0 the first is shown to be better than each other one, 2 wrong usage, 3 it is not, or files were left
     out, 4 a detector or the files were refused.
@@ -71,7 +75,7 @@ def detect_compare(
     scored = []
     for name in names:
         job = scoring_job(name, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
-        scored.append(_scores(name, as_classifier(job, meanings, known, None, None), known))
+        scored.append(_scores(name, as_classifier(job, meanings, known, None, None), known, changes=changes))
     files = [path for path in (*known.real, *known.fake) if all(_is_usable(each, path) for each in scored)]
     n_lost = len(known.real) + len(known.fake) - len(files)
     rows = compare_scores(scored, files, set(known.fake), data, error_rate)
@@ -92,7 +96,7 @@ def detect_compare(
     return code
 
 
-def _scores(name: str, job: Any, known: KnownFiles) -> Scored:
+def _scores(name: str, job: Any, known: KnownFiles, *, changes: bool) -> Scored:
     import resource
     from dataclasses import replace
 
@@ -102,11 +106,16 @@ def _scores(name: str, job: Any, known: KnownFiles) -> Scored:
 
     names = {path: encode_path(str(path)) for path in (*known.real, *known.fake)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = examine(replace(job, detection=replace(job.detection, files=tuple(names.values()))))
+    asked = replace(job.detection, files=tuple(names.values()))
+    found = examine(replace(job, detection=asked))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     results = {path: found.files[encoded] for path, encoded in names.items()}
     assert found.detector is not None
+    if changes:
+        again = examine(replace(job, detection=replace(asked, changes=_CHANGES))).files
+        results = {path: result.model_copy(update={"changed": again[names[path]].changed})
+                   for path, result in results.items()}  # fmt: skip
     how = zip(results, learnt_of(found.detector.card, list(results.values())), strict=True)
     learnt = frozenset(path for path, why in how if why)
     return Scored(name=name, results=results, learnt=learnt, seconds=spent / len(results))
@@ -122,8 +131,10 @@ def compare_scores(
 ) -> list[dict[str, Any]]:
     """Rows of estimates, the detectors by how many fakes they find at this rate of false alarms, all over ``files``.
 
-    ``of`` "" is over all files; else a sub-folder of fakes or of real files, or fakes in a container that real files
-    share. ``auc_behind_first``: paired difference to the detector that ranks first, all differences together at 95 %
+    ``of`` "" is over all files; else a sub-folder of fakes or of real files, fakes in a container that real files
+    share, or all files after a change: ``tpr_at_fpr`` with the threshold of real files so changed,
+    ``false_positive_rate`` with that of the files as they are, neither where one of the detectors can score too few.
+    ``auc_behind_first``: paired difference to the detector that ranks first, all differences together at 95 %
     (Bonferroni). Raises DataError without enough files of either class.
     """
     import numpy as np
@@ -145,15 +156,17 @@ def compare_scores(
         verdicts = [each.results[path].verdict for path in files]
         found[each.name] = np.asarray([v.probability for v in verdicts if v is not None], np.float64)
 
-    def rate(scores: FloatArray, these: BoolArray) -> Estimate:
+    every, after = np.ones(len(files), bool), _changed(files, scored)
+
+    def rate(scores: FloatArray, these: BoolArray, of_real: BoolArray) -> Estimate:
         return true_positive_rate_at(
-            positives=scores[these & is_fake], negatives=scores[~is_fake], false_positive_rate=error_rate
+            positives=scores[these & is_fake], negatives=scores[of_real & ~is_fake], false_positive_rate=error_rate
         )
 
     def place_of(each: Scored) -> tuple[float, float]:
         scores = found[each.name]
         area = area_under_curve(positives=scores[is_fake], negatives=scores[~is_fake])
-        return -rate(scores, is_fake).value, -area.value
+        return -rate(scores, every, every).value, -area.value
 
     order = sorted(scored, key=place_of)
     level = 1.0 - (1.0 - _CONFIDENCE) / max(len(order) - 1, 1)
@@ -161,15 +174,14 @@ def compare_scores(
 
     def add(name: str, metric: str, of: str, estimate: Estimate, these: BoolArray, confidence: float) -> None:
         low, high = estimate.interval(confidence)
-        n_real, n_fake = int((these & ~is_fake).sum()), int((these & is_fake).sum())
-        counts = {"n_real": n_real, "n_fake": n_fake}
+        counts = {"n_real": int((these & ~is_fake).sum()), "n_fake": int((these & is_fake).sum())}
         rows.append(
             {"detector": name, "metric": metric, "of": of, "value": estimate.value, "low": low, "high": high} | counts
         )
 
     for place, each in enumerate(order):
-        scores, every = found[each.name], np.ones(len(files), bool)
-        add(each.name, "tpr_at_fpr", "", rate(scores, every), every, _CONFIDENCE)
+        scores = found[each.name]
+        add(each.name, "tpr_at_fpr", "", rate(scores, every, every), every, _CONFIDENCE)
         area = area_under_curve(positives=scores[is_fake], negatives=scores[~is_fake])
         add(each.name, "auc", "", area, every, _CONFIDENCE)
         if place:
@@ -178,13 +190,33 @@ def compare_scores(
         threshold = float(np.quantile(scores[~is_fake], 1.0 - error_rate, method="higher"))
         for of, these in groups.items():
             if (these & is_fake).any():
-                add(each.name, "tpr_at_fpr", of, rate(scores, these), these | ~is_fake, _CONFIDENCE)
+                add(each.name, "tpr_at_fpr", of, rate(scores, these, every), these | ~is_fake, _CONFIDENCE)
             else:
                 alarms = int((scores[these] > threshold).sum())
                 share = Proportion(successes=alarms, n=int(these.sum()))
                 add(each.name, "false_positive_rate", of, share, these, _CONFIDENCE)
+        for change, these in after.items():
+            of, real = f"after {change}", these & ~is_fake
+            if real.sum() < fewest or not (these & is_fake).any():
+                rows.append({"detector": each.name, "metric": "tpr_at_fpr", "of": of, "value": None})
+                continue
+            own = np.asarray([each.results[path].changed.get(change, np.nan) for path in files], np.float64)
+            add(each.name, "tpr_at_fpr", of, rate(own, these, these), these, _CONFIDENCE)
+            share = Proportion(successes=int((own[real] > threshold).sum()), n=int(real.sum()))
+            add(each.name, "false_positive_rate", of, share, real, _CONFIDENCE)
         rows.append({"detector": each.name, "metric": "processor_seconds_a_file", "of": "", "value": each.seconds})
     return rows
+
+
+def _changed(files: Sequence[Path], scored: Sequence[Scored]) -> dict[str, np.ndarray[Any, Any]]:
+    """Files that every detector has scored after a change, by the change."""
+    import numpy as np
+
+    changes = dict.fromkeys(change for path in files for each in scored for change in each.results[path].changed)
+    return {
+        change: np.asarray([all(change in each.results[path].changed for each in scored) for path in files])
+        for change in changes
+    }
 
 
 def _groups(files: Sequence[Path], is_fake: BoolArray, data: Path, scored: Scored) -> dict[str, np.ndarray[Any, Any]]:

@@ -41,7 +41,8 @@ def detect_train(
     collection_column: Annotated[str | None, typer.Option(help="Column of --kinds with collections.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; detected from the files by default.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Frozen image encoder: transformers folder, ONNX file, NAME:weights.")
+        str | None,
+        typer.Option(help="Frozen encoder of images or sound: a transformers folder or an ONNX file."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side length in pixels of the image part that is analysed.")] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Analyse only the largest face of an image.")] = False,
@@ -68,7 +69,8 @@ def detect_train(
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
     claim(energy_place(out), f"{energy_place(out).name} of --out")
     options: dict[str, JsonValue] = {
-        "encoder": _encoder(encoder),
+        # The process that trains works in another folder.
+        "encoder": None if encoder is None else str(Path(encoder).resolve()),
         "size": size,
         "faces": faces or None,
         "seconds": seconds,
@@ -148,16 +150,6 @@ def _check(
             "--kinds says nothing by itself: name its column of generators with --kind-column, of sources or speakers "
             "with --source-column, or of collections with --collection-column."
         )
-
-
-def _encoder(text: str | None) -> str | None:
-    """The process that trains works in another folder."""
-    if text is None:
-        return None
-    name, colon, weights = text.partition(":")
-    if colon and Path(weights).exists():
-        return f"{name}:{Path(weights).resolve()}"
-    return str(Path(text).resolve()) if Path(text).exists() else text
 
 
 def _too_few(result: Trained) -> bool:

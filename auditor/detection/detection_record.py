@@ -129,7 +129,8 @@ class FileResult(Closed):
 
     ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.
     ``parts``: of a video that several detectors judged, what each says. ``fingerprints``: what it shows, where that is
-    held against others. ``facts``: what its container says of how it came, where a detector was asked.
+    held against others. ``facts``: what its container says of how it came, where a detector was asked. ``changed``: the
+    detector's probability after each change that was asked for, by the change's name.
     """
 
     medium: Medium | None = None
@@ -138,6 +139,7 @@ class FileResult(Closed):
     sha256: Annotated[str, Field(max_length=64)] | None = None
     fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=2)] = ()
     facts: Annotated[Facts, LEFT_OUT] = ()
+    changed: Annotated[dict[Line, Share], LEFT_OUT] = {}
     provenance: FileProvenance = FileProvenance()
     verdict: FileVerdict | None = None
     parts: Annotated[tuple[PartVerdict, ...], Field(max_length=2)] = ()

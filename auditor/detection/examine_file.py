@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from auditor.core.files import read_regular
 from auditor.data.media_classes import Meaning, meanings
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap
-from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, container_facts, kind_of
+from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, Medium, container_facts, kind_of
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
 from auditor.detection.provenance.read_provenance import read_provenance
 from auditor.detection.video_verdict import fit_notes
@@ -84,13 +84,15 @@ class Examination:
     """Settings of an examination: the detector, the trusted authorities, and additional outputs.
 
     ``scores_only``: whether every file gets its score, whatever its detector may say of it, and nothing is read of its
-    making but its fingerprints. ``seed``: of the random parts that the marked ones are compared with.
+    making but its fingerprints. ``changes``: gives a file's changed versions by name, which are scored too, of its
+    content, name and medium and a seed. ``seed``: of the random parts that the marked ones are compared with.
     """
 
     detector: Detector | None
     trust_anchors: str | None = None
     with_heat_map: bool = False
     scores_only: bool = False
+    changes: Callable[[bytes, str, Medium, int], Mapping[str, bytes]] | None = None
     seed: int = 0
 
     def examine_file(self, path: Path) -> FileResult:
@@ -125,10 +127,16 @@ class Examination:
             if not learnt and match_fingerprints([prints], card.fingerprints, card.medium)[0]:
                 learnt = [_ALIKE]
             notes = [*notes, *learnt, *more][:MOST_NOTES]
-            found = found.model_copy(update={"fingerprints": prints if self.scores_only else ()})
+            changed = self._changed_scores(self.detector, content, path.name, kind.medium)
+            found = found.model_copy(update={"fingerprints": prints if self.scores_only else (), "changed": changed})
             return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
         except AuditorError as error:
             return found.model_copy(update={"error": str(error)[:2_000]})
+
+    def _changed_scores(self, detector: Detector, content: bytes, name: str, medium: Medium) -> dict[str, float]:
+        versions = {} if self.changes is None else self.changes(content, name, medium, self.seed)
+        judged = {words: self._judge_content(detector, own, name, kind_of(own))[0] for words, own in versions.items()}
+        return {words: v.probability for words, v in judged.items() if v.probability is not None}
 
     def _judge_content(
         self, detector: Detector, content: bytes, name: str, kind: FileKind

@@ -179,7 +179,8 @@ class DetectionSpec:
     and nothing is read of its making. ``error_rate``: that stands in for the card's. ``card``: the JSON of the card
     that stands in for the detector's own; ``out``: where the detector with it is written. ``meanings``: what classes
     mean by their names, where any classifier will do that is then made a detector; None where it must be one already.
-    ``folders``: names that may be among those and are not of its classes.
+    ``folders``: names that may be among those and are not of its classes. ``changes``: the ``package.module:function``
+    that gives a file's changed versions, which are scored too.
     """
 
     files: tuple[str, ...]
@@ -192,6 +193,7 @@ class DetectionSpec:
     out: str | None = None
     meanings: dict[str, Literal["fake", "real", "neither"]] | None = None
     folders: tuple[str, ...] = ()
+    changes: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

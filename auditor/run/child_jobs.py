@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -365,8 +366,7 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
         n = len(data.unreadable)
         why = f"The model refuses {n:,} of the rows: leave them out of the file. {data.unreadable[0]}"
         raise DataError(why, code="AUD-DATA-VALUES")
-    module, _, name = spec.target.partition(":")
-    explain_each = getattr(import_module(module), name)
+    explain_each = _function(spec.target)
     named = {open_table(job.data.path).row_where(*each): "=".join(each) for each in spec.where}
     spec = replace(spec, rows=tuple(dict.fromkeys((*spec.rows, *named))))
     rng = generator_for(job.seed, "explain")
@@ -417,6 +417,7 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         trust_anchors=spec.trust_anchors,
         with_heat_map=spec.with_heat_map,
         scores_only=spec.scores_only,
+        changes=None if spec.changes is None else _function(spec.changes),
         seed=job.seed,
     )
     for file in spec.files:
@@ -424,11 +425,15 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         channel.send(Examined(file=file, result=asked.examine_file(Path(decode_path(file)))))
 
 
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
 def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
     """Train a detector on a folder's files and write it."""
-    module, _, name = spec.target.partition(":")
-    train = getattr(import_module(module), name)
-    made = train(
+    made = _function(spec.target)(
         spec,
         generator_for(job.seed, "detect_train"),
         job.model.device,

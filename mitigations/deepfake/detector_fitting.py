@@ -81,10 +81,9 @@ def fit_head(
     is_fake: BoolArray,
     *,
     fake: int = 1,
-    C: float = 1.0,
     changed_features: FloatArray | None = None,
 ) -> LinearHead:
-    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet.
+    """Logistic regression on standardised features, (n, d), with L2 penalty 1; not calibrated yet.
 
     ``changed_features``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
     """
@@ -93,7 +92,7 @@ def fit_head(
     if changed_features is not None and changed_features.size:
         features, is_fake = np.concatenate([features, changed_features]), np.concatenate([is_fake, is_fake])
     mean, scale = _standard(features)
-    fitted = LogisticRegression(C=C, max_iter=5_000).fit((features - mean) / scale, is_fake)
+    fitted = LogisticRegression(max_iter=5_000).fit((features - mean) / scale, is_fake)
     head = LinearHead(features.shape[1], fake)
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))
@@ -120,13 +119,12 @@ class LinearLearner:
     is_fake: BoolArray
     kinds: Kinds
     _: KW_ONLY
-    C: float = 1.0
     within: float = NOVELTY_LEVEL
     changed: FloatArray | None = None
 
     def __call__(self, rows: IntArray) -> Scorer:
         x, own, changed = self.features[rows], self.is_fake[rows], self.changed
-        head = fit_head(x, own, C=self.C, changed_features=None if changed is None else changed[rows])
+        head = fit_head(x, own, changed_features=None if changed is None else changed[rows])
         rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:

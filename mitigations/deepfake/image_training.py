@@ -27,10 +27,10 @@ from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.images_and_video import decode_as, open_image
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.loading.auxiliary_models import EncoderFile, read_encoder
+from auditor.loading.auxiliary_models import EncoderFile, probe_of, read_encoder
 from auditor.models.detector import DeepfakeDetector, KnownRate
 from auditor.models.networks.detector_networks import FrequencyDetector, levels
-from auditor.models.networks.encoders import EncoderProbe, hold, mebibytes
+from auditor.models.networks.encoders import EncoderProbe
 from auditor.models.networks.media_features import SMALLEST, image_features
 from mitigations.deepfake.detector_fitting import (
     CrossValidation,
@@ -64,11 +64,10 @@ _LEAST_SCALE = 0.5
 class ImageOptions:
     """Options of the training of an image detector.
 
-    ``encoder``: a transformers folder, an ONNX file, or ``NAME:weights`` for a network of torchvision's, under a linear
-    head; ``mean`` and ``std`` of its colours where its files do not say. Without one: spectrum, block DCT and residual
-    statistics under logistic regression. ``size``: side in pixels of the middle that is looked at; None takes the
-    shorter side of the smallest file, a multiple of 8, at most 256. ``faces``: look at the largest face alone.
-    ``fake``: the name of the synthetic class, where it cannot be told. ``C``: inverse penalty of logistic regression.
+    ``encoder``: a transformers folder or an ONNX file, under a linear head. Without one: spectrum, block DCT and
+    residual statistics under logistic regression. ``size``: side in pixels of the middle that is looked at; None takes
+    the shorter side of the smallest file, a multiple of 8, at most 256. ``faces``: look at the largest face alone.
+    ``fake``: the name of the synthetic class, where it cannot be told.
     ``error_rate``: of the conformal answers. ``supported``: the share of files of known kinds that the rule for novelty
     lets through. ``answers``: measure as well how whole detectors answer about each synthetic kind that they have never
     seen. ``augment``: train on every picture a second time, resized, blurred and compressed at random
@@ -76,12 +75,9 @@ class ImageOptions:
     """
 
     encoder: str | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
     size: int | None = None
     faces: bool = False
     fake: str | None = None
-    C: float = 1.0
     error_rate: float = 0.05
     supported: float = NOVELTY_LEVEL
     answers: bool = True
@@ -134,7 +130,8 @@ def read_images(files: Sequence[Path], options: ImageOptions, rng: np.random.Gen
     """
     encoder = None
     if options.encoder is not None:
-        encoder = read_encoder(options.encoder, mean=options.mean, std=options.std)
+        encoder = read_encoder(options.encoder)
+        assert isinstance(encoder.preprocessing, ImagePreprocessing)
         preprocessing = encoder.preprocessing.model_copy(update={"faces": options.faces})
     else:
         side = options.size or (FACE_SIDE if options.faces else _common_side(files))
@@ -187,11 +184,7 @@ def _halved(images: Tensor) -> Tensor:
 
 def _frozen(preprocessing: ImagePreprocessing, encoder: EncoderFile | None) -> FrequencyDetector | EncoderProbe:
     """A network that is used for its features alone."""
-    if encoder is None:
-        return FrequencyDetector(preprocessing.size[0], 1)
-    probe = EncoderProbe(encoder.form, 0, encoder.n_features, 1)
-    probe.use(encoder.encoder)
-    return probe
+    return FrequencyDetector(preprocessing.size[0], 1) if encoder is None else probe_of(encoder, 1, 1)[0]
 
 
 def _decoded(
@@ -278,11 +271,9 @@ def fit_image_detector(
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
     seed = int(rng.integers(2**31))
-    learner = LinearLearner(
-        images.features, is_fake, kinds, C=options.C, within=options.supported, changed=images.changed
-    )
+    learner = LinearLearner(images.features, is_fake, kinds, within=options.supported, changed=images.changed)
     found = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))
-    network, args = _network(images, is_fake, kinds, fake, options)
+    network, args = _network(images, is_fake, kinds, fake, options.supported)
     calibrate(network.head.calibration, found)
     rates: tuple[KnownRate, ...] = ()
     if (
@@ -309,7 +300,7 @@ def fit_image_detector(
         notes.append("Only the largest face of a picture is looked at; whether that helps was not measured.")
     if images.changed.size:
         notes.append("It was trained on every picture a second time, resized, blurred and compressed at random.")
-    notes += _half_size(images, found, is_fake, kinds, options, seed)
+    notes += _half_size(images, found, is_fake, kinds, seed)
     if not rates:
         notes.append("How whole detectors answer about generators that they have never seen was not measured.")
     card = make_card(
@@ -333,36 +324,26 @@ def fit_image_detector(
 
 
 def _network(
-    images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, options: ImageOptions
+    images: Images, is_fake: BoolArray, kinds: Kinds, fake: int, supported: float
 ) -> tuple[FrequencyDetector | EncoderProbe, dict[str, Any]]:
     """The network with its head and its rule for novelty, not calibrated yet, and its arguments."""
-    rule = fit_novelty(images.features, is_fake, kinds, options.supported)
-    args = {"n_groups": len(rule.means), "fake": fake}
+    rule = fit_novelty(images.features, is_fake, kinds, supported)
     network: FrequencyDetector | EncoderProbe
     if images.encoder is None:
-        args["size"] = images.preprocessing.size[0]
+        args = {"n_groups": len(rule.means), "fake": fake, "size": images.preprocessing.size[0]}
         network = FrequencyDetector(**args)
     else:
-        args |= {
-            "form": images.encoder.form,
-            "n_mebibytes": mebibytes(images.encoder.content),
-            "n_features": images.features.shape[1],
-        }
-        network = EncoderProbe(**args)
-        hold(network, images.encoder.content)
-        network.use(images.encoder.encoder)
+        network, args = probe_of(images.encoder, len(rule.means), fake)
     network.rule = rule
-    network.head = fit_head(images.features, is_fake, fake=fake, C=options.C, changed_features=images.changed)
+    network.head = fit_head(images.features, is_fake, fake=fake, changed_features=images.changed)
     return network, args
 
 
-def _half_size(
-    images: Images, validation: CrossValidation, is_fake: BoolArray, kinds: Kinds, options: ImageOptions, seed: int
-) -> list[str]:
+def _half_size(images: Images, validation: CrossValidation, is_fake: BoolArray, kinds: Kinds, seed: int) -> list[str]:
     """What is left of hand-made features where the traces of resizing and saving are averaged away."""
     if not images.halved.size:
         return []
-    learner = LinearLearner(images.halved, is_fake, kinds, C=options.C)
+    learner = LinearLearner(images.halved, is_fake, kinds)
     half = cross_validate(is_fake, kinds, learner, np.random.default_rng(seed), crossed=False)
     before, after = (figures(s[is_fake], s[~is_fake])["auc"] for s in (validation.seen_scores, half.seen_scores))
     low, high = after.interval(0.95)

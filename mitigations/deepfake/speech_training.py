@@ -27,8 +27,10 @@ from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audio import Samples, decode, fit_recording, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
+from auditor.loading.auxiliary_models import EncoderFile, probe_of, read_encoder
 from auditor.models.detector import DeepfakeDetector, KnownRate
 from auditor.models.networks.detector_networks import SpeechDetector
+from auditor.models.networks.encoders import EncoderProbe
 from mitigations.deepfake.detector_fitting import (
     LinearLearner,
     answers_to_unseen,
@@ -43,13 +45,16 @@ from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 
 HIGHEST_RATE = 16_000
 MOST_LEFT_OUT = 8
-BATCH_ROWS = 256
+# An encoder keeps hundreds of times its input.
+BATCH_ROWS, ENCODED_ROWS = 256, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions:
     """Options of the training of a speech detector.
 
+    ``encoder``: a transformers folder of a network of samples, such as wav2vec 2 or HuBERT, or an ONNX file, under a
+    linear head; ``preprocessor_config.json`` in it, or beside it, names its sampling rate. Without one: cepstra.
     ``sampling_rate``: hertz; None takes the lowest of the files, at most 16,000, so that no class is known by its empty
     upper band. ``seconds``: of the beginning of each recording. ``fake``: the name of the synthetic class, where it
     cannot be told. ``error_rate``: of the conformal answers. ``supported``: the share of recordings of known kinds that
@@ -58,6 +63,7 @@ class SpeechOptions:
     over).
     """
 
+    encoder: str | None = None
     sampling_rate: int | None = None
     seconds: float = 3.0
     n_filters: int = 40
@@ -81,6 +87,7 @@ class Recordings:
     rows: IntArray
     problems: tuple[str, ...]
     preprocessing: AudioPreprocessing
+    encoder: EncoderFile | None = None
 
 
 def train_speech_detector(
@@ -98,18 +105,25 @@ def train_speech_detector(
 
 def read_recordings(files: Sequence[Path], options: SpeechOptions) -> Recordings:
     """The readable files, as detector input, and the errors of the others."""
-    rate = options.sampling_rate or _lowest_rate(files)
-    wanted = AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
+    encoder = None
+    if options.encoder is not None:
+        encoder = read_encoder(options.encoder, seconds=options.seconds)
+        wanted = encoder.preprocessing
+        assert isinstance(wanted, AudioPreprocessing)
+    else:
+        rate = options.sampling_rate or _lowest_rate(files)
+        wanted = AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
+    seconds = wanted.samples / wanted.sampling_rate
     X = np.empty((len(files), wanted.samples), np.int16)
     rows: list[int] = []
     problems: list[str] = []
     for i, file in enumerate(files):
         try:
-            X[len(rows)] = fit_recording(decode(_content(file), file.name, seconds=options.seconds + 0.1), wanted)
+            X[len(rows)] = fit_recording(decode(_content(file), file.name, seconds=seconds + 0.1), wanted)
             rows.append(i)
         except DataError as error:
             problems.append(str(error))
-    return Recordings(X[: len(rows)], np.asarray(rows, np.int64), tuple(problems), wanted)
+    return Recordings(X[: len(rows)], np.asarray(rows, np.int64), tuple(problems), wanted, encoder)
 
 
 def _lowest_rate(files: Sequence[Path]) -> int:
@@ -132,23 +146,20 @@ def fit_speech_detector(
     """Like :func:`train_speech_detector`, for recordings already read; labels and kinds are of their ``rows``."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
-    args: dict[str, Any] = {
-        "sampling_rate": recordings.preprocessing.sampling_rate,
-        "fake": fake,
-        "n_filters": options.n_filters,
-        "n_coefficients": options.n_coefficients,
-    }
-    features = _features(SpeechDetector(n_kinds=1, **args), recordings)
+    network, args = _network(recordings, 1, fake, options)
+    features = _features(network.to(options.device), recordings, options.device)
     learner = LinearLearner(features, is_fake, kinds, within=options.supported)
     found = cross_validate(is_fake, kinds, learner, rng)
     rule = fit_novelty(features, is_fake, kinds, options.supported)
-    args["n_kinds"] = len(rule.means)
-    network = SpeechDetector(**args)
+    network, args = _network(recordings, len(rule.means), fake, options)
     network.rule, network.head = rule, fit_head(features, is_fake, fake=fake)
     calibrate(network.head.calibration, found)
+    heard = recordings.preprocessing
     notes = [
-        f"Cepstra (LFCC) under logistic regression; recordings are resampled to {args['sampling_rate']:,} hertz, and "
-        f"their first {options.seconds:g} seconds are used.",
+        f"{'Cepstra (LFCC)' if recordings.encoder is None else 'The features of a frozen encoder'} under logistic "
+        f"regression; recordings are resampled to {heard.sampling_rate:,} hertz, and their first "
+        f"{heard.samples / heard.sampling_rate:g} seconds are used.",
+        *(recordings.encoder.notes if recordings.encoder is not None else ()),
         f"A recording is unsupported where it is farther from every kind trained on than {options.supported:.0%} of "
         "that kind's own left-out recordings, or its features lie outside all their ranges by more than theirs do.",
     ]
@@ -174,16 +185,33 @@ def fit_speech_detector(
         card=card,
         classes=classes,
         preprocessing=recordings.preprocessing,
-        architecture={"name": "speech_lfcc", "args": args},
+        architecture={"name": "speech_lfcc" if recordings.encoder is None else "encoder_probe", "args": args},
         device=options.device,
-        batch_rows=BATCH_ROWS,
+        batch_rows=BATCH_ROWS if recordings.encoder is None else ENCODED_ROWS,
     )
 
 
-def _features(network: SpeechDetector, recordings: Recordings) -> FloatArray:
+def _network(
+    recordings: Recordings, n_kinds: int, fake: int, options: SpeechOptions
+) -> tuple[SpeechDetector | EncoderProbe, dict[str, Any]]:
+    """The network before its head is fitted, and its arguments."""
+    if recordings.encoder is not None:
+        return probe_of(recordings.encoder, n_kinds, fake)
+    args: dict[str, Any] = {
+        "sampling_rate": recordings.preprocessing.sampling_rate,
+        "fake": fake,
+        "n_filters": options.n_filters,
+        "n_coefficients": options.n_coefficients,
+        "n_kinds": n_kinds,
+    }
+    return SpeechDetector(**args), args
+
+
+def _features(network: SpeechDetector | EncoderProbe, recordings: Recordings, device: str) -> FloatArray:
     parts = []
+    at_once = BATCH_ROWS if recordings.encoder is None else ENCODED_ROWS
     with torch.no_grad():
-        for start in range(0, len(recordings.X), BATCH_ROWS):
-            x = torch.from_numpy(recordings.preprocessing.encode(recordings.X[start : start + BATCH_ROWS]))
-            parts.append(network.features(x))
-    return torch.cat(parts).double().numpy()
+        for start in range(0, len(recordings.X), at_once):
+            x = torch.from_numpy(recordings.preprocessing.encode(recordings.X[start : start + at_once]))
+            parts.append(network.features(x.to(device)))
+    return torch.cat(parts).double().cpu().numpy()

@@ -25,14 +25,18 @@ FILES += [Path(f"/d/fake/{('gan', 'flow')[i % 2]}/{i}") for i in range(N)]
 FAKE = set(FILES[N:])
 
 
-def scored(name: str, shift: float, *, blind: str = "", rng: np.random.Generator = RNG) -> Scored:
-    """Normal scores, fakes ``shift`` higher but those of a generator to which it is blind."""
+def scored(
+    name: str, shift: float, *, blind: str = "", after: float | None = None, rng: np.random.Generator = RNG
+) -> Scored:
+    """Normal scores, fakes ``shift`` higher but those of a generator to which it is blind; ``after`` after a change."""
     results = {}
     for path in FILES:
         z = rng.normal() + shift * (path in FAKE and path.parent.name != blind)
         verdict = FileVerdict(answer="cannot say", reason="x", probability=float(1 / (1 + np.exp(-z))))
         facts = ("PNG",) if path.parent.name == "flow" else ("JPEG",)
-        results[path] = FileResult(medium="image", sha256=path.name, verdict=verdict, facts=facts)
+        z = rng.normal() + 2.0 + (after or 0.0) * (path in FAKE)
+        changed = {} if after is None else {"jpeg 75": float(1 / (1 + np.exp(-z)))}
+        results[path] = FileResult(medium="image", sha256=path.name, verdict=verdict, facts=facts, changed=changed)
     return Scored(name=name, results=results, learnt=frozenset(), seconds=0.25)
 
 
@@ -58,6 +62,21 @@ def test_detectors_are_ranked_at_one_rate_with_generators_groups_and_containers_
         compare_scores(found, FILES[: N + 1], FAKE, Path("/d"), 0.1)
 
 
+def test_a_change_has_the_threshold_of_changed_real_files_and_its_false_alarms_are_told() -> None:
+    rng = np.random.default_rng(4)
+    rows = compare_scores(
+        [scored("fragile", 3.0, after=0.0, rng=rng), scored("robust", 2.5, after=2.5, rng=rng)],
+        FILES, FAKE, Path("/d"), 0.1,
+    )  # fmt: skip
+    of = {(row["detector"], row["metric"]): row for row in rows if row["of"] == "after jpeg 75"}
+    assert of["robust", "tpr_at_fpr"]["value"] > 0.7 and of["fragile", "tpr_at_fpr"]["value"] < 0.3
+    # Every score rises by 2 with the change: the old threshold accuses more real files than it promised.
+    assert all_of(of[name, "false_positive_rate"]["low"] > 0.1 for name in ("robust", "fragile"))
+    # Where one of them can score nothing after the change, nothing is said of it.
+    rows = compare_scores([scored("a", 1.0, after=1.0), scored("b", 1.0)], FILES, FAKE, Path("/d"), 0.1)
+    assert {row["value"] for row in rows if row["of"] == "after jpeg 75"} == {None}
+
+
 def test_equal_detectors_are_told_apart_no_more_often_than_stated() -> None:
     """Of three, over 120 draws; the bound is 4 standard errors above 5 %."""
     rng, wrong = np.random.default_rng(1), 0
@@ -79,13 +98,15 @@ def test_two_detectors_are_compared_on_files(tmp_path: Path, monkeypatch: pytest
         'blind.size = (16, 16)\nblind.classes = ("real", "fake")\n'
     )
     monkeypatch.chdir(tmp_path)
-    words = ["detect", "compare", "own_blind:blind", "d.pt", "--data", "media", "--json"]
+    words = ["detect", "compare", "own_blind:blind", "d.pt", "--data", "media", "--json", "--changes"]
     result = CliRunner().invoke(app, words)
     said = json.loads(result.stdout)
     assert (
         said["rows"][0]["detector"] == "d.pt" and said["left_out"] == 0 and result.exit_code == said["exit_code"] == 0
     )
-    assert {row["of"] for row in said["rows"]} == {"", "fake/ramp"}
+    changes = ("jpeg 75", "resize 0.5", "blur 0.5", "noise 0.01", "colour 0.1", "crop 0.9", "screenshot 1")
+    assert {row["of"] for row in said["rows"]} == {"", "fake/ramp", *(f"after {change}" for change in changes)}
+    assert all_of(row["value"] is not None for row in said["rows"])
     assert all_of(row["value"] > 0 for row in said["rows"] if row["metric"] == "processor_seconds_a_file")
     alone = CliRunner().invoke(app, ["detect", "compare", "d.pt", "--data", "media"])
     assert alone.exit_code == 2 and "two detectors or more" in alone.output

@@ -48,9 +48,9 @@ def test_the_head_is_scikit_learns_logistic_regression() -> None:
 
     x, is_fake, _ = files(np.random.default_rng(0))
     x[:, 3] = 7.0
-    peer = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=5_000)).fit(x, is_fake)
+    peer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5_000)).fit(x, is_fake)
     for fake in (0, 1):
-        head = fit_head(x, is_fake, fake=fake, C=0.3)
+        head = fit_head(x, is_fake, fake=fake)
         logits = head(torch.from_numpy(x).float()).detach()
         p = torch.softmax(logits.double(), dim=1)[:, fake].numpy()
         np.testing.assert_allclose(p, peer.predict_proba(x)[:, 1], atol=1e-5)

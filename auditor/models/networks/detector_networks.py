@@ -210,7 +210,7 @@ class FrequencyDetector(HeadOnFeatures):
 class SpeechDetector(HeadOnFeatures):
     """Means and standard deviations of LFCC and their slopes, weighed by logistic regression.
 
-    (n, samples) sound in [-1, 1] to (n, 2) calibrated logits in class order; ``mel``: MFCC instead. ``n_kinds``: of
+    (n, samples) sound in [-1, 1] to (n, 2) calibrated logits in class order; ``n_kinds``: of
     training files that the rule for novelty knows. ``fake``: index of the synthetic class. Source: Sahidullah, Kinnunen
     and Hanilci, A comparison of features for synthetic speech detection, Interspeech 2015.
     """
@@ -222,10 +222,9 @@ class SpeechDetector(HeadOnFeatures):
         fake: int = 1,
         n_filters: int = 40,
         n_coefficients: int = 20,
-        mel: bool = False,
     ) -> None:
         super().__init__()
-        self.spectrum = LogSpectrum(sampling_rate, n_filters, "mel" if mel else "linear")
+        self.spectrum = LogSpectrum(sampling_rate, n_filters)
         self.cepstrum = Cepstrum(n_filters, n_coefficients)
         self.head: LinearHead = LinearHead(4 * n_coefficients, fake)
         self.rule: KindNovelty = KindNovelty(4 * n_coefficients, n_kinds)

@@ -272,9 +272,7 @@ def image_model(size: int = 14, channels: int = 3) -> TorchModel:
     )
 
 
-@pytest.mark.parametrize(
-    ("size", "cuts"), [(224, 14), (128, 16), (32, 8), (28, 7), (16, 8), (12, 6), (1, 1), (300, 12)]
-)
+@pytest.mark.parametrize(("size", "cuts"), [(224, 7), (128, 8), (32, 8), (28, 7), (16, 8), (12, 6), (1, 1), (300, 6)])
 def test_grids_have_patches_of_one_size_where_they_can(size: int, cuts: int) -> None:
     assert grid_of((size, size)) == (cuts, cuts)
     cells = cell_of((size, size))
