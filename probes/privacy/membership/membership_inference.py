@@ -135,7 +135,12 @@ class MembershipInference(BaseProbe):
     methods = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
     questions = (
-        AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
+        AuditQuestion(
+            "few_members",
+            metrics=("true_positive_rate_at*",),
+            form="percent",
+            headline=("true_positive_rate_at_no_false_positive",),
+        ),
         AuditQuestion("members", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
         AuditQuestion("members"),
     )
