@@ -11,12 +11,12 @@ from auditor.judging.criterion import load_criteria
 from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
 from auditor.report.first_page_parts import (
+    FALSE_ALARMS,
     LONGEST_NAME,
     LONGEST_REASON,
     MOST_NAMED,
     WRONGLY_NAMED,
     Axis,
-    attacks_note,
     axis_of,
     criterion_of,
     decisions_of,
@@ -30,6 +30,7 @@ from auditor.report.first_page_parts import (
     repair_of,
     unbounded_findings,
     verdict_note,
+    withstood,
     worst_subgroup,
 )
 from auditor.report.record import number_text
@@ -162,7 +163,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         lines=tuple(lines[:MOST_LINES]),
         more_lines=0 if refused else max(0, writer.n_checks + report.summary.not_run - len(lines[:MOST_LINES])),
         sure=writer.sure(),
-        withstood=writer.withstood(),
+        withstood=withstood(writer._judged_findings(), say, writer._name),
         shown=tuple(shown[:MOST_SHOWN]),
         nothing_shown=writer.nothing_shown(),
         more_shown=max(0, len(shown) - MOST_SHOWN),
@@ -300,15 +301,6 @@ class _Writer:
         """How sure the intervals of the table are."""
         levels = [f.confidence for f in self._judged_findings() if f.interval is not None and f.confidence is not None]
         return self.say.say("page.sure", level=self.say.percent(min(levels))) if levels else ""
-
-    def withstood(self) -> str:
-        """Of the privacy checks that pass: which attacks were tried, and that these say nothing of others."""
-        notes: dict[str, list[str]] = {}
-        for f in self._judged_findings():
-            if note := attacks_note(f):
-                notes.setdefault(note, []).append(self._name(f))
-        each = [(" / ".join(dict.fromkeys(names)), note) for note, names in notes.items()]
-        return " ".join(self.say.say("page.tried", names=names, attacks=note) for names, note in each)
 
     def _gap(self, f: Finding) -> str:
         """A gap between two groups in the rates of both; "" where the record does not hold them."""
@@ -585,8 +577,8 @@ class _Writer:
             return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
         if f.sensitive:
             return self._column(f.sensitive[0])
-        if set(f.at) == {"false_positive_rate"}:
-            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
+        if set(f.at) == {FALSE_ALARMS}:
+            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at[FALSE_ALARMS])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
         return number_text.shortened(at, LONGEST_NAME) or self.say.say("page.everybody")
 

@@ -93,11 +93,23 @@ def excess(f: Finding) -> float:
     return max(beyond) / (room or 1.0)
 
 
-def attacks_note(f: Finding) -> str:
-    """The attacks that a privacy PASS withstood; "" for anything else."""
-    if f.outcome is not Outcome.PASS or f.pillar != "privacy" or not f.tried:
-        return ""
-    return f.tried.partition(". ")[0].removeprefix("Tried: ").rstrip(".").replace("_", " ")
+def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding], str]) -> str:
+    """Of the privacy checks that pass: against which attacks, that these say nothing of others, and what is excluded.
+
+    ``name``: of a finding's check; one of which anything is open is none that passes.
+    """
+    open_ = {name(f) for f in judged if f.outcome is not Outcome.PASS}
+    passing = [f for f in judged if f.tried and f.pillar == "privacy" and name(f) not in open_]
+    notes: dict[str, list[str]] = {}
+    for f in passing:
+        attacks = f.tried.partition(". ")[0].removeprefix("Tried: ").rstrip(".").replace("_", " ")
+        notes.setdefault(attacks, []).append(name(f))
+    told = [say.say("page.tried", names=" / ".join(dict.fromkeys(names)), attacks=a) for a, names in notes.items()]
+    # Whoever scores above all but a share of the others is counted at that share, so no more than its upper end is.
+    ends = [f.interval[1] for f in passing if FALSE_ALARMS in f.at and not f.sensitive and f.interval]
+    if known := [share for share in ends if share is not None]:
+        told.append(say.say("page.excluded", share=say.percent(min(known))))
+    return " ".join(told)
 
 
 def verdict_note(f: Finding, say: Catalogue) -> str:
@@ -116,7 +128,9 @@ def verdict_note(f: Finding, say: Catalogue) -> str:
     return say.say("verdict.rows", n=say.count(f.n_required))
 
 
-# Where a number was taken: at which expected share of those named who are named wrongly.
+# Where a number was taken: at which share of those who are called members wrongly, and at which expected share of those
+# named who are named wrongly.
+FALSE_ALARMS = "false_positive_rate"
 WRONGLY_NAMED = "false_discovery_rate"
 
 
