@@ -178,6 +178,42 @@ def _tensors(value: object) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
+# Of the clipping norm: what rounding leaves of a sum over a batch.
+_SAME_SUM = 1e-2
+
+
+@dataclass
+class ClippingWatch:
+    """Counters of steps with available per-row gradients, of their rows, and of sums that do not match them."""
+
+    seen: int = 0
+    wrong: int = 0
+    rows: int = 0
+
+    def look(self, optimizer: Any) -> None:
+        """Compare ``summed_grad`` with ``sum_i g_i min(1, C / |g_i|)``, over all parameters together.
+
+        Ghost clipping holds no gradients of rows, and a logical batch in parts only those of the last: neither is seen.
+        """
+        parameters = optimizer.params
+        if getattr(optimizer, "_is_last_step_skipped", False) or any(
+            getattr(p, "grad_sample", None) is None for p in parameters
+        ):
+            return
+        rows = [optimizer._get_flat_grad_sample(p).detach() for p in parameters]
+        norm = float(optimizer.max_grad_norm)
+        lengths = torch.stack([r.reshape(len(r), -1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
+        factors = (norm / (lengths + 1e-6)).clamp(max=1.0)
+        apart = [
+            (p.summed_grad.detach() - torch.einsum("i,i...", factors.to(r.dtype), r)).square().sum()
+            for p, r in zip(parameters, rows, strict=True)
+        ]
+        self.seen += 1
+        self.rows += len(rows[0])
+        # A distance that is no number is none that is small.
+        self.wrong += not float(torch.stack(apart).sum().sqrt()) <= _SAME_SUM * norm
+
+
 TakeStep = Callable[[Tensor, Tensor], object]
 LossPerRow = Callable[[Tensor, Tensor], Tensor]
 LEFT_OUT, SMALL = 8, 4
