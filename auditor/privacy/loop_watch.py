@@ -93,7 +93,7 @@ class LoopWatch:
 
     def __init__(self, module: nn.Module, optimizer: Any) -> None:
         self.module, self.optimizer = module, optimizer
-        self.draws = self.steps_taken = self.repeated_draws = self.moved_outside_steps = 0
+        self.draws = self.rows_seen = self.steps_taken = self.repeated_draws = self.moved_outside_steps = 0
         self._skipped = False
         self._last = b""
         self._weights = self._copy_weights()
@@ -112,17 +112,23 @@ class LoopWatch:
             digest, rows = _digest(batch)
             self.repeated_draws += digest == self._last and rows >= _ROWS_THAT_TELL
             self._last = digest
+            # Of tensors of different lengths the shortest: nobody is accused for a table beside the rows.
+            self.rows_seen += min((len(tensor) for tensor in _tensors(batch) if tensor.dim()), default=0)
             yield batch
 
     def observations(self) -> dict[str, int]:
         """The observations so far, by the names of the record's fields."""
         self._compare()
-        return {
-            "draws": self.draws,
-            "steps_taken": self.steps_taken,
-            "repeated_draws": self.repeated_draws,
-            "moved_outside_steps": self.moved_outside_steps,
-        } | ({} if self._noise is None else {"noise_draws": self._noise.draws})
+        return (
+            {
+                "draws": self.draws,
+                "steps_taken": self.steps_taken,
+                "repeated_draws": self.repeated_draws,
+                "moved_outside_steps": self.moved_outside_steps,
+            }
+            | ({"rows_seen": self.rows_seen, "steps_seen": self.draws} if self.draws else {})
+            | ({} if self._noise is None else {"noise_draws": self._noise.draws})
+        )
 
     def detach(self) -> None:
         """Restore the optimizer."""
