@@ -320,8 +320,9 @@ def test_every_fault_is_found(name: str) -> None:
     linted, audited = Loop(**change).run()
     found = found_in(linted, audited)
     assert wanted <= found, (name, found, audited.reason)
-    assert linted.breaks or audited.verdict != "consistent"
-    assert name in OF_THE_LOOP or audited.verdict != "consistent", audited.reason
+    assert (bool(linted.breaks), audited.verdict) != (False, "consistent")
+    if name not in OF_THE_LOOP:
+        assert audited.verdict != "consistent", audited.reason
 
 
 def test_there_are_20_faults_and_each_is_found_where_it_is_looked_for() -> None:
@@ -458,4 +459,5 @@ def honest(
 def test_no_honest_run_is_accused(kind: str, seed: int, model: str) -> None:
     found = honest(seed, model, **HONEST[kind])
     assert found.problems == () and found.verdict in ("consistent", "cannot_tell"), (found.problems, found.reason)
-    assert found.verdict == "consistent" or kind not in ("as in the documentation", "Adam", "no loader shown")
+    if kind in ("as in the documentation", "Adam", "no loader shown"):
+        assert found.verdict == "consistent", found.reason
