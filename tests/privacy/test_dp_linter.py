@@ -203,7 +203,11 @@ def test_what_is_not_recorded_is_said_and_not_passed(check: Any) -> None:
 
 def test_nothing_recorded_is_nothing_checked() -> None:
     result = lint(RunRecord())
-    assert result.clean == () and result.problems == () and len(result.not_recorded) == len(CHECKS) - len(dp_linter.IF_SEEN)
+    assert (
+        result.clean == ()
+        and result.problems == ()
+        and len(result.not_recorded) == len(CHECKS) - len(dp_linter.IF_SEEN)
+    )
 
 
 @pytest.mark.parametrize(
