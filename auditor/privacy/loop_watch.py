@@ -208,7 +208,7 @@ class ClippingWatch:
             return
         rows = [optimizer._get_flat_grad_sample(p).detach() for p in parameters]
         norm = float(optimizer.max_grad_norm)
-        lengths = torch.stack([r.reshape(len(r), -1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
+        lengths = torch.stack([r.flatten(1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
         factors = (norm / (lengths + 1e-6)).clamp(max=1.0)
         apart = [
             (p.summed_grad.detach() - torch.einsum("i,i...", factors.to(r.dtype), r)).square().sum()

@@ -448,7 +448,7 @@ def honest(
         accounting=accounting,
         factors=(),
         # Of 120 runs at 95 % some may be accused by chance.
-        confidence=0.999,
+        confidence=0.99,
     )
 
 
@@ -457,7 +457,10 @@ def honest(
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", HONEST)
 def test_no_honest_run_is_accused(kind: str, seed: int, model: str) -> None:
-    found = honest(seed, model, **HONEST[kind])
+    # Opacus draws rows from the global generator.
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        found = honest(seed, model, **HONEST[kind])
     assert found.problems == () and found.verdict in ("consistent", "cannot_tell"), (found.problems, found.reason)
     if kind in ("as in the documentation", "Adam", "no loader shown"):
         assert found.verdict == "consistent", found.reason
