@@ -355,9 +355,11 @@ def _print_exit(report: AuditReport) -> None:
 
 
 def _print_shown(page: FirstPage) -> None:
-    """The strongest of what is shown although nobody set a bound for it."""
+    """Which attacks a passing privacy check withstood, and the strongest of what is shown without a bound."""
     from auditor.report.record.number_text import visible
 
+    if page.withstood:
+        typer.echo(paragraph(coloured("attacks ", "NOT_JUDGED") + visible(page.withstood), 0))
     for shown in page.shown:
         typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
 

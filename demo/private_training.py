@@ -48,6 +48,7 @@ def train(audit: AuditPlan, noise: float = NOISE) -> None:
         sample_rate=rate,
         expected_gradient=ReferenceGradient(model, loss_per_row, x, y, optimizer=optimizer, sample_rate=rate),
         accountant=engine.accountant,
+        loader=loader,
     )
     for _ in range(EPOCHS):
         for inputs, labels in loader:

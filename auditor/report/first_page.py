@@ -8,11 +8,12 @@ from itertools import pairwise, permutations
 
 from auditor.core.files import Number
 from auditor.judging.criterion import load_criteria
-from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
 from auditor.report.first_page_parts import (
+    FALSE_ALARMS,
     LONGEST_NAME,
+    LONGEST_REASON,
     MOST_NAMED,
     WRONGLY_NAMED,
     Axis,
@@ -28,6 +29,8 @@ from auditor.report.first_page_parts import (
     registration_of,
     repair_of,
     unbounded_findings,
+    verdict_note,
+    withstood,
     worst_subgroup,
 )
 from auditor.report.record import number_text
@@ -42,7 +45,7 @@ from auditor.statistics.rates import Proportion
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
 MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
-_LONGEST_REASON, _LONGEST_LOST = 90, 200
+_LONGEST_LOST = 200
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
@@ -101,7 +104,9 @@ class FirstPage:
     lines: tuple[Line, ...]
     more_lines: int
     sure: str
+    withstood: str
     shown: tuple[Told, ...]
+    nothing_shown: str
     more_shown: int
     actions: tuple[Action, ...]
     must_show: str
@@ -158,7 +163,9 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         lines=tuple(lines[:MOST_LINES]),
         more_lines=0 if refused else max(0, writer.n_checks + report.summary.not_run - len(lines[:MOST_LINES])),
         sure=writer.sure(),
+        withstood=withstood(writer._judged_findings(), say, writer._name),
         shown=tuple(shown[:MOST_SHOWN]),
+        nothing_shown=writer.nothing_shown(),
         more_shown=max(0, len(shown) - MOST_SHOWN),
         actions=() if refused else tuple(writer.actions()),
         must_show=writer.must_show(),
@@ -410,29 +417,15 @@ class _Writer:
             name=name,
             question=question if question != name else "",
             about=self._about(f),
-            found=self._finding_text(f) if f.metric is not None else number_text.shortened(f.reason, _LONGEST_REASON),
+            found=self._finding_text(f) if f.metric is not None else number_text.shortened(f.reason, LONGEST_REASON),
             interval=self._interval(f, form),
             outcome=f.outcome,
             verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
-            small=self._small(f),
+            small=verdict_note(f, self.say),
             anchor=self.anchors[id(f)],
             axis=self._axis(f, width if form in _SHARES else None),
             allowed=self._bound_text(f),
         )
-
-    def _small(self, f: Finding) -> str:
-        if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
-            why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
-            return self.say.say("verdict.reserved", why=number_text.shortened(why, _LONGEST_REASON))
-        if f.outcome is not Outcome.INCONCLUSIVE:
-            return ""
-        if f.alone is Outcome.FAIL or f.is_weakly_tested:
-            return self.say.say("verdict.weak" if f.is_weakly_tested else "verdict.alone")
-        if f.n_required is None:
-            return ""
-        if f.n_samples is not None and f.n_required <= f.n_samples:
-            return self.say.say("verdict.near")
-        return self.say.say("verdict.rows", n=self.say.count(f.n_required))
 
     def _axis(self, f: Finding, width: float | None) -> Axis | None:
         form, (low, high) = form_of(self.report, f.probe, f.metric), f.interval or (None, None)
@@ -453,6 +446,11 @@ class _Writer:
     def unbounded_findings(self) -> list[Told]:
         """The few things that are shown, and that nobody set a bound for."""
         return [Told(self._unbounded_sentence(f), self.anchors[id(f)]) for f in self._unbounded()]
+
+    def nothing_shown(self) -> str:
+        """What is said where nothing without a limit is shown: that no row was named only where that was tried."""
+        tried = any(f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value == 0.0 for f in self.report.findings)
+        return self.say.say("page.none_named" if tried else "page.nothing_shown")
 
     def _unbounded_sentence(self, f: Finding) -> str:
         if names_rows(f):
@@ -579,8 +577,8 @@ class _Writer:
             return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
         if f.sensitive:
             return self._column(f.sensitive[0])
-        if set(f.at) == {"false_positive_rate"}:
-            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
+        if set(f.at) == {FALSE_ALARMS}:
+            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at[FALSE_ALARMS])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
         return number_text.shortened(at, LONGEST_NAME) or self.say.say("page.everybody")
 

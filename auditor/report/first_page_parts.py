@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from auditor.core.files import Number
+from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
 from auditor.models.format_names import ENDINGS
 from auditor.report.record import number_text
@@ -22,7 +23,7 @@ from auditor.report.record.finding_text import earlier_questions, form_of, quest
 from auditor.report.record.provenance_of_number import runs_code, to_copy
 from auditor.report.record.translations import Catalogue
 
-LONGEST_NAME, MOST_NAMED = 60, 4
+LONGEST_NAME, LONGEST_REASON, MOST_NAMED = 60, 90, 4
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,44 @@ def excess(f: Finding) -> float:
     return max(beyond) / (room or 1.0)
 
 
-# Where a number was taken: at which expected share of those named who are named wrongly.
+def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding], str]) -> str:
+    """Of the privacy checks that pass: against which attacks, that these say nothing of others, and what is excluded.
+
+    ``name``: of a finding's check; one of which anything is open is none that passes.
+    """
+    open_ = {name(f) for f in judged if f.outcome is not Outcome.PASS}
+    passing = [f for f in judged if f.tried and f.pillar == "privacy" and name(f) not in open_]
+    notes: dict[str, list[str]] = {}
+    for f in passing:
+        attacks = f.tried.partition(". ")[0].removeprefix("Tried: ").rstrip(".").replace("_", " ")
+        notes.setdefault(attacks, []).append(name(f))
+    told = [say.say("page.tried", names=" / ".join(dict.fromkeys(names)), attacks=a) for a, names in notes.items()]
+    # Whoever scores above all but a share of the others is counted at that share, so no more than its upper end is.
+    ends = [f.interval[1] for f in passing if FALSE_ALARMS in f.at and not f.sensitive and f.interval]
+    if known := [share for share in ends if share is not None]:
+        told.append(say.say("page.excluded", share=say.percent(min(known))))
+    return " ".join(told)
+
+
+def verdict_note(f: Finding, say: Catalogue) -> str:
+    """What stands beside a verdict: the reservations of a PASS, or why it is open and what would settle it."""
+    if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
+        why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
+        return say.say("verdict.reserved", why=number_text.shortened(why, LONGEST_REASON))
+    if f.outcome is not Outcome.INCONCLUSIVE:
+        return ""
+    if f.alone is Outcome.FAIL or f.is_weakly_tested:
+        return say.say("verdict.weak" if f.is_weakly_tested else "verdict.alone")
+    if f.n_required is None:
+        return ""
+    if f.n_samples is not None and f.n_required <= f.n_samples:
+        return say.say("verdict.near")
+    return say.say("verdict.rows", n=say.count(f.n_required))
+
+
+# Where a number was taken: at which share of those who are called members wrongly, and at which expected share of those
+# named who are named wrongly.
+FALSE_ALARMS = "false_positive_rate"
 WRONGLY_NAMED = "false_discovery_rate"
 
 
@@ -121,6 +159,9 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
             and (f.probe, question_of(report, f.probe, f.metric)) in counted
         )
     ]
+    # One member above every other row may be there by chance: such a share is shown where rows can be named, too.
+    counting = {f.probe for f in candidates if _counts_rows(f)}
+    naming = {(f.probe, f.method) for f in candidates if names_rows(f)}
     looked_at = Counter(f.probe for f in candidates)
     largest: dict[str, Finding] = {}
     # The size of a fault before a skill that no model has whole.
@@ -130,6 +171,8 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
         if names_rows(f):
             largest.setdefault(f"{f.probe} rows", f)
         elif (f.probe, f.metric) in bounded and not f.sensitive:
+            continue
+        elif f.ideal == 0.0 and f.probe in counting and (f.probe, f.method) not in naming:
             continue
         elif _is_headline(report, f):
             largest.setdefault(f"{f.probe}/{f.metric}", f)
@@ -144,8 +187,12 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
 
 def names_rows(f: Finding) -> bool:
     """Whether it counts training rows identifiable at a low false discovery rate; false for shares of them."""
-    counted = f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
+    counted = _counts_rows(f) and f.value is not None and f.value >= 1.0
     return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
+
+
+def _counts_rows(f: Finding) -> bool:
+    return f.pillar == "privacy" and WRONGLY_NAMED in f.at
 
 
 def _has_ideal(f: Finding) -> bool:

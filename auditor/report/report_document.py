@@ -146,14 +146,14 @@ class _Writer:
         if rows:
             yield table(self.heads("page", "question", "about", "found", "axis", "outcome"), rows, "lllll")
         more = f"{self.say('page.more', n=page.say.count(page.more_lines))}." if page.more_lines else ""
-        yield paragraph(small(f"{more} {page.sure}".strip()))
+        yield paragraph(small(f"{more} {page.sure} {page.withstood}".strip()))
 
     def next_steps(self) -> Iterator[Block]:
         """What is notable without a limit, and what to do next."""
         page, say = self.page, self.say
         yield self.heading("page.shown")
         shown = [told.sentence for told in page.shown]
-        yield bullets(shown) if shown else paragraph(say("page.nothing_shown"))
+        yield bullets(shown) if shown else paragraph(page.nothing_shown)
         yield self.heading("page.next")
         due = (small(f" {say('next.due')} "), _BLANK)
         steps = [line(f"{a.sentence} ", *_command(a.command), small(f" {a.by} "), _BLANK, *due) for a in page.actions]

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from string import Formatter
 
+import numpy as np
 import pytest
 
 from auditor.core.errors import ConfigError, UsageError
@@ -23,6 +24,7 @@ from auditor.report.remediation import remediation_of
 from auditor.run.probe import blank_result
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
+from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion, RateTable
 from cli.terminal import print_report
 from probes import PROBES
@@ -306,10 +308,54 @@ def test_no_row_named_is_not_said_to_be_no_row_exposed() -> None:
     page = first_page(report_of([members(named(0))]))
     assert not page.shown
     html = render_html(report_of([members(named(0))]))
-    assert "No training row was named, and nothing else is notable." in html
+    assert page.nothing_shown.startswith("No training row was named") and page.nothing_shown in html
+    # Of what nobody tried to name nothing is said.
+    assert "training row" not in first_page(report_of([robust(flipped(0, 0.1))])).nothing_shown
     share = named(0, metric="discovered_share", estimate=Exact(known=0.066))
     assert not first_page(report_of([members(share, named(3, group={"afam": "yes"}))])).shown
     assert "one training row can be named" in first_page(report_of([members(named(1))])).shown[0].sentence
+
+
+def test_what_is_recognised_without_a_false_alarm_is_shown_where_rows_are_named_too() -> None:
+    """Of 2,000 members one lies above all others by chance in every second audit: alone that shows nothing."""
+    none = named(
+        0,
+        metric="true_positive_rate_at_no_false_positive",
+        estimate=Proportion(successes=31, n=2000),
+        at={},
+        too_few="",
+    )
+    asked = {"membership_inference": blank_result(PROBES["membership_inference"]).questions}
+
+    def shown(*measurements: Measurement) -> list[str]:
+        report = report_of([members(*measurements)]).model_copy(update={"questions": asked})
+        return [told.sentence for told in first_page(report).shown]
+
+    assert shown(none, named(0)) == []
+    assert len(shown(dataclasses.replace(none, method="rmia"), named(128))) == 1
+    first, second = shown(none, named(128))
+    assert "128" in first and "1.6" in second
+
+
+def test_a_passing_attack_names_what_was_tried_and_what_that_leaves_open(capsys: pytest.CaptureFixture[str]) -> None:
+    auc = Measurement(
+        metric="attack_auc",
+        method="rmia",
+        estimate=area_under_curve(positives=np.arange(2000.0), negatives=np.arange(2000.0)),
+        n_samples=4000,
+        ideal=0.5,
+        tried="Tried: loss_threshold; rmia with 8 shadow models. Not tried: label_only (not asked for).",
+    )
+    report = report_of([members(auc)])
+    withstood = first_page(report).withstood
+    assert "loss threshold; rmia with 8 shadow models. A stronger" in withstood and "label" not in withstood
+    assert withstood in render_html(report) and withstood in render_markdown(report)
+    print_report(report, [])
+    assert "attacks " in capsys.readouterr().out
+    leaks = dataclasses.replace(
+        auc, estimate=area_under_curve(positives=np.arange(2000.0) + 900.0, negatives=np.arange(2000.0))
+    )
+    assert first_page(report_of([members(leaks)])).withstood == ""
 
 
 def flipped(k: int, noise: float, **change: object) -> Measurement:

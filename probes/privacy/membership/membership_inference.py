@@ -41,6 +41,7 @@ from probes.privacy.membership.attack_results import (
     most_exposed,
     strongest_first,
     wholes,
+    worst_groups,
 )
 from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
 from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, refit_shadows, train_shadows
@@ -78,12 +79,16 @@ class MembershipInference(BaseProbe):
 
     For each, with intervals that know how many members and non-members there are: ``attack_auc``,
     ``true_positive_rate_at_fpr``, ``true_positive_rate_at_no_false_positive``, ``discovered_members``,
-    ``discovered_share``, ``true_positive_rate_at_fpr_difference`` and ``balanced_accuracy``.
+    ``discovered_share``, ``worst_group_true_positive_rate_at_fpr``, ``true_positive_rate_at_fpr_difference`` and
+    ``balanced_accuracy``.
 
     - ``attack_auc``: Also within each group of each sensitive feature, for one attack.
     - ``true_positive_rate_at_fpr``: At f = 1 % and 0.1 %. Its interval carries the threshold's own uncertainty. Given
-      where ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC
-      hides.
+      where ``n_non * f >= 1``, judged from 1,000 non-members on. The measure of what few victims suffer, which an AUC
+      hides: whoever scores above all but a share f of the non-members is counted, so its upper end is the largest share
+      of wholly exposed members that is not excluded.
+    - ``worst_group_true_positive_rate_at_fpr``: The same at 0.1 % of the group of each sensitive feature that has most,
+      over all attacks, at one threshold for all groups. Those with fewer than 400 members are one group.
     - ``true_positive_rate_at_no_false_positive``: Of 100 non-members at least. Its interval is that of the rate at this
       threshold. Of one attack, with the most exposed rows by number.
     - ``discovered_members``, ``discovered_share``: Benjamini-Hochberg on the shares of non-members that score as high.
@@ -135,7 +140,12 @@ class MembershipInference(BaseProbe):
     methods = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
     questions = (
-        AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
+        AuditQuestion(
+            "few_members",
+            metrics=("true_positive_rate_at*", "worst_group_*"),
+            form="percent",
+            headline=("true_positive_rate_at_no_false_positive",),
+        ),
         AuditQuestion("members", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
         AuditQuestion("members"),
     )
@@ -144,6 +154,7 @@ class MembershipInference(BaseProbe):
         "true_positive_rate_at_fpr": "scores",
         "true_positive_rate_at_no_false_positive": "scores",
         "true_positive_rate_at_fpr_difference": "scores",
+        "worst_group_true_positive_rate_at_fpr": "scores",
         "discovered_members": "scores",
         "discovered_share": "scores",
         "balanced_accuracy": "scores",
@@ -165,6 +176,9 @@ class MembershipInference(BaseProbe):
           named as members about one in 20 was not one; Bates et al., Ann. Statist. 51 (2023)
         discovered_share: discovered members / members; [0, 1], ideal 0; at 0.1 one member in ten can be named with few
           false alarms; Bates et al., Ann. Statist. 51 (2023)
+        worst_group_true_positive_rate_at_fpr: max over groups of the share of members above the threshold that 0.1 % of
+          all non-members exceed; [0, 1], ideal 0.001; at 0.1 one in ten of a group's members is recognised while one
+          non-member in 1,000 is taken for one; Carlini et al., IEEE S&P 2022
         true_positive_rate_at_fpr_difference: max - min over groups of the share of members above the threshold that 1 %
           of all non-members exceed; [0, 1], ideal 0; at 0.1 members of one group are recognised 10 points more often
           than those of another; Carlini et al., IEEE S&P 2022
@@ -453,6 +467,8 @@ def _all_measurements(membership_scores: MembershipScores) -> list[Measurement]:
     shown = min((a for a in attacks if not a.why_not), key=lambda a: order.index(a.method), default=None)
     parts = {attack.method: measurements(attack, membership_scores, head.detail) for attack in attacks}
     found = wholes(attacks, parts, head)
+    of_groups = worst_groups(attacks, membership_scores, head)
+    found += [replace(m, weak=found[0].weak, tried=found[0].tried) for m in of_groups]
     found[0] = replace(found[0], figure=roc_figure(attacks, membership_scores))
     for attack in attacks:
         own = parts[attack.method]
