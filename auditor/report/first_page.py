@@ -349,7 +349,7 @@ class _Writer:
             "effect.other",
             name=self._name(f),
             found=self._finding_text(f),
-            interval=self.say.interval(f.interval, form),
+            interval=self.say.interval(f.interval, form) if f.value is not None else self.say.say("form.no_bounds"),
             where=self._location_text(f),
             bound=self._bound_text(f),
         )
@@ -534,6 +534,8 @@ class _Writer:
     def _finding_text(self, f: Finding) -> str:
         if names_rows(f):
             return self.say.count_text("found.named", round(f.value or 0.0))
+        if f.value is None:
+            return self.say.say("found.no_number")
         question = question_of(self.report, f.probe, f.metric)
         return self.say.either(
             f"found.{question.id if question else ''}",
@@ -547,7 +549,8 @@ class _Writer:
         if worst:
             return self.say.say("page.worst", who=worst)
         exact = f.estimate is not None and f.estimate.kind == "exact"
-        return self.say.say("form.exact") if exact else self.say.interval(f.interval, form)
+        interval = self.say.interval(f.interval, form) if f.value is not None else ""
+        return self.say.say("form.exact") if exact else interval
 
     def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:

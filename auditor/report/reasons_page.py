@@ -90,7 +90,7 @@ class Wording:
         shown = self.labels.value(column, value)
         return self.say.spelled(shown) if self.is_number(column, value) else shown
 
-    def asked(self, change: Change) -> str:
+    def required_value(self, change: Change) -> str:
         """The value that a change asks for, in all its digits: rounded, it might not flip the decision."""
         shown = self.value(change.feature, change.then)
         if not self.is_number(change.feature, change.then) or isinstance(change.then, str | bool | None):
@@ -157,7 +157,7 @@ def _what_flips(row: ExplainedRow, leading: str | None, words: Wording) -> str:
     changes = []
     for change in chosen.changes:
         plain = words.is_number(change.feature, change.then)
-        then, now = words.asked(change), words.value(change.feature, change.now)
+        then, now = words.required_value(change), words.value(change.feature, change.now)
         key = f"person.{'own' if own else 'other'}_{'number' if plain else 'entry'}"
         blanks = {"then": then} if own else {"feature": words.labels.column(change.feature), "then": then, "now": now}
         changes.append(words.say.say(key, **blanks))
@@ -282,7 +282,7 @@ def _change(recourse: Recourse, words: Wording) -> str:
             "explain.from_to",
             feature=words.labels.column(c.feature),
             now=words.value(c.feature, c.now),
-            then=words.asked(c),
+            then=words.required_value(c),
         )
         for c in recourse.changes
     )

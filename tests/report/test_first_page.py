@@ -22,7 +22,7 @@ from auditor.report.record.finding_text import earlier_questions
 from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
 from auditor.run.probe import blank_result
-from auditor.statistics.estimate import Exact
+from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion, RateTable
@@ -335,6 +335,24 @@ def test_what_is_recognised_without_a_false_alarm_is_shown_where_rows_are_named_
     assert len(shown(dataclasses.replace(none, method="rmia"), named(128))) == 1
     first, second = shown(none, named(128))
     assert "128" in first and "1.6" in second
+
+
+def test_a_judged_number_that_does_not_exist_is_no_number_on_both_first_screens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rare = Measurement(
+        metric="true_positive_rate_at_fpr",
+        method="rmia",
+        estimate=Undefined(reason="too few"),
+        n_samples=714,
+        ideal=0.001,
+        at={"false_positive_rate": 0.001},
+    )
+    report = report_of([members(rare)])
+    lines = [line for line in first_page(report).lines if line.name.startswith("Membership inference at")]
+    assert {(line.found, line.interval) for line in lines} == {("no number", "")}
+    print_report(report, [])
+    assert "undefined" not in capsys.readouterr().out
 
 
 def test_a_passing_attack_names_what_was_tried_and_what_that_leaves_open(capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ class _Column:
         self.alike = self.alike or bool({*map(label_name, new.index)} & {*map(label_name, self.known)})
         return values.isin(new.index.tolist()).to_numpy(bool)
 
-    def said(self, file: str) -> str:
+    def description(self, file: str) -> str:
         """How many values are new, and what becomes of them. Raises DataError where that is no audit of this model."""
         here, there = (printable(repr(value), 40) for value in (self.first, next(iter(self.known), None)))
         said = f"Column {self.name!r} of {file}: {self.new:,} of {self.total:,} values are new to the model, "
@@ -108,7 +108,7 @@ class NewValues:
         Raises DataError for an encoder that refuses most of them, and for a column of which all values are new and some
         read like a known one, such as True and 'True'.
         """
-        return list(dict.fromkeys(f"{column.said(self._file)}." for column in self._columns or () if column.new))
+        return list(dict.fromkeys(f"{column.description(self._file)}." for column in self._columns or () if column.new))
 
 
 def _reads_like(known: Mapping[Any, None], value: object) -> bool:
