@@ -82,7 +82,10 @@ def _encoder_file(
     encoder = encoder_of(form, content)
     if isinstance(preprocessing, AudioPreprocessing) != encoder.of_sound:
         takes, wanted = ("sound", "images") if encoder.of_sound else ("images", "sound")
-        raise ModelError(f"The encoder takes {takes}, and the detector is for {wanted}: name one of {wanted}.")
+        raise ModelError(
+            f"The encoder takes {takes}, and the detector is for {wanted}: name one of {wanted}.",
+            code="AUD-LOAD-UNUSABLE",
+        )
     if encoder.size is not None and form == "onnx":
         fixed = {"samples": encoder.size[0]} if encoder.of_sound else {"size": encoder.size}
         preprocessing = preprocessing.model_copy(update=fixed)
