@@ -334,10 +334,8 @@ def _ending(results: Sequence[tuple[str, FileResult]], code: int, *, any_detecto
     counts = {answer: sum(result.answer == answer for _, result in results) for answer in _COLOURS}
     if not any_detector and not counts["declared synthetic"]:
         unread = f", {counts['unread']} of them unread," if counts["unread"] else ""
-        these = "this file is" if len(results) == 1 else f"these {len(results)} files{unread} are"
-        return (
-            f"exit {code}: no detector was named (--detector): whether {these} synthetic is said by none but themselves"
-        )
+        these = "this file" if len(results) == 1 else f"these {len(results)} files{unread}"
+        return f"exit {code}: no detector was named (--detector): read were only statements of origin, of {these}"
     said = ", ".join(f"{n} {answer or 'not asked'}" for answer, n in counts.items() if n)
     return f"exit {code}: {said}" + ("; what is not found fake is not thereby real" if code else "")
 

@@ -24,6 +24,7 @@ from auditor.report.first_page_parts import (
     favourable_of,
     group_name,
     names_rows,
+    policies_of,
     private_training_of,
     reach,
     registration_of,
@@ -292,7 +293,7 @@ class _Writer:
         named: dict[str, list[str]] = {}
         for name, f in findings:
             named.setdefault(name, []).append(self._about(f) if f.sensitive or f.group else "")
-        said = [name + f" ({', '.join(of)})" * any(of) for name, of in named.items()]
+        said = [name + f" ({', '.join(filter(None, of))})" * any(of) for name, of in named.items()]
         if len(said) > MOST_NAMED:
             said[MOST_NAMED:] = [self.say.say("page.more_shown", n=len(said) - MOST_NAMED)]
         return "; ".join(said)
@@ -476,8 +477,7 @@ class _Writer:
 
     def actions(self) -> Iterator[Action]:
         """What follows, the most pressing first."""
-        told = list(self._actions())
-        yield from told[:MOST_NEXT]
+        yield from list(self._actions())[:MOST_NEXT]
 
     def _actions(self) -> Iterator[Action]:
         report, judged = self.report, self._judged_findings()
@@ -493,7 +493,7 @@ class _Writer:
             yield self._action("private", private_training_of(report))
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
-            yield self._action("bound", criterion_of(f), name=self._name(f))
+            yield self._action("bound", criterion_of(f), name=self._name(f), kept=policies_of(report))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
             yield self._action("rows", n=self.say.count(max(more)))

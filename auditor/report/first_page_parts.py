@@ -15,6 +15,7 @@ from pathlib import PurePath
 from auditor.core.files import Number
 from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.models.format_names import ENDINGS
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
@@ -393,6 +394,13 @@ def _command(words: Sequence[str], *flags: tuple[str, str | None]) -> str:
 
 
 def criterion_of(f: Finding) -> str:
-    """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
+    """The line of a policy file that would set a bound, which is left to whoever answers for it."""
     direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
-    return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."
+    return f"criteria = [{{ metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ... }}]"
+
+
+def policies_of(report: AuditReport) -> str:
+    """The profiles and files whose criteria were in force, as ``--policy`` takes them."""
+    files = report.configuration.files if report.configuration is not None else ()
+    in_force = [file.path for file in files if file.role == "criteria" or "criteria" in (file.keys or ())]
+    return ",".join(dict.fromkeys(in_force)) or DEFAULT_PROFILE

@@ -97,7 +97,7 @@ class ScanOptions:
     concurrency: Annotated[
         int, Ge(1), Le(256), Flag(help="Number of concurrent server calls.", found="given", typed=int, of_one_run=True)
     ] = 4
-    thinking_tokens: Annotated[int, Ge(0), Flag(help="Tokens for thinking.", found="given", typed=int, decides=True)] = 0
+    thinking_tokens: Annotated[int, Ge(0), Flag(help="Tokens to think.", found="given", typed=int, decides=True)] = 0
     reasoning_effort: Annotated[str | None, Flag(help="Reasoning effort: low.", found="given", decides=True)] = None
     allow_remote: Annotated[
         bool, Flag(help="Allow texts to be sent to another machine.", found="given", typed=bool, of_one_run=True)

@@ -304,8 +304,9 @@ def found_in(linted: LintResult, audited: AuditResult) -> set[str]:
     return found | own | {name for name, is_so in said.items() if is_so}
 
 
-# What an optimizer and a loader do not show, and a loop that is watched does.
+# What an optimizer and the loader of the run do not show, and a loop that is watched, or the loader before, does.
 OF_THE_LOOP = {
+    "rows drawn by weight",
     "small batches left out",
     "two steps a batch",
     "each batch once more",

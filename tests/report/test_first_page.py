@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from pathlib import Path
 from string import Formatter
 
@@ -13,6 +14,7 @@ import pytest
 from auditor.core.errors import ConfigError, UsageError
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.measurement import AuditQuestion, Measurement, Outcome, ProbeResult
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
@@ -220,7 +222,7 @@ def test_what_nobody_bounded_is_told_where_the_interval_leaves_the_ideal_out_and
     report = report_of([group_fairness(*gap())], held_to=criteria)
     page = first_page(report)
     assert [t.sentence for t in page.shown] == ["Demographic parity: 46 points apart (35 to 57), afam"]
-    assert '[[criteria]] metric = "demographic_parity_difference"' in page.actions[0].command
+    assert 'criteria = [{ metric = "demographic_parity_difference"' in page.actions[0].command
     assert page.outcome is not Outcome.PASS
     quiet = first_page(report_of([group_fairness(*gap((90, 92)))], held_to=criteria))
     assert not quiet.shown
@@ -298,6 +300,9 @@ def test_training_rows_that_can_be_named_stand_before_all_else_that_nobody_bound
     assert second.startswith("Demographic parity: 46 points apart")
     commands = [action.command for action in page.actions]
     assert commands[0].startswith("auditor train data/hmda_train.csv ") and "--dp-epsilon 3" in commands[0]
+    assert tomllib.loads(commands[1].replace("...", "0.1"))["criteria"][0]["bound"] == 0.1
+    bound = next(action.sentence for action in page.actions if "limits.toml" in action.sentence)
+    assert f"--policy {DEFAULT_PROFILE},limits.toml" in bound
     # No criterion can judge how many are named, so none is asked for.
     assert '"demographic_parity_difference"' in commands[1] and none_of("discovered" in c for c in commands)
     line = next(line for line in remediation_of(report).lines if "named" in line.found)
