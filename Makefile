@@ -11,7 +11,7 @@ FILES ?=
 CHANGED ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-grids test-all test-ray lint docs mutants bench-setup bench-gpu clean
+.PHONY: demo test test-grids test-all test-ray lint docs mutants constraints bench-setup bench-gpu clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +26,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable '.[demo,images,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]' --group test
+	$(BIN)/pip install --quiet --editable '.[demo,images,heic,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,accounting,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]' --group test
 	# Where Python is told to write no bytecode, every process that a test starts would compile all of it anew.
 	$(BIN)/python -m compileall -q auditor probes mitigations cli
 	touch $@
@@ -72,6 +72,11 @@ lint: $(VENV)/.lint
 mutants: $(VENV)/.test
 	$(BIN)/python -m tests.mutation --n $(MUTANTS) --seed $(SEED) $(addprefix --file ,$(FILES)) \
 	  $(addprefix --changed ,$(CHANGED))
+
+# The versions in $(VENV), for .ci/run to install the same. Local builds, such as +cpu of torch, have the version that is published.
+constraints: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
+	{ echo "# Made by make constraints: the versions that the tests passed with, on Python 3.11. Users are bound by pyproject.toml alone."; \
+	  $(BIN)/pip freeze --exclude-editable | sed '/ @ /d; s/+cpu$$//'; } > constraints.txt
 
 # Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
 docs: $(VENV)/.docs

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from auditor.core.errors import AuditorError, NotApplicableError
     from auditor.data.audit_data import AuditData
+    from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
     from auditor.judging.budgets import Family
     from auditor.judging.criterion import Criterion, load_criteria
     from auditor.judging.measurement import Measurement, Outcome, Pillar
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 # Where each public name is defined.
 _DEFINED_IN = {
+    "AudioPreprocessing": "auditor.data.preprocessing",
     "AuditData": "auditor.data.audit_data",
     "AuditReport": "auditor.report.record.audit_report",
     "AuditedModel": "auditor.models.audited_model",
@@ -45,6 +47,7 @@ _DEFINED_IN = {
     "Criterion": "auditor.judging.criterion",
     "Family": "auditor.judging.budgets",
     "Finding": "auditor.report.record.audit_report",
+    "ImagePreprocessing": "auditor.data.preprocessing",
     "MITIGATIONS": "mitigations",
     "Measurement": "auditor.judging.measurement",
     "Mitigation": "auditor.run.mitigation",
@@ -67,6 +70,7 @@ _DEFINED_IN = {
     "save": "auditor.run.api",
 }
 __all__ = [
+    "AudioPreprocessing",
     "AuditData",
     "AuditReport",
     "AuditedModel",
@@ -74,6 +78,7 @@ __all__ = [
     "Criterion",
     "Family",
     "Finding",
+    "ImagePreprocessing",
     "MITIGATIONS",
     "Measurement",
     "Mitigation",
@@ -138,9 +143,9 @@ def scan(
     ``copies_are_real``, ``data`` (another name of X), ``decoder``, ``device``, ``device_map``, ``dtype``,
     ``embedder``, ``executor``, ``features``, ``few_shot``, ``generate``, ``generated``, ``image``, ``join_on``,
     ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``, ``model_name``, ``multiplicity``, ``ood``, ``outputs``,
-    ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``, ``quantize``, ``query``, ``reference``,
-    ``score``, ``scorer``, ``sensitive_file``, ``stream``, ``system``, ``task``, ``text``, ``threshold``,
-    ``trust_pickle``, ``weight``, ``weight_at_most``, ``cluster_at_most``.
+    ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``, ``quantize``, ``query``, ``reasoning_effort``,
+    ``reference``, ``score``, ``scorer``, ``sensitive_file``, ``stream``, ``system``, ``task``, ``text``,
+    ``thinking_tokens``, ``threshold``, ``trust_pickle``, ``weight``, ``weight_at_most``, ``cluster_at_most``.
 
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.

@@ -3,13 +3,12 @@
 Real pictures are crops of the two photographs that come with scikit-learn; synthetic ones are such crops at half their
 size enlarged by one of three upsamplers, which is all there is of a generator. Detectors are trained on the left half
 of the photographs and asked about the right one: unchanged, and compressed anew at quality 75. Calibration and rates
-are of unchanged files either way. One line a method, ``ratio`` the accuracy after JPEG with augmentation over that
-without; all figures are of ``SEEDS`` seeds.
+are of unchanged files either way. ``ratio`` is the accuracy after JPEG with augmentation over that without; all
+figures are of ``SEEDS`` seeds.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from io import BytesIO
@@ -20,10 +19,9 @@ import numpy.typing as npt
 
 from auditor.statistics.rank_estimates import area_under_curve
 from benchmarks.common import emit
-from mitigations.deepfake.image_training import ImageOptions, Method, train_image_detector
+from mitigations.deepfake.image_training import ImageOptions, train_image_detector
 
 SIDE, EACH, SEEDS, QUALITY = 96, 60, 3, 75
-METHODS: tuple[Method, ...] = ("frequency", "cnn")
 
 
 def pictures(part: slice, each: int, rng: np.random.Generator) -> list[tuple[npt.NDArray[np.uint8], str | None]]:
@@ -55,7 +53,7 @@ def compressed(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-def measured(method: Method, augment: bool, seed: int) -> dict[str, float]:
+def measured(augment: bool, seed: int) -> dict[str, float]:
     """AUC and balanced accuracy on new files, unchanged and compressed."""
     from PIL import Image
 
@@ -66,7 +64,7 @@ def measured(method: Method, augment: bool, seed: int) -> dict[str, float]:
         for file, (picture, _) in zip(files, known, strict=True):
             Image.fromarray(picture).save(file)
         labels = ["real" if kind is None else "fake" for _, kind in known]
-        options = ImageOptions(method=method, augment=augment, answers=False)
+        options = ImageOptions(augment=augment, answers=False)
         detector = train_image_detector(files, labels, [kind for _, kind in known], options, rng)
     new = pictures(slice(400, 640), EACH, np.random.default_rng(1_000 + seed))
     is_fake = np.asarray([kind is not None for _, kind in new])
@@ -83,24 +81,23 @@ def measured(method: Method, augment: bool, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs the comparison and prints it; arguments name methods."""
-    for method in [m for m in METHODS if m in sys.argv[1:]] or METHODS:
-        means, taken = {}, {}
-        for augment in (False, True):
-            at = time.process_time()
-            rounds = [measured(method, augment, seed) for seed in range(SEEDS)]
-            taken[augment] = time.process_time() - at
-            means[augment] = {name: float(np.mean([r[name] for r in rounds])) for name in rounds[0]}
-        emit(
-            f"detector_augmentation_{method}",
-            ours=taken[True],
-            peer=taken[False],
-            ratio=means[True]["accuracy_jpeg"] / means[False]["accuracy_jpeg"],
-            bar=1.0,
-            threads=1,
-            **{f"{name}_plain": round(value, 3) for name, value in means[False].items()},
-            **{f"{name}_augmented": round(value, 3) for name, value in means[True].items()},
-        )
+    """Runs the comparison and prints it."""
+    means, taken = {}, {}
+    for augment in (False, True):
+        at = time.process_time()
+        rounds = [measured(augment, seed) for seed in range(SEEDS)]
+        taken[augment] = time.process_time() - at
+        means[augment] = {name: float(np.mean([r[name] for r in rounds])) for name in rounds[0]}
+    emit(
+        "detector_augmentation",
+        ours=taken[True],
+        peer=taken[False],
+        ratio=means[True]["accuracy_jpeg"] / means[False]["accuracy_jpeg"],
+        bar=1.0,
+        threads=1,
+        **{f"{name}_plain": round(value, 3) for name, value in means[False].items()},
+        **{f"{name}_augmented": round(value, 3) for name, value in means[True].items()},
+    )
 
 
 if __name__ == "__main__":

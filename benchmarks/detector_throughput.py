@@ -1,7 +1,7 @@
-"""Images a second through a detector on one thread: 1,000 JPEG files decoded, frequency features, the small network.
+"""Images a second through a detector on one thread: 1,000 JPEG files decoded, and frequency features.
 
-The files are 559 x 559, made on the fly in a temporary folder; the detector is ``image_ensemble``, untrained, with the
-middle 256 x 256 pixels at their own resolution, which is what a trained one looks at. Files are decoded whole: JPEG's
+The files are 559 x 559, made on the fly in a temporary folder; the detector is an untrained ``frequency_detector``
+of the middle 256 x 256 pixels at their own resolution, as a trained one looks at. Files are decoded whole: JPEG's
 decoding at a fraction of the size (``draft``) and any resizing would take away the frequencies that are measured.
 ``ratio`` is images a second, with its bar; the peer's time is that of decoding alone. Files are decoded
 and forgotten in batches of 4, so memory does not grow with their number: the peak is printed.
@@ -20,10 +20,10 @@ import torch
 from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.models.gradients import without_gradients
-from auditor.models.networks.detector_networks import ImageEnsemble
+from auditor.models.networks.detector_networks import FrequencyDetector
 from benchmarks.common import emit
 
-FILES, SIDE, LOOK, BATCH, WIDTH, BAR, DISTINCT, ROUNDS = 1_000, 559, 256, 4, 16, 100.0, 40, 3
+FILES, SIDE, LOOK, BATCH, BAR, DISTINCT, ROUNDS = 1_000, 559, 256, 4, 100.0, 40, 3
 
 
 def make_files(folder: Path) -> list[Path]:
@@ -50,7 +50,7 @@ def main() -> None:
     """Runs the comparison and prints it."""
     torch.set_num_threads(1)
     preprocessing = ImagePreprocessing(size=(LOOK, LOOK), fit="crop")
-    network = ImageEnsemble(LOOK, WIDTH, 2).eval()
+    network = FrequencyDetector(LOOK, 2).eval()
     with tempfile.TemporaryDirectory() as where:
         files = make_files(Path(where))
 

@@ -1,6 +1,6 @@
 """How often `auditor probes endpoint` accuses a server that is honest, and how often it catches one that lies.
 
-200 honest servers of eight kinds, and each of twelve lies 20 times, clipped temperatures from above, below and both;
+200 honest servers of twelve kinds, and each lie of the stub 20 times, clipped temperatures from above, below and both;
 each with a toy model of its own. An argument gives another number of honest servers.
 """
 

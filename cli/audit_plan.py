@@ -21,9 +21,8 @@ from auditor.report.record.number_text import visible
 from auditor.report.record.redact_urls import arguments_without_passwords
 from auditor.run import __version__
 from auditor.run.scan_options import Configured, flags
-from cli.flags import Tracebacks
+from cli.flags import Tracebacks, Writes
 from cli.history import DB_VARIABLE, Db, entry_line, open_ledger, place_of
-from cli.output_guard import Writes
 from cli.terminal import paragraph, print_table
 
 if TYPE_CHECKING:

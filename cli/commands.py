@@ -19,19 +19,33 @@ from auditor.run.scan_options import flags
 from cli.audit_plan import register
 from cli.detect import detect
 from cli.detect_calibrate import detect_calibrate
+from cli.detect_compare import detect_compare
 from cli.detect_train import detect_train
 from cli.dp_guarantee import dp_budget, dp_lint
 from cli.endpoint import endpoint
 from cli.export import export
-from cli.flags import AsJson, BundleTo, Debug, JsonAlone, Quiet, SignWith, TimestampBy, parse_json_flag, with_flags
+from cli.flags import (
+    OF_A_FOLDER,
+    RECORD,
+    AsJson,
+    BundleTo,
+    Debug,
+    JsonAlone,
+    Quiet,
+    SignWith,
+    TimestampBy,
+    Writes,
+    guarded,
+    parse_architecture_args,
+    with_flags,
+)
 from cli.help_pages import EXAMPLES, PANELS, Command, Group, Root
 from cli.history import Db, history, signoff
-from cli.output_guard import RECORD, Reads, Writes, guarded
 from cli.portfolio import due, findings, site
 from cli.reproduce import reproduce
 from cli.rule_packs import dossier, policies
 from cli.signed_outputs import sealed
-from cli.starter_files import examples, new_probe
+from cli.starter_files import examples, new_mitigation, new_probe
 from cli.train import train as train_command
 from cli.training_attacks import dp_audit, gradient_inversion
 from cli.verify import keygen, verify
@@ -66,12 +80,6 @@ _OF_MITIGATIONS = (
 _OF_ANY_MODEL = (
     "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
     "architecture_args", "predict", "allow_code", "trust_pickle",
-)  # fmt: skip
-
-# What rows that are explained are told of themselves.
-_OF_EXPLAINED = (
-    "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
-    "task", "classes", "outputs",
 )  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -186,9 +194,7 @@ def scan(
     Exit codes: 0 all judged findings passed, 1 at least one FAILed, 2 wrong usage, 3 nothing failed but something is
     inconclusive or could not run, 4 the model or the data were refused.
     """
-    typed = flag_values.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    flag_values |= {"model": model, "architecture_args": arguments}
+    flag_values |= {"model": model, "architecture_args": parse_architecture_args(flag_values["architecture_args"])}
     if show_config:
         from cli.audit_plan import show_config as show
         from cli.scan_request import configure
@@ -243,7 +249,7 @@ def mitigations(json_: AsJson = False) -> None:
 
 @command("report")
 def report(
-    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), OF_A_FOLDER],
     format_: Annotated[str, typer.Option("--format", help=f"Formats to write: {FORMATS}.")] = "html",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into; the report's folder by default."), Writes(itself=True)
@@ -291,7 +297,7 @@ def report(
 
 @command("report publish")
 def publish_(
-    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), Reads(within=RECORD)],
+    run: Annotated[Path, typer.Argument(help="A report.json, its folder, or an audit.zip."), OF_A_FOLDER],
     to: Annotated[
         list[str],
         typer.Option(
@@ -309,14 +315,10 @@ def publish_(
 @command("compare")
 def compare(
     before: Annotated[
-        Path,
-        typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."),
-        Reads(within=RECORD),
+        Path, typer.Argument(help="The earlier report.json, its folder, audit.zip or history:NUMBER."), OF_A_FOLDER
     ],
     after: Annotated[
-        Path,
-        typer.Argument(help="The later one, preferably made with the earlier model as --reference."),
-        Reads(within=RECORD),
+        Path, typer.Argument(help="The later one, preferably made with the earlier model as --reference."), OF_A_FOLDER
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for comparison.html, .json and .md."), Writes(itself=True)
@@ -354,7 +356,7 @@ def gate(
     baseline: Annotated[
         Path | None,
         typer.Option(help="Audit of the model in use: only new FAILs and what got worse since count."),
-        Reads(within=RECORD),
+        OF_A_FOLDER,
     ] = None,
     accepted: Annotated[
         list[Path] | None,
@@ -443,8 +445,9 @@ def mitigate(
 @command("explain")
 @with_flags(
     [
-        *_OF_EXPLAINED, "threshold", "seed", "device", "max_memory", "max_seconds", "base", "architecture",
-        "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
+        "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
+        "task", "classes", "outputs", "lang", "threshold", "seed", "device", "max_memory", "max_seconds", "base",
+        "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
     ],
     {
         "data": "The row and other rows for comparison: a table, or a database's URL with --query.",
@@ -456,10 +459,9 @@ def mitigate(
 )  # fmt: skip
 def explain(
     flag_values: dict[str, object],
-    row: Annotated[
-        list[int], typer.Option(help="Row of the data, counted from 1 without the header; repeat for more.")
-    ],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
+    row: Annotated[list[int] | None, typer.Option(help="Row, counted from 1 without the header; repeatable.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Row by a value: application_id=103281; repeatable.")] = None,
     immutable: Annotated[str | None, typer.Option(help="Columns that recourse must not change: age,sex.")] = None,
     monotone: Annotated[
         str | None, typer.Option(help="Allowed direction of change for recourse: income=up,debt=down.")
@@ -483,16 +485,17 @@ def explain(
     from cli.explain import Asked, explain_rows
     from cli.scan_request import configure
 
-    typed = flag_values.pop("architecture_args")
-    arguments = None if typed is None else parse_json_flag(str(typed), "--architecture-args")
-    asked = Asked.from_flags(row, immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws)
+    arguments = parse_architecture_args(flag_values["architecture_args"])
+    asked = Asked.from_flags(
+        row or [], where or [], immutable, monotone, reasons=reasons, recourses=recourses, budget=budget, draws=draws
+    )
     configured = configure(flag_values | {"model": model, "architecture_args": arguments}, config, [])
     return explain_rows(configured, asked, out, as_json=json_, debug=debug)
 
 
 @command("tradeoff")
 @with_flags(
-    [*_OF_MITIGATIONS, "error_rate"],
+    [*_OF_MITIGATIONS, "features", "classes", "outputs", "error_rate"],
     {
         "train": "Training rows for the mitigation.",
         "data": "Rows on which all models are audited.",
@@ -587,11 +590,12 @@ def start(
 
 command("probes examples")(examples)
 command("probes new")(new_probe)
+command("mitigate new")(new_mitigation)
 command("train")(train_command)
 command("export")(export)
 command("detect")(detect)
-command("detect train")(detect_train)
-command("detect calibrate")(detect_calibrate)
+for _words, _of_detect in (("train", detect_train), ("calibrate", detect_calibrate), ("compare", detect_compare)):
+    command(f"detect {_words}")(_of_detect)
 command("dp budget")(dp_budget)
 command("dp audit")(dp_audit)
 command("dp lint")(dp_lint)
@@ -604,9 +608,8 @@ command("policy")(policies)
 command("policy dossier")(dossier)
 command("history")(history)
 command("history sign-off")(signoff)
-command("history site")(site)
-command("history findings")(findings)
-command("history due")(due)
+for _words, _of_history in (("site", site), ("findings", findings), ("due", due)):
+    command(f"history {_words}")(_of_history)
 command("probes endpoint")(endpoint)
 
 

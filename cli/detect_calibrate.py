@@ -17,8 +17,7 @@ from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.core.writable_paths import place_file
 from auditor.data.media_classes import Meaning
 from auditor.run.scan_options import ScanOptions
-from cli.flags import AllowUnsandboxed, Device, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import AllowUnsandboxed, Device, Tracebacks, Writes
 
 if TYPE_CHECKING:
     from auditor.detection.detection_record import FileResult
@@ -33,6 +32,10 @@ _LEARNT = {
     "alike": "It is like a file that the detector was trained on, which was saved again or has the same layout: "
     "whether its score is one of new files cannot be told.",
 }
+_OTHER_WAY = (
+    "Its container is not like those of the files known to be real, so that it would not be answered: name fakes that "
+    "came the same way."
+)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -89,6 +92,13 @@ def detect_calibrate(
         str | None, typer.Option(help="The classifier's classes in the order of its outputs: a,b.")
     ] = None,
     outputs: Annotated[str | None, typer.Option(help="Output type of the classifier: logits or probabilities.")] = None,
+    error_rate: Annotated[
+        float | None, typer.Option(help="Error rate for ruling out either class; the detector's own, or 0.05.")
+    ] = None,
+    trim: Annotated[
+        float,
+        typer.Option(help="Share of the files known to be real that may be fake: the highest scores are left out."),
+    ] = 0.0,
     out: Annotated[Path, typer.Option(help="Where to write the detector.", show_default=True), Writes()] = Path(
         "calibrated.pt"
     ),
@@ -102,27 +112,42 @@ def detect_calibrate(
 
     The detector is not retrained: its error rate is calibrated on your own files, and its detection rate on known fakes
     is reported. Any classifier can become a detector; its classes are read from their names. Exit codes: 0 calibrated,
-    2 wrong usage, 3 calibrated, but some files could not be scored or are near copies, no detection rate is known, or
-    the known files contradict it, 4 the detector or the files were refused.
+    2 wrong usage, 3 calibrated, but some files could not be scored or are near copies, or the known files do not show
+    that it tells fakes from real files, so that it answers nothing, 4 the detector or the files were refused.
     """
-    from auditor.detection.detector_calibration import channel_lines, contradicted
+    from auditor.detection.detector_calibration import channel_lines
     from auditor.report.record.number_text import visible
-    from auditor.run.parent_process import examine
-    from cli.terminal import stages
 
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
-    said = _meanings(class_is or ())
-    known = _find_known_files(data, known_real, known_fake, said)
+    check_rate(error_rate)
+    if not 0.0 <= trim <= 0.5:
+        raise UsageError(f"--trim must lie between 0 and 0.5, not {trim:g}.")
+    said = class_meanings(class_is or ())
+    known = find_known_files(data, known_real, known_fake, said)
     job = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
-    job = _as_classifier(job, said, known, classes, outputs)
+    job = as_classifier(job, said, known, classes, outputs)
+    found = _write_calibrated(job, known, error_rate, trim, out)
+    for line in left_out_by_all([found]):
+        typer.echo(visible(f"left out  {line}"))
+    for line in (*channel_lines(found.card), *filter(None, [found.few])):
+        typer.echo(visible(f"channel   {line}"))
+    typer.echo(visible(f"wrote     {out}"))
+    return 3 if found.lost or found.few or found.card.unproven else 0
+
+
+def _write_calibrated(job: Job, known: KnownFiles, error_rate: float | None, trim: float, out: Path) -> Calibrated:
+    from auditor.detection.detector_calibration import contradicted
+    from auditor.run.parent_process import examine
+    from cli.terminal import stages
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside,
             stages(sys.stderr.isatty()) as shown,
         ):
-            found = calibrated(job, known, on_stage=shown)
+            found = calibrated(job, known, error_rate, trim, on_stage=shown)
             wrong, channel = contradicted(found.card), found.card.channel
             if wrong and channel is not None and not channel.promised:
                 raise ModelError(
@@ -138,12 +163,17 @@ def detect_calibrate(
             place_file(made, out)
     except OSError as error:
         raise UsageError(f"Cannot write {str(out)!r}: {error.strerror}.") from None
-    for line in left_out_by_all([found]):
-        typer.echo(visible(f"left out  {line}"))
-    for line in (*channel_lines(found.card), *filter(None, [found.few])):
-        typer.echo(visible(f"channel   {line}"))
-    typer.echo(visible(f"wrote     {out}"))
-    return 3 if found.lost or found.few or not known.fake or wrong else 0
+    return found
+
+
+def check_rate(error_rate: float | None) -> None:
+    """Raise UsageError for an error rate that no detector can have."""
+    from auditor.models.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
+
+    if error_rate is not None and not LEAST_ERROR_RATE <= error_rate <= LARGEST_ERROR_RATE:
+        raise UsageError(
+            f"--error-rate must lie between {LEAST_ERROR_RATE:g} and {LARGEST_ERROR_RATE:g}, not {error_rate:g}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +185,7 @@ class KnownFiles:
     folders: tuple[str, ...] = ()
 
 
-def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
+def class_meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
     """What classes mean by their names, as typed."""
     found: dict[str, Meaning] = {}
     for text in class_is:
@@ -167,7 +197,7 @@ def _meanings(class_is: Sequence[str]) -> dict[str, Meaning]:
     return found
 
 
-def _find_known_files(
+def find_known_files(
     data: Path | None, known_real: Path | None, known_fake: Path | None, user_meanings: dict[str, Meaning]
 ) -> KnownFiles:
     """The files of the folders that were named. Raises UsageError where they are none or too many of the flags."""
@@ -203,7 +233,7 @@ def _find_known_files(
     return KnownFiles(real=tuple(found["real"]), fake=tuple(found["fake"]), folders=tuple(names))
 
 
-def _as_classifier(
+def as_classifier(
     job: Job, user_meanings: dict[str, Meaning], known_files: KnownFiles, classes: str | None, outputs: str | None
 ) -> Job:
     """The job with what makes a detector of any classifier."""
@@ -257,10 +287,17 @@ def scoring_job(
     )
 
 
-def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], None] | None = None) -> Calibrated:
+def calibrated(
+    job: Job,
+    known_files: KnownFiles,
+    error_rate: float | None = None,
+    trim: float = 0.0,
+    *,
+    on_stage: Callable[[str], None] | None = None,
+) -> Calibrated:
     """The detector's card on the channel of these files; ``job``: of :func:`scoring_job`."""
     from auditor.core.files import encode_path
-    from auditor.detection.detector_calibration import few_in_truth, learnt_of, on_channel
+    from auditor.detection.detector_calibration import few_in_truth, learnt_of, on_channel, unit_of, unlike_channel
     from auditor.run.parent_process import examine
 
     assert job.detection is not None
@@ -276,9 +313,15 @@ def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], N
         raise DataError(f"None of the {len(lost):,} known files could be scored. {next(iter(lost.values()))}")
     learnt = zip(results, learnt_of(before, list(results.values())), strict=True)
     lost |= {path: _LEARNT[how] for path, how in learnt if how and path not in lost}
-    card = on_channel(
-        before, [results[path] for path in known_files.real], [results[path] for path in known_files.fake]
-    )
+    real, fake = ([results[path] for path in paths] for paths in (known_files.real, known_files.fake))
+    card = on_channel(before, real, fake, error_rate=error_rate, trim=trim)
+    video = unit_of(before, real) == "video"
+    for path, result in results.items():
+        if path not in lost and result.verdict is not None and bool(result.verdict.frames) != video:
+            lost[path] = f"It is {'a picture' if video else 'a video'}: what is calibrated is one of the two."
+    for path in known_files.fake:
+        if path not in lost and unlike_channel(card, results[path]):
+            lost[path] = _OTHER_WAY
     example = next(names[path] for path in known_files.real if path not in lost)
     few = few_in_truth(before, [results[path] for path in known_files.real if path not in lost])
     media = {path: result.medium for path, result in results.items()}
@@ -287,8 +330,6 @@ def calibrated(job: Job, known_files: KnownFiles, *, on_stage: Callable[[str], N
 
 def _why_not(result: FileResult) -> str:
     verdict = result.verdict
-    if verdict is not None and verdict.frames:
-        return "It is a video, of which the frames are scored and not the whole."
     return result.error or ("It was not looked at." if verdict is None else verdict.reason or "not of its medium")
 
 
@@ -311,14 +352,21 @@ def files_below(folder: Path) -> list[Path]:
     return found
 
 
-def channel_of(job: Job, known_real: Path, paths: Sequence[Path], *, on_stage: Callable[[str], None]) -> Calibrated:
-    """Like :func:`calibrated`; UsageError if an examined file is among those known to be real."""
-    known = KnownFiles(real=tuple(files_below(known_real)))
-    inside = next((path for path in paths if Path(os.path.realpath(path)) in set(known.real)), None)
+def channel_of(
+    job: Job,
+    folders: tuple[Path, Path | None],
+    paths: Sequence[Path],
+    error_rate: float | None,
+    *,
+    on_stage: Callable[[str], None],
+) -> Calibrated:
+    """Like :func:`calibrated`, of known real and known fake files; UsageError if an examined file is among them."""
+    known = find_known_files(None, *folders, {})
+    inside = next((path for path in paths if Path(os.path.realpath(path)) in {*known.real, *known.fake}), None)
     if inside is not None:
-        raise UsageError(f"{str(inside)!r} is among the files known to be real, so nothing can be asked about it.")
-    return calibrated(job, known, on_stage=on_stage)
+        raise UsageError(f"{str(inside)!r} is among the known files, so nothing can be asked about it.")
+    return calibrated(job, known, error_rate, on_stage=on_stage)
 
 
 def _is_scored(result: FileResult) -> bool:
-    return result.verdict is not None and result.verdict.probability is not None and not result.verdict.frames
+    return result.verdict is not None and result.verdict.probability is not None

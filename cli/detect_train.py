@@ -8,16 +8,16 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.scan_options import ScanOptions
-from cli.detect import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
-from cli.flags import Address, AllowUnsandboxed, Device, Tracebacks
-from cli.output_guard import Writes
+from cli.detect_calibrate import check_rate
+from cli.detect_text import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
+from cli.flags import AllowUnsandboxed, Device, Tracebacks, Writes
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -40,11 +40,9 @@ def detect_train(
     source_column: Annotated[str | None, typer.Option(help="Column of --kinds with real sources.")] = None,
     collection_column: Annotated[str | None, typer.Option(help="Column of --kinds with collections.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; detected from the files by default.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="frequency, cnn, ensemble or encoder for images; lfcc or gmm for speech.")
-    ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Frozen image encoder: transformers folder, ONNX file, NAME:weights.")
+        str | None,
+        typer.Option(help="Frozen encoder of images or sound: a transformers folder or an ONNX file."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side length in pixels of the image part that is analysed.")] = None,
     faces: Annotated[bool, typer.Option("--faces", help="Analyse only the largest face of an image.")] = False,
@@ -55,10 +53,6 @@ def detect_train(
     device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the training process, such as 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for the training.")] = 3600.0,
-    executor: Annotated[
-        Literal["local", "ray"], typer.Option(help="Where to train the cross-validation rounds: local or ray.")
-    ] = "local",
-    address: Address = None,
     allow_unsandboxed: AllowUnsandboxed = False,
     debug: Tracebacks = False,
 ) -> int:
@@ -75,8 +69,8 @@ def detect_train(
     _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
     claim(energy_place(out), f"{energy_place(out).name} of --out")
     options: dict[str, JsonValue] = {
-        "method": method,
-        "encoder": _encoder(encoder),
+        # The process that trains works in another folder.
+        "encoder": None if encoder is None else str(Path(encoder).resolve()),
         "size": size,
         "faces": faces or None,
         "seconds": seconds,
@@ -103,19 +97,16 @@ def detect_train(
         ),
         allow_unsandboxed=allow_unsandboxed,
     )
-    trained, energy = _run_training(job, out, executor, address)
+    trained, energy = _run_training(job, out)
     for line in _lines(trained, folder, out, energy):
         typer.echo(visible(line))
     return 3 if trained.left_out or trained.few or _too_few(trained) else 0
 
 
-def _run_training(
-    job: Job, out: Path, executor: Literal["local", "ray"], address: str | None
-) -> tuple[Trained, EnergyRecord]:
+def _run_training(job: Job, out: Path) -> tuple[Trained, EnergyRecord]:
     """The detector in its place, what is said of it, and what it took, which lies beside it."""
     from auditor.run.parent_process import train_detector
     from auditor.training.meter import Meter, of_training, write_energy
-    from auditor.training.task_distribution import handed_out
     from cli.terminal import stages
 
     assert job.detector_training is not None
@@ -124,12 +115,8 @@ def _run_training(
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             made = Path(beside).resolve() / "detector.pt"
             asked = replace(job, detector_training=replace(job.detector_training, out=str(made)))
-            with (
-                stages(sys.stderr.isatty()) as shown,
-                handed_out(executor, address) as tasks,
-                Meter(job.model.device) as meter,
-            ):
-                trained = train_detector(replace(asked, tasks=tasks), on_stage=shown)
+            with stages(sys.stderr.isatty()) as shown, Meter(job.model.device) as meter:
+                trained = train_detector(asked, on_stage=shown)
                 meter.device = trained.device
                 energy = of_training(meter)
             place_file(made, out)
@@ -147,16 +134,11 @@ def _check(
     error_rate: float,
 ) -> None:
     """Raises UsageError for what can be said before any file is read."""
-    from auditor.models.detector_card import LARGEST_ERROR_RATE, LEAST_ERROR_RATE
-
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}.")
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
-    if not LEAST_ERROR_RATE <= error_rate <= LARGEST_ERROR_RATE:
-        raise UsageError(
-            f"--error-rate must lie between {LEAST_ERROR_RATE:g} and {LARGEST_ERROR_RATE:g}, not {error_rate:g}."
-        )
+    check_rate(error_rate)
     if kinds is not None and not Path(kinds).exists():
         raise UsageError(f"There is no table of kinds at {kinds!r}.")
     if kinds is None and any(columns):
@@ -168,16 +150,6 @@ def _check(
             "--kinds says nothing by itself: name its column of generators with --kind-column, of sources or speakers "
             "with --source-column, or of collections with --collection-column."
         )
-
-
-def _encoder(text: str | None) -> str | None:
-    """The process that trains works in another folder."""
-    if text is None:
-        return None
-    name, colon, weights = text.partition(":")
-    if colon and Path(weights).exists():
-        return f"{name}:{Path(weights).resolve()}"
-    return str(Path(text).resolve()) if Path(text).exists() else text
 
 
 def _too_few(result: Trained) -> bool:
@@ -208,7 +180,8 @@ def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> It
         yield f"known     {UNMEASURED}"
     yield f"took      {energy.describe(Catalogue())}"
     yield f"wrote     {out}, {energy_place(out)}"
-    yield f"next      {shlex.join(['auditor', 'detect', '--detector', str(out)])} FILE..."
+    calibrate = shlex.join(["auditor", "detect", "calibrate", str(out), "--known-real"])
+    yield f"next      {calibrate} DIR --known-fake DIR, with files of your channel: until then it answers nothing"
     scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])
     yield f"next      {scan} FOLDER, with files that it was not trained on"
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import UsageError
-from cli.flags import JsonAlone, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import JsonAlone, Tracebacks, Writes
 from cli.terminal import paragraph
 
 if TYPE_CHECKING:
@@ -36,16 +35,21 @@ def dp_budget(
     phase: Annotated[
         list[str] | None, typer.Option(help="NOISE,SAMPLE_RATE,STEPS of one phase; repeat for a run of several.")
     ] = None,
-    accountant: Annotated[str, typer.Option(help="Accountant that chooses the noise: prv or rdp.")] = "prv",
+    accountant: Annotated[
+        str | None,
+        typer.Option(
+            help="Accountant that chooses the noise: pld, prv or rdp; pld by default, prv without dp-accounting."
+        ),
+    ] = None,
     json_: JsonAlone = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw epsilon over the epochs: FILE.svg or FILE.png."), Writes()
     ] = None,
     debug: Tracebacks = False,
 ) -> None:
-    """Epsilon of a private training by three accountants, or the noise that a target epsilon needs.
+    """Epsilon of a private training by four accountants, or the noise that a target epsilon needs.
 
-    RDP and PRV are upper bounds; GDP is an approximation that can be below the truth.
+    PLD, PRV and RDP are upper bounds, the smallest is valid; GDP is an approximation that can be below the truth.
     """
     from auditor.privacy.accounting import default_delta
 
@@ -61,15 +65,16 @@ def dp_budget(
         "--rows": rows, "--batch-size": batch_size, "--sample-rate": sample_rate, "--epochs": epochs, "--steps": steps,
         "--noise": noise, "--epsilon": epsilon,
     }  # fmt: skip
-    phases = _phases(phase, given, delta, accountant)
-    _print_budget(phases, delta, target=epsilon, accountant=accountant, as_json=json_)
+    chosen = _accountant(accountant)
+    phases = _phases(phase, given, delta, chosen)
+    _print_budget(phases, delta, target=epsilon, accountant=chosen, as_json=json_)
     if plot is not None:
         _draw(phases, delta, plot)
         if not json_:
             typer.echo(f"wrote {plot}")
 
 
-def _phases(texts: list[str] | None, flag_values: dict[str, Any], delta: float, accountant: str) -> list[Phase]:
+def _phases(texts: list[str] | None, flag_values: dict[str, Any], delta: float, accountant: Accountant) -> list[Phase]:
     from auditor.privacy.accounting import Phase, noise_for, sampling_of
 
     if texts:
@@ -100,14 +105,19 @@ def _phases(texts: list[str] | None, flag_values: dict[str, Any], delta: float, 
     if (noise is None) == (epsilon is None):
         raise UsageError("Say --noise S to learn the epsilon, or --epsilon E to learn the noise.")
     if noise is None:
-        noise = noise_for(epsilon, delta, sample_rate=rate, steps=steps, accountant=_accountant(accountant))
+        noise = noise_for(epsilon, delta, sample_rate=rate, steps=steps, accountant=accountant)
     return [Phase(noise_multiplier=noise, sample_rate=rate, steps=steps)]
 
 
-def _accountant(name: str) -> Accountant:
-    if name not in ("prv", "rdp"):
-        raise UsageError(f"--accountant {name!r} must be prv or rdp: GDP is an approximation and chooses no noise.")
-    return "prv" if name == "prv" else "rdp"
+def _accountant(name: str | None) -> Accountant:
+    from auditor.privacy.accounting import BOUNDS, has_pld
+
+    if name is None:
+        return "pld" if has_pld() else "prv"
+    for bound in BOUNDS:
+        if name == bound:
+            return bound
+    raise UsageError(f"--accountant {name!r} must be pld, prv or rdp: GDP is an approximation and chooses no noise.")
 
 
 def parse_phase(text: str) -> Phase:
@@ -121,7 +131,9 @@ def parse_phase(text: str) -> Phase:
         raise UsageError(f"--phase {text!r} must read NOISE,SAMPLE_RATE,STEPS, such as 1.1,0.01,1000.") from None
 
 
-def _print_budget(phases: list[Phase], delta: float, *, target: float | None, accountant: str, as_json: bool) -> None:
+def _print_budget(
+    phases: list[Phase], delta: float, *, target: float | None, accountant: Accountant, as_json: bool
+) -> None:
     from auditor.privacy.accounting import side_by_side
 
     found = side_by_side(phases, delta)
@@ -180,7 +192,7 @@ def _draw(phases: list[Phase], delta: float, path: Path) -> None:
     from auditor.core.files import write_beside
     from auditor.privacy.accounting import ACCOUNTANTS, epsilon_by_epoch
 
-    dashes = {"rdp": "--", "prv": "-", "gdp": ":"}
+    dashes = {"rdp": "--", "prv": "-", "pld": "-", "gdp": ":"}
     with style.context(["default", {"svg.hashsalt": "dp-budget", "svg.fonttype": "none"}]):
         drawing = Figure(figsize=(6.4, 4.0), layout="constrained")
         axes = drawing.add_subplot()

@@ -41,9 +41,7 @@ def endpoint(
     ] = None,
     max_calls: Annotated[
         int | None,
-        typer.Option(
-            help="Maximum number of calls, including retries: 200, or 1000 with --reference.", show_default=False
-        ),
+        typer.Option(help="Maximum number of calls: 200, or 1000 with --reference.", show_default=False),
     ] = None,
     more_calls: Annotated[
         int, typer.Option(help="Number of short calls before the check that the same model still answers.", min=0)

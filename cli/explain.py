@@ -13,8 +13,17 @@ from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim
 from auditor.judging.row_explanations import MOST_REASONS, MOST_RECOURSES, ExplainedRow
 from auditor.loading.job_specs import ExplainSpec, Job, Limits
-from auditor.report.reasons_page import READING, Explanation, as_text, render_explanation
-from auditor.report.record.configuration import Labels
+from auditor.report.reasons_page import (
+    Explanation,
+    Section,
+    Wording,
+    reading,
+    reasons_figure,
+    render_explanation,
+    sections,
+    title,
+)
+from auditor.report.record.configuration import About
 from auditor.run import __version__
 from auditor.run.option_parsers import names_in
 from auditor.run.scan import data_spec, model_spec, rows_at_hand
@@ -23,13 +32,15 @@ from auditor.run.scan_options import Configured, ScanOptions
 _FILES = ("explanation.html", "explanation.json")
 _TARGET = "probes.reasons.explain_rows:explain"
 _MOST_ROWS = 1_000
+_LONGEST_BAR = 40
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The rows, counted from 1, and the options of their explanation."""
+    """The rows, counted from 1 or by a column's value, and the options of their explanation."""
 
     rows: tuple[int, ...]
+    where: tuple[tuple[str, str], ...]
     immutable: tuple[str, ...]
     monotone: tuple[str, ...]
     n_reasons: int
@@ -41,6 +52,7 @@ class Asked:
     def from_flags(
         cls,
         rows: list[int],
+        where: list[str],
         immutable: str | None,
         monotone: str | None,
         *,
@@ -62,13 +74,16 @@ class Asked:
             if not least <= value <= most:
                 raise UsageError(f"{flag} {value} must be from {least:,} to {most:,}.")
         # How many there are is known, and said, once the file is read.
+        if not rows and not where:
+            raise UsageError("Name the row to explain: --row 17, or --where COLUMN=VALUE, such as --where id=103281.")
         for row in rows:
             if row < 1:
                 raise UsageError(f"--row {row} must be at least 1: rows count from 1.")
-        if len(set(rows)) > _MOST_ROWS:
-            raise UsageError(f"{len(set(rows)):,} rows are more than the {_MOST_ROWS:,} that one call explains.")
+        if (n_rows := len(set(rows)) + len(where)) > _MOST_ROWS:
+            raise UsageError(f"{n_rows:,} rows are more than the {_MOST_ROWS:,} that one call explains.")
         return cls(
             rows=tuple(dict.fromkeys(rows)),
+            where=tuple(dict.fromkeys(map(_condition, where))),
             immutable=_names(immutable, "--immutable"),
             monotone=_names(monotone, "--monotone"),
             n_reasons=reasons,
@@ -76,6 +91,13 @@ class Asked:
             budget=budget,
             draws=draws,
         )
+
+
+def _condition(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not (column.strip() and equals and value.strip()):
+        raise UsageError(f"--where {text!r} must look like COLUMN=VALUE, such as application_id=103281.")
+    return column.strip(), value.strip()
 
 
 def _names(text: str | None, flag: str) -> tuple[str, ...]:
@@ -94,12 +116,12 @@ def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_jso
     options = config.options
     _check(options)
     if out is not None:
-        for name in _FILES:
+        for name in (*_FILES, *(f"row-{row}.png" for row in request.rows)):
             claim(out / name, f"--out/{name}")
     with rows_at_hand(config) as (own, _):
         job = _job(own, request)
         with stages(not as_json) as shown:
-            shown.total = 2 * len(request.rows) + 3
+            shown.total = 2 * (len(request.rows) + len(request.where)) + 3
             found = explain(job, on_stage=shown)
     if debug and found.log.strip():
         typer.echo(last_lines(found.log, 200), err=True)
@@ -115,13 +137,14 @@ def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_jso
         data=found.data.model_copy(update={"path": options.data}),
         target=options.target,
         labels=dict(config.labels.words),
+        about=config.about or About(),
         rows=tuple(found.rows),
         exit_code=code,
     )
     if as_json:
         sys.stdout.write(explanation.model_dump_json(indent=2) + "\n")
     else:
-        _print(explanation, config.labels)
+        _print(explanation)
     if out is not None:
         for path in _write(explanation, out):
             typer.echo(f"report  {path}", err=as_json)
@@ -150,6 +173,7 @@ def _job(config: Configured, request: Asked) -> Job:
         explain=ExplainSpec(
             target=_TARGET,
             rows=request.rows,
+            where=request.where,
             immutable=request.immutable,
             monotone=request.monotone,
             n_reasons=request.n_reasons,
@@ -163,27 +187,44 @@ def _job(config: Configured, request: Asked) -> Job:
 
 def _write(explanation: Explanation, out: Path) -> list[Path]:
     from auditor.core.files import write_beside
+    from auditor.report.drawing.svg import draw_png
 
+    words = Wording.of_explanation(explanation)
     pages = {
-        "explanation.html": render_explanation(explanation),
-        "explanation.json": explanation.model_dump_json(indent=2),
+        "explanation.html": render_explanation(explanation).encode(),
+        "explanation.json": explanation.model_dump_json(indent=2).encode(),
     }
-    for name in _FILES:
-        write_beside(out / name, pages[name].encode())
-    return [out / name for name in _FILES]
+    for row in explanation.rows:
+        if (figure := reasons_figure(row, words)) is not None:
+            pages[f"row-{row.row}.png"] = draw_png(figure)
+    for name, page in pages.items():
+        write_beside(out / name, page)
+    return [out / name for name in pages]
 
 
-def _print(explanation: Explanation, labels: Labels) -> None:
+def _print(explanation: Explanation) -> None:
     from auditor.report.record.number_text import visible
     from cli.terminal import coloured, paragraph
 
+    words = Wording.of_explanation(explanation)
     for row in explanation.rows:
-        for words, indent, loud in as_text(row, labels, explanation.target):
-            shown = visible(words)
-            typer.echo(paragraph(coloured(shown, "FAIL") if loud else shown, indent))
+        typer.echo(paragraph(visible(title(row, words)), 0))
+        for part in sections(row, words):
+            typer.echo(f"  {part.heading}")
+            for i, (line, bar) in enumerate(zip(part.lines, _bars(part), strict=True), 1):
+                shown = visible(f"{i}. {line}" if bar else line)
+                typer.echo(paragraph(coloured(shown, "FAIL") if part.loud else shown, 4))
+                if bar:
+                    typer.echo(f"       {bar}")
         typer.echo("")
-    typer.echo(paragraph(READING, 0))
+    typer.echo(paragraph(reading(words.say), 0))
     typer.echo(_ending(explanation.rows))
+
+
+def _bars(part: Section) -> list[str]:
+    """A bar for each line that has one, of at most ``_LONGEST_BAR`` characters."""
+    bars = ["#" * max(1, round(_LONGEST_BAR * share)) for share in part.shares]
+    return bars + [""] * (len(part.lines) - len(bars))
 
 
 def _ending(rows: tuple[ExplainedRow, ...]) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import typer
 
 from auditor.core.errors import AuditorError, ModelError, UsageError
 from auditor.core.files import encode_path, regular_file, sha256_of, write_beside
 from auditor.core.writable_paths import claim, place_file
-from auditor.run.option_parsers import memory_limit
-from cli.flags import AllowUnsandboxed, ArchitectureArgs, Positive, Tracebacks, parse_json_flag, scan_option
-from cli.output_guard import Writes
+from auditor.run.option_parsers import memory_limit, names_in
+from cli.flags import (
+    AllowUnsandboxed,
+    ArchitectureArgs,
+    Positive,
+    Tracebacks,
+    Writes,
+    parse_architecture_args,
+    scan_option,
+)
 from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
@@ -32,6 +39,9 @@ def export(
         str | None, typer.Option(help="Rows on which both models must give the same decisions: those of the audit.")
     ] = None,
     positive: Positive = None,
+    features: Annotated[str | None, scan_option("features")] = None,
+    classes: Annotated[str | None, scan_option("classes")] = None,
+    outputs: Annotated[str | None, scan_option("outputs")] = None,
     threshold: Annotated[float | None, scan_option("threshold", min=0.0, max=1.0)] = None,
     out: Annotated[
         Path | None,
@@ -48,33 +58,26 @@ def export(
     """Write a model as one file without auditor: encoding, network and group rule together.
 
     onnx: an ONNX model, one input per column. torch: a torch.export program of numbers. sklearn: a pipeline
-    in a skops file. A record of the export is written beside it. Exit codes: 0 written, and both give the same decision
-    on all rows of --data; 1 a decision differs, and nothing is written; 3 written and NOT CHECKED, without --data.
+    in a skops file. A record of the export is written beside it, and what it answers on --data, for scan's
+    --check-predictions. Exit codes: 0 written, and both give the same decision on all rows of --data; 1 a decision
+    differs, and nothing is written; 3 written and NOT CHECKED, without --data.
     """
     from auditor.loading.exporting.export_record import FileRecord
-    from auditor.loading.job_specs import DataSpec, ExportSpec, Job, Limits, ModelSpec
+    from auditor.loading.job_specs import PREDICTIONS, DataSpec, ExportSpec, Job, Limits, ModelSpec
 
     if to not in get_args(To):
         raise UsageError(f"--to {to!r} must be one of {', '.join(get_args(To))}.")
     kind = cast(To, to)
-    arguments = parse_json_flag(architecture_args, "--architecture-args")
+    stated = _stated(features, classes, outputs, threshold, architecture, architecture_args)
     place = out or Path(model).with_suffix(SUFFIXES[kind])
     if place.suffix != SUFFIXES[kind]:
         raise UsageError(f"--out {str(place)!r} must end in {SUFFIXES[kind]}.")
-    record = place.with_name(f"{place.name}.export.json")
-    claim(place, "--out")
-    claim(record, "the record of --out")
+    record, *answers = _claimed(place, with_answers=data is not None)
     source = Path(model).absolute() if Path(model).is_dir() else regular_file(model, "model file").absolute()
     rows = None if data is None else regular_file(data, "data file").absolute()
     with temporary_output(place) as made:
         job = Job(
-            model=ModelSpec(
-                path=str(source),
-                threshold=threshold,
-                architecture=architecture,
-                architecture_args=dict(arguments or {}),  # type: ignore[arg-type]
-                code_folder=str(Path.cwd()) if ":" in (architecture or "") else None,
-            ),
+            model=ModelSpec(**(stated | {"path": str(source)})),
             data=None if rows is None else DataSpec(path=str(rows), positive=positive),
             probes=(),
             seed=0,
@@ -101,7 +104,45 @@ def export(
             place.parent.mkdir(parents=True, exist_ok=True)
             place_file(made, place)
             write_beside(record, said.encode())
-    return _report(kind, found, place, record)
+            for beside in answers:
+                place_file(made.with_name(f"{made.name}{PREDICTIONS}"), beside)
+    return _report(kind, found, place, [record, *answers])
+
+
+def _stated(
+    features: str | None,
+    classes: str | None,
+    outputs: str | None,
+    threshold: float | None,
+    architecture: str | None,
+    arguments: str | None,
+) -> dict[str, Any]:
+    """What the flags say of the model's file. Raises UsageError for what is no list of names."""
+    try:
+        columns, named = (None if text is None else tuple(names_in(text)) or None for text in (features, classes))
+    except ValueError as error:
+        raise UsageError(f"--features and --classes are lists of names: {error}.") from None
+    return {
+        "features": columns,
+        "classes": named,
+        "outputs": outputs,
+        "threshold": threshold,
+        "architecture": architecture,
+        "architecture_args": dict(parse_architecture_args(arguments) or {}),
+        "code_folder": str(Path.cwd()) if ":" in (architecture or "") else None,
+    }
+
+
+def _claimed(place: Path, *, with_answers: bool) -> list[Path]:
+    """The files beside the exported one: its record, and what it answers. Raises UsageError where one is not ours."""
+    from auditor.loading.job_specs import PREDICTIONS
+
+    named = {f"{place.name}.export.json": "the record of --out"}
+    named |= {f"{place.name}{PREDICTIONS}": "the answers of --out"} if with_answers else {}
+    claim(place, "--out")
+    for name, what in named.items():
+        claim(place.with_name(name), what)
+    return [place.with_name(name) for name in named]
 
 
 def _run_export(job: Job, typed: dict[str, str]) -> FileExported:
@@ -150,10 +191,10 @@ def _record(
     return record.model_dump_json(indent=2) + "\n"
 
 
-def _report(target: To, result: FileExported, place: Path, record: Path) -> int:
+def _report(target: To, result: FileExported, place: Path, beside: list[Path]) -> int:
     from auditor.report.record.number_text import visible
 
-    typer.echo(visible(f"wrote     {place}, {record}"))
+    typer.echo(visible(f"wrote     {', '.join(map(str, [place, *beside]))}"))
     if result.rows is None:
         typer.echo("NOT CHECKED: whether it decides as the model does was not asked; add --data FILE.")
         return 3

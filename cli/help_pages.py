@@ -50,6 +50,7 @@ EXAMPLES: Mapping[str, str] = {
     "mitigate": "auditor mitigate reweighing model.joblib --train train.csv --data test.csv --target approved "
     "--positive 1 --sensitive sex --out fairer.joblib",
     "mitigate list": "auditor mitigate list",
+    "mitigate new": "auditor mitigate new same-share",
     "tradeoff": "auditor tradeoff correlation-remover model.joblib --train train.csv --data test.csv --target approved "
     "--positive 1 --sensitive sex --sweep alpha=0,0.5,1 --out sweep",
     "train": "auditor train rows.csv --target approved --positive 1 --out model.pt",
@@ -73,6 +74,7 @@ EXAMPLES: Mapping[str, str] = {
     "detect": "auditor detect photo.jpg --detector detector.pt",
     "detect train": "auditor detect train media --out detector.pt",
     "detect calibrate": "auditor detect calibrate model.onnx --data media --out detector.pt",
+    "detect compare": "auditor detect compare detector.pt model.onnx --data media",
     "probes": "auditor probes",
     "probes endpoint": "auditor probes endpoint http://127.0.0.1:8000/v1 --model-name NAME",
     "probes new": "auditor probes new approval-speed",
@@ -90,9 +92,11 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "Model file": (
         "task", "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "generate",
-        "dtype", "device_map", "allow_code", "trust_pickle",
+        "dtype", "device_map", "allow_code", "trust_pickle", "trust_anchors",
     ),
-    "Model server": ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote"),
+    "Model server": (
+        "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
+    ),
     "Probes": (
         "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
         "decoder", "embedder",

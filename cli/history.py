@@ -14,8 +14,7 @@ import typer
 
 from auditor.core.errors import DataError, UsageError
 from auditor.core.writable_paths import reads
-from cli.flags import AsJson, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import AsJson, Tracebacks, Writes
 from cli.terminal import print_table
 
 if TYPE_CHECKING:

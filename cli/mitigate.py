@@ -19,7 +19,7 @@ from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.evidence.comparison_evidence import AFTER, BEFORE, mitigation_evidence
 from auditor.evidence.derived_evidence import EnclosedAudit
-from auditor.loading.job_specs import Job, Limits, MitigationSpec
+from auditor.loading.job_specs import PREDICTIONS, Job, Limits, MitigationSpec
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.energy import EnergyRecord
@@ -78,7 +78,7 @@ def run_mitigation(
     config = with_bundle(config, None if evidence is None else folder / BUNDLE)
     before_job = job_of(config, PROBES)
     assert options.model is not None
-    out = _complete_out(out, kind, Path(options.model))
+    out = complete_out(out, kind, Path(options.model))
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     _claim_all(out, checkpoint, folder, with_evidence=evidence is not None)
     experience = experience_of(kind)
@@ -87,10 +87,11 @@ def run_mitigation(
     started = time.perf_counter()
     folder_of_code = before_job.model.code_folder if code is None else str(Path.cwd())
     with_code = replace(before_job, model=replace(before_job.model, code_folder=folder_of_code))
-    notes, energy = make_model(key, with_code, settings, out, checkpoint, max_seconds, quiet=quiet)
-    beside = write_energy(out, energy)
+    rows = before_job.data.path if before_job.data is not None and learns(kind) else None
+    notes, energy = make_model(key, with_code, settings, out, checkpoint, max_seconds, asked_rows=rows, quiet=quiet)
+    beside = [write_energy(out, energy), *([_answers_of(out)] if _answers_of(out).is_file() else [])]
     if not quiet:
-        typer.echo(f"wrote     {out}, {beside}  ({time.perf_counter() - started:.0f} s)")
+        typer.echo(f"wrote     {', '.join(map(str, [out, *beside]))}  ({time.perf_counter() - started:.0f} s)")
         typer.echo(f"took      {visible(energy.describe(Catalogue()))}")
         for note in notes:
             typer.echo(f"note      {note}")
@@ -170,7 +171,8 @@ def _with_function(
 def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidence: bool) -> None:
     if out.suffix in FILES:
         claim(out, "--out")
-    claim(energy_place(out), f"{energy_place(out).name} of --out")
+    for path in (energy_place(out), _answers_of(out)):
+        claim(path, f"{path.name} of --out")
     if checkpoint is not None:
         claim(checkpoint, "--checkpoint", resumed=True)
     claim_comparison(folder, "--report")
@@ -180,12 +182,17 @@ def _claim_all(out: Path, checkpoint: Path | None, folder: Path, *, with_evidenc
             claim(folder / side / BUNDLE, f"--report/{side}/{BUNDLE}")
 
 
+def _answers_of(out: Path) -> Path:
+    """The file of what the new model answers on the rows of --data."""
+    return out.with_name(f"{out.name}{PREDICTIONS}")
+
+
 def _writes_folder(kind: type[Mitigation], model: str | None) -> bool:
     """A language model, and whatever came as a Hugging Face folder, is written as one."""
     return writes(kind) == "folder" or (model is not None and Path(model).is_dir())
 
 
-def _complete_out(out: Path | None, kind: type[Mitigation], model: Path) -> Path:
+def complete_out(out: Path | None, kind: type[Mitigation], model: Path) -> Path:
     """Where the new model goes: by default into a file as the present one is, or a folder where no file holds it.
 
     Raises UsageError for a file where a post-processed model of another library is to be a folder.
@@ -228,9 +235,11 @@ def make_model(
     checkpoint: Path | None,
     max_seconds: float,
     *,
+    asked_rows: str | None = None,
     quiet: bool,
 ) -> tuple[tuple[str, ...], EnergyRecord]:
-    """Run the mitigation in a separate process; the new model is written beside its place and renamed.
+    """Run the mitigation in a separate process; the new model is written beside its place and renamed, and with it what
+    it answers on ``asked_rows``.
 
     Returns its notes, and what it took.
     """
@@ -238,10 +247,12 @@ def make_model(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
             made = Path(beside).resolve() / out.name
-            asked = mitigation_job(key, job, settings, made, checkpoint, max_seconds)
+            asked = mitigation_job(key, job, settings, made, checkpoint, max_seconds, asked_rows)
             with stages(not quiet) as shown, Meter(job.model.device) as meter:
                 notes = mitigate(asked, on_stage=shown, meter=meter)
                 energy = of_training(meter)
+            if _answers_of(made).is_file():
+                place_file(_answers_of(made), _answers_of(out))
             if made.is_dir():
                 made.replace(out)  # which fails where a file or a folder with anything in it is there
             else:
@@ -252,7 +263,13 @@ def make_model(
 
 
 def mitigation_job(
-    key: str, job: Job, settings: dict[str, JsonValue], out: Path, checkpoint: Path | None, max_seconds: float
+    key: str,
+    job: Job,
+    settings: dict[str, JsonValue],
+    out: Path,
+    checkpoint: Path | None,
+    max_seconds: float,
+    asked_rows: str | None = None,
 ) -> Job:
     """The job that makes a mitigation's model, derived from the job that audits the present model."""
     kind = mitigation_class(key, MITIGATIONS)
@@ -262,12 +279,14 @@ def mitigation_job(
         out=str(out),
         options=settings,
         checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+        asked_rows=asked_rows,
     )
     rows = None
     if job.data is not None and not learns(kind):
         rows = replace(job.data, train=None)
     elif job.data is not None and job.data.train is not None:
-        rows = replace(job.data, path=job.data.train, train=None)
+        # What was recorded is of the other rows.
+        rows = replace(job.data, path=job.data.train, train=None, check_predictions=None)
     return replace(
         job,
         # It is trained in float32, whatever its audits are computed in.

@@ -17,9 +17,8 @@ import typer
 
 from auditor.core.errors import AuditorError, UsageError, did_you_mean
 from auditor.core.writable_paths import claim, is_forced, reads
-from cli.flags import AsJson, Tracebacks
+from cli.flags import AsJson, Tracebacks, Writes
 from cli.history import Db, open_ledger, place_of
-from cli.output_guard import Writes
 from cli.terminal import print_table
 
 if TYPE_CHECKING:

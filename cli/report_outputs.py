@@ -163,8 +163,7 @@ def write_report(
     try:
         drawn = [(out / FILE_NAMES[name], render(report, name, say)) for name in formats]
         if seal is not None:
-            pdf = out / FILE_NAMES["pdf"]
-            drawn = [(path, seal.sign(content) if path == pdf else content) for path, content in drawn]
+            drawn = [(path, seal.sign(content) if path.suffix == ".pdf" else content) for path, content in drawn]
         for path, content in drawn:
             write_beside(path, content)
     except Exception as error:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from auditor.core.errors import UsageError, did_you_mean
-from cli.flags import AsJson, Tracebacks
-from cli.output_guard import RECORD, Reads, Writes
+from cli.flags import OF_A_FOLDER, AsJson, Tracebacks, Writes
 from cli.terminal import paragraph, print_table
 
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ FORMATS = {"markdown": ".md", "html": ".html", "pdf": ".pdf"}
 
 def dossier(
     run: Annotated[
-        Path, typer.Argument(help="A report.json, its folder, an audit.zip or history:NUMBER."), Reads(within=RECORD)
+        Path, typer.Argument(help="A report.json, its folder, an audit.zip or history:NUMBER."), OF_A_FOLDER
     ],
     policy: Annotated[str, typer.Option(help="Rule packs, by name or as TOML files: a,b.")],
     # One that was filled in is the work of whoever did.

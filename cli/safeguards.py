@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from auditor.core.errors import UsageError
+from auditor.loading.sandbox.measuring_process import scratch_folder
 
 
 def refuse_a_job(command: str) -> None:
@@ -24,12 +24,12 @@ def refuse_a_job(command: str) -> None:
 
 @contextmanager
 def temporary_output(place: Path) -> Iterator[Path]:
-    """A temporary folder for a file before it is moved to its place, in the nearest existing folder."""
+    """A path for a file before it is moved to its place: in a scratch folder in the nearest existing folder."""
     near = next(folder for folder in place.absolute().parents if folder.is_dir())
     with ExitStack() as stack:
         with convert_write_errors(place):
-            folder = tempfile.TemporaryDirectory(dir=near, prefix=f".{place.name}.", ignore_cleanup_errors=True)
-        yield Path(stack.enter_context(folder)).resolve() / place.name
+            folder = stack.enter_context(scratch_folder(near, f".{place.name}."))
+        yield Path(folder).resolve() / place.name
 
 
 @contextmanager

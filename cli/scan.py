@@ -168,6 +168,7 @@ def scan(
     check_places(publish)
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
+    config = _with_positive(config)
     options = config.options
     formats, out = known_formats(options.format), _place_of(options)
     campaign = next_of_campaign(options)
@@ -235,6 +236,15 @@ def scan(
     if failure := unwritten or ledger_error or unpublished:
         raise failure
     return report.exit_code
+
+
+def _with_positive(config: Configured) -> Configured:
+    """The scan with the favourable label that whoever sits at a terminal names, where nothing else says it."""
+    if config.options.positive is not None or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return config
+    from cli.start import with_positive
+
+    return replace(config, options=with_positive(config.options))
 
 
 def _place_of(options: ScanOptions) -> Path:

@@ -31,7 +31,7 @@ from auditor.report.record.translations import catalogue_file
 from auditor.run.plugins import known_probes
 from auditor.run.probe import untrusted_options
 from auditor.run.scan_options import Configured, ScanOptions, flags
-from cli.output_guard import files_named
+from cli.flags import files_named
 from probes import PROBES
 
 # Of [model]: by which an audit is known in a history, and by which it is due again. All else there is words.

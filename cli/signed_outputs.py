@@ -88,6 +88,6 @@ def seal_of(certificate: Path | None, password_from: str | None, formats: Sequen
         if password_from is not None:
             raise UsageError("--pdf-password-env is the password of --pdf-certificate: give that too.")
         return None
-    if "pdf" not in formats:
+    if not any(name.startswith("pdf") for name in formats):
         raise UsageError("--pdf-certificate signs the PDF: add pdf to --format.")
     return load_seal(certificate, password_from)

@@ -16,11 +16,13 @@ import typer
 
 from auditor.core.errors import UsageError, did_you_mean
 from auditor.core.files import write_beside
+from auditor.data.audit_data import favourable
 from auditor.data.preprocessing import as_text, label_name
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.table_files import open_table
 from auditor.models.endpoint.client import is_endpoint
 from auditor.report.record.number_text import visible
+from auditor.run.scan_options import ScanOptions
 
 _SENSITIVE = re.compile(
     r"(^|[_\W])(sex|gender|race|racial|ethnic\w*|age|religion|disab\w*|nationality|native|orientation|marital|"
@@ -45,7 +47,7 @@ class _Columns:
 
     ``levels``: the values of each. ``candidates``: two-valued columns that may hold the labels. ``target``: the one
     that seems to. ``number``: where none does, a column of numbers to predict. ``ids``: columns that name rows.
-    ``positive``: the favourable label.
+    ``positive``: the favourable label. ``why_target``: what speaks for the target, and how sure that is.
     """
 
     levels: dict[str, list[str]]
@@ -55,6 +57,7 @@ class _Columns:
     number: str | None
     ids: list[str]
     positive: str | None = None
+    why_target: str = ""
 
     @property
     def features(self) -> list[str]:
@@ -118,6 +121,19 @@ def write_config(paths: Sequence[str], out: Path, flag_values: Mapping[str, obje
     return not is_interactive() or typer.confirm(f"Wrote {out}. Run the audit now?", default=True)
 
 
+def with_positive(options: ScanOptions) -> ScanOptions:
+    """The options with the favourable label, asked for where two labels of --target leave open which it is."""
+    path, target = options.data, options.target
+    if options.positive is not None or not options.sensitive or target is None or not os.path.isfile(path or ""):
+        return options
+    file = open_table(str(path))
+    levels = sorted(map(label_name, as_text(file.read([target], {}).to_pandas()[target]).dropna().unique()))
+    if len(levels) != 2 or favourable(None, levels) is not None:
+        return options
+    shown = f"Favourable label ({_comment_text(levels)})"
+    return replace(options, positive=_ask_for(shown, levels, _favourable(target, levels))[0])
+
+
 def _check_complete(columns: _Columns, flag_values: Mapping[str, object], data: Path) -> None:
     """Raise UsageError for the flags that answer what cannot be asked."""
     missing = {flag: said for flag, said in columns.flags.items() if said and not flag_values[flag[2:]]}
@@ -125,7 +141,8 @@ def _check_complete(columns: _Columns, flag_values: Mapping[str, object], data: 
         words = [word for flag, said in missing.items() for each in said for word in (flag, each)]
         raise UsageError(
             "There is no terminal to ask on: add "
-            + (f"{shlex.join(words)}, if these guesses from {data.name} are right." if words else "--target COLUMN.")
+            + (f"{shlex.join(words)}, if these guesses from {data.name} are right" if words else "--target COLUMN")
+            + (f" (target: {columns.why_target})." if "--target" in words and columns.why_target else ".")
         )
 
 
@@ -143,6 +160,7 @@ def _with_flags(columns: _Columns, flag_values: Mapping[str, object]) -> _Column
 
 def _with_target(columns: _Columns, target: str) -> _Columns:
     levels = columns.levels[target]
+    columns = replace(columns, why_target="")
     if len(levels) > _MOST_CODES:
         return replace(columns, target=None, number=target, positive=None)
     return replace(columns, target=target, number=None, positive=_favourable(target, levels))
@@ -160,7 +178,9 @@ def _ask(setup: _Setup, flag_values: Mapping[str, object]) -> _Setup:
     columns = setup.columns
     typer.echo(f"{visible(setup.data.name)}: {setup.n_rows:,} rows, columns {_comment_text(list(columns.levels))}")
     if not flag_values["target"]:
-        columns = _with_target(columns, _ask_for("Column with the true labels", columns.levels, columns.target)[0])
+        why = f" ({columns.why_target})" if columns.why_target else ""
+        guess = columns.target or columns.number
+        columns = _with_target(columns, _ask_for(f"Column with the true labels{why}", columns.levels, guess)[0])
     if columns.target is not None and not flag_values["positive"]:
         levels = columns.levels[columns.target]
         shown = f"Favourable label ({_comment_text(levels)})"
@@ -229,7 +249,18 @@ def _guess_columns(frame: pd.DataFrame) -> _Columns:
     if target is None and number is None and candidates:
         target = candidates[-1]
     positive = None if target is None else _favourable(target, levels[target])
-    return _Columns(levels, sensitive, candidates, target, number, ids, positive)
+    why = _why_target(target or number, [c for c in candidates if _TARGET.search(c)], amounts, len(candidates))
+    return _Columns(levels, sensitive, candidates, target, number, ids, positive, why)
+
+
+def _why_target(guess: str | None, by_name: list[str], amounts: list[str], n_candidates: int) -> str:
+    """What speaks for a guessed target, and how sure that is."""
+    if guess in by_name:
+        others = len(by_name) - 1
+        return "by name and two values, " + (f"as {others} more: unsure" if others else "as no other: likely")
+    if guess in amounts:
+        return "by name and its numbers, " + ("as no other: likely" if len(amounts) == 1 else "as others too: unsure")
+    return f"the last of {n_candidates} of two values, by no name: unsure" if guess is not None else ""
 
 
 def _path_from(out: Path, path: Path) -> str:
@@ -268,13 +299,18 @@ def _target_lines(columns: _Columns) -> list[str]:
         levels = columns.levels[columns.target]
         return [
             f"target = {_toml(columns.target)}"
-            f"            # column of true labels; two-valued: {_comment_text(columns.candidates)}",
+            f"            # column of true labels{_guessed(columns)}; two-valued: {_comment_text(columns.candidates)}",
             f"positive = {_toml(columns.positive or levels[-1])}"
             f"          # the FAVOURABLE label, of {_comment_text(levels)}",
         ]
     if columns.number is not None:
-        return [f"target = {_toml(columns.number)}            # column of true numbers, for a model that predicts one"]
+        guessed = _guessed(columns)
+        return [f"target = {_toml(columns.number)}            # column of true numbers{guessed}, for a model of them"]
     return ['# target = "..."                     # column of true labels: no two-valued column was found']
+
+
+def _guessed(columns: _Columns) -> str:
+    return f", {columns.why_target}" if columns.why_target else ""
 
 
 def _feature_lines(columns: _Columns) -> list[str]:

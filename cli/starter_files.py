@@ -1,11 +1,11 @@
-"""``auditor probes new`` and ``auditor probes examples``: a probe's skeleton and training scripts to start from."""
+"""``auditor probes new``, ``auditor mitigate new``, ``auditor probes examples``: what one's own code starts from."""
 
 from __future__ import annotations
 
 import ast
 import keyword
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,8 +15,7 @@ import typer
 from auditor.core.errors import UsageError, did_you_mean
 from auditor.core.files import write_beside
 from auditor.core.writable_paths import claim
-from cli.flags import Tracebacks
-from cli.output_guard import Writes
+from cli.flags import Tracebacks, Writes
 from cli.terminal import print_table
 
 # Where the skeleton takes its names from: the one place to change when they move.
@@ -29,6 +28,41 @@ from auditor.statistics.rates import Proportion
 _TEST_IMPORTS = """\
 from auditor import AuditData, AuditedModel, Criterion, check_probe
 """
+_MITIGATION_IMPORTS = """\
+import numpy.typing as npt
+from auditor import AuditData, AuditedModel, Pillar
+from auditor.core.errors import DataError, UsageError
+from auditor.models.postprocessing import (
+    GroupRule,
+    PostprocessedModel,
+    Postprocessing,
+    Steps,
+)
+from auditor.run.mitigation import Mitigated, Stage, Training
+"""
+_MITIGATION_TEST_IMPORTS = """\
+from auditor import AuditData, AuditedModel, check_mitigation
+from auditor.run.mitigation import Training
+from probes import PROBES
+"""
+_KINDS: Mapping[str, Mapping[str, str]] = {
+    "probe": {
+        "imports": _PROBE_IMPORTS,
+        "test_imports": _TEST_IMPORTS,
+        "description": "A probe for auditor: on how many rows is the model unsure of its answer?",
+        "group": "probes",
+        "listed": "auditor probes",
+        "example": "unsure_share",
+    },
+    "mitigation": {
+        "imports": _MITIGATION_IMPORTS,
+        "test_imports": _MITIGATION_TEST_IMPORTS,
+        "description": "A mitigation for auditor: approve the same share of every group",
+        "group": "mitigations",
+        "listed": "auditor mitigate list",
+        "example": "same_share",
+    },
+}
 _LONGEST = 60
 
 
@@ -41,13 +75,7 @@ def new_probe(
     debug: Tracebacks = False,
 ) -> None:
     """Write a probe of your own to start from: a folder with code, tests and an entry point."""
-    key = name.replace("-", "_")
-    _check_name(key, name)
-    folder = Path(key)
-    if folder.exists():
-        raise UsageError(f"{folder} is there already: name another, or take it away.")
-    for path in write_skeleton(folder, key):
-        typer.echo(path)
+    key, folder = _write_new(name, "probe")
     class_name = class_of(key)
     typer.echo(f"""
 It works as it stands. Put your own question in {folder / key}.py, then:
@@ -62,31 +90,62 @@ Or install it, and ask it by its name:
   auditor scan MODEL --data FILE --target COLUMN --probes {key}""")
 
 
+def new_mitigation(
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of the mitigation and its folder, in snake_case."),
+        Writes(itself=True, lost="mitigation"),
+    ],
+    debug: Tracebacks = False,
+) -> None:
+    """Write a mitigation of your own to start from: a folder with code, tests and an entry point."""
+    key, folder = _write_new(name, "mitigation")
+    typer.echo(f"""
+It works as it stands. Put your own repair in {folder / key}.py, then:
+
+  cd {folder}
+  python -m pytest
+  pip install -e .
+  auditor mitigate {key} MODEL --train FILE --data FILE --target COLUMN --positive LABEL --sensitive COLUMN""")
+
+
+def _write_new(name: str, kind: str) -> tuple[str, Path]:
+    """The key and the folder of a skeleton that was written, each file of which is printed."""
+    key = name.replace("-", "_")
+    _check_name(key, name, kind)
+    folder = Path(key)
+    if folder.exists():
+        raise UsageError(f"{folder} is there already: name another, or take it away.")
+    for path in write_skeleton(folder, key, kind):
+        typer.echo(path)
+    return key, folder
+
+
 def class_of(key: str) -> str:
-    """The class's name of a probe's."""
+    """The class's name of a probe's or mitigation's."""
     return "".join(part.capitalize() for part in key.split("_"))
 
 
-def write_skeleton(folder: Path, key: str) -> list[Path]:
-    """Write all files or none; return their paths."""
+def write_skeleton(folder: Path, key: str, kind: str = "probe") -> list[Path]:
+    """Write all files of a ``probe`` or ``mitigation``, or none; return their paths."""
     from jinja2 import Environment, StrictUndefined
 
     from auditor.core.files import write_beside
     from auditor.core.writable_paths import claim
 
-    known = {"name": key, "class_name": class_of(key), "distribution": key.strip("_").replace("_", "-")}
+    known = {"name": key, "class_name": class_of(key), "distribution": key.strip("_").replace("_", "-"), **_KINDS[kind]}
     made = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False)
     written = []
     try:
         (folder / "tests").mkdir(parents=True)
         for source, target, imports in (
             ("pyproject.toml.j2", "pyproject.toml", ""),
-            ("probe.py.j2", f"{key}.py", _PROBE_IMPORTS),
-            ("test_probe.py.j2", f"tests/test_{key}.py", _TEST_IMPORTS),
+            (f"{kind}.py.j2", f"{key}.py", _KINDS[kind]["imports"]),
+            (f"test_{kind}.py.j2", f"tests/test_{key}.py", _KINDS[kind]["test_imports"]),
         ):
             text = (files("cli.skeletons") / source).read_text(encoding="utf-8")
-            claim(folder / target, target, irreplaceable_kind="probe")
-            write_beside(folder / target, made.from_string(text).render(known, imports=imports).encode())
+            claim(folder / target, target, irreplaceable_kind=kind)
+            write_beside(folder / target, made.from_string(text).render(known | {"imports": imports}).encode())
             written.append(folder / target)
     except (OSError, UsageError) as error:
         for path in written:
@@ -99,20 +158,30 @@ def write_skeleton(folder: Path, key: str) -> list[Path]:
     return written
 
 
-def _check_name(key: str, name: str) -> None:
-    """Raises UsageError for what cannot be the name of a module, a class and a probe."""
+def _check_name(key: str, name: str, kind: str) -> None:
+    """Raises UsageError for what cannot be the name of a module, a class and a probe or mitigation."""
     if not (key.isidentifier() and key.isascii() and key == key.lower()) or not key.strip("_") or len(key) > _LONGEST:
-        raise UsageError(f"{name!r} is no name for a probe: write it in snake_case, such as unsure_share.")
+        example = _KINDS[kind]["example"]
+        raise UsageError(f"{name!r} is no name for a {kind}: write it in snake_case, such as {example}.")
     if keyword.iskeyword(key) or keyword.issoftkeyword(key):
-        raise UsageError(f"{name!r} is a word of Python's own: name the probe otherwise.")
-    from probes import PROBES
-
-    if key in PROBES:
-        raise UsageError(f"There is a built-in probe {key!r}: name yours otherwise.")
+        raise UsageError(f"{name!r} is a word of Python's own: name the {kind} otherwise.")
+    if key in _built_in(kind):
+        raise UsageError(f"There is a built-in {kind} {key!r}: name yours otherwise.")
     # What lies in the working folder is no reason to refuse: that is where the new module goes.
     elsewhere = [part for part in sys.path if part and Path(part).resolve() != Path.cwd().resolve()]
     if key in sys.stdlib_module_names or _is_importable(key, elsewhere):
-        raise UsageError(f"There is a module {key!r} already, which yours would hide: name the probe otherwise.")
+        raise UsageError(f"There is a module {key!r} already, which yours would hide: name the {kind} otherwise.")
+
+
+def _built_in(kind: str) -> Container[str]:
+    if kind == "probe":
+        from probes import PROBES
+
+        return PROBES
+    from mitigations import MITIGATIONS
+
+    # These are commands of their own beside the names of mitigations.
+    return {*MITIGATIONS, "list", "new"}
 
 
 def _is_importable(key: str, path: list[str]) -> bool:

@@ -81,17 +81,21 @@ class Tried:
 
 
 class PointFolder:
-    """A point's folder, by its ``point.json``: the inputs of its model and of its audit."""
+    """A point's folder, by its ``point.json``: the inputs of its model and of its audit.
 
-    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+    ``model``: its model, a file as the present model's, or a folder.
+    """
+
+    def __init__(self, folder: Path, model_name: str, content: dict[str, Any]) -> None:
         self.folder = folder
+        self.model = folder / model_name
         self.content = content
 
     @classmethod
-    def from_folder(cls, folder: Path) -> PointFolder:
+    def from_folder(cls, folder: Path, model_name: str) -> PointFolder:
         """The stored state; an invalid file counts as empty, and the point is made again."""
         content = _read_json(folder / "point.json")
-        return cls(folder, content if content.get("format") == _POINT_FORMAT else {})
+        return cls(folder, model_name, content if content.get("format") == _POINT_FORMAT else {})
 
     def claim(self, *, with_evidence: bool) -> None:
         """Declare, before any work, the outputs in this folder.
@@ -100,14 +104,11 @@ class PointFolder:
         """
         if with_evidence:
             claim(self.folder / BUNDLE, f"--out/{self.folder.name}/{BUNDLE}")
-        claim(self.model, f"--out/{self.folder.name}/model.pt")
+        if not self.model.is_dir():
+            claim(self.model, f"--out/{self.folder.name}/{self.model.name}")
         claim(self.folder / "point.json", f"--out/{self.folder.name}/point.json")
         claim_report(self.folder, ("json", "html"), f"--out/{self.folder.name}")
         claim_comparison(self.folder, f"--out/{self.folder.name}")
-
-    @property
-    def model(self) -> Path:
-        return self.folder / "model.pt"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,8 +145,8 @@ class PointFolder:
         changed = [key for key in dict.fromkeys([*prints, *known]) if known.get(key) != prints.get(key)]
         if changed:
             return False, f" anew, since these changed: {', '.join(changed)}"
-        if not path.is_file() or sha256_of(path) != self.content.get(digest_key):
-            return False, f" anew, since {path.name} is not the file that was written"
+        if not path.exists() or digest(str(path)) != self.content.get(digest_key):
+            return False, f" anew, since {path.name} is not what was written"
         return True, ""
 
     def make(self, key: str, job: Job, settings: Settings, prints: Prints, max_seconds: float, *, quiet: bool) -> None:
@@ -165,7 +166,7 @@ class PointFolder:
             "format": _POINT_FORMAT,
             "settings": settings,
             "made": prints,
-            "model_sha256": sha256_of(self.model),
+            "model_sha256": digest(str(self.model)),
             "notes": list(notes),
             "energy": energy.model_dump(mode="json"),
         }
@@ -191,9 +192,12 @@ class PointFolder:
         write_beside(self.folder / "point.json", (json.dumps(self.content, indent=2) + "\n").encode())
 
     def _clear(self) -> None:
+        if self.model.is_dir() and self.content:
+            shutil.rmtree(self.model)
         self.content = {}
         for path in (self.folder / "point.json", self.model):
-            remove(path)
+            if not path.is_dir():
+                remove(path)
         for left in self.folder.glob(f".{self.model.name}.*"):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)

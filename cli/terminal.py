@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -50,9 +50,9 @@ def exit_words(code: int) -> str:
     return _EXIT_WORDS[code]
 
 
-def coloured(text: str, outcome: str, stream: TextIO | None = None) -> str:
+def coloured(text: str, outcome: str) -> str:
     """Text in its outcome's colour, if the terminal uses colour."""
-    looked_at = (stream or sys.stdout).isatty() and "NO_COLOR" not in os.environ
+    looked_at = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     return typer.style(text, fg=_COLOURS[outcome], bold=outcome in ("FAIL", "PASS")) if looked_at else text
 
 
@@ -355,9 +355,11 @@ def _print_exit(report: AuditReport) -> None:
 
 
 def _print_shown(page: FirstPage) -> None:
-    """The strongest of what is shown although nobody set a bound for it."""
+    """Which attacks a passing privacy check withstood, and the strongest of what is shown without a bound."""
     from auditor.report.record.number_text import visible
 
+    if page.withstood:
+        typer.echo(paragraph(coloured("attacks ", "NOT_JUDGED") + visible(page.withstood), 0))
     for shown in page.shown:
         typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
 
@@ -434,8 +436,8 @@ def _print_controls(report: AuditReport) -> None:
     if not report.policies:
         return
 
+    from auditor.report.html import policies_of
     from auditor.report.report_view import rows_of
-    from auditor.report.rule_pack_view import policies_of
 
     for shown in policies_of(report, rows_of(report.findings)):
         policy, controls = shown.policy, [own.control for own in shown.controls]

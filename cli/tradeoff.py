@@ -36,7 +36,7 @@ from auditor.report.comparing.tradeoff_report import (
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.number_text import visible
 from auditor.report.report_figures import called_in
-from auditor.run.mitigation import make_mitigation, needs_rows
+from auditor.run.mitigation import Mitigation, make_mitigation, needs_rows
 from auditor.run.plugins import mitigation_class
 from auditor.run.scan_options import Configured
 from auditor.run.sweep_tasks import made_by, sent_points
@@ -44,7 +44,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.training.task_distribution import chosen_executor
 from auditor.training.task_executor import Kept
 from cli.compare import write_comparison
-from cli.mitigate import BUNDLE, mitigation_job, parse_settings, with_evidence, with_reference
+from cli.mitigate import BUNDLE, complete_out, mitigation_job, parse_settings, with_evidence, with_reference
 from cli.safeguards import refuse_a_job
 from cli.signed_outputs import Sealed, with_bundle
 from cli.sweep_folder import PointFolder, Settings, Tried, audit_prints, digest, made_prints
@@ -53,8 +53,8 @@ from mitigations import MITIGATIONS
 
 PROBES_ASKED = ("group_fairness", "adverse_impact", "change", "membership_inference")
 MOST_POINTS = 200
-# Files of models that are written otherwise than as bundles.
-_NO_BUNDLES = (".skops", ".pkl", ".pickle", ".joblib", ".json", ".ubj", ".txt", ".cbm", ".onnx")
+# What a point's model is called but for its ending; of a bundle, and of whatever is written as one, the whole name.
+_MODEL, _BUNDLE_NAME = "model", "model.pt"
 _LONGEST_NAME = 80
 _TWICE = "The option {!r} is given twice: name each in one --sweep or one --with."
 
@@ -102,9 +102,10 @@ def run_tradeoff(
         make_mitigation(kind, each)
     named = {_name(each, sweeps): each for each in grid}
     folder = Path(config.options.out)
-    _claim(folder, [PRESENT, *named], with_evidence=evidence is not None)
+    model_name = _name_of_models(kind, config.options.model)
+    _claim(folder, model_name, [PRESENT, *named], with_evidence=evidence is not None)
     config = with_bundle(_with_probes(config), None if evidence is None else folder / BUNDLE)
-    sweep = _Sweep.from_configuration(key, config, max_seconds=max_seconds, quiet=quiet)
+    sweep = _Sweep.from_configuration(key, config, model_name, max_seconds=max_seconds, quiet=quiet)
     with chosen_executor(config.options.executor, config.options.address) as executor:
         present = sweep.audit_present()
         # Whatever the audits do not hold is found out before anything is trained.
@@ -147,18 +148,31 @@ def _evidence(
         sweep=swept,
         fixed=fixed_options,
         tried=sweep.tried.graded_models,
-        made={p.name: prints for p in points if (prints := PointFolder.from_folder(sweep.folder / p.name).inputs)},
+        made={p.name: prints for p in points if (prints := sweep.folder_of(p.name).inputs)},
     )
 
 
-def _claim(out: Path, points: Sequence[str], *, with_evidence: bool) -> None:
+def _name_of_models(kind: type[Mitigation], model: str | None) -> str:
+    """What the model of each point is called: it ends as mitigate's own do. Raises UsageError for a folder."""
+    assert model is not None
+    if Path(model).is_dir():
+        raise UsageError(
+            f"A sweep keeps each model as a file, and {Path(model).name!r} is a folder: make one of each value with "
+            "auditor mitigate --with option=value, which audits it beside the present one."
+        )
+    if kind.stage == "post-processing" and Path(model).suffix != Path(_BUNDLE_NAME).suffix:
+        return _MODEL  # a folder of the rules, with the model below them
+    return f"{_MODEL}{complete_out(None, kind, Path(model)).suffix or Path(_BUNDLE_NAME).suffix}"
+
+
+def _claim(out: Path, model_name: str, points: Sequence[str], *, with_evidence: bool) -> None:
     """Says, before any work, what is to be written into the folder. Raises UsageError where one file is not ours."""
     for name in ("tried.json", "tradeoff.json", "tradeoff.html", "tradeoff.md"):
         claim(out / name, f"--out/{name}")
     for drawn in sorted((out / "figures").glob("*.svg")):
         claim(drawn, f"--out/figures/{drawn.name}")
     for point in points:
-        PointFolder.from_folder(out / point).claim(with_evidence=with_evidence)
+        PointFolder.from_folder(out / point, model_name).claim(with_evidence=with_evidence)
 
 
 def _check(present: Evidence, request: Asked) -> None:
@@ -245,18 +259,22 @@ def _with_probes(config: Configured) -> Configured:
 
 @dataclass(frozen=True, kw_only=True)
 class _Sweep:
-    """What all points share. ``job`` audits the present model; ``folder`` holds a folder for each point."""
+    """What all points share. ``job`` audits the present model; ``folder`` holds a folder for each point, with its
+    model as ``model_name``."""
 
     key: str
     configured: Configured
     job: Job
     folder: Path
+    model_name: str
     tried: Tried
     max_seconds: float
     quiet: bool
 
     @classmethod
-    def from_configuration(cls, key: str, config: Configured, *, max_seconds: float, quiet: bool) -> _Sweep:
+    def from_configuration(
+        cls, key: str, config: Configured, model_name: str, *, max_seconds: float, quiet: bool
+    ) -> _Sweep:
         options = config.options
         if options.train is None:
             raise UsageError("A mitigation learns from the training rows: add --train FILE.")
@@ -271,11 +289,6 @@ class _Sweep:
                 "and --weight out. Take copies of rows out, or say --copies-are-real."
             )
         assert options.model is not None
-        if Path(options.model).is_dir() or Path(options.model).suffix in _NO_BUNDLES:
-            raise UsageError(
-                f"A sweep keeps its models as bundles, and {Path(options.model).name!r} is none: make a model of each "
-                "value with auditor mitigate --with option=value, which audits it beside the present one."
-            )
         with_itself, job = with_reference(config, Path(options.model))
         folder = Path(options.out)
         assert job.data is not None
@@ -283,8 +296,19 @@ class _Sweep:
         # Found out before the work, not after it.
         tried.write()
         return cls(
-            key=key, configured=with_itself, job=job, folder=folder, tried=tried, max_seconds=max_seconds, quiet=quiet
+            key=key,
+            configured=with_itself,
+            job=job,
+            folder=folder,
+            model_name=model_name,
+            tried=tried,
+            max_seconds=max_seconds,
+            quiet=quiet,
         )
+
+    def folder_of(self, point: str) -> PointFolder:
+        """The folder of a point."""
+        return PointFolder.from_folder(self.folder / point, self.model_name)
 
     @property
     def with_evidence(self) -> bool:
@@ -293,7 +317,7 @@ class _Sweep:
 
     def audit_present(self) -> AuditReport:
         """The present model's audit, with itself as the reference; raises DataError or ModelError where it is none."""
-        state = PointFolder.from_folder(self.folder / PRESENT)
+        state = self.folder_of(PRESENT)
         started = time.perf_counter()
         report, why = state.audited(audit_prints(self.configured, self.job), with_evidence=self.with_evidence)
         if report is None:
@@ -312,14 +336,12 @@ class _Sweep:
         Nothing is handed out that is more than data.
         """
         prints = {name: made_prints(self.key, self.job, each) for name, each in points.items()}
-        missing = [
-            name for name in points if not PointFolder.from_folder(self.folder / name).check_model(prints[name])[0]
-        ]
+        missing = [name for name in points if not self.folder_of(name).check_model(prints[name])[0]]
         jobs = [mitigation_job(self.key, self.job, points[name], Path(), None, self.max_seconds) for name in missing]
-        tasks = sent_points(jobs) if jobs else None
+        tasks = sent_points(jobs) if jobs and self.model_name == _BUNDLE_NAME else None
         if tasks is None:
             if jobs:
-                self._say("points", "made here, since they take code, files or a GPU of this machine")
+                self._say("points", "made here: they are no bundles, or take code, files or a GPU of this machine")
             return {}
         failed = {}
         try:
@@ -328,7 +350,7 @@ class _Sweep:
                 if isinstance(made, ModelError):
                     failed[name] = made
                     continue
-                PointFolder.from_folder(self.folder / name).take(made, points[name], prints[name])
+                self.folder_of(name).take(made, points[name], prints[name])
                 self._say(name, "made elsewhere")
         finally:
             # Each has its folder by now.
@@ -337,7 +359,7 @@ class _Sweep:
 
     def point(self, place: int, name: str, settings: Settings, n: int, failure: ModelError | None) -> AuditedPoint:
         """Makes and audits one point, as far as it is not there already, and says which; ``failure``: why elsewhere."""
-        state = PointFolder.from_folder(self.folder / name)
+        state = self.folder_of(name)
         started = time.perf_counter()
         head = f"{name} ({place} of {n})"
         prints = made_prints(self.key, self.job, settings)

@@ -18,8 +18,7 @@ from auditor.core.files import encode_path, regular_file
 from auditor.core.writable_paths import check, claim, place_file
 from auditor.run.option_parsers import memory_limit, names_in
 from auditor.run.scan_options import ScanOptions
-from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, parse_json_flag
-from cli.output_guard import Writes
+from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, Writes, parse_architecture_args
 from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 
 if TYPE_CHECKING:
@@ -102,12 +101,13 @@ def train(
     """Train a classifier on a table, and save it as a bundle that scan can load.
 
     Text columns are encoded from the training rows; columns with ids, dates or survey weights are left out and listed,
-    unless --keep names them. The training and test rows are written beside the bundle, for scan's --train and --data.
+    unless --keep names them. The training and test rows are written beside the bundle, for scan's --train and --data,
+    and what it answers on the latter, for --check-predictions.
     """
     from cli.safeguards import refuse_a_job
 
     refuse_a_job("train")
-    arguments = parse_json_flag(architecture_args, "--architecture-args")
+    arguments = parse_architecture_args(architecture_args)
     places = _Places(out, train_out, test_out)
 
     from auditor.data.table_schema import read_schema
@@ -186,6 +186,7 @@ def _run_training(
             out=encode_path(str(temporary_paths[places.model])),
             train_out=encode_path(str(temporary_paths[places.train])),
             test_out=encode_path(str(temporary_paths[places.test])),
+            predictions_out=encode_path(str(temporary_paths[places.predictions])),
         ),
         allow_unsandboxed=allow_unsandboxed,
     )
@@ -219,11 +220,13 @@ class _Places:
             if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".pq"):
                 raise UsageError(f"{path.name!r} must end in .csv, .tsv or .parquet.")
         # In the order in which they are written: rows without a model mislead less than a model without its rows.
-        self.all = (self.train, self.test, self.model)
+        self.predictions = model.with_name(f"{model.stem}.predictions.csv")
+        self.all = (self.train, self.test, self.predictions, self.model)
         named = {"--out": self.model, "--train-out": self.train, "--test-out": self.test}
         for flag, path in named.items():
             claim(path, flag)
-        claim(self.energy, f"{self.energy.name} of --out")
+        for path in (self.predictions, self.energy):
+            claim(path, f"{path.name} of --out")
 
 
 def _names(value: str | None) -> tuple[str, ...] | None:
@@ -278,7 +281,7 @@ def _lines(result: TableTrained, spec: TrainSpec, places: _Places, energy: Energ
     if result.auc is not None:
         yield f"AUC       {_with_interval(result.auc)}{' (without the weights)' if how else ''}"
     yield visible(f"took      {energy.describe(Catalogue())}")
-    yield visible(f"wrote     {places.model}, {places.train}, {places.test}, {places.energy}")
+    yield visible(f"wrote     {places.model}, {places.train}, {places.test}, {places.predictions}, {places.energy}")
     yield visible("next      " + _scan_command(spec, places))
 
 
@@ -288,7 +291,7 @@ def _with_interval(estimate: Known) -> str:
 
 def _scan_command(spec: TrainSpec, places: _Places) -> str:
     words: list[Any] = ["auditor", "scan", places.model, "--data", places.test, "--train", places.train]
-    words += ["--target", spec.target]
+    words += ["--check-predictions", places.predictions, "--target", spec.target]
     if spec.positive is not None:
         words += ["--positive", spec.positive]
     if ":" in spec.architecture:

@@ -167,6 +167,9 @@ def _print_dp_audit(result: AuditResult, gaussian: IfGaussian | None) -> None:
         typer.echo(f"noise       {_noise(result.noise)}")
     if result.sensitivity is not None:
         typer.echo(f"step        {_sensitivity_text(result.sensitivity)}")
+    if result.problems or result.not_linted:
+        typer.echo(f"linter      {', '.join(result.problems) or 'no problem in what the audit saw of the run'}")
+        typer.echo(paragraph(f"not checked: {', '.join(result.not_linted)}", 12))
     if result.accounted_epsilon is not None:
         typer.echo(
             f"accounting  epsilon at most {result.accounted_epsilon:.3g} at delta {result.delta:g}, the smallest bound "

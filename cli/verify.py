@@ -16,8 +16,7 @@ import typer
 from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim
 from auditor.report.record.number_text import visible
-from cli.flags import AsJson, Tracebacks
-from cli.output_guard import Writes
+from cli.flags import AsJson, Tracebacks, Writes
 from cli.terminal import coloured, exit_words, paragraph
 
 if TYPE_CHECKING:

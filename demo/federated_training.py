@@ -17,7 +17,7 @@ from auditor.privacy.federated.client_canaries import clipped
 from auditor.privacy.federated.inversion_audit import ClientTask
 
 CLIENTS, RATE, ROUNDS, NORM = 200, 0.1, 30, 1.0
-# For epsilon 2 at delta 1e-3, as `auditor dp budget --sample-rate 0.1 --steps 30 --epsilon 2 --delta 1e-3` says.
+# As `auditor dp budget --sample-rate 0.1 --steps 30 --epsilon 2 --delta 1e-3 --accountant prv` says.
 NOISE = 1.15
 
 

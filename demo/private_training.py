@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from auditor.privacy.canaries import AuditPlan, ReferenceGradient
 
 ROWS, BATCH, EPOCHS = 1000, 100, 10
-# For epsilon 1 at delta 1e-5, as `auditor dp budget --rows 1000 --batch-size 100 --epochs 10 --epsilon 1` says.
+# For delta 1e-5, as `auditor dp budget --rows 1000 --batch-size 100 --epochs 10 --epsilon 1 --accountant prv` says.
 NOISE = 3.98
 
 
@@ -48,6 +48,7 @@ def train(audit: AuditPlan, noise: float = NOISE) -> None:
         sample_rate=rate,
         expected_gradient=ReferenceGradient(model, loss_per_row, x, y, optimizer=optimizer, sample_rate=rate),
         accountant=engine.accountant,
+        loader=loader,
     )
     for _ in range(EPOCHS):
         for inputs, labels in loader:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -14,12 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origi
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from docutils.utils.math.latex2mathml import tex2mathml
 from pydantic import BaseModel
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from reference_pages import completed  # noqa: E402
 
 import auditor  # noqa: E402  (the checkout that these pages are about)
 
@@ -32,7 +34,10 @@ html_title = f"auditor {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_copyright = False
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+# Formulas become MathML, which browsers show by themselves: the site needs no network and no script.
+html_math_renderer = "mathml"
+exclude_patterns = ["reference_pages.py"]
 myst_heading_anchors = 3
 # Two hyphens are a flag, and straight quotes are code.
 smartquotes = False
@@ -120,11 +125,10 @@ class PublicNames(SphinxDirective):
 
 
 class Documented(SphinxDirective):
-    """``.. documented:: what`` documents a list of this file or of the code: ``callbacks``, ``estimates``, ``probes``,
-    ``mitigations``."""
+    """``.. documented:: what`` documents a list of this file or of the code: ``callbacks``, ``estimates``."""
 
     required_arguments = 1
-    lists: ClassVar[tuple[str, ...]] = ("callbacks", "estimates", "probes", "mitigations")
+    lists: ClassVar[tuple[str, ...]] = ("callbacks", "estimates")
 
     def run(self) -> list[nodes.Node]:
         return _parsed(self, [line for path in _paths(self.arguments[0]) for line in _autodoc(path)])
@@ -163,20 +167,11 @@ class Flags(SphinxDirective):
 def _paths(what: str) -> list[str]:
     if what == "callbacks":
         return list(CALLBACKS)
-    if what == "estimates":
-        from auditor.statistics.estimate import Estimate, Power
-        from auditor.statistics.estimate_kinds import AnyEstimate
-        from auditor.statistics.rates import RateTable
+    from auditor.statistics.estimate import Estimate, Power
+    from auditor.statistics.estimate_kinds import AnyEstimate
+    from auditor.statistics.rates import RateTable
 
-        kinds: list[Any] = [Estimate, Power, RateTable, *get_args(get_args(AnyEstimate)[0])]
-    elif what == "probes":
-        from probes import PROBES
-
-        kinds = list(PROBES.values())
-    else:
-        from mitigations import MITIGATIONS
-
-        kinds = list(MITIGATIONS.values())
+    kinds: list[Any] = [Estimate, Power, RateTable, *get_args(get_args(AnyEstimate)[0])]
     return [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
 
 
@@ -197,19 +192,13 @@ def _without_noise(
     return None
 
 
-def _with_metrics(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """The metrics that a probe declares are listed at the end of its docstring."""
-    from auditor.judging.measurement import NO_IDEAL
-    from auditor.run.probe import declared_metrics
+def _with_what_the_class_knows(app: Sphinx, page: str, source: list[str]) -> None:
+    source[0] = completed(page, source[0])
 
-    metrics = declared_metrics(obj) if what == "class" else ()  # type: ignore[arg-type]
-    if metrics:
-        lines += ["", "Metrics:", ""]
-    for each in metrics:
-        ideal = each.ideal if each.ideal == NO_IDEAL else f"ideal {each.ideal}"
-        text = "; ".join(filter(None, (each.formula, f"{each.range}, {ideal}", each.reading, each.citation)))
-        plain = re.sub(r"([*`|_])", r"\\\1", text)
-        lines.append(f"- ``{each.metric}``: {plain}")
+
+def _mathml(translator: Any, node: Any) -> None:
+    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -217,5 +206,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("documented", Documented)
     app.add_directive("flags", Flags)
     app.connect("autodoc-process-signature", _without_noise)
-    app.connect("autodoc-process-docstring", _with_metrics)
+    app.connect("source-read", _with_what_the_class_knows)
+    app.add_html_math_renderer("mathml", inline_renderers=(_mathml, None), block_renderers=(_mathml, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -96,16 +96,18 @@ def unnamed(parts):
     return [n for n, decides in more.items() if not decides]
 
 
-def statement(parts):
-    """What is signed of an audit: the manifest's digest, and what was found of which model and data."""
+def statement(parts, of_manifest_alone=False):
+    """What is signed of an audit: the digests of manifest, model and data, and what was found of them."""
     record = json.loads(parts[RECORD])
     by = {"passedTests": ["PASS"], "warnedTests": ["INCONCLUSIVE", "NOT_RUN"], "failedTests": ["FAIL"]}
     tests = {k: sorted(f["id"] for f in record["findings"] if f["outcome"] in v) for k, v in by.items()}
     about = {name: record[name]["sha256"] for name in ("model", "data")} | {"train": record["data"]["train_sha256"]}
     configuration = [{"name": k, "digest": {"sha256": v}} for k, v in about.items() if v is not None]
+    named = about | {"model": record["model"].get("root_sha256") or about["model"]}
+    subjects = {MANIFEST: sha256(parts[MANIFEST])} | ({} if of_manifest_alone else named)
     return {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": MANIFEST, "digest": {"sha256": sha256(parts[MANIFEST])}}],
+        "subject": [{"name": k, "digest": {"sha256": v}} for k, v in sorted(subjects.items()) if v is not None],
         "predicateType": "https://in-toto.io/attestation/test-result/v0.1",
         "predicate": {"result": RESULT.get(record["exit_code"], "FAILED"), "configuration": configuration, **tests},
     }
@@ -119,10 +121,14 @@ def signer(parts):
     key = Ed25519PublicKey.from_public_bytes(raw)
     key.verify(signature, b"DSSEv1 %d %s %d " % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload)) + payload)
     texts = [base64.b64encode(b).decode() for b in (payload, signature, raw)]
-    only = {"keyid": fingerprint(key), "sig": texts[1], "public_key": texts[2]}
-    form = {"payloadType": PAYLOAD_TYPE, "payload": texts[0], "signatures": [only]}
-    same = json.dumps(statement(parts), sort_keys=True, ensure_ascii=False).encode() == payload
-    if json.dumps(form, indent=2).encode() + b"\n" != parts[SIGNATURE] or not same:
+    form = {"payloadType": PAYLOAD_TYPE, "payload": texts[0]}
+    described = {"keytype": "ed25519", "keyval": {"public": raw.hex()}, "scheme": "ed25519"}
+    keyid = sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
+    # Bundles of earlier versions name the key by its fingerprint, and sign the manifest alone.
+    only = [{"keyid": each, "sig": texts[1], "public_key": texts[2]} for each in (keyid, fingerprint(key))]
+    forms = [json.dumps(form | {"signatures": [each]}, indent=2).encode() + b"\n" for each in only]
+    signed = [json.dumps(statement(parts, old), sort_keys=True, ensure_ascii=False).encode() for old in (False, True)]
+    if parts[SIGNATURE] not in forms or payload not in signed:
         raise ValueError("the envelope is not in its one form, or about something else")
     return fingerprint(key)
 

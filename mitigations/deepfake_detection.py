@@ -85,6 +85,8 @@ class DeepfakeDetection(BaseMitigation):
             + ("; what else it rejects comes on top." if len(gate.rejected_answers) > 1 else "."),
             "Nothing is promised for generators that the detector does not know: audit it by itself (auditor scan).",
         ]
+        if card.unproven:
+            notes.insert(0, f"Its rejections are not earned: {card.unproven}")
         if not new.rows.has_same_input:
             notes.append("Its rows hold what the model and the detector read of each file, one beside the other.")
         elif len(data.X):

@@ -51,7 +51,7 @@ def is_estimator(model: AuditedModel) -> bool:
 def why_untrainable(model: AuditedModel) -> str | None:
     """The reason why a model can neither be retrained nor fine-tuned, as a clause; None if it can."""
     from auditor.models.torch_model import TorchModel
-    from auditor.training.weighted_rows import why_not_trained_alike
+    from auditor.training.training_rows import why_not_trained_alike
 
     if not isinstance(model, TorchModel) or model.frozen_mode or is_program(model):
         return "Training needs a torch module, and this model only predicts"

@@ -44,6 +44,8 @@ FEWEST_ROWS = 200
 _LEARN = 0.4
 _PURPOSE = "what decides real rows"
 _TREES, _LEAF = 30, 5
+# Columns that a split looks at: half of them, and of wide tables no more than these.
+_MOST_TRIED = 200
 _FEWEST_OF_A_CLASS = 10
 
 
@@ -201,7 +203,11 @@ class Forest:
         self._n = n_classes
         self.frequencies = np.bincount(y, minlength=n_classes) / len(y)
         self._forest = RandomForestClassifier(
-            _TREES, min_samples_leaf=_LEAF, max_features=0.5, n_jobs=1, random_state=seed
+            _TREES,
+            min_samples_leaf=_LEAF,
+            max_features=min(0.5, _MOST_TRIED / X.shape[1]),
+            n_jobs=1,
+            random_state=seed,
         ).fit(X, y)
 
     def predict(self, X: FloatArray) -> FloatArray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.rows import IntArray
+from auditor.judging.measurement import Measurement
+from auditor.statistics.values import bounded_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +92,40 @@ def differentiating(model: DifferentiableModel) -> Iterator[None]:
 def rows_at_once(inputs: Tensor) -> int:
     """The number of rows of ``inputs`` (n, ...) to differentiate in one pass."""
     return max(1, min(_ROWS_AT_ONCE, _VALUES_AT_ONCE // max(inputs[:1].numel(), 1)))
+
+
+# A number that is written takes as long as so many multiplications.
+_WRITING = 100
+
+
+def operations(model: AuditedModel, rows: AuditData) -> int:
+    """Operations of one row's score, those of writing down its layers included; 0 where none are counted."""
+    own = differentiable(model)
+    if own is None:
+        return 0
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    written = 0
+
+    class Written(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        """Counts the numbers that every operation gives."""
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal written
+            out = func(*args, **(kwargs or {}))
+            parts = out if isinstance(out, tuple | list) else (out,)
+            written += sum(part.numel() for part in parts if isinstance(part, torch.Tensor))
+            return out
+
+    with differentiating(own), torch.no_grad():
+        encoded = own.encode(rows.take(np.arange(1)).X)
+        if encoded.device.type != "cpu":
+            return 0
+        with FlopCounterMode(display=False) as counted, Written():  # type: ignore[no-untyped-call]
+            own.logits(encoded)
+    return int(counted.get_total_flops()) + _WRITING * written
 
 
 def chosen_classes(model: AuditedModel, data: AuditData) -> IntArray:
@@ -178,3 +214,27 @@ def earlier_language_model(reference: str | AuditedModel | None) -> tuple[Audite
     except AuditorError:
         return None
     return (found, whose) if isinstance(found, AuditedLanguageModel) else None
+
+
+UNSKILLED = "UNSKILLED"
+
+
+def skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
+    """Accuracy minus the share of the most frequent label, over the rows that have one."""
+    known = np.zeros(len(rows), bool) if rows.y_true is None else rows.y_true >= 0
+    if rows.y_true is None or not known.any():
+        return []
+    labels = rows.y_true[known]
+    majority = int(np.bincount(labels).argmax())
+    right = (model.decisions(rows)[known] == labels).astype(np.float64)
+    estimate = bounded_mean(right - (labels == majority), low=-1.0, high=1.0)
+    low = estimate.bounds(0.05)[0]
+    name = rows.classes[majority] if rows.classes else str(majority)
+    floor = f"always answering {name!r} is right for {float((labels == majority).mean()):.1%} of the rows"
+    detail = f"right for {right.mean():.1%}; {floor}"
+    if low <= 0.0:
+        detail = (
+            f"{UNSKILLED}: the model is not shown to be right more often than always answering {name!r}: "
+            f"{right.mean():.1%} of the rows against {float((labels == majority).mean()):.1%}"
+        )
+    return [Measurement(metric="skill_over_majority", estimate=estimate, n_samples=int(known.sum()), detail=detail)]

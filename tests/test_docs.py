@@ -5,6 +5,7 @@ What a page's blocks are for the tests stands in comments before them, which no 
 ``<!-- exits: 0, 1 or 3 -->``        the exit code of each command of a ``console`` block, 0 where none is said
 ``<!-- file: NAME -->``              the block is a file of that name, written and not executed
 ``<!-- needs: MODULE -->``           a ``python`` block that is skipped where a package is absent
+``<!-- output: ... -->``             a ``text`` block that is what the ``python`` block above it prints
 ``<!-- leaves: FOLDER: NAMES -->``   what lies in a folder once the block has run
 ``<!-- after: PAGE -->``             the page goes on where another left off, in a copy of its folder
 """
@@ -23,9 +24,10 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args, get_origin
@@ -35,10 +37,11 @@ from typer.testing import CliRunner
 
 from auditor.core.writable_paths import WRITTEN
 from tests import ROOT
+from tests.quantifiers import all_of
 
 DOCS = ROOT / "docs"
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in DOCS.rglob("*.md")))
-MARKS = ("exits", "file", "needs", "leaves", "after")
+MARKS = ("exits", "file", "needs", "output", "leaves", "after")
 # What several pages begin with; it is done once, and its results are copied.
 PREPARED = (
     "python demo/hmda.py",
@@ -48,7 +51,10 @@ PREPARED = (
 )
 SCRIPTS = ("comments.py", "federated_training.py", "hmda.py", "media.py", "private_training.py", "hmda.schema.toml")
 # Flags of other programs that pages name.
-FOREIGN_FLAGS = {"--nproc-per-node", "--multi-gpu", "--num-processes", "--editable", "--group"}
+FOREIGN_FLAGS = {
+    "--nproc-per-node", "--multi-gpu", "--num-processes", "--editable", "--group", "--index-url",
+    "--file", "--build-arg", "--tag", "--rm", "--network", "--volume",
+}  # fmt: skip
 
 
 @dataclass
@@ -129,6 +135,7 @@ class Readers:
         shutil.copytree(begin, folder)
         names: dict[str, Any] = {"__name__": "a_page"}
         printed = io.StringIO()
+        before = 0
         for block in BLOCKS[page]:
             if "file" in block.marks:
                 (folder / block.marks["file"]).write_text(block.text)
@@ -136,8 +143,12 @@ class Readers:
                 for command, expected in zip(block.commands, block.exits, strict=True):
                     self._type(page, command, expected, folder)
             elif block.language == "python" and all(map(find_spec, block.marks.get("needs", "").split())):
+                before = len(printed.getvalue())
                 with importing_from(folder), chdir(folder), redirect_stdout(printed):
                     exec(compile(block.text, page, "exec"), names)
+            if "output" in block.marks:
+                shown = "".join(f"{line.rstrip()}\n" for line in printed.getvalue()[before:].splitlines())
+                assert shown == block.text, page
             if "leaves" in block.marks:
                 where, _, listed = block.marks["leaves"].partition(": ")
                 assert sorted(p.name for p in (folder / where).iterdir()) == sorted(listed.split()), page
@@ -167,7 +178,7 @@ def called(command: str, folder: Path) -> tuple[int, str]:
     """The exit code and the output of a command that is called in this process: nothing of it is imported anew."""
     from cli.commands import app
 
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(in_time(command))
     if program == "python":
         return ran(*arguments, folder=folder)
     with importing_from(folder), chdir(folder), pytest.MonkeyPatch.context() as patch:
@@ -190,9 +201,14 @@ def ran(script: str, *arguments: str, folder: Path) -> tuple[int, str]:
     return (code if isinstance(code, int) else int(code is not None)), printed.getvalue()
 
 
+def in_time(command: str) -> str:
+    """The command with the days until which something is accepted in the next year, as they are to whoever reads it."""
+    return re.sub(r"(--(?:expires|due) )\d{4}", rf"\g<1>{date.today().year + 1}", command)
+
+
 def typed(command: str, folder: Path) -> tuple[int, str]:
     """The exit code and the output of a command as somebody types it: a process of its own."""
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(in_time(command))
     start = {"python": [sys.executable], "auditor": [sys.executable, "-m", "auditor"]}[program]
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(
@@ -227,10 +243,21 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> Readers:
     return Readers(tmp_path_factory)
 
 
+def of_a_probe(page: str) -> bool:
+    return page.startswith("docs/probes/") and page != "docs/probes/index.md"
+
+
 @pytest.mark.grid
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUNNABLE)
+@pytest.mark.parametrize("page", [page for page in RUNNABLE if not of_a_probe(page)])
 def test_what_a_page_says_runs_as_it_stands(page: str, readers: Readers) -> None:
+    readers.left_by(page)
+
+
+@pytest.mark.grid(every=20)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in RUNNABLE if of_a_probe(page)])
+def test_the_examples_of_a_probe_print_what_its_page_shows(page: str, readers: Readers) -> None:
     readers.left_by(page)
 
 
@@ -285,26 +312,79 @@ def test_every_command_of_the_tool_stands_in_the_documentation_and_runs_there() 
     assert sorted(explained) == sorted(known)
 
 
-def test_every_probe_stands_on_the_page_of_its_pillar() -> None:
+PROBE_SECTIONS = ("Formula", "Uncertainty", "Example", "Reading the result", "When not to use it")
+MITIGATION_SECTIONS = ("How it works", "When not to use it")
+
+
+def sections_of(page: str) -> dict[str, str]:
+    """The sections of the second level of a page, with their texts."""
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    parts = re.split(r"^## (.+)$", prose, flags=re.MULTILINE)
+    return {head: text.strip() for head, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def test_every_probe_has_a_page_with_every_section() -> None:
+    from auditor.statistics.estimate_kinds import AnyEstimate
     from probes import PROBES
 
-    pages = {pillar: text_of(f"docs/pillars/{pillar}.md") for pillar in
-             ("performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake")}  # fmt: skip
-    assert [name for name, kind in PROBES.items() if f"| `{name}`" not in rowed(pages[kind.pillar])] == []
-    assert [name for name in PROBES if f"`{name}`" not in text_of("docs/pillars/index.md")] == []
+    kinds = {f"#{kind.__module__}.{kind.__name__}" for kind in get_args(get_args(AnyEstimate)[0])}
+    assert {Path(page).stem for page in PAGES if of_a_probe(page)} == set(PROBES)
+    for name in PROBES:
+        page = f"docs/probes/{name}.md"
+        found = sections_of(page)
+        assert tuple(found)[: len(PROBE_SECTIONS)] == PROBE_SECTIONS, page
+        assert "" not in [found[head] for head in PROBE_SECTIONS], page
+        assert "$$" in found["Formula"], page
+        assert kinds.intersection(re.findall(r"\]\((#[\w.]+)\)", found["Uncertainty"])), page
+        assert {"PASS", "FAIL", "INCONCLUSIVE"} <= set(re.findall(r"[A-Z_]{4,}", found["Reading the result"])), page
+        assert [block for block in BLOCKS[page] if "output" in block.marks and block.text.strip()], page
 
 
-def rowed(text: str) -> str:
-    """Rows that are about several things at once, as if each had one of its own."""
-    return re.sub(r"(?<=`), (?=`)", " | ", text)
-
-
-def test_every_mitigation_stands_in_the_documentation_with_its_stage() -> None:
+def test_every_mitigation_has_a_page_with_every_section() -> None:
     from mitigations import MITIGATIONS
 
-    text = text_of("docs/pillars/mitigations.md")
-    assert [name for name, kind in MITIGATIONS.items() if f"| `{name}` | {kind.stage} |" not in text] == []
-    assert len(re.findall(r"^\| `\w+` \| \w+-processing \|", text, re.MULTILINE)) == len(MITIGATIONS)
+    stems = {Path(page).stem for page in PAGES if page.startswith("docs/mitigations/")} - {"index"}
+    assert stems == set(MITIGATIONS)
+    for name in MITIGATIONS:
+        found = sections_of(f"docs/mitigations/{name}.md")
+        assert tuple(found) == MITIGATION_SECTIONS and "" not in found.values(), name
+
+
+def test_pages_are_completed_by_what_the_classes_know() -> None:
+    from mitigations import MITIGATIONS
+    from probes import PROBES
+
+    pages = reference_pages()
+    for folder, table in (("probes", PROBES), ("mitigations", MITIGATIONS)):
+        whole = pages.completed(f"{folder}/index", text_of(f"docs/{folder}/index.md"))
+        for name, kind in table.items():
+            assert f"| [`{name}`]({name}.md) |" in whole
+            text = pages.completed(f"{folder}/{name}", text_of(f"docs/{folder}/{name}.md"))
+            assert pages.plain(kind.goal) in text and "## Sources" in text and f".{kind.__name__}\n" in text
+            for option, (default, meaning) in pages.options(kind).items():
+                assert meaning != "", f"{name}: the docstring does not say {option}: meaning"
+                assert f"| `{option}` | `{default}` |" in text
+        assert pages.completed("ci", "a page") == "a page"
+
+
+def test_a_page_of_a_probe_shows_metrics_with_the_limits_of_the_built_in_profile() -> None:
+    pages = reference_pages()
+    text = pages.completed("probes/group_fairness", "# A title\n\nText.")
+    row = next(line for line in text.splitlines() if line.startswith("| `demographic_parity_difference` |"))
+    assert "| \\[0, 1\\] | 0 | at most 0.1 |" in row
+    assert pages.limits("membership_inference")["true_positive_rate_at_fpr"] == (
+        "at most 0.027 (at false_positive_rate 0.01); at most 0.01 (at false_positive_rate 0.001); "
+        "at most 0.0027 (at false_positive_rate 0.001)"
+    )
+
+
+@cache
+def reference_pages() -> Any:
+    spec = spec_from_file_location("reference_pages", DOCS / "reference_pages.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_the_map_of_estimates_is_complete_and_says_where_each_is_defined() -> None:
@@ -330,7 +410,7 @@ def test_every_format_extra_outcome_exit_code_and_rule_pack_stands_in_the_docume
     formats = re.findall(r"^\| `([\w-]+)` \| `([\w.-]+)` \|", text_of("docs/formats.md"), re.MULTILINE)
     assert dict(formats) == FILE_NAMES
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/index.md"), re.MULTILINE)) == set(extras)
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/install.md"), re.MULTILINE)) == set(extras)
     report = text_of("docs/report.md")
     assert set(re.findall(r"^\| `([A-Z_]+)` \|", report, re.MULTILINE)) == set(Outcome)
     assert set(map(int, re.findall(r"^\| (\d+) \|", report, re.MULTILINE))) == {*ExitCode, INTERNAL_ERROR}
@@ -450,3 +530,14 @@ def test_the_site_documents_every_public_name() -> None:
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_links_have_words_for_who_reads_the_source(page: str) -> None:
     assert "[](" not in text_of(page)
+
+
+def test_the_tutorial_registers_a_whole_plan_under_a_law_for_lending_and_accepts_for_months() -> None:
+    blocks = BLOCKS["docs/tutorials/compliance.md"]
+    (plan,) = [tomllib.loads(b.text) for b in blocks if b.marks.get("file") == "demo/audit.toml"]
+    assert {"model", "data", "target", "positive", "sensitive"} <= plan["audit"].keys() and plan["criteria"]
+    commands = " ".join(b.text for b in blocks if b.language == "console")
+    assert "--policy eu-ai-act,nist-ai-rmf" in commands and "ll144" not in commands
+    until = re.findall(r"--expires (\d{4})", commands)
+    assert until and all_of(int(year) <= 2027 for year in until)
+    assert in_time("sign-off 1 --expires 2027-06-30") == f"sign-off 1 --expires {date.today().year + 1}-06-30"

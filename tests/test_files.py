@@ -17,7 +17,7 @@ from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.data.benchmarks.bold_and_honest_files import read_bold
 from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_stereoset
 from auditor.data.lexicons import read_lexicon as read_lexicon
-from cli.flags import parse_json_flag
+from cli.flags import parse_architecture_args
 from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.prompt_tokens import read_prompts
 
@@ -52,7 +52,7 @@ def test_a_lexicon_in_toml_and_a_flag(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read as TOML: it holds a whole number of thousands of digits"):
         read_lexicon(tmp_path / "x.toml")
     with pytest.raises(UsageError, match="--architecture-args is no JSON: it holds a whole number"):
-        parse_json_flag('{"hidden": ' + DIGITS + "}", "--architecture-args")
+        parse_architecture_args('{"hidden": ' + DIGITS + "}")
 
 
 def test_the_place_of_a_mistake_is_named() -> None:

@@ -69,9 +69,17 @@ for name in auditor.__all__:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 20 <= len(auditor.__all__) <= 28
+    assert 20 <= len(auditor.__all__) <= 30
     with pytest.raises(AttributeError, match="no attribute 'scna'"):
         auditor.scna  # type: ignore[attr-defined] # noqa: B018
+
+
+def test_a_model_of_pictures_is_saved_by_public_names_alone(tmp_path: Path) -> None:
+    wanted = auditor.ImagePreprocessing(size=(4, 4), mean=(0.1,), std=(0.2,))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    auditor.save(auditor.TorchModel(module, classes=["a", "b"], preprocessing=wanted), tmp_path / "m.pt")
+    kept = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert auditor.ImagePreprocessing.model_validate(kept["preprocessing"]) == wanted
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -33,6 +33,7 @@ Code: TypeAlias = Literal[
     "AUD-LOAD-LIMIT",
     "AUD-LOAD-OUTPUTS",
     "AUD-LOAD-ROWS",
+    "AUD-LOAD-SIGNATURE",
     "AUD-LOAD-TYPE",
     "AUD-LOAD-UNKNOWN",
     "AUD-LOAD-UNSUPPORTED",
@@ -101,6 +102,9 @@ REASONS: dict[Code, Reason] = {
     "AUD-LOAD-ROWS": Reason(
         "The model takes rows of another kind: tables, texts, pictures or sound.",
         "Give data of its own kind, or name the column with --text or --image.",
+    ),
+    "AUD-LOAD-SIGNATURE": Reason(
+        "The signature of the model is not valid.", "Get the model again from its signer, or the right key from them."
     ),
     "AUD-LOAD-TYPE": Reason(
         "The file holds a type that is not on the list of harmless ones; nothing of it was made.",

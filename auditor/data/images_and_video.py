@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
+from auditor.core.errors import AuditorError, DataError, MissingExtraError, ModelError, UsageError
 from auditor.core.files import printable_name
 from auditor.core.rows import FloatArray
 from auditor.data.audio import open_container, with_known_codec
@@ -20,6 +20,7 @@ from auditor.data.preprocessing import ImagePreprocessing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 # What belongs to a head beside the face that the cascade frames, in widths of it on each side.
 MARGIN = 0.3
@@ -65,7 +66,8 @@ def _cascade() -> Any:
 
 MAX_PIXELS = 64_000_000
 # Formats of plain rasters; others of Pillow's start programs (EPS) or follow references into other files.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
+_HEIC = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -93,6 +95,23 @@ def fitted_picture(
     return _fit_to_size(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
 
 
+def open_image(data: bytes) -> ImageFile:
+    """The image of a file's content, of which only the header is read.
+
+    Raises what Pillow raises, and MissingExtraError for HEIC without pillow-heif.
+    """
+    import PIL.Image
+
+    if data[4:8] != b"ftyp" or data[8:12] not in _HEIC:
+        return PIL.Image.open(BytesIO(data), formats=FORMATS)
+    try:
+        import pillow_heif
+    except ImportError:
+        raise MissingExtraError("Reading HEIC needs pillow-heif: pip install 'responsible-auditor[heic]'.") from None
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return PIL.Image.open(BytesIO(data), formats=("HEIF",))
+
+
 def mode_of(preprocessing: ImagePreprocessing) -> str:
     """Pillow's mode of the channels that a model takes."""
     channels = len(preprocessing.mean)
@@ -116,7 +135,7 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
         with warnings.catch_warnings():
             # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
             warnings.simplefilter("ignore")
-            with PIL.Image.open(BytesIO(data), formats=FORMATS) as picture:
+            with open_image(data) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise DataError(
                         f"The image {printable_name(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
@@ -132,7 +151,7 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
                 if preprocessing.faces:
                     upright = crop_to_face(upright.convert("RGB"), printable_name(name))
                 return _fit_to_size(upright, mode, preprocessing)
-    except (DataError, UsageError):
+    except AuditorError:
         raise
     except PIL.UnidentifiedImageError:
         kinds = ", ".join(FORMATS)

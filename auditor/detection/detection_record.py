@@ -8,15 +8,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from auditor.core.files import Closed
+from auditor.core.files import LEFT_OUT, UNSAID, Closed
 from auditor.core.number_types import Count, NonNegative, Share
 from auditor.detection.file_kinds import Medium
 from auditor.detection.provenance.provenance_record import FileProvenance
 from auditor.judging.png import Pixels, decode
-from auditor.models.detector_card import Answer, DetectorCard, Fingerprint
+from auditor.models.detector_card import Answer, DetectorCard, Facts, Fingerprint
 from auditor.models.detector_card import Medium as DetectorMedium
 
 MOST_FRAMES = 1_000
+DECLARED = "declared synthetic"
 MOST_NOTES = 30
 LARGEST_PICTURE = 2_048
 
@@ -73,9 +74,11 @@ class FrameScore(Closed):
 class FileVerdict(Closed):
     """A detector's verdict on a file, with reasons; an estimate, independent of the file's own statements.
 
-    ``probability``: calibrated, of being synthetic. ``p_real``, ``p_fake``: conformal p-values. ``low`` and ``high``:
-    of a video, the 95 % interval of the mean probability over its frames. All but ``novelty`` are None where the
-    detector does not support the file: it is for another medium, or knows nothing like it.
+    ``probability``: calibrated, of being synthetic. ``p_real``, ``p_fake``: conformal p-values. ``q_value``: of
+    ``p_real`` among the files asked together (Benjamini-Hochberg): of those with at most it, on average at most that
+    share are real. ``low`` and ``high``: of a video, the 95 % interval of the mean probability over its frames. All but
+    ``novelty`` are None where the detector answers nothing: it is for another medium, knows nothing like the file, is
+    calibrated for no channel or another, or nothing shows that it tells.
     """
 
     answer: Answer
@@ -83,6 +86,7 @@ class FileVerdict(Closed):
     probability: Share | None = None
     p_real: Share | None = None
     p_fake: Share | None = None
+    q_value: Annotated[Share | None, UNSAID] = None
     novelty: float | None = None
     low: Share | None = None
     high: Share | None = None
@@ -125,7 +129,8 @@ class FileResult(Closed):
 
     ``form``: the format by content, such as ``JPEG``. ``verdict``: None without a detector, or with an error.
     ``parts``: of a video that several detectors judged, what each says. ``fingerprints``: what it shows, where that is
-    held against others.
+    held against others. ``facts``: what its container says of how it came, where a detector was asked. ``changed``: the
+    detector's probability after each change that was asked for, by the change's name.
     """
 
     medium: Medium | None = None
@@ -133,6 +138,8 @@ class FileResult(Closed):
     size_bytes: Count | None = None
     sha256: Annotated[str, Field(max_length=64)] | None = None
     fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=2)] = ()
+    facts: Annotated[Facts, LEFT_OUT] = ()
+    changed: Annotated[dict[Line, Share], LEFT_OUT] = {}
     provenance: FileProvenance = FileProvenance()
     verdict: FileVerdict | None = None
     parts: Annotated[tuple[PartVerdict, ...], Field(max_length=2)] = ()
@@ -141,6 +148,18 @@ class FileResult(Closed):
     error: Line = ""
 
     @property
+    def answer(self) -> str:
+        """What is said of the file, first by its provenance: "" where nothing was asked, ``unread`` with an error.
+
+        ``declared synthetic``: a trusted signature declares that a trained model made all of it.
+        """
+        signed = self.provenance.credentials
+        if signed is not None and signed.standing == "trusted":
+            if any(action.origin == "synthetic" for action in signed.actions):
+                return DECLARED
+        return "unread" if self.error else "" if self.verdict is None else self.verdict.answer
+
+    @property
     def is_conclusive(self) -> bool:
-        """Whether the detector reached a verdict: "no known trace" is none."""
-        return not self.error and self.verdict is not None and self.verdict.answer == "fake"
+        """Whether the file is found fake or declared synthetic: "no known trace" is no finding."""
+        return self.answer in ("fake", DECLARED)

@@ -10,100 +10,153 @@ import numpy as np
 
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.core.files import Closed
-from auditor.core.number_types import PositiveCount, Share
+from auditor.core.number_types import Count, PositiveCount, Share
+from auditor.core.rows import FloatArray
 from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, PartVerdict
 from auditor.detection.file_kinds import SOUND_ONLY
 from auditor.detection.fingerprints import MOST_NEAR, match_fingerprints, repeated
-from auditor.models.detector_card import MOST_SCORES, TRACELESS, Answer, ChannelCalibration, DetectorCard, answer_of
-from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
+from auditor.models.detector_card import (
+    CONFIDENCE,
+    MOST_SCORES,
+    TRACELESS,
+    Answer,
+    ChannelCalibration,
+    DetectorCard,
+    answer_of,
+    area_of,
+)
 from auditor.statistics.rates import Proportion
 
-# Of an alarm where nothing has moved.
-ALARM_LEVEL = 0.01
-_CONFIDENCE = 0.95
+# At which the scores of two sets of files are said to differ.
+_MOVED = 0.01
 _CHANCE = _LIKELIER = 0.5
+# Of files named as real, the share that scores like known fakes and is still a sign of something else than a weak one.
+_FEW = 0.2
 
 
-class BatchShift(Closed):
-    """Test result: whether a batch of files came through the same channel as the known real files.
+class Selection(Closed):
+    """Conformal selection among files asked together: ``n_selected`` of ``n`` have q-values up to ``level``.
 
-    ``p_value``: of their exchangeability, by the two-sample Kolmogorov-Smirnov test of the scores and, where the
-    detector measures it, of the novelties; twice the smaller of two. ``alarm``: whether it is at most ``level``.
-    ``visible``: whether any batch of so many files could raise it. Many fakes raise it as well as another channel does.
+    On average at most ``level`` of the selected are real, however many of the files are (Benjamini-Hochberg on
+    conformal p-values; Bates et al., Testing for outliers with conformal p-values, Annals of Statistics 51, 2023).
+    ``n_fake``: answered fake, each by itself: the selected have p-values as small as theirs.
     """
 
     n: PositiveCount
-    p_value: Share
-    level: Share = ALARM_LEVEL
-    alarm: bool
-    visible: bool
+    n_fake: Count
+    n_selected: Count
+    level: Share
 
 
-def on_channel(card: DetectorCard, real: Sequence[FileResult], fake: Sequence[FileResult]) -> DetectorCard:
+def on_channel(
+    card: DetectorCard,
+    real: Sequence[FileResult],
+    fake: Sequence[FileResult],
+    *,
+    error_rate: float | None = None,
+    trim: float = 0.0,
+) -> DetectorCard:
     """The card recalibrated on known real files, and on known fakes if there are any.
 
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
-    only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing rules
-    out fake, since synthetic files of another channel say nothing of this one. A classifier that had no calibration has
-    one then. The share found is of the known fakes for which real is ruled out. Copies count once, and files that the
-    detector was trained on not at all, since their scores say nothing of new ones. Raises DataError for fewer real
-    files than can ever rule out real, and for a file known to be both; ModelError where every file has the same score.
+    only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing is
+    answered. A classifier that had no calibration has one then. The share found is of the known fakes for which real is
+    ruled out. Copies count once; files that the detector was trained on not at all, since their scores say nothing of
+    new ones; nor fakes that came another way, which are not answered (:func:`unlike_channel`). ``trim``: the share of
+    the files named as real that may be fake; as many of the highest scores are left out. Raises DataError for fewer
+    real files than can ever rule out real, and for a file known to be both; ModelError where every file has the same
+    score.
     """
-    reals, fakes = _scored(card, real), _scored(card, fake)
+    card = card if error_rate is None else card.model_copy(update={"error_rate": error_rate})
+    unit = unit_of(card, real)
+    reals = _scored(card, real, unit)
+    facts = tuple(found.facts for found in reals.values())
+    channel = ChannelCalibration(unit=unit, facts=facts if any(facts) else ())
+    fakes = _scored(card, fake, unit)
     if both := set(reals) & set(fakes):
         raise DataError(f"{len(both):,} files are known to be real and known to be fake: each can be only one of them.")
-    if len(reals) < card.fewest:
+    fakes = {digest: found for digest, found in fakes.items() if channel.p_value(found.facts) > card.error_rate}
+    n_trimmed = math.floor(trim * len(reals) + 1e-9)
+    if len(reals) - n_trimmed < card.fewest:
         raise DataError(
-            f"{len(reals):,} different files known to be real could be scored, and at an error rate of "
-            f"{card.error_rate:g} it takes at least {card.fewest}: add more of them{_but_new(card, real)}."
+            f"{len(reals):,} different files known to be real could be scored"
+            + (f", of which {n_trimmed:,} are trimmed" if n_trimmed else "")
+            + f", and at an error rate of {card.error_rate:g} it takes at least {card.fewest}: add more of them"
+            f"{_but_new(card, real)}."
         )
-    every = {score for known in (reals, fakes) for score, _ in known.values()}
-    if fakes and len(every) == 1:
+    scores, fake_scores = (sorted(_score(found) for found in known.values()) for known in (reals, fakes))
+    if fakes and len({*scores, *fake_scores}) == 1:
         raise ModelError(
-            f"The detector gives all {len(reals) + len(fakes):,} known files the same score, {every.pop():.4g}: it "
+            f"The detector gives all {len(reals) + len(fakes):,} known files the same score, {scores[0]:.4g}: it "
             "tells nothing apart."
         )
     if max(len(reals), len(fakes)) > MOST_SCORES:
         raise DataError(f"More than {MOST_SCORES:,} known files cannot be kept: name fewer.")
-    scores = sorted(score for score, _ in reals.values())
+    kept = scores[: len(scores) - n_trimmed]
     new = card.model_copy(
-        update={
-            "real_scores": tuple(scores),
-            "fake_scores": tuple(sorted(score for score, _ in fakes.values())),
-            "novelties": (),
-        }
+        update={"real_scores": tuple(kept), "fake_scores": tuple(fake_scores), "novelties": (), "channel": None}
     )
-    novelties = [novelty for _, novelty in reals.values() if novelty is not None]
     promised = bool(card.real_scores) and (card.channel is None or card.channel.promised)
     before = [
-        answer_of(card, *card.p_values(score), novelty)[0] == "fake" if promised else score >= _LIKELIER
-        for score, novelty in reals.values()
+        answer_of(card, *card.p_values(_score(found)), _novelty(found))[0] == "fake"
+        if promised
+        else _score(found) >= _LIKELIER
+        for found in reals.values()
     ]
-    channel = ChannelCalibration(
-        novelties=tuple(sorted(novelties)) if len(novelties) == len(reals) else (),
-        moved=_ks_p_value(card.real_scores, scores) if card.real_scores and card.channel is None else None,
-        fake_before=sum(before),
-        promised=promised,
-        n_fake=len(fakes),
-        n_found=sum(new.p_values(score)[0] <= card.error_rate for score, _ in fakes.values()),
-    )
-    return new.model_copy(update={"channel": channel})
+    measured = {
+        "moved": _ks_p_value(card.real_scores, scores) if card.real_scores and card.channel is None else None,
+        "fake_before": sum(before),
+        "promised": promised,
+        "n_fake": len(fakes),
+        "n_found": sum(new.p_values(score)[0] <= card.error_rate for score in fake_scores),
+        "n_trimmed": n_trimmed,
+    }
+    return new.model_copy(update={"channel": channel.model_copy(update=measured)})
+
+
+def unit_of(card: DetectorCard, real: Sequence[FileResult]) -> Literal["file", "video"]:
+    """What is calibrated by these files: videos where a detector of pictures scored nothing else."""
+    scored = [result.verdict for result in real if result.verdict and result.verdict.probability is not None]
+    return "video" if card.medium == "image" and scored and all(verdict.frames for verdict in scored) else "file"
+
+
+def unlike_channel(card: DetectorCard, result: FileResult) -> bool:
+    """Whether a file came another way than the files known to be real, by its container."""
+    return card.channel is not None and card.channel.p_value(result.facts) <= card.error_rate
 
 
 def judged_together(
     card: DetectorCard | None, results: Sequence[FileResult]
-) -> tuple[list[FileResult], BatchShift | None]:
-    """The results without ``fake`` verdicts if the batch test is positive, and the batch; None without a channel.
+) -> tuple[list[FileResult], Selection | None]:
+    """The results with their q-values, and what is selected; None where nothing has a score.
 
-    What a promise about files of a channel says of files that came another way is nothing.
+    What is answered of a file depends on that file alone: company adds q-values and takes nothing away.
     """
-    if card is None or card.channel is None:
+    values = [None if r.verdict is None or r.verdict.probability is None else r.verdict.p_real for r in results]
+    known = [value for value in values if value is not None]
+    if card is None or card.channel is None or not known:
         return list(results), None
-    found = [r.verdict for r in results if r.verdict is not None and r.verdict.probability is not None]
-    if not found:
-        return list(results), None
-    shift = _shift(card, card.channel, found)
-    return [_held_back(result, shift) for result in results] if shift.alarm else list(results), shift
+    q = iter(q_values(known).tolist())
+    found = [
+        result
+        if result.verdict is None or value is None
+        else result.model_copy(update={"verdict": result.verdict.model_copy(update={"q_value": next(q)})})
+        for result, value in zip(results, values, strict=True)
+    ]
+    verdicts = [result.verdict for result in found if result.verdict is not None]
+    selected = sum(v.q_value is not None and v.q_value <= card.error_rate for v in verdicts)
+    n_fake = sum(v.answer == "fake" for v in verdicts)
+    return found, Selection(n=len(known), n_fake=n_fake, n_selected=selected, level=card.error_rate)
+
+
+def q_values(p_values: Sequence[float]) -> FloatArray:
+    """(n,) ``min over k >= rank of n p_(k) / k``, at most 1 (Benjamini and Hochberg, JRSS B 57, 1995)."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(-p, kind="stable")
+    n = len(p)
+    found = np.empty(n)
+    found[order] = np.minimum.accumulate(p[order] * n / np.arange(n, 0, -1))
+    return np.minimum(found, 1.0)
 
 
 def channel_lines(card: DetectorCard) -> Iterator[str]:
@@ -111,22 +164,25 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
     channel = card.channel
     if channel is None:
         return
-    n, level = len(card.real_scores), card.error_rate
-    rank = math.floor(level * (n + 1) + 1e-9)
+    n, k, level = len(card.real_scores), channel.n_trimmed, card.error_rate
+    trimmed = f", of which {k:,} with the highest scores are left out since they may be fake" if k else ""
+    what = "videos" if channel.unit == "video" else "files"
     yield (
-        f"on {n:,} files known to be real: of real files that come the same way, {rank / (n + 1):.1%} are called fake "
-        f"on average, and with these {n:,} at most {_worst(rank, n):.1%} (95 %)"
+        f"on {n + k:,} {what} known to be real{trimmed}: of real ones that come the same way, {_alarm_rate(card):.1%} "
+        f"are called fake on average{' at most' if k else ''}, and with these {n + k:,} at most "
+        f"{_alarm_quantile(card, CONFIDENCE):.1%} (95 %)"
     )
     if channel.promised:
-        was = _proportion_text(channel.fake_before, n)
+        was = _proportion_text(channel.fake_before, n + k)
         yield f"as it came, the detector called {was} of them fake, and promised {level:.0%}"
     else:
         yield (
-            f"as it came, the classifier held {_proportion_text(channel.fake_before, n)} of them to be likelier fake "
-            f"than not, "
-            "and promised nothing; its score is its own, and no calibrated probability"
+            f"as it came, the classifier held {_proportion_text(channel.fake_before, n + k)} of them to be likelier "
+            "fake than not, and promised nothing; its score is its own, and no calibrated probability"
         )
-    if channel.moved is not None and channel.moved <= ALARM_LEVEL:
+    if not channel.facts:
+        yield "whether a file came the same way is not looked at, since no containers are known: calibrate anew"
+    if channel.moved is not None and channel.moved <= _MOVED:
         yield (
             f"they are not like the real files that the detector was made with (p = {channel.moved:.2g}): what was "
             "measured when it was made says nothing of them"
@@ -134,8 +190,60 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
     yield from _told_apart(card)
     if channel.n_fake:
         yield f"of {channel.n_fake:,} known fakes it finds {_proportion_text(channel.n_found, channel.n_fake)}"
+        alike = len(card.real_scores) - int(np.searchsorted(card.real_scores, np.median(card.fake_scores)))
+        if 0 < alike <= _FEW * n:
+            yield (
+                f"{alike:,} of the files known to be real score like the upper half of the known fakes: look at them, "
+                "or leave out as many with --trim, since fakes among them hide others"
+            )
     else:
-        yield "how many fakes it finds is not known: name some with --known-fake"
+        yield "how many fakes it finds is not known, and nothing is answered: name some with --known-fake"
+
+
+class PredictiveValue(Closed):
+    """Share of right answers among those of ``fake``, where ``prevalence`` of the files are synthetic.
+
+    ``value``: at the detection rate on the known fakes and the mean false-alarm rate; ``low`` and ``high``: 95 %, the
+    two rates each at 97.5 %, exactly.
+    """
+
+    prevalence: Share
+    value: Share
+    low: Share
+    high: Share
+
+
+def predictive_value(card: DetectorCard, prevalence: float) -> PredictiveValue | None:
+    """By Bayes' rule ``f d / (f d + (1 - f) a)``; None without known fakes of a channel, or where none is found."""
+    channel = card.channel
+    if channel is None or card.unproven or not channel.n_found:
+        return None
+    half = (1.0 - CONFIDENCE) / 2.0
+    found = Proportion(successes=channel.n_found, n=channel.n_fake)
+    low, high = found.interval(1.0 - half)
+
+    def share(power: float, alarms: float) -> float:
+        return prevalence * power / (prevalence * power + (1.0 - prevalence) * alarms)
+
+    ends = share(low, _alarm_quantile(card, 1.0 - half / 2.0)), share(high, _alarm_quantile(card, half / 2.0))
+    return PredictiveValue(
+        prevalence=prevalence, value=share(found.value, _alarm_rate(card)), low=ends[0], high=ends[1]
+    )
+
+
+def _alarm_rate(card: DetectorCard) -> float:
+    """The mean rate at which real files are called fake; with ``k`` trimmed an upper bound, none of them being fake."""
+    n, k = len(card.real_scores), card.channel.n_trimmed if card.channel else 0
+    return (math.floor(card.error_rate * (n + 1) + 1e-9) + k) / (n + 1)
+
+
+def _alarm_quantile(card: DetectorCard, level: float) -> float:
+    """The quantile of the rate over calibrations: Beta(rank, n + 1 - rank) (Vovk, 2012); with trimming a bound."""
+    from scipy.stats import beta
+
+    n, k = len(card.real_scores), card.channel.n_trimmed if card.channel else 0
+    rank = math.floor(card.error_rate * (n + 1) + 1e-9) + k
+    return float(beta.ppf(level, rank, max(n + 1 - rank, 1)))
 
 
 def learnt_of(card: DetectorCard, results: Sequence[FileResult]) -> list[Literal["same", "alike", ""]]:
@@ -161,8 +269,8 @@ def few_in_truth(card: DetectorCard, real: Sequence[FileResult]) -> str:
 
 def contradicted(card: DetectorCard) -> str:
     """Evidence of the known files against the detector if real ones score certainly higher; "" otherwise."""
-    area = area_under_curve(positives=card.fake_scores, negatives=card.real_scores)
-    if not isinstance(area, AreaUnderCurve) or area.interval(_CONFIDENCE)[1] >= _CHANCE:
+    area = area_of(card.fake_scores, card.real_scores)
+    if area is None or area[2] >= _CHANCE:
         return ""
     return (
         f"real files score higher than fakes ({_area(area)}): what its classes mean, or which known files are real, is "
@@ -176,54 +284,43 @@ def _but_new(card: DetectorCard, results: Sequence[FileResult]) -> str:
 
 
 def _told_apart(card: DetectorCard) -> Iterator[str]:
-    area = area_under_curve(positives=card.fake_scores, negatives=card.real_scores)
-    if not isinstance(area, AreaUnderCurve):
+    area = area_of(card.fake_scores, card.real_scores)
+    if area is None:
         return
     if said := contradicted(card):
         yield f"CONTRADICTED by the known files: {said}"
-    elif area.interval(_CONFIDENCE)[0] <= _CHANCE:
-        yield f"nothing shows that it tells the fakes from the real ones: {_area(area)}"
+    elif card.unproven:
+        yield f"nothing shows that it tells the fakes from the real ones, so it answers nothing: {_area(area)}"
     else:
         yield f"it tells the fakes from the real ones: {_area(area)}"
 
 
-def _area(area: AreaUnderCurve) -> str:
-    low, high = area.interval(_CONFIDENCE)
-    return f"AUC {area.value:.2f}, 95 % interval [{low:.2f}, {high:.2f}]"
-
-
-def _worst(rank: int, n: int) -> float:
-    """The 95 % quantile of the rate of one calibration: Beta(rank, n + 1 - rank) over calibrations (Vovk, 2012)."""
-    from scipy.stats import beta
-
-    return float(beta.ppf(_CONFIDENCE, rank, n + 1 - rank))
+def _area(area: tuple[float, float, float]) -> str:
+    return f"AUC {area[0]:.2f}, 95 % interval [{area[1]:.2f}, {area[2]:.2f}]"
 
 
 def _proportion_text(k: int, n: int) -> str:
-    low, high = Proportion(successes=k, n=n).interval(_CONFIDENCE)
+    low, high = Proportion(successes=k, n=n).interval(CONFIDENCE)
     return f"{k:,} of {n:,} ({k / n:.0%}, 95 % interval [{low:.0%}, {high:.0%}])"
 
 
-def _scored(card: DetectorCard, results: Sequence[FileResult]) -> dict[str, tuple[float, float | None]]:
-    """Score and novelty of each new file by its digest; of a video the frames are scored, which is another thing."""
+def _scored(card: DetectorCard, results: Sequence[FileResult], unit: str) -> dict[str, FileResult]:
+    """Each new file of this unit that has a score, by its digest."""
     return {
-        result.sha256: (result.verdict.probability, result.verdict.novelty)
+        result.sha256: result
         for result, learnt in zip(results, learnt_of(card, results), strict=True)
-        if result.sha256 and result.verdict and result.verdict.probability is not None and not result.verdict.frames
-        if not learnt
+        if result.sha256 and result.verdict and result.verdict.probability is not None
+        if bool(result.verdict.frames) == (unit == "video") and not learnt
     }
 
 
-def _shift(card: DetectorCard, channel: ChannelCalibration, verdicts: Sequence[FileVerdict]) -> BatchShift:
-    values = [_ks_p_value(card.real_scores, [v.probability for v in verdicts if v.probability is not None])]
-    novelties = [v.novelty for v in verdicts if v.novelty is not None]
-    if channel.novelties and novelties:
-        values.append(_ks_p_value(channel.novelties, novelties))
-    p_value = min(1.0, len(values) * min(values))
-    n, known = len(verdicts), len(card.real_scores)
-    # The two samples apart from each other, which is as far as they can lie: one of so many orders, or the reverse.
-    least = 2.0 * len(values) / math.comb(n + known, min(n, known))
-    return BatchShift(n=n, p_value=p_value, alarm=p_value <= ALARM_LEVEL, visible=least <= ALARM_LEVEL)
+def _score(result: FileResult) -> float:
+    assert result.verdict is not None and result.verdict.probability is not None
+    return result.verdict.probability
+
+
+def _novelty(result: FileResult) -> float | None:
+    return None if result.verdict is None else result.verdict.novelty
 
 
 def _ks_p_value(a: Sequence[float], b: Sequence[float]) -> float:
@@ -231,18 +328,6 @@ def _ks_p_value(a: Sequence[float], b: Sequence[float]) -> float:
     from scipy.stats import ks_2samp
 
     return float(np.clip(ks_2samp(a, b).pvalue, 0.0, 1.0))
-
-
-def _held_back(result: FileResult, shift: BatchShift) -> FileResult:
-    if result.verdict is None or result.verdict.answer != "fake":
-        return result
-    reason = (
-        f"Asked by itself it would be answered fake. The {shift.n:,} files asked together are not like the files known "
-        f"to be real (p = {shift.p_value:.2g}): they came another way, and the error rate does not hold, or many of "
-        "them are fake."
-    )
-    verdict = result.verdict.model_copy(update={"answer": "cannot say", "reason": reason})
-    return result.model_copy(update={"verdict": verdict})
 
 
 _IN_WORDS = {"image": "pictures", "speech": "sound"}
@@ -260,8 +345,8 @@ def check_media(cards: Sequence[DetectorCard]) -> None:
 
 def judged_by_all(
     cards: Sequence[DetectorCard], by_detector: Sequence[Sequence[FileResult]]
-) -> tuple[list[FileResult], list[BatchShift | None]]:
-    """The results for files examined by every detector, and each detector's batch test.
+) -> tuple[list[FileResult], list[Selection | None]]:
+    """The results for files examined by every detector, and each detector's selection.
 
     A file of one medium is judged by the detector for it, at its own error rate. A video is judged by all, each at its
     error rate over their number (Bonferroni): it is ``fake`` where any says so, ``no known trace`` where all do. So a
@@ -284,12 +369,10 @@ def _at_its_share(card: DetectorCard, result: FileResult, n: int) -> FileResult:
         return result
     shared = card.model_copy(update={"error_rate": card.error_rate / n})
     answer, reason = answer_of(shared, verdict.p_real, verdict.p_fake, verdict.novelty)
-    # Of frames the p-value is twice a mean, and no smaller than twice the smallest of one.
-    fewest = math.ceil((2 if verdict.frames else 1) / shared.error_rate - 1.0)
-    if answer == "cannot say" and len(card.real_scores) < fewest:
+    if answer == "cannot say" and len(card.real_scores) < shared.fewest:
         reason = (
-            f"At an error rate of {shared.error_rate:g}, its share, nothing is called fake with fewer than {fewest} "
-            f"calibration files of real ones, and there are {len(card.real_scores)}."
+            f"At an error rate of {shared.error_rate:g}, its share, nothing is called fake with fewer than "
+            f"{shared.fewest} calibration files of real ones, and there are {len(card.real_scores)}."
         )
     return result.model_copy(update={"verdict": verdict.model_copy(update={"answer": answer, "reason": reason})})
 

@@ -6,9 +6,8 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from auditor.core.files import read_regular
 from auditor.data.media_classes import Meaning, meanings
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap
-from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, kind_of
+from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, Medium, container_facts, kind_of
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
 from auditor.detection.provenance.read_provenance import read_provenance
 from auditor.detection.video_verdict import fit_notes
@@ -84,15 +83,16 @@ _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "RGB;16B", "RGBA;16B", "LA;16B", "L;16
 class Examination:
     """Settings of an examination: the detector, the trusted authorities, and additional outputs.
 
-    ``with_fingerprints``: whether each result has those of the file. ``seed``: of the random parts that the marked ones
-    are compared with.
+    ``scores_only``: whether every file gets its score, whatever its detector may say of it, and nothing is read of its
+    making but its fingerprints. ``changes``: gives a file's changed versions by name, which are scored too, of its
+    content, name and medium and a seed. ``seed``: of the random parts that the marked ones are compared with.
     """
 
     detector: Detector | None
     trust_anchors: str | None = None
     with_heat_map: bool = False
-    with_provenance: bool = True
-    with_fingerprints: bool = False
+    scores_only: bool = False
+    changes: Callable[[bytes, str, Medium, int], Mapping[str, bytes]] | None = None
     seed: int = 0
 
     def examine_file(self, path: Path) -> FileResult:
@@ -106,8 +106,9 @@ class Examination:
             kind = kind_of(content)
             found = found.model_copy(update={"medium": kind.medium, "form": kind.form})
             if kind.medium is None:
-                raise DataError("It is no image, sound or video of a kind that can be read.")
-            if self.with_provenance:
+                of = f"a file of {kind.form}, and " if kind.form else ""
+                raise DataError(f"It is {of}no image, sound or video of a kind that can be read.")
+            if not self.scores_only:
                 provenance = read_provenance(content, kind, self.trust_anchors)
                 found = found.model_copy(update={"provenance": provenance})
             notes = [f"It is named {path.suffix} and is {kind.form}."] if kind.misnamed(path.name) else []
@@ -115,17 +116,27 @@ class Examination:
             if self.detector is None:
                 return found
             verdict, heat_map, more = self._judge_content(self.detector, content, path.name, kind)
-            card = self.detector.card
-            asked = self.with_fingerprints or card.fingerprints
+            card, facts = self.detector.card, container_facts(content, kind)
+            found = found.model_copy(update={"facts": facts})
+            if verdict.probability is not None and not self.scores_only:
+                verdict = silenced(verdict, card, facts)
+                heat_map = _discredit_heat_map(heat_map, verdict)
+            asked = self.scores_only or card.fingerprints
             prints = fingerprints_of(content, path.name, card.medium) if asked else ()
             learnt = [_LEARNT] if card.learnt(found.sha256) else []
             if not learnt and match_fingerprints([prints], card.fingerprints, card.medium)[0]:
                 learnt = [_ALIKE]
             notes = [*notes, *learnt, *more][:MOST_NOTES]
-            found = found.model_copy(update={"fingerprints": prints if self.with_fingerprints else ()})
+            changed = self._changed_scores(self.detector, content, path.name, kind.medium)
+            found = found.model_copy(update={"fingerprints": prints if self.scores_only else (), "changed": changed})
             return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
         except AuditorError as error:
             return found.model_copy(update={"error": str(error)[:2_000]})
+
+    def _changed_scores(self, detector: Detector, content: bytes, name: str, medium: Medium) -> dict[str, float]:
+        versions = {} if self.changes is None else self.changes(content, name, medium, self.seed)
+        judged = {words: self._judge_content(detector, own, name, kind_of(own))[0] for words, own in versions.items()}
+        return {words: v.probability for words, v in judged.items() if v.probability is not None}
 
     def _judge_content(
         self, detector: Detector, content: bytes, name: str, kind: FileKind
@@ -200,6 +211,12 @@ def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
     )
 
 
+def silenced(verdict: FileVerdict, card: DetectorCard, facts: Sequence[str]) -> FileVerdict:
+    """The verdict, or none of its scores where the detector may answer nothing about a file with these facts."""
+    why = card.silence(facts, video=bool(verdict.frames))
+    return FileVerdict(answer="cannot say", reason=why, novelty=verdict.novelty) if why else verdict
+
+
 def _discredit_heat_map(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
     """What a score rests on that means nothing is not to be relied on, whatever hiding its parts does."""
     if heat_map is None or verdict.probability is not None:
@@ -225,14 +242,12 @@ def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list
 
 def _image_notes(content: bytes, preprocessing: ImagePreprocessing) -> list[str]:
     """What was done to an image on its way to the detector that a reader would not expect."""
-    import PIL.Image
-
-    from auditor.data.images_and_video import FORMATS
+    from auditor.data.images_and_video import open_image
 
     notes = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
+        with open_image(content) as picture:
             with_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
             if with_alpha and len(preprocessing.mean) < 4:
                 notes.append("Its transparency (alpha) was dropped: its colours were judged as if it were opaque.")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
+
+from auditor.core.errors import AuditorError
 
 Medium = Literal["image", "audio", "video"]
 IN_WORDS: dict[Medium, str] = {"image": "an image", "audio": "audio", "video": "video"}
@@ -19,7 +23,8 @@ _SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-    "HEIF": (".heic", ".heif", ".avif"),
+    "HEIF": (".heic", ".heif"),
+    "AVIF": (".avif",),
     "WAV": (".wav", ".wave"),
     "FLAC": (".flac",),
     "MP3": (".mp3",),
@@ -39,7 +44,11 @@ _STARTS: tuple[tuple[bytes, Medium, str], ...] = (
     (b"fLaC", "audio", "FLAC"),
     (b"ID3", "audio", "MP3"),
 )
-_HEIF_BRANDS = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
+_BRANDS = {b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
+# What is often sent along and is no medium.
+_DOCUMENTS = ((b"%PDF-", "PDF"), (b"PK\x03\x04", "ZIP"), (b"\xd0\xcf\x11\xe0", "Office"), (b"{\\rtf", "RTF"))
+# Metadata whose presence tells how a file came.
+_METADATA = ("exif", "icc_profile", "jfif", "photoshop", "xmp", "progressive", "comment", "encoder", "software", "make")
 # Containers that hold sound, video, or both: their streams say which.
 _EITHER = {"MP4", "MATROSKA", "OGG", "AVI"}
 
@@ -61,9 +70,13 @@ class FileKind:
 def kind_of(content: bytes) -> FileKind:
     """The file type by its first bytes, and for containers of sound or video by their streams.
 
+    Of documents and plain text the format is told, without a medium.
+
     Raises DataError where such a container cannot be opened, MissingExtraError without PyAV for one.
     """
     form = _form(content)
+    if not form:
+        return FileKind(None, _document(content))
     if form in _EITHER:
         return FileKind(_medium_of_streams(content), form)
     return FileKind(_medium(content, form), form)
@@ -76,7 +89,7 @@ def _form(content: bytes) -> str:
     if content[:4] in (b"RIFF", b"RF64"):
         return {b"WAVE": "WAV", b"WEBP": "WEBP", b"AVI ": "AVI"}.get(content[8:12], "")
     if content[4:8] == b"ftyp":
-        return "HEIF" if content[8:12] in _HEIF_BRANDS else "MP4"
+        return _BRANDS.get(content[8:12], "MP4")
     if content.startswith(b"OggS"):
         return "OGG"
     if content.startswith(b"\x1a\x45\xdf\xa3"):
@@ -87,6 +100,17 @@ def _form(content: bytes) -> str:
         # Layer 0 of the frame header is AAC's, the others are MPEG audio's.
         return "AAC" if content[1] & 0x06 == 0 else "MP3"
     return ""
+
+
+def _document(content: bytes) -> str:
+    named = next((form for start, form in _DOCUMENTS if content.startswith(start)), "")
+    if named or not content or b"\0" in content:
+        return named
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return ""
+    return "text"
 
 
 def _medium(content: bytes, form: str) -> Medium | None:
@@ -102,3 +126,46 @@ def _medium_of_streams(content: bytes) -> Medium | None:
         # A cover picture is a stream of video, and no video.
         pictures = [s for s in container.streams.video if "ATTACHED_PIC" not in str(s.disposition).upper()]
         return "video" if pictures else "audio" if container.streams.audio else None
+
+
+def container_facts(content: bytes, kind: FileKind) -> tuple[str, ...]:
+    """What a file's container says of how it came: encoding, dimensions, metadata; none if it cannot be read.
+
+    Of a JPEG the quantisation tables, in a digest; of sound and video codecs, rates and channels. Nothing is decoded.
+    """
+    try:
+        return _picture_facts(content, kind) if kind.medium == "image" else _stream_facts(content, kind)
+    except (AuditorError, OSError, ValueError, SyntaxError, TypeError, KeyError, ImportError):
+        return ()
+
+
+def _picture_facts(content: bytes, kind: FileKind) -> tuple[str, ...]:
+    from PIL.JpegImagePlugin import get_sampling
+
+    from auditor.data.images_and_video import open_image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with open_image(content) as picture:
+            encoding = f"{kind.form} {picture.mode}"
+            if tables := getattr(picture, "quantization", None):
+                digest = hashlib.sha256(repr(sorted(tables.items())).encode()).hexdigest()[:8]
+                encoding += f" sampling {get_sampling(picture)} tables {digest}"
+            known = sorted(str(name) for name in picture.info if name in _METADATA)
+            # Turned pictures come the same way.
+            size = f"{max(picture.size)} x {min(picture.size)}"
+    return encoding, size, f"metadata {' '.join(known) or 'none'}"
+
+
+def _stream_facts(content: bytes, kind: FileKind) -> tuple[str, ...]:
+    from auditor.data.audio import open_container
+
+    with open_container(content, "It") as container:
+        sound = [f"{s.codec_context.name} {s.rate} Hz {s.channels} channels" for s in container.streams.audio]
+        pictures = [f"{s.codec_context.name} {s.width} x {s.height}" for s in container.streams.video]
+        tags = sorted(name.lower() for name in container.metadata if name.lower() in _METADATA)
+    return (
+        f"{kind.form} {', '.join(sound) or 'no sound'}"[:200],
+        f"{', '.join(pictures) or 'no pictures'}"[:200],
+        f"metadata {' '.join(tags) or 'none'}",
+    )

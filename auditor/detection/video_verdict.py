@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray
-from auditor.data.images_and_video import Frames
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.detection.detection_record import FileVerdict, FrameScore
 from auditor.judging.png import Pixels
-from auditor.models.detector_card import answer_of
+from auditor.models.detector_card import DetectorCard, answer_of
 
 if TYPE_CHECKING:
-    from auditor.models.detector import Answer, Detector
+    from auditor.models.detector import Detector
 
 
 def fit_notes(sizes: Sequence[tuple[int, int]], preprocessing: ImagePreprocessing, subject: str) -> list[str]:
@@ -55,11 +53,6 @@ BLOCKS = 8
 _CONFIDENCE = 0.95
 
 
-def combined(p_values: Sequence[float]) -> float:
-    """``min(1, 2 mean(p_i))``: a p-value for any dependence between frames (Vovk and Wang, Biometrika 2020)."""
-    return min(1.0, 2.0 * float(np.mean(p_values)))
-
-
 def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:
     """The 95 % interval of the mean of (n,) scores in the order of time, by batch means; None with fewer than 4."""
     from scipy.stats import t
@@ -73,68 +66,37 @@ def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:
     return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
-@dataclass(frozen=True, kw_only=True)
-class VideoVerdict:
-    """An image detector's verdict on a video.
+def judge_frames(card: DetectorCard, scores: FloatArray, seconds: FloatArray, novelty: float | None) -> FileVerdict:
+    """One verdict on a video from the scores (n,) of its frames, n >= 1; ``novelty``: the median of theirs.
 
-    ``probability``: the mean over frames of the calibrated probability of being synthetic; ``low`` and ``high``: its
-    95 % interval over moments of this video, None with fewer than 4 frames. ``p_real``, ``p_fake``: twice the mean of
-    the frames' conformal p-values, at most 1. ``novelty``: the frames' median. ``scores``, ``seconds``: by frame.
-    ``notes``: what was assumed.
+    Frames of one video are alike and one unit: its score is their mean, which is held against those of known videos.
+    The interval of the mean is Student's over the means of ``min(8, n // 2)`` consecutive blocks (batch means; Law and
+    Kelton, Simulation Modeling and Analysis, 2000), within [0, 1]: how much it varies over moments of this
+    video, not how often the detector is wrong. Unsupported where most frames are unlike everything the detector was
+    trained on.
     """
-
-    answer: Answer
-    reason: str
-    probability: float
-    low: float | None
-    high: float | None
-    p_real: float
-    p_fake: float
-    novelty: float | None
-    scores: tuple[float, ...]
-    seconds: tuple[float, ...]
-    notes: tuple[str, ...]
-
-
-def video_verdict(detector: Detector, frames: Frames) -> VideoVerdict:
-    """One verdict from frames in the detector's input format.
-
-    Frames of one video are alike, so they do not count as so many files. The interval of the mean probability is
-    Student's over the means of ``min(8, n // 2)`` consecutive blocks of frames (batch means; Law and Kelton,
-    Simulation Modeling and Analysis, 2000), within [0, 1]: how much it varies over moments of this video, not how often
-    the detector is wrong. ``p = min(1, 2 mean(p_i))`` is a p-value however the frames depend on each other (Vovk and
-    Wang, Combining p-values via averaging, Biometrika 2020), where each frame is exchangeable with the calibration
-    images of its class. Unsupported where most frames are unlike everything the detector was trained on.
-    """
-    verdicts = detector.verdicts(frames.pixels)
-    scores = np.asarray([v.probability for v in verdicts])
+    probability = float(scores.mean())
+    p_real, p_fake = card.p_values(probability)
+    answer, reason = answer_of(card, p_real, p_fake, novelty)
+    finite = novelty if novelty is not None and math.isfinite(novelty) else None
+    if card.is_unlike(novelty):
+        return FileVerdict(answer=answer, reason=reason, novelty=finite)
     low, high = mean_interval(scores)
-    p_real, p_fake = combined([v.p_real for v in verdicts]), combined([v.p_fake for v in verdicts])
-    found = [v.novelty for v in verdicts if v.novelty is not None]
-    novelty = float(np.median(found)) if found else None
-    answer, reason = answer_of(detector.card, p_real, p_fake, novelty)
-    return VideoVerdict(
+    frames = tuple(
+        FrameScore(seconds=max(0.0, float(at)), probability=float(score))
+        for at, score in zip(seconds, scores, strict=True)
+    )
+    return FileVerdict(
         answer=answer,
         reason=reason,
-        probability=float(scores.mean()),
-        low=low,
-        high=high,
+        probability=probability,
         p_real=p_real,
         p_fake=p_fake,
-        novelty=novelty,
-        scores=tuple(scores.tolist()),
-        seconds=tuple(frames.seconds.tolist()),
-        notes=_assumed(len(scores), low is not None),
+        novelty=finite,
+        low=low,
+        high=high,
+        frames=frames,
     )
-
-
-def _assumed(n: int, with_interval: bool) -> tuple[str, ...]:
-    judged = "1 frame was judged" if n == 1 else f"{n} frames were judged, evenly spaced"
-    notes = (f"{judged}: what is synthetic for a moment only can be missed.",)
-    interval = (
-        "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent."
-    )
-    return (*notes, interval) if with_interval else notes
 
 
 def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:
@@ -153,24 +115,18 @@ def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVer
         sizes.append((pixels.shape[1], pixels.shape[0]))
         return fitted_picture(pixels, name, wanted)
 
-    found = video_verdict(detector, sample_frames(content, name, shrink=shrink))
-    novelty = found.novelty if found.novelty is not None and math.isfinite(found.novelty) else None
-    notes = [*fit_notes(sizes, wanted, "Of its frames"), *found.notes]
-    if detector.card.is_unlike(found.novelty):
-        return FileVerdict(answer=found.answer, reason=found.reason, novelty=novelty), notes
-    frames = tuple(
-        FrameScore(seconds=max(0.0, at), probability=score)
-        for at, score in zip(found.seconds, found.scores, strict=True)
-    )
-    verdict = FileVerdict(
-        answer=found.answer,
-        reason=found.reason,
-        probability=found.probability,
-        p_real=found.p_real,
-        p_fake=found.p_fake,
-        novelty=novelty,
-        low=found.low,
-        high=found.high,
-        frames=frames,
-    )
+    frames = sample_frames(content, name, shrink=shrink)
+    verdicts = detector.verdicts(frames.pixels)
+    scores = np.asarray([v.probability for v in verdicts])
+    found = [v.novelty for v in verdicts if v.novelty is not None]
+    verdict = judge_frames(detector.card, scores, frames.seconds, float(np.median(found)) if found else None)
+    judged = "1 frame was judged" if len(scores) == 1 else f"{len(scores)} frames were judged, evenly spaced"
+    notes = [
+        *fit_notes(sizes, wanted, "Of its frames"),
+        f"{judged}: what is synthetic for a moment only can be missed.",
+    ]
+    if verdict.low is not None:
+        notes.append(
+            "The interval is over moments of this video, in blocks of neighbouring frames, which are not independent."
+        )
     return verdict, notes

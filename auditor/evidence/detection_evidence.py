@@ -7,32 +7,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from auditor.detection.detection_record import DetectorRecord, FileResult
-from auditor.detection.detector_calibration import BatchShift
+from auditor.detection.detector_calibration import Selection, predictive_value
 from auditor.detection.heat_map import LEGEND
 from auditor.evidence.derived_evidence import Derived
 from auditor.evidence.manifest import in_order
 from auditor.run import __version__
 
 DETECTOR, SECOND = "detector.json", "second_detector.json"
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 READING = (
-    "The answer is the detector's guess and no proof: the probability is calibrated at most on the files it was made "
-    "with, and 'cannot say' is an answer. 'No known trace' does not mean real: no detector says that. A signature or a "
-    "tag is what somebody claims of a file. The two are never merged, and finding no claim is no evidence of anything."
+    "The answer is the detector's guess and no proof, and 'cannot say' is an answer. 'No known trace' does not mean "
+    "real: no detector says that. 'Declared synthetic' is what a signer says whom a named authority vouches for; any "
+    "other signature or tag is somebody's claim. Finding no claim is no evidence of anything."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskedDetector:
-    """A detector that was run: its path, its identity, and its batch of files.
+    """A detector that was run: its path, its identity, and what is selected of the files asked together.
 
-    ``few``: why the files known to be real are fewer than they seem, in a sentence, or "".
+    ``few``: why the files known to be real are fewer than they seem, in a sentence, or "". ``prevalence``: the share of
+    synthetic files for which its predictive value is told.
     """
 
     path: str
     known: DetectorRecord
-    batch: BatchShift | None = None
+    batch: Selection | None = None
     few: str = ""
+    prevalence: float | None = None
 
 
 def detection_content(
@@ -66,10 +68,12 @@ _UNTOLD = ("real_scores", "fake_scores", "trained_on", "fingerprints")
 def _of_detector(detector: AskedDetector) -> dict[str, Any]:
     found: dict[str, Any] = detector.known.model_dump(
         mode="json",
-        exclude={"card": {**dict.fromkeys(_UNTOLD, True), "channel": {"novelties"}}},
+        exclude={"card": {**dict.fromkeys(_UNTOLD, True), "channel": {"facts"}}},
     )
     few = {"few": detector.few} if detector.few else {}
-    return {"path": detector.path, **few, **found}
+    value = None if detector.prevalence is None else predictive_value(detector.known.card, detector.prevalence)
+    worth = {} if value is None else {"predictive_value": value.model_dump(mode="json")}
+    return {"path": detector.path, **few, **worth, **found}
 
 
 def _of_batch(detector: AskedDetector | None) -> dict[str, Any] | None:
@@ -78,6 +82,7 @@ def _of_batch(detector: AskedDetector | None) -> dict[str, Any] | None:
 
 def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
     found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}, "fingerprints": True})
+    found = {"answer": result.answer, **found}
     if not result.parts:
         del found["parts"]
     if found["heat_map"] is not None:
@@ -86,8 +91,8 @@ def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
 
 
 def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetector] = (), *, unwritten: bool) -> int:
-    """0 if every file was classified as fake, there were enough known real files (if some were named) and every image
-    was written; else 3, since nothing else is conclusive."""
+    """0 if every file was found fake or declared synthetic, there were enough known real files (if some were named)
+    and every image was written; else 3, since nothing else is conclusive."""
     few = any(each.few for each in detectors)
     return 0 if all(result.is_conclusive for result in results) and not unwritten and not few else 3
 

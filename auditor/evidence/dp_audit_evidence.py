@@ -17,6 +17,7 @@ from auditor.privacy.accounting import Phase
 from auditor.privacy.dp_audit_scores import AuditResult, CanaryScores, audit_claim, multi_run
 from auditor.privacy.gaussian_audit import IfGaussian, if_gaussian
 from auditor.privacy.released_noise import ReleasedNoise, Sensitivity, Unit
+from auditor.privacy.run_record import RunRecord
 
 CANARIES = "canaries.json"
 EXIT_CODES = {"consistent": 0, "contradicted": 1, "not_supported": 3, "cannot_tell": 3}
@@ -89,6 +90,8 @@ class CanaryRecord(_Stored):
     unclipped: Count
     clipping_seen: Count
     unit: Unit
+    # Records of earlier versions have none.
+    runs: tuple[RunRecord, ...] = ()
 
     @classmethod
     def from_scores(cls, canaries: CanaryScores) -> CanaryRecord:
@@ -105,6 +108,7 @@ class CanaryRecord(_Stored):
             unclipped=canaries.unclipped,
             clipping_seen=canaries.clipping_seen,
             unit=canaries.unit,
+            runs=canaries.runs,
         )
 
     def to_scores(self) -> CanaryScores:
@@ -123,6 +127,7 @@ class CanaryRecord(_Stored):
             unclipped=self.unclipped,
             clipping_seen=self.clipping_seen,
             unit=self.unit,
+            runs=self.runs,
         )
 
 

@@ -244,8 +244,12 @@ def recorded_event(report: AuditReport, results: Sequence[ProbeResult]) -> dict[
     }
 
 
-def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
-    """The signed statement: the manifest's digest as subject, the verdict and its topic as predicate."""
+def statement_of(manifest: Manifest, report: AuditReport, *, with_subjects: bool = True) -> bytes:
+    """The signed statement: the digests of the manifest, the model and the data as subjects, the verdict as predicate.
+
+    Of a model's folder it is the root digest by which its own signature names it. ``with_subjects``: False for the
+    statement of earlier versions, whose one subject is the manifest.
+    """
     by_outcome = {
         name: sorted(f.id for f in report.findings if f.outcome in outcomes)
         for name, outcomes in (
@@ -254,12 +258,19 @@ def statement_of(manifest: Manifest, report: AuditReport) -> bytes:
             ("failedTests", (Outcome.FAIL,)),
         )
     }
-    about = (("model", report.model.sha256), ("data", report.data.sha256), ("train", report.data.train_sha256))
+    about = {"model": report.model.sha256, "data": report.data.sha256, "train": report.data.train_sha256}
+    subjects = about | {"model": report.model.root_sha256 or report.model.sha256} if with_subjects else {}
     return statement(
-        {MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256},
+        {MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256}
+        | {name: digest for name, digest in subjects.items() if digest is not None},
         {
             "result": _RESULT.get(report.exit_code, "FAILED"),
-            "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about if d is not None],
+            "configuration": [{"name": name, "digest": {"sha256": d}} for name, d in about.items() if d is not None],
             **by_outcome,
         },
     )
+
+
+def statements_of(manifest: Manifest, report: AuditReport) -> tuple[bytes, bytes]:
+    """What may be signed of an audit: this version's statement, and that of earlier ones."""
+    return statement_of(manifest, report), statement_of(manifest, report, with_subjects=False)

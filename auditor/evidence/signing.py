@@ -168,12 +168,22 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
+def key_id(key: Ed25519PublicKey) -> str:
+    """Hex SHA-256 of a public key in canonical JSON: the ``keyid`` that securesystemslib computes of it."""
+    from cryptography.hazmat.primitives import serialization
+
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    described = {"keytype": "ed25519", "keyval": {"public": raw.hex()}, "scheme": "ed25519"}
+    return hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def sign(payload: bytes, key: Ed25519PrivateKey) -> bytes:
     """A DSSE envelope around an in-toto statement, as JSON; its enclosed public key proves no identity."""
-    return _envelope(payload, key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload)), key.public_key())
+    public = key.public_key()
+    return _envelope(payload, key.sign(pre_authentication_encoding(PAYLOAD_TYPE, payload)), public, key_id(public))
 
 
-def _envelope(payload: bytes, signature: bytes, public: Ed25519PublicKey) -> bytes:
+def _envelope(payload: bytes, signature: bytes, public: Ed25519PublicKey, keyid: str) -> bytes:
     from cryptography.hazmat.primitives import serialization
 
     raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
@@ -184,7 +194,7 @@ def _envelope(payload: bytes, signature: bytes, public: Ed25519PublicKey) -> byt
                 "payload": base64.b64encode(payload).decode(),
                 "signatures": [
                     {
-                        "keyid": fingerprint(public),
+                        "keyid": keyid,
                         "sig": base64.b64encode(signature).decode(),
                         "public_key": base64.b64encode(raw).decode(),
                     }
@@ -233,7 +243,9 @@ def open_envelope(content: bytes, trusted: Sequence[Ed25519PublicKey] = ()) -> S
         )
     if not fits(enclosed, signature, signed):
         raise DataError("The signature does not fit what it is about: one of the two was changed.")
-    if _envelope(payload, signature, enclosed) != content:
+    # Earlier versions named a key by its fingerprint.
+    keyids = (key_id(enclosed), fingerprint(enclosed))
+    if content not in [_envelope(payload, signature, enclosed, keyid) for keyid in keyids]:
         raise DataError("The signature's envelope was changed around what was signed.")
     return Signed(payload, fingerprint(enclosed), bool(trusted))
 

@@ -16,9 +16,8 @@ from auditor.judging.measurement import ProbeResult
 from auditor.judging.training_looks import LookRecord
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.while_training.training_record import Last, Looks, judged_look
-from auditor.training.interim.interim_budgets import Spending
 from auditor.training.interim.interim_look import Peek
-from auditor.training.interim.interim_state import Run, SavedLook
+from auditor.training.interim.interim_state import Run, SavedLook, Spending
 
 LOOKS = "looks.json"
 _MOST = 100_000

@@ -34,12 +34,12 @@ from auditor.report.document import (
     table,
     titled,
 )
+from auditor.report.html import ShownPolicy, policies_of
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.control_record import CellRecord
 from auditor.report.record.controls import Beside, fitting, with_policies
 from auditor.report.report_view import Row
-from auditor.report.rule_pack_view import ShownPolicy, policies_of
 
 MOST_ROWS = 100
 ATTESTATION_NEEDED = "ATTESTATION NEEDED"

@@ -344,8 +344,9 @@ def judge(
         for criterion in criteria
         if criterion.applies_to(result.probe, measurement)
     ]
-    late = {id(pair[1]): times for pair in pairs if (times := _times_to_begin(pair, family)) > 1.0}
-    pairs = [pair for pair in pairs if id(pair[1]) not in late]
+    times = {_key(pair): _times_to_begin(pair, family) for pair in pairs}
+    late = {id(pair[1]): times[_key(pair)] for pair in pairs if times[_key(pair)] > 1.0}
+    pairs = [pair for pair in pairs if times[_key(pair)] <= 1.0]
     sampled = [pair for pair in pairs if not _takes_no_share(pair[1].estimate, pair[2])]
     tests = {_key(pair): _tests(pair[1], pair[2]) for pair in pairs}
     found, budgets = levels_of(sampled, [tests[_key(pair)] for pair in sampled], criteria, family)

@@ -100,21 +100,24 @@ def select_definitions(
 # Of all rows; fewer may be chance, and widen nothing that anybody would see.
 MOST_COPIES = 0.01
 _BY_ACCIDENT = 1e-6
-_OCCUR = 0.25
+_OCCUR, _EXPECTED = 0.25, 0.5
 
 
 class Copies(Closed):
     """The number of ``n`` rows that repeat an earlier one in all columns of the file.
 
     ``combinations``: how many different rows the values of each column allow for, n + 1 for any more than n.
-    ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few. ``but_for``: of
-    near copies, what they differ in, in words.
+    ``divisor``: what the number of copies of every different row is a multiple of, or of all but a few.
+    ``expected``: of columns of few values each, how many different rows there would be if these were related in pairs
+    alone, which is more than there are where more of them are related; 0 of other columns. ``but_for``: of near copies,
+    what they differ in, in words.
     """
 
     n: Count
     copies: Count
     combinations: Count
     divisor: PositiveCount = 1
+    expected: Annotated[Count, LEFT_OUT] = 0
     but_for: Annotated[str, LEFT_OUT] = ""
 
     @property
@@ -124,14 +127,18 @@ class Copies(Closed):
 
     @property
     def by_chance(self) -> bool:
-        """Whether repeated rows are expected, since there are more rows than possible values, without pasted copies.
+        """Whether repeated rows are expected of what their columns hold, without pasted copies.
 
-        Of what could differ a quarter does; of rows drawn again and again from a few, values go together that need not.
-        Numbers of copies are all multiples of d by accident with a probability of about ``d^-k`` for k different rows.
+        There are more rows than possible ones, of which a quarter occurs; or all columns have few values, and there are
+        more than half as many different rows as are expected. Of rows drawn again and again from a few, values go
+        together that need not. Numbers of copies are all multiples of d by accident with a probability of about
+        ``d^-k`` for k different rows.
         """
         different = self.n - self.copies
         pasted = different * math.log(self.divisor) > -math.log(_BY_ACCIDENT)
-        return self.combinations <= self.n and different >= _OCCUR * self.combinations and not pasted
+        possible = self.combinations <= self.n and different >= _OCCUR * self.combinations
+        likely = self.expected > 0 and different >= _EXPECTED * self.expected
+        return (possible or likely) and not pasted
 
 
 def why_doubtful(copies: Copies | None) -> str:

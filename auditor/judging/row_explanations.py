@@ -19,6 +19,7 @@ _Name = Annotated[str, Field(max_length=2_000)]
 _Words = Annotated[str, Field(max_length=4_000)]
 # Of a cell, as a report shows it.
 Value = Annotated[str, Field(max_length=200)] | bool | int | float | None
+Effect = Literal["raised", "lowered", "unclear", "little", "unknown", "proxy"]
 
 
 class ReasonCode(Closed):
@@ -57,6 +58,24 @@ class Faithfulness(Closed):
     real_low: Number = None
     level: float = 0.05
     refused: _Words = ""
+
+
+class SensitiveNote(Closed):
+    """What a sensitive feature did here.
+
+    ``effect``: ``raised`` or ``lowered`` the score of the favourable answer in nearly all draws, against the rows
+    compared with, ``unclear`` where in neither; ``little`` of less than a hundredth of all contributions; ``unknown``
+    where the reasons are refused; ``proxy`` where the reason ``proxy`` stands in for it, with Cramer's V ``strength``.
+    ``share``: of all absolute contributions; ``is_reason``: whether it is among the reasons.
+    """
+
+    feature: _Name
+    effect: Effect
+    value: Value = None
+    share: float = 0.0
+    is_reason: bool = False
+    proxy: _Name = ""
+    strength: float = 0.0
 
 
 class Change(Closed):
@@ -112,7 +131,7 @@ class ExplainedRow(Closed):
     ``decision`` and ``favourable``: what was decided on, and whether it is the favourable answer. ``probability``: of
     the favourable answer. ``reasons`` are empty where they are refused. ``compared_with``: the rows that say what is
     typical, in words. ``sensitive``: what must be said of sensitive features, whether or not they are among the
-    reasons. ``notes``: what else a reader should know.
+    reasons. ``notes``: what else a reader should know. ``named_by``: ``column=value``, where the row was asked for so.
     """
 
     kind: Literal["feature", "word"]
@@ -127,11 +146,12 @@ class ExplainedRow(Closed):
     reasons: Annotated[tuple[ReasonCode, ...], Field(max_length=MOST_REASONS)]
     left_out: Count = 0
     faithfulness: Faithfulness
-    sensitive: tuple[_Words, ...] = ()
+    sensitive: tuple[SensitiveNote, ...] = ()
     recourse: RecourseSearch
     same: Annotated[tuple[Neighbour, ...], Field(max_length=MOST_NEIGHBOURS)] = ()
     other: Annotated[tuple[Neighbour, ...], Field(max_length=MOST_NEIGHBOURS)] = ()
     notes: tuple[_Words, ...] = ()
+    named_by: _Words = ""
 
     @property
     def settled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Auxiliary models, used in an audit and not audited: image encoders, and scorers of generated texts.
+"""Auxiliary models, used in an audit and not audited: encoders of media, and scorers of generated texts.
 
 Labels that do not exclude each other make no classifier that could be audited as one; each alone says yes or no.
 """
@@ -16,22 +16,34 @@ import torch
 
 from auditor.core.errors import ModelError, UnsupportedError, UsageError, did_you_mean
 from auditor.core.rows import FloatArray, Rows
-from auditor.data.preprocessing import ImagePreprocessing
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.loading.finish_loading import provenance_in
-from auditor.loading.huggingface_folders import image_preprocessing, labels_in, load_folder, text_encoding
+from auditor.loading.huggingface_folders import (
+    image_preprocessing,
+    labels_in,
+    load_folder,
+    scales_sound,
+    sound_preprocessing,
+    text_encoding,
+)
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel
 from auditor.models.files.hf_folder import read_weights
 from auditor.models.files.model_bytes import convert_parser_errors, read_source
 from auditor.models.files.model_folder import Folder, open_model_folder
-from auditor.models.networks.encoders import FORMS, Encoder, encoder_of, pack_encoder
+from auditor.models.networks.encoders import (
+    FORMS,
+    Encoder,
+    EncoderProbe,
+    encoder_of,
+    hold,
+    mebibytes,
+    pack_encoder,
+)
 
 # Of the encoders that serve best for this, CLIP's.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# Of the classifiers that torchvision has.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 _SIDE = 224
 _MOST_BYTES = 2 << 30
 
@@ -40,46 +52,52 @@ _MOST_BYTES = 2 << 30
 class EncoderFile:
     """An encoder in a detector: its ``form``, an index into ``FORMS``, and its ``content``, one file.
 
-    ``n_features``: of the vectors it gives. ``preprocessing``: how images become its input. ``notes``: what was
-    assumed.
+    ``n_features``: of the vectors it gives. ``preprocessing``: how a file becomes its input. ``notes``: what was
+    assumed. ``scaled``: whether sound is brought to mean 0 and variance 1.
     """
 
     form: int
     content: bytes
     encoder: Encoder
     n_features: int
-    preprocessing: ImagePreprocessing
+    preprocessing: ImagePreprocessing | AudioPreprocessing
     notes: tuple[str, ...] = ()
+    scaled: bool = False
 
 
-def read_encoder(
-    where: str, *, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
-) -> EncoderFile:
-    """The encoder at a path: ``folder``, ``file.onnx``, or ``NAME:weights`` for torchvision's network of that name.
+def read_encoder(where: str, *, seconds: float | None = None) -> EncoderFile:
+    """The encoder at a path: a transformers folder, or an ONNX file.
 
-    ``mean``, ``std``: of the colours on a scale of 1, for an encoder that does not say; else CLIP's for an ONNX file
-    without a preprocessor_config.json beside it, ImageNet's for torchvision. Raises UsageError where there is none,
-    ModelError where it cannot be used, MissingExtraError without the library that it takes.
+    Colours of an ONNX file are scaled as the preprocessor_config.json beside it says, else as CLIP's. ``seconds``: of
+    sound, of an encoder that takes sound; its sampling rate is the file's that lies beside it, or in it. Raises
+    UsageError where there is none, ModelError where it cannot be used, MissingExtraError without the library that it
+    takes.
     """
-    name, _, weights = where.partition(":")
-    if Path(where).is_dir():
-        made = _folder(where)
-    elif weights and not Path(where).exists():
-        made = _torchvision(name, weights, mean, std)
-    else:
-        made = _onnx(where, mean, std)
-    return made
+    return _folder(where, seconds) if Path(where).is_dir() else _onnx(where, seconds)
 
 
-def _encoder_file(form: str, content: bytes, preprocessing: ImagePreprocessing, notes: tuple[str, ...]) -> EncoderFile:
+def _encoder_file(
+    form: str, content: bytes, preprocessing: ImagePreprocessing | AudioPreprocessing, notes: tuple[str, ...]
+) -> EncoderFile:
     encoder = encoder_of(form, content)
+    if isinstance(preprocessing, AudioPreprocessing) != encoder.of_sound:
+        takes, wanted = ("sound", "images") if encoder.of_sound else ("images", "sound")
+        raise ModelError(
+            f"The encoder takes {takes}, and the detector is for {wanted}: name one of {wanted}.",
+            code="AUD-LOAD-UNUSABLE",
+        )
     if encoder.size is not None and form == "onnx":
-        preprocessing = preprocessing.model_copy(update={"size": encoder.size})
+        fixed = {"samples": encoder.size[0]} if encoder.of_sound else {"size": encoder.size}
+        preprocessing = preprocessing.model_copy(update=fixed)
+    if isinstance(preprocessing, AudioPreprocessing):
+        shape: tuple[int, ...] = (preprocessing.samples,)
+    else:
+        shape = (len(preprocessing.mean), *preprocessing.size)
     with torch.inference_mode():
-        found = encoder(torch.zeros(1, len(preprocessing.mean), *preprocessing.size))
+        found = encoder(torch.zeros(1, *shape))
     if found.ndim != 2 or not found.is_floating_point():
         raise ModelError(
-            f"The encoder gives {tuple(found.shape)} for one image: expected one vector, or tokens of one.",
+            f"The encoder gives {tuple(found.shape)} for one file: expected one vector, or tokens of one.",
             code="AUD-LOAD-OUTPUTS",
         )
     return EncoderFile(
@@ -92,7 +110,23 @@ def _encoder_file(form: str, content: bytes, preprocessing: ImagePreprocessing, 
     )
 
 
-def _folder(where: str) -> EncoderFile:
+def probe_of(file: EncoderFile, n_groups: int, fake: int) -> tuple[EncoderProbe, dict[str, Any]]:
+    """A head, not fitted yet, on an encoder that it holds, and the arguments to make it of."""
+    args: dict[str, Any] = {
+        "form": file.form,
+        "n_mebibytes": mebibytes(file.content),
+        "n_features": file.n_features,
+        "n_groups": n_groups,
+        "fake": fake,
+    }
+    args |= {"scaled": True} if file.scaled else {}
+    probe = EncoderProbe(**args)
+    hold(probe, file.content)
+    probe.use(file.encoder)
+    return probe, args
+
+
+def _folder(where: str, seconds: float | None) -> EncoderFile:
     folder = Folder(where)
     if not folder.has("config.json"):
         raise ModelError(
@@ -101,6 +135,10 @@ def _folder(where: str) -> EncoderFile:
     settings = folder.json("config.json")
     listed = settings.get("architectures")
     name = listed[0] if isinstance(listed, list) and listed else ""
+    if seconds is not None:
+        wanted = sound_preprocessing(folder, seconds=seconds)
+        content = pack_encoder("transformers", str(name), read_weights(folder), settings)
+        return replace(_encoder_file("transformers", content, wanted, ()), scaled=scales_sound(folder))
     preprocessing, _ = image_preprocessing(folder, settings)
     options = folder.json("preprocessor_config.json")
     fit = "cover" if options.get("do_center_crop") else "stretch"
@@ -108,37 +146,20 @@ def _folder(where: str) -> EncoderFile:
     return _encoder_file("transformers", content, preprocessing.model_copy(update={"fit": fit}), ())
 
 
-def _torchvision(name: str, weights: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
-    from auditor.models.files.strict_zip import open_archive
-    from auditor.models.files.weight_files import pickle_record
-    from auditor.models.files.weights import as_state_dict, load_safetensors, load_torch
-
-    source = read_source(weights, noun="file of the encoder's weights", max_bytes=_MOST_BYTES)
-    if weights.endswith(".safetensors"):
-        loaded = load_safetensors(source)
-    else:
-        archive = open_archive(source.data, source.name)
-        record = pickle_record(archive)
-        if record is None:
-            raise ModelError(
-                f"{source.name!r} is neither a safetensors file nor one that torch.save wrote.", code="AUD-LOAD-UNKNOWN"
-            )
-        loaded = as_state_dict(load_torch(source, archive, record), source.name)
-    preprocessing = ImagePreprocessing(
-        size=(_SIDE, _SIDE), mean=mean or IMAGENET_MEAN, std=std or IMAGENET_STD, fit="cover"
-    )
-    return _encoder_file("torchvision", pack_encoder("torchvision", name, loaded, {}), preprocessing, ())
-
-
-def _onnx(where: str, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> EncoderFile:
+def _onnx(where: str, seconds: float | None) -> EncoderFile:
     source = read_source(where, noun="encoder", max_bytes=_MOST_BYTES)
+    if seconds is not None:
+        folder = Folder(str(Path(where).resolve().parent))
+        wanted = sound_preprocessing(folder, seconds=seconds)
+        return replace(_encoder_file("onnx", source.data, wanted, ()), scaled=scales_sound(folder))
     beside = Path(where).parent / "preprocessor_config.json"
     notes: tuple[str, ...] = ()
-    if mean is None and std is None and beside.is_file():
+    if beside.is_file():
         mean, std = _colours(read_source(beside, max_bytes=1 << 20).data)
-    elif mean is None:
+    else:
+        mean, std = CLIP_MEAN, CLIP_STD
         notes = ("The encoder's file does not say how colours are scaled: CLIP's mean and deviation were used.",)
-    preprocessing = ImagePreprocessing(size=(_SIDE, _SIDE), mean=mean or CLIP_MEAN, std=std or CLIP_STD, fit="cover")
+    preprocessing = ImagePreprocessing(size=(_SIDE, _SIDE), mean=mean, std=std, fit="cover")
     return _encoder_file("onnx", source.data, preprocessing, notes)
 
 

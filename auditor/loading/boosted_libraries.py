@@ -226,6 +226,7 @@ class LightGBM(Boosted):
     """Trees of LightGBM."""
 
     made_by = "LightGBM"
+    onnx_takes_codes = True
 
     @classmethod
     def read(cls, source: Source, spec: ModelSpec) -> Self:

@@ -63,6 +63,8 @@ class Boosted(ABC):
 
     made_by: ClassVar[str]
     own_background: ClassVar[bool] = False
+    # Whether its graph takes a column of categories by their codes, and any other number for one that is not learned.
+    onnx_takes_codes: ClassVar[bool] = False
     trees: Any
     features: tuple[str, ...]
     categories: Mapping[str, pd.Index[Any] | None]
@@ -221,23 +223,28 @@ class BoostedClassifier(AuditedModel):
             decided[doubt] = own
         return decided
 
+    @property
+    def category_codes(self) -> Mapping[str, Mapping[str, int]]:
+        """Of each column of names, the number of each that the trees know, by its spellings."""
+        return {name: _places(known) for name, known in self.estimator.categories.items() if known is not None}
+
     def native_file(self, ending: str) -> bytes:
         """The trees in their library's own format."""
         return self.estimator.as_file(ending)
 
     def onnx_graph(self) -> tuple[bytes, tuple[str, ...]]:
-        """The graph of the trees over one matrix of numbers.
+        """The graph of the trees over one matrix of numbers, where :attr:`category_codes` says those of its names.
 
         Raises UnsupportedError for columns of names, and where the converter does not know the trees.
         """
         boosted = self.estimator
-        if boosted.categories:
+        if boosted.categories and not boosted.onnx_takes_codes:
             raise UnsupportedError(
                 f"The column {next(iter(boosted.categories))!r} holds names, which no converter of {boosted.made_by} "
                 "writes: fit the trees on numbers, for instance after one-hot encoding."
             )
         try:
-            return boosted.as_onnx(), boosted.features
+            return boosted.as_onnx(), tuple(name for name in boosted.features if name not in boosted.categories)
         except MissingExtraError:
             raise
         except Exception as error:  # of the converters' own, about trees that they do not know

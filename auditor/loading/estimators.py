@@ -186,8 +186,14 @@ class EstimatorModel(AuditedModel):
             )
         text = {name for _, name, levels in learned_levels(estimator, names) if levels.dtype.kind in "OUS"}
         why = ""
-        for kind in (types_of.DoubleTensorType, types_of.FloatTensorType):
-            types = [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
+        kinds = (types_of.DoubleTensorType, types_of.FloatTensorType)
+        by_column = [
+            [(name, (types_of.StringTensorType if name in text else kind)([None, 1])) for name in names]
+            for kind in kinds
+        ]
+        # What tells no columns apart takes them as one matrix alone.
+        together = [] if text else [[("X", kind([None, len(names)]))] for kind in kinds]
+        for types in (*by_column, *together):
             try:
                 made = to_onnx(
                     estimator,
@@ -217,7 +223,7 @@ class EstimatorModel(AuditedModel):
         with warnings.catch_warnings(record=True) as caught, seeded_globals(rng):
             warnings.simplefilter("always")
             try:
-                fresh.fit(input_of(old, self.features, X), old.classes_[y], **keywords)
+                fresh.fit(input_of(old, self.features, X, self.as_given), old.classes_[y], **keywords)
             except Exception as error:  # what an estimator raises is its own affair
                 raise ModelError(
                     f"The estimator cannot be fitted anew on these rows: {printable(error, 300)}.",
@@ -238,13 +244,15 @@ class EstimatorModel(AuditedModel):
                 f"Of the {type(old).__name__}, the estimator that it found is fitted; nothing is searched again."
             )
         notes += [f"While it was fitted: {text}" for text in said[:3]]
-        return EstimatorModel(
+        new = EstimatorModel(
             fresh,
             classes=self.classes,
             features=self.features,
             threshold=None if self.decides_itself else self.threshold,
             provenance=Provenance(notes=tuple(notes)),
         )
+        new.as_given = self.as_given
+        return new
 
     def _estimate(self, X: Rows) -> FloatArray:
         """(n, n_classes) probabilities, or one-hot decisions where the estimator has none."""

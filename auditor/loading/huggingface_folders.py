@@ -18,6 +18,7 @@ from auditor.loading.finish_loading import named_classes, no_flags_of_classes, p
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import PREPROCESSOR
 from auditor.models.files.hf_folder import (
+    OF_SAMPLES,
     build_network,
     ignored_files,
     quiet_and_offline,
@@ -29,6 +30,7 @@ from auditor.models.files.hf_folder import (
 from auditor.models.files.model_bytes import convert_parser_errors, printable
 from auditor.models.files.model_folder import Folder, open_model_folder
 from auditor.models.forward_passes import free_bytes, rows_at_once
+from auditor.models.networks.encoders import standardise
 from auditor.models.regression_model import TorchRegressor
 from auditor.models.torch_model import OtherModel, TorchModel, evaluating
 
@@ -36,9 +38,6 @@ _MAX_TOKENS = 1 << 16
 _TEXT_BATCH, _IMAGE_BATCH, _SOUND_BATCH = 64, 64, 8
 # Places of a text by which it is told what a longer one takes.
 _TOLD_BY = 512
-# Networks that take the samples themselves; all others take spectrograms of their own making.
-_OF_SAMPLES = frozenset({"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d"})
-_QUIET = 1e-7
 _DEFAULT_TOKENS = 512
 _MOST_LABELS = 100_000
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
@@ -149,7 +148,7 @@ def _architecture(settings: Mapping[str, Any], folder: Folder) -> tuple[str, str
         known = table.get(kind, ())
         if name in ((known,) if isinstance(known, str) else tuple(known)):
             return family, name
-    if kind in _OF_SAMPLES and name == modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.get(kind):
+    if kind in OF_SAMPLES and name == modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES.get(kind):
         return "sound", name
     for table_name, what in _OTHER_TASKS.items():
         known = getattr(modeling_auto, table_name).get(kind, ())
@@ -421,18 +420,23 @@ class SoundClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.scaled:
-            x = (x - x.mean(dim=1, keepdim=True)) / torch.sqrt(x.var(dim=1, keepdim=True, correction=0) + _QUIET)
+            x = standardise(x)
         logits: Tensor = self.network(input_values=x).logits
         return logits
 
 
-def sound_preprocessing(folder: Folder, samples: int | None = None) -> AudioPreprocessing:
+def sound_preprocessing(
+    folder: Folder, samples: int | None = None, *, seconds: float | None = None
+) -> AudioPreprocessing:
     """The sound preprocessing of a folder, by its preprocessor_config.json; ModelError if it is incomplete.
 
-    ``samples``: how many the network takes, where it says so itself; else the file's ``max_length``.
+    ``samples``: how many the network takes, where it says so itself; else ``seconds`` of them, or the file's
+    ``max_length``.
     """
     said = folder.json(PREPROCESSOR) if folder.has(PREPROCESSOR) else {}
     length = said.get("max_length") if samples is None else samples
+    if seconds is not None and isinstance(rate := said.get("sampling_rate"), int):
+        length = round(seconds * rate)
     try:
         return AudioPreprocessing.model_validate({"sampling_rate": said.get("sampling_rate"), "samples": length})
     except ValidationError:

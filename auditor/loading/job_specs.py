@@ -63,6 +63,13 @@ class RecordedSpec:
     generated: str | None = None
 
 
+# Fields that need all rows at once.
+_ALL_ROWS = (
+    *("train", "cluster", "weight", "cluster_at_most", "weight_at_most"),
+    *("bins", "sensitive_file", "text", "image", "check_predictions"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The roles of files and columns; one field per data flag of the command line.
@@ -101,6 +108,14 @@ class DataSpec:
     reference_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     roles: tuple[str, ...] = ()
 
+    @property
+    def why_not_in_parts(self) -> str:
+        """The reason why its flags keep rows from being counted as they are read, in a sentence, or ""."""
+        held = (name for name in _ALL_ROWS if getattr(self, name))
+        return next(
+            (f"--{name.replace('_', '-')} needs all rows at once: leave it or --stream out." for name in held), ""
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSpec:
@@ -121,7 +136,8 @@ class ProbeSpec:
 class MitigationSpec:
     """A mitigation by name, its ``package.module:Class``, its options, and the output file of its new model.
 
-    ``checkpoint``: where the training keeps what it has, so that an interrupted one goes on.
+    ``checkpoint``: where the training keeps what it has, so that an interrupted one goes on. ``asked_rows``: a data
+    file of which it is written beside ``out`` what a new classifier answers.
     """
 
     name: str
@@ -129,12 +145,14 @@ class MitigationSpec:
     out: str
     options: dict[str, JsonValue] = field(default_factory=dict)
     checkpoint: str | None = None
+    asked_rows: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainSpec:
     """The rows to explain, counted from 1, the ``package.module:function`` for it, and its options.
 
+    ``where``: further rows by ``(column, value)``, each of which must be one row's alone.
     ``immutable``: columns that recourse leaves as they are; ``monotone``: ``column=up`` or ``column=down``, the one way
     that it may go. ``n_reasons``, ``n_recourses``: how many of each at most. ``draws``: of what is typical; None means
     what the rows' kind takes. ``budget``: questions for recourse.
@@ -142,6 +160,7 @@ class ExplainSpec:
 
     target: str
     rows: tuple[int, ...]
+    where: tuple[tuple[str, str], ...] = ()
     immutable: tuple[str, ...] = ()
     monotone: tuple[str, ...] = ()
     n_reasons: int = 4
@@ -157,10 +176,11 @@ class DetectionSpec:
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
     ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
     detector's calibration scores are sent too. ``scores_only``: whether every file gets its score, unsupported or not,
-    and nothing is read of its making. ``card``: the JSON of the card that stands in for the detector's own; ``out``:
-    where the detector with it is written. ``meanings``: what classes mean by their names, where any classifier will do
-    that is then made a detector; None where it must be one already. ``folders``: names that may be among those and
-    are not of its classes.
+    and nothing is read of its making. ``error_rate``: that stands in for the card's. ``card``: the JSON of the card
+    that stands in for the detector's own; ``out``: where the detector with it is written. ``meanings``: what classes
+    mean by their names, where any classifier will do that is then made a detector; None where it must be one already.
+    ``folders``: names that may be among those and are not of its classes. ``changes``: the ``package.module:function``
+    that gives a file's changed versions, which are scored too.
     """
 
     files: tuple[str, ...]
@@ -168,10 +188,12 @@ class DetectionSpec:
     with_heat_map: bool = False
     with_calibration: bool = False
     scores_only: bool = False
+    error_rate: float | None = None
     card: str | None = None
     out: str | None = None
     meanings: dict[str, Literal["fake", "real", "neither"]] | None = None
     folders: tuple[str, ...] = ()
+    changes: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +270,8 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TableTrainingSpec:
-    """A training on a table, and its three output files: the bundle, the training rows, the held-out rows.
+    """A training on a table, and its output files: the bundle, the training rows, the held-out rows, and what the model
+    answers on these.
 
     They are paths as :func:`auditor.core.files.encode_path` writes them, and so is ``table.data``.
     """
@@ -257,12 +280,17 @@ class TableTrainingSpec:
     out: str
     train_out: str
     test_out: str
+    predictions_out: str
+
+
+# What is added to the name of an exported file, or of a new model, for the file of its answers.
+PREDICTIONS = ".predictions.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec:
     """An export: its format (``onnx``, ``torch`` or ``sklearn``), and its output file in the form of
-    :func:`auditor.core.files.encode_path`.
+    :func:`auditor.core.files.encode_path`. What it answers on the rows, if there are any, is written beside it.
 
     ``positive``: the favourable label.
     """

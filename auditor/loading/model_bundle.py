@@ -43,7 +43,7 @@ from auditor.models.files.weights import (
 from auditor.models.format_names import BUNDLE_FORMAT
 from auditor.models.gated_model import Gate, GatedModel
 from auditor.models.gradients import without_gradients
-from auditor.models.networks.architectures import ARCHITECTURES
+from auditor.models.networks.architectures import ARCHITECTURES, RETIRED
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 from auditor.models.regression_model import TorchRegressor
@@ -132,6 +132,12 @@ def _model_of(
         module, notes = build_known(chosen, args | spec.architecture_args, weights, source.name)
     elif spec.architecture is not None:
         module, notes = build_own(spec, args, weights, source.name)
+    elif name in RETIRED:
+        raise ModelError(
+            f"{source.name!r} is a detector of a kind that earlier versions trained ({name}): train one anew with "
+            "auditor detect train.",
+            code="AUD-LOAD-ARCHITECTURE",
+        )
     else:
         raise ModelError(
             f"{source.name!r} is a bundle of the network {printable(name, 60)!r}, which is none of "

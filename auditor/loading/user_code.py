@@ -21,6 +21,14 @@ R = TypeVar("R")
 RAN_APART = "Its code ran in a process of its own, which gets rows and no labels, groups or training rows."
 
 
+_MOST_REPORTED = 1_000
+
+
+def reported(where: str, message: str) -> str:
+    """An error's message as a quotation: code that ran in the process that it comes from may have written it."""
+    return f"{where}: the process of this code reports: {message.removeprefix(f'{where}: ')[:_MOST_REPORTED]}"
+
+
 class CodeProcess(Protocol):
     """Another process, in which code is imported, called and loaded instead of in this one."""
 

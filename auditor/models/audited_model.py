@@ -345,6 +345,11 @@ class AuditedModel:
         saved as a bundle or has no file."""
         return None
 
+    @property
+    def category_codes(self) -> Mapping[str, Mapping[str, int]]:
+        """Of each column of names that :meth:`onnx_graph` takes as numbers, the number of each."""
+        return {}
+
     def onnx_graph(self) -> tuple[bytes, tuple[str, ...]] | None:
         """The scores as an ONNX graph, and its numeric columns; None for a model that has none.
 

@@ -5,6 +5,7 @@ A probe names what it needs, and is told what is missing and why.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,14 +33,37 @@ CONTINUE = "Continue this text: {}"
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's reply to a message: ``text``, or the reason for its absence, which is no answer of the model."""
+    """A model's reply to a message: ``text``, or the reason for its absence, which is no answer of the model.
+
+    ``cut``: whether it was cut off while the model was thinking.
+    """
 
     text: str
     failed: str = ""
+    cut: bool = False
+
+    @classmethod
+    def from_written(cls, text: str) -> Reply:
+        """The reply in what was written, without the thinking before it."""
+        answer = without_thinking(text)
+        return cls(answer, cut=not answer and bool(text.strip()))
+
+
+_THINKS, _ENDS = ("<think>", "<thinking>"), re.compile("</think(?:ing)?>")
+
+
+def without_thinking(text: str) -> str:
+    """What a model wrote after its thinking, "" where that does not end; some templates write its beginning."""
+    after = [found.end() for found in _ENDS.finditer(text)]
+    if after:
+        return text[after[-1] :]
+    return "" if text.lstrip().startswith(_THINKS) else text
 
 
 class Generates(ABC):
-    """The capability of writing texts."""
+    """The capability of writing texts; ``repeats``: whether the same message has the same reply."""
+
+    repeats = True
 
     @abstractmethod
     def with_chat_options(self, chat_mode: How, system: str) -> Generates:
@@ -97,7 +121,7 @@ class Writer(Generates):
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
         generator = torch.Generator().manual_seed(0)
         found = continuations(self.model, prompts, 1, sampling, generator, rendered=chat is not None)
-        return [Reply(texts[0]) for texts in found]
+        return [Reply.from_written(texts[0]) for texts in found]
 
 
 def in_one_text(turns: Sequence[str]) -> str:

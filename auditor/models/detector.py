@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -29,7 +29,9 @@ from auditor.models.detector_card import MOST_SCORES as MOST_SCORES
 from auditor.models.detector_card import Answer as Answer
 from auditor.models.detector_card import DetectorCard as DetectorCard
 from auditor.models.detector_card import KnownRate as KnownRate
-from auditor.models.detector_card import Medium, answer_of
+from auditor.models.detector_card import Medium
+from auditor.models.detector_card import Verdict as Verdict
+from auditor.models.detector_card import judge_file as judge_file
 from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.gradients import without_gradients
 from auditor.models.postprocessed_folder import files_of_folder
@@ -41,23 +43,6 @@ if TYPE_CHECKING:
 # Files encoded at once: a recording or a picture takes a thousand times the memory of a row of a table.
 MOST_ROWS = 256
 _ROWS_OF = {"image": ImagePreprocessing, "speech": AudioPreprocessing}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """A detector's verdict on one file.
-
-    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
-    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
-    a sentence.
-    """
-
-    answer: Answer
-    probability: float
-    p_real: float
-    p_fake: float
-    novelty: float | None
-    reason: str
 
 
 class Detector(AuditedModel):
@@ -170,17 +155,6 @@ class DeepfakeDetector(TorchModel, Detector):
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model itself, and its card."""
         return self, {"detector": self.card.model_dump(mode="json")}
-
-
-def judge_file(card: DetectorCard, probability: float, novelty: float | None) -> Verdict:
-    """The answer for one file: see :func:`answer_of`.
-
-    A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
-    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
-    """
-    p_real, p_fake = card.p_values(probability)
-    answer, reason = answer_of(card, p_real, p_fake, novelty)
-    return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)
 
 
 def detector_of(model: AuditedModel) -> Detector | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from auditor.core.errors import UsageError
 from auditor.core.files import Closed
 from auditor.core.number_types import Count, Share
 
@@ -29,12 +33,15 @@ LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
 # What no distance of a network in single precision comes near tells nothing apart.
 LARGEST_NOVELTY = 1e6
 _ROUNDING = 1e-9
+CONFIDENCE = 0.95
 # Said beside every answer of a detector that would give one of any file.
 NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# What a container says of how a file came: its encoding, its dimensions, which metadata it has.
+Facts = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=4)]
 
 
 class KnownRate(Closed):
@@ -69,19 +76,38 @@ class KnownRate(Closed):
 class ChannelCalibration(Closed):
     """Calibration of a detector on its user's own channel, with the scores of that channel's files.
 
-    ``novelties``: ascending, of the files known to be real. ``moved``: the p-value that those are exchangeable with the
-    real files of the calibration before, by their scores; None where there was none. ``fake_before``: how many of them
-    that calibration called fake. ``promised``: whether it promised anything; of a classifier that had none
-    ``fake_before`` counts scores of 0.5 and more. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled
-    out.
+    ``unit``: what each score is of. ``facts``: of the containers of the files known to be real; none where an earlier
+    version calibrated. ``moved``: the p-value that those files are exchangeable with the real files of the calibration
+    before, by their scores; None where there was none. ``fake_before``: how many of them that calibration called fake.
+    ``promised``: whether it promised anything; of a classifier that had none ``fake_before`` counts scores of 0.5 and
+    more. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled out. ``n_trimmed``: of the files named as
+    real, those with the highest scores that were left out, since some may be fake.
     """
 
-    novelties: Annotated[tuple[float, ...], Field(max_length=MOST_SCORES)] = ()
+    unit: Literal["file", "video"] = "file"
+    facts: Annotated[tuple[Facts, ...], Field(max_length=MOST_SCORES)] = ()
     moved: Share | None = None
     fake_before: Count = 0
     promised: bool = True
     n_fake: Count = 0
     n_found: Count = 0
+    n_trimmed: Count = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_versions(cls, fields: Any) -> Any:
+        """Novelties by which batches were once compared are of no use."""
+        return {k: v for k, v in fields.items() if k != "novelties"} if isinstance(fields, dict) else fields
+
+    def p_value(self, facts: Sequence[str]) -> float:
+        """The conformal p-value that a file with these facts came as the files known to be real did; 1 without facts.
+
+        ``(1 + #{j: s_j <= s}) / (n + 1)`` with ``s`` the sum over facts of the logarithm of how many of all n + 1 files
+        share the file's own: at most e with probability at most e for a file exchangeable with the known ones (Vovk,
+        Gammerman and Shafer, 2005). One encoding among all of them tells a file of another; where each has dimensions
+        of its own, dimensions tell nothing.
+        """
+        return _channel_p_value(self.facts, tuple(facts)) if self.facts else 1.0
 
     @model_validator(mode="after")
     def _no_more_found_than_there_are(self) -> Self:
@@ -128,7 +154,7 @@ class DetectorCard(Closed):
         real = np.asarray(self.real_scores)
         at_least = len(real) - np.searchsorted(real, np.asarray(self.fake_scores), side="left")
         found = int(((1 + at_least) / (len(real) + 1) <= self.error_rate).sum())
-        if len(self.real_scores) < self.fewest or channel.fake_before > len(self.real_scores):
+        if len(self.real_scores) < self.fewest or channel.fake_before > len(self.real_scores) + channel.n_trimmed:
             raise ValueError("a channel is known by more real files than were called fake, and by enough of them")
         if (channel.n_fake, channel.n_found) != (len(self.fake_scores), found):
             raise ValueError("the fakes found on a channel are those of its scores for which real is ruled out")
@@ -145,6 +171,56 @@ class DetectorCard(Closed):
     def fewest(self) -> int:
         """Calibration files of a class without which it can never be ruled out: ``1 / error_rate - 1``, rounded up."""
         return math.ceil(1.0 / self.error_rate - 1.0)
+
+    @property
+    def unproven(self) -> str:
+        """Why the detector may answer nothing, in a sentence; "" where known files of a channel show that it tells.
+
+        They do where the lower end of the 95 % interval of the AUC on them exceeds 0.5.
+        """
+        if self.channel is None:
+            return (
+                "The detector is not calibrated on files that came the same way: give --known-real and --known-fake, "
+                "or calibrate it with auditor detect calibrate."
+            )
+        area = area_of(self.fake_scores, self.real_scores)
+        if area is None:
+            return "No known fakes show that the detector tells anything on this channel: give some with --known-fake."
+        value, low, high = area
+        if low > 0.5:
+            return ""
+        return (
+            f"Nothing shows that the detector tells fakes from real files on this channel: AUC {value:.2f}, 95 % "
+            f"interval [{low:.2f}, {high:.2f}]."
+        )
+
+    def silence(self, facts: Sequence[str], *, video: bool) -> str:
+        """Why the detector answers nothing about a file whose container says this, in a sentence, or ""."""
+        if self.unproven or self.channel is None:
+            return self.unproven
+        if video != (self.channel.unit == "video") and self.medium == "image":
+            return f"The detector is calibrated on {'pictures' if video else 'videos'}, and its error rate is of those."
+        p = self.channel.p_value(facts)
+        if p > self.error_rate:
+            return ""
+        return (
+            f"It did not come the way of the files known to be real (p = {p:.2g}, by its container: "
+            f"{', '.join(facts)}), and the error rate does not hold for it."
+        )
+
+    def at_error_rate(self, error_rate: float) -> DetectorCard:
+        """The same card at another error rate; UsageError where it has too few files of its channel."""
+        changes: dict[str, Any] = {"error_rate": error_rate}
+        if self.channel is not None:
+            fewest = self.model_copy(update=changes).fewest
+            if len(self.real_scores) < fewest:
+                raise UsageError(
+                    f"At an error rate of {error_rate:g} it takes at least {fewest} files known to be real, and the "
+                    f"detector is calibrated on {len(self.real_scores)}: calibrate it on more."
+                )
+            p_values = np.asarray([self.p_values(score)[0] for score in self.fake_scores])
+            changes["channel"] = self.channel.model_copy(update={"n_found": int((p_values <= error_rate).sum())})
+        return DetectorCard.model_validate(self.model_dump() | changes)
 
     def learnt(self, sha256: str | None) -> bool:
         """Whether the detector was trained on the file with this digest, by its card."""
@@ -234,3 +310,51 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float |
         "Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate. That is no "
         f"evidence that it is real: other kinds leave other traces, or none.{always}"
     )
+
+
+@lru_cache(maxsize=8)
+def area_of(fake_scores: tuple[float, ...], real_scores: tuple[float, ...]) -> tuple[float, float, float] | None:
+    """AUC of known fakes against known real files with its 95 % interval; None without files of either class."""
+    from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
+
+    area = area_under_curve(positives=fake_scores, negatives=real_scores)
+    return (area.value, *area.interval(CONFIDENCE)) if isinstance(area, AreaUnderCurve) else None
+
+
+@lru_cache(maxsize=4096)
+def _channel_p_value(known_facts: tuple[tuple[str, ...], ...], facts: tuple[str, ...]) -> float:
+    every = [*known_facts, facts]
+    total = np.zeros(len(every))
+    for i in range(max(map(len, every))):
+        values = [each[i] if i < len(each) else "" for each in every]
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        total += np.log(counts[place])
+    return float((1 + (total[:-1] <= total[-1] + _ROUNDING).sum()) / len(every))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A detector's verdict on one file.
+
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
+    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
+    a sentence.
+    """
+
+    answer: Answer
+    probability: float
+    p_real: float
+    p_fake: float
+    novelty: float | None
+    reason: str
+
+
+def judge_file(card: DetectorCard, probability: float, novelty: float | None) -> Verdict:
+    """The answer for one file: see :func:`answer_of`.
+
+    A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
+    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
+    """
+    p_real, p_fake = card.p_values(probability)
+    answer, reason = answer_of(card, p_real, p_fake, novelty)
+    return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)

@@ -18,7 +18,7 @@ from auditor.core.number_types import Share
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.preprocessing import group_names
 from auditor.models.audited_model import AuditedModel, Provenance
-from auditor.models.row_hash_random import contents_of, row_draws
+from auditor.models.postprocessing import contents_of, row_draws
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,7 +19,7 @@ from auditor.models.audited_model import BATCH_ROWS, AuditedModel, Provenance, R
 from auditor.models.forward_passes import move_module, move_tensor
 from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs, Seen, as_logits, as_probabilities, stated_by
-from auditor.models.row_hash_random import row_draws
+from auditor.models.postprocessing import row_draws
 
 if TYPE_CHECKING:
     import pandas as pd

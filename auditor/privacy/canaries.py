@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,46 +22,16 @@ from auditor.privacy.accounting import Phase
 from auditor.privacy.canary_recording import DiracCanaries, NoiseKeeper
 from auditor.privacy.dp_audit_scores import DIRAC, FLIPPED, CanaryScores
 from auditor.privacy.federated.client_canaries import Array, ClientCanaries
-from auditor.privacy.loop_watch import LossPerRow, TakeStep, plain_step, step_sensitivity
+from auditor.privacy.loop_watch import ClippingWatch, LossPerRow, TakeStep, plain_step, step_sensitivity
+from auditor.privacy.observe_opacus import observe
 from auditor.privacy.released_noise import Sensitivity
 
 if TYPE_CHECKING:
     from opacus.accountants.accountant import IAccountant
     from opacus.optimizers import DPOptimizer
+    from torch.utils.data import DataLoader
 
-# Of the clipping norm: what rounding leaves of a sum over a batch.
-_SAME = 1e-2
-
-
-@dataclass
-class ClippingWatch:
-    """Counters of steps with available per-row gradients, and of those with a sum that does not match them."""
-
-    seen: int = 0
-    wrong: int = 0
-
-    def look(self, optimizer: Any) -> None:
-        """Compare ``summed_grad`` with ``sum_i g_i min(1, C / |g_i|)``, over all parameters together.
-
-        Ghost clipping holds no gradients of rows, and a logical batch in parts only those of the last: neither is seen.
-        """
-        parameters = optimizer.params
-        if getattr(optimizer, "_is_last_step_skipped", False) or any(
-            getattr(p, "grad_sample", None) is None for p in parameters
-        ):
-            return
-        rows = [optimizer._get_flat_grad_sample(p).detach() for p in parameters]
-        norm = float(optimizer.max_grad_norm)
-        lengths = torch.stack([r.reshape(len(r), -1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
-        factors = (norm / (lengths + 1e-6)).clamp(max=1.0)
-        apart = [
-            (p.summed_grad.detach() - torch.einsum("i,i...", factors.to(r.dtype), r)).square().sum()
-            for p, r in zip(parameters, rows, strict=True)
-        ]
-        self.seen += 1
-        # A distance that is no number is none that is small.
-        self.wrong += not float(torch.stack(apart).sum().sqrt()) <= _SAME * norm
-
+    from auditor.privacy.run_record import RunRecord
 
 ExpectedGradient = Callable[[], list[Tensor]]
 _SENSITIVITY_ROWS = 64
@@ -78,7 +47,8 @@ class DPAudit:
 
     It sees: noise that is missing, too small, used twice or seen by nobody but the accountant; of each step it keeps
     what was added to the sum, see :class:`~auditor.privacy.released_noise.ReleasedNoise`. It cannot see a fault in how
-    the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter, for
+    the rows themselves are drawn or clipped, since it draws and clips the canaries itself: that is for the linter,
+    which reads the same run, for
     :func:`~auditor.privacy.loop_watch.step_sensitivity` and :class:`~auditor.privacy.loop_watch.LoopWatch`.
 
     ``expected_gradient``: what a step releases on average without canaries, summed over rows as in ``summed_grad``, one
@@ -86,7 +56,8 @@ class DPAudit:
     step's own batch: the batch's own gradient holds the canaries and its sampling, and would leak both. Without one,
     0 is taken: still valid, with less power. ``accountant``: its history becomes the accounting that is audited. Where
     a :class:`ReferenceGradient` brings rows, how far one of them moves the step is measured first: ``step(inputs,
-    targets)``, what the loop does with a batch, by default the plain one.
+    targets)``, what the loop does with a batch, by default the plain one. ``loader``: that of ``make_private``; the
+    linter reads from it how rows are drawn.
     Source: Steinke, Nasr and Jagielski, NeurIPS 2023, section 6 (white-box, Dirac canaries).
     """
 
@@ -100,6 +71,7 @@ class DPAudit:
         expected_gradient: ExpectedGradient | None = None,
         accountant: IAccountant | None = None,
         step: TakeStep | None = None,
+        loader: DataLoader[Any] | None = None,
     ) -> None:
         _require_flat_clipping(optimizer)
         self._canaries = DiracCanaries(optimizer.params, n_canaries, sample_rate=sample_rate, rng=rng)
@@ -108,6 +80,7 @@ class DPAudit:
         self.sample_rate = sample_rate
         self.expected_gradient = expected_gradient
         self.accountant = accountant
+        self.loader = loader
         self.steps = 0
         self.included = self._canaries.included
         self._noise = NoiseKeeper(optimizer.params)
@@ -162,6 +135,28 @@ class DPAudit:
             sensitivity=self.sensitivity,
             unclipped=self._clipping.wrong,
             clipping_seen=self._clipping.seen,
+            runs=(self._run_record(),),
+        )
+
+    def _run_record(self) -> RunRecord:
+        """What the audit saw of the run, for the linter; without what an accusation could rest on a guess of."""
+        expected, moved = self.expected_gradient, self.sensitivity
+        told = {
+            "steps_taken": self.steps,
+            "noise_draws": self._noise.draws,
+            "unclipped_steps": self._clipping.wrong if self._clipping.seen else None,
+            "rows_seen": self._clipping.rows if self._clipping.seen else None,
+            "steps_seen": self._clipping.seen or None,
+            "step_sensitivity": moved.largest if moved and not moved.why_not and np.isfinite(moved.largest) else None,
+        }
+        if self.loader is None:
+            told["sample_rate"] = self.sample_rate
+        return observe(
+            expected.module if isinstance(expected, ReferenceGradient) else None,
+            self.optimizer,
+            self.loader,
+            self.accountant,
+            told={field: value for field, value in told.items() if value is not None},
         )
 
     def accounting(self) -> tuple[Phase, ...] | None:
@@ -301,6 +296,7 @@ class AuditPlan:
         expected_gradient: ExpectedGradient | None = None,
         accountant: IAccountant | None = None,
         step: TakeStep | None = None,
+        loader: DataLoader[Any] | None = None,
     ) -> DPAudit:
         """White-box canaries on the optimizer that ``make_private`` returned; see :class:`DPAudit`."""
         self._check_unattached()
@@ -312,6 +308,7 @@ class AuditPlan:
             expected_gradient=expected_gradient,
             accountant=accountant,
             step=step,
+            loader=loader,
         )
         return self._attached
 

@@ -149,6 +149,11 @@ class NoiseKeeper:
             )
         )
 
+    @property
+    def draws(self) -> int:
+        """How often noise was drawn."""
+        return len(self._multipliers)
+
     def check_step(self, scale: float) -> None:
         """Record whether a step used the gradient with the noise, divided by ``scale``, or another gradient."""
         if self._released is None:

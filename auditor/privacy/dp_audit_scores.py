@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from auditor.core.errors import UsageError
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.privacy.accounting import Accountant, Phase, privacy_curve, privacy_spent
+from auditor.privacy.dp_audit_verdict import Evidence, Verdict, lint_runs, thinned, verdict_on
 from auditor.privacy.one_run import (
     InverseTradeOff,
     MultiRun,
@@ -28,16 +28,15 @@ from auditor.privacy.one_run import (
     one_run_p_value,
 )
 from auditor.privacy.released_noise import NoiseAudit, ReleasedNoise, Sensitivity, Unit, audit_noise
+from auditor.privacy.run_record import RunRecord
 from auditor.statistics.intervals import clopper_pearson
 
-Verdict = Literal["consistent", "contradicted", "not_supported", "cannot_tell"]
 # What a claim that is rounded, and the PRV accountant's own error, may fall short of the accounting.
 _ROUNDED = 0.02
 _NEVER = -1
 # Of the error rate, what the tests of the released noise take: half the noise is 70 standard deviations away.
 _NOISE_SHARE = 0.02
-# What a claim must have been able to fail on before nothing is called consistent with it.
-HALF_NOISE, LEAST_POWER = 0.5, 0.8
+HALF_NOISE = 0.5
 
 
 FACTORS = (0.0, 0.25, HALF_NOISE)
@@ -51,6 +50,7 @@ class CanaryScores:
     ``noise``: what each run added to its sums, ``sensitivity``: how far one row moves a step, where the audit saw it.
     ``unclipped``: steps whose sum was not that of gradients clipped row by row, of the ``clipping_seen`` that were
     looked at. ``unit``: what a canary stands for.
+    ``runs``: what was seen of each run, for the linter.
     """
 
     included: BoolArray
@@ -63,6 +63,7 @@ class CanaryScores:
     unclipped: int = 0
     clipping_seen: int = 0
     unit: Unit = "row"
+    runs: tuple[RunRecord, ...] = ()
 
     def __post_init__(self) -> None:
         if self.included.shape != self.scores.shape or self.included.ndim != 1 or not len(self.included):
@@ -93,6 +94,7 @@ def pooled(runs: Sequence[CanaryScores]) -> CanaryScores:
         unclipped=sum(run.unclipped for run in runs),
         clipping_seen=sum(run.clipping_seen for run in runs),
         unit=runs[0].unit,
+        runs=tuple(record for run in runs for record in run.runs),
     )
 
 
@@ -131,6 +133,8 @@ class AuditResult:
     simulated for the canaries and exact for the noise itself, whichever is larger; where it is empty,
     ``power_unknown`` says why. ``noise``: whether the noise that was released is the stated one, which no epsilon says;
     None where it was not seen or none is accounted for. ``sensitivity``: how far one row moves a step.
+    ``problems``: what the linter finds in the same runs that breaks the guarantee; ``not_linted``: its checks without
+    a result.
     """
 
     claimed_epsilon: float
@@ -148,6 +152,8 @@ class AuditResult:
     power_unknown: str
     noise: NoiseAudit | None
     sensitivity: Sensitivity | None
+    problems: tuple[str, ...]
+    not_linted: tuple[str, ...]
     verdict: Verdict
     reason: str
 
@@ -295,8 +301,9 @@ def _result(
 ) -> AuditResult:
     """What the canaries showed beside what the accounting says, and the verdict that follows from the two."""
     accounted = _accounted(None if accounting is None else tuple(accounting), delta)
-    verdict, reason = _verdict(
-        _Evidence(
+    problems, not_linted = lint_runs(canaries.runs, accounting, delta)
+    verdict, reason = verdict_on(
+        Evidence(
             claimed=claimed_epsilon,
             delta=delta,
             confidence=confidence,
@@ -311,6 +318,9 @@ def _result(
             unclipped=canaries.unclipped,
             clipping_seen=(canaries.clipping_seen, sum(run.steps for run in canaries.noise)),
             uncounted=_uncounted(canaries, accounting),
+            problems=tuple(problems.values()),
+            not_linted=not_linted if canaries.runs else None,
+            thinned=thinned(canaries.sample_rate, accounting),
             unit=canaries.unit,
             half=dict(_with_noise(power, noise, (HALF_NOISE,))).get(HALF_NOISE),
             power_unknown=power_unknown,
@@ -332,6 +342,8 @@ def _result(
         power_unknown=power_unknown,
         noise=noise,
         sensitivity=canaries.sensitivity,
+        problems=tuple(problems),
+        not_linted=not_linted,
         verdict=verdict,
         reason=reason,
     )
@@ -389,111 +401,6 @@ def _unsupported(
         f"state "
         "what is accounted, or train with the noise that auditor dp budget asks for."
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Evidence:
-    """All that a verdict rests on; ``unsupported`` and ``power_unknown`` are reasons, or "".
-
-    ``changed``: steps whose gradient was changed after the noise. ``uncounted``: steps taken beyond those counted.
-    ``half``: the power at half the noise, None where it is not known.
-    """
-
-    claimed: float
-    delta: float
-    confidence: float
-    lower: float
-    most: float
-    refuted: bool | None
-    unsupported: str
-    n_canaries: int
-    noise: NoiseAudit | None
-    changed: int
-    sensitivity: Sensitivity | None
-    unclipped: int
-    clipping_seen: tuple[int, int]
-    uncounted: int
-    unit: Unit
-    half: float | None
-    power_unknown: str
-
-
-def _verdict(evidence: _Evidence) -> tuple[Verdict, str]:
-    sure = f"at {100.0 * evidence.confidence:g} % confidence"
-    if evidence.lower > evidence.claimed:
-        return "contradicted", (
-            f"epsilon is above {evidence.lower:.3g} at delta {evidence.delta:g} {sure}: the claim of "
-            f"{evidence.claimed:g} is false."
-        )
-    if evidence.refuted:
-        return "contradicted", (
-            f"the run leaks more than its noise, sample rate and steps allow, {sure}: what the accountant counted is "
-            "not what was done."
-        )
-    if evidence.noise is not None and evidence.noise.refuted:
-        return "contradicted", (
-            f"the noise that was released is not the stated noise, {sure}, whatever epsilon is: it is "
-            f"{' and '.join(evidence.noise.refuted)}."
-        )
-    if evidence.sensitivity is not None and evidence.sensitivity.exceeds:
-        return "contradicted", (
-            f"one {evidence.unit} moves the released sum by {evidence.sensitivity.largest:.3g} clipping norms, and the "
-            f"accounting counts on at most 1: {_WHY_MOVED[evidence.unit]}."
-        )
-    if evidence.unclipped:
-        return "contradicted", (
-            f"at {evidence.unclipped:,} steps the sum was not that of gradients clipped row by row, on which the "
-            "accounting counts."
-        )
-    if evidence.uncounted:
-        return "contradicted", f"{evidence.uncounted:,} steps were taken that the accounting does not count."
-    if evidence.unsupported:
-        return "not_supported", f"the canaries do not contradict the claim, but {evidence.unsupported}"
-    if evidence.most <= evidence.claimed:
-        return "cannot_tell", (
-            f"{evidence.n_canaries:,} canaries could at best have shown epsilon {evidence.most:.3g}, not above the "
-            f"claim of "
-            f"{evidence.claimed:g}: use more canaries or more runs."
-        )
-    shown = f"epsilon is shown to be above {evidence.lower:.3g}, and at most {evidence.most:.3g} could have been shown"
-    if evidence.changed:
-        return "cannot_tell", (
-            f"nothing contradicts the claim, but at {evidence.changed:,} steps the gradient was changed after its "
-            f"noise "
-            "was added, so that what was released is not what was tested: leave it as the private optimizer made it."
-        )
-    if evidence.half is None:
-        return "cannot_tell", (
-            f"nothing contradicts the claim: {shown}. But how likely a false one would have been noticed is not known: "
-            f"{evidence.power_unknown}."
-        )
-    found = f"half the noise would have been found {evidence.half:.0%} of the time"
-    if evidence.half < LEAST_POWER:
-        return "cannot_tell", (
-            f"nothing contradicts the claim: {shown}. But {found}, which is under {LEAST_POWER:.0%}: use more canaries "
-            "or more runs."
-        )
-    unseen = "" if evidence.sensitivity and not evidence.sensitivity.why_not else _NOT_MEASURED[evidence.unit]
-    clipped, steps = evidence.clipping_seen
-    if steps and clipped < steps and evidence.unit == "row":
-        unseen += f" How rows are clipped was seen at {clipped:,} of {steps:,} steps."
-    unseen += _FOR_THE_LINTER[evidence.unit]
-    return "consistent", f"nothing contradicts the claim: {shown}. This is no proof of the claim; {found}.{unseen}"
-
-
-_WHY_MOVED: dict[Unit, str] = {
-    "row": "gradients are not clipped row by row, or their divisor depends on the rows",
-    "client": "updates are not clipped client by client, or are weighted by what depends on the data",
-}
-_NOT_MEASURED: dict[Unit, str] = {
-    "row": " How far one row moves a step was not measured: attach with a ReferenceGradient, which brings rows to "
-    "leave out.",
-    "client": " How far one client moves a round was not seen: hand over what the clients of a round send.",
-}
-_FOR_THE_LINTER: dict[Unit, str] = {
-    "row": " How rows are drawn, and what moves weights outside the optimizer, is for the linter and LoopWatch.",
-    "client": " How clients are drawn, and who sees their updates, is for the linter.",
-}
 
 
 def _noise_of(canaries: CanaryScores, accounting: Sequence[Phase] | None, confidence: float) -> NoiseAudit | None:

@@ -1,4 +1,4 @@
-"""Linter of DP-SGD runs for errors that break the guarantee, and the checks of the model and the claim.
+"""Linter of DP-SGD runs for errors that break the guarantee; ``dp_checks.toml`` has what its checks say.
 
 :func:`lint` serves a saved record and a live set-up alike: :mod:`auditor.privacy.observe_opacus` observes a live one as
 a record.
@@ -6,14 +6,63 @@ a record.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Generic, Literal, TypeVar
 
-from auditor.privacy import dp_checks as steps
-from auditor.privacy.accounting import Accountant
-from auditor.privacy.dp_checks import CannotTell, Check, Fault, Found, Problem, R, check
+import scipy
+
+from auditor.privacy.accounting import BOUNDS
+from auditor.privacy.released_noise import SLACK
 from auditor.privacy.run_record import RunRecord
+
+R = TypeVar("R")
+
+Severity = Literal["breaks", "harms"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """An error: ``severity`` is ``breaks`` if the stated epsilon is invalid, ``harms`` if valid at a loss."""
+
+    code: str
+    severity: Severity
+    what: str
+    why: str
+    mend: str
+
+
+# False: no fault. True or values for the sentences: a fault. A sentence: why the record is insufficient.
+Found = bool | dict[str, Any] | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Generic[R]):
+    """One check of a run; ``needs``: the fields required for it.
+
+    ``ask`` gives whether there is a fault, or the values that ``what``, ``why`` and ``mend`` name besides the run's
+    fields, or the reason why the fields that are there do not tell. A value called ``what``, ``why`` or ``mend`` stands
+    for the whole sentence.
+    """
+
+    name: str
+    needs: Sequence[str]
+    ask: Callable[[R], Found]
+    what: str = "{what}"
+    why: str = "{why}"
+    mend: str = "{mend}"
+    severity: Severity = "breaks"
+
+
+def read_checks(package: str, name: str, asks: Mapping[str, Callable[[R], Found]]) -> tuple[Check[R], ...]:
+    """The checks of a file of the package, in its order, each with its function."""
+    rows = tomllib.loads((files(package) / name).read_text("utf-8"))
+    return tuple(Check(name=check, ask=asks[check], **row) for check, row in rows.items())
+
 
 SAME = 1e-3
 # Layers that take their statistics from the batch, by what their classes are called here and there.
@@ -24,183 +73,199 @@ _OF_THE_BATCH = re.compile(
 _FIXED = re.compile("frozen|fixed", re.IGNORECASE)
 
 
-# ---- the model -------------------------------------------------------------------------------------------------------
+def _of_which_phase(quantity: str, actual: float, low: float, high: float) -> str:
+    return (
+        f"The {quantity} of {actual:.4g} lies between those of the accounted phases, {low:.4g} and {high:.4g}, and "
+        "nothing says in which of them it was used: lint each phase as a run of its own."
+    )
 
 
-@check("layers")
-def cross_example_layers(run: RunRecord) -> Found:
-    """Layers that mix the rows of a batch, or keep statistics of the rows."""
+def _rate_counted(run: RunRecord, quantity: str, actual: float, least: float) -> Found:
+    rates = [phase.sample_rate for phase in run.phases or ()]
+    if min(rates) >= least:
+        return False
+    if max(rates) >= least:
+        return _of_which_phase(quantity, actual, min(rates), max(rates))
+    return {"actual": actual, "counted": max(rates)}
+
+
+def _accounted_rate_too_low(run: RunRecord) -> Found:
+    if run.sample_rate is not None:
+        return False  # where the loader's own rate is known, it is held against that
+    intended = (run.batch_size or 0.0) / (run.n_rows or 1)
+    # A last batch that is not full makes Opacus' rate lower by up to one batch in an epoch.
+    found = _rate_counted(run, "batch size over rows", intended, intended / (1.0 + intended) * (1.0 - SAME))
+    return found | {"rows": found["counted"] * (run.n_rows or 0)} if isinstance(found, dict) else found
+
+
+def _batch_not_as_intended(run: RunRecord) -> Found:
+    intended, rate = (run.batch_size or 0.0) / (run.n_rows or 1), run.sample_rate or 0.0
+    if intended / (1.0 + intended) * (1.0 - SAME) <= rate <= intended * (1.0 + SAME):
+        return False
+    return {"intended": intended, "factor": max(rate / intended, intended / rate)}
+
+
+def _noise_below_accounting(run: RunRecord) -> Found:
+    # Of several phases the last optimizer's noise may be any of them, and is none where it is below the least.
+    noises = [phase.noise_multiplier for phase in run.phases or ()]
+    counted, actual = min(noises), run.noise_multiplier or 0.0
+    if actual >= max(noises) * (1.0 - SAME):
+        return False
+    if actual >= counted * (1.0 - SAME):
+        return _of_which_phase("noise multiplier", actual, counted, max(noises))
+    return {"counted": counted}
+
+
+def _wrong_expected_size(run: RunRecord) -> Found:
+    rate, n, divisor = run.sample_rate or 0.0, run.n_rows or 0, run.expected_batch_size or 0.0
+    # Opacus rounds down, and takes a rate that can be one step in an epoch off.
+    most = n / max(1.0 / rate - 1.0, 1.0)
+    right = math.floor(rate * n) <= divisor + 1e-9 and divisor <= most
+    return False if right else {"expected": rate * n}
+
+
+def _steps_without_draw(run: RunRecord) -> Found:
+    more, again = (run.steps_taken or 0) - (run.draws or 0), run.repeated_draws or 0
+    if more > 0:
+        return {"what": f"{more:,} steps were taken on rows that had had theirs."}
+    return again > 0 and {"what": f"{again:,} batches came again."}
+
+
+def _steps_not_counted(run: RunRecord) -> Found:
+    counted = sum(phase.steps for phase in run.phases or ())
+    return (run.steps_taken or 0) > counted and {"counted": counted}
+
+
+# How seldom honest draws may hold as many rows as are called too many.
+_CHANCE = 1e-6
+
+
+def _more_rows_than_accounted(run: RunRecord) -> Found:
+    rate, steps, rows = max(phase.sample_rate for phase in run.phases or ()), run.steps_seen or 1, run.rows_seen or 0
+    if run.n_rows is not None:
+        n = run.n_rows
+    elif run.expected_batch_size is not None:
+        # Opacus rounds it down, and takes a rate that can be one step in an epoch off.
+        n = math.ceil((run.expected_batch_size + 1.0) * (1.0 + rate) / rate)
+    else:
+        return "Neither the rows nor the expected batch size is recorded, so nobody knows how many rows are too many."
+    chance = float(scipy.special.bdtrc(rows - 1, n * steps, rate)) if rows else 1.0
+    return chance < _CHANCE and {"batch": rows / steps, "expected": n * rate, "rate": rate}
+
+
+def _positive(number: float) -> Found:
+    return number > 0 and {"number": number}
+
+
+def _cross_example_layers(run: RunRecord) -> Found:
     suspect = {layer for layer in run.layers or () if _OF_THE_BATCH.search(layer)} | set(run.running_statistics or ())
     found = sorted(layer for layer in suspect if not _FIXED.search(layer))
-    if found:
-        return Fault(
-            what=f"The model has {', '.join(found)}, whose output for a row depends on the other rows of its batch, or "
-            "which keeps their means and variances.",
-            why="One row then moves the gradients of all others, so clipping each of them does not bound what it "
-            "can do; and running statistics are released without noise.",
-            mend="Replace it by GroupNorm or LayerNorm: opacus.validators.ModuleValidator.fix(model).",
-        )
-    if suspect:
-        return CannotTell(
-            why=f"{', '.join(sorted(suspect))} takes its statistics from batches unless they were fixed before this "
+    if suspect and not found:
+        return (
+            f"{', '.join(sorted(suspect))} takes its statistics from batches unless they were fixed before this "
             "training, on other rows, which nothing here says: replace it by GroupNorm, or make sure that they were."
         )
-    return None
+    return bool(found) and {"found": ", ".join(found)}
 
 
-@check("not_moving")
-def parameters_not_moving(run: RunRecord) -> Found:
-    """Trainable parameters that no step changes (opacus#820)."""
-    if not run.not_moving:
-        return None
-    return Fault(
-        what=f"Trainable parameters never move: {_list_names(run.not_moving)}.",
-        why="The optimizer does not hold them, or they get no per-row gradient: what is trained, clipped and "
-        "accounted is another model than the one that is used, so that neither its accuracy nor its claim "
-        "is about it (opacus#820, LoRA). Parameters outside the optimizer are also open to steps without "
-        "clipping or noise.",
-        mend="Build the optimizer after the last change of the modules (adapters, device, dtype), from the "
-        "parameters that require gradients, and check after one step that each of them moved.",
-    )
+def _named(names: tuple[str, ...] | None) -> Found:
+    names = names or ()
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return bool(names) and {"names": ", ".join(names[:4]) + more}
 
 
-@check("wrong_gradient")
-def wrong_gradients(run: RunRecord) -> Found:
-    """Per-row gradients that differ from the rows' gradients (opacus#820)."""
-    if not run.wrong_gradient:
-        return None
-    return Fault(
-        what=f"Per-row gradients differ from those of the rows taken alone: {_list_names(run.wrong_gradient)}.",
-        why="What is clipped is not one row's gradient, so a row's influence is not bounded by the clipping "
-        "norm, and the parameters move in a wrong direction (opacus#820). Causes: rows that meet in the "
-        "batch, another batch dimension than the first, adapters that bypass the layers Opacus hooks.",
-        mend="Keep the batch dimension first, call adapters as layers, or freeze the parameters.",
-    )
-
-
-@check("wrong_batch")
-def wrong_batch_dimension(run: RunRecord) -> Found:
-    """Parameters whose per-row gradients do not have one entry per row."""
-    if not run.wrong_batch:
-        return None
-    return Fault(
-        what=f"Not one gradient a row: {_list_names(run.wrong_batch)}.",
-        why="A layer that is called once for the whole batch, as position embeddings of transformers are with "
-        "position ids of shape (1, length), has one gradient for all rows: it is clipped as if it were "
-        "one row's, so a row's influence is not bounded.",
-        mend="Expand its input to the batch (position_ids.expand(batch, -1)), or freeze it with requires_grad=False.",
-    )
-
-
-# ---- the claim -------------------------------------------------------------------------------------------------------
-
-
-@check("delta", "n_rows")
-def delta_too_large(run: RunRecord) -> Found:
-    """A delta of at least one over the number of rows."""
-    n = run.n_rows or 1
-    if (run.delta or 0.0) < 1.0 / n:
-        return None
-    return Fault(
-        what=f"delta is {run.delta:g}, and one over the {n:,} rows is {1.0 / n:.3g}.",
-        why="At such a delta a mechanism may publish one row in full and keep the claim, so the claim protects nobody.",
-        mend=f"Choose delta well below 1/n, such as n^-1.1 = {n**-1.1:.3g}, and account anew.",
-    )
-
-
-@check("claimed_epsilon", "delta", "phases")
-def claim_below_accounting(run: RunRecord) -> Found:
-    """A stated epsilon below that of the accountants for the recorded phases."""
+def _claim_below_accounting(run: RunRecord) -> Found:
     delta, claimed = run.delta or 0.0, run.claimed_epsilon or 0.0
     if run.accounted() is None:
-        return CannotTell(why="No phase is recorded, so there is nothing to account.")
+        return "No phase is recorded, so there is nothing to account."
     if delta == 0.0:
-        return Fault(
-            what=f"Epsilon {claimed:.4g} is claimed at delta 0.",
-            why="The Gaussian noise of DP-SGD keeps no finite epsilon at delta 0, however much of it there is.",
-            mend="State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp budget` "
+        return {
+            "what": f"Epsilon {claimed:.4g} is claimed at delta 0.",
+            "why": "The Gaussian noise of DP-SGD keeps no finite epsilon at delta 0, however much of it there is.",
+            "mend": "State a delta above 0 and well below one over the rows, with the epsilon that `auditor dp budget` "
             "gives for it.",
-        )
-    accountants: tuple[Accountant, ...] = ("prv", "rdp")
-    bounds = [run.privacy_spent(accountant) for accountant in accountants]
+        }
+    bounds = [run.privacy_spent(name) for name in BOUNDS]
     if None in bounds:
-        return Fault(
-            what=f"The preprocessing alone took more than delta {delta:g}.",
-            why="Nothing of delta is left for the steps.",
-            mend="State a delta above the preprocessing's, with the epsilon that the whole run spends at it.",
-        )
+        return {
+            "what": f"The preprocessing alone took more than delta {delta:g}.",
+            "why": "Nothing of delta is left for the steps.",
+            "mend": "State a delta above the preprocessing's, with the epsilon that the whole run spends at it.",
+        }
     known = [bound.epsilon for bound in bounds if bound is not None and bound.epsilon is not None]
     if not known:
-        return CannotTell(why="No accountant can say what the recorded steps spend: the noise is too small for them.")
-    if min(known) <= claimed + max(0.02, SAME * claimed):
-        return None
-    return Fault(
-        what=f"Epsilon {claimed:.4g} is claimed, and what is recorded spends {min(known):.4g} at delta {delta:.3g}.",
-        why="The noise, the rate and the number of steps, with what was spent beside them, do not give the guarantee.",
-        mend="State what `auditor dp budget` gives for the run, or train with the noise that it asks for.",
-    )
+        return "No accountant can say what the recorded steps spend: the noise is too small for them."
+    return min(known) > claimed + max(0.02, SAME * claimed) and {"spent": min(known)}
 
 
-@check("accountant")
-def claim_by_approximation(run: RunRecord) -> Found:
-    """A claim computed by the GDP accountant."""
-    if run.accountant != "gdp":
-        return None
-    return Fault(
-        what="Epsilon is taken from the GDP accountant.",
-        why="It is a central limit approximation, and can be below the truth (Gopi, Lee and Wutschitz 2021).",
-        mend="State the PRV or the RDP accountant's epsilon.",
-    )
-
-
-@check("n_trials")
-def search_not_accounted(run: RunRecord) -> Found:
-    """Several runs on the same rows, with a claim for one."""
-    if run.n_trials == 1 or run.trials_accounted:
-        return None
-    return Fault(
-        what=f"{run.n_trials} runs on these rows led to this model, and the claim counts one.",
-        why="The choice between them depends on the rows and is released with the model (Papernot and Steinke 2022).",
-        mend="Choose settings on public data; or add the runs up; or account a random number of trials "
-        "(Papernot and Steinke 2022).",
-    )
-
-
-@check("preprocessing")
-def data_dependent_preprocessing(run: RunRecord) -> Found:
-    """Means, vocabularies or selections computed from the training rows in the clear, or at an unsaid price."""
+def _data_dependent_preprocessing(run: RunRecord) -> Found:
     if run.preprocessing == "private_mechanism" and run.encoding is None:
-        return Fault(
-            what="The preprocessing came from the training rows by a private mechanism, and the record counts nothing "
-            "for it.",
-            why="It is released with the model, so what it spent is part of what the model spends.",
-            mend="Record what it spent as encoding: noise_multiplier and looks of Gaussian mechanisms, or epsilon.",
-        )
-    if run.preprocessing != "training_rows":
-        return None
-    return Fault(
-        what="Means, deviations, levels or a vocabulary were computed from the training rows, without noise.",
-        why="They are part of the model and outside the accounting: a level or word that one row brings is "
-        "there for all to read.",
-        mend="Fix them from public data or from the schema, or compute them by a private mechanism and add its "
-        "epsilon.",
-    )
+        return {
+            "what": "The preprocessing came from the training rows by a private mechanism, and the record counts "
+            "nothing for it.",
+            "why": "It is released with the model, so what it spent is part of what the model spends.",
+            "mend": "Record what it spent as encoding: noise_multiplier and looks of Gaussian mechanisms, or epsilon.",
+        }
+    return run.preprocessing == "training_rows"
 
 
-@check("noise_seed_known")
-def noise_seed_known(run: RunRecord) -> Found:
-    """Noise from a seed known to someone."""
-    if not run.noise_seed_known:
-        return None
-    return Fault(
-        what="The noise comes from a seed that was chosen.",
-        why="Whoever knows the seed can subtract the noise.",
-        mend="Draw the seed from the operating system and keep it nowhere.",
-    )
+_FAULTS: dict[str, Callable[[RunRecord], Found]] = {
+    "sampler_not_poisson": lambda run: (
+        run.sampler not in ("poisson", "weighted")
+        and {
+            "how": {
+                "shuffled": "goes through shuffled rows in batches of one size",
+                "in_order": "goes through the rows in their order",
+                "with_replacement": "draws rows with replacement",
+            }.get(str(run.sampler), "draws in a way of its own")
+        }
+    ),
+    "weighted_sampler": lambda run: run.sampler == "weighted",
+    "sample_rate_too_low": lambda run: _rate_counted(
+        run, "sample rate", rate := run.sample_rate or 0.0, rate * (1.0 - SAME)
+    ),
+    "accounted_rate_too_low": _accounted_rate_too_low,
+    "more_rows_than_accounted": _more_rows_than_accounted,
+    "unclipped_sums": lambda run: _positive(run.unclipped_steps or 0),
+    "batch_not_as_intended": _batch_not_as_intended,
+    "empty_batches_dropped": lambda run: run.empty_batches != "kept",
+    "no_noise": lambda run: run.noise_multiplier == 0.0,
+    "noise_below_accounting": _noise_below_accounting,
+    "gradient_accumulation": lambda run: run.accumulated_batches != 1,
+    "virtual_steps": lambda run: run.virtual_steps not in ("none", "batch_memory_manager"),
+    "divided_by_actual_size": lambda run: (
+        "divided_by is other: what the noisy sum is divided by decides, and must not depend on who was drawn."
+        if run.divided_by == "other"
+        else run.divided_by == "actual_batch_size"
+    ),
+    "wrong_expected_size": _wrong_expected_size,
+    "sensitivity_above_norm": lambda run: (run.step_sensitivity or 0.0) > 1.0 + SLACK,
+    "draws_without_step": lambda run: _positive((run.draws or 0) - (run.steps_taken or 0)),
+    "steps_without_draw": _steps_without_draw,
+    "steps_not_counted": _steps_not_counted,
+    "steps_without_noise": lambda run: _positive((run.steps_taken or 0) - (run.noise_draws or 0)),
+    "moved_outside_steps": lambda run: (
+        bool(times := run.moved_outside_steps) and {"times": "once" if times == 1 else f"{times:,} times"}
+    ),
+    "clipping_never_binds": lambda run: (run.clipped_share or 0.0) <= 0.0,
+    "clipping_always_binds": lambda run: (run.clipped_share or 0.0) >= 1.0,
+    "cross_example_layers": _cross_example_layers,
+    "parameters_not_moving": lambda run: _named(run.not_moving),
+    "wrong_gradients": lambda run: _named(run.wrong_gradient),
+    "wrong_batch_dimension": lambda run: _named(run.wrong_batch),
+    "delta_too_large": lambda run: (
+        (run.delta or 0.0) >= 1.0 / (n := run.n_rows or 1) and {"share": 1.0 / n, "better": n**-1.1}
+    ),
+    "claim_below_accounting": _claim_below_accounting,
+    "claim_by_approximation": lambda run: run.accountant == "gdp",
+    "search_not_accounted": lambda run: run.n_trials != 1 and not run.trials_accounted,
+    "data_dependent_preprocessing": _data_dependent_preprocessing,
+    "noise_seed_known": lambda run: bool(run.noise_seed_known),
+}
 
-
-def _list_names(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+CHECKS = read_checks("auditor.privacy", "dp_checks.toml", _FAULTS)
+# Asked of an audit, a live set-up or a watched loop alone: no bundle and no earlier record holds their fields.
+IF_SEEN = {"more_rows_than_accounted": "rows_seen", "unclipped_sums": "unclipped_steps"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,59 +290,28 @@ class LintResult:
 
 
 def lint(run: RunRecord) -> LintResult:
-    """Run every check of ``CHECKS`` that the record supports."""
-    return run_checks(run, CHECKS)
+    """Run every check of ``CHECKS`` that the record supports, and those of ``IF_SEEN`` where their field is there."""
+    return run_checks(run, [c for c in CHECKS if getattr(run, IF_SEEN.get(c.name, "format")) is not None])
 
 
 def run_checks(run: R, checks: Sequence[Check[R]]) -> LintResult:
     """Run every check that the record supports."""
     problems, clean, missing, untold = [], [], [], []
-    for each in checks:
-        absent = tuple(field for field in each.needs if getattr(run, field) is None)
-        if absent:
-            missing.append((each.name, absent))
-            continue
-        found = each.ask(run)
+    for check in checks:
+        absent = tuple(field for field in check.needs if getattr(run, field) is None)
+        found = None if absent else check.ask(run)
         if found is None:
-            clean.append(each.name)
-        elif isinstance(found, CannotTell):
-            untold.append((each.name, found.why))
+            missing.append((check.name, absent))
+        elif isinstance(found, str):
+            untold.append((check.name, found))
+        elif found is False:
+            clean.append(check.name)
         else:
-            problems.append(Problem(code=each.name, **vars(found)))
+            values = vars(run) | (found if isinstance(found, dict) else {})
+            what, why, mend = (
+                values.get(part, getattr(check, part)).format_map(values) for part in ("what", "why", "mend")
+            )
+            problems.append(Problem(code=check.name, severity=check.severity, what=what, why=why, mend=mend))
     return LintResult(
         problems=tuple(problems), clean=tuple(clean), not_recorded=tuple(missing), cannot_tell=tuple(untold)
     )
-
-
-CHECKS: tuple[Check[RunRecord], ...] = (
-    steps.sampler_not_poisson,
-    steps.weighted_sampler,
-    steps.sample_rate_too_low,
-    steps.accounted_rate_too_low,
-    steps.batch_not_as_intended,
-    steps.empty_batches_dropped,
-    steps.no_noise,
-    steps.noise_below_accounting,
-    steps.gradient_accumulation,
-    steps.virtual_steps,
-    steps.divided_by_actual_size,
-    steps.wrong_expected_size,
-    steps.sensitivity_above_norm,
-    steps.draws_without_step,
-    steps.steps_without_draw,
-    steps.steps_not_counted,
-    steps.steps_without_noise,
-    steps.moved_outside_steps,
-    steps.clipping_never_binds,
-    steps.clipping_always_binds,
-    cross_example_layers,
-    parameters_not_moving,
-    wrong_gradients,
-    wrong_batch_dimension,
-    delta_too_large,
-    claim_below_accounting,
-    claim_by_approximation,
-    search_not_accounted,
-    data_dependent_preprocessing,
-    noise_seed_known,
-)

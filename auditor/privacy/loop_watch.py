@@ -93,7 +93,7 @@ class LoopWatch:
 
     def __init__(self, module: nn.Module, optimizer: Any) -> None:
         self.module, self.optimizer = module, optimizer
-        self.draws = self.steps_taken = self.repeated_draws = self.moved_outside_steps = 0
+        self.draws = self.rows_seen = self.steps_taken = self.repeated_draws = self.moved_outside_steps = 0
         self._skipped = False
         self._last = b""
         self._weights = self._copy_weights()
@@ -112,17 +112,23 @@ class LoopWatch:
             digest, rows = _digest(batch)
             self.repeated_draws += digest == self._last and rows >= _ROWS_THAT_TELL
             self._last = digest
+            # Of tensors of different lengths the shortest: nobody is accused for a table beside the rows.
+            self.rows_seen += min((len(tensor) for tensor in _tensors(batch) if tensor.dim()), default=0)
             yield batch
 
     def observations(self) -> dict[str, int]:
         """The observations so far, by the names of the record's fields."""
         self._compare()
-        return {
-            "draws": self.draws,
-            "steps_taken": self.steps_taken,
-            "repeated_draws": self.repeated_draws,
-            "moved_outside_steps": self.moved_outside_steps,
-        } | ({} if self._noise is None else {"noise_draws": self._noise.draws})
+        return (
+            {
+                "draws": self.draws,
+                "steps_taken": self.steps_taken,
+                "repeated_draws": self.repeated_draws,
+                "moved_outside_steps": self.moved_outside_steps,
+            }
+            | ({"rows_seen": self.rows_seen, "steps_seen": self.draws} if self.draws else {})
+            | ({} if self._noise is None else {"noise_draws": self._noise.draws})
+        )
 
     def detach(self) -> None:
         """Restore the optimizer."""
@@ -176,6 +182,42 @@ def _tensors(value: object) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _tensors(part)
+
+
+# Of the clipping norm: what rounding leaves of a sum over a batch.
+_SAME_SUM = 1e-2
+
+
+@dataclass
+class ClippingWatch:
+    """Counters of steps with available per-row gradients, of their rows, and of sums that do not match them."""
+
+    seen: int = 0
+    wrong: int = 0
+    rows: int = 0
+
+    def look(self, optimizer: Any) -> None:
+        """Compare ``summed_grad`` with ``sum_i g_i min(1, C / |g_i|)``, over all parameters together.
+
+        Ghost clipping holds no gradients of rows, and a logical batch in parts only those of the last: neither is seen.
+        """
+        parameters = optimizer.params
+        if getattr(optimizer, "_is_last_step_skipped", False) or any(
+            getattr(p, "grad_sample", None) is None for p in parameters
+        ):
+            return
+        rows = [optimizer._get_flat_grad_sample(p).detach() for p in parameters]
+        norm = float(optimizer.max_grad_norm)
+        lengths = torch.stack([r.flatten(1).norm(dim=1) for r in rows], dim=1).norm(dim=1)
+        factors = (norm / (lengths + 1e-6)).clamp(max=1.0)
+        apart = [
+            (p.summed_grad.detach() - torch.einsum("i,i...", factors.to(r.dtype), r)).square().sum()
+            for p, r in zip(parameters, rows, strict=True)
+        ]
+        self.seen += 1
+        self.rows += len(rows[0])
+        # A distance that is no number is none that is small.
+        self.wrong += not float(torch.stack(apart).sum().sqrt()) <= _SAME_SUM * norm
 
 
 TakeStep = Callable[[Tensor, Tensor], object]

@@ -19,7 +19,14 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, Weigh
 from auditor.core.errors import UsageError
 from auditor.core.randomness import forked
 from auditor.privacy.dp_linter import LintResult, lint
-from auditor.privacy.loop_watch import LossPerRow, TakeStep, freeze_randomness, plain_step, step_sensitivity
+from auditor.privacy.loop_watch import (
+    ClippingWatch,
+    LossPerRow,
+    TakeStep,
+    freeze_randomness,
+    plain_step,
+    step_sensitivity,
+)
 from auditor.privacy.run_record import RecordedPhase, RunRecord, Sampler, layer_names, statistics_keepers
 
 if TYPE_CHECKING:
@@ -81,9 +88,9 @@ def lint_setup(
 
 
 def observe(
-    module: nn.Module,
+    module: nn.Module | None,
     optimizer: DPOptimizer,
-    loader: DataLoader[Any],
+    loader: DataLoader[Any] | None,
     accountant: IAccountant | None = None,
     *,
     loader_before: DataLoader[Any] | None = None,
@@ -92,30 +99,57 @@ def observe(
     step: TakeStep | None = None,
     told: Mapping[str, Any] | None = None,
 ) -> RunRecord:
-    """The record of a live set-up; arguments as of :func:`lint_setup`. ``told`` wins over what is seen."""
-    seen: dict[str, Any] = {"n_rows": _n_rows(loader)}
-    seen |= _of_loader(loader) | _of_optimizer(optimizer) | _of_accountant(accountant)
+    """The record of a live set-up; arguments as of :func:`lint_setup`. ``told`` wins over what is seen.
+
+    Of a module or loader that is None nothing is recorded.
+    """
+    seen: dict[str, Any] = _of_optimizer(optimizer) | _of_accountant(accountant)
+    if loader is not None:
+        seen |= {"n_rows": _n_rows(loader)} | _of_loader(loader)
     if loader_before is not None:
         before = sampler_of(loader_before)
         seen["batch_size"] = loader_before.batch_size
         if before not in ("shuffled", "in_order", "poisson"):
             seen["sampler"] = before
-    seen["layers"], seen["running_statistics"] = layer_names(module), statistics_keepers(module)
-    stale = parameters_outside(module, optimizer)
-    seen["not_moving"] = stale
-    if loss is not None and batch is not None:
+    if module is not None:
+        seen["layers"], seen["running_statistics"] = layer_names(module), statistics_keepers(module)
+        seen["not_moving"] = parameters_outside(module, optimizer)
+    if module is not None and loss is not None and batch is not None:
         trial = try_gradients(module, loss, *batch, max_grad_norm=float(optimizer.max_grad_norm))
-        seen["not_moving"] = tuple(dict.fromkeys((*stale, *trial.without_gradient)))
+        seen["not_moving"] = tuple(dict.fromkeys((*seen["not_moving"], *trial.without_gradient)))
         seen["wrong_gradient"], seen["wrong_batch"] = trial.wrong_gradient, trial.wrong_batch
         # A few rows tell whether clipping can bind, not whether it always does.
         if len(batch[0]) >= 32:
             seen["clipped_share"] = trial.clipped_share
-    if batch is not None and (step is not None or loss is not None):
+    if module is not None and batch is not None and (step is not None or loss is not None):
         take = step or plain_step(module, optimizer, cast(LossPerRow, loss))
-        moved = step_sensitivity(optimizer, take, *batch, module=module)
+        with _watched_clipping(optimizer) as clipping:
+            moved = step_sensitivity(optimizer, take, *batch, module=module)
+        seen["unclipped_steps"] = clipping.wrong if clipping.seen else None
         seen["step_sensitivity"] = None if moved.why_not else min(moved.largest, _LARGEST)
     seen |= dict(told or {})
     return RunRecord(**{k: v for k, v in seen.items() if v is not None})
+
+
+@contextmanager
+def _watched_clipping(optimizer: DPOptimizer) -> Iterator[ClippingWatch]:
+    """Every step meanwhile is held against gradients clipped row by row, where the optimizer clips them as a whole."""
+    from opacus.optimizers import DPOptimizer
+
+    watch, add_noise = ClippingWatch(), optimizer.add_noise
+    if type(optimizer) is not DPOptimizer:
+        yield watch
+        return
+
+    def look_and_add_noise() -> None:
+        watch.look(optimizer)
+        add_noise()
+
+    optimizer.add_noise = look_and_add_noise
+    try:
+        yield watch
+    finally:
+        optimizer.add_noise = add_noise
 
 
 # ---- loader, optimizer, accountant -----------------------------------------------------------------------------------

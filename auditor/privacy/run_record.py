@@ -98,14 +98,15 @@ class RunRecord(Closed):
     seen to move the released sum, in clipping norms. ``draws``, ``steps_taken``: batches drawn and logical steps taken,
     as a loop was watched; ``repeated_draws``: batches that were the one before once more; ``noise_draws``: steps at
     which fresh noise of the stated size was seen to be added; ``moved_outside_steps``: times at which weights had moved
-    that no step had moved. ``energy``: what the training took, by :class:`auditor.training.meter.Meter`; no check asks
-    for it.
+    that no step had moved. ``unclipped_steps``: steps whose sum was not that of gradients clipped row by row.
+    ``rows_seen``: rows whose gradients were summed at ``steps_seen`` steps. ``energy``: what the training took, by
+    :class:`auditor.training.meter.Meter`; no check asks for it.
     """
 
     format: Literal["auditor-dp-run/1"] = "auditor-dp-run/1"
     claimed_epsilon: Positive | None = None
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
-    accountant: Literal["rdp", "prv", "gdp"] | None = None
+    accountant: Accountant | None = None
     phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
     n_rows: PositiveCount | None = None
     batch_size: Positive | None = None
@@ -137,6 +138,9 @@ class RunRecord(Closed):
     noise_draws: Count | None = None
     repeated_draws: Count | None = None
     moved_outside_steps: Count | None = None
+    unclipped_steps: Count | None = None
+    rows_seen: Count | None = None
+    steps_seen: PositiveCount | None = None
     energy: EnergyRecord | None = None
 
     def accounted(self) -> tuple[Phase, ...] | None:

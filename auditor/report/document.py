@@ -98,9 +98,13 @@ class Beside:
 
 @dataclass(frozen=True)
 class PageBreak:
-    """The beginning of a new page on paper; ``columns``: of small print, until the end."""
+    """The beginning of a new page on paper; ``columns``: of small print, until the end.
+
+    ``appendix``: what follows is left out of a report on paper, unless it is asked for.
+    """
 
     columns: int = 1
+    appendix: bool = False
 
 
 Block: TypeAlias = Heading | Paragraph | Bullets | Table | Picture | Beside | PageBreak

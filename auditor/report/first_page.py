@@ -8,37 +8,45 @@ from itertools import pairwise, permutations
 
 from auditor.core.files import Number
 from auditor.judging.criterion import load_criteria
-from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Form, Outcome
 from auditor.report import report_view
 from auditor.report.first_page_parts import (
+    FALSE_ALARMS,
+    LONGEST_NAME,
+    LONGEST_REASON,
+    MOST_NAMED,
     WRONGLY_NAMED,
     Axis,
     axis_of,
     criterion_of,
+    decisions_of,
     excess,
+    favourable_of,
+    group_name,
     names_rows,
+    policies_of,
     private_training_of,
     reach,
     registration_of,
     repair_of,
     unbounded_findings,
+    verdict_note,
+    withstood,
     worst_subgroup,
 )
-from auditor.report.page_language import language_tag, own_words
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, ExitCode, Finding
 from auditor.report.record.configuration import About
 from auditor.report.record.finding_text import form_of, question_of, question_text
 from auditor.report.record.summary_lines import uncompared_share
 from auditor.report.record.translations import Catalogue
+from auditor.report.report_view import language_tag, own_words
 from auditor.statistics.rates import Proportion
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
-MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, MOST_NAMED = 9, 3, 3, 3, 5, 4
-_LONGEST_REASON = 90
-_LONGEST_NAME = 60
+MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
+_LONGEST_LOST = 200
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
@@ -97,7 +105,9 @@ class FirstPage:
     lines: tuple[Line, ...]
     more_lines: int
     sure: str
+    withstood: str
     shown: tuple[Told, ...]
+    nothing_shown: str
     more_shown: int
     actions: tuple[Action, ...]
     must_show: str
@@ -154,7 +164,9 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         lines=tuple(lines[:MOST_LINES]),
         more_lines=0 if refused else max(0, writer.n_checks + report.summary.not_run - len(lines[:MOST_LINES])),
         sure=writer.sure(),
+        withstood=withstood(writer._judged_findings(), say, writer._name),
         shown=tuple(shown[:MOST_SHOWN]),
+        nothing_shown=writer.nothing_shown(),
         more_shown=max(0, len(shown) - MOST_SHOWN),
         actions=() if refused else tuple(writer.actions()),
         must_show=writer.must_show(),
@@ -206,7 +218,11 @@ class _Writer:
         # What nobody measured is said to be somebody's word.
         system = self.about.system
         stated = [part for part in (system.purpose or system.decision, system.affected) if part]
-        parts = [say.say("page.stated", words="; ".join(stated))] if stated else []
+        parts = (
+            [say.say("page.stated", words="; ".join(stated))]
+            if stated
+            else decisions_of(report, self.about.display_labels, say)
+        )
         if report.data.n_rows is not None:
             parts.append(say.say("page.rows", n=say.count(report.data.n_rows)))
         if report.data.sensitive:
@@ -225,7 +241,7 @@ class _Writer:
         elif not others:
             parts.append(say.say("page.convention"))
         else:
-            who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, _LONGEST_NAME)}”" for c in others))
+            who = "; ".join(dict.fromkeys(f"“{number_text.shortened(c.set_by, LONGEST_NAME)}”" for c in others))
             parts.append(say.say("page.bounds", who=who))
         return tuple(part for part in parts if part)
 
@@ -277,7 +293,7 @@ class _Writer:
         named: dict[str, list[str]] = {}
         for name, f in findings:
             named.setdefault(name, []).append(self._about(f) if f.sensitive or f.group else "")
-        said = [name + f" ({', '.join(of)})" * any(of) for name, of in named.items()]
+        said = [name + f" ({', '.join(filter(None, of))})" * any(of) for name, of in named.items()]
         if len(said) > MOST_NAMED:
             said[MOST_NAMED:] = [self.say.say("page.more_shown", n=len(said) - MOST_NAMED)]
         return "; ".join(said)
@@ -334,11 +350,12 @@ class _Writer:
             "effect.other",
             name=self._name(f),
             found=self._finding_text(f),
-            interval=self.say.interval(f.interval, form),
+            interval=self.say.interval(f.interval, form) if f.value is not None else self.say.say("form.no_bounds"),
             where=self._location_text(f),
             bound=self._bound_text(f),
         )
-        return f"{said} {self.say.say('effect.beyond' if f.outcome is Outcome.FAIL else 'effect.open')}"
+        sure = "beyond" if f.outcome is Outcome.FAIL else "weak" if f.is_weakly_tested else "open"
+        return f"{said} {self.say.say(f'effect.{sure}')}"
 
     def _of_groups(self, f: Finding, rate: str) -> list[Finding]:
         """A rate of each group of a finding."""
@@ -401,29 +418,15 @@ class _Writer:
             name=name,
             question=question if question != name else "",
             about=self._about(f),
-            found=self._finding_text(f) if f.metric is not None else number_text.shortened(f.reason, _LONGEST_REASON),
+            found=self._finding_text(f) if f.metric is not None else number_text.shortened(f.reason, LONGEST_REASON),
             interval=self._interval(f, form),
             outcome=f.outcome,
             verdict=self.say.say(f"verdict.{f.outcome.value.lower()}"),
-            small=self._small(f),
+            small=verdict_note(f, self.say),
             anchor=self.anchors[id(f)],
             axis=self._axis(f, width if form in _SHARES else None),
             allowed=self._bound_text(f),
         )
-
-    def _small(self, f: Finding) -> str:
-        if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
-            why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
-            return self.say.say("verdict.reserved", why=number_text.shortened(why, _LONGEST_REASON))
-        if f.outcome is not Outcome.INCONCLUSIVE:
-            return ""
-        if f.alone is Outcome.FAIL:
-            return self.say.say("verdict.alone")
-        if f.n_required is None:
-            return ""
-        if f.n_samples is not None and f.n_required <= f.n_samples:
-            return self.say.say("verdict.near")
-        return self.say.say("verdict.rows", n=self.say.count(f.n_required))
 
     def _axis(self, f: Finding, width: float | None) -> Axis | None:
         form, (low, high) = form_of(self.report, f.probe, f.metric), f.interval or (None, None)
@@ -444,6 +447,11 @@ class _Writer:
     def unbounded_findings(self) -> list[Told]:
         """The few things that are shown, and that nobody set a bound for."""
         return [Told(self._unbounded_sentence(f), self.anchors[id(f)]) for f in self._unbounded()]
+
+    def nothing_shown(self) -> str:
+        """What is said where nothing without a limit is shown: that no row was named only where that was tried."""
+        tried = any(f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value == 0.0 for f in self.report.findings)
+        return self.say.say("page.none_named" if tried else "page.nothing_shown")
 
     def _unbounded_sentence(self, f: Finding) -> str:
         if names_rows(f):
@@ -469,14 +477,13 @@ class _Writer:
 
     def actions(self) -> Iterator[Action]:
         """What follows, the most pressing first."""
-        told = list(self._actions())
-        yield from told[:MOST_NEXT]
+        yield from list(self._actions())[:MOST_NEXT]
 
     def _actions(self) -> Iterator[Action]:
         report, judged = self.report, self._judged_findings()
         lost = next((f for f in report.findings if f.outcome is Outcome.NOT_RUN), None)
         if lost is not None:
-            yield self._action("not_run", probe=lost.probe)
+            yield self._rerun(lost)
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         if gaps:
             yield self._action("repair", repair_of(report))
@@ -486,12 +493,18 @@ class _Writer:
             yield self._action("private", private_training_of(report))
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
-            yield self._action("bound", criterion_of(f), name=self._name(f))
+            yield self._action("bound", criterion_of(f), name=self._name(f), kept=policies_of(report))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
             yield self._action("rows", n=self.say.count(max(more)))
         if report.registration is None and judged:
             yield self._action("register", registration_of(report))
+
+    def _rerun(self, lost: Finding) -> Action:
+        if lost.metric is None and lost.criterion is not None:
+            return self._action("unmeasured", "auditor probes", metric=lost.criterion.metric)
+        why = number_text.shortened(lost.reason.rstrip("."), _LONGEST_LOST)
+        return self._action("not_run", probe=lost.probe, reason=why)
 
     def _action(self, key: str, command: str = "", **words: str) -> Action:
         return Action(self.say.say(f"next.{key}", **words), self.say.say(f"next.{key}_by"), command)
@@ -521,6 +534,8 @@ class _Writer:
     def _finding_text(self, f: Finding) -> str:
         if names_rows(f):
             return self.say.count_text("found.named", round(f.value or 0.0))
+        if f.value is None:
+            return self.say.say("found.no_number")
         question = question_of(self.report, f.probe, f.metric)
         return self.say.either(
             f"found.{question.id if question else ''}",
@@ -534,7 +549,8 @@ class _Writer:
         if worst:
             return self.say.say("page.worst", who=worst)
         exact = f.estimate is not None and f.estimate.kind == "exact"
-        return self.say.say("form.exact") if exact else self.say.interval(f.interval, form)
+        interval = self.say.interval(f.interval, form) if f.value is not None else ""
+        return self.say.say("form.exact") if exact else interval
 
     def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:
@@ -546,15 +562,10 @@ class _Writer:
         return self.say.say(f"bound.{f.criterion.direction}", bound=self.say.value(bound, form))
 
     def _column(self, name: str) -> str:
-        return number_text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
+        return number_text.shortened(self.about.display_labels.column(name), LONGEST_NAME)
 
     def _level(self, feature: str, level: str) -> str:
-        words = self.about.labels
-        name = number_text.shortened(level, _LONGEST_NAME)
-        said = self.say.say("effect.group", feature=number_text.shortened(feature, _LONGEST_NAME), level=name)
-        # A name is whoever's who wrote the configuration: what it stands for is beside it.
-        known = words.get(f"{feature}.{level}")
-        return said if known is None else f"{number_text.shortened(known, _LONGEST_NAME)} ({said})"
+        return group_name(self.about.display_labels, self.say, feature, level)
 
     def _group(self, f: Finding) -> str:
         return self.say.say("ended.and").join(self._level(feature, level) for feature, level in f.group.items())
@@ -569,27 +580,18 @@ class _Writer:
             return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
         if f.sensitive:
             return self._column(f.sensitive[0])
-        if set(f.at) == {"false_positive_rate"}:
-            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at["false_positive_rate"])))
+        if set(f.at) == {FALSE_ALARMS}:
+            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at[FALSE_ALARMS])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
-        return number_text.shortened(at, _LONGEST_NAME) or self.say.say("page.everybody")
+        return number_text.shortened(at, LONGEST_NAME) or self.say.say("page.everybody")
 
     def _location_text(self, f: Finding) -> str:
         if "test" in f.at:
-            return f", {number_text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), _LONGEST_NAME)}"
+            return f", {number_text.shortened(' '.join(filter(None, (f.method, str(f.at['test'])))), LONGEST_NAME)}"
         return f", {self._about(f)}" if f.sensitive or f.group else ""
 
     def _favourable(self) -> str:
-        data = self.report.data
-        if data.positive is None:
-            return self.say.say("form.undefined")
-        key = f"{data.target}.{data.positive}"
-        plain = number_text.shortened(data.positive, _LONGEST_NAME)
-        known = self.about.labels.get(key)
-        said = self.say.say(
-            "effect.quoted", word=plain if known is None else number_text.shortened(known, _LONGEST_NAME)
-        )
-        return said if known is None else f"{said} ({data.target} = {plain})"
+        return favourable_of(self.report, self.about.display_labels, self.say)
 
 
 _SHARES: tuple[Form, ...] = ("points", "percent")

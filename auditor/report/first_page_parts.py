@@ -13,12 +13,18 @@ from itertools import pairwise
 from pathlib import PurePath
 
 from auditor.core.files import Number
+from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.models.format_names import ENDINGS
+from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
+from auditor.report.record.configuration import Labels
 from auditor.report.record.finding_text import earlier_questions, form_of, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy
 from auditor.report.record.translations import Catalogue
+
+LONGEST_NAME, LONGEST_REASON, MOST_NAMED = 60, 90, 4
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,44 @@ def excess(f: Finding) -> float:
     return max(beyond) / (room or 1.0)
 
 
-# Where a number was taken: at which expected share of those named who are named wrongly.
+def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding], str]) -> str:
+    """Of the privacy checks that pass: against which attacks, that these say nothing of others, and what is excluded.
+
+    ``name``: of a finding's check; one of which anything is open is none that passes.
+    """
+    open_ = {name(f) for f in judged if f.outcome is not Outcome.PASS}
+    passing = [f for f in judged if f.tried and f.pillar == "privacy" and name(f) not in open_]
+    notes: dict[str, list[str]] = {}
+    for f in passing:
+        attacks = f.tried.partition(". ")[0].removeprefix("Tried: ").rstrip(".").replace("_", " ")
+        notes.setdefault(attacks, []).append(name(f))
+    told = [say.say("page.tried", names=" / ".join(dict.fromkeys(names)), attacks=a) for a, names in notes.items()]
+    # Whoever scores above all but a share of the others is counted at that share, so no more than its upper end is.
+    ends = [f.interval[1] for f in passing if FALSE_ALARMS in f.at and not f.sensitive and f.interval]
+    if known := [share for share in ends if share is not None]:
+        told.append(say.say("page.excluded", share=say.percent(min(known))))
+    return " ".join(told)
+
+
+def verdict_note(f: Finding, say: Catalogue) -> str:
+    """What stands beside a verdict: the reservations of a PASS, or why it is open and what would settle it."""
+    if f.outcome is Outcome.PASS and f.detail.startswith(f"{EARNED} {RESERVED}"):
+        why = ": ".join(f.detail.removeprefix(f"{EARNED} {RESERVED}: ").partition(" (")[0].split(": ")[:2])
+        return say.say("verdict.reserved", why=number_text.shortened(why, LONGEST_REASON))
+    if f.outcome is not Outcome.INCONCLUSIVE:
+        return ""
+    if f.alone is Outcome.FAIL or f.is_weakly_tested:
+        return say.say("verdict.weak" if f.is_weakly_tested else "verdict.alone")
+    if f.n_required is None:
+        return ""
+    if f.n_samples is not None and f.n_required <= f.n_samples:
+        return say.say("verdict.near")
+    return say.say("verdict.rows", n=say.count(f.n_required))
+
+
+# Where a number was taken: at which share of those who are called members wrongly, and at which expected share of those
+# named who are named wrongly.
+FALSE_ALARMS = "false_positive_rate"
 WRONGLY_NAMED = "false_discovery_rate"
 
 
@@ -117,6 +160,9 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
             and (f.probe, question_of(report, f.probe, f.metric)) in counted
         )
     ]
+    # One member above every other row may be there by chance: such a share is shown where rows can be named, too.
+    counting = {f.probe for f in candidates if _counts_rows(f)}
+    naming = {(f.probe, f.method) for f in candidates if names_rows(f)}
     looked_at = Counter(f.probe for f in candidates)
     largest: dict[str, Finding] = {}
     # The size of a fault before a skill that no model has whole.
@@ -126,6 +172,8 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
         if names_rows(f):
             largest.setdefault(f"{f.probe} rows", f)
         elif (f.probe, f.metric) in bounded and not f.sensitive:
+            continue
+        elif f.ideal == 0.0 and f.probe in counting and (f.probe, f.method) not in naming:
             continue
         elif _is_headline(report, f):
             largest.setdefault(f"{f.probe}/{f.metric}", f)
@@ -140,8 +188,12 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
 
 def names_rows(f: Finding) -> bool:
     """Whether it counts training rows identifiable at a low false discovery rate; false for shares of them."""
-    counted = f.pillar == "privacy" and WRONGLY_NAMED in f.at and f.value is not None and f.value >= 1.0
+    counted = _counts_rows(f) and f.value is not None and f.value >= 1.0
     return counted and f.outcome is Outcome.NOT_JUDGED and not f.doubtful
+
+
+def _counts_rows(f: Finding) -> bool:
+    return f.pillar == "privacy" and WRONGLY_NAMED in f.at
 
 
 def _has_ideal(f: Finding) -> bool:
@@ -185,6 +237,40 @@ def _people_first(report: AuditReport, f: Finding) -> tuple[bool, bool, int, int
 
 # A condition of a subgroup on a number, as the search writes it.
 _BETWEEN = re.compile(r"(?P<feature>.+) in \[(?P<low>[^,]+), (?P<high>[^)\]]+)(?P<end>[)\]])")
+
+
+def group_name(labels: Labels, say: Catalogue, feature: str, level: str) -> str:
+    """A group in words: its column and its value, after the display name of the value if it has one."""
+    # A name is whoever's who wrote the configuration: what it stands for is beside it.
+    known = labels.words.get(f"{feature}.{level}")
+    column, name, said = (
+        number_text.shortened(part, LONGEST_NAME)
+        for part in (labels.column(feature) if known is None else feature, level, known or "")
+    )
+    group = say.say("effect.group", feature=column, level=name)
+    return f"{said} ({group})" if said else group
+
+
+def decisions_of(report: AuditReport, labels: Labels, say: Catalogue) -> list[str]:
+    """What the model decides between, as its rows name it; nothing where it is not one of a few classes."""
+    target, classes = report.data.target, report.model.classes
+    if target is None or not 1 < len(classes) <= MOST_NAMED:
+        return []
+    answers = [number_text.shortened(labels.value(target, name), LONGEST_NAME) for name in classes]
+    either = say.say("page.or").join(say.say("effect.quoted", word=answer) for answer in answers)
+    column = number_text.shortened(labels.column(target), LONGEST_NAME)
+    return [say.say("page.decides", target=column, answers=either)]
+
+
+def favourable_of(report: AuditReport, labels: Labels, say: Catalogue) -> str:
+    """The favourable answer, quoted: its display name and what that stands for."""
+    data = report.data
+    if data.positive is None:
+        return say.say("form.undefined")
+    known = labels.words.get(f"{data.target}.{data.positive}")
+    plain = number_text.shortened(data.positive, LONGEST_NAME)
+    said = say.say("effect.quoted", word=number_text.shortened(known or plain, LONGEST_NAME))
+    return said if known is None else f"{said} ({data.target} = {plain})"
 
 
 def worst_subgroup(
@@ -308,6 +394,13 @@ def _command(words: Sequence[str], *flags: tuple[str, str | None]) -> str:
 
 
 def criterion_of(f: Finding) -> str:
-    """The lines of audit.toml that would set a bound, which is left to whoever answers for it."""
+    """The line of a policy file that would set a bound, which is left to whoever answers for it."""
     direction = "at_least" if f.ideal is not None and f.value is not None and f.value < f.ideal else "at_most"
-    return f"[[criteria]] metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ..."
+    return f"criteria = [{{ metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ... }}]"
+
+
+def policies_of(report: AuditReport) -> str:
+    """The profiles and files whose criteria were in force, as ``--policy`` takes them."""
+    files = report.configuration.files if report.configuration is not None else ()
+    in_force = [file.path for file in files if file.role == "criteria" or "criteria" in (file.keys or ())]
+    return ",".join(dict.fromkeys(in_force)) or DEFAULT_PROFILE

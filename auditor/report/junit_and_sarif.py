@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -28,7 +29,7 @@ def render_junit(report: AuditReport) -> str:
     to nothing are ``skipped``; only PASS is a test without one of them. What was waived is skipped, and says so. A last
     test, ``verdict``, stands for the exit code, so that a report in which nothing was judged is not green.
     Numbers by group, feature or level that are held to nothing are left to the CSV; what is for other kinds of model
-    is no test, and only counted in ``verdict``.
+    is no test, and only counted in ``verdict``. A test's time is its share of its probe's processor time.
     """
     root = ElementTree.Element("testsuites", name="auditor")
     rows = [
@@ -37,11 +38,15 @@ def render_junit(report: AuditReport) -> str:
         if not report_view.is_detail(r.finding) and not r.finding.other_kind
     ]
     stamp = _stamp(report.created)
+    spent = {} if report.energy is None else {probe.probe: probe.cpu_s for probe in report.energy.probes}
+    asked = Counter(row.finding.probe for row in rows)
     for pillar in report_view.PILLARS:
         if own := [r for r in rows if r.finding.pillar == pillar]:
             suite = ElementTree.SubElement(root, "testsuite", name=pillar, timestamp=stamp)
             for row in own:
-                _case(suite, row, waived=is_waived(row.finding, report.allow_inconclusive))
+                probe = row.finding.probe
+                seconds = spent.get(probe, 0.0) / asked[probe]
+                _case(suite, row, seconds, waived=is_waived(row.finding, report.allow_inconclusive))
             _count(suite)
     _verdict(ElementTree.SubElement(root, "testsuite", name=VERDICT, timestamp=stamp), report)
     for name in ("tests", "failures", "errors", "skipped"):
@@ -57,14 +62,14 @@ def _stamp(created: str) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _case(suite: ElementTree.Element, row: Row, *, waived: bool) -> None:
+def _case(suite: ElementTree.Element, row: Row, seconds: float, *, waived: bool) -> None:
     f = row.finding
     case = ElementTree.SubElement(
         suite,
         "testcase",
         classname=number_text.visible(".".join(p for p in (f.pillar, f.probe, f.method or "") if p)),
         name=number_text.visible(f"{row.name} {row.where}".strip()),
-        time="0",
+        time=f"{seconds:.3f}",
     )
     said = number_text.visible(said_of(row))
     match row.outcome:
@@ -118,7 +123,8 @@ def _count(suite: ElementTree.Element) -> None:
     suite.set("tests", str(len(suite)))
     for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(name, str(sum(case.find(tag) is not None for case in suite)))
-    suite.set("time", "0")
+    seconds = sum(float(case.get("time", "0")) for case in suite)
+    suite.set("time", f"{seconds:.3f}")
 
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

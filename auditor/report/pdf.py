@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
@@ -37,24 +38,25 @@ from auditor.report.document import (
 )
 from auditor.report.drawing.svg import as_file, draw_svg
 from auditor.report.html import moment, resource, title_of
-from auditor.report.page_language import language_tag
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
 from auditor.report.record.number_text import moment_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.report_document import report_document
+from auditor.report.report_view import language_tag
 
 _TEMPLATE = "document.typ"
 STANDARDS: tuple[Literal["a-2a"], Literal["ua-1"]] = ("a-2a", "ua-1")
 _FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf")
 
 
-def render_pdf(report: AuditReport, say: Catalogue | None = None) -> bytes:
-    """The whole report as PDF/A-2a and PDF/UA-1; same record, same fonts, same bytes.
+def render_pdf(report: AuditReport, say: Catalogue | None = None, *, appendix: bool = False) -> bytes:
+    """The report as PDF/A-2a and PDF/UA-1; same record, same fonts, same bytes.
 
-    ``say``: words other than the record's own. A letter that no font at hand has is written as its code, and the report
-    says so. Raises MissingExtraError without typst.
+    Three pages, unless findings are many: the verdict, the scope, what is to be done and who signs. ``appendix``: with
+    figures, every number, rule packs and what they rest on. ``say``: words other than the record's own. A letter that
+    no font at hand has is written as its code, and the report says so. Raises MissingExtraError without typst.
     """
     words = say or (report.about or About()).catalogue
     id_ = report_view.document_id(report)
@@ -62,7 +64,15 @@ def render_pdf(report: AuditReport, say: Catalogue | None = None) -> bytes:
     footer = f"{author}, {words.say('page.document', id=id_)}. {words.say('limit.no_advice')}"
     numbered = words.say("rest.page_of", page="{page}", of="{of}")
     head = {"title": title_of(report), "author": author, "id": id_, "footer": footer, "numbered": numbered}
-    return _typeset_blocks(head, report.created, report_document(report, say), words)
+    blocks = report_document(report, say)
+    if not appendix:
+        blocks = tuple(takewhile(lambda block: not (isinstance(block, PageBreak) and block.appendix), blocks))
+    return _typeset_blocks(head, report.created, blocks, words)
+
+
+def render_pdf_with_appendix(report: AuditReport, say: Catalogue | None = None) -> bytes:
+    """The report as PDF with its appendix."""
+    return render_pdf(report, say, appendix=True)
 
 
 def render_document_pdf(title: str, digest: str, created: str, version: str, blocks: Sequence[Block]) -> bytes:
@@ -82,7 +92,9 @@ def _typeset_blocks(head: Mapping[str, str], created: str, blocks: Sequence[Bloc
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         folder = Path(name)
         # A break within the id would hide it from whoever looks for it.
-        data: dict[str, object] = {key: value if key == "id" else worded(value) for key, value in head.items()}
+        data: dict[str, object] = {
+            key: worded(value) if key == "footer" else number_text.visible(value) for key, value in head.items()
+        }
         data["numbered"] = re.split(r"(\{\w+\})", head["numbered"])
         data |= {"language": language_tag(say.language), "fonts_note": ""}
         data |= {"fonts_said": say.say("rest.fonts", code="\\u4e2d"), "blocks": _blocks(blocks, folder, say)}
@@ -213,7 +225,10 @@ def narrow(words: str) -> str:
 
 
 _PAGE_WIDTH, _COLUMN_WIDTH = 493.0, 238.0  # of the text, in points
-_TALLEST = 600.0
+_TALLEST = 680.0
+# What is smaller on paper, in points, is read by nobody.
+_SMALLEST = 7.05
+_SIZE = re.compile(r'font-size="([\d.]+)(?:px)?"')
 _SCALE, _NARROW = 0.63, 400.0
 _LONGEST_REPEATED = 80
 
@@ -236,17 +251,19 @@ def _figure(picture: Picture, caption: str, folder: Path, say: Catalogue) -> tup
     view = picture.drawn
     name, markup = f"{view.dom_id}.svg", as_file(draw_svg(view.figure, dom_id=view.dom_id, words=say.section("drawn")))
     markup = markup.replace("system-ui, sans-serif", "DejaVu Sans")
-    (folder / name).write_text(markup, encoding="utf-8")
     drawing = ElementTree.fromstring(markup).attrib
     width, height = float(drawing["width"]), float(drawing["height"])
     slim = width <= _NARROW
+    scale = min(_SCALE, (_COLUMN_WIDTH if slim else _PAGE_WIDTH) / width, _TALLEST / height)
+    markup = _SIZE.sub(lambda size: f'font-size="{max(float(size[1]), _SMALLEST / scale):.3g}"', markup)
+    (folder / name).write_text(markup, encoding="utf-8")
     made: dict[str, object] = {
         "file": name,
         "of": worded(picture.heading),
         "title": worded(view.title),
         "alt": number_text.visible(view.figure.alt) or say.say("rest.figure_unsaid"),
         "caption": worded(caption),
-        "width": width * min(_SCALE, (_COLUMN_WIDTH if slim else _PAGE_WIDTH) / width, _TALLEST / height),
+        "width": width * scale,
     }
     return made, slim
 
@@ -278,7 +295,7 @@ def _blocks(blocks: Sequence[Block], folder: Path, say: Catalogue) -> list[dict[
                 pass
             case Beside(parts):
                 made.append({"kind": "beside", "parts": [_blocks(part, folder, say) for part in parts]})
-            case PageBreak(columns):
+            case PageBreak(columns=columns):
                 made.append({"kind": "break", "columns": columns})
             case _:
                 made.append(_block(block))

@@ -1,35 +1,42 @@
-"""Explanations of rows for reading: sections of sentences, equal in terminal and HTML page; and as JSON."""
+"""Explanations of rows for reading: a sentence for the person concerned, sections, a chart of the reasons; and as JSON.
+
+Words are those of a catalogue; what the audited process recorded of a row is English in every language.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from auditor.core.files import Closed
-from auditor.judging.row_explanations import MOST_APART, ExplainedRow, Recourse
-from auditor.report.html import content_policy, environment, resource
-from auditor.report.record.audit_report import DataRecord, ModelRecord
-from auditor.report.record.configuration import Labels
-from auditor.report.record.number_text import number, percent
+from markupsafe import Markup
+from pydantic import Field
 
-READING = (
-    "Reasons are the model's, compared with typical rows as said under each; they are no causes in the world. Recourse "
-    "is of this model as it is, with everything else of the row left as it is. Rows are counted from 1, without the "
-    "header of the file; of other rows nothing but the number is told."
+from auditor.core.files import Closed
+from auditor.judging.figure_types import Figure, Series
+from auditor.judging.row_explanations import (
+    MOST_APART,
+    Change,
+    ExplainedRow,
+    ReasonCode,
+    Recourse,
+    SensitiveNote,
+    Value,
 )
-_METHODS = {
-    "shap_linear": "exact Shapley values of a linear score",
-    "shap_tree": "exact Shapley values of trees",
-    "integrated_gradients": "integrated gradients",
-    "shap_permutation": "Shapley values by permutations, of predictions alone",
-}
+from auditor.report.html import content_policy, environment, figure_svg, moment, resource
+from auditor.report.record.audit_report import DataRecord, ModelRecord
+from auditor.report.record.configuration import About, Labels, spelled
+from auditor.report.record.number_text import number, percent
+from auditor.report.record.translations import Catalogue
+from auditor.report.report_view import drawn_as, language_tag
+
+_METHODS = ("shap_linear", "shap_tree", "integrated_gradients", "shap_permutation")
 
 
 class Explanation(Closed):
     """``explanation.json``: everything that was found of the rows. ``target``: the column whose values decisions are;
-    ``labels``: the words they are told in."""
+    ``labels``, ``about``: the display names and the language they are reported in."""
 
-    schema_version: Literal["1"] = "1"
+    schema_version: Literal["2"] = "2"
     tool: str
     created: str
     command: str
@@ -38,6 +45,7 @@ class Explanation(Closed):
     data: DataRecord
     target: str | None
     labels: dict[str, str]
+    about: About = Field(default_factory=About)
     rows: tuple[ExplainedRow, ...]
     exit_code: int
 
@@ -46,166 +54,313 @@ class Explanation(Closed):
 class Section:
     """Sentences under a heading; ``loud``: a warning that must be visible.
 
-    ``numbered``: they are in an order.
+    ``shares``: of numbered lines, the length of each one's bar, 1 for the longest.
     """
 
     heading: str
     lines: tuple[str, ...]
     loud: bool = False
-    numbered: bool = False
+    shares: tuple[float, ...] = ()
 
 
-def title(row: ExplainedRow, labels: Labels, target: str | None) -> str:
+@dataclass(frozen=True)
+class Wording:
+    """What rows are told in: a catalogue, display names, the column of the decisions, and the favourable one."""
+
+    say: Catalogue
+    labels: Labels
+    target: str | None
+    favourable: str | None
+
+    @classmethod
+    def of_explanation(cls, explanation: Explanation) -> Wording:
+        """The wording that an explanation names."""
+        return cls(
+            explanation.about.catalogue, Labels(explanation.labels), explanation.target, explanation.data.positive
+        )
+
+    def number(self, x: float) -> str:
+        """A number with three digits."""
+        return self.say.spelled(number(x))
+
+    def value(self, column: str | None, value: Value) -> str:
+        """A value of a column: its display name, or a number with at most six digits."""
+        if value is None:
+            return self.say.say("explain.missing")
+        shown = self.labels.value(column, value)
+        return self.say.spelled(shown) if self.is_number(column, value) else shown
+
+    def required_value(self, change: Change) -> str:
+        """The value that a change asks for, in all its digits: rounded, it might not flip the decision."""
+        shown = self.value(change.feature, change.then)
+        if not self.is_number(change.feature, change.then) or isinstance(change.then, str | bool | None):
+            return shown
+        plain = self.labels.value(change.feature, change.then).replace(",", "")
+        return shown if float(plain) == change.then else self.say.spelled(f"{change.then:,}")
+
+    def is_number(self, column: str | None, value: Value) -> bool:
+        """Whether a value is shown as a number."""
+        plain = isinstance(value, int | float) and not isinstance(value, bool)
+        return plain and f"{column}.{spelled(value)}" not in self.labels.words
+
+    def named(self, feature: str, value: Value) -> str:
+        """A column and its value."""
+        return f"{self.labels.column(feature)} = {self.value(feature, value)}"
+
+
+def reading(say: Catalogue) -> str:
+    """What an explanation is and is not."""
+    return say.say("explain.reading")
+
+
+def title(row: ExplainedRow, words: Wording) -> str:
     """The row and its decision."""
-    kind = "favourable" if row.favourable else "unfavourable"
-    decided = labels.value(target, row.decision)
-    said = f"{labels.column(target)}: {decided}" if target is not None else decided
-    return f"Row {row.row:,}: {said}, {kind} (favourable probability {number(row.probability)})"
+    say, decided = words.say, words.value(words.target, row.decision)
+    return say.say(
+        "explain.title",
+        n=say.count(row.row) + (f" ({row.named_by})" if row.named_by else ""),
+        decision=decided if words.target is None else f"{words.labels.column(words.target)}: {decided}",
+        kind=say.say("explain.is_favourable" if row.favourable else "explain.is_unfavourable"),
+        probability=words.number(row.probability),
+    )
 
 
-def sections(row: ExplainedRow, labels: Labels) -> tuple[Section, ...]:
+def person_sentence(row: ExplainedRow, words: Wording) -> str:
+    """What counted most, and what would have changed the decision, as one may tell the person concerned.
+
+    The change is one that the model was asked about; of several, the one of what counted most.
+    """
+    say, first = words.say, (row.reasons[0] if row.reasons else None)
+    if first is None:
+        reason = say.say("person.refused")
+    elif row.kind == "word":
+        reason = say.say("person.word", feature=first.feature)
+    else:
+        reason = say.say(
+            "person.number" if words.is_number(first.feature, first.value) else "person.entry",
+            feature=words.labels.column(first.feature),
+            value=words.value(first.feature, first.value),
+        )
+    if row.favourable or row.kind == "word":
+        return f"{reason}." if first is None else say.say("person.alone", reason=reason)
+    return say.say(
+        "person.both", reason=reason, change=_what_flips(row, None if first is None else first.feature, words)
+    )
+
+
+def _what_flips(row: ExplainedRow, leading: str | None, words: Wording) -> str:
+    found = row.recourse.found
+    own = next((r for r in found if [c.feature for c in r.changes] == [leading]), None)
+    chosen = own or next(iter(found), None)
+    if chosen is None:
+        return words.say.say("person.none")
+    changes = []
+    for change in chosen.changes:
+        plain = words.is_number(change.feature, change.then)
+        then, now = words.required_value(change), words.value(change.feature, change.now)
+        key = f"person.{'own' if own else 'other'}_{'number' if plain else 'entry'}"
+        blanks = {"then": then} if own else {"feature": words.labels.column(change.feature), "then": then, "now": now}
+        changes.append(words.say.say(key, **blanks))
+    answer = words.value(words.target, words.favourable or "")
+    return words.say.say("person.change", changes=words.say.say("person.and").join(changes), decision=answer)
+
+
+def sections(row: ExplainedRow, words: Wording) -> tuple[Section, ...]:
     """The explanation of a row, in the order of importance to the person concerned."""
-    found = [_reasons(row, labels)]
+    say = words.say
+    found = [Section(say.say("explain.sentence"), (person_sentence(row, words),)), _reasons(row, words)]
     if row.sensitive:
-        found.append(Section("Sensitive features", tuple(_sensitive_sentences(row, labels)), loud=True))
-    found += [_recourse(row, labels), *_near(row)]
-    found.append(Section("How this was found", _method_lines(row)))
+        lines = tuple(_sensitive_sentence(note, words) for note in row.sensitive)
+        found.append(Section(say.say("explain.sensitive"), lines, loud=True))
+    found += [_recourse(row, words), *_near(row, words)]
+    found.append(Section(say.say("explain.how"), _method_lines(row, words)))
     return tuple(part for part in found if part.lines)
 
 
-def _reasons(row: ExplainedRow, labels: Labels) -> Section:
-    heading = "Reasons for the favourable decision" if row.favourable else "Principal reasons for the refusal"
+def _reasons(row: ExplainedRow, words: Wording) -> Section:
+    say = words.say
+    heading = say.say("explain.for_favourable" if row.favourable else "explain.for_refusal")
     if row.faithfulness.refused:
-        why = row.faithfulness.refused
-        return Section(heading, (f"REFUSED, and no reasons are shown: {why}.",), loud=True)
+        return Section(heading, (say.say("explain.refused", why=row.faithfulness.refused),), loud=True)
     lines = []
-    for i, reason in enumerate(row.reasons):
-        of = f" = {labels.value(reason.feature, reason.value)}" if row.kind == "feature" else ""
-        mark = " (SENSITIVE)" if reason.sensitive else ""
-        share = f"{_nth(i + 1)} in {reason.at_rank:,} of {row.n_draws:,} draws"
+    for i, reason in enumerate(row.reasons, 1):
         lines.append(
-            f"{labels.column(reason.feature)}{of}{mark}: contributes {number(reason.contribution)} "
-            f"[{number(reason.low)}, {number(reason.high)}]; {share}"
+            say.say(
+                "explain.contributes",
+                what=_what(row, reason, words) + (f" ({say.say('explain.mark')})" if reason.sensitive else ""),
+                value=words.number(reason.contribution),
+                low=words.number(reason.low),
+                high=words.number(reason.high),
+                rank=say.count(i),
+                times=say.count(reason.at_rank),
+                n=say.count(row.n_draws),
+            )
         )
     if row.left_out:
-        lines.append(f"and {row.left_out:,} more, with less weight")
-    return Section(heading, tuple(lines), numbered=True)
+        lines.append(say.count_text("explain.left_out", row.left_out))
+    longest = max((reason.contribution for reason in row.reasons), default=1.0)
+    return Section(heading, tuple(lines), shares=tuple(reason.contribution / longest for reason in row.reasons))
 
 
-def _nth(rank: int) -> str:
-    words = ("first", "second", "third", "fourth", "fifth")
-    return words[rank - 1] if rank <= len(words) else f"at rank {rank}"
+def _what(row: ExplainedRow, reason: ReasonCode, words: Wording) -> str:
+    return words.named(reason.feature, reason.value) if row.kind == "feature" else reason.feature
 
 
-def _sensitive_sentences(row: ExplainedRow, labels: Labels) -> list[str]:
-    found = []
-    for line in row.sensitive:
-        for name in labels.words:
-            for before in ("sensitive feature", "the reason"):
-                line = line.replace(f"{before} {name} ", f"{before} {labels.column(name)} ")
-        found.append(f"{line[0].upper()}{line[1:]}.")
-    return found
-
-
-def _recourse(row: ExplainedRow, labels: Labels) -> Section:
-    search, heading = row.recourse, "What would change the decision"
-    if search.none:
-        return Section(heading, (f"Not searched for: {search.none}.",))
-    if not search.found:
-        said = (
-            f"None found among {search.asked:,} rows that the model was asked about, which does not say that there is "
-            "none."
-        )
-        if search.exact:
-            said = (
-                f"None found: of all combinations of at most {search.searched:,} changes, {search.asked:,} rows, none "
-                "flips the decision; more changes at once were not all asked about."
-            )
-        return Section(heading, (said, *_fixed_features(row, labels)))
-    lines = [_change(found, labels) for found in search.found]
-    nearest = (
-        f"No combination of at most {search.searched} changes lies nearer"
-        if search.exact
-        else "Nearer ones may exist: not every value was asked about"
+def reasons_figure(row: ExplainedRow, words: Wording) -> Figure | None:
+    """The reasons as bars with their intervals; None where none is shown."""
+    if not row.reasons:
+        return None
+    names = tuple(_what(row, reason, words) for reason in row.reasons)
+    ends = [(reason.low, reason.high) for reason in row.reasons]
+    said = [
+        f"{name}: {words.number(reason.contribution)} ({words.say.ends(both)})"
+        for name, reason, both in zip(names, row.reasons, ends, strict=True)
+    ]
+    series = Series(
+        name=words.say.say("explain.axis"),
+        x=names,
+        y=tuple(reason.contribution for reason in row.reasons),
+        low=tuple(low for low, _ in ends),
+        high=tuple(high for _, high in ends),
     )
-    lines.append(f"{nearest}; the model was asked about {search.asked:,} rows, and about each of these again.")
-    return Section(heading, (*lines, *_fixed_features(row, labels)))
+    return Figure(
+        id=f"row-{row.row}",
+        probe="explain",
+        kind="bars",
+        title=words.say.say("explain.chart", n=words.say.count(row.row)),
+        series=(series,),
+        alt="; ".join(said),
+        y_label=words.say.say("explain.axis"),
+        caption=words.say.say("explain.caption"),
+    )
 
 
-def _change(recourse: Recourse, labels: Labels) -> str:
-    changes = " and ".join(
-        f"{labels.column(c.feature)} from {labels.value(c.feature, c.now)} to {labels.value(c.feature, c.then)}"
+def _sensitive_sentence(note: SensitiveNote, words: Wording) -> str:
+    say, name = words.say, words.labels.column(note.feature)
+    share = say.percent(note.share)
+    match note.effect:
+        case "proxy":
+            proxy = words.labels.column(note.proxy)
+            return say.say("sensitive.proxy", reason=proxy, feature=name, strength=words.number(note.strength))
+        case "unknown":
+            return say.say("sensitive.unknown", feature=name)
+        case "little":
+            return say.say("sensitive.little", feature=name, share=say.percent(0.01))
+        case _:
+            value = words.value(note.feature, note.value)
+            # "Being male" is read as a sentence, "being yes" and "being 1" are not.
+            wordy = not words.is_number(note.feature, note.value) and value.casefold() not in _BARE
+            who = say.say("sensitive.being" if wordy else "sensitive.value", feature=name, value=value)
+            said = say.say(f"sensitive.{note.effect}", who=who, share=share)
+            return f"{said} {say.say('sensitive.reason')}" if note.is_reason else said
+
+
+_BARE = ("yes", "no", "true", "false", "ja", "nein", "missing", "")
+
+
+def _recourse(row: ExplainedRow, words: Wording) -> Section:
+    say, search, heading = words.say, row.recourse, words.say.say("explain.recourse")
+    if search.none:
+        return Section(heading, (say.say("explain.not_searched", why=search.none),))
+    if not search.found:
+        key = "explain.none_exact" if search.exact else "explain.none_found"
+        said = say.say(key, n=say.count(search.asked), **({"most": say.count(search.searched)} if search.exact else {}))
+        return Section(heading, (said, *_fixed_features(row, words)))
+    lines = [_change(found, words) for found in search.found]
+    nearest = (
+        say.say("explain.nearest", most=say.count(search.searched))
+        if search.exact
+        else say.say("explain.perhaps_nearer")
+    )
+    lines.append(f"{nearest} {say.say('explain.asked', n=say.count(search.asked))}")
+    return Section(heading, (*lines, *_fixed_features(row, words)))
+
+
+def _change(recourse: Recourse, words: Wording) -> str:
+    changes = words.say.say("person.and").join(
+        words.say.say(
+            "explain.from_to",
+            feature=words.labels.column(c.feature),
+            now=words.value(c.feature, c.now),
+            then=words.required_value(c),
+        )
         for c in recourse.changes
     )
-    return f"{changes} (distance {number(recourse.distance)}; favourable probability {number(recourse.probability)})"
+    return words.say.say(
+        "explain.change",
+        changes=changes,
+        distance=words.number(recourse.distance),
+        probability=words.number(recourse.probability),
+    )
 
 
-def _fixed_features(row: ExplainedRow, labels: Labels) -> tuple[str, ...]:
+def _fixed_features(row: ExplainedRow, words: Wording) -> tuple[str, ...]:
     if not row.recourse.fixed:
         return ()
-    return (f"Left as they are: {', '.join(map(labels.column, row.recourse.fixed))}.",)
+    return (words.say.say("explain.fixed", names=", ".join(map(words.labels.column, row.recourse.fixed))),)
 
 
-def _near(row: ExplainedRow) -> list[Section]:
+def _near(row: ExplainedRow, words: Wording) -> list[Section]:
     if not (row.same or row.other):
         return []
-    lines = []
-    for words, near in (("the same decision", row.same), ("the other decision", row.other)):
-        rows = ", ".join(f"{each.row:,} (distance {number(each.distance)})" for each in near)
-        lines.append(f"With {words}: {rows or 'none'}.")
-    return [Section("The nearest rows", tuple(lines))]
+    say, lines = words.say, []
+    for key, near in (("explain.same", row.same), ("explain.other", row.other)):
+        rows = ", ".join(
+            say.say("explain.at", n=say.count(each.row), distance=words.number(each.distance)) for each in near
+        )
+        lines.append(say.say(key, rows=rows or say.say("explain.nobody")))
+    return [Section(say.say("explain.near"), tuple(lines))]
 
 
-def _method_lines(row: ExplainedRow) -> tuple[str, ...]:
-    graded = row.faithfulness
+def _method_lines(row: ExplainedRow, words: Wording) -> tuple[str, ...]:
+    say, graded = words.say, row.faithfulness
+    method = say.say(f"explain.{row.method}") if row.method in _METHODS else row.method
     lines = [
-        f"By {_METHODS.get(row.method, row.method)}, of {row.explained}, compared with {row.compared_with}; intervals "
-        f"hold the middle 95 % of {row.n_draws:,} draws."
-    ]
+        say.say(
+            "explain.by", method=method, score=row.explained, rows=row.compared_with, n=say.count(row.n_draws),
+            share=say.percent(0.95),
+        )
+    ]  # fmt: skip
     if graded.moved is not None and not graded.refused:
-        least = "" if graded.moved_low is None else f", at least {number(graded.moved_low)}"
+        least = "" if graded.moved_low is None else say.say("explain.at_least", low=words.number(graded.moved_low))
         lines.append(
-            f"With these reasons made typical the score moves by {number(graded.moved)}{least}, with as many random "
-            f"features by {number(graded.random)}; {percent(graded.beaten)} of random orders move it no further."
+            say.say(
+                "explain.moved",
+                moved=words.number(graded.moved) + least,
+                random=say.spelled(number(graded.random)),
+                share=say.spelled(percent(graded.beaten)),
+            )
         )
     if graded.real is not None and not graded.refused:
         lines.append(
-            "Real rows are decided as the mixed ones that were asked about: what is learned of the decisions from real "
-            f"rows is right about {number(graded.real)} more of them than what is learned from mixed ones (at least "
-            f"{number(graded.real_low)}; a share, refused above {MOST_APART})."
+            say.say(
+                "explain.real",
+                more=words.number(graded.real),
+                low=say.spelled(number(graded.real_low)),
+                most=words.number(MOST_APART),
+            )
         )
-    return (*lines, *(f"Note: {note}." for note in row.notes))
-
-
-def as_text(row: ExplainedRow, labels: Labels, target: str | None) -> list[tuple[str, int, bool]]:
-    """Lines for a terminal: the text, its indentation, and whether it is loud."""
-    found = [(title(row, labels, target), 0, False)]
-    for part in sections(row, labels):
-        found.append((part.heading, 2, False))
-        for i, line in enumerate(part.lines, 1):
-            numbered = part.numbered and not line.startswith("and ")
-            found.append((f"{i}. {line}" if numbered else line, 4, part.loud))
-    return found
+    return (*lines, *(say.say("explain.note", note=note) for note in row.notes))
 
 
 def render_explanation(explanation: Explanation) -> str:
     """The page, self-contained: styles inline, no script, nothing fetched."""
-    labels = Labels(explanation.labels)
-    style = resource("report.css")
+    style, words = resource("report.css"), Wording.of_explanation(explanation)
+    figures = [reasons_figure(row, words) for row in explanation.rows]
     return (
         environment()
         .get_template("explanation.html.j2")
         .render(
             explanation=explanation,
+            language=language_tag(words.say.language),
+            say=words.say,
             policy=content_policy(style, "", pictures=False),
-            style=_markup(style),
-            reading=READING,
-            rows=[(title(row, labels, explanation.target), sections(row, labels)) for row in explanation.rows],
+            style=Markup(style),
+            created=moment(explanation.created, words.say),
+            svg=figure_svg,
+            rows=[
+                (title(row, words), sections(row, words), None if drawn is None else drawn_as(i, drawn, words.say))
+                for i, (row, drawn) in enumerate(zip(explanation.rows, figures, strict=True), 1)
+            ],
         )
     )
-
-
-def _markup(text: str) -> object:
-    from markupsafe import Markup
-
-    return Markup(text)

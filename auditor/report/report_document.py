@@ -30,6 +30,7 @@ from auditor.report.document import (
 )
 from auditor.report.drawing.figure_data import scale_of, strength
 from auditor.report.first_page import FirstPage, first_page
+from auditor.report.html import ShownCell, ShownControl, idle_words, policies_of
 from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import INTAKE, AuditReport
 from auditor.report.record.finding_text import question_text
@@ -40,11 +41,12 @@ from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import remediation_of
 from auditor.report.report_figures import front_and_rest, pillars_of, sources_of
 from auditor.report.report_view import Row
-from auditor.report.rule_pack_view import ShownCell, ShownControl, policies_of
 from auditor.report.scope_page import scope_of
 
 # A record of thousands of findings is read by a program; on paper the gravest are told, and the rest is counted.
 MOST_TOLD, MOST_FOLDED, MOST_REMEDIES, MOST_TEXTS = 250, 600, 40, 10
+# Of these, on the page that is signed.
+MOST_ON_PAPER = 8
 _MOST_WORDS = 6
 _LONGEST_WHY = 2000  # a finding stays on one page
 _LONGEST_DETAIL = 250
@@ -127,9 +129,6 @@ class _Writer:
             yield paragraph(strong(say("rest.note_well")), external_text(f" {page.own_words}"), note=True)
         recorded = say("limit.recorded") if page.language != ENGLISH else ""
         yield from (paragraph(small(note)) for note in (page.retold, recorded, page.fallback) if note)
-        people = self.heads("page", "prepared", "reviewed", "approved")
-        yield table(people, [[_BLANK] * 3], "lll", "field")
-        yield paragraph(small(say("page.signature")))
 
     def questions(self) -> Iterator[Block]:
         """What was judged or lost, by question."""
@@ -147,14 +146,14 @@ class _Writer:
         if rows:
             yield table(self.heads("page", "question", "about", "found", "axis", "outcome"), rows, "lllll")
         more = f"{self.say('page.more', n=page.say.count(page.more_lines))}." if page.more_lines else ""
-        yield paragraph(small(f"{more} {page.sure}".strip()))
+        yield paragraph(small(f"{more} {page.sure} {page.withstood}".strip()))
 
     def next_steps(self) -> Iterator[Block]:
         """What is notable without a limit, and what to do next."""
         page, say = self.page, self.say
         yield self.heading("page.shown")
         shown = [told.sentence for told in page.shown]
-        yield bullets(shown) if shown else paragraph(say("page.nothing_shown"))
+        yield bullets(shown) if shown else paragraph(page.nothing_shown)
         yield self.heading("page.next")
         due = (small(f" {say('next.due')} "), _BLANK)
         steps = [line(f"{a.sentence} ", *_command(a.command), small(f" {a.by} "), _BLANK, *due) for a in page.actions]
@@ -170,13 +169,21 @@ class _Writer:
         yield from self.scope()
         yield from self.control()
         yield PageBreak()
-        yield from self.remedies()
-        yield from self.missing()
+        yield from self.remedies(slice(0, MOST_ON_PAPER))
+        yield from self.duties()
+        if self.report.registration is not None and self.report.registration.deviations:
+            yield self.heading("paper.deviations")
+            yield bullets(map(external_text, self.report.registration.deviations))
         yield self.heading("paper.promise")
         yield paragraph(report_view.promise_of(self.report, self.page.say))
         people = [*self.heads("page", "prepared", "reviewed", "approved"), self.say("paper.risk_accepted")]
         heads = self.heads("paper", "signed", "name", "signature", "date")
         yield table(heads, [(who, _BLANK, _BLANK, _BLANK) for who in people], "llll", "field")
+        yield paragraph(small(f"{self.say('page.signature')} {self.say('paper.appendix')}"))
+        yield PageBreak(appendix=True)
+        if len(remediation_of(self.report, self.page.say).lines) > MOST_ON_PAPER:
+            yield from self.remedies(slice(MOST_ON_PAPER, MOST_REMEDIES))
+        yield from self.missing()
         yield from self.pictures()
         yield from self.numbers()
         yield from self.packs()
@@ -219,8 +226,8 @@ class _Writer:
         yield from self.facts(say("paper.control"), ((say(key), value, "") for key, value in told))
         yield paragraph(strong(say("limit.no_advice")), f" {say('limit.states')}")
 
-    def remedies(self) -> Iterator[Block]:
-        """What is to be done about each finding, by whom and until when."""
+    def remedies(self, which: slice) -> Iterator[Block]:
+        """What is to be done about some of the findings, by whom and until when."""
         own = remediation_of(self.report, self.page.say)
         yield Heading(2, line(own.title))
         if not own.lines:
@@ -239,18 +246,28 @@ class _Writer:
                 x.due or _BLANK,
                 x.said,
             )
-            for x in own.lines[:MOST_REMEDIES]
+            for x in own.lines[which]
         ]
         yield table(own.heads, rows, "lllll", brief=10)
-        left_out = len(own.lines) - MOST_REMEDIES
+        left_out = len(own.lines) - which.stop
         if left_out > 0:
             yield paragraph(small(self.say("remedy.more", n=self.page.say.count(left_out))))
+        if which.start:
+            return
         yield paragraph(small(own.rule))
         if own.retest:
             yield paragraph(small(f"{own.retest_title}: "), *_command(own.retest))
 
+    def duties(self) -> Iterator[Block]:
+        """What the rule packs leave to people, by role."""
+        for shown in policies_of(self.report, self.rows):
+            if shown.duties:
+                roles = [f"{role} ({self.page.say.count(len(ids))}): {', '.join(ids)}" for role, ids in shown.duties]
+                lead = self.say("rest.packs_duties", title=shown.policy.title)
+                yield paragraph(strong(f"{lead} "), external_text(f"{'; '.join(roles)}."))
+
     def missing(self) -> Iterator[Block]:
-        """What did not run, what lacked an input, and how the plan was not followed."""
+        """What did not run, and what lacked an input."""
         refused = self.report.refusal is not None
         for outcome, name, nothing in (
             (Outcome.NOT_RUN, "not_run", "refused" if refused else "all_ran"),
@@ -263,9 +280,6 @@ class _Writer:
             yield Heading(3, line(f"{self.say(f'paper.{name}')} ({self.page.say.count(len(rows))})"))
             items = [(*joined(names, ", "), external_text(f": {reason}")) for reason, names in lacking.items()]
             yield bullets(items) if items else paragraph(self.say(f"paper.{nothing}"))
-        if self.report.registration is not None and self.report.registration.deviations:
-            yield self.heading("paper.deviations")
-            yield bullets(map(external_text, self.report.registration.deviations))
 
     # ---- figures and numbers -----------------------------------------------------------------------------------------
 
@@ -393,13 +407,14 @@ class _Writer:
             cells = [
                 self.cell(own, cell, p.as_of, first=not i) for own in shown.controls for i, cell in enumerate(own.cells)
             ]
-            yield table(self.heads("rest", "packs_control", "packs_asks", "packs_there"), cells, "lll")
+            heads = self.heads("rest", "packs_control", "packs_force", "packs_asks", "packs_there")
+            yield table(heads, cells, "llll")
 
     def cell(self, control: ShownControl, cell: ShownCell, as_of: str, *, first: bool) -> Sequence[Line]:
         """What a control asks for, and what there is of it; what the whole control rests on is said once."""
         c, own, cited = control.control, cell.cell, control.cited_apart(cell)
         rests = external_text(f" {c.title} ({control.cited}, {c.certainty})" if first else "")
-        idle = small(f" ({self.say('rest.packs_idle', day=as_of)})" if first and not c.in_force else "")
+        force = self.say("rest.packs_in_force") if c.in_force else idle_words(c, as_of, self.page.say)
         there: list[str | Span] = [strong(f"{cell.state[0].upper()}{cell.state[1:]}", cell.slug)]
         match own.kind:
             case "evidence":
@@ -412,7 +427,7 @@ class _Writer:
             case _:
                 there += [external_text(": " + " ".join(filter(None, (own.reason, own.how))))]
         asks = line(external_text(own.what), external_text(f" ({cited})" if cited else ""))
-        return line(strong(c.id), rests, idle), asks, line(*there)
+        return line(strong(c.id), rests), line(force if first else ""), asks, line(*there)
 
     def definitions(self) -> Iterator[Block]:
         """The papers of the probes that ran, what each metric means, and the terms that are used.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import Outcome
+from auditor.report.first_page_parts import LONGEST_NAME, group_name
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.configuration import About
@@ -15,7 +16,7 @@ from auditor.report.record.representation import ERROR_RATE, Share, Standing, sh
 from auditor.report.record.translations import Catalogue
 
 MOST_GROUPS, MOST_HOLES = 12, 6
-_LONGEST, _LONGEST_NAME, _OF_DIGEST = 240, 60, 16
+_LONGEST, _OF_DIGEST = 240, 16
 # What audit.toml may say, by table; the record has the rest.
 _STATED = {
     "document": ("organisation.name", "document.id", "document.version", "document.classification"),
@@ -180,10 +181,10 @@ class _Writer:
         return self.say.count(n)
 
     def _value(self, column: str | None, value: str) -> str:
-        return number_text.shortened(self.about.display_labels.value(column, value), _LONGEST_NAME)
+        return number_text.shortened(self.about.display_labels.value(column, value), LONGEST_NAME)
 
     def _column(self, name: str) -> str:
-        return number_text.shortened(self.about.display_labels.column(name), _LONGEST_NAME)
+        return number_text.shortened(self.about.display_labels.column(name), LONGEST_NAME)
 
     def _missing(self) -> Iterator[str]:
         """What rows lack, as far as it was counted."""
@@ -254,11 +255,7 @@ class _Writer:
         return list(lines) if len(lines) <= MOST_GROUPS else sorted(lines, key=lambda line: line.standing != "fewer")
 
     def _group(self, feature: str, group: str) -> str:
-        name = number_text.shortened(group, _LONGEST_NAME)
-        said = self.say.say("effect.group", feature=number_text.shortened(feature, _LONGEST_NAME), level=name)
-        # A name is whoever's who wrote the configuration: what it stands for is beside it.
-        known = self.about.labels.get(f"{feature}.{group}")
-        return said if known is None else f"{number_text.shortened(known, _LONGEST_NAME)} ({said})"
+        return group_name(self.about.display_labels, self.say, feature, group)
 
     def _alone(self, feature: str, group: str, n: int, total: int) -> GroupLine:
         said = self.say.say("scope.of_rows", share=self.say.percent(n / total))

@@ -257,6 +257,7 @@ def _rows_apart(
 
 
 def _in_memory(model: AuditedModel, rows: AuditData | None, config: Configured, catalogue: Catalogue) -> AuditReport:
+    from auditor.loading.rows.row_warnings import with_repeated_answers
     from auditor.run.job_models import intake_result
     from auditor.run.run_audit import run_audit
     from auditor.training.task_distribution import chosen_executor
@@ -279,6 +280,7 @@ def _in_memory(model: AuditedModel, rows: AuditData | None, config: Configured, 
     )
     specs = probe_specs(replace(config, options=asked), catalogue)
     check_waivers(options.allow_inconclusive, {*catalogue, *(spec.name for spec in specs)})
+    rows = None if rows is None else with_repeated_answers(model, rows)
     with chosen_executor(options.executor, options.address) as executor, tasks_by(executor):
         report = run_audit(
             model,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,10 @@ from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.examine_file import Examination, loaded_detector
-from auditor.judging.measurement import Copies, Measurement, ProbeResult
+from auditor.judging.measurement import Copies, Measurement, ProbeResult, why_doubtful
 from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import (
+    PREDICTIONS,
     DataSpec,
     DetectionSpec,
     DetectorTrainingSpec,
@@ -42,8 +43,16 @@ from auditor.loading.job_specs import (
 )
 from auditor.loading.rows.data_without_model import load_recorded
 from auditor.loading.rows.folders import sha256_of_folder
-from auditor.loading.rows.load_rows import load_data
-from auditor.loading.rows.row_warnings import RepeatCount, repeats_in
+from auditor.loading.rows.load_rows import check_favourable, load_data
+from auditor.loading.rows.new_values import NewValues
+from auditor.loading.rows.row_warnings import (
+    RepeatCount,
+    RepeatedAnswers,
+    answers_are_comparable,
+    on_copies,
+    repeats_in,
+    with_repeated_answers,
+)
 from auditor.loading.rows.streamed_rows import Stream, can_stream, no_rows, why_not_streamed
 from auditor.loading.rows.table_files import open_table
 from auditor.loading.sandbox.answered_models import answered_model, runs_code
@@ -55,10 +64,9 @@ from auditor.models.endpoint.server_findings import ServedTexts
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.streamed_safetensors import check_unchanged
 from auditor.models.saved_models import save
-from auditor.report.record.audit_report import DataRecord
+from auditor.report.record.audit_report import MOST_UNREADABLE, DataRecord
 from auditor.report.record.configuration import check_keys, check_reference, check_words, spelled
 from auditor.report.record.group_sizes import missing_in, sizes_in
-from auditor.run.constant_answers import alike_in_counts
 from auditor.run.job_channel import Channel, Working
 from auditor.run.job_messages import (
     Answered,
@@ -78,12 +86,13 @@ from auditor.run.job_messages import (
     ServedCompared,
     Trained,
 )
-from auditor.run.job_models import check_ending, intake_result, load_made, write_made
+from auditor.run.job_models import check_ending, intake_result, load_made, write_answers, write_made
 from auditor.run.membership_scores import ScoresProbe
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.predictions import CountsRecord, counts_of, head_of, parts_of
 from auditor.run.probe import (
+    Need,
     Probe,
     Streamed,
     StreamedProbe,
@@ -92,8 +101,9 @@ from auditor.run.probe import (
     make_probe,
     missing_needs,
     not_applicable,
+    note_on_streamed,
 )
-from auditor.run.run_audit import ask, attempt, data_record, generator_for, model_record, no_data
+from auditor.run.run_audit import alike_in_counts, ask, attempt, data_record, generator_for, model_record, no_data
 from auditor.statistics.estimate import Undefined
 from auditor.training.meter import taken_by_probe
 from auditor.training.task_distribution import ThroughParent
@@ -195,6 +205,8 @@ def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
         channel.send(DataRead(data=DataRecord()))
         answer(probes, model, None, job, channel)
         return
+    if recorded is None and any(Need.SENSITIVE in probe.needs for probe in probes):
+        check_favourable(job.data, model)
     if job.data.stream and (why := why_not_streamed(job.data, model)):
         raise UsageError(f"--stream: {why}")
     counted = probes and all(map(counts_suffice, probes)) and job.evidence is None and recorded is None
@@ -226,6 +238,7 @@ def _answer_from_rows(
     """Sends the data's record and the answers of all probes over rows in memory."""
     spec = hashing.spec
     _check_labels(spec, data)
+    data = with_repeated_answers(model, data)
     record = data_record(data)
     check_reference(spec.reference_groups, record.groups or {})
     if job.recognise:
@@ -280,12 +293,16 @@ def mitigate(spec: MitigationSpec, model: AuditedModel, job: Job, channel: Chann
         checkpoint=None if spec.checkpoint is None else Path(spec.checkpoint),
         progress=lambda words: channel.send(Working(words=words[:500])),
     )
+    from auditor.models.torch_model import TorchModel
+
     folder = job.model.path if job.model.path is not None and Path(job.model.path).is_dir() else None
-    if folder is None and keeps_kind(kind):
-        # Known before the work, since the old model's kind is the new one's.
+    if folder is None and keeps_kind(kind) and (model.fits_anew or isinstance(model, TorchModel)):
+        # Known before the work, since the old model's kind is the new one's; any other is refused by the mitigation.
         check_ending(model, spec.out)
     made = mitigation.mitigate(model, data, generator_for(job.seed, spec.name), training)
     write_made(made.model, spec.out, folder)
+    if spec.asked_rows is not None and job.data is not None and made.model.kind == "classifier":
+        write_answers(made.model, load_data(replace(job.data, path=spec.asked_rows), made.model), spec.out)
     notes = made.notes
     seen = getattr(mitigation, "describe_gate_counts", None)
     if seen is not None and job.data is not None and not learns(kind):
@@ -311,6 +328,8 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
     differing = () if found is None else found.differing
     if not differing:
         write_beside(decode_path(spec.out), made.content)
+        if found is not None:
+            write_beside(f"{decode_path(spec.out)}{PREDICTIONS}", found.predictions)
     channel.send(
         FileExported(
             sha256=model.provenance.sha256 or "",
@@ -342,12 +361,17 @@ def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) 
     data = load_data(job.data, model)
     channel.send(DataRead(data=complete_record(data_record(data), job.data, hashing)))
     _check_labels(job.data, data)
-    module, _, name = spec.target.partition(":")
-    rows = getattr(import_module(module), name)
-    for row in rows(
-        spec, model, data, generator_for(job.seed, "explain"), lambda words: channel.send(Working(words=words))
-    ):
-        channel.send(RowExplained(row=row))
+    if data.unreadable and isinstance(data.X, pd.DataFrame):
+        # Rows are named by their places in the file.
+        n = len(data.unreadable)
+        why = f"The model refuses {n:,} of the rows: leave them out of the file. {data.unreadable[0]}"
+        raise DataError(why, code="AUD-DATA-VALUES")
+    explain_each = _function(spec.target)
+    named = {open_table(job.data.path).row_where(*each): "=".join(each) for each in spec.where}
+    spec = replace(spec, rows=tuple(dict.fromkeys((*spec.rows, *named))))
+    rng = generator_for(job.seed, "explain")
+    for row in explain_each(spec, model, data, rng, lambda words: channel.send(Working(words=words))):
+        channel.send(RowExplained(row=row.model_copy(update={"named_by": named.get(row.row, "")})))
 
 
 def _check_labels(spec: DataSpec, data: AuditData) -> None:
@@ -376,6 +400,8 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
     if detector is not None:
         if spec.card is not None:
             detector = detector.with_card(DetectorCard.model_validate_json(spec.card))
+        if spec.error_rate is not None:
+            detector = detector.with_card(detector.card.at_error_rate(spec.error_rate))
         if spec.out is not None:
             save(detector, spec.out)
         sha256, whole = detector.provenance.sha256, spec.with_calibration
@@ -390,8 +416,8 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         detector=detector,
         trust_anchors=spec.trust_anchors,
         with_heat_map=spec.with_heat_map,
-        with_provenance=not spec.scores_only,
-        with_fingerprints=spec.scores_only,
+        scores_only=spec.scores_only,
+        changes=None if spec.changes is None else _function(spec.changes),
         seed=job.seed,
     )
     for file in spec.files:
@@ -399,18 +425,21 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
         channel.send(Examined(file=file, result=asked.examine_file(Path(decode_path(file)))))
 
 
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), name)
+    return found
+
+
 def train_detector(spec: DetectorTrainingSpec, job: Job, channel: Channel) -> None:
     """Train a detector on a folder's files and write it."""
-    module, _, name = spec.target.partition(":")
-    train = getattr(import_module(module), name)
-    with _tasks(job):
-        made = train(
-            spec,
-            generator_for(job.seed, "detect_train"),
-            job.model.device,
-            lambda words: channel.send(Working(words=words[:500])),
-            lambda file: channel.send(Working(file=file[:500])),
-        )
+    made = _function(spec.target)(
+        spec,
+        generator_for(job.seed, "detect_train"),
+        job.model.device,
+        lambda words: channel.send(Working(words=words[:500])),
+        lambda file: channel.send(Working(file=file[:500])),
+    )
     save(made.detector, spec.out)
     channel.send(
         Trained(
@@ -441,13 +470,9 @@ def keep(model: AuditedModel, data: AuditData, channel: Channel, *, include_rows
 
 def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
     """Run the probes one after another on rows in memory."""
-    with _tasks(job):
+    # The parent hands out what is expensive, where the job says so.
+    with tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks))):
         _ask_all(probes, model, data, job, channel)
-
-
-def _tasks(job: Job) -> AbstractContextManager[None]:
-    """Inside, the parent hands out what is expensive, where the job says so."""
-    return tasks_by(None if job.tasks is None else ThroughParent(Path(job.tasks)))
 
 
 def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
@@ -513,7 +538,11 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     asked = [probe.stream_needs for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
     told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None
     copies_seen = None if spec.copies_are_real else repeats
-    counts, notes = stream.count_by_group(keys=keys, repeats=copies_seen, digests=digests, holes=holes, collector=told)
+    answers = RepeatedAnswers() if answers_are_comparable(model) and spec.text is None else None
+    new = NewValues(model, stream.file.path.name, MOST_UNREADABLE)
+    counts, notes = stream.count_by_group(
+        keys=keys, repeats=copies_seen, answers=answers, digests=digests, holes=holes, collector=told, new=new
+    )
     streamed = None
     if told is not None:
         stream.settle(told.scores)
@@ -524,11 +553,15 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
         seen = {name: {group[i] for group in counts.groups} for i, name in enumerate(counts.features)}
         _check_columns(spec, seen if spec.target is None else {**seen, spec.target: set(counts.classes)})
     copies, more = repeats_in(stream.file, repeats, spec)
+    if copies is not None and not why_doubtful(copies) and answers is not None and (pasted := answers.result()):
+        copies, more = pasted, [*more, *on_copies(pasted)]
     record = DataRecord(
         n_rows=counts.n,
         positive=None if counts.positive is None else counts.classes[counts.positive],
         rows_sha256=None if keys is None else keys.hexdigest(),
-        notes=(*notes, *more, *([_streamed_note(streamed)] if spec.stream else [])),
+        unreadable=tuple(new.refused),
+        n_unreadable=new.n_refused,
+        notes=(*notes, *more, *([note_on_streamed(streamed)] if spec.stream else [])),
         copies=copies if copies and copies.copies else None,
         groups_sha256={name: digest.hexdigest() for name, digest in digests.items()} or None,
         groups=sizes or None,
@@ -545,16 +578,6 @@ def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows:
     scores = None if rows.streamed is None else rows.streamed.scores
     alike = partial(alike_in_counts, rows.counts, scores=scores)
     return attempt(probe, measure, find_constant_answers=alike, on_error=traceback.print_exception)
-
-
-def _streamed_note(streamed: Streamed | None) -> str:
-    learns = ""
-    if streamed is not None and isinstance(streamed.sample, AuditData) and len(streamed.sample) < streamed.counts.n:
-        learns = f"what learns from rows has {len(streamed.sample):,} of them, "
-    return (
-        "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
-        f"{learns}and what needs all rows at once is not told (--stream)."
-    )
 
 
 def _sampled(sample: RowSample | None) -> AuditData | Undefined | None:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.core.files import printable_name, read_regular
+from auditor.core.files import printable_name, read_regular, write_beside
 from auditor.data.audit_data import AuditData
 from auditor.data.media_classes import meaning_of
 from auditor.detection.file_kinds import kind_of
 from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
+from auditor.loading.job_specs import PREDICTIONS
 from auditor.loading.rows.folders import files_in
+from auditor.loading.rows.score_columns import predictions_file
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.endpoint.server_findings import Capability, Shown
 from auditor.models.language_model import AuditedLanguageModel
@@ -179,6 +181,12 @@ def check_ending(model: AuditedModel, out: str) -> None:
             f"--out {Path(out).name!r} must end in {' or '.join(model.endings)}: the new model is written "
             f"{'as a bundle' if '.pt' in model.endings else 'in the format of its own library'}."
         )
+
+
+def write_answers(model: AuditedModel, data: AuditData, out: str) -> None:
+    """Write what a new classifier answers on rows beside it, as ``--check-predictions`` takes it."""
+    labels = [model.classes[i] for i in model.decisions(data)]
+    write_beside(f"{out}{PREDICTIONS}", predictions_file(labels, model.outputs(data), model.classes))
 
 
 def write_made(model: AuditedModel, out: str, folder: str | None) -> None:

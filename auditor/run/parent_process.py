@@ -12,27 +12,30 @@ same.
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.loading.job_specs import Job, ProbeSpec, turn_of
+from auditor.loading.job_specs import Job, ProbeSpec, answers_apart, flag_of_code, turn_of
+from auditor.loading.sandbox.enter_sandbox import refuse_code
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, measuring_process
 from auditor.loading.sandbox.outside_requests import reply
-from auditor.loading.sandbox.resource_limits import excess, processes_of, resident_bytes
+from auditor.loading.sandbox.resource_limits import OwnTime, excess, processes_of, resident_bytes
+from auditor.loading.user_code import reported
 from auditor.models.endpoint.api_messages import Request
 from auditor.models.endpoint.client import Outcome
 from auditor.report.record.number_text import visible
-from auditor.run.checkpoints import lent_checkpoint
 from auditor.run.job_channel import HEADER, MAX_MESSAGE, MOST_KEPT, MOST_SAID, Done, Refused, TableTrained
 from auditor.run.job_reader import Heard, SaidTooMuchError, TableLearned
 
@@ -42,6 +45,46 @@ if TYPE_CHECKING:
     from auditor.run.job_messages import FileExported, Message, Trained
     from auditor.run.job_results import FilesExamined, Measured, RowsExplained
     from auditor.training.meter import Meter
+
+
+# What mitigations add to the name, each of whose parts has a checkpoint of its own.
+_PARTS = re.compile(r"(\.(\d+|control|autoencoder|generator))*")
+
+
+@contextmanager
+def lent_checkpoint(path: str | None) -> Iterator[str | None]:
+    """The checkpoint in a separate folder beside its place, and moved back afterwards.
+
+    What an interruption leaves in that folder is the newest, and the next run goes on from it. Raises UsageError where
+    the place cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    place = Path(path)
+    folder = place.with_name(f".{place.name}.writing")
+    if place.is_dir():
+        raise UsageError(f"{str(place)!r} is a folder and no checkpoint of a training: name another file.")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for file in _checkpoint_files(place.parent, place.name):
+            if not (folder / file.name).exists():
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise UsageError(f"Cannot write {str(place)!r}: {error.strerror}.") from None
+    try:
+        yield str(folder / place.name)
+    finally:
+        for file in _checkpoint_files(folder, place.name):
+            file.replace(place.parent / file.name)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _checkpoint_files(folder: Path, name: str) -> list[Path]:
+    """The checkpoint's files in a folder, and nothing that only looks like them: what is moved is overwritten."""
+    named = [file for file in folder.iterdir() if file.name.startswith(name)]
+    return [file for file in named if _PARTS.fullmatch(file.name.removeprefix(name)) and file.is_file()]
 
 
 # Makes the calls of a probe: its name, its requests.
@@ -182,11 +225,12 @@ def explain(job: Job, *, on_stage: Callable[[str], None] | None = None) -> RowsE
     """
     from auditor.run.job_results import RowsExplained
 
-    done = RowsExplained()
+    spec = job.explain
+    done = RowsExplained(n_where=0 if spec is None else len(spec.where))
     end = _one_child(job, done, on_stage or (lambda _: None))
     done.log += end.log
     _raise_refusal(done)
-    if job.explain is None or len(done.rows) != len(job.explain.rows):
+    if spec is None or not done.rows or not set(spec.rows) <= {row.row for row in done.rows}:
         raise ModelError(f"The explanation did not end well: {end.why or 'not every row was explained.'}")
     return done
 
@@ -340,8 +384,7 @@ def _listen(
     _send_job(child, replace(job, parent=os.getpid()), more=ask is not None)
     job_results.begin(_may_ask(job))
     pipe = _Pipe(descriptor, job_results.read_message)
-    looked = time.monotonic()
-    deadline = looked + job.limits.seconds
+    looked, taken = time.monotonic(), OwnTime(child.pid)
     if job.table_training is None:
         on_stage("loading the model")
     with selectors.DefaultSelector() as selector:
@@ -355,18 +398,18 @@ def _listen(
                     if isinstance(message, Done):
                         return ""
                     if isinstance(message, Refused):
-                        _refuse(message, job_results)
+                        _refuse(message, job_results, job)
                         return ""
                     if message.kind == "calling" and ask is not None and child.stdin is not None:
                         began = time.monotonic()
                         reply(ask(job_results.asking or INTAKE_CALLS, message.requests), child.stdin)
                         # A server's time is none of the process's; how many calls there are is bounded.
-                        deadline += time.monotonic() - began
+                        taken.pause(time.monotonic() - began)
                         continue
                     job_results.take(message, on_stage)
                     # Only what may come once, in its order, buys more time.
                     if message.kind not in ("working", "kept"):
-                        deadline = time.monotonic() + job.limits.seconds
+                        taken = OwnTime(child.pid)
             except SaidTooMuchError as error:
                 return f"It said {error}, which no measuring process has to say."
             except (ValueError, ValidationError) as error:
@@ -374,7 +417,7 @@ def _listen(
             # What it said at the last may have come since nothing was there.
             if pipe.closed or (not ready and _has_died(child) and not selector.select(timeout=0)):
                 return _cause_of_death(child)
-            if time.monotonic() > deadline:
+            if taken.is_over(job.limits.seconds):
                 return f"It took longer than {job.limits.seconds:g} s: raise --max-seconds to give it more."
             pids = processes_of(child.pid)
             if max(map(resident_bytes, pids)) > job.limits.memory_bytes:
@@ -409,11 +452,15 @@ def _send_job(child: subprocess.Popen[bytes], job: Job, *, more: bool = False) -
         pass  # it died at once; the closed message pipe says so next, with its cause
 
 
-def _refuse(message: Refused, job_results: Heard) -> None:
+def _refuse(message: Refused, job_results: Heard, job: Job) -> None:
     from auditor.report.record.audit_report import Refusal
 
     if message.code == "usage":
-        raise UsageError(message.reason)
+        if job_results.sandbox is not None:
+            # No code has run where none may.
+            refuse_code(job, job_results.sandbox)
+        flag = None if answers_apart(job) else flag_of_code(job)
+        raise UsageError(message.reason if flag is None else reported(flag, message.reason))
     job_results.refusal = Refusal(
         code=f"{message.code}_refused", reason=message.reason, reason_code=message.reason_code
     )

@@ -139,6 +139,18 @@ class Streamed:
     sample: AuditData | Undefined | None = None
 
 
+def note_on_streamed(streamed: Streamed | None) -> str:
+    """What readers must know of numbers of streamed rows."""
+    sample = None if streamed is None else streamed.sample
+    learns = ""
+    if streamed is not None and sample is not None and not isinstance(sample, Undefined):
+        learns = f"what learns from rows has {len(sample):,} of them, " if len(sample) < streamed.counts.n else ""
+    return (
+        "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
+        f"{learns}and what needs all rows at once is not told (--stream)."
+    )
+
+
 @runtime_checkable
 class StreamedProbe(Probe, Protocol):
     """A probe that can also measure from counts of decisions and scores of streamed rows."""

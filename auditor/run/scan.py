@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import JsonValue
 
-from auditor.core.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
+from auditor.core.errors import ConfigError, MissingExtraError, ModelError, UsageError, did_you_mean
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
@@ -29,11 +29,12 @@ from auditor.models.endpoint.client import Limits as Calls
 from auditor.models.endpoint.client import is_endpoint
 from auditor.models.endpoint.session import NAME as JOURNAL
 from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
-from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord
+from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord, Refusal
 from auditor.report.record.configuration import About, Labels, recorded, stated_groups
 from auditor.report.record.controls import with_policies
 from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
+from auditor.run.model_signature import root_digest, signature_error, signature_note
 from auditor.run.parent_process import measure
 from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, blank_result, make_probe
@@ -45,7 +46,9 @@ from auditor.training.task_distribution import handed_out
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-_OF_ENDPOINTS = ("model_name", "api_key_env", "max_calls", "concurrency", "allow_remote")
+_OF_ENDPOINTS = (
+    "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
+)  # fmt: skip
 _OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 
 
@@ -107,6 +110,8 @@ def endpoint_at_hand(
         model=options.model_name,
         key_variable=options.api_key_env,
         allow_remote=options.allow_remote,
+        thinking_tokens=options.thinking_tokens,
+        reasoning_effort=options.reasoning_effort,
         limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency),
     )
     on_stage = on_stage or (lambda name: None)
@@ -169,6 +174,11 @@ def scan_job(
 ) -> Scanned:
     """:func:`scan` of an existing job; ``started``: the value of ``time.perf_counter`` at its start."""
     ask = None if endpoint is None else endpoint.outcomes
+    try:
+        path = None if is_endpoint(config.options.model) else job.model.path
+        signed = signature_note(path, config.options.trust_anchors)
+    except ModelError as error:
+        return _unsigned(config, job, error, command, started)
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:
         asked = replace(job, tasks=tasks)
         measured = measure(asked, blank_results(catalogue), on_stage=on_stage, waiting=waiting, meter=meter, ask=ask)
@@ -179,6 +189,22 @@ def scan_job(
     if endpoint is not None and measured.model is not None:
         notes = (*measured.model.notes, *endpoint.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
+    if measured.model is not None:
+        if signed.file_sha256 not in (None, measured.model.sha256):
+            return _unsigned(
+                config, job, signature_error("the file was changed after it was checked"), command, started
+            )
+        root = signed.root or (root_digest(path) if config.options.bundle is not None else None)
+        # Of a model with code its own process tells notes, and nothing of its signature.
+        own = [note for note in measured.model.notes if not note.startswith("Signature ")]
+        also = {"notes": (*own, *signed.notes), "root_sha256": root}
+        measured.model = measured.model.model_copy(update=also)
+    return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
+
+
+def _unsigned(config: Configured, job: Job, error: ModelError, command: str | None, started: float) -> Scanned:
+    measured = Measured(most=0)
+    measured.refusal = Refusal(code="model_refused", reason=str(error), reason_code=error.code)
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 
 
@@ -257,7 +283,7 @@ def data_spec(
         flag = "--predictions" if options.predictions is not None else "--include-rows"
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
-    return DataSpec(
+    spec = DataSpec(
         **_of_options(DataSpec, options)
         | {
             "path": str(_existing(str(options.data or options.predictions), "data file")),
@@ -270,6 +296,9 @@ def data_spec(
             "roles": () if roles is None else roles.keys,
         }
     )
+    if spec.stream and (why := spec.why_not_in_parts):
+        raise UsageError(f"--stream: {why}")
+    return spec
 
 
 def options_of(spec: type[ModelSpec | DataSpec | RecordedSpec]) -> list[str]:
@@ -393,8 +422,10 @@ def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
     of_language |= any(name in chosen for name in with_option(catalogue, "quantize"))
     if options.target is not None or of_language:
-        # Without them nothing tells a model that knows nothing from one that treats all alike.
-        return [*always_asked(catalogue), *chosen]
+        # Without them nothing tells a model that knows nothing from one that treats all alike. Of a server's calls,
+        # what was asked for has the first.
+        always = always_asked(catalogue)
+        return [*chosen, *always] if is_endpoint(options.model) else [*always, *chosen]
     return chosen
 
 

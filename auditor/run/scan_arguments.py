@@ -44,6 +44,8 @@ class ScanArguments(TypedDict, total=False):
     generate: str
     model_name: str
     max_calls: int
+    thinking_tokens: int
+    reasoning_effort: str
     device: str
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     device_map: Literal["auto", "balanced", "sequential"]

@@ -93,12 +93,12 @@ class ScanOptions:
         str | None,
         Flag(help="Environment variable that contains the server's API key.", found="given", of_one_run=True),
     ] = None
-    max_calls: Annotated[
-        int, Ge(1), Flag(help="Maximum number of server calls, including retries.", found="lowers", typed=int)
-    ] = 10_000
+    max_calls: Annotated[int, Ge(1), Flag(help="Maximum number of server calls.", found="lowers", typed=int)] = 10_000
     concurrency: Annotated[
         int, Ge(1), Le(256), Flag(help="Number of concurrent server calls.", found="given", typed=int, of_one_run=True)
     ] = 4
+    thinking_tokens: Annotated[int, Ge(0), Flag(help="Tokens to think.", found="given", typed=int, decides=True)] = 0
+    reasoning_effort: Annotated[str | None, Flag(help="Reasoning effort: low.", found="given", decides=True)] = None
     allow_remote: Annotated[
         bool, Flag(help="Allow texts to be sent to another machine.", found="given", typed=bool, of_one_run=True)
     ] = False
@@ -508,8 +508,11 @@ class ScanOptions:
         ),
     ] = 600.0
     base: Annotated[
+        str | None, Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True)
+    ] = None
+    trust_anchors: Annotated[
         str | None,
-        Flag(help="Folder of the base model of a LoRA adapter.", found="reads", is_path=True, decides=True),
+        Flag(help="Key or authority (PEM) that signed the model.", found="given", is_path=True, of_one_run=True),
     ] = None
     architecture: Annotated[
         str | None,

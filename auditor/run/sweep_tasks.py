@@ -58,7 +58,7 @@ def sent_points(jobs: Sequence[Job]) -> Tasks | None:
     import torch
 
     from auditor.models.networks.select_device import resolve_device
-    from auditor.training.task_encoding import pack_message, versions
+    from auditor.training.stack_tasks import pack_message, versions
 
     first = jobs[0]
     assert first.model.path is not None and first.data is not None
@@ -118,7 +118,7 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
     """
     from auditor.run.parent_process import mitigate
     from auditor.training.meter import Meter, of_training
-    from auditor.training.task_encoding import finished, refusal_result, refuse_other_versions, unpack_message
+    from auditor.training.stack_tasks import finished, refusal_result, refuse_other_versions, unpack_message
 
     common, contents = unpack_message(_Shared, common_bytes)
     own, _ = unpack_message(_Point, task_bytes)
@@ -148,7 +148,7 @@ def done(common_bytes: bytes, task_bytes: bytes) -> bytes:
 
 
 def _unpack_result(result: bytes) -> MadePoint | ModelError:
-    from auditor.training.task_encoding import result_of
+    from auditor.training.stack_tasks import result_of
 
     try:
         said, contents = result_of(_Made, result)

@@ -22,6 +22,7 @@ from auditor.statistics.intervals import (
     bounded_mean_reach,
     clopper_pearson,
     corner_radius,
+    summed_reach,
 )
 from auditor.statistics.means import StudentT
 from auditor.statistics.rank_estimates import AreaUnderCurve
@@ -238,7 +239,8 @@ Part = Annotated[
 class WorstGap(EachBound):
     """Largest difference between any two groups in an estimate from each group's own rows, ideal 0.
 
-    ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. Each part's one-sided bounds turn into a normal
+    ``max over i, j of theta_i - theta_j``, in [0, ``largest``]. A pair of areas under curves is bounded by
+    :func:`~auditor.statistics.intervals.summed_reach`. Of others each part's one-sided bounds turn into a normal
     quantile, and a pair is bounded over the corner region of :func:`rate_limits`, which holds where the parts'
     bounds hold; the maximum as in :class:`WorstDifference`. An undefined part makes the value NaN.
 
@@ -274,11 +276,20 @@ class WorstGap(EachBound):
         g = len(self._defined())
         return g * (g - 1)
 
+    def _areas(self) -> list[AreaUnderCurve]:
+        """The parts that are defined, if all of those are areas; else none."""
+        parts = self._defined()
+        areas = [part for part in parts if isinstance(part, AreaUnderCurve)]
+        return areas if len(areas) == len(parts) else []
+
     def critical_value(self, alpha: float) -> float:
-        return corner_radius(alpha)
+        return float(-scipy.special.ndtri(alpha)) if self._areas() else corner_radius(alpha)
 
     def _upper(self, alpha: float) -> FloatArray:
+        """(n_pairs,) upper bounds of every ordered pair."""
         parts = self._defined()
+        if areas := self._areas():
+            return _areas_apart(areas, alpha)
         tails = scipy.special.ndtr(-corner_radius(alpha) * np.cos(ANGLES))
         limits = np.stack([part.many_bounds(tails) for part in parts], axis=1)
         gaps = (limits[:, :, None, 1] - limits[::-1, None, :, 0]).max(axis=0)
@@ -304,18 +315,39 @@ class WorstGap(EachBound):
         return math.nan if self.uncompared else super().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
+def _areas_apart(areas: Sequence[AreaUnderCurve], alpha: float) -> FloatArray:
+    """(n_pairs,) upper bounds of the differences of every ordered pair of areas of different rows."""
+    i, j = np.nonzero(~np.eye(len(areas), dtype=bool))
+    high, low = (np.asarray([min(max(a.centre + side * a.grid, 0.0), 1.0) for a in areas]) for side in (1.0, -1.0))
+    third, off = (np.asarray([getattr(a, name) for a in areas]) for name in ("third_cumulant", "cubed_error"))
+    error = np.asarray([a.standard_error for a in areas])
+    n = np.asarray([(a.n_positive, a.n_negative) for a in areas], np.float64)
+    reach = summed_reach(
+        standard_error=error[[i, j]],
+        third_cumulant=[third[i] + off[i], off[j] - third[j]],
+        degrees_of_freedom=n.min(axis=1)[[i, j]] - 1.0,
+        unseen=np.concatenate([(1.0 - high[i]) / n[i].T, low[j] / n[j].T]),
+        alpha=alpha,
+    )
+    return np.asarray(high[i] - low[j] + reach, np.float64)
+
+
 def short_of_own(n: Sequence[int], alpha: float) -> FloatArray:
     """(n_pairs,) the amount by which a sample distance is below the true one, at level ``alpha``.
 
-    ``sqrt(ln(1 / alpha) (1 / n_i + 1 / n_j) / 2)`` for every pair i < j of samples of ``n`` rows, for Kolmogorov and
-    Smirnov's distance and for Wasserstein's on [0, 1]. Either is the largest of the differences of a function's means
-    under the two distributions, over functions with values in an interval of length 1: steps for the first, by
-    Kantorovich and Rubinstein those of slope at most 1 for the second. The samples' distance is at least the difference
-    of their means of the one function that attains (or, within any error, nears) the distributions' distance, which is
-    fixed; so it falls short by no more than the deviation of a sum of independent bounded values, and Hoeffding's
-    inequality bounds that. Source: Hoeffding, JASA 58 (1963), theorem 2.
+    For every pair i < j of samples of ``n`` rows, of Kolmogorov and Smirnov's distance and of Wasserstein's on [0, 1].
+    Either is the largest of the differences of a function's means under the two distributions, over functions with
+    values in an interval of length 1: steps for the first, by Kantorovich and Rubinstein those of slope at most 1 for
+    the second. The samples' distance is at least the difference of their means of the one function that attains (or,
+    within any error, nears) the distributions' distance, which is fixed; so it falls short by no more than the
+    deviation of a sum of independent bounded values. That is a normal's of the largest variance that there can be, 1/4
+    of either sample, with a row of each for its steps, which is enumerated (``tests/statistics/test_distances.py``),
+    or Hoeffding's ``sqrt(ln(1 / alpha) (1 / n_i + 1 / n_j) / 2)`` where that is nearer: of few rows, and far out.
+    Source: Hoeffding, JASA 58 (1963), theorem 2.
     """
-    return np.asarray(math.sqrt(0.5 * math.log(1.0 / alpha)) * _pair_scale(n), np.float64)
+    scale = _pair_scale(n)
+    normal = -0.5 * float(scipy.special.ndtri(alpha)) * scale + scale**2
+    return np.asarray(np.minimum(math.sqrt(0.5 * math.log(1.0 / alpha)) * scale, normal), np.float64)
 
 
 def beyond_own(n: Sequence[int], alpha: float) -> FloatArray:
@@ -388,7 +420,7 @@ class WorstDistance(Estimate):
 
     kind_limits = (0.0, 1.0)
     interval_test = (
-        "Hoeffding's inequality above and Massart's of distribution functions below, over every pair of groups"
+        "tests of bounded means above and Massart's of distribution functions below, over every pair of groups"
     )
 
     kind: Literal["worst_distance"] = "worst_distance"

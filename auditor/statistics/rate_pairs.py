@@ -121,12 +121,13 @@ class _OrderedTables:
             self.fewest = reverse if either else none[1]
         # (n_places, n_smaller + 1) how probable it is that the larger group does.
         self.completed = np.zeros((len(self.rates), smaller.size))
-        of_larger = np.zeros((len(self.rates), self.larger_n + 3))
-        of_larger[:, 1:-1] = _probabilities(self.larger_n, self.rates)
+        start, found = _probabilities(self.larger_n, self.rates)
+        of_larger = np.pad(found, ((0, 0), (1, 1)))
         if either or not self.first_is_larger:
-            self.completed += np.cumsum(of_larger[:, :-1], axis=1)[:, self.most + 1]
+            self.completed += np.cumsum(of_larger[:, :-1], axis=1)[:, np.clip(self.most - start + 1, 0, found.shape[1])]
         if either or self.first_is_larger:
-            self.completed += np.cumsum(of_larger[:, :0:-1], axis=1)[:, ::-1][:, self.fewest]
+            at_least = np.cumsum(of_larger[:, :0:-1], axis=1)[:, ::-1]
+            self.completed += at_least[:, np.clip(self.fewest - start, 0, found.shape[1])]
 
     def _set(self, first: Counted, second: Counted) -> tuple[IntArray, IntArray]:
         """For each count of the first group the most of the second with which a table stands no lower, -1 for none.
@@ -179,8 +180,8 @@ class _OrderedTables:
                 other = np.nan_to_num(self.rates / value, nan=1.0, posinf=1.0) if ratio else self.rates - value
             end, last = value if ratio else 1.0 + value, self.smaller_n
             outside = self.rates > end
-        of_smaller = _probabilities(self.smaller_n, np.minimum(np.maximum(other, 0.0), 1.0))
-        of_smaller *= self.completed
+        start, of_smaller = _probabilities(self.smaller_n, np.minimum(np.maximum(other, 0.0), 1.0))
+        of_smaller *= self.completed[:, start : start + of_smaller.shape[1]]
         at_limits = np.where(outside, 0.0, of_smaller.sum(axis=1)).reshape(2, -1)
         found = at_limits.max(axis=0)
         if 0.0 < end < 1.0:
@@ -247,15 +248,20 @@ def _limits(k: int, n: int, tails: FloatArray) -> tuple[FloatArray, FloatArray]:
     return exact_lower(*of), exact_upper(*of)
 
 
-def _probabilities(n: int, p: FloatArray) -> FloatArray:
-    """(n_places, n + 1) binomial probabilities of every count."""
-    k = np.arange(n + 1, dtype=np.float64)
+def _probabilities(n: int, p: FloatArray) -> tuple[int, FloatArray]:
+    """The first of a run of counts, and their binomial probabilities (n_places, n_counts).
+
+    All other counts together have a probability below 1e-20 at every place, by Bernstein's inequality.
+    """
+    reach = 10.0 * np.sqrt(n * p * (1.0 - p)) + 50.0
+    start = max(math.floor(float((n * p - reach).min())), 0)
+    k = np.arange(start, min(math.ceil(float((n * p + reach).max())), n) + 1, dtype=np.float64)
     yes, no = (np.log(np.maximum(q, _NO_RATE))[:, None] for q in (p, 1.0 - p))
     # Each step in the place of the one before: what is large is slow to make room for.
     logs = k * yes
-    logs += _log_ways(n)
+    logs += _log_ways(n)[start : start + k.size]
     logs += (n - k) * no
-    return np.asarray(np.exp(logs, out=logs), np.float64)
+    return start, np.asarray(np.exp(logs, out=logs), np.float64)
 
 
 def _no_more(k: int, n: int, p: float) -> float:
@@ -306,7 +312,7 @@ def _wilson(n: int, z: float) -> tuple[FloatArray, FloatArray, FloatArray]:
     return p, np.maximum((centre - half) / size, 0.0), np.minimum((centre + half) / size, 1.0)
 
 
-MOST_ENUMERATED, MOST_PAIRS = 2_400, 6
+MOST_ENUMERATED, MOST_PAIRS = 20_000, 6
 _SMALLEST_P = 1e-16
 # Pairs whose bounds are found together, at the cost of one.
 _AT_ONCE = 32

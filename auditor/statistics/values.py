@@ -16,7 +16,7 @@ from auditor.core.number_types import NonNegative, Positive, PositiveCount
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
 from auditor.statistics.estimate import POWER, TESTS_OF_PARTS, EachBound, Estimate, Undefined
-from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius
+from auditor.statistics.intervals import ANGLES, bounded_mean_reach, corner_radius, summed_reach
 from auditor.statistics.means import StudentT
 from auditor.statistics.rates import MOST_GROUPS
 
@@ -97,6 +97,24 @@ def _bounds_of_means(parts: Sequence[BoundedMean], alphas: FloatArray) -> FloatA
     return np.asarray(np.where(rooted, np.sqrt(np.maximum(found, 0.0)), found), np.float64)
 
 
+def _means_apart(means: Sequence[BoundedMean], alphas: FloatArray) -> FloatArray:
+    """(n_alphas, n_pairs) upper bounds of the differences of every ordered pair of means of different rows."""
+    columns = np.asarray([(p.centre, p.standard_error, p.third_moment, p.n, p.low, p.high) for p in means], np.float64)
+    centre, error, third, n, low, high = columns.T
+    # On the largest range, so that numbers are of the order of 1.
+    span = float((high - low).max())
+    error, cumulant, rise, fall = error / span, third / span**3 / n**2, (high - centre) / span, (centre - low) / span
+    i, j = np.nonzero(~np.eye(len(means), dtype=bool))
+    reach = summed_reach(
+        standard_error=error[[i, j]][:, None],
+        third_cumulant=np.stack([cumulant[i], -cumulant[j]])[:, None],
+        degrees_of_freedom=n[[i, j]][:, None] - 1.0,
+        unseen=np.stack([rise[i] / n[i], fall[j] / n[j]])[:, None],
+        alpha=alphas[:, None],
+    )
+    return np.asarray(np.minimum(centre[i] - centre[j] + span * reach, high[i] - low[j]), np.float64)
+
+
 ValuePart = Annotated[Undefined | BoundedMean | StudentT, Field(discriminator="kind")]
 
 
@@ -125,8 +143,9 @@ class _OfParts(Estimate):
 class WorstValueGap(_OfParts):
     """Largest difference between two groups in a number from each group's own rows; [0, inf), ideal 0.
 
-    ``max over i, j of theta_i - theta_j``, in the unit of the parts. A pair is bounded over the corner region of
-    :func:`~auditor.statistics.intervals.rate_limits`; the maximum as in
+    ``max over i, j of theta_i - theta_j``, in the unit of the parts. A pair of means is bounded by
+    :func:`~auditor.statistics.intervals.summed_reach`, one of other parts, such as roots of means, over the corner
+    region of :func:`~auditor.statistics.intervals.rate_limits`; the maximum as in
     :class:`~auditor.statistics.groups.WorstDifference`. An undefined part makes the value NaN.
 
     ``uncompared``: groups besides the parts, of which too little is known to compare them. The value is then that of
@@ -154,11 +173,19 @@ class WorstValueGap(_OfParts):
         g = len(self._defined())
         return g * (g - 1)
 
+    def _means(self) -> list[BoundedMean]:
+        """The parts that are defined, if all of those are means of two values or more; else none."""
+        parts = self._defined()
+        means = [part for part in parts if isinstance(part, BoundedMean) and part.n > 1 and not part.root]
+        return means if len(means) == len(parts) else []
+
     def critical_value(self, alpha: float) -> float:
-        return corner_radius(alpha)
+        return float(-scipy.special.ndtri(alpha)) if self._means() else corner_radius(alpha)
 
     def _upper(self, alphas: FloatArray) -> FloatArray:
         """(n, n_pairs) upper bounds of every ordered pair at each level."""
+        if means := self._means():
+            return _means_apart(means, alphas)
         radii = np.asarray([corner_radius(float(alpha)) for alpha in alphas])
         tails = scipy.special.ndtr(-radii[:, None] * np.cos(ANGLES))
         ends = self._bounds_of_parts(tails.ravel())

@@ -22,7 +22,7 @@ from auditor.models.torch_model import TorchModel
 from auditor.training.stack_tasks import Seeds, outputs_of
 from auditor.training.training_loop import PlainStep, Schedule, optimizer_of
 from auditor.training.training_loop import train as run_loop
-from auditor.training.weighted_rows import why_not_trained_alike
+from auditor.training.training_rows import why_not_trained_alike
 
 if TYPE_CHECKING:
     from auditor.data.preprocessing import TabularPreprocessing

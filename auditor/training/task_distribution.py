@@ -10,17 +10,18 @@ passes bytes on and interprets none of them. Results wait for the next run in a 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
@@ -28,8 +29,165 @@ from pydantic import Field, ValidationError
 from auditor.core.errors import AuditorError, MissingExtraError, ModelError, UsageError, first_line
 from auditor.core.files import Closed, read_regular, write_beside
 from auditor.loading.sandbox.measuring_process import scratch_folder
-from auditor.training.ray_tasks import AGAIN, BEGUN, CANCEL, FAILED, RESULT
-from auditor.training.task_executor import Executor, Kept, Tasks, folder_of_tasks
+from auditor.training.task_executor import Executor, Kept, Tasks, do, folder_of_tasks
+
+# Deaths that one task outlives; one that kills each worker it is given to is not given out for ever.
+MOST_RETRIES = 3
+# Tasks that wait for each that can run: enough that no core waits, few enough that their results fit the store.
+_AHEAD = 2
+# How long nothing may end before it is asked whether anybody is left: Ray itself waits for ever for new nodes.
+_SECONDS_BEFORE_ASKING = 10.0
+# How what is sent to the command begins: it is connected, a result, the end of a call, why there is none.
+BEGUN, RESULT, DONE, FAILED = b"+", b"r", b".", b"-"
+# What the command sends where it wants no more of a call.
+CANCEL = b"x"
+AGAIN = "What is finished is kept: run the same command again to go on from there."
+
+
+class RayExecutor:
+    """An executor that sends tasks to a connected Ray cluster."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def results(self, tasks: Tasks) -> Generator[tuple[int, bytes]]:
+        ray = self._ray
+        waiting: dict[Any, int] = {}
+        try:
+            cores = self._cores()
+            if cores < tasks.threads:
+                raise UsageError(
+                    f"A task computes with {tasks.threads} threads, and the cluster has {cores} cores: set "
+                    "OMP_NUM_THREADS to fewer."
+                )
+            remote = ray.remote(num_cpus=tasks.threads, max_retries=MOST_RETRIES)(do)
+            shared = ray.put(tasks.shared)
+            left = list(reversed(range(len(tasks.each))))
+            while left or waiting:
+                while left and len(waiting) < _AHEAD * max(1, cores // tasks.threads):
+                    i = left.pop()
+                    waiting[remote.remote(tasks.kind, shared, tasks.each[i])] = i
+                ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_SECONDS_BEFORE_ASKING)
+                if ready:
+                    result = ray.get(ready[0])
+                    yield waiting.pop(ready[0]), result
+                elif (left_over := self._cores()) < tasks.threads:
+                    raise UsageError(
+                        f"Nodes of the Ray cluster were lost, and of {cores} cores {left_over} are left, too few for a "
+                        f"task of {tasks.threads} threads. {AGAIN}"
+                    )
+        except ray.exceptions.RayError as error:
+            raise UsageError(_error_text(ray, error)) from None
+        except (ConnectionError, RuntimeError) as error:
+            raise UsageError(f"The connection to Ray was lost: {_short(error)}. {AGAIN}") from None
+        finally:
+            for reference in waiting:
+                _cancel(ray, reference)
+
+    def _cores(self) -> int:
+        return int(self._ray.cluster_resources().get("CPU", 0))
+
+
+def _cancel(ray: Any, reference: Any) -> None:
+    try:
+        ray.cancel(reference, force=True)
+    except Exception:  # noqa: BLE001 - nobody is left to be told
+        return
+
+
+def _error_text(ray: Any, error: Exception) -> str:
+    """What is wrong with the cluster, in words; a failure inside of a task is told as what it was there."""
+    kinds = ray.exceptions
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, UsageError):
+        return f"{str(cause).rstrip('.')}. {AGAIN}"
+    if isinstance(error, kinds.ObjectStoreFullError | kinds.OutOfDiskError):
+        return f"Ray's object store is full: start the cluster with a larger --object-store-memory. {AGAIN}"
+    if isinstance(error, kinds.OutOfMemoryError) or isinstance(cause, MemoryError):
+        return f"A Ray worker ran out of memory: give the nodes more, or let fewer tasks run on each. {AGAIN}"
+    if isinstance(cause, ImportError) or "No module named" in str(error):
+        return (
+            f"A Ray worker cannot import what a task needs ({_short(cause or error)}): install responsible-auditor on "
+            f"every node. {AGAIN}"
+        )
+    if isinstance(error, kinds.RayTaskError):
+        return f"A task failed on a Ray worker: {_short(cause or error)}. {AGAIN}"
+    if isinstance(error, kinds.WorkerCrashedError | kinds.NodeDiedError | kinds.LocalRayletDiedError):
+        return f"A Ray worker or node was lost {MOST_RETRIES + 1} times over one task ({type(error).__name__}). {AGAIN}"
+    return f"Ray failed: {_short(error)}. {AGAIN}"
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(".: ")[:300]
+
+
+# ---- the process that is connected ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected(address: str | None, cores: int | None) -> Iterator[RayExecutor]:
+    """As :func:`auditor.training.task_distribution.on_ray`, in this process."""
+    # Ray reports its use to its makers, where nobody says otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # One that the memory monitor kills is begun again for ever, where nobody says otherwise.
+    os.environ.setdefault("RAY_task_oom_retries", str(MOST_RETRIES))
+    if address is None:
+        # Workers that wait for the next call are ended after a second otherwise, and new ones import torch anew.
+        os.environ.setdefault("RAY_kill_idle_workers_interval_ms", "0")
+    try:
+        import ray
+    except Exception as error:  # of whatever kind: what it needs may be of another version
+        raise UsageError(f"--executor ray: Ray could not be started: importing it fails ({_short(error)}).") from None
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    own: dict[str, Any] = {"num_cpus": cores or os.cpu_count(), "include_dashboard": False}
+    try:
+        # "local" starts one whatever RAY_ADDRESS says: which cluster it is follows from the command.
+        ray.init(**({"address": "local", **own} if address is None else {"address": address}), **quiet)
+    except Exception as error:  # of whatever kind: a node that starts too slowly is a bare Exception
+        where = f"there is no Ray cluster at {address!r}" if address else "Ray could not be started here"
+        raise UsageError(f"--executor ray: {where} ({_short(error)}).") from None
+    try:
+        yield RayExecutor(ray)
+    finally:
+        ray.shutdown()
+
+
+def serve(ours: Connection, address: str | None, cores: int | None) -> None:
+    """Run calls of tasks from the other end one after another, until it closes."""
+    try:
+        with connected(address, cores) as executor:
+            ours.send_bytes(BEGUN)
+            while True:
+                frame = ours.recv_bytes()
+                if frame == CANCEL:
+                    continue  # of a call that had ended by then
+                asked = json.loads(frame)
+                shared, *each = (ours.recv_bytes() for _ in range(1 + asked["n"]))
+                _call(ours, executor, Tasks(asked["kind"], shared, tuple(each), asked["threads"]))
+    except UsageError as error:
+        ours.send_bytes(FAILED + str(error).encode())
+    except (EOFError, BrokenPipeError):
+        return
+
+
+def _call(ours: Connection, executor: RayExecutor, tasks: Tasks) -> None:
+    try:
+        with closing(executor.results(tasks)) as results:
+            for i, result in results:
+                if ours.poll():
+                    if ours.recv_bytes() != CANCEL:
+                        raise EOFError
+                    break
+                ours.send_bytes(RESULT + i.to_bytes(8, "big") + result)
+        ours.send_bytes(DONE)
+    except UsageError as error:
+        ours.send_bytes(FAILED + str(error).encode())
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])), **json.loads(sys.argv[2]))
+
 
 _SECONDS_TO_REACH = 5.0
 _SECONDS_TO_END = 20.0
@@ -49,7 +207,7 @@ class ConnectedProcess:
             self.process = subprocess.Popen(
                 # -P: what lies in the folder of the command is not imported.
                 [
-                    sys.executable, "-P", "-m", "auditor.training.ray_tasks", str(theirs.fileno()),
+                    sys.executable, "-P", "-m", "auditor.training.task_distribution", str(theirs.fileno()),
                     json.dumps({"address": address, "cores": cores}),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -203,7 +361,7 @@ _FAILED = "failed"
 class _Asked(Closed):
     """Written last: the tasks of one call are all there. ``kind``: of those that hold no file that is opened."""
 
-    kind: Literal["stack", "fold", "slices"]
+    kind: Literal["stack", "slices"]
     n: Annotated[int, Field(ge=1, le=_MOST_TASKS)]
     threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)]
 

@@ -19,12 +19,11 @@ from typing import Literal, Protocol
 from auditor.core.errors import UsageError
 from auditor.core.files import write_beside
 
-# Shadow models, rounds of a detector's measurement, parts of a search for subgroups, points of a sweep.
-Kind = Literal["stack", "fold", "slices", "point"]
+# Shadow models, parts of a search for subgroups, points of a sweep.
+Kind = Literal["stack", "slices", "point"]
 _KINDS: dict[Kind, str] = {
     "stack": "auditor.training.stack_tasks:done",
-    "fold": "mitigations.deepfake.cross_validation:done",
-    "slices": "probes.fairness.slices:done",
+    "slices": "probes.fairness.subgroups:done",
     "point": "auditor.run.sweep_tasks:done",
 }
 _lent: ContextVar[Executor | None] = ContextVar("executor", default=None)

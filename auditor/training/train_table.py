@@ -34,13 +34,13 @@ from auditor.training import training_loop
 from auditor.training.multi_device import Devices
 from auditor.training.training_rows import (
     LabelledRows,
+    WeightedShare,
     encode_rows,
     fit_preprocessing,
     grouped_split,
     read_rows,
     stratified_split,
 )
-from auditor.training.weighted_rows import WeightedShare
 
 VALIDATION_SHARE = 0.15
 FEWEST_VALIDATION_ROWS = 20

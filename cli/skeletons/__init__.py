@@ -1,1 +1,1 @@
-"""Template files of ``auditor probes new``."""
+"""Template files of ``auditor probes new`` and ``auditor mitigate new``."""

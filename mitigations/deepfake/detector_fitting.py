@@ -15,9 +15,9 @@ where it is not known. Scores are uncalibrated numbers, larger for synthetic fil
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -27,14 +27,18 @@ from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, fake_class, judge_file
 from auditor.models.detector_card import METRIC_OF, Answer, Medium
-from auditor.models.networks.detector_networks import Calibration, KindNovelty, LinearHead, NeighbourHead
+from auditor.models.networks.detector_networks import Calibration, LinearHead
 from auditor.statistics.detection import average_precision, equal_error_rate
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.statistics.rates import Proportion
-from mitigations.deepfake.cross_validation import Arrays, Learner, LearnerKind, Round, Scorer, Within, scored
+from auditor.statistics.values import bounded_mean
 from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty
-from mitigations.deepfake.unseen_sources import over_kinds
+
+# Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
+Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
+# Rows to train on to a scorer of any rows.
+Learner: TypeAlias = Callable[[IntArray], Scorer]
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
@@ -77,10 +81,9 @@ def fit_head(
     is_fake: BoolArray,
     *,
     fake: int = 1,
-    C: float = 1.0,
     changed_features: FloatArray | None = None,
 ) -> LinearHead:
-    """Logistic regression on standardised features, (n, d), with L2 penalty ``1 / C``; not calibrated yet.
+    """Logistic regression on standardised features, (n, d), with L2 penalty 1; not calibrated yet.
 
     ``changed_features``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
     """
@@ -89,7 +92,7 @@ def fit_head(
     if changed_features is not None and changed_features.size:
         features, is_fake = np.concatenate([features, changed_features]), np.concatenate([is_fake, is_fake])
     mean, scale = _standard(features)
-    fitted = LogisticRegression(C=C, max_iter=5_000).fit((features - mean) / scale, is_fake)
+    fitted = LogisticRegression(max_iter=5_000).fit((features - mean) / scale, is_fake)
     head = LinearHead(features.shape[1], fake)
     with torch.no_grad():
         head.mean.copy_(torch.from_numpy(mean))
@@ -105,17 +108,6 @@ def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
-def scorer_of(features: FloatArray, head: LinearHead | NeighbourHead, rule: KindNovelty) -> Scorer:
-    """The scores of a head, and of a rule for novelty, on the features of files."""
-
-    def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-        x = torch.from_numpy(features[others]).float()
-        with torch.no_grad():
-            return head.scores(x).double().numpy(), rule(x).double().numpy()
-
-    return score
-
-
 @dataclass(frozen=True, eq=False)
 class LinearLearner:
     """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
@@ -127,30 +119,20 @@ class LinearLearner:
     is_fake: BoolArray
     kinds: Kinds
     _: KW_ONLY
-    C: float = 1.0
     within: float = NOVELTY_LEVEL
     changed: FloatArray | None = None
-    kind: ClassVar[LearnerKind] = "linear"
 
     def __call__(self, rows: IntArray) -> Scorer:
         x, own, changed = self.features[rows], self.is_fake[rows], self.changed
-        head = fit_head(x, own, C=self.C, changed_features=None if changed is None else changed[rows])
+        head = fit_head(x, own, changed_features=None if changed is None else changed[rows])
         rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
 
-        return scorer_of(self.features, head, rule)
+        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
+            z = torch.from_numpy(self.features[others]).float()
+            with torch.no_grad():
+                return head.scores(z).double().numpy(), rule(z).double().numpy()
 
-    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
-        arrays = {"features": self.features, "is_fake": self.is_fake}
-        arrays |= {} if self.changed is None else {"changed": self.changed}
-        said = {"kinds": list(self.kinds), "C": self.C, "within": self.within}
-        return said, {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    @classmethod
-    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> LinearLearner:
-        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
-        own: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
-        return cls(**settings, **own)
+        return score
 
 
 # ---- rounds --------------------------------------------------------------------------------------------------------
@@ -237,10 +219,11 @@ def cross_validate(
         fakes = _merge_groups(fakes, MOST_CELLS // len(reals), rng)
     pairs = [(fake_rows, real_rows) for fake_rows in fakes for real_rows in reals]
     if not crossed:
-        rounds = min(FOLDS, len(fakes), len(reals))
-        pairs = list(zip(_merge_groups(fakes, rounds, rng), _merge_groups(reals, rounds, rng), strict=True))
+        n = min(FOLDS, len(fakes), len(reals))
+        pairs = list(zip(_merge_groups(fakes, n, rng), _merge_groups(reals, n, rng), strict=True))
     outs = [np.concatenate(pair) for pair in pairs]
-    found = scored(learner, [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)])
+    rounds = [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)]
+    found = [learner(fitted)(asked) for fitted, asked in rounds]
     seen_scores, seen_novelty = np.empty((2, len(names)))
     for (_, rows), (scores, novelty) in zip(folds, found, strict=False):
         seen_scores[rows], seen_novelty[rows] = scores, novelty
@@ -274,7 +257,7 @@ def cross_validate(
     )
 
 
-def _folds(is_fake: BoolArray, names: Sequence[str], rng: np.random.Generator) -> list[Round]:
+def _folds(is_fake: BoolArray, names: Sequence[str], rng: np.random.Generator) -> list[tuple[IntArray, IntArray]]:
     """Each kind dealt out over the folds, beginning anywhere, so that small kinds do not all end in the first."""
     fold = np.empty(len(names), np.int64)
     strata = np.unique([f"{fake}/{name}" for fake, name in zip(is_fake, names, strict=True)], return_inverse=True)[1]
@@ -298,32 +281,6 @@ def _parts(rows: IntArray, kinds: Kinds, rng: np.random.Generator) -> tuple[list
 def _merge_groups(parts: list[IntArray], n: int, rng: np.random.Generator) -> list[IntArray]:
     groups = np.array_split(rng.permutation(len(parts)), min(n, len(parts)))
     return [np.sort(np.concatenate([parts[i] for i in group])) for group in groups]
-
-
-def averaged(parts: Sequence[CrossValidation]) -> CrossValidation:
-    """The rounds of an ensemble, with the mean of its members' calibrated log-odds as score.
-
-    All members were cross-validated over the same rounds; novelty is the first one's.
-    """
-    lines = [fit_platt(part.unseen_scores, part.is_fake) for part in parts]
-
-    def mean(scores: Sequence[FloatArray]) -> FloatArray:
-        return np.asarray(np.mean([a * z + b for (a, b), z in zip(lines, scores, strict=True)], axis=0), np.float64)
-
-    first = parts[0]
-    return replace(
-        first,
-        seen_scores=mean([part.seen_scores for part in parts]),
-        unseen_scores=mean([part.unseen_scores for part in parts]),
-        cells=tuple(
-            replace(
-                cells[0],
-                fake_scores=mean([cell.fake_scores for cell in cells]),
-                real_scores=mean([cell.real_scores for cell in cells]),
-            )
-            for cells in zip(*(part.cells for part in parts), strict=True)
-        ),
-    )
 
 
 # ---- calibration ---------------------------------------------------------------------------------------------------
@@ -435,6 +392,33 @@ def known_rates(validation: CrossValidation) -> tuple[KnownRate, ...]:
     return tuple(rates)
 
 
+def over_kinds(rates: Sequence[KnownRate]) -> list[KnownRate]:
+    """By metric the mean over kinds of each kind's value, (k,) values in [0, 1], with its interval.
+
+    The interval is of the mean over the kinds that these were drawn from, by
+    :class:`~auditor.statistics.values.BoundedMean`: however many files each has, three kinds say next to nothing of
+    the next. ``rates``: of a kind each, of kinds left out of training.
+    """
+    found = []
+    for metric in dict.fromkeys(rate.metric for rate in rates):
+        own = [rate for rate in rates if rate.metric == metric]
+        mean = bounded_mean([rate.value for rate in own], low=0.0, high=1.0)
+        low, high = mean.interval(own[0].confidence)
+        found.append(
+            own[0].model_copy(
+                update={
+                    "value": mean.value,
+                    "low": max(0.0, low),
+                    "high": min(1.0, high),
+                    "kind": None,
+                    "n_real": max(rate.n_real for rate in own),
+                    "n_fake": sum(rate.n_fake for rate in own),
+                }
+            )
+        )
+    return found
+
+
 def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
     """The estimates for judging a detector's scores, named as in the probe ``detector_performance``."""
     return {
@@ -491,9 +475,14 @@ def answers_to_unseen(
     for kind in named:
         own = np.asarray([bool(f) and k == kind for f, k in zip(is_fake, kinds, strict=True)])
         rest = np.flatnonzero(~own)
-        found = cross_validate(is_fake[rest], [kinds[int(i)] for i in rest], Within(learner, rest), rng)
+
+        def within(rows: IntArray, rest: IntArray = rest) -> Scorer:
+            scorer = learner(rest[rows])
+            return lambda others: scorer(rest[others])
+
+        found = cross_validate(is_fake[rest], [kinds[int(i)] for i in rest], within, rng)
         card = make_card("image", 1, found, error_rate=error_rate, novelty_level=novelty_level)
-        ((scores, novelty),) = scored(learner, [(rest, np.flatnonzero(own))])
+        scores, novelty = learner(rest)(np.flatnonzero(own))
         shown = probabilities(scores, *fit_platt(found.unseen_scores, found.is_fake))
         for p, unlike in zip(shown, novelty, strict=True):
             counts[kind][judge_file(card, float(p), float(unlike)).answer] += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.core.errors import DataError, UsageError
+from auditor.core.errors import AuditorError, DataError, UsageError
 from auditor.core.files import printable_name, read_regular
 from auditor.data.preprocessing import label_name
 from auditor.detection.file_kinds import IN_WORDS, kind_of
@@ -21,12 +21,15 @@ from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.loading.job_specs import DetectorTrainingSpec
 from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
-from auditor.models.detector_card import DIGITS, MOST_TRAINED
+from auditor.models.detector_card import DIGITS, MOST_TRAINED, KnownRate
+from auditor.statistics.rates import Proportion
 
 if TYPE_CHECKING:
     from auditor.models.detector import DeepfakeDetector
 
 _MOST_NAMED = 5
+MOST_COLLECTIONS = 10
+_CONFIDENCE = 0.95
 _IS_FOR = {"image": "images", "speech": "speech"}
 # The first is what a detector of such files is for; others can be brought to it.
 _USABLE: dict[str, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
@@ -308,7 +311,6 @@ def _with_collections(
 ) -> tuple[DeepfakeDetector, tuple[str, ...]]:
     """The detector with what is known of collections left out whole, and what of them could not be measured."""
     from auditor.models.detector import DeepfakeDetector
-    from mitigations.deepfake.unseen_sources import rates_by_collection
 
     table = _column(spec, spec.collection_column)
     collections = [table.get(name) for name in files.names]
@@ -328,6 +330,63 @@ def _with_collections(
     rates, notes = rates_by_collection(paths, [label == fake for label in files.labels], collections, fit)
     card = detector.card.model_copy(update={"known_rates": (*detector.card.known_rates, *rates)})
     return DeepfakeDetector.around(detector, card), notes
+
+
+def rates_by_collection(
+    paths: Sequence[Path],
+    is_fake: Sequence[bool],
+    collections: Sequence[str | None],
+    fit: Callable[[Sequence[int]], DeepfakeDetector],
+) -> tuple[tuple[KnownRate, ...], tuple[str, ...]]:
+    """Answers of whole detectors on collections left out of their training, and the unmeasurable ones.
+
+    For each named collection in turn ``fit`` makes a detector of the files of all others, its calibration included;
+    ``false_positive_rate`` is the share of the collection's real files that it calls fake, ``true_positive_rate`` that
+    of its synthetic ones, each with Clopper and Pearson's interval: of files of this collection, not of the next.
+    """
+    named = sorted({name for name in collections if name is not None})
+    rates: list[KnownRate] = []
+    notes = []
+    if len(named) > MOST_COLLECTIONS:
+        notes.append(f"Of {len(named):,} collections the first {MOST_COLLECTIONS} were left out in turn.")
+    for name in named[:MOST_COLLECTIONS]:
+        own = [i for i, found in enumerate(collections) if found == name]
+        try:
+            detector = fit([i for i, found in enumerate(collections) if found != name])
+        except AuditorError as error:
+            notes.append(f"The collection {name} could not be left out: {error}")
+            continue
+        called = {i: _called_fake(detector, paths[i]) for i in own}
+        rates += _known_rates(name, [called[i] for i in own if not is_fake[i]], "false_positive_rate", fake=False)
+        rates += _known_rates(name, [called[i] for i in own if is_fake[i]], "true_positive_rate", fake=True)
+    return tuple(rates), tuple(notes)
+
+
+def _called_fake(detector: DeepfakeDetector, path: Path) -> bool:
+    from auditor.detection.examine_file import Examination
+
+    verdict = Examination(detector=detector, scores_only=True).examine_file(path).verdict
+    return verdict is not None and verdict.answer == "fake"
+
+
+def _known_rates(collection: str, flags: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
+    if not flags:
+        return []
+    share = Proportion(successes=sum(flags), n=len(flags))
+    low, high = share.interval(_CONFIDENCE)
+    return [
+        KnownRate(
+            metric=metric,
+            value=share.value,
+            low=low,
+            high=high,
+            confidence=_CONFIDENCE,
+            collection=collection,
+            unseen=True,
+            n_real=0 if fake else len(flags),
+            n_fake=len(flags) if fake else 0,
+        )
+    ]
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

@@ -14,26 +14,25 @@ those rows' labels.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from auditor.core.errors import DataError, UsageError
+from auditor.core.errors import DataError
 from auditor.core.files import printable_name, read_regular
-from auditor.core.randomness import seeded_globals
-from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audio import Samples, decode, fit_recording, sampling_rate_of
 from auditor.data.preprocessing import AudioPreprocessing
+from auditor.loading.auxiliary_models import EncoderFile, probe_of, read_encoder
 from auditor.models.detector import DeepfakeDetector, KnownRate
-from auditor.models.networks.detector_networks import Calibration, SpeechDetector, SpeechGMM
-from mitigations.deepfake.cross_validation import Arrays, LearnerKind, Scorer
+from auditor.models.networks.detector_networks import SpeechDetector
+from auditor.models.networks.encoders import EncoderProbe
 from mitigations.deepfake.detector_fitting import (
+    LinearLearner,
     answers_to_unseen,
     calibrate,
     classes_of,
@@ -44,40 +43,35 @@ from mitigations.deepfake.detector_fitting import (
 )
 from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 
-Network: TypeAlias = SpeechDetector | SpeechGMM
-Method = Literal["lfcc", "gmm"]
 HIGHEST_RATE = 16_000
 MOST_LEFT_OUT = 8
-BATCH_ROWS = 256
-_MOST_FRAMES = 20_000
-_NAMES = {"lfcc": "speech_lfcc", "gmm": "speech_gmm"}
-_NETWORKS: dict[str, Callable[..., Network]] = {"lfcc": SpeechDetector, "gmm": SpeechGMM}
+# An encoder keeps hundreds of times its input.
+BATCH_ROWS, ENCODED_ROWS = 256, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpeechOptions:
     """Options of the training of a speech detector.
 
-    ``method``: ``lfcc`` (statistics of cepstra, logistic regression) or ``gmm``. ``sampling_rate``: hertz;
-    None takes the lowest of the files, at most 16,000, so that no class is known by its empty upper band. ``seconds``:
-    of the beginning of each recording. ``mel``: a mel scale instead of a linear one. ``fake``: the name of the
-    synthetic class, where it cannot be told. ``error_rate``: of the conformal answers. ``supported``: the share of
-    recordings of known kinds that the rule for novelty lets through; the more of them it refuses, the more it refuses
-    of unknown kinds. ``answers``: measure as well how whole detectors answer about each synthetic kind that they have
-    never seen (it trains many times over). ``n_components``: of the ``gmm``.
+    ``encoder``: a transformers folder of a network of samples, such as wav2vec 2 or HuBERT, or an ONNX file, under a
+    linear head; ``preprocessor_config.json`` in it, or beside it, names its sampling rate. Without one: cepstra.
+    ``sampling_rate``: hertz; None takes the lowest of the files, at most 16,000, so that no class is known by its empty
+    upper band. ``seconds``: of the beginning of each recording. ``fake``: the name of the synthetic class, where it
+    cannot be told. ``error_rate``: of the conformal answers. ``supported``: the share of recordings of known kinds that
+    the rule for novelty lets through; the more of them it refuses, the more it refuses of unknown kinds. ``answers``:
+    measure as well how whole detectors answer about each synthetic kind that they have never seen (it trains many times
+    over).
     """
 
-    method: Method = "lfcc"
+    encoder: str | None = None
     sampling_rate: int | None = None
     seconds: float = 3.0
-    mel: bool = False
     n_filters: int = 40
     n_coefficients: int = 20
     fake: str | None = None
     error_rate: float = 0.05
     supported: float = NOVELTY_LEVEL
     answers: bool = True
-    n_components: int = 16
     device: str = "cpu"
 
 
@@ -93,6 +87,7 @@ class Recordings:
     rows: IntArray
     problems: tuple[str, ...]
     preprocessing: AudioPreprocessing
+    encoder: EncoderFile | None = None
 
 
 def train_speech_detector(
@@ -110,18 +105,25 @@ def train_speech_detector(
 
 def read_recordings(files: Sequence[Path], options: SpeechOptions) -> Recordings:
     """The readable files, as detector input, and the errors of the others."""
-    rate = options.sampling_rate or _lowest_rate(files)
-    wanted = AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
+    encoder = None
+    if options.encoder is not None:
+        encoder = read_encoder(options.encoder, seconds=options.seconds)
+        wanted = encoder.preprocessing
+        assert isinstance(wanted, AudioPreprocessing)
+    else:
+        rate = options.sampling_rate or _lowest_rate(files)
+        wanted = AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
+    seconds = wanted.samples / wanted.sampling_rate
     X = np.empty((len(files), wanted.samples), np.int16)
     rows: list[int] = []
     problems: list[str] = []
     for i, file in enumerate(files):
         try:
-            X[len(rows)] = fit_recording(decode(_content(file), file.name, seconds=options.seconds + 0.1), wanted)
+            X[len(rows)] = fit_recording(decode(_content(file), file.name, seconds=seconds + 0.1), wanted)
             rows.append(i)
         except DataError as error:
             problems.append(str(error))
-    return Recordings(X[: len(rows)], np.asarray(rows, np.int64), tuple(problems), wanted)
+    return Recordings(X[: len(rows)], np.asarray(rows, np.int64), tuple(problems), wanted, encoder)
 
 
 def _lowest_rate(files: Sequence[Path]) -> int:
@@ -144,14 +146,20 @@ def fit_speech_detector(
     """Like :func:`train_speech_detector`, for recordings already read; labels and kinds are of their ``rows``."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
-    fit = SpeechFitter.from_recordings(recordings, is_fake, kinds, fake, options, rng)
-    learner = SpeechLearner(fit)
+    network, args = _network(recordings, 1, fake, options)
+    features = _features(network.to(options.device), recordings, options.device)
+    learner = LinearLearner(features, is_fake, kinds, within=options.supported)
     found = cross_validate(is_fake, kinds, learner, rng)
-    network = fit(np.arange(len(recordings.X)))
-    calibrate(_calibration(network), found)
+    rule = fit_novelty(features, is_fake, kinds, options.supported)
+    network, args = _network(recordings, len(rule.means), fake, options)
+    network.rule, network.head = rule, fit_head(features, is_fake, fake=fake)
+    calibrate(network.head.calibration, found)
+    heard = recordings.preprocessing
     notes = [
-        f"Recordings are resampled to {recordings.preprocessing.sampling_rate:,} hertz, and their first "
-        f"{options.seconds:g} seconds are used.",
+        f"{'Cepstra (LFCC)' if recordings.encoder is None else 'The features of a frozen encoder'} under logistic "
+        f"regression; recordings are resampled to {heard.sampling_rate:,} hertz, and their first "
+        f"{heard.samples / heard.sampling_rate:g} seconds are used.",
+        *(recordings.encoder.notes if recordings.encoder is not None else ()),
         f"A recording is unsupported where it is farther from every kind trained on than {options.supported:.0%} of "
         "that kind's own left-out recordings, or its features lie outside all their ranges by more than theirs do.",
     ]
@@ -173,164 +181,37 @@ def fit_speech_detector(
         more_rates=rates,
     )
     return DeepfakeDetector(
-        network,
+        network.eval(),
         card=card,
         classes=classes,
         preprocessing=recordings.preprocessing,
-        architecture={"name": _NAMES[options.method], "args": fit.arguments(len(network.rule.means))},
+        architecture={"name": "speech_lfcc" if recordings.encoder is None else "encoder_probe", "args": args},
         device=options.device,
-        batch_rows=BATCH_ROWS,
+        batch_rows=BATCH_ROWS if recordings.encoder is None else ENCODED_ROWS,
     )
 
 
-def _calibration(network: Network) -> Calibration:
-    return network.calibration if isinstance(network, SpeechGMM) else network.head.calibration
+def _network(
+    recordings: Recordings, n_kinds: int, fake: int, options: SpeechOptions
+) -> tuple[SpeechDetector | EncoderProbe, dict[str, Any]]:
+    """The network before its head is fitted, and its arguments."""
+    if recordings.encoder is not None:
+        return probe_of(recordings.encoder, n_kinds, fake)
+    args: dict[str, Any] = {
+        "sampling_rate": recordings.preprocessing.sampling_rate,
+        "fake": fake,
+        "n_filters": options.n_filters,
+        "n_coefficients": options.n_coefficients,
+        "n_kinds": n_kinds,
+    }
+    return SpeechDetector(**args), args
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SpeechFitter:
-    """Fit networks to subsets of the recordings; computations common to all are done once.
-
-    ``statistics`` (n, d) of each, ``inputs`` (n, ...) that a network takes, ``rate`` in hertz. One ``seed`` for all
-    rounds: they differ by their recordings alone.
-    """
-
-    statistics: FloatArray
-    inputs: Tensor
-    is_fake: BoolArray
-    kinds: Kinds
-    fake: int
-    rate: int
-    options: SpeechOptions
-    seed: int
-
-    @classmethod
-    def from_recordings(
-        cls,
-        recordings: Recordings,
-        is_fake: BoolArray,
-        kinds: Kinds,
-        fake: int,
-        options: SpeechOptions,
-        rng: np.random.Generator,
-    ) -> SpeechFitter:
-        """The fitter of a method; UsageError for an unknown one."""
-        if options.method not in _NETWORKS:
-            raise UsageError(f"The method must be lfcc or gmm, not {options.method!r}.")
-        of_all = cls(
-            statistics=np.empty((0, 0)),
-            inputs=torch.empty(0),
-            is_fake=is_fake,
-            kinds=kinds,
-            fake=fake,
-            rate=recordings.preprocessing.sampling_rate,
-            options=options,
-            seed=int(rng.integers(2**31)),
-        )
-        empty = of_all._new(1)
-        statistics, inputs = [], []
-        with torch.no_grad():
-            for start in range(0, len(recordings.X), BATCH_ROWS):
-                x = torch.from_numpy(recordings.preprocessing.encode(recordings.X[start : start + BATCH_ROWS]))
-                statistics.append(empty.statistics(x))
-                if isinstance(empty, SpeechGMM):
-                    inputs.append(empty.frames(x))
-        return replace(
-            of_all,
-            statistics=torch.cat(statistics).double().numpy(),
-            inputs=torch.cat(inputs) if inputs else torch.cat(statistics),
-        )
-
-    def arguments(self, n_kinds: int) -> dict[str, Any]:
-        """The arguments of the network's constructor."""
-        o = self.options
-        own = {"n_components": o.n_components} if o.method == "gmm" else {}
-        return {
-            "sampling_rate": self.rate,
-            "n_kinds": n_kinds,
-            "fake": self.fake,
-            "n_filters": o.n_filters,
-            "n_coefficients": o.n_coefficients,
-            "mel": o.mel,
-            **own,
-        }
-
-    def _new(self, n_kinds: int) -> Network:
-        with seeded_globals(np.random.default_rng(self.seed)):
-            return _NETWORKS[self.options.method](**self.arguments(n_kinds))
-
-    def __call__(self, rows: IntArray) -> Network:
-        """A network fitted to these recordings, with its rule for novelty; not calibrated yet."""
-        rule = fit_novelty(
-            self.statistics[rows], self.is_fake[rows], [self.kinds[i] for i in rows], self.options.supported
-        )
-        network = self._new(len(rule.means))
-        network.rule = rule
-        if isinstance(network, SpeechDetector):
-            network.head = fit_head(self.statistics[rows], self.is_fake[rows], fake=self.fake)
-        else:
-            _fit_mixtures(network, self.inputs[rows], self.is_fake[rows], self.seed)
-        return network.eval()
-
-
-@dataclass(frozen=True, eq=False)
-class SpeechLearner:
-    """The scoring of recordings by a network fitted to some."""
-
-    fit: SpeechFitter
-    kind: ClassVar[LearnerKind] = "speech"
-
-    def __call__(self, rows: IntArray) -> Scorer:
-        network, fit = self.fit(rows), self.fit
-
-        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            with torch.no_grad():
-                novelty = network.rule(torch.from_numpy(fit.statistics[others]).float())
-                parts = [_scores(network, fit.inputs[part]) for part in np.array_split(others, len(others) // 64 + 1)]
-            return torch.cat(parts).double().numpy(), novelty.double().numpy()
-
-        return score
-
-    def to_parts(self) -> tuple[dict[str, Any], Arrays] | None:
-        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
-        fit = self.fit
-        said = {"kinds": list(fit.kinds), "fake": fit.fake, "rate": fit.rate, "seed": fit.seed}
-        arrays = {"statistics": torch.from_numpy(fit.statistics), "is_fake": torch.from_numpy(fit.is_fake)}
-        return {**said, "options": asdict(fit.options)}, {**arrays, "inputs": fit.inputs}
-
-    @classmethod
-    def from_parts(cls, settings: dict[str, Any], arrays: Arrays) -> SpeechLearner:
-        """As in :class:`~mitigations.deepfake.cross_validation.SentLearner`."""
-        own: dict[str, Any] = {name: arrays[name].numpy() for name in ("statistics", "is_fake")}
-        own |= {"inputs": arrays["inputs"], "options": SpeechOptions(**settings["options"])}
-        return cls(SpeechFitter(**(settings | own)))
-
-
-def _scores(network: Network, inputs: Tensor) -> Tensor:
-    """(n,) uncalibrated scores of prepared inputs: statistics or frames."""
-    if isinstance(network, SpeechDetector):
-        return network.head.scores(inputs)
-    found = network.log_likelihoods(inputs)
-    return found[:, 1] - found[:, 0]
-
-
-def _fit_mixtures(network: SpeechGMM, frames: Tensor, is_fake: BoolArray, seed: int) -> None:
-    """Fits the mixture of either class, by expectation maximisation, to at most 20,000 frames of it, evenly taken."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-
-    flat = frames.flatten(0, 1).double()
-    network.centre.copy_(flat.mean(0))
-    network.scale.copy_(flat.std(0).clamp_min(1e-6))
-    for label in (0, 1):
-        own = frames[torch.from_numpy(is_fake == bool(label))].flatten(0, 1)
-        taken = own[:: max(1, len(own) // _MOST_FRAMES)]
-        with warnings.catch_warnings():
-            # A mixture that has not settled after so many rounds is a worse one, which its measured rates show.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture = GaussianMixture(
-                len(network.means[label]), covariance_type="diag", reg_covar=1e-3, max_iter=50, random_state=seed
-            ).fit(((taken - network.centre) / network.scale).double().numpy())
-        network.means[label] = torch.from_numpy(mixture.means_)
-        network.precisions[label] = torch.from_numpy(1.0 / mixture.covariances_)
-        network.log_weights[label] = torch.from_numpy(np.log(mixture.weights_))
+def _features(network: SpeechDetector | EncoderProbe, recordings: Recordings, device: str) -> FloatArray:
+    parts = []
+    at_once = BATCH_ROWS if recordings.encoder is None else ENCODED_ROWS
+    with torch.no_grad():
+        for start in range(0, len(recordings.X), at_once):
+            x = torch.from_numpy(recordings.preprocessing.encode(recordings.X[start : start + at_once]))
+            parts.append(network.features(x.to(device)))
+    return torch.cat(parts).double().cpu().numpy()

@@ -12,7 +12,7 @@ from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import FloatArray
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.selection_guide import MeasuredExperience
-from mitigations.training.refitting import NetworkOrEstimator, refit
+from mitigations.training.fairlearn_reductions import NetworkOrEstimator, refit
 from mitigations.training.retraining import (
     Labelled,
     labelled_rows,

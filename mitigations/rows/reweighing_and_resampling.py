@@ -10,7 +10,7 @@ import numpy as np
 from auditor.core.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Training
 from mitigations.selection_guide import MeasuredExperience
-from mitigations.training.refitting import NetworkOrEstimator, only_for_networks, refit
+from mitigations.training.fairlearn_reductions import NetworkOrEstimator, only_for_networks, refit
 from mitigations.training.retraining import labelled_rows, refuse_one_class, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 

@@ -43,13 +43,13 @@ class AdversarialDebiasing(BaseMitigation):
     With ``gap_weight``, L_P is cross-entropy plus gap_weight times the gap between the groups' mean scores in the batch
     (``mean_gap``), over all rows, over each label's, or over the favourable label's, as the constraint says.
 
-    constraint: as above. alpha: at least 0, the weight of the adversary; at 0 there is none. alpha_schedule, of t
-    counted from the end of the warm-up: ``constant``; ``linear``, from 0 to alpha over the rest of the steps; ``sqrt``,
-    the paper's ``alpha sqrt(t)`` with the learning rate ``eta / t``, t in epochs. With the other two the learning rate
-    falls by half a cosine to 0, since two opponents circle each other for ever at a constant one. gap_weight: at least
-    0. warm_up: share of the epochs, in [0, 1), in which the predictor learns undisturbed and the adversary learns from
-    it. epochs, batch_size, learning_rate: None means the recipe's, but at least 60 epochs, since two networks take
-    longer than one.
+    constraint: as above. adversary_learning_rate: of the adversary's own optimiser. alpha: at least 0, the weight of
+    the adversary; at 0 there is none. alpha_schedule, of t counted from the end of the warm-up: ``constant``;
+    ``linear``, from 0 to alpha over the rest of the steps; ``sqrt``, the paper's ``alpha sqrt(t)`` with the learning
+    rate ``eta / t``, t in epochs. With the other two the learning rate falls by half a cosine to 0, since two opponents
+    circle each other for ever at a constant one. gap_weight: at least 0. warm_up: share of the epochs, in [0, 1), in
+    which the predictor learns undisturbed and the adversary learns from it. epochs, batch_size, learning_rate: None
+    means the recipe's, but at least 60 epochs, since two networks take longer than one.
 
     The network is drawn anew where its architecture is one that bundles name and its recipe is known. Any other torch
     module, such as a transformers classifier, is fine-tuned from its own weights, by its recipe or without one by

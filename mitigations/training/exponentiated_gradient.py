@@ -22,11 +22,12 @@ from mitigations.training.fairlearn_reductions import (
     ReducibleEstimator,
     is_simple,
     moment,
+    only_for_estimators,
+    only_for_networks,
     reducible,
     reducible_estimator,
     reducing,
 )
-from mitigations.training.refitting import only_for_estimators, only_for_networks
 from mitigations.training.retraining import refuse_one_class
 
 if TYPE_CHECKING:

@@ -59,10 +59,8 @@ class Seen:
         )
 
 
-def held_back(
-    rows: TrainingSet, rng: np.random.Generator, share: float = VALIDATION_SHARE
-) -> tuple[IntArray, IntArray]:
-    """Training positions and held-out positions: ``share`` of the rows of every group and label."""
+def held_back(rows: TrainingSet, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """Training positions and held-out positions: ``VALIDATION_SHARE`` of the rows of every group and label."""
     cells = np.unique(np.column_stack([rows.s.cpu().numpy(), rows.y.cpu().numpy()]), axis=0, return_inverse=True)[1]
     order = rng.permutation(len(rows))
     # The place of each row among those of its cell, in the order drawn.
@@ -71,7 +69,7 @@ def held_back(
     starts = np.concatenate([[0], np.cumsum(np.bincount(cell))])[:-1]
     rank = np.empty(len(rows), np.int64)
     rank[by_cell] = np.arange(len(rows)) - starts[cell[by_cell]]
-    back = rank < np.floor(share * np.bincount(cell)[cell] + 0.5)
+    back = rank < np.floor(VALIDATION_SHARE * np.bincount(cell)[cell] + 0.5)
     return np.sort(order[~back]).astype(np.int64), np.sort(order[back]).astype(np.int64)
 
 

@@ -49,13 +49,13 @@ class PreferenceTuning(BaseMitigation):
     interval over clusters (occupations), and of the perplexity of neutral sentences that were not tuned on
     (``mitigations/data/preference_tuning.toml``).
 
-    pairs: a JSON-lines file of the user's own, see :func:`~mitigations.training.preference_pairs.read_pairs`; None
-    means ``n_pairs`` of the built-in ones, "she" and "he" in sentences about occupations. test_pairs: the same to
-    measure on; None means the built-in unseen occupations and templates. epochs, batch_size: passes over the pairs,
-    pairs in a step. rank: of the LoRA matrices, which are scaled by 2. depth: share of the linear layers that have
-    them, counted from the last, in (0, 1]: what lies before needs no gradient. learning_rate: of AdamW, to begin with;
-    None means 2e-3 for ``squared_margin`` and 2e-4 for ``dpo``. beta: above 0, of ``dpo``. reference_weight: at least
-    0, of ``squared_margin``.
+    method: as above. pairs: a JSON-lines file of the user's own, see
+    :func:`~mitigations.training.preference_pairs.read_pairs`; None means ``n_pairs`` of the built-in ones, "she" and
+    "he" in sentences about occupations. test_pairs: the same to measure on; None means the built-in unseen occupations
+    and templates. epochs, batch_size: passes over the pairs, pairs in a step. rank: of the LoRA matrices, which are
+    scaled by 2. depth: share of the linear layers that have them, counted from the last, in (0, 1]: what lies before
+    needs no gradient. learning_rate: of AdamW, to begin with; None means 2e-3 for ``squared_margin`` and 2e-4 for
+    ``dpo``. beta: above 0, of ``dpo``. reference_weight: at least 0, of ``squared_margin``.
 
     Raises ModelError for anything but a causal language model with linear layers, or a tokenizer that cannot tell the
     two texts of a pair apart; DataError for pairs that cannot be used; MissingExtraError without peft.

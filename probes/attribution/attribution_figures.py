@@ -129,14 +129,13 @@ def heatmap_figure(
     output: str,
     pictures: Sequence[npt.NDArray[np.uint8]] | None = None,
     smoothing: float = 0.0,
-    unit: str = "pixel",
     caption: str = "",
 ) -> Figure:
     """The first ``MOST_HEATMAPS`` signed maps (height, width) of support for ``output``, over their images.
 
     ``pictures``: uint8 (height, width[, 1 or 3]) each, or None where they may not be shown. ``smoothing``: standard
     deviation of a Gaussian, as a share of the height, which a map per pixel needs before an eye can read it: 0.03.
-    ``unit``: what a value of the map belongs to, a pixel or a patch. What speaks against is not drawn, and its share is
+    What speaks against is not drawn, and its share is
     said. The scale ends at the 99.5 % quantile, so that single pixels do not darken all others. Larger than
     ``MOST_PIXELS``: made smaller by averaging.
     """
@@ -158,7 +157,7 @@ def heatmap_figure(
         title=f"Where in the picture it lies, by {_words(method)}",
         series=(),
         alt=f"{len(shown)} attribution maps. " + " ".join(f"{h.title}: {h.detail}" for h in shown),
-        y_label=f"contribution per {unit}",
+        y_label="contribution per pixel",
         caption=" ".join(part for part in (reading + smooth + hidden + left_out, caption) if part),
         heatmaps=tuple(shown),
     )
@@ -228,7 +227,7 @@ def _location_text(positive: FloatArray, against: float) -> str:
 # ---- grades --------------------------------------------------------------------------------------------------------
 
 
-def grades_figure(probe: str, grades: GradeTable, *, caption: str = "") -> Figure:
+def grades_figure(probe: str, grades: GradeTable) -> Figure:
     """The tested methods with their grades, and those that passed the display rule."""
     said = []
     for method in grades.methods:
@@ -244,8 +243,7 @@ def grades_figure(probe: str, grades: GradeTable, *, caption: str = "") -> Figur
         title="Methods and their grades",
         series=(),
         alt=" ".join(said) or "No method was graded.",
-        caption=caption
-        or "An explanation is shown where it beats a random one with its whole interval, on rows that "
+        caption="An explanation is shown where it beats a random one with its whole interval, on rows that "
         "did not choose it, and passes the sanity checks.",
         table=grades,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
 import numpy as np
@@ -12,21 +12,31 @@ from auditor.core.errors import OtherKindError
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
-from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
 from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.attribution_units import Baseline
 from probes.attribution.explanation import output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
-from probes.attribution.faithfulness import ends
+from probes.attribution.faithfulness import FRACTIONS, ends
 from probes.attribution.gradient import Effort
+from probes.attribution.image_units import grid_of
 from probes.attribution.method_selection import Checks, Parts, Verdict, judge_methods
 from probes.attribution.methods import METHODS, applicable
 from probes.attribution.randomization_tests import FEWEST_COPIES, teach_shuffled
-from probes.erasure import ERASURE_METRICS
+from probes.attribution.stability import N_PERTURBATIONS
+from probes.erasure import BINS, ERASURE_METRICS, STEPS
 from probes.fairness.proxies import LEAST_STRENGTH
 from probes.fairwashing import real_rows
-from probes.probe_inputs import chosen_classes, chosen_methods, differentiable, draw, whole_number
+from probes.probe_inputs import (
+    UNSKILLED,
+    chosen_classes,
+    chosen_methods,
+    differentiable,
+    draw,
+    operations,
+    skill,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -36,6 +46,8 @@ __all__ = ["FEWEST_ROWS", "LEVEL", "FeatureAttribution"]
 
 _BASELINE_ROWS = 10_000
 _N_SAMPLES = {"tabular": 256, "text": 128, "image": 128}
+# Leaving out each of d columns reads a row of d values d times: beyond these values in all, fewer rows are explained.
+_MOST_VALUES, _FEWEST_SAMPLES = 100_000_000, 64
 # Samples, networks graded and networks explained by the sanity checks: what keeps a scan on one core within seconds.
 _N_CHECKED = {"tabular": 48, "text": 32, "image": 32}
 _N_EXPLAINED = {"tabular": FEWEST_COPIES, "text": 8, "image": 4}
@@ -44,11 +56,13 @@ _MOST_PARAMETERS = 20_000_000
 _STEPS, _MOST_STEPS = 50, 400
 _LARGE_PIXELS = 112 * 112
 _LARGE_SAMPLES, _LARGE_CHECKED, _LARGE_STEPS, _LARGE_MOST_STEPS, _LARGE_RANKING_STEPS = 32, 4, 64, 128, 16
+# Of pictures on processors: a core does some 10^11 of them a second, a tenth of that for layers that it is slow at.
+_MOST_OPERATIONS, _FEWEST_PICTURES = 3 * 10**13, 4
+_GRADIENT_PASSES = 3
 # What is asked by itself, in the order of preference where methods are not told apart: first those whose parts add up.
 _GRADIENT = ("integrated_gradients", "input_x_gradient", "saliency", "grad_cam")
 _SHAPLEY = ("shap_linear", "shap_tree", "shap_permutation")
 _FALLBACK = ("occlusion",)
-_UNSKILLED = "UNSKILLED"
 
 
 class FeatureAttribution(BaseProbe):
@@ -83,14 +97,18 @@ class FeatureAttribution(BaseProbe):
     intervals over the sampled rows, for display. The interval of a word holds for that word, not for its having been
     chosen as one of the 20.
 
+    Of pictures, where more than 3e13 operations are counted on a processor, networks drawn anew are left out, then
+    integrated gradients, then pictures down to 4, unless an option asks for them; the report says which.
+
     methods: ``auto``, or names out of ``FeatureAttribution.methods``; ``auto`` asks integrated_gradients,
     input_x_gradient, saliency and, of images, grad_cam where the model can be differentiated and its gradient is not 0
     at every row and on the way to its baseline, as that of hard thresholds is; else the first of shap's that applies,
     else occlusion, and the report says why. method: the one to force. n_samples: rows explained, drawn without
-    replacement; by default 256, or 128 texts or images, or 32 pictures of 112 x 112 pixels or more. n_steps: steps of
-    the path integral, 50 by default, doubled up to ``max_steps``, 400, for rows that miss completeness by more than
-    half a per cent; for such pictures 64 and 128, 16 for ranking, and completeness is told of the confirming half
-    alone. baseline: where gradient paths begin, see :func:`probes.attribution.attribution_task.pose`. n_background:
+    replacement; by default 256, or 128 texts or images, or 32 pictures of 112 x 112 pixels or more; of tables of more
+    than 625 columns fewer, and 64 from 1,250 on. n_steps: steps of the path integral, 50 by default, doubled up to
+    ``max_steps``, 400, for rows that miss completeness by more than half a per cent; for such pictures 64 and 128, 16
+    for ranking, and completeness is told of the confirming half alone. baseline: where gradient paths begin, see
+    :func:`probes.attribution.attribution_task.pose`. n_background:
     rows that shap averages over, at most 100. n_permutations: walks through the features that ``shap_permutation``
     takes for each row. n_copies: networks drawn anew, 40 by default; 0 leaves this sanity check out, as does a refusal
     for another reason. label_randomisation: trains those 5 networks, which takes as long as 5 trainings; off by
@@ -239,7 +257,8 @@ class FeatureAttribution(BaseProbe):
             there = "is one row" if len(rows) else "are no rows"
             return _undefined(f"there {there}, and a method is chosen on some rows and confirmed on others", len(rows))
         large = _is_large(rows)
-        sample = draw(rows, self.n_samples or (_LARGE_SAMPLES if large else _N_SAMPLES[rows.modality]), rng)
+        plan = self._plan(model, rows)
+        sample = draw(rows, plan.n_samples, rng)
         order = sample.order(self.name)
         first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
         parts = Parts(
@@ -251,28 +270,30 @@ class FeatureAttribution(BaseProbe):
         )
         reason = _nothing_to_explain(parts)
         if reason:
-            return _undefined(reason, len(sample)) + _skill(model, rows)
+            return _undefined(reason, len(sample)) + skill(model, rows)
         n_steps = self.n_steps or (_LARGE_STEPS if large else _STEPS)
         most = self.max_steps or max(n_steps, _LARGE_MOST_STEPS if large else _MOST_STEPS)
         effort = Effort(n_steps=n_steps, max_steps=most, n_permutations=self.n_permutations)
         quick = replace(effort, n_steps=_LARGE_RANKING_STEPS, max_steps=_LARGE_RANKING_STEPS) if large else None
         verdict = judge_methods(
             parts,
-            self._methods_for(parts.first),
+            [m for m in self._methods_for(parts.first) if m not in plan.left_out],
             rng,
             effort,
-            self._checks(model, data, rng),
+            self._checks(model, data, rng, plan),
             force=self.forced,
             ranking_effort=quick,
         )
-        skill = _skill(model, rows)
+        verdict = replace(verdict, left_out={**verdict.left_out, **plan.left_out})
+        skilled = skill(model, rows)
         if verdict.is_shown:
-            unskilled = [m.detail for m in skill if m.detail.startswith(_UNSKILLED)]
+            unskilled = [m.detail for m in skilled if m.detail.startswith(UNSKILLED)]
             verdict = replace(verdict, reservations=(*unskilled, *verdict.reservations))
         explanation = explanation_of(verdict, parts.first, sample.take(np.concatenate([first, second])))
         features = Features.from_rows(model, rows, rng, self.proxy_strength)
         found = grades_of(verdict, len(rows))
-        found += skill
+        found[0] = replace(found[0], detail=f"{found[0].detail}{plan.note}")
+        found += skilled
         if verdict.is_shown:
             found = _with_samples(found, verdict, self.show_samples)
         return found + explanation_measurements(verdict, explanation, features, rng)
@@ -306,24 +327,84 @@ class FeatureAttribution(BaseProbe):
         modality = problem.sample.modality
         return [*(m for m in _GRADIENT if modality in METHODS[m].modalities), *others]
 
-    def _checks(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> Checks:
-        n_copies, why_none = self.n_copies, "n_copies is 0"
-        if n_copies is None:
-            n_copies = FEWEST_COPIES
-            if getattr(model, "n_parameters", 0) > _MOST_PARAMETERS:
-                n_copies = 0
-                why_none = (
-                    f"it has more than {_MOST_PARAMETERS:,}, and copies cost; n_copies = {FEWEST_COPIES} asks for it"
-                )
+    def _plan(self, model: AuditedModel, rows: AuditData) -> _Plan:
+        """What is left out of an explanation of pictures that would take more than ``_MOST_OPERATIONS``."""
+        n, copies, why = self.n_samples or min(len(rows), default_samples(rows)), self.n_copies, "n_copies is 0"
+        asks = f"n_copies = {FEWEST_COPIES} asks for it"
+        if copies is None:
+            large = getattr(model, "n_parameters", 0) > _MOST_PARAMETERS
+            copies = 0 if large else FEWEST_COPIES
+            why = f"it has more than {_MOST_PARAMETERS:,}, and copies cost; {asks}" if large else why
+        plan = _Plan(n_samples=n, n_copies=copies, why_no_copies=why)
+        each = operations(model, rows) if rows.modality == "image" else 0
+        if not each:
+            return plan
+        auto = "auto" in self.wanted
+        large, patches = _is_large(rows), int(np.prod(grid_of(np.shape(rows.X)[1:3])))
+        most = self.max_steps or (_LARGE_MOST_STEPS if large else _MOST_STEPS)
+        checked = _LARGE_CHECKED if large else _N_CHECKED["image"]
+        steps = (_LARGE_RANKING_STEPS if large else most) + most
+
+        def cost(n: int, copies: int, integrated: bool) -> int:
+            return each * _passes(n, checked, patches, steps if integrated else 0, copies)
+
+        if cost(n, copies, auto) <= _MOST_OPERATIONS:
+            return plan
+        whole = f"{cost(n, copies, auto):.1e} operations in all, beyond {_MOST_OPERATIONS:.0e}"
+        if self.n_copies is None and copies:
+            copies = 0
+            plan = replace(plan, n_copies=0, why_no_copies=f"it would take {whole}; {asks}")
+        if auto and cost(n, copies, auto) > _MOST_OPERATIONS:
+            auto = False
+            plan = replace(
+                plan, left_out={_GRADIENT[0]: f"it would take {whole}; methods = {_GRADIENT[0]} asks for it"}
+            )
+        if self.n_samples is None and cost(n, copies, auto) > _MOST_OPERATIONS:
+            fewer = max(min(n, _FEWEST_PICTURES), n * _MOST_OPERATIONS // cost(n, copies, auto))
+            note = f". Of {n:,} pictures {fewer:,} were explained: all would take {whole}"
+            plan = replace(plan, n_samples=fewer, note=note)
+        return plan
+
+    def _checks(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, plan: _Plan) -> Checks:
         return Checks(
-            n_copies=n_copies,
-            n_explained=min(n_copies, _N_EXPLAINED[data.evaluation.modality]),
-            why_none=why_none,
+            n_copies=plan.n_copies,
+            n_explained=min(plan.n_copies, _N_EXPLAINED[data.evaluation.modality]),
+            why_none=plan.why_no_copies,
             teach=(lambda: teach_shuffled(model, data.members, rng)) if self.label_randomisation else None,
             real=(lambda values, names: real_rows(model, data.evaluation, values, names, rng))
             if data.evaluation.modality == "tabular"
             else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is explained, and why something is left out."""
+
+    n_samples: int
+    n_copies: int
+    why_no_copies: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def _passes(n: int, n_checked: int, n_units: int, steps: int, n_copies: int) -> int:
+    """Scores of pictures that an explanation of n takes, by the methods of gradients: ranked, confirmed, checked."""
+    curves, n_methods = 2 * len(FRACTIONS), len(_GRADIENT)
+    ranked = curves * (n_methods + 1) + _GRADIENT_PASSES * n_methods
+    confirmed = n_units + 3 * curves + 2 * (N_PERTURBATIONS + 1) + 2 * len(BINS) + len(STEPS) + 2
+    checked = (N_PERTURBATIONS + 1) * _GRADIENT_PASSES * (8 if steps else 1)
+    on_copies = n_copies * (2 * curves + 2) + (n_units + 12 * 8 * _GRADIENT_PASSES if n_copies else 0)
+    return n * (ranked + confirmed + steps * _GRADIENT_PASSES) // 2 + min(n // 2, n_checked) * (checked + on_copies)
+
+
+def default_samples(rows: AuditData) -> int:
+    """Rows explained where nobody names a number: fewer of large pictures and of tables beyond 625 columns."""
+    if rows.modality == "tabular":
+        width: int = max(1, np.shape(rows.X)[1])
+        affordable = _MOST_VALUES // (width * width)
+        return min(_N_SAMPLES["tabular"], max(_FEWEST_SAMPLES, affordable))
+    return _LARGE_SAMPLES if _is_large(rows) else _N_SAMPLES[rows.modality]
 
 
 def _is_large(rows: AuditData) -> bool:
@@ -347,27 +428,6 @@ def _undefined(reason: str, n_rows: int) -> list[Measurement]:
         Measurement(metric="faithfulness_gain", estimate=nothing, n_samples=n_rows),
         Measurement(metric="completeness_error", estimate=nothing, n_samples=n_rows, ideal=0.0),
     ]
-
-
-def _skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
-    """Accuracy minus the share of the most frequent label, over the rows that have one."""
-    known = np.zeros(len(rows), bool) if rows.y_true is None else rows.y_true >= 0
-    if rows.y_true is None or not known.any():
-        return []
-    labels = rows.y_true[known]
-    majority = int(np.bincount(labels).argmax())
-    right = (model.decisions(rows)[known] == labels).astype(np.float64)
-    estimate = bounded_mean(right - (labels == majority), low=-1.0, high=1.0)
-    low = estimate.bounds(0.05)[0]
-    name = rows.classes[majority] if rows.classes else str(majority)
-    floor = f"always answering {name!r} is right for {float((labels == majority).mean()):.1%} of the rows"
-    detail = f"right for {right.mean():.1%}; {floor}"
-    if low <= 0.0:
-        detail = (
-            f"{_UNSKILLED}: the model is not shown to be right more often than always answering {name!r}: "
-            f"{right.mean():.1%} of the rows against {float((labels == majority).mean()):.1%}"
-        )
-    return [Measurement(metric="skill_over_majority", estimate=estimate, n_samples=int(known.sum()), detail=detail)]
 
 
 def _with_samples(measurements: list[Measurement], verdict: Verdict, pictures: bool) -> list[Measurement]:

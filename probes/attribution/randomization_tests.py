@@ -37,6 +37,7 @@ FEWEST_UNITS = 8
 # Chance is 0 and an unchanged map 1. Where inputs differ much in size, what multiplies by them never is quite 0.
 MOST_OVERLAP = 0.7
 TOP = 0.2
+MOST_STAGES = 8
 # Of the parameters that can be drawn anew, or the check says nothing of the model.
 _LEAST_RANDOMISED = 0.5
 
@@ -88,15 +89,15 @@ def randomised(module: nn.Module, layers: tuple[str, ...], rng: np.random.Genera
     return made
 
 
-def top_overlap(first: FloatArray, second: FloatArray, present: BoolArray, share: float = TOP) -> FloatArray:
+def top_overlap(first: FloatArray, second: FloatArray, present: BoolArray) -> FloatArray:
     """(n,) agreement of two attributions on the top units by size, beyond chance: 1 equal, 0 random.
 
-    ``(|A and B| / k - k / m) / (1 - k / m)`` with k the ``share`` of the m units, rounded up and less than m; chance
+    ``(|A and B| / k - k / m) / (1 - k / m)`` with k the share ``TOP`` of the m units, rounded up, less than m; chance
     alone gives k / m. NaN where a sample has fewer than two units. Ties at the edge count by the share of them that is
     in: an attribution without an opinion agrees as chance does.
     """
     m = present.sum(axis=1)
-    k = np.minimum(np.ceil(share * m - 1e-9).astype(np.int64), np.maximum(m - 1, 1))
+    k = np.minimum(np.ceil(TOP * m - 1e-9).astype(np.int64), np.maximum(m - 1, 1))
     inside = [_membership(np.abs(a), present, k) for a in (first, second)]
     shared = (inside[0] * inside[1]).sum(axis=1) / np.maximum(k, 1)
     chance = k / np.maximum(m, 1)
@@ -186,16 +187,15 @@ def cascade(
     rng: np.random.Generator,
     *,
     n_copies: int,
-    most_stages: int = 8,
 ) -> Randomisation:
     """Explain copies of the module with randomised layers, output first, and compare the top units.
 
     ``explain(module)``: (n, d) attributions of the same samples. Only the first copy is explained at every stage (of at
-    most ``most_stages``, evenly spread); the others with everything randomised. The interval is over copies where
+    most ``MOST_STAGES``, evenly spread); the others with everything randomised. The interval is over copies where
     there are ``FEWEST_COPIES``, because what a copy prefers by chance it prefers in all samples; else over samples.
     """
     layers = randomisable(module)
-    steps = np.unique(np.linspace(1, len(layers), min(most_stages, len(layers))).round().astype(int))
+    steps = np.unique(np.linspace(1, len(layers), min(MOST_STAGES, len(layers))).round().astype(int))
     stages = []
     for i in steps[:-1].tolist():
         made = randomised(module, layers[:i], rng, others=False)
@@ -310,7 +310,7 @@ def teach_shuffled(
     import torch
 
     from auditor.training.retrain_recipe import blueprint_of
-    from auditor.training.weighted_rows import why_not_trained_alike
+    from auditor.training.training_rows import why_not_trained_alike
 
     reason = why_no_labels(model, members) or why_not_trained_alike(model)
     if reason or members is None:

@@ -153,17 +153,22 @@ def noisy(sample: AuditData, rng: np.random.Generator) -> AuditData:
 
 
 def _noisy_table(sample: AuditData, rng: np.random.Generator) -> Rows:
+    import pandas as pd
+
     from probes.probe_inputs import as_frame
 
-    frame = as_frame(sample.X).copy()
-    for name in frame.columns:
-        column = frame[name]
-        if column.dtype.kind not in "iuf" or column.isna().all():
-            continue
-        low, high = float(column.min()), float(column.max())
-        moved = column.astype("float64") + rng.uniform(-RADIUS, RADIUS, len(column)) * (high - low)
-        kept = moved.clip(low, high)
-        frame[name] = (kept.round() if column.dtype.kind in "iu" else kept).astype(column.dtype)
+    frame = as_frame(sample.X)
+    moving = [i for i, kind in enumerate(frame.dtypes) if kind.kind in "iuf" and not frame.iloc[:, i].isna().all()]
+    numbers = frame.iloc[:, moving].to_numpy(np.float64)
+    low, high = np.nanmin(numbers, axis=0, initial=np.inf), np.nanmax(numbers, axis=0, initial=-np.inf)
+    # One column after another, as they stand.
+    numbers = numbers + rng.uniform(-RADIUS, RADIUS, numbers.shape[::-1]).T * (high - low)
+    kept = np.clip(numbers, low, high)
+    whole = [frame.dtypes.iloc[i].kind in "iu" for i in moving]
+    kept[:, whole] = kept[:, whole].round()
+    columns = {i: frame.iloc[:, i] for i in range(frame.shape[1])}
+    columns |= {i: pd.Series(kept[:, j], frame.index).astype(frame.dtypes.iloc[i]) for j, i in enumerate(moving)}
+    frame = pd.DataFrame(columns).set_axis(frame.columns, axis=1)
     return frame if hasattr(sample.X, "columns") else frame.to_numpy()
 
 

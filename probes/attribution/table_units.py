@@ -32,18 +32,24 @@ if TYPE_CHECKING:
     from auditor.models.torch_model import DifferentiableModel
 
 
+# The largest whole number up to which floating-point numbers hold every other.
+_LARGEST_EXACT = 2**53
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Coded:
-    """A table as codes of each column's distinct values, with decoding; sample, background: (n, d) codes.
+    """A table as numbers, with decoding; sample, background: (n, d) numbers or codes of a column's distinct values.
 
-    ``levels``: the distinct values of each column in its own type. ``columns``: names of the model's table, None where
-    it takes an array.
+    ``blocks``: the places of the columns of each numeric type, whose values are their own codes. ``levels``: the
+    distinct values of every other column in its own type, by its place. ``columns``: names of the model's table, None
+    where it takes an array.
     """
 
     names: tuple[str, ...]
     sample: FloatArray
     background: FloatArray
-    levels: tuple[Any, ...]
+    blocks: tuple[tuple[npt.DTypeLike, IntArray], ...]
+    levels: dict[int, Any]
     columns: pd.Index[Any] | None
 
     @classmethod
@@ -52,13 +58,25 @@ class Coded:
         import pandas as pd
 
         both = pd.concat([as_frame(part.X, model.features) for part in (sample, background)], ignore_index=True)
-        pairs = [pd.factorize(both.iloc[:, i].array, use_na_sentinel=False) for i in range(both.shape[1])]
-        table = np.stack([codes for codes, _ in pairs], axis=1).astype(np.float64)
+        kinds: dict[Any, list[int]] = {}
+        for place, kind in enumerate(both.dtypes):
+            exact = isinstance(kind, np.dtype) and kind.kind in "fiub" and kind.itemsize <= 8
+            if exact and kind.kind in "iu" and both.iloc[:, place].abs().max() > _LARGEST_EXACT:
+                exact = False
+            kinds.setdefault(kind if exact else None, []).append(place)
+        coded = {i: pd.factorize(both.iloc[:, i].array, use_na_sentinel=False) for i in kinds.pop(None, [])}
+        table = np.empty(both.shape)
+        for i, (codes, _) in coded.items():
+            table[:, i] = codes
+        blocks = tuple((kind, np.asarray(places, np.int64)) for kind, places in kinds.items())
+        for _, places in blocks:
+            table[:, places] = both.iloc[:, places].to_numpy()
         return cls(
             names=tuple(str(c) for c in both.columns),
             sample=table[: len(sample)],
             background=table[len(sample) :],
-            levels=tuple(levels for _, levels in pairs),
+            blocks=blocks,
+            levels={i: levels for i, (_, levels) in coded.items()},
             columns=both.columns if isinstance(sample.X, pd.DataFrame) else None,
         )
 
@@ -66,11 +84,15 @@ class Coded:
         """The rows (m, d) represented by codes, with the model's column types."""
         import pandas as pd
 
-        places = codes.astype(np.int64)
-        values = [levels.take(places[:, i]) for i, levels in enumerate(self.levels)]
-        if self.columns is None:
-            return np.stack([np.asarray(v) for v in values], axis=1)
-        return pd.DataFrame(dict(enumerate(values))).set_axis(self.columns, axis=1)
+        values = {i: levels.take(codes[:, i].astype(np.int64)) for i, levels in self.levels.items()}
+        whole = len(self.blocks) == 1 and not values
+        if whole and self.columns is not None:
+            return pd.DataFrame(codes.astype(self.blocks[0][0]), columns=self.columns)
+        if whole:
+            return codes.astype(self.blocks[0][0])
+        parts = [pd.DataFrame(codes[:, places].astype(kind), columns=places) for kind, places in self.blocks]
+        table = pd.concat([*parts, pd.DataFrame(values)], axis=1)[list(range(codes.shape[1]))]
+        return table.to_numpy() if self.columns is None else table.set_axis(self.columns, axis=1)
 
 
 _ROWS_AT_ONCE = 8192

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from auditor.core.rows import FloatArray
-from probes.deepfake.detector_files import as_jpeg
+from auditor.detection.file_kinds import Medium
+from probes.deepfake.detector_files import as_jpeg, no_larger, opened_picture, upright
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -226,3 +228,48 @@ def _room(x: npt.NDArray[Any], rate: int, seconds: float, rng: np.random.Generat
     wet = fftconvolve(x, echo)[: x.size]
     level = float(np.square(wet).mean())
     return np.asarray(wet * np.sqrt(float(np.square(x).mean()) / level) if level > 0.0 else wet)
+
+
+_LADDERS: dict[Medium, tuple[Ladder, ...]] = {"image": PICTURE_LADDERS, "audio": SOUND_LADDERS}
+
+
+def rungs_of(medium: Medium) -> list[tuple[Ladder, float]]:
+    """Every change of a medium with every level; none for video, for which no change is implemented."""
+    return [(ladder, level) for ladder in _LADDERS.get(medium, ()) for level in ladder.levels]
+
+
+def everyday_versions(content: bytes, name: str, medium: Medium, seed: int) -> dict[str, bytes]:
+    """The file after the strongest everyday change of each ladder, by name and level; none of a video."""
+    rungs = [(ladder, ladder.everyday[-1]) for ladder in _LADDERS.get(medium, ())]
+    if not rungs:
+        return {}
+    names = [f"{ladder.name} {level:g}" for ladder, level in rungs]
+    return dict(zip(names, versions(content, name, medium, seed, rungs), strict=True))
+
+
+def versions(
+    content: bytes, name: str, medium: Medium, seed: int, rungs: Sequence[tuple[Ladder, float]]
+) -> list[bytes]:
+    """The file after each change, saved losslessly and without its metadata.
+
+    All levels of a change share their random draws. Raises DataError for what cannot be decoded.
+    """
+    if medium == "image":
+        picture = no_larger(upright(opened_picture(content, name), name), None)
+        found = []
+        for ladder, level in rungs:
+            out = BytesIO()
+            changed_picture(picture, ladder.name, level, np.random.default_rng(seed)).save(out, "PNG", compress_level=0)
+            found.append(out.getvalue())
+        return found
+    from auditor.data.audio import decode, encode
+
+    sound = decode(content, name)
+    return [
+        encode(
+            changed_sound(sound.samples, sound.sampling_rate, ladder.name, level, np.random.default_rng(seed)),
+            sound.sampling_rate,
+            "wav",
+        )
+        for ladder, level in rungs
+    ]

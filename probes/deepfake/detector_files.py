@@ -16,7 +16,7 @@ import numpy.typing as npt
 from auditor.core.errors import AuditorError, DataError, MissingExtraError, NotApplicableError, OtherKindError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.data.images_and_video import FORMATS, MAX_PIXELS, fitted_picture
+from auditor.data.images_and_video import MAX_PIXELS, fitted_picture, open_image
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 
@@ -54,13 +54,13 @@ def content(data: AuditData, i: int) -> bytes:
 
 def opened_picture(data: bytes, name: str) -> Image:
     """A file's image with only its header read; DataError if it is no image, or too large."""
-    import PIL.Image
-
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
             warnings.simplefilter("ignore")
-            picture = PIL.Image.open(BytesIO(data), formats=FORMATS)
+            picture = open_image(data)
+    except AuditorError:
+        raise
     except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
         raise DataError(
             f"The image {printable_name(name)!r} cannot be decoded: {printable_name(error).rstrip('.')}."

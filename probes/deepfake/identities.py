@@ -88,10 +88,12 @@ def _embedder(spec: str) -> tuple[Callable[[npt.NDArray[Any]], Any], float | Non
         import torch
 
         from auditor.data.images_and_video import fitted_picture
+        from auditor.data.preprocessing import ImagePreprocessing
 
         if rows.ndim != 4:
             raise DataError("An encoder's file is of images: name a function of your own for sound.")
         wanted = file.preprocessing
+        assert isinstance(wanted, ImagePreprocessing)
         fitted = np.stack([fitted_picture(row, "", wanted) for row in rows]).astype(np.float32) / np.float32(255.0)
         scaled = (fitted - np.asarray(wanted.mean, np.float32)) / np.asarray(wanted.std, np.float32)
         with torch.inference_mode():

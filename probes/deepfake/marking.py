@@ -22,8 +22,9 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import Proportion
+from probes.deepfake.degradations import rungs_of, versions
 from probes.deepfake.detector_files import content, make_measurement, need_pillow
-from probes.deepfake.watermark_decoders import Decoder, decoder_of, rungs_of, versions
+from probes.deepfake.watermark_decoders import Decoder, decoder_of
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -416,7 +417,7 @@ def _after_changes(
     seen, undecoded, shape = [], 0, (len(rungs_of(medium)), len(marks.names))
     for i in indices:
         try:
-            changed = versions(files.contents[i], files.names[i], medium, int(rng.integers(2**31)))
+            changed = versions(files.contents[i], files.names[i], medium, int(rng.integers(2**31)), rungs_of(medium))
         except DataError:
             undecoded += 1
             continue

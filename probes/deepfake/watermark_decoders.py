@@ -1,7 +1,4 @@
-"""Watermark decoders, and their inputs: degraded versions of a file, as files.
-
-Each is named by the user, and answers yes or no a file.
-"""
+"""Watermark decoders: each is named by the user, and answers yes or no a file."""
 
 from __future__ import annotations
 
@@ -14,43 +11,6 @@ import numpy as np
 
 from auditor.core.errors import DataError, MissingExtraError, UsageError, first_line
 from auditor.core.files import printable_name
-from auditor.detection.file_kinds import Medium
-from probes.deepfake.degradations import PICTURE_LADDERS, SOUND_LADDERS, Ladder, changed_picture, changed_sound
-from probes.deepfake.detector_files import no_larger, opened_picture, upright
-
-_LADDERS: dict[Medium, tuple[Ladder, ...]] = {"image": PICTURE_LADDERS, "audio": SOUND_LADDERS}
-
-
-def rungs_of(medium: Medium) -> list[tuple[Ladder, float]]:
-    """Every change of a medium with every level; none for video, for which no change is implemented."""
-    return [(ladder, level) for ladder in _LADDERS.get(medium, ()) for level in ladder.levels]
-
-
-def versions(content: bytes, name: str, medium: Medium, seed: int) -> list[bytes]:
-    """The file after each of :func:`rungs_of`, saved losslessly and without its metadata.
-
-    All levels of a change share their random draws. Raises DataError for what cannot be decoded.
-    """
-    if medium == "image":
-        picture = no_larger(upright(opened_picture(content, name), name), None)
-        found = []
-        for ladder, level in rungs_of(medium):
-            out = BytesIO()
-            changed_picture(picture, ladder.name, level, np.random.default_rng(seed)).save(out, "PNG")
-            found.append(out.getvalue())
-        return found
-    from auditor.data.audio import decode, encode
-
-    sound = decode(content, name)
-    return [
-        encode(
-            changed_sound(sound.samples, sound.sampling_rate, ladder.name, level, np.random.default_rng(seed)),
-            sound.sampling_rate,
-            "wav",
-        )
-        for ladder, level in rungs_of(medium)
-    ]
-
 
 # Of bits that agree with a mark by chance, in a file that has none: as seldom as that, or it is no mark.
 _BY_CHANCE = 1e-6

@@ -75,16 +75,18 @@ class GroupFairness(BaseProbe):
 
     A rate with no rows (0/0) is undefined, and so is a headline over it. Missing group values are a group of their own.
 
-    Small groups are compared together, as one group more: those with less than ``min_share`` of the rows or fewer than
-    ``min_rows``, the smallest first, as long as they hold a tenth of the rows together at most. Each is shown with its
-    own interval. They are left out where even together they are under 2 % of the rows, or fewer than ``min_rows``.
+    Small groups are compared together, as one group more: those with less than ``min_share`` of the rows and fewer than
+    1,000, or fewer than ``min_rows``, the smallest first, as long as they hold a tenth of the rows together at most.
+    Each is shown with its own interval. They are left out where even together they are under 2 % of the rows and fewer
+    than 1,000, or fewer than ``min_rows``.
     Where one large group is all that there is, all are compared. Demographic disparity compares shares of all rows, in
     which a small group is as well known as a large one, and pools none.
 
     intersections: whether to compare the intersection of several sensitive features too. strata: a column (a feature or
     a sensitive feature) to condition demographic disparity on; numbers of more than ten values are cut into fifths.
-    min_share: least share of the rows that a group must have to be compared by itself, at most 0.1; 0 compares all.
-    min_rows: least number of them. pooled: whether small groups are one group together; False leaves them out.
+    min_share: least share of the rows that a group of fewer than 1,000 must have to be compared by itself, at most 0.1;
+    0 compares all. min_rows: least number of them. pooled: whether small groups are one group together; False leaves
+    them out.
 
     Sources: Hardt, Price and Srebro, NeurIPS 2016; Agarwal et al., ICML 2018; Chouldechova, Big Data 2017 (predictive
     parity); Berk et al. 2018 (treatment equality); Foulds et al., ICDE 2020 (differential fairness); Speicher et al.,

@@ -17,6 +17,8 @@ from auditor.statistics.rates import MOST_GROUPS
 MOST_POOLED = 0.10
 # More of the rows than this are compared, alone or with other small groups, unless they are too few to count on.
 MOST_UNCOMPARED = 0.02
+# So many rows tell a gap of ten points from none, whatever share of all rows they are.
+ENOUGH_ROWS = 1_000
 SHARE = "small_group_share"
 POOLED = "(small groups)"
 _MOST_NAMED = 12
@@ -26,8 +28,9 @@ _MOST_NAMED = 12
 class SmallGroups:
     """The rule: a group of less than ``min_share`` of the rows, or than ``min_rows`` of them, is small; 0 for no rule.
 
-    The smallest groups come first, and together they are at most a tenth of the rows; groups of one size stand or fall
-    together. ``pooled``: whether they are compared as one group, if together they are no small one.
+    A group of 1,000 rows is never small. The smallest groups come first, and together they are at most a tenth of the
+    rows; groups of one size stand or fall together. ``pooled``: whether they are compared as one group, if together
+    they are no small one.
     """
 
     min_share: float = MOST_UNCOMPARED
@@ -39,16 +42,23 @@ class SmallGroups:
         n = int(sizes.sum())
         if not self.min_share or not n:
             return np.empty(0, np.int64)
-        least = max(self.min_share * n, self.min_rows)
+        least = self._least(n)
         order = np.sort(sizes)
         # Rows of all groups that are no larger than each.
         together = np.cumsum(order)[np.searchsorted(order, sizes, "right") - 1]
         return np.flatnonzero((sizes < least) & (together <= MOST_POOLED * n))
 
+    def _least(self, n: int) -> float:
+        return max(min(self.min_share * n, ENOUGH_ROWS), self.min_rows)
+
+    def pools(self, together: int, n: int) -> bool:
+        """Whether small groups of so many rows together, among ``n`` in all, are one group more."""
+        return self.pooled and together >= replace(self, min_share=min(self.min_share, MOST_UNCOMPARED))._least(n)
+
     def describe(self, n: int) -> str:
         """The definition of a small group among ``n`` rows in all."""
-        if self.min_rows > self.min_share * n:
-            return f"fewer than {self.min_rows:,} rows"
+        if self._least(n) != self.min_share * n:
+            return f"fewer than {self._least(n):,.0f} rows"
         return f"under {100.0 * self.min_share:g} % of the rows"
 
 
@@ -123,8 +133,7 @@ def compare_groups(counts: GroupCounts, rule: SmallGroups) -> Compared:
     homes[kept] = np.arange(kept.size)
     if not small.size or kept.size < 2:
         return Compared(counts, counts, np.arange(sizes.size))
-    together = int(sizes[small].sum())
-    pooled = rule.pooled and together >= max(min(rule.min_share, MOST_UNCOMPARED) * counts.n, rule.min_rows)
+    pooled = rule.pools(int(sizes[small].sum()), counts.n)
     groups, table = [counts.groups[i] for i in kept], counts.table[kept]
     if pooled:
         homes[small] = kept.size

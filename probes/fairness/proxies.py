@@ -23,6 +23,7 @@ N_BINS = 10
 MAX_FEATURE_LEVELS = 100
 MAX_GROUPS = 20
 MAX_ROWS = 10_000
+MANY_PAIRS = 200
 _DRAWS_AT_ONCE = 2_000
 
 
@@ -90,10 +91,11 @@ def screen(
     X (n, d) and sensitive_features (n, s). A feature is a proxy where both hold: its bias-corrected Cramer's V over the
     table of binned values by groups is at least ``least_strength``, and the permutation test of the table's chi-square
     rejects independence at ``error_rate / (d s)`` (Bonferroni over all pairs tried), so that the probability that any
-    independent feature is called a proxy is at most ``error_rate`` at every n. Numbers with more than 10 distinct
-    values are cut at their deciles, a missing value is a level of its own, and levels beyond the 100 most frequent (20
-    for groups) are one. At most 10,000 rows, drawn by ``rng``, are looked at. Marginal association only: features that
-    give a group away together but not alone are not found.
+    independent feature is called a proxy is at most ``error_rate`` at every n. Of more than 200 pairs, a tenth of each
+    pair's level goes to the exact tails of its table's cells, and the rest to the permutations. Numbers with more than
+    10 distinct values are cut at their deciles, a missing value is a level of its own, and levels beyond the 100 most
+    frequent (20 for groups) are one. At most 10,000 rows, drawn by ``rng``, are looked at. Marginal association only:
+    features that give a group away together but not alone are not found.
 
     Sources: Cramer, Mathematical Methods of Statistics (1946); Bergsma, J. Korean Stat. Soc. 42 (2013).
     """
@@ -111,7 +113,7 @@ def screen(
         for sensitive, codes in groups.items():
             table = _table(values, codes)
             strength = cramers_v(table)
-            is_proxy = strength >= least_strength and _independence_p_value(table, alpha, rng) <= alpha
+            is_proxy = strength >= least_strength and _is_dependent(table, alpha, n_pairs > MANY_PAIRS, rng)
             found.append(Association(str(name), sensitive, strength, is_proxy))
             needed = max(needed, _rows_needed(table, least_strength, alpha))
     ordered = tuple(sorted(found, key=lambda a: -a.strength))
@@ -182,6 +184,26 @@ def _chi_square(tables: IntArray) -> FloatArray:
     rows, columns = tables[0].sum(axis=1), tables[0].sum(axis=0)
     expected = np.outer(rows, columns) / rows.sum()
     return np.asarray(((tables - expected) ** 2 / expected).sum(axis=(1, 2)), np.float64)
+
+
+def _is_dependent(table: IntArray, alpha: float, many: bool, rng: np.random.Generator) -> bool:
+    """Whether independence is rejected at ``alpha``.
+
+    Permutations that could settle one of many pairs are many too: there a tenth of the level is for the exact tails of
+    single cells, which find what depends strongly at once.
+    """
+    if many and cell_p_value(table) <= alpha / 10.0:
+        return True
+    own = 0.9 * alpha if many else alpha
+    return _independence_p_value(table, own, rng) <= own
+
+
+def cell_p_value(table: IntArray) -> float:
+    """P-value of independence by the least hypergeometric tail of a cell (r, k), Bonferroni over both tails of all."""
+    rows, columns = table.sum(axis=1)[:, None], table.sum(axis=0)[None, :]
+    drawn = scipy.stats.hypergeom(table.sum(), columns, rows)
+    least = min(drawn.sf(table - 1).min(), drawn.cdf(table).min())
+    return min(1.0, 2.0 * table.size * float(least))
 
 
 def _independence_p_value(table: IntArray, alpha: float, rng: np.random.Generator) -> float:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +30,7 @@ from auditor.statistics.rates import Proportion
 from probes.language.calibration import Counted
 
 if TYPE_CHECKING:
-    from auditor.models.capabilities import Generates
+    from auditor.models.capabilities import Generates, Reply
 
 # Later words belong to what was asked for.
 _OPENING = 200
@@ -81,7 +82,7 @@ def error_rates_text(errors: Counted) -> str:
 SAYS = "refused where the reply is empty or opens with words of refusal, such as 'I cannot' or 'As an AI'"
 
 
-Became = Literal["chosen", "refused", "unreadable", "failed"]
+Became = Literal["chosen", "refused", "unreadable", "cut", "failed"]
 
 METHOD = "forced_choice"
 LETTERS = "ABCDEFGH"
@@ -89,13 +90,53 @@ LETTERS = "ABCDEFGH"
 MAX_NEW_TOKENS = 24
 # Of the questions: with more that failed, what is left is no sample of them.
 MOST_FAILED = 0.05
+_CUT = "cut off before an answer (--thinking-tokens gives a served model more)"
 _TELLING = "Answer with the letter of one option, and nothing else."
-_LETTER = re.compile(
-    r"\A[\s\"'*]*(?:(?:the\s+)?(?:correct\s+|best\s+)?(?:answer|option)\s*(?:is|:)?\s*:?\s*)?"
-    r"[\"'*(]*([A-H])(?:[.):*\"']|\s*\Z|\s*\n)",
+# What announces an answer, in the languages of the labelled replies.
+_ANNOUNCES = (
+    "answer|option|choice|choose|pick|select|antwort|antwoord|l\u00f6sung|keuze|r\u00e9ponse|choix|respuesta|opci\u00f3n|"
+    "resposta|op\u00e7\u00e3o|alternativa|risposta|opzione|odpowied\u017a|odpov\u011b\u010f|svar|svaret|vastaus|cevap|"
+    "\u043e\u0442\u0432\u0435\u0442|\u0432\u0430\u0440\u0438\u0430\u043d\u0442|\u0432\u0456\u0434\u043f\u043e\u0432\u0456\u0434\u044c|"
+    "\u7b54\u6848|\u9009\u9879|\u9078\u9805|\u7b54\u3048|\u56de\u7b54|\uc815\ub2f5|\ub2f5|\u0627\u0644\u0625\u062c\u0627\u0628\u0629|\u0909\u0924\u094d\u0924\u0930"
+)
+_LINKS = (
+    r"(?:(?:correct[ea]?|corretta|correta|right|final|best)\s+)?(?:(?:is|was|would be|ist|lautet|w\u00e4re|est|es|"
+    r"\u00e9|\u00e8|to|jest|je|\u00e4r|er|on)\b(?:\s+(?:la|le|el|the)\b)?|"
+    r"\u662f|\u4e3a|\u70ba|\u306f|\uc740|\ub294|\u0647\u064a|\u0939\u0948)"
+)
+_MARKS = r"[\s\"'*_`:\uff1a=(\[{<>\u300c\u00ab\u201e\u201c-]*"
+_CLOSES = r"[\]\"'*_`}\u300d\u00bb\u201d]"
+_ENDS = r"(?![A-Za-z\u00c0-\u024f0-9'\u2019])"
+# A letter that is one by its place: behind what announces it, boxed, or as a value of JSON.
+_ANNOUNCED = re.compile(
+    rf"(?:\b|(?<=[^\x00-\x7f]))(?:{_ANNOUNCES})(?:s|en)?{_MARKS}(?:letter\s+)?(?:{_LINKS})?{_MARKS}"
+    rf"(?:(?:option|choice|letter|opci\u00f3n|op\u00e7\u00e3o|opzione|\u0432\u0430\u0440\u0438\u0430\u043d\u0442)\s*)?"
+    rf"{_MARKS}(?:\\?\\boxed{{)?(?:\\text{{)?([A-H]){_ENDS}(?!\s+[a-z])",
     re.IGNORECASE,
 )
-_OTHERS = re.compile(r"(?<![A-Za-z])\(?([A-H])[.)](?![A-Za-z])")
+_BOXED = re.compile(r"\\boxed\s*{\s*(?:\\text\w*\s*{)?[\s(]*([A-H])[\s).}]", re.IGNORECASE)
+# A letter at the beginning: alone, marked, or before a reason; a bare "A" before a word is an article.
+_LETTER = re.compile(
+    rf"\A{_MARKS}([A-H])(?:{_CLOSES}*(?:[.):,;\u3002\uff0c\uff1a\uff09]|\s*\Z|\s*\n|\s+[-\u2013\u2014(]|"
+    rf"\s*[-\u2013\u2014]\s)|{_CLOSES}+|\s+(?:because|since|is (?:correct|right|the)|weil|denn|ist|parce|car|porque|"
+    r"perch\u00e9|omdat|want)\b)",
+    re.IGNORECASE,
+)
+_OR = r"or|and|oder|und|ou|et"
+_OTHERS = re.compile(
+    rf"(?<![A-Za-z])\(?([A-H])[.),?](?![A-Za-z])|(?:,|\b(?:{_OR}|o|y|e|of))\s+\(?([A-H])\b(?![A-Za-z'\u2019])"
+)
+# A capital that stands by itself anywhere, but for an article or a conjunction, and for part of a word.
+_ALONE = re.compile(
+    rf"(?<![A-Za-z\u00c0-\u024f0-9'\u2019.-])(?:[B-DF-H]|[AE](?!\s+(?!(?:{_OR})\b)[^\W\d_A-Z]))"
+    r"(?![A-Za-z\u00c0-\u024f0-9'\u2019-])"
+)
+_NEGATES = re.compile(
+    r"\b(?:not|no|nor|neither|wrong|incorrect|false|cannot|nicht|kein\w*|falsch|ne|pas|non|nie|niet|inte|ikke|"
+    r"n\u00e3o|\u043d\u0435)\b|n't\b|\u4e0d",
+    re.IGNORECASE,
+)
+_FINAL = re.compile(r"\b(?:final|therefore|thus|so|hence|also|daher|donc|por lo tanto|quindi|dus)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -121,25 +162,50 @@ class Question:
 
 
 def parse_choice(reply: str, question: Question, order: Sequence[int]) -> Choice:
-    """The option named in a reply by its letter alone, or with its own text, or by its text alone.
+    """The option that a reply names: by its letter, announced, boxed, at the beginning or alone, or by its text.
 
-    More than one letter, a letter with the text of another option, or anything else is unreadable.
+    More than one letter, a letter with the text of another option, or anything else is unreadable. Of 866 labelled
+    replies of a dozen languages 2 are read wrongly and none is overlooked; of 148 held out 2 and 2.
     """
+    reply = unicodedata.normalize("NFKC", reply)
     said = " ".join(reply.split())
     options = [_plain(question.options[i]) for i in order]
     if options.count(_plain(reply)) == 1:
         return Choice("chosen", order[options.index(_plain(reply))])
-    found = _LETTER.match(reply.strip())
-    if found is None:
+    letter = _letter_in(reply.strip(), options)
+    if letter is None:
         return Choice("refused" if refuses(said) else "unreadable", said=said)
-    place = LETTERS.index(found[1].upper())
-    rest = reply.strip()[found.end() :]
-    first = _plain(rest.strip().split("\n")[0])
-    named = {letter.upper() for letter in _OTHERS.findall(rest)} - {LETTERS[place]}
-    of_another = any(first == option for i, option in enumerate(options) if i != place)
-    if place >= len(order) or named or of_another:
+    if not letter or (place := LETTERS.index(letter)) >= len(order):
         return Choice("unreadable", said=said)
     return Choice("chosen", order[place])
+
+
+def _letter_in(reply: str, options: Sequence[str]) -> str | None:
+    """The one letter that a reply names; "" where it names several, or another option's text, None where none."""
+    announced = [found for pattern in (_BOXED, _ANNOUNCED) for found in pattern.finditer(reply)]
+    first = _LETTER.match(reply)
+    if not announced and first is None:
+        bare = reply.translate(_APOSTROPHES)[:_OPENING]
+        for option in options:
+            bare = re.sub(re.escape(option), " ", bare, flags=re.IGNORECASE)
+        letters = {*_ALONE.findall(bare)}
+        return None if not letters or _NEGATES.search(bare) else letters.pop() if len(letters) == 1 else ""
+    if announced:
+        # The last one is the answer of who reasons before it.
+        found = max(announced, key=lambda each: each.start())
+        final = found.re is _BOXED or _FINAL.search(reply[: found.end()]) is not None
+        letters = {each[1].upper() for each in announced} | ({first[1].upper()} if first is not None else set())
+        letter, rest = found[1].upper(), reply[found.end(1) :]
+        if len(letters) > 1 and not final:
+            return ""
+    else:
+        assert first is not None
+        letter, rest = first[1].upper(), reply[first.end(1) :]
+    named = {(a or b).upper() for a, b in _OTHERS.findall(rest)} - {letter}
+    behind = _plain(next(iter(rest.strip(" \t\n.):,*_\"'-\u2013\u2014").split("\n")), ""))
+    of_another = any(behind == option for i, option in enumerate(options) if LETTERS[i] != letter)
+    rejected = behind not in options and _NEGATES.search(re.split(r"[.!?\n;,]", rest.lstrip(" .):,"))[0])
+    return "" if named or of_another or rejected else letter
 
 
 def choices(
@@ -174,16 +240,21 @@ def chosen_in(
             f"{len(failed):,} of {len(questions):,} questions had no answer, more than {MOST_FAILED:.0%}, so what is "
             f"left is no sample of them; the first: {failed[0].rstrip('.')}."
         )
-    return [
-        Choice("failed", said=reply.failed) if reply.failed else parse_choice(reply.text, question, order)
-        for reply, question, order in zip(replies, questions, orders, strict=True)
-    ]
+    return [_choice_of(*each) for each in zip(replies, questions, orders, strict=True)]
+
+
+def _choice_of(reply: Reply, question: Question, order: Sequence[int]) -> Choice:
+    if reply.failed:
+        return Choice("failed", said=reply.failed)
+    found = parse_choice(reply.text, question, order)
+    return replace(found, became="cut") if reply.cut and found.became == "unreadable" else found
 
 
 def choices_text(choices: Sequence[Choice]) -> str:
     """The numbers of questions by result, in a sentence, with the first unreadable reply."""
     became = Counter(choice.became for choice in choices)
-    words: dict[Became, str] = {"refused": "refused", "unreadable": "not to be read", "failed": "without an answer"}
+    words: dict[Became, str] = {"refused": "refused", "unreadable": "not to be read", "cut": _CUT}
+    words["failed"] = "without an answer"
     said = [f"{became[name]:,} {words}" for name, words in words.items() if became[name]]
     if not said:
         return f"All {len(choices):,} replies name an option."

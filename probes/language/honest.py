@@ -45,7 +45,7 @@ class Honest(SamplingOptions, BaseProbe):
     benchmarks: ``honest`` is the path of the templates' TSV. lexicon: the hurtful words, which have to be the user's
     own (HurtLex, say): one word a line, or a TSV with a ``lemma`` column. calibration: path of completions that a
     person labelled, hurtful or not (:func:`~probes.language.calibration.read_calibration`); its ``group`` is the
-    category of identities. n_templates: larger files are sampled.
+    category of identities. n_templates: larger files are sampled. n_samples: words drawn for each.
 
     Raises NotApplicableError without either file and for a masked model.
 

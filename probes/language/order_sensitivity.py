@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -88,6 +89,8 @@ class OrderSensitivity(BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The rate, the share of each position and the accuracy; see the class."""
         writer = self.asking.writer(model)
+        if not writer.repeats:
+            raise NotApplicableError("Needs the same reply to the same question: the server takes no temperature of 0.")
         questions = easy_questions()
         size = min(self.n_questions, len(questions))
         drawn = [questions[i] for i in sorted(rng.choice(len(questions), size, replace=False).tolist())]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.rows import FloatArray
+from auditor.data.benchmarks.accompanying_files import WinogenderExample, read_winobias, read_winogender
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apart
-from auditor.data.benchmarks.winobias_and_winogender_files import WinogenderExample, read_winobias, read_winogender
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD

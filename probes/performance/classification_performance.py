@@ -187,7 +187,7 @@ def measure_rows(rows: Graded, classes: Sequence[str], bins: int) -> list[Measur
     by_class, hits = rows.crossed.sum(axis=1), np.diagonal(rows.crossed)
     n, commonest = int(by_class.sum()), int(by_class.argmax())
     rate = Proportion(successes=int(by_class[commonest]), n=n)
-    said = f"always answering {classes[commonest]!r} would be right for {rate.value:.3g} of these rows"
+    said = f"always answering {classes[commonest]!r} would be right for {100.0 * rate.value:.3g} % of these rows"
     gained = int(hits.sum() - hits[commonest])
     lost = int(by_class[commonest] - hits[commonest])
     change = RateChange(before=rate.successes, gained=gained, lost=lost, n=n)

@@ -45,7 +45,7 @@ class DPClaim(BaseProbe):
     pillar = "privacy"
     goal = "Does the recorded training keep the differential privacy that is claimed for it?"
     citation = "Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021"
-    methods = ("lint", "smallest_bound", "rdp", "prv", "gdp")
+    methods = ("lint", "smallest_bound", "rdp", "prv", "pld", "gdp")
     needs = ()
     questions = (AuditQuestion("private", form="count"),)
     reads_rows = False
@@ -53,10 +53,10 @@ class DPClaim(BaseProbe):
         """
         dp_problems: number of faults of the recorded training that break the guarantee, each named in the detail; [0,
           inf), ideal 0; at 1 or more the claimed epsilon is not what the training kept to; Abadi et al., CCS 2016
-        dp_epsilon: the smaller of RDP's and PRV's upper bounds of epsilon at the claimed delta, of the recorded noise,
-          sample rate and steps; [0, inf), ideal 0; the odds that anybody took part change by a factor of at most
+        dp_epsilon: the smallest of PLD's, PRV's and RDP's upper bounds of epsilon at the claimed delta, of the recorded
+          noise, sample rate and steps; [0, inf), ideal 0; the odds that anybody took part change by a factor of at most
           exp(epsilon), but for a probability delta; Mironov et al., arXiv:1908.10530, and Gopi et al., NeurIPS 2021
-        dp_epsilon_by_accountant: epsilon by rdp, prv and gdp side by side; [0, inf), ideal 0; what each way of
+        dp_epsilon_by_accountant: epsilon by rdp, prv, pld and gdp side by side; [0, inf), ideal 0; what each way of
           accounting makes of the same training; Bu et al., Harv. Data Sci. Rev. 2 (2020), for gdp
         """
     )
@@ -154,7 +154,7 @@ def _epsilon_measurement(run: RunRecord, account: Spent) -> Measurement:
         n_samples=run.n_rows or 0,
         ideal=0.0,
         detail=f"{'an upper bound' if account.is_bound else 'no bound'}: {account.note}; {_claim_text(run)}",
-        too_few="Display only: set a bound on dp_epsilon, the smaller of the two upper bounds."
+        too_few="Display only: set a bound on dp_epsilon, the smallest of the upper bounds."
         if account.is_bound
         else "GDP is an approximation that can be below the truth: for display only.",
     )

@@ -13,12 +13,14 @@ from auditor.core.rows import BoolArray, Rows
 from auditor.judging.row_explanations import (
     MOST_REASONS,
     Change,
+    Effect,
     ExplainedRow,
     Faithfulness,
     Neighbour,
     ReasonCode,
     Recourse,
     RecourseSearch,
+    SensitiveNote,
     Value,
 )
 from auditor.loading.job_specs import ExplainSpec
@@ -180,7 +182,7 @@ def _explained(table: _Table, row: int, rng: np.random.Generator) -> ExplainedRo
         reasons=() if verdict.refused else tuple(_reason(table, own, found, j) for j in chosen[:MOST_REASONS]),
         left_out=max(0, int(sure.sum()) - len(chosen)),
         faithfulness=verdict,
-        sensitive=_sensitive(table, found, chosen, verdict),
+        sensitive=_sensitive(table, own, found, chosen, verdict, sign),
         recourse=recourse,
         same=same,
         other=other,
@@ -296,40 +298,35 @@ def _sensitive_names(table: _Table) -> tuple[str, ...]:
     return () if groups is None or not table.tabular else tuple(map(str, groups.columns))
 
 
-def _sensitive(table: _Table, draws: Drawn, feature_indices: list[int], verdict: Faithfulness) -> tuple[str, ...]:
-    """What is said of every sensitive feature that the model takes, whether or not it is among the reasons, and of
-    reasons that stand in for one."""
-    said = []
+def _sensitive(
+    table: _Table, row: AuditData, draws: Drawn, feature_indices: list[int], verdict: Faithfulness, sign: float
+) -> tuple[SensitiveNote, ...]:
+    """What every sensitive feature that the model takes does, reason or not, and reasons that stand in for one."""
     shown = set() if verdict.refused else {draws.names[j] for j in feature_indices}
-    for proxy in table.proxies:
-        if proxy.feature in shown and proxy.feature != proxy.sensitive:
-            said.append(
-                f"the reason {proxy.feature} stands in for the sensitive feature {proxy.sensitive} (Cramer's V "
-                f"{proxy.strength:.2f})"
-            )
+    notes = [
+        SensitiveNote(feature=proxy.sensitive, effect="proxy", proxy=proxy.feature, strength=proxy.strength)
+        for proxy in table.proxies
+        if proxy.feature in shown and proxy.feature != proxy.sensitive
+    ]
     for name in _sensitive_names(table):
         if name not in draws.names:
             continue
         j = draws.names.index(name)
-        rank = int(np.flatnonzero(draws.order == j)[0]) + 1
         share = float(np.abs(draws.mean[j]) / max(float(np.abs(draws.mean).sum()), 1e-300))
+        # Contributions are towards the decision, which of an unfavourable one is down.
+        values = sign * draws.values[:, j]
+        effect: Effect = "unclear"
         if verdict.refused:
-            said.append(f"the model takes the sensitive feature {name}, and how much it decides here is not known")
-        elif j in feature_indices:
-            said.append(
-                f"the sensitive feature {name} is among the reasons for this decision, with {share:.0%} of all "
-                "contributions"
-            )
+            effect, share = "unknown", 0.0
         elif share < LEAST_SHARE:
-            said.append(f"the sensitive feature {name} has less than {LEAST_SHARE:.0%} of all contributions here")
-        elif draws.mean[j] > 0.0:
-            said.append(
-                f"the sensitive feature {name} speaks for this decision too, at rank {rank} and with {share:.0%} of "
-                "all contributions"
-            )
-        else:
-            said.append(f"the sensitive feature {name} speaks against this decision, with {share:.0%} of contributions")
-    return tuple(said)
+            effect = "little"
+        elif (values > 0.0).mean() >= SURE:
+            effect = "raised"
+        elif (values < 0.0).mean() >= SURE:
+            effect = "lowered"
+        value, is_reason = _value(_cell(table, row, name)), name in shown
+        notes.append(SensitiveNote(feature=name, effect=effect, value=value, share=share, is_reason=is_reason))
+    return tuple(notes)
 
 
 def _recourse(table: _Table, row: int) -> RecourseSearch:

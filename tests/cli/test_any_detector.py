@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from auditor.models.detector_card import ChannelCalibration, DetectorCard, answe
 from auditor.models.saved_models import bundle_of, save
 from auditor.statistics.detection import ExcessShare
 from cli.commands import app
-from cli.no_detector_help import without_detector
+from cli.detect_text import without_detector
 from probes.deepfake.detector_performance import DetectorPerformance
 from tests.quantifiers import all_of
 from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_resnet, save_wav2vec2
@@ -66,9 +67,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scored(detector: Detector, folder: Path) -> list[FileResult]:
     """As the command scores known files."""
-    return [
-        Examination(detector=detector, with_provenance=False).examine_file(path) for path in sorted(folder.iterdir())
-    ]
+    return [Examination(detector=detector, scores_only=True).examine_file(path) for path in sorted(folder.iterdir())]
 
 
 def calibrated(detector: Detector, media: Path) -> DetectorCard:
@@ -204,7 +203,8 @@ def test_a_recording_is_scored_by_a_graph_of_sound(tmp_path: Path) -> None:
     tone = (9_000 * np.sin(np.arange(SAMPLES) / 40)).astype(np.int16)
     write(tmp_path, {"noise.wav": as_wav(noise, RATE), "tone.wav": as_wav(tone, RATE)})
     scores = [
-        Examination(detector=detector).examine_file(tmp_path / f"{name}.wav").verdict for name in ("noise", "tone")
+        Examination(detector=detector, scores_only=True).examine_file(tmp_path / f"{name}.wav").verdict
+        for name in ("noise", "tone")
     ]
     values = [None if v is None else v.probability for v in scores]
     assert values[0] is not None and values[1] is not None and values[0] < values[1]
@@ -256,7 +256,10 @@ def test_a_detector_that_knows_nothing_is_said_to(media: Path) -> None:
     card = DetectorCard(medium="image", fake=1, real_scores=scores[0], fake_scores=scores[1])
     assert contradicted(card) == ""
     said = list(channel_lines(card.model_copy(update={"channel": ChannelCalibration(n_fake=30, n_found=1)})))
-    assert any(line.startswith("nothing shows that it tells the fakes from the real ones: AUC") for line in said)
+    assert any(
+        line.startswith("nothing shows that it tells the fakes from the real ones, so it answers nothing: AUC")
+        for line in said
+    )
 
 
 def test_answers_that_are_no_numbers_are_no_scores(media: Path, tmp_path: Path) -> None:
@@ -404,12 +407,13 @@ def test_too_few_calibration_files_for_a_share_are_said() -> None:
     )
 
 
-def two_detectors(where: Path) -> list[object]:
+def two_detectors(where: Path, unit: Literal["file", "video"] = "file") -> list[object]:
     """The flags of one of pictures and one of sound."""
     for name, classes, sound in (("a", ("real", "ai"), False), ("b", ("real", "ai"), True)):
         detector = onnx(where / name, classes=classes, sound=sound)
         scores = {"real_scores": tuple(np.linspace(0, 0.4, 90)), "fake_scores": tuple(np.linspace(0.6, 1, 90))}
-        save(detector.with_card(detector.card.model_copy(update=scores)), where / f"{name}.pt")
+        channel = {"channel": ChannelCalibration(unit=unit, n_fake=90, n_found=90)}
+        save(detector.with_card(detector.card.model_copy(update=scores | channel)), where / f"{name}.pt")
     return ["--detector", where / "a.pt", "--detector", where / "b.pt"]
 
 
@@ -421,8 +425,12 @@ def test_files_known_to_be_real_calibrate_the_detector_of_their_medium(tmp_path:
     noises = [rng.integers(-9_000, 9_000, SAMPLES).astype(np.int16) for _ in range(19)]
     known |= {f"{i:02}.wav": as_wav(noise, RATE) for i, noise in enumerate(noises)}
     write(tmp_path / "known", {**known, "broken.png": b"none"})
+    # So few that nothing is ruled out to be fake.
+    fakes = {f"{i:02}.png": as_file(fake_picture(rng)) for i in range(15)}
+    write(tmp_path / "fakes", fakes)
     write(tmp_path, {"p.png": as_file(fake_picture(rng))})
-    result = run("detect", tmp_path / "p.png", *both, "--known-real", tmp_path / "known")
+    folders = ("--known-real", tmp_path / "known", "--known-fake", tmp_path / "fakes")
+    result = run("detect", tmp_path / "p.png", *both, *folders)
     text = words(result)
     assert result.exit_code == 0, result.output
     assert "channel on 20 files known to be real" in text and "channel on 19 files known to be real" in text
@@ -433,7 +441,7 @@ def test_files_known_to_be_real_calibrate_the_detector_of_their_medium(tmp_path:
 
 def test_a_picture_and_a_sound_detector_are_asked_in_one_call(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="the extra 'media' is not installed")
-    both = two_detectors(tmp_path)
+    both = two_detectors(tmp_path, "video")
     rng = np.random.default_rng(2)
     noise = rng.integers(-9_000, 9_000, 8 * SAMPLES).astype(np.int16)
     video = video_with_sound(tmp_path / "v.mp4", [fake_picture(rng, 64) for _ in range(8)], noise)
@@ -444,8 +452,8 @@ def test_a_picture_and_a_sound_detector_are_asked_in_one_call(tmp_path: Path) ->
     film, picture = said["files"]
     assert film["verdict"]["answer"] == "fake" and [p["medium"] for p in film["parts"]] == ["image", "speech"]
     assert film["parts"][0]["verdict"]["answer"] == "fake" and film["parts"][1]["verdict"]["answer"] != "fake"
-    # A picture has the whole error rate.
-    assert picture["verdict"]["answer"] == "fake" and "parts" not in picture
+    # It is calibrated on videos.
+    assert picture["verdict"]["answer"] == "cannot say" and "parts" not in picture
     assert (said["detector"]["card"]["medium"], said["second_detector"]["card"]["medium"]) == ("image", "speech")
     checked = run("evidence", "verify", kept, "--allow-unsigned", "--json")
     states = {check["name"]: check["state"] for check in json.loads(checked.stdout)["checks"]}

@@ -202,7 +202,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
         (["model.pt", "--data", "dta.csv"], "did you mean 'data.csv'?"),
         (["model.pt", "--data", "data.csv", "--target", "Y"], "did you mean 'y'?"),
         (["model.pt", "--data", "data.csv", "--target", "y", "--positive", "yess"], "did you mean 'yes'?"),
-        (["model.pt", "--data", "data.csv", "--sensitive", "sexx"], "did you mean 'sex'?"),
+        (["model.pt", "--data", "data.csv", "--positive", "yes", "--sensitive", "sexx"], "did you mean 'sex'?"),
         (["model.pt", "--probes", "grop_fairness"], "did you mean 'group_fairness'?"),
         (["model.pt", "--probes", ","], "it names no probe: leave it out to ask all that apply"),
         (["model.pt", "--set", "group_fairness.intersection=1"], "did you mean 'intersections'?"),
@@ -216,7 +216,7 @@ def test_exit_4_still_writes_a_report(here: Path) -> None:
         (["model.pt", "--config", "nope.toml"], "no configuration file"),
         (["model.pt", "--architecture-args", "{"], "no JSON"),
         (["model.pt", "--probe", "nonsense"], "package.module:Class"),
-        (["model.pt", "--data", "data.csv", "--sensitive", "sex", "--sensitive-file", "data.csv"], "--join-on"),
+        (["model.pt", *DATA, "--positive", "yes", "--sensitive", "sex", "--sensitive-file", "data.csv"], "--join-on"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_2(here: Path, arguments: list[str], says: str) -> None:

@@ -28,6 +28,7 @@ from auditor.judging.measurement import ProbeResult
 from auditor.judging.png import decode, encode
 from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import ChannelCalibration
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.run.job_channel import Known, TableTrained
@@ -36,9 +37,9 @@ from auditor.run.job_reader import TableLearned
 from auditor.run.job_results import DetectorTrained, FilesExamined, Measured, Mitigated
 from auditor.run.parent_process import _End, examine
 from cli.commands import app
-from cli.detect import _unreliable_reason as held
 from cli.detect import _write_pictures
 from cli.detect_calibrate import Calibrated, left_out_by_all
+from cli.detect_text import _unreliable_reason as held
 from tests.detection.content_credentials import signed, signing
 from tests.quantifiers import all_of
 from tests.toys.media_files import (
@@ -56,6 +57,7 @@ from tests.toys.media_files import (
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 pytest.importorskip("av", reason="the extra 'media' is not installed")
 RUNNER = CliRunner()
+ON_CHANNEL = ChannelCalibration(n_fake=40, n_found=40)
 
 
 def run(*arguments: object) -> Result:
@@ -149,7 +151,7 @@ def test_a_file_is_real_or_fake_or_cannot_be_said(asked: tuple[int, dict[str, An
     ("name", "said"),
     [
         ("truncated.png", "cannot be decoded"),
-        ("cut.jpg", "it is none of JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM, or damaged"),
+        ("cut.jpg", "it is none of JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF, PPM, or damaged"),
         ("empty.jpg", "It is an empty file"),
         ("bomb.png", "12,000 x 12,000 pixels, more than 64,000,000: a decompression bomb"),
         ("huge.png", "more than 64,000,000 pixels: a decompression bomb"),
@@ -185,8 +187,12 @@ def test_a_medium_the_detector_is_not_for_is_not_scored(asked: tuple[int, dict[s
     assert "Unsupported: the detector is for images and video, and this is audio." == verdict["reason"]
 
 
-def test_a_video_is_judged_by_its_frames(asked: tuple[int, dict[str, Any], Path]) -> None:
-    found = asked[1]["fake.mp4"]
+def test_a_video_is_judged_by_its_frames(asked: tuple[int, dict[str, Any], Path], media: Path) -> None:
+    # The detector is calibrated on pictures, and its error rate is of those.
+    held = asked[1]["fake.mp4"]["verdict"]
+    assert (held["answer"], held["probability"], held["frames"]) == ("cannot say", None, [])
+    channel = ChannelCalibration(unit="video", n_fake=40, n_found=40)
+    found = Examination(detector=image_detector(channel=channel)).examine_file(media / "fake.mp4").model_dump()
     verdict = found["verdict"]
     assert found["medium"] == "video" and verdict["answer"] == "fake"
     scores = [frame["probability"] for frame in verdict["frames"]]
@@ -341,7 +347,7 @@ def test_names_too_long_for_evidence_are_cut_and_what_cannot_be_written_is_said(
 def posters(where: Path, n: int, first: int, seed: int) -> Path:
     """Real pictures of another collection: they are as smooth as what the detector knows as synthetic."""
     rng = np.random.default_rng(seed)
-    mixed = [0.05 * real_picture(rng) + 0.95 * fake_picture(rng) for _ in range(n)]
+    mixed = [0.2 * real_picture(rng) + 0.8 * fake_picture(rng) for _ in range(n)]
     write(where, {f"{first + i:02}.png": as_file(np.rint(m).astype(np.uint8)) for i, m in enumerate(mixed)})
     return where
 
@@ -374,18 +380,25 @@ def test_near_copies_of_files_known_to_be_real_are_in_the_json_and_the_code() ->
 @pytest.mark.slow
 def test_a_detector_keeps_its_promise_on_a_channel_that_it_is_shown(media: Path, tmp_path: Path) -> None:
     known, new = posters(tmp_path / "known", 24, 0, 1), posters(tmp_path / "new", 20, 30, 2)
-    detector, asked = media / "detector.pt", sorted(new.iterdir())
+    detector, asked = tmp_path / "detector.pt", sorted(new.iterdir())
+    save(image_detector(channel=None), detector)
     as_it_came = run("detect", *asked, "--detector", detector, "--json")
-    assert answers_of(as_it_came).count("fake") >= 15 and as_it_came.exit_code == 0
+    assert answers_of(as_it_came) == ["cannot say"] * 20 and as_it_came.exit_code == 3
+    assert all_of(file["verdict"]["probability"] is None for file in json.loads(as_it_came.stdout)["files"])
+    rng = np.random.default_rng(9)
+    write(tmp_path / "fakes", {f"{i:02}.png": as_file(fake_picture(rng)) for i in range(20)})
+    fakes = ("--known-fake", tmp_path / "fakes")
     kept = tmp_path / "kept.zip"
-    shown = run("detect", *asked, "--detector", detector, "--known-real", known, "--bundle", kept, "--json")
+    words = ("detect", *asked, "--detector", detector, "--known-real", known)
+    shown = run(*words, *fakes, "--bundle", kept, "--json")
     said = json.loads(shown.stdout)
     assert answers_of(shown).count("fake") <= 5 and shown.exit_code == 3
-    assert said["batch"]["n"] == 20 and said["batch"]["visible"] and said["detector"]["n_real"] == 24
-    assert "real_scores" not in said["detector"]["card"] and said["detector"]["card"]["channel"]["fake_before"] >= 18
+    assert said["batch"]["n"] == 20 and said["detector"]["n_real"] == 24
+    assert said["detector"]["predictive_value"]["prevalence"] == 0.01
+    # Without known fakes nothing shows that it tells, and it answers nothing.
+    assert answers_of(run(*words, "--json")) == ["cannot say"] * 20
+    assert "real_scores" not in said["detector"]["card"] and said["detector"]["card"]["channel"]["fake_before"] >= 15
     assert run("evidence", "verify", kept, "--allow-unsigned").exit_code == 0
-    words = " ".join(run("detect", *asked, "--detector", detector).stderr.split())
-    assert "not measured on another collection" in words
 
 
 @pytest.mark.slow
@@ -403,10 +416,18 @@ def test_a_calibrated_detector_is_written_and_says_what_it_finds(media: Path, tm
     (known / "sub" / "broken.png").unlink()
     assert run(*arguments, "--known-fake", fakes).exit_code == 0 and run(*arguments).exit_code == 3
     asked = sorted(posters(tmp_path / "new", 20, 30, 2).iterdir())
-    by_folder = run("detect", *asked, "--detector", media / "detector.pt", "--known-real", known, "--json")
+    by_folder = run(
+        "detect", *asked, "--detector", media / "detector.pt", "--known-real", known, "--known-fake", fakes, "--json"
+    )
+    made = run(*arguments, "--known-fake", fakes)
     by_file = run("detect", *asked, "--detector", out, "--json")
     assert json.loads(by_folder.stdout)["files"] == json.loads(by_file.stdout)["files"]
-    assert "channel   on 24 files" in run("detect", asked[0], "--detector", out).stderr
+    shown = " ".join(run("detect", asked[0], "--detector", out, "--prevalence", 0.5).stderr.split())
+    assert "channel on 24 files" in shown and "worth where 0.5 of files are synthetic" in shown
+    strict = run("detect", asked[0], "--detector", out, "--error-rate", 0.01)
+    assert strict.exit_code == 2 and "at least 99" in " ".join(strict.output.split()), strict.output
+    loose = json.loads(run("detect", asked[0], "--detector", out, "--error-rate", 0.2, "--json").stdout)
+    assert loose["detector"]["card"]["error_rate"] == 0.2
 
 
 @pytest.mark.slow
@@ -416,7 +437,10 @@ def test_known_files_that_cannot_be_used_are_refused(media: Path, tmp_path: Path
     for arguments, code, said in (
         (["detect", media / "fake.png", "--known-real", known], 2, "add --detector FILE"),
         (["detect", media / "fake.png", "--detector", detector, "--known-real", known], 4, "at least 19"),
-        (["detect", known / "00.png", "--detector", detector, "--known-real", known], 2, "is among the files known"),
+        (["detect", known / "00.png", "--detector", detector, "--known-real", known], 2, "is among the known files"),
+        (["detect", media / "fake.png", "--detector", detector, "--known-fake", known], 2, "name both"),
+        (["detect", media / "fake.png", "--detector", detector, "--error-rate", 0.7], 2, "--error-rate must lie"),
+        (["detect", media / "fake.png", "--detector", detector, "--prevalence", 1], 2, "--prevalence must lie"),
         (["detect", media / "fake.png", "--detector", detector, "--known-real", tmp_path / "no"], 2, "no folder at"),
         (["detect", "calibrate", detector, "--known-real", known, "--known-fake", known], 2, "lies in both folders"),
         (["detect", "calibrate", detector, "--known-real", known, "--out", tmp_path / "a.zip"], 2, "must end in .pt"),
@@ -495,18 +519,40 @@ def test_only_what_is_fake_is_settled_in_a_plain_table(media: Path) -> None:
 def test_a_claim_and_a_guess_stand_apart(
     media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A picture that the detector takes for real says with a valid signature that it was generated."""
+    """A picture that shows no known trace, and of which a trusted signature declares that it was generated."""
     by = signing()
     (tmp_path / "root.pem").write_text(by.root)
     content = signed((media / "real.png").read_bytes(), "image/png", by)
     (tmp_path / "claimed.png").write_bytes(content)
-    monkeypatch.setattr("cli.detect._looked_at", lambda: True)
+    piped = run("detect", tmp_path / "claimed.png")
+    head, row = [line.split("\t") for line in piped.stdout.splitlines()]
+    assert dict(zip(head, row, strict=True))["credentials"] == "intact, signer unknown" and piped.exit_code == 3
+    alone = run("detect", tmp_path / "claimed.png", "--trust-anchors", tmp_path / "root.pem")
+    assert alone.stdout.splitlines()[1].split("\t")[2] == "declared synthetic" and alone.exit_code == 0
+    # The form of the C2PA trust lists: a withdrawn service vouches for nobody.
+    for status, answer in (("granted", "declared synthetic"), ("withdrawn", "")):
+        certificate = "".join(by.root.split("-----")[2].split())
+        service = {
+            "ServiceStatus": f"http://uri.etsi.org/19602/status/{status}",
+            "ServiceDigitalIdentity": {"X509Certificates": [{"val": certificate}]},
+        }
+        other = {
+            "ServiceDigitalIdentity": {"X509Certificates": [{"val": "".join(signing().root.split("-----")[2].split())}]}
+        }
+        entity = {"TrustedEntityServices": [{"ServiceInformation": each} for each in (other, service)]}
+        (tmp_path / "list.json").write_text(json.dumps({"LoTE": {"TrustedEntitiesList": [entity]}}))
+        listed = run("detect", tmp_path / "claimed.png", "--trust-anchors", tmp_path / "list.json")
+        assert listed.stdout.splitlines()[1].split("\t")[2] == answer, listed.output
+    (tmp_path / "none.json").write_text('{"LoTE": []}')
+    refused = run("detect", tmp_path / "claimed.png", "--trust-anchors", tmp_path / "none.json")
+    assert refused.exit_code == 2 and "no C2PA trust list" in " ".join(refused.output.split())
+    monkeypatch.setattr("cli.detect_text._looked_at", lambda: True)
     arguments = ["detect", tmp_path / "claimed.png", "--detector", media / "detector.pt"]
     result = run(*arguments, "--trust-anchors", tmp_path / "root.pem")
     text = " ".join(result.output.split())
-    assert result.exit_code == 3, result.output
+    assert result.exit_code == 0, result.output
     assert (
-        "NO KNOWN TRACE" in text
+        "DECLARED SYNTHETIC" in text
         and "no evidence that it is real" in text
         and "C2PA, trusted: by Test Camera of Camera Works; time stamp: none" in text
     )
@@ -516,7 +562,7 @@ def test_a_claim_and_a_guess_stand_apart(
     assert "claims SIGNER UNKNOWN: c2pa.created with Dream Machine" in unknown
     assert "Valid" not in unknown and "C2PA, trusted" not in unknown
     assert "known worst of 1 kinds left out: ramp, equal error rate 0.40 [0.00, 0.60]" in text
-    assert "never merged" in text
+    assert "NO KNOWN TRACE" in unknown
 
 
 @pytest.mark.slow
@@ -651,7 +697,7 @@ def tone(*halves: float, seconds: float = 1.0) -> npt.NDArray[np.int16]:
 def listener() -> Examination:
     detector = DeepfakeDetector(
         _Loud(),
-        card=card(medium="speech", novelties=(-0.001,) * 19, kinds=()),
+        card=card(medium="speech", novelties=(-0.001,) * 19, kinds=(), channel=ON_CHANNEL),
         classes=("real", "fake"),
         preprocessing=AudioPreprocessing(sampling_rate=8_000, samples=8_000),
     )

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,13 @@ from auditor.run.job_channel import Working
 from auditor.run.job_messages import Trained
 from auditor.run.job_results import DetectorTrained
 from auditor.run.parent_process import _End, train_detector
-from auditor.training.task_executor import Kept
 from cli.commands import app
-from cli.detect import rate_lines
+from cli.detect_text import rate_lines
 from cli.detect_train import _lines
 from mitigations.deepfake import folder_training
-from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
-from mitigations.deepfake.unseen_sources import rates_by_collection
+from mitigations.deepfake.folder_training import TrainedDetector, rates_by_collection, train_on_folder
 from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, image_detector, real_picture, write
-from tests.training.test_execute import Backwards, Dies
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 RUNNER = CliRunner()
@@ -360,28 +356,3 @@ def test_wrong_usage_is_said_before_any_file_is_read(tmp_path: Path, more: list[
     result = run("detect", "train", tmp_path, *more)
     assert result.exit_code == 2 and said in result.output, result.output
     assert run("detect", "train", tmp_path / "nowhere").exit_code == 2
-
-
-@pytest.mark.slow
-def test_a_detector_is_the_same_where_its_rounds_are_handed_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    media, asked = folder(tmp_path, n=12), Backwards()
-    words = ("detect", "train", media, "--kinds", tmp_path / "kinds.csv", "--kind-column", "generator", "--out")
-    here = run(*words, tmp_path / "here.pt")
-    monkeypatch.setattr(
-        "auditor.training.task_distribution.chosen_executor", lambda *_: nullcontext(Kept(asked, tmp_path))
-    )
-    there = run(*words, tmp_path / "there.pt")
-    # Five folds, the cells of two kinds by five parts of the real files; folds and kinds of pictures of half the size.
-    assert there.exit_code == here.exit_code == 3 and asked.n == (5 + 2 * 5) + (5 + 2), there.output
-    detectors = [load_model(ModelSpec(path=str(tmp_path / name))) for name in ("here.pt", "there.pt")]
-    cards = [d.card.model_dump() for d in detectors if isinstance(d, DeepfakeDetector)]
-    assert len(cards) == 2 and cards[0] == cards[1]
-    monkeypatch.setattr(
-        "auditor.training.task_distribution.chosen_executor", lambda *_: nullcontext(Kept(Dies(), tmp_path / "kept"))
-    )
-    (tmp_path / "kept").mkdir()
-    lost = run(*words, tmp_path / "lost.pt")
-    assert lost.exit_code == 2 and "A node was lost." in lost.stderr and not (tmp_path / "lost.pt").exists()
-    assert len(list((tmp_path / "kept").glob("task-*"))) == 2

@@ -80,7 +80,7 @@ def test_what_a_server_says_stays_inert() -> None:
         (("https://models.example.com/v1", "--model-name", "m"), 2, "--allow-remote"),
         (("http://127.0.0.1:1/v1", "--model-name", "m", "--api-key-env", KEY), 2, "name of an environment variable"),
         (("http://127.0.0.1:1/v1", "--model-name", "m", "--max-calls", "0"), 2, "--max-calls"),
-        (("http://127.0.0.1:1/v1", "--model-name", "m", "--max-calls", "1"), 4, "--max-calls"),
+        (("http://127.0.0.1:1/v1", "--model-name", "m", "--max-calls", "1"), 4, "does not answer"),
         (("http://127.0.0.1:1/v1", "--model-name", "m", "--reference", "nowhere"), 2, "no language model at 'nowhere'"),
         (("http://127.0.0.1:1/v1", "--model-name", "m", "--reference", "."), 2, "no language model at '.'"),
         (("http://127.0.0.1:1/v1", "--model-name", "m", "--within", "0.1"), 2, "add --reference"),

@@ -82,7 +82,15 @@ def test_a_refusal_is_explained_in_the_words_of_labels(
     )  # fmt: skip
     assert code == 0, said
     assert "Row 1: granted: declined, unfavourable" in said and "Principal reasons for the refusal" in said
-    assert "1. Monthly income = no income: contributes" in said and "exact Shapley values of trees" in said
+    assert (
+        "1. Monthly income = no income: contributes" in said
+        and "Your entry “Monthly income: no income” counted" in said
+    )
+    assert (
+        "#" * 40 in said
+        and (out / "row-1.png").read_bytes().startswith(b"\x89PNG")
+        and "exact Shapley values of trees" in said
+    )
     assert "Monthly income from no income to" in said and "Left as they are: years, Skin colour" in said
     record = json.loads((out / "explanation.json").read_text())
     (row,) = record["rows"]
@@ -90,6 +98,7 @@ def test_a_refusal_is_explained_in_the_words_of_labels(
     assert len(row["same"]) == 5 and all_of(set(each) == {"row", "distance"} for each in row["same"] + row["other"])
     page = (out / "explanation.html").read_text()
     assert moment(record["created"]) in page and record["created"] not in page
+    assert page.count("<svg") == 1 and "contribution to the decision" in page
     assert "Monthly income = no income" in page and "<script" not in page and "default-src &#39;none&#39;" in page
 
 
@@ -187,10 +196,36 @@ def test_where_nothing_may_change_the_answer_is_not_settled(folder: Path, monkey
     assert code == 3 and "every feature is fixed" in said and "no recourse found (exit 3)" in said
 
 
+@pytest.mark.slow
+def test_a_row_is_named_by_a_value_of_a_column_that_the_model_does_not_take(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pd.read_csv(folder / "rows.csv")
+    rows.assign(application_id=np.arange(103_279, 103_679)).to_csv(folder / "numbered.csv", index=False)
+    more = ("numbered.csv", *FOREST[3:], "--draws", "5")
+    code, said = call(
+        folder, monkeypatch, "forest.skops", "--data", *more, "--where", "application_id=103281", "--row", "1", "--json"
+    )
+    first, second = json.loads(said)["rows"]
+    assert code in (0, 3) and (first["row"], first["named_by"]) == (1, "")
+    assert (second["row"], second["named_by"]) == (3, "application_id=103281")
+    by_number = json.loads(call(folder, monkeypatch, *FOREST, "--draws", "5", "--row", "3", "--json")[1])["rows"][0]
+    assert (second["decision"], second["probability"]) == (by_number["decision"], by_number["probability"])
+    for where, words in (
+        ("application_id=7", "no row of numbered.csv has this value"),
+        ("race=1", "rows of numbered.csv have this value"),
+        ("aplication_id=7", "did you mean 'application_id'"),
+    ):
+        code, said = call(folder, monkeypatch, "forest.skops", "--data", *more, "--where", where)
+        assert code == 2 and words in said, said
+
+
 @pytest.mark.grid
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
+        ((), 2, "--where COLUMN=VALUE"),
+        (("--where", "17"), 2, "must look like COLUMN=VALUE"),
         (("--row", "0"), 2, "rows count from 1"),
         (("--row", "401"), 2, "rows 1 to 400"),
         (("--row", "9" * 20), 2, "rows 1 to 400"),

@@ -62,7 +62,7 @@ def test_outputs_that_are_marked_pass_and_a_file_that_is_none_is_named(here: Pat
     assert report["model"]["format"] == "a generator's files" and report["data"]["n_rows"] == 100
     (here / "outputs" / "fake" / "notes\x1b[31m.txt").write_text("no picture")
     result = run(*arguments, "--set", "marking.n_samples=2")
-    assert result.exit_code == 3 and "1 file could not be read" in result.output and "\x1b" not in result.output
+    assert result.exit_code == 3 and "1 file or row could not be read" in result.output and "\x1b" not in result.output
 
 
 @pytest.mark.parametrize("flag", ["--target", "--score", "--sensitive"])

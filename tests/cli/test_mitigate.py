@@ -71,8 +71,8 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
     }  # fmt: skip
     after = AuditReport.from_json((report / "after" / "report.json").read_bytes())
     assert after.exit_code == code and comparison["conclusion"] in output
-    assert f"Exit code {code}: the new model's." in output and " fixed; " in output
-    files = [".auditor-written.json", "m.zip", "new.energy.json", "new.pt", "report"]
+    assert f"Exit code {code}: the new model's." in output and " fixed. " in output
+    files = [".auditor-written.json", "m.zip", "new.energy.json", "new.pt", "new.pt.predictions.csv", "report"]
     assert sorted(p.name for p in tmp_path.iterdir()) == files
     checked = json.loads(RUNNER.invoke(app, ["evidence", "verify", bundle, "--json"]).stdout)
     states = {check["name"]: check["state"] for check in checked["checks"]}
@@ -208,14 +208,14 @@ def test_what_a_smaller_gap_costs_is_said_with_the_margin_that_accepts_it() -> N
 
 def test_what_is_fixed_and_what_still_fails_is_counted() -> None:
     found = traded(0.3)
-    worse = "failing now, and not before: equalized_odds_difference, by sex."
-    assert found.fixed == f"0 of 1 fixed; 1 no longer shown to fail; {worse}"
+    worse = "Failing now, and not before: equalized_odds_difference, by sex."
+    assert found.fixed == f"0 of 1 fixed. 1 no longer shown to fail. {worse}"
     same = compare(found.before, found.before)
-    assert same.fixed == "0 of 1 fixed; still failing: demographic_parity_difference, by sex."
+    assert same.fixed == "0 of 1 fixed. Still failing: demographic_parity_difference, by sex."
     passed = found.before.model_copy(
         update={"findings": tuple(f for f in found.before.findings if f.outcome.value != "FAIL")}
     )
-    assert compare(passed, passed).fixed == "Nothing failed before; nothing fails now."
+    assert compare(passed, passed).fixed == "Nothing failed before. Nothing fails now."
 
 
 def test_a_sweep_refuses_rows_that_are_not_independent_before_any_work(folder: Path, tmp_path: Path) -> None:
@@ -226,11 +226,11 @@ def test_a_sweep_refuses_rows_that_are_not_independent_before_any_work(folder: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_sends_models_that_are_no_bundles_to_what_makes_them(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "m.skops").write_bytes(b"PK")
+def test_a_sweep_sends_folders_to_what_makes_models_of_them(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
     code, output = call(
-        folder, "tradeoff", "reject_option", str(tmp_path / "m.skops"), "--sweep", "width=0.1", "--train",
+        folder, "tradeoff", "reject_option", str(tmp_path / "model"), "--sweep", "width=0.1", "--train",
         str(folder / "train.csv"), "--data", str(folder / "test.csv"), "--target", "y", "--sensitive", "group",
         "--out", str(tmp_path / "out"),
     )  # fmt: skip
-    assert code == 2 and "make a model of each value with auditor mitigate" in output, output
+    assert code == 2 and "make one of each value with auditor mitigate" in output, output

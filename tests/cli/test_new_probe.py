@@ -1,4 +1,4 @@
-"""The skeleton of a probe works as it stands: it is clean, its tests pass, and a scan can ask it."""
+"""The skeletons of a probe and a mitigation work as they stand: clean, with tests that pass, usable by a command."""
 
 from __future__ import annotations
 
@@ -84,7 +84,11 @@ def test_where_nothing_can_be_written_nothing_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_clean_and_its_own_tests_pass(made: Path) -> None:
+@pytest.mark.parametrize("kind", ["probe", "mitigation"])
+def test_it_is_clean_and_its_own_tests_pass(kind: str, made: Path, tmp_path: Path) -> None:
+    if kind == "mitigation":
+        made = tmp_path / "same_share"
+        write_skeleton(made, "same_share", kind)
     assert "2 passed" in run(made, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     if importlib.util.find_spec("ruff") is None or importlib.util.find_spec("mypy") is None:
         pytest.skip("ruff and mypy are not installed here: the skeleton's tests passed, its style was not looked at")
@@ -92,6 +96,47 @@ def test_it_is_clean_and_its_own_tests_pass(made: Path) -> None:
     assert "already formatted" in run(made, sys.executable, "-m", "ruff", "format", "--check", ".")
     cache = ("--cache-dir", ROOT / ".mypy_cache")
     assert "no issues found in 2 source files" in run(made, sys.executable, "-m", "mypy", "--strict", *cache, ".")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("reweighing", "There is a built-in mitigation"),
+        ("list", "There is a built-in mitigation"),
+        ("A", "same_share."),
+    ],
+)
+def test_what_cannot_be_a_mitigation_s_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUNNER.invoke(app, ["mitigate", "new", name])
+    assert result.exit_code == 2 and said in result.output and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_an_installed_mitigation_repairs_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUNNER.invoke(app, ["mitigate", "new", "same-share"])
+    assert result.exit_code == 0 and "auditor mitigate same_share MODEL" in result.output, result.output
+    for part, seed in (("train", 1), ("test", 2)):
+        rows = biased_rows(400, seed)
+        rows.X.assign(y=rows.y_true).to_csv(f"{part}.csv", index=False)  # type: ignore[union-attr]
+    save(trained(biased_rows(400, 1), epochs=4), Path("model.pt"))
+    python, packages = interpreter(tmp_path)
+    run(
+        tmp_path, sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+        "--disable-pip-version-check", "--target", packages, "./same_share",
+    )  # fmt: skip
+    run(
+        tmp_path, python, "-c", "from cli.commands import app; app()", "mitigate", "same_share", "model.pt", "--train",
+        "train.csv", "--data", "test.csv", "--target", "y", "--positive", "1", "--sensitive", "group", "--out",
+        "new.pt",
+    )  # fmt: skip
+    compared = json.loads((tmp_path / "audit-report/comparison.json").read_text())
+    assert compared["made_by"][0] == "same_share" and (tmp_path / "new.pt").exists()
+    (gap,) = [row for row in compared["rows"] if row["metric"] == "demographic_parity_difference"]
+    assert gap["difference"] < 0.0
 
 
 @pytest.mark.slow

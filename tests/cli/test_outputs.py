@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -162,3 +163,23 @@ def test_training_states_what_was_trained_unless_the_network_ends_otherwise(here
     asked = "will ask for --outputs" in " ".join(made.output.split())
     code, output, report = scan("trained.pt", *OWN)
     assert asked == (not stated) == (report.refusal is not None)
+
+
+@pytest.mark.parametrize("place", ["MODEL", "--data", "--predictions", "--out"])
+def test_a_name_that_is_not_utf_8_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The record could not name it, and JSON holds no such text."""
+    monkeypatch.chdir(tmp_path)
+    odd = os.fsdecode(b"o\xff.csv")
+    for name in ("d.csv", *([odd] if place != "--out" else [])):
+        Path(name).write_text("a,y,p\n" + "1,0,1\n2,1,0\n" * 20)
+    words = {"MODEL": [odd, "--data", "d.csv"], "--data": ["d.csv", "--data", odd]}.get(place, [])
+    answers = ["--predicted", "p", "--out", odd if place == "--out" else "out"]
+    words = words or ["--predictions", odd if place == "--predictions" else "d.csv", *answers]
+    # The log of an audit holds the command line.
+    monkeypatch.setattr(sys, "argv", ["auditor", "scan", *words])
+    result = CliRunner().invoke(app, ["scan", *words, "--target", "y", "--quiet"])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("auditor: A path or a name") and "UTF-8" in result.stderr, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

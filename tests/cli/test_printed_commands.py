@@ -19,17 +19,22 @@ import pandas as pd
 import pytest
 import typer
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from typer.testing import CliRunner, Result
 
+import cli.start
 from auditor.models.saved_models import save
 from auditor.report.first_page import first_page
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.provenance_of_number import traces_of
 from auditor.report.remediation import remediation_of
+from auditor.run.scan_options import ScanOptions
 from cli.commands import app
 from cli.help_pages import leaf_commands
-from cli.mitigate import _complete_out
+from cli.mitigate import complete_out
 from mitigations import MITIGATIONS
 from tests import ROOT
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -64,6 +69,28 @@ FITTED_ANEW = {
     "XGBoost, .ubj": "fairer.ubj",
     "LightGBM, .txt": "fairer.txt",
     "CatBoost, .cbm": "fairer.cbm",
+    "CatBoost, .json": "fairer.json",
+}
+# Whose files name no columns.
+UNNAMED = ("scikit-learn logistic, skops", "ONNX of scikit-learn, no ZipMap")
+# What else is asked of every model of a table, and what it may answer that is no refusal.
+TABLE_COMMANDS = {
+    "scan": (("--stream", "--probes", "group_fairness", "--out", "out"), (0, 1, 3)),
+    "explain": (("--row", "1", "--out", "out"), (0, 3)),
+    "export": (("--to", "onnx", "--out", "made.onnx"), (0,)),
+    "tradeoff": (
+        ("--train", "train.csv", "--sweep", "constraints=demographic_parity", "--with", "deterministic=true")
+        + ("--probes", "group_fairness", "--out", "out"),
+        (0, 1, 3),
+    ),
+}
+# What cannot be done with a model, and what the refusal says instead.
+REFUSED = {
+    ("export", "XGBoost, .json"): "after one-hot encoding",
+    ("export", "XGBoost, .ubj"): "after one-hot encoding",
+    ("export", "CatBoost, .cbm"): "after one-hot encoding",
+    ("export", "CatBoost, .json"): "after one-hot encoding",
+    ("export", "scikit-learn logistic, skops"): "fit the pipeline on a pandas DataFrame",
 }
 
 
@@ -212,9 +239,55 @@ def test_the_repair_of_the_first_page_writes_what_was_read(
         assert result.exit_code == after.exit_code and f"Exit code {after.exit_code}: the new" in result.output
     for command in re.findall(r"`(auditor [^`]*)`", " ".join(result.output.split())):
         typed(command)
+    columns = ["--features", "a,b,c"] if name in UNNAMED else []
+    asked = [
+        "scan",
+        str(made),
+        *ORDINARY[name](tmp_path).data,
+        *columns,
+        "--probes",
+        "group_fairness",
+        "--out",
+        "again",
+    ]
+    checked = call([*asked, "--check-predictions", f"{made.name}.predictions.csv", "--format", "json"])
+    assert checked.exit_code in (0, 1, 3), checked.output
+    record = AuditReport.from_json((tmp_path / "again" / "report.json").read_bytes())
+    assert sum(f"as {made.name}.predictions.csv records of it" in note for note in record.data.notes) == 1
     if made.suffix in (".joblib", ".pkl"):
         own = joblib.load(made)
         assert isinstance(own, BaseEstimator) and len(own.predict(people()[list(own.feature_names_in_)]))
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(TABLE_COMMANDS))
+@pytest.mark.parametrize("name", sorted({*FITTED_ANEW, "ONNX of scikit-learn, no ZipMap"}))
+def test_every_table_model_is_taken_by_every_command_or_what_works_is_named(
+    name: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = ORDINARY[name](tmp_path)
+    rows = tmp_path / "rows.csv"
+    (tmp_path / "train.csv").write_bytes(rows.read_bytes() + rows.read_bytes().split(b"\n", 1)[1])
+    more, codes = TABLE_COMMANDS[command]
+    data = list(file.data[:2]) if command == "export" else list(file.data)
+    named = (
+        ["--features", "a,b,c"] if name in ("scikit-learn logistic, skops", "ONNX of scikit-learn, no ZipMap") else []
+    )
+    words = [command, *(["threshold_optimizer"] if command == "tradeoff" else []), str(file.path), *data, *more]
+    result = call([*words, *named])
+    said = " ".join(result.output.split())
+    if (command, name) in REFUSED:
+        assert result.exit_code == 4 and REFUSED[command, name] in said, said
+    else:
+        assert result.exit_code in codes, said
+    for printed in re.findall(r"`(auditor [^`]*)`", said):
+        typed(printed)
+    record = tmp_path / "out" / "report.json"
+    if record.exists():
+        for printed in filter(None, printed_by(AuditReport.from_json(record.read_bytes()))):
+            typed(printed)
 
 
 def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +316,7 @@ def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: 
 def test_the_ending_is_that_of_the_model_that_was_read(
     mitigation: str, model: str, said: str | None, expected: str
 ) -> None:
-    out = _complete_out(None if said is None else Path(said), MITIGATIONS[mitigation], Path(model))
+    out = complete_out(None if said is None else Path(said), MITIGATIONS[mitigation], Path(model))
     assert out == Path(expected)
 
 
@@ -269,6 +342,30 @@ def test_what_is_said_of_copies_can_be_done(tmp_path: Path, monkeypatch: pytest.
     assert "exact copies" not in said["copies"] + said["persons"]
     named = set(FLAG.findall(said["bare"]))
     assert named and all_of(named <= flags_of(command) for command in ("mitigate", "tradeoff", "scan"))
+
+
+def test_which_label_is_favourable_is_asked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
+    rows = pd.read_csv("rows.csv").assign(y=np.where(people()["y"] == 1, "yes, granted", "no"))
+    rows.to_csv("words.csv", index=False)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows[["a", "b", "c"]], rows["y"])
+    joblib.dump(model, "words.joblib")
+    asked = ["scan", "words.joblib", "--data", "words.csv", "--target", "y", "--sensitive", "g"]
+    asked += ["--probes", "group_fairness", "--format", "json", "--out", "out"]
+    refused = call(asked)
+    said = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and "Add --positive no or --positive 'yes, granted'." in said, said
+    assert not Path("out", "report.json").exists()
+    # What is asked of nobody's favour needs none.
+    assert call([word if word != "group_fairness" else "performance" for word in asked]).exit_code in (0, 1, 3)
+    with monkeypatch.context() as patch:
+        answers = iter(["perhaps", "yes, granted"])
+        patch.setattr(typer, "prompt", lambda *_, **__: next(answers))
+        options = cli.start.with_positive(ScanOptions(data="words.csv", target="y", sensitive=("g",)))
+        assert options.positive == "yes, granted"
+    for same in ({"target": "y", "data": "rows.csv"}, {"target": None, "data": "words.csv"}):
+        assert cli.start.with_positive(ScanOptions(sensitive=("g",), **same)).positive is None  # type: ignore[arg-type]
 
 
 OWN = """

@@ -38,8 +38,8 @@ print(json.dumps({
 }))
 """
 RENDERERS = (
-    "drawing", "first_page", "first_page_parts", "html", "page_language", "record", "remediation", "report_figures",
-    "report_view", "rule_pack_view", "scope_page",
+    "drawing", "first_page", "first_page_parts", "html", "record", "remediation", "report_figures",
+    "report_view", "scope_page",
 )  # fmt: skip
 # Every scan keeps a log of its stages, and may publish what it found.
 EVIDENCE = ("container", "manifest", "publishing", "signing", "timestamp")

@@ -6,7 +6,9 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -32,7 +34,7 @@ def test_without_a_terminal_it_says_which_flags_to_give_and_they_are_taken(model
     assert refused.exit_code == 2 and not (tmp_path / "audit.toml").exists()
     said = " ".join(refused.output.split())
     flags = shlex.split(said.partition("add ")[2].partition(", if")[0])
-    assert {"--target", "--positive"} <= set(flags)
+    assert {"--target", "--positive"} <= set(flags) and "(target: by name and two values" in said
     done = RUNNER.invoke(app, [model, "rows.csv", "--target", "y", "--positive", "1", "--sensitive", "g"])
     assert done.exit_code in (0, 1, 3), done.output
     written = tomllib.loads((tmp_path / "audit.toml").read_text())
@@ -40,6 +42,26 @@ def test_without_a_terminal_it_says_which_flags_to_give_and_they_are_taken(model
     report = AuditReport.from_json((tmp_path / "audit-report" / "report.json").read_bytes())
     assert report.data.target == "y" and report.data.positive == "1"
     assert report.environment.command == "auditor scan --config audit.toml"
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "said"),
+    [
+        ({"a": [1, 2, 3], "approved": [0, 1, 1]}, "approved", "as no other: likely"),
+        ({"hired": ["n", "y", "n"], "approved": [0, 1, 1]}, "hired", "as 1 more: unsure"),
+        ({"p": [0, 1, 1], "q": [0, 1, 1], "a": [1, 2, 3]}, "q", "the last of 2 of two values, by no name: unsure"),
+        (
+            {"a": [*"uvwx"] * 10, "price": [i / 7 for i in range(40)]},
+            "price",
+            "by name and its numbers, as no other: likely",
+        ),
+        ({"a": ["u", "v", "w"]}, None, ""),
+    ],
+)
+def test_a_guess_of_the_target_says_how_sure_it_is(columns: dict[str, Any], target: str | None, said: str) -> None:
+    guess = cli.start._guess_columns(pd.DataFrame(columns))
+    assert (guess.target or guess.number) == target
+    assert said in guess.why_target and bool(said) == bool(guess.why_target)
 
 
 def test_on_a_terminal_it_asks_shows_what_it_understood_and_opens_the_report(

@@ -206,7 +206,10 @@ def test_what_a_training_took_lies_beside_its_model(here: Path, monkeypatch: pyt
 def test_places_need_not_lie_in_one_folder_nor_be_there(here: Path) -> None:
     places = ("new/deep/m.pt", "rows/a.parquet", "../b.tsv")
     result = run("d.csv", *TRAIN, "--out", places[0], "--train-out", places[1], "--test-out", places[2])
-    assert result.exit_code == 0 and f"wrote     {', '.join(places)}, new/deep/m.energy.json" in result.stdout
+    assert (
+        result.exit_code == 0
+        and f"wrote     {', '.join(places)}, new/deep/m.predictions.csv, new/deep/m.energy.json" in result.stdout
+    )
     assert len(pd.read_parquet("rows/a.parquet")) == 84 and len(pd.read_csv("../b.tsv", sep="\t")) == 36
     assert not [name for name in contents(here.parent) if re.search(r"/\.(?!auditor-written)", f"/{name}")]
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from auditor.models.saved_models import save
 from cli.commands import FUNCTIONS, app
-from cli.output_guard import written_by
+from cli.flags import written_by
 from tests import ROOT
 from tests.contract.import_graph import modules
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -31,8 +31,9 @@ WRITTEN_TO = {(name, mark) for name, function in COMMANDS.items() for mark in wr
 READ = {
     "compare": {"before", "after", "sign"},
     "report publish": {"run"},
-    "detect": {"files", "known_real", "sign", "trust_anchors"},
+    "detect": {"files", "known_fake", "known_real", "sign", "trust_anchors"},
     "detect calibrate": {"data", "known_fake", "known_real"},
+    "detect compare": {"data"},
     "detect train": {"folder"},
     "policy dossier": {"attestations", "run", "sign", "tradeoff"},
     "dp audit": {"sign"},
@@ -128,11 +129,12 @@ CASES = [
     Case("to", ("probes", "examples", "copy"), "examples/mortgages.py", forced=False),
     Case("to", ("probes", "examples", "copy", "tabular_loop", "--to", "mine"), "mine/tabular_loop.py", forced=False),
     Case("name", ("probes", "new", "calm_share"), "calm_share/pyproject.toml", forced=False),
+    Case("name", ("mitigate", "new", "same_share"), "same_share/pyproject.toml", forced=False),
 ]
 # Where a taken place is passed by, and where an earlier file is gone on with.
 APART = {("detect", "evidence"), ("mitigate", "checkpoint")}
-NEVER_FORCED = {"evidence keygen", "evidence register", "probes new", "probes examples"}
-READS_NOTHING = {"probes new", "evidence keygen", "dp budget", "probes examples"}
+NEVER_FORCED = {"evidence keygen", "evidence register", "probes new", "mitigate new", "probes examples"}
+READS_NOTHING = {"probes new", "mitigate new", "evidence keygen", "dp budget", "probes examples"}
 RUNNER = CliRunner()
 
 
@@ -204,7 +206,7 @@ def test_a_users_own_file_is_refused_in_a_sentence_and_stays(case: Case, here: P
     assert result.exit_code == 2, result.output
     assert result.output.count("\n") == 1 and result.output.startswith("auditor: "), result.output
     assert "is there already" in result.output
-    if case.command != "probes new":
+    if case.command not in ("probes new", "mitigate new"):
         assert place.name in result.output
     assert ("--force" in result.output) == case.forced
     assert contents(here) == before
@@ -261,6 +263,7 @@ MAY_WRITE = {
     "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.drawing.svg": "bytes in memory",
+    "auditor.loading.rows.score_columns": "text in memory",
     "auditor.loading.rows.caller_rows": "a scratch folder of its caller",
     "auditor.loading.sandbox.measuring_process": "scratch folders that no process holds, by their name",
     "auditor.training.task_executor": "takes back results of its own that nobody needs, or that were cut off",

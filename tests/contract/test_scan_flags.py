@@ -140,6 +140,8 @@ ELSEWHERE = {
     "api_key_env": "tests/cli/test_endpoint.py",
     "max_calls": "tests/cli/test_endpoint.py",
     "concurrency": "tests/models/endpoint/test_client.py",
+    "thinking_tokens": "tests/models/endpoint/test_scanned.py",
+    "reasoning_effort": "tests/models/endpoint/test_scanned.py",
     "allow_remote": "tests/cli/test_endpoint.py",
     "query": "tests/loading/test_adapters.py",
     "generated": "tests/loading/rows/test_recorded.py",
@@ -170,6 +172,7 @@ ELSEWHERE = {
     "generate": "tests/loading/test_generators.py",
     "allow_code": "tests/loading/test_intake.py",
     "trust_pickle": "tests/loading/test_intake.py",
+    "trust_anchors": "tests/run/test_model_signature.py",
     "allow_unsandboxed": "tests/run/test_sandbox.py",
     "debug": "tests/loading/sandbox/test_secrets.py",
 }
@@ -190,7 +193,8 @@ def test_what_is_varied_elsewhere_is_given_there(name: str, file: str) -> None:
 
 
 DEFAULTS: dict[str, Any] = {
-    "max_calls": 10_000, "concurrency": 4, "chat": "auto", "few_shot": 0, "policy": ("auditor-default-3",),
+    "max_calls": 10_000, "concurrency": 4, "thinking_tokens": 0, "chat": "auto", "few_shot": 0,
+    "policy": ("auditor-default-3",),
     "out": "audit-report", "format": ("html", "json"), "lang": "en", "seed": 0, "device": "auto", "executor": "local",
     "dtype": "auto", "error_rate": 0.05, "multiplicity": "holm", "max_seconds": 600.0, "architecture_args": {},
 }  # fmt: skip

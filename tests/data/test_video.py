@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.rows import FloatArray
 from auditor.data import images_and_video
 from auditor.data.audio import encode
 from auditor.data.images_and_video import Frames, sample_frames
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.video_verdict import judged_video, mean_interval, video_verdict
+from auditor.detection.detection_record import FileResult, FileVerdict
+from auditor.detection.detector_calibration import on_channel
+from auditor.detection.video_verdict import judge_frames, judged_video, mean_interval
 from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.detector_card import ChannelCalibration
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 
@@ -199,46 +203,50 @@ def detector(**changes: Any) -> DeepfakeDetector:
     return DeepfakeDetector(_Brightness(), card=whole, classes=("real", "fake"), preprocessing=preprocessing)
 
 
-def frames(*values: int) -> Frames:
-    return Frames(np.stack([np.full((8, 8, 3), v, np.uint8) for v in values]), np.arange(len(values)) / 10)
+def judged(values: list[int], **changes: Any) -> FileVerdict:
+    """The verdict on a video of grey frames, each of one brightness."""
+    model = detector(**changes)
+    shown = np.stack([np.full((8, 8, 3), v, np.uint8) for v in values])
+    scores = model.predict_proba(shown)[:, 1]
+    return judge_frames(model.card, scores, np.arange(len(values)) / 10, float(np.median(model.novelty(shown))))
 
 
-def test_the_verdict_is_of_the_means() -> None:
-    shown = frames(*[200, 210, 220, 230] * 4)
-    found = video_verdict(detector(), shown)
-    logits = 10.0 * (shown.pixels[:, 0, 0, 0] / 255 - 0.5) / 0.5
+def test_the_verdict_is_of_the_mean_which_is_one_score() -> None:
+    found = judged([200, 210, 220, 230] * 4)
+    logits = 10.0 * (np.asarray([200, 210, 220, 230] * 4) / 255 - 0.5) / 0.5
     scores = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(found.scores, scores, rtol=1e-5)
+    np.testing.assert_allclose([f.probability for f in found.frames], scores, rtol=1e-5)
     assert found.probability == pytest.approx(scores.mean())
-    p = np.asarray([detector().card.p_values(s) for s in scores])
-    assert (found.p_real, found.p_fake) == (
-        pytest.approx(2 * p[:, 0].mean()),
-        pytest.approx(min(1, 2 * p[:, 1].mean())),
-    )
-    assert (found.answer, found.seconds[:2]) == ("fake", (0.0, 0.1))
+    assert found.probability is not None and (found.p_real, found.p_fake) == detector().card.p_values(found.probability)
+    assert (found.answer, [f.seconds for f in found.frames[:2]]) == ("fake", [0.0, 0.1])
 
 
 def test_real_mixed_and_unlike_videos() -> None:
-    assert video_verdict(detector(), frames(*[40] * 8)).answer == "no known trace"
-    mixed = video_verdict(detector(), frames(*[40, 215] * 8))
-    assert (mixed.answer, "Neither class" in mixed.reason) == ("cannot say", True)
-    odd = frames(*[40] * 9)
-    odd.pixels[:5, 0, 0] = 255
-    assert "unsupported" in video_verdict(detector(), odd).reason
-    odd.pixels[4, 0, 0] = 40
-    assert video_verdict(detector(), odd).answer == "no known trace"
+    assert judged([40] * 8).answer == "no known trace"
+    mixed = judged([40, 215] * 8)
+    assert (mixed.answer, "either class" in mixed.reason) == ("cannot say", True)
+    odd = judge_frames(detector().card, np.full(9, 0.1), np.arange(9.0), 1.5)
+    assert "unsupported" in odd.reason and odd.probability is None and not odd.frames
 
 
-def test_twice_the_mean_p_value_is_one_however_frames_depend() -> None:
-    """Real videos of identical frames, the worst dependence: ruled out no more often than stated."""
+def test_a_video_is_a_unit_and_real_ones_are_called_fake_as_seldom_as_promised() -> None:
+    """Frames of one video are alike: 32 of them are no 32 files; the bound is 4 standard errors above."""
     rng = np.random.default_rng(0)
-    level, wrong = 0.05, 0
-    for _ in range(400):
-        calibration = np.sort(rng.uniform(0, 1, 99))
-        card = detector(real_scores=tuple(calibration)).card
-        p = [card.p_values(s)[0] for s in [float(rng.uniform())] * 5]
-        wrong += min(1.0, 2 * float(np.mean(p))) <= level
-    assert wrong <= 33
+
+    def films(n: int) -> FloatArray:
+        return 1.0 / (1.0 + np.exp(-(rng.normal(0.0, 1.0, (n, 1)) + rng.normal(0.0, 0.3, (n, 32)))))
+
+    wrong, before = [], detector().card
+    for _ in range(200):
+        verdicts = [judge_frames(before, row, np.arange(32.0), 0.0) for row in films(39)]
+        known = [FileResult(medium="video", sha256=f"{i:x}", verdict=v) for i, v in enumerate(verdicts)]
+        card = on_channel(before, known, ())
+        assert card.channel is not None and card.channel.unit == "video" and len(card.real_scores) == 39
+        wrong += [card.p_values(float(row.mean()))[0] <= 0.05 for row in films(5)]
+    assert abs(np.mean(wrong) - 2 / 40) <= 4 * np.sqrt(0.05 * 0.95 / 200)
+    channel = ChannelCalibration(unit="video", n_fake=39, n_found=39)
+    proven = card.model_copy(update={"fake_scores": (1.0,) * 39, "channel": channel})
+    assert not proven.silence((), video=True) and "calibrated on videos" in proven.silence((), video=False)
 
 
 def test_the_interval_is_student_s_over_blocks() -> None:

@@ -109,7 +109,7 @@ def test_training_files_saved_again_calibrate_nothing_and_are_said(tmp_path: Pat
     trained = tuple(prints(saved(picture, 95))[0] for picture in pictures[:6])
     detector = image_detector().with_card(card(trained_on=("0" * 16,), fingerprints=trained))
     write(tmp_path, {f"{i:02}.jpg": saved(picture, 60, 0.6) for i, picture in enumerate(pictures)})
-    calibrating = Examination(detector=detector, with_provenance=False, with_fingerprints=True)
+    calibrating = Examination(detector=detector, scores_only=True)
     found = [calibrating.examine_file(path) for path in sorted(tmp_path.iterdir())]
     assert learnt_of(detector.card, found) == ["alike"] * 6 + [""] * 6
     told = [any("a file that the detector was trained on" in note for note in result.notes) for result in found]
@@ -120,7 +120,7 @@ def test_training_files_saved_again_calibrate_nothing_and_are_said(tmp_path: Pat
     calibrated = on_channel(detector.card, [*found, *(each for group in new for each in group)], ())
     assert len(calibrated.real_scores) == 6 * 5
     # Whoever only asks is told, and the bits go nowhere.
-    asked = Examination(detector=detector, with_provenance=False).examine_file(tmp_path / "00.jpg")
+    asked = Examination(detector=detector).examine_file(tmp_path / "00.jpg")
     assert asked.fingerprints == () and any("looks or sounds like a file" in note for note in asked.notes)
 
 
@@ -128,7 +128,7 @@ def test_one_photograph_saved_twenty_times_is_no_twenty_known_files(tmp_path: Pa
     first, *others = photographs(12)
     write(tmp_path, {f"a{i:02}.jpg": saved(first, 60 + i, 0.6 + 0.05 * i) for i in range(20)})
     detector = image_detector()
-    calibrating = Examination(detector=detector, with_provenance=False, with_fingerprints=True)
+    calibrating = Examination(detector=detector, scores_only=True)
     one = [calibrating.examine_file(path) for path in sorted(tmp_path.iterdir())]
     assert few_in_truth(detector.card, one).startswith("19 of 20 files known to be real are near copies of another")
     write(tmp_path / "more", {f"{i}.jpg": saved(picture) for i, picture in enumerate(others)})

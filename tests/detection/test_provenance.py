@@ -6,6 +6,7 @@ import builtins
 import json
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
@@ -15,13 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.file_kinds import FileKind, kind_of
+from auditor.detection.examine_file import Examination
+from auditor.detection.file_kinds import FileKind, container_facts, kind_of
 from auditor.detection.provenance.provenance_record import FileProvenance, Statement, origin_of, short_type
 from auditor.detection.provenance.read_provenance import _time_stamp, read_provenance
 from auditor.detection.provenance.unsigned_metadata import points_to
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
 from tests.evidence.authority import authority, serving
 from tests.quantifiers import all_of
+from tests.toys.media_files import image_detector
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="the extra 'images' is not installed")
 PngInfo = pytest.importorskip("PIL.PngImagePlugin").PngInfo
@@ -239,7 +242,50 @@ def test_what_a_file_is_its_content_says_and_not_its_name() -> None:
     assert kind_of(b"RIFF\0\0\0\0WAVEfmt ") == FileKind("audio", "WAV")
     assert kind_of(b"\xff\xfb\x90\x00") == FileKind("audio", "MP3")
     assert kind_of(b"\0\0\0\x18ftypheic") == FileKind("image", "HEIF")
-    assert kind_of(b"#!/bin/sh\n") == kind_of(b"") == kind_of(b"P6") == FileKind(None, "")
+    assert kind_of(b"\0\0\0\x18ftypavif") == FileKind("image", "AVIF")
+    assert kind_of(b"\x80\x81") == kind_of(b"") == kind_of(b"\0P6") == FileKind(None, "")
+    # Documents are told what they are, and no more.
+    for content, form in ((b"%PDF-1.7\n", "PDF"), ("# ä\n".encode(), "text"), (b"PK\x03\x04", "ZIP")):
+        assert kind_of(content) == FileKind(None, form)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_pictures_of_phones_are_read_with_their_metadata(form: str, tmp_path: Path) -> None:
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif", reason="the extra 'heic' is not installed").register_heif_opener()
+    exif = PIL_Image.Exif()
+    exif[0x0131] = "Midjourney"
+    (tmp_path / "p").write_bytes(picture(form, exif=exif))
+    found = Examination(detector=image_detector()).examine_file(tmp_path / "p")
+    assert (
+        (found.form, found.error) == (form, "") and found.verdict is not None and found.verdict.probability is not None
+    )
+    assert [s.points_to for s in found.provenance.statements] == ["it names Midjourney"]
+    assert found.facts == (f"{form} RGB", "32 x 24", "metadata exif")
+
+
+def test_heic_without_its_reader_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "p.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    found = Examination(detector=image_detector()).examine_file(tmp_path / "p.heic")
+    assert found.medium == "image" and "pip install 'responsible-auditor[heic]'" in found.error
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7\n")
+    assert (
+        Examination(detector=None)
+        .examine_file(tmp_path / "a.pdf")
+        .error.startswith("It is a file of PDF, and no image")
+    )
+
+
+def test_the_facts_of_a_container_tell_how_a_file_was_saved_and_not_what_it_shows() -> None:
+    def facts(content: bytes) -> tuple[str, ...]:
+        return container_facts(content, kind_of(content))
+
+    assert facts(picture("JPEG", quality=80)) != facts(picture("JPEG", quality=81))
+    turned = BytesIO()
+    PIL_Image.new("RGB", (24, 32)).save(turned, "JPEG", quality=80)
+    assert facts(turned.getvalue()) == facts(picture("JPEG", quality=80))
+    assert facts(picture())[0] == "PNG RGB" and facts(b"%PDF-1.7") == facts(picture("JPEG")[:20]) == ()
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import hashlib
 import json
@@ -27,7 +28,7 @@ from auditor.core.files import Spool, write_beside
 from auditor.data.audit_data import AuditData
 from auditor.data.group_counts import GroupCounts
 from auditor.evidence.container import pack, pack_into, unpack
-from auditor.evidence.evidence_bundle import Evidence, write_bundle
+from auditor.evidence.evidence_bundle import Evidence, statement_of, write_bundle
 from auditor.evidence.manifest import (
     LOG,
     MANIFEST,
@@ -43,7 +44,7 @@ from auditor.evidence.manifest import (
     broken_links,
     code_digests,
 )
-from auditor.evidence.signing import load_private_key, load_public_key, make_key, open_envelope
+from auditor.evidence.signing import fingerprint, load_private_key, load_public_key, make_key, open_envelope, sign
 from auditor.evidence.verify import bundle_parts
 from auditor.evidence.verify.checks import Verified, difference
 from auditor.evidence.verify.remeasure import Kept, Remade
@@ -54,6 +55,7 @@ from auditor.judging.input_files import Roles
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.policy import load_policies
 from auditor.models.audited_model import AuditedModel
+from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.controls import with_policies
 from auditor.run.predictions import AnswersHead, AnswersPart, KeptRows, counts_of, head_of
 from auditor.run.run_audit import ask, assemble, data_record, environment, generator_for, model_record
@@ -480,11 +482,46 @@ def test_envelopes_are_those_of_the_reference_implementation(tmp_path: Path) -> 
     write_bundle(tmp_path / "s.zip", evidence(n=60), key=load_private_key(tmp_path / "k"))
     envelope = json.loads(unpack((tmp_path / "s.zip").read_bytes(), "s")[SIGNATURE])
     keyid = envelope["signatures"][0]["keyid"]
-    public = SSlibKey.from_crypto(load_public_key(tmp_path / "k.pub"), keyid)
+    public = SSlibKey.from_crypto(load_public_key(tmp_path / "k.pub"))
+    assert keyid == public.keyid
     parsed = dsse.Envelope.from_dict(
         envelope | {"signatures": [{k: envelope["signatures"][0][k] for k in ("keyid", "sig")}]}
     )
     assert keyid in parsed.verify([public], 1)
+
+
+def test_what_is_signed_is_about_the_model_and_the_data(tmp_path: Path) -> None:
+    """Whoever looks a model up by its digest finds the audit."""
+    make_key(tmp_path / "k")
+    key = load_private_key(tmp_path / "k")
+    made = evidence(n=60)
+    for of_folder in (None, "f" * 64):
+        model = made.report.model.model_copy(update={"sha256": "a" * 64, "root_sha256": of_folder})
+        data = made.report.data.model_copy(update={"sha256": "d" * 64})
+        report = made.report.model_copy(update={"model": model, "data": data})
+        write_bundle(tmp_path / "s.zip", replace(made, report=report), key=key)
+        parts = unpack((tmp_path / "s.zip").read_bytes(), "s")
+        payload = json.loads(base64.b64decode(json.loads(parts[SIGNATURE])["payload"]))
+        subjects = {each["name"]: each["digest"]["sha256"] for each in payload["subject"]}
+        assert subjects["model"] == (of_folder or "a" * 64) and subjects["data"] == "d" * 64
+        assert subjects[MANIFEST] == hashlib.sha256(parts[MANIFEST]).hexdigest() and set(subjects) == {
+            "model", "data", MANIFEST,
+        }  # fmt: skip
+        assert "signature" not in wrong(checked(tmp_path / "s.zip"))
+
+
+def test_a_bundle_of_an_earlier_version_names_the_manifest_alone_and_is_still_read(tmp_path: Path) -> None:
+    make_key(tmp_path / "k")
+    write_bundle(tmp_path / "s.zip", evidence(n=60), key=load_private_key(tmp_path / "k"))
+    parts = unpack((tmp_path / "s.zip").read_bytes(), "s")
+    manifest, report = Manifest.from_bytes(parts[MANIFEST]), AuditReport.from_json(parts[RECORD])
+    payload = statement_of(manifest, report, with_subjects=False)
+    envelope = json.loads(sign(payload, load_private_key(tmp_path / "k")))
+    envelope["signatures"][0]["keyid"] = fingerprint(load_public_key(tmp_path / "k.pub"))
+    path = repacked(
+        tmp_path / "s.zip", tmp_path / "t.zip", signature__dsse__json=(json.dumps(envelope, indent=2) + "\n").encode()
+    )
+    assert "signature" not in wrong(checked(path)) and b'"model"' not in payload.partition(b"predicate")[0]
 
 
 @pytest.mark.slow

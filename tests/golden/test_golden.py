@@ -268,7 +268,7 @@ def test_the_record_is_rendered_in_every_format(name: str, tmp_path: Path) -> No
     assert code == 0, said
     written = (tmp_path / FILE_NAMES[name]).read_bytes()
     assert len(written) > 500
-    if name != "pdf":
+    if not name.startswith("pdf"):
         assert b"selection" in written
 
 

@@ -20,7 +20,7 @@ from auditor.evidence.dossier_files import tradeoff_beside
 from auditor.judging.input_files import EEO1, ROLES, Roles, roles_of
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, EvidenceRule, load_policies, pack_names, parse_policy
-from auditor.report.html import render_html
+from auditor.report.html import policies_of, render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.pdf import render_pdf
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
@@ -29,7 +29,6 @@ from auditor.report.record.control_record import CELL_KINDS, OLD_AFTER, CellReco
 from auditor.report.record.controls import Beside, fitting, with_policies
 from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.report_view import rows_of, warnings_of
-from auditor.report.rule_pack_view import policies_of
 from cli.terminal import print_report
 from probes import PROBES
 from probes.robustness.robustness import Robustness
@@ -310,7 +309,7 @@ def test_every_rendering_says_outcome_kind_source_day_and_certainty(capsys: pyte
     print_report(report, [], verbose=True)
     html, markdown, terminal = render_html(report), render_markdown(report), capsys.readouterr().out
     dossier = render_dossier(report, [pack], DAY)
-    paper = pdf_text(render_pdf(report))
+    paper = pdf_text(render_pdf(report, appendix=True))
     for said in (html, markdown, dossier, paper):
         plain = re.sub(r"\s+", " ", said.replace("\\", ""))
         assert "not for this kind of model" in plain.casefold() and "it is for a language model" in plain
@@ -341,7 +340,7 @@ def test_hostile_roles_and_reasons_stay_text() -> None:
         tokens = [t for block in blocks for t in (block, *(block.children or []))]
         assert tokens and not [t for t in tokens if t.type in ("html_block", "html_inline")]
         assert not [t for t in tokens if t.type == "link_open" and t.attrs.get("href") == "http://b"]
-    assert render_pdf(report).startswith(b"%PDF")
+    assert render_pdf(report, appendix=True).startswith(b"%PDF")
 
 
 # ---- what is no finding ----------------------------------------------------------------------------------------------
@@ -603,7 +602,8 @@ def test_an_old_pack_says_so_on_every_page(days: int, old: bool, capsys: pytest.
     said = f"The rule pack gdpr was looked up on {pack.checked_on}, {days} days before {day}"
     assert (said in " ".join(warnings_of(report))) == old
     print_report(report, [], verbose=True)
-    for page in (render_html(report), render_markdown(report), capsys.readouterr().out, pdf_text(render_pdf(report)),
+    paper = pdf_text(render_pdf(report, appendix=True))
+    for page in (render_html(report), render_markdown(report), capsys.readouterr().out, paper,
                  render_dossier(report, [pack], day)):  # fmt: skip
         assert (said in " ".join(page.replace("\\", "").split())) == old
 

@@ -10,8 +10,11 @@ import pytest
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judging import Judgement, judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
+from auditor.run.membership_scores import MembershipHead
 from probes.language.calibration import GAP
 from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, Attack, rate_at
+from probes.privacy.membership.attack_results import worst_groups
+from tests.probes.privacy.membership.test_exposed import attacked
 from tests.quantifiers import all_of, none_of
 
 Rng = np.random.Generator
@@ -37,9 +40,22 @@ def attack(rng: Rng, n: int) -> Measurement:
     return rate_at(stand_in, rng.random(n), rng.random(n), rate, "")
 
 
+def attack_by_group(rng: Rng, n: int) -> Measurement:
+    """The same by group, of whom one has a fifth of the members."""
+    groups = 2 * ["abbbb"[i % 5] for i in range(n)]
+    stand_in, pool = attacked(rng.random(2 * n), np.arange(2 * n) < n, groups)
+    (found,) = worst_groups([stand_in], pool, MembershipHead.model_construct(n_shadows=8))
+    return found
+
+
 # Of each conditional metric: a number at the ideal from so many rows of each kind, and the probe that asks.
 AT_THE_IDEAL: dict[str, tuple[Callable[[Rng, int], Measurement], str, tuple[int, ...]]] = {
     "true_positive_rate_at_fpr": (attack, "membership_inference", (9_999, 10_000, 15_000, 21_000, 30_000)),
+    "worst_group_true_positive_rate_at_fpr": (
+        attack_by_group,
+        "membership_inference",
+        (999, 1_990, 2_100, 2_500, 6_000),
+    ),
 }
 
 

@@ -24,8 +24,7 @@ from auditor.models.regression_model import AuditedRegressor
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.record.audit_report import AuditReport, ExitCode
 from auditor.report.record.summary_lines import worth_of
-from auditor.run.constant_answers import alike_answers, alike_in_counts
-from auditor.run.run_audit import no_data, run_audit
+from auditor.run.run_audit import alike_answers, alike_in_counts, no_data, run_audit
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from probes import PROBES

@@ -1,4 +1,4 @@
-"""Heads on frozen encoders: ONNX files, transformers folders and torchvision networks, and what they cannot do."""
+"""Heads on frozen encoders: ONNX files, and transformers folders, and what they cannot do."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.encoders import FORMS, EncoderProbe, encoder_of, hold, mebibytes
 from auditor.models.saved_models import save
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
+from mitigations.deepfake.speech_training import SpeechOptions, train_speech_detector
 from probes.probe_inputs import differentiable
 from probes.robustness.robustness import Robustness
+from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_wav2vec2
+from tests.toys.media_files import as_wav
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="images need Pillow")
 SIDE = 8
@@ -119,11 +122,10 @@ def test_colours_are_scaled_as_a_file_beside_the_encoder_says(onnx_file: Path, t
         read_encoder(str(tmp_path / "e.onnx"))
 
 
-@pytest.mark.parametrize("neighbours", [0, 2])
 def test_a_detector_on_an_onnx_encoder_carries_it_in_its_bundle(
-    onnx_file: Path, pictures: Path, tmp_path: Path, neighbours: int
+    onnx_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    detector, files = trained(pictures, str(onnx_file), neighbours=neighbours)
+    detector, files = trained(pictures, str(onnx_file))
     save(detector, tmp_path / "d.pt")
     again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
     assert isinstance(again, DeepfakeDetector) and again.card == detector.card
@@ -156,7 +158,7 @@ def test_what_is_no_onnx_file_is_refused_in_words(tmp_path: Path, onnx_file: Pat
     with pytest.raises(UsageError, match="absent.onnx"):
         read_encoder(str(tmp_path / "absent.onnx"))
     encoder = encoder_of("onnx", onnx_file.read_bytes())
-    with pytest.raises(ModelError, match="cannot take images of shape"):
+    with pytest.raises(ModelError, match="cannot take an input of shape"):
         encoder(torch.zeros(1, 3, SIDE + 1, SIDE))
 
 
@@ -212,7 +214,7 @@ def test_a_folder_that_is_no_vision_encoder_is_refused(vit_folder: Path, tmp_pat
         (tmp_path / file.name).write_bytes(file.read_bytes())
     settings = json.loads((vit_folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(settings | {"architectures": ["BertModel"]}))
-    with pytest.raises(ModelError, match="none of transformers' own vision encoders"):
+    with pytest.raises(ModelError, match="none of transformers' own encoders of images or sound"):
         read_encoder(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps(settings | {"auto_map": {"AutoModel": "code.Model"}}))
     with pytest.raises(UnsafeModelError, match="names code"):
@@ -222,24 +224,78 @@ def test_a_folder_that_is_no_vision_encoder_is_refused(vit_folder: Path, tmp_pat
         read_encoder(str(tmp_path))
 
 
-def test_a_torchvision_network_without_its_last_layer_is_an_encoder(tmp_path: Path) -> None:
-    torchvision = pytest.importorskip("torchvision", reason="torchvision encoders need torchvision")
-    torch.manual_seed(0)
-    peer = torchvision.models.shufflenet_v2_x0_5(weights=None).eval()
-    torch.save(peer.state_dict(), tmp_path / "w.pth")
-    encoder = read_encoder(f"shufflenet_v2_x0_5:{tmp_path / 'w.pth'}")
-    assert encoder.n_features == 1024 and FORMS[encoder.form] == "torchvision"
-    peer.fc = torch.nn.Identity()
-    x = torch.rand(2, 3, 64, 64)
+# ---- sound ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Noise, which is real, and two synthetic tones in noise."""
+    root = tmp_path_factory.mktemp("recordings")
+    rng, t = np.random.default_rng(0), np.arange(2 * SAMPLES) / RATE
+    for kind, hertz in (("real", 0), ("low", 100), ("high", 150)):
+        for i in range(20):
+            wave = rng.normal(0, 800, t.size) + 6000 * np.sin(2 * np.pi * hertz * t) * (hertz > 0)
+            path = root / f"{kind}-{i:02d}.wav"
+            path.write_bytes(as_wav(wave.astype(np.int16), RATE))
+    return sorted(root.iterdir())
+
+
+def trained_on_sound(files: list[Path], encoder: Path) -> DeepfakeDetector:
+    kinds = [None if (kind := f.name.partition("-")[0]) == "real" else kind for f in files]
+    labels = ["real" if kind is None else "fake" for kind in kinds]
+    options = SpeechOptions(encoder=str(encoder), seconds=SAMPLES / RATE)
+    return train_speech_detector(files, labels, kinds, options, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["Wav2Vec2Model", "HubertModel", "Wav2Vec2ForSequenceClassification"])
+def test_a_transformer_of_samples_is_an_encoder_of_sound(name: str, recordings: list[Path], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    whole = save_wav2vec2(tmp_path)
+    if name != "Wav2Vec2ForSequenceClassification":
+        kind = getattr(transformers, name)
+        own = kind.config_class(
+            **{k: v for k, v in whole.config.to_dict().items() if k not in ("model_type", "id2label", "label2id")}
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            whole = kind(own).eval()
+        whole.save_pretrained(tmp_path)
+    detector = trained_on_sound(recordings, tmp_path)
+    save(detector, tmp_path / "d.pt")
+    again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
+    assert isinstance(again, DeepfakeDetector) and again.card.medium == "speech"
+    assert "features of a frozen encoder" in " ".join(detector.card.notes)
+    X = np.stack([np.frombuffer(f.read_bytes()[44:], np.int16)[:SAMPLES] for f in recordings[::10]])
+    np.testing.assert_allclose(again.predict_proba(X), detector.predict_proba(X), atol=1e-5)
+    x = torch.from_numpy(X / 32768.0).float()
+    extract = transformers.Wav2Vec2FeatureExtractor(sampling_rate=RATE, do_normalize=True)
+    scaled = torch.from_numpy(np.stack(extract(list(x.numpy()), sampling_rate=RATE)["input_values"]))
     with torch.no_grad():
-        torch.testing.assert_close(encoder.encoder(x), peer(x))
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(encoder.encoder(x).sum(), x)
-    assert gradient.abs().amax() > 0
-    with pytest.raises(ModelError, match="has no classifier called 'shufflenet'"):
-        read_encoder(f"shufflenet:{tmp_path / 'w.pth'}")
-    with pytest.raises(ModelError, match="do not fit torchvision's resnet18"):
-        read_encoder(f"resnet18:{tmp_path / 'w.pth'}")
+        vectors = whole(scaled, output_hidden_states=True).hidden_states[-1].mean(dim=1)
+        expected = torch.nn.functional.normalize(vectors, dim=1)
+        torch.testing.assert_close(again.module.features(x), expected, rtol=1e-3, atol=1e-4)  # type: ignore[operator]
+
+
+def test_an_onnx_graph_of_samples_is_an_encoder_of_sound_and_none_of_images(
+    recordings: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX encoders need onnxruntime")
+    save_onnx(tmp_path / "e.onnx", sound=True)
+    detector = trained_on_sound(recordings, tmp_path / "e.onnx")
+    scores = detector.predict_proba(
+        np.stack([np.frombuffer(f.read_bytes()[44:], np.int16)[:SAMPLES] for f in recordings])
+    )[:, 0]
+    is_real = np.asarray([f.name.startswith("real") for f in recordings])
+    assert scores[is_real].mean() != pytest.approx(scores[~is_real].mean(), abs=0.2)
+    save_onnx(tmp_path / "p.onnx")
+    (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
+    with pytest.raises(ModelError, match="takes images, and the detector is for sound"):
+        read_encoder(str(tmp_path / "p.onnx"), seconds=1.0)
+    (tmp_path / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="must say sampling_rate"):
+        read_encoder(str(tmp_path / "e.onnx"), seconds=1.0)
+    with pytest.raises(ModelError, match="takes sound, and the detector is for images"):
+        read_encoder(str(tmp_path / "e.onnx"))
 
 
 # ---- hostile bundles -----------------------------------------------------------------------------------------------
@@ -248,8 +304,8 @@ def test_a_torchvision_network_without_its_last_layer_is_an_encoder(tmp_path: Pa
 def test_an_encoder_that_does_not_say_what_it_is_is_refused() -> None:
     import safetensors.torch
 
-    content = safetensors.torch.save({"w": torch.zeros(2)}, {"form": "torchvision"})
-    probe = EncoderProbe(FORMS.index("torchvision"), mebibytes(content), 2, 1)
+    content = safetensors.torch.save({"w": torch.zeros(2)}, {"form": "transformers"})
+    probe = EncoderProbe(FORMS.index("transformers"), mebibytes(content), 2, 1)
     hold(probe, content)
     with pytest.raises(ModelError, match="does not say which network"):
         probe(torch.zeros(1, 3, 8, 8))
@@ -267,5 +323,5 @@ def test_an_encoder_of_another_width_than_its_head_is_refused(onnx_file: Path) -
 
 
 def test_the_form_is_one_of_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="0 to 2"):
-        EncoderProbe(3, 1, 2, 1)
+    with pytest.raises(ValueError, match="0 to 1"):
+        EncoderProbe(2, 1, 2, 1)

@@ -13,15 +13,15 @@ from scipy.fft import dctn
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from auditor.core.errors import DataError, MissingExtraError, UsageError
+from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
 from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.networks.detector_networks import FrequencyDetector, ImageEnsemble, ResidualCNN, levels
+from auditor.models.networks.architectures import ARCHITECTURES, RETIRED
+from auditor.models.networks.detector_networks import FrequencyDetector, levels
 from auditor.models.networks.media_features import (
     N_DCT,
     N_RESIDUAL,
@@ -35,9 +35,9 @@ from auditor.models.networks.media_features import (
     residual_statistics,
 )
 from auditor.models.saved_models import save
-from mitigations.deepfake import image_training
-from mitigations.deepfake.image_training import ImageOptions, read_images, train_image_detector
+from mitigations.deepfake.image_training import ImageOptions, augmented, read_images, train_image_detector
 from tests.quantifiers import all_of
+from tests.toys.media_files import image_detector
 
 PIL_Image = pytest.importorskip("PIL.Image", reason="images need Pillow")
 
@@ -129,12 +129,8 @@ def test_the_features_have_a_gradient_and_stand_flat_pictures() -> None:
 # ---- networks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "network",
-    [FrequencyDetector(24, 3, fake=0), ResidualCNN(4, 3, fake=0), ImageEnsemble(24, 4, 3, fake=0)],
-    ids=["frequency", "cnn", "ensemble"],
-)
-def test_networks_do_not_mix_rows_and_can_be_differentiated(network: torch.nn.Module) -> None:
+def test_the_network_does_not_mix_rows_and_can_be_differentiated() -> None:
+    network: torch.nn.Module = FrequencyDetector(24, 3, fake=0)
     torch.manual_seed(0)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -151,33 +147,25 @@ def test_networks_do_not_mix_rows_and_can_be_differentiated(network: torch.nn.Mo
     assert torch.isfinite(gradient).all() and (gradient.abs().amax(dim=(1, 2, 3)) > 0).all()
 
 
-def test_the_ensemble_is_the_mean_of_its_members_log_odds() -> None:
-    torch.manual_seed(1)
-    network = ImageEnsemble(24, 4, 1).eval()
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    network.calibration.slope.fill_(2.0)
-    network.calibration.offset.fill_(0.5)
-    x = noise(4, (24, 24)).float() / 127.5 - 1.0
-    odds = [
-        torch.log_softmax(m(x), dim=1)[:, 1] - torch.log_softmax(m(x), dim=1)[:, 0]
-        for m in (network.frequency, network.cnn)
-    ]
-    expected = torch.sigmoid(2.0 * (odds[0] + odds[1]) / 2.0 + 0.5)
-    torch.testing.assert_close(torch.softmax(network(x), dim=1)[:, 1], expected)
-
-
 def test_networks_are_in_the_closed_table_and_built_without_memory() -> None:
     arguments = {
         "frequency_detector": {"size": 32, "n_groups": 2, "fake": 1},
-        "residual_cnn": {"width": 8, "n_groups": 2},
-        "image_ensemble": {"size": 32, "width": 8, "n_groups": 2},
         "encoder_probe": {"form": 0, "n_mebibytes": 3, "n_features": 4, "n_groups": 2},
     }
     for name, args in arguments.items():
         with torch.device("meta"):
             network = ARCHITECTURES[name](**args)
         assert all_of(t.device.type == "meta" for t in network.state_dict().values())
+
+
+@pytest.mark.parametrize("name", RETIRED)
+def test_a_detector_of_a_kind_that_is_gone_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
+    detector = image_detector()
+    detector.architecture = {"name": name, "args": {"width": 4, "n_groups": 1}}
+    save(detector, tmp_path / "old.pt")
+    with pytest.raises(ModelError, match=rf"^'old.pt' is a detector of a kind .*\({name}\): train one anew") as refused:
+        load_model(ModelSpec(path=str(tmp_path / "old.pt")))
+    assert refused.value.code == "AUD-LOAD-ARCHITECTURE"
 
 
 # ---- how pictures become input -------------------------------------------------------------------------------------
@@ -284,19 +272,14 @@ def listed(folder: Path) -> tuple[list[Path], list[str], list[str | None]]:
     return files, ["real" if k is None else "fake" for k in kinds], kinds
 
 
-@pytest.mark.grid
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["frequency", "cnn", "ensemble"])
-def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(
-    folder: Path, tmp_path: Path, method: image_training.Method
-) -> None:
+def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(folder: Path, tmp_path: Path) -> None:
     files, labels, kinds = listed(folder)
-    options = ImageOptions(method=method, epochs=6, width=4)
-    detector = train_image_detector(files, labels, kinds, options, np.random.default_rng(0))
+    detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))
     assert detector.classes == ("fake", "real") and detector.card.fake == 0
     assert isinstance(detector.preprocessing, ImagePreprocessing) and detector.preprocessing.size == (48, 48)
     rates = {(r.metric, r.kind, r.unseen): r.value for r in detector.card.known_rates}
-    assert rates["auc", None, False] > (0.7 if method == "cnn" else 0.95)
+    assert rates["auc", None, False] > 0.95
     assert {("auc", "gan", True), ("auc", "flow", True)} <= set(rates)
     save(detector, tmp_path / "d.pt")
     again = load_model(ModelSpec(path=str(tmp_path / "d.pt")))
@@ -310,8 +293,6 @@ def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(
 
 
 def test_pictures_are_augmented_by_their_seed_and_by_halves(folder: Path) -> None:
-    from mitigations.deepfake.image_augmentation import augmented
-
     X = np.stack([np.asarray(PIL_Image.open(f)) for f in listed(folder)[0]] * 4)
     first, again, other = (augmented(X, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert first.shape == X.shape and first.dtype == np.uint8
@@ -350,7 +331,7 @@ def test_frequency_detectors_say_what_is_left_at_half_the_size(folder: Path) -> 
 
 def test_the_same_seed_trains_the_same_detector(folder: Path) -> None:
     files, labels, kinds = listed(folder)
-    options = ImageOptions(method="cnn", epochs=1, width=4)
+    options = ImageOptions(answers=False)
     before = torch.get_rng_state()
     made = [train_image_detector(files, labels, kinds, options, np.random.default_rng(5)) for _ in range(2)]
     assert torch.equal(before, torch.get_rng_state())
@@ -388,9 +369,6 @@ def test_small_pictures_decide_how_much_is_looked_at(folder: Path, tmp_path: Pat
         (["a", "b"], ImageOptions(), "Which of a and b is synthetic is not clear"),
         (["real", "real"], ImageOptions(), "there are 1: real"),
         (["real", "fake"], ImageOptions(fake="gan"), "'gan' is none of fake and real"),
-        (["real", "fake"], ImageOptions(method="encoder"), "takes the path of one with --encoder"),
-        (["real", "fake"], ImageOptions(method="frequency", encoder="x.onnx"), "no other method does"),
-        (["real", "fake"], ImageOptions(method="wavelets"), "one of frequency, cnn, ensemble, encoder"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_words(

@@ -50,7 +50,7 @@ from auditor.models.model_wrappers import PreparedModel, Removal
 from auditor.run.mitigation import Training
 from mitigations.scores.threshold_optimizer import ThresholdOptimizer
 from mitigations.training.exponentiated_gradient import ExponentiatedGradient
-from mitigations.training.refitting import refit
+from mitigations.training.fairlearn_reductions import refit
 from mitigations.training.retraining import labelled_rows
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.fairness.counterfactual_fairness import CounterfactualFairness

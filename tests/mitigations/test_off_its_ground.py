@@ -21,7 +21,7 @@ from auditor.models.detector_card import KnownRate
 from auditor.report.record.energy import EnergyRecord, NotMeasured
 from auditor.run.job_messages import Trained
 from auditor.statistics.rank_estimates import area_under_curve
-from cli.detect import UNMEASURED, with_interval
+from cli.detect_text import UNMEASURED, with_interval
 from cli.detect_train import _lines
 from mitigations.deepfake.image_training import ImageOptions, train_image_detector
 from tests.quantifiers import none_of
@@ -83,7 +83,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> DeepfakeDetector:
 
 def asked(detector: DeepfakeDetector, pictures: list[Pixels], where: Path) -> list[FileResult]:
     write(where, {f"{i:02}.png": as_file(pixels) for i, pixels in enumerate(pictures)})
-    examination = Examination(detector=detector, with_provenance=False)
+    examination = Examination(detector=detector, scores_only=True)
     return [examination.examine_file(path) for path in sorted(where.iterdir())]
 
 

@@ -30,7 +30,7 @@ from auditor.models.audited_model import AuditedModel
 from auditor.run.mitigation import Mitigated, Mitigation, Training
 from mitigations import MITIGATIONS
 from mitigations.rows.reweighing_and_resampling import BalancedResampling, Reweighing, resampled, reweighing_weights
-from mitigations.training.refitting import refit
+from mitigations.training.fairlearn_reductions import refit
 from mitigations.training.retraining import labelled_rows
 from tests.mitigations.planted_rows import biased_rows
 from tests.mitigations.test_any_scorer import COLUMNS, here, pipeline  # noqa: F401

@@ -10,7 +10,7 @@ import pytest
 import transformers.utils.chat_template_utils as of_transformers
 
 from auditor.core.errors import ModelError
-from auditor.models.chat_template import MOST_TEMPLATE, TODAY, render
+from auditor.models.chat import MOST_TEMPLATE, TODAY, render
 from tests.toys.language import causal_tokenizer
 
 # ---- the same bytes as transformers ----------------------------------------------------------------------------------

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.pld import PLDAccountant
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.utils import get_noise_multiplier
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from auditor.core.errors import UsageError
+from auditor.core.errors import MissingExtraError, UsageError
 from auditor.privacy.accounting import (
     Phase,
     default_delta,
     epsilon_by_epoch,
+    least_noise,
     noise_for,
     privacy_curve,
     privacy_spent,
     sampling_of,
     side_by_side,
+    smallest_bound,
 )
 from tests.quantifiers import all_of
 
@@ -49,6 +54,7 @@ def test_full_batches_are_the_gaussian_mechanism_whose_epsilon_is_known() -> Non
     run = [phase(12.0, 1.0, 30)]
     prv, rdp = known(privacy_spent(run, DELTA, "prv").epsilon), known(privacy_spent(run, DELTA, "rdp").epsilon)
     assert exact <= prv <= exact + 0.02
+    assert exact <= known(privacy_spent(run, DELTA, "pld").epsilon) <= exact + 1e-4
     assert exact <= rdp <= exact * 1.2
 
 
@@ -65,6 +71,7 @@ def test_one_subsampled_step_by_integration() -> None:
 
     exact = brentq(lambda e: hockey(e) - DELTA, 0.0, 10.0)
     assert exact <= known(privacy_spent([phase(sigma, q, 1)], DELTA, "prv").epsilon) <= exact + 0.02
+    assert exact - 1e-6 <= known(privacy_spent([phase(sigma, q, 1)], DELTA, "pld").epsilon) <= exact + 1e-4
 
 
 def test_rdp_is_what_opacus_says_step_by_step() -> None:
@@ -85,6 +92,41 @@ def test_prv_is_what_opacus_says_to_the_last_bit() -> None:
     assert privacy_spent(run, DELTA, "prv").epsilon == accountant.get_epsilon(DELTA)
 
 
+SETTINGS = [
+    [phase(1.1, 0.02, 300)],
+    [phase(4.0, 0.25, 100)],
+    [phase(0.6, 0.01, 1000)],
+    [phase(30.0, 0.1, 50)],
+    [phase(1.3, 0.05, 40), phase(0.9, 0.01, 10), phase(6.0, 1.0, 3)],
+    [phase(1.0, 0.004, 10_000)],
+]
+
+
+@pytest.mark.parametrize("run", SETTINGS)
+def test_pld_is_what_dp_accounting_says_and_the_smallest_bound(run: list[Phase]) -> None:
+    """Against the library's own accountant at its own interval, and Opacus' PRV, which is looser by its error."""
+    theirs = PLDAccountant()
+    for each in run:
+        theirs.compose(PoissonSampledDpEvent(each.sample_rate, GaussianDpEvent(each.noise_multiplier)), each.steps)
+    found = known(privacy_spent(run, DELTA, "pld").epsilon)
+    assert found == pytest.approx(theirs.get_epsilon(DELTA), abs=3e-4)
+    assert 0.009 < known(privacy_spent(run, DELTA, "prv").epsilon) - found < 0.013
+    assert smallest_bound(run, DELTA) == (found, "pld")
+    assert least_noise(2.0, DELTA, sample_rate=0.25, steps=10)[1] == "pld"
+
+
+def test_without_its_package_prv_takes_the_place_of_pld(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "dp_accounting", raising=False)
+    monkeypatch.setattr("auditor.privacy.accounting.find_spec", lambda name: None)
+    run = [phase(1.7, 0.03, 77)]
+    missing = privacy_spent(run, DELTA, "pld")
+    assert missing.epsilon is None and "[accounting]" in missing.note
+    assert smallest_bound(run, DELTA)[1] == "prv"
+    assert least_noise(2.0, DELTA, sample_rate=0.2, steps=11)[1] == "prv"
+    with pytest.raises(MissingExtraError, match="accounting"):
+        noise_for(2.0, DELTA, sample_rate=0.2, steps=11, accountant="pld")
+
+
 def test_gdp_by_its_formula_adds_squares_and_is_called_no_bound() -> None:
     first, second = phase(1.3, 0.05, 40), phase(0.9, 0.01, 10)
     mu = math.sqrt(sum(p.sample_rate**2 * p.steps * math.expm1(p.noise_multiplier**-2) for p in (first, second)))
@@ -93,7 +135,7 @@ def test_gdp_by_its_formula_adds_squares_and_is_called_no_bound() -> None:
     assert not found.is_bound and "approximation" in found.note
 
 
-@pytest.mark.parametrize("accountant", ["rdp", "prv", "gdp"])
+@pytest.mark.parametrize("accountant", ["rdp", "prv", "pld", "gdp"])
 def test_a_run_cut_in_two_costs_the_same(accountant: str) -> None:
     whole = known(privacy_spent([phase(steps=300)], DELTA, accountant).epsilon)  # type: ignore[arg-type]
     cut = known(privacy_spent([phase(steps=100), phase(steps=200)], DELTA, accountant).epsilon)  # type: ignore[arg-type]
@@ -103,9 +145,10 @@ def test_a_run_cut_in_two_costs_the_same(accountant: str) -> None:
 def test_without_noise_epsilon_is_infinite_and_far_out_it_is_not_known() -> None:
     assert all_of(found.epsilon == math.inf for found in side_by_side([phase(0.0)], DELTA))
     assert privacy_curve([phase(0.0)]) == ((0.0, 1.0),)
-    rdp, prv, gdp = side_by_side([phase(0.05, 0.1, 1000)], DELTA)
+    rdp, prv, pld, gdp = side_by_side([phase(0.05, 0.1, 1000)], DELTA)
     assert known(rdp.epsilon) > 1000.0
-    assert prv.epsilon is None and "too large" in prv.note
+    assert prv.epsilon is None and "too large" in prv.note and pld.epsilon is None and "too large" in pld.note
+    assert "delta is below" in privacy_spent([phase()], 1e-12, "pld").note
     assert gdp.epsilon is None
 
 

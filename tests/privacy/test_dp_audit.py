@@ -214,4 +214,4 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
 
 
 def test_the_noise_is_what_epsilon_1_asks_for() -> None:
-    assert NOISE == pytest.approx(noise_for(1.0, DELTA, sample_rate=RATE, steps=STEPS), rel=1e-6)
+    assert NOISE == pytest.approx(noise_for(1.0, DELTA, sample_rate=RATE, steps=STEPS, accountant="prv"), rel=1e-6)

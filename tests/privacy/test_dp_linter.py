@@ -10,7 +10,9 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.models.audited_model import Recipe
+from auditor.privacy import dp_linter
 from auditor.privacy.dp_linter import CHECKS, lint
+from auditor.privacy.federated import federated_linter
 from auditor.privacy.run_record import RUN_FORMAT, RunRecord, parse_run, read_run, run_of_recipe, write_run
 from tests.quantifiers import all_of
 
@@ -47,6 +49,9 @@ RIGHT: dict[str, Any] = {
     "noise_draws": 1000,
     "repeated_draws": 0,
     "moved_outside_steps": 0,
+    "unclipped_steps": 0,
+    "rows_seen": 1000,
+    "steps_seen": 1000,
 }
 
 WRONG: list[tuple[str, str, dict[str, Any]]] = [
@@ -93,6 +98,10 @@ WRONG: list[tuple[str, str, dict[str, Any]]] = [
     ("claim_below_accounting", "breaks", {"encoding": {"epsilon": 0.01, "delta": 1e-5}}),
     ("claim_below_accounting", "breaks", {"added_epsilon": 0.6}),
     ("noise_seed_known", "breaks", {"noise_seed_known": True}),
+    ("unclipped_sums", "breaks", {"unclipped_steps": 1}),
+    # Of 20,000 rows 200 are drawn a step, give or take 1.4 over 100 steps.
+    ("more_rows_than_accounted", "breaks", {"rows_seen": 40_000, "steps_seen": 100}),
+    ("more_rows_than_accounted", "breaks", {"rows_seen": 20_700, "steps_seen": 100}),
 ]
 
 
@@ -148,6 +157,15 @@ def test_phases_that_all_count_enough_are_clean_and_none_that_does_is_a_fault() 
     assert [p.code for p in wrong.problems] == ["sample_rate_too_low", "noise_below_accounting"]
 
 
+def test_more_rows_than_chance_are_told_from_those_of_chance() -> None:
+    for rows, n_rows, expected in ((20_500, 20_000, None), (20_500, None, 200)):
+        assert lint(record(rows_seen=rows, steps_seen=100, n_rows=n_rows, expected_batch_size=expected)).problems == ()
+    found = lint(record(rows_seen=40_000, steps_seen=100, n_rows=None)).problems
+    assert [p.code for p in found] == ["more_rows_than_accounted"]
+    neither = lint(record(n_rows=None, expected_batch_size=None)).cannot_tell
+    assert [name for name, _ in neither] == ["more_rows_than_accounted"]
+
+
 def test_a_claim_at_delta_0_is_none_of_gaussian_noise() -> None:
     found = lint(record(delta=0.0)).problems
     assert [p.code for p in found] == ["claim_below_accounting"] and "delta 0" in found[0].what
@@ -167,8 +185,10 @@ def test_a_layer_that_keeps_running_statistics_is_caught_whatever_its_name() -> 
     assert [p.code for p in found] == ["cross_example_layers"] and "Whitener" in found[0].what
 
 
-def test_each_check_has_a_wrong_run_here() -> None:
+def test_each_check_has_a_wrong_run_here_and_a_function_and_each_function_a_check() -> None:
     assert {code for code, _, _ in WRONG} == {check.name for check in CHECKS}
+    for asked, checks in ((dp_linter._FAULTS, CHECKS), (federated_linter._FAULTS, federated_linter.FEDERATED_CHECKS)):
+        assert asked.keys() - {check.name for check in checks} == set()
 
 
 @pytest.mark.grid
@@ -176,12 +196,18 @@ def test_each_check_has_a_wrong_run_here() -> None:
 def test_what_is_not_recorded_is_said_and_not_passed(check: Any) -> None:
     for field in check.needs:
         result = lint(record(**{field: None}))
-        assert check.name in [name for name, _ in result.not_recorded] and check.name not in result.clean
+        assert check.name not in result.clean
+        if field != dp_linter.IF_SEEN.get(check.name):
+            assert check.name in [name for name, _ in result.not_recorded]
 
 
 def test_nothing_recorded_is_nothing_checked() -> None:
     result = lint(RunRecord())
-    assert result.clean == () and result.problems == () and len(result.not_recorded) == len(CHECKS)
+    assert (
+        result.clean == ()
+        and result.problems == ()
+        and len(result.not_recorded) == len(CHECKS) - len(dp_linter.IF_SEEN)
+    )
 
 
 @pytest.mark.parametrize(

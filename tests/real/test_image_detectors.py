@@ -78,13 +78,11 @@ def test_gan_faces_are_told_by_more_than_their_brightness(faces: Path) -> None:
     cues = _cross_validated_auc([[g.mean(), g.std()] for g in grey], is_fake)
     sizes = {f.stat().st_size for f in files}
     assert len(sizes) == 1
-    for method, epochs in (("frequency", 1), ("ensemble", 6)):
-        options = ImageOptions(method=method, epochs=epochs, width=8)  # type: ignore[arg-type]
-        detector = train_image_detector(files, labels, [None] * len(files), options, np.random.default_rng(0))
-        (auc,) = [r for r in detector.card.known_rates if r.metric == "auc"]
-        print(f"{method}: AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}], brightness and contrast {cues:.3f}")
-        assert auc.value >= 0.95
-        assert auc.value - cues >= 0.05
+    detector = train_image_detector(files, labels, [None] * len(files), ImageOptions(), np.random.default_rng(0))
+    (auc,) = [r for r in detector.card.known_rates if r.metric == "auc"]
+    print(f"AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}], brightness and contrast {cues:.3f}")
+    assert auc.value >= 0.95
+    assert auc.value - cues >= 0.05
 
 
 # ---- photographs against generators --------------------------------------------------------------------------------

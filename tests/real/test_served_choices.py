@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from auditor.data.benchmarks.winobias_and_winogender_files import read_winogender
+from auditor.data.benchmarks.accompanying_files import read_winogender
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.language_models import load_language_folder
 from auditor.models.capabilities import Generates, writer_of

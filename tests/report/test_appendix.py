@@ -201,7 +201,7 @@ def test_markdown_says_values_with_intervals(report: AuditReport) -> None:
         assert f"| {row.value} |" in line and row.interval in line and row.must_be in line
     packs, _ = load_policies(["eu-ai-act"])
     controls = render_markdown(with_policies(report, packs, date(2026, 11, 27)))
-    assert "`demographic_parity_difference` `by sex` 0.230 (0.184 to 0.276)" in controls
+    assert "`demographic_parity_difference` `by sex` 0.230 (0.184 to 0.275)" in controls
 
 
 def test_two_thousand_findings_are_light_and_quick() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tomllib
 from pathlib import Path
 from string import Formatter
 
+import numpy as np
 import pytest
 
 from auditor.core.errors import ConfigError, UsageError
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.measurement import AuditQuestion, Measurement, Outcome, ProbeResult
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
@@ -21,8 +24,9 @@ from auditor.report.record.finding_text import earlier_questions
 from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
 from auditor.run.probe import blank_result
-from auditor.statistics.estimate import Exact
+from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
+from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion, RateTable
 from cli.terminal import print_report
 from probes import PROBES
@@ -218,7 +222,7 @@ def test_what_nobody_bounded_is_told_where_the_interval_leaves_the_ideal_out_and
     report = report_of([group_fairness(*gap())], held_to=criteria)
     page = first_page(report)
     assert [t.sentence for t in page.shown] == ["Demographic parity: 46 points apart (35 to 57), afam"]
-    assert '[[criteria]] metric = "demographic_parity_difference"' in page.actions[0].command
+    assert 'criteria = [{ metric = "demographic_parity_difference"' in page.actions[0].command
     assert page.outcome is not Outcome.PASS
     quiet = first_page(report_of([group_fairness(*gap((90, 92)))], held_to=criteria))
     assert not quiet.shown
@@ -296,6 +300,9 @@ def test_training_rows_that_can_be_named_stand_before_all_else_that_nobody_bound
     assert second.startswith("Demographic parity: 46 points apart")
     commands = [action.command for action in page.actions]
     assert commands[0].startswith("auditor train data/hmda_train.csv ") and "--dp-epsilon 3" in commands[0]
+    assert tomllib.loads(commands[1].replace("...", "0.1"))["criteria"][0]["bound"] == 0.1
+    bound = next(action.sentence for action in page.actions if "limits.toml" in action.sentence)
+    assert f"--policy {DEFAULT_PROFILE},limits.toml" in bound
     # No criterion can judge how many are named, so none is asked for.
     assert '"demographic_parity_difference"' in commands[1] and none_of("discovered" in c for c in commands)
     line = next(line for line in remediation_of(report).lines if "named" in line.found)
@@ -306,10 +313,72 @@ def test_no_row_named_is_not_said_to_be_no_row_exposed() -> None:
     page = first_page(report_of([members(named(0))]))
     assert not page.shown
     html = render_html(report_of([members(named(0))]))
-    assert "No training row was named, and nothing else is notable." in html
+    assert page.nothing_shown.startswith("No training row was named") and page.nothing_shown in html
+    # Of what nobody tried to name nothing is said.
+    assert "training row" not in first_page(report_of([robust(flipped(0, 0.1))])).nothing_shown
     share = named(0, metric="discovered_share", estimate=Exact(known=0.066))
     assert not first_page(report_of([members(share, named(3, group={"afam": "yes"}))])).shown
     assert "one training row can be named" in first_page(report_of([members(named(1))])).shown[0].sentence
+
+
+def test_what_is_recognised_without_a_false_alarm_is_shown_where_rows_are_named_too() -> None:
+    """Of 2,000 members one lies above all others by chance in every second audit: alone that shows nothing."""
+    none = named(
+        0,
+        metric="true_positive_rate_at_no_false_positive",
+        estimate=Proportion(successes=31, n=2000),
+        at={},
+        too_few="",
+    )
+    asked = {"membership_inference": blank_result(PROBES["membership_inference"]).questions}
+
+    def shown(*measurements: Measurement) -> list[str]:
+        report = report_of([members(*measurements)]).model_copy(update={"questions": asked})
+        return [told.sentence for told in first_page(report).shown]
+
+    assert shown(none, named(0)) == []
+    assert len(shown(dataclasses.replace(none, method="rmia"), named(128))) == 1
+    first, second = shown(none, named(128))
+    assert "128" in first and "1.6" in second
+
+
+def test_a_judged_number_that_does_not_exist_is_no_number_on_both_first_screens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rare = Measurement(
+        metric="true_positive_rate_at_fpr",
+        method="rmia",
+        estimate=Undefined(reason="too few"),
+        n_samples=714,
+        ideal=0.001,
+        at={"false_positive_rate": 0.001},
+    )
+    report = report_of([members(rare)])
+    lines = [line for line in first_page(report).lines if line.name.startswith("Membership inference at")]
+    assert {(line.found, line.interval) for line in lines} == {("no number", "")}
+    print_report(report, [])
+    assert "undefined" not in capsys.readouterr().out
+
+
+def test_a_passing_attack_names_what_was_tried_and_what_that_leaves_open(capsys: pytest.CaptureFixture[str]) -> None:
+    auc = Measurement(
+        metric="attack_auc",
+        method="rmia",
+        estimate=area_under_curve(positives=np.arange(2000.0), negatives=np.arange(2000.0)),
+        n_samples=4000,
+        ideal=0.5,
+        tried="Tried: loss_threshold; rmia with 8 shadow models. Not tried: label_only (not asked for).",
+    )
+    report = report_of([members(auc)])
+    withstood = first_page(report).withstood
+    assert "loss threshold; rmia with 8 shadow models. A stronger" in withstood and "label" not in withstood
+    assert withstood in render_html(report) and withstood in render_markdown(report)
+    print_report(report, [])
+    assert "attacks " in capsys.readouterr().out
+    leaks = dataclasses.replace(
+        auc, estimate=area_under_curve(positives=np.arange(2000.0) + 900.0, negatives=np.arange(2000.0))
+    )
+    assert first_page(report_of([members(leaks)])).withstood == ""
 
 
 def flipped(k: int, noise: float, **change: object) -> Measurement:
@@ -665,3 +734,25 @@ def test_the_plan_is_registered_by_the_configuration_that_was_obeyed() -> None:
     assert next_of(obeys, "")[-1] == "auditor evidence register audit.toml"
     media = report.model_copy(update={"data": report.data.model_copy(update={"path": "pictures"})})
     assert next_of(media, "")[-1] == ""
+
+
+def test_what_did_not_run_is_followed_by_what_to_do_about_it() -> None:
+    lost = ProbeResult(probe="robustness", pillar="robustness", citation="c", not_run="It ran out of time: raise it.")
+    (action, *_) = first_page(report_of([lost])).actions
+    assert "robustness" in action.sentence and "It ran out of time: raise it" in action.sentence
+    own = Criterion(
+        metric="attack_auc", direction="at_most", bound=0.55, source="policy", set_by="Risk", set_at="2026-01-01"
+    )
+    (action, *_) = first_page(report_of([], held_to=[own])).actions
+    assert "attack_auc" in action.sentence and action.command == "auditor probes"
+
+
+def test_the_page_says_what_the_model_decides_unless_somebody_stated_its_purpose() -> None:
+    base = sample_report()
+    model = base.model.model_copy(update={"classes": ("no", "yes")})
+    data = base.data.model_copy(update={"target": "deny"})
+    report = base.model_copy(update={"model": model, "data": data})
+    said = first_page(report.model_copy(update={"about": About(labels={"deny": "application", "deny.no": "approved"})}))
+    assert said.subtitle[0] == "decides application: “approved” or “yes”"
+    many = model.model_copy(update={"classes": tuple("abcdefgh")})
+    assert none_of("decides" in part for part in first_page(report.model_copy(update={"model": many})).subtitle)

@@ -340,7 +340,7 @@ def test_the_bill_of_materials_is_valid_and_says_what_was_audited(report: AuditR
 
 # ---- all of them ---------------------------------------------------------------------------------------------------
 
-LIGHT = [name for name in FILE_NAMES if name not in ("pdf", "ml-bom", "json")]
+LIGHT = [name for name in FILE_NAMES if name not in ("pdf", "pdf-appendix", "ml-bom", "json")]
 
 
 def nasty_report() -> AuditReport:
@@ -433,7 +433,7 @@ def test_an_unknown_format_names_the_nearest() -> None:
         known_formats(["sariff"])
 
 
-@pytest.mark.parametrize(("name", "extra"), [("pdf", "pdf"), ("ml-bom", "bom")])
+@pytest.mark.parametrize(("name", "extra"), [("pdf", "pdf"), ("pdf-appendix", "pdf"), ("ml-bom", "bom")])
 def test_a_format_whose_extra_is_absent_names_it(monkeypatch: pytest.MonkeyPatch, name: str, extra: str) -> None:
     monkeypatch.setattr("auditor.report.record.report_formats.find_spec", lambda module: None)
     with pytest.raises(MissingExtraError, match=rf"responsible-auditor\[{extra}\]"):

@@ -13,9 +13,9 @@ from markupsafe import Markup
 
 from auditor.report import html
 from auditor.report.html import render_html
-from auditor.report.page_language import titled
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.translations import ENGLISH, Catalogue, shipped, words_of
+from auditor.report.report_view import titled
 from tests.report.samples import obeyed, refused_report, sample_report
 
 _VOID = {"meta", "input", "br", "wbr", "link", "img", "use", "path"}
@@ -114,7 +114,7 @@ def _sample() -> AuditReport:
 def test_every_word_of_the_page_is_the_catalogue_s_or_recorded(
     made: Callable[[], AuditReport], marked: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "_figure_svg", lambda drawn, say: Markup(""))
+    monkeypatch.setattr(html, "figure_svg", lambda drawn, say: Markup(""))
     page = render_html(made(), marked)
     left = sorted(set(_left(page)) - EXCEPTIONS)
     assert not left, left

@@ -15,6 +15,7 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.policy import load_policies
 from auditor.report import report_view
 from auditor.report.first_page import first_page
+from auditor.report.html import policies_of
 from auditor.report.pdf import render_pdf
 from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import AuditReport
@@ -24,7 +25,7 @@ from auditor.report.record.earlier_audits import RegistrationRecord
 from auditor.report.record.finding_text import question_of
 from auditor.report.record.glossary import definitions_of, definitions_of_judged
 from auditor.report.remediation import remediation_of
-from auditor.report.report_document import MOST_FOLDED, MOST_TOLD, stem_of
+from auditor.report.report_document import MOST_FOLDED, MOST_ON_PAPER, MOST_TOLD, stem_of
 from auditor.report.scope_page import scope_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.groups import WorstDifference
@@ -75,8 +76,8 @@ def report() -> AuditReport:
 
 @pytest.fixture(scope="module")
 def pdf(report: AuditReport) -> bytes:
-    """Its PDF."""
-    return render_pdf(report)
+    """Its PDF with the appendix."""
+    return render_pdf(report, appendix=True)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,6 @@ def test_the_first_page_is_that_of_the_other_renderings(report: AuditReport, pag
     counts = report_view.counts_of(report)
     for row in ([c.outcome.words for c in counts], [str(c.n) for c in counts], [c.meaning for c in counts]):
         assert _tight("".join(row)) in first
-    for role in ("Prepared by", "Reviewed by", "Approved by"):
-        assert _tight(role) in first
 
 
 def test_the_second_page_has_the_scope(report: AuditReport, pages: list[str]) -> None:
@@ -117,23 +116,69 @@ def test_the_second_page_has_the_scope(report: AuditReport, pages: list[str]) ->
     assert report_view.document_id(report) in _tight(second)
 
 
-def test_the_third_page_says_what_is_to_be_done_and_what_was_not_asked(report: AuditReport, pages: list[str]) -> None:
+def test_the_third_page_says_what_is_to_be_done_and_is_signed(report: AuditReport, pages: list[str]) -> None:
     third, remedies = _tight(pages[2]), remediation_of(report)
     assert remedies.lines
-    for line in remedies.lines:
+    for line in remedies.lines[:MOST_ON_PAPER]:
         for said in (line.name, line.id, line.severity, line.said, line.found):
             assert _tight(said) in third
+    (pack,) = policies_of(report, report_view.rows_of(report.findings))
+    assert ("provider", [c for role, c in pack.duties if role == "provider"][0]) in pack.duties
     for expected in (
-        *(remedies.title, remedies.rule, *remedies.heads, remedies.retest),
-        *("What was not run (1)", "What was not measured", "What the error rates promise"),
+        *(remedies.title, remedies.rule, *remedies.heads, remedies.retest, "What the error rates promise"),
         *("Prepared by", "Reviewed by", "Approved by", "Residual risk accepted by"),
+        *(f"{role} ({len(ids)}): {', '.join(ids)}" for role, ids in pack.duties),
     ):
-        assert _tight(expected) in "".join(map(_tight, pages[2:4])), expected
+        assert _tight(expected) in third, expected
+    assert all_of(
+        shown.control.in_force for shown in pack.controls for _, ids in pack.duties if shown.control.id in ids
+    )
+    rest = "".join(map(_tight, pages[3:]))
     for finding in report.findings:
         if finding.outcome in (Outcome.NOT_RUN, Outcome.NOT_APPLICABLE):
-            assert _tight(finding.reason[:100]) in "".join(map(_tight, pages[2:4]))
+            assert _tight(finding.reason[:100]) in rest
+    assert _tight("What was not run (1)") in rest and _tight("What was not measured") in rest
     unmeasured = [c for control in report.controls for c in control.cells if c.kind == "not measured"]
     assert unmeasured and _tight(unmeasured[0].what) in _body(pages)
+
+
+def test_without_an_appendix_it_has_three_pages_of_which_the_third_is_signed(
+    report: AuditReport, pages: list[str]
+) -> None:
+    crowded = report.findings + tuple(
+        f.model_copy(update={"id": f"{f.id}/{i}"})
+        for i in range(9)
+        for f in report.findings
+        if f.outcome is Outcome.FAIL
+    )
+    for each in (report, report.model_copy(update={"findings": crowded})):
+        short = _pages(render_pdf(each))
+        assert len(short) == 3 and len(remediation_of(each).lines) > 3
+        assert "Residual risk accepted by" in short[2] and "What the error rates promise" in short[2]
+        assert "pdf-appendix" in short[2] and "Every number" not in " ".join(short)
+    assert len(pages) > 5
+
+
+@pytest.mark.parametrize("appendix", [False, True])
+def test_nothing_is_smaller_than_seven_points_and_no_sign_is_hidden_in_a_name(
+    report: AuditReport, appendix: bool
+) -> None:
+    document = pdfium.PdfDocument(render_pdf(report, appendix=appendix))
+    try:
+        sizes, words = set(), ""
+        for page in document:
+            text = page.get_textpage()
+            words += text.get_text_range()
+            for i in range(text.count_chars()):
+                matrix = pdfium.raw.FS_MATRIX()
+                held = pdfium.raw.FPDFText_GetTextObject(text.raw, i)
+                if held and pdfium.raw.FPDFPageObj_GetMatrix(held, matrix):
+                    scale = max(abs(matrix.a), abs(matrix.b))
+                    sizes.add(round(scale * pdfium.raw.FPDFText_GetFontSize(text.raw, i), 2))
+    finally:
+        document.close()
+    assert len(sizes) > 3 and min(sizes) >= 7.0, sorted(sizes)[:5]
+    assert "\u200b" not in words and "demographic_parity_difference" in words
 
 
 def test_every_page_says_which_document_it_is_of(report: AuditReport, pages: list[str]) -> None:
@@ -209,7 +254,7 @@ def test_what_several_findings_share_is_said_once() -> None:
     detail = "An attacker who knows rows like these. " * 12
     (first, second), rest = base.findings[:2], base.findings[2:]
     both = tuple(f.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "detail": detail}) for f in (first, second))
-    body = _body(_pages(render_pdf(base.model_copy(update={"findings": (*both, *rest), "figures": ()}))))
+    body = _body(_pages(render_pdf(base.model_copy(update={"findings": (*both, *rest), "figures": ()}), appendix=True)))
     assert body.count(_tight(detail)) == 1
 
 
@@ -219,7 +264,7 @@ def test_methods_are_those_of_probes_that_ran_and_other_kinds_are_one_line(repor
         | {"citation": "Nobody, Never 1900", "criterion": None, "reason": "Needs a language model."}
     )
     made = report.model_copy(update={"findings": (*report.findings, idle), "figures": ()})
-    body = _body(_pages(render_pdf(made)))
+    body = _body(_pages(render_pdf(made, appendix=True)))
     assert _tight("For other kinds of model or data: idle_probe.") in body
     assert body.count("idle_probe") == 1 and _tight("Nobody, Never 1900") not in body
     ran = next(f for f in report.findings if f.metric is not None and f.citation)
@@ -279,7 +324,7 @@ REPORTS: dict[str, Callable[[], AuditReport]] = {
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_odd_reports_are_typeset(name: str) -> None:
-    assert "Audit of" in _pages(render_pdf(REPORTS[name]()))[0]
+    assert "Audit of" in _pages(render_pdf(REPORTS[name](), appendix=True))[0]
 
 
 @pytest.mark.grid
@@ -299,7 +344,7 @@ def test_names_are_set_as_they_are(name: str) -> None:
     finding = base.findings[0].model_copy(update={"metric": name[:200], "reason": name, "group": {name: name}})
     path = base.model.model_copy(update={"path": name, "notes": (name,)})
     report = base.model_copy(update={"findings": (finding,), "figures": base.figures[:1], "model": path})
-    words = _tight(" ".join(_pages(render_pdf(report))))
+    words = _tight(" ".join(_pages(render_pdf(report, appendix=True))))
     if name.isascii() and name.isprintable():
         assert _tight(name)[:150] in words
 
@@ -315,7 +360,7 @@ def test_letters_that_no_font_has_are_written_as_their_code() -> None:
 def test_a_table_of_grades_is_written_in_full() -> None:
     report = report_of([explanations()])
     (table,) = [f.table for f in report.figures if f.table]
-    words = _tight(" ".join(_pages(render_pdf(report))))
+    words = _tight(" ".join(_pages(render_pdf(report, appendix=True))))
     for method in table.methods:
         assert _tight(method.method) in words and _tight(method.reason) in words
         assert all_of(
@@ -354,9 +399,9 @@ def test_five_hundred_findings_take_less_than_ten_seconds() -> None:
     ]
     report = report_of(results)
     assert len(report.findings) >= 500
-    start = time.perf_counter()
-    render_pdf(report)
-    assert time.perf_counter() - start < 10.0
+    start = time.process_time()
+    render_pdf(report, appendix=True)
+    assert time.process_time() - start < 10.0
 
 
 def _unjudged(n: int) -> list[Measurement]:
@@ -371,7 +416,7 @@ def _unjudged(n: int) -> list[Measurement]:
     ]
 
 
-def test_a_record_of_the_size_of_the_demo_takes_at_most_fifteen_pages() -> None:
+def test_a_record_of_the_size_of_the_demo_takes_at_most_twenty_pages() -> None:
     results = [
         *all_results(),
         ProbeResult(probe="rates", pillar="fairness", citation="c", measurements=tuple(_unjudged(250))),
@@ -382,7 +427,7 @@ def test_a_record_of_the_size_of_the_demo_takes_at_most_fifteen_pages() -> None:
     copies = [curve.model_copy(update={"id": f"copy/{i}"}) for i in range(32 - len(forests))]
     made = made.model_copy(update={"figures": (*forests, *copies)})
     assert len(made.figures) == 32 and made.summary.count(Outcome.NOT_JUDGED) > 300
-    assert len(_pages(render_pdf(made))) <= 15
+    assert len(_pages(render_pdf(made, appendix=True))) <= 20
 
 
 def test_two_thousand_findings_take_bounded_time_and_pages_and_say_what_is_left_out() -> None:
@@ -398,9 +443,9 @@ def test_two_thousand_findings_take_bounded_time_and_pages_and_say_what_is_left_
     quiet = [one.model_copy(update={"id": f"rates/quiet/{i}", "group": {"g": str(i)}}) for i in range(1600)]
     made = base.model_copy(update={"findings": (*quiet, *grave)})
     start = time.process_time()
-    pages = _pages(render_pdf(made))
+    pages = _pages(render_pdf(made, appendix=True))
     assert time.process_time() - start < 3.0
-    assert len(pages) <= 30
+    assert len(pages) <= 36
     body = _body(pages)
     # The gravest are told: no FAIL gives way to an INCONCLUSIVE one, and what gives way is counted.
     assert all_of(_tight(f.id) in body for f in grave if f.outcome is Outcome.FAIL)
@@ -424,7 +469,7 @@ def test_what_rows_it_takes_is_said_and_who_is_left_out_stands_on_the_first_page
         sensitive=("race",),
     )
     made = report_of([ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(share, open_))])
-    pages = [_tight(page) for page in _pages(render_pdf(made))]
+    pages = [_tight(page) for page in _pages(render_pdf(made, appendix=True))]
     assert _tight("By race, 1.2 % of the rows are in 1 group of under 2 % of the rows: tiny (6).") in pages[0]
     assert summary_lines.describe_rows_for_all(made).startswith(
         "No rows lead to exit 0 while 1 did not run. For all the others to PASS"

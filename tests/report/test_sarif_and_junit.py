@@ -14,6 +14,7 @@ from auditor.report import report_view
 from auditor.report.junit_and_sarif import render_junit, render_sarif, said_of
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.energy import EnergyRecord
 from auditor.report.report_view import Row
 from tests.quantifiers import all_of
 from tests.report.samples import privacy, refused_report, report_of, sample_report
@@ -141,7 +142,7 @@ def test_a_file_is_indented_and_has_times() -> None:
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>\n<testsuites ') and text.endswith("</testsuites>\n")
     assert "\n  <testsuite " in text and "\n    <testcase " in text
     root = ElementTree.fromstring(text)
-    assert root.attrib["time"] == "1.235" and {suite.attrib["time"] for suite in root} == {"0"}
+    assert root.attrib["time"] == "1.235" and {suite.attrib["time"] for suite in root} == {"0.000"}
     assert {suite.attrib["timestamp"] for suite in root} == {"2026-01-31T00:00:00"}
     timeless = suites(report.model_copy(update={"created": "some day"}))
     assert {suite.attrib["timestamp"] for suite in timeless} == {"1970-01-01T00:00:00"}
@@ -213,3 +214,25 @@ def test_a_finding_is_said_by_number_requirement_and_reason() -> None:
         first = ", ".join(part for part in (number, required) if part)
         assert text == ". ".join(part for part in (first, row.finding.reason) if part)
     assert any(row.value for row in said.values()) and any(not row.value for row in said.values())
+
+
+def test_the_times_of_a_probes_tests_are_its_processor_time() -> None:
+    report = sample_report()
+    names = {row.finding.probe for row in shown(report)}
+    spent = {name: 1.0 + place for place, name in enumerate(sorted(names))}
+    energy = {
+        "of": "audit",
+        "cpu_s": 99.0,
+        "gpu_s": 0.0,
+        "probes": [{"probe": p, "cpu_s": s} for p, s in spent.items()],
+    }
+    root = ElementTree.fromstring(
+        render_junit(report.model_copy(update={"energy": EnergyRecord.model_validate(energy)}))
+    )
+    found = dict.fromkeys(spent, 0.0)
+    for case in root.iter("testcase"):
+        owner = next((p for p in case.attrib["classname"].split(".") if p in spent), None)
+        if owner is not None:
+            found[owner] += float(case.attrib["time"])
+    assert found == pytest.approx(spent, abs=0.02)
+    assert sum(float(suite.attrib["time"]) for suite in root) == pytest.approx(sum(spent.values()), abs=0.05)

@@ -715,7 +715,7 @@ def test_what_other_inputs_made_is_made_anew_and_said(tmp_path: Path, workshop: 
     code, output = call(tmp_path, "--seed", "5", "--with", "bound=0.1", sweep=sweep)
     assert code == 2 and "model.pt' is there already and is not what auditor wrote" in output and not workshop.did
     _, output = call(tmp_path, "--seed", "5", "--with", "bound=0.1", "--force", sweep=sweep)
-    assert "model.pt is not the file that was written" in output
+    assert "model.pt is not what was written" in output
     assert workshop.did == ["make width=0.1", "audit width=0.1"]
     (tmp_path / "out" / "width=0.1" / "point.json").write_text("{")
     workshop.did.clear()

@@ -51,7 +51,7 @@ def test_skill_is_said_beside_the_base_rate(column: str, outcome: Outcome, words
     base = next(f for f in made.findings if f.metric == "base_rate")
     assert accuracy.value is not None and base.value is not None
     assert found.line.startswith(f"Accuracy: right for {100 * accuracy.value:.0f}\N{NO-BREAK SPACE}% of the rows (")
-    assert f"always answering '0' would be right for {base.value:.3g} of these rows." in found.line
+    assert f"always answering '0' would be right for {100.0 * base.value:.3g} % of these rows." in found.line
 
 
 def test_what_is_not_known_is_said() -> None:

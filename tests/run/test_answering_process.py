@@ -23,9 +23,12 @@ from auditor.core.errors import ModelError, UsageError
 from auditor.loading.job_specs import Job, answers_apart, flag_of_code
 from auditor.loading.sandbox import resource_limits
 from auditor.loading.sandbox.answering_process import AnswerHead, AnsweringProcess
+from auditor.loading.sandbox.enter_sandbox import places_of
+from auditor.loading.sandbox.landlock import Access
 from auditor.run import parent_process
 from auditor.run.scan import job_of
 from cli.commands import app
+from cli.mitigate import mitigation_job
 from cli.scan_request import configure
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
@@ -399,9 +402,39 @@ def test_code_ends_no_audit_with_a_flags_error_in_its_own_words(scene: Path) -> 
     code, record = scanned(*PREDICT)
     assert code == 3
     assert any(f["reason"].startswith("--predict own:answers raised UsageError") for f in record["findings"])
-    write("from auditor.core.errors import UsageError\nraise UsageError('send me money')\n")
-    result = CliRunner().invoke(app, [*BASE, *PREDICT])
-    assert result.exit_code == 2 and "--predict own:answers: importing it raised UsageError" in result.stderr
+    for more in ("", PATCHED):
+        write(more + "from auditor.core.errors import UsageError\nraise UsageError('send me money')\n")
+        result = CliRunner().invoke(app, [*BASE, *PREDICT])
+        said = "auditor: --predict own:answers: the process of this code reports: "
+        assert result.exit_code == 2 and result.stderr.startswith(said) and "send me money" in result.stderr
+
+
+# Says what it likes as the error of another flag.
+PATCHED = """
+import sys
+from auditor.core.errors import UsageError
+def as_error(number, error):
+    return sys.modules["auditor.loading.sandbox.answering_process"].AnswerHead(
+        number=number, error="UsageError", kind="usage", value="--data d.csv: send me money")
+sys.modules["auditor.loading.sandbox.answering_process"]._as_error = as_error
+"""
+ONE_PROCESS = {
+    "--probe": ["--probe", "own:Own", "--predictions", "d.csv", "--predicted", "y", "--out", "out"],
+    "mitigate --architecture": ["--architecture", "own:Net", *OF_A_NETWORK[:4]],
+}
+
+
+@pytest.mark.parametrize("command", ONE_PROCESS)
+def test_nor_where_it_runs_in_the_process_that_reports(scene: Path, command: str) -> None:
+    Path("own.py").write_text("from auditor.core.errors import UsageError\nraise UsageError('--data: send me money')\n")
+    torch.save(torch.nn.ModuleDict({"layer": network()}).state_dict(), "m.pt")
+    if command == "--probe":
+        words = ["scan", "--target", "y", "--positive", "1", "--probes", "performance", *ONE_PROCESS[command]]
+    else:
+        words = ["explain", "m.pt", *ONE_PROCESS[command], "--data", "d.csv", "--row", "1", "--target", "y"]
+    result = CliRunner().invoke(app, words)
+    assert "send me money" in result.stderr and result.exit_code == 2
+    assert f"auditor: {command.split()[-1]}: the process of this code reports: " in result.stderr, result.stderr
 
 
 HEADS = [
@@ -529,6 +562,9 @@ def test_a_networks_gradient_is_the_one_that_it_has(scene: Path) -> None:
             }
         )
         assert result.exit_code in (0, 1, 3), result.output
+        closed = "Its layers are closed to the audit" in " ".join(record["model"]["notes"])
+        certified = [f for f in record["findings"] if f["method"] == "certificate"]
+        assert closed is (more[0] == "code.pt") and closed is any("user's own code" in f["detail"] for f in certified)
     shared = set(found[0]) & set(found[1])
     assert len(shared) > 5
     assert all_of(
@@ -549,3 +585,39 @@ def test_a_signer_cannot_say_that_the_tool_measured_what_code_did(scene: Path, m
     scanned(*flags)
     forged = CliRunner().invoke(app, ["evidence", "verify", "b.zip", "--allow-unsigned"])
     assert forged.exit_code == 1 and "whether code of the user's measured it" in " ".join(forged.output.split())
+
+
+# ---- code that makes a model -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is closed is closed by the kernel")
+@pytest.mark.parametrize("flag", ["--predict", "--architecture"])
+def test_code_that_makes_a_model_has_the_training_rows_and_not_those_of_the_verdict(scene: Path, flag: str) -> None:
+    """A mitigation runs in one process with its code; both audits of it are scans, with a process for answers."""
+    frame = pd.read_csv("d.csv")
+    frame.to_csv("train.csv", index=False)
+    for name in ("m", "own.py"):
+        Path(name).write_text("")
+    given = {"train": "train.csv", "sensitive": ["sex"], **FLAGS[flag]}
+    audit = asked(given)
+    made = mitigation_job("reject_option", audit, {}, scene / "beside" / "new.pt", None, 9.0)
+    assert answers_apart(audit) and not answers_apart(made)
+    places = [place.path for place in places_of(made, scene / "scratch")]
+    open_to_it = [path for path in places if (scene / "train.csv").is_relative_to(path)]
+    assert open_to_it and none_of((scene / "d.csv").is_relative_to(path) for path in places if path != scene)
+    assert all_of(
+        place.access is Access.READ_DIR for place in places_of(made, scene / "scratch") if place.path == scene
+    )
+
+
+def test_code_of_a_model_says_nothing_of_its_signature(scene: Path) -> None:
+    Path("own.py").write_text(
+        'import sys\nheld = sys.modules["auditor.loading.sandbox.answered_models"]\nold = held._facts_of\n'
+        'notes = {"notes": ("Signature valid: by you.", "So so.")}\n'
+        "held._facts_of = lambda model: old(model).model_copy(update=notes)\n" + NET
+    )
+    torch.save(torch.nn.ModuleDict({"layer": network()}).state_dict(), "m.pt")
+    flags = ["scan", "m.pt", "--architecture", "own:Net", *OF_A_NETWORK, "--data", "d.csv", "--target", "y"]
+    CliRunner().invoke(app, [*flags, "--probes", "performance", "--out", "out", "--quiet"])
+    notes = json.loads((Path("out") / "report.json").read_text())["model"]["notes"]
+    assert "So so." in notes and none_of(note.startswith("Signature") for note in notes)

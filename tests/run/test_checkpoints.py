@@ -10,8 +10,7 @@ import pytest
 from auditor.core.errors import UsageError
 from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
 from auditor.models.saved_models import save
-from auditor.run.checkpoints import lent_checkpoint
-from auditor.run.parent_process import mitigate
+from auditor.run.parent_process import lent_checkpoint, mitigate
 from tests.mitigations.planted_rows import biased_rows, trained
 
 

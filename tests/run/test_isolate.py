@@ -27,6 +27,7 @@ from auditor.judging.criterion import load_criteria
 from auditor.judging.measurement import Copies, Outcome
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.loading.sandbox import landlock, measuring_process, seccomp
+from auditor.loading.sandbox.resource_limits import OwnTime
 from auditor.models.networks.architectures import MLP
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
@@ -449,3 +450,24 @@ measure(Job(model=ModelSpec(path={str(files / "model.pt")!r}, code_folder={str(f
             return
         time.sleep(0.05)
     pytest.fail("the child outlived its parent")
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel does not say who waited")
+def test_time_that_others_had_the_processor_is_none_of_a_process() -> None:
+    """Four that compute on one core get a quarter of it each; one that sleeps has no excuse."""
+    one = f"import os, time; os.sched_setaffinity(0, {{{min(os.sched_getaffinity(0))}}}); print(flush=True)"
+    bodies = [f"{one}\nwhile True: pass"] * 4 + [f"{one}\ntime.sleep(60)"]
+    children = [subprocess.Popen([sys.executable, "-Ic", body], stdout=subprocess.PIPE) for body in bodies]
+    try:
+        for child in children:
+            assert child.stdout is not None and child.stdout.readline()
+        times = [OwnTime(child.pid) for child in children]
+        time.sleep(1.2)
+        assert [taken.is_over(0.9) for taken in times] == [False, False, False, False, True]
+        assert [taken.is_over(0.02) for taken in times] == [True] * 5
+        times[-1].pause(60.0)
+        assert not times[-1].is_over(0.9)
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()

@@ -52,7 +52,11 @@ JOBS = [
         seed=0,
         limits=LIMITS,
         table_training=TableTrainingSpec(
-            table=TrainSpec(data="a.csv", target="y", schema=SCHEMA), out="m.pt", train_out="a", test_out="b"
+            table=TrainSpec(data="a.csv", target="y", schema=SCHEMA),
+            out="m.pt",
+            train_out="a",
+            test_out="b",
+            predictions_out="c",
         ),
     ),
 ]  # fmt: skip
@@ -75,7 +79,11 @@ def test_a_job_arrives_as_it_was_sent(job: Job) -> None:
 @pytest.mark.parametrize("rate", [math.nan, math.inf, 0.1])
 def test_a_number_that_is_none_is_not_taken_for_one_that_nobody_gave(rate: float) -> None:
     training = TableTrainingSpec(
-        table=TrainSpec(data="a.csv", target="y", learning_rate=rate), out="m.pt", train_out="a", test_out="b"
+        table=TrainSpec(data="a.csv", target="y", learning_rate=rate),
+        out="m.pt",
+        train_out="a",
+        test_out="b",
+        predictions_out="c",
     )
     job = Job(model=ModelSpec(path=None), data=None, probes=(), seed=0, limits=LIMITS, table_training=training)
     arrived = TypeAdapter(Job).validate_json(sent(job)).table_training

@@ -371,7 +371,7 @@ def test_without_a_sandbox_what_is_data_goes_on_and_the_record_says_so(
     )
     (tmp_path / "data.csv").write_text("a,y,sex\n" + "1,yes,f\n2,no,m\n" * 30)
     options = ScanOptions.from_values({"model": str(tmp_path / "model.pt"), "data": str(tmp_path / "data.csv"),
-        "target": "y",
+        "target": "y", "positive": "yes",
                               "sensitive": "sex", "probes": "group_fairness", "device": "cpu"})  # fmt: skip
     report = scan(Configured(options, {}, tuple(load_criteria())), PROBES).report
     assert report.refusal is None and report.findings

@@ -619,7 +619,8 @@ def of_two_means(
 
     def worlds() -> Worlds:
         shares = ((0.5, 0.5), (0.02, 0.02), (0.98, 0.98), (0.02, 0.3), (0.9, 0.6))
-        for n, (p, q) in product(((40, 40), (8, 60)), shares):
+        rare = ((0.01, 0.0), (0.01, 0.01), (0.05, 0.15))
+        for n, (p, q) in (*product(((40, 40), (8, 60)), shares), *product(((200, 25),), rare)):
             samples = together(*(sorted_into(m, (1.0 - x, x)) for m, x in zip(n, (p, q), strict=True)))
             ends = np.asarray([0.0, 1.0])
             yield worlds_of(

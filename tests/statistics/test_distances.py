@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom, multinomial
 
 from auditor.core.rows import FloatArray
 from auditor.statistics.distribution_distances import WorstDistance, beyond_own, short_of_own
@@ -78,3 +79,42 @@ def test_a_larger_sample_or_a_laxer_level_never_widens() -> None:
         assert by_level == sorted(by_level)
         by_size = [float(reach((80, m), 0.01)[0]) for m in (10, 40, 79, 80, 81, 300, 10_000)]
         assert all_of(b <= a * 1.002 for a, b in zip(by_size, by_size[1:], strict=False))
+
+
+@pytest.mark.parametrize("n", [(2, 2), (3, 200), (5, 40), (12, 12), (40, 40), (15, 300), (150, 150)])
+def test_a_distance_falls_short_no_more_often_than_its_level(n: tuple[int, int]) -> None:
+    """Every pair of samples of zeros and ones, at rates all over; and the reach is no Hoeffding's from 40 rows on."""
+    first = np.arange(n[0] + 1)
+    for alpha in (0.45, 0.3, 0.05, 0.05 / 24, 1e-4, 1e-6):
+        reach, spent = float(short_of_own(n, alpha)[0]), 0.0
+        for p in np.linspace(0.0, 1.0, 21):
+            for q in np.linspace(0.0, p, 9):
+                # So far apart that the second's share would have to be above this.
+                least = np.floor((first / n[0] - (p - q) + reach) * n[1] + 1e-9)
+                spent = max(spent, float(binom.pmf(first, n[0], p) @ binom.sf(least, n[1], q)))
+        assert spent <= alpha
+        if alpha == 0.05 and min(n) >= 40:
+            assert spent > 0.02 and reach < 0.86 * math.sqrt(0.5 * math.log(1.0 / alpha) * (1.0 / n[0] + 1.0 / n[1]))
+
+
+def test_values_between_the_ends_fall_short_no_more_often() -> None:
+    """A function's values need not be zeros and ones: three of them, in two samples of 14, each sample weighed."""
+    counts = np.asarray([(a, b, 14 - a - b) for a in range(15) for b in range(15 - a)])
+    for middle, weights in (
+        (0.5, (0.5, 0.1)),
+        (0.3, (0.4, 0.2)),
+        (0.9, (0.5, 0.3)),
+        (0.5, (0.2, 0.6)),
+        (0.1, (0.45, 0.1)),
+    ):
+        p, values = np.asarray([*weights, 1.0 - sum(weights)]), np.asarray([0.0, middle, 1.0])
+        weight, means = multinomial.pmf(counts, 14, p), counts @ values / 14.0
+        order = np.argsort(means)
+        for q in (p, p[::-1]):
+            other = multinomial.pmf(counts, 14, q)[order]
+            above = np.concatenate([np.cumsum(other[::-1])[::-1], [0.0]])
+            for alpha in (0.3, 0.05, 0.05 / 24, 1e-4):
+                reach = float(short_of_own((14, 14), alpha)[0])
+                least = means - float((p - q) @ values) + reach
+                spent = weight @ above[np.searchsorted(means[order], least + 1e-12, side="right")]
+                assert spent <= alpha

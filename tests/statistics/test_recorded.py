@@ -197,7 +197,8 @@ def test_bounds_of_a_distance_are_one_deviation_below_and_two_above() -> None:
 
     found = WorstDistance(distances=d, n=n).bounds(alpha)
     pairs = [(x, n[i], n[j]) for x, (i, j) in zip(d, ((0, 1), (0, 2), (1, 2)), strict=True)]
-    high = max(x + math.sqrt(math.log(1.0 / alpha) / 2.0 * (1.0 / i + 1.0 / j)) for x, i, j in pairs)
+    # A normal of the largest variance, and a row of each sample.
+    high = max(x + stats.norm.isf(alpha) * math.sqrt(0.25 / i + 0.25 / j) + 1.0 / i + 1.0 / j for x, i, j in pairs)
     assert found[1] == pytest.approx(high)
     # The lower bound is that of the second pair, whose sum of deviations has the tail alpha over three pairs.
     assert 2.0 * beyond(0.5 - found[0], 300, 250) == pytest.approx(alpha / 3.0, rel=0.02)

@@ -217,6 +217,39 @@ def test_the_p_value_is_that_of_the_slow_way(first: tuple[int, int], second: tup
     assert 0.995 * slow <= ours <= 1.03 * slow
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "value"),
+    [
+        ((230, 300), (2_160, 2_700), -0.1),
+        ((2_160, 2_700), (230, 300), -0.1),
+        ((1_000, 2_000), (900, 2_000), 0.0),
+        ((40, 300), (90, 3_000), 0.05),
+    ],
+)
+def test_the_p_value_of_large_groups_is_that_of_all_their_tables(
+    first: tuple[int, int], second: tuple[int, int], value: float
+) -> None:
+    """No count is left out, and the larger group's rate is looked at in 300 places of its exact interval."""
+    ours = TwoRates(first, second, contrast="difference").p_value(value)
+    z = 2.1 if ours > 5e-3 else 3.1 if ours > 1e-4 else 4.2
+    (k_1, n_1), (k_2, n_2) = first, second
+
+    def limits(k: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        p = k / n
+        half = z * np.sqrt(p * (1.0 - p) / n + z * z / (4 * n * n))
+        return p, *((p + z * z / (2 * n) + side * half) / (1.0 + z * z / n) for side in (-1.0, 1.0))
+
+    (p_1, low, _), (p_2, _, high) = limits(np.arange(n_1 + 1), n_1), limits(np.arange(n_2 + 1), n_2)
+    below, above = (p_1 - np.maximum(low, 0.0))[:, None], (np.minimum(high, 1.0) - p_2)[None]
+    place = p_1[:, None] - p_2[None] - np.hypot(below, above)
+    larger, n, sign = (k_1, n_1, -1) if n_1 >= n_2 else (k_2, n_2, 1)
+    rates = np.linspace(*stats.binomtest(larger, n).proportion_ci(1.0 - GIVEN * ours, method="exact"), 300)
+    rates = rates[(rates + sign * value >= 0.0) & (rates + sign * value <= 1.0)]
+    of = (rates, rates + sign * value) if n_1 >= n_2 else (rates + sign * value, rates)
+    slow = probability((place >= place[k_1, k_2] - 1e-9).astype(np.float64), n_1, n_2, of) / (1.0 - GIVEN)
+    assert 0.999 * slow <= ours <= 1.1 * slow
+
+
 @pytest.mark.parametrize("n", [(20, 20), (30, 12), (15, 40)])
 def test_p_values_are_near_those_of_boschloo_and_barnard(n: tuple[int, int]) -> None:
     """Other orders of the same tables, without an interval for the rate: each exact, none better everywhere."""

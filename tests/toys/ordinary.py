@@ -273,14 +273,20 @@ def _lightgbm_pickle(folder: Path) -> Ordinary:
     return _boosted(folder, "model.pkl", model)
 
 
-@ordinary("CatBoost, .cbm")
-def _catboost(folder: Path) -> Ordinary:
-    made = library("catboost").CatBoostClassifier(
-        iterations=4, depth=2, verbose=0, allow_writing_files=False, thread_count=1
-    )
-    model = made.fit(mixed(), labels(), cat_features=["colour"])
-    model.save_model(str(folder / "model.cbm"))
-    return Ordinary(folder / "model.cbm", _data(folder, (*NUMBERS, "colour")), mixed(), model.predict_proba(mixed()))
+def _catboost(ending: str) -> None:
+    @ordinary(f"CatBoost, .{ending}")
+    def make(folder: Path) -> Ordinary:
+        catboost = library("catboost")
+        made = catboost.CatBoostClassifier(iterations=4, depth=2, verbose=0, allow_writing_files=False, thread_count=1)
+        pool = catboost.Pool(mixed(), labels(), cat_features=["colour"])
+        model = made.fit(pool)
+        model.save_model(str(folder / f"model.{ending}"), format=ending, pool=pool)
+        data = _data(folder, (*NUMBERS, "colour"))
+        return Ordinary(folder / f"model.{ending}", data, mixed(), model.predict_proba(mixed()))
+
+
+_catboost("cbm")
+_catboost("json")
 
 
 # ---- ONNX ------------------------------------------------------------------------------------------------------------

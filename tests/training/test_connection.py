@@ -15,8 +15,7 @@ import pytest
 
 from auditor.core.errors import UsageError
 from auditor.training import task_distribution
-from auditor.training.ray_tasks import BEGUN, CANCEL, DONE, RESULT, connected
-from auditor.training.task_distribution import ConnectedProcess
+from auditor.training.task_distribution import BEGUN, CANCEL, DONE, RESULT, ConnectedProcess, connected
 from auditor.training.task_executor import Tasks
 
 TASKS = Tasks("stack", b"s", (b"a", b"b"))

@@ -18,7 +18,7 @@ from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.loading.job_specs import DataSpec, Job, Limits, MitigationSpec, ModelSpec
 from auditor.models.saved_models import save
 from auditor.run.sweep_tasks import made_by, sent_points
-from auditor.training import task_encoding
+from auditor.training import stack_tasks
 from auditor.training.meter import Meter
 from auditor.training.task_executor import Executor, Kept, do
 from cli.commands import app
@@ -178,7 +178,7 @@ def test_a_refusal_over_there_is_what_it_is_here(folder: Path, monkeypatch: pyte
     with pytest.raises(DataError, match=r"^No rows\.$") as told:
         list(made_by(InThisProcess(), sent))
     assert told.value.code == "AUD-DATA-UNUSABLE"
-    monkeypatch.setattr(task_encoding, "versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(stack_tasks, "versions", lambda: {"torch": "0"})
     with pytest.raises(UsageError, match=r"A worker has torch 0 and .*: install the same version on both"):
         do("point", sent.shared, sent.each[0])
     for bad in (b"", b"{}\n", sent.shared[:-1], sent.each[0]):

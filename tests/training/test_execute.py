@@ -22,7 +22,7 @@ from auditor.core.errors import MissingExtraError, ModelError, UsageError
 from auditor.core.rows import FloatArray
 from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import Architecture
-from auditor.training import ray_tasks, task_distribution, task_encoding
+from auditor.training import stack_tasks, task_distribution
 from auditor.training.ensembles import random_halves, train_together
 from auditor.training.stack_tasks import ALONE, StackTask, received_logits, sent_tasks
 from auditor.training.task_distribution import ThroughParent, _Handing, chosen_executor
@@ -144,14 +144,14 @@ def test_a_worker_with_another_torch_trains_nothing(monkeypatch: pytest.MonkeyPa
     )
     sent = sent_tasks(task, [range(1)], ALONE)
     assert sent is not None
-    monkeypatch.setattr(task_encoding, "versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(stack_tasks, "versions", lambda: {"torch": "1.0"})
     with pytest.raises(UsageError, match=r"A worker has torch 1\.0 and .*: install the same version on both"):
         do("stack", sent.shared, sent.each[0])
     for bad in (b"", b"\0" * 8, sent.shared[:40], sent.each[0]):
         with pytest.raises(UsageError, match="no task of this version"):
             do("stack", bad, sent.each[0])
     with pytest.raises(ModelError, match="lost"):
-        received_logits(task_encoding.refusal_result(ModelError("lost")))
+        received_logits(stack_tasks.refusal_result(ModelError("lost")))
 
 
 # ---- through the parent --------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_a_cluster_that_fails_half_way_is_one_sentence_and_what_is_finished_is_k
     ray: FakeRay, said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said) as told:
-        eight(Kept(ray_tasks.RayExecutor(ray), tmp_path))
+        eight(Kept(task_distribution.RayExecutor(ray), tmp_path))
     text = str(told.value)
     assert text.endswith("What is finished is kept: run the same command again to go on from there.")
     assert "\n" not in text and len(list(tmp_path.glob("task-*"))) == 2 and ray.cancelled
@@ -371,7 +371,7 @@ class InThread:
 
     def _run(self, given: dict[str, Any]) -> None:
         with self._theirs:
-            ray_tasks.serve(self._theirs, **given)
+            task_distribution.serve(self._theirs, **given)
 
     def terminate(self) -> None:
         """A thread ends by itself."""
@@ -385,7 +385,9 @@ def clustered(monkeypatch: pytest.MonkeyPatch, *rays: FakeRay) -> None:
     left = list(rays)
     monkeypatch.setattr(task_distribution, "find_spec", lambda name: name)
     monkeypatch.setattr(task_distribution.subprocess, "Popen", InThread)
-    monkeypatch.setattr(ray_tasks, "connected", lambda *given: nullcontext(ray_tasks.RayExecutor(left.pop(0))))
+    monkeypatch.setattr(
+        task_distribution, "connected", lambda *given: nullcontext(task_distribution.RayExecutor(left.pop(0)))
+    )
 
 
 def test_another_process_is_connected_and_one_call_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +437,7 @@ def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.Monke
     def refuses(*_: object) -> Any:
         raise UsageError("--executor ray: Ray could not be started here.")
 
-    monkeypatch.setattr(ray_tasks, "connected", refuses)
+    monkeypatch.setattr(task_distribution, "connected", refuses)
     with pytest.raises(UsageError, match=r"^--executor ray: Ray could not be started here\.$"):
         with task_distribution.on_ray():
             raise AssertionError
@@ -444,4 +446,4 @@ def test_a_cluster_that_does_not_begin_is_one_sentence(monkeypatch: pytest.Monke
 
 def test_no_module_but_one_knows_ray() -> None:
     files = [file for top in ("auditor", "probes", "mitigations", "cli") for file in (ROOT / top).rglob("*.py")]
-    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["ray_tasks.py"]
+    assert [f.name for f in files if "import ray" in f.read_text(encoding="utf-8")] == ["task_distribution.py"]

@@ -16,22 +16,16 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from typer.testing import CliRunner
 
 import auditor
 from auditor.core.errors import UsageError
 from auditor.data.preprocessing import fit_tabular
-from auditor.loading.formats import load_model
-from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import Recipe
-from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
-from auditor.training import ray_tasks as module
+from auditor.training import task_distribution as module
 from auditor.training.task_distribution import ConnectedProcess, on_ray
 from auditor.training.task_executor import Tasks
-from cli.commands import app
-from tests.cli.test_detect_train import folder as media_folder
 from tests.training.test_elsewhere import digest_of, rows_and_model, swept
 
 pytestmark = [
@@ -151,28 +145,6 @@ def test_a_sweep_is_the_same_from_one_worker_two_of_ray_and_with_one_killed(
     assert outlived.exit_code == here.exit_code and outlived.stdout.count("made elsewhere") == 4, outlived.output
     assert "raylet" not in outlived.output
     assert digest_of(tmp_path / "here") == digest_of(tmp_path / "ray") == digest_of(tmp_path / "outlived")
-
-
-def test_a_detector_is_the_same_from_one_worker_two_of_ray_and_with_one_killed(
-    cluster: ConnectedProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("PIL", reason="the extra 'images' is not installed")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    media = media_folder(tmp_path)
-
-    def trained(name: str, *more: str) -> dict[str, Any]:
-        words = ["detect", "train", str(media), "--kinds", str(tmp_path / "kinds.csv"), "--kind-column", "generator"]
-        made = CliRunner().invoke(app, [*words, "--method", "cnn", "--out", str(tmp_path / name), *more])
-        assert made.exit_code == 0, made.output
-        detector = load_model(ModelSpec(path=str(tmp_path / name)))
-        assert isinstance(detector, DeepfakeDetector)
-        return detector.card.model_dump(mode="json")
-
-    here, by_ray = trained("here.pt"), trained("ray.pt", "--executor", "ray")
-    # Five folds, and two kinds left out.
-    with killing(tmp_path / "cache", "task-*", of=7):
-        outlived = trained("outlived.pt", "--executor", "ray")
-    assert by_ray == here and outlived == here
 
 
 def test_more_threads_than_cores_and_a_task_that_fails_are_one_sentence(cluster: ConnectedProcess) -> None:

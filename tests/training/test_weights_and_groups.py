@@ -23,8 +23,7 @@ from auditor.run.mitigation import Training
 from auditor.statistics.rates import Proportion
 from auditor.training.retrain_recipe import blueprint_of
 from auditor.training.train_table import TrainedModel, train_table
-from auditor.training.training_rows import grouped_split, read_rows
-from auditor.training.weighted_rows import WeightedShare, weights_of
+from auditor.training.training_rows import WeightedShare, grouped_split, read_rows, weights_of
 from cli.commands import app
 from mitigations.rows.reweighing_and_resampling import Reweighing
 from probes.attribution.randomization_tests import teach_shuffled

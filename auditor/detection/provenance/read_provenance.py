@@ -32,6 +32,7 @@ FORMATS = {
     "GIF": "image/gif",
     "TIFF": "image/tiff",
     "HEIF": "image/heif",
+    "AVIF": "image/avif",
     "WAV": "audio/wav",
     "MP3": "audio/mpeg",
     "FLAC": "audio/flac",

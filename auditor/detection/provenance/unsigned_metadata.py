@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
-from io import BytesIO
 from typing import TYPE_CHECKING
 
-from auditor.core.errors import DataError, MissingExtraError, first_line
+from auditor.core.errors import AuditorError, DataError, MissingExtraError, first_line
 from auditor.data.audio import open_container
-from auditor.data.images_and_video import FORMATS, MAX_PIXELS
+from auditor.data.images_and_video import FORMATS, MAX_PIXELS, open_image
 from auditor.detection.provenance.provenance_record import (
     LONGEST_VALUE,
     Origin,
@@ -130,8 +129,10 @@ def image_statements(content: bytes) -> list[Statement]:
         with warnings.catch_warnings():
             # Of odd metadata, and of large pictures, whose pixels are not read here.
             warnings.simplefilter("ignore")
-            with PIL.Image.open(BytesIO(content), formats=FORMATS) as picture:
+            with open_image(content) as picture:
                 return [*_exif(picture), *_text(picture), *_xmp(picture), *_iptc(picture)]
+    except AuditorError:
+        raise
     except PIL.UnidentifiedImageError:
         raise DataError(f"Its metadata cannot be read: it is none of {', '.join(FORMATS)}, or damaged.") from None
     except PIL.Image.DecompressionBombError:

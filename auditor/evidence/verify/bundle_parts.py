@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from auditor.core.errors import AuditorError, DataError, UsageError
 from auditor.evidence.container import differing_part, read_archive, unpack
-from auditor.evidence.evidence_bundle import is_enclosed, statement_of
+from auditor.evidence.evidence_bundle import is_enclosed, statements_of
 from auditor.evidence.manifest import (
     LOG,
     MANIFEST,
@@ -137,8 +137,8 @@ def spelled(entries: Mapping[str, bytes], report: AuditReport) -> Check:
     return Check(name="document id", state="ok", detail=document_id(report))
 
 
-def signature(entries: Mapping[str, bytes], statement: bytes | None, trusted: Sequence[Ed25519PublicKey]) -> Check:
-    """Check of the signature; ``statement``: the expected signed statement, None if the record is unreadable."""
+def signature(entries: Mapping[str, bytes], statements: Sequence[bytes], trusted: Sequence[Ed25519PublicKey]) -> Check:
+    """Check of the signature; ``statements``: what may be signed, nothing if the record is unreadable."""
     content = entries.get(SIGNATURE)
     if content is None:
         if trusted:
@@ -148,7 +148,7 @@ def signature(entries: Mapping[str, bytes], statement: bytes | None, trusted: Se
         signed = open_envelope(content, trusted)
     except AuditorError as error:
         return Check(name="signature", state="wrong", detail=str(error))
-    if statement is None or signed.statement != statement:
+    if signed.statement not in statements:
         return Check(name="signature", state="wrong", detail="what was signed is not this bundle")
     whose = f"key {signed.fingerprint[:16]}..."
     if not signed.trusted:
@@ -184,7 +184,7 @@ def record_in(path: Path) -> AuditReport:
         log_chain(entries, manifest),
     )
     report = AuditReport.from_json(entries[RECORD])
-    _refuse(path, signature(entries, statement_of(manifest, report), ()))
+    _refuse(path, signature(entries, statements_of(manifest, report), ()))
     return report
 
 

@@ -22,13 +22,15 @@ from pydantic import TypeAdapter, ValidationError
 from auditor.core.errors import DataError
 from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
 from auditor.detection.detector_calibration import judged_by_all
+from auditor.detection.examine_file import recorded, silenced
 from auditor.detection.file_kinds import IN_WORDS
-from auditor.detection.video_verdict import combined, mean_interval
+from auditor.detection.video_verdict import judge_frames
 from auditor.evidence.comparison_evidence import AFTER, BEFORE, comparison_evidence, mitigation_evidence
 from auditor.evidence.container import read_archive, unpack
 from auditor.evidence.derived_evidence import ALONE, WHOLE, EnclosedAudit
 from auditor.evidence.detection_evidence import (
     DETECTOR,
+    SCHEMA_VERSION,
     SECOND,
     AskedDetector,
     detection_content,
@@ -45,7 +47,7 @@ from auditor.evidence.verify.dates import check_timestamp, dated
 from auditor.evidence.verify.remeasure import Remake
 from auditor.evidence.verify.verify_bundle import verify_bundle
 from auditor.evidence.verify.verify_derived import Again, Audits, Said, verify_derived
-from auditor.models.detector_card import DetectorCard, answer_of
+from auditor.models.detector_card import DetectorCard, answer_of, judge_file
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.comparing.prior_tradeoff import DISPARITIES
 from auditor.report.comparing.tradeoff_of_audits import AuditedPoint, weigh_audits
@@ -61,6 +63,11 @@ _ONLY_TO_READ = "iVBORw0KGgo="
 
 def detection_again(evidence: Said) -> Again:
     """Every p-value, interval, answer and reason out of the scores, the limits and the calibration."""
+    version = evidence.record.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise DataError(
+            f"it answers by the rules of schema {str(version)[:20]}: verify it with the version that wrote it"
+        )
     try:
         detectors = _detectors(evidence)
         files = [(_text(file, "path"), *_parse_file(file)) for file in evidence.record["files"]]
@@ -95,7 +102,7 @@ def detection_again(evidence: Said) -> Again:
             Unproven(
                 where="record.json: files.verdict.probability, files.verdict.novelty, files.verdict.frames.*, "
                 "files.parts.*, files.provenance.*, files.heat_map.*, files.medium, files.form, files.size_bytes, "
-                "files.sha256",
+                "files.sha256, files.facts",
                 why="what was read of a file, and scored, the file and the detector alone can tell: auditor detect",
             ),
             *(
@@ -113,7 +120,7 @@ def detection_again(evidence: Said) -> Again:
 
 def _parse_file(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
     """A file as the record has it, and where its picture was written."""
-    own = {name: value for name, value in file.items() if name != "path"}
+    own = {name: value for name, value in file.items() if name not in ("path", "answer")}
     picture = None
     if own["heat_map"] is not None:
         drawn = dict(own["heat_map"])
@@ -129,6 +136,7 @@ def _detectors(evidence: Said) -> list[AskedDetector]:
             path=_text(evidence.record[name] or {}, "path"),
             known=DetectorRecord.model_validate_json(evidence.entries[part]),
             few=_text({"few": ""} | dict(evidence.record[name] or {}), "few"),
+            prevalence=((evidence.record[name] or {}).get("predictive_value") or {}).get("prevalence"),
         )
         for part, name in ((DETECTOR, "detector"), (SECOND, "second_detector"))
         if part in evidence.entries
@@ -145,7 +153,7 @@ def _rejudge_file(cards: Sequence[DetectorCard], i: int, result: FileResult) -> 
     card = cards[i]
     if len(cards) > 1:
         return _one_of_several(card, i, result)
-    verdict = _unsupported(card, result, said) if said.probability is None else _rejudge_verdict(card, said)
+    verdict = _unsupported(card, result, said) if said.probability is None else _rejudge_verdict(card, said, result)
     drawn = result.heat_map
     if drawn is not None:
         earned = drawn.drop_marked > drawn.drop_random and verdict.probability is not None
@@ -163,43 +171,27 @@ def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResul
         if part.verdict.probability is None and part.verdict.answer != "cannot say":
             raise DataError("a part of a video has an answer and no probability")
         unread = part.verdict.probability is None
-        return alone.model_copy(update={"verdict": part.verdict if unread else _rejudge_verdict(card, part.verdict)})
+        verdict = part.verdict if unread else _rejudge_verdict(card, part.verdict, result)
+        return alone.model_copy(update={"verdict": verdict})
     takes = {"image": ("image",), "speech": ("audio",)}[card.medium]
     if result.medium not in takes:
         return alone
     return _rejudge_file([card], 0, alone)
 
 
-def _rejudge_verdict(card: DetectorCard, verdict: FileVerdict) -> FileVerdict:
-    low = high = None
+def _rejudge_verdict(card: DetectorCard, verdict: FileVerdict, result: FileResult) -> FileVerdict:
     if verdict.frames:
         scores = np.asarray([frame.probability for frame in verdict.frames])
-        probability = float(scores.mean())
-        values = [card.p_values(float(score)) for score in scores]
-        p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
-        low, high = mean_interval(scores)
-    else:
-        assert verdict.probability is not None
-        probability = verdict.probability
-        p_real, p_fake = card.p_values(probability)
-    answer, reason = answer_of(card, p_real, p_fake, verdict.novelty)
-    supported = not card.is_unlike(verdict.novelty)
-    return FileVerdict(
-        answer=answer,
-        reason=reason,
-        probability=probability if supported else None,
-        p_real=p_real if supported else None,
-        p_fake=p_fake if supported else None,
-        novelty=verdict.novelty,
-        low=low,
-        high=high,
-        frames=verdict.frames,
-    )
+        seconds = np.asarray([frame.seconds for frame in verdict.frames])
+        return silenced(judge_frames(card, scores, seconds, verdict.novelty), card, result.facts)
+    assert verdict.probability is not None
+    judged = judge_file(card, verdict.probability, verdict.novelty)
+    return silenced(recorded(judged, card), card, result.facts)
 
 
 def _unsupported(card: DetectorCard, result: FileResult, verdict: FileVerdict) -> FileVerdict:
-    """What is beyond the detector: of another medium, or unlike all that it knows."""
-    answer, reason = answer_of(card, math.nan, math.nan, verdict.novelty)
+    """What the detector answers nothing about: of another medium or channel, unlike all that it knows, or unproven."""
+    _, reason = answer_of(card, math.nan, math.nan, verdict.novelty)
     medium = "unreadable" if result.medium is None else IN_WORDS[result.medium]
     is_for = "images and video" if card.medium == "image" else "speech"
     other = f"Unsupported: the detector is for {is_for}, and this is {medium}."
@@ -207,8 +199,10 @@ def _unsupported(card: DetectorCard, result: FileResult, verdict: FileVerdict) -
     if result.medium not in takes:
         return FileVerdict(answer="cannot say", reason=other)
     if not card.is_unlike(verdict.novelty):
+        reason = card.silence(result.facts, video=result.medium == "video")
+    if not reason:
         raise DataError("a file that the detector supports has no probability")
-    return FileVerdict(answer=answer, reason=reason, novelty=verdict.novelty)
+    return FileVerdict(answer="cannot say", reason=reason, novelty=verdict.novelty)
 
 
 def _text(table: Mapping[str, Any], name: str) -> str:

@@ -18,7 +18,6 @@ from auditor.evidence.verify.enclosed_inputs import Inputs
 from auditor.judging.figure_types import Figure
 from auditor.judging.measurement import Alike, Measurement, ProbeResult
 from auditor.report.record.audit_report import AuditReport
-from auditor.run.constant_answers import alike_answers
 from auditor.run.membership_scores import (
     MembershipHead,
     MembershipScores,
@@ -28,7 +27,7 @@ from auditor.run.membership_scores import (
 )
 from auditor.run.predictions import MOST_CLASSES, Answers, AnswersHead, Scores, StoredModel, rows_of
 from auditor.run.probe import counts_suffice, make_probe
-from auditor.run.run_audit import ask, attempt, generator_for
+from auditor.run.run_audit import alike_answers, ask, attempt, generator_for
 
 if TYPE_CHECKING:
     from auditor.run.probe import Probe
@@ -256,7 +255,7 @@ def _as_far_as_stated(found: Any, stated: Any) -> Any:
 
 def alike_in(table: GroupCounts, measurements: Any) -> tuple[Alike, ...]:
     """Identical answers in a table, in the form that the rows themselves give."""
-    from auditor.run.constant_answers import alike_in_counts
+    from auditor.run.run_audit import alike_in_counts
 
     return alike_in_counts(table, measurements)
 

@@ -42,6 +42,7 @@ STATED: Mapping[str, StatedField] = {
     "tool": StatedField(why="which code measured is the log's word"),
     "model.path": _NAME,
     "model.sha256": _FILE,
+    "model.root_sha256": _FILE,
     "model.format": _FILE,
     "model.loaded_by": _MACHINE,
     "model.size_bytes": _FILE,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from auditor.core.errors import DataError
 from auditor.evidence.container import read_archive, unpack
-from auditor.evidence.evidence_bundle import statement_of
+from auditor.evidence.evidence_bundle import statements_of
 from auditor.evidence.manifest import ASKED, MANIFEST, RECORD, REDACTABLE, RESULTS, ROWS, TABLES, Manifest
 from auditor.evidence.signing import fingerprint
 from auditor.evidence.timestamp import Authorities
@@ -85,7 +85,7 @@ def verify_bytes(
     report, said = read_part(RECORD, entries, read_record)
     asked, more = read_part(RESULTS, entries, lambda content: ASKED.validate_json(content))
     checks += said + more
-    checks.append(signature(entries, None if report is None else statement_of(manifest, report), trusted))
+    checks.append(signature(entries, () if report is None else statements_of(manifest, report), trusted))
     when = check_timestamp(entries, report, authorities)
     checks += [] if when.check is None else [when.check]
     if report is None or asked is None:

@@ -158,7 +158,7 @@ def _signed(
     said = None
     if isinstance(about, dict) and isinstance(exit_code, int):
         said = statement_of_derived(manifest, exit_code, about)
-    check = signature(entries, said, trusted)
+    check = signature(entries, () if said is None else (said,), trusted)
     there: frozenset[Needs] = frozenset({"signature"}) if SIGNATURE in entries else frozenset()
     if check.state != "not checked":
         return check, (), there

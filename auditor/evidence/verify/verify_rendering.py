@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 from os.path import commonprefix
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def tied(
     name = next(name for start, name in _BEGINNINGS if re.match(start, content))
     drawn, lacking = _render_all(report, name, draw, say, content)
     if content in drawn:
-        if say is None and name in _TOLD and _in_own_words(report) and content == drawn[0]:
+        if say is None and name in _TOLD and _in_own_words(report) and content in drawn[: 2 if name == "pdf" else 1]:
             return _open(
                 "drawn anew from the bundle's record it is the same, in words that the record brings with it and that "
                 "are not the tool's: give words that you have read, --lang FILE, or draw it anew in the tool's"
@@ -85,9 +86,10 @@ def _render_all(
     own = (report.about or About()).catalogue
     shipped = [Catalogue.for_language(language) for language in SHIPPED if language != own.language]
     made: list[bytes] = []
-    for words in (say,) if say is not None else (None, *shipped) if name in _TOLD else (None,):
+    told = (say,) if say is not None else (None, *shipped) if name in _TOLD else (None,)
+    for words, form in product(told, ("pdf", "pdf-appendix") if name == "pdf" else (name,)):
         try:
-            made.append(draw(report, name, words))
+            made.append(draw(report, form, words))
         except AuditorError as error:
             return made, visible(str(error).rstrip("."))
         if made[-1] == until:

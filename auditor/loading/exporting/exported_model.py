@@ -25,6 +25,7 @@ from auditor.data.table_columns import CODED, CodedColumns
 from auditor.loading.exporting.onnx_file import onnx_bytes, output_names
 from auditor.loading.exporting.served_table import Served, ServedTable, served_parts
 from auditor.loading.exporting.torch_program import torch_bytes
+from auditor.loading.rows.score_columns import predictions_file
 from auditor.models.audited_model import BATCH_ROWS, AuditedModel
 from auditor.models.files.onnx_graphs import Graph, libraries, session_of
 from auditor.models.networks.architectures import MLP
@@ -182,12 +183,14 @@ _Asked = Callable[["pd.DataFrame"], _Answers]
 
 @dataclass(frozen=True)
 class Equality:
-    """The comparison of both models on the same rows: number of rows, rows with different decisions (0-based), and the
-    largest difference of a class probability."""
+    """The comparison of both models on the same rows: number of rows, rows with different decisions (0-based), the
+    largest difference of a class probability, and what the exported file answers, as ``--check-predictions`` takes it.
+    """
 
     rows: int
     differing: tuple[int, ...]
     largest_difference: float
+    predictions: bytes
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,7 @@ class Export:
         decided = self.model.decide_rows(rows, probabilities, self.table.positive)
         expected = np.asarray(self.table.classes, object)[decided]
         ask = _ASK[self.to](self.content, self.table)
-        differing: list[int] = []
+        differing, answered = list[int](), list[_Answers]()
         largest = 0.0
         for start in range(0, len(rows), BATCH_ROWS):
             part = slice(start, start + BATCH_ROWS)
@@ -218,11 +221,14 @@ class Export:
                 raise
             except Exception as error:  # of another library, about a file of ours
                 raise ModelError(f"The exported file cannot be asked about these rows: {str(error)[:300]}") from error
+            answered.append((labels, found))
             differing += (start + np.flatnonzero(labels != expected[part])).tolist()
             # A probability that is no number is as far off as can be.
             away = np.nan_to_num(np.abs(found - probabilities[part]), nan=1.0)
             largest = max(largest, float(away.max(initial=0.0)))
-        return Equality(len(rows), tuple(differing), largest)
+        decisions = [label for part, _ in answered for label in part.tolist()]
+        found = np.concatenate([part for _, part in answered]) if answered else probabilities
+        return Equality(len(rows), tuple(differing), largest, predictions_file(decisions, found, self.table.classes))
 
 
 def export_of(model: AuditedModel, target: To, *, positive: int | None) -> Export:

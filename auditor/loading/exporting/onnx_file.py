@@ -157,11 +157,18 @@ def _fed(proto: onnx.ModelProto, table: ServedGraph, graph: Nodes) -> None:
     constants = {each.name for each in proto.graph.initializer}
     inputs: list[Any] = [each for each in proto.graph.input if each.name not in constants]
     if len(inputs) == 1 and len(table.features) > 1:
-        together = graph.add("Concat", *table.features, axis=1)
+        together = graph.add("Concat", *(_coded(name, table, graph) for name in table.features), axis=1)
         _bind_input(together, inputs[0], graph)
         return
     for name, own in zip(table.features, inputs, strict=True):
-        _bind_input(name, own, graph)
+        _bind_input(_coded(name, table, graph), own, graph)
+
+
+def _coded(name: str, table: ServedGraph, graph: Nodes) -> str:
+    """A column as the model takes it: names as the numbers that it knows them by, -1 for none of them."""
+    if name not in table.codes:
+        return name
+    return graph.add("Cast", _codes(name, dict(table.codes[name]), graph), to=DOUBLE)
 
 
 def _bind_input(name: str, onnx_input: Any, graph: Nodes) -> None:

@@ -5,7 +5,8 @@ Estimators of scikit-learn and boosted trees are converted to ONNX graphs by skl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,10 @@ class Served:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedGraph(Served):
-    """A served model with scores from an ONNX file: its bytes."""
+    """A served model with scores from an ONNX file: its bytes, and the numbers that it takes names of columns by."""
 
     content: bytes
+    codes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,8 @@ def served_parts(model: AuditedModel, positive: int | None) -> ServedTable | Ser
         return ServedGraph(features=base.features, numeric=numeric, content=source.data, **shared)
     if (graph := base.onnx_graph()) is not None and base.features is not None:
         content, numeric = graph
-        return ServedGraph(features=base.features, numeric=numeric, content=content, **shared)
+        codes = base.category_codes
+        return ServedGraph(features=base.features, numeric=numeric, content=content, codes=codes, **shared)
     if type(base) is not TorchModel or not isinstance(base.preprocessing, TabularPreprocessing):
         raise UnsupportedError(
             "Only a model bundle of a table's rows, a classifier with its encoding, a scikit-learn classifier, boosted "

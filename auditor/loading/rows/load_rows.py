@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +25,17 @@ from auditor.data.audit_data import (
     needed_groups,
     numeric_target,
 )
-from auditor.data.audit_data_parts import Recorded
+from auditor.data.audit_data_parts import Design, Recorded
 from auditor.data.bins import BinRule, bin_sensitive, parse_bin_rule, refuse_continuous
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing, as_converted, as_text, label_name
+from auditor.judging.measurement import Copies
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import id_like
+from auditor.loading.rows.new_values import NewValues
 from auditor.loading.rows.row_warnings import cells_of, repeats_in, requested_design, small_cells, together
 from auditor.loading.rows.score_columns import hold_to_predictions, read_recorded
 from auditor.loading.rows.table_files import TableFile, of_texts, on_texts, open_table
-from auditor.models.files.model_bytes import convert_parser_errors, printable
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -206,6 +207,15 @@ def classes_of(spec: DataSpec, model: AuditedModel) -> tuple[str, ...]:
     return classes
 
 
+def check_favourable(spec: DataSpec, model: AuditedModel) -> None:
+    """Raises UsageError where groups of two labels are compared and nothing says which of these is favourable."""
+    if model.kind == "classifier" and spec.sensitive and spec.positive is None:
+        classes = classes_of(spec, model)
+        if len(classes) == 2 and favourable(None, classes) is None:
+            either = " or ".join(f"--positive {shlex.quote(name)}" for name in classes)
+            raise UsageError(f"Which label is favourable to a person? Add {either}.")
+
+
 def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
     """Evaluation rows, and training rows if ``spec.train`` names them, as model input.
 
@@ -302,8 +312,7 @@ class _Source:
         types = column_types(spec, self.model, features)
         frame: pd.DataFrame = self.file.read(list(dict.fromkeys([*in_table, *own])), types).to_pandas()
         pa.default_memory_pool().release_unused()  # which it would keep for itself
-        # A gap among truth values is NaN for pandas, and so for encoders of scikit-learn, which know no None.
-        return frame.assign(**{n: frame[n].fillna(np.nan) for n in map(str, frame) if frame[n].dtype == object})
+        return with_nan(frame)
 
     def without_ids(self, frame: pd.DataFrame, features: list[str]) -> tuple[list[str], list[str]]:
         """The features without columns that name rows, where nobody named the features, and a note of what is left out.
@@ -318,6 +327,11 @@ class _Source:
         return features, [f"Columns that name rows were left out of the features: {', '.join(ids)}."] if ids else []
 
 
+def with_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with NaN for each gap among truth values, as pandas has it: encoders of scikit-learn know no None."""
+    return frame.assign(**{n: frame[n].fillna(np.nan) for n in map(str, frame) if frame[n].dtype == object})
+
+
 def load_one(
     spec: DataSpec,
     path: str,
@@ -329,53 +343,108 @@ def load_one(
 
     Raises what :func:`load_data` raises.
     """
-    what = "training file" if path == spec.train else "data file"
     if Path(path).is_dir():
         return _load_folder(spec, Path(path), model, classes)
+    what = "training file" if path == spec.train else "data file"
     file = open_table(path, what)
-    spec = of_texts(spec, file, model)
-    source = _Source(file, spec, model, path, what)
+    source = _Source(file, of_texts(spec, file, model), model, path, what)
+    return _converted(source, _checked(source, _read(source, expected_features), classes))
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What was read of a table: its rows, the features, those of them that stand in the table itself, and notes.
+
+    ``refused``: a sentence on each row that the model does not answer, none of which is among the rows.
+    """
+
+    frame: pd.DataFrame
+    features: list[str]
+    in_table: list[str]
+    notes: list[str]
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Checked(_Content):
+    """What was read, found fit for use, with what was counted and told of its labels and copies."""
+
+    tally: Tally = field(kw_only=True)
+    classes: tuple[str, ...] = field(kw_only=True)
+    y_true: IntArray | None = field(kw_only=True)
+    target_values: FloatArray | None = field(kw_only=True)
+    design: Design | None = field(kw_only=True)
+    copies: Copies | None = field(kw_only=True)
+
+
+def _read(source: _Source, expected_features: Sequence[str] | None) -> _Content:
+    """The rows of a table that the model answers."""
     features = source.features(expected_features)
     in_table = source.in_table(features, expected_features)
     frame = source.read(features, in_table)
-    notes = on_texts(file, frame, spec)
+    notes = on_texts(source.file, frame, source.spec)
     if expected_features is None:
         features, left_out = source.without_ids(frame, features)
         notes += left_out
-    y_true, target_values = _truth(frame, spec, model, classes)
-    tally = Tally(f"{what} {file.path.name!r}", file.path.name, spec.target, classes)
-    tally.add(len(frame), {str(c): int(frame[c].isna().sum()) for c in in_table} if source.tabular else {}, y_true)
-    notes += tally.notes(model)
+    new = NewValues(source.model, source.file.path.name)
+    kept = new.add(frame[[name for name in in_table if name in features]]) if source.tabular else None
+    if kept is not None:
+        frame = frame[kept].reset_index(drop=True)
+    return _Content(frame, features, in_table, notes + new.notes(), tuple(new.refused))
+
+
+def _checked(source: _Source, read: _Content, classes: tuple[str, ...]) -> _Checked:
+    """Raises DataError for labels or features that cannot be used; counts what is missing, and copies."""
+    spec, frame, name = source.spec, read.frame, source.file.path.name
+    y_true, target_values = _truth(frame, spec, source.model, classes)
+    tally = Tally(f"{source.what} {name!r}", name, spec.target, classes)
+    holes = {str(c): int(frame[c].isna().sum()) for c in read.in_table} if source.tabular else {}
+    tally.add(len(frame), holes, y_true)
+    notes = read.notes + tally.notes(source.model)
     design, copies, more = None, None, list[str]()
     if source.evaluation:
         design = requested_design(frame, spec)
-        copies, more = repeats_in(file, frame, spec)
+        copies, more = repeats_in(source.file, frame, spec)
     if target_values is not None:
-        notes += _target_notes(target_values, f"Column {spec.target!r} of {file.path.name}")
-    if source.with_side_file:
-        frame, unmatched = join(frame, spec)
-        notes += unmatched
-    X, files = _inputs(frame, file, spec, model, features)
-    notes += _new_values(X, model, file.path.name)
-    groups = _sensitive_groups(frame, spec, tally)
-    if model.decides_by and spec.text is not None:
-        X = attach_groups(np.asarray(X), needed_groups(groups, model.decides_by, what))
-    if groups is not None and source.evaluation:
-        notes += _small_cell_notes(groups, y_true)
-    positive = favourable(spec.positive, classes)
-    return AuditData(
-        X=X,
+        notes += _target_notes(target_values, f"Column {spec.target!r} of {name}")
+    return _Checked(
+        **{**vars(read), "notes": notes + more},
+        tally=tally,
+        classes=classes,
         y_true=y_true,
         target_values=target_values,
-        classes=classes,
+        design=design,
+        copies=copies,
+    )
+
+
+def _converted(source: _Source, rows: _Checked) -> AuditData:
+    """The rows as the model and the probes take them."""
+    spec, model, frame, notes = source.spec, source.model, rows.frame, rows.notes
+    if source.with_side_file:
+        frame, unmatched = join(frame, spec)
+        notes = notes + unmatched
+    X, files = _inputs(frame, source.file, spec, model, rows.features)
+    groups = _sensitive_groups(frame, spec, rows.tally)
+    if model.decides_by and spec.text is not None:
+        X = attach_groups(np.asarray(X), needed_groups(groups, model.decides_by, source.what))
+    if groups is not None and source.evaluation:
+        notes = notes + _small_cell_notes(groups, rows.y_true)
+    positive = favourable(spec.positive, rows.classes)
+    return AuditData(
+        X=X,
+        y_true=rows.y_true,
+        target_values=rows.target_values,
+        classes=rows.classes,
         positive=positive,
         sensitive_features=groups,
         binned=_binned_features(spec, groups),
-        recorded=_recorded_answers(source, classes, positive),
+        recorded=_recorded_answers(source, rows.classes, positive),
         files=files,
-        notes=(*notes, *more),
-        design=design,
-        copies=copies,
+        unreadable=rows.refused,
+        notes=tuple(notes),
+        design=rows.design,
+        copies=rows.copies,
     )
 
 
@@ -428,46 +497,6 @@ def _inputs(
     folder, names = file.path.parent, frame[spec.image].tolist()
     load = load_gated if isinstance(model, GatedModel) else load_images
     return load(folder, names, model), _paths(folder, names)
-
-
-def _new_values(X: Rows, model: AuditedModel, file: str) -> list[str]:
-    """Notes on columns with values that are new to an encoder, or to boosted trees, which answer them all the same.
-
-    Raises DataError for an encoder that does not, and for a column of which all values are new and some read like a
-    known one, such as True and 'True'.
-    """
-    estimator = getattr(model, "estimator", None)
-    if estimator is None or not isinstance(X, pd.DataFrame):
-        return []
-    from auditor.loading.estimators import learned_levels
-
-    with convert_parser_errors("The model's encoders cannot be read"):
-        encoded = list(learned_levels(estimator, list(map(str, X.columns))))
-    notes: dict[str, str] = {}
-    for encoder, name, levels in encoded:
-        if name not in X.columns:
-            continue
-        counts, known = X[name].value_counts(), dict.fromkeys(levels.tolist())
-        knows = partial(encoder.knows, name) if hasattr(encoder, "knows") else known.__contains__
-        new = counts[[not knows(value) for value in counts.index]]
-        total, n = int(counts.sum()), int(new.sum())
-        if not n:
-            continue
-        here, there = (printable(repr(value), 40) for value in (new.index[:1].tolist()[0], next(iter(known), None)))
-        values = f"Column {name!r} of {file}: {n:,} of {total:,} values are new to the model, "
-        if getattr(encoder, "handle_unknown", "ignore") == "error":
-            raise DataError(
-                f"{values}such as {here}, and its {type(encoder).__name__} refuses them wherever it runs: leave these "
-                "rows out of the file, or fit it with another handle_unknown.",
-                code="AUD-DATA-VALUES",
-            )
-        spelling = (
-            f": check that they are spelled as in training (here {here}, there {there})" if 2 * n >= total else ""
-        )
-        notes[name] = f"{values}which takes them all for an unknown one{spelling or f', such as {here}'}"
-        if n == total and {*map(label_name, new.index)} & {*map(label_name, known)}:
-            raise DataError(f"{notes[name]}, or audit it with --predict.", code="AUD-DATA-VALUES")
-    return [f"{note}." for note in notes.values()]
 
 
 def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: Tally) -> pd.DataFrame | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from auditor.core.errors import DataError
-from auditor.core.rows import IntArray
+from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audit_data_parts import Design, design_of
 from auditor.data.bins import MOST_VALUES
 from auditor.data.group_counts import coded
@@ -22,6 +25,11 @@ from auditor.judging.measurement import MOST_COPIES, Copies, why_doubtful
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.column_roles import FEWEST_VALUES, called_an_id, id_like
 from auditor.loading.rows.table_files import TableFile
+from auditor.loading.user_code import code_process
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
 
 # Different rows that are remembered; of more than that, a share by their digests: all copies of a row or none.
 _MOST_REMEMBERED = 1 << 18
@@ -31,9 +39,14 @@ _MOST_VALUES = 1 << 12
 _MOST_OF_SET, _MOST_LEFT_OUT = 1 << 14, 64
 # Twice the log likelihood ratio that chance exceeds with a probability of 1e-8, of one number of copies of one set.
 _UNLIKELY = 32.0
+# Columns of at most so many values each are coarse, where there are no more than so many columns; of their rows so many
+# are kept, and so many are drawn of what they say of pairs of columns.
+_COARSE, _MOST_COARSE, _SAMPLED, _MOST_DRAWN = 128, 64, 1 << 14, 1 << 20
 # Values are the same in their leading digits: in steps of so much of their standard deviation in the first batch, which
 # begin where no round number lies.
 _STEP, _BEGIN = 1e-3, 0.382
+# Answers to the same row in another batch may differ in the last digits.
+_DIGITS_OF_ANSWERS = 9
 # Of the different rows of people who only happen to agree more than these occur once; of a file that was pasted none.
 _SINGLES = 0.05
 _SOMEBODY = re.compile(
@@ -51,6 +64,7 @@ class RepeatCount:
         self._rows = _Occurrences(_MOST_REMEMBERED)
         self._near = _NearCopies() if near else None
         self._values: dict[str, set[int] | None] = {}
+        self._coarse: _CoarseRows | None = _CoarseRows()
 
     @property
     def columns(self) -> set[str]:
@@ -64,14 +78,19 @@ class RepeatCount:
 
     def add(self, frame: pd.DataFrame) -> None:
         """Rows of a table; every batch has the same columns."""
-        rows = np.zeros(len(frame), np.uint64)
+        rows, columns = np.zeros(len(frame), np.uint64), list[npt.NDArray[np.uint64]]()
         for name in frame.columns:
             own = _digests(frame[name])
             self._remember(str(name), own)
+            columns.append(own)
             rows *= np.uint64(1_000_003)
             rows += own
         self._n += len(frame)
         self._rows.add(rows)
+        few = all(values is not None and len(values) <= _COARSE for values in self._values.values())
+        self._coarse = self._coarse if few and 1 < len(columns) <= _MOST_COARSE else None
+        if self._coarse is not None:
+            self._coarse.add(np.column_stack(columns))
         if self._near is not None:
             self._near.add(frame)
 
@@ -94,18 +113,80 @@ class RepeatCount:
 
     def result(self) -> Copies:
         """The counted copies."""
-        combinations = 1
+        possible = 1
         for values in self._values.values():
-            combinations = min(combinations * (_MOST_VALUES if values is None else len(values)), self._n + 1)
+            possible = min(possible * (_MOST_VALUES if values is None else len(values)), self._n + 1)
         unlikely, times = unlikely_times(self._rows.counts)
         if unlikely <= _UNLIKELY:
             times = int(np.gcd.reduce(self._rows.counts)) if self._rows.counts.size else 1
         copies = round(self._rows.share * self._n)
-        return Copies(n=self._n, copies=copies, combinations=combinations, divisor=times)
+        found = Copies(n=self._n, copies=copies, combinations=possible, divisor=times)
+        if self._coarse is None or not why_doubtful(found):
+            return found
+        return found.model_copy(update={"expected": self._coarse.expected(self._n)})
 
     def near(self) -> Copies | None:
         """Rows that were pasted, with columns or last digits of their own; None where chance may have made them."""
         return None if self._near is None else self._near.result(self._n)
+
+
+class _CoarseRows:
+    """A systematic sample of rows whose columns have few values each, in constant memory."""
+
+    def __init__(self) -> None:
+        self._step, self._next = 1, 0
+        self._rows: list[npt.NDArray[np.uint64]] = []
+
+    def add(self, rows: npt.NDArray[np.uint64]) -> None:
+        """Rows (n, columns) as digests of their values."""
+        self._rows.append(rows[self._next :: self._step])
+        self._next = (self._next - len(rows)) % self._step
+        if sum(map(len, self._rows)) > 2 * _SAMPLED:
+            self._rows = [np.concatenate(self._rows)[::2]]
+            self._step *= 2
+
+    def expected(self, n: int) -> int:
+        """How many different rows ``n`` of the tree of pairs have that fits the sample best (Chow and Liu, IEEE
+        Transactions on Information Theory 14, 1968), of at most a million drawn."""
+        rows = np.concatenate(self._rows)
+        codes = np.column_stack([np.unique(column, return_inverse=True)[1] for column in rows.T])
+        shared = np.zeros((codes.shape[1],) * 2)
+        for i, j in combinations(range(codes.shape[1]), 2):
+            shared[i, j] = _mutual_information(codes[:, i], codes[:, j])
+        # The largest tree is the smallest of what is left to one more than the largest.
+        order, parents = breadth_first_order(
+            minimum_spanning_tree(np.triu(shared.max() + 1.0 - shared, 1)), 0, directed=False
+        )
+        rng = np.random.default_rng(0)
+        drawn = np.zeros(min(n, _MOST_DRAWN), np.uint64)
+        values = {int(order[0]): rng.choice(codes[:, order[0]], len(drawn))}
+        for child in map(int, order):
+            if parents[child] >= 0:
+                values[child] = _drawn_given(
+                    values[int(parents[child])], codes[:, int(parents[child])], codes[:, child], rng
+                )
+            drawn = drawn * np.uint64(1_000_003) + values[child].astype(np.uint64)
+        return len(np.unique(drawn))
+
+
+def _drawn_given(
+    given: npt.NDArray[np.int64], parent: npt.NDArray[np.int64], child: npt.NDArray[np.int64], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """(n,) values of a column, each of a row of the sample that has the ``given`` value of another."""
+    order = np.argsort(parent, kind="stable")
+    counts = np.bincount(parent)
+    begins = np.cumsum(counts) - counts
+    drawn = begins[given] + (rng.random(len(given)) * counts[given]).astype(np.int64)
+    return np.asarray(child[order[drawn]], np.int64)
+
+
+def _mutual_information(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> float:
+    """In nats, of the frequencies as they are."""
+    width = int(b.max()) + 1
+    joint = np.bincount(a * width + b, minlength=(int(a.max()) + 1) * width).reshape(-1, width) / len(a)
+    apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    there = joint > 0.0
+    return float((joint[there] * np.log(joint[there] / apart[there])).sum())
 
 
 class _Occurrences:
@@ -208,6 +289,62 @@ class _NearCopies:
         return Copies(n=n, copies=round(share * n), combinations=n + 1, divisor=times, but_for=but_for)
 
 
+class RepeatedAnswers:
+    """A counter of rows with the same label that a model answers alike, batch by batch, in constant memory.
+
+    Rows that were pasted with noise in columns that the model does not read differ in no answer, whatever the noise is.
+    Independent rows have independent answers, so that what chance allows is the same as of the rows themselves.
+    """
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._rows = _Occurrences(_MOST_OF_SET, thinned=True)
+
+    def add(self, probabilities: FloatArray, y_true: IntArray | None) -> None:
+        """probabilities (n, n_classes) and labels (n,) of the next rows."""
+        table = pd.DataFrame(np.round(probabilities, _DIGITS_OF_ANSWERS) + 0.0)
+        table["label"] = 0 if y_true is None else y_true
+        self._n += len(table)
+        self._rows.add(np.asarray(pd.util.hash_pandas_object(table, index=False), np.uint64))
+
+    def result(self) -> Copies | None:
+        """Rows that were pasted; None where chance may have made them."""
+        unlikely, times = unlikely_times(self._rows.counts)
+        if unlikely <= _UNLIKELY:
+            return None
+        but_for = "columns on which the model's answers do not depend"
+        copies = round(self._rows.share * self._n)
+        return Copies(n=self._n, copies=copies, combinations=self._n + 1, divisor=times, but_for=but_for)
+
+
+def answers_are_comparable(model: AuditedModel) -> bool:
+    """Whether the model's answers are had before any probe runs, to see by them that rows were pasted.
+
+    Not those of networks, whose forward passes are counted by probe, nor of code and servers, which may fail or hang.
+    """
+    return (
+        model.kind == "classifier"
+        and model.forwarded is None
+        and model.can_be_asked
+        and code_process() is None
+        and not hasattr(model, "client")
+    )
+
+
+def with_repeated_answers(model: AuditedModel, data: AuditData) -> AuditData:
+    """The rows, with their copies where only the model's answers show that they were pasted."""
+    unseen = data.copies is not None and not why_doubtful(data.copies)
+    if not unseen or not isinstance(data.X, pd.DataFrame) or not answers_are_comparable(model):
+        return data
+    counted = RepeatedAnswers()
+    try:
+        counted.add(model.outputs(data.evaluation), data.evaluation.y_true)
+    except Exception:  # what the model refuses each probe says for itself
+        return data
+    found = counted.result()
+    return data if found is None else replace(data, copies=found, notes=(*data.notes, *on_copies(found)))
+
+
 def unlikely_times(counts: IntArray) -> tuple[float, int]:
     """How unlikely chance makes it that so many different rows occur a number of times, and which number that is.
 
@@ -298,7 +435,7 @@ def repeats_in(file: TableFile, content: pd.DataFrame | RepeatCount, spec: DataS
         found = (_pasted(content, texts, counted) if isinstance(content, pd.DataFrame) else _doubtful(counted)) or found
     if not why_doubtful(found):
         found = counted.near() or found
-    return found, [*_on_copies(found), *_on_ids(file)]
+    return found, [*on_copies(found), *_on_ids(file)]
 
 
 def _pasted(frame: pd.DataFrame, texts: set[str | None], whole: RepeatCount) -> Copies | None:
@@ -340,15 +477,19 @@ def _over_all_columns(file: TableFile) -> Copies | None:
     return whole.result()
 
 
-def _on_copies(copies: Copies) -> list[str]:
+def on_copies(copies: Copies) -> list[str]:
+    """What is said of them among the notes on the rows."""
     if doubt := why_doubtful(copies):
         return [doubt]
     if copies.share > MOST_COPIES:
-        return [
-            f"{copies.copies:,} of {copies.n:,} rows are exact copies of other rows, as their columns allow for no "
-            f"more "
-            f"than {copies.combinations:,} different ones."
-        ]
+        of = f"{copies.copies:,} of {copies.n:,} rows are exact copies of other rows, as"
+        if copies.expected:
+            return [
+                f"{of} their columns have few values each: related in pairs alone, these would give about "
+                f"{copies.expected:,} different rows, and there are {copies.n - copies.copies:,}, in numbers that "
+                "chance allows. They count as rows of their own."
+            ]
+        return [f"{of} their columns allow for no more than {copies.combinations:,} different ones."]
     return []
 
 

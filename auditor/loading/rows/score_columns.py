@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,12 @@ def _probabilities(
             code="AUD-DATA-VALUES",
         )
     return table
+
+
+def predictions_file(labels: Sequence[object], probabilities: FloatArray, classes: Sequence[str]) -> bytes:
+    """A file that ``--check-predictions`` takes: of each row the decision, and (n, k) the probability of each class."""
+    columns = {f"{PROBABILITY}{name}": probabilities[:, i] for i, name in enumerate(classes)}
+    return pd.DataFrame({PREDICTION: list(labels), **columns}).to_csv(index=False, lineterminator="\n").encode()
 
 
 # ---- a loaded model held to what its own process answered ------------------------------------------------------------

@@ -25,8 +25,9 @@ from auditor.data.row_keys import KeyDigest, Keys, keys_of
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked, ScoreCounts
 from auditor.loading.job_specs import DataSpec
-from auditor.loading.rows.load_rows import Tally, classes_of, column_types, feature_columns
-from auditor.loading.rows.row_warnings import RepeatCount, small_cells, together
+from auditor.loading.rows.load_rows import Tally, classes_of, column_types, feature_columns, with_nan
+from auditor.loading.rows.new_values import NewValues
+from auditor.loading.rows.row_warnings import RepeatCount, RepeatedAnswers, small_cells, together
 from auditor.loading.rows.table_files import STREAMED, TableFile, kind_of, of_texts, open_table
 
 if TYPE_CHECKING:
@@ -39,34 +40,16 @@ _FEW = 16
 def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
     """The reason why rows cannot be streamed, in a sentence; "" if they can.
 
-    They can where every column's type is known beforehand, and the groups of a row are told by the row alone.
+    They can where the groups of a row are told by the row alone.
     """
-    features = model.features if spec.features is None else spec.features
-    typed = model.features if model.others_are_numbers else getattr(model.preprocessing, "features", ())
-    known = model.others_are_numbers or isinstance(model.preprocessing, TabularPreprocessing)
     if model.kind != "classifier":
-        return "Only a classifier's rows are counted as they stream by."
-    if not known or features is None or not set(features) <= set(typed or ()):
-        return (
-            "The model does not say which type each column has, which must be known before rows stream by: a bundle as "
-            "auditor train or save writes it, boosted trees in their library's own file and an ONNX model do."
-        )
-    for flag in (
-        "train",
-        "cluster",
-        "weight",
-        "cluster_at_most",
-        "weight_at_most",
-        "bins",
-        "sensitive_file",
-        "text",
-        "image",
-        "check_predictions",
-    ):
-        if getattr(spec, flag):
-            return f"--{flag.replace('_', '-')} needs all rows at once."
+        return "Only a classifier's rows are counted as they stream by: leave --stream out."
+    if model.features is None and spec.features is None:
+        return "The model does not name its columns: add --features a,b in their order."
+    if why := spec.why_not_in_parts:
+        return why
     if Path(spec.path).is_dir():
-        return "A folder's files are read into memory."
+        return "A folder's files are read into memory: leave --stream out."
     kind = kind_of(Path(spec.path))
     return "" if kind in STREAMED else f"A .{kind} file is read whole: give .csv, .parquet, .arrow or .jsonl."
 
@@ -120,6 +103,9 @@ class Stream:
         self.sensitive = tuple(dict.fromkeys(self.spec.sensitive))
         self.classes = classes_of(self.spec, model)
         self.positive = favourable(self.spec.positive, self.classes)
+        known = column_types(self.spec, model, self.features)
+        # Of a column that the model does not say the type of, the file does.
+        self._types = {**self.file.types([name for name in self.features if name not in known]), **known}
 
     def make_counters(self, request: Asked) -> Told:
         """Collector for the requested counts: scores are those of the favourable class, by default the last."""
@@ -135,12 +121,15 @@ class Stream:
         if scores.asked.median and scores.n_values > 2 and scores.unsettled() is not None:
             scores.settle((part.groups, part.scores) for part in self._parts())
 
-    def _parts(self) -> Iterator[_Part]:
+    def _parts(self, new: NewValues | None = None) -> Iterator[_Part]:
+        new = NewValues(self.model, self.file.path.name, most=0) if new is None else new
         own = [name for name in (self.spec.target, *self.sensitive) if name is not None]
-        types = column_types(self.spec, self.model, self.features)
-        for batch in self.file.batches(list(dict.fromkeys([*self.features, *own])), types):
-            if batch.num_rows:
-                X = batch.select(self.features).to_pandas()
+        for batch in self.file.batches(list(dict.fromkeys([*self.features, *own])), self._types):
+            X = with_nan(batch.select(self.features).to_pandas())
+            kept = new.add(X)
+            if kept is not None:
+                X, batch = X[kept].reset_index(drop=True), batch.filter(pa.array(kept))
+            if len(X):
                 groups = [_arrow_groups(batch.column(name)) for name in self.sensitive]
                 probabilities = self.model.predict_part(X)
                 yield _Part(batch, X, groups, probabilities, self.model.scores_of(X, probabilities))
@@ -150,27 +139,32 @@ class Stream:
         *,
         keys: KeyDigest | None = None,
         repeats: RepeatCount | None = None,
+        answers: RepeatedAnswers | None = None,
         digests: dict[str, GroupsDigest] | None = None,
         holes: Counter[str] | None = None,
         collector: Told | None = None,
+        new: NewValues | None = None,
     ) -> tuple[GroupCounts, tuple[str, ...]]:
         """GroupCounts of the whole file, and the notes on it: one forward pass over its rows.
 
-        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats`` and ``collector`` are
-        told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes`` counts the values each
-        feature lacks.
+        ``keys`` is given the keys of the rows, where there is a digest of them; ``repeats``, ``answers`` and
+        ``collector`` are told of every row, and ``digests``, by sensitive feature, of every row's group; ``holes``
+        counts the values each feature lacks, ``new`` those that the model has not learned.
         """
         target, name = self.spec.target, self.file.path.name
         tally = Tally(f"data file {name!r}", name, target, self.classes, holes)
         total: GroupCounts | None = None
         first: tuple[pd.DataFrame, FloatArray] | None = None
-        for part in self._parts():
+        new = NewValues(self.model, name) if new is None else new
+        for part in self._parts(new):
             batch = part.batch
             if repeats is not None:
                 repeats.add(batch.to_pandas())
             y_true = None
             if target is not None:
                 y_true = encode_labels(batch.column(target).to_pandas(), self.classes, target)
+            if answers is not None:
+                answers.add(part.probabilities, y_true)
             own = None if keys is None else keys_of(part.X, y_true, None, None)
             if keys is not None and own is not None:
                 keys.add(own)
@@ -195,7 +189,7 @@ class Stream:
                 positive=self.positive,
             )
             total = counts if total is None else total + counts
-        notes = tally.notes(self.model)
+        notes = new.notes() + tally.notes(self.model)
         if total is None or first is None:
             raise DataError(tally.no_rows, code="AUD-DATA-EMPTY")
         self.model.check_outputs()

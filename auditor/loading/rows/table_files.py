@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from auditor.core.errors import DataError, UsageError, did_you_mean, first_line
 from auditor.core.files import regular_file
+from auditor.data.preprocessing import label_name
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.compressed_tables import BoundedGzip, most_bytes, read_npz
 from auditor.models.files.model_bytes import printable
@@ -64,6 +65,8 @@ _TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl", "txt")
 # What is read part by part; all else is read whole.
 STREAMED: tuple[Kind, ...] = ("csv", "tsv", "parquet", "jsonl", "arrow")
 BLOCK_BYTES = 8 << 20
+# In the order in which Arrow tries what a column of CSV holds; dates are texts for pandas.
+_INFERRED = (pa.null(), pa.int64(), pa.bool_(), pa.float64(), pa.string())
 # What pyarrow raises for a file, or a column of it, that is not what was asked for.
 _MALFORMED = (
     pa.ArrowInvalid,
@@ -129,6 +132,53 @@ class TableFile:
             raise self._malformed(error) from None
         self._refuse_bytes(table.schema)
         return table
+
+    def row_where(self, column: str, value: str) -> int:
+        """The one row whose ``column`` holds ``value``, counted from 1.
+
+        Raises UsageError where no row does, or several do.
+        """
+        found = self.read([column], {column: pa.string()}).column(0).to_pylist()
+        wanted = label_name(value.strip())
+        rows = [i for i, cell in enumerate(found, 1) if cell is not None and label_name(cell.strip()) == wanted]
+        if len(rows) == 1:
+            return rows[0]
+        if not rows:
+            raise UsageError(f"--where {column}={value}: no row of {self.path.name} has this value.")
+        shown = ", ".join(f"{row:,}" for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        raise UsageError(
+            f"--where {column}={value}: {len(rows):,} rows of {self.path.name} have this value ({shown}); choose one "
+            "with --row, or a column whose values are unique."
+        )
+
+    def types(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
+        """The types of some columns as :meth:`read` infers them over all rows, in one pass that holds a block of them.
+
+        Whole numbers with gaps are float64, as pandas has them. Raises DataError on a malformed file.
+        """
+        self.require(columns)
+        if not columns:
+            return {}
+        if self.kind == "parquet":
+            found = pyarrow.parquet.read_schema(self.path)
+        elif self.kind == "arrow":
+            found = _plain(_arrow_schema(self.path))
+        elif self.kind in ("csv", "tsv"):
+            return self._inferred(columns)
+        else:
+            return {}
+        return {name: found.field(name).type for name in columns}
+
+    def _inferred(self, columns: Sequence[str]) -> dict[str, pa.DataType]:
+        left, gaps = {name: list(_INFERRED) for name in columns}, set[str]()
+        for batch in self.batches(columns, dict.fromkeys(columns, pa.string())):
+            for name in columns:
+                values = batch.column(name)
+                gaps |= {name} if values.null_count else set()
+                while not _fits(values.unique().drop_null(), left[name][0]):
+                    del left[name][0]
+        found = {name: types[0] for name, types in left.items()}
+        return {n: pa.float64() if t == pa.int64() and n in gaps else t for n, t in found.items()}
 
     def _whole(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
         if self.kind in ("csv", "tsv"):
@@ -218,6 +268,20 @@ class TableFile:
                 include_columns=list(columns), column_types=dict(types), strings_can_be_null=True
             ),
         }
+
+
+def _fits(values: pa.Array, kind: pa.DataType) -> bool:
+    """Whether Arrow's reader of CSV takes texts for a type."""
+    if pa.types.is_null(kind) or pa.types.is_string(kind) or not len(values):
+        return pa.types.is_string(kind) or not len(values)
+    pyarrow.csv.write_csv(pa.table({"": values}), written := BytesIO())
+    try:
+        pyarrow.csv.read_csv(
+            BytesIO(written.getvalue()), convert_options=pyarrow.csv.ConvertOptions(column_types={"": kind})
+        )
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _streamed_type(inferred_type: pa.DataType, target_type: pa.DataType | None) -> pa.DataType:

@@ -19,7 +19,7 @@ from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.preprocessing import Preprocessing
 from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.user_code import RAN_APART, CodeProcess
+from auditor.loading.user_code import RAN_APART, CodeProcess, reported
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.format_names import RULES_FILE
 from auditor.models.gradients import without_gradients
@@ -81,6 +81,11 @@ class ModelFacts(Closed):
     notes: Annotated[tuple[_Line, ...], Field(max_length=100)] = ()
 
 
+_WITHOUT_LAYERS = (
+    "Its layers are closed to the audit: nothing is certified, and explanations are not held to random parameters."
+)
+
+
 def answered_model(process: CodeProcess, spec: ModelSpec, model_file: Opened | None) -> AuditedModel:
     """What stands in for the model of a spec, loaded in the answering process.
 
@@ -92,15 +97,14 @@ def answered_model(process: CodeProcess, spec: ModelSpec, model_file: Opened | N
     except ValidationError:
         raise ModelError(f"{path.name!r} says of itself what no model is.", code="AUD-LOAD-ANSWERS") from None
     except UsageError as error:
-        # In whose words it is cannot be known any more; of what it is can.
-        raise UsageError(f"{path.name!r}: {error}") from None
+        raise UsageError(reported(repr(path.name), str(error))) from None
     provenance = Provenance(
         path=spec.path,
         sha256=sha256_of(path / RULES_FILE) if model_file is None else model_file.source.sha256,
         format=facts.format,
         loaded_by=facts.loaded_by,
         size_bytes=(path / RULES_FILE).stat().st_size if model_file is None else len(model_file.source.data),
-        notes=(*facts.notes, RAN_APART),
+        notes=(*facts.notes, RAN_APART, *([_WITHOUT_LAYERS] if facts.network else [])),
     )
     made: AuditedModel
     if facts.network:
@@ -202,6 +206,8 @@ def _tensor(found: Any) -> Tensor:
 
 class AnsweredModule(nn.Module):
     """A network in the answering process: (n, ...) to what it returns. It has no layers and no parameters here."""
+
+    what = "the user's own code"
 
     def __init__(self, process: CodeProcess, facts: ModelFacts) -> None:
         super().__init__()

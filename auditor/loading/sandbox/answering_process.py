@@ -34,7 +34,7 @@ from auditor.loading.sandbox.answered_models import HeldModel
 from auditor.loading.sandbox.enter_sandbox import confine_after_fork, enter, job_of_code, refuse_code
 from auditor.loading.sandbox.measuring_process import environment
 from auditor.loading.sandbox.resource_limits import follow, restrict
-from auditor.loading.user_code import ElsewhereFunction, called_in, code_runs_in, import_object, module_file
+from auditor.loading.user_code import ElsewhereFunction, called_in, code_runs_in, import_object, module_file, reported
 from auditor.models.networks.select_device import resolve_device
 from auditor.report.record.sandbox_state import SandboxState
 
@@ -113,8 +113,7 @@ class AnsweringProcess:
         try:
             index, facts = self.ask("import", target, code_folder, flag)
         except UsageError as error:
-            # In whose words it is cannot be known any more; of what it is can.
-            raise UsageError(str(error) if str(error).startswith(flag) else f"{flag} {target}: {error}") from None
+            raise UsageError(reported(f"{flag} {target}", str(error))) from None
         except (TypeError, ValueError):
             raise UsageError(f"{flag} {target}: importing it did not end well.") from None
         return AnsweredFunction(self, int(index), facts, file)

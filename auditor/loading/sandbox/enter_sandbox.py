@@ -175,7 +175,7 @@ def _linked_below(folder: str) -> set[_Inode]:
 _SYSTEM = (
     "/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store",
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/os-release",
-    "/etc/nsswitch.conf", "/etc/passwd", "/etc/group", "/etc/mime.types", "/etc/fonts", "/etc/ssl/openssl.cnf",
+    "/etc/nsswitch.conf", "/etc/mime.types", "/etc/fonts", "/etc/ssl/openssl.cnf",
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm",
     "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm",
     "/dev/zero", "/dev/random", "/dev/urandom",
@@ -292,7 +292,7 @@ def _other_inputs(job: Job) -> Iterator[str]:
     for spec in job.probes:
         yield from _paths_in(spec.options)
     if job.mitigation is not None:
-        yield from _paths_in(job.mitigation.options)
+        yield from _paths_in([job.mitigation.options, job.mitigation.asked_rows])
     if job.detection is not None:
         yield from map(decode_path, job.detection.files)
     if job.detector_training is not None:
@@ -346,7 +346,8 @@ def _outputs(job: Job) -> Iterator[Path]:
         yield Path(job.detector_training.out).parent
     if job.table_training is not None:
         made = job.table_training
-        yield from (Path(decode_path(path)).parent for path in (made.out, made.train_out, made.test_out))
+        outputs = (made.out, made.train_out, made.test_out, made.predictions_out)
+        yield from (Path(decode_path(path)).parent for path in outputs)
     if job.export is not None:
         yield Path(decode_path(job.export.out)).parent
     if job.tasks is not None:

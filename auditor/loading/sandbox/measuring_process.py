@@ -26,12 +26,15 @@ _A_DAY = 86_400
 
 
 @contextmanager
-def scratch_folder() -> Iterator[str]:
-    """A new empty system temporary folder, locked during use and removed afterwards."""
-    sweep()
+def scratch_folder(parent: str | Path | None = None, name: str = "") -> Iterator[str]:
+    """A new empty folder, locked during use and removed afterwards, as are those of ended processes beside it.
+
+    ``parent``: where, the system's temporary folder without one. ``name``: what its own name begins with.
+    """
+    sweep(parent, name)
     # Under another name until it is locked, or another process would sweep it away.
-    made = Path(tempfile.mkdtemp(prefix=_NEW))
-    folder = made.with_name(_USED + made.name.removeprefix(_NEW))
+    made = Path(tempfile.mkdtemp(prefix=name + _NEW, dir=parent))
+    folder = made.with_name(name + _USED + made.name.removeprefix(name + _NEW))
     lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Where nothing can be locked nothing is swept either.
@@ -45,20 +48,20 @@ def scratch_folder() -> Iterator[str]:
         os.close(lock)
 
 
-def sweep() -> None:
+def sweep(parent: str | Path | None = None, name: str = "") -> None:
     """Remove this user's scratch folders of ended processes."""
     with suppress(OSError):
-        for entry in os.scandir(tempfile.gettempdir()):
-            if entry.name.startswith((_NEW, _USED)):
+        for entry in os.scandir(parent or tempfile.gettempdir()):
+            if entry.name.startswith((name + _NEW, name + _USED)):
                 with suppress(OSError):
-                    _sweep_one(entry)
+                    _sweep_one(entry, new=entry.name.startswith(name + _NEW))
 
 
-def _sweep_one(entry: os.DirEntry[str]) -> None:
+def _sweep_one(entry: os.DirEntry[str], *, new: bool) -> None:
     found = entry.stat(follow_symlinks=False)
     if not entry.is_dir(follow_symlinks=False) or found.st_uid != os.getuid():
         return
-    if entry.name.startswith(_NEW) and time.time() - found.st_mtime < _A_DAY:
+    if new and time.time() - found.st_mtime < _A_DAY:
         return
     lock = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -141,6 +144,8 @@ def environment(scratch: str) -> dict[str, str]:
         ("HOME", "TMPDIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"),
         scratch,
     )
+    # Or libraries ask the list of the machine's users, which is closed.
+    own |= {"USER": "auditor", "LOGNAME": "auditor"}
     return own | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -8,6 +8,7 @@ import resource
 import signal
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -48,6 +49,42 @@ def resident_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
         return 0
+
+
+class OwnTime:
+    """The wall time of processes less what their threads waited for a processor that others had.
+
+    Of the threads that which waited longest, as it is the one that the others wait for; none where the kernel does not
+    say. A process can wait for its own threads too, so that ``MOST_SLOWDOWN`` times the wall time is never exceeded.
+    """
+
+    MOST_SLOWDOWN = 30.0
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._began, self._paused = pid, time.monotonic(), 0.0
+        self._before = waited_by_thread([pid])
+
+    def pause(self, seconds: float) -> None:
+        """Leave out seconds in which the processes waited for this one."""
+        self._paused += seconds
+
+    def is_over(self, seconds: float) -> bool:
+        """Whether the processes have had so many seconds."""
+        taken = time.monotonic() - self._began - self._paused
+        if taken <= seconds:
+            return False
+        waits = waited_by_thread(processes_of(self._pid))
+        waited = max((most - self._before.get(thread, 0.0) for thread, most in waits.items()), default=0.0)
+        return taken - waited > seconds or taken > self.MOST_SLOWDOWN * seconds
+
+
+def waited_by_thread(pids: Iterable[int]) -> dict[int, float]:
+    """Seconds for which each thread of the processes could have run and had no processor; none where nobody says."""
+    waits = {}
+    for entry in (task for pid in pids for task in _entries(f"/proc/{pid}/task")):
+        with suppress(OSError, ValueError, IndexError):
+            waits[int(entry.name)] = 1e-9 * int(Path(entry.path, "schedstat").read_text().split()[1])
+    return waits
 
 
 def excess(pids: Iterable[int], scratch: str, job: Job) -> str:

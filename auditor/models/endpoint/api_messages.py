@@ -31,13 +31,13 @@ class Request:
     """One call: a text to continue, or the turns of a chat.
 
     ``top_logprobs``: how many alternatives are wanted at each position; None for no log-probabilities at all.
-    ``temperature``: 1 is the model's own distribution, 0 its likeliest token. ``top_p``: 1 draws
+    ``temperature``: 1 is the model's own distribution, 0 its likeliest token, None the server's own. ``top_p``: 1 draws
     from all tokens.
     """
 
     prompt: str | tuple[Message, ...]
     max_tokens: int
-    temperature: float = 1.0
+    temperature: float | None = 1.0
     top_p: float = 1.0
     n: int = 1
     seed: int | None = None
@@ -52,7 +52,8 @@ class Request:
 
     def body(self, model: str) -> dict[str, Any]:
         """The JSON body; unset options are omitted, since the defaults of servers differ."""
-        sent: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        sent: dict[str, Any] = {"model": model, "max_tokens": self.max_tokens}
+        sent |= {} if self.temperature is None else {"temperature": self.temperature}
         if isinstance(self.prompt, str):
             sent["prompt"] = self.prompt
             sent |= {} if self.top_logprobs is None else {"logprobs": self.top_logprobs}
@@ -60,7 +61,7 @@ class Request:
         else:
             sent["messages"] = [{"role": turn.role, "content": turn.content} for turn in self.prompt]
             sent |= {} if self.top_logprobs is None else {"logprobs": True, "top_logprobs": self.top_logprobs}
-        if self.temperature > 0.0:
+        if self.temperature:
             # A server's own clipping is not the model's distribution; 1 is the protocol's word for none.
             sent["top_p"] = self.top_p
         sent |= {"n": self.n} if self.n != 1 else {}
@@ -87,6 +88,10 @@ class Position:
     top: tuple[tuple[str, float], ...] = ()
 
 
+# Rounding may lift a log-probability above 0 by so much.
+ROUNDING = 1e-6
+
+
 @dataclass(frozen=True)
 class Choice:
     """One text of an answer; ``positions`` is None if it came without log-probabilities."""
@@ -101,6 +106,19 @@ class Choice:
         found = [p.log_probability for p in self.positions or ()]
         known = [value for value in found if value is not None]
         return math.fsum(known) if known and len(known) == len(found) else None
+
+    def placed(self, text: str) -> tuple[tuple[int, Position], ...]:
+        """The tokens of an echoed text, each with the number of the text's characters up to its end."""
+        positions = self.positions or ()
+        # Some spell a text's first word with the blank that would stand before it.
+        at = -int(bool(positions) and positions[0].token[:1] == " " != text[:1])
+        found = []
+        for position in positions:
+            if at >= len(text):
+                break
+            at += len(position.token)
+            found.append((min(at, len(text)), position))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,12 @@ def _choice(content: object, route: Route) -> Choice:
         raise ModelError("The endpoint answered with a choice that is no object.")
     if route == "chat":
         message = content.get("message")
-        text = message.get("content") if isinstance(message, Mapping) else None
+        message = message if isinstance(message, Mapping) else {}
+        text = message.get("content")
+        # Some servers answer with the thinking in a field of its own; a text has it where a model writes it.
+        thinking = next((message[name] for name in ("reasoning_content", "reasoning") if message.get(name)), None)
+        if isinstance(thinking, str) and (text is None or isinstance(text, str)):
+            text = f"<think>{thinking}" if not text else f"<think>{thinking}</think>{text}"
     else:
         text = content.get("text")
     if text is not None and not isinstance(text, str):

@@ -15,9 +15,9 @@ import numpy as np
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.models.audited_model import AuditedModel, Kind, Provenance
-from auditor.models.capabilities import CONTINUE, Capability, Generates, Reply, in_one_text
+from auditor.models.capabilities import CONTINUE, Capability, Generates, Reply, in_one_text, without_thinking
 from auditor.models.chat import How
-from auditor.models.endpoint.api_messages import Choice, Message, Request, Route
+from auditor.models.endpoint.api_messages import ROUNDING, Choice, Message, Request, Route
 from auditor.models.endpoint.client import Ask
 from auditor.models.endpoint.server_findings import SERVED_MODEL, Handshake, Shown
 from auditor.models.endpoint.server_findings import Capability as Found
@@ -57,6 +57,8 @@ class EndpointModel(Generates, AuditedModel):
         self.why_not = {"weights": _ELSEWHERE, "text_likelihoods": _reason_text(handshake, "text_likelihoods")}
         self._ask = ask
         self._route: Route = "chat" if handshake.has("chat") else "completions"
+        refused = [handshake[name] for name in ("greedy", "temperature")]
+        self.repeats = not all(each.shown is Shown.REFUTED and not each.accepted for each in refused)
         self._system = ""
 
     @property
@@ -82,10 +84,11 @@ class EndpointModel(Generates, AuditedModel):
         return other
 
     def describe(self) -> str:
+        own = "" if self.repeats else ", at the server's own temperature"
         if self._route == "completions":
-            return "asked for completions of plain text"
+            return f"asked for completions of plain text{own}"
         told = f"after a system message of {len(self._system):,} characters" if self._system else "no system message"
-        return f"asked as a chat, {told}"
+        return f"asked as a chat, {told}{own}"
 
     def continued(
         self, prompts: Sequence[str], n: int, sampling: Sampling, rng: np.random.Generator, *, batch_rows: int = 64
@@ -114,7 +117,7 @@ class EndpointModel(Generates, AuditedModel):
                 f"{len(failed):,} of {len(found):,} texts were not written, of which the first: "
                 f"{failed[0].rstrip('.')}. Run the scan again: answers that came are not asked for again."
             )
-        texts = [choice.text for choice in found if isinstance(choice, Choice)]
+        texts = [without_thinking(choice.text) for choice in found if isinstance(choice, Choice)]
         whole = [
             _strip_prompt(prompt, text)
             for prompt, text in zip(np.repeat(list(prompts), n).tolist(), texts, strict=True)
@@ -123,10 +126,12 @@ class EndpointModel(Generates, AuditedModel):
         return [cut[i * n : (i + 1) * n] for i in range(len(prompts))]
 
     def replies(self, conversations: Sequence[Sequence[str]], max_new_tokens: int) -> list[Reply]:
-        self._need("greedy")
+        if self.repeats:
+            self._need("greedy")
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
-        found = self._choices([self._request(turns, sampling, all_turns=True) for turns in conversations])
-        return [Reply("", each) if isinstance(each, str) else Reply(each.text) for each in found]
+        requests = [self._request(turns, sampling, all_turns=True) for turns in conversations]
+        found = self._choices([each if self.repeats else replace(each, temperature=None) for each in requests])
+        return [Reply("", each) if isinstance(each, str) else Reply.from_written(each.text) for each in found]
 
     def _request(self, turns: Sequence[str], sampling: Sampling, *, all_turns: bool = False) -> Request:
         prompt: str | tuple[Message, ...]
@@ -232,25 +237,20 @@ class ScoringEndpointModel(ScoresTexts, EndpointModel):
     def _encode_choice(self, text: str, choice: Choice | str) -> Encoded:
         if isinstance(choice, str):
             raise ModelError(f"A text was not scored: {choice}")
-        positions = choice.positions or ()
-        # Some spell a text's first word with the blank that would stand before it.
-        lead = int(bool(positions) and positions[0].token[:1] == " " != text[:1])
-        tokens, values, ends, at = [], [], [], -lead
-        for position in positions:
-            if at >= len(text):
-                break
-            at += len(position.token)
-            tokens.append(position.token)
-            values.append(position.log_probability)
-            ends.append(min(at, len(text)))
+        placed = choice.placed(text)
+        tokens = [position.token for _, position in placed]
+        values = [position.log_probability for _, position in placed]
+        lead = int(bool(tokens) and tokens[0][:1] == " " != text[:1])
         if "".join(tokens)[lead : lead + len(text)] != text or len(tokens) < 2:
             raise ModelError("The server echoes a text whose tokens do not spell it: its likelihood cannot be told.")
         if any(value is None for value in values[1:]):
             raise ModelError("The server echoes a text without the log-probabilities of all its tokens.")
+        if any(value is not None and value > ROUNDING for value in values):
+            raise ModelError("The server echoes a text with a log-probability above 0, which no probability has.")
         ids = tuple(self._number(token) for token in tokens)
         scored = tuple(value is not None for value in values)
         self._known[ids] = np.asarray([np.nan if value is None else value for value in values], np.float64)
-        return Encoded(ids, scored, tuple(ends), tuple(range(len(ids))))
+        return Encoded(ids, scored, tuple(end for end, _ in placed), tuple(range(len(ids))))
 
     def _number(self, token: str) -> int:
         if token not in self._numbers:

@@ -54,7 +54,7 @@ def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None
         (("greedy",), partial(handshake_interfaces.greedy, first=first)),
         (("stop",), partial(handshake_interfaces.stop, first=first)),
         (("n",), handshake_interfaces.several),
-        (("echo", "text_likelihoods"), _echo),
+        (("echo", "text_likelihoods"), partial(_echo, first=first)),
         (("seed",), handshake_sampling_and_prompts.seed),
         (("pure_sampling",), partial(handshake_sampling_and_prompts.as_reported, first=first)),
         (("temperature",), handshake_sampling_and_prompts.temperature),
@@ -66,11 +66,11 @@ def _steps(first: Choice) -> list[tuple[tuple[str, ...], Callable[[Asking], None
     ]
 
 
-def _echo(state: Asking) -> None:
+def _echo(state: Asking, first: Choice) -> None:
     if not state.is_proven("completions"):
         state.add(*(lacking(name, "Only completions can do it.") for name in ("echo", "text_likelihoods")))
         return
-    handshake_interfaces.echo(state)
+    handshake_interfaces.echo(state, first)
 
 
 def _system_prompt(state: Asking) -> None:

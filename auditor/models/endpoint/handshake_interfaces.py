@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from auditor.core.errors import ModelError, first_line
-from auditor.models.endpoint.api_messages import Answer, Choice, Position, Request, Route
+from auditor.models.endpoint.api_messages import ROUNDING, Answer, Choice, Position, Request, Route
 from auditor.models.endpoint.client import BudgetSpentError, Client, RefusedError
 from auditor.models.endpoint.server_findings import Capability, Shown, ignored, lacking, proven, untold
 
@@ -88,12 +88,14 @@ FEW_ALTERNATIVES = 5
 class Asking:
     """The state of one handshake in progress.
 
-    ``alternatives``: how many the server reports at a position, 0 without log-probabilities.
+    ``alternatives``: how many the server reports at a position, 0 without log-probabilities. ``own_temperature``:
+    whether it takes none but its own.
     """
 
     client: Client
     route: Route = "completions"
     alternatives: int = 0
+    own_temperature: bool = False
     found: dict[str, Capability] = field(default_factory=dict)
     # Texts drawn at temperature 1, all from the model's own distribution where the server is honest.
     drawn: list[Choice] = field(default_factory=list)
@@ -107,7 +109,10 @@ class Asking:
     def request(self, prompt: str, max_tokens: int, *, temperature: float = 0.0, **more: object) -> Request:
         """The request that ``ask`` sends."""
         request = Request(
-            prompt=prompt, max_tokens=max_tokens, temperature=temperature, top_logprobs=self.alternatives or None
+            prompt=prompt,
+            max_tokens=max_tokens,
+            temperature=None if self.own_temperature else temperature,
+            top_logprobs=self.alternatives or None,
         )
         return replace(request, **more).for_route(self.route)  # type: ignore[arg-type]
 
@@ -133,7 +138,14 @@ class Asking:
         self.add(*(untold(name, "Nothing that came back shows it.") for name in names))
 
 
+# Nats between the typical distances of one model's reports and of another's.
+SAME_MODEL, OTHER_MODEL = 0.1, 0.3
+_FEWEST_COMPARED = 4
+_PART = "\N{REPLACEMENT CHARACTER}"
+# Standard deviations that chance exceeds once in a thousand times.
+_BEYOND_CHANCE = 3.1
 STORY = "The old house at the end of the road had been empty for years, and then"
+OTHER = "Nobody in the village could say why the lake had turned so cold, but"
 _TOKENS = 24
 NO_SUCH_MODEL = "no-such-model-0f3a"
 # A logarithm of an e-value from which on chance is no explanation within the budget of false alarms.
@@ -169,7 +181,7 @@ def interfaces(state: Asking) -> Choice:
 
 
 def _first(state: Asking, route: Route) -> Answer:
-    """At most three calls: fewer alternatives, or none, are asked for where many are refused."""
+    """At most four calls: fewer alternatives, none, and then no temperature are asked for where these are refused."""
     request = Request(prompt=STORY, max_tokens=_TOKENS, temperature=0.0).for_route(route)
     for wanted in (MOST_ALTERNATIVES, FEW_ALTERNATIVES):
         try:
@@ -178,7 +190,12 @@ def _first(state: Asking, route: Route) -> Answer:
             if error.absent:
                 raise
             refusal = str(error)
-    answer = state.client.ask(request)
+    try:
+        answer = state.client.ask(request)
+    except RefusedError as error:
+        answer = state.client.ask(replace(request, temperature=None))
+        state.own_temperature = True
+        state.add(*(lacking(name, str(error)) for name in ("greedy", "temperature")))
     state.add(lacking("logprobs", refusal), lacking("top_logprobs", refusal))
     return answer
 
@@ -213,17 +230,33 @@ def _log_probabilities(state: Asking, choice: Choice) -> None:
         state.add(*(ignored(name, "Asked for, and none came.") for name in ("logprobs", "top_logprobs")))
         return
     values = [p.log_probability for p in positions]
-    if any(value is None or value > 1e-6 for value in values):
+    if any(value is None or value > ROUNDING for value in values):
         state.add(ignored("logprobs", "A log-probability is missing, or above 0."))
     state.add(proven("logprobs", f"{len(positions)} tokens came with theirs."))
     least = min(len(p.top) for p in positions)
-    mass = max((math.fsum(math.exp(value) for _, value in p.top) for p in positions), default=0.0)
     if least == 0:
         state.add(ignored("top_logprobs", "Alternatives were asked for, and none came."))
-    elif mass > 1.01:
-        state.add(ignored("top_logprobs", f"The probabilities of one position come to {mass:.3f}."))
+    elif impossible := _impossible_alternatives(positions):
+        state.add(ignored("top_logprobs", impossible))
     else:
         state.add(proven("top_logprobs", f"{least} at each position."))
+
+
+def _impossible_alternatives(positions: Sequence[Position]) -> str:
+    """Why the alternatives are of no distribution that the tokens have their probabilities in, or ""."""
+    # An exponential of a large number overflows, and a probability is at most 1.
+    mass = max((math.fsum(math.exp(min(value, 1.0)) for _, value in p.top) for p in positions), default=0.0)
+    if mass > 1.01:
+        return f"The probabilities of one position come to {mass:.3f}."
+    # Parts of characters are all written alike, so that one of them has not the number of its name.
+    apart = [
+        min(abs(value - p.log_probability) for name, value in p.top if name == p.token)
+        for p in positions
+        if p.log_probability is not None and _PART not in p.token and any(name == p.token for name, _ in p.top)
+    ]
+    if apart and typical(apart) > TIE:  # type: ignore[operator]
+        return f"Tokens have other log-probabilities than among their alternatives, by {typical(apart):.2g} nats."
+    return ""
 
 
 def greedy(state: Asking, first: Choice) -> None:
@@ -266,22 +299,80 @@ def stop(state: Asking, first: Choice) -> None:
         state.add(untold("stop", "The same request gives another text, in which that word does not come."))
 
 
-def echo(state: Asking) -> None:
-    """Request the echo of a prompt, with the log-probabilities of its tokens."""
-    prompt = "Every good boy deserves fruit, said the teacher."
-    request = Request(prompt=prompt, max_tokens=1, temperature=0.0, top_logprobs=1, echo=True)
-    choice = state.client.ask(request).choices[0]
-    if not choice.text.lstrip().startswith(prompt):
+_Placed = Sequence[tuple[int, Position]]
+
+
+def echo(state: Asking, first: Choice) -> None:
+    """Request the echo of a prompt, of it with a text that the model wrote, and of all those words backwards.
+
+    The log-probabilities of an echoed text are the model's own where they are possible, where the same words have the
+    same ones again, where a text that the model wrote has those that it was written with, and where words backwards
+    are not as likely.
+    """
+    if state.route != "completions":
+        first = _first(state, "completions").choices[0]
+    # What is written for a part of a character is read as another token.
+    whole = f"{STORY}{first.text.split(_PART)[0].rstrip()} {OTHER}"
+    backwards = " ".join(reversed(whole.split()))
+    request = Request(prompt=STORY, max_tokens=1, temperature=0.0, top_logprobs=max(state.alternatives, 1), echo=True)
+    short = state.client.ask(request).choices[0]
+    if not short.text.lstrip().startswith(STORY):
         state.add(ignored("echo", "The prompt was to come back, and did not."))
         state.add(lacking("text_likelihoods", "They need echo."))
         return
     state.add(proven("echo", "The prompt comes back."))
-    known = [p.log_probability for p in (choice.positions or ())[1:-1]]
-    if len(known) >= 2 and all(value is not None for value in known):
-        state.add(proven("text_likelihoods", f"{len(known)} tokens of the prompt came with their log-probabilities."))
-    else:
+    known = [p.log_probability for _, p in short.placed(STORY)[1:]]
+    if len(known) < 2 or any(value is None for value in known):
         why = "The prompt comes back without the log-probabilities of its tokens."
         state.add(ignored("text_likelihoods", why) if state.is_proven("logprobs") else lacking("text_likelihoods", why))
+        return
+    long, other = (state.client.ask(replace(request, prompt=text)).choices[0] for text in (whole, backwards))
+    state.add(_text_likelihoods(short.placed(STORY), long.placed(whole), other.placed(backwards), first))
+
+
+def _text_likelihoods(short: _Placed, long: _Placed, backwards: _Placed, written: Choice) -> Capability:
+    name = "text_likelihoods"
+    every = [p for placed in (short, long, backwards) for _, p in placed]
+    values = [p.log_probability for p in every if p.log_probability is not None]
+    if max(values) > ROUNDING:
+        return ignored(name, f"A log-probability of {max(values):.2g} is above 0.")
+    if max(values) - min(values) < ROUNDING:
+        return ignored(name, f"Every token has the log-probability {values[0]:.3g}.")
+    if why := _impossible_alternatives(every):
+        return ignored(name, why)
+    for what, some, start in (
+        ("The same words, asked twice, have", [p for _, p in short], 0),
+        ("A text that the model wrote has, when it is read,", written.positions or (), len(STORY)),
+    ):
+        moved = _moved(some, [p for end, p in long if end > start])
+        if moved is None:
+            return untold(name, "Too few tokens of a text come back as they were written to be compared.")
+        if moved > OTHER_MODEL:
+            return ignored(name, f"{what} other log-probabilities, by {moved:.2g} nats.")
+        if moved > SAME_MODEL:
+            return untold(name, f"{what} other log-probabilities, by {moved:.2g} nats, by rounding or not.")
+    one, two = (np.array([p.log_probability for _, p in placed[1:]], dtype=float) for placed in (long, backwards))
+    less = float(np.nanmean(one) - np.nanmean(two))
+    # What chance makes of it, were the values drawn whatever the words are. Alternatives of a text that was drawn from
+    # them are the model's own, and one that was never trained may prefer any order.
+    noise = _BEYOND_CHANCE * math.sqrt(np.nanvar(one) / len(one) + np.nanvar(two) / len(two))
+    if less == 0.0 or (less < noise and max(len(p.top) for p in written.positions or ()) < 2):
+        return untold(name, f"Words backwards are {less:.3g} nats a token less likely, no more than by chance.")
+    return proven(name, f"What was written has the same ones when it is read, {less:+.2g} nats a token to backwards.")
+
+
+def _moved(some: Sequence[Position], other: Sequence[Position]) -> float | None:
+    """The typical distance in nats, of tokens or of alternatives, up to the first token that differs; None of few."""
+    own: list[float] = []
+    alternatives: list[float] = []
+    for first, second in zip(some, other, strict=False):
+        alternatives += _log_probability_gaps(first, second)
+        if first.token.strip() != second.token.strip():
+            break
+        if first.log_probability is not None and second.log_probability is not None:
+            own.append(abs(first.log_probability - second.log_probability))
+    found = [typical(each) for each in (own, alternatives) if len(each) >= _FEWEST_COMPARED]
+    return max((each for each in found if each is not None), default=None)
 
 
 def several(state: Asking) -> None:

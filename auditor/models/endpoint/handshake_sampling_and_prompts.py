@@ -16,14 +16,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from auditor.models.endpoint.api_messages import Answer, Choice, Message, Position, Request
+from auditor.models.endpoint.api_messages import Answer, Choice, Message, Position
 from auditor.models.endpoint.handshake_interfaces import (
     MOST_ALTERNATIVES,
+    OTHER,
+    OTHER_MODEL,
+    SAME_MODEL,
     STORY,
     SURE,
     Asking,
@@ -147,13 +150,13 @@ def _averaged(logs: Sequence[float]) -> float:
     return most + math.log(math.fsum(math.exp(value - most) for value in logs) / len(logs))
 
 
-OTHER = "Nobody in the village could say why the lake had turned so cold, but"
 _LONG = 160
 _LONGER = 256
 _HOT, _COLD = 2.0, 0.5
 # Nats by which rounding does not move all tokens of a position alike.
 _CUT = 0.05
 _UNLIKELY = math.log(20.0)
+_START_WITHOUT = "Start the server without: llama-server with --top-k 0 --min-p 0."
 _NEEDS = "Needs log-probabilities with alternatives, and there are none."
 
 
@@ -210,11 +213,14 @@ def as_reported(state: Asking, first: Choice) -> None:
     expected = math.fsum(float(text.tail.sum()) for text in texts)
     counted = f"of {n} tokens {outside} lie outside the {state.alternatives} likeliest, and {expected:.1f} would"
     cut = _cut_in_report(first, state.drawn[0])
+    # Samplers beyond the protocol are claimed to be off only by who takes the values that turn them off.
+    refuted = lacking if state.client.neutral is False else ignored
     if cut > _CUT:
         share = f"at temperature 1 its likeliest tokens have {math.exp(cut):.2f} times the probability they have at 0"
-        state.add(ignored("pure_sampling", f"The tail is cut before it is reported: {share}."))
+        state.add(refuted("pure_sampling", f"The tail is cut before it is reported: {share}. {_START_WITHOUT}"))
     elif tail_e_value(texts) > SURE:
-        state.add(ignored("pure_sampling", f"The tail is cut, as by top_k, top_p or min_p: {counted}."))
+        what = f"The tail is cut, as by top_k, top_p or min_p: {counted}"
+        state.add(refuted("pure_sampling", f"{what}. {_START_WITHOUT}"))
     elif tail_shown(texts) > _UNLIKELY:
         state.add(proven("pure_sampling", f"Half of the tail at the least is drawn: {counted}."))
     else:
@@ -227,7 +233,7 @@ def temperature(state: Asking) -> None:
         state.add(untold("temperature", _NEEDS))
         return
     at_one = _at_one(state)
-    if at_one.accepted and state.found["pure_sampling"].accepted:
+    if at_one.accepted and state.found["pure_sampling"].shown is Shown.REFUTED:
         # A cut such as min_p reaches into the likeliest tokens too, and a colder distribution has a thinner tail.
         state.add(untold("temperature", "What is drawn is cut: that and a lower temperature look alike."))
         return
@@ -306,7 +312,6 @@ _TOKENS = 4
 _FRAME = 24
 # Nats by which log-probabilities of one model may move by what is computed beside them.
 _MOVED = 0.02
-_SAME_MODEL, OTHER_MODEL = 0.1, 0.3
 _SHORTEST_CANNED = 12
 _WORDS_OF_FILLER = 400
 # Harmless sentences with words that filters look for.
@@ -321,7 +326,7 @@ def system_prompt(state: Asking) -> None:
     """Compare two system prompts and none: their effect, and the number of tokens that the user did not write."""
     user = Message("user", "Hi")
     answers = [
-        state.client.ask(Request(prompt=turns, max_tokens=_TOKENS, temperature=0.0, top_logprobs=_top_logprobs(state)))
+        state.client.ask(replace(state.request("", _TOKENS), prompt=turns))
         for turns in (
             (Message("system", "A"), user),
             (Message("system", "Answer with the single word river."), user),
@@ -331,16 +336,13 @@ def system_prompt(state: Asking) -> None:
     short, long, none = answers
     _check_added_prompt(state, short, none)
     apart = farthest(distances(short.choices[0], long.choices[0]))
-    if apart is not None and apart > 0.0 or short.choices[0].text != long.choices[0].text:
+    other_text = not state.own_temperature and short.choices[0].text != long.choices[0].text
+    if apart is not None and apart > 0.0 or other_text:
         state.add(proven("system_prompt", "Another system prompt gives other answers."))
     elif apart == 0.0 or short.prompt_tokens == long.prompt_tokens is not None:
         state.add(ignored("system_prompt", "Another system prompt changes nothing in the answer."))
     else:
         state.add(untold("system_prompt", "Two system prompts give one text, and no log-probabilities came with it."))
-
-
-def _top_logprobs(state: Asking) -> int | None:
-    return state.alternatives or None
 
 
 def _check_added_prompt(state: Asking, short: Answer, no_system: Answer) -> None:
@@ -451,7 +453,7 @@ def same_model(state: Asking, before: Sequence[Choice], calls: int) -> None:
     elif apart > OTHER_MODEL:
         what = f"After {calls:,} calls the same prompts have answers {apart:.2g} nats apart"
         state.add(ignored("same_model", f"{what}: another model answers."))
-    elif apart <= _SAME_MODEL:
+    elif apart <= SAME_MODEL:
         state.add(proven("same_model", f"After {calls:,} calls the same prompts have the same answers."))
     else:
         what = f"After {calls:,} calls answers lie {apart:.2g} nats apart"

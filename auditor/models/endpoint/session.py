@@ -16,10 +16,11 @@ import os
 import stat
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,10 +28,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.models.endpoint.api_messages import Answer, Request
-from auditor.models.endpoint.client import Client, Limits, Outcome, address_of, key_of
+from auditor.models.endpoint.client import BUSY, Client, Limits, Outcome, address_of, key_of
 from auditor.models.endpoint.handshake import shake_hands
-from auditor.models.endpoint.handshake_interfaces import Asking, distances, typical
-from auditor.models.endpoint.handshake_sampling_and_prompts import OTHER_MODEL, fingerprint
+from auditor.models.endpoint.handshake_interfaces import OTHER_MODEL, Asking, distances, typical
+from auditor.models.endpoint.handshake_sampling_and_prompts import fingerprint
 from auditor.models.endpoint.server_findings import Handshake
 
 NAME = "calls.jsonl"
@@ -47,9 +48,9 @@ class Journal:
     where the file is of another endpoint or no journal, which is never written over.
     """
 
-    def __init__(self, path: Path, url: str, model: str) -> None:
+    def __init__(self, path: Path, url: str, model: str, thinking: Mapping[str, object] | None = None) -> None:
         self.path = path
-        self._head = {"format": _FORMAT, "url": url, "model": model}
+        self._head = {"format": _FORMAT, "url": url, "model": model, **(thinking or {})}
         self._lock = threading.Lock()
         self._had: dict[str, list[Outcome]] = defaultdict(list)
         self._taken: Counter[str] = Counter()
@@ -182,7 +183,8 @@ class JournaledClient(Client):
             found = Outcome(answer=super().ask(request, model=model))
         except ModelError as error:
             found = Outcome.from_error(error)
-        self._unanswered = 0 if found.answer is not None or found.status or found.spent else self._unanswered + 1
+        answered = found.answer is not None or found.spent or found.status not in (0, *BUSY)
+        self._unanswered = 0 if answered else self._unanswered + 1
         self.left_open |= not found.settled
         if self.journal is not None:
             self.journal.add(digest, found)
@@ -191,20 +193,31 @@ class JournaledClient(Client):
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointAsked:
-    """An endpoint and its permitted use; ``key_variable``: the environment variable with its key."""
+    """An endpoint and its permitted use; ``key_variable``: the environment variable with its key.
+
+    ``thinking_tokens``, ``reasoning_effort``: see :class:`~auditor.models.endpoint.client.Client`.
+    """
 
     url: str
     model: str
     key_variable: str | None = None
     allow_remote: bool = False
+    thinking_tokens: int = 0
+    reasoning_effort: str | None = None
     limits: Limits = field(default_factory=Limits)
+
+
+# New calls after which the server is asked whether it is still the same model, and after a probe's last request.
+_BETWEEN, _AT_THE_END = 100, 20
 
 
 @dataclass
 class OpenEndpoint:
     """An endpoint open for a scan; ``sent``: the number of requests by each probe, from the journal or not.
 
-    ``reference``: the folder of the model that is said to be served, "" where none was named.
+    ``reference``: the folder of the model that is said to be served, "" where none was named. ``is_other``: asks
+    whether another model answers than in the handshake, None where nothing tells. ``agreed``: the number of calls at
+    which the same one still answered; ``swapped``: why what came after it is no answer, or "".
     """
 
     client: JournaledClient
@@ -212,16 +225,50 @@ class OpenEndpoint:
     resumed: int = 0
     sent: Counter[str] = field(default_factory=Counter)
     reference: str = ""
+    is_other: Callable[[], bool | None] = lambda: None
+    agreed: int = 0
+    swapped: str = ""
 
     def outcomes(self, probe: str, requests: Sequence[Request]) -> list[Outcome]:
-        """The outcomes of a probe's requests."""
+        """The outcomes of a probe's requests; none since the same model was last seen to answer, if it changed."""
         self.sent[probe] += len(requests)
-        return self.client.outcomes(requests)
+        found: list[Outcome] = []
+        since = 0
+        for start in range(0, len(requests), _BETWEEN):
+            if self.swapped:
+                break
+            found += self.client.outcomes(requests[start : start + _BETWEEN])
+            last = start + _BETWEEN >= len(requests)
+            if self.client.calls - self.agreed >= (_AT_THE_END if last else _BETWEEN):
+                self.check()
+                since = len(found) if not self.swapped else since
+        if not self.swapped:
+            return found
+        return [*found[:since], *[Outcome(failed=self.swapped, spent=True)] * (len(requests) - since)]
+
+    def check(self) -> None:
+        """Ask for the fingerprint of the handshake again; nothing is agreed where it cannot be asked."""
+        calls = self.client.calls
+        try:
+            other = self.is_other()
+        except ModelError:
+            return
+        if other is None:
+            return
+        if other:
+            what = f"Another model answers after {calls:,} calls than after {self.agreed:,}"
+            self.swapped = f"{what}: what came between is not used."
+        else:
+            self.agreed = self.client.calls
 
     def notes(self) -> tuple[str, ...]:
         """The record's sentences on the calls."""
         by = ", ".join(f"{n:,} of {probe}" for probe, n in self.sent.items()) or "none of any probe"
         said = [f"Requests: {self.handshake.calls:,} of the handshake, {by}; {self.client.calls:,} calls were made."]
+        if self.swapped:
+            said.append(f"{self.swapped} What was measured before is of the first one.")
+        elif last := self.client.calls - self.agreed:
+            said.append(f"Whether the same model gave the last {last:,} answers was not asked, or could not be told.")
         if self.reference:
             said.append(f"served_model is about the reference {self.reference}.")
         if not self.client.address.loopback:
@@ -244,35 +291,48 @@ def open_endpoint(
     and what :class:`Journal` raises; ModelError where nothing answers, or another model than the journal's.
     """
     address, key = address_of(options.url, allow_remote=options.allow_remote), key_of(options.key_variable)
-    kept = None if journal is None else Journal(journal, address.url, options.model)
+    thinks = {"thinking_tokens": options.thinking_tokens, "reasoning_effort": options.reasoning_effort}
+    chosen = {name: value for name, value in thinks.items() if value}
+    kept = None if journal is None else Journal(journal, address.url, options.model, chosen)
     finished = False
     try:
-        with JournaledClient(address, options.model, key, options.limits, journal=kept) as client:
+        with JournaledClient(address, options.model, key, options.limits, **thinks, journal=kept) as client:  # type: ignore[arg-type]
             asking = Asking(client)
             found = replace(shake_hands(client, on_stage=on_stage, state=asking), calls=client.requests)
             resumed = 0 if kept is None else kept.resumed
-            if resumed:
-                with Client(address, options.model, key, options.limits) as plain:
-                    _still_the_same(asking, plain, str(journal))
-            yield OpenEndpoint(client, found, resumed)
-            finished = not client.left_open
+            if resumed and _is_other(asking):
+                raise ModelError(
+                    f"Another model answers now than when the unfinished scan of {str(journal)!r} began: take that "
+                    "file away to begin anew."
+                )
+            endpoint = OpenEndpoint(client, found, resumed, is_other=lambda: _is_other(asking), agreed=client.calls)
+            yield endpoint
+            # What another model answered is no part of a scan that goes on.
+            finished = not client.left_open or bool(endpoint.swapped)
     finally:
         if kept is not None:
             kept.close(finished=finished)
 
 
-def _still_the_same(state: Asking, plain: Client, journal: str) -> None:
-    """Asks for the handshake's fingerprint anew, past the journal."""
+class _PastJournal:
+    """Asks a client for new answers, whatever its journal has."""
+
+    def __init__(self, client: JournaledClient) -> None:
+        self.ask = partial(Client.ask, client)
+
+
+def _is_other(state: Asking) -> bool | None:
+    """Whether the handshake's fingerprint, asked for anew, is another model's; None where it tells nothing."""
     if not state.taken:
-        return
-    now = fingerprint(replace(state, client=plain))
+        return None
+    # Of a length that is new each time, so that no cache answers.
+    now = fingerprint(replace(state, client=_PastJournal(state.client)), 7 + state.client.calls % 16)  # type: ignore[arg-type]
     apart: list[float] = []
     for before, after in zip(state.taken, now, strict=True):
         apart += distances(before, after, positions=1)
     moved = typical(apart)
-    other = state.is_proven("greedy") and any(a.text != b.text for a, b in zip(state.taken, now, strict=True))
-    if other if moved is None else moved > OTHER_MODEL:
-        raise ModelError(
-            f"Another model answers now than when the unfinished scan of {journal!r} began: take that file away to "
-            "begin anew."
-        )
+    if moved is not None:
+        return moved > OTHER_MODEL
+    if not state.is_proven("greedy"):
+        return None
+    return not all(after.text.startswith(before.text) for before, after in zip(state.taken, now, strict=True))

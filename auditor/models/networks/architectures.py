@@ -9,13 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from auditor.models.networks.detector_networks import (
-    FrequencyDetector,
-    ImageEnsemble,
-    ResidualCNN,
-    SpeechDetector,
-    SpeechGMM,
-)
+from auditor.models.networks.detector_networks import FrequencyDetector, SpeechDetector
 from auditor.models.networks.encoders import EncoderProbe
 from auditor.models.output_kind import Outputs
 
@@ -166,12 +160,11 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
     "transformer_encoder": TransformerEncoder,
     "frequency_detector": FrequencyDetector,
-    "residual_cnn": ResidualCNN,
-    "image_ensemble": ImageEnsemble,
     "encoder_probe": EncoderProbe,
     "speech_lfcc": SpeechDetector,
-    "speech_gmm": SpeechGMM,
 }
+# Detectors of earlier versions.
+RETIRED = ("residual_cnn", "image_ensemble", "speech_gmm")
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ The input is (n, 3, height, width) in [-1, 1], the middle of each picture at its
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,6 @@ from auditor.models.networks.media_features import (
     image_features,
     moments,
     n_image_features,
-    residual,
 )
 from auditor.models.output_kind import Outputs
 
@@ -116,39 +114,6 @@ class Calibration(nn.Module):
         return torch.stack(pair, dim=1)
 
 
-class NeighbourHead(nn.Module):
-    """(n, n_features) features to (n, 2) logits in class order, by the nearest training files of either class.
-
-    Its score is the mean cosine similarity to the ``k`` nearest synthetic files less that to the ``k`` nearest real
-    ones, in [-2, 2], then calibrated. Source: Ojha, Li and Lee, Towards universal fake image detectors that generalize
-    across generative models, CVPR 2023.
-    """
-
-    def __init__(self, n_features: int, n_real: int, n_fake: int, k: int = 1, fake: int = 1) -> None:
-        super().__init__()
-        if not 1 <= k <= min(n_real, n_fake):
-            raise ValueError(f"there are not {k} files of either class to be neighbours")
-        self.k = k
-        self.real_files: Tensor
-        self.fake_files: Tensor
-        self.register_buffer("real_files", torch.zeros(n_real, n_features))
-        self.register_buffer("fake_files", torch.zeros(n_fake, n_features))
-        self.calibration = Calibration(fake)
-
-    def scores(self, features: Tensor) -> Tensor:
-        """(n,) uncalibrated scores, larger for the synthetic class."""
-        own = nn.functional.normalize(features, dim=1)
-        near = [
-            (own @ nn.functional.normalize(files, dim=1).T).topk(self.k, dim=1).values.mean(dim=1)
-            for files in (self.fake_files, self.real_files)
-        ]
-        return near[0] - near[1]
-
-    def forward(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.calibration(self.scores(features))
-        return logits
-
-
 MOST_KINDS = 64
 # Of all whitenings of a rule, 64 MiB: features of an encoder are many, and each kind has a matrix of them.
 _MOST_NUMBERS = 1 << 24
@@ -220,11 +185,6 @@ class KindNovelty(nn.Module):
         return torch.maximum(self.distances(features).amin(dim=1), self.range(features))
 
 
-_GROUPS_OF_CHANNELS = 4
-# Levels of a residual at which half of its range is reached.
-_TRUNCATED_AT = 32.0
-
-
 def levels(x: Tensor) -> Tensor:
     """Encoded images as levels of 0 to 255."""
     return torch.add(x.new_full((), 127.5), x, alpha=127.5)
@@ -247,101 +207,10 @@ class FrequencyDetector(HeadOnFeatures):
         return image_features(levels(x))
 
 
-class ResidualCNN(HeadOnFeatures):
-    """A small network on residuals and colours: (n, 3, size, size) to (n, 2) logits.
-
-    It sees the 3 x 3 square residual of each colour, softly truncated, and the colours themselves: four 3 x 3
-    convolutions with group norm, each halving the picture; the mean and the mean square of each channel under a linear
-    head. Source of the residual: Fridrich and Kodovsky, Rich models for steganalysis of digital images, IEEE
-    Transactions on Information Forensics and Security 7 (2012).
-    """
-
-    def __init__(self, width: int, n_groups: int, fake: int = 1) -> None:
-        super().__init__()
-        blocks: list[nn.Module] = []
-        before = 6
-        for factor in (1, 2, 4, 4):
-            after = width * factor
-            norm = nn.GroupNorm(_GROUPS_OF_CHANNELS, after)
-            blocks += [nn.Conv2d(before, after, 3, stride=2, padding=1), norm, nn.ReLU()]
-            before = after
-        self.blocks = nn.Sequential(*blocks)
-        self.head: LinearHead = LinearHead(2 * before, fake)
-        self.rule: KindNovelty = KindNovelty(2 * before, n_groups)
-
-    def features(self, x: Tensor) -> Tensor:
-        """(n, 8 width) mean and mean square of each channel of the last convolution."""
-        found: Tensor = self.blocks(_residual_and_colour(x))
-        return torch.cat([found.mean(dim=(2, 3)), found.square().mean(dim=(2, 3))], dim=1)
-
-
-def _residual_and_colour(images: Tensor) -> Tensor:
-    """(n, 3, h, w) in [-1, 1] to (n, 6, h - 2, w - 2): each colour's residual, softly truncated, and the colours."""
-    square = residual(images.flatten(0, 1), "h2v2")
-    truncated = nn.functional.softsign(square * (127.5 / _TRUNCATED_AT)).view(*images.shape[:2], *square.shape[1:])
-    return torch.cat([truncated, images[:, :, 1:-1, 1:-1]], dim=1)
-
-
-class ImageEnsemble(nn.Module):
-    """:class:`FrequencyDetector` and :class:`ResidualCNN`: the mean of their calibrated log-odds, calibrated again.
-
-    (n, 3, size, size) to (n, 2) logits; features and novelty are those of the former.
-    """
-
-    output_kind: ClassVar[Outputs] = "logits"
-
-    def __init__(self, size: int, width: int, n_groups: int, fake: int = 1) -> None:
-        super().__init__()
-        self.frequency = FrequencyDetector(size, n_groups, fake)
-        self.cnn = ResidualCNN(width, n_groups, fake)
-        self.calibration = Calibration(fake)
-
-    def features(self, x: Tensor) -> Tensor:
-        """(n, d) of the hand-made features."""
-        return self.frequency.features(x)
-
-    def novelty(self, x: Tensor) -> Tensor:
-        """(n,) distance of the hand-made features from the nearest group of training files."""
-        return self.frequency.novelty(x)
-
-    def features_kept(self) -> AbstractContextManager[None]:
-        """Context that keeps the hand-made features of the last input."""
-        return self.frequency.features_kept()
-
-    def forward(self, x: Tensor) -> Tensor:
-        fake = self.calibration.fake
-        odds = [(z := member(x))[:, fake] - z[:, 1 - fake] for member in (self.frequency, self.cnn)]
-        logits: Tensor = self.calibration((odds[0] + odds[1]) / 2.0)
-        return logits
-
-
-# Recordings whose frames are compared with all components at once.
-_AT_ONCE = 16
-
-
-class _Speech(HeadOnFeatures):
-    """What both share: linear-frequency cepstra of (n, samples) sound, and novelty by their statistics."""
-
-    def __init__(self, sampling_rate: int, n_kinds: int, n_filters: int, n_coefficients: int, mel: bool) -> None:
-        super().__init__()
-        self.spectrum = LogSpectrum(sampling_rate, n_filters, "mel" if mel else "linear")
-        self.cepstrum = Cepstrum(n_filters, n_coefficients)
-        self.rule: KindNovelty = KindNovelty(4 * n_coefficients, n_kinds)
-
-    def frames(self, x: Tensor) -> Tensor:
-        """(n, n_frames, 2 n_coefficients) cepstra and their slopes."""
-        static = self.cepstrum(self.spectrum(x))
-        return torch.cat([static, delta(static)], dim=2)
-
-    def statistics(self, x: Tensor) -> Tensor:
-        """(n, 4 n_coefficients) means and standard deviations over time of :meth:`frames`."""
-        return moments(self.frames(x))
-
-
-class SpeechDetector(_Speech):
+class SpeechDetector(HeadOnFeatures):
     """Means and standard deviations of LFCC and their slopes, weighed by logistic regression.
 
-    (n, samples) sound in [-1, 1] to (n, 2) calibrated logits in class order; ``mel``: MFCC instead. ``n_kinds``: of
+    (n, samples) sound in [-1, 1] to (n, 2) calibrated logits in class order; ``n_kinds``: of
     training files that the rule for novelty knows. ``fake``: index of the synthetic class. Source: Sahidullah, Kinnunen
     and Hanilci, A comparison of features for synthetic speech detection, Interspeech 2015.
     """
@@ -353,73 +222,14 @@ class SpeechDetector(_Speech):
         fake: int = 1,
         n_filters: int = 40,
         n_coefficients: int = 20,
-        mel: bool = False,
     ) -> None:
-        super().__init__(sampling_rate, n_kinds, n_filters, n_coefficients, mel)
+        super().__init__()
+        self.spectrum = LogSpectrum(sampling_rate, n_filters)
+        self.cepstrum = Cepstrum(n_filters, n_coefficients)
         self.head: LinearHead = LinearHead(4 * n_coefficients, fake)
+        self.rule: KindNovelty = KindNovelty(4 * n_coefficients, n_kinds)
 
     def features(self, x: Tensor) -> Tensor:
-        """(n, 4 n_coefficients) statistics."""
-        return self.statistics(x)
-
-
-class SpeechGMM(_Speech):
-    """The likelihood ratio of two Gaussian mixtures of frames, one of each class: the baseline of ASVspoof 2019.
-
-    ``score = mean over frames of log p(frame | synthetic) - log p(frame | real)``; components have diagonal
-    covariances, over standardised frames of LFCC and their slopes. Arguments and shapes as :class:`SpeechDetector`.
-    Source: Todisco et al., ASVspoof 2019: future horizons in spoofed and fake audio detection, Interspeech 2019.
-    """
-
-    def __init__(
-        self,
-        sampling_rate: int,
-        n_kinds: int,
-        fake: int = 1,
-        n_components: int = 16,
-        n_filters: int = 40,
-        n_coefficients: int = 20,
-        mel: bool = False,
-    ) -> None:
-        super().__init__(sampling_rate, n_kinds, n_filters, n_coefficients, mel)
-        if not 1 <= n_components <= 1_024:
-            raise ValueError(f"a mixture has 1 to 1,024 components, not {n_components}")
-        d = 2 * n_coefficients
-        self.centre: Tensor
-        self.scale: Tensor
-        self.means: Tensor
-        self.precisions: Tensor
-        self.log_weights: Tensor
-        self.register_buffer("centre", torch.zeros(d))
-        self.register_buffer("scale", torch.ones(d))
-        # Of the real class first, whatever the order of the classes.
-        self.register_buffer("means", torch.zeros(2, n_components, d))
-        self.register_buffer("precisions", torch.ones(2, n_components, d))
-        self.register_buffer("log_weights", torch.full((2, n_components), -math.log(n_components)))
-        self.calibration = Calibration(fake)
-
-    def features(self, x: Tensor) -> Tensor:
-        """(n, 2) mean log-likelihoods of the frames under the mixture of real and of synthetic speech."""
-        return torch.cat([self.log_likelihoods(self.frames(part)) for part in torch.split(x, _AT_ONCE)])
-
-    def novelty(self, x: Tensor) -> Tensor:
-        """(n,) how unlike the training files, by :class:`KindNovelty` of :meth:`statistics`; above 1 is unusual."""
-        found: Tensor = self.rule(self.statistics(x))
-        return found
-
-    def log_likelihoods(self, frames: Tensor) -> Tensor:
-        """(n, 2) of :meth:`frames`, (n, n_frames, d)."""
-        z = (frames - self.centre) / self.scale
-        by_class = []
-        for means, precisions, weights in zip(self.means, self.precisions, self.log_weights, strict=True):
-            squares = (
-                z.square() @ precisions.T - 2.0 * z @ (precisions * means).T + (precisions * means.square()).sum(1)
-            )
-            constant = weights + 0.5 * precisions.log().sum(1) - 0.5 * means.shape[1] * math.log(2.0 * math.pi)
-            by_class.append(torch.logsumexp(constant - 0.5 * squares, dim=2).mean(dim=1))
-        return torch.stack(by_class, dim=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = self.features(x)
-        logits: Tensor = self.calibration(found[:, 1] - found[:, 0])
-        return logits
+        """(n, 4 n_coefficients) means and standard deviations over time of the cepstra and their slopes."""
+        static = self.cepstrum(self.spectrum(x))
+        return moments(torch.cat([static, delta(static)], dim=2))

@@ -1,8 +1,7 @@
-"""Frozen image encoders from one file, and the linear or nearest-neighbour head on one.
+"""Frozen encoders of images or sound from one file, and the linear head on one.
 
-Nothing in the bytes runs as code: onnxruntime interprets a graph of its own operators, and the networks of the other
-forms are transformers' and torchvision's own classes with weights in the safetensors format, whose header's metadata
-name the class.
+Nothing in the bytes runs as code: onnxruntime interprets a graph of its own operators, and a network is
+one of transformers' own classes with weights in the safetensors format, whose header's metadata name the class.
 
 Quantised ONNX programs get signed weights: equal integers, with faster CPU instructions.
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import MissingExtraError, ModelError, first_line
-from auditor.models.networks.detector_networks import HeadOnFeatures, KindNovelty, LinearHead, NeighbourHead
+from auditor.models.networks.detector_networks import HeadOnFeatures, KindNovelty, LinearHead
 
 _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
 
@@ -102,18 +101,23 @@ def _used_elsewhere(graph: Any, names: dict[str, Any]) -> bool:
     ) or any(output.name in names for output in graph.output)
 
 
-FORMS = ("onnx", "transformers", "torchvision")
-_HEADS = ("fc", "classifier", "head", "heads")
+FORMS = ("onnx", "transformers")
+_QUIET = 1e-7
 _VECTORS = ("image_embeds", "pooler_output", "last_hidden_state")
 
 
 class Encoder:
-    """Images (n, 3, height, width) to features (n, d); shared by copies of the network that contains it."""
+    """Images (n, 3, height, width), or sound (n, samples), to features (n, d); shared by copies of its network.
 
-    def __init__(self, encode: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None) -> None:
+    ``size``: (height, width), or (samples,), where the file fixes it; ``of_sound``: which of the two it takes.
+    """
+
+    def __init__(
+        self, encode: Callable[[Tensor], Tensor], size: tuple[int, ...] | None = None, *, of_sound: bool = False
+    ) -> None:
         self._encode = encode
-        # (height, width) where the file fixes it.
         self.size = size
+        self.of_sound = of_sound
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._encode(x)
@@ -132,7 +136,13 @@ def encoder_of(form: str, content: bytes) -> Encoder:
     network, metadata = _network(form, content)
     network.requires_grad_(False).eval()
     size = metadata.get("image_size")
-    return Encoder(_OfNetwork(network), (int(size), int(size)) if size else None)
+    of_sound = getattr(network, "main_input_name", "") == "input_values"
+    return Encoder(_OfNetwork(network), (int(size), int(size)) if size else None, of_sound=of_sound)
+
+
+def standardise(x: Tensor) -> Tensor:
+    """Sound (n, samples), each recording at mean 0 and variance 1."""
+    return (x - x.mean(dim=1, keepdim=True)) / torch.sqrt(x.var(dim=1, keepdim=True, correction=0) + _QUIET)
 
 
 def _pooled(vectors: Tensor) -> Tensor:
@@ -159,13 +169,15 @@ def _onnx(content: bytes) -> Encoder:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever onnxruntime raises on what it cannot read
         raise ModelError(f"The encoder is no ONNX file that can be used: {first_line(error)}.") from error
-    inputs = [i for i in session.get_inputs() if len(i.shape) == 4 and i.type == "tensor(float)"]
+    inputs = [i for i in session.get_inputs() if len(i.shape) in (2, 4) and i.type == "tensor(float)"]
     if len(session.get_inputs()) != 1 or len(inputs) != 1:
-        raise ModelError("The ONNX encoder must take one input, images (n, 3, height, width) as 32-bit floats.")
+        raise ModelError(
+            "The ONNX encoder must take one input of 32-bit floats: images (n, 3, height, width) or sound (n, samples)."
+        )
     outputs = [o.name for o in session.get_outputs()]
     chosen = next((name for name in _VECTORS if name in outputs), outputs[0])
-    height, width = inputs[0].shape[2:]
-    name = inputs[0].name
+    of_sound = len(inputs[0].shape) == 2
+    size, name = inputs[0].shape[1 if of_sound else 2 :], inputs[0].name
 
     def encode(x: Tensor) -> Tensor:
         try:
@@ -175,19 +187,19 @@ def _onnx(content: bytes) -> Encoder:
             parts = [torch.from_numpy(session.run([chosen], {name: one[None]})[0]) for one in images]
         except Exception as error:  # whatever onnxruntime raises on an input of another shape
             raise ModelError(
-                f"The ONNX encoder cannot take images of shape {tuple(x.shape)}: {first_line(error)}."
+                f"The ONNX encoder cannot take an input of shape {tuple(x.shape)}: {first_line(error)}."
             ) from error
         return _pooled(torch.cat(parts).to(x.device))
 
-    fixed = isinstance(height, int) and isinstance(width, int)
-    return Encoder(encode, (height, width) if fixed else None)
+    fixed = all(isinstance(side, int) for side in size)
+    return Encoder(encode, tuple(size) if fixed else None, of_sound=of_sound)
 
 
 # ---- torch ---------------------------------------------------------------------------------------------------------
 
 
 class _OfNetwork:
-    """A torch network as an encoder, on whatever device the images are."""
+    """A torch network as an encoder, on whatever device its input is."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -195,9 +207,7 @@ class _OfNetwork:
     def __call__(self, x: Tensor) -> Tensor:
         if next(self.network.parameters()).device != x.device:
             self.network.to(x.device)
-        if not hasattr(self.network, "config"):
-            return _pooled(self.network(x))
-        found = self.network(pixel_values=x, output_hidden_states=True)
+        found = self.network(**{str(self.network.main_input_name): x}, output_hidden_states=True)
         vectors = (getattr(found, name, None) for name in _VECTORS)
         return _pooled(next((v for v in vectors if v is not None), found.hidden_states[-1]))
 
@@ -228,60 +238,34 @@ def _network(form: str, content: bytes) -> tuple[nn.Module, Mapping[str, Any]]:
     # What is made in inference mode could never pass on a gradient.
     with torch.inference_mode(False):
         own = {key: tensor.clone() for key, tensor in weights.items()}
-        if form == "torchvision":
-            return torchvision_network(name, own), {}
         return transformers_network(name, settings, own), settings
 
 
 def transformers_network(name: str, settings: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """One of transformers' own vision networks with all its weights; ModelError if it is unknown or they mismatch.
+    """One of transformers' own networks of images or sound with its weights; ModelError if unknown or mismatched.
 
-    A bare encoder of the table of ``AutoModel`` or an image classifier, whose last hidden states are taken.
+    A bare encoder of the table of ``AutoModel`` or a classifier, whose last hidden states are taken.
     """
     from transformers.models.auto import modeling_auto
 
-    from auditor.models.files.hf_folder import build_network, quiet_and_offline
+    from auditor.models.files.hf_folder import OF_SAMPLES, build_network, quiet_and_offline
     from auditor.models.files.model_folder import Folder
 
     kind = settings.get("model_type")
-    known = [
-        table.get(kind) if isinstance(kind, str) else None
-        for table in (modeling_auto.MODEL_MAPPING_NAMES, modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
-    ]
+    of_sound = kind in OF_SAMPLES
+    classifiers = f"MODEL_FOR_{'AUDIO' if of_sound else 'IMAGE'}_CLASSIFICATION_MAPPING_NAMES"
+    tables = (modeling_auto.MODEL_MAPPING_NAMES, getattr(modeling_auto, classifiers))
+    known = [table.get(kind) if isinstance(kind, str) else None for table in tables]
     names = [n for entry in known for n in ((entry,) if isinstance(entry, str) else entry or ())]
     if kind == "clip_vision_model":
         names.append("CLIPVisionModelWithProjection")
-    if name not in names or "vocab_size" in settings:
+    if name not in names or ("vocab_size" in settings and not of_sound):
         raise ModelError(
-            f"{name[:60]!r} is none of transformers' own vision encoders: name a folder of one such as ViTModel, "
-            "Dinov2Model or CLIPVisionModelWithProjection."
+            f"{name[:60]!r} is none of transformers' own encoders of images or sound: name a folder of one such as "
+            "ViTModel, Dinov2Model, CLIPVisionModelWithProjection, Wav2Vec2Model or HubertModel."
         )
     with quiet_and_offline():
-        network, _ = build_network("image", name, settings, weights, Folder("the encoder"))
-    return network
-
-
-def torchvision_network(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
-    """One of torchvision's classifiers by name, without its last layers; ModelError if the weights do not match.
-
-    Raises MissingExtraError without torchvision.
-    """
-    try:
-        import torchvision
-    except ImportError:
-        raise MissingExtraError("A torchvision encoder needs torchvision: pip install torchvision.") from None
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise ModelError(f"torchvision has no classifier called {name[:60]!r}: use a name such as resnet50.")
-    keywords = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    network: nn.Module = torchvision.models.get_model(name, weights=None, **keywords)
-    try:
-        network.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ModelError(f"The weights do not fit torchvision's {name}: {first_line(error)}.") from error
-    head = next((h for h in _HEADS if isinstance(getattr(network, h, None), nn.Module)), None)
-    if head is None:
-        raise ModelError(f"torchvision's {name} has no last layer that is known: use a name such as resnet50.")
-    setattr(network, head, nn.Identity())
+        network, _ = build_network("sound" if of_sound else "image", name, settings, weights, Folder("the encoder"))
     return network
 
 
@@ -289,12 +273,12 @@ _MEBIBYTE = 1 << 20
 
 
 class EncoderProbe(HeadOnFeatures):
-    """(n, 3, height, width) images to (n, 2) logits: an encoder's features, brought to length 1, under a head.
+    """Images (n, 3, height, width) or sound (n, samples) to (n, 2) logits: a head on an encoder's features of length 1.
 
     ``form``: index into :data:`auditor.models.networks.encoders.FORMS`. ``n_mebibytes``: of the encoder's file, which
-    is the buffer ``content`` (``length`` bytes of it). ``k``: 0 for the linear head, else the neighbours of
-    :class:`NeighbourHead` among ``n_real`` and ``n_fake`` training files. ``differentiable``: whether a gradient
-    reaches the image, which it does through torch and not through onnxruntime.
+    is the buffer ``content`` (``length`` bytes of it). ``differentiable``: whether a gradient reaches the input, which
+    it does through torch and not through onnxruntime. ``scaled``: whether sound is brought to mean 0 and
+    variance 1 first. ``k``, ``n_real``, ``n_fake``: 0, as earlier versions wrote them.
     """
 
     def __init__(
@@ -307,26 +291,28 @@ class EncoderProbe(HeadOnFeatures):
         k: int = 0,
         n_real: int = 0,
         n_fake: int = 0,
+        scaled: bool = False,
     ) -> None:
         super().__init__()
         if form not in range(len(FORMS)):
             raise ValueError(f"the form of an encoder is 0 to {len(FORMS) - 1}")
+        if k or n_real or n_fake:
+            raise ValueError("heads by nearest neighbours are of earlier versions: train the detector anew")
         self.form = form
+        self.scaled = scaled
         self.content: Tensor
         self.length: Tensor
         # Rows of a mebibyte, since a bundle's arguments are no larger than 2^24.
         self.register_buffer("content", torch.zeros(n_mebibytes, _MEBIBYTE, dtype=torch.uint8))
         self.register_buffer("length", torch.zeros((), dtype=torch.int64))
-        self.head: LinearHead | NeighbourHead = (
-            NeighbourHead(n_features, n_real, n_fake, k, fake) if k else LinearHead(n_features, fake)
-        )
+        self.head: LinearHead = LinearHead(n_features, fake)
         self.rule: KindNovelty = KindNovelty(n_features, n_groups)
         self._encoder: Encoder | None = None
         self.register_load_state_dict_post_hook(_forget_encoder)  # type: ignore[no-untyped-call]
 
     @property
     def differentiable(self) -> bool:
-        """Whether the image's gradient exists."""
+        """Whether the input's gradient exists."""
         return FORMS[self.form] != "onnx"
 
     @property
@@ -346,7 +332,7 @@ class EncoderProbe(HeadOnFeatures):
 
     def features(self, x: Tensor) -> Tensor:
         """(n, d) the encoder's features, of length 1."""
-        found = self.encoder(x)
+        found = self.encoder(standardise(x) if self.scaled else x)
         wanted = self.rule.means.shape[1]
         if found.ndim != 2 or found.shape[1] != wanted:
             raise ModelError(

@@ -233,7 +233,8 @@ def _unrolled(module: nn.Module, pictures: bool) -> Iterator[nn.Module]:
     elif kind in KNOWN:
         yield module
     elif kind not in _NOTHING:
-        raise NotASequenceError(f"nothing says for all inputs what its {kind.__name__} computes")
+        what = getattr(module, "what", f"its {kind.__name__}")
+        raise NotASequenceError(f"nothing says for all inputs what {what} computes")
 
 
 def _has_code(module: nn.Module) -> bool:

@@ -7,7 +7,6 @@ to 255, at their own resolution: resizing before would take away what is measure
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
@@ -171,7 +170,6 @@ def _correlation(a: Tensor, b: Tensor, power: Tensor) -> Tensor:
     return (a * b).mean(dim=(1, 2)) / power
 
 
-Scale = Literal["linear", "mel"]
 WINDOW_SECONDS = 0.02
 HOP_SECONDS = 0.01
 # Beside a recording of mean square 1: below it, logarithms would tell rounding apart.
@@ -187,16 +185,15 @@ class LogSpectrum(nn.Module):
 
     Each recording is first divided by its root mean square, so that loudness tells nothing. Frames of 20 ms every 10 ms
     under a Hann window; power spectrum ``|FFT|^2``; ``log(bands . power + 1e-9)``, with bands whose corners are evenly
-    spaced from 0 to half the sampling rate in hertz (``linear``) or in mel, ``2595 log10(1 + f / 700)``. n_frames:
-    ``1 + (samples - window) // hop``, at least 8: what is shorter is filled up with zeros. Sources: Davis and
-    Mermelstein 1980 (mel); Sahidullah, Kinnunen and Hanilci, A comparison of features for synthetic speech detection,
-    Interspeech 2015 (linear).
+    spaced from 0 to half the sampling rate in hertz. n_frames: ``1 + (samples - window) // hop``, at least 8: what is
+    shorter is filled up with zeros. Source: Sahidullah, Kinnunen and Hanilci, A comparison of features for synthetic
+    speech detection, Interspeech 2015.
     """
 
-    def __init__(self, sampling_rate: int, n_filters: int, scale: Scale = "linear") -> None:
+    def __init__(self, sampling_rate: int, n_filters: int) -> None:
         super().__init__()
-        if not (4_000 <= sampling_rate <= 192_000 and 1 <= n_filters <= 256 and scale in ("linear", "mel")):
-            raise ValueError("a spectrum has 4,000 to 192,000 hertz and 1 to 256 filters, on a linear or mel scale")
+        if not (4_000 <= sampling_rate <= 192_000 and 1 <= n_filters <= 256):
+            raise ValueError("a spectrum has 4,000 to 192,000 hertz and 1 to 256 filters")
         self.window_length = round(WINDOW_SECONDS * sampling_rate)
         self.hop = round(HOP_SECONDS * sampling_rate)
         self.n_fft = 1 << (self.window_length - 1).bit_length()
@@ -204,8 +201,7 @@ class LogSpectrum(nn.Module):
         self.bands: Tensor
         # Saved with the weights: a bundle is built without memory first, and takes all of its tensors from the file.
         self.register_buffer("window", _buffer(np.hanning(self.window_length + 1)[:-1]))
-        bands = filter_bank(sampling_rate, self.n_fft, n_filters, scale)
-        self.register_buffer("bands", _buffer(bands))
+        self.register_buffer("bands", _buffer(filter_bank(sampling_rate, self.n_fft, n_filters)))
 
     def forward(self, x: Tensor) -> Tensor:
         short = self.window_length + (_FEWEST_FRAMES - 1) * self.hop - x.shape[1]
@@ -254,19 +250,13 @@ def moments(x: Tensor) -> Tensor:
     return torch.cat([x.mean(dim=1), spread], dim=1)
 
 
-def filter_bank(sampling_rate: int, n_fft: int, n_filters: int, scale: Scale) -> FloatArray:
+def filter_bank(sampling_rate: int, n_fft: int, n_filters: int) -> FloatArray:
     """(n_fft // 2 + 1, n_filters) heights of triangles of height 1, each from the centre of one neighbour to the other.
 
     A triangle that lies between two frequencies of the spectrum takes the nearer of them alone.
     """
     frequencies = np.arange(n_fft // 2 + 1) * sampling_rate / n_fft
-    top = sampling_rate / 2
-    if scale == "mel":
-        corners = 700.0 * (
-            10.0 ** (np.linspace(0.0, 2595.0 * math.log10(1.0 + top / 700.0), n_filters + 2) / 2595.0) - 1.0
-        )
-    else:
-        corners = np.linspace(0.0, top, n_filters + 2)
+    corners = np.linspace(0.0, sampling_rate / 2, n_filters + 2)
     low, centre, high = corners[:-2], corners[1:-1], corners[2:]
     rising = (frequencies[:, None] - low) / (centre - low)
     falling = (high - frequencies[:, None]) / (high - centre)

@@ -1,30 +1,35 @@
-"""Linter of federated runs for errors that break the guarantee: checks of client sampling and of updates."""
+"""Linter of federated runs for errors that break the guarantee; ``federated_checks.toml`` has what its checks say."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import binom
 
-from auditor.privacy import dp_linter as claim
-from auditor.privacy.dp_checks import SAME, CannotTell, Check, Fault, Found, check
-from auditor.privacy.dp_linter import LintResult, lint, run_checks
+from auditor.privacy.dp_linter import CHECKS, SAME, Check, Found, LintResult, lint, read_checks, run_checks
 from auditor.privacy.federated.federated_record import FederatedRun
 from auditor.privacy.released_noise import SLACK
 from auditor.privacy.run_record import RunRecord
 
-# ---- what one client can do to the sum -------------------------------------------------------------------------------
+# Chance to accuse rounds that were drawn as is claimed.
+LEVEL = 1e-4
+# The sum of one update is that update, and of two each of the two clients knows the other's.
+FEWEST = 3
+# Bits of the modulus at most, by security and ring dimension, with ternary secrets against classical attacks:
+# Albrecht et al., Homomorphic Encryption Security Standard (2018), table 1.
+_RINGS = (1024, 2048, 4096, 8192, 16384, 32768)
+_LARGEST_MODULUS = {
+    128: dict(zip(_RINGS, (27, 54, 109, 218, 438, 881), strict=True)),
+    192: dict(zip(_RINGS, (19, 37, 75, 152, 305, 611), strict=True)),
+    256: dict(zip(_RINGS, (14, 29, 58, 118, 237, 476), strict=True)),
+}
+# Bits of n of Paillier's at least, which is to be factored: NIST SP 800-57, part 1, table 2.
+_LEAST_FACTORED = {128: 3072, 192: 7680, 256: 15360}
 
 
-@check("clipping", "unit")
-def client_not_clipped(run: FederatedRun) -> Found:
-    """No bound on the contribution of a whole client, or of one of its rows, to the sum."""
-    if run.clipping == "per_client" or (run.clipping == "row" and run.unit == "row"):
-        return None
-    if run.clipping == "row":
-        return None  # whom that protects is the question of unit_of_privacy
+def _client_not_clipped(run: FederatedRun) -> Found:
     what, why = {
         "none": ("Updates are not clipped.", "Nothing bounds what one client adds, so no noise is enough."),
         "after_sum": (
@@ -35,152 +40,72 @@ def client_not_clipped(run: FederatedRun) -> Found:
             "Each layer of an update is clipped to the whole norm.",
             "An update of L layers then has norm up to sqrt(L) clipping norms, and the noise is scaled to one.",
         ),
-    }[str(run.clipping)]
-    return Fault(
-        what=what,
-        why=why,
-        mend="Scale each client's whole update to clipping_norm at most, before anything is summed.",
-    )
+    }.get(str(run.clipping), ("", ""))  # whom clipped rows protect is the question of unit_of_privacy
+    return bool(what) and {"what": what, "why": why}
 
 
-@check("largest_update", "clipping_norm")
-def update_above_norm(run: FederatedRun) -> Found:
-    """An update that entered the sum longer than the clipping norm."""
+def _update_above_norm(run: FederatedRun) -> Found:
     most, norm = run.largest_update or 0.0, (run.clipping_norm or 0.0) * (run.largest_weight or 1.0)
-    if most <= norm * (1.0 + SLACK):
-        return None
-    return Fault(
-        what=f"An update of norm {most:.4g} entered the sum, and the clipping norm is {norm:.4g}.",
-        why="Noise is scaled, and epsilon counted, for the clipping norm.",
-        mend="Clip after all that changes an update: weights, momentum, compression, adaptive norms.",
-    )
+    return most > norm * (1.0 + SLACK) and {"norm": norm}
 
 
-@check("clipping_chosen")
-def clipping_norm_from_updates(run: FederatedRun) -> Found:
-    """A clipping norm that follows the clients' updates without a separate privacy budget."""
-    if run.clipping_chosen == "fixed":
-        return None
-    if run.clipping_chosen == "adaptive_private":
-        if run.quantile_noise is None:
-            return CannotTell(why="The clipping norm follows a noisy count, and quantile_noise is not recorded.")
-        if run.quantile_noise > 0.0:
-            return None
-    return Fault(
-        what="The clipping norm follows the clients' updates, without noise.",
-        why="The norm is released with each round and tells how long the updates were; it is a second query that no "
-        "budget covers.",
-        mend="Fix the norm beforehand, or follow a noisy count of clipped updates and account both together (Andrew, "
-        "Thakkar, McMahan and Ramaswamy 2021).",
-    )
+def _clipping_norm_from_updates(run: FederatedRun) -> Found:
+    if run.clipping_chosen == "adaptive_private" and run.quantile_noise is None:
+        return "The clipping norm follows a noisy count, and quantile_noise is not recorded."
+    noisy = run.clipping_chosen == "adaptive_private" and (run.quantile_noise or 0.0) > 0.0
+    return run.clipping_chosen != "fixed" and not noisy
 
 
-@check("weighting")
-def weighted_by_rows(run: FederatedRun) -> Found:
-    """Weights by client size: one client's part of the sum depends on its data."""
-    if run.weighting == "uniform":
-        return None
-    if run.weighting == "rows_capped" and run.largest_weight is not None:
-        return None
-    if run.weighting in ("rows_capped", "other"):
-        return CannotTell(
-            why=f"Updates are weighted ({run.weighting}), and largest_weight is not recorded: noise must be scaled to "
+def _weighted_by_rows(run: FederatedRun) -> Found:
+    if run.weighting == "other" or (run.weighting == "rows_capped" and run.largest_weight is None):
+        return (
+            f"Updates are weighted ({run.weighting}), and largest_weight is not recorded: noise must be scaled to "
             "the most that a client can weigh."
         )
-    return Fault(
-        what="Updates are weighted by how many rows their client has.",
-        why="A large client adds more than the clipping norm that noise is scaled to, and the weights of all others "
-        "change when it leaves: sensitivity depends on the data, and so do the weights that are released with it.",
-        mend="Weigh every client alike, or by min(rows / bound, 1) with noise for weight 1 and a constant divisor "
-        "(McMahan, Ramage, Talwar and Zhang 2018). Flower's FedAvg weighs by num-examples: send 1.",
-    )
+    return run.weighting not in ("uniform", "rows_capped")
 
 
-@check("weighting", "weight_ratio")
-def weights_not_uniform(run: FederatedRun) -> Found:
-    """Weights observed to differ although stated to be equal."""
-    ratio = run.weight_ratio or 1.0
-    if run.weighting != "uniform" or ratio <= 1.0 + SAME:
-        return None
-    return Fault(
-        what=f"Weights are said to be alike, and in one round one was {ratio:.3g} times another.",
-        why="What weighs more is more than the noise was scaled to.",
-        mend="Send the same weight for every client.",
-    )
-
-
-@check("divided_by")
-def divided_by_actual_cohort(run: FederatedRun) -> Found:
-    """A noisy sum divided by the actual number of received updates."""
+def _divided_by_actual_cohort(run: FederatedRun) -> Found:
     if run.divided_by == "other":
-        return CannotTell(
-            why="divided_by is other: what the noisy sum is divided by decides, and must not depend on who took part."
+        return "divided_by is other: what the noisy sum is divided by decides, and must not depend on who took part."
+    by = {"actual_cohort": "how many clients answered", "sum_of_weights": "the weights of those that answered"}
+    return run.divided_by in by and {"by": by[run.divided_by]}
+
+
+def _coordinates_from_data(run: FederatedRun) -> Found:
+    which = {"largest": "largest", "threshold": "above a threshold"}.get(str(run.coordinates))
+    if run.coordinates in ("all", "fixed") and run.coordinates_sent is not None:
+        return (
+            f"coordinates is {run.coordinates}, and each update had {run.coordinates_sent:,} of {run.n_coordinates:,} "
+            "coordinates that were not zero, not the same in all: so do the largest look, or rows that are zero "
+            "elsewhere. Make sure which it is."
         )
-    if run.divided_by not in ("actual_cohort", "sum_of_weights"):
-        return None
-    by = "how many clients answered" if run.divided_by == "actual_cohort" else "the weights of those that answered"
-    return Fault(
-        what=f"The sum is divided by {by}.",
-        why="When one client leaves, every other's share changes: the released mean moves by up to two clipping norms "
-        "over the cohort, and noise is scaled to one. Divided before the noise is added, a small cohort gets less.",
-        mend="Divide by the expected cohort, cohort_rate times the clients, which is the same whoever answers.",
-    )
-
-
-@check("coordinates")
-def coordinates_from_data(run: FederatedRun) -> Found:
-    """Selective SGD: which coordinates are sent depends on the data."""
-    if run.coordinates not in ("largest", "threshold"):
-        return None
-    if run.coordinates_accounted:
-        return CannotTell(
-            why="Which coordinates are sent is said to be chosen privately, and no field says at what epsilon: make "
+    if which and run.coordinates_accounted:
+        return (
+            "Which coordinates are sent is said to be chosen privately, and no field says at what epsilon: make "
             "sure that the claim includes it."
         )
-    which = "largest" if run.coordinates == "largest" else "above a threshold"
-    return Fault(
-        what=f"Of their updates clients send the coordinates that are {which}.",
-        why="Which coordinates are sent is chosen by the data in the clear, so it tells of them whatever noise the "
-        "values get (Shokri and Shmatikov 2015 pay for that choice by the sparse vector technique).",
-        mend="Send all coordinates, fixed or random ones; or choose them by a private mechanism and account it.",
+    return which is not None and {"which": which}
+
+
+def _between_phases(quantity: str, actual: float) -> str:
+    return (
+        f"The {quantity} of {actual:.4g} lies between those of the accounted phases, and nothing says in which of them "
+        "it was used: lint each phase as a run of its own."
     )
 
 
-# ---- noise, and who sees what ----------------------------------------------------------------------------------------
-
-
-@check("noise_multiplier")
-def no_noise(run: FederatedRun) -> Found:
-    """Noise that is switched off."""
-    if run.noise_multiplier != 0.0:
-        return None
-    return Fault(
-        what="The noise multiplier is 0.",
-        why="Without noise the released models determine who took part: no epsilon is finite.",
-        mend="Set the noise to what `auditor dp budget --epsilon` says.",
-    )
-
-
-@check("noise_multiplier", "noise_at", "phases", "claim_toward", "sees_updates")
-def noise_below_accounting(run: FederatedRun) -> Found:
-    """Less noise against one client than accounted."""
+def _noise_below_accounting(run: FederatedRun) -> Found:
     found = against_one(run)
     if isinstance(found, str):
-        return CannotTell(why=found)
+        return found
     noise, how = found
     noises = [phase.noise_multiplier for phase in run.phases or ()]
     if noise >= max(noises) * (1.0 - SAME):
-        return None
+        return False
     if noise >= min(noises) * (1.0 - SAME):
-        return CannotTell(
-            why=f"The noise of {noise:.4g} lies between those of the accounted phases, and nothing says in which of "
-            "them it was used: lint each phase as a run of its own."
-        )
-    return Fault(
-        what=f"Noise of multiplier {noise:.4g} stands against one client{how}, and {min(noises):.4g} is accounted for.",
-        why="The rounds leak more than is counted.",
-        mend="Account with the noise that there is, or add what is accounted for.",
-    )
+        return _between_phases("noise", noise)
+    return {"noise": noise, "how": how, "counted": min(noises)}
 
 
 def against_one(run: FederatedRun) -> tuple[float, str] | str:
@@ -206,125 +131,46 @@ def against_one(run: FederatedRun) -> tuple[float, str] | str:
     return noise, how
 
 
-@check("claim_toward", "noise_at", "sees_updates")
-def server_sees_updates(run: FederatedRun) -> Found:
-    """A claim against the server, which sees updates, or sums, before the noise."""
-    if run.claim_toward != "server" or run.noise_at == "client":
-        return None
-    seen = "single updates" if run.sees_updates == "server" else "the sum"
-    return Fault(
-        what=f"The claim is made toward the server, which sees {seen} before noise is added.",
-        why="Central noise protects against those who see the released model only. Secure aggregation hides single "
-        "updates, and not from a server that adds the noise itself what their sum is.",
-        mend="Claim it toward those who see the released model; or let clients add noise, so much that a sum of the "
-        "fewest that answer has what is accounted for, under secure aggregation.",
-    )
-
-
-@check("sees_updates", "clipped_at", "clipping")
-def clipping_out_of_sight(run: FederatedRun) -> Found:
-    """A server responsible for clipping updates that it cannot see."""
-    if run.sees_updates != "secure_aggregation" or run.clipped_at != "server" or run.clipping == "none":
-        return None
-    return Fault(
-        what="The server clips single updates, and under secure aggregation it sees only their sum.",
-        why="Either single updates are seen after all, or nobody clips them.",
-        mend="Clip at the clients, before their updates are masked.",
-    )
-
-
-@check("unit", "clipping")
-def unit_of_privacy(run: FederatedRun) -> Found:
-    """A claim for clients of a mechanism that protects single rows."""
-    if run.unit != "client" or run.clipping != "row":
-        return None
-    return Fault(
-        what="The claim is for whole clients, and rows' gradients are what is clipped and noised.",
-        why="Local DP-SGD bounds what one row does. A client has many, and its epsilon is up to as many times larger.",
-        mend="State the claim for rows, or clip each client's whole update and add noise for that.",
-    )
-
-
-# Chance to accuse rounds that were drawn as is claimed.
-LEVEL = 1e-4
-
-
-@check("cohort", "phases")
-def cohort_not_poisson(run: FederatedRun) -> Found:
-    """Amplification by sampling accounted for clients not sampled by independent coins."""
+def _cohort_not_poisson(run: FederatedRun) -> Found:
     if not run.amplified or run.cohort == "poisson":
-        return None
+        return False
     if run.cohort == "other":
-        return CannotTell(why="cohort is other: amplification is counted, and needs each client drawn by its own coin.")
+        return "cohort is other: amplification is counted, and needs each client drawn by its own coin."
     how = {
         "fixed_size": "a fixed number of clients is drawn",
         "all": "every client takes part",
         "shuffled": "everybody takes part once before anybody does twice",
         "available": "whoever is available takes part",
-    }[str(run.cohort)]
-    return Fault(
-        what=f"Amplification by sampling is counted, and {how} in a round.",
-        why="The accountants assume Poisson sampling: each client in each round by a coin of its own, thrown by nobody "
-        "but chance. A cohort of fixed size can leak more than they count, and one by availability or by turns need "
-        "not be random at all (Balle, Barthe and Gaboardi 2018; Kairouz et al. 2021).",
-        mend="Draw each client with chance cohort_rate, or account every round with sample rate 1.",
-    )
+    }
+    return {"how": how[str(run.cohort)]}
 
 
-@check("cohort_secret", "claim_toward", "phases")
-def cohort_not_secret(run: FederatedRun) -> Found:
-    """Amplification claimed against an observer who sees the sampled clients."""
-    if not run.amplified:
-        return None
-    if run.cohort_secret and run.claim_toward != "server":
-        return None
-    if run.cohort_secret:
-        return CannotTell(
-            why="The claim is made toward the server, which as a rule asks the clients of a round itself and so knows "
+def _cohort_not_secret(run: FederatedRun) -> Found:
+    if run.amplified and run.cohort_secret and run.claim_toward == "server":
+        return (
+            "The claim is made toward the server, which as a rule asks the clients of a round itself and so knows "
             "them: make sure that it does not, or account with sample rate 1."
         )
-    return Fault(
-        what="Amplification by sampling is counted, and those against whom the claim is made see who takes part.",
-        why="Sampling hides a client only as long as nobody knows whether it was drawn. To whoever sees the cohort, a "
-        "client in it is protected by the noise of that round alone.",
-        mend="Keep the cohorts secret, or account every round with sample rate 1.",
-    )
+    return run.amplified and not run.cohort_secret
 
 
-@check("cohort_rate", "phases")
-def cohort_rate_too_low(run: FederatedRun) -> Found:
-    """An accounted sampling probability smaller than that of the clients."""
+def _cohort_rate_too_low(run: FederatedRun) -> Found:
     rates, actual = [phase.sample_rate for phase in run.phases or ()], run.cohort_rate or 0.0
     if min(rates) >= actual * (1.0 - SAME):
-        return None
+        return False
     if max(rates) >= actual * (1.0 - SAME):
-        return CannotTell(
-            why=f"The cohort rate of {actual:.4g} lies between those of the accounted phases, and nothing says in "
-            "which of them it was used: lint each phase as a run of its own."
-        )
-    return Fault(
-        what=f"A sample rate of {max(rates):.4g} is counted, and a client takes part with chance {actual:.4g}.",
-        why="A client takes part in more rounds than are counted, so epsilon is larger than stated.",
-        mend=f"Account every round with the chance that clients have, {actual:.4g}.",
-    )
+        return _between_phases("cohort rate", actual)
+    return {"counted": max(rates)}
 
 
-@check("cohort", "cohort_rate", "n_clients", "cohort_sizes")
-def cohorts_not_as_claimed(run: FederatedRun) -> Found:
-    """Cohort sizes inconsistent with Poisson sampling at the stated rate."""
+def _cohorts_not_as_claimed(run: FederatedRun) -> Found:
     if run.cohort != "poisson" or not run.cohort_sizes:
-        return None
+        return False
     sizes, n, rate = run.cohort_sizes, run.n_clients or 1, run.cohort_rate or 1.0
     chance, how = min((too_alike(sizes, n, rate), "too alike"), (wrong_total(sizes, n, rate), "of another mean"))
-    if 2.0 * chance > LEVEL:
-        return None
-    return Fault(
-        what=f"The {len(sizes):,} cohorts, from {min(sizes):,} to {max(sizes):,} clients, are {how} to have been drawn "
-        f"from {n:,} clients with chance {rate:.4g} each (p = {2.0 * chance:.1g}).",
-        why="Poisson cohorts differ in size as a binomial number does. Cohorts of one size are drawn as fixed sets, "
-        "whatever the record says, and another mean is another rate.",
-        mend="Draw each client by its own coin; of Flower, fraction_train draws a fixed number.",
-    )
+    return 2.0 * chance <= LEVEL and {
+        "rounds": len(sizes), "low": min(sizes), "high": max(sizes), "how": how, "p": 2.0 * chance,
+    }  # fmt: skip
 
 
 def too_alike(sizes: Sequence[int], n: int, rate: float) -> float:
@@ -345,13 +191,11 @@ def wrong_total(sizes: Sequence[int], n: int, rate: float) -> float:
     return float(min(2.0 * min(binom.cdf(total, tries, rate), binom.sf(total - 1, tries, rate)), 1.0))
 
 
-@check("partial_cohorts")
-def partial_cohorts(run: FederatedRun) -> Found:
-    """Rounds with few answers that are treated as the clients' presence decides."""
+def _partial_cohorts(run: FederatedRun) -> Found:
     # Where cohorts are drawn by chance and in secret, that none was small enough to be left out tells something too.
     every_answer = run.answers_missing == 0 and len(run.cohort_sizes or ()) == run.rounds
     if run.partial_cohorts == "kept" or (run.partial_cohorts == "dropped" and every_answer and not run.amplified):
-        return None
+        return False
     what, why = {
         "dropped": (
             "A round with too few answers, or the last of an epoch, is left out.",
@@ -367,60 +211,107 @@ def partial_cohorts(run: FederatedRun) -> Found:
             "A small cohort then gets less noise than is counted, and one client's update is as large as before.",
         ),
     }[str(run.partial_cohorts)]
-    return Fault(
-        what=what,
-        why=why,
-        mend="Release every round: the sum of what came, with the whole noise, divided by the expected cohort.",
+    return {"what": what, "why": why}
+
+
+def _few_clients(run: FederatedRun) -> Found:
+    sizes, expected = run.cohort_sizes, (run.cohort_rate or 0.0) * (run.n_clients or 0)
+    usual = float(np.median(sizes)) if sizes else expected or run.minimum_clients
+    if usual is None:
+        return "Neither the sizes of the cohorts nor their rate and the number of clients are recorded."
+    return run.sees_updates != "secure_aggregation" and usual < FEWEST and {"usual": usual}
+
+
+def _sum_of_few(run: FederatedRun) -> Found:
+    if run.sees_updates != "secure_aggregation":
+        return False
+    expected = (run.cohort_rate or 0.0) * (run.n_clients or 0) or None
+    asked = min(run.cohort_sizes, default=None) if run.cohort_sizes else None
+    stated = run.quorum if run.quorum is not None else run.minimum_clients
+    fewest = next((n for n in (run.least_reports, asked, stated) if n is not None), None)
+    known = [n for n in (fewest, expected) if n is not None]
+    if not known:
+        return "How many clients a sum is of is not recorded: state quorum, or record least_reports."
+    return min(known) < FEWEST and {"fewest": min(known)}
+
+
+def _quorum_not_kept(run: FederatedRun) -> Found:
+    asked = min(run.cohort_sizes, default=None) if run.cohort_sizes else None
+    for name, least, fewest in (
+        ("quorum", run.quorum, run.least_reports),
+        ("minimum_clients", run.minimum_clients, asked),
+    ):
+        if least is not None and fewest is not None and fewest < least:
+            return {"what": f"{name} is {least:,}, and a round had {fewest:,} clients."}
+    return (run.quorum or 1) > 1 and run.partial_cohorts == "kept" and {
+        "what": f"quorum is {run.quorum:,}, and rounds with fewer answers are said to be kept."
+    }  # fmt: skip
+
+
+def _secure_aggregation(run: FederatedRun) -> Found:
+    how, hidden = run.aggregation, run.sees_updates == "secure_aggregation"
+    if how is None:
+        return (
+            hidden
+            and run.claim_toward == "server"
+            and "The claim rests on secure aggregation, and nobody states how it is done: record aggregation."
+        )
+    if not hidden:
+        return {"what": f"Aggregation by {how.scheme} is stated, and sees_updates is {run.sees_updates}."}
+    if how.key_holder == "server":
+        return {"what": "The server holds the key, with which it can open every single update."}
+    if how.key_holder != "shares":
+        return False
+    if how.key_threshold is None:
+        return "The key is held in shares, and key_threshold is not recorded: how many of them open an update decides."
+    few = run.least_reports or run.quorum
+    if few is not None and how.key_threshold > few:
+        return {"what": f"{how.key_threshold:,} shares open a sum, and a round of {few:,} clients was to be opened."}
+    return how.key_threshold < 2 and {"what": "One share of the key alone opens a single update."}
+
+
+def _encryption_parameters(run: FederatedRun) -> Found:
+    how = run.aggregation
+    if how is None or how.scheme == "masking":
+        return False
+    if how.scheme == "other":
+        return "The scheme is other, so that no table says which parameters are enough."
+    lattice = how.scheme != "paillier"
+    if how.security_bits is None or how.modulus_bits is None or (lattice and how.ring_dimension is None):
+        return f"The parameters of {how.scheme} are not all recorded: security_bits, modulus_bits and ring_dimension."
+    if not lattice:
+        least = _LEAST_FACTORED[how.security_bits]
+        short = f"A modulus of {how.modulus_bits:,} bits is short of the {least:,} that {how.security_bits} bits need."
+        return how.modulus_bits < least and {"what": short}
+    most = _LARGEST_MODULUS[how.security_bits].get(how.ring_dimension or 0)
+    if most is None:
+        return f"The standard has no row for a ring dimension of {how.ring_dimension:,}: use one of {_RINGS}."
+    long = (
+        f"A modulus of {how.modulus_bits:,} bits at ring dimension {how.ring_dimension:,} is above the {most:,} of "
+        f"{how.security_bits} bits of security."
     )
+    return how.modulus_bits > most and {"what": long}
 
 
-@check("rounds", "phases", "clipping")
-def rounds_not_counted(run: FederatedRun) -> Found:
-    """More rounds than the accountant counts, and nothing that limits how many of them a client is in."""
+def _rounds_not_counted(run: FederatedRun) -> Found:
     if run.clipping == "row" and run.local_steps is None:
-        return CannotTell(why="Every local private step spends, and local_steps is not recorded.")
+        return "Every local private step spends, and local_steps is not recorded."
     taken = (run.rounds or 0) * ((run.local_steps or 1) if run.clipping == "row" else 1)
     if taken <= run.accounted_rounds:
-        return None
+        return False
     per_round = f" of {run.local_steps} private steps each" if taken != run.rounds else ""
     if run.participation_limit is not None and not run.amplified and taken == run.rounds:
         if run.participation_limit <= run.accounted_rounds:
-            return None
+            return False
         per_round = f", of which a client may take part in {run.participation_limit:,}"
-    return Fault(
-        what=f"{run.rounds:,} rounds were made{per_round}, and {run.accounted_rounds:,} steps are accounted for.",
-        why="Every noisy release that a client takes part in spends.",
-        mend="Account all rounds, local private steps included; or limit how often a client takes part, account that "
-        "many rounds with sample rate 1, and count participations.",
-    )
+    return {"per_round": per_round, "accounted": run.accounted_rounds}
 
 
-@check("most_participations")
-def participation_above_limit(run: FederatedRun) -> Found:
-    """A client in more rounds than the limit, if there is one."""
-    limit = run.participation_limit
-    if limit is None or (run.most_participations or 0) <= limit:
-        return None
-    return Fault(
-        what=f"A client took part in {run.most_participations:,} rounds, and the limit is {limit:,}.",
-        why="A claim that counts on the limit does not hold for that client.",
-        mend="Refuse a client that has used up its rounds, before its update is taken.",
-    )
-
-
-@check("delta", "unit", "n_clients")
-def delta_too_large(run: FederatedRun) -> Found:
-    """A delta of at least one over the number of protected units."""
+def _delta_too_large(run: FederatedRun) -> Found:
     n, who = (run.n_clients, "clients") if run.unit == "client" else (run.n_rows, "rows")
     if n is None:
-        return CannotTell(why="The claim is for rows, and n_rows is not recorded.")
-    if (run.delta or 0.0) < 1.0 / n:
-        return None
-    return Fault(
-        what=f"delta is {run.delta:g}, and one over the {n:,} {who} is {1.0 / n:.3g}.",
-        why="At such a delta a mechanism may publish all that one of them holds and keep the claim.",
-        mend=f"Choose delta well below that, such as n^-1.1 = {n**-1.1:.3g}, and account anew.",
-    )
+        return "The claim is for rows, and n_rows is not recorded."
+    return (run.delta or 0.0) >= 1.0 / n and {"n": n, "who": who, "share": 1.0 / n, "better": n**-1.1}
 
 
 def lint_any(run: RunRecord | FederatedRun) -> LintResult:
@@ -429,34 +320,54 @@ def lint_any(run: RunRecord | FederatedRun) -> LintResult:
 
 
 def _of_rows(claimed: Check[RunRecord]) -> Check[FederatedRun]:
-    """A check of the claim, which is the same of rows and of clients."""
-    return Check(name=claimed.name, needs=claimed.needs, ask=lambda run: claimed.ask(run.as_of_rows()))
+    return Check(**vars(claimed) | {"ask": lambda run: claimed.ask(run.as_of_rows())})
 
 
-FEDERATED_CHECKS: tuple[Check[FederatedRun], ...] = (
-    cohort_not_poisson,
-    cohort_not_secret,
-    cohort_rate_too_low,
-    cohorts_not_as_claimed,
-    partial_cohorts,
-    rounds_not_counted,
-    participation_above_limit,
-    client_not_clipped,
-    update_above_norm,
-    clipping_norm_from_updates,
-    weighted_by_rows,
-    weights_not_uniform,
-    divided_by_actual_cohort,
-    coordinates_from_data,
-    no_noise,
-    noise_below_accounting,
-    server_sees_updates,
-    clipping_out_of_sight,
-    unit_of_privacy,
-    delta_too_large,
-    _of_rows(claim.claim_below_accounting),
-    _of_rows(claim.claim_by_approximation),
-    _of_rows(claim.search_not_accounted),
-    _of_rows(claim.data_dependent_preprocessing),
-    _of_rows(claim.noise_seed_known),
+_FAULTS: dict[str, Callable[[FederatedRun], Found]] = {
+    "cohort_not_poisson": _cohort_not_poisson,
+    "cohort_not_secret": _cohort_not_secret,
+    "cohort_rate_too_low": _cohort_rate_too_low,
+    "cohorts_not_as_claimed": _cohorts_not_as_claimed,
+    "partial_cohorts": _partial_cohorts,
+    "few_clients": _few_clients,
+    "sum_of_few": _sum_of_few,
+    "quorum_not_kept": _quorum_not_kept,
+    "rounds_not_counted": _rounds_not_counted,
+    "participation_above_limit": lambda run: (
+        run.participation_limit is not None and (run.most_participations or 0) > run.participation_limit
+    ),
+    "client_not_clipped": _client_not_clipped,
+    "update_above_norm": _update_above_norm,
+    "clipping_norm_from_updates": _clipping_norm_from_updates,
+    "weighted_by_rows": _weighted_by_rows,
+    "weights_not_uniform": lambda run: run.weighting == "uniform" and (run.weight_ratio or 1.0) > 1.0 + SAME,
+    "divided_by_actual_cohort": _divided_by_actual_cohort,
+    "coordinates_from_data": _coordinates_from_data,
+    "no_noise": lambda run: run.noise_multiplier == 0.0,
+    "noise_below_accounting": _noise_below_accounting,
+    "server_sees_updates": lambda run: (
+        run.claim_toward == "server"
+        and run.noise_at != "client"
+        and {"seen": "single updates" if run.sees_updates == "server" else "the sum"}
+    ),
+    "clipping_out_of_sight": lambda run: (
+        (run.sees_updates, run.clipped_at) == ("secure_aggregation", "server") and run.clipping != "none"
+    ),
+    "secure_aggregation": _secure_aggregation,
+    "encryption_parameters": _encryption_parameters,
+    "unit_of_privacy": lambda run: (run.unit, run.clipping) == ("client", "row"),
+    "delta_too_large": _delta_too_large,
+}
+# The claim is the same of rows and of clients.
+_OF_CLAIM = (
+    "claim_below_accounting",
+    "claim_by_approximation",
+    "search_not_accounted",
+    "data_dependent_preprocessing",
+    "noise_seed_known",
+)
+
+FEDERATED_CHECKS = (
+    *read_checks("auditor.privacy.federated", "federated_checks.toml", _FAULTS),
+    *(_of_rows(claimed) for claimed in CHECKS if claimed.name in _OF_CLAIM),
 )

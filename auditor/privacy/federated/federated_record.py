@@ -13,6 +13,7 @@ from pydantic import Field
 from auditor.core.errors import DataError
 from auditor.core.files import Closed
 from auditor.core.number_types import Count, NonNegative, Positive, PositiveCount
+from auditor.privacy.accounting import Accountant
 from auditor.privacy.run_record import (
     RUN_FORMAT,
     RecordedPhase,
@@ -24,6 +25,24 @@ from auditor.privacy.run_record import (
 from auditor.report.record.energy import EnergyRecord
 
 FEDERATED_FORMAT = "auditor-federated-run/1"
+
+
+class Aggregation(Closed):
+    """A statement of how single updates are hidden from the server: nothing here is measured.
+
+    ``scheme``: ``masking`` that cancels in the sum, or homomorphic encryption. ``key_holder``: who can open updates:
+    each of the ``clients``, any ``key_threshold`` of the holders of ``shares``, a ``third_party``, or the ``server``.
+    ``ring_dimension``, ``modulus_bits`` (of ``paillier``: of n), ``security_bits``: parameters of the encryption, with
+    ternary secrets. ``stated_by``: who answers for the statement.
+    """
+
+    scheme: Literal["masking", "ckks", "bfv", "bgv", "paillier", "other"]
+    key_holder: Literal["clients", "shares", "third_party", "server"]
+    key_threshold: PositiveCount | None = None
+    ring_dimension: PositiveCount | None = None
+    modulus_bits: PositiveCount | None = None
+    security_bits: Literal[128, 192, 256] | None = None
+    stated_by: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class FederatedRun(Closed):
@@ -42,7 +61,8 @@ class FederatedRun(Closed):
     asked, the last of an epoch too: the sum of those few with the whole noise (``kept``), no release (``dropped``),
     others asked instead (``redrawn``), or noise for so few (``noise_scaled``). ``dropped`` is no fault of a run without
     amplification in which every round was released and nobody was missing.
-    ``participation_limit``: rounds that a client may take part in.
+    ``participation_limit``: rounds that a client may take part in. ``minimum_clients``: fewest that are asked in a
+    round; ``quorum``: fewest answers with which a round is released.
 
     ``weighting``: of a client's update in the sum: ``uniform``, by its ``rows``, by its rows up to a bound
     (``rows_capped``), or ``other``; ``largest_weight``: the most it can be, where noise is scaled by it.
@@ -58,12 +78,14 @@ class FederatedRun(Closed):
 
     ``noise_at``: ``server``, or each ``client`` adds its own. ``noise_multiplier``: standard deviation that was added,
     by the server to the sum or by each client to its update, over the clipping norm. ``least_reports``: the fewest
-    clients whose noise is in a released sum. ``sees_updates``: who sees the update of a single client: the ``server``,
+    clients in a released sum. ``sees_updates``: who sees the update of a single client: the ``server``,
     nobody but the ``secure_aggregation`` that releases sums, or ``nobody``, as in a simulation by one party.
+    ``aggregation``: how that is done, as somebody states it.
 
     What was seen of the rounds: ``rounds``, ``cohort_sizes`` asked in each, ``most_participations`` of one client,
     ``answers_missing``: clients asked that did not answer, ``largest_update``: norm of an update as it entered the sum,
-    ``weight_ratio``: largest over smallest weight in a round. The rest as of
+    ``weight_ratio``: largest over smallest weight in a round, ``coordinates_sent`` of ``n_coordinates``: that were not
+    zero in every single update, and others in each. The rest as of
     :class:`~auditor.privacy.run_record.RunRecord`.
     """
 
@@ -72,7 +94,7 @@ class FederatedRun(Closed):
     delta: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     unit: Literal["client", "row"] | None = None
     claim_toward: Literal["released_model", "clients", "server"] | None = None
-    accountant: Literal["rdp", "prv", "gdp"] | None = None
+    accountant: Accountant | None = None
     phases: Annotated[tuple[RecordedPhase, ...], Field(min_length=1)] | None = None
     n_clients: PositiveCount | None = None
     n_rows: PositiveCount | None = None
@@ -81,6 +103,8 @@ class FederatedRun(Closed):
     cohort_secret: bool | None = None
     partial_cohorts: Literal["kept", "dropped", "redrawn", "noise_scaled"] | None = None
     participation_limit: PositiveCount | None = None
+    minimum_clients: PositiveCount | None = None
+    quorum: PositiveCount | None = None
     weighting: Literal["uniform", "rows", "rows_capped", "other"] | None = None
     largest_weight: Positive | None = None
     divided_by: Literal["expected_cohort", "actual_cohort", "sum_of_weights", "nothing", "other"] | None = None
@@ -96,12 +120,15 @@ class FederatedRun(Closed):
     noise_multiplier: NonNegative | None = None
     least_reports: PositiveCount | None = None
     sees_updates: Literal["server", "secure_aggregation", "nobody"] | None = None
+    aggregation: Aggregation | None = None
     rounds: Count | None = None
     cohort_sizes: tuple[Count, ...] | None = None
     most_participations: Count | None = None
     answers_missing: Count | None = None
     largest_update: NonNegative | None = None
     weight_ratio: Annotated[float, Field(ge=1.0)] | None = None
+    coordinates_sent: PositiveCount | None = None
+    n_coordinates: PositiveCount | None = None
     energy: EnergyRecord | None = None
     preprocessing: Literal["none", "public", "training_rows", "private_mechanism"] | None = None
     n_trials: PositiveCount | None = None

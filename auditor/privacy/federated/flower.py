@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from auditor.core.errors import MissingExtraError, UsageError
-from auditor.core.rows import FloatArray
+from auditor.core.rows import BoolArray, FloatArray
 from auditor.privacy.dp_audit_scores import CanaryScores
 from auditor.privacy.federated.client_canaries import ClientCanaries
 from auditor.privacy.federated.federated_record import FederatedRun, parse_federated
 
 Arrays = Sequence[FloatArray]
+_ENOUGH_UPDATES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,10 @@ class RoundWatch:
         self.largest_update, self.weight_ratio = 0.0, 1.0
         self.n_clients = 0
         self._divisors: set[float] = set()
+        self._fewest: int | None = None
+        self._updates = 0
+        self._counts: set[int] = set()
+        self._touched: BoolArray | None = None
         if canaries is not None and (stated_run.clipping_norm is None or stated_run.noise_multiplier is None):
             raise UsageError(
                 "Canary clients need the clipping_norm and the noise_multiplier that are stated of the run."
@@ -101,6 +106,9 @@ class RoundWatch:
         self.rounds += 1
         self.answers_missing += self._asked - len(entered)
         self.participations.update(one.client for one in entered)
+        self._fewest = min(len(entered), len(entered) if self._fewest is None else self._fewest)
+        for one in entered:
+            self._see_coordinates(one.update)
         weights = np.asarray([one.weight for one in entered], np.float64)
         norms = [float(np.sqrt(sum(float((part**2).sum()) for part in one.update))) for one in entered]
         self.largest_update = max([self.largest_update, *norms])
@@ -109,6 +117,12 @@ class RoundWatch:
             self._divisors.add(round(float(weights.sum() / weights.max()), 9))
         if self._canaries is not None:
             self._score(self._canaries, entered, weight_change, norms, canary_weight, n_canaries)
+
+    def _see_coordinates(self, update: Arrays) -> None:
+        moved = np.concatenate([np.ravel(part) != 0.0 for part in update])
+        self._touched = moved if self._touched is None else self._touched | moved
+        self._counts.add(int(moved.sum()))
+        self._updates += 1
 
     def drop_round(self) -> None:
         """The round came to nothing: no new weights were released."""
@@ -132,6 +146,13 @@ class RoundWatch:
         }
         if self.stated.n_clients is None and self.n_clients:
             seen["n_clients"] = self.n_clients
+        if self._fewest:
+            seen["least_reports"] = self._fewest
+        # Of many updates, as many in each and not the same: as a choice of the largest few leaves them.
+        if self._updates >= _ENOUGH_UPDATES and len(self._counts) == 1 and self._touched is not None:
+            (sent,) = self._counts
+            if 0 < sent < int(self._touched.sum()):
+                seen |= {"coordinates_sent": sent, "n_coordinates": len(self._touched)}
         if self.rounds_dropped:
             seen["partial_cohorts"] = "dropped"
         if self.averages and self.stated.divided_by is None and self._divisors:
@@ -231,6 +252,7 @@ def facts_of(strategy: Any) -> tuple[dict[str, Any], float | None]:
         outer = outer.strategy
     if isinstance(outer, flower.FedAvg) and type(outer).configure_train is flower.FedAvg.configure_train:
         facts["cohort"] = "all" if outer.fraction_train >= 1.0 else "fixed_size"
+        facts["minimum_clients"] = max(int(outer.min_train_nodes), 1)
     return facts, cohort
 
 
@@ -287,6 +309,7 @@ def _class(flower: _Flower) -> Any:
             # A strategy may write into the replies; those with content alone are clients that take part.
             good = [reply for reply in answers if not reply.has_error()]
             own, weight = self._canaries(good)
+            sent = [dict(next(iter(reply.content.array_records.values())).items()) for reply in good]
             arrays, metrics = self.strategy.aggregate_train(server_round, answers + own)
             if arrays is None:
                 self.watch.drop_round()
@@ -294,10 +317,10 @@ def _class(flower: _Flower) -> Any:
             entered = [
                 Entered(
                     client=reply.metadata.src_node_id,
-                    update=self._weight_changes(next(iter(reply.content.array_records.values()))),
+                    update=self._weight_changes(_arrays_of(reply, whole)),
                     weight=self._weight(reply),
                 )
-                for reply in good
+                for reply, whole in zip(good, sent, strict=True)
             ]
             self.watch.released(entered, self._weight_changes(arrays), weight, len(own))
             return arrays, metrics
@@ -339,6 +362,12 @@ def _class(flower: _Flower) -> Any:
             self.strategy.summary()
 
     return Watched
+
+
+def _arrays_of(reply: Any, sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A reply's arrays after the aggregation, or as ``sent`` where the strategy took them out, as FedMedian does."""
+    record = next(iter(reply.content.array_records.values()))
+    return {name: record[name] if name in record else array for name, array in sent.items()}
 
 
 def _answer(flower: _Flower, like: Any, arrays: Mapping[str, FloatArray], key: str, weight: float) -> Any:

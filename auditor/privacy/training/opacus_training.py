@@ -197,18 +197,18 @@ def train_privately(
     stand_ins: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[TorchModel, tuple[str, ...]]:
-    """DP-SGD by Opacus: Poisson sampling, per-row gradients clipped to ``max_grad_norm``, Gaussian noise, PRV account.
+    """DP-SGD by Opacus: Poisson sampling, per-row gradients clipped to ``max_grad_norm``, Gaussian noise.
 
     ``make``: the untrained model, the same one each time; x: (n, ...) inputs, y: (n,) labels. ``mode``: how gradients
     are clipped, all ways to the same sum: ``hooks``, ``ghost``, or the one that is faster. ``weights`` (n,) multiply
     the loss of each row before it is clipped; a row's own must depend on no other row but through a private mechanism.
     ``stand_ins``: LSTM, GRU and attention are trained as layers that Opacus knows, and get their weights back.
 
-    Returns the model, whose recipe holds what was spent, and notes that a reader must see: epsilon is that of the
-    accountant over the steps really taken. Raises UsageError or ModelError before any training where it cannot be done.
+    Returns the model, whose recipe holds what was spent, and notes that a reader must see: epsilon is the smallest
+    bound of the accountants over the steps really taken. Raises UsageError or ModelError before any training where it
+    cannot be done.
 
-    Sources: Abadi et al., CCS 2016; Gopi, Lee and Wutschitz, NeurIPS 2021 (the accountant); ghost clipping: Li, Tramer,
-    Liang and Hashimoto, ICLR 2022.
+    Sources: Abadi et al., CCS 2016; ghost clipping: Li, Tramer, Liang and Hashimoto, ICLR 2022.
     """
 
     def fresh() -> tuple[TorchModel, tuple[StandIn, ...]]:

@@ -152,10 +152,10 @@ class Comparison:
         if unsettled := len(was) - mended - len(still):
             parts.append(f"{unsettled} no longer shown to fail")
         if still:
-            parts.append(f"still failing: {_list_names(still, _MOST_FAILING)}")
+            parts.append(f"Still failing: {_list_names(still, _MOST_FAILING)}")
         if new:
-            parts.append(f"failing now, and not before: {_list_names(new, _MOST_FAILING)}")
-        return "; ".join(parts if now else [*parts, "nothing fails now"]) + "."
+            parts.append(f"Failing now, and not before: {_list_names(new, _MOST_FAILING)}")
+        return ". ".join(parts if now else [*parts, "Nothing fails now"]) + "."
 
     @property
     def costs(self) -> tuple[Row, ...]:
@@ -202,7 +202,7 @@ def _loss(row: Row) -> tuple[float, float] | tuple[None, None]:
 
 def _list_names(names: Sequence[str], most: int = _MOST_NAMED) -> str:
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def compare(

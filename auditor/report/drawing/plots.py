@@ -264,7 +264,7 @@ def bars(figure: Figure) -> Sheet:
     height = head + ROW * len(bars) + 4.0 + FOOT
     values = [v for p in bars for v in (p.y, p.low, p.high)] + ([criterion[0]] if criterion else [])
     low, high = value_range(values, zero=True)
-    rows = _row_sheet(height, [str(p.x) for p in bars], [], low, high, figure.y_label)
+    rows = _row_sheet(height, [str(p.x) for p in bars], [], low, high, figure.y_label, widest=WIDTH * 0.5)
     for i, bar in enumerate(bars):
         y = head + ROW * (i + 0.5)
         rows.name(y, str(bar.x), bar.y)

@@ -53,7 +53,7 @@ SCHEMA_VERSION = "1.0"
 # What two audits of the same things by the same seed differ in.
 NOT_REPEATED = ("created", "duration_s", "energy")
 # Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan, 2 left
-# small groups out of every comparison, and bounded calibration errors given the scores.
+# small groups out of every comparison, bounded calibration errors given the scores, and gaps of means by a corner.
 RULE = 3
 _COLUMNS = (
     "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
@@ -80,11 +80,13 @@ class ExitCode(IntEnum):
 class ModelRecord(Closed):
     """The audited model: its origin, its files with their digests, and their loading methods.
 
-    ``dtype``: the numbers that a language model was computed in.
+    ``dtype``: the numbers that a language model was computed in. ``root_sha256``: of a folder in an evidence bundle,
+    the root digest over all of its files, as the OpenSSF Model Signing specification has it.
     """
 
     path: str | None = None
     sha256: str | None = None
+    root_sha256: Annotated[str | None, UNSAID] = None
     format: str = "in memory"
     loaded_by: str = "the caller"
     size_bytes: int | None = None
@@ -238,6 +240,11 @@ class Finding(Closed):
     padding: Annotated[str, LEFT_OUT] = ""
     other_kind: Annotated[bool, LEFT_OUT] = False
     estimate: AnyEstimate | None = None
+
+    @property
+    def is_weakly_tested(self) -> bool:
+        """Whether it lies within its bound, and is INCONCLUSIVE only because no stronger test was made."""
+        return self.outcome is Outcome.INCONCLUSIVE and bool(self.weak) and self.reason.startswith(self.weak)
 
     @classmethod
     def from_judgement(cls, judgement: Judgement) -> Finding:

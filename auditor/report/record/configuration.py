@@ -162,21 +162,19 @@ def check_keys(
             )
 
 
-def check_words(
-    words: Mapping[str, str], columns: Collection[str], values: Mapping[str, Collection[str]], section: str = "[labels]"
-) -> None:
+def check_words(words: Mapping[str, str], columns: Collection[str], values: Mapping[str, Collection[str]]) -> None:
     """Raise UsageError for ambiguous display names: equal to another one's display name or own name.
 
     Arguments as :func:`check_keys`, which has found all keys to be there.
     """
     named = {key: word for key, word in words.items() if key in columns}
-    _check_apart({name: named.get(name, name) for name in columns}, named, "column", section)
+    _check_apart({name: named.get(name, name) for name in columns}, named, "column")
     for column, seen in values.items():
         own = {value: words[f"{column}.{value}"] for value in seen if f"{column}.{value}" in words}
-        _check_apart({value: own.get(value, value) for value in seen}, own, f"value of {column!r}", section)
+        _check_apart({value: own.get(value, value) for value in seen}, own, f"value of {column!r}")
 
 
-def _check_apart(words: Mapping[str, str], labelled: Mapping[str, str], noun: str, section: str) -> None:
+def _check_apart(words: Mapping[str, str], labelled: Mapping[str, str], noun: str) -> None:
     """``words``: words by name, of those without a label the name itself; ``labelled``: those that have one."""
     by_word: dict[str, str] = {}
     for name, word in sorted(words.items()):
@@ -186,7 +184,7 @@ def _check_apart(words: Mapping[str, str], labelled: Mapping[str, str], noun: st
         other = next((n for n in (by_word[_plain(word)], names.get(_plain(word), name)) if n != name), None)
         if other is not None:
             raise UsageError(
-                f"{section} calls the {noun} {name!r} {word!r}, and {other!r} is called or named so: readers would "
+                f"[labels] calls the {noun} {name!r} {word!r}, and {other!r} is called or named so: readers would "
                 "take one for the other."
             )
 

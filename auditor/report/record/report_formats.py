@@ -22,6 +22,7 @@ FILE_NAMES = {
     "json": "report.json",
     "markdown": "report.md",
     "pdf": "report.pdf",
+    "pdf-appendix": "report.appendix.pdf",
     "sarif": "report.sarif",
     "junit": "report.junit.xml",
     "csv": "report.csv",
@@ -35,6 +36,7 @@ _RENDERERS = {
     "html": "html:render_html",
     "markdown": "markdown:render_markdown",
     "pdf": "pdf:render_pdf",
+    "pdf-appendix": "pdf:render_pdf_with_appendix",
     "sarif": "junit_and_sarif:render_sarif",
     "junit": "junit_and_sarif:render_junit",
     "csv": "csv_table:render_csv",
@@ -43,9 +45,9 @@ _RENDERERS = {
     "ml-bom": "model_card_and_bom:render_ml_bom",
 }
 # Those whose words are a catalogue's.
-TOLD = ("html", "markdown", "pdf")
+TOLD = ("html", "markdown", "pdf", "pdf-appendix")
 # The module that a format needs, the extra that brings it.
-_EXTRAS = {"pdf": ("typst", "pdf"), "ml-bom": ("cyclonedx", "bom")}
+_EXTRAS = {"pdf": ("typst", "pdf"), "pdf-appendix": ("typst", "pdf"), "ml-bom": ("cyclonedx", "bom")}
 
 
 def known_formats(names: Sequence[str]) -> list[str]:

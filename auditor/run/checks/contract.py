@@ -16,17 +16,18 @@ from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Answer, Outcome, Pillar
 from auditor.report.comparing.compare_audits import Comparison, compare
-from auditor.run.checks.contract_violations import (
+from auditor.run.checks.error_rates import (
     ContractViolation,
     World,
     as_judged,
     audited,
+    check_error_rates,
+    check_uncertainty,
     generators,
     rows_of,
     state_of,
     words,
 )
-from auditor.run.checks.error_rates import check_error_rates, check_uncertainty
 from auditor.run.mitigation import Mitigated, Mitigation, Stage, Training, learns, needs_rows
 from auditor.run.probe import Need, Probe, declared_metrics
 from auditor.run.run_audit import ask, generator_for, reason_of, run_audit

@@ -35,13 +35,14 @@ from auditor.training.inspect_network import (
     snapshot,
     unwrapped,
 )
-from auditor.training.interim.interim_budgets import Budget, Spending
 from auditor.training.interim.interim_look import Peek, logged
 from auditor.training.interim.interim_state import (
+    Budget,
     Kept,
     Run,
     Saved,
     SavedLook,
+    Spending,
     criteria_digest,
     judged_before,
     no_state,

@@ -16,9 +16,8 @@ from auditor.report.drawing.figures import distinct
 from auditor.report.record.audit_report import AuditReport, DataRecord, Environment, ModelRecord
 from auditor.run.run_audit import assemble
 from auditor.statistics.estimate import Exact
-from auditor.training.interim.interim_budgets import Spending
 from auditor.training.interim.interim_look import Peek, courses
-from auditor.training.interim.interim_state import Run
+from auditor.training.interim.interim_state import Run, Spending
 
 NAME = "training_audit"
 Decided = tuple[tuple[Judgement, ...], Family]

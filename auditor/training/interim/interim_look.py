@@ -12,7 +12,7 @@ from auditor.judging.figure_types import Figure, Series
 from auditor.judging.judgement import Judgement
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.training_looks import LookRecord
-from auditor.training.interim.interim_budgets import Spending
+from auditor.training.interim.interim_state import Spending
 
 # Ways of measuring that say nothing beyond the metric's own name.
 _PLAIN = ("", "between_groups")

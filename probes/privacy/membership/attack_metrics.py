@@ -18,6 +18,7 @@ from auditor.statistics.rank_estimates import area_under_curve, true_positive_ra
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 
 FALSE_POSITIVE_RATES = (0.01, 0.001)
+FEWEST_JUDGED = 1_000
 MOST_POINTS = 200
 _LIKELIHOOD_RATIOS = ("lira_online", "lira_online_fixed_variance", "bavaria")
 # With fewer non-members, the highest of them is too low a bar to be called no false positive.
@@ -124,14 +125,14 @@ def _attack_auc(attack: Attack, members: FloatArray, others: FloatArray, detail:
 
 def rate_at(attack: Attack, members: FloatArray, others: FloatArray, rate: float, detail: str) -> Measurement:
     """``true_positive_rate_at_fpr`` of scores of members (m,) and non-members (n,), if there are enough."""
-    expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), math.ceil(10 / rate - 1e-9)
+    expected, given, judged = others.size * rate, math.ceil(1 / rate - 1e-9), FEWEST_JUDGED
     too_few = ""
     if expected < 1.0 - 1e-9:
         too_few = attack.why_not or (
             f"{rate:g} of {others.size:,} non-members is less than one row: "
             f"{given:,} are needed to give a rate there, {judged:,} to judge it."
         )
-    elif expected < 10.0 - 1e-9:
+    elif others.size < judged:
         too_few = (
             f"Only {expected:.3g} of {others.size:,} non-members are expected above the threshold: "
             f"the rate is shown, and {judged:,} non-members are needed to judge it."

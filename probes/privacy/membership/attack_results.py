@@ -5,6 +5,8 @@ The strongest decides, and what was not tried stands beside it.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,10 +20,15 @@ from auditor.run.predictions import Answers
 from auditor.statistics.attack_estimates import AttackPart, StrongestAttack
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.rank_estimates import AreaUnderCurve, TruePositiveRateAt, area_under_curve
+from auditor.statistics.rank_estimates import (
+    AreaUnderCurve,
+    TruePositiveRateAt,
+    area_under_curve,
+    true_positive_rate_at,
+)
 from auditor.statistics.rates import MOST_GROUPS, RateTable
 from probes.privacy.membership import loss_threshold
-from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, Attack, Sides, rate_at
+from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, FEWEST_JUDGED, Attack, Sides, rate_at
 
 CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
 WITH_SHADOWS = (
@@ -140,8 +147,9 @@ def _weak(attacks: Sequence[Attack], head: MembershipHead, untried: Mapping[str,
             )
         return head.unlike
     return (
-        "Nothing was found, and no attack was tried that knows how the model was trained: the shadow models are of a "
-        "surrogate. A bundle of auditor.save brings architecture and recipe."
+        "Nothing was found, and no stronger attack could be tried: how the model was trained is not known, and the "
+        "shadow models are of a surrogate. Audit the fitted estimator's own file, or a bundle of auditor.save; or let "
+        "a person accept it by name: --allow-inconclusive 'membership_inference=NAME: REASON'."
     )
 
 
@@ -351,6 +359,82 @@ def by_group(attack: Attack, pool: Sides) -> Iterator[Measurement]:
             sides.append(members)
         if all_others.size * rate >= 1.0 - 1e-9 and 2 <= len(sides) <= MOST_GROUPS:
             yield _difference(attack, feature, sides, all_others, pool, rate)
+
+
+_WORST_GROUP = "worst_group_true_positive_rate_at_fpr"
+# Of as many a model that leaks nothing passes a limit of 2.7 % at 0.1 % with 95 % probability.
+_FEWEST_OF_GROUP, _MOST_PARTS = 400, 64
+
+
+def worst_groups(attacks: Sequence[Attack], pool: Sides, head: MembershipHead) -> Iterator[Measurement]:
+    """For each sensitive feature, the largest true positive rate at 0.1 % of any group by any attack.
+
+    The threshold is one for all groups. Groups with fewer than 400 members are one group together; if that has fewer
+    still, it is left out, and named.
+    """
+    rate, share = FALSE_POSITIVE_RATES[-1], shares(head.n_shadows)
+    made = [a for a in attacks if a.non_members(pool).size * rate >= 1.0 - 1e-9]
+    for feature, names in _known_groups(pool):
+        sides, left_out = _groups_of_members(names, pool, _MOST_PARTS // max(len(made), 1))
+        parts = tuple(
+            AttackPart(
+                name=f"{attack.method}, {name}",
+                share=share[attack.method] / len(sides),
+                estimate=true_positive_rate_at(
+                    positives=attack.members(pool, own),
+                    negatives=attack.non_members(pool),
+                    false_positive_rate=rate,
+                ),
+            )
+            for attack in made
+            for name, own in sides.items()
+        )
+        few, needed = "", None
+        if len(sides) < 2 or not made:
+            few = (
+                f"It takes two groups of {_FEWEST_OF_GROUP} members, and {FEWEST_JUDGED:,} non-members, to compare the "
+                "members that are recognised."
+            )
+            second = Counter(names[pool.is_member].tolist()).most_common(2)[1:]
+            n_others = int((~pool.is_member).sum())
+            if second and n_others:
+                times = max(_FEWEST_OF_GROUP / second[0][1], FEWEST_JUDGED / n_others, 1.0)
+                needed = math.ceil(times * pool.n_rows)
+        estimate = Undefined(reason=few, inapplicable=needed is None) if few else StrongestAttack(attacks=parts)
+        yield Measurement(
+            metric=_WORST_GROUP,
+            estimate=estimate,
+            n_samples=pool.n_rows,
+            ideal=rate,
+            sensitive=(feature,),
+            at={"false_positive_rate": rate},
+            detail="; ".join(
+                filter(
+                    None,
+                    (
+                        f"most was found by {estimate.strongest}" if isinstance(estimate, StrongestAttack) else "",
+                        f"left out, with fewer than {_FEWEST_OF_GROUP} members: {', '.join(left_out)}"
+                        if left_out
+                        else "",
+                    ),
+                )
+            ),
+            too_few=few,
+            n_needed=needed,
+        )
+
+
+def _groups_of_members(
+    names: npt.NDArray[np.object_], pool: Sides, most: int
+) -> tuple[dict[str, BoolArray], list[str]]:
+    """The rows (n,) of each group that is large enough, the smaller ones as one; and the names of what is left out."""
+    counts = Counter(names[pool.is_member].tolist())
+    large = [name for name, n in counts.most_common(most - 1) if n >= _FEWEST_OF_GROUP]
+    small = [name for name in sorted(counts) if name not in large]
+    sides = {name: np.asarray(names == name) for name in large}
+    if sum(counts[name] for name in small) < _FEWEST_OF_GROUP:
+        return sides, small
+    return sides | {", ".join(small): np.isin(names, small)}, []
 
 
 def _difference(

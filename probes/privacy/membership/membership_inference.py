@@ -41,9 +41,10 @@ from probes.privacy.membership.attack_results import (
     most_exposed,
     strongest_first,
     wholes,
+    worst_groups,
 )
 from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
-from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, train_shadows
+from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, refit_shadows, train_shadows
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -78,12 +79,16 @@ class MembershipInference(BaseProbe):
 
     For each, with intervals that know how many members and non-members there are: ``attack_auc``,
     ``true_positive_rate_at_fpr``, ``true_positive_rate_at_no_false_positive``, ``discovered_members``,
-    ``discovered_share``, ``true_positive_rate_at_fpr_difference`` and ``balanced_accuracy``.
+    ``discovered_share``, ``worst_group_true_positive_rate_at_fpr``, ``true_positive_rate_at_fpr_difference`` and
+    ``balanced_accuracy``.
 
     - ``attack_auc``: Also within each group of each sensitive feature, for one attack.
     - ``true_positive_rate_at_fpr``: At f = 1 % and 0.1 %. Its interval carries the threshold's own uncertainty. Given
-      where ``n_non * f >= 1``, judged where it is at least 10. The measure of what few victims suffer, which an AUC
-      hides.
+      where ``n_non * f >= 1``, judged from 1,000 non-members on. The measure of what few victims suffer, which an AUC
+      hides: whoever scores above all but a share f of the non-members is counted, so its upper end is the largest share
+      of wholly exposed members that is not excluded.
+    - ``worst_group_true_positive_rate_at_fpr``: The same at 0.1 % of the group of each sensitive feature that has most,
+      over all attacks, at one threshold for all groups. Those with fewer than 400 members are one group.
     - ``true_positive_rate_at_no_false_positive``: Of 100 non-members at least. Its interval is that of the rate at this
       threshold. Of one attack, with the most exposed rows by number.
     - ``discovered_members``, ``discovered_share``: Benjamini-Hochberg on the shares of non-members that score as high.
@@ -114,12 +119,13 @@ class MembershipInference(BaseProbe):
     methods: ``auto`` (the first three, and RMIA and BaVarIA with as many shadow models as cost little), ``all``, or
     names out of ``MembershipInference.methods``. n_shadows: an even number of shadow models, each trained on a
     random half of all rows, in pairs of complements, by the model's own architecture and recipe where it is a
-    bundle, else by a stated surrogate; None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that
-    cost a tenth of ``shadow_seconds`` at most, else 4 that cost at most all of it, in seconds of one core as they
-    are counted (:func:`auditor.training.ensembles.predicted_seconds`), else none. n_references: how many of them
-    RMIA uses where it is named; with ``auto`` all. n_queries: perturbed copies a row for ``label_only``.
-    checkpoint: an absolute path of a folder in which trained shadow models are kept, so that a run that was stopped
-    goes on from there. Raises ValueError for other values.
+    bundle, by its own kind and hyperparameters where it is an estimator or boosted trees, else by a stated surrogate;
+    None for 64 where attacks with them are named, and for ``auto`` 16 or 8 that cost a tenth of ``shadow_seconds`` at
+    most, else 4 that cost at most all of it, else none. Seconds of one core are counted for networks
+    (:func:`auditor.training.ensembles.predicted_seconds`), and forecast by smaller fits for others. n_references:
+    how many of them RMIA uses where it is named; with ``auto`` all. n_queries: perturbed copies a row for
+    ``label_only``. checkpoint: an absolute path of a folder in which trained networks are kept, so that a run that was
+    stopped goes on from there. Raises ValueError for other values.
 
     Sources: the papers above; TPR at low FPR: Carlini et al., IEEE S&P 2022.
     """
@@ -134,7 +140,12 @@ class MembershipInference(BaseProbe):
     methods = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
     questions = (
-        AuditQuestion("few_members", metrics=("true_positive_rate_at*",), form="percent"),
+        AuditQuestion(
+            "few_members",
+            metrics=("true_positive_rate_at*", "worst_group_*"),
+            form="percent",
+            headline=("true_positive_rate_at_no_false_positive",),
+        ),
         AuditQuestion("members", metrics=("attack_auc",), form="pairs", headline=("attack_auc",)),
         AuditQuestion("members"),
     )
@@ -143,6 +154,7 @@ class MembershipInference(BaseProbe):
         "true_positive_rate_at_fpr": "scores",
         "true_positive_rate_at_no_false_positive": "scores",
         "true_positive_rate_at_fpr_difference": "scores",
+        "worst_group_true_positive_rate_at_fpr": "scores",
         "discovered_members": "scores",
         "discovered_share": "scores",
         "balanced_accuracy": "scores",
@@ -164,6 +176,9 @@ class MembershipInference(BaseProbe):
           named as members about one in 20 was not one; Bates et al., Ann. Statist. 51 (2023)
         discovered_share: discovered members / members; [0, 1], ideal 0; at 0.1 one member in ten can be named with few
           false alarms; Bates et al., Ann. Statist. 51 (2023)
+        worst_group_true_positive_rate_at_fpr: max over groups of the share of members above the threshold that 0.1 % of
+          all non-members exceed; [0, 1], ideal 0.001; at 0.1 one in ten of a group's members is recognised while one
+          non-member in 1,000 is taken for one; Carlini et al., IEEE S&P 2022
         true_positive_rate_at_fpr_difference: max - min over groups of the share of members above the threshold that 1 %
           of all non-members exceed; [0, 1], ideal 0; at 0.1 members of one group are recognised 10 points more often
           than those of another; Carlini et al., IEEE S&P 2022
@@ -265,8 +280,12 @@ class MembershipInference(BaseProbe):
             return None, dict.fromkeys(asked, why)
         if not self.unasked:
             n = (self.n_shadows or MANY) if any("rmia" not in name for name in asked) else self.n_references
+            if model.fits_anew:
+                return refit_shadows(model, pool, n, rng), {}
             return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
         try:
+            if model.fits_anew:
+                return refit_shadows(model, pool, self.n_shadows, rng, budget=self.shadow_seconds), {}
             with on_one_core():
                 n = self.n_shadows or how_many(model, pool, self.shadow_seconds)
                 return train_shadows(model, pool, n, rng, checkpoint=self.checkpoint), {}
@@ -280,13 +299,14 @@ class MembershipInference(BaseProbe):
             return [_skipped_attack(name, pool.n_rows, why) for name, why in not_made.items()]
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         n_references = min(len(shadows), MOST_FOR_RMIA) if self.unasked else self.n_references
-        phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        odds = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        phi = np.clip(odds, -shadows.largest_odds, shadows.largest_odds)
         return [_by_one(name, pool, phi, shadows, n_references) for name in asked]
 
 
 def _why_no_shadows(model: AuditedModel, pool: Pool) -> str:
     """Why shadow models would be of no use, whoever asks for them; "" where they are."""
-    from auditor.training.weighted_rows import why_not_trained_alike
+    from auditor.training.training_rows import why_not_trained_alike
 
     if min(pool.n_members, pool.n_others) < _FEWEST_FOR_SHADOWS:
         return f"shadow models need at least {_FEWEST_FOR_SHADOWS} members and as many non-members"
@@ -447,6 +467,8 @@ def _all_measurements(membership_scores: MembershipScores) -> list[Measurement]:
     shown = min((a for a in attacks if not a.why_not), key=lambda a: order.index(a.method), default=None)
     parts = {attack.method: measurements(attack, membership_scores, head.detail) for attack in attacks}
     found = wholes(attacks, parts, head)
+    of_groups = worst_groups(attacks, membership_scores, head)
+    found += [replace(m, weak=found[0].weak, tried=found[0].tried) for m in of_groups]
     found[0] = replace(found[0], figure=roc_figure(attacks, membership_scores))
     for attack in attacks:
         own = parts[attack.method]

@@ -1,9 +1,13 @@
-"""Shadow models of an audited model: each trained on a random half of the pool, all of them together."""
+"""Shadow models of an audited model: each trained on a random half of the pool.
+
+Networks are trained all together; estimators and boosted trees are fitted one after the other.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import BoolArray, FloatArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray, take_rows
+from probes.privacy.membership.loss_threshold import log_odds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +31,15 @@ FEWEST = 4
 MORE, SHARE_FOR_MORE = (16, 8), 0.1
 # Losses of models of one recipe on other halves of the rows differ by less; those of another recipe or scale by more.
 _MOST_UNLIKE, _LOSS_ROOM = 2.0, 0.02
+# Of probabilities of the true label, and of rows for which it exceeds one half; halves of other sizes differ by less.
+_SKILL_ROOM = 0.05
 _MEMORY_COUNTED_ON = 1 << 28
+# Parts of the rows on which a fit is timed before it is made of all; rows of each class and of all that are in both.
+_PILOTS, _ROWS_OF_A_CLASS, _FEWEST_TIMED = (16, 4), 10, 500
+# No fit is taken for cheaper or dearer than these powers of its number of rows.
+_LEAST_POWER, _MOST_POWER = 1.0, 3.0
+# Nearer to 0 and 1 probabilities tell rounding, and no difference of models.
+_LEAST_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,7 +48,8 @@ class Shadows:
 
     loss, log_odds (k, n): cross-entropy and log(p_y / (1 - p_y)) of the true label. inside (k, n): who learned which
     row. ``threat_model``: what an attacker must know and do to have them, in words. ``known``: whether architecture and
-    recipe are the audited model's own, and no surrogate's.
+    recipe are the audited model's own, and no surrogate's. ``largest_odds``: where log odds end, as probabilities of
+    exactly 0 and 1 have none.
     """
 
     loss: FloatArray
@@ -43,6 +57,7 @@ class Shadows:
     inside: BoolArray
     threat_model: str
     known: bool = True
+    largest_odds: float = math.inf
 
     def __len__(self) -> int:
         """How many models there are."""
@@ -66,25 +81,38 @@ class Shadows:
         """The reason why the models differ from the audited one, in a sentence; "" if their losses are similar.
 
         Of a recipe that is not the one it was trained by, or outputs that were scaled afterwards, they are far from it,
-        and an attack that compares it with them sees nothing of what it gives away.
+        and an attack that compares it with them sees nothing of what it gives away. Compared are the mean loss, the
+        mean probability of the true label and the share of rows where that exceeds one half, on rows learned and not.
         """
-        pairs = (
-            ("learned", float(self.loss[self.inside].mean()), float(pool.members.mean())),
-            ("did not learn", float(self.loss[~self.inside].mean()), float(pool.non_members.mean())),
-        )
-        for what, theirs, own in pairs:
-            low, high = sorted((theirs + _LOSS_ROOM, own + _LOSS_ROOM))
-            if not high <= _MOST_UNLIKE * low:
-                return (
-                    "Nothing was found, and the shadow models are not like the audited one: their mean loss on rows "
-                    f"they {what} is {theirs:.3g}, its own {own:.3g}. The recipe in the file may not be what it was "
-                    "trained by, or its outputs were scaled afterwards."
-                )
+        sides = (("learned", self.inside, pool.is_member), ("did not learn", ~self.inside, ~pool.is_member))
+        own_loss = np.minimum(pool.loss, self.largest_odds)
+        for what, theirs, own in sides:
+            losses = float(self.loss[theirs].mean()), float(own_loss[own].mean())
+            low, high = sorted(loss + _LOSS_ROOM for loss in losses)
+            compared = [("loss", losses, high > _MOST_UNLIKE * low)]
+            for name, value in (("probability of the true label", _probability), ("accuracy", _is_likelier)):
+                both = float(value(self.loss[theirs]).mean()), float(value(own_loss[own]).mean())
+                compared.append((name, both, abs(both[0] - both[1]) > _SKILL_ROOM))
+            for name, (mean, of_model), differs in compared:
+                if differs:
+                    return (
+                        f"Nothing was found, and the shadow models are not like the audited one: their mean {name} on "
+                        f"rows they {what} is {mean:.3g}, its own {of_model:.3g}. What the file says of its training "
+                        "may not be what it was trained by, or its outputs were scaled afterwards."
+                    )
         return ""
 
 
+def _probability(loss: FloatArray) -> FloatArray:
+    return np.exp(-loss)
+
+
+def _is_likelier(loss: FloatArray) -> BoolArray:
+    return loss < math.log(2.0)
+
+
 def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
-    """The default number of shadow models: 16 or 8 for at most a tenth of ``budget``, else 4 within it.
+    """The default number of shadow models of a network: 16 or 8 for at most a tenth of ``budget``, else 4 within it.
 
     ``budget``: seconds of one core. What training takes is counted and not timed
     (:func:`auditor.training.ensembles.predicted_seconds`), so that the same audit trains the same number everywhere.
@@ -112,6 +140,14 @@ def how_many(model: AuditedModel, pool: Pool, budget: float) -> int:
             memory_bytes=_MEMORY_COUNTED_ON,
         )
 
+    return _affordable(seconds, budget)
+
+
+def _affordable(seconds: Callable[[int], float], budget: float) -> int:
+    """The number that costs little of ``budget``, in ``seconds`` of so many models, or the fewest.
+
+    Raises NotApplicableError where these cost more than all of it.
+    """
     for number in MORE:
         if seconds(number) <= SHARE_FOR_MORE * budget:
             return number
@@ -166,23 +202,96 @@ def train_shadows(
         keep=partial(of_the_label, labels=labels),
         checkpoint=checkpoint,
     )
-    size = int(inside[0].sum())
-    words = f"{n_shadows} shadow models on {size:,} rows each, a random half of --train and --data together"
-    if pool.n_members and not 0.8 <= size / pool.n_members <= 1.25:
-        words += f" where the target had {pool.n_members:,}, so they are not quite like it"
     return Shadows(
         loss=trained.kept[..., 0],
         log_odds=trained.kept[..., 1],
         inside=inside,
         known=blueprint.known,
-        threat_model="; ".join(
-            [
-                "threat model: an attacker who sees the probability of the true label and has rows like these trains "
-                f"{words}, of {blueprint.described}",
-                *trained.notes,
-            ]
-        ),
+        threat_model="; ".join([f"{_threat(pool, inside)}, of {blueprint.described}", *trained.notes]),
     )
+
+
+def _threat(pool: Pool, inside: BoolArray) -> str:
+    """What an attacker must know and do to have the models that learned these rows (k, n)."""
+    size = int(inside[0].sum())
+    words = f"{len(inside)} shadow models on {size:,} rows each, a random half of --train and --data together"
+    if pool.n_members and not 0.8 <= size / pool.n_members <= 1.25:
+        words += f" where the target had {pool.n_members:,}, so they are not quite like it"
+    return (
+        f"threat model: an attacker who sees the probability of the true label and has rows like these trains {words}"
+    )
+
+
+def refit_shadows(
+    model: AuditedModel, pool: Pool, n_shadows: int | None, rng: np.random.Generator, *, budget: float = math.inf
+) -> Shadows:
+    """Shadow models of an estimator or of boosted trees: the same kind with the same hyperparameters, fitted anew.
+
+    ``n_shadows``: None for 16 or 8 that take a tenth of ``budget`` at most, else 4 within it, in seconds of processor
+    time as they are forecast by fits on a sixteenth and a quarter of the rows. Raises ModelError where the model cannot
+    be fitted so, NotApplicableError where four would cost more.
+    """
+    from auditor.training.ensembles import random_halves
+
+    of_halves, of_fits = rng.spawn(2)
+    inside = random_halves(n_shadows or MORE[0], pool.n_rows, of_halves)
+    notes: tuple[str, ...] = ()
+
+    def fitted(places: IntArray) -> FloatArray:
+        nonlocal notes
+        X = take_rows(pool.rows.X, places)
+        new = model.fitted_anew(X, pool.labels[places], None, of_fits, {})
+        notes = new.provenance.notes
+        return new.predict_proba(pool.rows.X)
+
+    if n_shadows is None:
+        first = of_fits.permutation(np.flatnonzero(inside[0]))
+        inside = inside[: _number_by_pilots(fitted, first, pool.labels[first], budget)]
+    answers = np.stack([fitted(np.flatnonzero(learned)) for learned in inside])
+    assert pool.probabilities is not None
+    largest = _largest_odds(answers, pool.probabilities)
+    odds = np.clip([log_odds(answer, pool.labels) for answer in answers], -largest, largest)
+    described = " ".join(notes).rstrip(".")
+    return Shadows(
+        loss=np.logaddexp(0.0, -odds),
+        log_odds=odds,
+        inside=inside,
+        largest_odds=largest,
+        threat_model=f"{_threat(pool, inside)}, of the target's own kind: {described}",
+    )
+
+
+def _number_by_pilots(
+    fitted: Callable[[IntArray], FloatArray], places: IntArray, labels: IntArray, budget: float
+) -> int:
+    """The affordable number of models that learn ``places`` (m,), by the processor time of smaller ones."""
+    of_class = np.zeros(len(places), np.bool_)
+    for label in np.unique(labels):
+        of_class[np.flatnonzero(labels == label)[:_ROWS_OF_A_CLASS]] = True
+    ordered = places[np.argsort(~of_class, kind="stable")]
+    power, size, seconds, number = _LEAST_POWER, 0, 0.0, FEWEST
+    for part in _PILOTS:
+        pilot = ordered[: max(len(ordered) // part, int(of_class.sum()), _FEWEST_TIMED)]
+        began = time.process_time()
+        fitted(pilot)
+        took = max(time.process_time() - began, 1e-9)
+        if 0 < size < len(pilot):
+            power = min(max(math.log(took / seconds) / math.log(len(pilot) / size), _LEAST_POWER), _MOST_POWER)
+        size, seconds = len(pilot), took
+        whole = took * (len(ordered) / size) ** power
+        number = _affordable(lambda n: n * whole, budget)  # noqa: B023
+        if size == len(ordered):
+            break
+    return number
+
+
+def _largest_odds(*probabilities: FloatArray) -> float:
+    """The log odds of half of the least probability other than 0 that is told."""
+    least = min(
+        (float(part.min()) for p in probabilities for part in (p[p > _LEAST_PROBABILITY],) if part.size), default=0.0
+    )
+    smallest = max(0.5 * min(least, 0.5), _LEAST_PROBABILITY)
+    return math.log1p(-smallest) - math.log(smallest)
 
 
 def of_the_label(logits: Tensor, *, labels: Tensor) -> Tensor:

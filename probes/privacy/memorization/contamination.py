@@ -51,8 +51,8 @@ class Contamination(BaseProbe):
     examples one by one, or once, shows none.
 
     benchmarks: the file under the key ``contamination`` (--benchmark contamination=PATH): one example a line, or a
-    table with ``column``. shard_examples: most examples in a shard. separator: stands between examples. prefix_token:
-    see :class:`~probes.language.language_options.LikelihoodOptions`.
+    table with ``column``. shard_examples: most examples in a shard. n_shards: shards at most. separator: stands between
+    examples. prefix_token: see :class:`~probes.language.language_options.LikelihoodOptions`.
 
     Raises NotApplicableError without the file, for a model that is not causal, and below 8 shards.
 

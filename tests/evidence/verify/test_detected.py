@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, FrameScore, HeatMap
+from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, HeatMap
 from auditor.detection.detector_calibration import judged_by_all, judged_together
-from auditor.detection.video_verdict import combined, mean_interval
+from auditor.detection.examine_file import silenced
+from auditor.detection.video_verdict import judge_frames
 from auditor.evidence.container import unpack
 from auditor.evidence.derived_evidence import write_derived
 from auditor.evidence.detection_evidence import (
@@ -38,15 +39,16 @@ CARD = DetectorCard(
     real_scores=tuple(np.sort(RNG.uniform(0.0, 0.4, 60)).tolist()),
     fake_scores=tuple(np.sort(RNG.uniform(0.5, 1.0, 60)).tolist()),
     novelties=(2.0,) * 19,
+    channel=ChannelCalibration(n_fake=60, n_found=60),
 )
-
-
+OWN, OTHER = ("PNG", "8 x 8"), ("JPEG", "9 x 9")
 ON_CHANNEL = CARD.model_copy(
-    update={
-        "novelties": (),
-        "channel": ChannelCalibration(novelties=tuple(np.linspace(1.0, 2.0, 60).tolist()), n_fake=60, n_found=60),
-    }
+    update={"novelties": (), "channel": ChannelCalibration(facts=(OWN,) * 60, n_fake=60, n_found=60)}
 )
+ON_FILMS = CARD.model_copy(update={"channel": ChannelCalibration(unit="video", n_fake=60, n_found=60)})
+
+
+FILM = [0.9, 0.95, 0.8, 0.99, 0.97, 0.96]
 
 
 def verdict(score: float, novelty: float, card: DetectorCard = CARD) -> FileVerdict:
@@ -56,14 +58,7 @@ def verdict(score: float, novelty: float, card: DetectorCard = CARD) -> FileVerd
 
 
 def video(scores: list[float], card: DetectorCard = CARD) -> FileVerdict:
-    values = [card.p_values(score) for score in scores]
-    p_real, p_fake = (combined([pair[i] for pair in values]) for i in (0, 1))
-    low, high = mean_interval(np.asarray(scores))
-    answer, reason = answer_of(card, p_real, p_fake, 1.0)
-    return FileVerdict(
-        answer=answer, reason=reason, probability=float(np.mean(scores)), p_real=p_real, p_fake=p_fake, novelty=1.0,
-        low=low, high=high, frames=tuple(FrameScore(seconds=i, probability=p) for i, p in enumerate(scores)),
-    )  # fmt: skip
+    return judge_frames(card, np.asarray(scores), np.arange(len(scores)) / 1.0, 1.0)
 
 
 def found(medium: Any, said: FileVerdict | None = None, **more: Any) -> FileResult:
@@ -82,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("real.png", found("image", verdict(0.1, 1.0))),
         ("open.png", found("image", verdict(0.45, 1.0))),
         ("new.png", found("image", FileVerdict(answer="cannot say", reason=unlike, novelty=3.0))),
-        ("film.mp4", found("video", video([0.9, 0.95, 0.8, 0.99, 0.97, 0.96]))),
+        ("film.mp4", found("video", silenced(video(FILM), CARD, ()))),
         (
             "song.wav",
             found(
@@ -95,18 +90,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("none.png", FileResult(error="It is an empty file.")),
     ]
-    held, shift = judged_together(ON_CHANNEL, [found("image", verdict(0.9, 5.0, ON_CHANNEL)) for _ in range(20)])
-    together = [(f"{i}.png", result) for i, result in enumerate(held)]
+    sure = verdict(0.9, 5.0, ON_CHANNEL)
+    both = [found("image", silenced(sure, ON_CHANNEL, facts), facts=facts) for facts in (OWN, OTHER) for _ in range(10)]
+    on_films, on_channel = (
+        DetectorRecord.from_card(("real", "fake"), card, "b" * 64) for card in (ON_FILMS, ON_CHANNEL)
+    )
     for name, detector, kept in (
         ("some", known, results),
         ("all", known, results[:1]),
-        ("channel", DetectorRecord.from_card(("real", "fake"), ON_CHANNEL, "b" * 64), together),
+        ("film", on_films, [("f", found("video", video(FILM)))]),
+        ("channel", on_channel, [(f"{i}", result) for i, result in enumerate(both)]),
         ("no", None, [("x", found("image"))]),
     ):
+        judged, selected = judged_together(detector.card if detector else None, [result for _, result in kept])
+        kept = list(zip([path for path, _ in kept], judged, strict=True))
         code = exit_code_of([result for _, result in kept], unwritten=False)
         drawn = {"fake.png": "e/fake.png"} if detector is known else {}
-        batch = shift if kept is together else None
-        asked = [] if detector is None else [AskedDetector(path="d.pt", known=detector, batch=batch)]
+        asked = [] if detector is None else [AskedDetector(path="d.pt", known=detector, batch=selected, prevalence=0.2)]
         record = detection_content(asked, kept, drawn, code)
         made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
         write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
@@ -121,16 +121,28 @@ def wrong(found: Verified) -> dict[str, str]:
     return {check.name: check.detail for check in found.checks if check.state == "wrong"}
 
 
-@pytest.mark.parametrize("name", ["some", "all", "no", "channel"])
+@pytest.mark.parametrize("name", ["some", "all", "film", "no", "channel"])
 def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
     seen = checked(folder / f"{name}.zip", folder)
     assert wrong(seen) == {} and seen.exit_code() == 0
     assert any("files.verdict.probability" in each.where for each in seen.plain_statements)
     record = json.loads(unpack((folder / f"{name}.zip").read_bytes(), name)["record.json"])
     answers = [file["verdict"] and file["verdict"]["answer"] for file in record["files"]]
-    expected = ["fake", "no known trace", "cannot say", "cannot say", "fake", "cannot say", None]
-    assert answers == {"some": expected, "all": expected[:1], "no": [None], "channel": ["cannot say"] * 20}[name]
-    assert record["exit_code"] == (0 if name == "all" else 3)
+    expected = ["fake", "no known trace", "cannot say", "cannot say", "cannot say", "cannot say", None]
+    on_channel = ["fake"] * 10 + ["cannot say"] * 10
+    assert answers == {"some": expected, "all": ["fake"], "film": ["fake"], "no": [None], "channel": on_channel}[name]
+    assert record["exit_code"] == (0 if name in ("all", "film") else 3)
+    if name == "channel":
+        assert record["batch"] == {"n": 10, "n_fake": 10, "n_selected": 10, "level": 0.05}
+        assert record["detector"]["predictive_value"]["prevalence"] == 0.2
+
+
+def test_a_record_by_earlier_rules_is_named_as_such(folder: Path, tmp_path: Path) -> None:
+    def older(record: dict[str, Any]) -> None:
+        record["schema_version"] = "2"
+
+    seen = checked(forged(folder / "all.zip", tmp_path / "f.zip", folder / "k", record=older), folder)
+    assert "rules of schema 2: verify it with the version that wrote it" in " ".join(wrong(seen).values())
 
 
 def of(place: int, **changed: Any) -> Bend:
@@ -149,9 +161,10 @@ BENT: list[tuple[str, Bend]] = [
     ("reason", of(1, reason="It is certain.")),
     ("unknown made known", of(3, answer="fake", probability=0.99, p_real=0.01, p_fake=0.9)),
     ("known made unknown", of(0, novelty=2.5)),
-    ("mean of frames", of(4, probability=0.2)),
-    ("interval", of(4, low=0.929)),
-    ("frames", lambda r: r["files"][4]["verdict"]["frames"].pop()),
+    ("silent made sure", of(4, answer="fake")),
+    ("q-value", of(0, q_value=0.001)),
+    ("predictive value", lambda r: r["detector"]["predictive_value"].update(value=0.99)),
+    ("first answer", lambda r: r["files"][1].update(answer="fake")),
     ("other medium", of(5, reason="It is certain.")),
     ("heat map", lambda r: r["files"][0]["heat_map"].update(drop_marked=0.5)),
     ("exit code", lambda r: r.update(exit_code=0)),
@@ -173,6 +186,19 @@ def test_a_bent_answer_is_named_though_the_right_key_signed_it(
     assert seen.exit_code() == 1 and said.keys() & places and "signature" not in said, said
 
 
+@pytest.mark.parametrize(
+    "bend",
+    [
+        of(0, probability=0.2),
+        of(0, low=0.929),
+        lambda r: r["files"][0]["verdict"]["frames"].pop(),
+    ],
+)
+def test_a_bent_answer_on_a_film_is_named(folder: Path, tmp_path: Path, bend: Bend) -> None:
+    seen = checked(forged(folder / "film.zip", tmp_path / "f.zip", folder / "k", record=bend), folder)
+    assert seen.exit_code() == 1 and wrong(seen)
+
+
 @pytest.mark.parametrize("what", ["scores", "limit", "number", "none"])
 def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path: Path, what: str) -> None:
     content = json.loads(unpack((folder / "some.zip").read_bytes(), "s")[DETECTOR])
@@ -189,7 +215,7 @@ def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path
 
 # ---- a detector of pictures and one of sound -----------------------------------------------------------------------
 
-PICTURES = CARD.model_copy(update={"real_scores": tuple(np.linspace(0.0, 0.4, 120).tolist())})
+PICTURES = ON_FILMS.model_copy(update={"real_scores": tuple(np.linspace(0.0, 0.4, 120).tolist())})
 SPEECH = CARD.model_copy(update={"medium": "speech", "novelties": ()})
 
 
@@ -200,7 +226,8 @@ def two(folder: Path) -> Path:
     pictures, silent = found("video", video(scores, PICTURES)), found("video", video([0.1] * 6, PICTURES))
     heard = found("video", verdict(0.1, 1.0, SPEECH))
     unheard = FileResult(medium="video", form="MP4", error="It has no sound.")
-    by_detector = ([pictures, silent, found("image", verdict(0.9, 1.0, PICTURES))], [heard, unheard, found("image")])
+    picture = found("image", silenced(verdict(0.9, 1.0, PICTURES), PICTURES, ()))
+    by_detector = ([pictures, silent, picture], [heard, unheard, found("image")])
     results, batches = judged_by_all((PICTURES, SPEECH), by_detector)
     asked = [
         AskedDetector(
@@ -222,7 +249,7 @@ def test_what_two_detectors_said_together_is_made_anew(folder: Path, two: Path) 
     seen = checked(two, folder)
     assert wrong(seen) == {} and seen.exit_code() == 0
     record = json.loads(unpack(two.read_bytes(), "two")["record.json"])
-    assert [file["verdict"]["answer"] for file in record["files"]] == ["fake", "cannot say", "fake"]
+    assert [file["verdict"]["answer"] for file in record["files"]] == ["fake", "cannot say", "cannot say"]
     assert record["second_detector"]["path"] == "speech.pt" and "second_batch" in record
 
 

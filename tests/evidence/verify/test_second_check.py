@@ -22,14 +22,15 @@ import pytest
 
 from auditor.core.errors import DataError
 from auditor.evidence.container import pack, unpack
-from auditor.evidence.evidence_bundle import write_bundle
+from auditor.evidence.evidence_bundle import statement_of, write_bundle
 from auditor.evidence.history.entries import GENESIS, Entry
-from auditor.evidence.manifest import LOG, MANIFEST, RECORD, RESULTS, ROWS, SIGNATURE, canonical
+from auditor.evidence.manifest import LOG, MANIFEST, RECORD, RESULTS, ROWS, SIGNATURE, Manifest, canonical
 from auditor.evidence.signing import fingerprint, load_private_key, load_public_key, make_key, sign
 from auditor.evidence.verify import verify_bundle as verifying
 from auditor.evidence.verify.checks import Check
 from auditor.evidence.verify.recomputed_counts import Counted
 from auditor.evidence.verify.verify_bundle import verify_bundle, verify_bytes
+from auditor.report.record.audit_report import AuditReport
 from cli.verify import stored_probe
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
@@ -320,3 +321,23 @@ def test_it_says_how_it_is_called_and_what_the_exit_code_rests_on(signed: Signed
     assert says().startswith("2 ") and "verify_bundle.py audit.zip [auditor.key.pub ...]" in says("--help")
     assert "a key that you named" in says("said.zip", "key.pub")
     assert "by whom only a key from them tells" in says("said.zip")
+
+
+def test_both_read_the_statement_of_an_earlier_version_and_no_other(
+    signed: Signed, example: ModuleType, tmp_path: Path
+) -> None:
+    """It names the manifest alone, and the key by its fingerprint."""
+    public, private = load_public_key(signed.folder / "key.pub"), load_private_key(signed.key)
+    manifest, report = Manifest.from_bytes(signed.parts[MANIFEST]), AuditReport.from_json(signed.parts[RECORD])
+    for said, fits in (
+        (statement_of(manifest, report, with_subjects=False), True),
+        (statement_of(manifest, report).replace(b"manifest.json", b"manifest.jsom", 1), False),
+    ):
+        envelope = json.loads(sign(said, private))
+        envelope["signatures"][0]["keyid"] = fingerprint(public)
+        data = pack(signed.parts | {SIGNATURE: (json.dumps(envelope, indent=2) + "\n").encode()})
+        (tmp_path / "t.zip").write_bytes(data)
+        theirs, _ = example.check(data, [fingerprint(public)])
+        ours = verify_bundle(tmp_path / "t.zip", stored_probe, trusted=[public])
+        assert ("signature" not in theirs) is fits
+        assert any(check.name == "signature" and check.state == "wrong" for check in ours.checks) is not fits

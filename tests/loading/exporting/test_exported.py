@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from torch import nn
 
 from auditor.core.errors import DamagedError, UnsupportedError, UsageError
 from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, TextPreprocessing
-from auditor.loading.exporting.exported_model import To, export_of
+from auditor.loading.exporting.exported_model import Export, To, export_of
 from auditor.loading.exporting.served_table import ServedTable, served_parts
 from auditor.loading.exporting.torch_program import coded_columns
 from auditor.models.audited_model import AuditedModel
@@ -402,6 +403,36 @@ def test_a_pipeline_of_scikit_learn_and_its_rule_are_one_file(with_rule: bool, t
     (tmp_path / "one.onnx").write_bytes(made.content)
     back = load_model(tmp_path / "one.onnx")
     assert set(back.features or ()) == set(X.columns) and decided(back, X, 1) == decided(model, X, 1)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_lightgbm_with_named_categories_is_one_graph(whole: bool, tmp_path: Path) -> None:
+    """Values that it has learned, as text or whole numbers, new ones and none, in its own answers."""
+    lightgbm = pytest.importorskip("lightgbm", reason="lightgbm is not installed")
+    pytest.importorskip("onnxmltools", reason="onnxmltools is not installed")
+    rng = np.random.default_rng(0)
+    levels: Any = [3, 10, 20, 40] if whole else ["a", "b", "true", "d"]
+    X = pd.DataFrame({"n": rng.normal(size=400).round(3), "c": rng.choice(levels, 400), "m": rng.normal(size=400)})
+    X.loc[::7, "n"] = np.nan
+    y = ((X["c"].isin(levels[1:3])) ^ (X["m"] > 0.3)).astype(int)
+    made = lightgbm.LGBMClassifier(n_estimators=12, min_child_samples=5, cat_smooth=1, verbose=-1, n_jobs=1)
+    fitted = made.fit(X.assign(c=X["c"].astype("category")), y)
+    fitted.booster_.save_model(tmp_path / "m.txt")
+    model = load_model(tmp_path / "m.txt")
+    rows = X.assign(c=X["c"].astype(str).where(X.index % 5 > 0, "other").where(X.index % 9 > 0))
+    assert (np.abs(model.predict_proba(rows) - model.predict_proba(X)).max(axis=1) > 0.1).any()
+    export = export_of(model, "onnx", positive=1)
+    found = export.equality(rows)
+    assert found.differing == () and found.largest_difference < 1e-5
+    expected = fitted.predict_proba(X.assign(c=X["c"].astype("category")))
+    np.testing.assert_allclose(
+        load_bytes(export, tmp_path).predict_proba(X.assign(c=X["c"].astype(str))), expected, atol=1e-5
+    )
+
+
+def load_bytes(export: Export, folder: Path) -> AuditedModel:
+    (folder / "one.onnx").write_bytes(export.content)
+    return load_model(folder / "one.onnx")
 
 
 def test_what_has_no_converter_says_what_to_do(tmp_path: Path) -> None:

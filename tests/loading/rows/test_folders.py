@@ -144,7 +144,7 @@ def test_files_that_are_no_images_are_named_and_counted(folder: Path) -> None:
     report = run_audit(model(), load_data(spec(folder), model()), [])
     (finding,) = report.findings
     assert finding.outcome == "NOT_RUN" and report.exit_code == 3
-    assert finding.reason.startswith("12 files could not be read") and "And 7 more." in finding.reason
+    assert finding.reason.startswith("12 files or rows could not be read") and "And 7 more." in finding.reason
     empty(folder)
     assert refused(folder).startswith("None of the 19 files in 'pets' can be audited")
 

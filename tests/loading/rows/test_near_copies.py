@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from lightgbm import LGBMClassifier
 
 import auditor
 from auditor.judging.measurement import Copies, Outcome, why_doubtful
-from auditor.loading.rows.row_warnings import RepeatCount, unlikely_times
+from auditor.loading.rows.row_warnings import RepeatCount, RepeatedAnswers, unlikely_times
 from auditor.models.audited_model import AuditedModel
 from tests.quantifiers import all_of
 from tests.toys.models import criterion
@@ -145,3 +147,62 @@ def test_pastes_beside_noise_decide_nothing_in_an_audit(tmp_path: Path) -> None:
     assert outcome(twelve, copies_are_real=True)[0] is Outcome.FAIL
     held, why = outcome(twelve)
     assert held is Outcome.INCONCLUSIVE and "near copies of other rows, which differ in noise alone" in why
+
+
+# ---- by the model's own answers -------------------------------------------------------------------------------------
+
+# What no columns show: noise in several columns of few values, which the model does not read.
+UNREAD: dict[str, Noise] = {
+    "three of a hundred": lambda t, rng: t.assign(**{f"noise{i}": rng.integers(0, 100, len(t)) for i in range(3)}),
+    "groups and shifts": lambda t, rng: t.assign(
+        sex=rng.choice(["f", "m"], len(t)), region=rng.choice(list("NSEW"), len(t)), shift=rng.integers(0, 9, len(t))
+    ),
+}
+
+
+def boosted(table: pd.DataFrame) -> LGBMClassifier:
+    """Trees that take six columns and split on three: in training the others had one value."""
+    taken = table[["age", "income", "debt"]].assign(noise0=0, noise1=0, noise2=0)
+    return LGBMClassifier(n_estimators=20, verbose=-1).fit(taken, table["y"])
+
+
+def by_answers(table: pd.DataFrame, batches: int = 1) -> Copies | None:
+    model, counted = boosted(people(2_000, np.random.default_rng(9))), RepeatedAnswers()
+    taken = table.reindex(columns=model.feature_name_, fill_value=0)
+    for part in np.array_split(np.arange(len(table)), batches):
+        counted.add(model.predict_proba(taken.iloc[part]), table["y"].to_numpy(np.int64)[part])
+    return counted.result()
+
+
+@pytest.mark.parametrize("noise", UNREAD)
+def test_pastes_with_noise_that_the_model_does_not_read_are_seen_by_its_answers(noise: str) -> None:
+    rng = np.random.default_rng(5)
+    table = UNREAD[noise](pasted(12, rng), rng).sample(frac=1.0, random_state=1)
+    assert near(table) is None, "its columns do not show it"
+    for batches in (1, 3):
+        found = by_answers(table, batches)
+        assert found is not None and found.divisor % 12 == 0 and found.share > 0.85
+        assert "on which the model's answers do not depend" in why_doubtful(found)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("n", [300, 3_000, 30_000])
+@pytest.mark.parametrize("kind", ["people", "people in round numbers", "columns that repeat each other"])
+def test_independent_rows_that_are_answered_alike_are_in_no_doubt(kind: str, n: int) -> None:
+    assert all_of(by_answers(HONEST[kind](n, np.random.default_rng([seed, n]))) is None for seed in range(3))
+
+
+def test_they_decide_nothing_by_any_way_in(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    model = boosted(people(2_000, rng))
+    auditor.save(model, tmp_path / "model.txt")
+    table = UNREAD["three of a hundred"](pasted(12, rng), rng).sample(frac=1.0, random_state=1, ignore_index=True)
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    asked: dict[str, Any] = {"target": "y", "sensitive": ["sex"], "positive": "1", "probes": ["group_fairness"]}
+    files = str(tmp_path / "model.txt"), str(tmp_path / "rows.csv")
+    of_object = auditor.scan(model, table[[*model.feature_name_, "y", "sex"]], **asked)
+    for report in (auditor.scan(*files, **asked), auditor.scan(*files, stream=True, **asked), of_object):
+        judged = [f for f in report.findings if f.metric == "demographic_parity_difference" and f.criterion is not None]
+        assert all_of(f.outcome is Outcome.INCONCLUSIVE and f.doubtful for f in judged)
+        assert report.exit_code == 3
+        assert report.data.copies is not None and "answers do not depend" in report.data.copies.but_for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,53 @@ def test_rows_of_a_few_columns_repeat_by_chance_unless_all_do_alike() -> None:
     assert "exact copies" in why_doubtful(counted(pd.concat([wide, wide.iloc[:200]])))
 
 
+def coarse(n: int, seed: int, columns: int = 8, kinds: int = 6) -> pd.DataFrame:
+    """People of some kinds, whose answers depend on each other by their kind, and so in more than pairs."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(kinds, n, p=rng.dirichlet(np.ones(kinds)))
+    shares = rng.dirichlet(np.full(5, 0.4), (columns, kinds)).cumsum(axis=2)
+    values = (shares[:, kind] < rng.random((columns, n, 1))).sum(axis=2).clip(0, 4)
+    return pd.DataFrame(dict(zip("abcdefghijkl", values, strict=False)))
+
+
+PASTED: dict[str, Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]] = {
+    "twice": lambda rows, rng: pd.concat([rows.iloc[: len(rows) // 2]] * 2),
+    "in part": lambda rows, rng: pd.concat([rows.iloc[: len(rows) // 3]] * 2 + [rows.iloc[len(rows) // 3 :]]),
+    "drawn again from a quarter": lambda rows, rng: rows.iloc[rng.integers(0, len(rows) // 4, len(rows))],
+    "drawn again from a few": lambda rows, rng: rows.iloc[rng.integers(0, len(rows) // 20, len(rows))],
+}
+
+
+def test_people_of_coarse_columns_agree_by_chance_and_pasted_rows_are_found() -> None:
+    shares, rng = [], np.random.default_rng(0)
+    for seed in range(20):
+        rows = coarse(4_000, seed)
+        found = counted(rows)
+        shares.append(found.share)
+        assert found.expected > found.n - found.copies and why_doubtful(found) == ""
+        for name in ("twice", "drawn again from a quarter", "drawn again from a few"):
+            assert "exact copies" in why_doubtful(counted(PASTED[name](rows, rng))), (name, seed)
+    assert max(shares) > 0.5 and np.median(shares) > 0.2
+
+
+def test_a_third_of_coarse_rows_that_was_pasted_is_found_in_a_large_file() -> None:
+    rows = coarse(20_000, 1, columns=12)
+    assert counted(rows).share > 0.1 and why_doubtful(counted(rows)) == ""
+    assert why_doubtful(counted(PASTED["in part"](rows, np.random.default_rng(0))))
+
+
+def test_coarse_rows_in_parts_are_judged_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_warnings, "_SAMPLED", 1_000)
+    rows = coarse(9_000, 3).sort_values("a")
+    whole, parts = counted(rows), RepeatCount()
+    for part in np.array_split(np.arange(len(rows)), 13):
+        parts.add(rows.iloc[part])
+    assert parts.result().expected == pytest.approx(whole.expected, rel=0.05) and not why_doubtful(parts.result())
+    # One column of many values, and equal rows are no longer a matter of course.
+    fine = counted(rows.assign(x=np.arange(len(rows)) // 2))
+    assert fine.expected == 0
+
+
 @pytest.mark.parametrize(("copies", "said"), [(0, False), (10, False), (11, True)])
 def test_more_than_one_row_in_a_hundred_is_too_many(copies: int, said: bool) -> None:
     assert bool(why_doubtful(Copies(n=1000, copies=copies, combinations=1001))) is said
@@ -94,7 +142,7 @@ def file_of(frame: pd.DataFrame, folder: Path) -> TableFile:
 
 def test_rows_that_agree_in_what_was_read_may_differ_in_the_rest_of_the_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    read = pd.DataFrame({"age": rng.integers(18, 60, 2_000), "job": rng.integers(0, 60, 2_000)})
+    read = pd.DataFrame({"age": rng.integers(18, 60, 2_000), "job": rng.integers(0, 400, 2_000)})
     spec = DataSpec(path="rows.csv")
     assert why_doubtful(counted(read))
     found, notes = repeats_in(file_of(read.assign(key=np.arange(2_000)), tmp_path), read, spec)

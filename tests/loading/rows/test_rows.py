@@ -43,7 +43,7 @@ from auditor.report.record.group_sizes import missing_in, sizes_in
 from auditor.run import child_jobs
 from auditor.run.job_messages import Message
 from auditor.run.probe import Need
-from auditor.run.run_audit import data_record
+from auditor.run.run_audit import data_record, files_result
 from tests.quantifiers import none_of
 
 
@@ -747,12 +747,42 @@ def test_values_that_are_new_to_an_encoder_are_counted(n_new: int, tmp_path: Pat
     assert [("spelled" in note) == (n_new >= 100) for note in notes if "new to" in note] == [True] * (n_new > 0)
 
 
-def test_an_encoder_that_refuses_new_values_is_told_of_before_it_is_asked(tmp_path: Path) -> None:
+def test_rows_that_an_encoder_refuses_are_left_out_and_named(tmp_path: Path) -> None:
     y = np.where(np.arange(200) % 2, "yes", "no")
     known = _encoded(_columnwise(OneHotEncoder()), y.astype(object), y)
     rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": ["?"] * 3 + y[3:].tolist(), "y": y})
-    with pytest.raises(DataError, match=r"3 of 200 values are new.*'\?'.*OneHotEncoder refuses them.*leave these"):
+    data = load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), known)
+    assert len(data) == 197 and list(data.unreadable) == [f"Row {i} of d.csv: b is '?'." for i in (1, 2, 3)]
+    assert sum("3 of 200 values are new" in note and "in no number here" in note for note in data.notes) == 1
+    np.testing.assert_array_equal(known.decisions(data), y[3:] == "yes")
+    record = data_record(data)
+    (found,) = files_result(record)
+    assert (
+        record.n_rows == 197
+        and found.not_run is not None
+        and found.not_run.startswith("3 files or rows could not be read or")
+    )
+
+
+def test_an_encoder_that_refuses_most_rows_is_asked_about_none(tmp_path: Path) -> None:
+    y = np.where(np.arange(200) % 2, "yes", "no")
+    known = _encoded(_columnwise(OneHotEncoder()), y.astype(object), y)
+    rows = pd.DataFrame({"a": np.arange(200) % 7 / 7.0, "b": ["?"] * 101 + y[101:].tolist(), "y": y})
+    with pytest.raises(DataError, match=r"101 of 200 values are new.*OneHotEncoder refuses.*spelled as in training"):
         load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), known)
+
+
+def test_values_that_are_new_to_a_bundle_are_counted(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": np.arange(20.0), "b": ["u", "v"] * 10, "y": ["no", "yes"] * 10})
+    model = AuditedModel(
+        lambda X: np.full(len(X), 0.5),
+        classes=["no", "yes"],
+        features=("a", "b"),
+        preprocessing=fit_tabular(rows[["a", "b"]]),
+    )
+    rows.loc[3, "b"] = "w"
+    notes = load_data(spec(write(rows, tmp_path / "d.csv"), sensitive=()), model).notes
+    assert sum("Column 'b' of d.csv: 1 of 20 values are new to the model" in note for note in notes) == 1
 
 
 @pytest.mark.parametrize(

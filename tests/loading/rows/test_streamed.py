@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import joblib  # type: ignore[import-untyped]
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -22,13 +23,14 @@ from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.judging.measurement import Alike, Measurement
 from auditor.loading.job_specs import DataSpec
+from auditor.loading.rows import table_files
 from auditor.loading.rows.load_rows import load_data
+from auditor.loading.rows.new_values import NewValues
 from auditor.loading.rows.streamed_rows import Stream, why_not_streamed
 from auditor.loading.rows.table_files import open_table
 from auditor.models.audited_model import AuditedModel
-from auditor.run.constant_answers import alike_in_counts
 from auditor.run.probe import Streamed, StreamedProbe
-from auditor.run.run_audit import ask, generator_for
+from auditor.run.run_audit import alike_in_counts, ask, generator_for
 from auditor.statistics.estimate import Estimate, Undefined
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from probes import PROBES
@@ -372,7 +374,60 @@ def test_what_cannot_stream_says_why(more: dict[str, Any], said: str) -> None:
 
 def test_a_model_of_unknown_columns_cannot_stream() -> None:
     bare = AuditedModel(lambda X: np.zeros(len(X)), classes=["no", "yes"])
-    assert "which type each column has" in why_not_streamed(spec(Path("rows.csv")), bare)
+    assert "add --features a,b" in why_not_streamed(spec(Path("rows.csv")), bare)
+    assert why_not_streamed(replace(spec(Path("rows.csv")), features=("a",)), bare) == ""
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_an_estimator_answers_rows_that_stream_by_as_in_memory(ending: str, tmp_path: Path) -> None:
+    """Columns of text, whole numbers, truth values, and of numbers that are whole until late in the file."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    import auditor
+
+    rows = frame().assign(y=np.where(frame()["a"] > 0, 1, 0), n=np.arange(N) % 5, t=np.arange(N) % 3 > 0)
+    rows["late"] = rows["n"].where(rows.index < N - 9, rows["n"] + 0.5)
+    X = rows[["a", "b", "n", "t", "late"]]
+    names = make_column_transformer((OneHotEncoder(), ["b", "n", "t"]), remainder="passthrough")
+    joblib.dump(make_pipeline(names, LogisticRegression()).fit(X, rows["y"]), tmp_path / "m.joblib")
+    path = write(rows, tmp_path / f"rows{ending}")
+    asked = DataSpec(path=str(path), target="y", sensitive=("sex",), stream=True)
+    estimator = auditor.load_model(tmp_path / "m.joblib")
+    assert why_not_streamed(asked, estimator) == ""
+    data = load_data(asked, estimator)
+    decided = np.bincount(estimator.decisions(data), minlength=2)
+    counts, _ = Stream(asked, estimator).count_by_group()
+    assert counts.table.sum(axis=(0, 1)).tolist() == decided.tolist() and min(decided) > 100
+    # Of rows that its encoder refuses, neither counts any.
+    write(rows.assign(b=rows["b"].where(rows.index % 50 > 0, "?")), path)
+    new = NewValues(estimator, path.name, most=3)
+    counts, notes = Stream(asked, estimator).count_by_group(new=new)
+    data = load_data(asked, estimator)
+    assert counts.n == len(data) == N - N // 50 and new.n_refused == len(data.unreadable) == N // 50
+    assert list(data.unreadable[:3]) == new.refused and "Row 51 of " in new.refused[1]
+    assert sum("its OneHotEncoder refuses them" in note for note in notes) == 1
+
+
+def test_the_types_of_columns_in_parts_are_those_of_the_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_files, "BLOCK_BYTES", 300)
+    n = 200
+    late = {name: ["1"] * (n - 1) for name in ("float", "text", "gap", "truth", "day", "quoted")}
+    late |= {"none": ["NA"] * (n - 1), "only_truths": ["true"] * (n - 1), "first_none": [""] * (n - 1)}
+    last = ["0.5", "a,b", "", "true", "2020-01-01", "2", "", "False", "7"]
+    rows = pd.DataFrame({name: [*values, end] for (name, values), end in zip(late.items(), last, strict=True)})
+    rows["day"] = rows["day"].replace("1", "2019-12-31")
+    rows.to_csv(tmp_path / "rows.csv", index=False, quotechar='"')
+    file = open_table(tmp_path / "rows.csv")
+    found, whole = file.types(file.columns), file.read(file.columns, {}).schema
+    assert len(list(file.batches(file.columns, found))) > 3
+    for name in file.columns:
+        expected = pa.float64() if name in ("gap", "first_none") else whole.field(name).type
+        assert found[name] == expected, name
 
 
 @pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])

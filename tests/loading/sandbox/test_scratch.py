@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from auditor.loading.sandbox.measuring_process import scratch_folder, sweep
+from cli.safeguards import temporary_output
 
 
 @pytest.fixture
@@ -61,3 +62,31 @@ def test_links_files_and_folders_of_others_stay(place: Path) -> None:
     assert sorted(os.listdir(place)) == [
         "auditor-new-young", "auditor-report", "auditor-scratch-file", "auditor-scratch-link", "kept",
     ]  # fmt: skip
+
+
+def test_an_output_folder_of_a_killed_training_is_swept_by_the_next(tmp_path: Path) -> None:
+    """A model is made in a folder beside its place, since it is moved there at the end."""
+    code = """if True:
+        import sys, time
+        from pathlib import Path
+        from cli.safeguards import temporary_output
+        with temporary_output(Path(sys.argv[1])) as made:
+            made.write_text("half a model")
+            print(made, flush=True)
+            time.sleep(600)
+        """
+    words = [sys.executable, "-c", code, str(tmp_path / "m.pt")]
+    children = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    made = [Path(child.stdout.readline().strip()) for child in children if child.stdout is not None]
+    try:
+        children[0].send_signal(signal.SIGKILL)
+        children[0].wait()
+        (tmp_path / ".m.pt.mine").mkdir()
+        assert made[0].exists() and made[0].parent.parent == tmp_path
+        with temporary_output(tmp_path / "m.pt") as own:
+            assert not made[0].parent.exists() and made[1].exists() and own.name == "m.pt"
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+    assert (tmp_path / ".m.pt.mine").exists()

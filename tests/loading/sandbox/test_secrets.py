@@ -150,6 +150,65 @@ def test_no_secret_is_read_beside_a_model(here: Path) -> None:
     told(here, "m.joblib")
 
 
+HOME = (
+    ".ssh/id_ed25519", ".aws/credentials", ".config/gcloud/account.json", ".local/state/auditor/auditor.key",
+    ".netrc", ".bash_history", ".cache/huggingface/token", ".docker/config.json", "Documents/notes.txt",
+)  # fmt: skip
+OF_THE_MACHINE = (
+    "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/hosts", "/etc/hostname", "/etc/environment", "/etc/fstab",
+    "/etc/ssh/ssh_config", "/etc/resolv.conf", "/proc/1/environ", "/proc/1/cmdline", "/var/lib/dpkg/status",
+    "/var/spool/cron", "/run/secrets",
+)  # fmt: skip
+LOOKS = """
+import os, pwd
+import numpy as np
+
+told = ["ENVIRONMENT " + repr(sorted(os.environ.values())) + open("/proc/self/environ").read()]
+for path in PATHS:
+    try:
+        told.append(path + ": READ " + repr(os.listdir(path) if os.path.isdir(path) else open(path, "rb").read(99)))
+    except OSError as error:
+        told.append(path + ": " + type(error).__name__)
+try:
+    told.append("NAMED " + pwd.getpwuid(os.getuid()).pw_dir)
+except KeyError:
+    pass
+
+def answers(rows):
+    print(chr(10).join(told))
+    return np.tile([.4, .6], (len(rows), 1))
+answers.classes = ["0", "1"]
+"""
+
+
+@needs_sandbox
+def test_nothing_of_users_of_other_processes_and_of_the_environment_is_read(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    for name in HOME:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(CANARY)
+    (tmp_path / "auditor-other").write_text(CANARY)
+    for name in ("HOME", "SECRET_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(name, str(home) if name == "HOME" else CANARY)
+    of_processes = [
+        f"/proc/{os.getpid()}/{name}" for name in ("environ", "cmdline", "maps", "mem", "fd", "root", "cwd")
+    ]
+    paths = [*OF_THE_MACHINE, *of_processes, *(str(home / name) for name in HOME), str(home), str(tmp_path)]
+    paths += [str(tmp_path / "auditor-other"), str(here / "d.csv"), "/etc", "/proc", "/root", "/home", "/tmp"]
+    Path("own.py").write_text(LOOKS.replace("PATHS", repr(paths)))
+    words = ["scan", "--predict", "own:answers", "--outputs", "probabilities", "--data", "d.csv", "--target", "y"]
+    result = CliRunner().invoke(app, [*words, "--probes", "performance", "--out", "out", "--debug"])
+    assert "ENVIRONMENT" in result.output and CANARY not in result.output
+    found = dict(line.split(": ", 1) for line in result.output.splitlines() if line.startswith("/"))
+    assert set(found) == set(paths), result.output
+    assert {what for what in found.values()} <= {"PermissionError", "FileNotFoundError", "NotADirectoryError"}
+    assert all_of(found[path] == "PermissionError" for path in ("/etc/passwd", "/etc/group", str(home / ".netrc")))
+    assert "NAMED" not in result.output
+    assert all_of(CANARY.encode() not in file.read_bytes() for file in (here / "out").iterdir())
+
+
 READS = """
 import json
 import pathlib

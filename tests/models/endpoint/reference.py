@@ -38,11 +38,8 @@ class ReadableToy(Toy):
             moved = np.take_along_axis(moved, order, axis=1)
             self.logs = moved - np.log(np.exp(moved).sum(axis=1, keepdims=True))
 
-    def start(self, words: list[str]) -> int:
-        state = self.salt
-        for word in words:
-            state = self.step(state, self.ids.get(word, self.ids["<unk>"]))
-        return state
+    def token(self, word: str) -> int:  # type: ignore[override]
+        return int(self.ids.get(word, self.ids["<unk>"]))
 
 
 class ToyNetwork(nn.Module):

@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server in a thread: a toy model whose every distribution is known, and twelve lies.
+"""A small OpenAI-compatible server in a thread: a toy model whose every distribution is known, and its lies.
 
 The toy draws each token from one of many tables of probabilities, picked by a digest of the whole context; a token is a
 word. It reports log-probabilities of the model itself unless ``scaled``, as servers do either way.
@@ -19,7 +19,8 @@ import numpy as np
 
 LIES = (
     "drops_n", "drops_logprobs", "drops_echo", "clips_temperature", "top_k_40", "ignores_seed", "caches", "truncates",
-    "swaps_model", "other_name", "adds_system_prompt", "filters",
+    "swaps_model", "other_name", "adds_system_prompt", "filters", "echoes_positive", "echoes_constant", "echoes_noise",
+    "echoes_another",
 )  # fmt: skip
 NAME = "toy"
 VOCABULARY = 256
@@ -44,7 +45,16 @@ class Toy:
         self.cumulated: dict[tuple[float, int | None, int], tuple[np.ndarray, np.ndarray]] = {}
 
     def start(self, words: list[str]) -> int:
-        return zlib.crc32(" ".join(words).encode(), self.salt)
+        state = self.salt
+        for word in words:
+            state = self.step(state, self.token(word))
+        return state
+
+    @staticmethod
+    def token(word: str) -> int:
+        """The number of a word, beyond the vocabulary for one that the toy never writes."""
+        known = word[:1] == "w" and word[1:].isdigit() and int(word[1:]) < VOCABULARY
+        return int(word[1:]) if known else VOCABULARY + zlib.crc32(word.encode()) % 60_000
 
     @staticmethod
     def step(state: int, token: int) -> int:
@@ -83,6 +93,8 @@ class Stub:
     scaled: bool = False
     alternatives: int = 20
     clip: tuple[float, float] = (0.7, 1.0)
+    # It cuts the tail unless a request says otherwise, as llama.cpp does.
+    cuts_by_default: bool = False
     calls: int = 0
     keys: list[str | None] = field(default_factory=list)
 
@@ -97,7 +109,10 @@ class Stub:
             self.calls += 1
             if route not in self.routes:
                 return 404, {"error": {"message": "no such route"}}
-            named = next((name for name in sorted(self.refuses) if body.get(name)), None)
+            named = next((name for name in sorted(self.refuses) if body.get(name) is not None), None)
+            if named == "max_tokens":
+                return 400, {"error": {"message": "Unsupported parameter: use 'max_completion_tokens' instead."}}
+            body = {"max_tokens": body.get("max_completion_tokens"), "temperature": 1.0} | body
             if max(int(body.get(name) or 0) for name in ("logprobs", "top_logprobs")) > self.alternatives:
                 named = "so many alternatives"
             if named is not None or (body["model"] != NAME and "other_name" not in self.lies):
@@ -160,7 +175,8 @@ class Stub:
         temperature = body["temperature"]
         if "clips_temperature" in self.lies:
             temperature = min(max(temperature, self.clip[0]), self.clip[1]) if temperature else 0.0
-        top_k = 40 if "top_k_40" in self.lies else None
+        cut = "top_k_40" in self.lies or (self.cuts_by_default and body.get("top_k", 40) > 0)
+        top_k = 40 if cut else None
         state, drawn, text = toy.start(words), Drawn(), ""
         for u in rng.random(body["max_tokens"]):
             table = state % TABLES
@@ -172,6 +188,8 @@ class Stub:
                 break
             text += word
             report = logs if self.scaled and temperature else toy.logs[table]
+            if "all_constant" in self.lies:
+                report, wanted = np.full(VOCABULARY, -1.0), min(wanted, 1)
             drawn.tokens.append(word)
             drawn.values.append(float(report[rank]))
             likeliest = zip(toy.orders[table, :wanted].tolist(), report[:wanted].tolist(), strict=True)
@@ -180,9 +198,25 @@ class Stub:
         return drawn, "length" if len(drawn.tokens) == body["max_tokens"] else "stop"
 
     def _echoed(self, toy: Toy, words: list[str], wanted: int) -> Drawn:
-        """A prompt's words, with numbers that only have to be there."""
-        values: list[Any] = [None, *(-1.0 - 0.1 * i for i in range(len(words) - 1))]
-        return Drawn([f" {word}" for word in words], values, [{} for _ in words])
+        """A prompt's words as the toy reads them; one that it never writes is as likely as one of its own."""
+        if "echoes_another" in self.lies:
+            toy = self.other
+        state, told = toy.salt, Drawn()
+        for word in words:
+            table, token = state % TABLES, toy.token(word)
+            rank = int(np.flatnonzero(toy.orders[table] == token % VOCABULARY)[0])
+            told.tokens.append(f" {word}")
+            told.values.append(float(toy.logs[table, rank]))
+            likeliest = zip(toy.orders[table, :wanted].tolist(), toy.logs[table, :wanted].tolist(), strict=True)
+            told.tops.append({toy.words[i]: value for i, value in likeliest})
+            state = toy.step(state, token)
+        false = {"echoes_positive": lambda: 2.0, "echoes_constant": lambda: -1.0, "all_constant": lambda: -1.0}
+        false["echoes_noise"] = lambda: -float(self.rng.exponential(3.0))
+        for lie in sorted(self.lies & false.keys()):
+            told.values = [false[lie]() for _ in words]
+            told.tops = [{name: value} for name, value in zip(told.tokens, told.values, strict=True)]
+        told.values[0] = None  # type: ignore[call-overload]
+        return told
 
 
 def _chat_words(messages: list[dict[str, str]]) -> list[str]:

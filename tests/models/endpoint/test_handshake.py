@@ -1,4 +1,4 @@
-"""Twelve lies of a server, each caught; servers that do what they are told or say that they do not, never accused."""
+"""Lies of a server, each caught; servers that do what they are told or say that they do not, never accused."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ CAUGHT_AS = {
     "other_name": "model_name",
     "adds_system_prompt": "no_added_prompt",
     "filters": "unfiltered",
+    "echoes_positive": "text_likelihoods",
+    "echoes_constant": "text_likelihoods",
+    "echoes_noise": "text_likelihoods",
+    "echoes_another": "text_likelihoods",
 }
 # Ways of being honest: each does all it is told, or refuses it.
 HONEST: tuple[dict[str, Any], ...] = (
@@ -37,6 +41,10 @@ HONEST: tuple[dict[str, Any], ...] = (
     {"routes": frozenset({"chat"})},
     {"routes": frozenset({"completions"}), "scaled": True},
     {"alternatives": 5},
+    {"cuts_by_default": True},
+    {"refuses": frozenset({"top_k"})},
+    {"refuses": frozenset({"max_tokens"})},
+    {"refuses": frozenset({"temperature", "top_k"}), "routes": frozenset({"chat"})},
 )
 
 
@@ -50,7 +58,7 @@ def accused(found: Handshake) -> set[str]:
 
 
 def test_the_table_has_every_lie() -> None:
-    assert set(CAUGHT_AS) == set(LIES) and len(LIES) == 12
+    assert set(CAUGHT_AS) == set(LIES)
     assert set(CAUGHT_AS.values()) <= set(NAMES)
 
 
@@ -72,6 +80,34 @@ def test_no_honest_server_is_accused(part: int) -> None:
     deterministic = set(NAMES) - {"temperature", "pure_sampling"}
     assert all_of(plain[name].shown is Shown.PROVEN for name in deterministic), plain
     assert plain.calls < 40
+
+
+def test_a_cut_of_a_sampler_that_is_not_in_the_protocol_is_accused_only_of_who_took_its_neutral_value() -> None:
+    assert shaken(Stub(12, cuts_by_default=True))["pure_sampling"].shown is Shown.PROVEN
+    for stub, accepted in (
+        (Stub(12, frozenset({"top_k_40"})), True),
+        (Stub(12, cuts_by_default=True, refuses=frozenset({"top_k"})), False),
+    ):
+        found = shaken(stub)["pure_sampling"]
+        assert (found.shown, found.accepted) == (Shown.REFUTED, accepted) and "--top-k 0 --min-p 0" in found.why
+
+
+def test_a_model_of_the_newer_interface_is_asked_by_its_names() -> None:
+    """It takes max_completion_tokens alone, no temperature, and nothing beyond the protocol."""
+    found = shaken(Stub(3, refuses=frozenset({"max_tokens", "temperature", "top_k"}), routes=frozenset({"chat"})))
+    assert found.has("chat") and found.has("fresh_draws") and found.has("n")
+    # Texts that are drawn differ, whatever was said before.
+    assert all_of(found[name].shown is Shown.UNTOLD for name in ("system_prompt", "whole_prompt", "same_model"))
+    assert {name for name in ("greedy", "temperature") if found[name].shown is Shown.REFUTED} == {
+        "greedy",
+        "temperature",
+    }
+    assert accused(found) == set()
+
+
+def test_values_that_no_token_changes_are_no_likelihoods() -> None:
+    found = shaken(Stub(11, frozenset({"all_constant"})))
+    assert "text_likelihoods" in accused(found) and "-1" in found["text_likelihoods"].why
 
 
 def test_what_is_refused_is_no_accusation_and_no_pass() -> None:

@@ -74,7 +74,8 @@ def scanned(url: str, out: Path, probes: str, **options: Any) -> AuditReport:
     asked = ScanOptions.from_values(
         {"model": url, "model_name": MODEL, "out": str(out), "probes": probes, "concurrency": 1, **options}
     )
-    return run_scan(Configured(asked, {}, tuple(load_criteria())), PROBES).report
+    letters = {"bbq": {"answer_by": "letter"}} if "bbq" in probes else {}
+    return run_scan(Configured(asked, letters, tuple(load_criteria())), PROBES).report
 
 
 # ---- the journal -----------------------------------------------------------------------------------------------------
@@ -172,6 +173,32 @@ def test_a_server_that_is_another_by_now_is_not_mixed_with_the_one_before(tmp_pa
             pass
 
 
+def test_what_came_after_a_model_was_exchanged_is_no_answer_and_what_came_before_stays(tmp_path: Path) -> None:
+    stub = Stub(seed=6, lies=frozenset({"caches"}))
+    with served(stub) as url, open_endpoint(asked_of(url), tmp_path / NAME) as endpoint:
+        before = endpoint.outcomes("bbq", requests(120))
+        assert all_of(outcome.answer is not None for outcome in before)
+        assert not endpoint.swapped and endpoint.agreed == endpoint.client.calls
+        stub.toy, n = stub.other, stub.calls
+        # A hundred answers of another model are found out, and no further ones are asked for.
+        after = endpoint.outcomes("honest", requests(500, start=200))
+        assert stub.calls == n + 102 and len(after) == 500
+        assert all_of(outcome.spent and "Another model answers" in outcome.failed for outcome in after)
+        assert any("of the first one" in note for note in endpoint.notes())
+        assert endpoint.outcomes("honest", requests(1))[0].spent
+    # Nothing of it is resumed.
+    assert json.loads((tmp_path / NAME).read_text().splitlines()[-1]) == {"finished": True}
+
+
+def test_the_last_of_a_scan_is_checked_too_and_a_few_that_are_not_are_told(tmp_path: Path) -> None:
+    stub = Stub(seed=6)
+    with served(stub) as url, open_endpoint(asked_of(url), tmp_path / NAME) as endpoint:
+        endpoint.outcomes("bbq", requests(5))
+        assert any("the last 5 answers was not asked" in note for note in endpoint.notes())
+        stub.toy = stub.other
+        assert all_of(outcome.spent for outcome in endpoint.outcomes("bbq", requests(30, start=9)))
+
+
 # ---- the scan --------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +237,8 @@ def test_the_measuring_process_has_no_network_and_calls_that_are_spent_leave_the
     assert "PermissionError" in reasons["Connects"]
     assert reasons["stereotype"] == "All 60 calls of --max-calls are made."
     assert stub.calls == 60
-    assert "--max-calls" in reasons["bbq"]
+    # What was asked for has the calls first.
+    assert "bbq" not in reasons and "--max-calls" in reasons["performance"]
 
 
 _CONNECTS = """
@@ -269,6 +297,32 @@ def test_a_path_that_is_none_and_a_name_that_is_not_served_are_told_in_a_sentenc
     with pytest.raises(ModelError, match="does not answer"):
         with open_endpoint(asked_of(url), None):
             pass
+
+
+class Thinks(Counting):
+    """It thinks in a field of its own, for as many tokens as it may beyond what it was asked for, and says B."""
+
+    def _choice(self, *asked: Any) -> dict[str, Any]:
+        made = super()._choice(*asked)
+        if "message" in made:
+            made["message"] = {"content": None, "reasoning_content": "A, or maybe not."}
+            if asked[3]["max_tokens"] > 100:
+                made["message"]["content"], made["finish_reason"] = "B", "stop"
+        return made
+
+
+@pytest.mark.parametrize("thinking_tokens", [0, 200])
+def test_what_is_thought_is_never_the_answer_and_has_tokens_of_its_own(tmp_path: Path, thinking_tokens: int) -> None:
+    stub = Thinks(seed=4)
+    with served(stub) as url:
+        report = scanned(
+            url, tmp_path / "out", "bbq", benchmark=[f"bbq={bbq_file(tmp_path)}"], max_calls=70,
+            thinking_tokens=thinking_tokens, reasoning_effort="low",
+        )  # fmt: skip
+    asked = [json.loads(body)[1] for body in stub.bodies]
+    assert all_of(body["reasoning_effort"] == "low" and body["max_tokens"] > thinking_tokens for body in asked)
+    details = " ".join(f.detail for f in report.findings if f.probe == "bbq" and f.metric == "accuracy")
+    assert ("All 12 replies name an option" if thinking_tokens else "12 cut off before an answer") in details, details
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
@@ -362,6 +416,7 @@ def test_an_echoed_text_has_the_likelihood_of_its_own_tokens_alone() -> None:
         (echo(["A", " cat", " sat", "x"], [None, -2.0, -3.0, -9.0]), "whose tokens do not spell it"),
         (echo(["The", " cat", " sat", "x"], [None, None, -3.0, -9.0]), "without the log-probabilities of all"),
         (echo(["The cat sat", "x"], [None, -9.0]), "whose tokens do not spell it"),
+        (echo(["The", " cat", " sat", "x"], [None, -2.0, 2.0, -9.0]), "a log-probability above 0"),
     ):
         with pytest.raises(ModelError, match=said):
             endpoint_model(handshake_of(), answering(lie)).encode(["The cat sat"])  # type: ignore[attr-defined]

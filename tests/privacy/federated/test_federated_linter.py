@@ -70,7 +70,19 @@ DISTRIBUTED = EVERY_ROUND | {
     "noise_at": "client",
     "noise_multiplier": 0.2,
     "least_reports": 25,
+    "aggregation": {"scheme": "masking", "key_holder": "shares", "key_threshold": 20, "stated_by": "J. Doe"},
 }
+CKKS = {
+    "scheme": "ckks", "key_holder": "shares", "key_threshold": 20, "ring_dimension": 8192, "modulus_bits": 218,
+    "security_bits": 128, "stated_by": "J. Doe",
+}  # fmt: skip
+PAILLIER = CKKS | {"scheme": "paillier", "ring_dimension": None, "modulus_bits": 3072}
+
+
+def encrypted(**change: Any) -> dict[str, Any]:
+    return DISTRIBUTED | {"aggregation": {k: v for k, v in (CKKS | change).items() if v is not None}}
+
+
 LOCAL = EVERY_ROUND | {"claim_toward": "server", "sees_updates": "server", "noise_at": "client"}
 OF_ROWS = {
     "unit": "row",
@@ -129,6 +141,23 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("server_sees_updates", EVERY_ROUND | {"claim_toward": "server"}),
     ("server_sees_updates", EVERY_ROUND | {"claim_toward": "server", "sees_updates": "secure_aggregation"}),
     ("clipping_out_of_sight", {"sees_updates": "secure_aggregation", "clipped_at": "server"}),
+    # Two clients a round: no fault of the accounting, where the noise is the whole protection.
+    ("few_clients", EVERY_ROUND | FIXED | {"cohort_sizes": [2] * 100, "cohort_rate": 0.002, "cohort": "fixed_size"}),
+    ("few_clients", EVERY_ROUND | FIXED | {"cohort_sizes": None, "cohort_rate": 0.001}),
+    ("sum_of_few", DISTRIBUTED | {"cohort_rate": 0.001, "cohort_sizes": None, "cohort": "fixed_size"}),
+    ("sum_of_few", {"sees_updates": "secure_aggregation", "least_reports": 2}),
+    ("sum_of_few", FIXED | EVERY_ROUND | {"sees_updates": "secure_aggregation", "cohort_sizes": [1] * 100}),
+    ("quorum_not_kept", EVERY_ROUND | FIXED | {"partial_cohorts": "dropped", "quorum": 40, "least_reports": 39}),
+    ("quorum_not_kept", EVERY_ROUND | FIXED | {"minimum_clients": 51}),
+    ("quorum_not_kept", {"quorum": 40}),
+    ("secure_aggregation", encrypted(key_holder="server")),
+    ("secure_aggregation", encrypted(key_threshold=1)),
+    ("secure_aggregation", encrypted(key_threshold=26)),
+    ("secure_aggregation", {"aggregation": CKKS}),
+    ("encryption_parameters", encrypted(modulus_bits=219)),
+    ("encryption_parameters", encrypted(security_bits=192)),
+    ("encryption_parameters", encrypted(security_bits=256, ring_dimension=32768, modulus_bits=477)),
+    ("encryption_parameters", encrypted(**PAILLIER | {"modulus_bits": 2048})),
     ("unit_of_privacy", OF_ROWS | {"unit": "client"}),
     ("delta_too_large", {"delta": 1e-3}),
     ("delta_too_large", OF_ROWS | {"delta": 2e-5}),
@@ -154,7 +183,7 @@ def test_a_right_run_is_silent_and_every_check_was_made() -> None:
 @pytest.mark.parametrize(("code", "change"), WRONG)
 def test_a_wrong_run_is_caught_by_its_check_alone(code: str, change: dict[str, Any]) -> None:
     result = lint_any(record(**change))
-    assert [problem.code for problem in result.problems] == [code] and result.breaks
+    assert [problem.code for problem in result.problems] == [code] and result.breaks is (code != "few_clients")
     problem = result.problems[0]
     assert all_of(text.endswith(".") and len(text) > 20 for text in (problem.what, problem.why, problem.mend))
 
@@ -175,6 +204,11 @@ def test_each_check_has_a_wrong_run_here() -> None:
         {"noise_multiplier": 1.1, "clipping_chosen": "adaptive_private", "quantile_noise": 2.5},
         DISTRIBUTED,
         DISTRIBUTED | {"claim_toward": "clients", "least_reports": 26},
+        encrypted(),
+        encrypted(security_bits=256, ring_dimension=32768, modulus_bits=476, key_holder="third_party"),
+        encrypted(**PAILLIER),
+        # A floor that a strategy has by default is no fault of rounds that had more.
+        {"minimum_clients": 2, "least_reports": 30},
         LOCAL,
         OF_ROWS | {"local_steps": 5},
         # A claim for rows of a mechanism that protects whole clients is kept all the more.
@@ -201,6 +235,12 @@ def test_right_runs_of_other_kinds_are_silent(change: dict[str, Any]) -> None:
         ("coordinates_from_data", {"coordinates": "largest", "coordinates_accounted": True}),
         ("noise_below_accounting", DISTRIBUTED | {"least_reports": None}),
         ("delta_too_large", OF_ROWS | {"n_rows": None}),
+        ("coordinates_from_data", {"coordinates_sent": 3, "n_coordinates": 7}),
+        ("secure_aggregation", DISTRIBUTED | {"aggregation": None}),
+        ("secure_aggregation", encrypted(key_threshold=None)),
+        ("encryption_parameters", encrypted(modulus_bits=None)),
+        ("encryption_parameters", encrypted(ring_dimension=6000)),
+        ("encryption_parameters", encrypted(scheme="other")),
     ],
 )
 def test_what_a_record_leaves_open_is_neither_clean_nor_a_fault(check: str, change: dict[str, Any]) -> None:

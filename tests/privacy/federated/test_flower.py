@@ -236,6 +236,24 @@ def test_watching_alone_changes_nothing() -> None:
 
 
 @needs_flower
+@pytest.mark.parametrize("name", ["FedMedian", "FedTrimmedAvg", "Bulyan"])
+def test_a_strategy_that_takes_arrays_out_of_the_replies_is_watched_too(name: str) -> None:
+    import flwr.serverapp.strategy as strategies
+
+    inner = getattr(strategies, name)(fraction_train=COHORT / CLIENTS, fraction_evaluate=0.0)
+    seen = run(generated, clipped=False, inner=inner, rounds=2).watch.record()
+    assert (seen.rounds, seen.answers_missing) == (2, 0) and (seen.largest_update or 0.0) > 0.0
+
+
+@needs_flower
+def test_two_clients_a_round_are_noticed() -> None:
+    from flwr.serverapp.strategy import FedAvg
+
+    inner = FedAvg(fraction_train=2 / CLIENTS, fraction_evaluate=0.0, min_evaluate_nodes=0, min_train_nodes=2)
+    assert problems(run(generated, inner=inner, stated=stated(cohort_rate=2 / CLIENTS))) == {"few_clients"}
+
+
+@needs_flower
 def test_strategies_say_what_they_are() -> None:
     from flwr.serverapp.strategy import (
         DifferentialPrivacyClientSideAdaptiveClipping,
@@ -245,7 +263,11 @@ def test_strategies_say_what_they_are() -> None:
         FedProx,
     )
 
-    assert facts_of(FedAvg())[0] == {"cohort": "all"} and averages(FedAvg()) and averages(FedProx(proximal_mu=0.1))
+    assert (
+        facts_of(FedAvg())[0] == {"cohort": "all", "minimum_clients": 2}
+        and averages(FedAvg())
+        and averages(FedProx(proximal_mu=0.1))
+    )
     assert not averages(FedAdam()) and not averages(object())
     facts, cohort = facts_of(DifferentialPrivacyClientSideFixedClipping(FedAvg(fraction_train=0.5), 1.5, 0.3, 25))
     assert (facts["clipped_at"], facts["noise_multiplier"], facts["cohort"], cohort) == (

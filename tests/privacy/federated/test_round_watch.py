@@ -65,6 +65,23 @@ def test_a_rule_for_missing_clients_is_a_fault_only_of_rounds_in_which_some_were
         assert ("partial_cohorts" in found) is lost
 
 
+@pytest.mark.parametrize(("largest", "sent"), [(3, 3), (7, None)])
+def test_updates_of_a_few_coordinates_each_are_noticed(largest: int, sent: int | None) -> None:
+    """The largest 3 of 7, while "all" is stated; and all of them."""
+    rng, watch = np.random.default_rng(0), RoundWatch(STATED.model_copy(update={"coordinates": "all"}))
+    for _ in range(4):
+        clients = []
+        for client in range(3):
+            update = rng.standard_normal(7)
+            update[np.argsort(-np.abs(update))[largest:]] = 0.0
+            clients.append(Entered(client=client, update=[update[:4], update[4:]], weight=1.0))
+        watch.start_round([0, 1, 2], available=3)
+        watch.released(clients, [np.zeros(4), np.zeros(3)], 1.0, 0)
+    seen = watch.record()
+    assert (seen.coordinates_sent, seen.least_reports) == (sent, 3)
+    assert ("coordinates_from_data" in dict(lint_any(seen).cannot_tell)) is (sent is not None)
+
+
 def mean_of(entered: list[Entered], canaries: list[list[np.ndarray]], weight: float) -> list[np.ndarray]:
     total = sum(one.weight for one in entered) + weight * len(canaries)
     return [

@@ -7,6 +7,7 @@ import math
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ from probes.attribution.feature_attribution import FEWEST_ROWS, FeatureAttributi
 from probes.attribution.gradient import Effort
 from probes.attribution.methods import explain
 from probes.attribution.shapley import final_estimator, is_tree, shap_linear, shap_tree
-from probes.fairness.proxies import _independence_p_value, _tables_like, cramers_v, levels_of, screen
+from probes.fairness.proxies import _independence_p_value, _tables_like, cell_p_value, cramers_v, levels_of, screen
 from tests.quantifiers import all_of, none_of
 from tests.toys.words import fit_text
 
@@ -892,6 +893,28 @@ def test_planted_proxies_are_found_whatever_their_shape() -> None:
     )
     found = {a.feature: a.is_proxy for a in screen(X, pd.DataFrame({"g": group.astype(str)}), rng).associations}
     assert found == {"linear": True, "spread": True, "code": True, "gap": True, "noise": False}
+
+
+def test_cells_tails_are_fishers_and_hold_their_level() -> None:
+    from scipy.stats import fisher_exact
+
+    for counts in ([[8, 2], [1, 9]], [[3, 4], [5, 3]]):
+        tails = [fisher_exact(counts, alternative=side).pvalue for side in ("less", "greater")]
+        assert cell_p_value(np.array(counts)) == pytest.approx(min(1.0, 8 * min(tails)), rel=1e-9)
+    rng = np.random.default_rng(0)
+    tables = _tables_like(np.array([[4, 6], [10, 20], [2, 3]]), 500, rng)
+    # At most 5 % of tables; 41 of 500 is the limit of a 0.1 % test.
+    assert sum(cell_p_value(table) <= 0.05 for table in tables) <= 41
+
+
+def test_hundreds_of_proxies_among_many_columns_are_found_in_seconds() -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 2, 1500)
+    X = pd.DataFrame(rng.standard_normal((1500, 400)) + np.where(np.arange(400) < 150, 1.5, 0.0) * group[:, None])
+    started = time.process_time()
+    found = screen(X, pd.DataFrame({"g": group}), rng)
+    assert sorted(int(a.feature) for a in found.proxies) == list(range(150))
+    assert time.process_time() - started < 10.0
 
 
 def test_cramers_v_by_its_formula() -> None:

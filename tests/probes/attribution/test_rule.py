@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.audit_data import AuditData
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.judging.criterion import load_criteria
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
-from auditor.models.networks.architectures import MLP
+from auditor.models.networks.architectures import MLP, SmallCNN
 from auditor.models.torch_model import TorchModel
 from auditor.report.drawing.figures import figures_of
 from auditor.report.html import render_html
@@ -30,6 +31,7 @@ from auditor.run.probe import make_probe
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import bounded_mean
 from cli.terminal import print_report
+from probes.attribution import feature_attribution
 from probes.attribution.attribution_grades import grades_of
 from probes.attribution.attribution_task import Problem, pose
 from probes.attribution.explanation import Attributions
@@ -38,6 +40,7 @@ from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import Checks, Parts, Verdict, _reservations, judge_methods
 from probes.attribution.methods import METHODS, Method
 from probes.attribution.randomization_tests import Threshold
+from probes.probe_inputs import operations
 from tests.quantifiers import all_of
 from tests.report.samples import report_of
 from tests.statistics.worlds import WORLDS, misses, most_misses
@@ -420,3 +423,56 @@ def test_a_size_for_all_samples_is_not_read_as_if_noise_had_given_it_a_sign() ->
         for m in ("permutation_importance", "saliency")
     )
     assert gain.bounds(0.0025)[0] > 0.1 and gain.value == pytest.approx(slopes.value, abs=0.1)
+
+
+# ---- what pictures cost --------------------------------------------------------------------------------------------
+
+
+class Counted(TorchModel):
+    """Counts the pictures that it scores, and those of which a gradient is taken."""
+
+    scored = graded = 0
+
+    def logits(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and x.requires_grad:
+            type(self).graded += len(x)
+        else:
+            type(self).scored += len(x)
+        return super().logits(x)
+
+
+def explain_pictures(monkeypatch: pytest.MonkeyPatch, most: float, **options: Any) -> tuple[list[Measurement], int]:
+    """Of 12 pictures, with the passes that they took, a gradient counted as three."""
+    monkeypatch.setattr(feature_attribution, "_MOST_OPERATIONS", int(most))
+    torch.manual_seed(0)
+    scale = ImagePreprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
+    model = Counted(SmallCNN(3, 2, width=4), classes=["0", "1"], preprocessing=scale)
+    X = rng().integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
+    data = AuditData.from_arrays(X, [0, 1] * 6, classes=["0", "1"])
+    Counted.scored = Counted.graded = 0
+    found = FeatureAttribution(n_steps=20, max_steps=20, **options).measure(model, data, rng())
+    return found, Counted.scored + 3 * Counted.graded
+
+
+def test_what_pictures_cost_is_planned_and_what_is_left_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, full = explain_pictures(monkeypatch, 1e13)
+    assert "beyond" not in whole[0].detail and whole[0].n_samples == 6
+    each = operations(
+        Counted(SmallCNN(3, 2, width=4), classes=["0", "1"],
+                preprocessing=ImagePreprocessing(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)),
+        AuditData.from_arrays(np.zeros((1, 16, 16, 3), np.uint8), classes=["0", "1"]),
+    )  # fmt: skip
+    # Without copies, which a refused explanation does not take, the plan is what it takes.
+    planned = feature_attribution._passes(12, 32, 64, 40, 0)
+    assert each > 0 and 0.5 * planned < full <= 1.1 * planned
+    budget = 0.6 * planned * each
+    found, spent = explain_pictures(monkeypatch, budget)
+    assert spent * each <= 1.2 * budget and spent < 0.8 * full
+    table = next(m.figure for m in found if m.figure is not None)
+    assert "integrated_gradients = " not in found[0].detail and "operations in all" in found[0].detail
+    assert "integrated_gradients" not in {m.method for m in found} and table is not None
+    few, least = explain_pictures(monkeypatch, 0.3 * planned * each)
+    assert few[0].n_samples < 6 and "Of 12 pictures" in few[0].detail and least < spent
+    # What was asked for is done.
+    asked, _ = explain_pictures(monkeypatch, 0.3 * planned * each, n_samples=12, methods="integrated_gradients")
+    assert asked[0].n_samples == 6 and asked[0].method == "integrated_gradients"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import torch
 from captum.attr import IntegratedGradients, LayerGradientXActivation, LayerIntegratedGradients
@@ -19,9 +20,11 @@ from auditor.models.audited_model import AuditedModel
 from auditor.models.networks.architectures import BiLSTMText, SmallCNN, TransformerEncoder
 from auditor.models.torch_model import TorchModel
 from probes.attribution.attribution_task import Problem, pose
+from probes.attribution.feature_attribution import default_samples
 from probes.attribution.gradient import Effort
 from probes.attribution.image_units import cell_of, grid_of
 from probes.attribution.methods import applicable, explain
+from probes.attribution.table_units import Coded
 
 torch.set_num_threads(1)
 
@@ -269,9 +272,7 @@ def image_model(size: int = 14, channels: int = 3) -> TorchModel:
     )
 
 
-@pytest.mark.parametrize(
-    ("size", "cuts"), [(224, 14), (128, 16), (32, 8), (28, 7), (16, 8), (12, 6), (1, 1), (300, 12)]
-)
+@pytest.mark.parametrize(("size", "cuts"), [(224, 7), (128, 8), (32, 8), (28, 7), (16, 8), (12, 6), (1, 1), (300, 6)])
 def test_grids_have_patches_of_one_size_where_they_can(size: int, cuts: int) -> None:
     assert grid_of((size, size)) == (cuts, cuts)
     cells = cell_of((size, size))
@@ -370,3 +371,38 @@ def test_images_given_as_they_are_keep_their_channels_last() -> None:
     assert found.fine is not None and found.fine.shape == (3, 14, 14)
     assert (np.abs(found.values).argmax(axis=1) == 8).all()
     assert not np.delete(found.values, 8, axis=1).any()
+
+
+def test_a_table_of_any_types_is_decoded_as_it_was() -> None:
+    table = pd.DataFrame(
+        {
+            "float": [0.5, np.nan, 2.25, 3.5],
+            "level": pd.Categorical(["a", "b", None, "a"]),
+            "small": np.array([1, -2, 3, 4], np.int8),
+            "long": [2**60 + 1, 2**60 + 3, 5, 6],
+            "whole": [1, 2, 3, 2**53],
+            "single": np.array([0.1, 0.2, 0.3, 0.4], np.float32),
+            "flag": [True, False, True, True],
+            "text": ["x", None, "y", "z"],
+            "nullable": pd.array([1, None, 3, 4], "Int64"),
+        }
+    )
+    model = AuditedModel(lambda X: np.zeros(len(X)), classes=("no", "yes"))
+    coded = Coded.from_samples(model, AuditData(X=table[:2]), AuditData(X=table[2:]))
+    pd.testing.assert_frame_equal(coded.decode(coded.sample), table[:2])
+    pd.testing.assert_frame_equal(coded.decode(coded.background), table[2:].reset_index(drop=True))
+    # The long numbers would be rounded, and levels and missing whole numbers are none.
+    assert sorted(coded.levels) == [1, 3, 7, 8]
+
+
+def test_an_array_is_decoded_as_it_was() -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3) / 7
+    model = AuditedModel(lambda X: np.zeros(len(X)), classes=("no", "yes"))
+    coded = Coded.from_samples(model, AuditData(X=rows[:3]), AuditData(X=rows[3:]))
+    decoded = coded.decode(coded.sample)
+    assert isinstance(decoded, np.ndarray) and decoded.dtype == np.float32 and (decoded == rows[:3]).all()
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(10, 256), (625, 256), (1000, 100), (2000, 64)])
+def test_of_wide_tables_fewer_rows_are_explained(columns: int, rows: int) -> None:
+    assert default_samples(AuditData(X=np.zeros((2, columns)))) == rows

@@ -93,6 +93,19 @@ def test_the_share_decides_where_rows_are_many() -> None:
     ] != ("without")
 
 
+def test_a_thousand_rows_are_compared_whatever_their_share() -> None:
+    """2,382 of 332,900 people whose gap is .36: their size says that they count, and their share hides nothing."""
+    large = (("a", 200_000, 0.5), ("b", 130_518, 0.5))
+    found = headline(measured(counts(*large, ("c", 2_382, 0.14))))
+    assert found.estimate.value == pytest.approx(0.36, abs=1e-3) and not found.detail.startswith("without")
+    assert judged(measured(counts(*large, ("c", 2_382, 0.14)))).outcome is Outcome.FAIL
+    left = headline(measured(counts(*large, ("c", 999, 0.14))))
+    assert left.detail.startswith("without 1 group of fewer than 1,000 rows: c (999)")
+    # Several that are small ones alone are one group of enough rows together.
+    pooled = headline(measured(counts(*large, ("c", 600, 0.14), ("d", 600, 0.14))))
+    assert pooled.estimate.value == pytest.approx(0.36, abs=1e-3)
+
+
 def test_without_the_rule_all_groups_are_compared_and_nothing_is_said() -> None:
     found = measured(counts(("a", 1_000, 0.5), ("b", 980, 0.5), ("c", 20, 0.9)), min_share=0)
     assert headline(found).estimate.value == pytest.approx(0.4)

@@ -25,7 +25,7 @@ from auditor.models.audited_model import AuditedModel
 from auditor.statistics.rates import Difference
 from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.training.task_executor import tasks_by
-from probes.fairness import slices
+from probes.fairness import subgroups
 from probes.fairness.subgroups import SubgroupDiscovery, columns_of, greater_p, rank_slices, rates_of
 from tests.statistics.worlds import WORLDS, most_misses
 from tests.training.test_execute import Backwards
@@ -98,8 +98,8 @@ def test_a_long_search_is_handed_out_and_finds_the_same(monkeypatch: pytest.Monk
     here, asked = rank_slices(columns, rates, 2, 30), Backwards()
     with tasks_by(asked):
         assert rank_slices(columns, rates, 2, 30) == here and asked.n == 0, "what is short stays here"
-        monkeypatch.setattr(slices, "LONG", 1)
-        monkeypatch.setattr(slices, "_OF_A_TASK", 3 * 1500)
+        monkeypatch.setattr(subgroups, "LONG", 1)
+        monkeypatch.setattr(subgroups, "_OF_A_TASK", 3 * 1500)
         assert rank_slices(columns, rates, 2, 30) == here
     n = len(columns)
     assert len(here) > 20 and asked.n == -(-(n + n * (n - 1) // 2) // 3) > 1

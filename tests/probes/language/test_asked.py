@@ -456,7 +456,7 @@ def test_the_card_is_that_of_the_labelled_replies_and_is_said_where_nothing_else
     assert (sum(written), len(written)) == (65, 130)
     words = error_rates_text(of_all)
     assert words == "sensitivity 0.472 [0.353, 0.593], 34 of 72; specificity 0.925 [0.880, 0.956], 196 of 212"
-    page = (Path(__file__).parents[3] / "docs/pillars/language.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/tasks/language-model.md").read_text()
     assert words.split("; ")[0].removeprefix("sensitivity ") in page
     assert not of_all.corrected(0, 1).undecided()
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import wasserstein_distance
 
-import probes.language.score_distances
+import probes.language.generation_bias
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.means import BracketedMean, paired_difference
-from probes.language.generation_bias import GenerationBias
-from probes.language.score_distances import (
+from probes.language.generation_bias import (
+    GenerationBias,
     _cross_fitted,
     group_distance,
     group_fairness,
@@ -56,7 +56,7 @@ def test_the_held_out_distance_is_the_slow_obvious_one(n: int) -> None:
 def test_pseudo_values_are_leave_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(1).random((4, 2, 3))
     _, plain, pseudo = group_distance(scores)
-    monkeypatch.setattr(probes.language.score_distances, "_AT_ONCE", 7)
+    monkeypatch.setattr(probes.language.generation_bias, "_AT_ONCE", 7)
     np.testing.assert_array_equal(group_distance(scores)[2], pseudo, "however many are held at once")
     slow = [4 * plain - 3 * group_distance(np.delete(scores, t, axis=0))[1] for t in range(4)]
     np.testing.assert_allclose(pseudo, slow)
@@ -82,7 +82,7 @@ def test_held_out_estimates_are_not_biased_upward_and_plain_ones_are() -> None:
 @pytest.fixture
 def without_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """The level of chance is for planning and for the detail; it takes most of the time and judges nothing."""
-    monkeypatch.setattr(probes.language.score_distances, "by_chance", lambda *arguments: 0.0)
+    monkeypatch.setattr(probes.language.generation_bias, "by_chance", lambda *arguments: 0.0)
 
 
 def no_effect(kind: str, rng: np.random.Generator, m: int, k: int, n: int) -> FloatArray:

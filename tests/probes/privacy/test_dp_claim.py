@@ -63,12 +63,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_bundle_of_a_private_training_records_its_run(bundle: Path) -> None:
     run = read_bundle(bundle)
-    assert (run.n_rows, run.sampler, run.accountant) == (490, "poisson", "prv")
+    assert (run.n_rows, run.sampler, run.accountant) == (490, "poisson", "pld")
     assert run.sample_rate == pytest.approx(0.1) and run.phases is not None and run.phases[0].steps == 20
     assert run.noise_seed_known is True and run.preprocessing == "training_rows"
     assert run.layers is not None and "Linear" in run.layers
     # The stated epsilon is that of the recorded steps, and of the count of clipped rows: 2 % of what was asked for.
-    again = privacy_spent(run.accounted() or [], run.delta or 0.0, "prv").epsilon
+    again = privacy_spent(run.accounted() or [], run.delta or 0.0, "pld").epsilon
     assert again is not None and run.claimed_epsilon is not None
     assert again + 0.02 * 4.0 == pytest.approx(run.claimed_epsilon, rel=1e-6)
     assert (run.draws, run.steps_taken, run.moved_outside_steps, run.wrong_gradient) == (20, 20, 0, ())
@@ -90,7 +90,7 @@ def test_the_probe_counts_what_breaks_the_claim_and_accounts_anew() -> None:
     assert problems.estimate.value == 2.0 and problems.too_few == ""
     assert "claim_below_accounting" in problems.detail and "data_dependent_preprocessing" in problems.detail
     run = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=1000)]
-    for accountant in ("rdp", "prv", "gdp"):
+    for accountant in ("rdp", "prv", "pld", "gdp"):
         one = found[f"dp_epsilon_by_accountant/{accountant}"]
         assert one.estimate.value == pytest.approx(privacy_spent(run, 1e-5, accountant).epsilon)  # type: ignore[arg-type]
         assert one.too_few and ("approximation" in one.too_few) == (accountant == "gdp")
@@ -109,7 +109,7 @@ def outcome_at(most: float, audited: Any) -> Any:
 
 def test_the_smallest_upper_bound_passes_a_limit_and_never_fails_one() -> None:
     run = [Phase(noise_multiplier=1.1, sample_rate=0.01, steps=1000)]
-    least = min(privacy_spent(run, 1e-5, accountant).epsilon or np.inf for accountant in ("rdp", "prv"))
+    least = min(privacy_spent(run, 1e-5, accountant).epsilon or np.inf for accountant in ("rdp", "prv", "pld"))
     audited = private_model(epsilon=2.0, preprocessing_from="none")
     passed = outcome_at(least + 1e-6, audited)
     assert passed.outcome is Outcome.PASS and passed.measurement.estimate.value == pytest.approx(least)
@@ -162,6 +162,19 @@ def test_a_model_that_claims_nothing_is_not_applicable() -> None:
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.pt").write_bytes(b"not a model")
     with pytest.raises(ModelError):
+        read_bundle(tmp_path / "no.pt")
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds", "said"), [("_SECONDS", 1, "1 s of processor time"), ("_LONGEST_WALL", 0.1, "it hangs")]
+)
+def test_the_limit_of_a_load_is_processor_time_and_wall_time_ends_what_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, seconds: float, said: str
+) -> None:
+    # What reads it takes some seconds of processor time to import.
+    torch.save({"format": "other", "weight": torch.zeros(1)}, tmp_path / "no.pt")
+    monkeypatch.setattr(f"auditor.run.dp_record_of_bundle.{limit}", seconds)
+    with pytest.raises(ModelError, match=said):
         read_bundle(tmp_path / "no.pt")
 
 
@@ -221,10 +234,10 @@ def test_the_demos_private_model_passes_the_linter_and_the_probe(demo: Path) -> 
     assert run.preprocessing == "private_mechanism" and run.encoding is not None and run.encoding.looks == 3
     assert run.learning_rate_from == "default" and run.noise_draws == run.steps_taken == run.draws
     # The claim is all that is recorded, composed and added: no more, and no less.
-    all_of_it = run.privacy_spent("prv")
+    all_of_it = run.privacy_spent("pld")
     assert all_of_it is not None and all_of_it.epsilon == pytest.approx(run.claimed_epsilon, rel=1e-9)
     assert 2.98 < all_of_it.epsilon <= 3.0
-    without = run.model_copy(update={"encoding": None}).privacy_spent("prv")
+    without = run.model_copy(update={"encoding": None}).privacy_spent("pld")
     assert without is not None and without.epsilon is not None and without.epsilon < all_of_it.epsilon - 0.05
 
 

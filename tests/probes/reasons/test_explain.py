@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -14,13 +15,14 @@ from sklearn.linear_model import LogisticRegression
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.data.audit_data import AuditData
-from auditor.judging.row_explanations import ExplainedRow
+from auditor.judging.row_explanations import ExplainedRow, Faithfulness, RecourseSearch, SensitiveNote
 from auditor.loading.estimators import EstimatorModel
 from auditor.loading.job_specs import ExplainSpec
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.regression_model import AuditedRegressor
-from auditor.report.reasons_page import sections
+from auditor.report.reasons_page import Wording, person_sentence, reasons_figure, sections
 from auditor.report.record.configuration import Labels
+from auditor.report.record.translations import Catalogue
 from probes.fairwashing import RealRows
 from probes.reasons.explain_rows import explain
 from probes.reasons.reason_tests import decided_by_what_is_shown, grade
@@ -63,8 +65,98 @@ def explained(score: Score, frame: pd.DataFrame, row: int, **more: Any) -> Expla
     return found
 
 
+def words_in(language: str = "en", **labels: str) -> Wording:
+    return Wording(Catalogue.for_language(language), Labels({"race": "skin"} | labels), "granted", "yes")
+
+
 def said(found: ExplainedRow) -> str:
-    return " ".join(line for part in sections(found, Labels({"race": "skin"})) for line in part.lines)
+    return " ".join(line for part in sections(found, words_in()) for line in part.lines)
+
+
+def noted(found: ExplainedRow, feature: str = "race") -> SensitiveNote:
+    (note,) = [note for note in found.sensitive if note.feature == feature and note.effect != "proxy"]
+    return note
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_sentence_for_the_person_names_a_value_with_which_the_model_decides_otherwise(language: str) -> None:
+    rng = np.random.default_rng(5)
+    n = 300
+    frame = pd.DataFrame({"income": rng.uniform(1_000, 90_000, n).round(3), "debt": rng.integers(0, 5, n), "race": 0})
+    frame.loc[0] = [12_345.678, 2, 0]
+
+    # The limit lies between two numbers that have the same first six digits.
+    def score(X: pd.DataFrame) -> npt.NDArray[np.float64]:
+        return np.where(X["income"] >= 43_210.7, 0.9, 0.1) - 0.001 * X["debt"].to_numpy(float)
+
+    found = explained(score, frame, 1)
+    spoken = person_sentence(found, words_in(language))
+    own, then = re.findall(r"\d[\d.,]*\d", spoken)
+    decimal = "," if language == "de" else "."
+    flip = float(then.replace("." if decimal == "," else ",", "").replace(decimal, "."))
+    assert own == ("12.345,7" if language == "de" else "12,345.7") and ("yes" in spoken) and ("income" in spoken)
+    one = frame.iloc[[0]]
+    assert score(one)[0] < 0.5 <= score(one.assign(income=flip))[0]
+
+
+def test_the_sentence_is_of_another_feature_where_what_counted_most_may_not_change() -> None:
+    frame = people(500)
+    frame.loc[0] = [1, 4, 0, 2, 1]
+    found = explained(linear, frame, 1, immutable=("income",))
+    spoken = person_sentence(found, words_in())
+    changes = found.recourse.found[0].changes
+    assert spoken.startswith("Your income of 1 counted most; with ")
+    assert all_of(f"{c.feature} {c.then} instead of {c.now}" in spoken for c in changes)
+    flipped = frame.iloc[[0]].assign(**{c.feature: c.then for c in changes})
+    assert linear(flipped)[0] >= 0.5 > linear(frame.iloc[[0]])[0]
+
+
+def test_where_nothing_flips_it_or_reasons_are_refused_the_sentence_promises_nothing() -> None:
+    frame = people(500)
+    frame.loc[0] = [0, 4, 0, 2, 1]
+    found = explained(linear, frame, 1)
+    without = found.model_copy(update={"recourse": RecourseSearch(asked=10)})
+    assert "no change was found" in person_sentence(without, words_in())
+    unfaithful = without.model_copy(update={"reasons": (), "faithfulness": Faithfulness(refused="because")})
+    spoken = person_sentence(unfaithful, words_in())
+    assert spoken.startswith("No reason can be given") and "counted most" not in spoken
+    granted = found.model_copy(update={"favourable": True})
+    assert person_sentence(granted, words_in()).endswith("counted most in this decision.")
+    refused = granted.model_copy(update={"reasons": ()})
+    assert person_sentence(refused, words_in()).endswith("faithful.")
+
+
+@pytest.mark.parametrize(("weight", "effect"), [(0.05, "raised"), (-0.05, "lowered")])
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_sensitive_feature_raised_the_score_where_the_model_answers_less_without_it(
+    weight: float, effect: str, row: int
+) -> None:
+    frame = people(500)
+    frame.loc[0], frame.loc[1] = [0, 4, 0, 0, 1], [4, 0, 4, 0, 1]
+
+    def score(X: pd.DataFrame) -> npt.NDArray[np.float64]:
+        return linear(X) + weight * X["race"].to_numpy()
+
+    found = explained(score, frame, row + 1)
+    assert noted(found).effect == effect and found.favourable == bool(row)
+    one = frame.iloc[[row]]
+    assert (score(one)[0] > score(one.assign(race=0))[0]) == (effect == "raised")
+    spoken = " ".join(part for s in sections(found, words_in(**{"race.1": "male"})) for part in s.lines)
+    assert f"Being male (skin) {effect} the score of the favourable answer, with" in spoken and "against" not in spoken
+    assert f"skin = 1 {effect} the score" in said(found)
+
+
+def test_the_chart_has_the_reasons_with_their_intervals() -> None:
+    frame = people(500)
+    frame.loc[4] = [0, 4, 0, 2, 1]
+    found = explained(linear, frame, 5)
+    figure = reasons_figure(found, words_in())
+    assert figure is not None
+    (series,) = figure.series
+    assert series.x == ("income = 0", "debt = 4", "years = 0")
+    assert series.y == tuple(reason.contribution for reason in found.reasons)
+    assert series.low == tuple(reason.low for reason in found.reasons) and "income = 0: " in figure.alt
+    assert reasons_figure(found.model_copy(update={"reasons": ()}), words_in()) is None
 
 
 def test_contributions_of_a_linear_score_are_weights_times_distance_from_the_typical() -> None:
@@ -85,8 +177,8 @@ def test_contributions_of_a_linear_score_are_weights_times_distance_from_the_typ
     )
     assert 0.0 < graded.moved_low < graded.moved and graded.random < graded.moved and graded.beaten == 1.0
     assert f"{len(approved):,} rows with a favourable decision" in found.compared_with
-    assert found.settled and "first in 12 of 12 draws" in said(found)
-    assert "The sensitive feature skin has less than 1% of all contributions here." in said(found)
+    assert found.settled and "at rank 1 in 12 of 12 draws" in said(found)
+    assert noted(found).effect == "little"
 
 
 def test_what_hardly_counts_is_no_reason() -> None:
@@ -130,7 +222,7 @@ def test_where_nothing_flips_it_that_is_said_and_not_settled() -> None:
     assert not found.recourse.found and not found.settled and found.recourse.asked > 100
     assert "None found" in said(found) and "were not all asked about" in said(found)
     assert [reason.feature for reason in found.reasons] == ["race"] and found.reasons[0].sensitive
-    assert "The sensitive feature skin is among the reasons" in said(found)
+    assert noted(found).is_reason and "It is among the reasons for this decision." in said(found)
 
 
 def test_a_sensitive_feature_behind_the_reasons_shown_is_named() -> None:
@@ -138,7 +230,7 @@ def test_a_sensitive_feature_behind_the_reasons_shown_is_named() -> None:
     frame.loc[0] = [0, 4, 0, 0, 1]
     found = explained(lambda X: linear(X) - 0.05 * X["race"].to_numpy(), frame, 1, n_reasons=2)
     assert [reason.feature for reason in found.reasons] == ["income", "debt"] and found.left_out >= 1
-    assert "speaks for this decision too, at rank" in said(found)
+    assert (noted(found).effect, noted(found).is_reason) == ("lowered", False)
 
 
 def test_a_reason_that_stands_in_for_a_sensitive_feature_is_named() -> None:

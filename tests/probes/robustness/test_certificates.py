@@ -26,7 +26,7 @@ from auditor.models.networks.layer_chain import layers_in_order
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import AuditReport
-from auditor.run.checks.contract_violations import audited as audited_by
+from auditor.run.checks.error_rates import audited as audited_by
 from auditor.statistics.attack_estimates import AtLeast, Bracket
 from cli.commands import app
 from probes.robustness import certificates, interval_bounds, robustness

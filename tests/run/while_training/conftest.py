@@ -14,4 +14,4 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Pages of a training are whole in ``test_training_audit``, ``test_ranks`` and ``test_examples``.
     """
-    monkeypatch.setattr(html, "_figure_svg", lambda drawn, say: Markup(f'<svg id="{drawn.dom_id}"></svg>'))
+    monkeypatch.setattr(html, "figure_svg", lambda drawn, say: Markup(f'<svg id="{drawn.dom_id}"></svg>'))

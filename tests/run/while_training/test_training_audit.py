@@ -26,7 +26,7 @@ from auditor.report.record.audit_report import NOT_REPEATED, AuditReport
 from auditor.run.run_audit import run_audit
 from auditor.run.while_training.training_audit import AuditWarning, TrainingAudit
 from auditor.training.inspect_network import bare, digest, put_back, snapshot
-from auditor.training.interim.interim_budgets import Budget, Spending
+from auditor.training.interim.interim_state import Budget, Spending
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.fairness.group_fairness import GroupFairness
 from probes.privacy.membership.membership_inference import MembershipInference

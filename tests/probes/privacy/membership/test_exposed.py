@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,25 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
 from auditor.data.audit_data import AuditData
+from auditor.judging.criterion import load_criteria
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Outcome
+from auditor.run.membership_scores import MembershipHead
+from auditor.run.probe import blank_result
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
-from auditor.statistics.rank_estimates import TruePositiveRateAt
-from probes.privacy.membership.attack_metrics import Attack
-from probes.privacy.membership.attack_results import by_group, conformal_p_values, discovered, discoveries
+from auditor.statistics.rank_estimates import TruePositiveRateAt, true_positive_rate_at
+from probes.privacy.membership.attack_metrics import Attack, measurements
+from probes.privacy.membership.attack_results import (
+    by_group,
+    conformal_p_values,
+    discovered,
+    discoveries,
+    wholes,
+    worst_groups,
+)
 from probes.privacy.membership.member_pool import Pool
+from probes.privacy.membership.membership_inference import MembershipInference
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses
 
@@ -181,3 +195,85 @@ def test_a_group_without_members_has_no_share_and_few_non_members_give_no_differ
 def test_without_members_or_non_members_nothing_is_said(members: int) -> None:
     attack, pool = attacked(np.zeros(50), np.arange(50) < members)
     assert list(discovered(attack, pool)) == [] and list(by_group(attack, pool)) == []
+
+
+# ---- the judged rates ----------------------------------------------------------------------------------------------
+
+
+def outcomes(scores: Floats, members: int, groups: list[str] | None = None) -> dict[tuple[str, float], Outcome]:
+    """The verdicts of the default profile on one attack's scores, of which the first are members': by metric, bound."""
+    member = np.arange(scores.size) < members
+    attack, pool = attacked(scores, member, groups)
+    head = MembershipHead.model_construct(
+        probe="membership_inference", n=scores.size, attacks=(), detail="", not_made={}, n_shadows=8, known=True,
+        unlike="", share_left_out=0.0, judges_decisions=False, features=("group",),
+    )  # fmt: skip
+    whole = wholes([attack], {"rmia": measurements(attack, pool, "")}, head)
+    found = [replace(m, weak="") for m in (*whole, *worst_groups([attack], pool, head))]
+    result = replace(blank_result(MembershipInference), measurements=tuple(found))
+    findings, _ = judge([result], [c for c in load_criteria() if c.probe in (None, "membership_inference")])
+    return {
+        (f.metric, float(f.criterion.bound)): f.outcome
+        for f in findings
+        if f.criterion is not None and isinstance(f.criterion.bound, float) and f.metric is not None
+    }
+
+
+RATE, OF_GROUP = "true_positive_rate_at_fpr", "worst_group_true_positive_rate_at_fpr"
+
+
+def planted(rng: np.random.Generator, n: int, exposed: int) -> Floats:
+    """n members, of whom some score above everybody, and as many others."""
+    scores = rng.normal(size=2 * n)
+    scores[:exposed] += 50.0
+    return scores
+
+
+def test_one_in_a_hundred_wholly_exposed_passes_no_longer() -> None:
+    """1.3 % of 20,000 members pass the AUC and 2.7 % at 1 % false alarms, as they did before."""
+    n = 20_000
+    found = outcomes(planted(np.random.default_rng(0), n, 260), n)
+    assert found[("attack_auc", 0.55)] is Outcome.PASS and found[(RATE, 0.027)] is Outcome.PASS
+    assert found[(RATE, 0.01)] is Outcome.FAIL
+    # One row of --data that is nearly a training row does not hide them.
+    scores = planted(np.random.default_rng(0), n, 260)
+    scores[-1] = 100.0
+    assert outcomes(scores, n)[(RATE, 0.01)] is not Outcome.PASS
+    assert all_of(own is Outcome.PASS for own in outcomes(planted(np.random.default_rng(0), n, 0), n).values())
+
+
+def test_a_small_group_that_is_exposed_is_seen_where_all_members_together_pass() -> None:
+    """80 of 600 members of a group of 20,000 are less than half a per cent of all."""
+    n = 20_000
+    scores = planted(np.random.default_rng(1), n, 80)
+    groups = 2 * (["b"] * 600 + ["a"] * (n - 600))
+    found = outcomes(scores, n, groups)
+    assert found[(RATE, 0.01)] is Outcome.PASS and found[(OF_GROUP, 0.027)] is Outcome.FAIL
+    calm = outcomes(planted(np.random.default_rng(1), n, 0), n, groups)
+    assert calm[(OF_GROUP, 0.027)] is Outcome.PASS
+    # Of groups with fewer than 400 members, together too, nothing is required, and they are named.
+    attack, pool = attacked(
+        scores, np.arange(2 * n) < n, ["c" if g == "b" and i % 2 else "a" for i, g in enumerate(groups)]
+    )
+    (few,) = worst_groups([attack], pool, MembershipHead.model_construct(n_shadows=8))
+    assert few.too_few and "left out, with fewer than 400 members: c" in few.detail
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1_000, 2_500, 10_000])
+@pytest.mark.parametrize("share", [0.0, 0.009, 0.013])
+def test_of_what_is_beyond_the_limit_one_world_in_twenty_passes_at_most(n: int, share: float) -> None:
+    """A share of .009 lies at the limit of 1 %: at .1 % false alarms others are among the recognised by chance."""
+    rng, worlds = np.random.default_rng([n, int(1_000 * share)]), 200
+    verdicts = []
+    for _ in range(worlds):
+        scores = planted(rng, n, int(rng.binomial(n, share)))
+        estimate = true_positive_rate_at(positives=scores[:n], negatives=scores[n:], false_positive_rate=0.001)
+        low, high = estimate.bounds(0.05)
+        verdicts.append("FAIL" if low > 0.01 else "PASS" if high <= 0.01 else "INCONCLUSIVE")
+    passed, failed = verdicts.count("PASS"), verdicts.count("FAIL")
+    assert failed <= (worlds if share > 0.009 else most_misses(0.05, worlds))
+    assert passed <= (worlds if share < 0.009 else most_misses(0.05, worlds))
+    if n == 10_000:
+        assert (passed >= 0.95 * worlds) if not share else (failed >= 0.3 * worlds) if share > 0.009 else True

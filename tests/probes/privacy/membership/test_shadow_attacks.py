@@ -316,11 +316,10 @@ def test_the_blind_baseline_is_not_made_by_chance() -> None:
 
 @pytest.mark.slow
 def test_shadow_attacks_keep_the_contract(leaky: tuple[TorchModel, AuditData]) -> None:
-    X, y = table(300, 77)
+    X, y = table(1_100, 77)
     probe = MembershipInference(methods=("lira_online", "rmia", "label_only"), n_shadows=8, n_queries=3)
     criterion = Criterion(metric="attack_auc", direction="at_most", bound=0.6, source="t", set_by="t", set_at="t")
-    honest = fitted(X, y)
-    honest.recipe = Recipe(epochs=2)
+    honest = fitted(X, y, epochs=2)
     check_probe(
         probe,
         ideal_model=honest,

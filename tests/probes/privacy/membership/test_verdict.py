@@ -265,13 +265,13 @@ def test_a_network_without_a_recipe_is_attacked_and_does_not_pass() -> None:
     recipe = Recipe(epochs=2, learning_rate=1e-2, batch_size=512)
     bare = bundled(trained(x[:N], y[:N], (4,), recipe), (4,), None)
     found = one(audited(bare, data_of(x, y)))
-    assert found.outcome is Outcome.INCONCLUSIVE and "no attack was tried that knows how the model was" in found.reason
+    assert found.outcome is Outcome.INCONCLUSIVE and "how the model was trained is not known" in found.reason
     assert "rmia, bavaria with" in found.tried
 
 
 @pytest.mark.grid
 @pytest.mark.parametrize("learned", [True, False])
-def test_a_boosted_model_is_attacked_by_a_surrogate_and_does_not_pass(learned: bool) -> None:
+def test_a_function_is_attacked_by_a_surrogate_and_does_not_pass(learned: bool) -> None:
     x, y = rows("noisy", 5, 3_000)
     model = HistGradientBoostingClassifier(
         max_iter=200 if learned else 3, max_leaf_nodes=31 if learned else 3, random_state=0, early_stopping=False
@@ -356,20 +356,20 @@ def test_all_parts_are_shown_and_only_the_whole_is_judged() -> None:
         part = one(report, method=method)
         assert part.outcome is Outcome.NOT_JUDGED and part.value is not None and part.interval is not None
     judged = [f for f in report.findings if f.criterion is not None]
-    assert [(f.metric, f.method) for f in judged] == [("attack_auc", None), ("true_positive_rate_at_fpr", None)]
+    assert [(f.metric, f.method) for f in judged] == [("attack_auc", None), *2 * [("true_positive_rate_at_fpr", None)]]
 
 
-def test_few_non_members_are_no_question_at_one_in_a_thousand() -> None:
-    data, model = calm(3_000)
+def test_few_non_members_are_too_few_to_judge_at_any_rate() -> None:
+    data, model = calm(1_500)
     report = audited(model, data, shadow_seconds=0)
     thousandth = one(report, "true_positive_rate_at_fpr", false_positive_rate=0.001)
-    assert thousandth.criterion is None and "10,000 non-members are needed" in thousandth.reason
+    assert thousandth.outcome is Outcome.INCONCLUSIVE and "1,000 are needed" in thousandth.reason
     hundredth = one(report, "true_positive_rate_at_fpr", false_positive_rate=0.01)
     assert hundredth.criterion is not None and hundredth.criterion.at == {"false_positive_rate": 0.01}
 
 
 def test_a_criterion_for_one_in_a_thousand_is_there_for_whom_rows_suffice() -> None:
-    (criterion,) = [c for c in load_criteria() if c.at == {"false_positive_rate": 0.001}]
+    (criterion,) = [c for c in load_criteria() if c.bound == 0.0027]
     rng = np.random.default_rng(0)
     probe = MembershipInference(methods="loss_threshold")
     x = pd.DataFrame({"p": rng.random(50_000)})

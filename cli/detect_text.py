@@ -1,0 +1,372 @@
+"""Text of ``auditor detect``: answers, what they rest on, what detectors are known to do, and what to do next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.detect_calibrate import Calibrated, left_out_by_all
+
+if TYPE_CHECKING:
+    from auditor.detection.detection_record import FileResult, FileVerdict
+    from auditor.detection.provenance.provenance_record import Credentials, FileProvenance, Statement
+    from auditor.evidence.detection_evidence import AskedDetector
+    from auditor.models.detector_card import KnownRate
+
+_MOST_SHOWN = 6
+_UNRELIABLE = "not to be relied on"
+_COLUMNS = (
+    "file", "medium", "answer", "probability", "p_real", "p_fake", "q_value", "novelty", "credentials", "claims",
+    "metadata", "evidence", "reason", "notes",
+)  # fmt: skip
+_COLOURS = {
+    "fake": "FAIL",
+    "declared synthetic": "FAIL",
+    "no known trace": "INCONCLUSIVE",
+    "cannot say": "INCONCLUSIVE",
+    "unread": "NOT_RUN",
+    "": "NOT_JUDGED",
+}
+# What is shown of a detector's known rates; --json has all of them.
+_SHOWN = {"auc": "AUC", "equal_error_rate": "equal error rate", "tpr_at_fpr": "TPR at 1 % FPR"}
+UNMEASURED = (
+    "not measured on another collection: of files that came another way than those it was made with, far more real "
+    "ones may be called fake (detect calibrate, or --known-real DIR)"
+)
+MEDIA = {"image": "images", "speech": "speech"}
+_OF_PART = {"image": "pictures", "speech": "sound"}
+ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
+
+
+def print_results(
+    results: Sequence[tuple[str, FileResult]],
+    detectors: Sequence[AskedDetector],
+    pictures: dict[str, str],
+    code: int,
+    known_real: Sequence[Calibrated],
+) -> None:
+    from auditor.report.record.number_text import visible
+    from cli.terminal import paragraph
+
+    looked_at = _looked_at()
+    if looked_at:
+        _print_files(results, detectors, pictures)
+    else:
+        _print_table(results, pictures)
+    # In a pipe the table stands alone, and how to read it goes to whoever looks on.
+    for line in [
+        *(f"left out  {line}, of the files known to be real" for line in left_out_by_all(known_real)),
+        *(f"channel   {each.few}" for each in known_real if each.few),
+        *(_explained(detectors, with_evidence=bool(pictures)) if detectors else ()),
+        *(line for each in detectors for line in _of_batch(each)),
+    ]:
+        typer.echo(paragraph(visible(line), 0), err=not looked_at)
+    if not detectors:
+        for line in without_detector([result for _, result in results]):
+            typer.echo(paragraph(visible(line), 0), err=not looked_at)
+    typer.echo(_ending(results, code, any_detector=bool(detectors)), err=not looked_at)
+
+
+def _looked_at() -> bool:
+    return sys.stdout.isatty()
+
+
+def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, str]) -> None:
+    from auditor.report.record.number_text import visible
+    from cli.terminal import print_table
+
+    def cell(value: float | None) -> str:
+        return "" if value is None else f"{value:.4f}"
+
+    rows = []
+    for path, result in results:
+        verdict, provenance = result.verdict, result.provenance
+        rows.append(
+            (
+                path,
+                result.medium or "",
+                result.answer,
+                *(
+                    cell(getattr(verdict, name) if verdict else None)
+                    for name in ("probability", "p_real", "p_fake", "q_value", "novelty")
+                ),
+                provenance.credentials.standing if provenance.credentials else provenance.credentials_unread,
+                "; ".join(_claims(provenance)),
+                "; ".join(map(_statement_text, provenance.statements)) or provenance.statements_unread,
+                pictures.get(path, ""),
+                result.error or (verdict.reason if verdict else ""),
+                " ".join(
+                    [
+                        *result.notes,
+                        *([f"The evidence is {_unreliable_reason(result)}."] if _unreliable_reason(result) else []),
+                    ]
+                ),
+            )
+        )
+    print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
+
+
+def _print_files(
+    results: Sequence[tuple[str, FileResult]], detectors: Sequence[AskedDetector], pictures: dict[str, str]
+) -> None:
+    for path, result in results:
+        _print_file(path, result, detectors, pictures.get(path))
+        typer.echo("")
+
+
+def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector], picture: str | None) -> None:
+    from auditor.detection.detector_calibration import predictive_value
+    from auditor.report.record.number_text import visible
+    from cli.terminal import coloured, paragraph
+
+    answer = result.answer
+    verdict = result.verdict
+    head = coloured(f"{answer.upper() or 'NOT ASKED':<18}", _COLOURS[answer])
+    kind = ", ".join(filter(None, (result.form, result.medium)))
+    guess = ""
+    if verdict is not None and verdict.probability is not None:
+        between = f" [{verdict.low:.2f}, {verdict.high:.2f}]" if verdict.low is not None else ""
+        guess = f"  probability of synthetic {verdict.probability:.2f}{between}"
+    typer.echo(f"{head} {visible(path)}{f'  ({kind})' if kind else ''}{guess}")
+    for line in (result.error, verdict.reason if verdict is not None else "", *result.notes):
+        if line:
+            typer.echo(paragraph(visible(line), 12))
+    if verdict is not None:
+        card = detectors[0].known.card if len(detectors) == 1 else None
+        said = []
+        if verdict.p_real is not None and verdict.p_fake is not None:
+            said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
+        if verdict.q_value is not None:
+            said.append(f"q-value {verdict.q_value:.3f}")
+        if verdict.novelty is not None and card is not None and card.novelties:
+            p = card.p_known(verdict.novelty)
+            said.append(f"of a kind it knows: p {p:.3f}, unsupported at {card.novelty_rate:g}")
+        worth = predictive_value(card, detectors[0].prevalence or 0.0) if card is not None else None
+        if worth is not None and verdict.answer == "fake":
+            said.append(
+                f"{1.0 - worth.value:.0%} of such answers are wrong where {worth.prevalence:.3g} of files are fake"
+            )
+        if said:
+            typer.echo(paragraph("; ".join(said), 12))
+    for part in result.parts:
+        typer.echo(
+            paragraph(visible(f"{_OF_PART[part.medium]:<10}{part.verdict.answer}: {_grounds(part.verdict)}"), 12)
+        )
+    if not result.error or result.medium is not None:
+        _print_provenance(result.provenance)
+    if result.heat_map is not None and picture is not None:
+        held = _unreliable_reason(result)
+        typer.echo(paragraph(f"evidence  {visible(picture)}{f'; {held}' if held else ''}", 12))
+
+
+def _grounds(verdict: FileVerdict) -> str:
+    if verdict.p_real is None or verdict.p_fake is None:
+        return verdict.reason
+    return f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}. {verdict.reason}"
+
+
+def _unreliable_reason(result: FileResult) -> str:
+    """Why a file's evidence is not to be relied on; "" where it may be, or there is none."""
+    if result.heat_map is None or result.heat_map.earned:
+        return ""
+    unsupported = result.verdict is not None and result.verdict.probability is None
+    why = "the score of an unsupported file means nothing" if unsupported else "random parts move the score as far"
+    return f"{_UNRELIABLE}: {why}"
+
+
+def _print_provenance(provenance: FileProvenance) -> None:
+    from auditor.report.record.number_text import visible
+    from cli.terminal import paragraph
+
+    signed = provenance.credentials
+    if signed is not None:
+        typer.echo(paragraph(visible(f"signed    {_signed(signed)}"), 12))
+        for claim in _claims(provenance):
+            typer.echo(paragraph(visible(f"claims    {claim}"), 12))
+        for failure in signed.failures:
+            typer.echo(paragraph(visible(f"failed    {failure}"), 12))
+    elif provenance.credentials_unread:
+        typer.echo(paragraph(visible(f"signed    {provenance.credentials_unread}"), 12))
+    for statement in provenance.statements[:_MOST_SHOWN]:
+        typer.echo(paragraph(visible(f"says      {_statement_text(statement)}"), 12))
+    if len(provenance.statements) > _MOST_SHOWN:
+        typer.echo(f"{'':12}says      and {len(provenance.statements) - _MOST_SHOWN} more: see --json")
+    if provenance.statements_unread:
+        typer.echo(paragraph(visible(f"says      {provenance.statements_unread}"), 12))
+    if not (signed or provenance.statements or provenance.credentials_unread or provenance.statements_unread):
+        typer.echo(f"{'':12}says      nothing of its making")
+
+
+def _signed(signed: Credentials) -> str:
+    of = f" of {signed.issuer}" if signed.issuer else ""
+    by = f"{signed.signer or 'an unnamed certificate'}{of}"
+    when = f" on {signed.signed_at}" if signed.signed_at else ""
+    said = f"C2PA, {signed.standing}: by {by}{when}"
+    if signed.standing == "intact, signer unknown":
+        why = "no authority named by --trust-anchors vouches for it" if signed.anchored else "no --trust-anchors"
+        said += f", as its own certificate says and anybody's can ({why})"
+    return f"{said}; time stamp: {signed.time_stamp}"
+
+
+_NOT_VOUCHED = {"trusted": "", "not valid": "NOT VALID: "}
+
+
+def _claims(provenance: FileProvenance) -> list[str]:
+    """What signed credentials claim of how the file was made, marked where nobody known stands behind it."""
+    signed = provenance.credentials
+    if signed is None:
+        return []
+    found = [
+        f"{action.action}"
+        + (f" with {action.software}" if action.software else "")
+        + (f", {action.digital_source_type}: {action.origin}" if action.digital_source_type else "")
+        for action in signed.actions[:_MOST_SHOWN]
+    ]
+    found += [f"written by {signed.claim_generator}"] if signed.claim_generator else []
+    return [_NOT_VOUCHED.get(signed.standing, "SIGNER UNKNOWN: ") + claim for claim in found]
+
+
+def _statement_text(statement: Statement) -> str:
+    from auditor.report.record.number_text import shortened
+
+    value = shortened(" ".join(statement.value.split()), 80)
+    meant = statement.points_to or (f"that is, {statement.origin}" if statement.origin else "")
+    return f"{statement.where} {statement.name} = {value}" + (f" ({meant})" if meant else "")
+
+
+def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
+    """What each detector is, how often it is known to err, and how an answer is to be read."""
+    for each in detectors:
+        from auditor.detection.detector_calibration import channel_lines, predictive_value
+
+        known, card = each.known, each.known.card
+        kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""
+        more = f" and {len(card.kinds) - 8} more" if len(card.kinds) > 8 else ""
+        yield (
+            f"detector  {each.path} for {MEDIA[known.medium]}{kinds}{more}; calibrated on {known.n_real:,} real and "
+            f"{known.n_fake:,} synthetic files, either ruled out at an error rate of {card.error_rate:g}"
+        )
+        for line in rate_lines(card.known_rates):
+            yield f"known     {line}"
+        for line in channel_lines(card):
+            yield f"channel   {line}"
+        if (worth := predictive_value(card, each.prevalence or 0.0)) is not None:
+            yield (
+                f"worth     where {worth.prevalence:.3g} of files are synthetic (--prevalence), {1 - worth.value:.0%}"
+                f" of the answers fake are wrong (95 % interval [{1 - worth.high:.0%}, {1 - worth.low:.0%}])"
+            )
+        if card.unproven:
+            yield f"silent    {card.unproven}"
+    from auditor.evidence.detection_evidence import READING
+
+    if with_evidence:
+        from auditor.detection.heat_map import LEGEND
+
+        yield f"evidence  {LEGEND}"
+    yield f"reading   {READING}"
+
+
+def _of_batch(detector: AskedDetector) -> Iterator[str]:
+    """What is selected of the files asked together."""
+    batch = detector.batch
+    if batch is None or not batch.n_fake:
+        return
+    yield (
+        f"together  {batch.n_selected:,} of {batch.n:,} are selected (q-value up to {batch.level:g}): of these at most "
+        f"{batch.level:.0%} are real on average, whatever the share of fakes; {batch.n_fake:,} are answered fake, "
+        "each by itself"
+    )
+
+
+def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
+    """Known error rates of a detector: on training kinds, on other kinds, and on the worst of those."""
+    for unseen, words in ((False, "on new files of kinds it knows"), (True, "over kinds left out of training")):
+        if line := _pooled_line(rates, unseen=unseen):
+            yield f"{words}: {line}"
+    by_kind = [rate for rate in rates if rate.kind is not None and rate.unseen and rate.metric == "equal_error_rate"]
+    if by_kind:
+        worst = max(by_kind, key=lambda rate: rate.value)
+        yield f"worst of {len(by_kind)} kinds left out: {worst.kind}, equal error rate {with_interval(worst)}"
+    for name in dict.fromkeys(rate.collection for rate in rates if rate.collection is not None):
+        yield f"on the collection {name}, left out whole: {_collection_line(rates, name)}"
+    if not rates:
+        yield "nothing: no error rate was measured when it was made"
+
+
+def _pooled_line(rates: Sequence[KnownRate], *, unseen: bool) -> str:
+    """The rates over all kinds together, seen in training or not; empty where none was measured."""
+    pooled = {
+        rate.metric: rate for rate in rates if rate.kind is None and rate.collection is None and rate.unseen is unseen
+    }
+    parts = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
+    if unseen and all(answer in pooled for answer in ANSWERS):
+        parts.append(f"answered: {answer_shares(pooled)}")
+    return ", ".join(parts)
+
+
+def _collection_line(rates: Sequence[KnownRate], name: str) -> str:
+    own = {rate.metric: rate for rate in rates if rate.collection == name}
+    return ", ".join(
+        f"{with_interval(own[metric])} of its {what} files called fake"
+        for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
+        if metric in own
+    )
+
+
+def answer_shares(rates: Mapping[str, KnownRate]) -> str:
+    """The answers on synthetic files of unseen kinds, as shares with intervals."""
+    from auditor.models.detector_card import METRIC_OF
+
+    shares = [f"{answer} {with_interval(rates[metric])}" for answer, metric in METRIC_OF.items()]
+    return f"{', '.join(shares)} ({rates[ANSWERS[0]].n_fake:,} synthetic files)"
+
+
+def with_interval(rate: KnownRate) -> str:
+    """The value to two digits and its interval."""
+    between = "" if rate.low is None or rate.high is None else f" [{rate.low:.2f}, {rate.high:.2f}]"
+    return f"{rate.value:.2f}{between}"
+
+
+def _ending(results: Sequence[tuple[str, FileResult]], code: int, *, any_detector: bool) -> str:
+    counts = {answer: sum(result.answer == answer for _, result in results) for answer in _COLOURS}
+    if not any_detector and not counts["declared synthetic"]:
+        unread = f", {counts['unread']} of them unread," if counts["unread"] else ""
+        these = "this file" if len(results) == 1 else f"these {len(results)} files{unread}"
+        return f"exit {code}: no detector was named (--detector): read were only statements of origin, of {these}"
+    said = ", ".join(f"{n} {answer or 'not asked'}" for answer, n in counts.items() if n)
+    return f"exit {code}: {said}" + ("; what is not found fake is not thereby real" if code else "")
+
+
+_MADE_OF = {"image": "pictures", "audio": "recordings", "video": "pictures and recordings"}
+
+
+def without_detector(results: Sequence[FileResult]) -> Iterator[str]:
+    """Four lines, to which the exit code is the fifth."""
+    read = [result for result in results if not result.error]
+    signed = sum(result.provenance.credentials is not None for result in read)
+    unsigned = sum(bool(result.provenance.statements) and result.provenance.credentials is None for result in read)
+    silent = len(results) - signed - unsigned
+    yield (
+        f"can       say what files claim of their own making: of {len(results):,}, {signed:,} by Content Credentials, "
+        f"{unsigned:,} by unsigned metadata, {silent:,} not at all. Anybody can write metadata, and strip "
+        "either; a signature says who signed, and for that --trust-anchors."
+    )
+    yield (
+        "cannot    say whether one is synthetic: nothing looked at what is shown or heard, and a file that claims "
+        "nothing is neither real nor fake for it."
+    )
+    yield (
+        "next      ask for each file as it left the camera or the editor, and from whom it came: sites and messengers "
+        "strip what a file says of itself."
+    )
+    media = {result.medium for result in read if result.medium is not None}
+    of = _MADE_OF["video"] if len(media) != 1 or "video" in media else _MADE_OF[media.pop()]
+    two = ", one of pictures and one of sound" if of == _MADE_OF["video"] else ""
+    yield (
+        f"next      gather {of} that came the same way, in folders real (19 or more) and fake, and make a "
+        f"detector{two}: auditor detect train DIR, or of any classifier auditor detect calibrate MODEL --data DIR. "
+        "Then add --detector."
+    )
