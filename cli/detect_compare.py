@@ -78,6 +78,12 @@ def detect_compare(
         scored.append(_scores(name, as_classifier(job, meanings, known, None, None), known, changes=changes))
     files = [path for path in (*known.real, *known.fake) if all(_is_usable(each, path) for each in scored)]
     n_lost = len(known.real) + len(known.fake) - len(files)
+    for each in scored:
+        if len(each.learnt) == n_lost and not files:
+            raise UsageError(
+                f"Nothing is left to compare on: all {n_lost:,} files under --data are training files of {each.name} "
+                "or copies of them: name a folder of files that no detector was trained on."
+            )
     rows = compare_scores(scored, files, set(known.fake), data, error_rate)
     shown = [row for row in rows if row["metric"] == "auc_behind_first"]
     code = 3 if n_lost or any(row["low"] <= 0.0 for row in shown) else 0
@@ -143,7 +149,7 @@ def compare_scores(
     from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
     from auditor.statistics.rates import Proportion
 
-    is_fake = np.asarray([path in fake for path in files])
+    is_fake = np.asarray([path in fake for path in files], bool)
     fewest, n_real, n_fake = math.ceil(1.0 / error_rate), int((~is_fake).sum()), int(is_fake.sum())
     if n_real < fewest or n_fake < 2:
         raise DataError(

@@ -153,7 +153,7 @@ def _print_budget(
     for phase in phases:
         typer.echo(
             f"noise multiplier {phase.noise_multiplier:.4g}, sample rate {phase.sample_rate:.4g}, "
-            f"{phase.steps:,} steps ({phase.steps * phase.sample_rate:.4g} epochs)"
+            f"{phase.steps:,} step{'s' * (phase.steps != 1)} ({phase.steps * phase.sample_rate:.4g} epochs)"
         )
     if target is not None:
         typer.echo(f"this noise keeps epsilon {target:g} at delta {delta:.3g} by the {accountant} accountant")

@@ -27,8 +27,6 @@ from auditor.models.detector_card import (
 )
 from auditor.statistics.rates import Proportion
 
-# At which the scores of two sets of files are said to differ.
-_MOVED = 0.01
 _CHANCE = _LIKELIER = 0.5
 # Of files named as real, the share that scores like known fakes and is still a sign of something else than a weak one.
 _FEW = 0.2
@@ -104,7 +102,6 @@ def on_channel(
         for found in reals.values()
     ]
     measured = {
-        "moved": _ks_p_value(card.real_scores, scores) if card.real_scores and card.channel is None else None,
         "fake_before": sum(before),
         "promised": promised,
         "n_fake": len(fakes),
@@ -182,11 +179,6 @@ def channel_lines(card: DetectorCard) -> Iterator[str]:
         )
     if not channel.facts:
         yield "whether a file came the same way is not looked at, since no containers are known: calibrate anew"
-    if channel.moved is not None and channel.moved <= _MOVED:
-        yield (
-            f"they are not like the real files that the detector was made with (p = {channel.moved:.2g}): what was "
-            "measured when it was made says nothing of them"
-        )
     yield from _told_apart(card)
     if channel.n_fake:
         yield f"of {channel.n_fake:,} known fakes it finds {_proportion_text(channel.n_found, channel.n_fake)}"
@@ -321,13 +313,6 @@ def _score(result: FileResult) -> float:
 
 def _novelty(result: FileResult) -> float | None:
     return None if result.verdict is None else result.verdict.novelty
-
-
-def _ks_p_value(a: Sequence[float], b: Sequence[float]) -> float:
-    """The p-value of the two-sample Kolmogorov-Smirnov test; with ties it is too large rather than too small."""
-    from scipy.stats import ks_2samp
-
-    return float(np.clip(ks_2samp(a, b).pvalue, 0.0, 1.0))
 
 
 _IN_WORDS = {"image": "pictures", "speech": "sound"}

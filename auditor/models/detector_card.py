@@ -77,8 +77,7 @@ class ChannelCalibration(Closed):
     """Calibration of a detector on its user's own channel, with the scores of that channel's files.
 
     ``unit``: what each score is of. ``facts``: of the containers of the files known to be real; none where an earlier
-    version calibrated. ``moved``: the p-value that those files are exchangeable with the real files of the calibration
-    before, by their scores; None where there was none. ``fake_before``: how many of them that calibration called fake.
+    version calibrated. ``fake_before``: how many of them the calibration before called fake.
     ``promised``: whether it promised anything; of a classifier that had none ``fake_before`` counts scores of 0.5 and
     more. ``n_fake``: known fakes, and for ``n_found`` of them real is ruled out. ``n_trimmed``: of the files named as
     real, those with the highest scores that were left out, since some may be fake.
@@ -86,7 +85,6 @@ class ChannelCalibration(Closed):
 
     unit: Literal["file", "video"] = "file"
     facts: Annotated[tuple[Facts, ...], Field(max_length=MOST_SCORES)] = ()
-    moved: Share | None = None
     fake_before: Count = 0
     promised: bool = True
     n_fake: Count = 0

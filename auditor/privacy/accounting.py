@@ -167,11 +167,14 @@ def noise_for(
     one = Phase(noise_multiplier=1.0, sample_rate=sample_rate, steps=steps)
     too_little, enough = 0.0, math.inf
 
+    def found_at(noise: float) -> float | None:
+        return privacy_spent([replace(one, noise_multiplier=noise), *other_phases], delta, accountant).epsilon
+
     def is_enough_noise(noise: float) -> bool:
         nonlocal too_little, enough
         # More noise never spends more, so that most of the bisection lies outside of what is open.
         if too_little < noise < enough:
-            found = privacy_spent([replace(one, noise_multiplier=noise), *other_phases], delta, accountant).epsilon
+            found = found_at(noise)
             if found is not None and found <= epsilon:
                 enough = noise
             else:
@@ -195,6 +198,11 @@ def noise_for(
     while high / low > 1.0001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if is_enough_noise(middle) else (middle, high)
+    if too_little and found_at(too_little) is None and (most := found_at(high)) and most < 0.99 * epsilon:
+        raise UsageError(
+            f"The {accountant} accountant cannot say which noise spends epsilon {epsilon:g}, as of these steps it "
+            f"computes none above {most:.4g}: ask for a smaller epsilon."
+        )
     return high
 
 
@@ -390,13 +398,16 @@ def _divergences(noise_multiplier: float, sample_rate: float) -> Any:
 
 
 def _prv(phases: Sequence[Phase], delta: float) -> Spent:
+    from scipy.integrate import IntegrationWarning
+
     try:
         with _quiet():
+            warnings.simplefilter("error", IntegrationWarning)
             accountant, size = _prv_accountant(phases, delta / 1000.0)
             if size > _LARGEST_DOMAIN:
                 raise ValueError(f"epsilon is too large for it, it would need {size:,} points")
             epsilon = accountant.get_epsilon(delta)
-    except (ValueError, RuntimeError, ArithmeticError, MemoryError) as error:
+    except (ValueError, RuntimeError, ArithmeticError, MemoryError, IntegrationWarning) as error:
         return Spent(accountant="prv", epsilon=None, is_bound=True, note=f"cannot say: {error}".splitlines()[0][:200])
     return _checked("prv", epsilon, "within 0.01 of the discretised optimum")
 
@@ -480,7 +491,8 @@ def _gdp(phases: Sequence[Phase], delta: float) -> Spent:
                 for phase in phases
             ]
             mu = math.sqrt(sum(squares))
-            epsilon = float(eps_from_mu(mu=mu, delta=delta))
+            # The search has no root where an epsilon of 0 already keeps delta: 2 Phi(mu / 2) - 1.
+            epsilon = 0.0 if math.erf(mu / math.sqrt(8.0)) <= delta else float(eps_from_mu(mu=mu, delta=delta))
     except (ValueError, ArithmeticError):
         return Spent(
             accountant="gdp", epsilon=None, is_bound=False, note=f"approximation: epsilon is above {_LARGEST_GDP:g}"

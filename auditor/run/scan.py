@@ -272,10 +272,7 @@ def _code_folder(options: ScanOptions) -> str | None:
 def data_spec(
     options: ScanOptions, labels: Labels | None = None, roles: Roles | None = None, about: About | None = None
 ) -> DataSpec:
-    """The roles of the columns and files.
-
-    Raises UsageError where a file is not there.
-    """
+    """The roles of the columns and files. Raises UsageError where a file is not there, or --train is --data."""
     side, train, answered = options.sensitive_file, options.train, options.check_predictions
     if answered is not None and options.predictions is not None:
         raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
@@ -296,6 +293,8 @@ def data_spec(
             "roles": () if roles is None else roles.keys,
         }
     )
+    if spec.train is not None and options.query is None and Path(spec.train).samefile(spec.path):
+        raise UsageError("--train and --data are the same file: they must be different rows.")
     if spec.stream and (why := spec.why_not_in_parts):
         raise UsageError(f"--stream: {why}")
     return spec

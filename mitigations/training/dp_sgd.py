@@ -182,7 +182,7 @@ class DpSgd(BaseMitigation):
             return self._fine_tuned(model, data, rng, training)
         if self.lora is not None:
             raise UsageError("lora is for text classifiers of transformers, which are fine-tuned: leave it out.")
-        old = trainable(model)
+        old = trainable(model, "train a network privately from the rows, with auditor train --dp-epsilon EPSILON")
         assert old.recipe is not None
         rows = training_set(old, data, training.device, groups=self.weights != "none")
         if self.delta is not None and self.delta >= 1.0 / len(rows):

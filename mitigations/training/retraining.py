@@ -93,10 +93,10 @@ class TrainingSet:
         )
 
 
-def trainable(model: AuditedModel) -> TorchModel:
+def trainable(model: AuditedModel, advice: str | None = None) -> TorchModel:
     """The model as a retrainable one.
 
-    Raises ModelError where it cannot, and says what would do.
+    Raises ModelError where it cannot, and says what would do: ``advice``, or a mitigation that takes it.
     """
     from auditor.models.networks.architectures import ARCHITECTURES
     from auditor.models.torch_model import TorchModel
@@ -104,16 +104,16 @@ def trainable(model: AuditedModel) -> TorchModel:
     check_classifier(model)
     why = why_untrainable(model)
     if why is not None or not isinstance(model, TorchModel):
-        raise ModelError(f"{why}: {instead(model)}.")
+        raise ModelError(f"{why}: {advice or instead(model)}.")
     if not is_known(model):
         raise ModelError(
             f"The network {type(model.module).__name__} is none of {', '.join(ARCHITECTURES)}, so it cannot be made "
-            f"anew: {instead(model)}."
+            f"anew: {advice or instead(model)}."
         )
     if model.recipe is None:
         raise ModelError(
             "The model says nothing of how it was trained, so it cannot be trained anew the same way (save it with "
-            f"recipe=Recipe(...)): {instead(model)}."
+            f"recipe=Recipe(...)): {advice or instead(model)}."
         )
     return model
 

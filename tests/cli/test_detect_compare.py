@@ -60,6 +60,8 @@ def test_detectors_are_ranked_at_one_rate_with_generators_groups_and_containers_
     )
     with pytest.raises(DataError, match="60 real and 1 synthetic files, and at a rate of 0.1 it takes 10 and 2"):
         compare_scores(found, FILES[: N + 1], FAKE, Path("/d"), 0.1)
+    with pytest.raises(DataError, match="0 real and 0 synthetic files"):
+        compare_scores(found, [], FAKE, Path("/d"), 0.1)
 
 
 def test_a_change_has_the_threshold_of_changed_real_files_and_its_false_alarms_are_told() -> None:
@@ -108,5 +110,13 @@ def test_two_detectors_are_compared_on_files(tmp_path: Path, monkeypatch: pytest
     assert {row["of"] for row in said["rows"]} == {"", "fake/ramp", *(f"after {change}" for change in changes)}
     assert all_of(row["value"] is not None for row in said["rows"])
     assert all_of(row["value"] > 0 for row in said["rows"] if row["metric"] == "processor_seconds_a_file")
+    # Every file is one that the detector was trained on.
+    monkeypatch.setattr(
+        "auditor.detection.detector_calibration.learnt_of", lambda card, files: ["training file"] * len(files)
+    )
+    none_left = CliRunner().invoke(app, words[:-2])
+    assert none_left.exit_code == 2 and "all 48 files under --data are training files" in " ".join(
+        none_left.output.split()
+    )
     alone = CliRunner().invoke(app, ["detect", "compare", "d.pt", "--data", "media"])
     assert alone.exit_code == 2 and "two detectors or more" in alone.output

@@ -86,6 +86,7 @@ def test_phases_and_steps_are_other_ways_to_say_it() -> None:
         (("--phase", "1,2", "--delta", "1e-5"), "NOISE,SAMPLE_RATE,STEPS"),
         (("--phase", "1,0.1,5", "--noise", "1", "--delta", "1e-5"), "leave --noise away"),
         ((*BUDGET[2:], "--epsilon", "1", "--accountant", "gdp"), "pld, prv or rdp"),
+        ((*BUDGET[2:], "--epsilon", "1e6"), "ask for a smaller epsilon"),
         (("--rows", "100", "--plot", "x.gif"), ".svg or .png"),
     ],
 )

@@ -93,12 +93,15 @@ def test_a_mitigation_is_audited_before_and_after(folder: Path, tmp_path: Path) 
         ({4: "new.bin"}, "must end in .pt"),
         ({4: "old"}, "name another file"),
         ({-1: "--margin=2"}, "--margin must lie in [0, 1)"),
+        ({6: "same"}, "--train and --data are the same file"),
     ],
 )
 def test_wrong_usage_is_said_before_any_work(folder: Path, tmp_path: Path, change: dict[int, str], said: str) -> None:
     arguments = usual(folder, tmp_path / "new.pt", "")
     for place, value in change.items():
-        arguments[place] = str(folder / "old.pt") if value == "old" else value
+        arguments[place] = (
+            str(folder / {"old": "old.pt", "same": "test.csv"}[value]) if value in ("old", "same") else value
+        )
     code, output = call(folder, *[a for a in arguments if a])
     assert code == 2 and said in output, output
     assert list(tmp_path.iterdir()) == []

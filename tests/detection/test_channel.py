@@ -77,10 +77,9 @@ def test_real_files_of_another_collection_are_called_fake_as_seldom_as_promised_
     known = on_channel(CARD, results(drawn(ELSEWHERE, 50)), ())
     assert called_fake(results(drawn(ELSEWHERE, 2_000), card=known)) / 2_000 < beta.ppf(0.9999, 2, 49)
     assert known.channel is not None and known.channel.fake_before > 35
-    assert known.channel.moved is not None and known.channel.moved < 1e-6
     said = " ".join(channel_lines(known))
     assert f"called {known.channel.fake_before} of 50" in said and "promised 5%" in said
-    assert "not like the real files" in said and "--known-fake" in said
+    assert "--known-fake" in said
 
 
 @pytest.mark.parametrize("n", [19, 50])

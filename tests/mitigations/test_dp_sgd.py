@@ -232,7 +232,7 @@ def test_what_cannot_be_done_is_refused_before_any_training(
         run(DpSgd(weights="reweighing"), model, replace(rows, sensitive_features=None))
     with pytest.raises(UsageError, match="checkpoint"):
         DpSgd().mitigate(model, rows, np.random.default_rng(0), Training(checkpoint=Path("c")))
-    with pytest.raises(ModelError, match="post-processing"):
+    with pytest.raises(ModelError, match="auditor train --dp-epsilon"):
         run(DpSgd(), AuditedModel.from_callable(lambda X: X.skill > 0, classes=[0, 1]), rows)
     with pytest.raises(UsageError, match="--target"):
         run(DpSgd(), model, replace(rows, y_true=None))

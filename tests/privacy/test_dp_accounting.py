@@ -142,6 +142,16 @@ def test_a_run_cut_in_two_costs_the_same(accountant: str) -> None:
     assert cut == pytest.approx(whole, abs=0.02)
 
 
+@pytest.mark.parametrize("hardly", [phase(1e9, 0.1, 100), phase(1.0, 1e-7, 100)])
+def test_gdp_of_hardly_any_loss_is_zero(hardly: Phase) -> None:
+    assert privacy_spent([hardly], 1e-5, "gdp").epsilon == 0.0
+
+
+def test_prv_says_where_its_integral_fails(recwarn: pytest.WarningsRecorder) -> None:
+    found = privacy_spent([phase(1.0, 1e-7, 100)], 1e-5, "prv")
+    assert found.epsilon is None and "integral" in found.note and not recwarn.list
+
+
 def test_without_noise_epsilon_is_infinite_and_far_out_it_is_not_known() -> None:
     assert all_of(found.epsilon == math.inf for found in side_by_side([phase(0.0)], DELTA))
     assert privacy_curve([phase(0.0)]) == ((0.0, 1.0),)
