@@ -276,10 +276,12 @@ def steps_of(layers: Sequence[nn.Module], shape: Sequence[int], operands: float)
     steps: list[Step] = []
     h = torch.zeros((1, *shape), dtype=torch.float64)
     for layer in layers:
-        whole = isinstance(layer, nn.GroupNorm)
-        for step in (
-            _of_group_norm(layer, h, operands) if whole else [_activation(layer) or _affine(layer, h, operands)]
-        ):
+        made: Sequence[Step] = (
+            _of_group_norm(layer, h, operands)
+            if isinstance(layer, nn.GroupNorm)
+            else [_activation(layer) or _affine(layer, h, operands)]
+        )
+        for step in made:
             h = step.value(h) if isinstance(step, Affine) else step.bounds(h, h)[0]
             steps.append(step)
     return tuple(steps)
