@@ -161,7 +161,8 @@ def test_a_new_model_that_is_a_folder_may_go_where_an_empty_one_is(here: Path, m
 
     monkeypatch.setattr("cli.mitigate.make_model", reached)
     monkeypatch.setattr("cli.mitigate._writes_folder", lambda kind, model: True)
-    words = ("mitigate", "reweighing", "model.pt", "--train", "d.csv", *SCAN[2:], "--out", "new")
+    shutil.copy(here / "d.csv", here / "train.csv")
+    words = ("mitigate", "reweighing", "model.pt", "--train", "train.csv", *SCAN[2:], "--out", "new")
     (here / "new").mkdir()
     refused(run(*words), "as far as the making of the model")
     (here / "new" / "mine.txt").write_text("mine")

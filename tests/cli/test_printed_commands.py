@@ -293,7 +293,8 @@ def test_every_table_model_is_taken_by_every_command_or_what_works_is_named(
 def test_a_wrong_ending_is_told_with_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = ORDINARY["scikit-learn pipeline, joblib"](tmp_path)
-    asked = ["mitigate", "reweighing", str(file.path), *file.data, "--train", "rows.csv", "--out"]
+    (tmp_path / "train.csv").write_bytes((tmp_path / "rows.csv").read_bytes())
+    asked = ["mitigate", "reweighing", str(file.path), *file.data, "--train", "train.csv", "--out"]
     unknown = call([*asked, "fairer.bin"])
     assert unknown.exit_code == 2 and "say --out fairer.joblib." in " ".join(unknown.output.split()), unknown.output
     other = call([*asked, "fairer.pt"])

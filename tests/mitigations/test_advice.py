@@ -227,5 +227,9 @@ def test_whoever_follows_the_advice_arrives(of: str, tmp_path: Path) -> None:
             taken.append(name)
     assert len(taken) > 0
     for name, words in said.items():
+        if name == "dp_sgd" and not advised(words, name):
+            # No mitigation of fairness makes a model private; a training anew does.
+            assert "auditor train --dp-epsilon" in words
+            continue
         assert set(advised(words, name)) & set(taken), f"{name} sends nowhere: {words}"
         assert set(advised(words, name)) <= set(taken), f"{name} names what is refused too: {words}"
