@@ -743,7 +743,9 @@ MITIGATION_ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "batch_size": row(None, 64, world="biased", beside=TWO | {"noise_seed": 1}, same=(128,)),
         "learning_rate": row(None, 0.01, world="biased", beside=TWO | {"noise_seed": 1}, same=(0.002,)),
         "noise_seed": row(None, 1, 2, world="biased", beside=TWO),
-        "mode": row("auto", "ghost", world="biased", beside=TWO, same=("hooks",), differs="details"),
+        "mode": row(
+            "auto", "ghost", world="biased", beside=TWO | {"noise_seed": 1}, same=("hooks",), differs="details"
+        ),
         "weights": row("none", "reweighing", world="biased", beside=TWO | {"noise_seed": 1}),
         "lora": row(None, 2, 4, world="bert", beside=TWO | {"noise_seed": 1}),
     },

@@ -185,6 +185,7 @@ def test_pastes_with_noise_that_the_model_does_not_read_are_seen_by_its_answers(
         assert "on which the model's answers do not depend" in why_doubtful(found)
 
 
+@pytest.mark.slow
 @pytest.mark.grid
 @pytest.mark.parametrize("n", [300, 3_000, 30_000])
 @pytest.mark.parametrize("kind", ["people", "people in round numbers", "columns that repeat each other"])
