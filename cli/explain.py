@@ -95,7 +95,7 @@ class Asked:
 
 def _condition(text: str) -> tuple[str, str]:
     column, equals, value = text.partition("=")
-    if not (column.strip() and equals and value.strip()):
+    if not (column.strip() and equals):
         raise UsageError(f"--where {text!r} must look like COLUMN=VALUE, such as application_id=103281.")
     return column.strip(), value.strip()
 

@@ -84,19 +84,24 @@ class Wording:
         return self.say.spelled(number(x))
 
     def value(self, column: str | None, value: Value) -> str:
-        """A value of a column: its display name, or a number with at most six digits."""
+        """A value of a column: its display name, or a number with commas, a fraction with at most six digits."""
         if value is None:
             return self.say.say("explain.missing")
-        shown = self.labels.value(column, value)
-        return self.say.spelled(shown) if self.is_number(column, value) else shown
+        if not self.is_number(column, value) or isinstance(value, str):
+            return self.labels.value(column, value)
+        # With six digits, a larger fraction would be written as a power of ten.
+        whole = isinstance(value, int) or 1e6 <= abs(value) < 1e15
+        return self.say.spelled(f"{value:,.0f}" if whole else f"{value:,.6g}")
 
     def required_value(self, change: Change) -> str:
         """The value that a change asks for, in all its digits: rounded, it might not flip the decision."""
         shown = self.value(change.feature, change.then)
-        if not self.is_number(change.feature, change.then) or isinstance(change.then, str | bool | None):
+        if not self.is_number(change.feature, change.then) or isinstance(change.then, str | bool | int | None):
             return shown
-        plain = self.labels.value(change.feature, change.then).replace(",", "")
-        return shown if float(plain) == change.then else self.say.spelled(f"{change.then:,}")
+        # A whole one as it is shown elsewhere, without ".0".
+        if change.then.is_integer() and abs(change.then) < 1e15:
+            return self.say.spelled(f"{change.then:,.0f}")
+        return self.say.spelled(f"{change.then:,}")
 
     def is_number(self, column: str | None, value: Value) -> bool:
         """Whether a value is shown as a number."""

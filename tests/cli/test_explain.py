@@ -17,9 +17,13 @@ from sklearn.preprocessing import OneHotEncoder
 from skops.io import dump
 from typer.testing import CliRunner
 
-from auditor.judging.row_explanations import ExplainedRow
+from auditor.core.errors import UsageError
+from auditor.judging.row_explanations import Change, ExplainedRow
+from auditor.loading.rows.table_files import open_table
 from auditor.models.saved_models import save
 from auditor.report.html import moment
+from auditor.report.reasons_page import Wording
+from auditor.report.record.configuration import About, Labels
 from auditor.run.job_messages import RowExplained
 from auditor.run.job_results import RowsExplained
 from cli.commands import app
@@ -214,10 +218,51 @@ def test_a_row_is_named_by_a_value_of_a_column_that_the_model_does_not_take(
     for where, words in (
         ("application_id=7", "no row of numbered.csv has this value"),
         ("race=1", "rows of numbered.csv have this value"),
+        ("race=", "no row of numbered.csv has a missing value"),
         ("aplication_id=7", "did you mean 'application_id'"),
     ):
         code, said = call(folder, monkeypatch, "forest.skops", "--data", *more, "--where", where)
         assert code == 2 and words in said, said
+
+
+@pytest.mark.slow
+def test_an_empty_value_names_the_row_in_which_it_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pd.read_csv(folder / "rows.csv")
+    rows.assign(note=np.where(rows.index == 4, "", "seen")).to_csv(folder / "noted.csv", index=False)
+    code, said = call(
+        folder, monkeypatch, "forest.skops", "--data", "noted.csv", *FOREST[3:], "--draws", "5",
+        "--where", "note=", "--json",
+    )  # fmt: skip
+    (row,) = json.loads(said)["rows"]
+    assert code in (0, 3) and (row["row"], row["named_by"]) == (5, "note=")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_missing_number_or_text_is_found_and_never_taken_for_a_word(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"rows.{kind}"
+    frame = pd.DataFrame(
+        {"debt": [1.5, np.nan, 0.0], "kind": ["a", "b", None], "race": [0, 1, 1], "twice": [None, 2, None]}
+    )
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    table = open_table(path)
+    assert (table.row_where("debt", ""), table.row_where("kind", ""), table.row_where("debt", "0")) == (2, 3, 3)
+    with pytest.raises(UsageError, match="no row of"):
+        table.row_where("race", "")
+    with pytest.raises(UsageError, match=r"2 rows of .* have a missing value \(1, 3\)"):
+        table.row_where("twice", "")
+
+
+@pytest.mark.parametrize("value", [5809, 5809.0, 5809.25, -5809, 1234567, 1234567.5])
+def test_numbers_from_a_thousand_have_separators_in_every_sentence(value: float) -> None:
+    words = Wording(About().catalogue, Labels({"year.2024": "this year"}), None, None)
+    shown = words.value("income", value)
+    assert "e+" not in shown and shown.count(",") == (2 if abs(value) >= 1e6 else 1)
+    assert float(words.required_value(Change(feature="income", now=1, then=value)).replace(",", "")) == value
+    assert (words.value("year", 2024), words.value("income", 999), words.value("income", True)) == (
+        "this year",
+        "999",
+        "True",
+    )
 
 
 @pytest.mark.grid
@@ -226,6 +271,7 @@ def test_a_row_is_named_by_a_value_of_a_column_that_the_model_does_not_take(
     [
         ((), 2, "--where COLUMN=VALUE"),
         (("--where", "17"), 2, "must look like COLUMN=VALUE"),
+        (("--where", "=17"), 2, "must look like COLUMN=VALUE"),
         (("--row", "0"), 2, "rows count from 1"),
         (("--row", "401"), 2, "rows 1 to 400"),
         (("--row", "9" * 20), 2, "rows 1 to 400"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -134,20 +135,25 @@ class TableFile:
         return table
 
     def row_where(self, column: str, value: str) -> int:
-        """The one row whose ``column`` holds ``value``, counted from 1.
+        """The one row whose ``column`` holds ``value``, counted from 1; "" is a missing value.
 
         Raises UsageError where no row does, or several do.
         """
-        found = self.read([column], {column: pa.string()}).column(0).to_pylist()
         wanted = label_name(value.strip())
-        rows = [i for i, cell in enumerate(found, 1) if cell is not None and label_name(cell.strip()) == wanted]
+        # As text, NaN would be a word.
+        found = self.read([column], {column: pa.string()} if wanted else {}).column(0).to_pylist()
+        if wanted:
+            rows = [i for i, cell in enumerate(found, 1) if cell is not None and label_name(cell.strip()) == wanted]
+        else:
+            rows = [i for i, cell in enumerate(found, 1) if cell is None or str(cell).strip() == "" or _is_nan(cell)]
+        what = "this value" if wanted else "a missing value"
         if len(rows) == 1:
             return rows[0]
         if not rows:
-            raise UsageError(f"--where {column}={value}: no row of {self.path.name} has this value.")
+            raise UsageError(f"--where {column}={value}: no row of {self.path.name} has {what}.")
         shown = ", ".join(f"{row:,}" for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
         raise UsageError(
-            f"--where {column}={value}: {len(rows):,} rows of {self.path.name} have this value ({shown}); choose one "
+            f"--where {column}={value}: {len(rows):,} rows of {self.path.name} have {what} ({shown}); choose one "
             "with --row, or a column whose values are unique."
         )
 
@@ -336,6 +342,10 @@ def _delimiter(kind: Kind) -> str:
 
 def _schema(schema: pa.Schema, types: Mapping[str, pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(f.name, types.get(f.name, f.type)) for f in schema])
+
+
+def _is_nan(cell: object) -> bool:
+    return isinstance(cell, float) and math.isnan(cell)
 
 
 def _cast(batch: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
