@@ -63,7 +63,8 @@ test-ray: $(VENV)/.test
 	$(BIN)/pip install --quiet 'ray==2.50.1'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/test_on_ray.py
 
-lint: $(VENV)/.lint
+# The types of all extras are read, which the tests install; the reference imports them.
+lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
@@ -79,7 +80,7 @@ constraints: $(VENV)/.test $(VENV)/.lint $(VENV)/.docs
 	  $(BIN)/pip freeze --exclude-editable | sed '/ @ /d; s/+cpu$$//'; } > constraints.txt
 
 # Every warning is an error; --fresh-env, so that a page that was moved or taken out leaves nothing behind.
-docs: $(VENV)/.docs
+docs: $(VENV)/.test $(VENV)/.docs
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
 	@echo "Open build/docs/index.html."
 

@@ -461,7 +461,7 @@ def explain(
     flag_values: dict[str, object],
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     row: Annotated[list[int] | None, typer.Option(help="Row, counted from 1 without the header; repeatable.")] = None,
-    where: Annotated[list[str] | None, typer.Option(help="Row by a value: application_id=103281; repeatable.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="Row by a value: id=17, or missing: id=; repeatable.")] = None,
     immutable: Annotated[str | None, typer.Option(help="Columns that recourse must not change: age,sex.")] = None,
     monotone: Annotated[
         str | None, typer.Option(help="Allowed direction of change for recourse: income=up,debt=down.")

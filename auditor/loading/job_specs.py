@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
@@ -115,6 +116,13 @@ class DataSpec:
         return next(
             (f"--{name.replace('_', '-')} needs all rows at once: leave it or --stream out." for name in held), ""
         )
+
+    @property
+    def why_not_held_out(self) -> str:
+        """Why the evaluation rows are not other rows than the training rows: both are one file; "" if they are not."""
+        if self.train is None or not Path(self.train).samefile(self.path):
+            return ""
+        return "--train and --data are the same file: they must be different rows."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,8 +89,8 @@ class Wording:
             return self.say.say("explain.missing")
         if not self.is_number(column, value) or isinstance(value, str):
             return self.labels.value(column, value)
-        # With six digits, a larger fraction would be written as a power of ten.
-        whole = isinstance(value, int) or 1e6 <= abs(value) < 1e15
+        # Six digits would round it to a million or more, which they write as a power of ten.
+        whole = isinstance(value, int) or 999_999.5 <= abs(value) < 1e15
         return self.say.spelled(f"{value:,.0f}" if whole else f"{value:,.6g}")
 
     def required_value(self, change: Change) -> str:

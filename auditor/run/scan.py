@@ -293,8 +293,8 @@ def data_spec(
             "roles": () if roles is None else roles.keys,
         }
     )
-    if spec.train is not None and options.query is None and Path(spec.train).samefile(spec.path):
-        raise UsageError("--train and --data are the same file: they must be different rows.")
+    if options.query is None and (why := spec.why_not_held_out):
+        raise UsageError(why)
     if spec.stream and (why := spec.why_not_in_parts):
         raise UsageError(f"--stream: {why}")
     return spec

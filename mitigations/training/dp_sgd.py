@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import pandas as pd
 
 from auditor.core.errors import UsageError
 from auditor.core.rows import FloatArray, IntArray
@@ -182,7 +183,13 @@ class DpSgd(BaseMitigation):
             return self._fine_tuned(model, data, rng, training)
         if self.lora is not None:
             raise UsageError("lora is for text classifiers of transformers, which are fine-tuned: leave it out.")
-        old = trainable(model, "train a network privately from the rows, with auditor train --dp-epsilon EPSILON")
+        # The command trains from tables alone.
+        old = trainable(
+            model,
+            "train a network privately from the rows, with auditor train --dp-epsilon EPSILON"
+            if isinstance(data.X, pd.DataFrame)
+            else "train it privately where it was made, with Opacus",
+        )
         assert old.recipe is not None
         rows = training_set(old, data, training.device, groups=self.weights != "none")
         if self.delta is not None and self.delta >= 1.0 / len(rows):

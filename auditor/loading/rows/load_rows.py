@@ -231,8 +231,8 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
     pa.default_memory_pool().release_unused()  # of texts that are categories by now
     if spec.train is None:
         return evaluation
-    if Path(spec.train).samefile(spec.path):
-        raise UsageError("--train and --data are the same file: they must be different rows.")
+    if why := spec.why_not_held_out:
+        raise UsageError(why)
     decided = list(map(str, evaluation.X.columns)) if isinstance(evaluation.X, pd.DataFrame) else None
     members = load_one(spec, spec.train, model, classes, decided)
     joined = evaluation.with_members(members)
