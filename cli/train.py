@@ -283,6 +283,7 @@ def _lines(result: TableTrained, spec: TrainSpec, places: _Places, energy: Energ
     yield visible(f"took      {energy.describe(Catalogue())}")
     yield visible(f"wrote     {places.model}, {places.train}, {places.test}, {places.predictions}, {places.energy}")
     yield visible("next      " + _scan_command(spec, places))
+    yield "          (with --sensitive and the name of a column, the groups in it are compared too)"
 
 
 def _with_interval(estimate: Known) -> str:
@@ -296,4 +297,4 @@ def _scan_command(spec: TrainSpec, places: _Places) -> str:
         words += ["--positive", spec.positive]
     if ":" in spec.architecture:
         words += ["--architecture", spec.architecture]
-    return shlex.join(map(str, words)) + " --sensitive COLUMN"
+    return shlex.join(map(str, words))

@@ -485,12 +485,17 @@ class _Writer:
         if lost is not None:
             yield self._rerun(lost)
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
-        if gaps:
-            yield self._action("repair", repair_of(report))
         unbounded = self._unbounded()
         failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
+        remedies = []
+        if gaps:
+            repair = repair_of(report)
+            remedies.append(self._action("repair" if report.data.train_path else "repair_untold", repair))
         if failed or any(map(names_rows, unbounded)):
-            yield self._action("private", private_training_of(report))
+            remedies.append(self._action("private", private_training_of(report)))
+        # As the headline, which names the worst failure.
+        worst = min(judged, key=_rank, default=None)
+        yield from reversed(remedies) if worst is not None and worst.pillar == "privacy" else remedies
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
             yield self._action("bound", criterion_of(f), name=self._name(f), kept=policies_of(report))

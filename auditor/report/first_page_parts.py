@@ -326,16 +326,17 @@ _OF_MODEL_AND_ROWS = (
 
 
 def repair_of(report: AuditReport) -> str:
-    """The command that retrains the model into a file of the same kind; for other models, the list of mitigations."""
+    """The command that retrains the model into a file of the same kind; the list of mitigations for other models, and
+    for audits without training rows."""
     data, model, told = report.data, report.model, _scan_flags(report)
     endings = ENDINGS.get(model.format)
-    if told is None or endings is None or model.path is None or not model.classes:
+    if told is None or endings is None or not (model.path and model.classes and data.train_path and data.path):
         return "auditor mitigate list"
     own = PurePath(model.path).suffix
     return _command(
         ["auditor", "mitigate", "reweighing", model.path],
-        ("--train", data.train_path or "TRAIN"),
-        ("--data", data.path or "DATA"),
+        ("--train", data.train_path),
+        ("--data", data.path),
         ("--target", data.target),
         ("--positive", data.positive),
         *(("--sensitive", name) for name in data.sensitive),
@@ -345,14 +346,14 @@ def repair_of(report: AuditReport) -> str:
 
 
 def private_training_of(report: AuditReport) -> str:
-    """The command for a private training on the same table rows; "" for other rows."""
+    """The command for a private training on the same table rows; "" for other rows, and without training rows."""
     data, told = report.data, _scan_flags(report)
-    if told is None or data.target is None or report.model.format not in ENDINGS:
+    if told is None or not (data.target and data.train_path) or report.model.format not in ENDINGS:
         return ""
     if any(flag in ("--text", "--image") for flag, _ in told):
         return ""
     return _command(
-        ["auditor", "train", data.train_path or "TRAIN"],
+        ["auditor", "train", data.train_path],
         ("--target", data.target),
         ("--positive", data.positive),
         *((flag, value) for flag, value in told if flag in ("--features", "--weight")),
@@ -363,12 +364,12 @@ def private_training_of(report: AuditReport) -> str:
 
 def registration_of(report: AuditReport) -> str:
     """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; ""
-    for rows without such a command: a folder of media, or a database."""
+    for rows without such a command: a folder of media, a database, or rows that were passed in Python."""
     files = report.configuration.files if report.configuration is not None else ()
     own = next((file.path for file in files if file.role == "configuration"), None)
     if own is not None:
         return _command(["auditor", "evidence", "register", own])
-    data = report.data.path or "DATA.csv"
+    data = report.data.path or ""
     return _command(["auditor", "start", data]) if PurePath(data).suffix and "://" not in data else ""
 
 

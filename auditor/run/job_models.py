@@ -25,7 +25,7 @@ from auditor.models.postprocessing import PostprocessedModel
 from auditor.models.recorded_model import RecordedGenerator
 from auditor.models.saved_models import goes_into_a_bundle, save, save_folder
 from auditor.models.torch_model import TorchModel, count_parameters
-from auditor.run.probe import FILE_QUESTIONS
+from auditor.run.probe import FILE_QUESTIONS, SERVER_QUESTIONS
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.training.huggingface_folder import save_classifier
 
@@ -72,8 +72,10 @@ def intake_result(model: AuditedModel) -> ProbeResult:
                 metric="n_parameters", estimate=Exact(known=float(parameters)), n_samples=parameters, detail=detail
             ),
         ]
+    questions = FILE_QUESTIONS
     ignored = getattr(model, "accepted_and_not_done", None)
     if isinstance(ignored, tuple):
+        questions = SERVER_QUESTIONS
         measurements.append(
             Measurement(
                 metric="accepted_and_not_done",
@@ -107,7 +109,7 @@ def intake_result(model: AuditedModel) -> ProbeResult:
             probe="intake",
             pillar="intake",
             citation=CITATION,
-            questions=FILE_QUESTIONS,
+            questions=questions,
             not_applicable=f"There is no file to measure: {detail}",
         )
     return ProbeResult(
@@ -115,7 +117,7 @@ def intake_result(model: AuditedModel) -> ProbeResult:
         pillar="intake",
         citation=CITATION,
         measurements=tuple(measurements),
-        questions=FILE_QUESTIONS,
+        questions=questions,
         definitions=select_definitions("intake", CITATION, INTAKE_METRICS, [m.metric for m in measurements]),
     )
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
 
 
-# What the tool itself says of files.
+# What the tool itself says of files, and of servers, which have none.
 FILE_QUESTIONS = (AuditQuestion("file"),)
+SERVER_QUESTIONS = (AuditQuestion("server"),)
 
 
 class Need(Enum):

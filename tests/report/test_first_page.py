@@ -725,6 +725,22 @@ def test_what_to_do_next_is_a_whole_command_with_what_the_audit_was_told() -> No
     # Code that somebody else's command would run is nothing to copy unseen, and no other program's flags are.
     assert next_of(report, "auditor scan m --predict own:f")[:2] == ["auditor mitigate list", ""]
     assert next_of(report, "rm --config x")[0] == f"{repair} --out fairer.pt"
+    # Nothing stands for a file that the audit was not given.
+    untold = report.model_copy(update={"data": report.data.model_copy(update={"train_path": None})})
+    assert next_of(untold, "auditor scan m")[:2] == ["auditor mitigate list", ""]
+    in_python = report.model_copy(update={"data": report.data.model_copy(update={"path": None})})
+    assert next_of(in_python, "")[-1] == "" and next_of(in_python, "auditor scan m")[0] == "auditor mitigate list"
+
+
+def test_the_first_remedy_is_that_of_the_headline() -> None:
+    leaks = Criterion(metric="attack_auc", direction="at_most", bound=0.3, source="s", set_by="w", set_at="2026")
+    both = [privacy(), group_fairness(*gap())]
+    gap_first = next_of(report_of(both, held_to=[*load_criteria(), leaks]), "auditor scan m")
+    assert [words.split()[1] for words in gap_first[:2]] == ["mitigate", "train"]
+    small = [c for c in load_criteria() if c.metric != "demographic_parity_difference"]
+    narrow = replaced(next(c for c in load_criteria() if c.metric == "demographic_parity_difference"), bound=0.45)
+    leak_first = next_of(report_of(both, held_to=[*small, narrow, leaks]), "auditor scan m")
+    assert [words.split()[1] for words in leak_first[:2]] == ["train", "mitigate"]
 
 
 def test_the_plan_is_registered_by_the_configuration_that_was_obeyed() -> None:

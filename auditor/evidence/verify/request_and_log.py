@@ -28,6 +28,7 @@ from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.predictions import tables_json
 from auditor.run.probe import (
     FILE_QUESTIONS,
+    SERVER_QUESTIONS,
     Need,
     Probe,
     blank_result,
@@ -205,7 +206,7 @@ def as_declared(results: Sequence[ProbeResult], report: AuditReport, kinds: Kind
     """Differences between an answer and the installed code about the probe, its metrics or its rows."""
     for result in results:
         kind = kinds.get(result.probe)
-        if result.probe in _UNASKED and result.questions != FILE_QUESTIONS:
+        if result.probe in _UNASKED and result.questions not in (FILE_QUESTIONS, SERVER_QUESTIONS):
             yield Check(name=result.probe, state="wrong", detail="its questions are not those of the tool")
         if kind is None:
             continue

@@ -315,7 +315,7 @@ class Client:
     def _count(self) -> None:
         with self._lock:
             if self.calls >= self.limits.max_calls:
-                raise BudgetSpentError(f"All {self.limits.max_calls:,} calls of --max-calls are made.")
+                raise BudgetSpentError(f"All {self.limits.max_calls:,} calls of --max-calls are made: raise it.")
             self.calls += 1
 
     def _post(self, path: str, payload: bytes) -> tuple[int, bytes, float | None]:

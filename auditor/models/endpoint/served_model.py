@@ -105,19 +105,21 @@ def ask_served(
         per_call = _AT_ONCE if handshake["n"].shown is Shown.PROVEN else 1
         calls = min(TESTED // per_call, asking.calls_left)
         if calls * per_call < _FEWEST:
-            raise ModelError(
-                f"Needs {_FEWEST // per_call} calls at the least, and --max-calls leaves {asking.calls_left}."
-            )
+            raise _too_few(_FEWEST // per_call, asking)
         texts = asking.plain(calls, per_call)
         return ServedTexts(route=asking.route, texts=tuple(texts), n_tested=len(texts))
     n = min(PLAIN, asking.calls_left // 2)
     if asking.calls_left - n < _FEWEST // LENGTH:
-        raise ModelError(
-            f"Needs {2 * _FEWEST // LENGTH} calls at the least, and --max-calls leaves {asking.calls_left}."
-        )
+        raise _too_few(2 * _FEWEST // LENGTH, asking)
     # Those that are always as many stand first, and are tested however many tokens the others come to.
     plain = asking.plain(n, 1)
     return ServedTexts(route=asking.route, texts=(*plain, *asking.long(first)), n_tested=n + TESTED)
+
+
+def _too_few(needed: int, asking: _Asking) -> ModelError:
+    left, limit = asking.calls_left, asking.client.limits.max_calls
+    more = limit + needed - left
+    return ModelError(f"Needs {needed} calls at the least, and --max-calls leaves {left}: say --max-calls {more}.")
 
 
 class _Asking:

@@ -212,6 +212,8 @@ def test_what_is_accepted_and_not_done_fails_and_what_needs_it_does_not_run(tmp_
     found = {(f.probe, f.metric): f for f in report.findings}
     lie = found["intake", "accepted_and_not_done"]
     assert lie.outcome == "FAIL" and lie.value == 2.0 and "logprobs, top_logprobs" in lie.detail
+    # A server is asked about as a server, in whatever language: there is no file to be sound.
+    assert [q.id for q in report.questions["intake"]] == ["server"]
     assert "text_likelihoods is refuted" in found["stereotype", None].reason
     assert "own weights and tokenizer" in found["extraction", None].reason
     assert report.model.path == url and report.model.format == "endpoint"
@@ -235,7 +237,7 @@ def test_the_measuring_process_has_no_network_and_calls_that_are_spent_leave_the
             os.chdir(before)
     reasons = {f.probe: f.reason for f in report.findings if f.outcome == "NOT_RUN"}
     assert "PermissionError" in reasons["Connects"]
-    assert reasons["stereotype"] == "All 60 calls of --max-calls are made."
+    assert reasons["stereotype"] == "All 60 calls of --max-calls are made: raise it."
     assert stub.calls == 60
     # What was asked for has the calls first.
     assert "bbq" not in reasons and "--max-calls" in reasons["performance"]

@@ -192,7 +192,7 @@ def test_more_tokens_than_were_asked_for_are_not_tested() -> None:
 def test_draws_that_are_not_fresh_or_too_few_are_not_tested() -> None:
     with pytest.raises(ModelError, match="not drawn afresh"):
         texts_of(Serves(5), shown(fresh_draws="ignored", seed="lacking"))
-    with pytest.raises(ModelError, match="--max-calls leaves 9"):
+    with pytest.raises(ModelError, match="--max-calls leaves 9: say --max-calls [1-9][0-9]"):
         texts_of(Serves(5), shown(logprobs="lacking", n="lacking"), calls=9)
     # A server that has one seed for all obeys those that it is given.
     assert len(texts_of(Serves(5), shown(fresh_draws="ignored")).texts) == PLAIN + TESTED // LENGTH
