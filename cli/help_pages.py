@@ -93,6 +93,7 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     "Model file": (
         "task", "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "generate",
         "dtype", "device_map", "allow_code", "trust_pickle", "trust_anchors",
+        "model_signer",
     ),
     "Model server": (
         "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",

@@ -47,8 +47,8 @@ def _comparison_evidence(
         request={"error_rate": comparison.error_rate, "margin": comparison.usefulness.margin, **more},
         parts=dict(audit.part(name) for name, audit in ((BEFORE, before), (AFTER, after))),
         about={
-            "model before": before.report.model.sha256,
-            "model after": after.report.model.sha256,
+            "model before": before.report.model.subject_sha256,
+            "model after": after.report.model.subject_sha256,
             "data": after.report.data.sha256,
         },
     )

@@ -82,7 +82,8 @@ def write_derived(
     bundle is written without.
     """
     log = log or started_log()
-    record = in_order({**evidence.record, "exit_code": evidence.exit_code})
+    content = {**evidence.record, "exit_code": evidence.exit_code}
+    record = in_order(content)
     log.add("code", digests=code_digests(evidence.code))
     log.add("recorded", **recorded(evidence.kind, record, evidence.exit_code))
     about = {name: digest for name, digest in sorted(evidence.about.items()) if digest}
@@ -92,7 +93,7 @@ def write_derived(
         path,
         parts,
         log,
-        lambda manifest: statement_of_derived(manifest, evidence.exit_code, about),
+        lambda manifest: statement_of_derived(manifest, content, about),
         kind=evidence.kind,
         key=key,
         timestamp=timestamp,
@@ -111,16 +112,30 @@ def recorded(kind: Kind, record: bytes, exit_code: int) -> dict[str, object]:
     return {"kind": kind, "record": hashlib.sha256(record).hexdigest(), "exit_code": exit_code}
 
 
-def statement_of_derived(manifest: Manifest, exit_code: int, about: Mapping[str, str]) -> bytes:
-    """The signed statement: the manifest's digest as subject; the kind, its result and its topic."""
+def statement_of_derived(
+    manifest: Manifest, record: Mapping[str, Any], about: Mapping[str, str], *, with_subjects: bool = True
+) -> bytes:
+    """The signed statement: the digests of the manifest, models and data as subjects; the kind, its result and topic.
+
+    The data of a detection are its files, each under ``file PATH``. ``with_subjects``: False for the statement of
+    earlier versions, whose one subject is the manifest.
+    """
+    named = {**_files(record), **about} if with_subjects else {}
     return statement(
-        {MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256},
+        {**named, MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256},
         {
             "kind": manifest.kind,
-            "result": _RESULT.get(exit_code, "FAILED"),
+            "result": _RESULT.get(record["exit_code"], "FAILED"),
             "configuration": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(about.items())],
         },
     )
+
+
+def _files(record: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of a detection's files; of a record that somebody changed, of whatever still is one."""
+    files = record.get("files")
+    readable = [each for each in files if isinstance(each, dict)] if isinstance(files, (list, tuple)) else []
+    return {f"file {each.get('path')}": each["sha256"] for each in readable if isinstance(each.get("sha256"), str)}
 
 
 def key_to_sign(sign: Path | None, bundle: Path | None) -> Ed25519PrivateKey | None:

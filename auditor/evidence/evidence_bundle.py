@@ -259,7 +259,7 @@ def statement_of(manifest: Manifest, report: AuditReport, *, with_subjects: bool
         )
     }
     about = {"model": report.model.sha256, "data": report.data.sha256, "train": report.data.train_sha256}
-    subjects = about | {"model": report.model.root_sha256 or report.model.sha256} if with_subjects else {}
+    subjects = about | {"model": report.model.subject_sha256} if with_subjects else {}
     return statement(
         {MANIFEST: FileEntry.from_content(manifest.to_bytes()).sha256}
         | {name: digest for name, digest in subjects.items() if digest is not None},

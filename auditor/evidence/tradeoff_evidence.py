@@ -66,5 +66,5 @@ def tradeoff_evidence(sweep: SweepEvidence) -> Derived:
             "error_rate": found.error_rate,
         },
         parts=parts,
-        about={"present model": report.model.sha256, "data": report.data.sha256},
+        about={"present model": report.model.subject_sha256, "data": report.data.sha256},
     )

@@ -103,5 +103,5 @@ def training_evidence(report: AuditReport, looks: LooksRecord) -> Derived:
         exit_code=report.exit_code,
         request={"run": looks.run.model_dump(mode="json")},
         parts={LOOKS: in_order(looks.model_dump(mode="json"))},
-        about={"model": report.model.sha256, "data": report.data.sha256},
+        about={"model": report.model.subject_sha256, "data": report.data.sha256},
     )

@@ -92,14 +92,22 @@ class _Bundle(BaseModel):
 
 @dataclass(frozen=True)
 class Trusted:
-    """What the user trusts: public keys, or certificates of authorities."""
+    """What the user trusts: public keys, certificates of authorities, or a Sigstore trusted root for one signer.
+
+    ``signer``: the issuer and the identity that a keyless signature has to be of.
+    """
 
     keys: Sequence[Any] = ()
     certificates: Sequence[Any] = ()
+    root: Any = None
+    signer: tuple[str, str] = ("", "")
 
 
-def read_trusted(path: str) -> Trusted:
-    """The public keys or the certificates in a file, in PEM. Raises UsageError where it holds neither."""
+def read_trusted(path: str, signer: str | None = None) -> Trusted:
+    """The public keys or certificates (PEM), or the Sigstore trusted root (JSON), in a file.
+
+    ``signer``: ISSUER=IDENTITY, for a trusted root and nothing else. Raises UsageError where they do not fit.
+    """
     try:
         from cryptography import x509
         from cryptography.exceptions import UnsupportedAlgorithm
@@ -110,9 +118,10 @@ def read_trusted(path: str) -> Trusted:
         ) from None
     content = regular_file(path, "file of --trust-anchors").read_bytes()[: 1 << 20]
     if content.lstrip().startswith(b"{"):
+        return Trusted(root=_trusted_root(path, content), signer=_issuer_and_identity(signer))
+    if signer is not None:
         raise UsageError(
-            f"--trust-anchors {path!r} is a trusted root of keyless signatures, which are not checked: name a public "
-            "key or the certificate of an authority, or check it with model_signing verify sigstore."
+            f"--model-signer is for keyless signatures, and --trust-anchors {path!r} is no trusted root: leave it out."
         )
     try:
         if b"-----BEGIN CERTIFICATE" in content:
@@ -120,6 +129,32 @@ def read_trusted(path: str) -> Trusted:
         return Trusted(keys=(serialization.load_pem_public_key(content),))
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise UsageError(f"--trust-anchors {path!r} holds no public key and no certificate in PEM.") from None
+
+
+def _trusted_root(path: str, content: bytes) -> Any:
+    try:
+        from sigstore.models import ClientTrustConfig, TrustedRoot
+    except ImportError:
+        raise MissingExtraError(
+            f"--trust-anchors {path!r} is JSON, as a trusted root of Sigstore, which needs the package sigstore: "
+            "pip install 'responsible-auditor[evidence]'."
+        ) from None
+    try:
+        if b'"trustedRoot"' in content:
+            return ClientTrustConfig.from_json(content.decode()).trusted_root
+        return TrustedRoot.from_file(path)
+    except Exception:
+        raise UsageError(f"--trust-anchors {path!r} holds no trusted root of Sigstore.") from None
+
+
+def _issuer_and_identity(signer: str | None) -> tuple[str, str]:
+    issuer, _, identity = (signer or "").partition("=")
+    if not issuer.startswith(("https://", "http://")) or not identity:
+        raise UsageError(
+            "With a trusted root anybody can sign: add --model-signer ISSUER=IDENTITY, such as "
+            "--model-signer https://accounts.google.com=ann@example.org."
+        )
+    return issuer, identity
 
 
 def signature_beside(model: Path) -> Path | None:
@@ -150,14 +185,18 @@ def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
         )
     try:
         with place.open("rb") as file:
-            bundle = _Bundle.model_validate_json(file.read(_LARGEST))
+            content = file.read(_LARGEST)
+        bundle = _Bundle.model_validate_json(content)
         envelope = bundle.dsseEnvelope
         payload, signature = _decoded(envelope.payload), _decoded(envelope.signatures[0].sig)
     except (ValidationError, ValueError, OSError):
         raise signature_error(f"{place.name!r} is no Sigstore bundle of one signed statement") from None
     if not _MEDIA_TYPE.fullmatch(bundle.mediaType):
         raise signature_error(f"{place.name!r} is of the type {printable_name(bundle.mediaType)!r}, which is not known")
-    whose = _signer(bundle.verificationMaterial, trusted, payload, signature)
+    if trusted.root is not None:
+        whose, payload = _keyless_signer(content, trusted)
+    else:
+        whose = _signer(bundle.verificationMaterial, trusted, payload, signature)
     try:
         statement = _Statement.model_validate_json(payload)
     except ValidationError:
@@ -170,7 +209,7 @@ def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
     return SignatureNote(notes, file_sha256=_digest(model, "sha256"))
 
 
-def signature_note(path: str | None, trust_anchors: str | None) -> SignatureNote:
+def signature_note(path: str | None, trust_anchors: str | None, signer: str | None = None) -> SignatureNote:
     """What is to be noted of the signature beside a model.
 
     Raises ModelError where it is not valid and there are ``trust_anchors``, UsageError without a file.
@@ -178,7 +217,9 @@ def signature_note(path: str | None, trust_anchors: str | None) -> SignatureNote
     if trust_anchors is not None:
         if path is None:
             raise UsageError("--trust-anchors checks the signature of a model's file or folder: name it as MODEL.")
-        return check_signature(Path(path), read_trusted(trust_anchors))
+        return check_signature(Path(path), read_trusted(trust_anchors, signer))
+    if signer is not None:
+        raise UsageError("--model-signer needs --trust-anchors FILE, the trusted root that its signature leads to.")
     place = None if path is None else signature_beside(Path(path))
     if place is None:
         return SignatureNote()
@@ -227,13 +268,33 @@ def _signer(material: _Material, trusted: Trusted, payload: bytes, signature: by
             "the key that you trust did not sign it" if trusted.keys else "a key signed it, and you trust none"
         )
     if material.x509CertificateChain is None:
-        raise signature_error("it is keyless (a certificate of one moment), which is not checked here")
+        raise signature_error("it is keyless, and --trust-anchors is no trusted root of Sigstore")
     if not trusted.certificates:
         raise signature_error("a certificate signed it, and you trust a key")
     leaf = _trusted_leaf(material.x509CertificateChain, trusted)
     if not _fits(leaf.public_key(), signature, payload):
         raise signature_error("its certificate's key did not sign this")
     return f"the certificate of {printable_name(leaf.subject.rfc4514_string())!r} from an authority that you trust"
+
+
+def _keyless_signer(content: bytes, trusted: Trusted) -> tuple[str, bytes]:
+    """Who signed, in words, and what: as the library read it, which checks signature, certificate, time and log."""
+    from sigstore.models import Bundle
+    from sigstore.verify import Verifier
+    from sigstore.verify.policy import Identity
+
+    issuer, identity = trusted.signer
+    try:
+        kind, payload = Verifier(trusted_root=trusted.root).verify_dsse(
+            Bundle.from_json(content), Identity(identity=identity, issuer=issuer)
+        )
+    # Beside errors of its own the library lets those of what it reads with through.
+    except Exception as error:
+        why = printable_name(" ".join(str(error).split()))
+        raise signature_error(f"it is not of {identity!r} by {issuer!r} and the trusted root ({why})") from None
+    if kind != _PAYLOAD_TYPE:
+        raise signature_error(f"it signs {printable_name(kind)!r}, which is no statement")
+    return f"{identity!r}, whom {issuer!r} vouched for", payload
 
 
 def _fingerprint(key: Any) -> str:

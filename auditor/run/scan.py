@@ -176,7 +176,7 @@ def scan_job(
     ask = None if endpoint is None else endpoint.outcomes
     try:
         path = None if is_endpoint(config.options.model) else job.model.path
-        signed = signature_note(path, config.options.trust_anchors)
+        signed = signature_note(path, config.options.trust_anchors, config.options.model_signer)
     except ModelError as error:
         return _unsigned(config, job, error, command, started)
     with handed_out(config.options.executor, config.options.address) as tasks, Meter(job.model.device) as meter:

@@ -173,6 +173,7 @@ ELSEWHERE = {
     "allow_code": "tests/loading/test_intake.py",
     "trust_pickle": "tests/loading/test_intake.py",
     "trust_anchors": "tests/run/test_model_signature.py",
+    "model_signer": "tests/run/test_model_signature.py",
     "allow_unsandboxed": "tests/run/test_sandbox.py",
     "debug": "tests/loading/sandbox/test_secrets.py",
 }

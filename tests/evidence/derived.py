@@ -135,7 +135,7 @@ def forged(path: Path, out: Path, key: Path, parts: Mapping[str, bytes | None] |
         out,
         {**entries, LOG: log.to_bytes()},
         log,
-        lambda manifest: statement_of_derived(manifest, record["exit_code"], request["about"]),
+        lambda manifest: statement_of_derived(manifest, record, request["about"]),
         kind=kind,
         key=load_private_key(key),
     )

@@ -372,7 +372,7 @@ _ELSEWHERE = {
     "reference", "quantize", "ood", "decoder", "embedder", "policy", "as_of", "out", "format", "history", "db",
     "bundle", "sign", "timestamp", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity",
     "max_memory", "executor", "address", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug",
-    "trust_anchors",
+    "trust_anchors", "model_signer",
     "registration", "lang",
     "api_key_env", "max_calls", "concurrency", "allow_remote", "device_map",
 }  # fmt: skip

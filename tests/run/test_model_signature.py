@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,9 +24,10 @@ from cryptography.x509.oid import NameOID
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
-from auditor.core.errors import ModelError, UsageError
+from auditor.core.errors import MissingExtraError, ModelError, UsageError
 from auditor.run.model_signature import SignatureNote, check_signature, read_trusted, root_digest, signature_note
 from cli.commands import app
+from tests.run.keyless import IDENTITY, ISSUER, Sigstore, b64
 
 HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(), "secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512(),
@@ -311,11 +314,206 @@ def test_what_nobody_asked_to_check_is_not_checked(scene: Scene) -> None:
         signature_note(None, str(scene.trust))
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"])
 def test_what_is_neither_key_nor_certificate_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(UsageError, match="--trust-anchors"):
         read_trusted(str(tmp_path / "x"))
+
+
+# ---- keyless signatures ----------------------------------------------------------------------------------------------
+
+SIGNER = f"{ISSUER}={IDENTITY}"
+
+
+@dataclass
+class Keyless:
+    model: Path
+    trust: Path
+    service: Sigstore
+
+    def put(self, bundle: dict[str, Any]) -> None:
+        (self.model / "model.sig").write_text(json.dumps(bundle))
+
+    def check(self, signer: str = SIGNER) -> str:
+        return check_signature(self.model, read_trusted(str(self.trust), signer)).notes[0]
+
+    def why(self, signer: str = SIGNER) -> str:
+        with pytest.raises(ModelError) as refused:
+            self.check(signer)
+        assert refused.value.code == "AUD-LOAD-SIGNATURE"
+        return str(refused.value)
+
+
+@pytest.fixture
+def keyless(scene: Scene, tmp_path: Path) -> Keyless:
+    pytest.importorskip("sigstore", reason="sigstore is not installed")
+    service = Sigstore()
+    trust = tmp_path / "trusted_root.json"
+    trust.write_text(json.dumps(service.trusted_root()))
+    made = Keyless(scene.model, trust, service)
+    made.put(service.bundle(statement(scene.model)))
+    return made
+
+
+def test_a_keyless_signature_is_valid_of_its_signer_without_a_network(
+    keyless: Keyless, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("connects")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    said = keyless.check()
+    assert said.startswith("Signature valid: 'model.sig'") and IDENTITY in said and ISSUER in said
+    # As the reference signer names a root: within a client's configuration.
+    whole = {
+        "mediaType": "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json",
+        "trustedRoot": keyless.service.trusted_root(),
+        "signingConfig": {"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json"},
+    }
+    keyless.trust.write_text(json.dumps(whole))
+    assert keyless.check() == said
+    (keyless.model / "weights.bin").write_bytes(b"x")
+    assert "'weights.bin' was changed" in keyless.why()
+
+
+@pytest.mark.parametrize(
+    "signer",
+    [
+        f"{ISSUER}=bob@example.org",
+        f"https://other.example.org={IDENTITY}",
+        f"{ISSUER}/={IDENTITY}",
+        f"{ISSUER}=example.org",
+    ],
+)
+def test_a_keyless_signature_of_another_signer_is_not_valid(keyless: Keyless, signer: str) -> None:
+    assert "it is not of" in keyless.why(signer)
+
+
+@pytest.mark.parametrize("signer", [None, "", IDENTITY, ISSUER, f"{ISSUER}=", f"={IDENTITY}", f"{IDENTITY}={ISSUER}"])
+def test_a_trusted_root_needs_an_identity_and_its_issuer(keyless: Keyless, signer: str | None) -> None:
+    with pytest.raises(UsageError, match="--model-signer ISSUER=IDENTITY"):
+        read_trusted(str(keyless.trust), signer)
+
+
+def test_what_is_no_trusted_root_is_refused(keyless: Keyless) -> None:
+    for content in ("{", "{}", json.dumps(keyless.service.trusted_root() | {"mediaType": "x"}), '{"trustedRoot": 1}'):
+        keyless.trust.write_text(content)
+        with pytest.raises(UsageError, match="no trusted root"):
+            read_trusted(str(keyless.trust), SIGNER)
+
+
+def _material(bundle: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = bundle["verificationMaterial"]
+    return found
+
+
+def _logged(bundle: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = _material(bundle)["tlogEntries"][0]
+    return found
+
+
+def _of_other(name: str) -> Callable[[Keyless], object]:
+    """A bundle in which one of the three services is another's."""
+
+    def make(keyless: Keyless) -> None:
+        own = {"authority": keyless.service.authority, "certificates": keyless.service.certificates}
+        own |= {"log": keyless.service.log}
+        del own[name]
+        keyless.put(Sigstore(**own, at=keyless.service.at).bundle(statement(keyless.model)))
+
+    return make
+
+
+def _changed(change: Callable[[dict[str, Any]], object]) -> Callable[[Keyless], object]:
+    def make(keyless: Keyless) -> None:
+        bundle = keyless.service.bundle(statement(keyless.model))
+        change(bundle)
+        keyless.put(bundle)
+
+    return make
+
+
+def _of_another_statement(keyless: Keyless) -> None:
+    """The entry, certificate or envelope of another signature of the same signer."""
+    one, two = (keyless.service.bundle(statement(keyless.model)) for _ in range(2))
+    one["verificationMaterial"]["tlogEntries"] = two["verificationMaterial"]["tlogEntries"]
+    keyless.put(one)
+
+
+def _late(keyless: Keyless) -> None:
+    """A log that says it saw the signature an hour after the certificate ended."""
+    made = keyless.service.bundle(statement(keyless.model))
+    later = Sigstore(log=keyless.service.log, at=keyless.service.at + timedelta(hours=1))
+    body = base64.b64decode(_logged(made)["canonicalizedBody"])
+    _material(made)["tlogEntries"] = [later.entry(body)]
+    keyless.put(made)
+
+
+def _by_a_key(keyless: Keyless) -> None:
+    keyless.put(signed(statement(keyless.model), ec.generate_private_key(ec.SECP256R1())))
+
+
+def _of_a_stolen_certificate(keyless: Keyless) -> None:
+    """The certificate of Ann beside a signature by another key."""
+    one = keyless.service.bundle(statement(keyless.model))
+    two = keyless.service.bundle(statement(keyless.model), "bob@example.org")
+    two["verificationMaterial"]["certificate"] = one["verificationMaterial"]["certificate"]
+    keyless.put(two)
+
+
+FORGED_KEYLESS: dict[str, Callable[[Keyless], object]] = {
+    "another authority": _of_other("authority"),
+    "another log of certificates": _of_other("certificates"),
+    "another log of signatures": _of_other("log"),
+    "seen after the certificate ended": _late,
+    "an entry of another signature": _of_another_statement,
+    "another's certificate": _of_a_stolen_certificate,
+    "signed by a key": _by_a_key,
+    "a time moved": _changed(lambda b: _logged(b).update(integratedTime=str(int(_logged(b)["integratedTime"]) + 1))),
+    "no time": _changed(lambda b: _logged(b).pop("inclusionPromise")),
+    "no entry": _changed(lambda b: _material(b).update(tlogEntries=[])),
+    "no certificate": _changed(lambda b: _material(b).pop("certificate")),
+    "a certificate of nothing": _changed(lambda b: _material(b)["certificate"].update(rawBytes="AA==")),
+    "an entry of nothing": _changed(lambda b: _logged(b).update(canonicalizedBody="AA==")),
+    "a payload changed": _changed(lambda b: b["dsseEnvelope"].update(payload=b64(b"{}"))),
+    "another type": _changed(lambda b: b["dsseEnvelope"].update(payloadType="text/plain")),
+    "no signature": _changed(lambda b: b["dsseEnvelope"].update(signatures=[])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGED_KEYLESS)
+def test_a_keyless_signature_that_is_not_so_is_not_valid(keyless: Keyless, name: str) -> None:
+    FORGED_KEYLESS[name](keyless)
+    assert keyless.why().startswith("Signature not valid: ")
+
+
+def test_a_keyless_signature_is_not_valid_by_a_key_or_an_authority(keyless: Keyless, scene: Scene) -> None:
+    assert "it is keyless" in scene.why()
+    scene.trust.write_bytes(pem(keyless.service.root))
+    assert "it is keyless" in scene.why()
+    with pytest.raises(UsageError, match="--model-signer"):
+        read_trusted(str(scene.trust), SIGNER)
+    with pytest.raises(UsageError, match="--trust-anchors"):
+        signature_note(str(scene.model), None, SIGNER)
+
+
+def test_the_roots_that_the_library_brings_are_read(keyless: Keyless) -> None:
+    """As one who takes the public service's own trusted root would name it."""
+    import sigstore
+
+    roots = list((Path(sigstore.__file__).parent / "_store").rglob("trusted_root.json"))
+    assert roots
+    for root in roots:
+        keyless.trust = root
+        assert "it is not of" in keyless.why()
+
+
+def test_without_the_library_a_trusted_root_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sigstore.models", None)
+    (tmp_path / "root.json").write_text(json.dumps(Sigstore().trusted_root()))
+    with pytest.raises(MissingExtraError, match=r"responsible-auditor\[evidence\]"):
+        read_trusted(str(tmp_path / "root.json"), SIGNER)
 
 
 def test_a_scan_says_whether_the_signature_is_valid_and_loads_no_model_whose_is_not(
@@ -346,3 +544,14 @@ def test_a_scan_says_whether_the_signature_is_valid_and_loads_no_model_whose_is_
     Path("m.joblib").write_bytes(content)
     code, record = scanned("--trust-anchors", "k.pub")
     assert code == 4 and "'m.joblib' was changed" in record["refusal"]["reason"] and record["findings"] == []
+
+
+def test_a_scan_checks_a_keyless_signature(keyless: Keyless, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.csv").write_text("x")
+    words = ["scan", "m", "--data", "m.csv", "--target", "x", "--trust-anchors", "trusted_root.json", "--quiet"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2 and "--model-signer" in refused.output
+    CliRunner().invoke(app, [*words, "--model-signer", f"{ISSUER}=bob@example.org"])
+    record = json.loads(Path("audit-report/report.json").read_text())
+    assert record["refusal"]["reason_code"] == "AUD-LOAD-SIGNATURE" and "bob@example.org" in record["refusal"]["reason"]

@@ -155,10 +155,10 @@ def _signed(
     trusted: Sequence[Ed25519PublicKey],
 ) -> tuple[Check, tuple[Unproven, ...], frozenset[Needs]]:
     about, exit_code = request.get("about"), record.get("exit_code")
-    said = None
+    said: tuple[bytes, ...] = ()
     if isinstance(about, dict) and isinstance(exit_code, int):
-        said = statement_of_derived(manifest, exit_code, about)
-    check = signature(entries, () if said is None else (said,), trusted)
+        said = tuple(statement_of_derived(manifest, record, about, with_subjects=each) for each in (True, False))
+    check = signature(entries, said, trusted)
     there: frozenset[Needs] = frozenset({"signature"}) if SIGNATURE in entries else frozenset()
     if check.state != "not checked":
         return check, (), there

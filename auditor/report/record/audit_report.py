@@ -103,6 +103,11 @@ class ModelRecord(Closed):
         # An address ends in the version of its interface, which says nothing of the model.
         return self.path if self.format == "endpoint" else re.split(r"[/\\]", self.path.rstrip("/\\"))[-1]
 
+    @property
+    def subject_sha256(self) -> str | None:
+        """The digest by which a signed statement names it: of a folder the root digest where there is one."""
+        return self.root_sha256 or self.sha256
+
 
 class DataRecord(Closed):
     """The evaluation data, and the training data if given.

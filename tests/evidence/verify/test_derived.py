@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,9 +17,9 @@ from typer.testing import CliRunner
 
 from auditor.evidence.comparison_evidence import comparison_evidence, mitigation_evidence
 from auditor.evidence.container import pack, unpack
-from auditor.evidence.derived_evidence import Derived, EnclosedAudit, write_derived
-from auditor.evidence.manifest import MANIFEST, RECORD, Manifest, code_digests
-from auditor.evidence.signing import load_private_key, load_public_key, make_key
+from auditor.evidence.derived_evidence import Derived, EnclosedAudit, statement_of_derived, write_derived
+from auditor.evidence.manifest import MANIFEST, RECORD, REQUEST, SIGNATURE, Manifest, code_digests
+from auditor.evidence.signing import load_private_key, load_public_key, make_key, sign
 from auditor.evidence.tradeoff_evidence import TRIED, SweepEvidence, inputs_digest, tradeoff_evidence
 from auditor.evidence.verify import bundle_parts, dispatch
 from auditor.evidence.verify import verify_derived as audits
@@ -137,6 +139,58 @@ def test_what_a_command_wrote_agrees(folder: Path, kind: str) -> None:
     assert sum("verified as an audit" in detail for detail in said.values()) == (3 if kind == "tradeoff" else 2)
     entries = unpack((folder / f"{kind}.zip").read_bytes(), kind)
     assert Manifest.from_bytes(entries[MANIFEST]).kind == kind
+
+
+def signed_statement(path: Path) -> dict[str, Any]:
+    envelope = json.loads(unpack(path.read_bytes(), path.name)[SIGNATURE])
+    found: dict[str, Any] = json.loads(base64.b64decode(envelope["payload"]))
+    return found
+
+
+def test_the_signed_statement_names_models_and_data_as_subjects(folder: Path) -> None:
+    models = {"comparison": ("model before", "model after"), "mitigation": ("model before", "model after")}
+    for kind, names in (models | {"tradeoff": ("present model",)}).items():
+        entries = unpack((folder / f"{kind}.zip").read_bytes(), kind)
+        record = json.loads(entries[RECORD])
+        subjects = {s["name"]: s["digest"]["sha256"] for s in signed_statement(folder / f"{kind}.zip")["subject"]}
+        sides = (record["before"], record["after"]) if "before" in record else (record,)
+        expected = {name: side["model"]["sha256"] for name, side in zip(names, sides, strict=True)}
+        assert subjects == expected | {MANIFEST: hashlib.sha256(entries[MANIFEST]).hexdigest()}
+    data = "c" * 64
+    present = EnclosedAudit(
+        report=AuditReport.from_json(unpack((folder / "records.zip").read_bytes(), "r")["after.json"])
+    )
+    present = replace(
+        present,
+        report=present.report.model_copy(update={"data": present.report.data.model_copy(update={"sha256": data})}),
+    )
+    same = compare(present.report, present.report)
+    write_derived(folder / "data.zip", comparison_evidence(same, present, present), key=load_private_key(folder / "k"))
+    assert {"name": "data", "digest": {"sha256": data}} in signed_statement(folder / "data.zip")["subject"]
+
+
+def test_a_statement_of_an_earlier_version_is_read_and_one_about_another_model_is_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    entries = unpack((folder / "comparison.zip").read_bytes(), "comparison")
+    manifest, record = Manifest.from_bytes(entries[MANIFEST]), json.loads(entries[RECORD])
+    about = json.loads(entries[REQUEST])["about"]
+    payload = statement_of_derived(manifest, record, about)
+    earlier = statement_of_derived(manifest, record, about, with_subjects=False)
+    assert [each["name"] for each in json.loads(earlier)["subject"]] == [MANIFEST]
+    for said, fits in ((earlier, True), (payload.replace(about["model after"].encode(), b"0" * 64, 1), False)):
+        assert said != payload
+        path = tmp_path / "a.zip"
+        path.write_bytes(pack({**entries, SIGNATURE: sign(said, load_private_key(folder / "k"))}))
+        assert ("signature" not in wrong(checked(path, folder))) is fits
+
+
+def test_of_a_folder_the_statement_names_the_root_digest(folder: Path) -> None:
+    entries = unpack((folder / "records.zip").read_bytes(), "records")
+    before, after = (AuditReport.from_json(entries[f"{name}.json"]) for name in ("before", "after"))
+    rooted = after.model_copy(update={"model": after.model.model_copy(update={"root_sha256": "d" * 64})})
+    made = comparison_evidence(compare(before, rooted), EnclosedAudit(report=before), EnclosedAudit(report=rooted))
+    assert made.about["model after"] == "d" * 64 and made.about["model before"] == before.model.sha256
 
 
 def test_the_models_that_were_not_counted_are_named_as_unproven(folder: Path) -> None:

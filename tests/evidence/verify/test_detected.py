@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,21 @@ def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
     if name == "channel":
         assert record["batch"] == {"n": 10, "n_fake": 10, "n_selected": 10, "level": 0.05}
         assert record["detector"]["predictive_value"]["prevalence"] == 0.2
+
+
+def test_the_signed_statement_names_the_detector_and_every_file_that_was_read(folder: Path) -> None:
+    envelope = json.loads(unpack((folder / "some.zip").read_bytes(), "some")["signature.dsse.json"])
+    subjects = {s["name"]: s["digest"]["sha256"] for s in json.loads(base64.b64decode(envelope["payload"]))["subject"]}
+    assert subjects["detector"] == "b" * 64 and subjects["file fake.png"] == "a" * 64
+    assert len(subjects) == 8 and "file none.png" not in subjects
+
+
+@pytest.mark.parametrize("files", [None, 3, ["x"], [{"sha256": 1}], [{"sha256": "a"}], {"path": "x"}])
+def test_a_changed_list_of_files_ends_in_a_verdict(folder: Path, tmp_path: Path, files: object) -> None:
+    def bend(record: dict[str, Any]) -> None:
+        record["files"] = files
+
+    assert wrong(checked(forged(folder / "all.zip", tmp_path / "f.zip", folder / "k", record=bend), folder))
 
 
 def test_a_record_by_earlier_rules_is_named_as_such(folder: Path, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def signed_anew(subject: Subject, parts: Parts, *, follows: bool) -> bytes:
         if subject.kind == "audit":
             statement = statement_of(manifest, AuditReport.model_validate_json(parts[RECORD]))
         else:
-            statement = statement_of_derived(manifest, record["exit_code"], json.loads(parts["request.json"])["about"])
+            statement = statement_of_derived(manifest, record, json.loads(parts["request.json"])["about"])
     except (ValueError, KeyError, TypeError, AttributeError):
         statement = b"{}"
     parts[SIGNATURE] = sign(statement, load_private_key(subject.folder / subject.keys[0]))
