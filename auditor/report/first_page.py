@@ -29,6 +29,7 @@ from auditor.report.first_page_parts import (
     reach,
     registration_of,
     repair_of,
+    rows_of_rate,
     unbounded_findings,
     verdict_note,
     withstood,
@@ -41,7 +42,7 @@ from auditor.report.record.finding_text import form_of, question_of, question_te
 from auditor.report.record.summary_lines import uncompared_share
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_view import language_tag, own_words
-from auditor.statistics.rates import Proportion
+from auditor.statistics.attack_estimates import StrongestAttack
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -292,7 +293,7 @@ class _Writer:
         """Findings by their names, each with its groups in parentheses; the others are counted."""
         named: dict[str, list[str]] = {}
         for name, f in findings:
-            named.setdefault(name, []).append(self._about(f) if f.sensitive or f.group else "")
+            named.setdefault(name, []).append(self._about(f) if f.sensitive or f.group or FALSE_ALARMS in f.at else "")
         said = [name + f" ({', '.join(filter(None, of))})" * any(of) for name, of in named.items()]
         if len(said) > MOST_NAMED:
             said[MOST_NAMED:] = [self.say.say("page.more_shown", n=len(said) - MOST_NAMED)]
@@ -315,7 +316,7 @@ class _Writer:
             return ""
         rate, low, high = nearest
         key = "selection" if rate == "selection_rate" else f"errors_{rate}"
-        n_low = _rows_of(low)
+        n_low = rows_of_rate(low)
         said = self.say.say(
             f"effect.{key}",
             who=self._group(low),
@@ -324,7 +325,7 @@ class _Writer:
             low=self.say.percent(low.value),
             high=self.say.percent(high.value),
             n_low=self.say.count(n_low),
-            n_high=self.say.count(_rows_of(high)),
+            n_high=self.say.count(rows_of_rate(high)),
         )
         hurt = round(((high.value or 0.0) - (low.value or 0.0)) * n_low)
         shown = f.interval is not None and f.interval[0] is not None and f.interval[0] > 0.0
@@ -362,11 +363,7 @@ class _Writer:
         return [
             g
             for g in self.report.findings
-            if g.probe == f.probe
-            and g.metric == rate
-            and g.value is not None
-            and not g.at
-            and tuple(g.group) == f.sensitive
+            if (g.probe, g.metric, tuple(g.group)) == (f.probe, rate, f.sensitive) and g.value is not None and not g.at
         ]
 
     def _judged_findings(self) -> list[Finding]:
@@ -550,12 +547,11 @@ class _Writer:
         )
 
     def _interval(self, f: Finding, form: Form) -> str:
-        worst = self._worst_subgroup(f)
-        if worst:
+        if worst := self._worst_subgroup(f):
             return self.say.say("page.worst", who=worst)
-        exact = f.estimate is not None and f.estimate.kind == "exact"
-        interval = self.say.interval(f.interval, form) if f.value is not None else ""
-        return self.say.say("form.exact") if exact else interval
+        if f.estimate is not None and f.estimate.kind == "exact":
+            return self.say.say("form.exact")
+        return self.say.interval(f.interval, form) if f.value is not None else ""
 
     def _bound_text(self, f: Finding) -> str:
         if f.criterion is None:
@@ -576,8 +572,17 @@ class _Writer:
         return self.say.say("ended.and").join(self._level(feature, level) for feature, level in f.group.items())
 
     def _about(self, f: Finding) -> str:
+        if set(f.at) != {FALSE_ALARMS}:
+            return self._who(f)
+        rate = self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at[FALSE_ALARMS])))
+        return f"{self._who(f)}, {rate}" if f.sensitive or f.group else rate
+
+    def _who(self, f: Finding) -> str:
         if f.group:
             return self._group(f)
+        if len(f.sensitive) == 1 and isinstance(f.estimate, StrongestAttack):
+            # A part is named by its attack and the group that this found most members of.
+            return self._level(f.sensitive[0], f.estimate.strongest.partition(", ")[2])
         if len(f.sensitive) > 1 and f.sensitive == tuple(self.report.data.sensitive):
             return self.say.say("page.both" if len(f.sensitive) == 2 else "page.all")
         if len(f.sensitive) > 1:
@@ -585,8 +590,6 @@ class _Writer:
             return self.say.say("page.together", first=first, second=self._column(f.sensitive[-1]))
         if f.sensitive:
             return self._column(f.sensitive[0])
-        if set(f.at) == {FALSE_ALARMS}:
-            return self.say.say("page.at_false_alarms", rate=self.say.percent(_number(f.at[FALSE_ALARMS])))
         at = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f.at.items()).replace("_", " ")
         return number_text.shortened(at, LONGEST_NAME) or self.say.say("page.everybody")
 
@@ -613,11 +616,6 @@ _GAPS = {name: i for i, name in enumerate(_RATES)}
 
 def _number(bound: object) -> Number:
     return float(bound) if isinstance(bound, int | float) else None
-
-
-def _rows_of(f: Finding) -> int:
-    """What a rate is a share of: of an error rate those of its group with one label, not the whole group."""
-    return f.estimate.n if isinstance(f.estimate, Proportion) else f.n_samples or 0
 
 
 def _rank(f: Finding) -> tuple[int, int, int, float]:

@@ -23,6 +23,8 @@ from auditor.report.record.configuration import Labels
 from auditor.report.record.finding_text import earlier_questions, form_of, question_of, questions_of
 from auditor.report.record.provenance_of_number import runs_code, to_copy
 from auditor.report.record.translations import Catalogue
+from auditor.statistics.attack_estimates import StrongestAttack
+from auditor.statistics.rates import Proportion
 
 LONGEST_NAME, LONGEST_REASON, MOST_NAMED = 60, 90, 4
 
@@ -81,6 +83,11 @@ def reach(f: Finding) -> float:
     """The right end of a finding on its axis: its value, its interval and its limit."""
     ends = (*(f.interval or ()), f.value, *(_limits(f) or ()))
     return max([x for x in ends if x is not None and math.isfinite(x)], default=0.0)
+
+
+def rows_of_rate(f: Finding) -> int:
+    """What a rate is a share of: of an error rate those of its group with one label, not the whole group."""
+    return f.estimate.n if isinstance(f.estimate, Proportion) else f.n_samples or 0
 
 
 def excess(f: Finding) -> float:
@@ -151,10 +158,12 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
     }
     # Of two counts of the same thing the one that is judged is told.
     counted = {(f.probe, question_of(report, f.probe, f.metric)) for f in report.findings if f.criterion is not None}
+    wholes = {(f.probe, f.metric) for f in report.findings if isinstance(f.estimate, StrongestAttack)}
     candidates = [
         f
         for f in report.findings
         if _has_ideal(f)
+        and not (f.method and (f.probe, f.metric) in wholes)
         and not (
             form_of(report, f.probe, f.metric) == "count"
             and (f.probe, question_of(report, f.probe, f.metric)) in counted
@@ -162,7 +171,7 @@ def unbounded_findings(report: AuditReport, *, on_page: Collection[str]) -> list
     ]
     # One member above every other row may be there by chance: such a share is shown where rows can be named, too.
     counting = {f.probe for f in candidates if _counts_rows(f)}
-    naming = {(f.probe, f.method) for f in candidates if names_rows(f)}
+    naming = {(f.probe, method) for f in candidates if names_rows(f) for method in (f.method, None)}
     looked_at = Counter(f.probe for f in candidates)
     largest: dict[str, Finding] = {}
     # The size of a fault before a skill that no model has whole.

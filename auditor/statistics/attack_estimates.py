@@ -213,7 +213,7 @@ def _high(k: int, n: int, alpha: float) -> float:
     return float(clopper_pearson(k, n=n, alpha=alpha)[1]) if n else 1.0
 
 
-AttackEstimate = Annotated[AreaUnderCurve | TruePositiveRateAt, Field(discriminator="kind")]
+AttackEstimate = Annotated[AreaUnderCurve | Proportion | TruePositiveRateAt, Field(discriminator="kind")]
 
 
 class AttackPart(BaseModel):

@@ -15,7 +15,8 @@ from auditor.core.errors import ConfigError, UsageError
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.measurement import AuditQuestion, Measurement, Outcome, ProbeResult
 from auditor.judging.profiles import DEFAULT_PROFILE
-from auditor.report.first_page import MOST_LINES, FirstPage, _rows_of, first_page
+from auditor.report.first_page import MOST_LINES, FirstPage, first_page
+from auditor.report.first_page_parts import rows_of_rate
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
@@ -23,13 +24,16 @@ from auditor.report.record.configuration import About, Labels, about_of
 from auditor.report.record.finding_text import earlier_questions
 from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
+from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
 from auditor.run.probe import blank_result
+from auditor.statistics.attack_estimates import AttackPart, StrongestAttack
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rank_estimates import area_under_curve
 from auditor.statistics.rates import Proportion, RateTable
 from cli.terminal import print_report
 from probes import PROBES
+from probes.privacy.membership.membership_inference import MembershipInference
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import HOSTILE, fairness, obeyed, privacy, refused_report, report_of, sample_report
 
@@ -109,7 +113,7 @@ def test_an_error_rate_is_said_of_those_who_could_have_it() -> None:
     own = Measurement(metric="true_positive_rate", estimate=rate, group={"afam": "yes"}, n_samples=871)
     result = ProbeResult(probe="group_fairness", pillar="fairness", citation="", measurements=(own,))
     [made] = [f for f in report_of([result]).findings if f.metric == own.metric]
-    assert _rows_of(made) == 24 and _rows_of(made.model_copy(update={"estimate": None})) == 871
+    assert rows_of_rate(made) == 24 and rows_of_rate(made.model_copy(update={"estimate": None})) == 871
 
 
 @pytest.mark.parametrize(
@@ -336,10 +340,47 @@ def test_what_is_recognised_without_a_false_alarm_is_shown_where_rows_are_named_
         report = report_of([members(*measurements)]).model_copy(update={"questions": asked})
         return [told.sentence for told in first_page(report).shown]
 
-    assert shown(none, named(0)) == []
-    assert len(shown(dataclasses.replace(none, method="rmia"), named(128))) == 1
-    first, second = shown(none, named(128))
+    part = AttackPart(name="loss_threshold", share=1.0, estimate=Proportion(successes=31, n=2000))
+    whole = dataclasses.replace(none, method="", estimate=StrongestAttack(attacks=(part,)))
+    assert shown(whole, named(0)) == []
+    # One attack's own rate is a part of that.
+    larger = dataclasses.replace(none, estimate=Proportion(successes=50, n=2000))
+    first, second = shown(larger, whole, named(128))
     assert "128" in first and "1.6" in second
+
+
+def attacked(groups: list[str], **exposed: int) -> AuditReport:
+    """Members and as many others, each side of these groups; each attack scores so many members above all others."""
+    rng, n = np.random.default_rng(0), len(groups)
+    scores = {name: rng.normal(size=2 * n) + 50.0 * (np.arange(2 * n) < k) for name, k in exposed.items()}
+    head = MembershipHead.model_construct(
+        n=2 * n, attacks=tuple(AttackHead(method=name, detail="") for name in scores), detail="", not_made={},
+        n_shadows=0, known=False, unlike="", share_left_out=0.0, judges_decisions=False,
+    )  # fmt: skip
+    sides = MembershipScores(
+        head=head, number=np.tile(np.arange(n) + 1, 2), is_member=np.arange(2 * n) < n,
+        labels=np.zeros(2 * n, np.int64), right=None, scores=scores,
+        scored=dict.fromkeys(scores, np.ones(2 * n, np.bool_)), groups={"sex": 2 * groups},
+    )  # fmt: skip
+    probe = PROBES["membership_inference"]
+    assert isinstance(probe, type) and issubclass(probe, MembershipInference)
+    report = report_of([members(*probe().measure_scores(sides))])
+    return report.model_copy(update={"questions": {probe.name: blank_result(probe).questions}})
+
+
+def test_without_a_false_alarm_the_page_says_the_largest_rate_over_the_attacks_that_were_tried() -> None:
+    """The attack by which rows are named finds 40 of 1,000 members above all others, another one 140."""
+    page = first_page(attacked(1_000 * ["f"], quantile_regression=40, loss_threshold=140))
+    [said] = [re.sub(r"\s", " ", told.sentence) for told in page.shown if "false alarm" in told.sentence]
+    assert said == "Without one false alarm 14 % of training rows are recognised (11 to 16)"
+
+
+def test_a_rate_of_a_group_names_the_group_and_at_how_many_false_alarms() -> None:
+    page = first_page(attacked(["b"] * 600 + ["a"] * 19_400, loss_threshold=80))
+    [line] = [line for line in page.lines if line.outcome is Outcome.FAIL]
+    assert re.sub(r"\s", " ", line.about) == "sex = b, at 0.1 % false alarms"
+    # What the next audit must show names the rate, of which there are two.
+    assert line.about in page.must_show
 
 
 def test_a_judged_number_that_does_not_exist_is_no_number_on_both_first_screens(

@@ -26,7 +26,7 @@ from auditor.statistics.rank_estimates import (
     area_under_curve,
     true_positive_rate_at,
 )
-from auditor.statistics.rates import MOST_GROUPS, RateTable
+from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
 from probes.privacy.membership import loss_threshold
 from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, FEWEST_JUDGED, Attack, Sides, rate_at
 
@@ -57,7 +57,7 @@ _BY_MANY = (
 # Of those with shadow models, the ones whose finding nothing says something, however few models there are.
 STRONG = ("bavaria", "rmia")
 MOST_LEFT_OUT = 0.05
-_WHOLE = ("attack_auc", "true_positive_rate_at_fpr")
+_WHOLE = ("attack_auc", "true_positive_rate_at_fpr", "true_positive_rate_at_no_false_positive")
 _NOT_ASKED = "not asked for"
 
 
@@ -83,7 +83,7 @@ def wholes(
     parts: Mapping[str, Sequence[Measurement]],
     head: MembershipHead,
 ) -> list[Measurement]:
-    """For AUC and each TPR at a low FPR, one number for all ``attacks``; ``parts``: theirs, by method."""
+    """For AUC, each TPR at a low FPR and that at none, one number for all ``attacks``; ``parts``: theirs, by method."""
     n_shadows = head.n_shadows
     made = {a.method: a.why_not for a in attacks} | head.not_made
     untried = {name: why for name in (*ALONE, *_BY_FEW) if (why := made.get(name, _NOT_ASKED))}
@@ -106,7 +106,7 @@ def _whole(
     known = [
         m
         for m in measurements
-        if isinstance(m.estimate, AreaUnderCurve | TruePositiveRateAt) and m.estimate.value >= 0.0
+        if isinstance(m.estimate, AreaUnderCurve | Proportion | TruePositiveRateAt) and m.estimate.value >= 0.0
     ]
     fit = [m for m in known if not m.too_few] or known
     whole = replace(first, method="", part=False, figure=None, n_samples=max(m.n_samples for m in measurements))

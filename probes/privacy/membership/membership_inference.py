@@ -90,7 +90,7 @@ class MembershipInference(BaseProbe):
     - ``worst_group_true_positive_rate_at_fpr``: The same at 0.1 % of the group of each sensitive feature that has most,
       over all attacks, at one threshold for all groups. Those with fewer than 400 members are one group.
     - ``true_positive_rate_at_no_false_positive``: Of 100 non-members at least. Its interval is that of the rate at this
-      threshold. Of one attack, with the most exposed rows by number.
+      threshold. One attack names the most exposed rows, by number.
     - ``discovered_members``, ``discovered_share``: Benjamini-Hochberg on the shares of non-members that score as high.
       Of one attack, with the surest rows by number, also within each group. Shown and never judged: it finds rows that
       are hit, and does not show that nobody is.
@@ -99,7 +99,7 @@ class MembershipInference(BaseProbe):
     - ``balanced_accuracy``: The threshold is the members' mean loss (the paper's), a likelihood ratio of 1, or the
       median of all scores. Its interval is that of the two rates at this threshold.
 
-    The question is one: can somebody tell? So ``attack_auc`` and ``true_positive_rate_at_fpr`` stand once without a
+    The question is one: can somebody tell? So ``attack_auc`` and the two rates of all members stand once without a
     method, as the largest over all attacks (:class:`~auditor.statistics.attack_estimates.StrongestAttack`, with the
     figure of all ROC curves), and are judged as that; each attack's own numbers are parts, judged only where a
     criterion names the method. A PASS is INCONCLUSIVE where no attack with shadow models was tried, or only with a
