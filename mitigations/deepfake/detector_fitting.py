@@ -28,9 +28,8 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, fake_class
 from auditor.models.detector_card import Medium
 from auditor.models.networks.detector_networks import Calibration, LinearHead
-from auditor.statistics.detection import average_precision, equal_error_rate
+from auditor.statistics.detection import detection_figures
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.statistics.values import bounded_mean
 from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty, mean_and_scale
 
@@ -41,7 +40,6 @@ Learner: TypeAlias = Callable[[IntArray], Scorer]
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
-FALSE_POSITIVE_RATE = 0.01
 UNNAMED = "(not named)"
 _CONFIDENCE = 0.95
 _LEAST_SLOPE = 1e-3
@@ -394,20 +392,10 @@ def over_kinds(rates: Sequence[KnownRate]) -> list[KnownRate]:
     return found
 
 
-def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
-    """The estimates for judging a detector's scores, named as in the probe ``detector_performance``."""
-    return {
-        "auc": area_under_curve(positives=fakes, negatives=reals),
-        "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
-        "average_precision": average_precision(positives=fakes, negatives=reals),
-        "tpr_at_fpr": true_positive_rate_at(positives=fakes, negatives=reals, false_positive_rate=FALSE_POSITIVE_RATE),
-    }
-
-
 def _rates(fakes: FloatArray, reals: FloatArray, **fields: Any) -> list[KnownRate]:
     return [
         known_rate(name, estimate, len(reals), len(fakes), **fields)
-        for name, estimate in figures(fakes, reals).items()
+        for name, estimate in detection_figures(fakes, reals).items()
         if math.isfinite(estimate.value)
     ]
 
