@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from auditor.statistics.rank_estimates import area_under_curve
 from benchmarks.common import emit
-from mitigations.deepfake.image_training import ImageOptions, train_image_detector
+from mitigations.deepfake.media_training import TrainingOptions, train_detector
 
 SIDE, EACH, SEEDS, QUALITY = 96, 60, 3, 75
 
@@ -64,8 +64,8 @@ def measured(augment: bool, seed: int) -> dict[str, float]:
         for file, (picture, _) in zip(files, known, strict=True):
             Image.fromarray(picture).save(file)
         labels = ["real" if kind is None else "fake" for _, kind in known]
-        options = ImageOptions(augment=augment, answers=False)
-        detector = train_image_detector(files, labels, [kind for _, kind in known], options, rng)
+        options = TrainingOptions(augment=augment)
+        detector = train_detector("image", files, labels, [kind for _, kind in known], options, rng)
     new = pictures(slice(400, 640), EACH, np.random.default_rng(1_000 + seed))
     is_fake = np.asarray([kind is not None for _, kind in new])
     found = {}

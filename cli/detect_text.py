@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -38,7 +38,6 @@ UNMEASURED = (
 )
 MEDIA = {"image": "images", "speech": "speech"}
 _OF_PART = {"image": "pictures", "speech": "sound"}
-ANSWERS = ("answered_real", "answered_fake", "answered_cannot_say")
 
 
 def print_results(
@@ -302,8 +301,6 @@ def _pooled_line(rates: Sequence[KnownRate], *, unseen: bool) -> str:
         rate.metric: rate for rate in rates if rate.kind is None and rate.collection is None and rate.unseen is unseen
     }
     parts = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
-    if unseen and all(answer in pooled for answer in ANSWERS):
-        parts.append(f"answered: {answer_shares(pooled)}")
     return ", ".join(parts)
 
 
@@ -314,14 +311,6 @@ def _collection_line(rates: Sequence[KnownRate], name: str) -> str:
         for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
         if metric in own
     )
-
-
-def answer_shares(rates: Mapping[str, KnownRate]) -> str:
-    """The answers on synthetic files of unseen kinds, as shares with intervals."""
-    from auditor.models.detector_card import METRIC_OF
-
-    shares = [f"{answer} {with_interval(rates[metric])}" for answer, metric in METRIC_OF.items()]
-    return f"{', '.join(shares)} ({rates[ANSWERS[0]].n_fake:,} synthetic files)"
 
 
 def with_interval(rate: KnownRate) -> str:

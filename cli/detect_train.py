@@ -16,14 +16,13 @@ from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.scan_options import ScanOptions
 from cli.detect_calibrate import check_rate
-from cli.detect_text import ANSWERS, MEDIA, UNMEASURED, answer_shares, rate_lines, with_interval
+from cli.detect_text import MEDIA, UNMEASURED, rate_lines, with_interval
 from cli.flags import AllowUnsandboxed, Device, Tracebacks, Writes
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from auditor.loading.job_specs import Job
-    from auditor.models.detector_card import KnownRate
     from auditor.report.record.energy import EnergyRecord
     from auditor.run.job_messages import Trained
 
@@ -175,7 +174,9 @@ def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> It
         yield f"note      {note}"
     for line in rate_lines(card.known_rates):
         yield f"known     {line}"
-    yield from _by_kind(card.known_rates)
+    for rate in card.known_rates:
+        if rate.unseen and rate.kind is not None and rate.metric == "equal_error_rate":
+            yield f"unseen    {rate.kind}: equal error rate {with_interval(rate)}"
     if not card.knows_another_collection:
         yield f"known     {UNMEASURED}"
     yield f"took      {energy.describe(Catalogue())}"
@@ -184,17 +185,3 @@ def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> It
     yield f"next      {calibrate} DIR --known-fake DIR, with files of your channel: until then it answers nothing"
     scan = shlex.join(["auditor", "scan", str(out), "--train", str(folder), "--data"])
     yield f"next      {scan} FOLDER, with files that it was not trained on"
-
-
-def _by_kind(rates: Sequence[KnownRate]) -> Iterator[str]:
-    """What is known of every kind that was left out: its equal error rate, and what a whole detector answered."""
-    unseen = [rate for rate in rates if rate.unseen and rate.kind is not None]
-    for kind in dict.fromkeys(rate.kind for rate in unseen):
-        own = {rate.metric: rate for rate in unseen if rate.kind == kind}
-        said = []
-        if "equal_error_rate" in own:
-            said.append(f"equal error rate {with_interval(own['equal_error_rate'])}")
-        if all(answer in own for answer in ANSWERS):
-            said.append(f"answered: {answer_shares(own)}")
-        if said:
-            yield f"unseen    {kind}: {'; '.join(said)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -124,50 +125,56 @@ def mode_of(preprocessing: ImagePreprocessing) -> str:
     return _MODES[channels]
 
 
-def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
-    """(height, width[, channels]) uint8."""
-    import PIL.Image
-    import PIL.ImageOps
+@contextmanager
+def image_errors(failure: str) -> Iterator[None]:
+    """What Pillow raises, as DataError that begins with ``failure``; its warnings of odd metadata are not shown.
 
-    if not data:
-        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: it is an empty file.")
+    Raises MissingExtraError without Pillow.
+    """
+    try:
+        import PIL.Image
+    except ImportError:
+        raise MissingExtraError("Reading images needs Pillow: pip install 'responsible-auditor[images]'.") from None
     try:
         with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
+            # Also of pictures above its own limit; ours is checked below.
             warnings.simplefilter("ignore")
-            with open_image(data) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise DataError(
-                        f"The image {printable_name(name)!r} has {picture.width:,} x {picture.height:,} pixels, "
-                        f"more than {MAX_PIXELS:,}: a decompression bomb, or to be made smaller first."
-                    )
-                if picture.mode[0] in "IF":
-                    raise DataError(
-                        f"The image {printable_name(name)!r} has more than 8 bits a channel: save it with 8."
-                    )
-                # In place: what is upright already, as nearly all is, is not copied.
-                PIL.ImageOps.exif_transpose(picture, in_place=True)
-                upright: Image = picture
-                if preprocessing.faces:
-                    upright = crop_to_face(upright.convert("RGB"), printable_name(name))
-                return _fit_to_size(upright, mode, preprocessing)
+            yield
     except AuditorError:
         raise
     except PIL.UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
-        raise DataError(
-            f"The image {printable_name(name)!r} cannot be decoded: it is none of {kinds}, or damaged."
-        ) from None
+        raise DataError(f"{failure}: it is none of {', '.join(FORMATS)}, or damaged.") from None
     except PIL.Image.DecompressionBombError:
         # Pillow's own limit comes before its file can be asked for its size.
         raise DataError(
-            f"The image {printable_name(name)!r} has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be "
-            f"made "
-            "smaller first."
+            f"{failure}: it has more than {MAX_PIXELS:,} pixels, and is to be made smaller first."
         ) from None
-    except Exception as error:  # Pillow's decoders raise a dozen types on damaged files
+    except Exception as error:  # Pillow raises a dozen types on damaged files
         reason = printable_name(error) or type(error).__name__
-        raise DataError(f"The image {printable_name(name)!r} cannot be decoded: {reason.rstrip('.')}.") from error
+        raise DataError(f"{failure}: {reason.rstrip('.')}.") from error
+
+
+def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+    """(height, width[, channels]) uint8."""
+    import PIL.ImageOps
+
+    what = f"The image {printable_name(name)!r}"
+    if not data:
+        raise DataError(f"{what} cannot be decoded: it is an empty file.")
+    with image_errors(f"{what} cannot be decoded"), open_image(data) as picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise DataError(
+                f"{what} has {picture.width:,} x {picture.height:,} pixels, more than {MAX_PIXELS:,}: a decompression "
+                "bomb, or to be made smaller first."
+            )
+        if picture.mode[0] in "IF":
+            raise DataError(f"{what} has more than 8 bits a channel: save it with 8.")
+        # In place: what is upright already, as nearly all is, is not copied.
+        PIL.ImageOps.exif_transpose(picture, in_place=True)
+        upright: Image = picture
+        if preprocessing.faces:
+            upright = crop_to_face(upright.convert("RGB"), printable_name(name))
+        return _fit_to_size(upright, mode, preprocessing)
 
 
 def _in_mode(picture: Image, mode: str) -> Image:

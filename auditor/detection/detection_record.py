@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Annotated
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from auditor.core.number_types import Count, NonNegative, Share
 from auditor.detection.file_kinds import Medium
 from auditor.detection.provenance.provenance_record import FileProvenance
 from auditor.judging.png import Pixels, decode
-from auditor.models.detector_card import Answer, DetectorCard, Facts, Fingerprint
+from auditor.models.detector_card import Answer, DetectorCard, Facts, Fingerprint, Verdict
 from auditor.models.detector_card import Medium as DetectorMedium
 
 MOST_FRAMES = 1_000
@@ -91,6 +92,15 @@ class FileVerdict(Closed):
     low: Share | None = None
     high: Share | None = None
     frames: Annotated[tuple[FrameScore, ...], Field(max_length=MOST_FRAMES)] = ()
+
+
+def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
+    """A verdict as it is reported. What is of no kind the detector knows is unsupported: its score means nothing."""
+    novelty = verdict.novelty
+    shown = () if card.is_unlike(novelty) else ("probability", "p_real", "p_fake")
+    scores = {name: getattr(verdict, name) for name in shown}
+    known = novelty if novelty is not None and math.isfinite(novelty) else None
+    return FileVerdict(answer=verdict.answer, reason=verdict.reason, novelty=known, **scores)
 
 
 class HeatMap(Closed):

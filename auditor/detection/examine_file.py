@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from auditor.core.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.core.files import read_regular
 from auditor.data.media_classes import Meaning, meanings
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap
+from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap, recorded
 from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, Medium, container_facts, kind_of
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
 from auditor.detection.provenance.read_provenance import read_provenance
@@ -27,7 +26,7 @@ from auditor.loading.job_specs import ModelSpec
 if TYPE_CHECKING:
     from auditor.data.audio import Samples
     from auditor.models.audited_model import AuditedModel
-    from auditor.models.detector import ClassifierDetector, Detector, DetectorCard, Verdict
+    from auditor.models.detector import ClassifierDetector, Detector, DetectorCard
 
 
 def load_classifier(spec: ModelSpec) -> AuditedModel:
@@ -194,20 +193,6 @@ def loaded_detector(
         "This model is no detector: it carries no record of when it cannot say. Make one of it with auditor "
         "detect calibrate, or a new one with auditor detect train; a classifier of media can still be audited with "
         "auditor scan."
-    )
-
-
-def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
-    """A verdict as it is reported. What is of no kind the detector knows is unsupported: its score means nothing."""
-    novelty = verdict.novelty
-    supported = not card.is_unlike(novelty)
-    return FileVerdict(
-        answer=verdict.answer,
-        reason=verdict.reason,
-        probability=verdict.probability if supported else None,
-        p_real=verdict.p_real if supported else None,
-        p_fake=verdict.p_fake if supported else None,
-        novelty=None if novelty is None or not math.isfinite(novelty) else novelty,
     )
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.detection.detection_record import FileVerdict, FrameScore
+from auditor.detection.detection_record import FileVerdict, FrameScore, recorded
 from auditor.judging.png import Pixels
-from auditor.models.detector_card import DetectorCard, answer_of
+from auditor.models.detector_card import DetectorCard, judge_file
 
 if TYPE_CHECKING:
     from auditor.models.detector import Detector
@@ -75,28 +75,15 @@ def judge_frames(card: DetectorCard, scores: FloatArray, seconds: FloatArray, no
     video, not how often the detector is wrong. Unsupported where most frames are unlike everything the detector was
     trained on.
     """
-    probability = float(scores.mean())
-    p_real, p_fake = card.p_values(probability)
-    answer, reason = answer_of(card, p_real, p_fake, novelty)
-    finite = novelty if novelty is not None and math.isfinite(novelty) else None
-    if card.is_unlike(novelty):
-        return FileVerdict(answer=answer, reason=reason, novelty=finite)
+    verdict = recorded(judge_file(card, float(scores.mean()), novelty), card)
+    if verdict.probability is None:
+        return verdict
     low, high = mean_interval(scores)
     frames = tuple(
         FrameScore(seconds=max(0.0, float(at)), probability=float(score))
         for at, score in zip(seconds, scores, strict=True)
     )
-    return FileVerdict(
-        answer=answer,
-        reason=reason,
-        probability=probability,
-        p_real=p_real,
-        p_fake=p_fake,
-        novelty=finite,
-        low=low,
-        high=high,
-        frames=frames,
-    )
+    return verdict.model_copy(update={"low": low, "high": high, "frames": frames})
 
 
 def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVerdict, list[str]]:

@@ -16,7 +16,12 @@ from auditor.core.number_types import Count, NonNegative, PositiveCount, Share
 from auditor.core.rows import FloatArray, IntArray
 from auditor.statistics.estimate import TESTS_OF_PARTS, EachBound, Estimate, Undefined, first_size
 from auditor.statistics.intervals import BINOMIAL_TEST, bounded_mean_reach, corner_radius
-from auditor.statistics.rank_estimates import AreaUnderCurve
+from auditor.statistics.rank_estimates import (
+    AreaUnderCurve,
+    TruePositiveRateAt,
+    area_under_curve,
+    true_positive_rate_at,
+)
 from auditor.statistics.rates import MOST_GROUPS, Proportion
 
 # Thresholds that an equal error rate keeps; between two of them its bounds take the worse one.
@@ -64,33 +69,26 @@ class EqualErrorRate(EachBound):
         share = gap[k] / (gap[k] - gap[k + 1])
         return float(miss[k] + share * (miss[k + 1] - miss[k]))
 
-    # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
-
     def lower(self, alpha: float) -> float:
-        alarms, misses = np.asarray(self.alarms, np.float64), np.asarray(self.misses, np.float64)
-        square = corner_radius(alpha) ** 2
-
-        def at_least(e: float, k: IntArray) -> IntArray:
-            return k[_square(self._tails_above(alarms=alarms[1:][k], misses=misses[:-1][k], e=e)) <= square]
-
-        return _last(at_least, np.arange(alarms.size - 1), start=self.value, end=0.0)
+        return self._bound(alpha, end=0.0)
 
     def upper(self, alpha: float) -> float:
+        return self._bound(alpha, end=1.0)
+
+    def _bound(self, alpha: float, *, end: float) -> float:
         alarms, misses = np.asarray(self.alarms, np.float64), np.asarray(self.misses, np.float64)
         square = corner_radius(alpha) ** 2
+        n, m = self.n_negative, self.n_positive
 
-        def at_most(e: float, k: IntArray) -> IntArray:
-            return k[_square(self._tails_below(alarms=alarms[:-1][k], misses=misses[1:][k], e=e)) <= square]
+        # Between two thresholds ties may go either way: for "no larger than" the larger counts are the doubt's benefit.
+        def holds(e: float, k: IntArray) -> IntArray:
+            if end:
+                tails = scipy.special.bdtr(alarms[:-1][k], n, e), scipy.special.bdtr(misses[1:][k], m, e)
+            else:
+                tails = scipy.special.bdtrc(alarms[1:][k] - 1.0, n, e), scipy.special.bdtrc(misses[:-1][k] - 1.0, m, e)
+            return k[_square(tails) <= square]
 
-        return _last(at_most, np.arange(alarms.size - 1), start=self.value, end=1.0)
-
-    def _tails_below(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
-        return scipy.special.bdtr(alarms, self.n_negative, e), scipy.special.bdtr(misses, self.n_positive, e)
-
-    def _tails_above(self, *, alarms: FloatArray, misses: FloatArray, e: float) -> tuple[FloatArray, FloatArray]:
-        return scipy.special.bdtrc(alarms - 1.0, self.n_negative, e), scipy.special.bdtrc(
-            misses - 1.0, self.n_positive, e
-        )
+        return _last(holds, np.arange(alarms.size - 1), start=self.value, end=end)
 
     def standard_error_at(self, ideal: float) -> float:
         e = min(max(ideal, 0.5 / min(self.n_positive, self.n_negative)), 0.5)
@@ -161,6 +159,18 @@ def _thin_thresholds(*, alarm: FloatArray, miss: FloatArray, n: int) -> IntArray
     near = np.flatnonzero(np.minimum(np.abs(alarm - rate), np.abs(miss - rate)) <= reach)
     few = near[np.unique(np.linspace(0, near.size - 1, _MOST_STATES).astype(np.int64))]
     return np.unique(np.r_[0, few, crossing, crossing + 1, alarm.size - 1]).astype(np.int64)
+
+
+def detection_figures(
+    fakes: npt.ArrayLike, reals: npt.ArrayLike, false_positive_rate: float = 0.01
+) -> dict[str, AreaUnderCurve | EqualErrorRate | AveragePrecision | TruePositiveRateAt | Undefined]:
+    """The estimates by which a detector's scores are judged, by their metric."""
+    return {
+        "auc": area_under_curve(positives=fakes, negatives=reals),
+        "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
+        "average_precision": average_precision(positives=fakes, negatives=reals),
+        "tpr_at_fpr": true_positive_rate_at(positives=fakes, negatives=reals, false_positive_rate=false_positive_rate),
+    }
 
 
 class MeanPart(BaseModel):

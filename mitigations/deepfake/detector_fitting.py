@@ -16,24 +16,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from auditor.core.errors import DataError, UsageError, some_of
+from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, fake_class, judge_file
-from auditor.models.detector_card import METRIC_OF, Answer, Medium
+from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, fake_class
+from auditor.models.detector_card import Medium
 from auditor.models.networks.detector_networks import Calibration, LinearHead
-from auditor.statistics.detection import average_precision, equal_error_rate
+from auditor.statistics.detection import detection_figures
 from auditor.statistics.estimate import Estimate
-from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
-from auditor.statistics.rates import Proportion
 from auditor.statistics.values import bounded_mean
-from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty
+from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty, mean_and_scale
 
 # Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
 Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
@@ -42,18 +40,9 @@ Learner: TypeAlias = Callable[[IntArray], Scorer]
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
-FALSE_POSITIVE_RATE = 0.01
 UNNAMED = "(not named)"
 _CONFIDENCE = 0.95
 _LEAST_SLOPE = 1e-3
-
-
-def refuse_unreadable(problems: Sequence[str], n_files: int) -> None:
-    """Raise DataError with the first unreadable file, if there are any."""
-    if problems:
-        raise DataError(
-            f"{len(problems):,} of {n_files:,} files cannot be trained on: mend or remove them. {some_of(problems)}"
-        )
 
 
 def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[str, ...], int]:
@@ -85,13 +74,13 @@ def fit_head(
 ) -> LinearHead:
     """Logistic regression on standardised features, (n, d), with L2 penalty 1; not calibrated yet.
 
-    ``changed_features``: (n, d) of the same files augmented, which are fitted to as well; without columns, none.
+    ``changed_features``: (n, d) of the same files augmented, which are fitted to as well.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if changed_features is not None and changed_features.size:
+    if changed_features is not None:
         features, is_fake = np.concatenate([features, changed_features]), np.concatenate([is_fake, is_fake])
-    mean, scale = _standard(features)
+    mean, scale = mean_and_scale(features)
     fitted = LogisticRegression(max_iter=5_000).fit((features - mean) / scale, is_fake)
     head = LinearHead(features.shape[1], fake)
     with torch.no_grad():
@@ -100,12 +89,6 @@ def fit_head(
         head.weight.copy_(torch.from_numpy(fitted.coef_[0]))
         head.bias.copy_(torch.tensor(fitted.intercept_[0]))
     return head.eval()
-
-
-def _standard(features: FloatArray) -> tuple[FloatArray, FloatArray]:
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    # A feature that never varied in training says nothing, however far off a later file is by rounding.
-    return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,14 +101,12 @@ class LinearLearner:
     features: FloatArray
     is_fake: BoolArray
     kinds: Kinds
-    _: KW_ONLY
-    within: float = NOVELTY_LEVEL
     changed: FloatArray | None = None
 
     def __call__(self, rows: IntArray) -> Scorer:
         x, own, changed = self.features[rows], self.is_fake[rows], self.changed
         head = fit_head(x, own, changed_features=None if changed is None else changed[rows])
-        rule = fit_novelty(x, own, [self.kinds[i] for i in rows], self.within)
+        rule = fit_novelty(x, own, [self.kinds[i] for i in rows])
 
         def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
             z = torch.from_numpy(self.features[others]).float()
@@ -193,14 +174,11 @@ class CrossValidation:
         return means[of_kind], means[~self.is_fake & (counts > 0)]
 
 
-def cross_validate(
-    is_fake: BoolArray, kinds: Kinds, learner: Learner, rng: np.random.Generator, *, crossed: bool = True
-) -> CrossValidation:
+def cross_validate(is_fake: BoolArray, kinds: Kinds, learner: Learner, rng: np.random.Generator) -> CrossValidation:
     """Score every file out of fold and with its kind left out: each cell (synthetic kind x real kind) in turn.
 
-    More than ``MOST_CELLS`` cells are merged into groups of kinds, at random. Not ``crossed``, for a learner that takes
-    long, at most ``FOLDS`` groups of synthetic kinds are left out, each with as large a part of the real kinds. Raises
-    DataError for fewer than ``FEWEST_FILES`` files of either class.
+    More than ``MOST_CELLS`` cells are merged into groups of kinds, at random. Raises DataError for fewer than
+    ``FEWEST_FILES`` files of either class.
     """
     is_fake = np.asarray(is_fake, bool)
     n_fake, n_real = int(is_fake.sum()), int((~is_fake).sum())
@@ -218,9 +196,6 @@ def cross_validate(
     if len(fakes) * len(reals) > MOST_CELLS:
         fakes = _merge_groups(fakes, MOST_CELLS // len(reals), rng)
     pairs = [(fake_rows, real_rows) for fake_rows in fakes for real_rows in reals]
-    if not crossed:
-        n = min(FOLDS, len(fakes), len(reals))
-        pairs = list(zip(_merge_groups(fakes, n, rng), _merge_groups(reals, n, rng), strict=True))
     outs = [np.concatenate(pair) for pair in pairs]
     rounds = [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)]
     found = [learner(fitted)(asked) for fitted, asked in rounds]
@@ -331,15 +306,13 @@ def make_card(
     validation: CrossValidation,
     *,
     error_rate: float = 0.05,
-    novelty_level: float = NOVELTY_LEVEL,
     notes: Sequence[str] = (),
-    more_rates: Sequence[KnownRate] = (),
 ) -> DetectorCard:
     """The card of a detector fitted to all files, from their scores out of cell.
 
     Conformal scores are those that files had with their kind left out, so that the p-value of a kind that was never
     trained on is held against others in the same place. Novelties are those that files of known kinds had out of fold,
-    of which ``1 - novelty_level`` may be called unlike them; none where there is no rule for novelty.
+    of which ``1 - NOVELTY_LEVEL`` may be called unlike them; none where there is no rule for novelty.
     """
     slope, offset = fit_platt(validation.unseen_scores, validation.is_fake)
     shown = probabilities(validation.unseen_scores, slope, offset)
@@ -363,9 +336,9 @@ def make_card(
         fake_scores=_ascending(shown[validation.is_fake]),
         error_rate=error_rate,
         novelties=novelties,
-        novelty_rate=round(1.0 - novelty_level, 9),
+        novelty_rate=round(1.0 - NOVELTY_LEVEL, 9),
         kinds=tuple(kinds[:MOST_KINDS]),
-        known_rates=(*known_rates(validation), *more_rates),
+        known_rates=known_rates(validation),
         notes=(*own, *notes),
     )
 
@@ -419,25 +392,16 @@ def over_kinds(rates: Sequence[KnownRate]) -> list[KnownRate]:
     return found
 
 
-def figures(fakes: FloatArray, reals: FloatArray) -> dict[str, Estimate]:
-    """The estimates for judging a detector's scores, named as in the probe ``detector_performance``."""
-    return {
-        "auc": area_under_curve(positives=fakes, negatives=reals),
-        "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
-        "average_precision": average_precision(positives=fakes, negatives=reals),
-        "tpr_at_fpr": true_positive_rate_at(positives=fakes, negatives=reals, false_positive_rate=FALSE_POSITIVE_RATE),
-    }
-
-
 def _rates(fakes: FloatArray, reals: FloatArray, **fields: Any) -> list[KnownRate]:
     return [
-        _rate(name, estimate, len(reals), len(fakes), **fields)
-        for name, estimate in figures(fakes, reals).items()
+        known_rate(name, estimate, len(reals), len(fakes), **fields)
+        for name, estimate in detection_figures(fakes, reals).items()
         if math.isfinite(estimate.value)
     ]
 
 
-def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any) -> KnownRate:
+def known_rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any) -> KnownRate:
+    """An estimate as a card keeps it, with its 95 % interval; ``fields``: what else is known of it."""
     low, high = estimate.interval(_CONFIDENCE)
     return KnownRate(
         metric=name,
@@ -449,54 +413,3 @@ def _rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields: Any
         n_fake=n_fake,
         **fields,
     )
-
-
-def answers_to_unseen(
-    is_fake: BoolArray,
-    kinds: Kinds,
-    learner: Learner,
-    rng: np.random.Generator,
-    *,
-    error_rate: float = 0.05,
-    novelty_level: float = NOVELTY_LEVEL,
-) -> tuple[KnownRate, ...]:
-    """The shares ``answered_real`` (no known trace), ``answered_fake``, ``answered_cannot_say`` of never-seen kinds.
-
-    For each synthetic kind in turn a whole detector is fitted to the files of all others, its calibration and its
-    novelties included, and asked about the files of that kind. By kind, with Clopper and Pearson's interval, and
-    over kinds (``kind`` None) by :func:`over_kinds`. None where fewer than three kinds are named, since calibration
-    leaves one out too.
-    """
-    is_fake = np.asarray(is_fake, bool)
-    named = sorted({k for k, fake in zip(kinds, is_fake, strict=True) if fake and k is not None})
-    if len(named) < 3:
-        return ()
-    counts = {kind: dict.fromkeys(get_args(Answer), 0) for kind in named}
-    for kind in named:
-        own = np.asarray([bool(f) and k == kind for f, k in zip(is_fake, kinds, strict=True)])
-        rest = np.flatnonzero(~own)
-
-        def within(rows: IntArray, rest: IntArray = rest) -> Scorer:
-            scorer = learner(rest[rows])
-            return lambda others: scorer(rest[others])
-
-        found = cross_validate(is_fake[rest], [kinds[int(i)] for i in rest], within, rng)
-        card = make_card("image", 1, found, error_rate=error_rate, novelty_level=novelty_level)
-        scores, novelty = learner(rest)(np.flatnonzero(own))
-        shown = probabilities(scores, *fit_platt(found.unseen_scores, found.is_fake))
-        for p, unlike in zip(shown, novelty, strict=True):
-            counts[kind][judge_file(card, float(p), float(unlike)).answer] += 1
-    n_real = int((~is_fake).sum())
-    by_kind = [
-        _rate(
-            METRIC_OF[answer],
-            Proportion(successes=k, n=sum(answers.values())),
-            n_real,
-            sum(answers.values()),
-            kind=kind,
-            unseen=True,
-        )
-        for kind, answers in counts.items()
-        for answer, k in answers.items()
-    ]
-    return (*over_kinds(by_kind), *by_kind)

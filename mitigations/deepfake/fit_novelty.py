@@ -37,14 +37,14 @@ def fit_novelty(features: FloatArray, is_fake: BoolArray, kinds: Kinds, within: 
     rule = KindNovelty(features.shape[1], int(groups.max()) + 1)
     for g in range(len(rule.means)):
         own = features[groups == g]
-        mean, scale = _standard(own)
+        mean, scale = mean_and_scale(own)
         standard = (own - mean) / scale
         left_out = np.empty(len(own))
         n_folds = min(FOLDS, len(own))
         for fold in range(n_folds):
             out = np.arange(len(own)) % n_folds == fold
             rest = own[~out] if n_folds > 1 else own
-            middle, unit = _standard(rest)
+            middle, unit = mean_and_scale(rest)
             left_out[out] = _distances((own[out] - middle) / unit, _spread((rest - middle) / unit))
         basis, along, across = _spread(standard)
         whitening = basis.T @ ((along - across)[:, None] * basis) + across * np.eye(len(mean))
@@ -63,8 +63,10 @@ def kind_groups(is_fake: BoolArray, kinds: Kinds, most: int) -> IntArray:
     return np.asarray(np.unique(names, return_inverse=True)[1], np.int64)
 
 
-def _standard(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+def mean_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The mean and the standard deviation of each column, (d,) each, the latter 1 where it does not vary."""
     mean, scale = values.mean(axis=0), values.std(axis=0)
+    # A feature that never varied in training says nothing, however far off a later file is by rounding.
     return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from auditor.core.errors import AuditorError, DataError, UsageError
 from auditor.core.files import printable_name, read_regular
+from auditor.core.rows import BoolArray, IntArray
 from auditor.data.preprocessing import label_name
 from auditor.detection.file_kinds import IN_WORDS, kind_of
 from auditor.detection.file_kinds import Medium as FileMedium
@@ -21,18 +23,18 @@ from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.loading.job_specs import DetectorTrainingSpec
 from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
-from auditor.models.detector_card import DIGITS, MOST_TRAINED, KnownRate
+from auditor.models.detector import DeepfakeDetector, judge_file
+from auditor.models.detector_card import DIGITS, MOST_TRAINED, KnownRate, Medium
 from auditor.statistics.rates import Proportion
-
-if TYPE_CHECKING:
-    from auditor.models.detector import DeepfakeDetector
+from mitigations.deepfake.detector_fitting import classes_of, known_rate
+from mitigations.deepfake.media_training import TrainingOptions, fit_detector, read_media
 
 _MOST_NAMED = 5
 MOST_COLLECTIONS = 10
-_CONFIDENCE = 0.95
-_IS_FOR = {"image": "images", "speech": "speech"}
+_IS_FOR: Mapping[Medium, str] = {"image": "images", "speech": "speech"}
 # The first is what a detector of such files is for; others can be brought to it.
-_USABLE: dict[str, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
+_USABLE: Mapping[Medium, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
+_OF_ONE_MEDIUM: Mapping[str, Medium] = {"size": "image", "faces": "image", "seconds": "speech"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,33 +50,15 @@ class TrainedDetector:
     few: str = ""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Files:
-    """Files to train on: ``names`` (n,) below the folder, ``labels``, ``media``, ``digests`` and ``fingerprints`` (n,),
-    none or more of each, and what is to be said.
-    """
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file to train on: its ``name`` below the folder, its class, and what it is."""
 
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    media: tuple[FileMedium, ...]
-    digests: tuple[str, ...]
-    fingerprints: tuple[tuple[str, ...], ...]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def take(self, keep: Sequence[bool], left_out: Sequence[str]) -> _Files:
-        def keep_values(values: tuple[Any, ...]) -> tuple[Any, ...]:
-            return tuple(value for value, kept in zip(values, keep, strict=True) if kept)
-
-        return replace(
-            self,
-            names=keep_values(self.names),
-            labels=keep_values(self.labels),
-            media=keep_values(self.media),
-            digests=keep_values(self.digests),
-            fingerprints=keep_values(self.fingerprints),
-            left_out=(*self.left_out, *left_out),
-        )
+    name: str
+    label: str
+    medium: FileMedium
+    digest: str
+    fingerprints: tuple[str, ...]
 
 
 def train_on_folder(
@@ -92,45 +76,80 @@ def train_on_folder(
     medium is meant. ``on_file`` is told which file is about to be read, since a decoder may not return from it.
     """
     folder = Path(spec.folder)
-    unusable: list[str] = []
-    listing, classes = _listing(folder, unusable)
+    left_out: list[str] = []
+    listing, classes = _listing(folder, left_out)
     say(f"reading {len(listing.names):,} files")
-    files = _distinct(folder, listing, classes, on_file)
+    files, notes = _distinct(folder, listing, classes, left_out, on_file)
     medium = _medium(spec.medium, files)
-    files = _of_medium(files, medium)
-    kinds = _kinds(spec, files, _fake_name(classes, spec.fake))
-    paths = _Told(folder, files.names, on_file)
-    say(f"fitting a detector to {len(paths):,} files, and measuring it on kinds left out")
-    train = _train_images if medium == "image" else _train_speech
-    options = {**spec.options, "fake": spec.fake, "device": device}
-    detector, problems = train(paths, files, kinds, options, rng)
-    detector, unmeasured = _with_collections(spec, detector, files, list(paths), kinds, options, rng, say)
-    known = sorted(found[:DIGITS] for found in files.digests)[:MOST_TRAINED]
-    shown_by = sorted(found[0] for found in files.fingerprints if found)[:MOST_TRAINED]
-    learnt = {"trained_on": tuple(known), "fingerprints": tuple(shown_by)}
-    detector = detector.with_card(detector.card.model_copy(update=learnt))
-    few = [
-        name
-        for name, scores in (("real", detector.card.real_scores), ("synthetic", detector.card.fake_scores))
-        if len(scores) < detector.card.fewest
+    left_out += [
+        f"{printable_name(file.name)}: It is {IN_WORDS[file.medium]}, and this detector is for {_IS_FOR[medium]}."
+        for file in files
+        if file.medium not in _USABLE[medium]
     ]
-    notes = [*files.notes, *detector.card.notes, *unmeasured]
-    if few:
-        notes.insert(
-            0,
-            f"Too few {' and '.join(few)} files: an error rate of {detector.card.error_rate:g} takes at least "
-            f"{detector.card.fewest} of each class, so that this detector will always answer 'cannot say'.",
-        )
-    left_out = (*unusable, *files.left_out, *problems)
-    return TrainedDetector(detector=detector, notes=tuple(notes), left_out=left_out, few=_near_copies(files, medium))
+    files = [file for file in files if file.medium in _USABLE[medium]]
+    of_kinds = _kinds(spec, files, classes[classes_of(classes, spec.fake)[1]])
+    say(f"fitting a detector to {len(files):,} files, and measuring it on kinds left out")
+    options = _training_options(spec, medium, device)
+    paths = [folder / file.name for file in files]
+
+    def hear(path: Path) -> None:
+        on_file(printable_name(path.relative_to(folder).as_posix()))
+
+    media = read_media(medium, paths, options, rng.spawn(1)[0], hear)
+    on_file("")
+    read = set(media.rows.tolist())
+    unread = [file.name for i, file in enumerate(files) if i not in read]
+    left_out += [f"{printable_name(name)}: {why}" for name, why in zip(unread, media.problems, strict=True)]
+    files, kinds = [files[i] for i in media.rows], [of_kinds[i] for i in media.rows]
+    labels = [file.label for file in files]
+    detector = fit_detector(media, labels, kinds, options, rng)
+    rates: tuple[KnownRate, ...] = ()
+    table = _column(spec, spec.collection_column)
+    collections = [table.get(file.name) for file in files]
+    if len({name for name in collections if name is not None}) > 1:
+        say("measuring it on collections left out whole")
+        seed = int(rng.integers(2**31))
+
+        def called_fake(known: IntArray, rows: IntArray) -> BoolArray:
+            some = replace(media, features=media.features[known])
+            some = some if media.changed is None else replace(some, changed=media.changed[known])
+            own = np.random.default_rng(seed)
+            made = fit_detector(some, [labels[i] for i in known], [kinds[i] for i in known], options, own)
+            return _called_fake(made, torch.from_numpy(media.features[rows]).float())
+
+        is_fake = np.asarray([label == detector.classes[detector.card.fake] for label in labels], bool)
+        rates, unmeasured = rates_by_collection(is_fake, collections, called_fake)
+        notes += unmeasured
+    known = sorted(file.digest[:DIGITS] for file in files)[:MOST_TRAINED]
+    shown_by = sorted(file.fingerprints[0] for file in files if file.fingerprints)[:MOST_TRAINED]
+    card = detector.card.model_copy(
+        update={
+            "trained_on": tuple(known),
+            "fingerprints": tuple(shown_by),
+            "known_rates": (*detector.card.known_rates, *rates),
+        }
+    )
+    scores = (("real", card.real_scores), ("synthetic", card.fake_scores))
+    notes[:0] = [
+        f"Too few {' and '.join(few)} files: an error rate of {card.error_rate:g} takes at least {card.fewest} of each "
+        "class, so that this detector will always answer 'cannot say'."
+        for few in [[name for name, own in scores if len(own) < card.fewest]]
+        if few
+    ]
+    return TrainedDetector(
+        detector=detector.with_card(card),
+        notes=(*notes, *card.notes),
+        left_out=tuple(left_out),
+        few=_near_copies(files, medium),
+    )
 
 
-def _near_copies(files: _Files, medium: str) -> str:
+def _near_copies(files: Sequence[_File], medium: Medium) -> str:
     """That files of a class are near copies of each other, in a sentence; "" where at most one in twenty are."""
     said = []
-    for label in dict.fromkeys(files.labels):
-        own = [found for found, of in zip(files.fingerprints, files.labels, strict=True) if of == label]
-        near = repeated(own, "image" if medium == "image" else "speech")
+    for label in dict.fromkeys(file.label for file in files):
+        own = [file.fingerprints for file in files if file.label == label]
+        near = repeated(own, medium)
         if near > MOST_NEAR * len(own):
             said.append(f"{near:,} of {len(own):,} files of {printable_name(label)!r}")
     if not said:
@@ -150,29 +169,24 @@ def _listing(folder: Path, left_out: list[str]) -> tuple[Listing, tuple[str, ...
         raise DataError(
             f"The folder {printable_name(folder.name)!r} has {len(classes)} sub-folders"
             f"{' (' + printable_name(', '.join(classes[:_MOST_NAMED])) + ')' if classes else ''}: a detector is "
-            f"trained on two, "
-            "one of real files and one of synthetic ones."
+            "trained on two, one of real files and one of synthetic ones."
         )
     return list_folder(folder, classes, left_out), classes
-
-
-def _fake_name(classes: tuple[str, ...], fake: str | None) -> str:
-    from mitigations.deepfake.detector_fitting import classes_of
-
-    named, index = classes_of(classes, fake)
-    return named[index]
 
 
 # ---- which files ---------------------------------------------------------------------------------------------------
 
 
-def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file: Callable[[str], None]) -> _Files:
-    """The readable files, each content once. Raises DataError for a content that stands in both classes."""
-    by_content: dict[str, list[int]] = defaultdict(list)
-    media: dict[int, FileMedium] = {}
-    prints: dict[int, tuple[str, ...]] = {}
-    left_out = []
-    for i, name in enumerate(listing.names):
+def _distinct(
+    folder: Path,
+    listing: Listing,
+    classes: tuple[str, ...],
+    left_out: list[str],
+    on_file: Callable[[str], None],
+) -> tuple[list[_File], list[str]]:
+    """The readable files, each content once, and notes. Raises DataError for a content that stands in both classes."""
+    by_content: dict[str, list[_File]] = defaultdict(list)
+    for name, code in zip(listing.names, listing.codes, strict=True):
         on_file(printable_name(name))
         try:
             content = read_regular(Path(os.path.realpath(folder / name)), "The file")
@@ -181,84 +195,59 @@ def _distinct(folder: Path, listing: Listing, classes: tuple[str, ...], on_file:
             medium = kind_of(content).medium
             if medium is None:
                 raise DataError("It is no image, sound or video of a kind that can be read.")
-            media[i] = medium
-            prints[i] = fingerprints_of(content, name, "image" if medium == "image" else "speech")
-            by_content[hashlib.sha256(content).hexdigest()].append(i)
+            prints = fingerprints_of(content, name, "image" if medium == "image" else "speech")
         except DataError as error:
             left_out.append(f"{printable_name(name)}: {error}")
-    torn = [rows for rows in by_content.values() if len({int(listing.codes[i]) for i in rows}) > 1]
+            continue
+        digest = hashlib.sha256(content).hexdigest()
+        file = _File(name=name, label=classes[int(code)], medium=medium, digest=digest, fingerprints=prints)
+        by_content[digest].append(file)
+    torn = [same for same in by_content.values() if len({file.label for file in same}) > 1]
     if torn:
-        pairs = [" and ".join(printable_name(listing.names[i]) for i in rows[:2]) for rows in torn[:_MOST_NAMED]]
+        pairs = [" and ".join(printable_name(file.name) for file in same[:2]) for same in torn[:_MOST_NAMED]]
         more = f" And {len(torn) - _MOST_NAMED} more." if len(torn) > _MOST_NAMED else ""
-        said = (
-            "1 file stands in both classes, so that its labels contradict each other"
-            if len(torn) == 1
-            else f"{len(torn):,} files stand in both classes, so that their labels contradict each other"
+        what, its, it = ("file stands", "its", "it") if len(torn) == 1 else ("files stand", "their", "them")
+        raise DataError(
+            f"{len(torn):,} {what} in both classes, so that {its} labels contradict each other: {'; '.join(pairs)}."
+            f"{more} Remove {it} from one."
         )
-        raise DataError(f"{said}: {'; '.join(pairs)}.{more} Remove {'it' if len(torn) == 1 else 'them'} from one.")
-    digest = {rows[0]: found for found, rows in by_content.items()}
-    kept = sorted(digest)
-    again = sum(len(rows) - 1 for rows in by_content.values())
     notes = list(listing.notes)
-    if again:
-        notes.append(
-            "1 file has the content of another file of its class, and was left out."
-            if again == 1
-            else f"{again:,} files have the content of another file of their class, and were left out."
-        )
-    return _Files(
-        names=tuple(listing.names[i] for i in kept),
-        labels=tuple(classes[int(listing.codes[i])] for i in kept),
-        media=tuple(media[i] for i in kept),
-        digests=tuple(digest[i] for i in kept),
-        fingerprints=tuple(prints[i] for i in kept),
-        left_out=tuple(left_out),
-        notes=tuple(notes),
-    )
+    if again := sum(len(same) - 1 for same in by_content.values()):
+        have, its, was = ("file has", "its", "was") if again == 1 else ("files have", "their", "were")
+        notes.append(f"{again:,} {have} the content of another file of {its} class, and {was} left out.")
+    return [same[0] for same in by_content.values()], notes
 
 
-def _medium(requested_medium: str | None, files: _Files) -> str:
-    if requested_medium is not None:
-        if requested_medium not in _USABLE:
-            raise UsageError(f"--medium must be image or speech, not {requested_medium!r}.")
-        return requested_medium
-    counts = Counter(files.media)
-    if counts["image"] and (counts["audio"] or counts["video"]):
-        n_images, n_recordings = counts["image"], counts["audio"] + counts["video"]
+def _medium(requested: str | None, files: Sequence[_File]) -> Medium:
+    for medium in _USABLE:
+        if requested == medium:
+            return medium
+    if requested is not None:
+        raise UsageError(f"--medium must be image or speech, not {requested!r}.")
+    counts = Counter(file.medium for file in files)
+    n_images, n_recordings = counts["image"], counts["audio"] + counts["video"]
+    if n_images and n_recordings:
         raise UsageError(
             f"The folder holds {n_images:,} image{'' if n_images == 1 else 's'} and {n_recordings:,} "
             f"recording{'' if n_recordings == 1 else 's'}: say "
             "which a detector is wanted for, with --medium image or --medium speech."
         )
-    return "image" if counts["image"] else "speech"
+    return "image" if n_images else "speech"
 
 
-def _of_medium(files: _Files, medium: str) -> _Files:
-    keep = [found in _USABLE[medium] for found in files.media]
-    others = [
-        f"{printable_name(name)}: It is {IN_WORDS[found]}, and this detector is for {_IS_FOR[medium]}."
-        for name, found, kept in zip(files.names, files.media, keep, strict=True)
-        if not kept
-    ]
-    return files.take(keep, others)
-
-
-def _kinds(spec: DetectorTrainingSpec, files: _Files, fake: str) -> list[str | None]:
+def _kinds(spec: DetectorTrainingSpec, files: Sequence[_File], fake: str) -> list[str | None]:
     """The generator of every synthetic file and the source of every real one, None where the table does not say."""
     if spec.kinds is None:
-        return [None] * len(files.names)
+        return [None] * len(files)
     generators = _column(spec, spec.kind_column)
     sources = _column(spec, spec.source_column)
     collections = _column(spec, spec.collection_column)
-    if not any(name in table for table in (generators, sources, collections) for name in files.names):
+    if not any(file.name in table for table in (generators, sources, collections) for file in files):
         raise DataError(
             f"No file of the folder stands in the column {spec.join_on!r} of {Path(spec.kinds).name}: it holds paths "
-            f"below the folder, such as {printable_name(files.names[0])}."
+            f"below the folder, such as {printable_name(files[0].name)}."
         )
-    return [
-        (generators if label == fake else sources).get(name)
-        for name, label in zip(files.names, files.labels, strict=True)
-    ]
+    return [(generators if file.label == fake else sources).get(file.name) for file in files]
 
 
 def _column(spec: DetectorTrainingSpec, column: str | None) -> Mapping[str, str]:
@@ -281,68 +270,28 @@ def _column(spec: DetectorTrainingSpec, column: str | None) -> Mapping[str, str]
     return kinds
 
 
-class _Told(list[Path]):
-    """Paths of which ``on_file`` hears as they are gone through, "" once they are read."""
-
-    def __init__(self, folder: Path, names: Sequence[str], on_file: Callable[[str], None]) -> None:
-        super().__init__(folder / name for name in names)
-        self._names = names
-        self._on_file = on_file
-
-    def __iter__(self) -> Iterator[Path]:
-        for name, path in zip(self._names, super().__iter__(), strict=True):
-            self._on_file(printable_name(name))
-            yield path
-        self._on_file("")
+def _training_options(spec: DetectorTrainingSpec, medium: Medium, device: str) -> TrainingOptions:
+    """Options that were given; UsageError for one that this medium's detectors do not have."""
+    given: dict[str, Any] = {key: value for key, value in spec.options.items() if value is not None}
+    known = {field.name for field in fields(TrainingOptions)}
+    for key in given:
+        if key not in known or _OF_ONE_MEDIUM.get(key, medium) != medium:
+            raise UsageError(f"--{key.replace('_', '-')} is no option of this medium's detectors: leave it out.")
+    return TrainingOptions(**given, fake=spec.fake, device=device)
 
 
 # ---- collections ---------------------------------------------------------------------------------------------------
 
 
-def _with_collections(
-    spec: DetectorTrainingSpec,
-    detector: DeepfakeDetector,
-    files: _Files,
-    paths: list[Path],
-    kinds: list[str | None],
-    options: dict[str, Any],
-    rng: np.random.Generator,
-    say: Callable[[str], None],
-) -> tuple[DeepfakeDetector, tuple[str, ...]]:
-    """The detector with what is known of collections left out whole, and what of them could not be measured."""
-    from auditor.models.detector import DeepfakeDetector
-
-    table = _column(spec, spec.collection_column)
-    collections = [table.get(name) for name in files.names]
-    if len({name for name in collections if name is not None}) < 2:
-        return detector, ()
-    say("measuring it on collections left out whole")
-    train = _train_images if detector.card.medium == "image" else _train_speech
-    seed = int(rng.integers(2**31))
-
-    def fit(rows: Sequence[int]) -> DeepfakeDetector:
-        kept = set(rows)
-        rest = files.take([i in kept for i in range(len(paths))], ())
-        how = {**options, "answers": False}
-        return train([paths[i] for i in rows], rest, [kinds[i] for i in rows], how, np.random.default_rng(seed))[0]
-
-    fake = detector.classes[detector.card.fake]
-    rates, notes = rates_by_collection(paths, [label == fake for label in files.labels], collections, fit)
-    card = detector.card.model_copy(update={"known_rates": (*detector.card.known_rates, *rates)})
-    return DeepfakeDetector.around(detector, card), notes
-
-
 def rates_by_collection(
-    paths: Sequence[Path],
-    is_fake: Sequence[bool],
-    collections: Sequence[str | None],
-    fit: Callable[[Sequence[int]], DeepfakeDetector],
+    is_fake: BoolArray, collections: Sequence[str | None], called_fake: Callable[[IntArray, IntArray], BoolArray]
 ) -> tuple[tuple[KnownRate, ...], tuple[str, ...]]:
     """Answers of whole detectors on collections left out of their training, and the unmeasurable ones.
 
-    For each named collection in turn ``fit`` makes a detector of the files of all others, its calibration included;
-    ``false_positive_rate`` is the share of the collection's real files that it calls fake, ``true_positive_rate`` that
-    of its synthetic ones, each with Clopper and Pearson's interval: of files of this collection, not of the next.
+    For each named collection in turn ``called_fake`` makes a detector of all other files, its calibration included, and
+    says which of the collection's it calls fake; ``false_positive_rate`` is the share of its real files,
+    ``true_positive_rate`` that of its synthetic ones, each with Clopper and Pearson's interval: of files of this
+    collection, not of the next.
     """
     named = sorted({name for name in collections if name is not None})
     rates: list[KnownRate] = []
@@ -350,85 +299,26 @@ def rates_by_collection(
     if len(named) > MOST_COLLECTIONS:
         notes.append(f"Of {len(named):,} collections the first {MOST_COLLECTIONS} were left out in turn.")
     for name in named[:MOST_COLLECTIONS]:
-        own = [i for i, found in enumerate(collections) if found == name]
+        own = np.asarray([found == name for found in collections])
         try:
-            detector = fit([i for i, found in enumerate(collections) if found != name])
+            called = np.zeros(len(own), bool)
+            called[own] = called_fake(np.flatnonzero(~own), np.flatnonzero(own))
         except AuditorError as error:
             notes.append(f"The collection {name} could not be left out: {error}")
             continue
-        called = {i: _called_fake(detector, paths[i]) for i in own}
-        rates += _known_rates(name, [called[i] for i in own if not is_fake[i]], "false_positive_rate", fake=False)
-        rates += _known_rates(name, [called[i] for i in own if is_fake[i]], "true_positive_rate", fake=True)
+        for metric, these in (("false_positive_rate", own & ~is_fake), ("true_positive_rate", own & is_fake)):
+            n_fake, n = int((these & is_fake).sum()), int(these.sum())
+            if n:
+                share = Proportion(successes=int(called[these].sum()), n=n)
+                rates.append(known_rate(metric, share, n - n_fake, n_fake, collection=name, unseen=True))
     return tuple(rates), tuple(notes)
 
 
-def _called_fake(detector: DeepfakeDetector, path: Path) -> bool:
-    from auditor.detection.examine_file import Examination
-
-    verdict = Examination(detector=detector, scores_only=True).examine_file(path).verdict
-    return verdict is not None and verdict.answer == "fake"
-
-
-def _known_rates(collection: str, flags: Sequence[bool], metric: str, *, fake: bool) -> list[KnownRate]:
-    if not flags:
-        return []
-    share = Proportion(successes=sum(flags), n=len(flags))
-    low, high = share.interval(_CONFIDENCE)
-    return [
-        KnownRate(
-            metric=metric,
-            value=share.value,
-            low=low,
-            high=high,
-            confidence=_CONFIDENCE,
-            collection=collection,
-            unseen=True,
-            n_real=0 if fake else len(flags),
-            n_fake=len(flags) if fake else 0,
-        )
-    ]
-
-
-# ---- training ------------------------------------------------------------------------------------------------------
-
-
-def _train_images(
-    paths: list[Path], files: _Files, kinds: list[str | None], options: dict[str, Any], rng: np.random.Generator
-) -> tuple[DeepfakeDetector, list[str]]:
-    from mitigations.deepfake.image_training import ImageOptions, fit_image_detector, read_images
-
-    made = ImageOptions(**_check_options(options, ImageOptions))
-    found = read_images(paths, made, rng.spawn(1)[0])
-    labels, own = _values_at(found.rows, files.labels), _values_at(found.rows, kinds)
-    return fit_image_detector(found, labels, own, made, rng), _problem_texts(found.rows, found.problems, files)
-
-
-def _train_speech(
-    paths: list[Path], files: _Files, kinds: list[str | None], options: dict[str, Any], rng: np.random.Generator
-) -> tuple[DeepfakeDetector, list[str]]:
-    from mitigations.deepfake.speech_training import SpeechOptions, fit_speech_detector, read_recordings
-
-    made = SpeechOptions(**_check_options(options, SpeechOptions))
-    found = read_recordings(paths, made)
-    labels, own = _values_at(found.rows, files.labels), _values_at(found.rows, kinds)
-    return fit_speech_detector(found, labels, own, made, rng), _problem_texts(found.rows, found.problems, files)
-
-
-def _problem_texts(rows: Any, problems: Sequence[str], files: _Files) -> list[str]:
-    """What is wrong with the files that were not read, each under its whole name."""
-    read = {int(i) for i in rows}
-    unread = [name for i, name in enumerate(files.names) if i not in read]
-    return [f"{printable_name(name)}: {problem}" for name, problem in zip(unread, problems, strict=True)]
-
-
-def _values_at(rows: Any, values: Sequence[Any]) -> list[Any]:
-    return [values[int(i)] for i in rows]
-
-
-def _check_options(options: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """Options that were given; UsageError for one that this medium's detectors do not have."""
-    given = {key: value for key, value in options.items() if value is not None}
-    for key in given:
-        if key not in kind.__dataclass_fields__:  # type: ignore[attr-defined]
-            raise UsageError(f"--{key.replace('_', '-')} is no option of this medium's detectors: leave it out.")
-    return given
+def _called_fake(detector: DeepfakeDetector, features: torch.Tensor) -> BoolArray:
+    """(n,) which files with these features a detector calls fake."""
+    network: Any = detector.module
+    with torch.no_grad():
+        fake = torch.softmax(network.head(features.to(detector.device)).double(), dim=1)[:, detector.card.fake].tolist()
+        novelty = network.rule(features.to(detector.device)).tolist()
+    judged = [judge_file(detector.card, p, unlike) for p, unlike in zip(fake, novelty, strict=True)]
+    return np.asarray([verdict.answer == "fake" for verdict in judged], bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.errors import AuditorError, DataError, MissingExtraError, NotApplicableError, OtherKindError
+from auditor.core.errors import DataError, MissingExtraError, NotApplicableError, OtherKindError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.data.images_and_video import MAX_PIXELS, fitted_picture, open_image
+from auditor.data.images_and_video import MAX_PIXELS, fitted_picture, image_errors, open_image
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 
@@ -54,17 +53,8 @@ def content(data: AuditData, i: int) -> bytes:
 
 def opened_picture(data: bytes, name: str) -> Image:
     """A file's image with only its header read; DataError if it is no image, or too large."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of pictures above its own limit; ours is checked below.
-            warnings.simplefilter("ignore")
-            picture = open_image(data)
-    except AuditorError:
-        raise
-    except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
-        raise DataError(
-            f"The image {printable_name(name)!r} cannot be decoded: {printable_name(error).rstrip('.')}."
-        ) from None
+    with image_errors(f"The image {printable_name(name)!r} cannot be decoded"):
+        picture = open_image(data)
     if picture.width * picture.height > MAX_PIXELS:
         raise DataError(f"The image {printable_name(name)!r} has more than {MAX_PIXELS:,} pixels.")
     return picture
@@ -74,17 +64,9 @@ def upright(picture: Image, name: str) -> Image:
     """The decoded image in RGB, rotated by its orientation tag."""
     import PIL.ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            turned: Image = PIL.ImageOps.exif_transpose(picture)
-            return turned.convert("RGB")
-    except AuditorError:
-        raise
-    except Exception as error:  # as above, on damaged pixels
-        raise DataError(
-            f"The image {printable_name(name)!r} cannot be decoded: {printable_name(error).rstrip('.')}."
-        ) from None
+    with image_errors(f"The image {printable_name(name)!r} cannot be decoded"):
+        turned: Image = PIL.ImageOps.exif_transpose(picture)
+        return turned.convert("RGB")
 
 
 def picture_of(data: AuditData, i: int, preprocessing: ImagePreprocessing | None) -> Image:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.models.detector_card import METRIC_OF, TRACELESS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
-from auditor.statistics.detection import ExcessShare, LowestArea, average_precision, equal_error_rate
+from auditor.statistics.detection import ExcessShare, LowestArea, detection_figures
 from auditor.statistics.distribution_distances import WorstGap
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve, true_positive_rate_at
+from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.statistics.rates import MOST_GROUPS, Proportion
 from probes.deepfake.detector_files import Subject, labelled, make_measurement
 from probes.fairness.group_limits import crowd
@@ -138,14 +140,14 @@ class DetectorPerformance(BaseProbe):
         from auditor.models.detector import detector_of
 
         subject = labelled(model, data, answers_do=True)
-        generators = self._generators(subject)
+        groups, named = subject.rows.sensitive_features, self._column(subject)
         found = self._overall(subject)
-        if generators is not None:
-            found += self._by_generator(subject, generators)
-        groups = subject.rows.sensitive_features
-        for column in [] if groups is None else groups.columns:
-            if str(column) != self._column(subject):
-                found += self._by_group(subject, str(column))
+        columns = [] if groups is None else [str(c) for c in groups.columns]
+        for column in sorted(columns, key=lambda c: c != named):
+            assert groups is not None
+            blank = "(not named)" if column == named else "(missing)"
+            names = groups[column].astype("string").fillna(blank).to_numpy(object)
+            found += (self._by_generator if column == named else self._by_group)(subject, column, names)
         detector = detector_of(model)
         if detector is not None:
             found += _answers(detector, subject) + _declared(detector.card.known_rates)
@@ -161,103 +163,61 @@ class DetectorPerformance(BaseProbe):
             )
         return self.generator or (_COLUMN if _COLUMN in names else None)
 
-    def _generators(self, subject: Subject) -> list[str] | None:
-        column = self._column(subject)
-        groups = subject.rows.sensitive_features
-        if column is None or groups is None:
-            return None
-        return groups[column].astype("string").fillna("(not named)").astype(str).tolist()
-
-    def _figures(self, fakes: FloatArray, reals: FloatArray) -> dict[str, AnyEstimate]:
-        return {
-            "auc": area_under_curve(positives=fakes, negatives=reals),
-            "equal_error_rate": equal_error_rate(positives=fakes, negatives=reals),
-            "average_precision": average_precision(positives=fakes, negatives=reals),
-            "tpr_at_fpr": true_positive_rate_at(
-                positives=fakes, negatives=reals, false_positive_rate=self.false_positive_rate
-            ),
-        }
+    def _figures(
+        self, metrics: Sequence[str], fakes: FloatArray, reals: FloatArray, detail: str, group: Mapping[str, str]
+    ) -> list[Measurement]:
+        known = detection_figures(fakes, reals, self.false_positive_rate)
+        at = {"tpr_at_fpr": {"false_positive_rate": self.false_positive_rate}}
+        n = len(fakes) + len(reals)
+        return [
+            _one(metric, known[metric], n, _IDEALS[metric], group=group, at=at.get(metric, {}), detail=detail)
+            for metric in metrics
+        ]
 
     def _overall(self, subject: Subject) -> list[Measurement]:
         scores, fake = subject.scores, subject.is_fake
         n_fake = int(fake.sum())
         said = f"{n_fake:,} synthetic and {fake.size - n_fake:,} real files"
-        found = [
-            _one(
-                metric,
-                estimate,
-                fake.size,
-                _IDEALS[metric],
-                at=self._coordinates(metric),
-                detail=said,
-                chance=0.5 if metric == "auc" else None,
-            )
-            for metric, estimate in self._figures(scores[fake], scores[~fake]).items()
-        ]
+        area, *others = self._figures(tuple(_IDEALS), scores[fake], scores[~fake], said, {})
         error = calibration_error(np.clip(scores, 0.0, 1.0), fake, self.bins)
         detail = f"{self.bins} bins of equal width; {n_fake / max(fake.size, 1):.0%} of the files are synthetic"
-        return [*found, _one("expected_calibration_error", error, fake.size, 0.0, detail=detail)]
+        calibration = _one("expected_calibration_error", error, fake.size, 0.0, detail=detail)
+        return [replace(area, chance=0.5), *others, calibration]
 
-    def _coordinates(self, metric: str) -> dict[str, str | float]:
-        return {"false_positive_rate": self.false_positive_rate} if metric == "tpr_at_fpr" else {}
-
-    def _by_generator(self, subject: Subject, generators: Sequence[str]) -> list[Measurement]:
-        column = self._column(subject) or _COLUMN
-        names = np.asarray(generators, object)
+    def _by_generator(self, subject: Subject, column: str, names: npt.NDArray[Any]) -> list[Measurement]:
         known = sorted(set(names[subject.is_fake]))
         if len(known) > MOST_GROUPS:
             return [m] if (m := crowd("lowest_generator_auc", "measured", (column,), len(known), len(names))) else []
         reals = subject.scores[~subject.is_fake]
-        found, areas = [], []
+        found = []
         for name in known:
             fakes = subject.scores[subject.is_fake & (names == name)]
-            figures = self._figures(fakes, reals)
-            areas.append(figures["auc"])
-            found += [
-                _one(
-                    metric,
-                    figures[metric],
-                    len(fakes) + len(reals),
-                    _IDEALS[metric],
-                    group={column: name},
-                    at=self._coordinates(metric),
-                    detail=f"{len(fakes):,} files of this generator against {len(reals):,} real ones",
-                )
-                for metric in ("auc", "equal_error_rate", "tpr_at_fpr")
-            ]
-        parts = tuple(a for a in areas if isinstance(a, AreaUnderCurve | Undefined))
-        lowest: AnyEstimate = LowestArea(parts=parts) if parts else Undefined(reason="there are no synthetic files")
+            said = f"{len(fakes):,} files of this generator against {len(reals):,} real ones"
+            found += self._figures(("auc", "equal_error_rate", "tpr_at_fpr"), fakes, reals, said, {column: name})
+        areas = _areas(found)
+        lowest: AnyEstimate = LowestArea(parts=areas) if areas else Undefined(reason="there are no synthetic files")
         values = [a.value for a in areas]
         worst = known[int(np.nanargmin(values))] if any(map(math.isfinite, values)) else ""
         detail = f"lowest of {len(known):,} generators: {worst}" if worst else ""
         return [_one("lowest_generator_auc", lowest, len(names), 1.0, detail=detail), *found]
 
-    def _by_group(self, subject: Subject, column: str) -> list[Measurement]:
-        groups = subject.rows.sensitive_features
-        assert groups is not None
-        names = groups[column].astype("string").fillna("(missing)").to_numpy(object)
+    def _by_group(self, subject: Subject, column: str, names: npt.NDArray[Any]) -> list[Measurement]:
         levels = sorted(set(names))
-        many = crowd("auc_difference", "measured", (column,), len(levels), len(names))
-        if many is not None:
+        if many := crowd("auc_difference", "measured", (column,), len(levels), len(names)):
             return [many]
-        found, areas = [], []
+        found = []
         for level in levels:
-            own = names == level
-            fakes = subject.scores[own & subject.is_fake]
-            reals = subject.scores[own & ~subject.is_fake]
-            areas.append(area_under_curve(positives=fakes, negatives=reals))
-            detail = f"{len(fakes):,} synthetic and {len(reals):,} real files"
-            for metric, estimate in (
-                ("auc", areas[-1]),
-                ("equal_error_rate", equal_error_rate(positives=fakes, negatives=reals)),
-            ):
-                found.append(
-                    _one(metric, estimate, int(own.sum()), _IDEALS[metric], group={column: level}, detail=detail)
-                )
+            fakes, reals = (subject.scores[(names == level) & own] for own in (subject.is_fake, ~subject.is_fake))
+            said = f"{len(fakes):,} synthetic and {len(reals):,} real files"
+            found += self._figures(("auc", "equal_error_rate"), fakes, reals, said, {column: level})
         gap: AnyEstimate = Undefined(reason="only one group is present, so there is nothing to compare it with")
-        if len(areas) > 1:
-            gap = WorstGap(parts=tuple(areas))
+        if len(levels) > 1:
+            gap = WorstGap(parts=_areas(found))
         return [_one("auc_difference", gap, len(names), 0.0, sensitive=(column,)), *found]
+
+
+def _areas(found: Sequence[Measurement]) -> tuple[AreaUnderCurve | Undefined, ...]:
+    return tuple(m.estimate for m in found if m.metric == "auc" and isinstance(m.estimate, AreaUnderCurve | Undefined))
 
 
 _one = partial(make_measurement, method="measured")

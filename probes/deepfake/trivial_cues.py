@@ -179,49 +179,27 @@ def cue_scores(matrix: FloatArray, is_fake: BoolArray, rng: np.random.Generator)
     """(n,) scores of being synthetic from cues (n, d), each by a model fitted without its row; None for few rows.
 
     The mean of two rules' probabilities, neither picked by what it reaches: logistic regression on standardised cues,
-    and a small forest (50 trees of depth 4), in ``FOLDS`` folds with the same share of either class.
+    and a small forest (50 trees of depth 4), in ``FOLDS`` folds with the same share of either class. Cues that are
+    missing are replaced by their median, and that they are is a cue.
     """
-    n_fake, n_real = int(is_fake.sum()), int((~is_fake).sum())
-    if min(n_fake, n_real) < FEWEST_FILES:
+    if min(int(is_fake.sum()), int((~is_fake).sum())) < FEWEST_FILES:
         return None
-    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.ensemble import RandomForestClassifier, VotingClassifier
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.preprocessing import StandardScaler
 
-    x = _filled(matrix)
-    if not x.shape[1]:
-        return np.zeros(len(x))
-    fold = np.empty(len(x), np.int64)
-    for rows in (np.flatnonzero(is_fake), np.flatnonzero(~is_fake)):
-        fold[rng.permutation(rows)] = np.arange(len(rows)) % FOLDS
-    seeds = rng.integers(0, 2**31 - 1, FOLDS)
-    scores = np.empty(len(x))
-    for k in range(FOLDS):
-        train, test = fold != k, fold == k
-        line = LogisticRegression(max_iter=1000).fit(x[train], is_fake[train])
-        trees = RandomForestClassifier(
-            n_estimators=_TREES, max_depth=4, min_samples_leaf=3, random_state=int(seeds[k])
-        ).fit(x[train], is_fake[train])
-        scores[test] = 0.5 * (line.predict_proba(x[test])[:, 1] + trees.predict_proba(x[test])[:, 1])
-    return scores
-
-
-def _filled(matrix: FloatArray) -> FloatArray:
-    """Standardised columns that vary, with their median for what is missing, and a column that says so.
-
-    Labels play no part in it.
-    """
-    missing = ~np.isfinite(matrix)
-    known = np.where(missing, np.nan, matrix)
-    empty = missing.all(axis=0)
-    medians = np.zeros(matrix.shape[1])
-    if not empty.all():
-        medians[~empty] = np.nanmedian(known[:, ~empty], axis=0)
-    filled = np.where(missing, medians, known)
-    told = missing[:, missing.any(axis=0) & ~empty].astype(np.float64)
-    x = np.concatenate([filled, told], axis=1)
-    varying = np.ptp(x, axis=0) > 0.0 if len(x) else np.zeros(x.shape[1], np.bool_)
-    x = x[:, varying]
-    return np.asarray((x - x.mean(axis=0)) / x.std(axis=0), np.float64)
+    known = np.where(np.isfinite(matrix), matrix, np.nan)
+    varying = known[:, [len(np.unique(column)) > 1 for column in known.T]]
+    if not varying.shape[1]:
+        return np.zeros(len(matrix))
+    x = StandardScaler().fit_transform(SimpleImputer(strategy="median", add_indicator=True).fit_transform(varying))
+    seed = int(rng.integers(0, 2**31 - 1))
+    trees = RandomForestClassifier(n_estimators=_TREES, max_depth=4, min_samples_leaf=3, random_state=seed)
+    rules = VotingClassifier([("line", LogisticRegression(max_iter=1000)), ("trees", trees)], voting="soft")
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    return np.asarray(cross_val_predict(rules, x, is_fake, cv=folds, method="predict_proba")[:, 1], np.float64)
 
 
 # Loudness to which all sound is brought, root mean square in decibels of full scale (ITU-T P.56 aims at -26).

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.core.errors import DataError, ModelError, UsageError
+from auditor.core.rows import BoolArray, IntArray
 from auditor.core.writable_paths import WRITTEN
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
@@ -90,18 +90,17 @@ def test_a_collection_left_out_whole_shows_what_files_of_a_known_one_do_not(tmp_
 
 
 def test_a_collection_that_leaves_too_few_files_is_named() -> None:
-    def fit(rows: Sequence[int]) -> DeepfakeDetector:
-        raise DataError(f"There are {len(rows)} files: add more of them.")
+    def called_fake(known: IntArray, rows: IntArray) -> BoolArray:
+        raise DataError(f"There are {len(known)} files: add more of them.")
 
-    rates, notes = rates_by_collection([Path("a")] * 3, [False] * 3, ["b", None, "a"], fit)
+    rates, notes = rates_by_collection(np.zeros(3, bool), ["b", None, "a"], called_fake)
     assert rates == () and notes == tuple(
         f"The collection {name} could not be left out: There are 2 files: add more of them." for name in "ab"
     )
 
 
 def train(media: Path, **changes: Any) -> TrainedDetector:
-    options = {"answers": False, **changes.pop("options", {})}
-    spec = DetectorTrainingSpec(target="", folder=str(media), out="", options=options, **changes)
+    spec = DetectorTrainingSpec(target="", folder=str(media), out="", **changes)
     return train_on_folder(spec, np.random.default_rng(0), "cpu", lambda _: None)
 
 
@@ -185,7 +184,7 @@ def test_links_out_of_the_folder_and_names_that_are_no_utf_8_are_left_out_and_na
         train(media)
 
 
-@pytest.mark.parametrize("module", ["image_training.decode_as", "folder_training.kind_of"])
+@pytest.mark.parametrize("module", ["media_training.decode_as", "folder_training.kind_of"])
 def test_the_file_that_is_being_read_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """What stalls, or ends the process, is the file that was told of last."""
 
@@ -204,7 +203,7 @@ def test_the_file_that_is_being_read_is_known(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(f"{where}.{name}", stall)
     told: list[str] = []
-    spec = DetectorTrainingSpec(target="", folder=str(media), out="", options={"answers": False})
+    spec = DetectorTrainingSpec(target="", folder=str(media), out="")
     with pytest.raises(Stalled):
         train_on_folder(spec, np.random.default_rng(0), "cpu", lambda _: None, told.append)
     assert told[-1] == "real/3.png"
@@ -217,7 +216,7 @@ def test_near_copies_of_a_class_are_said_and_exit_3(tmp_path: Path, monkeypatch:
     files = {f"real/{i}.{q}.jpg": as_file(p, "JPEG", quality=q) for i, p in enumerate(real) for q in (95, 80, 60)}
     files |= {f"fake/{i}.png": as_file(fake_picture(rng, SIDE)) for i in range(8)}
     write(tmp_path / "media", files)
-    monkeypatch.setattr(folder_training, "_train_images", lambda *_: (image_detector(), []))
+    monkeypatch.setattr(folder_training, "fit_detector", lambda *_: image_detector())
     trained = train(tmp_path / "media")
     assert trained.few.startswith("8 of 12 files of 'real' are near copies of another, or share one layout: ")
     said = DetectorRecord.from_card(trained.detector.classes, card(), "0" * 64)

@@ -19,8 +19,7 @@ from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.encoders import FORMS, EncoderProbe, encoder_of, hold, mebibytes
 from auditor.models.saved_models import save
-from mitigations.deepfake.image_training import ImageOptions, train_image_detector
-from mitigations.deepfake.speech_training import SpeechOptions, train_speech_detector
+from mitigations.deepfake.media_training import TrainingOptions, train_detector
 from probes.probe_inputs import differentiable
 from probes.robustness.robustness import Robustness
 from tests.toys.classifiers import RATE, SAMPLES, save_onnx, save_wav2vec2
@@ -89,8 +88,8 @@ def trained(pictures: Path, encoder: str, **options: object) -> tuple[DeepfakeDe
     files = sorted(pictures.glob("*/*.png"))
     kinds = [None if f.parent.name == "real" else f.parent.name for f in files]
     labels = ["real" if k is None else "fake" for k in kinds]
-    own = ImageOptions(encoder=encoder, **options)  # type: ignore[arg-type]
-    return train_image_detector(files, labels, kinds, own, np.random.default_rng(0)), files
+    own = TrainingOptions(encoder=encoder, **options)  # type: ignore[arg-type]
+    return train_detector("image", files, labels, kinds, own, np.random.default_rng(0)), files
 
 
 def rows(pictures: Path, files: list[Path], detector: DeepfakeDetector) -> np.ndarray:
@@ -243,8 +242,8 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def trained_on_sound(files: list[Path], encoder: Path) -> DeepfakeDetector:
     kinds = [None if (kind := f.name.partition("-")[0]) == "real" else kind for f in files]
     labels = ["real" if kind is None else "fake" for kind in kinds]
-    options = SpeechOptions(encoder=str(encoder), seconds=SAMPLES / RATE)
-    return train_speech_detector(files, labels, kinds, options, np.random.default_rng(0))
+    options = TrainingOptions(encoder=str(encoder), seconds=SAMPLES / RATE)
+    return train_detector("speech", files, labels, kinds, options, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", ["Wav2Vec2Model", "HubertModel", "Wav2Vec2ForSequenceClassification"])

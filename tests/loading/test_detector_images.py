@@ -35,7 +35,7 @@ from auditor.models.networks.media_features import (
     residual_statistics,
 )
 from auditor.models.saved_models import save
-from mitigations.deepfake.image_training import ImageOptions, augmented, read_images, train_image_detector
+from mitigations.deepfake.media_training import TrainingOptions, augmented, read_media, train_detector
 from tests.quantifiers import all_of
 from tests.toys.media_files import image_detector
 
@@ -275,7 +275,7 @@ def listed(folder: Path) -> tuple[list[Path], list[str], list[str | None]]:
 @pytest.mark.slow
 def test_a_trained_detector_knows_its_rates_and_survives_its_bundle(folder: Path, tmp_path: Path) -> None:
     files, labels, kinds = listed(folder)
-    detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))
+    detector = train_detector("image", files, labels, kinds, TrainingOptions(), np.random.default_rng(0))
     assert detector.classes == ("fake", "real") and detector.card.fake == 0
     assert isinstance(detector.preprocessing, ImagePreprocessing) and detector.preprocessing.size == (48, 48)
     rates = {(r.metric, r.kind, r.unseen): r.value for r in detector.card.known_rates}
@@ -307,13 +307,14 @@ def test_pictures_are_augmented_by_their_seed_and_by_halves(folder: Path) -> Non
 def test_a_detector_is_trained_on_augmented_pictures_and_calibrated_on_none(folder: Path) -> None:
     files, labels, kinds = listed(folder)
     found = {
-        augment: train_image_detector(
-            files, labels, kinds, ImageOptions(augment=augment, answers=False), np.random.default_rng(0)
+        augment: train_detector(
+            "image", files, labels, kinds, TrainingOptions(augment=augment), np.random.default_rng(0)
         )
         for augment in (True, False)
     }
-    images = read_images(files, ImageOptions(), np.random.default_rng(0))
-    assert images.changed.shape == images.features.shape and not read_images(files, ImageOptions()).changed.size
+    images = read_media("image", files, TrainingOptions(), np.random.default_rng(0))
+    assert images.changed is not None and images.changed.shape == images.features.shape
+    assert read_media("image", files, TrainingOptions()).changed is None
     assert [any("a second time" in note for note in found[a].card.notes) for a in (True, False)] == [True, False]
     weights = [found[a].module.head.weight for a in (True, False)]  # type: ignore[union-attr]
     assert not torch.equal(weights[0], weights[1])
@@ -322,18 +323,11 @@ def test_a_detector_is_trained_on_augmented_pictures_and_calibrated_on_none(fold
     assert found[True].card.novelties == found[False].card.novelties
 
 
-@pytest.mark.slow
-def test_frequency_detectors_say_what_is_left_at_half_the_size(folder: Path) -> None:
-    files, labels, kinds = listed(folder)
-    detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))
-    assert any("at half their size" in note for note in detector.card.notes)
-
-
 def test_the_same_seed_trains_the_same_detector(folder: Path) -> None:
     files, labels, kinds = listed(folder)
-    options = ImageOptions(answers=False)
+    options = TrainingOptions()
     before = torch.get_rng_state()
-    made = [train_image_detector(files, labels, kinds, options, np.random.default_rng(5)) for _ in range(2)]
+    made = [train_detector("image", files, labels, kinds, options, np.random.default_rng(5)) for _ in range(2)]
     assert torch.equal(before, torch.get_rng_state())
     assert made[0].card == made[1].card
     for a, b in zip(made[0].module.state_dict().values(), made[1].module.state_dict().values(), strict=True):
@@ -345,38 +339,39 @@ def test_files_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> No
     (tmp_path / "cut.png").write_bytes(files[0].read_bytes()[:100])
     (tmp_path / "empty.png").touch()
     more = [*files, tmp_path / "cut.png", tmp_path / "empty.png"]
-    found = read_images(more, ImageOptions())
+    found = read_media("image", more, TrainingOptions())
     assert len(found.rows) == len(files) == len(found.features) and found.features.shape[1] == n_image_features(48)
     assert len(found.problems) == 2 and "'empty.png' cannot be decoded: it is an empty file" in found.problems[1]
     with pytest.raises(DataError, match="2 of 50 files cannot be trained on: mend or remove them.*'cut.png'"):
-        train_image_detector(
-            more, [*labels, "fake", "real"], [*kinds, None, None], ImageOptions(), np.random.default_rng(0)
+        train_detector(
+            "image", more, [*labels, "fake", "real"], [*kinds, None, None], TrainingOptions(), np.random.default_rng(0)
         )
 
 
 def test_small_pictures_decide_how_much_is_looked_at(folder: Path, tmp_path: Path) -> None:
     files, _, _ = listed(folder)
     PIL_Image.fromarray(np.zeros((37, 90, 3), np.uint8)).save(tmp_path / "small.png")
-    assert read_images([files[0], tmp_path / "small.png"], ImageOptions()).preprocessing.size == (32, 32)
+    found = read_media("image", [files[0], tmp_path / "small.png"], TrainingOptions())
+    assert found.preprocessing == ImagePreprocessing(size=(32, 32), fit="crop")
     PIL_Image.fromarray(np.zeros((9, 90, 3), np.uint8)).save(tmp_path / "tiny.png")
     with pytest.raises(DataError, match="9 pixels are too small for a detector: it takes at least 16"):
-        read_images([files[0], tmp_path / "tiny.png"], ImageOptions())
+        read_media("image", [files[0], tmp_path / "tiny.png"], TrainingOptions())
 
 
 @pytest.mark.parametrize(
     ("labels", "options", "words"),
     [
-        (["a", "b"], ImageOptions(), "Which of a and b is synthetic is not clear"),
-        (["real", "real"], ImageOptions(), "there are 1: real"),
-        (["real", "fake"], ImageOptions(fake="gan"), "'gan' is none of fake and real"),
+        (["a", "b"], TrainingOptions(), "Which of a and b is synthetic is not clear"),
+        (["real", "real"], TrainingOptions(), "there are 1: real"),
+        (["real", "fake"], TrainingOptions(fake="gan"), "'gan' is none of fake and real"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_words(
-    folder: Path, labels: list[str], options: ImageOptions, words: str
+    folder: Path, labels: list[str], options: TrainingOptions, words: str
 ) -> None:
     files = [folder / "real" / "00.png", folder / "gan" / "00.png"]
     with pytest.raises(UsageError, match=words):
-        train_image_detector(files, labels, [None, None], options, np.random.default_rng(0))
+        train_detector("image", files, labels, [None, None], options, np.random.default_rng(0))
 
 
 def test_levels_undo_the_encoding() -> None:
@@ -388,7 +383,7 @@ def test_levels_undo_the_encoding() -> None:
 @pytest.mark.slow
 def test_what_is_like_no_training_picture_is_not_judged(folder: Path) -> None:
     files, labels, kinds = listed(folder)
-    detector = train_image_detector(files, labels, kinds, ImageOptions(), np.random.default_rng(0))
+    detector = train_detector("image", files, labels, kinds, TrainingOptions(), np.random.default_rng(0))
     strange = np.zeros((3, 48, 48, 3), np.uint8)
     strange[1] = np.random.default_rng(1).integers(0, 256, (48, 48, 3))
     strange[2] = 255 * (np.indices((48, 48)).sum(axis=0) % 2)[:, :, None]

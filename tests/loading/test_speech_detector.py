@@ -21,12 +21,12 @@ from auditor.models.networks.detector_networks import KindNovelty, SpeechDetecto
 from auditor.models.networks.media_features import Cepstrum, LogSpectrum, delta, moments
 from auditor.models.saved_models import save
 from mitigations.deepfake.fit_novelty import fit_novelty, kind_groups
-from mitigations.deepfake.speech_training import (
-    Recordings,
-    SpeechOptions,
-    fit_speech_detector,
-    read_recordings,
-    train_speech_detector,
+from mitigations.deepfake.media_training import (
+    Media,
+    TrainingOptions,
+    fit_detector,
+    read_media,
+    train_detector,
 )
 
 RATE = 8_000
@@ -245,17 +245,16 @@ def recordings(n: int = 12, seed: int = 0, seconds: float = 0.5) -> tuple[Sample
     return np.clip(np.stack(rows), -32768, 32767).astype(np.int16), labels, kinds
 
 
-def small(**more: Any) -> SpeechOptions:
-    return SpeechOptions(n_filters=20, n_coefficients=10, answers=False, **more)
-
-
-def made(seed: int = 0, **more: Any) -> DeepfakeDetector:
+def made(seed: int = 0) -> DeepfakeDetector:
     X, labels, kinds = recordings()
-    return fit_speech_detector(read(X), labels, kinds, small(**more), np.random.default_rng(seed))
+    return fit_detector(read(X), labels, kinds, TrainingOptions(), np.random.default_rng(seed))
 
 
-def read(X: Samples) -> Recordings:
-    return Recordings(X, np.arange(len(X)), (), AudioPreprocessing(sampling_rate=RATE, samples=X.shape[1]))
+def read(X: Samples) -> Media:
+    wanted = AudioPreprocessing(sampling_rate=RATE, samples=X.shape[1])
+    with torch.no_grad():
+        features = SpeechDetector(RATE, 1).features(torch.from_numpy(wanted.encode(X))).double().numpy()
+    return Media(rows=np.arange(len(X)), problems=(), preprocessing=wanted, features=features)
 
 
 def test_a_detector_is_trained_saved_and_read_back(tmp_path: Path) -> None:
@@ -292,18 +291,6 @@ def test_known_files_are_supported_and_unknown_kinds_are_not() -> None:
     assert "unsupported" in detector.verdicts(walks[:1])[0].reason
 
 
-def test_the_card_says_how_whole_detectors_answer_about_unseen_kinds() -> None:
-    X, labels, kinds = recordings()
-    third = np.roll(X[24:36].astype(np.int32) // 2, 5, axis=1) + X[36:48] // 2
-    X, labels, kinds = np.concatenate([X, third.astype(np.int16)]), [*labels, *["fake"] * 12], [*kinds, *["both"] * 12]
-    options = SpeechOptions(n_filters=20, n_coefficients=10, answers=True)
-    card = fit_speech_detector(read(X), labels, kinds, options, np.random.default_rng(0)).card
-    shares = {(r.kind, r.metric): r.value for r in card.known_rates if r.metric.startswith("answered_")}
-    for kind in (None, "beat", "both", "comb"):
-        total = sum(shares[kind, f"answered_{a}"] for a in ("real", "fake", "cannot_say"))
-        assert total == pytest.approx(1.0)
-
-
 # ---- from files ----------------------------------------------------------------------------------------------------
 
 
@@ -325,8 +312,8 @@ def test_files_make_the_same_detector_as_their_contents(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="the extra 'media' is not installed")
     X, labels, kinds = recordings()
     files = written(tmp_path, X, labels)
-    found = train_speech_detector(files, labels, kinds, small(seconds=0.5), np.random.default_rng(0))
-    np.testing.assert_array_equal(found.predict_proba(X), made(seconds=0.5).predict_proba(X))
+    found = train_detector("speech", files, labels, kinds, TrainingOptions(seconds=0.5), np.random.default_rng(0))
+    np.testing.assert_array_equal(found.predict_proba(X), made().predict_proba(X))
     assert found.preprocessing == AudioPreprocessing(sampling_rate=RATE, samples=X.shape[1])
 
 
@@ -334,9 +321,10 @@ def test_the_lowest_sampling_rate_is_everybodys(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="the extra 'media' is not installed")
     X, labels, _ = recordings(n=1, seconds=1.0)
     files = written(tmp_path, X[:2], labels[:2], rate=44_100) + written(tmp_path, X[2:], labels[2:], rate=11_025)
-    assert read_recordings(files, SpeechOptions()).preprocessing.sampling_rate == 11_025
-    assert read_recordings(files[:2], SpeechOptions()).preprocessing.sampling_rate == 16_000
-    assert read_recordings(files, SpeechOptions(sampling_rate=8_000)).X.shape == (4, 24_000)
+    for some, rate in ((files, 11_025), (files[:2], 16_000)):
+        found = read_media("speech", some, TrainingOptions())
+        assert found.preprocessing == AudioPreprocessing(sampling_rate=rate, samples=3 * rate)
+        assert found.features.shape == (len(some), 80)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
@@ -345,9 +333,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     files = written(tmp_path, X, labels)
     files[4].write_bytes(b"")
     files[7].write_bytes(files[7].read_bytes()[:300])
-    found = read_recordings(files, SpeechOptions())
-    assert len(found.X) == 10
+    found = read_media("speech", files, TrainingOptions())
+    assert len(found.features) == 10
     assert found.rows.tolist() == [i for i in range(12) if i not in (4, 7)]
     assert ["empty file" in found.problems[0], "cut short" in found.problems[1]] == [True, True]
     with pytest.raises(DataError, match=r"2 of 12 files cannot be trained on: .*004\.wav.*007\.wav"):
-        train_speech_detector(files, labels, kinds, SpeechOptions(), np.random.default_rng(0))
+        train_detector("speech", files, labels, kinds, TrainingOptions(), np.random.default_rng(0))

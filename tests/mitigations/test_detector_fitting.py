@@ -16,7 +16,6 @@ from mitigations.deepfake.detector_fitting import (
     Learner,
     LinearLearner,
     Scorer,
-    answers_to_unseen,
     calibrate,
     cross_validate,
     fit_head,
@@ -100,8 +99,7 @@ def test_what_is_unlike_the_training_files_does_not_depend_on_the_seed() -> None
     is_fake, kinds = np.arange(100) >= 50, [f"kind {i // 25}" for i in range(100)]
     learner = LinearLearner(x, is_fake, kinds)
     cards = [
-        make_card("image", 1, cross_validate(is_fake, kinds, learner, np.random.default_rng(seed), crossed=False))
-        for seed in range(5)
+        make_card("image", 1, cross_validate(is_fake, kinds, learner, np.random.default_rng(seed))) for seed in range(5)
     ]
     largest = [card.novelties[-1] for card in cards]
     least = [min(v for v in card.novelties if card.is_unlike(np.nextafter(v, np.inf))) for card in cards]
@@ -138,9 +136,9 @@ def test_a_feature_far_out_of_range_is_unsupported_where_the_others_lie_near() -
     rng = np.random.default_rng(0)
     x = rng.normal(size=(160, 40)) + 3 * (np.arange(160) >= 80)[:, None]
     is_fake, kinds = np.arange(160) >= 80, ["ann"] * 40 + ["bob"] * 40 + ["gan"] * 40 + ["vae"] * 40
-    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake, kinds, within=0.95), rng)
-    card = make_card("image", 1, found, novelty_level=0.95)
-    rule = fit_novelty(x, is_fake, kinds, 0.95)
+    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake, kinds), rng)
+    card = make_card("image", 1, found)
+    rule = fit_novelty(x, is_fake, kinds)
     odd = 0.1 * rng.normal(size=(30, 40))
     odd[:, 0] = -7.0
     known = rng.normal(size=(200, 40))
@@ -168,10 +166,10 @@ def test_what_augmented_files_still_show_is_what_a_head_trained_on_them_looks_at
     x = rng.normal(size=(400, 2)) + np.outer(is_fake, [6.0, 1.5])
     after = np.stack([rng.normal(size=400), x[:, 1]], axis=1)
     found = {}
-    for name, changed in (("plain", None), ("empty", np.empty((400, 0))), ("augmented", after)):
+    for name, changed in (("plain", None), ("augmented", after)):
         scores = fit_head(x, is_fake, changed_features=changed).scores(torch.from_numpy(after).float()).detach().numpy()
         found[name] = np.mean((scores > 0) == is_fake)
-    assert found["plain"] == found["empty"] < 0.65 and found["augmented"] > 0.7
+    assert found["plain"] < 0.65 and found["augmented"] > 0.7
     learned = LinearLearner(x, is_fake, [None] * 400, changed=after)(np.arange(400))
     assert np.mean((learned(np.arange(400))[0] > 0) == is_fake) > 0.9
 
@@ -300,23 +298,6 @@ def test_a_file_far_from_every_kind_ends_in_cannot_say() -> None:
     far = np.concatenate([x, x[:1] + 50.0])
     scores, novelty = LinearLearner(far, np.r_[is_fake, True], [*kinds, "new"])(np.arange(len(x)))(np.asarray([150]))
     assert judge_file(card, float(probabilities(scores, 1.0, 0.0)[0]), float(novelty[0])).answer == "cannot say"
-
-
-def test_answers_to_unseen_kinds_are_counted_from_detectors_that_never_saw_them() -> None:
-    rng = np.random.default_rng(8)
-    x, is_fake, kinds = files(rng, shift=5.0)
-    # The flow's files look like real ones: an unknown kind that no detector can find.
-    x[[k == "flow" for k in kinds], 0] -= 5.0
-    rates = {(r.metric, r.kind): r for r in answers_to_unseen(is_fake, kinds, LinearLearner(x, is_fake, kinds), rng)}
-    for kind in ("gan", "vae", "flow", None):
-        assert sum(rates[f"answered_{a}", kind].value for a in ("real", "fake", "cannot_say")) == pytest.approx(1.0)
-        assert all_of(rates[f"answered_{a}", kind].unseen for a in ("real", "fake", "cannot_say"))
-    assert rates["answered_fake", "flow"].value < 0.3
-    over = rates["answered_fake", None]
-    assert over.low is not None and over.high is not None and over.low < 0.15 and over.high > 0.9
-    assert rates["answered_fake", "gan"].n_fake == 30
-    two = [k if k != "vae" else "gan" for k in kinds]
-    assert answers_to_unseen(is_fake, two, LinearLearner(x, is_fake, two), rng) == ()
 
 
 def test_the_same_seed_gives_the_same_card() -> None:

@@ -23,7 +23,7 @@ from auditor.run.job_messages import Trained
 from auditor.statistics.rank_estimates import area_under_curve
 from cli.detect_text import UNMEASURED, with_interval
 from cli.detect_train import _lines
-from mitigations.deepfake.image_training import ImageOptions, train_image_detector
+from mitigations.deepfake.media_training import TrainingOptions, train_detector
 from tests.quantifiers import none_of
 from tests.toys.media_files import as_file, write
 
@@ -77,8 +77,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> DeepfakeDetector:
     write(where, {f"{label}/{i}.png": content for i, (label, _, content) in enumerate(made)})
     files = [where / label / f"{i}.png" for i, (label, _, _) in enumerate(made)]
     labels, kinds = [label for label, _, _ in made], [kind for _, kind, _ in made]
-    options = ImageOptions(answers=False)
-    return train_image_detector(files, labels, kinds, options, np.random.default_rng(0))
+    options = TrainingOptions()
+    return train_detector("image", files, labels, kinds, options, np.random.default_rng(0))
 
 
 def asked(detector: DeepfakeDetector, pictures: list[Pixels], where: Path) -> list[FileResult]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.detection_record import FileResult
+from auditor.detection.detection_record import FileResult, recorded
 from auditor.detection.detector_calibration import channel_lines, on_channel
-from auditor.detection.examine_file import Examination, as_detector, load_classifier, recorded
+from auditor.detection.examine_file import Examination, as_detector, load_classifier
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import judge_file
 from auditor.models.detector_card import DetectorCard

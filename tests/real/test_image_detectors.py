@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.data.images_and_video import decode_as
+from auditor.data.preprocessing import ImagePreprocessing
 from auditor.models.detector import DeepfakeDetector
+from auditor.models.networks.media_features import image_features
 from auditor.statistics.rank_estimates import area_under_curve
 from mitigations.deepfake.detector_fitting import LinearLearner, cross_validate
-from mitigations.deepfake.image_training import (
-    ImageOptions,
-    Images,
-    fit_image_detector,
-    read_images,
-    train_image_detector,
+from mitigations.deepfake.media_training import (
+    Media,
+    TrainingOptions,
+    fit_detector,
+    read_media,
+    train_detector,
 )
 from tests.quantifiers import all_of
 
@@ -78,7 +81,7 @@ def test_gan_faces_are_told_by_more_than_their_brightness(faces: Path) -> None:
     cues = _cross_validated_auc([[g.mean(), g.std()] for g in grey], is_fake)
     sizes = {f.stat().st_size for f in files}
     assert len(sizes) == 1
-    detector = train_image_detector(files, labels, [None] * len(files), ImageOptions(), np.random.default_rng(0))
+    detector = train_detector("image", files, labels, [None] * len(files), TrainingOptions(), np.random.default_rng(0))
     (auc,) = [r for r in detector.card.known_rates if r.metric == "auc"]
     print(f"AUC {auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}], brightness and contrast {cues:.3f}")
     assert auc.value >= 0.95
@@ -96,12 +99,12 @@ class _Photographs:
         self.labels = [f.parent.name for f in self.files]
         self.names = [f.stem.rpartition("_")[0] for f in self.files]
         self.generators = [n if label == "ai" else None for n, label in zip(self.names, self.labels, strict=True)]
-        self.options = ImageOptions(encoder=str(encoder))
-        self.images: Images = read_images(self.files, self.options)
+        self.options = TrainingOptions(encoder=str(encoder))
+        self.images: Media = read_media("image", self.files, self.options)
         self.is_fake = np.asarray(self.labels) == "ai"
 
     def detector(self, kinds: Sequence[str | None]) -> DeepfakeDetector:
-        return fit_image_detector(self.images, self.labels, kinds, self.options, np.random.default_rng(0))
+        return fit_detector(self.images, self.labels, kinds, self.options, np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,7 @@ def test_a_probe_on_clip_finds_generators_that_it_was_not_trained_on(photographs
     detector = photographs.detector(photographs.generators)
     rates = {(r.metric, r.kind, r.unseen): r for r in detector.card.known_rates}
     for key, rate in rates.items():
-        if key[0] == "auc" or key[0].startswith("answered"):
+        if key[0] == "auc":
             print(key, f"{rate.value:.3f} [{rate.low}, {rate.high}] of {rate.n_real} and {rate.n_fake}")
     assert rates["auc", None, False].value >= 0.90
     kinds = sorted(set(photographs.generators) - {None}, key=str)
@@ -129,14 +132,11 @@ def test_a_probe_on_clip_finds_generators_that_it_was_not_trained_on(photographs
     assert np.mean(left_out) >= 0.88
     assert min(left_out) >= 0.75
     assert all_of(rates["auc", kind, True].low is not None for kind in kinds)
-    # A fake of a generator never seen mostly ends in "fake" or in "cannot say".
-    assert rates["answered_real", None, True].value <= 0.15
-    assert max(rates["answered_real", kind, True].value for kind in kinds) <= 0.3
 
 
 @pytest.mark.slow
 def test_a_quantised_encoder_gives_an_image_the_same_features_in_any_company(photographs: _Photographs) -> None:
-    alone = read_images(photographs.files[40:41], photographs.options)
+    alone = read_media("image", photographs.files[40:41], photographs.options)
     np.testing.assert_array_equal(alone.features[0], photographs.images.features[40])
 
 
@@ -166,12 +166,16 @@ def test_what_frequencies_tell_of_these_files_is_mostly_how_they_were_made_ready
 
     The AUC falls from 0.99 to 0.85 at half the size; halving whole files and saving them anew leaves 0.7.
     """
-    options = ImageOptions(answers=False)
-    images = read_images(photographs.files, options)
-    detector = fit_image_detector(images, photographs.labels, photographs.generators, options, np.random.default_rng(0))
-    note = next(n for n in detector.card.notes if "at half their size" in n)
-    print(note)
+    options = TrainingOptions()
+    images = read_media("image", photographs.files, options)
+    assert isinstance(images.preprocessing, ImagePreprocessing)
+    halved = []
+    for file in photographs.files:
+        picture = decode_as(file.read_bytes(), file.name, images.preprocessing)
+        x = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+        small = torch.nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True).round()
+        halved.append(image_features(small)[0].double().tolist())
     whole = _cross_validated_auc(images.features.tolist(), photographs.is_fake)
-    half = _cross_validated_auc(images.halved.tolist(), photographs.is_fake)
+    half = _cross_validated_auc(halved, photographs.is_fake)
     assert whole >= 0.95
     assert half <= whole - 0.1

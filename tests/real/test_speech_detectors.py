@@ -20,11 +20,11 @@ from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import TRACELESS
 from auditor.statistics.detection import equal_error_rate
 from mitigations.deepfake.detector_fitting import Learner, LinearLearner, cross_validate
-from mitigations.deepfake.speech_training import (
+from mitigations.deepfake.media_training import (
     Recordings,
-    SpeechOptions,
-    fit_speech_detector,
-    read_recordings,
+    TrainingOptions,
+    fit_detector,
+    read_media,
 )
 from tests.quantifiers import all_of
 
@@ -46,11 +46,11 @@ class Clips:
     def is_fake(self) -> np.ndarray:
         return np.asarray([label == "fake" for label in self.labels])
 
-    def detector(self, rows: IntArray, options: SpeechOptions) -> DeepfakeDetector:
+    def detector(self, rows: IntArray, options: TrainingOptions) -> DeepfakeDetector:
         """One that has seen these rows alone, fitted once."""
         key = (rows.tobytes(), repr(options))
         if key not in self.made:
-            self.made[key] = fit_speech_detector(
+            self.made[key] = fit_detector(
                 Recordings(self.found.X[rows], rows, (), self.found.preprocessing),
                 [self.labels[i] for i in rows],
                 [self.kinds[i] for i in rows],
@@ -68,7 +68,7 @@ def clips(test_data: Path) -> Clips:
     with (folder / "index.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     files = [folder / row["file"] for row in rows]
-    found = read_recordings(files, SpeechOptions())
+    found = read_media("speech", files, TrainingOptions())
     assert (found.problems, found.X.shape) == ((), (222, 24_000))
     return Clips(files, [r["label"] for r in rows], [r["speaker_or_engine"] for r in rows], found)
 
@@ -83,7 +83,7 @@ def equal_error_rates(clips: Clips, learner: Learner) -> FloatArray:
 
 @pytest.mark.slow
 def test_engines_and_speakers_left_out_are_told_apart(clips: Clips) -> None:
-    detector = clips.detector(np.arange(222), SpeechOptions(answers=False))
+    detector = clips.detector(np.arange(222), TrainingOptions())
     with torch.no_grad():
         features = detector.module.features(detector.encode(clips.found.X)).double().numpy()  # type: ignore[operator]
     rates = equal_error_rates(clips, LinearLearner(features, clips.is_fake, clips.kinds))
@@ -110,7 +110,7 @@ def test_trivial_cues_alone_do_much_worse(clips: Clips) -> None:
 @pytest.mark.parametrize("left", ENGINES)
 def test_an_engine_never_trained_on_is_unsupported_not_scored(left: str, clips: Clips) -> None:
     own = np.asarray(clips.kinds) == left
-    detector = clips.detector(np.flatnonzero(~own), SpeechOptions(answers=False))
+    detector = clips.detector(np.flatnonzero(~own), TrainingOptions())
     verdicts = detector.verdicts(clips.found.X[own])
     answers = [v.answer for v in verdicts]
     shares = {answer: answers.count(answer) / len(answers) for answer in (TRACELESS, "fake", "cannot say")}
@@ -167,7 +167,7 @@ def odd_sounds(rng: np.random.Generator) -> dict[str, FloatArray]:
 def test_noise_tones_and_music_are_unsupported(left: str | None, clips: Clips) -> None:
     sounds = odd_sounds(np.random.default_rng(0))
     X = np.stack([np.clip(np.round(32_767 * x), -32_768, 32_767).astype(np.int16) for x in sounds.values()])
-    detector = clips.detector(np.flatnonzero(np.asarray(clips.kinds) != left), SpeechOptions(answers=False))
+    detector = clips.detector(np.flatnonzero(np.asarray(clips.kinds) != left), TrainingOptions())
     limit = min(v for v in detector.card.novelties if detector.card.is_unlike(np.nextafter(v, np.inf)))
     found = dict(zip(sounds, (detector.novelty(X) / limit).tolist(), strict=True))
     nearest = min(found, key=lambda name: found[name])
@@ -182,7 +182,7 @@ def test_left_out_files_of_known_kinds_are_supported_nine_times_of_ten(clips: Cl
     unsupported = []
     for fold in range(5):
         out = np.arange(222) % 5 == fold
-        detector = clips.detector(np.flatnonzero(~out), SpeechOptions(answers=False))
+        detector = clips.detector(np.flatnonzero(~out), TrainingOptions())
         unsupported += ["unsupported kind" in v.reason for v in detector.verdicts(clips.found.X[out])]
     print("known_kinds_unsupported", float(np.mean(unsupported)))
     assert len(unsupported) == 222
@@ -193,7 +193,7 @@ def test_left_out_files_of_known_kinds_are_supported_nine_times_of_ten(clips: Cl
 def test_known_kinds_are_mostly_supported_and_never_confidently_wrong(clips: Clips) -> None:
     """Every fifth clip left out of training, of every kind."""
     out = np.arange(222) % 5 == 0
-    detector = clips.detector(np.flatnonzero(~out), SpeechOptions(answers=False))
+    detector = clips.detector(np.flatnonzero(~out), TrainingOptions())
     answers = np.asarray([v.answer for v in detector.verdicts(clips.found.X[out])])
     truth = np.where(clips.is_fake[out], "fake", TRACELESS)
     wrong = ((answers != truth) & (answers != "cannot say")).mean()
@@ -207,7 +207,7 @@ def test_known_kinds_are_mostly_supported_and_never_confidently_wrong(clips: Cli
 @pytest.mark.parametrize("left", SPEAKERS)
 def test_a_speaker_never_trained_on_is_not_called_synthetic(left: str, clips: Clips) -> None:
     own = np.asarray(clips.kinds) == left
-    detector = clips.detector(np.flatnonzero(~own), SpeechOptions(answers=False))
+    detector = clips.detector(np.flatnonzero(~own), TrainingOptions())
     answers = [v.answer for v in detector.verdicts(clips.found.X[own])]
     print(f"answers_about_{left}", {a: answers.count(a) / len(answers) for a in set(answers)})
     assert answers.count("fake") / len(answers) <= 0.10

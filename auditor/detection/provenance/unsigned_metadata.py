@@ -6,13 +6,11 @@ None of it proves anything.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from auditor.core.errors import AuditorError, DataError, MissingExtraError, first_line
 from auditor.data.audio import open_container
-from auditor.data.images_and_video import FORMATS, MAX_PIXELS, open_image
+from auditor.data.images_and_video import image_errors, open_image
 from auditor.detection.provenance.provenance_record import (
     LONGEST_VALUE,
     Origin,
@@ -121,24 +119,9 @@ def image_statements(content: bytes) -> list[Statement]:
 
     Raises DataError where it cannot be opened, MissingExtraError without Pillow.
     """
-    try:
-        import PIL.Image
-    except ImportError:
-        raise MissingExtraError("Reading images needs Pillow: pip install 'responsible-auditor[images]'.") from None
-    try:
-        with warnings.catch_warnings():
-            # Of odd metadata, and of large pictures, whose pixels are not read here.
-            warnings.simplefilter("ignore")
-            with open_image(content) as picture:
-                return [*_exif(picture), *_text(picture), *_xmp(picture), *_iptc(picture)]
-    except AuditorError:
-        raise
-    except PIL.UnidentifiedImageError:
-        raise DataError(f"Its metadata cannot be read: it is none of {', '.join(FORMATS)}, or damaged.") from None
-    except PIL.Image.DecompressionBombError:
-        raise DataError(f"Its metadata cannot be read: it has more than {MAX_PIXELS:,} pixels.") from None
-    except Exception as error:  # Pillow raises a dozen types on damaged files
-        raise DataError(f"Its metadata cannot be read: {first_line(error)}.") from error
+    # Large pictures too: their pixels are not read here.
+    with image_errors("Its metadata cannot be read"), open_image(content) as picture:
+        return [*_exif(picture), *_text(picture), *_xmp(picture), *_iptc(picture)]
 
 
 def _exif(picture: Image) -> Iterator[Statement]:

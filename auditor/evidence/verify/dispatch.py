@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from auditor.core.errors import DataError
-from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
+from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, recorded
 from auditor.detection.detector_calibration import judged_by_all
-from auditor.detection.examine_file import recorded, silenced
+from auditor.detection.examine_file import silenced
 from auditor.detection.file_kinds import IN_WORDS
 from auditor.detection.video_verdict import judge_frames
 from auditor.evidence.comparison_evidence import AFTER, BEFORE, comparison_evidence, mitigation_evidence

@@ -161,7 +161,10 @@ def test_a_planted_cue_is_found_and_missing_values_tell_too() -> None:
     )
     gaps = np.where((rng.random(200) < np.where(fake, 0.9, 0.1))[:, None], np.nan, rng.standard_normal((200, 1)))
     scores = cue_scores(gaps, fake, rng)
-    assert scores is not None and area_under_curve(positives=scores[fake], negatives=scores[~fake]).value > 0.85
+    missing = np.isnan(gaps[:, 0]).astype(float)
+    own = area_under_curve(positives=missing[fake], negatives=missing[~fake]).value
+    assert own > 0.85 and scores is not None
+    assert area_under_curve(positives=scores[fake], negatives=scores[~fake]).value == pytest.approx(own, abs=0.05)
 
 
 def test_an_uneven_cue_is_found_that_no_line_separates() -> None:
