@@ -100,6 +100,7 @@ __all__ = [
     "run_audit",
     "save",
     "scan",
+    "scan_data",
 ]
 
 
@@ -163,6 +164,50 @@ def scan(
         train=train,
         options={
             "positive": positive,
+            "target": target,
+            "sensitive": sensitive,
+            "probes": probes,
+            "seed": seed,
+            "error_rate": error_rate,
+            **options,
+        },
+    )
+
+
+def scan_data(
+    X: Any,
+    *,
+    test: Any = None,
+    target: str | None = None,
+    sensitive: Sequence[str] | str | None = None,
+    shares: Any = None,
+    probes: Sequence[str] | str | None = None,
+    criteria: Sequence[Criterion] | None = None,
+    probe_options: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int | None = None,
+    error_rate: float | None = None,
+    **options: Unpack[ScanArguments],
+) -> AuditReport:
+    """Audit rows before there is a model and return the report of ``auditor scan-data``.
+
+    X: the rows that a model is to learn from, and test: those that it is to be measured on, each a path or a DataFrame.
+    target: the column of the labels. sensitive: columns whose groups are compared. shares: the shares that groups
+    should have, as the probe ``representation`` takes them. All others as in :func:`scan`, as far as they are about
+    rows: ``bins``, ``classes``, ``copies_are_real``, ``features``, ``join_on``, ``max_memory``, ``max_seconds``,
+    ``multiplicity``, ``policy``, ``sensitive_file``, ``text`` and the like.
+
+    Raises UsageError for an option, a path or a column that is wrong.
+    """
+    from auditor.run.api import scan_data as run_scan_data
+
+    return run_scan_data(
+        X,
+        test=test,
+        shares=shares,
+        catalogue=_public("PROBES"),
+        criteria=criteria,
+        probe_options=probe_options,
+        options={
             "target": target,
             "sensitive": sensitive,
             "probes": probes,

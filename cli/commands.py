@@ -44,6 +44,7 @@ from cli.history import Db, history, signoff
 from cli.portfolio import due, findings, site
 from cli.reproduce import reproduce
 from cli.rule_packs import dossier, policies
+from cli.scan_data import scan_data
 from cli.signed_outputs import sealed
 from cli.starter_files import examples, new_mitigation, new_probe
 from cli.train import train as train_command
@@ -588,6 +589,7 @@ def start(
     return code
 
 
+command("scan-data")(scan_data)
 command("probes examples")(examples)
 command("probes new")(new_probe)
 command("mitigate new")(new_mitigation)

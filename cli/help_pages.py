@@ -19,6 +19,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     "Audit": {
         "start": "Ask what is needed and run the first audit.",
         "scan": "Audit a model and write a report.",
+        "scan-data": "Audit rows before there is a model.",
         "explain": "Explain decisions and what would change them.",
         "compare": "Compare two recorded audits.",
         "gate": "Fail a pipeline if an audit failed or got worse.",
@@ -42,6 +43,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
 EXAMPLES: Mapping[str, str] = {
     "start": "auditor start model.joblib test.csv",
     "scan": "auditor scan model.joblib --data test.csv --target approved --positive 1 --sensitive sex",
+    "scan-data": "auditor scan-data train.csv --test test.csv --target approved --sensitive sex",
     "explain": "auditor explain model.joblib --data test.csv --target approved --positive 1 --row 17",
     "compare": "auditor compare old-report new-report --out comparison",
     "gate": "auditor gate new-report --baseline main-report",

@@ -22,7 +22,15 @@ from auditor.core.files import check_writable
 from auditor.loading.sandbox.measuring_process import MeasuringProcess
 from auditor.report.record.report_formats import known_formats
 from auditor.run.parent_process import last_lines
-from auditor.run.scan import endpoint_at_hand, held_to, job_of, record_of, rows_at_hand, scan_job, workloads
+from auditor.run.scan import (
+    endpoint_at_hand,
+    held_to,
+    job_of,
+    record_of,
+    rows_at_hand,
+    scan_job,
+    workloads,
+)
 from auditor.run.scan_options import Configured, ScanOptions, flags
 from cli.audit_plan import followed, open_registration, plan_of
 from cli.history import decisions_in, entry_line, open_ledger
@@ -43,6 +51,10 @@ if TYPE_CHECKING:
 # Said of a look by digests, by the record or by what was found, and not once more as an option.
 _SAID_ELSEWHERE = ("seed", "error_rate", "multiplicity", "policy", "probes", "device")
 _ATTEMPTS = 20
+_NAME_A_MODEL = (
+    "Name a model: auditor scan MODEL, or --predict package.module:function; or its answers: --predictions FILE. "
+    "Rows without a model are audited by auditor scan-data FILE."
+)
 
 
 def check_history(options: ScanOptions) -> None:
@@ -164,11 +176,25 @@ def scan(
     verbose: bool,
     debug: bool,
 ) -> int:
+    """Audit a model: :func:`run` with its favourable label. Raises UsageError where there is no model."""
+    options = config.options
+    if not any((options.model, options.predict, options.predictions, options.generate)):
+        raise UsageError(_NAME_A_MODEL)
+    return run(_with_positive(config), waiting, publish=publish, verbose=verbose, debug=debug)
+
+
+def run(
+    config: Configured,
+    waiting: MeasuringProcess,
+    *,
+    publish: Sequence[str] = (),
+    verbose: bool,
+    debug: bool,
+) -> int:
     """Run the scan, write its reports and publish them; return the exit code."""
     check_places(publish)
     began, started = datetime.now(UTC), time.perf_counter()
     signal.signal(signal.SIGTERM, _terminated)
-    config = _with_positive(config)
     options = config.options
     formats, out = known_formats(options.format), _place_of(options)
     campaign = next_of_campaign(options)

@@ -230,13 +230,14 @@ def _print_questions(page: FirstPage) -> None:
 
 def _print_inputs(report: AuditReport) -> None:
     """The model and the files of rows, with notes on them, and a sandbox that was off."""
+    from auditor.models.format_names import NO_MODEL
     from auditor.report.record.number_text import count, visible
 
     model, data = report.model, report.data
     typer.echo()
-    typer.echo(
-        f"model   {visible(model.path or 'in memory')}  ({visible(model.format)}, loaded by {visible(model.loaded_by)})"
-    )
+    if model.format != NO_MODEL:
+        source = f"({visible(model.format)}, loaded by {visible(model.loaded_by)})"
+        typer.echo(f"model   {visible(model.path or 'in memory')}  {source}")
     if data.path is not None:
         rows = "" if data.n_rows is None else f"  ({count(data.n_rows)} rows)"
         typer.echo(f"data    {visible(data.path)}{rows}")

@@ -54,6 +54,11 @@ def draw(data: AuditData, n_samples: int, rng: np.random.Generator) -> AuditData
     return data.take(np.sort(rng.choice(len(data), size=size, replace=False)).astype(np.int64))
 
 
+def training_rows(data: AuditData) -> AuditData:
+    """The rows that a model learned from; of rows without a model that are one file, all of them."""
+    return data if data.members is None else data.members
+
+
 def as_frame(X: Rows, names: tuple[str, ...] | None = None) -> pd.DataFrame:
     """A table's rows with named columns; an array's columns are numbered if ``names`` does not fit."""
     import pandas as pd

@@ -69,7 +69,7 @@ for name in auditor.__all__:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 20 <= len(auditor.__all__) <= 30
+    assert 20 <= len(auditor.__all__) <= 31
     with pytest.raises(AttributeError, match="no attribute 'scna'"):
         auditor.scna  # type: ignore[attr-defined] # noqa: B018
 

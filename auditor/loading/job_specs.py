@@ -56,6 +56,7 @@ class RecordedSpec:
 
     ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
     that of decisions, or of a regression's numbers; ``loss``: of the model's loss; ``generated``: of texts it wrote.
+    Where none is named there is no model, and the rows are audited alone.
     """
 
     score: tuple[str, ...] = ()

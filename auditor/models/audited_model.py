@@ -140,6 +140,7 @@ class AuditedModel:
     kind: Kind = "classifier"
     # Whether it can be asked about rows that it has not been asked about yet.
     can_be_asked: bool = True
+    rows_alone: bool = False
     # Columns whose groups the model itself reads: text, whatever they look like.
     group_columns: tuple[str, ...] = ()
     # Whether all its other features are numbers, so that the type of each column is known before it is read.

@@ -7,6 +7,8 @@ from typing import Final
 BUNDLE_FORMAT = "auditor-model/1"
 ONNX_FORMAT: Final = "ONNX model"
 FORMAT: Final = "Hugging Face folder"
+# Of rows that are audited before there is a model.
+NO_MODEL: Final = "no model"
 # What makes a folder that of a post-processed model.
 RULES_FILE = "postprocessing.json"
 # How the file of a model that is fitted anew may end, by the format of the present one.

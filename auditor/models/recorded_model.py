@@ -50,6 +50,17 @@ class RecordedGenerator(_Unasked):
     what = "a generator known by its files alone"
 
 
+class NoModel(_Unasked):
+    """The place of a model where rows are audited before there is one; ``classes``: those of the labels."""
+
+    kind = "other"
+    rows_alone = True
+
+    def __init__(self, *, classes: Sequence[object], features: Sequence[str], provenance: Provenance) -> None:
+        super().__init__(provenance=provenance)
+        self.classes, self.features = tuple(map(str, classes)), tuple(features)
+
+
 class RecordedClassifier(AuditedModel):
     """A classifier known by its recorded answers on the rows (``data.recorded``).
 

@@ -14,7 +14,7 @@ from auditor.core.errors import UsageError, did_you_mean
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
 from auditor.judging.policy import Required, required_by
-from auditor.judging.profiles import DEFAULT_PROFILE
+from auditor.judging.profiles import DATA_PROFILE, DEFAULT_PROFILE
 from auditor.loading.job_specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.loading.sandbox.measuring_process import scratch_folder
 from auditor.report.record.audit_report import AuditReport
@@ -26,10 +26,12 @@ from auditor.run.scan import (
     check_policies,
     check_waivers,
     data_spec,
+    existing_path,
     held_to,
     model_spec,
     options_of,
     probe_specs,
+    with_option,
 )
 from auditor.run.scan import scan as run_scan
 from auditor.run.scan_options import Configured, ScanOptions, flags
@@ -114,6 +116,67 @@ def scan(
             return _nameless(report, predictions if X is None else X, train)
     held_model, rows = _objects(model, X, y, sensitive_features, train, asked)
     return _in_memory(held_model, rows, configured, catalogue)
+
+
+def scan_data(
+    X: Any,
+    *,
+    test: Any,
+    shares: Any,
+    catalogue: Catalogue,
+    criteria: Sequence[Criterion] | None,
+    probe_options: Mapping[str, Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+) -> AuditReport:
+    """:func:`auditor.scan_data` with the available probes, by name."""
+    asked = _options(options)
+    required = required_by(asked.policy)
+    check_policies(required.packs, asked, catalogue)
+    default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
+    held = tuple(criteria) if criteria is not None else required.criteria or default.criteria
+    obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
+    config = Configured(asked, _probe_options(probe_options), held, required.packs, obeyed=tuple(obeyed))
+    with scratch_folder() as scratch:
+        train, of, reference = (
+            _file(table, Path(scratch) / f"{name}.parquet")
+            for name, table in (("data", X), ("test", test), ("shares", shares))
+        )
+        if train is None:
+            raise UsageError("scan_data takes rows: a path or a DataFrame.")
+        report = run_scan(rows_alone(config, catalogue, train, of, reference), catalogue).report
+    return _nameless(report, X, None) if test is None else _nameless(report, test, X)
+
+
+def rows_alone(
+    config: Configured, catalogue: Catalogue, train: str, test: str | None, shares: str | None
+) -> Configured:
+    """The scan of ``train``, and ``test``, without a model, whatever an audit.toml names; held to the profile of data
+    where no other requirements are set. ``shares``: the table of the shares that groups should have.
+
+    Raises UsageError where a file is not there, is a folder or is named twice.
+    """
+    files = [existing_path(path, "data file") for path in (train, test) if path is not None]
+    if len(set(files)) < len(files):
+        raise UsageError("--test is the file of the training rows: they must be different rows.")
+    if any(file.is_dir() for file in files):
+        raise UsageError("Rows without a model are read from a table: give a CSV, Parquet or JSON Lines file.")
+    options = replace(
+        config.options,
+        **dict.fromkeys(("model", "predict", "predictions", "generate", "reference")),  # type: ignore[arg-type]
+        data=test or train,
+        train=None if test is None else train,
+    )
+    own = dict(config.probe_options)
+    if shares is not None:
+        path = str(existing_path(shares, "table of shares"))
+        own |= {name: {**own.get(name, {}), "shares": path} for name in with_option(catalogue, "shares")}
+    config = replace(config, options=options, probe_options=own)
+    if any(criterion.source != DEFAULT_PROFILE for criterion in config.criteria):
+        return config
+    required = required_by((DATA_PROFILE,))
+    obeyed = (*(file for file in config.obeyed if file.role != "criteria"), *required.files)
+    policy = (DATA_PROFILE,) if options.policy == (DEFAULT_PROFILE,) else options.policy
+    return replace(config, options=replace(options, policy=policy), criteria=required.criteria, obeyed=obeyed)
 
 
 def save(model: object, path: str | PathLike[str]) -> None:

@@ -243,6 +243,7 @@ class StoredModel:
     preprocessing = None
     threshold = 0.5
     can_be_asked = False
+    rows_alone = False
     group_columns: tuple[str, ...] = ()
     in_question = False
 

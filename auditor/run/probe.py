@@ -33,6 +33,8 @@ class Need(Enum):
 
     # The kind of model is what it is: no flag supplies another, and the reason printed names the kind.
     CLASSIFIER = ("a classifier", "")
+    CLASSES = ("a classifier, or rows alone", "")
+    MODEL = ("a model", "")
     REGRESSOR = ("a regression model", "")
     PREDICTOR = ("a classifier or a regression model", "")
     LANGUAGE_MODEL = ("a language model", "")
@@ -171,8 +173,12 @@ class StreamedProbe(Probe, Protocol):
 
 def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditData | None) -> list[Need]:
     """The probe's unmet needs, in the order in which a user would supply them."""
+    if model.rows_alone and not (probe.needs and set(probe.needs) <= _MET_BY_ROWS):
+        return [Need.MODEL]
     held = {
+        Need.MODEL: True,
         Need.CLASSIFIER: model.kind == "classifier",
+        Need.CLASSES: model.kind == "classifier" or model.rows_alone,
         Need.REGRESSOR: model.kind == "regressor",
         Need.PREDICTOR: model.kind in ("classifier", "regressor"),
         Need.LANGUAGE_MODEL: model.kind == "language_model" and model.can_be_asked,
@@ -181,14 +187,15 @@ def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditDa
         Need.LABELS: data is not None and (data.y_true is not None or data.target_values is not None),
         Need.TEXT: data is not None and data.modality == "text",
         Need.SENSITIVE: data is not None and data.sensitive_features is not None,
-        Need.TRAIN: data is not None and data.members is not None,
+        Need.TRAIN: data is not None and (data.members is not None or model.rows_alone),
     }
     missing: list[Need] = [need for need in probe.needs if not held[need]]
     # A model of the wrong kind is all there is to say: no flag would help.
     return [need for need in missing if need in _KINDS_OF_MODEL] or missing
 
 
-_KINDS_OF_MODEL = (Need.CLASSIFIER, Need.REGRESSOR, Need.PREDICTOR, Need.LANGUAGE_MODEL)
+_MET_BY_ROWS = {Need.CLASSES, Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN}
+_KINDS_OF_MODEL = (Need.MODEL, Need.CLASSIFIER, Need.CLASSES, Need.REGRESSOR, Need.PREDICTOR, Need.LANGUAGE_MODEL)
 _KIND_IN_WORDS = {
     "classifier": "a classifier",
     "regressor": "a regression model",
@@ -200,7 +207,8 @@ _KIND_IN_WORDS = {
 def not_applicable(needs: Sequence[Need], model: AuditedModel) -> NotApplicableError:
     """The error for unmet needs of a model: the wrong kind of model, or the input to provide."""
     words = getattr(model, "what", None) or _KIND_IN_WORDS[model.kind]
-    said = [f"{need.what}: {f'this model is {words}' if need in _KINDS_OF_MODEL else need.how}" for need in needs]
+    here = "there is none" if model.rows_alone else f"this model is {words}"
+    said = [f"{need.what}: {here if need in _KINDS_OF_MODEL else need.how}" for need in needs]
     sort = OtherKindError if any(need in _KINDS_OF_MODEL for need in needs) else NotApplicableError
     return sort("Needs " + "; ".join(said) + ".")
 

@@ -217,22 +217,19 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
     _check_predictions(options)
     if options.generate is not None and (options.predict is not None or is_endpoint(options.model)):
         raise UsageError("--generate is the model, and another one is named: leave one of them out.")
-    if options.model is None and options.predict is None and options.predictions is None and options.generate is None:
-        raise UsageError(
-            "Name a model: auditor scan MODEL, or --predict package.module:function; "
-            "or its answers: --predictions FILE."
-        )
-    if options.data is None and options.predictions is None:
-        given = [name for name in _OF_DATA if getattr(options, name)]
-        if given:
-            raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
+    alone = not (options.model or options.predict or options.predictions or options.generate)
+    given = [name for name in _OF_DATA if getattr(options, name)]
+    rows = None
+    if options.data is not None or options.predictions is not None:
+        rows = data_spec(options, config.labels, config.roles, config.about)
+        rows = replace(rows, recorded=RecordedSpec()) if alone else rows
+    elif given:
+        raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options)
         if endpoint is None
         else ModelSpec(endpoint=endpoint.handshake, device="cpu", code_folder=_code_folder(options)),
-        data=None
-        if options.data is None and options.predictions is None
-        else data_spec(options, config.labels, config.roles, config.about),
+        data=rows,
         probes=tuple(probe_specs(config, catalogue)),
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
@@ -252,8 +249,8 @@ def model_spec(options: ScanOptions) -> ModelSpec:
     return ModelSpec(
         **_of_options(ModelSpec, options)
         | {
-            "path": None if options.model is None else str(_existing(options.model, "model")),
-            "base": None if options.base is None else str(_existing(options.base, "base model")),
+            "path": None if options.model is None else str(existing_path(options.model, "model")),
+            "base": None if options.base is None else str(existing_path(options.base, "base model")),
             "code_folder": _code_folder(options),
         }
     )
@@ -283,9 +280,9 @@ def data_spec(
     spec = DataSpec(
         **_of_options(DataSpec, options)
         | {
-            "path": str(_existing(str(options.data or options.predictions), "data file")),
-            "train": None if train is None else str(_existing(train, "training file")),
-            "sensitive_file": None if side is None else str(_existing(side, "sensitive file")),
+            "path": str(existing_path(str(options.data or options.predictions), "data file")),
+            "train": None if train is None else str(existing_path(train, "training file")),
+            "sensitive_file": None if side is None else str(existing_path(side, "sensitive file")),
             "check_predictions": str(Path(answered).absolute()) if answered and Path(answered).is_file() else answered,
             "recorded": None if options.predictions is None else RecordedSpec(**_of_options(RecordedSpec, options)),
             "labels": {} if labels is None else dict(labels.words),
@@ -345,7 +342,8 @@ def _check_bins(options: ScanOptions) -> None:
             raise UsageError(f"--bins {rule!r} is about no sensitive feature: add --sensitive {column}.")
 
 
-def _existing(path: str, noun: str) -> Path:
+def existing_path(path: str, noun: str) -> Path:
+    """The path, made absolute. Raises UsageError, with the nearest name, where nothing is there."""
     where = Path(path)
     if not where.exists():
         folder = where.parent
@@ -495,7 +493,7 @@ def _file_options(parameters: Mapping[str, inspect.Parameter], options: ScanOpti
         # A calibration is of the scorer; what else labels texts is tried by items of its own.
         has_option = flag in parameters and (flag != "calibration" or "scorer" in parameters)
         if path is not None and has_option:
-            own[flag] = str(_existing(path, what))
+            own[flag] = str(existing_path(path, what))
     return own
 
 
@@ -506,7 +504,7 @@ def _value_options(parameters: Mapping[str, inspect.Parameter], options: ScanOpt
         value = getattr(options, flag)
         if flag in parameters and value != parameters[flag].default:
             if flag == "embedder" and ":" not in value:
-                value = str(_existing(value, flag))
+                value = str(existing_path(value, flag))
             own[flag] = list(value) if isinstance(value, tuple) else value
     return own
 
@@ -552,7 +550,7 @@ def _by_probe(flag: str, texts: Sequence[str], option: str, catalogue: Catalogue
         if not equals or name not in known:
             near = did_you_mean(name, known) or "."
             raise UsageError(f"--{flag} {text!r} must look like NAME=PATH{near} Known names: {', '.join(known)}.")
-        found[name] = str(_existing(path, f"{flag.replace('-', ' ')} file"))
+        found[name] = str(existing_path(path, f"{flag.replace('-', ' ')} file"))
     return found
 
 

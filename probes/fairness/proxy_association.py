@@ -84,7 +84,7 @@ class ProxyAssociation(BaseProbe):
     goal = "How well do the features, the score and the representation predict each sensitive feature?"
     citation = "Datta et al., CCS 2017; DeLong et al., Biometrics 1988"
     methods = ("held_out_auc",)
-    needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
+    needs = (Need.CLASSES, Need.DATA, Need.SENSITIVE)
     questions = (AuditQuestion("proxies", form="pairs", headline=("proxy_auc",)),)
     # Rows, and the true AUC, found above 0.55 with 80 % power at 5 % between two equal groups.
     power: ClassVar[tuple[int, float]] = (1_000, 0.65)
@@ -163,6 +163,8 @@ class ProxyAssociation(BaseProbe):
         self, model: AuditedModel, rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool
     ) -> Iterator[_Source]:
         yield from _of_features(rows, train, row_indices, single)
+        if model.rows_alone:
+            return
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
         scores = np.log(np.clip(model.outputs(rows)[row_indices], 1e-12, None))
         yield _Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])

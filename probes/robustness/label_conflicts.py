@@ -16,7 +16,7 @@ from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
-from probes.probe_inputs import as_frame, whole_number
+from probes.probe_inputs import as_frame, training_rows, whole_number
 from probes.robustness.table_noise import is_number, numbers
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LabelConflicts(BaseProbe):
     goal = "Do copies among the training rows carry different labels, as flipped ones do?"
     citation = "Biggio et al., ICML 2012; Northcutt et al., NeurIPS 2021"
     methods = ("copies",)
-    needs = (Need.CLASSIFIER, Need.TRAIN, Need.LABELS)
+    needs = (Need.CLASSES, Need.TRAIN, Need.LABELS)
     questions = (AuditQuestion("conflicts"),)
     exact = {"label_conflict_rate": "every training row is compared with all others"}
     untrusted_options = allow_untrusted("near", "n_samples")
@@ -76,8 +76,8 @@ class LabelConflicts(BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the labelled training rows; the model is not called."""
-        rows = data.members
-        if rows is None or rows.y_true is None or not (rows.y_true >= 0).any():
+        rows = training_rows(data)
+        if rows.y_true is None or not (rows.y_true >= 0).any():
             raise NotApplicableError("Needs labels of the training rows: none of them has one.")
         labelled = np.flatnonzero(rows.y_true >= 0)
         labels = rows.y_true[labelled]

@@ -108,6 +108,8 @@ CASES = [
     Case("out", ("scan", "model.pt"), "audit-report/report.html"),
     Case("out", ("scan", "model.pt", "--format", "json", "--out", "."), "report.csv"),
     Case("bundle", ("scan", "model.pt", "--bundle", "audit.zip"), "audit.zip"),
+    Case("out", ("scan-data", "d.csv", "--out", "o"), "o/report.json"),
+    Case("bundle", ("scan-data", "d.csv", "--bundle", "audit.zip"), "audit.zip"),
     Case("out", ("report", "run", "--out", "o", "--format", "markdown"), "o/report.md"),
     Case("out", ("report", "run"), "run/report.html"),
     Case("figures", ("report", "run", "--figures", "f"), "f/02-group-fairness-rates-sex.svg"),

@@ -12,6 +12,7 @@ from auditor.judging.criterion import DEFAULT_PROFILE, Criterion, load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.policy import load_policies
+from auditor.judging.profiles import DATA_PROFILE
 from auditor.report.report_view import applies_to
 from auditor.statistics.attack_estimates import AtMost
 from tests.quantifiers import all_of
@@ -153,7 +154,9 @@ def test_what_is_wrong_with_a_file_is_one_sentence_that_names_it(tmp_path: Path,
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"There is no policy '.*absent\.toml': .*\({DEFAULT_PROFILE}\)\.$"):
+    with pytest.raises(
+        ConfigError, match=rf"There is no policy '.*absent\.toml': .*\({DATA_PROFILE}, {DEFAULT_PROFILE}\)\.$"
+    ):
         load_criteria(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match=r"cannot be read: Is a directory\.$"):
         load_criteria(tmp_path)

@@ -24,6 +24,7 @@ from auditor.evidence.verify.checks import Check, Unproven, difference
 from auditor.evidence.verify.enclosed_inputs import Inputs
 from auditor.evidence.verify.remeasure import Members
 from auditor.judging.measurement import ProbeResult, select_definitions
+from auditor.models.format_names import NO_MODEL
 from auditor.report.record.audit_report import FILES, INTAKE, AuditReport
 from auditor.run.predictions import tables_json
 from auditor.run.probe import (
@@ -234,7 +235,8 @@ def why_inapplicable(result: ProbeResult, report: AuditReport, kinds: Kinds) -> 
     if kind is None or not result.not_applicable or not classes:
         return False
     labels = data.missing is not None and data.missing.labels is not None
-    model: Any = SimpleNamespace(kind="classifier", can_be_asked=False)
+    alone = report.model.format == NO_MODEL
+    model: Any = SimpleNamespace(kind="other" if alone else "classifier", can_be_asked=False, rows_alone=alone)
     rows: Any = SimpleNamespace(
         recorded=None,
         y_true=() if labels else None,

@@ -221,7 +221,7 @@ def load_data(spec: DataSpec, model: AuditedModel) -> AuditData:
 
     Raises UsageError for a column that is not there (with the nearest that is), DataError for data that cannot be used.
     """
-    if model.kind == "other":
+    if model.kind == "other" and not model.rows_alone:
         # It has no classes that a label could be one of; each probe says why it does not apply.
         spec = replace(spec, target=None, positive=None)
     classes = classes_of(spec, model)

@@ -10,6 +10,7 @@ from auditor.judging.budgets import CONJUNCTION
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.judgement import HIDDEN
 from auditor.judging.measurement import Outcome
+from auditor.models.format_names import NO_MODEL
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, FamilyRecord, Finding, measurement_label
 from auditor.report.record.finding_text import answers
@@ -63,7 +64,9 @@ def worth_of(report: AuditReport, say: Catalogue | None = None) -> Worth | None:
 
 def _of_a_model(report: AuditReport) -> bool:
     """Whether a report measured a model's answers rather than files, or nothing."""
-    if report.refusal is not None or not any(f.pillar != INTAKE for f in report.findings):
+    if report.model.format == NO_MODEL or report.refusal is not None:
+        return False
+    if not any(f.pillar != INTAKE for f in report.findings):
         return False
     return not any(not f.other_kind and answers(report, f.probe, f.metric, _OF_FILES) for f in report.findings)
 
