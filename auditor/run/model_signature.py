@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,6 +59,32 @@ class _Statement(BaseModel):
     subject: Annotated[tuple[_Subject, ...], Field(min_length=1, max_length=1)]
     predicateType: Literal["https://model_signing/signature/v1.0"]
     predicate: _Predicate
+
+
+class _OldSubject(BaseModel):
+    name: Annotated[str, Field(min_length=1, max_length=4_096)]
+    digest: dict[Literal["sha256"], Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+
+
+class _OldStatement(BaseModel):
+    """As version 0.2 of the reference implementation signed models, of which there are still some."""
+
+    kind: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")]
+    subject: Annotated[tuple[_OldSubject, ...], Field(min_length=1)]
+    predicateType: Literal["https://model_signing/Digests/v0.1"]
+
+    def renewed(self) -> _Statement:
+        listed = [(each.name, each.digest["sha256"]) for each in sorted(self.subject, key=lambda each: each.name)]
+        how = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
+        resources = [{"name": name, "digest": digest, "algorithm": "sha256"} for name, digest in listed]
+        return _Statement.model_validate(
+            {
+                "_type": self.kind,
+                "subject": [{"digest": {"sha256": _root(digest for _, digest in listed)}}],
+                "predicateType": "https://model_signing/signature/v1.0",
+                "predicate": {"resources": resources, "serialization": how},
+            }
+        )
 
 
 class _Signature(BaseModel):
@@ -197,10 +224,9 @@ def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
         whose, payload = _keyless_signer(content, trusted)
     else:
         whose = _signer(bundle.verificationMaterial, trusted, payload, signature)
-    try:
-        statement = _Statement.model_validate_json(payload)
-    except ValidationError:
-        raise signature_error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model") from None
+    statement = _statement(payload)
+    if statement is None:
+        raise signature_error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model")
     _compare(model, place, statement)
     root = statement.subject[0].digest["sha256"]
     notes = (f"Signature valid: {place.name!r}, by {whose}, on the root digest {root}.",)
@@ -252,6 +278,14 @@ def _root(digests: Iterable[str]) -> str:
 def signature_error(why: str) -> ModelError:
     """The refusal of a model whose signature is not valid, in a sentence without its full stop."""
     return ModelError(f"Signature not valid: {why}.", code="AUD-LOAD-SIGNATURE")
+
+
+def _statement(payload: bytes) -> _Statement | None:
+    with suppress(ValidationError):
+        return _Statement.model_validate_json(payload)
+    with suppress(ValidationError):
+        return _OldStatement.model_validate_json(payload).renewed()
+    return None
 
 
 def _decoded(text: str) -> bytes:
@@ -313,11 +347,13 @@ def _fits(key: Any, signature: bytes, payload: bytes) -> bool:
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size not in kinds:
         raise signature_error("its key is none of the curves P-256, P-384 and P-521")
     signed = b"DSSEv1 %d %s %d %s" % (len(_PAYLOAD_TYPE), _PAYLOAD_TYPE.encode(), len(payload), payload)
-    try:
-        key.verify(signature, signed, ec.ECDSA(kinds[key.curve.key_size]()))
-    except InvalidSignature:
-        return False
-    return True
+    # Version 0.2 of the reference implementation signed Python's literal of the bytes, with SHA-256 by any key.
+    old = f"DSSEV1 {len(_PAYLOAD_TYPE)} {_PAYLOAD_TYPE} {len(payload)} {payload!r}".encode()
+    for content, kind in ((signed, kinds[key.curve.key_size]), (old, hashes.SHA256)):
+        with suppress(InvalidSignature):
+            key.verify(signature, content, ec.ECDSA(kind()))
+            return True
+    return False
 
 
 def _trusted_leaf(chain: _Chain, trusted: Trusted) -> Any:

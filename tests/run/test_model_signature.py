@@ -215,6 +215,26 @@ def test_a_single_file_has_its_signature_beside_it(tmp_path: Path, scene: Scene)
         check_signature(one, read_trusted(str(scene.trust)))
 
 
+def test_a_statement_of_version_0_2_is_read(scene: Scene) -> None:
+    """Its subjects are the files, and what was signed is Python's literal of the bytes, always with SHA-256."""
+    scene.key = ec.generate_private_key(ec.SECP384R1())
+    scene.trust.write_bytes(pem(scene.key))
+    now, kind = statement(scene.model), "application/vnd.in-toto+json"
+    subjects = [{"name": r["name"], "digest": {"sha256": r["digest"]}} for r in now["predicate"]["resources"]]
+    old = now | {"subject": subjects[::-1], "predicateType": "https://model_signing/Digests/v0.1", "predicate": {}}
+    payload = json.dumps(old, indent=2).encode()
+    content = f"DSSEV1 {len(kind)} {kind} {len(payload)} {payload}".encode()
+    signature = b64(scene.key.sign(content, ec.ECDSA(hashes.SHA256())))
+    change = {"payload": b64(payload), "signatures": [{"sig": signature, "keyid": None}]}
+    scene.sign(change=lambda bundle: bundle["dsseEnvelope"].update(change))
+    assert now["subject"][0]["digest"]["sha256"] in scene.check()
+    (scene.model / "added").write_text("x")
+    assert "'added' is not signed" in scene.why()
+    (scene.model / "added").unlink()
+    (scene.model / "weights.bin").write_text("x")
+    assert "'weights.bin' was changed" in scene.why()
+
+
 def test_a_certificate_counts_below_an_authority_that_is_trusted(scene: Scene) -> None:
     mine, other = Authority(scene.key), Authority(scene.key)
     chain = mine.chain()
@@ -284,7 +304,10 @@ NEGATIVE: dict[str, Callable[[Scene], object]] = {
     "key-simple-truncated-bundle": lambda scene: (scene.model / "model.sig").write_text('{"mediaType": "a'),
     "key-verify-as-certificate": by_a_key_and_not_a_certificate,
     "keyless": of_bundle(lambda b: b.update(verificationMaterial={"certificate": {"rawBytes": "AA=="}})),
-    "malformed-wrong-predicate": of_statement(lambda s: s.update(predicateType="https://model_signing/Digests/v0.1")),
+    "malformed-wrong-predicate": of_statement(lambda s: s.update(predicateType="https://example.org/signature/v1.0")),
+    "the earlier type about one digest alone": of_statement(
+        lambda s: s.update(predicateType="https://model_signing/Digests/v0.1")
+    ),
     "key-simple-wrong-statement-type": of_statement(lambda s: s.update(_type="https://in-toto.io/Statement/v0.1")),
     "key-simple-empty-resources": of_statement(lambda s: s["predicate"].update(resources=[])),
     "key-simple-missing-serialization": of_statement(lambda s: s["predicate"].pop("serialization")),

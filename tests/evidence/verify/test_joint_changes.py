@@ -11,8 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import joblib  # type: ignore[import-untyped]
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
 
 from auditor.core.errors import AuditorError
 from auditor.evidence.comparison_evidence import write_evidence
@@ -40,6 +44,7 @@ from auditor.evidence.verify.dispatch import verify_evidence
 from auditor.evidence.verify.stated_fields import STATED
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Summary
+from cli.commands import app
 from cli.verify import stored_probe
 from tests.evidence.authority import authority, serving
 from tests.evidence.verify.forged import code_of_once, known_intervals, lies_under  # noqa: F401
@@ -57,7 +62,7 @@ Rng = np.random.Generator
 KINDS = ("comparison", "mitigation", "tradeoff", "records", "training", "detection", "dp_audit")
 # Of the audit so many cases of so many changes, of each other kind one, of which some take longer.
 TURNS, OF_AUDIT = 31, 40
-OF_OTHERS = {"dp_audit": 40, "stamped": 40} | {kind: 110 for kind in KINDS if kind != "dp_audit"}
+OF_OTHERS = {"dp_audit": 40, "stamped": 40, "streamed": 40} | {kind: 110 for kind in KINDS if kind != "dp_audit"}
 EXTREME: tuple[Any, ...] = (
     1e308, -1e308, 5e-324, -0.0, 0, -1, 2**31, 2**63, 10**400, float("nan"), float("inf"), True, None, "1", [], {},
 )  # fmt: skip
@@ -80,7 +85,7 @@ class Subject:
     @property
     def required(self) -> tuple[Any, ...]:
         """What the tutorial requires; of other evidence its signature; where a clock is trusted, its time."""
-        required = tuple(REQUIRED.split(",")) if self.kind == "audit" else ("signature",)
+        required = tuple(REQUIRED.split(",")) if self.name in ("audit", "stamped") else ("signature",)
         return (*required, "timestamp") if self.roots else required
 
     def verified(self, path: Path) -> Verified:
@@ -118,6 +123,8 @@ def subjects(
                 token = timestamp_of(covered(made.parts), url)
             # Whatever is changed and signed anew has this timestamp, of what there was before.
             return replace(made, parts={**made.parts, TIMESTAMP: token}, roots=(clock.root,))
+        if name == "streamed":
+            return opened(name, streamed(folder), folder, own)
         if name in ("detection", "dp_audit"):
             place = detected if name == "detection" else dp_audited
             return opened(name, next(iter(sorted(place.glob("*.zip")))), place, ("k",))
@@ -129,6 +136,21 @@ def subjects(
         return opened(name, path, folder, own)
 
     return subject
+
+
+def streamed(folder: Path) -> Path:
+    """The signed bundle of an audit whose rows streamed by."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=200), "sex": rng.choice(["f", "m"], 200)})
+    frame["y"] = (frame["a"] + rng.normal(size=200) > 0).astype(int)
+    frame.to_csv(folder / "rows.csv", index=False)
+    joblib.dump(LogisticRegression().fit(frame[["a"]], frame["y"]), folder / "m.joblib")
+    asked = "--target y --sensitive sex --features a --probes performance,group_fairness,robustness --stream --quiet"
+    places = {"--data": "rows.csv", "--bundle": "streamed.zip", "--sign": "auditor.key", "--out": "out"}
+    words = [word for flag, name in places.items() for word in (flag, str(folder / name))]
+    result = CliRunner().invoke(app, ["scan", str(folder / "m.joblib"), *words, *asked.split()])
+    assert result.exit_code in (0, 1, 3), result.output
+    return folder / "streamed.zip"
 
 
 # ---- changes ---------------------------------------------------------------------------------------------------------
@@ -333,7 +355,7 @@ def may_differ(subject: Subject, honest: Verified) -> list[str]:
     return [place for each in said for place in each.split(", ")]
 
 
-CASES = [("audit", turn) for turn in range(TURNS)] + [(kind, 0) for kind in (*KINDS, "stamped")]
+CASES = [("audit", turn) for turn in range(TURNS)] + [(kind, 0) for kind in (*KINDS, "stamped", "streamed")]
 
 
 @pytest.mark.grid(every=13)
