@@ -257,18 +257,32 @@ def certified(
     return found
 
 
+NO_GRADIENTS = "The model gives no gradients, and its layers are not known."
+
+
 def not_certified(
-    sample: AuditData, clean: IntArray, levels: Sequence[float], attacked: Attacked | None, reason: str
+    sample: AuditData,
+    clean: IntArray,
+    levels: Sequence[float],
+    broken: BoolArray | None,
+    reason: str,
+    method: str = METHOD,
 ) -> list[Measurement]:
-    """``robust_accuracy`` without a proof: rows not broken may still be breakable, so it never PASSes."""
+    """``robust_accuracy`` without a proof: rows not broken may still be breakable, so it never PASSes.
+
+    ``broken`` (n_levels, n): what a search broke; None where none was made.
+    """
     y = sample.y_true
-    if y is None:
+    if y is None or not (y >= 0).any():
         return []
-    broken = np.zeros((len(levels), len(sample)), np.bool_) if attacked is None else attacked.broken
-    left, n = ((clean == y) & ~broken).sum(axis=1), int((y >= 0).sum())
+    kept = np.ones((len(levels), len(sample)), np.bool_) if broken is None else ~broken
+    left, n = ((clean == y) & kept).sum(axis=1), int((y >= 0).sum())
     return [
-        _certificate_measurement(
-            "robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}"
+        replace(
+            _certificate_measurement(
+                "robust_accuracy", Bracket(proved=0, possible=int(k), n=n), level, f"nothing is proved. {reason}"
+            ),
+            method=method,
         )
         for k, level in zip(left, levels, strict=True)
     ]

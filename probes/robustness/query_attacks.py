@@ -1,4 +1,4 @@
-"""Attacks by queries only, without gradients: the Square attack, and worst-case search around table rows."""
+"""Attacks by queries only, without gradients: the Square attack, and worst-case search around rows of any kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray, take_rows
 from probes.probe_inputs import as_frame
 from probes.robustness.perturbation_set import Ball, ball_of_numbers
 from probes.robustness.table_noise import as_taken, changing_columns, numbers, with_values
@@ -89,12 +89,13 @@ def _square(height: int, width: int, query_share: float) -> tuple[int, int]:
 Ask = Callable[["Rows"], FloatArray]
 Decide = Callable[["Rows", FloatArray], IntArray]
 
+_FILES_AT_ONCE = 16
 # Of probabilities the logarithm is taken, and 0 has none.
 _LEAST = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
-class AttackedTable:
+class AttackedRows:
     """The result of a search on n rows.
 
     ``broken`` (n_levels, n): whether a row within ``levels[i]`` is decided otherwise; it stays found at larger levels.
@@ -111,11 +112,12 @@ class AttackedTable:
 
 @dataclass(frozen=True, eq=False)
 class MovingRows:
-    """Rows of a table as a search moves them.
+    """Rows as a search moves them.
 
-    ``values`` (n, d): their numbers in the columns that can change a little; ``ball``: how far these go; ``write``:
-    numbers (m, d), and which of the n rows they are of, to rows as the model takes them. ``others`` (m, d): numbers of
-    rows to start from, NaN where they lend none, and ``decided`` (m,) what is decided on these.
+    ``values`` (n, d): their numbers in the columns that can change a little, or all of a file; ``ball``: how far these
+    go; ``write``: numbers (m, d), and which of the n rows they are of, to rows as the model takes them. ``others``
+    (m, d): numbers of rows to start from, NaN where they lend none, and ``decided`` (m,) what is decided on these.
+    ``shape``: of the d numbers of a file, whose neighbours are moved together; empty for a table.
     """
 
     values: FloatArray
@@ -123,6 +125,7 @@ class MovingRows:
     write: Callable[[FloatArray, IntArray], Rows]
     others: FloatArray
     decided: IntArray
+    shape: tuple[int, ...] = ()
 
     def around(self, level: float) -> tuple[FloatArray, FloatArray]:
         """(n, d) each, the least and the largest that each number may be at epsilon = ``level``."""
@@ -157,6 +160,8 @@ def moving_rows(
     fixed_columns: frozenset[str],
 ) -> MovingRows:
     """The sample's rows at ``row_indices``, with the whole sample, decided as ``clean``, as starting points."""
+    if sample.modality != "tabular":
+        return _moving_files(sample, clean, row_indices)
     columns = changing_columns(model, rows, fixed_columns)
     whole = as_frame(sample.X, model.features).reset_index(drop=True)
     own = whole.iloc[row_indices]
@@ -171,7 +176,33 @@ def moving_rows(
     return MovingRows(values, ball, write, np.where(free, everything, np.nan), clean)
 
 
-def attack_table(
+def _moving_files(sample: AuditData, clean: IntArray, row_indices: IntArray) -> MovingRows:
+    """Pictures (n, h, w, c) in 8 bits or recordings (n, samples) in 16: whole steps of what a file holds, and no
+    transparency."""
+    import torch
+
+    X = np.asarray(sample.X)
+    ends, shape = np.iinfo(X.dtype), X.shape[1:]
+    reach = np.full(shape, 255.0 if len(shape) == 3 else 32768.0, np.float32)
+    if len(shape) == 3:
+        reach[..., 3:] = 0.0
+    everything: npt.NDArray[Any] = X.reshape(len(X), -1).astype(np.float32)
+    values = everything[row_indices]
+    ball = Ball(
+        torch.from_numpy(reach).reshape(1, -1).expand(values.shape),
+        (torch.tensor(float(ends.min)), torch.tensor(float(ends.max))),
+        "times the range of a pixel" if len(shape) == 3 else "of full scale",
+        torch.ones(1),
+        by_row=True,
+    )
+
+    def write(numbers: FloatArray, indices: IntArray) -> Rows:
+        return numbers.reshape(len(indices), *shape).astype(X.dtype)
+
+    return MovingRows(values, ball, write, everything, clean, shape)
+
+
+def attack_rows(
     table: MovingRows,
     clean: IntArray,
     ask: Ask,
@@ -180,8 +211,8 @@ def attack_table(
     levels: Sequence[float],
     n_queries: int,
     rng: np.random.Generator,
-) -> AttackedTable:
-    """Nearby rows with different decisions, found by queries, for models of any kind.
+) -> AttackedRows:
+    """Nearby rows with different decisions, found by queries, for models and rows of any kind.
 
     clean (n,) what is decided on the rows; ask: rows to (m, k) probabilities; decide: both to (m,) classes; levels
     ascending. At each level, of the rows that are left: first the numbers of the nearest other rows that are decided
@@ -213,15 +244,17 @@ def attack_table(
         start = np.where((n_near[left] > 0)[:, None], start, rng.random(start.shape) < 0.5)
         spent = int((search.asked - before)[left].max())
         if (open_ := np.flatnonzero(~found)).size and share > spent:
-            about = search.about(left[open_])
-            points[open_], found[open_] = square_attack(
-                low[open_], high[open_], about, n_queries=share - spent, rng=rng, start=start[open_]
+            about, n = search.about(left[open_]), open_.size
+            first, last = (end[open_].reshape(n, *(table.shape or end.shape[1:])) for end in (low, high))
+            moved, found[open_] = square_attack(
+                first, last, about, n_queries=share - spent, rng=rng, start=start[open_]
             )
+            points[open_] = moved.reshape(n, -1)
         hits = np.flatnonzero(found)
         hits = hits[search.tell(points[hits], left[hits])[1]]
         broken[i, left[hits]], examples[left[hits]] = True, points[hits]
     written = table.write(examples, np.arange(len(clean), dtype=np.int64))
-    return AttackedTable(tuple(levels), broken, written, search.asked, search.graded)
+    return AttackedRows(tuple(levels), broken, written, search.asked, search.graded)
 
 
 def _from_others(
@@ -271,7 +304,9 @@ class _Search:
             return np.empty(0), np.zeros(0, np.bool_)
         self.asked[indices] += 1
         rows = self.table.write(points, indices)
-        sure = self.ask(rows)
+        at_once = _FILES_AT_ONCE if self.table.shape else len(indices)
+        parts = range(0, len(indices), at_once)
+        sure = np.concatenate([self.ask(take_rows(rows, slice(i, i + at_once))) for i in parts])
         self.graded |= bool(((sure > 0.0) & (sure < 1.0)).any())
         own = np.arange(len(indices)), self.clean[indices]
         logs = np.log(np.maximum(sure, _LEAST))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray, take_rows
 from auditor.judging.measurement import AuditQuestion, Measurement
 from auditor.run.option_parsers import names_in
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -30,7 +30,7 @@ from probes.robustness.perturbation_set import (
     changed_rows,
     nothing_moves,
 )
-from probes.robustness.query_attacks import attack_table, moving_rows
+from probes.robustness.query_attacks import attack_rows, moving_rows
 from probes.robustness.robustness_by_group import BRACKET_METRICS, GROUP_METRICS, Level, by_group, clean_by_group
 from probes.robustness.smoothing import SMOOTHING_METRICS, smoothed
 from probes.robustness.table_noise import changing_columns, fixed_columns, gappy_tables, noisy_tables, refusal_of_gaps
@@ -98,9 +98,10 @@ class Robustness(BaseProbe):
       otherwise, as :func:`probes.robustness.certificates.certify` gives them: ``certified_accuracy`` has a lower bound
       alone, so that it may PASS and never FAILs; ``robust_accuracy`` does both. They are about the model as it runs,
       its threshold and its float32 included.
-    - ``black_box`` (tables, of models of any kind; by default those that ``pgd`` cannot search): the worst that asking
-      alone finds in the ball of ``pgd``, as :func:`probes.robustness.query_attacks.attack_table` searches, by
-      probabilities or by classes alone, which the detail says. Coordinate ``epsilon``.
+    - ``black_box`` (tables, images and sound, of models of any kind; by default those that ``pgd`` cannot search): the
+      worst that asking alone finds in the ball of ``pgd``, as :func:`probes.robustness.query_attacks.attack_rows`
+      searches, by probabilities or by classes alone, which the detail says. Coordinate ``epsilon``. Where ``pgd``
+      cannot search, ``robust_accuracy`` is at most what this left, and nothing is proved.
     - ``smoothing`` (on request only, where ``pgd`` applies): ``smoothed_certified_accuracy`` at ``{"radius": r}``, of
       another model and in L2, as :func:`probes.robustness.smoothing.smoothed` has it; shown, and never judged.
 
@@ -215,14 +216,17 @@ class Robustness(BaseProbe):
                 continue
             if method == "smoothing":
                 few = draw(sample, self.n_samples or _N_SEARCHED, generators[method])
-                levels = self._epsilon(sample)
-                found += smoothed(model, few, self._ball(rows), levels, self.sigma, generators[method])
+                found += smoothed(model, few, self._ball(rows), self._epsilon(sample), self.sigma, generators[method])
                 continue
             curve = self._curve(method, model, rows, sample, clean, fixed, generators[method])
             part, own = (sample, clean) if curve.rows is None else (sample.take(curve.rows), clean[curve.rows])
             found += _measurements(method, curve, part, own)
             found += by_group(_levels_of(method, curve), part, own, model.classes)
             examined = examined or curve.examined
+            if method == "black_box" and not curve.failure and "pgd" not in applicable:
+                from probes.robustness.certificates import NO_GRADIENTS, not_certified
+
+                found += not_certified(part, own, curve.levels, curve.decisions != own, NO_GRADIENTS, method)
         return found
 
     def _certified(
@@ -236,7 +240,7 @@ class Robustness(BaseProbe):
         except NotApplicableError as error:
             if "certificate" in self.wanted:
                 raise
-            return not_certified(sample, clean, levels, attacked, str(error))
+            return not_certified(sample, clean, levels, attacked.broken if attacked else None, str(error))
 
     def _ball(self, rows: AuditData) -> Callable[[AuditedModel, AuditData, Tensor], Ball]:
         return partial(ball_of, rows=rows, immutable=self.immutable)
@@ -257,8 +261,8 @@ class Robustness(BaseProbe):
     ) -> _Curve:
         if method == "typos":
             return _try(model, sample, self.typos, mistyped(sample.X, self.typos, rng))
+        few, epsilon = self.n_samples or _N_SEARCHED, self._epsilon(sample)
         if method in _FAMILIES:
-            few = self.n_samples or _N_SEARCHED
             return _rewritten(model, sample, clean, _FAMILIES[method], self.words, self.n_queries, few, rng)
         if method == "missing":
             gappy = gappy_tables(model, rows, sample, fixed_columns, self.missing, rng)
@@ -266,13 +270,10 @@ class Robustness(BaseProbe):
             refusal = refusal_of_gaps(model, sample, clean, curve.error)
             return replace(curve, failure=refusal or curve.failure, refused=bool(refusal))
         if method == "black_box":
-            few = self.n_samples or _N_SEARCHED
-            return _query_curve(
-                model, rows, sample, clean, fixed_columns, self._epsilon(sample), self.n_queries, few, rng
-            )
+            return _query_curve(model, rows, sample, clean, fixed_columns, epsilon, self.n_queries, few, rng)
         own = differentiable(model)
         if method == "pgd" and own is not None:
-            return _search(model, own, sample, clean, self._ball(rows), self._epsilon(sample), self.n_steps, rng)
+            return _search(model, own, sample, clean, self._ball(rows), epsilon, self.n_steps, rng)
         if sample.modality in _LARGE:
             return _media_noise(model, sample, self.noise, rng)
         noisy = noisy_tables(model, rows, sample, fixed_columns, self.noise, rng)
@@ -366,7 +367,7 @@ def _applicable(model: AuditedModel, rows: AuditData, fixed_columns: frozenset[s
         return ["typos", *_FAMILIES]
     noisy = kind in _LARGE or bool(changing_columns(model, rows, fixed_columns))
     searched = noisy and (own := differentiable(model)) is not None and _is_float(own, rows)
-    table, asked = ["missing"] * (kind == "tabular"), ["black_box"] * (kind == "tabular" and noisy)
+    table, asked = ["missing"] * (kind == "tabular"), ["black_box"] * noisy
     proved = searched and rows.y_true is not None and bool((rows.y_true >= 0).any())
     gradients = ["pgd"] * searched + ["certificate", "smoothing"] * proved
     return ["noise"] * noisy + table + gradients + ["corruption"] * can_be_corrupted(rows.X) + asked
@@ -380,22 +381,21 @@ def _by_default(applicable: Sequence[str]) -> list[str]:
 
 
 def _why_not(method: str) -> str:
+    movable = "needs columns of numbers that may change, neither sensitive nor immutable; or images, or sound"
     reasons = {
-        "noise": "needs columns of numbers that may change, neither sensitive nor immutable; or images, or sound",
+        "noise": movable,
+        "black_box": movable,
         "missing": "needs a table",
         "pgd": "needs a model that can be differentiated, on numeric columns that may change, images or sound taken "
         "as fractions",
         "certificate": "needs what pgd does, and true labels",
         "smoothing": "needs what pgd does, and true labels",
-        "black_box": "needs a table with columns of numbers that may change, neither sensitive nor immutable",
         "corruption": "needs images of one, three or four channels",
     }
     return reasons.get(method, "needs texts: add --text COLUMN")
 
 
 def _is_float(differentiable_model: DifferentiableModel, rows: AuditData) -> bool:
-    from auditor.core.rows import take_rows
-
     return differentiable_model.encode(take_rows(rows.X, slice(1))).is_floating_point() if len(rows) else False
 
 
@@ -466,10 +466,10 @@ def _query_curve(
     rng: np.random.Generator,
 ) -> _Curve:
     picked = np.sort(rng.choice(len(sample), min(most, len(sample)), replace=False)).astype(np.int64)
-    own, table = clean[picked], moving_rows(model, rows, sample, clean, picked, fixed_columns)
+    own, moving = clean[picked], moving_rows(model, rows, sample, clean, picked, fixed_columns)
     try:
-        attacked = attack_table(
-            table,
+        attacked = attack_rows(
+            moving,
             own,
             model.predict_proba,
             lambda rows, sure: model.decide(sure, sample.positive, rows),
@@ -482,11 +482,11 @@ def _query_curve(
         return _Curve(levels, np.empty((0, len(picked)), np.int64), failure=failure, rows=picked)
     told = "probabilities: Square attack" if attacked.graded else "classes alone"
     detail = (
-        f"L-infinity ball of epsilon {table.ball.unit}; found by asking for {told}, from other rows cut to the ball, "
-        f"at most {n_queries:,} questions about each of {len(picked):,} rows"
+        f"L-infinity ball of epsilon {moving.ball.unit}; found by asking for {told}, from other rows cut to the ball, "
+        f"at most {n_queries:,} questions about each of {len(picked):,} rows, {attacked.asked.sum():,} in all"
     )
     decisions = np.where(attacked.broken, -1, own).astype(np.int64)
-    moved = tuple(int((np.subtract(*table.around(level)) != 0.0).any(axis=1).sum()) for level in levels)
+    moved = tuple(int((np.subtract(*moving.around(level)) != 0.0).any(axis=1).sum()) for level in levels)
     return _Curve(levels, decisions, detail, searched=True, rows=picked, moved=moved)
 
 

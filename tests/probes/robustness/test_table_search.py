@@ -1,4 +1,4 @@
-"""The search of tables by asking alone, against trees of a known boundary and against asking about every row."""
+"""The search by asking alone, against trees of a known boundary, steps of files and asking about every row."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.torch_model import TorchModel
-from auditor.statistics.attack_estimates import AtLeast, AtMost
+from auditor.statistics.attack_estimates import AtLeast, AtMost, Bracket
 from auditor.statistics.estimate import Undefined
-from probes.robustness.query_attacks import AttackedTable, attack_table, moving_rows, square_attack
+from probes.robustness.query_attacks import AttackedRows, attack_rows, moving_rows, square_attack
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of
 
@@ -51,7 +51,7 @@ def black_box(predict: Predict) -> AuditedModel:
     return AuditedModel.from_callable(predict, classes=CLASSES)
 
 
-def search(model: AuditedModel, X: pd.DataFrame, **options: Any) -> tuple[AttackedTable, list[pd.DataFrame]]:
+def search(model: AuditedModel, X: pd.DataFrame, **options: Any) -> tuple[AttackedRows, list[pd.DataFrame]]:
     """What is found about all the rows, and the tables that were asked about."""
     data, asked = audit_data(X), []
 
@@ -66,7 +66,7 @@ def search(model: AuditedModel, X: pd.DataFrame, **options: Any) -> tuple[Attack
     everyone = np.arange(len(X), dtype=np.int64)
     table = moving_rows(model, data, data, clean, everyone, options.pop("fixed", frozenset()))
     settings = {"levels": LEVELS, "n_queries": 100, "rng": np.random.default_rng(0)} | options
-    found = attack_table(table, clean, ask, decide, **settings)
+    found = attack_rows(table, clean, ask, decide, **settings)
     assert found.asked.sum() == sum(len(rows) for rows in asked)
     changed = decide(found.examples, model.predict_proba(found.examples)) != clean
     assert (changed == found.broken[-1]).all(), "what was found holds, and nothing else was kept"
@@ -316,7 +316,7 @@ def test_by_default_it_searches_where_gradients_cannot() -> None:
     assert {m.method for m in measured(asked, data)} - {""} == {"noise", "missing", "black_box"}
     with pytest.raises(NotApplicableError, match="To this model and data apply: noise, missing, black_box"):
         measured(asked, data, methods="pgd")
-    with pytest.raises(NotApplicableError, match="black_box needs a table with columns of numbers that may change"):
+    with pytest.raises(NotApplicableError, match="black_box needs columns of numbers that may change"):
         measured(asked, data, methods="black_box", immutable="a,b,c,d")
 
 
@@ -352,6 +352,7 @@ def test_it_may_fail_a_model_and_never_passes_one() -> None:
     for predict, outcome in ((weak, Outcome.FAIL), (strong, Outcome.INCONCLUSIVE)):
         found = measured(black_box(predict), audit_data(X, y), methods="black_box", n_samples=400, epsilon=[0.4])
         kinds = {m.metric: type(m.estimate) for m in found if m.method}
+        assert kinds.pop("robust_accuracy") is Bracket
         assert kinds == {"accuracy_under_black_box": AtMost, "flip_rate_under_black_box": AtLeast}
         result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
         findings, _ = judge([result], [limit])
@@ -394,3 +395,83 @@ def test_a_model_of_one_decision_and_rows_that_cannot_move_so_far() -> None:
     assert still.broken.sum(axis=1).tolist() == [0, 16], "a step is 0.7 standard deviations"
     none, asked = search(high, steps, levels=(0.5,))
     assert none.asked.sum() == len(asked) == 0, "where nothing can move there is nothing to ask"
+
+
+# ---- pictures and sound --------------------------------------------------------------------------------------------
+
+
+def grey(levels: Sequence[int], shape: tuple[int, ...] = (6, 5, 3)) -> Any:
+    """Pictures of one brightness each."""
+    return np.stack([np.full(shape, level, np.uint8) for level in levels])
+
+
+def bright(X: Any) -> Any:
+    """Sure of what the mean of a file's own values says: class 1 above 128 of pixels, above 0 of recordings."""
+    mean = np.asarray(X, float).reshape(len(X), -1).mean(axis=1)
+    return 1 / (1 + np.exp(-np.clip(mean - (127.5 if np.asarray(X).dtype == np.uint8 else 0.0), -30, 30)))
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_picture_is_broken_as_far_as_whole_steps_of_its_pixels_go(labels: bool) -> None:
+    """Of one brightness each, the nearest other decision is known: so many steps of 1/255 away, and not one fewer."""
+    X = grey([100, 118, 121, 123, 125, 126, 129, 131, 150])
+    y = (bright(X) > 0.5).astype(int)
+    asked: list[Any] = []
+
+    def predict(rows: Any) -> Any:
+        asked.append(rows.copy())
+        return (bright(rows) > 0.5).astype(float) if labels else bright(rows)
+
+    found = measured(black_box(predict), audit_data(X, y), methods="black_box")
+    steps = np.array([28, 10, 7, 5, 3, 2, 2, 4, 23])  # 128 and 127 are the first of the other side
+    expected = {epsilon: (steps <= round(255 * epsilon)).mean() for epsilon in (2 / 255, 4 / 255, 8 / 255)}
+    assert curve(found, "flip_rate_under_black_box") == pytest.approx(expected)
+    assert sorted(set(expected.values())) == sorted(expected.values())
+    assert all_of(rows.dtype == np.uint8 and rows.shape[1:] == X.shape[1:] for rows in asked)
+    [detail] = {m.detail.split("; ")[1] for m in found if m.metric == "flip_rate_under_black_box"}
+    # The first question is that about the pictures as they are.
+    assert f"{sum(map(len, asked[1:])):,} in all" in detail and "each of 9 rows" in detail
+
+
+def test_transparency_stays_and_no_pixel_leaves_its_range() -> None:
+    X = np.concatenate([grey([1, 254, 100, 140], (4, 4, 3)), grey([7, 200, 90, 80], (4, 4, 1))], axis=-1)
+    seen: list[Any] = []
+
+    def predict(rows: Any) -> Any:
+        seen.append(rows)
+        return bright(rows[..., :3])
+
+    measured(black_box(predict), audit_data(X), methods="black_box", epsilon=[8 / 255], n_queries=30)
+    rows = np.concatenate(seen)
+    assert set(np.unique(rows[..., 3])) == {7, 80, 90, 200}
+    assert set(np.unique(rows[..., :3])) <= {*range(10), *range(246, 256), *range(92, 109), *range(132, 149)}
+
+
+def test_sound_is_searched_in_steps_of_sixteen_bits() -> None:
+    X = np.stack([np.full(300, level, np.int16) for level in (-200, -40, -20, -10, 11, 25, 33, 32_767)])
+    found = measured(black_box(bright), audit_data(X, (bright(X) > 0.5).astype(int)), methods="black_box")
+    # 0.0005, 0.001 and 0.002 of full scale are 16, 32 and 65 steps.
+    assert curve(found, "flip_rate_under_black_box") == {0.0005: 2 / 8, 0.001: 4 / 8, 0.002: 6 / 8}
+    assert all_of("epsilon of full scale;" in m.detail for m in found if m.metric.endswith("under_black_box"))
+
+
+def test_one_criterion_judges_models_with_and_without_gradients_and_asking_alone_never_passes() -> None:
+    X = grey([*range(90, 124), *range(132, 166)] * 3)
+    weak, constant = black_box(bright), black_box(lambda rows: np.full(len(rows), 0.9))
+    limit = Criterion(
+        metric="robust_accuracy", direction="at_least", bound=0.95, source="t", set_by="t", set_at="t",
+        at={"epsilon": 8 / 255},
+    )  # fmt: skip
+    truth = (bright(X) > 0.5).astype(int)
+    for model, y, outcome in ((weak, truth, Outcome.FAIL), (constant, np.ones(len(X), int), Outcome.INCONCLUSIVE)):
+        found = measured(model, audit_data(X, y), methods="black_box")
+        result = ProbeResult(probe="robustness", pillar="robustness", citation="", measurements=tuple(found))
+        findings, _ = judge([result], [limit])
+        assert [f.outcome for f in findings if f.criterion is not None] == [outcome]
+    assert none_of(m.metric == "robust_accuracy" for m in measured(weak, audit_data(X), methods="black_box"))
+
+
+def test_pictures_of_a_model_without_gradients_are_searched_by_default() -> None:
+    X = grey(range(60, 190, 10))
+    methods = {m.method for m in measured(black_box(bright), audit_data(X))}
+    assert methods - {""} == {"noise", "corruption", "black_box"}
