@@ -17,6 +17,7 @@ from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
 from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.models.format_names import ENDINGS
+from auditor.models.recorded_model import LOG
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.configuration import Labels
@@ -363,12 +364,14 @@ def private_training_of(report: AuditReport) -> str:
 
 def registration_of(report: AuditReport) -> str:
     """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; ""
-    for rows without such a command: a folder of media, or a database."""
+    for rows without such a command: a folder of media, a database, or the log of an evaluation."""
     files = report.configuration.files if report.configuration is not None else ()
     own = next((file.path for file in files if file.role == "configuration"), None)
     if own is not None:
         return _command(["auditor", "evidence", "register", own])
     data = report.data.path or "DATA.csv"
+    if report.model.format.startswith(LOG):
+        return ""
     return _command(["auditor", "start", data]) if PurePath(data).suffix and "://" not in data else ""
 
 
