@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from auditor.evidence.registration import Opened, Plan, Registration
     from auditor.report.record.earlier_audits import RegistrationRecord
 
-FILES = ("model", "data", "predictions", "query", "train", "sensitive_file")
+FILES = ("model", "data", "predictions", "log", "query", "train", "sensitive_file")
 
 
 def register(

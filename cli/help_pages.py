@@ -85,7 +85,7 @@ EXAMPLES: Mapping[str, str] = {
 # Options of a scan that few audits need; a command with many options shows these with --help-all.
 OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     "Other inputs": (
-        "query", "predictions", "score", "predicted", "loss", "generated", "reference", "quantize", "ood",
+        "query", "predictions", "log", "score", "predicted", "loss", "generated", "reference", "quantize", "ood",
         "sensitive_file", "join_on",
     ),
     "Rows": (

@@ -33,6 +33,7 @@ from probes.language.veto import Misfire
 from probes.language.winobias_winogender import WinoBias, Winogender
 from probes.performance.derived_model import Derived
 from probes.performance.performance import Performance
+from probes.performance.recorded_evaluation import RecordedEvaluation
 from probes.privacy.attribute_inference import AttributeInference
 from probes.privacy.dp_claim import DPClaim
 from probes.privacy.membership.membership_inference import MembershipInference
@@ -52,6 +53,7 @@ from probes.robustness.weight_changes import WeightChanges
 PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
     "derived": Derived,
+    "recorded_evaluation": RecordedEvaluation,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,

@@ -23,6 +23,8 @@ class Recorded:
 
     scores: (n, n_classes) probabilities. decisions: (n,) class indices. numbers: (n,) predicted numbers of a
     regression. losses: (n,) the model's loss on each row, by its owner's own account. texts: (n,) what it wrote.
+    graded: (n, 2) of each sample of an evaluation, the sum of its scores over the number of its repeats, and the share
+    of its repeats that have no score.
     """
 
     scores: FloatArray | None = None
@@ -30,6 +32,7 @@ class Recorded:
     numbers: FloatArray | None = None
     losses: FloatArray | None = None
     texts: npt.NDArray[np.object_] | None = None
+    graded: FloatArray | None = None
 
     def take(self, index: npt.NDArray[Any] | slice) -> Recorded:
         """The recorded answers of a subset of rows, by mask, positions or slice."""

@@ -57,12 +57,14 @@ class RecordedSpec:
     ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
     that of decisions, or of a regression's numbers; ``loss``: of the model's loss; ``generated``: of texts it wrote.
     Where none is named there is no model, and the rows are audited alone.
+    ``is_log``: whether the data are the log of an evaluation, of which ``score`` names one score.
     """
 
     score: tuple[str, ...] = ()
     predicted: str | None = None
     loss: str | None = None
     generated: str | None = None
+    is_log: bool = False
 
 
 # Fields that need all rows at once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from auditor.core.errors import NO_SCORES, NotApplicableError
@@ -11,6 +12,9 @@ from auditor.data.audit_data import AuditData
 from auditor.data.audit_data_parts import Recorded
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.regression_model import AuditedRegressor
+
+# What a record calls the format of a model that is known by a log.
+LOG = "log of an evaluation"
 
 
 def _not_asked(X: Rows) -> NoReturn:
@@ -59,6 +63,39 @@ class NoModel(_Unasked):
     def __init__(self, *, classes: Sequence[object], features: Sequence[str], provenance: Provenance) -> None:
         super().__init__(provenance=provenance)
         self.classes, self.features = tuple(map(str, classes)), tuple(features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSummary:
+    """What the log of an evaluation holds beside its scores.
+
+    ``score``: which of its scores was read. ``entries``: in all, repeats counted; ``errored`` and ``unscored`` of them.
+    ``unread``: entries that the log says it has, and has not. ``epochs``: repeats of each sample. ``claims``: what the
+    log reports, in words. ``lowest`` and ``highest``: the least and the largest score. ``contradictions``: where the
+    log disagrees with itself, each by its kind and a sentence.
+    """
+
+    score: str = ""
+    entries: int = 0
+    errored: int = 0
+    unscored: int = 0
+    unread: int = 0
+    epochs: int = 1
+    claims: tuple[str, ...] = ()
+    lowest: float = 0.0
+    highest: float = 1.0
+    contradictions: tuple[tuple[str, str], ...] = ()
+
+
+class RecordedEvaluation(_Unasked):
+    """A model of any kind known by the log of an evaluation that others ran: its scores are in ``data.recorded``."""
+
+    kind = "other"
+    what = "known by the log of its evaluation alone"
+
+    def __init__(self, log: LogSummary, *, provenance: Provenance | None = None) -> None:
+        super().__init__(provenance=provenance)
+        self.log = log
 
 
 class RecordedClassifier(AuditedModel):

@@ -95,7 +95,8 @@ def scan(
     # Criteria of the caller's own take the place of those of a profile, and of no pack's controls.
     obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
     configured = Configured(asked, own, held, required.packs, obeyed=tuple(obeyed))
-    if asked.model is not None or (model is None and (asked.predict is not None or predictions is not None)):
+    recorded = predictions is not None or asked.log is not None
+    if asked.model is not None or (model is None and (asked.predict is not None or recorded)):
         with scratch_folder() as scratch:
             if _is_audit_data(X):
                 raise UsageError(

@@ -14,6 +14,7 @@ from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError,
 from auditor.judging.measurement import Answer, AuditQuestion, Definition, Measurement, Pillar, ProbeResult
 from auditor.statistics.clusters import CLUSTERED, FEWEST_UNLIMITED, Clustered, fewest_effective
 from auditor.statistics.estimate import Exact, Undefined, UpperBound
+from auditor.statistics.values import RatioBetween, RatioOfTotals
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -38,6 +39,7 @@ class Need(Enum):
     REGRESSOR = ("a regression model", "")
     PREDICTOR = ("a classifier or a regression model", "")
     LANGUAGE_MODEL = ("a language model", "")
+    LOG = ("the log of an evaluation", "add --log PATH")
     GENERATED = ("texts that a model wrote", "add --predictions FILE --generated COLUMN")
     DATA = ("evaluation data", "add --data FILE")
     LABELS = ("true labels", "add --target COLUMN")
@@ -182,6 +184,7 @@ def missing_needs(probe: type[Probe] | Probe, model: AuditedModel, data: AuditDa
         Need.REGRESSOR: model.kind == "regressor",
         Need.PREDICTOR: model.kind in ("classifier", "regressor"),
         Need.LANGUAGE_MODEL: model.kind == "language_model" and model.can_be_asked,
+        Need.LOG: data is not None and data.recorded is not None and data.recorded.graded is not None,
         Need.GENERATED: data is not None and data.recorded is not None and data.recorded.texts is not None,
         Need.DATA: data is not None,
         Need.LABELS: data is not None and (data.y_true is not None or data.target_values is not None),
@@ -249,7 +252,7 @@ def of_design(measurements: Sequence[Measurement], design: Design | None) -> tup
         _as_far_as_limited(m, m.estimate, design)
         if isinstance(m.estimate, CLUSTERED)
         else m
-        if isinstance(m.estimate, (Exact, UpperBound, Undefined))
+        if isinstance(m.estimate, (Exact, UpperBound, Undefined, RatioOfTotals, RatioBetween))
         else replace(
             m,
             estimate=Undefined(
@@ -280,7 +283,7 @@ _CANNOT: dict[Part, str] = {
     "cluster": "{what} cannot be clustered: the interval would take the rows of one --cluster as independent.",
     "weight": "{what} cannot be weighed: every row would count the same, whatever --weight says.",
 }
-_OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.GENERATED)
+_OF_ROWS = (Need.DATA, Need.LABELS, Need.TEXT, Need.SENSITIVE, Need.TRAIN, Need.GENERATED, Need.LOG)
 
 
 def declared_metrics(probe: type[Probe] | Probe) -> tuple[Definition, ...]:

@@ -217,14 +217,14 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
     _check_predictions(options)
     if options.generate is not None and (options.predict is not None or is_endpoint(options.model)):
         raise UsageError("--generate is the model, and another one is named: leave one of them out.")
-    alone = not (options.model or options.predict or options.predictions or options.generate)
-    given = [name for name in _OF_DATA if getattr(options, name)]
+    recorded = options.predictions or options.log
+    alone = not (options.model or options.predict or recorded or options.generate)
     rows = None
-    if options.data is not None or options.predictions is not None:
+    if options.data is not None or recorded is not None:
         rows = data_spec(options, config.labels, config.roles, config.about)
         rows = replace(rows, recorded=RecordedSpec()) if alone else rows
-    elif given:
-        raise UsageError(f"--{given[0].replace('_', '-')} says something about data: add --data FILE.")
+    else:
+        _refuse_any(options, _OF_DATA, "{flag} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options)
         if endpoint is None
@@ -234,7 +234,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
-        recognise=options.history,
+        recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
     )
 
@@ -273,18 +273,19 @@ def data_spec(
     side, train, answered = options.sensitive_file, options.train, options.check_predictions
     if answered is not None and options.predictions is not None:
         raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
-    if options.stream and (options.predictions is not None or options.include_rows):
-        flag = "--predictions" if options.predictions is not None else "--include-rows"
+    recorded = options.predictions or options.log
+    if options.stream and (recorded is not None or options.include_rows):
+        flag = "--include-rows" if options.include_rows else "--predictions" if options.predictions else "--log"
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
     spec = DataSpec(
         **_of_options(DataSpec, options)
         | {
-            "path": str(existing_path(str(options.data or options.predictions), "data file")),
+            "path": str(existing_path(str(options.data or recorded), "log" if options.log else "data file")),
             "train": None if train is None else str(existing_path(train, "training file")),
             "sensitive_file": None if side is None else str(existing_path(side, "sensitive file")),
             "check_predictions": str(Path(answered).absolute()) if answered and Path(answered).is_file() else answered,
-            "recorded": None if options.predictions is None else RecordedSpec(**_of_options(RecordedSpec, options)),
+            "recorded": recorded and RecordedSpec(**_of_options(RecordedSpec, options), is_log=options.log is not None),
             "labels": {} if labels is None else dict(labels.words),
             "reference_groups": stated_groups(about, options.sensitive),
             "roles": () if roles is None else roles.keys,
@@ -309,30 +310,36 @@ _OF_DATA = [name for name in options_of(DataSpec) if name not in ("features", "c
 _OF_A_MODEL = ("model", "predict", "generate", "data", "outputs", "architecture", "allow_code", "trust_pickle", "image")
 
 
+# What is said of a log: which of its scores is meant, and which of its metadata are groups and clusters.
+_OF_A_LOG = ("score", "sensitive", "bins", "cluster", "cluster_at_most", "join_on")
+
+
 def _check_predictions(options: ScanOptions) -> None:
+    every = (*_OF_PREDICTIONS, *_OF_DATA, "features", "bins")
+    if options.log is not None:
+        others = [name for name in ("predictions", *_OF_A_MODEL, *every, "classes") if name not in _OF_A_LOG]
+        return _refuse_any(options, others, "--log is of an evaluation that is over, and {flag} says nothing of it.")
     if options.predictions is None:
-        for name in _OF_PREDICTIONS:
-            if getattr(options, name):
-                raise UsageError(f"--{name} names a column of a model's own answers: add --predictions FILE.")
+        _refuse_any(options, _OF_PREDICTIONS, "{flag} names a column of a model's own answers: add --predictions FILE.")
         return
-    for name in _OF_A_MODEL:
-        if getattr(options, name):
-            flag = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
-            raise UsageError(f"--predictions holds the rows and the answers, and no model is asked: leave {flag} out.")
+    said = "--predictions holds the rows and the answers, and no model is asked: leave {flag} out."
+    _refuse_any(options, _OF_A_MODEL, said)
     if Path(options.predictions).is_dir():
-        for name in (*_OF_PREDICTIONS, *_OF_DATA, "features", "bins"):
-            if getattr(options, name):
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(
-                    f"--predictions is a folder of files that a generator made, not a table: {flag} says nothing of it."
-                )
-        return
+        said = "--predictions is a folder of files that a generator made, not a table: {flag} says nothing of it."
+        return _refuse_any(options, every, said)
     if not any(getattr(options, name) for name in _OF_PREDICTIONS):
         raise UsageError("--predictions: say where the answers stand, with --score COLUMN or --predicted COLUMN.")
     if options.generated and (options.score or options.predicted or options.loss or options.target):
         raise UsageError("--generated are texts of a language model, which has no other answers, and no --target.")
     if options.score and options.task == "regression":
         raise UsageError("--score is the probability of a class, and a regression has none: use --predicted COLUMN.")
+
+
+def _refuse_any(options: ScanOptions, names: Sequence[str], reason: str) -> None:
+    """Raises UsageError for the first of some options that is given."""
+    for name in names:
+        if getattr(options, name):
+            raise UsageError(reason.format(flag="MODEL" if name == "model" else f"--{name.replace('_', '-')}"))
 
 
 def _check_bins(options: ScanOptions) -> None:
@@ -413,7 +420,9 @@ def check_waivers(waivers: Iterable[str], probes: Iterable[str]) -> None:
 
 def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
     """The names of the probes to run; those that are always asked are added wherever they can be."""
-    chosen = [name.replace("-", "_") for name in options.probes or catalogue]
+    # A log holds scores alone, and no other probe has anything to look at.
+    every = [name for name, kind in catalogue.items() if options.log is None or Need.LOG in kind.needs]
+    chosen = [name.replace("-", "_") for name in options.probes or every]
     if options.quantize is not None:
         _check_quantize(options, chosen, catalogue)
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
@@ -487,14 +496,9 @@ def _benchmark_options(
 
 def _file_options(parameters: Mapping[str, inspect.Parameter], options: ScanOptions) -> dict[str, JsonValue]:
     """Files that a flag names for every probe with an option of that name. Raises UsageError for one that is absent."""
-    own: dict[str, JsonValue] = {}
-    for flag, what in _FOR_PROBES.items():
-        path = getattr(options, flag)
-        # A calibration is of the scorer; what else labels texts is tried by items of its own.
-        has_option = flag in parameters and (flag != "calibration" or "scorer" in parameters)
-        if path is not None and has_option:
-            own[flag] = str(existing_path(path, what))
-    return own
+    # A calibration is of the scorer; what else labels texts is tried by items of its own.
+    named = [flag for flag in _FOR_PROBES if flag in parameters and (flag != "calibration" or "scorer" in parameters)]
+    return {flag: str(existing_path(path, _FOR_PROBES[flag])) for flag in named if (path := getattr(options, flag))}
 
 
 def _value_options(parameters: Mapping[str, inspect.Parameter], options: ScanOptions) -> dict[str, JsonValue]:

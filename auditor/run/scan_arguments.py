@@ -28,6 +28,7 @@ class ScanArguments(TypedDict, total=False):
     image: str
     # answers that were recorded
     predictions: Any
+    log: str
     score: Sequence[str] | str
     predicted: str
     loss: str

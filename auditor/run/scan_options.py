@@ -122,10 +122,14 @@ class ScanOptions:
             is_path=True,
         ),
     ] = None
+    log: Annotated[
+        str | None,
+        Flag(help="Log of an evaluation: Inspect, lm-eval, HELM, garak, EEE, JSON Lines.", found="reads", is_path=True),
+    ] = None
     score: Annotated[
         tuple[str, ...],
         Flag(
-            help="Predicted probability of the favourable label: a column of --predictions; or class=column.",
+            help="Column of --predictions with the favourable label's probability, or class=column; score of --log.",
             found="asks",
             typed=list[str],
             read=unrepeated,
@@ -440,12 +444,7 @@ class ScanOptions:
     ] = False
     redact: Annotated[
         bool,
-        Flag(
-            help="Exclude rows from the evidence; include only their digest.",
-            found="given",
-            typed=bool,
-            of_one_run=True,
-        ),
+        Flag(help="Leave rows out of the evidence but for their digest.", found="given", typed=bool, of_one_run=True),
     ] = False
     json_: Annotated[
         bool,
@@ -526,7 +525,7 @@ class ScanOptions:
     architecture: Annotated[
         str | None,
         Flag(
-            help="Network class for a bare state_dict: package.module:Class.",
+            help="Network class of a bare state_dict: package.module:Class.",
             found="given",
             decides=True,
             runs_code=True,

@@ -318,6 +318,11 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "n_texts": row(500, 12, world="named_people", beside={"min_hits": 2}),
         "min_hits": row(20, 61, world="named_people"),
     },
+    "recorded_evaluation": {
+        "low": row(None, -1.0, same=(0.0,)),
+        "high": row(None, 2.0, same=(1.0,)),
+        "reference": row(None, written("log.jsonl", *(f'{{"id": "q{i}", "match": 1}}' for i in range(600)))),
+    },
     "change": {"reference": row(None, lambda folder: scaled(1.0), lambda folder: scaled(-1.0), world="crossed")},
     "feature_attribution": {
         "methods": row(

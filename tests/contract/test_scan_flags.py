@@ -98,6 +98,7 @@ ROWS: dict[str, Row] = {
     "probes": Row("--probes performance"),
     "predictions": Row("--predictions answers.csv", "--predictions others.csv",
         base=TABLE.replace("--predictions answers.csv ", "") + " --predicted said --probes group_fairness"),
+    "log": Row("--log log.jsonl", "--log more.jsonl", base="scan --probes recorded_evaluation"),
     "predicted": Row("--predicted said", "--predicted meant", base=f"{TABLE} --probes group_fairness"),
     "score": Row("--score p", "--score q", base=f"{TABLE} --probes score_fairness"),
     "loss": Row("--loss loss", base=f"{TABLE} --score p --train others.csv --probes membership_inference"),
@@ -246,6 +247,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, k in (("groups", 2), ("teams", 3)):
         write(folder / f"{name}.csv", "id,person,team", *(f"{i},{239 - i},t{i % k}" for i in range(240)))
     write(folder / "far.csv", "income,debt,sex", *(f"{90 + i},{-90 - i},f" for i in range(80)))
+    for name, k in (("log", 2), ("more", 3)):
+        write(folder / f"{name}.jsonl", *(json.dumps({"id": i, "score": int(i % k > 0)}) for i in range(60)))
     write(folder / "guesses.py", GUESSES)
     save(_model(0.6), folder / "model.pt")
     save(_model(0.1), folder / "other.pt")

@@ -18,7 +18,7 @@ from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 from auditor.judging.criterion import Criterion, Direction
 from auditor.models.audited_model import AuditedModel, Recipe, SeenInTraining
 from auditor.models.networks.architectures import MLP
-from auditor.models.recorded_model import RecordedWriter
+from auditor.models.recorded_model import LogSummary, RecordedEvaluation, RecordedWriter
 from auditor.models.regression_model import TorchRegressor
 from auditor.models.torch_model import TorchModel
 from tests.toys import detectors as media
@@ -53,6 +53,17 @@ def numbers(n: int, seed: int = 0) -> AuditData:
     data = rows(n, seed)
     assert isinstance(data.X, pd.DataFrame) and data.sensitive_features is not None
     return AuditData.for_regression(data.X, data.X["skill"], sensitive_features=data.sensitive_features)
+
+
+def graded(n: int, *, right: tuple[float, float]) -> AuditData:
+    """Samples of an evaluation with the scores 0 and 1, and how many of either group are right."""
+    group = np.arange(n) % 2
+    score = (np.arange(n) // 2 < np.asarray(right)[group] * n / 2).astype(float)
+    return AuditData(
+        X=np.asarray([f"q{i}" for i in range(n)], object),
+        recorded=Recorded(graded=np.stack([score, np.zeros(n)], axis=1)),
+        sensitive_features=pd.DataFrame({"group": np.where(group == 1, "a", "b")}),
+    )
 
 
 class Formula(nn.Module):
@@ -595,6 +606,13 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("largest_auc_drop", "at_most", 0.10)],
         data=lambda: media.pictures(200),
         options={"methods": ["jpeg", "resize"]},
+    ),
+    "recorded_evaluation": Toys(
+        ideal=lambda: RecordedEvaluation(LogSummary(score="match")),
+        violating=lambda: RecordedEvaluation(LogSummary(score="match")),
+        criteria=[criterion("accuracy", "at_least", 0.8), criterion("accuracy_difference", "at_most", 0.2)],
+        data=lambda: graded(600, right=(0.95, 0.95)),
+        violating_data=lambda: graded(600, right=(0.9, 0.4)),
     ),
     "source_leakage": Toys(
         ideal=media.of_halves,

@@ -1,24 +1,42 @@
-"""Data audited without a model: recorded answers of a model, or rows before there is one."""
+"""Data audited without a model: recorded answers of a model, logs of its evaluation, or rows before there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
-from auditor.core.errors import UsageError
+from auditor.core.errors import DataError, UsageError
+from auditor.core.files import sha256_of
+from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audit_data import AuditData
+from auditor.data.audit_data_parts import Recorded, design_of
 from auditor.data.preprocessing import label_name
 from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.loading.rows.column_roles import id_like
-from auditor.loading.rows.load_rows import load_data
+from auditor.loading.rows.evaluation_logs import ERRORED, SCORED, UNSCORED, Claim, LoggedSamples, read_log
+from auditor.loading.rows.folders import sha256_of_folder
+from auditor.loading.rows.load_rows import Tally, load_data, sensitive_groups
 from auditor.loading.rows.score_columns import score_columns
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.files.model_bytes import printable
 from auditor.models.format_names import NO_MODEL
-from auditor.models.recorded_model import NoModel, RecordedClassifier, RecordedRegressor, RecordedWriter
+from auditor.models.recorded_model import (
+    LOG,
+    LogSummary,
+    NoModel,
+    RecordedClassifier,
+    RecordedEvaluation,
+    RecordedRegressor,
+    RecordedWriter,
+)
 
 PROVENANCE = Provenance(
     format="recorded predictions",
@@ -44,6 +62,8 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     Raises UsageError for a column that is not there or a flag that is missing, DataError for answers that are none.
     """
     asked = spec.recorded or RecordedSpec()
+    if asked.is_log:
+        return load_logged(spec)
     if asked == RecordedSpec():
         return _rows_alone(model, spec)
     file = open_table(spec.path, "predictions file")
@@ -162,3 +182,193 @@ def _natural(name: str) -> tuple[int, float, str]:
         return 0, float(name), name
     except ValueError:
         return 1, 0.0, name
+
+
+# ---- logs of evaluations ---------------------------------------------------------------------------------------------
+
+_MOST_CONTRADICTIONS, _MOST_SAMPLES = 50, 5_000_000
+# A harness that writes all of a double rounds nothing but the sum.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """The entries of a log by sample: ``codes`` (n,) of its ``names``; ``kept`` (n,) all but repeats of a repeat."""
+
+    samples: LoggedSamples
+    codes: IntArray
+    names: pd.Index
+    values: FloatArray
+    kept: BoolArray
+
+    @classmethod
+    def of(cls, samples: LoggedSamples) -> _Entries:
+        """The entries of samples as they were read."""
+        codes, names = pd.factorize(np.asarray(samples.ids, object))
+        epochs = np.asarray(samples.epochs, np.int64)
+        pairs = pd.DataFrame({"code": codes, "epoch": epochs})
+        kept = ~pairs.duplicated().to_numpy()
+        return cls(samples, np.asarray(codes, np.int64), pd.Index(names), np.asarray(samples.values, np.float64), kept)
+
+    def means(self, part: BoolArray) -> list[float]:
+        """The mean score of some entries in every way that a harness takes it: over repeats first or not, and with
+        entries without a score left out or counted as 0."""
+        scored = part & ~np.isnan(self.values)
+        if not scored.any():
+            return []
+        sums = np.bincount(self.codes[scored], weights=self.values[scored], minlength=len(self.names))
+        n = np.bincount(self.codes[scored], minlength=len(self.names))
+        of_samples = np.divide(sums, n, out=np.zeros_like(sums), where=n > 0)
+        there = len(np.unique(self.codes[part]))
+        total = float(sums.sum())
+        return [total / scored.sum(), total / part.sum(), of_samples.sum() / (n > 0).sum(), of_samples.sum() / there]
+
+    def contradictions(self, epochs: int) -> Iterator[tuple[str, str]]:
+        """Where the log disagrees with itself, each by its kind and a sentence."""
+        samples = self.samples
+        yield from samples.contradictions
+        if repeated := int((~self.kept).sum()):
+            first = samples.ids[int(np.flatnonzero(~self.kept)[0])]
+            yield "repeated_epochs", f"{repeated:,} entries repeat a sample's repeat, the first of sample {first}"
+        beyond = int((np.asarray(samples.epochs) > epochs).sum()) if samples.epochs_set else 0
+        if beyond:
+            yield "changed_epochs", f"the log sets {epochs} repeats a sample, and {beyond:,} entries are of others"
+        yield from _other_models(samples)
+        for claim in samples.claims:
+            yield from self._against(claim)
+
+    def _against(self, claim: Claim) -> Iterator[tuple[str, str]]:
+        """What the samples of a claim's part have against it."""
+        samples = self.samples
+        parts = np.asarray(samples.parts, np.int64)
+        part = np.ones(len(parts), bool) if claim.part not in samples.part_names else (
+            parts == samples.part_names[claim.part]
+        )  # fmt: skip
+        part &= self.kept
+        where = f" of {claim.part}" if claim.part else ""
+        there = len(np.unique(self.codes[part]))
+        if claim.n is not None and there > claim.n:
+            yield "contradicted_metrics", f"the log reports {claim.n:,} samples{where} and has {there:,}"
+        scored = part & ~np.isnan(self.values)
+        if claim.scored is not None and claim.scored not in (scored.sum(), len(np.unique(self.codes[scored]))):
+            yield "contradicted_metrics", f"{claim.scored:,} scores{where} are reported, and {scored.sum():,} are there"
+        if claim.value is None or math.isnan(claim.value) or (claim.n is not None and there < claim.n):
+            return
+        found = self.means(part)
+        tolerance = _ROUNDING if claim.decimals is None else 0.5 * 10.0 ** -max(claim.decimals, 2) + _ROUNDING
+        if found and min(abs(claim.value - mean) for mean in found) > tolerance:
+            yield (
+                "contradicted_metrics",
+                f"{claim.metric}{where} is reported as {claim.value:.6g}, and the samples give {found[0]:.6g}",
+            )
+
+
+def _other_models(samples: LoggedSamples) -> Iterator[tuple[str, str]]:
+    """Names of the model in samples that share no part with its name, or with each other."""
+    named = samples.model or next(iter(samples.models), "")
+    own = _name_parts(named)
+    for other, n in samples.models.items():
+        if not any(a.startswith(b) or b.startswith(a) for a in own for b in _name_parts(other)):
+            yield "other_models", f"the log is of {printable(named)}, and {n:,} entries are of {printable(other)}"
+
+
+def _name_parts(name: str) -> list[str]:
+    """The parts of a model's name between slashes, as harnesses write them in names of files too."""
+    return [part for part in name.lower().replace("__", "/").replace("_", "-").split("/") if part] + (
+        [name.lower().replace("/", "-").replace("_", "-")] if "/" in name or "_" in name else []
+    )
+
+
+def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
+    """The model that the log of an evaluation is of, and its samples as rows, a sample's repeats in one.
+
+    A sample that the log says it has, and has not, is a row too, without a score. Raises UsageError where the log does
+    not say which score is meant, DataError for what is no log.
+    """
+    recorded = spec.recorded or RecordedSpec()
+    if len(recorded.score) > 1:
+        raise UsageError("A log is judged by one of its scores: give --score once.")
+    asked = [name for name in (*spec.sensitive, spec.cluster) if name is not None]
+    score = next(iter(recorded.score), None)
+    samples = read_log(spec.path, score=score, key=spec.join_on, columns=asked)
+    entries = _Entries.of(samples)
+    n_read = len(entries.names)
+    by_part: dict[str, int] = {}
+    for claim in samples.claims:
+        by_part[claim.part] = max(by_part.get(claim.part, 0), claim.n or 0)
+    claimed = sum(by_part.values())
+    absent = len(samples.expected - set(samples.ids)) if samples.expected is not None else 0
+    n = n_read + max(absent, claimed - n_read, 0)
+    if not 0 < n <= _MOST_SAMPLES:
+        raise DataError(
+            f"{printable(Path(spec.path).name)!r} has or reports {n:,} samples: 1 to {_MOST_SAMPLES:,} are read.",
+            code="AUD-DATA-LIMIT",
+        )
+    counts = np.bincount(entries.codes[entries.kept], minlength=n)
+    epochs = samples.epochs_set or int(counts.max(initial=1))
+    repeats = np.maximum(counts, epochs).astype(np.float64)
+    scored = entries.kept & ~np.isnan(entries.values)
+    total = np.bincount(entries.codes[scored], weights=entries.values[scored], minlength=n)
+    open_share = 1.0 - np.bincount(entries.codes[scored], minlength=n) / repeats
+    states = Counter(samples.states)
+    summary = LogSummary(
+        score=score or next(iter(samples.score_names), ""),
+        entries=len(samples.ids),
+        errored=states[ERRORED],
+        unscored=states[UNSCORED],
+        unread=int(repeats.sum()) - int(counts.sum()),
+        epochs=epochs,
+        claims=tuple(filter(None, map(_in_words, samples.claims[:_MOST_CONTRADICTIONS]))),
+        lowest=float(np.nanmin(entries.values, initial=0.0, where=scored)),
+        highest=float(np.nanmax(entries.values, initial=1.0, where=scored)),
+        contradictions=tuple(entries.contradictions(epochs))[:_MOST_CONTRADICTIONS],
+    )
+    data = _rows_of(entries, spec, n, np.stack([total / repeats, np.maximum(open_share, 0.0)], axis=1))
+    return RecordedEvaluation(summary, provenance=_log_provenance(samples, spec.path, states[SCORED])), data
+
+
+def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> AuditData:
+    names = entries.names.to_numpy(object)
+    first = np.unique(entries.codes, return_index=True)[1]
+    absent = n - len(names)
+    frame = pd.DataFrame(
+        {
+            name: [*pd.Series(column, dtype=object).to_numpy()[first], *[None] * absent]
+            for name, column in entries.samples.columns.items()
+        },
+        dtype=object,
+    )
+    clusters = None
+    if spec.cluster is not None:
+        # Nobody knows where a sample belongs that was not read.
+        own = [f"\0{i}" for i in range(absent)]
+        clusters = pd.Series([*frame[spec.cluster].astype("string")[: len(names)], *own], dtype=object)
+    tally = Tally("log", Path(spec.path).name, None, ())
+    return AuditData(
+        X=np.asarray([*names, *[f"(not in the log {i})" for i in range(1, absent + 1)]], object),
+        recorded=Recorded(graded=graded),
+        sensitive_features=sensitive_groups(frame.infer_objects(), spec, tally) if spec.sensitive else None,
+        design=design_of(clusters, None, cluster=spec.cluster, weight=None, cluster_at_most=spec.cluster_at_most),
+    )
+
+
+def _in_words(claim: Claim) -> str:
+    of = f" of {claim.part}" if claim.part else ""
+    words = [f"{claim.n:,} samples"] if claim.n is not None else []
+    words += [f"{claim.metric} {claim.value:.6g}"] if claim.value is not None and math.isfinite(claim.value) else []
+    return printable(f"{', '.join(words)}{of}", 200) if words else ""
+
+
+def _log_provenance(samples: LoggedSamples, path: str, scored: int) -> Provenance:
+    where = Path(path)
+    model = samples.model or next(iter(samples.models), "")
+    return Provenance(
+        sha256=sha256_of_folder(where) if where.is_dir() else sha256_of(where),
+        format=f"{LOG} ({samples.kind})",
+        loaded_by="auditor",
+        notes=(
+            f"The log is of {printable(model, 120) or 'a model without a name'}: {len(samples.ids):,} entries, "
+            f"{scored:,} with a score.",
+            "No model was asked: that these are its scores is the word of whoever ran the evaluation.",
+        ),
+    )

@@ -425,7 +425,7 @@ def _converted(source: _Source, rows: _Checked) -> AuditData:
         frame, unmatched = join(frame, spec)
         notes = notes + unmatched
     X, files = _inputs(frame, source.file, spec, model, rows.features)
-    groups = _sensitive_groups(frame, spec, rows.tally)
+    groups = sensitive_groups(frame, spec, rows.tally)
     if model.decides_by and spec.text is not None:
         X = attach_groups(np.asarray(X), needed_groups(groups, model.decides_by, source.what))
     if groups is not None and source.evaluation:
@@ -499,7 +499,8 @@ def _inputs(
     return load(folder, names, model), _paths(folder, names)
 
 
-def _sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: Tally) -> pd.DataFrame | None:
+def sensitive_groups(frame: pd.DataFrame, spec: DataSpec, tally: Tally) -> pd.DataFrame | None:
+    """The groups of rows, binned as the flags say; None where not every sensitive feature is a column."""
     rules = {rule.column: rule for rule in map(parse_bin_rule, spec.bins)}
     available = [name for name in dict.fromkeys(spec.sensitive) if name in frame.columns]
     if not available or set(available) != set(spec.sensitive):
@@ -553,7 +554,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
         unreadable=read.unreadable,
         classes=classes,
         positive=favourable(spec.positive, classes),
-        sensitive_features=_sensitive_groups(frame, spec, tally) if joined else None,
+        sensitive_features=sensitive_groups(frame, spec, tally) if joined else None,
         notes=tuple(notes),
     )
 

@@ -24,7 +24,7 @@ _END = struct.Struct("<4s4H2IH")
 _END64_LOCATOR = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 _HAS_DESCRIPTOR, _ENCRYPTED = 0x8, 0x1
-_STORED, _DEFLATED = 0, 8
+_STORED, _DEFLATED, _ZSTANDARD = 0, 8, 93
 _IN_EXTRA = 0xFFFFFFFF
 MAX_RECORDS = 200_000
 MAX_RATIO = 20
@@ -57,12 +57,14 @@ class Archive:
         return _unpack(self.data, self.records[name])
 
 
-def open_archive(data: bytes, file_name: str) -> Archive:
+def open_archive(data: bytes, file_name: str, *, with_zstandard: bool = False) -> Archive:
     """Verify an archive in full, including every CRC.
 
-    Raises ModelError; ``file_name`` names the file in its message.
+    Raises ModelError; ``file_name`` names the file in its message. ``with_zstandard``: whether records may be packed by
+    Zstandard too, which PyTorch and Python before 3.14 do not read.
     """
-    records = _central_records(data, file_name)
+    methods = (_STORED, _DEFLATED, *([_ZSTANDARD] if with_zstandard else []))
+    records = _central_records(data, file_name, methods)
     _verify_layout(data, records, file_name)
     unpacked = sum(r.size for r in records)
     if unpacked > MAX_RATIO * len(data) + FREE_BYTES:
@@ -100,7 +102,7 @@ def _end_of_directory(data: bytes, file_name: str) -> tuple[int, int, int, int]:
     return total, offset, size, after
 
 
-def _central_records(data: bytes, file_name: str) -> list[Record]:
+def _central_records(data: bytes, file_name: str, methods: tuple[int, ...]) -> list[Record]:
     total, place, _, stop = _end_of_directory(data, file_name)
     if total > MAX_RECORDS:
         raise _damaged_archive_error(file_name, f"it claims {total:,} records")
@@ -119,7 +121,7 @@ def _central_records(data: bytes, file_name: str) -> list[Record]:
             raise _damaged_archive_error(file_name, "its directory is shorter than it claims")
         size, packed, header = _wide(extra, [size, packed, header], file_name)
         name = _name(raw, file_name)
-        if flags & _ENCRYPTED or method not in (_STORED, _DEFLATED) or disk:
+        if flags & _ENCRYPTED or method not in methods or disk:
             raise _damaged_archive_error(
                 file_name, f"the record {printable(name)!r} is encrypted or packed in an unusual way"
             )
@@ -226,6 +228,9 @@ def _check_crc(data: bytes, record: Record, file_name: str) -> None:
     view = memoryview(data)[record.start : record.start + record.packed]
     if record.method == _STORED:
         crc, size = zlib.crc32(view), record.size
+    elif record.method == _ZSTANDARD:
+        content = _zstandard(view, record)
+        crc, size = zlib.crc32(content), len(content)
     else:
         crc, size = _inflated_crc(view, record, file_name)
     if crc != record.crc or size != record.size:
@@ -261,8 +266,22 @@ def _unpack(data: bytes, record: Record) -> bytes:
     packed = data[record.start : record.start + record.packed]
     if record.method == _STORED:
         return packed
+    if record.method == _ZSTANDARD:
+        return _zstandard(packed, record)
     # Verified to end after record.size bytes.
     return zlib.decompressobj(-15).decompress(packed, record.size + 1)
+
+
+def _zstandard(packed: bytes | memoryview, record: Record) -> bytes:
+    """At most one byte more than the record claims; b"" for what is no frame."""
+    # What enters the sandbox is to have one thread, and pyarrow starts more.
+    import pyarrow as pa
+
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as source:
+            return bytes(source.read(record.size + 1))
+    except OSError:
+        return b""
 
 
 def array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

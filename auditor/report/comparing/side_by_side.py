@@ -21,7 +21,7 @@ Verdict = Literal["better", "worse", "no change shown", "not judged", "undefined
 SHOWN = ("better", "worse")
 SUFFIX, SHIFT, MIDPOINT = "_change", "_shift", "_midpoint"
 # The questions of which the paired changes of both models' answers are measured.
-_OF_BOTH = ("ranking", "skill", "selection", "errors", "groups")
+_OF_BOTH = ("ranking", "skill", "selection", "errors", "groups", "recorded")
 Bounds = tuple[float, float]
 
 

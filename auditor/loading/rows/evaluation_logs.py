@@ -1,0 +1,548 @@
+"""Logs of evaluations that others ran, read as data: one table of formats, a reader for each."""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from auditor.core.errors import AuditorError, DataError, UsageError, did_you_mean
+from auditor.core.files import regular_file
+from auditor.models.files.model_bytes import printable
+from auditor.models.files.strict_zip import Archive, open_archive
+
+# One JSON document is held whole, at several times its size; archives and JSON Lines are read sample by sample.
+_MOST_DOCUMENT = 256 << 20
+_MOST_LINE = 64 << 20
+_MOST_NAMES = 200
+_KNOWN_IDS = ("id", "sample_id", "doc_id")
+_WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+SCORED, ERRORED, UNSCORED = 0, 1, 2
+Json = Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a log reports of its own samples, or of a ``part`` of them such as a task.
+
+    ``metric`` and ``value``: a mean score, None where it is none that samples can contradict. ``n``: how many samples
+    there are, each once. ``scored``: how many scores there are, repeats counted. ``decimals``: as far as the value is
+    written, None for all of a double.
+    """
+
+    part: str = ""
+    metric: str = ""
+    value: float | None = None
+    n: int | None = None
+    scored: int | None = None
+    decimals: int | None = None
+
+
+@dataclass(kw_only=True)
+class LoggedSamples:
+    """The scores of a log, one entry for each sample and repeat, and what the log reports.
+
+    ``score``: the one that is read, None for the only one. ``columns``: the metadata that are kept. ``values``: (n,)
+    NaN where there is none; ``states``: (n,) SCORED, ERRORED or UNSCORED; ``parts``: (n,) places in ``part_names``.
+    ``expected``: the ids that the log says it has. ``epochs_set``: repeats of each sample, as the log says.
+    ``contradictions``: found while reading, each by its kind and a sentence.
+    """
+
+    score: str | None
+    columns: dict[str, list[Json]]
+    kind: str = ""
+    model: str = ""
+    ids: list[str] = field(default_factory=list)
+    epochs: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    states: bytearray = field(default_factory=bytearray)
+    parts: array[int] = field(default_factory=lambda: array("l"))
+    part_names: dict[str, int] = field(default_factory=dict)
+    score_names: Counter[str] = field(default_factory=Counter)
+    metadata_names: dict[str, None] = field(default_factory=dict)
+    models: Counter[str] = field(default_factory=Counter)
+    claims: list[Claim] = field(default_factory=list)
+    expected: set[str] | None = None
+    epochs_set: int | None = None
+    contradictions: list[tuple[str, str]] = field(default_factory=list)
+    _uids: set[str] = field(default_factory=set)
+    _texts: dict[Json, Json] = field(default_factory=dict)
+
+    def add(
+        self,
+        name: object,
+        scores: Mapping[str, Json],
+        *,
+        epoch: object = 1,
+        errored: bool = False,
+        metadata: Mapping[str, Json] | None = None,
+        model: object = None,
+        part: str = "",
+        uid: object = None,
+    ) -> None:
+        """One sample; ``uid``: what no other entry of the log may have."""
+        for known in scores:
+            if known in self.score_names or len(self.score_names) < _MOST_NAMES:
+                self.score_names[known] += 1
+        own = self.score if self.score is not None else next(iter(scores), None)
+        value = math.nan if errored or own is None else number_of(scores.get(own))
+        self.ids.append(f"{part}/{name}" if part else str(name))
+        self.epochs.append(_count(epoch) or 1)
+        self.values.append(value)
+        self.states.append(ERRORED if errored else UNSCORED if math.isnan(value) else SCORED)
+        self.parts.append(self.part_names.setdefault(part, len(self.part_names)))
+        known_metadata = {} if metadata is None else metadata
+        for key in known_metadata:
+            if len(self.metadata_names) < _MOST_NAMES:
+                self.metadata_names[key] = None
+        for key, column in self.columns.items():
+            found = part if key == "task" and part and key not in known_metadata else known_metadata.get(key)
+            found = found if found is None or isinstance(found, str | int | float) else json.dumps(found)
+            column.append(self._texts.setdefault(found, found))
+        if isinstance(model, str) and model and (model in self.models or len(self.models) < _MOST_NAMES):
+            self.models[model] += 1
+        if isinstance(uid, str):
+            if uid in self._uids and len(self.contradictions) < _MOST_NAMES:
+                self.contradictions.append(("repeated_epochs", f"sample {name} is a copy of another entry ({uid})"))
+            self._uids.add(uid)
+
+    def check(self, name: str) -> None:
+        """Raise UsageError where it is not clear which score is meant, or a column is not there."""
+        names = sorted(self.score_names)
+        if self.score is None and len(names) > 1:
+            raise UsageError(f"{name} has several scores: add --score with one of {', '.join(names[:12])}.")
+        if self.score is not None and names and self.score not in names:
+            near = did_you_mean(self.score, names) or "."
+            raise UsageError(f"{name} has no score {self.score!r}{near} It has: {', '.join(names[:12])}.")
+        known = {*self.metadata_names, *(["task"] if any(self.part_names) else [])}
+        for column in self.columns:
+            if self.ids and column not in known:
+                near = did_you_mean(column, known) or "."
+                raise UsageError(
+                    f"The samples of {name} have no metadata {column!r}{near} They have: "
+                    f"{', '.join(sorted(known)[:12]) or 'none'}."
+                )
+
+
+def number_of(value: Json) -> float:
+    """A score as a number: C, P and I as 1, 0.5 and 0, words of yes and no likewise; NaN for what is none."""
+    if isinstance(value, bool | int | float):
+        found = float(value) if abs(value) < 1e300 else math.nan
+        return found if math.isfinite(found) else math.nan
+    if not isinstance(value, str):
+        return math.nan
+    if (word := value.strip()) in _WORDS or word.lower() in _WORDS:
+        return _WORDS.get(word, _WORDS.get(word.lower(), math.nan))
+    try:
+        found = float(word)
+    except ValueError:
+        return math.nan
+    return found if math.isfinite(found) else math.nan
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _File:
+    """A log's file: its ``archive`` if it is one, else the JSON ``document`` that it is, else lines of JSON."""
+
+    path: Path
+    archive: Archive | None = None
+    document: Json = None
+    first: Mapping[str, Json] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[Mapping[str, Json]]:
+        """The objects of JSON Lines. Raises DataError with the number of a line that is none."""
+        with self.path.open("rb") as source:
+            for i, line in enumerate(iter(lambda: source.readline(_MOST_LINE + 1), b""), 1):
+                if line.strip():
+                    yield _object(line, f"line {i:,} of {printable(self.path.name)}")
+
+
+def _parsed(content: bytes, what: str) -> Json:
+    try:
+        if len(content) > _MOST_DOCUMENT:
+            raise ValueError
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise DataError(
+            f"{what} is no JSON that can be read, or is larger than {_MOST_DOCUMENT >> 20} MiB: export the log again.",
+            code="AUD-DATA-MALFORMED",
+        ) from None
+
+
+def _object(content: bytes, what: str) -> Mapping[str, Json]:
+    found = _parsed(content, what) if len(content) <= _MOST_LINE else None
+    if not isinstance(found, dict):
+        raise DataError(f"{what} holds no JSON object: export the log again.", code="AUD-DATA-MALFORMED")
+    return found
+
+
+def _opened(path: Path) -> _File:
+    regular_file(path, "log")
+    with path.open("rb") as source:
+        head = source.readline(_MOST_LINE)
+        more = bool(source.read(1))
+    if head.startswith(b"PK"):
+        if path.stat().st_size > 4 * _MOST_DOCUMENT:
+            raise DataError(f"{printable(path.name)!r} is larger than 1 GiB.", code="AUD-DATA-LIMIT")
+        return _File(path, archive=open_archive(path.read_bytes(), path.name, with_zstandard=True))
+    if more and head.strip():
+        try:
+            first = json.loads(head)
+        except (ValueError, RecursionError):
+            first = None
+        if isinstance(first, dict):
+            return _File(path, first=first)
+    document = _parsed(path.read_bytes() if path.stat().st_size <= _MOST_DOCUMENT else b"", printable(path.name))
+    return _File(path, document=document, first=document if isinstance(document, dict) else {})
+
+
+# ---- one reader for each format --------------------------------------------------------------------------------------
+
+
+def _map(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(value: Json) -> list[Mapping[str, Json]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _count(value: Json) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**8 else None
+
+
+def _inspect_header(log: Mapping[str, Json], into: LoggedSamples) -> None:
+    spec, results = _map(log.get("eval")), _map(log.get("results"))
+    config, dataset = _map(spec.get("config")), _map(spec.get("dataset"))
+    into.model = str(spec.get("model", ""))
+    into.epochs_set = _count(config.get("epochs")) or 1
+    ids = dataset.get("sample_ids")
+    into.expected = {str(each) for each in ids} if isinstance(ids, list) else None
+    total, completed = _count(results.get("total_samples")), _count(results.get("completed_samples"))
+    n = None if total is None else -(-total // into.epochs_set)
+    into.claims.append(Claim(n=n))
+    if total is not None and completed is not None and completed > total:
+        into.contradictions.append(("contradicted_metrics", f"{completed:,} of {total:,} samples are completed"))
+    for entry in _rows(results.get("scores")):
+        names = {str(entry.get("name")), f"{entry.get('scorer')}/{entry.get('name')}"}
+        chosen = {into.score} if into.score is not None else {*into.score_names, *names}
+        reducer = entry.get("reducer")
+        scored = None if reducer not in (None, "mean") else _count(entry.get("scored_samples"))
+        for metric in _map(entry.get("metrics")).values():
+            known = reducer in (None, "mean") and _map(metric).get("name") in ("accuracy", "mean")
+            value = number_of(_map(metric).get("value"))
+            if known and names & chosen and math.isfinite(value):
+                into.claims.append(Claim(metric=str(_map(metric)["name"]), value=value, scored=scored))
+
+
+def _inspect_sample(sample: Mapping[str, Json], into: LoggedSamples) -> None:
+    scores: dict[str, Json] = {}
+    for name, score in _map(sample.get("scores")).items():
+        value = _map(score).get("value")
+        scores |= {f"{name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    into.add(
+        sample.get("id"),
+        scores,
+        epoch=sample.get("epoch", 1),
+        errored=sample.get("error") is not None,
+        metadata=_map(sample.get("metadata")),
+        model=_map(sample.get("output")).get("model") if sample.get("error") is None else None,
+        uid=sample.get("uuid"),
+    )
+
+
+def _inspect_json(file: _File, into: LoggedSamples) -> None:
+    for sample in _rows(file.document.get("samples")):
+        _inspect_sample(sample, into)
+    _inspect_header(file.document, into)
+
+
+def _inspect_archive(file: _File, into: LoggedSamples) -> None:
+    assert file.archive is not None
+    held: dict[tuple[str, Json], Mapping[str, Json]] = {}
+    names = [name for name in file.archive.records if name.startswith("samples/") and name.endswith(".json")]
+    for name in names:
+        sample = _object(file.archive.read(name), f"{printable(name)} in {printable(file.path.name)}")
+        _inspect_sample(sample, into)
+        values = {each: _map(score).get("value") for each, score in _map(sample.get("scores")).items()}
+        held[str(sample.get("id")), sample.get("epoch", 1)] = values
+    head = next((each for each in ("header.json", "_journal/start.json") if each in file.archive.records), None)
+    _inspect_header(_object(file.archive.read(head), head) if head else {}, into)
+    if "summaries.json" not in file.archive.records:
+        return
+    for summary in _rows(_parsed(file.archive.read("summaries.json"), "summaries.json")):
+        key = str(summary.get("id")), summary.get("epoch", 1)
+        values = {name: _map(score).get("value") for name, score in _map(summary.get("scores")).items()}
+        if key not in held:
+            into.expected = (into.expected or set(into.ids)) | {key[0]}
+        elif any(_differ(value, held[key].get(name)) for name, value in values.items()):
+            into.contradictions.append(("contradicted_metrics", f"sample {key[0]} has another score in summaries.json"))
+
+
+def _differ(first: Json, second: Json) -> bool:
+    pair = number_of(first), number_of(second)
+    return not any(map(math.isnan, pair)) and pair[0] != pair[1]
+
+
+_OF_LM_EVAL = {"doc_id", "filter", "epoch"}
+
+
+def _lm_eval_samples(file: _File, into: LoggedSamples) -> None:
+    task = file.path.stem.removeprefix("samples_").rpartition("_20")[0] if "_20" in file.path.stem else ""
+    _lm_eval_part(file, into, task)
+
+
+def _lm_eval_part(file: _File, into: LoggedSamples, task: str) -> None:
+    for row in file.lines():
+        named = row.get("metrics")
+        keys = named if isinstance(named, list) else [k for k in row if k not in _OF_LM_EVAL]
+        filtered = row.get("filter", "none")
+        suffix = "" if filtered in ("none", None) else f",{filtered}"
+        scores = {f"{k}{suffix}": row.get(k) for k in keys if isinstance(row.get(k), bool | int | float)}
+        if into.score is not None and into.score not in scores and suffix:
+            into.score_names.update(scores)
+            continue
+        doc = {k: v for k, v in _map(row.get("doc")).items() if isinstance(v, str | int | float)}
+        into.add(row.get("doc_id"), scores, metadata=doc, part=task)
+
+
+def _lm_eval_results(results: Mapping[str, Json], into: LoggedSamples, tasks: Sequence[str] | None) -> None:
+    arguments = _map(results.get("config")).get("model_args")
+    named = arguments.get("pretrained") if isinstance(arguments, dict) else arguments
+    into.model = str(results.get("model_name") or named or "")
+    for task, metrics in _map(results.get("results")).items():
+        if tasks is not None and task not in tasks:
+            continue
+        n = _count(_map(_map(results.get("n-samples")).get(task)).get("effective"))
+        into.claims.append(Claim(part=task, n=n))
+        means = {
+            str(each.get("metric"))
+            for each in _rows(_map(_map(results.get("configs")).get(task)).get("metric_list"))
+            if each.get("aggregation", "mean") == "mean"
+        }
+        for key, value in _map(metrics).items():
+            name, _, filtered = key.partition(",")
+            score = name if filtered in ("", "none") else key
+            wanted = {into.score} if into.score is not None else set(into.score_names)
+            if score in wanted and (name in means or (not means and name.startswith(("acc", "exact_match")))):
+                into.claims.append(Claim(part=task, metric=key, value=number_of(value)))
+
+
+def _lm_eval_file(file: _File, into: LoggedSamples) -> None:
+    _lm_eval_results(file.document, into, None)
+
+
+def _lm_eval_folder(folder: Path, into: LoggedSamples) -> None:
+    results = [_opened(path).document for path in sorted(folder.glob("results*.json"))]
+    if len(results) > 1:
+        raise UsageError(f"{printable(folder.name)} holds {len(results)} results*.json: leave those of one run.")
+    tasks = sorted(map(str, _map(_map(results[0]).get("results"))), key=len, reverse=True)
+    for path in sorted(folder.glob("samples_*.jsonl")):
+        stem = path.stem.removeprefix("samples_")
+        task = next((name for name in tasks if stem == name or stem.startswith(f"{name}_")), stem)
+        _lm_eval_part(_opened(path), into, task)
+    _lm_eval_results(_map(results[0]), into, list(into.part_names))
+
+
+def _helm_folder(folder: Path, into: LoggedSamples) -> None:
+    spec = _map(_opened(folder / "run_spec.json").document)
+    into.model = str(_map(spec.get("adapter_spec")).get("model", ""))
+    named = next((part for part in str(spec.get("name", "")).split(",") if "model=" in part), "")
+    if named and into.model:
+        into.models[named.rpartition("model=")[2]] += 1
+    _helm_samples(_opened(folder / "per_instance_stats.json"), into)
+    if (folder / "instances.json").exists():
+        instances = _rows(_opened(folder / "instances.json").document)
+        into.expected = {str(each["id"]) for each in instances if "id" in each and not each.get("perturbation")}
+    if not (folder / "stats.json").exists():
+        return
+    for stat in _rows(_opened(folder / "stats.json").document):
+        name = _map(stat.get("name"))
+        chosen = into.score if into.score is not None else next(iter(into.score_names), None)
+        if name.get("name") == chosen and not name.get("perturbation") and not name.get("sub_split"):
+            into.claims.append(Claim(metric=f"{chosen}, {name.get('split')}", value=number_of(stat.get("mean"))))
+
+
+def _helm_samples(file: _File, into: LoggedSamples) -> None:
+    for row in _rows(file.document):
+        if row.get("perturbation"):
+            continue
+        stats = _rows(row.get("stats"))
+        scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
+        split = next((_map(each.get("name")).get("split") for each in stats), None)
+        trial = row.get("train_trial_index", 0)
+        epoch = trial + 1 if isinstance(trial, int) else 1
+        into.add(row.get("instance_id"), scores, epoch=epoch, metadata={"split": split})
+
+
+def _eee_aggregate(file: _File, into: LoggedSamples) -> None:
+    _eee_claims(file.document, into)
+
+
+def _eee_claims(document: Mapping[str, Json], into: LoggedSamples) -> None:
+    into.model = str(_map(document.get("model_info")).get("id", ""))
+    for result in _rows(document.get("evaluation_results")):
+        details = _map(result.get("score_details"))
+        value = details.get("score")
+        n = _count(_map(details.get("uncertainty")).get("num_samples"))
+        decimals = len(repr(value).partition(".")[2]) if isinstance(value, float) and "e" not in repr(value) else None
+        into.claims.append(Claim(metric=str(result.get("evaluation_name")), value=number_of(value), n=n,
+                                 decimals=decimals))  # fmt: skip
+
+
+def _eee_instances(file: _File, into: LoggedSamples) -> None:
+    for row in file.lines():
+        scored = _map(row.get("evaluation"))
+        into.add(
+            row.get("sample_id"),
+            {"score": scored.get("score", scored.get("is_correct"))},
+            errored=row.get("error") is not None,
+            metadata={**_map(row.get("metadata")), "evaluation_name": row.get("evaluation_name")},
+            model=row.get("model_id"),
+        )
+
+
+def _eee_folder(folder: Path, into: LoggedSamples) -> None:
+    for path in sorted(folder.glob("*.jsonl")):
+        _eee_instances(_opened(path), into)
+    for path in sorted(folder.glob("*.json")):
+        _eee_claims(_map(_opened(path).document), into)
+
+
+def _garak(file: _File, into: LoggedSamples) -> None:
+    """A prompt is a sample and its generations are repeats; 1 is a pass, as garak's own threshold of 0.5 has it."""
+    pending: dict[str, tuple[object, str]] = {}
+    claims: list[tuple[str, Mapping[str, Json]]] = []
+    for i, row in enumerate(file.lines()):
+        kind = row.get("entry_type")
+        if kind == "start_run setup":
+            into.model = str(row.get("plugins.target_name") or row.get("plugins.model_name") or "")
+        elif kind == "eval":
+            claims.append((str(row.get("detector")).removeprefix("detector."), row))
+        elif kind == "attempt":
+            probe, uid = str(row.get("probe_classname")), str(row.get("uuid", i))
+            place = row.get("seq") if isinstance(row.get("seq"), int) and row.get("seq") != -1 else uid
+            if row.get("status") != 2:
+                pending[uid] = place, probe
+                continue
+            pending.pop(uid, None)
+            results = {k: v for k, v in _map(row.get("detector_results")).items() if isinstance(v, list)}
+            for repeat in range(max(map(len, results.values()), default=0)):
+                hits = {name: number_of(own[repeat]) for name, own in results.items() if repeat < len(own)}
+                scores = {name: math.nan if math.isnan(hit) else float(hit < 0.5) for name, hit in hits.items()}
+                into.add(
+                    place, scores, epoch=repeat + 1, metadata={"probe": probe, "goal": row.get("goal")}, part=probe
+                )
+    for place, probe in pending.values():
+        into.add(place, {}, metadata={"probe": probe}, part=probe)
+    for detector, row in claims:
+        total = _count(row.get("total_evaluated", row.get("total")))
+        passed = _count(row.get("passed"))
+        if total and passed is not None and detector in (into.score or next(iter(into.score_names), ""), ""):
+            into.claims.append(Claim(part=str(row.get("probe")), metric=detector, value=passed / total, scored=total))
+
+
+def _plain(file: _File, into: LoggedSamples, key: str | None) -> None:
+    names = set(file.first)
+    if into.score is None and "score" in names:
+        into.score = "score"
+    if into.score is None or into.score not in names:
+        near = did_you_mean(into.score or "score", names) or "."
+        raise UsageError(
+            f"Which column of {printable(file.path.name)} is the score? Add --score COLUMN{near} It has: "
+            f"{', '.join(sorted(names)[:12])}."
+        )
+    key = key or next((name for name in _KNOWN_IDS if name in names), None)
+    for i, row in enumerate(file.lines(), 1):
+        others = {k: v for k, v in row.items() if k not in (into.score, key)}
+        into.add(
+            i if key is None else row.get(key),
+            {into.score: row.get(into.score)},
+            epoch=row.get("epoch", 1),
+            errored=row.get("error") is not None,
+            metadata=others,
+            model=row.get("model"),
+        )
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A format: its name, how it is told by the keys of its first object or the names of its files, its reader."""
+
+    name: str
+    keys: frozenset[str]
+    read: Callable[[Any, LoggedSamples], None]
+
+
+# The first whose keys are all there is meant; "[]" stands for a document that is a list, "PK" for an archive.
+_FILES = (
+    _Format("Inspect .eval", frozenset({"PK"}), _inspect_archive),
+    _Format("Inspect .json", frozenset({"eval", "status", "version"}), _inspect_json),
+    _Format("Every Eval Ever, aggregate", frozenset({"evaluation_results", "schema_version"}), _eee_aggregate),
+    _Format("Every Eval Ever, instances", frozenset({"evaluation_id", "sample_id", "evaluation"}), _eee_instances),
+    _Format("lm-eval results", frozenset({"results", "configs", "versions"}), _lm_eval_file),
+    _Format("lm-eval samples", frozenset({"doc_id", "doc", "target"}), _lm_eval_samples),
+    _Format("garak report", frozenset({"entry_type"}), _garak),
+    _Format("HELM instances", frozenset({"[]", "instance_id", "stats"}), _helm_samples),
+)
+_FOLDERS = (
+    _Format("HELM run", frozenset({"run_spec.json", "per_instance_stats.json"}), _helm_folder),
+    _Format("lm-eval", frozenset({"results*.json", "samples_*.jsonl"}), _lm_eval_folder),
+    _Format("Every Eval Ever", frozenset({"*.json", "*.jsonl"}), _eee_folder),
+)
+KNOWN = "Inspect, lm-eval, HELM, garak, Every Eval Ever, or JSON Lines with one object a sample"
+
+
+def read_log(path: str | Path, *, score: str | None, key: str | None, columns: Sequence[str]) -> LoggedSamples:
+    """The samples of a log, a file or a folder; ``key``: the column of ids in JSON Lines of no known format.
+
+    Raises UsageError where it does not say which score is meant, DataError for what is no log that is known.
+    """
+    where, into = Path(path), LoggedSamples(score=score, columns={name: [] for name in columns})
+    try:
+        _read(where, into, key)
+    except DataError:
+        raise
+    except UsageError:
+        raise
+    except AuditorError as error:
+        raise DataError(str(error), code=error.code) from None
+    into.check(printable(where.name))
+    if not into.ids and not into.claims:
+        raise DataError(f"{printable(where.name)!r} holds no sample and reports nothing.", code="AUD-DATA-EMPTY")
+    return into
+
+
+def _read(where: Path, into: LoggedSamples, key: str | None) -> None:
+    if where.is_dir():
+        found = next((f for f in _FOLDERS if all(any(where.glob(name)) for name in f.keys)), None)
+        if found is None:
+            raise _unknown(where)
+        into.kind = found.name
+        found.read(where, into)
+        return
+    file = _opened(where)
+    keys = {*file.first, *(["PK"] if file.archive is not None else [])}
+    if isinstance(file.document, list) and _rows(file.document):
+        keys = {"[]", *_rows(file.document)[0]}
+    found = next((f for f in _FILES if f.keys <= keys), None)
+    if found is not None:
+        into.kind = found.name
+        found.read(file, into)
+    elif file.first and (file.document is None or where.suffix == ".jsonl"):
+        into.kind = "JSON Lines"
+        _plain(file, into, key)
+    else:
+        raise _unknown(where)
+
+
+def _unknown(where: Path) -> DataError:
+    return DataError(f"{printable(where.name)!r} is no log that is known: give {KNOWN}.", code="AUD-DATA-FORMAT")
