@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from auditor.run.job_results import FilesExamined
 
 MOST_FILES = 100_000
-_MAX_ANCHORS = 4 << 20
 # Of the name of an evidence picture, in bytes: file systems take 255, of which a temporary name needs some.
 _LONGEST_NAME = 200
 _NOBODY: list[str | None] = [None]
@@ -88,10 +86,11 @@ def detect(
     paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
     _check(named, evidence, known_real, known_fake)
     from auditor.core.files import encode_path
+    from auditor.detection.provenance.read_provenance import read_anchors
     from auditor.loading.job_specs import DetectionSpec
 
     kept = sealed(bundle, sign, timestamp)
-    anchors = "\n".join(map(_anchors, trust_anchors)) if trust_anchors else None
+    anchors = "\n".join(map(read_anchors, trust_anchors)) if trust_anchors else None
     out = None if evidence is None else _folder(evidence)
     jobs = [
         scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
@@ -223,31 +222,6 @@ def _distinct(files: Sequence[Path]) -> list[Path]:
     if len(found) > MOST_FILES:
         raise UsageError(f"{len(found):,} files are more than the {MOST_FILES:,} that one call takes.")
     return list(found.values())
-
-
-def _anchors(path: Path) -> str:
-    """The certificates of a file in PEM, or of a trust list (ETSI TS 119 602), as PEM."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_ANCHORS).decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"The certificates in {str(path)!r} cannot be read: give a file in PEM.") from None
-    if "-----BEGIN CERTIFICATE-----" in text:
-        return text
-    try:
-        entities = json.loads(text)["LoTE"]["TrustedEntitiesList"]
-        services = [service["ServiceInformation"] for each in entities for service in each["TrustedEntityServices"]]
-        found = [
-            "\n".join(textwrap.wrap(certificate["val"], 64))
-            for service in services
-            if not str(service.get("ServiceStatus", "")).endswith("withdrawn")
-            for certificate in service["ServiceDigitalIdentity"]["X509Certificates"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        found = []
-    if not found:
-        raise UsageError(f"{str(path)!r} holds no certificate in PEM, and is no C2PA trust list with some.")
-    return "\n".join(f"-----BEGIN CERTIFICATE-----\n{one}\n-----END CERTIFICATE-----" for one in found)
 
 
 def _folder(path: Path) -> Path:

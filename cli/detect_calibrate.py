@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from auditor.models.detector_card import DetectorCard
 
 _MOST_NAMED = 5
+Outputs = Literal["logits", "probabilities"]
 # Which detector a file of one medium calibrates.
 _USED_BY: Mapping[str, Literal["image", "speech"]] = {"image": "image", "audio": "speech"}
 _LEARNT = {
@@ -91,7 +92,7 @@ def detect_calibrate(
     classes: Annotated[
         str | None, typer.Option(help="The classifier's classes in the order of its outputs: a,b.")
     ] = None,
-    outputs: Annotated[str | None, typer.Option(help="Output type of the classifier: logits or probabilities.")] = None,
+    outputs: Annotated[Outputs | None, typer.Option(help="Output type of the classifier.")] = None,
     error_rate: Annotated[
         float | None,
         typer.Option(help="Error rate for ruling out either class; the detector's own, or 0.05.", min=1e-4, max=0.5),
@@ -226,16 +227,14 @@ def find_known_files(
 
 
 def as_classifier(
-    job: Job, user_meanings: dict[str, Meaning], known_files: KnownFiles, classes: str | None, outputs: str | None
+    job: Job, user_meanings: dict[str, Meaning], known_files: KnownFiles, classes: str | None, outputs: Outputs | None
 ) -> Job:
     """The job with what makes a detector of any classifier."""
-    if outputs not in (None, "logits", "probabilities"):
-        raise UsageError(f"--outputs {outputs!r} must be logits or probabilities.")
     assert job.detection is not None
     named = None if classes is None else tuple(name.strip() for name in classes.split(","))
     return replace(
         job,
-        model=replace(job.model, classes=named, outputs=cast(Literal["logits", "probabilities"] | None, outputs)),
+        model=replace(job.model, classes=named, outputs=outputs),
         detection=replace(job.detection, meanings=user_meanings, folders=known_files.folders),
     )
 
