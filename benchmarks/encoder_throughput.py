@@ -22,7 +22,8 @@ import torch
 
 from auditor.data.images_and_video import decode_as
 from auditor.loading.auxiliary_models import read_encoder
-from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import DetectorCard
 from auditor.models.networks.encoders import EncoderProbe
 from benchmarks.common import emit
 from benchmarks.detector_throughput import DISTINCT, make_files

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import typer
 
 from auditor.core.errors import UsageError
 from auditor.run.scan_options import ScanOptions
-from cli.detect_calibrate import Calibrated, channel_of, check_rate, scoring_job
+from cli.detect_calibrate import Calibrated, channel_of, scoring_job
 from cli.detect_text import print_results
 from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy, Writes
 from cli.signed_outputs import Sealed, sealed
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from auditor.run.job_results import FilesExamined
 
 MOST_FILES = 100_000
-_MAX_ANCHORS = 4 << 20
 # Of the name of an evidence picture, in bytes: file systems take 255, of which a temporary name needs some.
 _LONGEST_NAME = 200
 _NOBODY: list[str | None] = [None]
@@ -57,10 +55,12 @@ def detect(
         Path | None, typer.Option(help="Folder of files from the same channel that are known to be synthetic.")
     ] = None,
     error_rate: Annotated[
-        float | None, typer.Option(help="Error rate for ruling out either class; the detector's own by default.")
+        float | None,
+        typer.Option(help="Error rate for ruling out either class; the detector's own by default.", min=1e-4, max=0.5),
     ] = None,
     prevalence: Annotated[
-        float, typer.Option(help="Share of synthetic files among those you get, for the predictive value.")
+        float,
+        typer.Option(help="Share of synthetic files among those you get, for the predictive value.", min=0.0, max=1.0),
     ] = 0.01,
     trust_anchors: Annotated[
         list[Path] | None,
@@ -84,13 +84,13 @@ def detect(
     is refused.
     """
     paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
-    check_rate(error_rate)
-    _check(named, evidence, known_real, known_fake, prevalence)
+    _check(named, evidence, known_real, known_fake)
     from auditor.core.files import encode_path
+    from auditor.detection.provenance.read_provenance import read_anchors
     from auditor.loading.job_specs import DetectionSpec
 
     kept = sealed(bundle, sign, timestamp)
-    anchors = "\n".join(map(_anchors, trust_anchors)) if trust_anchors else None
+    anchors = "\n".join(map(read_anchors, trust_anchors)) if trust_anchors else None
     out = None if evidence is None else _folder(evidence)
     jobs = [
         scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
@@ -196,16 +196,7 @@ def _check(
     evidence: Path | None,
     known_real: Path | None,
     known_fake: Path | None,
-    prevalence: float,
 ) -> None:
-    if not 0.0 < prevalence < 1.0:
-        raise UsageError(f"--prevalence must lie between 0 and 1, not {prevalence:g}.")
-    absent = next((one for one in detector_paths if not Path(one).exists()), None)
-    if absent is not None:
-        raise UsageError(
-            f"There is no detector at {absent!r}: make one with auditor detect train, or of any classifier with "
-            "auditor detect calibrate."
-        )
     if len(detector_paths) > 2:
         raise UsageError("A call takes two detectors at most, one of pictures and one of sound.")
     if evidence is not None and not detector_paths:
@@ -231,31 +222,6 @@ def _distinct(files: Sequence[Path]) -> list[Path]:
     if len(found) > MOST_FILES:
         raise UsageError(f"{len(found):,} files are more than the {MOST_FILES:,} that one call takes.")
     return list(found.values())
-
-
-def _anchors(path: Path) -> str:
-    """The certificates of a file in PEM, or of a trust list (ETSI TS 119 602), as PEM."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_ANCHORS).decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"The certificates in {str(path)!r} cannot be read: give a file in PEM.") from None
-    if "-----BEGIN CERTIFICATE-----" in text:
-        return text
-    try:
-        entities = json.loads(text)["LoTE"]["TrustedEntitiesList"]
-        services = [service["ServiceInformation"] for each in entities for service in each["TrustedEntityServices"]]
-        found = [
-            "\n".join(textwrap.wrap(certificate["val"], 64))
-            for service in services
-            if not str(service.get("ServiceStatus", "")).endswith("withdrawn")
-            for certificate in service["ServiceDigitalIdentity"]["X509Certificates"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        found = []
-    if not found:
-        raise UsageError(f"{str(path)!r} holds no certificate in PEM, and is no C2PA trust list with some.")
-    return "\n".join(f"-----BEGIN CERTIFICATE-----\n{one}\n-----END CERTIFICATE-----" for one in found)
 
 
 def _folder(path: Path) -> Path:

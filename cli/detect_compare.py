@@ -14,7 +14,7 @@ import typer
 
 from auditor.core.errors import DataError, UsageError
 from auditor.run.scan_options import ScanOptions
-from cli.detect_calibrate import KnownFiles, as_classifier, check_rate, class_meanings, find_known_files, scoring_job
+from cli.detect_calibrate import KnownFiles, as_classifier, class_meanings, find_known_files, scoring_job
 from cli.flags import AllowUnsandboxed, Device, JsonAlone
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def detect_compare(
         list[str] | None,
         typer.Option(help="Meaning of a class or a sub-folder: fake=NAME, real=NAME or neither=NAME."),
     ] = None,
-    error_rate: Annotated[float, typer.Option(help="Rate of false alarms at which all are compared.")] = 0.05,
+    error_rate: Annotated[
+        float, typer.Option(help="Rate of false alarms at which all are compared.", min=1e-4, max=0.5)
+    ] = 0.05,
     changes: Annotated[
         bool, typer.Option("--changes", help="Compare also after everyday changes: JPEG, resizing, codecs, telephone.")
     ] = False,
@@ -66,7 +68,6 @@ def detect_compare(
     Exit codes: 0 the first is shown to be better than each other one, 2 wrong usage, 3 it is not, or files were left
     out, 4 a detector or the files were refused.
     """
-    check_rate(error_rate)
     names = list(dict.fromkeys(detectors))
     if len(names) < 2:
         raise UsageError("Name two detectors or more: auditor detect compare a.pt b.onnx --data DIR.")

@@ -50,10 +50,10 @@ def print_results(
     from auditor.report.record.number_text import visible
     from cli.terminal import paragraph
 
-    looked_at = _looked_at()
-    if looked_at:
-        _print_files(results, detectors, pictures)
-    else:
+    looked_at = sys.stdout.isatty()
+    for path, result in results if looked_at else ():
+        _print_file(path, result, detectors, pictures.get(path))
+    if not looked_at:
         _print_table(results, pictures)
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
     for line in [
@@ -61,16 +61,10 @@ def print_results(
         *(f"channel   {each.few}" for each in known_real if each.few),
         *(_explained(detectors, with_evidence=bool(pictures)) if detectors else ()),
         *(line for each in detectors for line in _of_batch(each)),
+        *(() if detectors else without_detector([result for _, result in results])),
     ]:
         typer.echo(paragraph(visible(line), 0), err=not looked_at)
-    if not detectors:
-        for line in without_detector([result for _, result in results]):
-            typer.echo(paragraph(visible(line), 0), err=not looked_at)
     typer.echo(_ending(results, code, any_detector=bool(detectors)), err=not looked_at)
-
-
-def _looked_at() -> bool:
-    return sys.stdout.isatty()
 
 
 def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, str]) -> None:
@@ -97,32 +91,17 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
                 "; ".join(map(_statement_text, provenance.statements)) or provenance.statements_unread,
                 pictures.get(path, ""),
                 result.error or (verdict.reason if verdict else ""),
-                " ".join(
-                    [
-                        *result.notes,
-                        *([f"The evidence is {_unreliable_reason(result)}."] if _unreliable_reason(result) else []),
-                    ]
-                ),
+                " ".join([*result.notes, *(f"The evidence is {why}." for why in [_unreliable_reason(result)] if why)]),
             )
         )
     print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
 
 
-def _print_files(
-    results: Sequence[tuple[str, FileResult]], detectors: Sequence[AskedDetector], pictures: dict[str, str]
-) -> None:
-    for path, result in results:
-        _print_file(path, result, detectors, pictures.get(path))
-        typer.echo("")
-
-
 def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector], picture: str | None) -> None:
-    from auditor.detection.detector_calibration import predictive_value
     from auditor.report.record.number_text import visible
     from cli.terminal import coloured, paragraph
 
-    answer = result.answer
-    verdict = result.verdict
+    answer, verdict = result.answer, result.verdict
     head = coloured(f"{answer.upper() or 'NOT ASKED':<18}", _COLOURS[answer])
     kind = ", ".join(filter(None, (result.form, result.medium)))
     guess = ""
@@ -130,41 +109,45 @@ def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector
         between = f" [{verdict.low:.2f}, {verdict.high:.2f}]" if verdict.low is not None else ""
         guess = f"  probability of synthetic {verdict.probability:.2f}{between}"
     typer.echo(f"{head} {visible(path)}{f'  ({kind})' if kind else ''}{guess}")
-    for line in (result.error, verdict.reason if verdict is not None else "", *result.notes):
-        if line:
-            typer.echo(paragraph(visible(line), 12))
-    if verdict is not None:
-        card = detectors[0].known.card if len(detectors) == 1 else None
-        said = []
-        if verdict.p_real is not None and verdict.p_fake is not None:
-            said.append(f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}")
-        if verdict.q_value is not None:
-            said.append(f"q-value {verdict.q_value:.3f}")
-        if verdict.novelty is not None and card is not None and card.novelties:
-            p = card.p_known(verdict.novelty)
-            said.append(f"of a kind it knows: p {p:.3f}, unsupported at {card.novelty_rate:g}")
-        worth = predictive_value(card, detectors[0].prevalence or 0.0) if card is not None else None
-        if worth is not None and verdict.answer == "fake":
-            said.append(
-                f"{1.0 - worth.value:.0%} of such answers are wrong where {worth.prevalence:.3g} of files are fake"
-            )
-        if said:
-            typer.echo(paragraph("; ".join(said), 12))
+    for line in _file_lines(result, detectors, picture):
+        typer.echo(paragraph(visible(line), 12))
+    typer.echo("")
+
+
+def _file_lines(result: FileResult, detectors: Sequence[AskedDetector], picture: str | None) -> Iterator[str]:
+    verdict = result.verdict
+    yield from filter(None, (result.error, verdict.reason if verdict is not None else "", *result.notes))
+    if verdict is not None and (said := list(_numbers(verdict, detectors[0] if len(detectors) == 1 else None))):
+        yield "; ".join(said)
     for part in result.parts:
-        typer.echo(
-            paragraph(visible(f"{_OF_PART[part.medium]:<10}{part.verdict.answer}: {_grounds(part.verdict)}"), 12)
-        )
+        grounds = "".join(f"{p_values}. " for p_values in _p_values(part.verdict))
+        yield f"{_OF_PART[part.medium]:<10}{part.verdict.answer}: {grounds}{part.verdict.reason}"
     if not result.error or result.medium is not None:
-        _print_provenance(result.provenance)
+        yield from _provenance_lines(result.provenance)
     if result.heat_map is not None and picture is not None:
-        held = _unreliable_reason(result)
-        typer.echo(paragraph(f"evidence  {visible(picture)}{f'; {held}' if held else ''}", 12))
+        yield "; ".join(filter(None, (f"evidence  {picture}", _unreliable_reason(result))))
 
 
-def _grounds(verdict: FileVerdict) -> str:
-    if verdict.p_real is None or verdict.p_fake is None:
-        return verdict.reason
-    return f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}. {verdict.reason}"
+def _p_values(verdict: FileVerdict) -> Iterator[str]:
+    if verdict.p_real is not None and verdict.p_fake is not None:
+        yield f"p-values: real {verdict.p_real:.3f}, fake {verdict.p_fake:.3f}"
+
+
+def _numbers(verdict: FileVerdict, detector: AskedDetector | None) -> Iterator[str]:
+    """The numbers of a verdict; ``detector``: the only one that was asked."""
+    from auditor.detection.detector_calibration import predictive_value
+
+    yield from _p_values(verdict)
+    if verdict.q_value is not None:
+        yield f"q-value {verdict.q_value:.3f}"
+    if detector is None:
+        return
+    card = detector.known.card
+    if verdict.novelty is not None and card.novelties:
+        yield f"of a kind it knows: p {card.p_known(verdict.novelty):.3f}, unsupported at {card.novelty_rate:g}"
+    worth = predictive_value(card, detector.prevalence or 0.0)
+    if worth is not None and verdict.answer == "fake":
+        yield f"{1.0 - worth.value:.0%} of such answers are wrong where {worth.prevalence:.3g} of files are fake"
 
 
 def _unreliable_reason(result: FileResult) -> str:
@@ -176,27 +159,21 @@ def _unreliable_reason(result: FileResult) -> str:
     return f"{_UNRELIABLE}: {why}"
 
 
-def _print_provenance(provenance: FileProvenance) -> None:
-    from auditor.report.record.number_text import visible
-    from cli.terminal import paragraph
-
-    signed = provenance.credentials
+def _provenance_lines(provenance: FileProvenance) -> Iterator[str]:
+    signed, statements = provenance.credentials, provenance.statements
     if signed is not None:
-        typer.echo(paragraph(visible(f"signed    {_signed(signed)}"), 12))
-        for claim in _claims(provenance):
-            typer.echo(paragraph(visible(f"claims    {claim}"), 12))
-        for failure in signed.failures:
-            typer.echo(paragraph(visible(f"failed    {failure}"), 12))
+        yield f"signed    {_signed(signed)}"
+        yield from (f"claims    {claim}" for claim in _claims(provenance))
+        yield from (f"failed    {failure}" for failure in signed.failures)
     elif provenance.credentials_unread:
-        typer.echo(paragraph(visible(f"signed    {provenance.credentials_unread}"), 12))
-    for statement in provenance.statements[:_MOST_SHOWN]:
-        typer.echo(paragraph(visible(f"says      {_statement_text(statement)}"), 12))
-    if len(provenance.statements) > _MOST_SHOWN:
-        typer.echo(f"{'':12}says      and {len(provenance.statements) - _MOST_SHOWN} more: see --json")
+        yield f"signed    {provenance.credentials_unread}"
+    yield from (f"says      {_statement_text(statement)}" for statement in statements[:_MOST_SHOWN])
+    if len(statements) > _MOST_SHOWN:
+        yield f"says      and {len(statements) - _MOST_SHOWN} more: see --json"
     if provenance.statements_unread:
-        typer.echo(paragraph(visible(f"says      {provenance.statements_unread}"), 12))
-    if not (signed or provenance.statements or provenance.credentials_unread or provenance.statements_unread):
-        typer.echo(f"{'':12}says      nothing of its making")
+        yield f"says      {provenance.statements_unread}"
+    if not (signed or statements or provenance.credentials_unread or provenance.statements_unread):
+        yield "says      nothing of its making"
 
 
 def _signed(signed: Credentials) -> str:

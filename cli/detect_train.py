@@ -15,7 +15,6 @@ import typer
 from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.scan_options import ScanOptions
-from cli.detect_calibrate import check_rate
 from cli.detect_text import MEDIA, UNMEASURED, rate_lines, with_interval
 from cli.flags import AllowUnsandboxed, Device, Tracebacks, Writes
 
@@ -44,10 +43,11 @@ def detect_train(
         typer.Option(help="Frozen encoder of images or sound: a transformers folder or an ONNX file."),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side length in pixels of the image part that is analysed.")] = None,
-    faces: Annotated[bool, typer.Option("--faces", help="Analyse only the largest face of an image.")] = False,
     seconds: Annotated[float | None, typer.Option(help="First seconds of a recording to analyse.")] = None,
     fake: Annotated[str | None, typer.Option(help="Sub-folder of synthetic files, if not evident.")] = None,
-    error_rate: Annotated[float, typer.Option(help="Error rate for ruling out either class.")] = 0.05,
+    error_rate: Annotated[
+        float, typer.Option(help="Error rate for ruling out either class.", min=1e-4, max=0.5)
+    ] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same detector.")] = 0,
     device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the training process, such as 8GiB.")] = None,
@@ -65,13 +65,12 @@ def detect_train(
     from auditor.run.option_parsers import memory_limit
     from auditor.training.meter import energy_place
 
-    _check(folder, out, kinds, (kind_column, source_column, collection_column), error_rate)
+    _check(folder, out, kinds, (kind_column, source_column, collection_column))
     claim(energy_place(out), f"{energy_place(out).name} of --out")
     options: dict[str, JsonValue] = {
         # The process that trains works in another folder.
         "encoder": None if encoder is None else str(Path(encoder).resolve()),
         "size": size,
-        "faces": faces or None,
         "seconds": seconds,
         "error_rate": error_rate,
     }
@@ -130,14 +129,12 @@ def _check(
     out: Path,
     kinds: str | None,
     columns: Sequence[str | None],
-    error_rate: float,
 ) -> None:
     """Raises UsageError for what can be said before any file is read."""
     if not folder.is_dir():
         raise UsageError(f"There is no folder at {str(folder)!r}.")
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
-    check_rate(error_rate)
     if kinds is not None and not Path(kinds).exists():
         raise UsageError(f"There is no table of kinds at {kinds!r}.")
     if kinds is None and any(columns):

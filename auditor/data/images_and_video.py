@@ -1,4 +1,4 @@
-"""Images and video: files decoded for a model within size limits, the largest face, evenly sampled frames."""
+"""Images and video: files decoded for a model within size limits, and evenly sampled frames."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -22,48 +21,6 @@ from auditor.data.preprocessing import ImagePreprocessing
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
-
-# What belongs to a head beside the face that the cascade frames, in widths of it on each side.
-MARGIN = 0.3
-_LARGEST = 1024
-
-
-def crop_to_face(picture: Image, name: str) -> Image:
-    """The largest frontal face of an RGB picture and ``MARGIN`` of its width around it, at its own resolution.
-
-    Raises DataError where no face is found, MissingExtraError without OpenCV. Source of the detector: Viola and Jones,
-    Rapid object detection using a boosted cascade of simple features, CVPR 2001.
-    """
-    cascade = _cascade()
-    # The cascade takes time with every pixel, and needs few of them.
-    scale = max(1.0, max(picture.size) / _LARGEST)
-    small = picture.convert("L").resize((round(picture.width / scale), round(picture.height / scale)))
-    found = cascade.detectMultiScale(np.asarray(small), scaleFactor=1.1, minNeighbors=5, minSize=(24, 24))
-    if not len(found):
-        raise DataError(f"No face was found in the image {name!r}: leave it out, or train without --faces.")
-    left, top, width, height = (scale * float(v) for v in max(found, key=lambda box: int(box[2]) * int(box[3])))
-    room = MARGIN * width
-    return picture.crop(
-        (
-            max(0, round(left - room)),
-            max(0, round(top - room)),
-            min(picture.width, round(left + width + room)),
-            min(picture.height, round(top + height + room)),
-        )
-    )
-
-
-@cache
-def _cascade() -> Any:
-    try:
-        import cv2
-    except ImportError:
-        cv2 = None
-    # OpenCV 5 has no cascades any more.
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise MissingExtraError("Finding faces needs OpenCV 4: pip install 'opencv-python-headless<5'.")
-    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_default.xml")
-
 
 MAX_PIXELS = 64_000_000
 # Formats of plain rasters; others of Pillow's start programs (EPS) or follow references into other files.
@@ -82,18 +39,13 @@ def decode_as(data: bytes, name: str, preprocessing: ImagePreprocessing) -> npt.
     return _decode(data, name, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
 
 
-def fitted_picture(
-    pixels: npt.NDArray[np.uint8], name: str, preprocessing: ImagePreprocessing
-) -> npt.NDArray[np.uint8]:
+def fitted_picture(pixels: npt.NDArray[np.uint8], preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
     """(height, width, channels) uint8 of a picture (h, w, 3) that is decoded already, as a model takes it."""
     mode = mode_of(preprocessing)
     from PIL.Image import fromarray
 
-    picture: Image = fromarray(pixels)
-    if preprocessing.faces:
-        picture = crop_to_face(picture, printable_name(name))
     height, width = preprocessing.size
-    return _fit_to_size(picture, mode, preprocessing).reshape(height, width, len(preprocessing.mean))
+    return _fit_to_size(fromarray(pixels), mode, preprocessing).reshape(height, width, len(preprocessing.mean))
 
 
 def open_image(data: bytes) -> ImageFile:
@@ -147,7 +99,7 @@ def image_errors(failure: str) -> Iterator[None]:
     except PIL.Image.DecompressionBombError:
         # Pillow's own limit comes before its file can be asked for its size.
         raise DataError(
-            f"{failure}: it has more than {MAX_PIXELS:,} pixels, and is to be made smaller first."
+            f"{failure}: it has more than {MAX_PIXELS:,} pixels: a decompression bomb, or to be made smaller first."
         ) from None
     except Exception as error:  # Pillow raises a dozen types on damaged files
         reason = printable_name(error) or type(error).__name__
@@ -171,10 +123,7 @@ def _decode(data: bytes, name: str, mode: str, preprocessing: ImagePreprocessing
             raise DataError(f"{what} has more than 8 bits a channel: save it with 8.")
         # In place: what is upright already, as nearly all is, is not copied.
         PIL.ImageOps.exif_transpose(picture, in_place=True)
-        upright: Image = picture
-        if preprocessing.faces:
-            upright = crop_to_face(upright.convert("RGB"), printable_name(name))
-        return _fit_to_size(upright, mode, preprocessing)
+        return _fit_to_size(picture, mode, preprocessing)
 
 
 def _in_mode(picture: Image, mode: str) -> Image:

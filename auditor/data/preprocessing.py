@@ -344,8 +344,8 @@ class ImagePreprocessing(Closed):
 
     ``fit``: ``stretch`` resizes to the size whatever the proportions; ``cover`` resizes until the size is covered and
     cuts out the middle; ``crop`` cuts the middle out as it stands, at a multiple of 8 pixels from the corner, and
-    mirrors a smaller picture until it is large enough, so that no frequency is lost. ``faces``: the largest face and
-    what is around it is cut out before.
+    mirrors a smaller picture until it is large enough, so that no frequency is lost. ``faces``: of detectors of an
+    earlier version, of which those of faces alone are refused.
     """
 
     kind: Literal["image"] = "image"
@@ -353,7 +353,7 @@ class ImagePreprocessing(Closed):
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[Positive, ...] = (0.5, 0.5, 0.5)
     fit: Literal["stretch", "cover", "crop"] = "stretch"
-    faces: bool = False
+    faces: Literal[False] = False
 
     def encode(self, X: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(n, channels, height, width) float32 from (n, height, width, channels) uint8 already at ``size``."""

@@ -26,7 +26,8 @@ from auditor.loading.job_specs import ModelSpec
 if TYPE_CHECKING:
     from auditor.data.audio import Samples
     from auditor.models.audited_model import AuditedModel
-    from auditor.models.detector import ClassifierDetector, Detector, DetectorCard
+    from auditor.models.detector import ClassifierDetector, Detector
+    from auditor.models.detector_card import DetectorCard
 
 
 def load_classifier(spec: ModelSpec) -> AuditedModel:

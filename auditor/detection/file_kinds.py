@@ -34,21 +34,22 @@ _SUFFIXES = {
     "MATROSKA": (".mkv", ".mka", ".webm"),
     "AVI": (".avi",),
 }
-_STARTS: tuple[tuple[bytes, Medium, str], ...] = (
-    (b"\xff\xd8\xff", "image", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "image", "PNG"),
-    (b"GIF8", "image", "GIF"),
-    (b"BM", "image", "BMP"),
-    (b"II*\0", "image", "TIFF"),
-    (b"MM\0*", "image", "TIFF"),
-    (b"fLaC", "audio", "FLAC"),
-    (b"ID3", "audio", "MP3"),
+_STARTS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"fLaC", "FLAC"),
+    (b"ID3", "MP3"),
 )
 _BRANDS = {b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF", b"avis": "AVIF"}
 # What is often sent along and is no medium.
 _DOCUMENTS = ((b"%PDF-", "PDF"), (b"PK\x03\x04", "ZIP"), (b"\xd0\xcf\x11\xe0", "Office"), (b"{\\rtf", "RTF"))
 # Metadata whose presence tells how a file came.
 _METADATA = ("exif", "icc_profile", "jfif", "photoshop", "xmp", "progressive", "comment", "encoder", "software", "make")
+_SOUND = {"WAV", "MP3", "AAC", "FLAC"}
 # Containers that hold sound, video, or both: their streams say which.
 _EITHER = {"MP4", "MATROSKA", "OGG", "AVI"}
 
@@ -79,11 +80,11 @@ def kind_of(content: bytes) -> FileKind:
         return FileKind(None, _document(content))
     if form in _EITHER:
         return FileKind(_medium_of_streams(content), form)
-    return FileKind(_medium(content, form), form)
+    return FileKind("audio" if form in _SOUND else "image", form)
 
 
 def _form(content: bytes) -> str:
-    for start, _, form in _STARTS:
+    for start, form in _STARTS:
         if content.startswith(start):
             return form
     if content[:4] in (b"RIFF", b"RF64"):
@@ -111,12 +112,6 @@ def _document(content: bytes) -> str:
     except UnicodeDecodeError:
         return ""
     return "text"
-
-
-def _medium(content: bytes, form: str) -> Medium | None:
-    if form in ("WAV", "MP3", "AAC", "FLAC"):
-        return "audio"
-    return "image" if form else None
 
 
 def _medium_of_streams(content: bytes) -> Medium | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.ran
     """
     rows = _cuts(image.shape[0], GRID)
     columns = _cuts(image.shape[1], GRID)
-    cells = [(slice(*r), slice(*c)) for r in rows for c in columns]
+    cells = [(r, c) for r in rows for c in columns]
 
     def hide_cells(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
         out = image.copy()
@@ -58,9 +59,9 @@ def image_heat_map(detector: Detector, image: npt.NDArray[np.uint8], rng: np.ran
     parts = [
         _resize_nearest(seen[:, :, :3]),
         _resize_nearest(_overlaid(grey / 255.0, heat)),
-        _resize_nearest(_grey(_log_scaled(power))),
+        _resize_nearest(_overlaid(_log_scaled(power), np.zeros(grey.shape))),
     ]
-    return _heat_map(np.concatenate(_with_gaps(parts, axis=1), axis=1), grades)
+    return _heat_map(parts, grades, axis=1)
 
 
 def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.random.Generator) -> HeatMap:
@@ -75,19 +76,18 @@ def sound_heat_map(detector: Detector, sound: npt.NDArray[np.int16], rng: np.ran
     def hide_spans(indices: npt.NDArray[np.intp]) -> npt.NDArray[np.int16]:
         out = sound.copy()
         for i in indices:
-            span = slice(*spans[i])
-            loudness = np.sqrt(np.mean(sound[span].astype(np.float64) ** 2))
-            out[span] = np.clip(np.rint(noise[span] * loudness), -32768, 32767)
+            loudness = np.sqrt(np.mean(sound[spans[i]].astype(np.float64) ** 2))
+            out[spans[i]] = np.clip(np.rint(noise[spans[i]] * loudness), -32768, 32767)
         return out
 
     effects, grades = _effects(detector, sound, hide_spans, len(spans), rng)
     scaled = _log_scaled(_spectrogram(sound))
     heat = np.zeros(scaled.shape)
-    for i, effect in enumerate(effects):
-        start, stop = (int(place / len(sound) * scaled.shape[1]) for place in spans[i])
+    for span, effect in zip(spans, effects, strict=True):
+        start, stop = (int(place / len(sound) * scaled.shape[1]) for place in (span.start, span.stop))
         heat[:, start:stop] = effect
-    parts = [_resize_nearest(_grey(scaled), wide=True), _resize_nearest(_overlaid(scaled, heat), wide=True)]
-    return _heat_map(np.concatenate(_with_gaps(parts, axis=0), axis=0), grades)
+    parts = [_resize_nearest(_overlaid(scaled, marks), wide=True) for marks in (np.zeros(heat.shape), heat)]
+    return _heat_map(parts, grades, axis=0)
 
 
 def is_evidence(pixels: Pixels) -> bool:
@@ -126,9 +126,9 @@ def _log_odds(detector: Detector, rows: list[npt.NDArray[Any]]) -> FloatArray:
     return odds
 
 
-def _cuts(n: int, parts: int) -> list[tuple[int, int]]:
-    edges = np.linspace(0, n, min(parts, n) + 1).astype(int)
-    return [(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+def _cuts(n: int, parts: int) -> list[slice]:
+    edges = np.linspace(0, n, min(parts, n) + 1).astype(int).tolist()
+    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _spectrogram(sound: npt.NDArray[np.int16]) -> FloatArray:
@@ -148,10 +148,6 @@ def _log_scaled(power: FloatArray) -> FloatArray:
     return scaled
 
 
-def _grey(shares: FloatArray) -> Pixels:
-    return np.repeat(np.rint(255.0 * shares).astype(np.uint8)[:, :, None], 3, axis=2)
-
-
 def _overlaid(shares: FloatArray, heat: FloatArray) -> Pixels:
     """A grey picture under the heat, the largest effect at 70 % of its colour."""
     strength = 0.7 * np.abs(heat) / max(float(np.abs(heat).max()), 1e-9)
@@ -168,17 +164,11 @@ def _resize_nearest(pixels: Pixels, *, wide: bool = False) -> Pixels:
     return np.ascontiguousarray(pixels[rows][:, columns])
 
 
-def _with_gaps(parts: list[Pixels], *, axis: int) -> list[Pixels]:
-    out = [parts[0]]
-    for part in parts[1:]:
-        gap = list(part.shape)
-        gap[axis] = _GAP
-        out += [np.full(gap, 255, np.uint8), part]
-    return out
-
-
-def _heat_map(sheet: Pixels, grades: tuple[float, float]) -> HeatMap:
+def _heat_map(parts: list[Pixels], grades: tuple[float, float], *, axis: int) -> HeatMap:
+    """The parts on one sheet, with white between them."""
+    gap = list(parts[0].shape)
+    gap[axis] = _GAP
+    sheet = [each for part in parts for each in (np.full(gap, 255, np.uint8), part)][1:]
     marked, random = grades
-    return HeatMap(
-        png=base64.b64encode(encode(sheet)).decode(), drop_marked=marked, drop_random=random, earned=marked > random
-    )
+    png = base64.b64encode(encode(np.concatenate(sheet, axis=axis))).decode()
+    return HeatMap(png=png, drop_marked=marked, drop_random=random, earned=marked > random)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 def fit_notes(sizes: Sequence[tuple[int, int]], preprocessing: ImagePreprocessing, subject: str) -> list[str]:
     """The parts that a detector crops from or pads to images of these sizes (width, height); ``subject``: "Of it"."""
     height, width = preprocessing.size
-    if preprocessing.faces:
-        return [f"{subject} only the largest face was judged."]
     if preprocessing.fit == "stretch":
         return []
     notes = []
@@ -100,7 +98,7 @@ def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVer
 
     def shrink(pixels: Pixels) -> Pixels:
         sizes.append((pixels.shape[1], pixels.shape[0]))
-        return fitted_picture(pixels, name, wanted)
+        return fitted_picture(pixels, wanted)
 
     frames = sample_frames(content, name, shrink=shrink)
     verdicts = detector.verdicts(frames.pixels)

@@ -29,7 +29,8 @@ from auditor.loading.finish_loading import named_classes, no_flags_of_classes, p
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.user_code import import_object, keywords_of
 from auditor.models.audited_model import AuditedModel, Recipe
-from auditor.models.detector import ENCLOSED, ClassifierDetector, DeepfakeDetector, Detector, DetectorCard, Enclosed
+from auditor.models.detector import ENCLOSED, ClassifierDetector, DeepfakeDetector, Detector, Enclosed
+from auditor.models.detector_card import DetectorCard
 from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.strict_zip import Archive
 from auditor.models.files.weight_files import unread_records

@@ -20,18 +20,10 @@ from torch import Tensor, nn
 from auditor.core.errors import ModelError
 from auditor.core.files import Closed
 from auditor.core.rows import FloatArray, Rows, take_rows
-from auditor.data.media_classes import Meaning
-from auditor.data.media_classes import fake_class as fake_class
+from auditor.data.media_classes import Meaning, fake_class
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.models.audited_model import AuditedModel
-from auditor.models.detector_card import MOST_KINDS as MOST_KINDS
-from auditor.models.detector_card import MOST_SCORES as MOST_SCORES
-from auditor.models.detector_card import Answer as Answer
-from auditor.models.detector_card import DetectorCard as DetectorCard
-from auditor.models.detector_card import KnownRate as KnownRate
-from auditor.models.detector_card import Medium
-from auditor.models.detector_card import Verdict as Verdict
-from auditor.models.detector_card import judge_file as judge_file
+from auditor.models.detector_card import DetectorCard, Medium, Verdict, judge_file
 from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.gradients import without_gradients
 from auditor.models.postprocessed_folder import files_of_folder

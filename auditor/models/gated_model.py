@@ -14,8 +14,8 @@ from auditor.core.number_types import Count
 from auditor.core.rows import BoolArray, FloatArray, Rows
 from auditor.data.preprocessing import PairedRows
 from auditor.models.audited_model import AuditedModel, Provenance
-from auditor.models.detector import Detector, Verdict
-from auditor.models.detector_card import TRACELESS, Answer
+from auditor.models.detector import Detector
+from auditor.models.detector_card import TRACELESS, Answer, Verdict
 from auditor.models.saved_models import bundle_of
 from auditor.models.torch_model import TorchModel
 

@@ -25,8 +25,8 @@ import torch
 from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.detector import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, fake_class
-from auditor.models.detector_card import Medium
+from auditor.data.media_classes import fake_class
+from auditor.models.detector_card import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium
 from auditor.models.networks.detector_networks import Calibration, LinearHead
 from auditor.statistics.detection import detection_figures
 from auditor.statistics.estimate import Estimate

@@ -23,8 +23,8 @@ from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.loading.job_specs import DetectorTrainingSpec
 from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
-from auditor.models.detector import DeepfakeDetector, judge_file
-from auditor.models.detector_card import DIGITS, MOST_TRAINED, KnownRate, Medium
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import DIGITS, MOST_TRAINED, KnownRate, Medium, judge_file
 from auditor.statistics.rates import Proportion
 from mitigations.deepfake.detector_fitting import classes_of, known_rate
 from mitigations.deepfake.media_training import TrainingOptions, fit_detector, read_media
@@ -34,7 +34,7 @@ MOST_COLLECTIONS = 10
 _IS_FOR: Mapping[Medium, str] = {"image": "images", "speech": "speech"}
 # The first is what a detector of such files is for; others can be brought to it.
 _USABLE: Mapping[Medium, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
-_OF_ONE_MEDIUM: Mapping[str, Medium] = {"size": "image", "faces": "image", "seconds": "speech"}
+_OF_ONE_MEDIUM: Mapping[str, Medium] = {"size": "image", "seconds": "speech"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -45,7 +45,7 @@ from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST_SIDE, FACE_SIDE = 256, 128
+LARGEST_SIDE = 256
 LOWEST_RATE, HIGHEST_RATE = 4_000, 16_000
 _CHANCE = 0.5
 _MOST_BLUR = 3.0
@@ -62,7 +62,7 @@ class TrainingOptions:
     where it cannot be told. ``error_rate``: of the conformal answers.
 
     Of images, ``size``: side in pixels of the middle that is looked at; None takes the shorter side of the smallest
-    file, a multiple of 8, at most 256. ``faces``: look at the largest face alone. ``augment``: train on every picture a
+    file, a multiple of 8, at most 256. ``augment``: train on every picture a
     second time, resized, blurred and compressed at random (:func:`augmented`). Of speech, ``seconds``: of the beginning
     of each recording, at the lowest sampling rate of the files, at most 16,000 hertz, so that no class is known by its
     empty upper band.
@@ -70,7 +70,6 @@ class TrainingOptions:
 
     encoder: str | None = None
     size: int | None = None
-    faces: bool = False
     augment: bool = True
     seconds: float = 3.0
     fake: str | None = None
@@ -186,18 +185,17 @@ def _preprocessing(
     lowest: Callable[[int, Callable[[bytes], int]], int],
 ) -> ImagePreprocessing | AudioPreprocessing:
     if encoder is not None:
-        update = {"faces": options.faces} if medium == "image" else {}
-        return encoder.preprocessing.model_copy(update=update)
+        return encoder.preprocessing
     if medium == "speech":
         rate = max(lowest(HIGHEST_RATE, lambda content: sampling_rate_of(content, "")), LOWEST_RATE)
         return AudioPreprocessing(sampling_rate=rate, samples=max(256, round(options.seconds * rate)))
-    side = options.size or (FACE_SIDE if options.faces else None)
+    side = options.size
     if side is None:
         side = lowest(LARGEST_SIDE, lambda content: min(open_image(content).size))
         side = max(side // 8 * 8, min(side, SMALLEST))
     if side < SMALLEST:
         raise DataError(f"Images of {side} pixels are too small for a detector: it takes at least {SMALLEST}.")
-    return ImagePreprocessing(size=(side, side), fit="crop", faces=options.faces)
+    return ImagePreprocessing(size=(side, side), fit="crop")
 
 
 def _lowest(files: Sequence[Path], highest: int, of: Callable[[bytes], int], content: Callable[[Path], bytes]) -> int:
@@ -272,7 +270,7 @@ def fit_detector(
     medium: Medium = "image" if isinstance(media.preprocessing, ImagePreprocessing) else "speech"
     return DeepfakeDetector(
         network.eval(),
-        card=make_card(medium, fake, found, error_rate=options.error_rate, notes=tuple(_notes(media, options))),
+        card=make_card(medium, fake, found, error_rate=options.error_rate, notes=tuple(_notes(media))),
         classes=classes,
         preprocessing=media.preprocessing,
         architecture={"name": name, "args": args},
@@ -295,7 +293,7 @@ def _network(
     return SpeechDetector(**args), args, "speech_lfcc"
 
 
-def _notes(media: Media, options: TrainingOptions) -> Iterator[str]:
+def _notes(media: Media) -> Iterator[str]:
     wanted, encoder = media.preprocessing, media.encoder
     if isinstance(wanted, ImagePreprocessing):
         height, width = wanted.size
@@ -318,7 +316,5 @@ def _notes(media: Media, options: TrainingOptions) -> Iterator[str]:
             "that kind's own left-out recordings, or its features lie outside all their ranges by more than theirs do."
         )
     yield from () if encoder is None else encoder.notes
-    if options.faces:
-        yield "Only the largest face of a picture is looked at; whether that helps was not measured."
     if media.changed is not None:
         yield "It was trained on every picture a second time, resized, blurred and compressed at random."

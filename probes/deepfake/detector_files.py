@@ -69,24 +69,15 @@ def upright(picture: Image, name: str) -> Image:
         return turned.convert("RGB")
 
 
-def picture_of(data: AuditData, i: int, preprocessing: ImagePreprocessing | None) -> Image:
-    """Row i as an RGB image: from its file if there is one, else the row.
-
-    ``preprocessing``: how a model takes files, see :func:`taken_by`; where it looks at faces alone, the picture is the
-    face.
-    """
+def picture_of(data: AuditData, i: int) -> Image:
+    """Row i as an RGB image: from its file if there is one, else the row."""
     import PIL.Image
 
     if data.files is None:
         row = np.asarray(data.X[i], np.uint8)
         return PIL.Image.fromarray(row[..., 0] if row.shape[-1] == 1 else row).convert("RGB")
     name = Path(str(data.files[i])).name
-    picture = upright(opened_picture(content(data, i), name), name)
-    if preprocessing is not None and preprocessing.faces:
-        from auditor.data.images_and_video import crop_to_face
-
-        return crop_to_face(picture, printable_name(name))
-    return picture
+    return upright(opened_picture(content(data, i), name), name)
 
 
 def taken_by(model: AuditedModel, data: AuditData) -> ImagePreprocessing | None:
@@ -104,10 +95,7 @@ def as_row(picture: Image, like: npt.NDArray[Any], preprocessing: ImagePreproces
     import PIL.Image
 
     if preprocessing is not None:
-        # The face was cut out before the picture was changed.
-        return fitted_picture(np.asarray(picture), "", preprocessing.model_copy(update={"faces": False})).reshape(
-            like.shape
-        )
+        return fitted_picture(np.asarray(picture), preprocessing).reshape(like.shape)
     height, width, channels = like.shape
     fitted = picture.convert(_MODES[channels]).resize((width, height), PIL.Image.Resampling.BILINEAR)
     return np.asarray(fitted, np.uint8).reshape(like.shape)

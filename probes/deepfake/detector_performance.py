@@ -29,7 +29,8 @@ from probes.fairness.score_fairness import calibration_error
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
-    from auditor.models.detector import Detector, DetectorCard, KnownRate, Verdict
+    from auditor.models.detector import Detector
+    from auditor.models.detector_card import DetectorCard, KnownRate, Verdict
 
 _IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
 _MOST_DECLARED = 200

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from auditor.core.errors import DataError, MissingExtraError, OtherKindError
-from auditor.core.files import printable_name, read_regular
+from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.models.detector_card import Medium as DetectorMedium
 from auditor.run.probe import BaseProbe, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _N_SAMPLES = 60
 # Of unmarked files, what a decoder may find at most, at 95 %, for what it finds to count as a mark.
 _MOST_FALSE = 0.05
-_MEDIA: tuple[Medium, ...] = ("image", "audio")
+_SHOWN_BY: Mapping[Medium, DetectorMedium] = {"image": "image", "audio": "speech"}
 _NO_ANCHORS = (
     "Which authorities to trust was not said, and without one anybody's certificate is as good: add "
     "--set marking.trust_anchors=FILE with their certificates (PEM)."
@@ -88,9 +89,9 @@ class Marking(BaseProbe):
     %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that were changed
     alike.
 
-    trust_anchors: certificates of the authorities to trust, PEM. decoder: ``invisible-watermark=TEXT``, ``trustmark``,
-    or functions ``package.module:name`` that are given a file's content and answer True or False. n_samples: outputs,
-    and unmarked files, that are changed.
+    trust_anchors: certificates of the authorities to trust, PEM or a C2PA trust list. decoder:
+    ``invisible-watermark=TEXT``, ``trustmark``, or functions ``package.module:name`` that are given a file's content
+    and answer True or False. n_samples: outputs, and unmarked files, that are changed.
 
     Raises OtherKindError unless what is audited is a folder of outputs.
 
@@ -140,11 +141,12 @@ class Marking(BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the files of the folder; see the class for their definitions."""
+        from auditor.detection.provenance.read_provenance import read_anchors
         from auditor.models.recorded_model import RecordedGenerator
 
         if not isinstance(model, RecordedGenerator):
             raise OtherKindError("Asks about files that a generator made: auditor scan --predictions FOLDER.")
-        anchors = None if self.trust_anchors is None else _pem(self.trust_anchors)
+        anchors = None if self.trust_anchors is None else read_anchors(Path(self.trust_anchors))
         decoders = [decoder_of(named) for named in self.decoder]
         is_made = np.ones(len(data), bool) if data.y_true is None else data.y_true == 1
         made, unmarked = (_different(data, np.flatnonzero(these).tolist()) for these in (is_made, ~is_made))
@@ -184,7 +186,7 @@ class Marking(BaseProbe):
         found: list[Measurement] = []
         survives: list[bool] = []
         said: list[str] = []
-        for medium in _MEDIA:
+        for medium in _SHOWN_BY:
             seen, undecoded = self._sampled(marks, outputs, medium, rng)
             wrong, lost = self._sampled(marks, unmarked, medium, rng)
             # An unmarked file that shows nothing is none in which no mark was found.
@@ -197,16 +199,13 @@ class Marking(BaseProbe):
                 as_much = np.asarray(_everyday(wrong, medium)[0] if len(wrong) else [], bool)[:, None]
                 weak = weak or marks.unproven(as_much, _CHANGED)
             found += _rungs(marks, seen, medium, "found_share", 1.0, against=wrong)
-            found += _rungs(marks, wrong, medium, "false_detection_rate", 0.0)
-        video = sum(kind.medium not in _MEDIA for kind in outputs.kinds)
+            found += _rungs(marks, wrong, medium, _WRONG, 0.0)
+        video = sum(kind.medium not in _SHOWN_BY for kind in outputs.kinds)
         said += [f"{video:,} videos are not changed, and not among these"] if video else []
         none = Undefined(reason="there are no images and no sound among the outputs", inapplicable=True)
         estimate: AnyEstimate = _share(np.asarray(survives, bool)) if survives else none
-        detail = "; ".join(said)
-        headline = make_measurement(
-            "surviving_share", estimate, len(survives), 1.0, method="any", detail=detail, weak=weak
-        )
-        return [headline, *found]
+        more = {"detail": "; ".join(said), "weak": weak}
+        return [make_measurement("surviving_share", estimate, len(survives), 1.0, method="any", **more), *found]
 
     def _sampled(self, marks: _Marks, files: _Files, medium: Medium, rng: np.random.Generator) -> tuple[BoolArray, int]:
         """(n, rungs, marks) as :func:`_after_changes` has it, of so many files of one medium as are changed."""
@@ -283,12 +282,10 @@ def _different(data: AuditData, indices: Sequence[int]) -> _Files:
         own = content(data, i)
         found.setdefault(hashlib.sha256(own).hexdigest(), (own, Path(str(data.X[i])).name, kind_of(own)))
     parts = list(found.values())
-    media: tuple[Literal["image", "speech"], ...] = ("image", "speech")
     near, untold = 0, len(parts)
-    for medium in media:
-        these = [part for part in parts if part[2].medium == ("image" if medium == "image" else "audio")]
-        prints = [fingerprints_of(part[0], part[1], medium) for part in these]
-        near += repeated(prints, medium)
+    for medium, of in _SHOWN_BY.items():
+        prints = [fingerprints_of(own, name, of) for own, name, kind in parts if kind.medium == medium]
+        near += repeated(prints, of)
         untold -= sum(map(bool, prints))
     return _Files(
         [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts], len(indices) - len(parts), near, untold
@@ -304,17 +301,6 @@ def _check_disjoint(outputs: _Files, unmarked: _Files) -> None:
             f"{printable_name(name)!r}: a "
             "file is one or the other."
         )
-
-
-def _pem(path: str) -> str:
-    text = read_regular(Path(os.path.realpath(path)), f"The file {printable_name(Path(path).name)!r}").decode(
-        "utf-8", "replace"
-    )
-    if "-----BEGIN CERTIFICATE-----" not in text:
-        raise DataError(
-            f"The file {printable_name(Path(path).name)!r} holds no certificate in PEM: see marking.trust_anchors."
-        )
-    return text
 
 
 def _manifest(data: bytes, kind: FileKind, anchors: str | None) -> Credentials | None:
@@ -345,29 +331,21 @@ def _manifests(
     said += [f"{sum(c.standing == state for c in known):,} {state}" for state in _STANDINGS]
     said += [f"{silent:,} of the trusted declare no generation by AI"] if silent else []
     said += [f"{outputs.copies:,} exact copies count once"] if outputs.copies else []
-    detail = "; ".join(said)
     whole = [c is not None and c.standing in _STANDINGS[:2] and c.declares_generation for c in credentials]
     stamped = [c is not None and _declares(c) and c.time_stamp == "trusted" for c in credentials]
     unknown = Undefined(reason=reason, inapplicable=True)
     no_reader = bool(reason) and reason != _NO_ANCHORS
+    intact = unknown if no_reader else _share(np.asarray(whole))
+    make = partial(make_measurement, n_samples=n, method="c2pa")
     if reason and has_decoders:
         # Decoders were named and no authorities: manifests are no mark that was asked for.
-        return [
-            make_measurement(
-                "intact_manifest_share",
-                unknown if no_reader else _share(np.asarray(whole)),
-                n,
-                None,
-                method="c2pa",
-                detail=f"{detail}; {reason}",
-            )
-        ]
-    shares: list[tuple[str, AnyEstimate, float | None]] = [
-        ("trusted_manifest_share", unknown if reason else _share(np.asarray([_declares(c) for c in credentials])), 1.0),
-        ("timestamped_manifest_share", unknown if reason else _share(np.asarray(stamped)), 1.0),
-        ("intact_manifest_share", unknown if no_reader else _share(np.asarray(whole)), None),
+        return [make("intact_manifest_share", intact, ideal=None, detail="; ".join([*said, reason]))]
+    shares = {"trusted_manifest_share": [_declares(c) for c in credentials], "timestamped_manifest_share": stamped}
+    detail = "; ".join(said)
+    return [
+        *(make(m, unknown if reason else _share(np.asarray(f)), ideal=1.0, detail=detail) for m, f in shares.items()),
+        make("intact_manifest_share", intact, ideal=None, detail=detail),
     ]
-    return [make_measurement(m, e, n, ideal, method="c2pa", detail=detail) for m, e, ideal in shares]
 
 
 _STANDINGS = ("trusted", "intact, signer unknown", "not valid")
@@ -377,30 +355,23 @@ def _as_they_are(
     marks: _Marks, detections: BoolArray, wrong: BoolArray, outputs: _Files, weak: str
 ) -> list[Measurement]:
     """What is found in the outputs and in the unmarked files, both (n, marks), by any mark and by each."""
-    n = len(detections)
-    said = f"by any of {', '.join(marks.names)}" + (
-        f"; {outputs.copies:,} exact copies count once" if outputs.copies else ""
-    )
-    said += f"; {outputs.near:,} are near copies of another, or share its layout" if outputs.near else ""
-    found = [
-        make_measurement("marked_share", _share(_any_mark(detections)), n, 1.0, method="any", detail=said, weak=weak)
+    said = [f"by any of {', '.join(marks.names)}"]
+    said += [f"{outputs.copies:,} exact copies count once"] if outputs.copies else []
+    said += [f"{outputs.near:,} are near copies of another, or share its layout"] if outputs.near else []
+    detail = "; ".join(said)
+    found = [_count("marked_share", _any_mark(detections), 1.0, method="any", detail=detail, weak=weak)]
+    found += [
+        _count("found_share", detections[:, k], 1.0, method="decoder", at={"mark": name}, weak=weak)
+        for k, name in enumerate(marks.names)
+        if name != "c2pa"  # of manifests, trusted_manifest_share says it
     ]
-    for k, name in enumerate(marks.names):
-        # Of manifests, trusted_manifest_share says it.
-        if name != "c2pa":
-            at = {"mark": name}
-            found.append(
-                make_measurement("found_share", _share(detections[:, k]), n, 1.0, method="decoder", at=at, weak=weak)
-            )
     if not len(wrong):
         nothing = Undefined(reason=_NO_UNMARKED, inapplicable=True)
-        return [*found, make_measurement("false_detection_rate", nothing, 0, 0.0, method="any")]
-    metric = "false_detection_rate"
-    found.append(make_measurement(metric, _share(_any_mark(wrong)), len(wrong), 0.0, method="any"))
+        return [*found, make_measurement(_WRONG, nothing, 0, 0.0, method="any")]
+    found.append(_count(_WRONG, _any_mark(wrong), 0.0, method="any"))
     for k, name in enumerate(marks.names):
         method = "c2pa" if name == "c2pa" else "decoder"
-        share, at = _share(wrong[:, k]), {"mark": name}
-        found.append(make_measurement(metric, share, len(wrong), 0.0, method=method, at=at, part=True))
+        found.append(_count(_WRONG, wrong[:, k], 0.0, method=method, at={"mark": name}, part=True))
     return found
 
 
@@ -449,21 +420,22 @@ def _rungs(
     own = [j for j, mark in enumerate(marks.names) if mark != "c2pa"] if len(marks.decoders) > 1 else []
     for k, (ladder, level) in enumerate(rungs_of(medium) if len(detections) else []):
         at: dict[str, str | float] = {"medium": medium, ladder.coordinate: float(level)}
-        name, n = f"{metric}_under_{ladder.name}", len(detections)
+        name = f"{metric}_under_{ladder.name}"
         weak = "" if against is None else marks.unproven(against[:, k], _CHANGED)
-        found.append(
-            make_measurement(name, _share(_any_mark(detections[:, k])), n, ideal, method="any", at=at, weak=weak)
-        )
+        found.append(_count(name, _any_mark(detections[:, k]), ideal, method="any", at=at, weak=weak))
         for j in own:
-            where = {**at, "mark": marks.names[j]}
-            share = _share(detections[:, k, j])
-            found.append(make_measurement(name, share, n, ideal, method="decoder", at=where, part=True, weak=weak))
+            where: dict[str, Any] = {"at": at | {"mark": marks.names[j]}, "part": True, "weak": weak}
+            found.append(_count(name, detections[:, k, j], ideal, method="decoder", **where))
     return found
 
 
 def _any_mark(detections: BoolArray) -> BoolArray:
     """(n,) whether any of the marks (n, marks) is there."""
     return np.asarray(detections.any(axis=1), bool)
+
+
+def _count(metric: str, flags: BoolArray, ideal: float, **where: Any) -> Measurement:
+    return make_measurement(metric, _share(flags), len(flags), ideal, **where)
 
 
 def _share(flags: BoolArray) -> AnyEstimate:

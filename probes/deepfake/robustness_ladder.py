@@ -171,7 +171,7 @@ class DetectorRobustness(BaseProbe):
         draws = {name: seed for name, seed in zip(self.methods, seeds.tolist(), strict=True)}
         if rows.modality == "image":
             taken = taken_by(model, rows)
-            picture = no_larger(picture_of(rows, i, taken), taken)
+            picture = no_larger(picture_of(rows, i), taken)
             return np.stack(
                 [
                     as_row(changed_picture(picture, k.name, level, np.random.default_rng(draws[k.name])), row, taken)

@@ -226,7 +226,7 @@ def alike_picture(
     """
     import PIL.Image
 
-    picture = picture_of(data, i, preprocessing)
+    picture = picture_of(data, i)
     if min(picture.size) != side:
         scale = side / min(picture.size)
         size = max(side, round(picture.width * scale)), max(side, round(picture.height * scale))

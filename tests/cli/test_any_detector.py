@@ -314,7 +314,7 @@ def test_what_nothing_says_of_a_graph_is_not_guessed(media: Path, tmp_path: Path
         (("--data", "{media}", "--class-is", "fake=x", "--class-is", "real=x"), "says two things of 'x'"),
         (("--data", "{media}", "--class-is", "fake=x"), "none of the detector's classes ('real', 'ai', 'manipulated')"),
         (("--data", "{media}", "--class-is", "fake=human"), "means real"),
-        (("--data", "{media}", "--outputs", "odds"), "must be logits or probabilities"),
+        (("--data", "{media}", "--outputs", "odds"), "'odds' is not one of 'logits', 'probabilities'"),
     ],
 )
 def test_flags_that_do_not_say_what_is_known_are_refused(media: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -230,7 +230,7 @@ def cropping(side: int = 24, **changes: Any) -> DeepfakeDetector:
         def novelty(self, x: Tensor) -> Tensor:
             return 0.0 * x.mean(dim=(1, 2, 3)) + 5.0
 
-    wanted = ImagePreprocessing(size=(side, side), fit=changes.pop("fit", "crop"), faces=changes.pop("faces", False))
+    wanted = ImagePreprocessing(size=(side, side), fit=changes.pop("fit", "crop"))
     return DeepfakeDetector(Blind(), card=card(**changes), classes=("real", "fake"), preprocessing=wanted)
 
 
@@ -439,8 +439,8 @@ def test_known_files_that_cannot_be_used_are_refused(media: Path, tmp_path: Path
         (["detect", media / "fake.png", "--detector", detector, "--known-real", known], 4, "at least 19"),
         (["detect", known / "00.png", "--detector", detector, "--known-real", known], 2, "is among the known files"),
         (["detect", media / "fake.png", "--detector", detector, "--known-fake", known], 2, "name both"),
-        (["detect", media / "fake.png", "--detector", detector, "--error-rate", 0.7], 2, "--error-rate must lie"),
-        (["detect", media / "fake.png", "--detector", detector, "--prevalence", 1], 2, "--prevalence must lie"),
+        (["detect", media / "fake.png", "--detector", detector, "--error-rate", 0.7], 2, "'--error-rate'"),
+        (["detect", media / "fake.png", "--detector", detector, "--prevalence", 1.5], 2, "'--prevalence'"),
         (["detect", media / "fake.png", "--detector", detector, "--known-real", tmp_path / "no"], 2, "no folder at"),
         (["detect", "calibrate", detector, "--known-real", known, "--known-fake", known], 2, "lies in both folders"),
         (["detect", "calibrate", detector, "--known-real", known, "--out", tmp_path / "a.zip"], 2, "must end in .pt"),

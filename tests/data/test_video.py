@@ -21,8 +21,8 @@ from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.detection.detection_record import FileResult, FileVerdict
 from auditor.detection.detector_calibration import on_channel
 from auditor.detection.video_verdict import judge_frames, judged_video, mean_interval
-from auditor.models.detector import DeepfakeDetector, DetectorCard
-from auditor.models.detector_card import ChannelCalibration
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import ChannelCalibration, DetectorCard
 
 av = pytest.importorskip("av", reason="the extra 'media' is not installed")
 

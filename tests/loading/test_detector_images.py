@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from scipy.fft import dctn
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from auditor.core.errors import DataError, MissingExtraError, ModelError, UsageError
+from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.loading.formats import load_model
@@ -214,37 +213,6 @@ def test_grey_pictures_are_read_under_every_fit() -> None:
     for fit in ("crop", "cover", "stretch"):
         one = ImagePreprocessing(size=(32, 8), mean=(0.5,), std=(0.5,), fit=fit)
         assert decode_as(data, "g.png", one).shape == (32, 8, 1)
-
-
-@pytest.mark.parametrize("found", [None, ModuleType("cv2")], ids=["none", "OpenCV 5"])
-def test_faces_need_opencv(monkeypatch: pytest.MonkeyPatch, found: ModuleType | None) -> None:
-    import sys
-
-    from auditor.data import images_and_video as faces
-
-    faces._cascade.cache_clear()
-    monkeypatch.setitem(sys.modules, "cv2", found)
-    with pytest.raises(MissingExtraError, match="pip install 'opencv-python-headless<5'"):
-        decode_as(encoded(np.zeros((40, 40, 3), np.uint8)), "p.png", ImagePreprocessing(size=(16, 16), faces=True))
-
-
-def test_the_largest_face_is_cut_out_with_what_is_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from auditor.data import images_and_video as faces
-
-    class Cascade:
-        boxes = [(10, 12, 20, 20), (50, 40, 30, 30)]
-
-        def detectMultiScale(self, grey: np.ndarray, **_: object) -> list[tuple[int, int, int, int]]:
-            assert grey.shape == (100, 120)
-            return self.boxes
-
-    monkeypatch.setattr(faces, "_cascade", Cascade)
-    picture = PIL_Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 120, 3)).astype(np.uint8))
-    found = faces.crop_to_face(picture, "p.png")
-    np.testing.assert_array_equal(np.asarray(found), np.asarray(picture)[31:79, 41:89])
-    monkeypatch.setattr(Cascade, "boxes", [])
-    with pytest.raises(DataError, match="No face was found in the image 'p.png'"):
-        faces.crop_to_face(picture, "p.png")
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

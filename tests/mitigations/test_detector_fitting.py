@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from auditor.core.errors import DataError
-from auditor.models.detector import judge_file
+from auditor.models.detector_card import judge_file
 from auditor.models.networks.detector_networks import Calibration, LinearHead, most_kinds
 from auditor.statistics.detection import equal_error_rate
 from mitigations.deepfake.detector_fitting import (

@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from auditor.core.errors import ModelError
+from auditor.data.media_classes import fake_class
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, Preprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.detector import DeepfakeDetector, DetectorCard, KnownRate, fake_class, judge_file
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import DetectorCard, KnownRate, judge_file
 from auditor.models.saved_models import bundle_of, save
 from auditor.models.torch_model import TorchModel
 from tests.statistics.worlds import WORLDS, most_misses

@@ -13,8 +13,7 @@ from auditor.detection.detection_record import FileResult, recorded
 from auditor.detection.detector_calibration import channel_lines, on_channel
 from auditor.detection.examine_file import Examination, as_detector, load_classifier
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.detector import judge_file
-from auditor.models.detector_card import DetectorCard
+from auditor.models.detector_card import DetectorCard, judge_file
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 FOLDER = Path(os.environ.get("AUDITOR_TEST_DATA", "")) / "real_vs_ai_images_559"

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import DetectorCard
 from auditor.models.torch_model import TorchModel
 
 SIDE = 32

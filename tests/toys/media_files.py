@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.models.detector import DeepfakeDetector, DetectorCard
-from auditor.models.detector_card import ChannelCalibration, KnownRate
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import ChannelCalibration, DetectorCard, KnownRate
 from auditor.models.networks.architectures import SmallCNN
 from auditor.models.torch_model import TorchModel
 

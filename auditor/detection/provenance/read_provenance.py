@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
-from auditor.core.errors import AuditorError, MissingExtraError, first_line
+from auditor.core.errors import AuditorError, MissingExtraError, UsageError, first_line
 from auditor.detection.file_kinds import FileKind
 from auditor.detection.provenance.provenance_record import (
     LONGEST_VALUE,
@@ -24,6 +26,7 @@ from auditor.detection.provenance.provenance_record import (
 )
 
 MAX_MANIFEST_CHARACTERS = 8_000_000
+_MAX_ANCHORS = 4 << 20
 # Formats in which a manifest has a place of its own, under the names the library knows them by.
 FORMATS = {
     "JPEG": "image/jpeg",
@@ -44,6 +47,33 @@ _STANDINGS: dict[str, Standing] = {
     "Valid": "intact, signer unknown",
     "Invalid": "not valid",
 }
+
+
+def read_anchors(path: Path) -> str:
+    """The certificates of a file in PEM, or of a trust list (ETSI TS 119 602), as PEM; UsageError where it has none."""
+    try:
+        if not path.is_file():
+            raise OSError  # what is no regular file may never end
+        with path.open("rb") as file:
+            text = file.read(_MAX_ANCHORS).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"The certificates in {str(path)!r} cannot be read: give a file in PEM.") from None
+    if "-----BEGIN CERTIFICATE-----" in text:
+        return text
+    try:
+        entities = json.loads(text)["LoTE"]["TrustedEntitiesList"]
+        services = [service["ServiceInformation"] for each in entities for service in each["TrustedEntityServices"]]
+        found = [
+            "\n".join(textwrap.wrap(certificate["val"], 64))
+            for service in services
+            if not str(service.get("ServiceStatus", "")).endswith("withdrawn")
+            for certificate in service["ServiceDigitalIdentity"]["X509Certificates"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        found = []
+    if not found:
+        raise UsageError(f"{str(path)!r} holds no certificate in PEM, and is no C2PA trust list with some.")
+    return "\n".join(f"-----BEGIN CERTIFICATE-----\n{one}\n-----END CERTIFICATE-----" for one in found)
 
 
 class UnreadableCredentialsError(Exception):

@@ -74,8 +74,6 @@ def load_audio(folder: Path, names: Sequence[str], model: AuditedModel) -> Sampl
 
 def load_gated(folder: Path, names: Sequence[str], model: AuditedModel) -> npt.NDArray[Any]:
     """The files at ``names`` in a folder as input of a gated model; raises the errors of both readers."""
-    from auditor.loading.rows.media_files import loader_of
-
     assert isinstance(model, GatedModel)
     own = loader_of(model.base)(folder, names, model.base)
     return (
@@ -128,18 +126,11 @@ def loader_of(model: AuditedModel) -> Callable[[Path, Sequence[str], AuditedMode
 
     Raises ModelError where it takes neither images nor sound.
     """
-    from auditor.loading.rows.media_files import load_gated
-    from auditor.models.gated_model import GatedModel
-
     if isinstance(model, GatedModel):
         return load_gated
     if isinstance(model.preprocessing, ImagePreprocessing):
-        from auditor.loading.rows.media_files import load_images
-
         return load_images
     if isinstance(model.preprocessing, AudioPreprocessing):
-        from auditor.loading.rows.media_files import load_audio
-
         return load_audio
     raise ModelError(
         "This model takes neither images nor sound, and a folder with one sub-folder per class holds one of them.",

@@ -13,7 +13,8 @@ from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import AudioPreprocessing
 from auditor.judging.measurement import Measurement
 from auditor.models.audited_model import AuditedModel
-from auditor.models.detector import DeepfakeDetector, DetectorCard
+from auditor.models.detector import DeepfakeDetector
+from auditor.models.detector_card import DetectorCard
 from auditor.models.torch_model import TorchModel
 from auditor.statistics.estimate import Undefined
 from probes.deepfake.detector_evasion import DetectorEvasion

@@ -17,8 +17,7 @@ from auditor.judging.criterion import load_criteria
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
-from auditor.models.detector import DetectorCard, KnownRate
-from auditor.models.detector_card import METRIC_OF
+from auditor.models.detector_card import METRIC_OF, DetectorCard, KnownRate
 from auditor.report.record.summary_lines import worth_of
 from auditor.run.run_audit import run_audit
 from auditor.statistics.detection import ExcessShare
