@@ -328,6 +328,8 @@ _OF_MODEL_AND_ROWS = (
 def repair_of(report: AuditReport) -> str:
     """The command that retrains the model into a file of the same kind; for other models, the list of mitigations."""
     data, model, told = report.data, report.model, _scan_flags(report)
+    if model.format == NO_MODEL:
+        return ""
     endings = ENDINGS.get(model.format)
     if told is None or endings is None or model.path is None or not model.classes:
         return "auditor mitigate list"
