@@ -16,6 +16,7 @@ from probes.fairness.embeddings import EmbeddingAssociation
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.proxy_association import ProxyAssociation
 from probes.fairness.regression_fairness import RegressionFairness
+from probes.fairness.representation import Representation
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.subgroups import SubgroupDiscovery
 from probes.fairness.token_fairness import CounterfactualTokenFairness
@@ -60,6 +61,7 @@ PROBES: dict[str, type[Probe]] = {
     "regression_fairness": RegressionFairness,
     "subgroup_discovery": SubgroupDiscovery,
     "proxy_association": ProxyAssociation,
+    "representation": Representation,
     "counterfactual_fairness": CounterfactualFairness,
     "counterfactual_token_fairness": CounterfactualTokenFairness,
     "change": Change,

@@ -339,6 +339,8 @@ def repair_of(report: AuditReport) -> str:
     """The command that retrains the model into a file of the same kind; the list of mitigations for other models, and
     for audits without training rows."""
     data, model, told = report.data, report.model, _scan_flags(report)
+    if model.format == NO_MODEL:
+        return ""
     endings = ENDINGS.get(model.format)
     if told is None or endings is None or not (model.path and model.classes and data.train_path and data.path):
         return "auditor mitigate list"

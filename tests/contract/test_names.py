@@ -26,6 +26,7 @@ OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
     ("evidence/verify/recomputed_counts.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "robustness"): (1, _PILLAR),
+    ("report/comparing/gap_warnings.py", "representation"): (1, "what proxies are predicted from"),
     ("report/comparing/side_by_side.py", "change"): (1, "the question of that id in the catalogues"),
     ("report/comparing/tradeoff_report.py", "performance"): (1, "a key of the file format: what a point performs"),
     ("report/comparing/usefulness.py", "performance"): (1, _PILLAR),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,14 @@ def repeated(n: int) -> AuditData:
     data = rows(n, members=True)
     members = np.flatnonzero(data.is_member if data.is_member is not None else np.zeros(n, bool))
     return data.take(np.r_[np.arange(n), members[::5]])
+
+
+def with_holes(n: int) -> AuditData:
+    """Rows in which a fifth of the values of ``skill`` are missing in the group b, and in no other."""
+    data = rows(n, members=True)
+    assert isinstance(data.X, pd.DataFrame) and data.sensitive_features is not None
+    hole = (data.sensitive_features["group"] == "b") & (np.arange(n) % 10 < 2)
+    return replace(data, X=data.X.assign(skill=data.X["skill"].where(~hole)))
 
 
 def contradictory(n: int) -> AuditData:
@@ -566,6 +574,13 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("label_conflict_rate", "at_most", 0.01)],
         data=lambda: repeated(600),
         violating_data=lambda: contradictory(600),
+    ),
+    "representation": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[criterion("missing_rate_difference", "at_most", 0.05)],
+        data=lambda: rows(2_000, members=True),
+        violating_data=lambda: with_holes(2_000),
     ),
     "derived": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
