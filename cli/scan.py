@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 _SAID_ELSEWHERE = ("seed", "error_rate", "multiplicity", "policy", "probes", "device")
 _ATTEMPTS = 20
 _NAME_A_MODEL = (
-    "Name a model: auditor scan MODEL, or --predict package.module:function; or its answers: --predictions FILE. "
-    "Rows without a model are audited by auditor scan-data FILE."
+    "Name a model: auditor scan MODEL, or --predict package.module:function; or its answers: --predictions FILE; "
+    "or the log of its evaluation: --log PATH. Rows without a model are audited by auditor scan-data FILE."
 )
 
 
@@ -178,7 +178,7 @@ def scan(
 ) -> int:
     """Audit a model: :func:`run` with its favourable label. Raises UsageError where there is no model."""
     options = config.options
-    if not any((options.model, options.predict, options.predictions, options.generate)):
+    if not any((options.model, options.predict, options.predictions, options.log, options.generate)):
         raise UsageError(_NAME_A_MODEL)
     return run(_with_positive(config), waiting, publish=publish, verbose=verbose, debug=debug)
 
