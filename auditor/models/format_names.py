@@ -9,6 +9,8 @@ ONNX_FORMAT: Final = "ONNX model"
 FORMAT: Final = "Hugging Face folder"
 # Of rows that are audited before there is a model.
 NO_MODEL: Final = "no model"
+# Of a model known by the evaluation that somebody else ran; the kind of log follows.
+EVALUATION_LOG: Final = "log of an evaluation"
 # What makes a folder that of a post-processed model.
 RULES_FILE = "postprocessing.json"
 # How the file of a model that is fitted anew may end, by the format of the present one.

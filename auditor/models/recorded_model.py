@@ -14,7 +14,6 @@ from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.regression_model import AuditedRegressor
 
 # What a record calls the format of a model that is known by a log.
-LOG = "log of an evaluation"
 
 
 def _not_asked(X: Rows) -> NoReturn:

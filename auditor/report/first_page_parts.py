@@ -16,8 +16,7 @@ from auditor.core.files import Number
 from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
 from auditor.judging.profiles import DEFAULT_PROFILE
-from auditor.models.format_names import ENDINGS, NO_MODEL
-from auditor.models.recorded_model import LOG
+from auditor.models.format_names import ENDINGS, EVALUATION_LOG, NO_MODEL
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.configuration import Labels
@@ -377,7 +376,7 @@ def private_training_of(report: AuditReport) -> str:
 def registration_of(report: AuditReport) -> str:
     """The command that registers the plan, or, if no configuration was used, the one that creates a configuration; ""
     for rows without such a command: media, a database, rows that were passed in Python, no model, or a log."""
-    if report.model.format == NO_MODEL or report.model.format.startswith(LOG):
+    if report.model.format == NO_MODEL or report.model.format.startswith(EVALUATION_LOG):
         return ""
     files = report.configuration.files if report.configuration is not None else ()
     own = next((file.path for file in files if file.role == "configuration"), None)

@@ -27,9 +27,8 @@ from auditor.loading.rows.score_columns import score_columns
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.files.model_bytes import printable
-from auditor.models.format_names import NO_MODEL
+from auditor.models.format_names import EVALUATION_LOG, NO_MODEL
 from auditor.models.recorded_model import (
-    LOG,
     LogSummary,
     NoModel,
     RecordedClassifier,
@@ -364,7 +363,7 @@ def _log_provenance(samples: LoggedSamples, path: str, scored: int) -> Provenanc
     model = samples.model or next(iter(samples.models), "")
     return Provenance(
         sha256=sha256_of_folder(where) if where.is_dir() else sha256_of(where),
-        format=f"{LOG} ({samples.kind})",
+        format=f"{EVALUATION_LOG} ({samples.kind})",
         loaded_by="auditor",
         notes=(
             f"The log is of {printable(model, 120) or 'a model without a name'}: {len(samples.ids):,} entries, "
