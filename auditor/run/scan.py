@@ -112,7 +112,11 @@ def endpoint_at_hand(
         allow_remote=options.allow_remote,
         thinking_tokens=options.thinking_tokens,
         reasoning_effort=options.reasoning_effort,
-        limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency),
+        limits=Calls(
+            max_calls=options.max_calls,
+            concurrency=options.concurrency,
+            seconds=min(Calls.seconds, options.max_seconds),
+        ),
     )
     on_stage = on_stage or (lambda name: None)
     with open_endpoint(asked, Path(options.out) / JOURNAL, on_stage) as endpoint:

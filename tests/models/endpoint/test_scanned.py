@@ -10,8 +10,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,9 @@ from cli.scan_request import configure
 from probes import PROBES
 from tests.data.test_benchmarks import bbq_row
 from tests.models.endpoint.reference import Serves, SteadyToy
-from tests.models.endpoint.stub import LIES, Stub, served
+from tests.models.endpoint.stub import LIES, Stub, running, served
 from tests.models.endpoint.stub import NAME as MODEL
+from tests.models.endpoint.test_client import answering as serving
 from tests.quantifiers import all_of, none_of
 
 KEY = "sk-very-secret-0123456789"
@@ -76,6 +79,20 @@ def scanned(url: str, out: Path, probes: str, **options: Any) -> AuditReport:
     )
     letters = {"bbq": {"answer_by": "letter"}} if "bbq" in probes else {}
     return run_scan(Configured(asked, letters, tuple(load_criteria())), PROBES).report
+
+
+def test_a_scan_leaves_a_server_that_drips_after_its_own_limit(tmp_path: Path) -> None:
+    def drips(handler: BaseHTTPRequestHandler) -> None:
+        with suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"H" * 200:
+                handler.wfile.write(bytes([byte]))
+                time.sleep(0.05)
+        handler.close_connection = True
+
+    started = time.monotonic()
+    with running(serving(drips)[0]) as url, pytest.raises(ModelError, match=r"longer than 0\.3 s"):
+        scanned(url, tmp_path / "out", "performance", max_seconds=0.3)
+    assert time.monotonic() - started < 6.0
 
 
 # ---- the journal -----------------------------------------------------------------------------------------------------
