@@ -313,12 +313,12 @@ def _class(flower: _Flower) -> Any:
             inner = _innermost(self.strategy)
             aggregate = inner.aggregate_train
 
-            def seen(server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
+            def observed_aggregation(server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
                 # What is clipped is clipped now, and FedMedian takes the arrays out of the replies.
                 sent[:] = [_sent(reply) for reply in good]
                 return aggregate(server_round, replies)  # type: ignore[no-any-return]
 
-            inner.aggregate_train = seen
+            inner.aggregate_train = observed_aggregation
             try:
                 arrays, metrics = self.strategy.aggregate_train(server_round, answers + own)
             finally:
