@@ -85,13 +85,16 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     A graph with an output of labels, as converters of scikit-learn and boosted trees write it, names its classes, and
     its probabilities are read with or without ZipMap. Any other output is what ``--outputs`` says of a classifier
     (``--classes``), or with ``--task regression`` a number. Raises MissingExtraError without onnxruntime and onnx,
-    ModelError for a damaged graph, foreign operators, tensors in other files, and inputs that are no table.
+    ModelError for a damaged graph, foreign operators, tensors in other files, and inputs that are neither table nor
+    media.
     """
     onnx, onnxruntime = libraries()
     with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
         proto = onnx.load_model_from_string(source.data)
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)
+    if _takes_media(session, source.path):
+        return load_onnx_media(source.path, spec, source)
     graph = Graph(session, source.name)
     provenance = provenance_of(source, ONNX_FORMAT, f"onnxruntime {onnxruntime.__version__}")
     outputs = session.get_outputs()
@@ -229,34 +232,51 @@ _BATCH = 32
 _QUIET = 1e-7
 
 
-def load_onnx_media(path: str, spec: ModelSpec) -> AuditedModel:
+def _takes_media(session: Any, path: str) -> bool:
+    """Whether a graph takes pictures, or one matrix beside whose file lies how a recording becomes a row of it."""
+    inputs = session.get_inputs()
+    axes = len(inputs[0].shape) if len(inputs) == 1 and inputs[0].type == "tensor(float)" else 0
+    return axes == 4 or (axes == 2 and Path(path).with_name(PREPROCESSOR).is_file())
+
+
+def load_onnx_media(path: str, spec: ModelSpec, graph: Source | None = None) -> AuditedModel:
     """The model of an ONNX file that takes pictures, (n, 3, height, width), or sound, (n, samples), as numbers.
 
     Its output is logits where it is named so, else what ``--outputs`` says. Raises ModelError for any other input, for
     more than one output, and where nothing beside the file says how a picture or a recording becomes its input.
+    ``graph``: the file, where it is read already; the model's digest is then that of it alone, and a note has the
+    digest that covers what lies beside it.
     """
     onnx, onnxruntime = libraries()
     folder = Folder(str(Path(path).parent))
-    source = folder.read(Path(path).name)
+    source = folder.read(Path(path).name) if graph is None else graph
     with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
         proto = onnx.load_model_from_string(source.data)
         check(proto, source.name)
         session = session_of(onnxruntime, source.data)
     settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
+    if spec.task == "regression":
+        raise UsageError(
+            f"{source.name!r} takes pictures or sound, of which classifiers are audited: leave --task out."
+        )
     shape, kind = _shape_and_kind(session, source.name, spec)
     wanted, notes = _input_preprocessing(folder, settings, shape, source.name)
+    digest = _digest(folder, source.sha256)
+    if graph is not None:
+        notes = (*notes, f"With {PREPROCESSOR} and {CONFIG} beside it, SHA-256 {digest}.")
     predict = _predictor(session, wanted, source.name, scaled=scales_sound(folder))
     model = AuditedModel(
         of_logits(predict) if kind == "logits" else predict,
         classes=named_classes(_labels(settings), spec),
+        threshold=0.5 if spec.threshold is None else spec.threshold,
         preprocessing=wanted,
         batch_rows=1 if shape[0] == 1 else _BATCH,
         provenance=Provenance(
             path=path,
-            sha256=_digest(folder, source.sha256),
+            sha256=digest if graph is None else source.sha256,
             format=ONNX_FORMAT,
             loaded_by=f"onnxruntime {onnxruntime.__version__}",
-            size_bytes=folder.size_bytes,
+            size_bytes=folder.size_bytes if graph is None else len(graph.data),
             notes=notes,
         ),
     )

@@ -496,3 +496,24 @@ def test_a_newcomer_without_a_detector_is_told_in_five_lines(tmp_path: Path) -> 
     assert [line.split()[0] for line in result.stderr.splitlines() if line[:1] != " "] == [
         "can", "cannot", "next", "next", "exit",
     ]  # fmt: skip
+
+
+# ---- a graph is audited as it is -----------------------------------------------------------------------------------
+
+
+def test_a_graph_of_pictures_is_scanned_and_searched_by_asking(media: Path, tmp_path: Path) -> None:
+    save_onnx(tmp_path / "onnx" / "m.onnx", ("1_fake", "human"))
+    limits = tmp_path / "limits.toml"
+    limits.write_text(
+        '[[criteria]]\nmetric = "robust_accuracy"\ndirection = "at_least"\nbound = 0.9\nat = {epsilon = 0.3}\n'
+        'source = "t"\nset_by = "t"\nset_at = "2026-12-01"\n'
+    )
+    options = ("--set", "robustness.methods=black_box", "--set", "robustness.epsilon=0.3", "--policy", limits)
+    rows = ("--data", media, "--probes", "robustness", "--out", tmp_path / "out")
+    made = run("scan", tmp_path / "onnx" / "m.onnx", *rows, *options)
+    assert made.exit_code == 1, made.output
+    found = json.loads((tmp_path / "out" / "report.json").read_text())["findings"]
+    [judged] = [f for f in found if f["metric"] == "robust_accuracy"]
+    assert (judged["outcome"], judged["method"], judged["at"]) == ("FAIL", "black_box", {"epsilon": 0.3})
+    asked = next(f["detail"] for f in found if f["metric"] == "flip_rate_under_black_box")
+    assert "at most 100 questions about each of 44 rows" in asked and "in all" in asked

@@ -147,7 +147,7 @@ def test_onnx_encoders_claim_no_gradient(onnx_file: Path, pictures: Path) -> Non
     with pytest.raises(NotApplicableError, match="pgd needs a model that can be differentiated"):
         Robustness(methods="pgd").measure(detector, data, np.random.default_rng(0))
     found = Robustness(n_samples=10).measure(detector, data, np.random.default_rng(0))
-    assert found and {m.method for m in found} == {"", "noise", "corruption"}
+    assert found and {m.method for m in found} == {"", "noise", "corruption", "black_box"}
 
 
 def test_what_is_no_onnx_file_is_refused_in_words(tmp_path: Path, onnx_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ import pytest
 import auditor
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
+from auditor.loading.job_specs import ModelSpec
+from auditor.loading.onnx_models import load_onnx_media
+from tests.toys.classifiers import SAMPLES, save_onnx
+from tests.toys.media_files import fake_picture, real_picture
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -129,10 +134,30 @@ def test_logits_called_probabilities_are_refused(tmp_path: Path) -> None:
         model.predict_proba(X)
 
 
-def test_what_is_not_a_table_is_refused(tmp_path: Path) -> None:
-    path = network(tmp_path / "n.onnx", [onnx.helper.make_node("Flatten", ["x"], ["y"])], shape=["n", 3, 8, 8], out=192)
+def test_what_is_neither_a_table_nor_media_is_refused(tmp_path: Path) -> None:
+    flat = [onnx.helper.make_node("Flatten", ["x"], ["y"])]
+    path = network(tmp_path / "m.onnx", flat, shape=["n", 3, 8], out=24)
     with pytest.raises(ModelError, match="columns of a table.*--predict"):
         auditor.load_model(path, classes="a,b", outputs="logits")
+    path = network(tmp_path / "n.onnx", flat, shape=["n", 3, 8, 8], out=192)
+    with pytest.raises(ModelError, match="lies no preprocessor_config.json"):
+        auditor.load_model(path, classes="a,b", outputs="logits")
+
+
+@pytest.mark.parametrize("sound", [False, True])
+def test_pictures_and_sound_are_taken_as_the_files_beside_the_graph_say(sound: bool, tmp_path: Path) -> None:
+    save_onnx(tmp_path / "m.onnx", ("real", "ai"), sound=sound)
+    model = auditor.load_model(tmp_path / "m.onnx", threshold=0.9)
+    assert model.classes == ("real", "ai") and model.threshold == 0.9
+    # The digest is that of the file that was named, and the note tells of what lies beside it.
+    assert model.provenance.sha256 == hashlib.sha256((tmp_path / "m.onnx").read_bytes()).hexdigest()
+    assert "preprocessor_config.json" in model.provenance.notes[-1]
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-9, 9, (3, SAMPLES), np.int16) if sound else np.stack([real_picture(rng), fake_picture(rng)])
+    same = load_onnx_media(str(tmp_path / "m.onnx"), ModelSpec(path=str(tmp_path / "m.onnx")))
+    assert np.array_equal(model.predict_proba(rows), same.predict_proba(rows))
+    with pytest.raises(UsageError, match="leave --task out"):
+        auditor.load_model(tmp_path / "m.onnx", task="regression")
 
 
 def test_columns_are_asked_for_and_counted(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def _inputs_of_model(job: Job) -> Iterator[str]:
 
 
 def _other_inputs(job: Job) -> Iterator[str]:
-    if job.detection is not None and job.model.path is not None:
+    if job.model.path is not None and (job.detection is not None or job.model.path.lower().endswith(".onnx")):
         # What an exporter writes beside a graph: how its input is made, and what its classes are called.
         yield from (str(Path(job.model.path).parent / name) for name in ("config.json", "preprocessor_config.json"))
     if job.data is not None:

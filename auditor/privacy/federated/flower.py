@@ -309,8 +309,20 @@ def _class(flower: _Flower) -> Any:
             # A strategy may write into the replies; those with content alone are clients that take part.
             good = [reply for reply in answers if not reply.has_error()]
             own, weight = self._canaries(good)
-            sent = [dict(next(iter(reply.content.array_records.values())).items()) for reply in good]
-            arrays, metrics = self.strategy.aggregate_train(server_round, answers + own)
+            sent = [_sent(reply) for reply in good]
+            inner = _innermost(self.strategy)
+            aggregate = inner.aggregate_train
+
+            def observed_aggregation(server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
+                # What is clipped is clipped now, and FedMedian takes the arrays out of the replies.
+                sent[:] = [_sent(reply) for reply in good]
+                return aggregate(server_round, replies)  # type: ignore[no-any-return]
+
+            inner.aggregate_train = observed_aggregation
+            try:
+                arrays, metrics = self.strategy.aggregate_train(server_round, answers + own)
+            finally:
+                inner.aggregate_train = aggregate
             if arrays is None:
                 self.watch.drop_round()
                 return arrays, metrics
@@ -347,10 +359,7 @@ def _class(flower: _Flower) -> Any:
             return float(metrics.get(self._key(), 1.0))
 
         def _key(self) -> str:
-            inner = self.strategy
-            while not hasattr(inner, "weighted_by_key") and getattr(inner, "strategy", None) is not None:
-                inner = inner.strategy
-            return str(getattr(inner, "weighted_by_key", "num-examples"))
+            return str(getattr(_innermost(self.strategy), "weighted_by_key", "num-examples"))
 
         def configure_evaluate(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Any]:
             return self.strategy.configure_evaluate(server_round, arrays, config, grid)  # type: ignore[no-any-return]
@@ -362,6 +371,17 @@ def _class(flower: _Flower) -> Any:
             self.strategy.summary()
 
     return Watched
+
+
+def _innermost(strategy: Any) -> Any:
+    """The strategy that others wrap."""
+    while getattr(strategy, "strategy", None) is not None:
+        strategy = strategy.strategy
+    return strategy
+
+
+def _sent(reply: Any) -> dict[str, Any]:
+    return dict(next(iter(reply.content.array_records.values())).items())
 
 
 def _arrays_of(reply: Any, sent: Mapping[str, Any]) -> Mapping[str, Any]:

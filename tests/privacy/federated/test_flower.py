@@ -91,15 +91,23 @@ class InProcess:
             if node in self.fails:
                 answers.append(Message(Error(code=0, reason="gone"), reply_to=message))
                 continue
-            arrays = trained(message.content["arrays"].to_numpy_ndarrays(), *self.clients[node - 1])
-            content = RecordDict(
-                {
-                    "arrays": ArrayRecord(numpy_ndarrays=arrays),
-                    "metrics": MetricRecord({"num-examples": self.weight(node), "loss": 0.0}),
-                }
-            )
+            before = message.content["arrays"].to_numpy_ndarrays()
+            arrays = trained(before, *self.clients[node - 1])
+            metrics = {"num-examples": self.weight(node), "loss": 0.0}
+            if (norm := message.content["config"].get("clipping_norm")) is not None:
+                # As Flower's own mods of the client app clip.
+                arrays, metrics["norm_bit"] = clipped_at(float(norm), before, arrays)
+            content = RecordDict({"arrays": ArrayRecord(numpy_ndarrays=arrays), "metrics": MetricRecord(metrics)})
             answers.append(Message(content, reply_to=message))
         return answers
+
+
+def clipped_at(norm: float, before: list[Any], after: list[Any]) -> tuple[list[Any], int]:
+    """What a client sends of an update that is clipped at a norm, and whether it was within it."""
+    change = [a - b for a, b in zip(after, before, strict=True)]
+    size = float(np.sqrt(sum(float((part.astype(np.float64) ** 2).sum()) for part in change)))
+    scale = np.float32(min(1.0, norm / size) * (1.0 - 1e-6)) if size else np.float32(1.0)
+    return [b + scale * part for b, part in zip(before, change, strict=True)], int(size <= norm)
 
 
 def run(
@@ -113,6 +121,7 @@ def run(
     stated: FederatedRun = STATED,
     rounds: int = ROUNDS,
     inner: Any = None,
+    private: Callable[[Any], Any] | None = None,
 ) -> Any:
     """The watched strategy after its rounds; with ``noise`` other than the strategy says, by a strategy that lies."""
     from flwr.app import ArrayRecord
@@ -124,14 +133,17 @@ def run(
         fraction_train=COHORT / CLIENTS, fraction_evaluate=0.0, min_evaluate_nodes=0, min_train_nodes=2
     )
     strategy: Any = base
-    if clipped:
+    if private is not None:
+        strategy = private(base)
+    elif clipped:
         strategy = DifferentialPrivacyServerSideFixedClipping(base, noise, NORM, COHORT)
     settings = None
     if canaries:
         settings = CanarySettings(n_canaries=canaries, sample_rate=0.2, rng=np.random.default_rng(3))
     result = watched(strategy, stated, canaries=settings)
     # What the strategy says of its noise and what it does are two things where it is made to lie.
-    result.watch.stated = result.watch.stated.model_copy(update={"noise_multiplier": NOISE})
+    if private is None:
+        result.watch.stated = result.watch.stated.model_copy(update={"noise_multiplier": NOISE})
     weight = (lambda node: len(clients[node - 1][1])) if by_rows else (lambda node: 1)
     first = ArrayRecord(numpy_ndarrays=[np.zeros(x.shape[1], np.float32), np.zeros(1, np.float32)])
     result.start(InProcess(clients, weight=weight, fails=fails), first, num_rounds=rounds)
@@ -158,6 +170,36 @@ def test_flowers_own_private_strategy_weighs_by_rows_and_the_linter_says_so() ->
     assert seen.weighting == "rows" and (seen.weight_ratio or 0.0) > 2.0 and seen.divided_by == "sum_of_weights"
     codes = {problem.code for problem in lint_any(seen).problems}
     assert {"weighted_by_rows", "divided_by_actual_cohort"} <= codes
+
+
+@needs_flower
+@pytest.mark.grid
+@pytest.mark.parametrize("inner", ["FedAvg", "FedProx", "FedMedian", "FedTrimmedAvg", "Krum", "FedAdam", "FedAvgM"])
+@pytest.mark.parametrize("where", ["ServerSide", "ClientSide"])
+@pytest.mark.parametrize("how", ["Fixed", "Adaptive"])
+def test_no_private_strategy_of_flower_that_is_run_as_it_should_be_is_accused(inner: str, where: str, how: str) -> None:
+    import flwr.serverapp.strategy as strategies
+
+    kind = getattr(strategies, f"DifferentialPrivacy{where}{how}Clipping")
+    more: dict[str, Any] = {"proximal_mu": 0.1} if inner == "FedProx" else {}
+    base = getattr(strategies, inner)(
+        fraction_train=COHORT / CLIENTS, fraction_evaluate=0.0, min_evaluate_nodes=0, min_train_nodes=COHORT, **more
+    )
+    settings: dict[str, Any] = {"clipping_norm": NORM}
+    if how == "Adaptive":
+        # From so much noise on the count of clipped updates on, Flower can split what is stated between the two.
+        settings = {"initial_clipping_norm": NORM, "clipped_count_stddev": 2.0}
+
+    def private(strategy: Any) -> Any:
+        return kind(strategy, noise_multiplier=NOISE, num_sampled_clients=COHORT, **settings)
+
+    result = run(generated, inner=base, rounds=6, private=private, stated=stated(weighting="uniform"))
+    seen = result.watch.record()
+    assert (seen.rounds, seen.answers_missing) == (6, 0) and problems(result) == set()
+    # Of what is no mean nobody says by how much one client moves it: that is open, and no clean run.
+    assert lint_any(seen).open or averages(base)
+    if how == "Fixed":
+        assert seen.largest_update == pytest.approx(NORM, abs=1e-5)
 
 
 def problems(result: Any) -> set[str]:
