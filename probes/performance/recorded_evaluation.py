@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 METHOD = "log"
 _KINDS = ("contradicted_metrics", "repeated_epochs", "changed_epochs", "other_models")
+# What keeps a log from proving its own numbers.
+_PROOF = ("unread_entries", *_KINDS)
 _MOST_NAMED = 5
 # Fewer than this share of all samples in both logs are no comparison of the same samples.
 _FEWEST_SHARED = 0.5
@@ -50,7 +52,7 @@ class RecordedEvaluation(BaseProbe):
     - ``accuracy_change``, ``mean_score_change``: with ``reference``, sample by sample.
 
     Where the log contradicts itself (``contradicted_metrics``, ``repeated_epochs``, ``changed_epochs``,
-    ``other_models``) or lacks samples that it says it has (``unread_entries``), nothing passes.
+    ``other_models``) or lacks samples that it says it has (``unread_entries``), its numbers are shown and not judged.
 
     low, high: the least and the largest score that there can be; None is 0 and 1 where all scores lie there.
     reference: the log of another model on the same samples, a path.
@@ -64,10 +66,14 @@ class RecordedEvaluation(BaseProbe):
     citation = "Clopper and Pearson, Biometrika 26 (1934)"
     methods = (METHOD, "paired")
     needs = (Need.LOG,)
-    questions = (AuditQuestion("change", metrics=("*_change",)), AuditQuestion("recorded", headline=("accuracy",)))
+    questions = (
+        AuditQuestion("change", metrics=("*_change",)),
+        AuditQuestion("recorded", metrics=("unscored_entries", *_PROOF), form="count", headline=_PROOF),
+        AuditQuestion("recorded", headline=("accuracy",)),
+    )
     takes = ("cluster",)
     ideal_when_same = {"accuracy_difference": "nothing", "mean_score_difference": "nothing"}
-    exact = {name: "every entry of the log is compared" for name in (*_KINDS, "unread_entries", "unscored_entries")}
+    exact = {name: "every entry of the log is compared" for name in ("unscored_entries", *_PROOF)}
     untrusted_options = allow_untrusted("low", "high", reads=("reference",))
     metrics = define_metrics(
         """
@@ -111,8 +117,8 @@ class RecordedEvaluation(BaseProbe):
             found = [*_means(scores, rows, log), *_gaps(scores, rows)]
             if self.reference is not None:
                 found.append(self._change(scores, rows, log, self.reference))
-        weak = _why_weak(log)
-        return [*(replace(m, weak=weak or m.weak) for m in found), *_facts(log, len(rows))]
+        why = _why_unproven(log)
+        return [*(replace(m, too_few=why or m.too_few) for m in found), *_facts(log, len(rows))]
 
     def _scores(self, rows: AuditData, log: LogSummary) -> _Scores | Undefined:
         graded = rows.recorded.graded if rows.recorded is not None else None
@@ -156,14 +162,14 @@ class RecordedEvaluation(BaseProbe):
             clusters = np.arange(len(every)) + int(scores.clusters.max()) + 1
             clusters[places] = scores.clusters
         detail = f"since {reference.rpartition('/')[2]}, sha256 {str(before.provenance.sha256)[:16]}"
-        weak = _why_weak(before.log)
+        why = _why_unproven(before.log)
         return Measurement(
             metric=scores.change_metric,
             method="paired",
             estimate=_change_of(low, after, scores, clusters),
             n_samples=len(every),
             detail=f"{shared:,} samples are in both logs; {detail}",
-            weak=f"Of the reference: {weak}" if weak else "",
+            too_few=f"Of the reference: {why}" if why else "",
         )
 
 
@@ -326,7 +332,7 @@ def _gaps(scores: _Scores, rows: AuditData) -> Iterator[Measurement]:
             n_samples=len(rows),
             ideal=0.0,
             sensitive=(feature,),
-            weak="No sample has more than the lowest score, so groups cannot differ." if nothing else "",
+            too_few="No sample has more than the lowest score, so groups cannot differ." if nothing else "",
         )
 
 
@@ -356,8 +362,8 @@ def _gap(scores: _Scores, parts: Sequence[_Scores]) -> AnyEstimate:
     return WorstClusteredDifference(tables=(ClusteredRates(rate=rate, parts=means),))
 
 
-def _why_weak(log: LogSummary) -> str:
-    """Why no number of the log may pass, in a sentence, or ""."""
+def _why_unproven(log: LogSummary) -> str:
+    """Why no number of the log may be judged, in a sentence, or ""."""
     said = [sentence for _, sentence in log.contradictions[:_MOST_NAMED]]
     if log.unread:
         said.append(f"{log.unread:,} of {log.entries + log.unread:,} entries that it says it has are not there")

@@ -13,11 +13,14 @@ import pytest
 import scipy.stats
 from statsmodels.stats.proportion import proportion_confint
 
+import auditor
+from auditor.core.errors import UsageError
 from auditor.data.audit_data import AuditData
 from auditor.judging.criterion import Criterion
 from auditor.judging.measurement import Measurement, Outcome
 from auditor.loading.job_specs import DataSpec, RecordedSpec
 from auditor.loading.rows.data_without_model import load_logged
+from auditor.report.comparing.compare_audits import compare
 from auditor.run.run_audit import run_audit
 from auditor.statistics.changes import RateChange
 from auditor.statistics.values import RatioBetween, RatioOfTotals
@@ -58,7 +61,7 @@ def test_the_interval_of_accuracy_is_clopper_and_pearsons(k: int, n: int, tmp_pa
 
 @pytest.mark.grid
 @pytest.mark.parametrize(
-    ("p", "n"), itertools.product((0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99), (1, 5, 20, 50, 120))
+    ("p", "n"), list(itertools.product((0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99), (1, 5, 20, 50, 120)))
 )
 def test_the_interval_covers_at_every_p_and_n(p: float, n: int) -> None:
     from tests.toys.models import graded
@@ -167,11 +170,28 @@ def test_two_logs_are_paired_by_sample(tmp_path: Path) -> None:
     second = logs.write_json(tmp_path / "b.json", log)
     change = measured(second, RecordedEvaluation(reference=str(first)))["accuracy_change"]
     assert change.estimate == RateChange(before=60, gained=30, lost=5, n=100)
-    assert "sha256" in change.detail and change.weak == ""
+    assert "sha256" in change.detail and change.too_few == ""
     log["samples"][3]["scores"] = {}
     second = logs.write_json(tmp_path / "c.json", log)
     wider = measured(second, RecordedEvaluation(reference=str(first)))["accuracy_change"].estimate
     assert wider.kind == "ratio_between" and wider.interval(0.95)[0] <= 0.25 <= wider.interval(0.95)[1]
+
+
+@pytest.mark.slow
+def test_two_audits_of_logs_are_compared_on_the_same_samples(tmp_path: Path) -> None:
+    paths = [
+        logs.write_json(tmp_path / f"{name}.json", logs.inspect_log(scores))
+        for name, scores in (("a", scores_of(200, 300)), ("b", scores_of(270, 300)))
+    ]
+    before = auditor.scan(None, log=str(paths[0]))
+    after = auditor.scan(None, log=str(paths[1]), reference=str(paths[0]))
+    assert {f.probe for f in after.findings} == {"intake", "recorded_evaluation"}
+    found = compare(before, after)
+    assert [(row.metric, row.paired, row.verdict) for row in found.rows] == [("accuracy", True, "better")]
+    assert found.exit_code == 0
+    others = logs.write_json(tmp_path / "c.json", logs.inspect_log(scores_of(180, 200)))
+    with pytest.raises(UsageError, match="same rows"):
+        compare(before, auditor.scan(None, log=str(others)))
 
 
 def test_logs_of_other_samples_are_not_compared(tmp_path: Path) -> None:
@@ -261,7 +281,7 @@ def test_a_lie_that_the_file_shows_is_named_and_passes_nothing(lie: str, tmp_pat
     path = write(tmp_path)
     found = measured(path)
     assert found[metric].estimate.value >= 1.0
-    assert found["accuracy"].weak
+    assert found["accuracy"].too_few
     assert outcome(path, criterion("accuracy", "at_least", 0.3)) is Outcome.INCONCLUSIVE
 
 
@@ -280,7 +300,7 @@ HONEST: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("kind", HONEST)
 def test_an_honest_log_passes(kind: str, tmp_path: Path) -> None:
     path = HONEST[kind](tmp_path)
-    assert measured(path)["accuracy"].weak == ""
+    assert measured(path)["accuracy"].too_few == ""
     assert outcome(path, criterion("accuracy", "at_least", 0.5)) is Outcome.PASS
 
 
