@@ -77,7 +77,11 @@ def detect_compare(
     for name in names:
         job = scoring_job(name, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
         scored.append(_scores(name, as_classifier(job, meanings, known, None, None), known, changes=changes))
-    files = [path for path in (*known.real, *known.fake) if all(_is_usable(each, path) for each in scored)]
+    files = [
+        path
+        for path in (*known.real, *known.fake)
+        if all(path not in each.learnt and _probability(each.results[path]) is not None for each in scored)
+    ]
     n_lost = len(known.real) + len(known.fake) - len(files)
     for each in scored:
         if len(each.learnt) == n_lost and not files:
@@ -128,9 +132,8 @@ def _scores(name: str, job: Any, known: KnownFiles, *, changes: bool) -> Scored:
     return Scored(name=name, results=results, learnt=learnt, seconds=spent / len(results))
 
 
-def _is_usable(scored: Scored, path: Path) -> bool:
-    verdict = scored.results[path].verdict
-    return path not in scored.learnt and verdict is not None and verdict.probability is not None
+def _probability(result: FileResult) -> float | None:
+    return None if result.verdict is None else result.verdict.probability
 
 
 def compare_scores(
@@ -157,60 +160,53 @@ def compare_scores(
             f"Every detector can be asked about {n_real:,} real and {n_fake:,} synthetic files, and at a rate of "
             f"{error_rate:g} it takes {fewest} and 2: add more of them."
         )
-    groups = _groups(files, is_fake, data, scored[0])
-    found = {}
-    for each in scored:
-        verdicts = [each.results[path].verdict for path in files]
-        found[each.name] = np.asarray([v.probability for v in verdicts if v is not None], np.float64)
-
-    every, after = np.ones(len(files), bool), _changed(files, scored)
+    found = {each.name: np.asarray([_probability(each.results[path]) for path in files], np.float64) for each in scored}
+    groups, every, after = _groups(files, is_fake, data, scored[0]), np.ones(len(files), bool), _changed(files, scored)
 
     def rate(scores: FloatArray, these: BoolArray, of_real: BoolArray) -> Estimate:
         return true_positive_rate_at(
             positives=scores[these & is_fake], negatives=scores[of_real & ~is_fake], false_positive_rate=error_rate
         )
 
-    def place_of(each: Scored) -> tuple[float, float]:
-        scores = found[each.name]
-        area = area_under_curve(positives=scores[is_fake], negatives=scores[~is_fake])
-        return -rate(scores, every, every).value, -area.value
+    def area(each: Scored) -> Estimate:
+        return area_under_curve(positives=found[each.name][is_fake], negatives=found[each.name][~is_fake])
 
-    order = sorted(scored, key=place_of)
+    order = sorted(scored, key=lambda each: (-rate(found[each.name], every, every).value, -area(each).value))
     level = 1.0 - (1.0 - _CONFIDENCE) / max(len(order) - 1, 1)
-    rows = []
+    rows: list[dict[str, Any]] = []
 
-    def add(name: str, metric: str, of: str, estimate: Estimate, these: BoolArray, confidence: float) -> None:
+    def add(metric: str, of: str, estimate: Estimate, these: BoolArray, confidence: float = _CONFIDENCE) -> None:
         low, high = estimate.interval(confidence)
         counts = {"n_real": int((these & ~is_fake).sum()), "n_fake": int((these & is_fake).sum())}
-        rows.append(
-            {"detector": name, "metric": metric, "of": of, "value": estimate.value, "low": low, "high": high} | counts
-        )
+        ends = {"value": estimate.value, "low": low, "high": high}
+        rows.append({"detector": each.name, "metric": metric, "of": of} | ends | counts)
 
     for place, each in enumerate(order):
         scores = found[each.name]
-        add(each.name, "tpr_at_fpr", "", rate(scores, every, every), every, _CONFIDENCE)
-        area = area_under_curve(positives=scores[is_fake], negatives=scores[~is_fake])
-        add(each.name, "auc", "", area, every, _CONFIDENCE)
+        threshold = float(np.quantile(scores[~is_fake], 1.0 - error_rate, method="higher"))
+
+        def add_alarms(of: str, scores: FloatArray, these: BoolArray, threshold: float = threshold) -> None:
+            share = Proportion(successes=int((scores[these] > threshold).sum()), n=int(these.sum()))
+            add("false_positive_rate", of, share, these)
+
+        add("tpr_at_fpr", "", rate(scores, every, every), every)
+        add("auc", "", area(each), every)
         if place:
             behind = area_difference(first=found[order[0].name], second=scores, positive=is_fake)
-            add(each.name, "auc_behind_first", "", behind, every, level)
-        threshold = float(np.quantile(scores[~is_fake], 1.0 - error_rate, method="higher"))
+            add("auc_behind_first", "", behind, every, level)
         for of, these in groups.items():
             if (these & is_fake).any():
-                add(each.name, "tpr_at_fpr", of, rate(scores, these, every), these | ~is_fake, _CONFIDENCE)
+                add("tpr_at_fpr", of, rate(scores, these, every), these | ~is_fake)
             else:
-                alarms = int((scores[these] > threshold).sum())
-                share = Proportion(successes=alarms, n=int(these.sum()))
-                add(each.name, "false_positive_rate", of, share, these, _CONFIDENCE)
+                add_alarms(of, scores, these)
         for change, these in after.items():
             of, real = f"after {change}", these & ~is_fake
             if real.sum() < fewest or not (these & is_fake).any():
                 rows.append({"detector": each.name, "metric": "tpr_at_fpr", "of": of, "value": None})
                 continue
             own = np.asarray([each.results[path].changed.get(change, np.nan) for path in files], np.float64)
-            add(each.name, "tpr_at_fpr", of, rate(own, these, these), these, _CONFIDENCE)
-            share = Proportion(successes=int((own[real] > threshold).sum()), n=int(real.sum()))
-            add(each.name, "false_positive_rate", of, share, real, _CONFIDENCE)
+            add("tpr_at_fpr", of, rate(own, these, these), these)
+            add_alarms(of, own, real)
         rows.append({"detector": each.name, "metric": "processor_seconds_a_file", "of": "", "value": each.seconds})
     return rows
 

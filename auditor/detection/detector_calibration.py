@@ -17,6 +17,7 @@ from auditor.detection.file_kinds import SOUND_ONLY
 from auditor.detection.fingerprints import MOST_NEAR, match_fingerprints, repeated
 from auditor.models.detector_card import (
     CONFIDENCE,
+    LOOKS_AT,
     MOST_SCORES,
     TRACELESS,
     Answer,
@@ -315,15 +316,12 @@ def _novelty(result: FileResult) -> float | None:
     return None if result.verdict is None else result.verdict.novelty
 
 
-_IN_WORDS = {"image": "pictures", "speech": "sound"}
-
-
 def check_media(cards: Sequence[DetectorCard]) -> None:
     """Raise UsageError for two detectors of one medium, whose verdicts could conflict."""
     media = [card.medium for card in cards]
     if len(set(media)) < len(media):
         raise UsageError(
-            f"Both detectors are for {_IN_WORDS[media[0]]}: name one of pictures and one of sound, or ask them in two "
+            f"Both detectors are for {LOOKS_AT[media[0]]}: name one of pictures and one of sound, or ask them in two "
             "calls, each at an error rate of its own."
         )
 
@@ -378,7 +376,7 @@ def _combine_results(cards: Sequence[DetectorCard], results: list[FileResult]) -
         return results[0]
     answers = [part.verdict.answer for part in parts]
     answer: Answer = "fake" if "fake" in answers else TRACELESS if set(answers) == {TRACELESS} else "cannot say"
-    said = ", ".join(f"{_IN_WORDS[part.medium]}: {part.verdict.answer}" for part in parts)
+    said = ", ".join(f"{LOOKS_AT[part.medium]}: {part.verdict.answer}" for part in parts)
     rates = [card.error_rate for card in cards]
     reason = (
         f"By {said}. The error rate is shared out ({' and '.join(f'{rate / len(cards):g}' for rate in rates)}), so "

@@ -18,6 +18,9 @@ from auditor.core.number_types import Count, Share
 Medium = Literal["image", "speech"]
 Answer = Literal["fake", "no known trace", "cannot say"]
 TRACELESS: Answer = "no known trace"
+# What a detector is for, and what it looks at of a file.
+IS_FOR: dict[Medium, str] = {"image": "images", "speech": "speech"}
+LOOKS_AT: dict[Medium, str] = {"image": "pictures", "speech": "sound"}
 # The metric of each answer's share; the second is what it was called before no answer said that a file is real.
 METRIC_OF: dict[Answer, str] = {
     "fake": "answered_fake",

@@ -376,19 +376,8 @@ def over_kinds(rates: Sequence[KnownRate]) -> list[KnownRate]:
     for metric in dict.fromkeys(rate.metric for rate in rates):
         own = [rate for rate in rates if rate.metric == metric]
         mean = bounded_mean([rate.value for rate in own], low=0.0, high=1.0)
-        low, high = mean.interval(own[0].confidence)
-        found.append(
-            own[0].model_copy(
-                update={
-                    "value": mean.value,
-                    "low": max(0.0, low),
-                    "high": min(1.0, high),
-                    "kind": None,
-                    "n_real": max(rate.n_real for rate in own),
-                    "n_fake": sum(rate.n_fake for rate in own),
-                }
-            )
-        )
+        n_real, n_fake = max(rate.n_real for rate in own), sum(rate.n_fake for rate in own)
+        found.append(known_rate(metric, mean, n_real, n_fake, unseen=True))
     return found
 
 
@@ -406,8 +395,8 @@ def known_rate(name: str, estimate: Estimate, n_real: int, n_fake: int, **fields
     return KnownRate(
         metric=name,
         value=estimate.value,
-        low=low if math.isfinite(low) else None,
-        high=high if math.isfinite(high) else None,
+        low=max(0.0, low) if math.isfinite(low) else None,
+        high=min(1.0, high) if math.isfinite(high) else None,
         confidence=_CONFIDENCE,
         n_real=n_real,
         n_fake=n_fake,

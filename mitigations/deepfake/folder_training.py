@@ -24,14 +24,13 @@ from auditor.loading.job_specs import DetectorTrainingSpec
 from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.detector_card import DIGITS, MOST_TRAINED, KnownRate, Medium, judge_file
+from auditor.models.detector_card import DIGITS, IS_FOR, MOST_TRAINED, KnownRate, Medium, judge_file
 from auditor.statistics.rates import Proportion
 from mitigations.deepfake.detector_fitting import classes_of, known_rate
 from mitigations.deepfake.media_training import TrainingOptions, fit_detector, read_media
 
 _MOST_NAMED = 5
 MOST_COLLECTIONS = 10
-_IS_FOR: Mapping[Medium, str] = {"image": "images", "speech": "speech"}
 # The first is what a detector of such files is for; others can be brought to it.
 _USABLE: Mapping[Medium, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
 _OF_ONE_MEDIUM: Mapping[str, Medium] = {"size": "image", "seconds": "speech"}
@@ -82,7 +81,7 @@ def train_on_folder(
     files, notes = _distinct(folder, listing, classes, left_out, on_file)
     medium = _medium(spec.medium, files)
     left_out += [
-        f"{printable_name(file.name)}: It is {IN_WORDS[file.medium]}, and this detector is for {_IS_FOR[medium]}."
+        f"{printable_name(file.name)}: It is {IN_WORDS[file.medium]}, and this detector is for {IS_FOR[medium]}."
         for file in files
         if file.medium not in _USABLE[medium]
     ]

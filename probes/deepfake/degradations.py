@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -17,8 +17,6 @@ from probes.deepfake.detector_files import as_jpeg, no_larger, opened_picture, u
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-PictureChange = Callable[["Image", float, np.random.Generator], "Image"]
 
 
 @dataclass(frozen=True)
@@ -53,96 +51,46 @@ def changed_picture(picture: Image, change: str, level: float, rng: np.random.Ge
     range of a pixel added to each. ``contrast``: the share that is left of each pixel's distance from the mean grey.
     ``pixelate``: scaled down, each pixel the mean of those it stands for, and up again as squares.
     """
-    return _CHANGES[change](picture, level, rng)
-
-
-def _jpeg(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    return as_jpeg(picture, int(level))
-
-
-def _resize(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    return _scaled(_scaled(picture, _size(picture, level)), picture.size)
-
-
-def _scaled(picture: Image, size: tuple[int, int]) -> Image:
     import PIL.Image
-
-    return picture.resize(size, PIL.Image.Resampling.BILINEAR)
-
-
-def _size(picture: Image, scale: float) -> tuple[int, int]:
-    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-
-
-def _blur(picture: Image, level: float, rng: np.random.Generator) -> Image:
+    import PIL.ImageEnhance
     import PIL.ImageFilter
 
-    return picture.filter(PIL.ImageFilter.GaussianBlur(level))
+    linear, whole = PIL.Image.Resampling.BILINEAR, picture.size
 
+    def size(scale: float) -> tuple[int, int]:
+        return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
 
-def _noise(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    import PIL.Image
-
-    values = np.asarray(picture, np.float32)
-    noisy = values + np.float32(255.0 * level) * rng.standard_normal(values.shape, dtype=np.float32)
-    return PIL.Image.fromarray(_bytes(noisy))
-
-
-def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
-
-
-def _colour(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    import PIL.ImageEnhance
-
-    for enhance in (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color):
-        picture = enhance(picture).enhance(1.0 + level)
-    return picture
-
-
-def _brightness(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    raised = [min(255, round(v + 255.0 * level)) for v in range(256)]
-    return picture.point(raised * 3)
-
-
-def _contrast(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    import PIL.ImageEnhance
-
-    return PIL.ImageEnhance.Contrast(picture).enhance(level)
-
-
-def _pixelate(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    import PIL.Image
-
-    small = picture.resize(_size(picture, level), PIL.Image.Resampling.BOX)
-    return small.resize(picture.size, PIL.Image.Resampling.NEAREST)
-
-
-def _crop(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    width, height = _size(picture, level)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return _scaled(picture.crop((left, top, left + width, top + height)), picture.size)
-
-
-def _screenshot(picture: Image, level: float, rng: np.random.Generator) -> Image:
-    displayed = [round(255.0 * (v / 255.0) ** 1.1) for v in range(256)]
-    for _ in range(int(level)):
-        picture = as_jpeg(_scaled(picture, _size(picture, 0.8)).point(displayed * 3), 85)
-    return picture
-
-
-_CHANGES: dict[str, PictureChange] = {
-    "jpeg": _jpeg,
-    "resize": _resize,
-    "blur": _blur,
-    "noise": _noise,
-    "colour": _colour,
-    "crop": _crop,
-    "screenshot": _screenshot,
-    "brightness": _brightness,
-    "contrast": _contrast,
-    "pixelate": _pixelate,
-}
+    match change:
+        case "jpeg":
+            return as_jpeg(picture, int(level))
+        case "resize":
+            return picture.resize(size(level), linear).resize(whole, linear)
+        case "blur":
+            return picture.filter(PIL.ImageFilter.GaussianBlur(level))
+        case "noise":
+            values = np.asarray(picture, np.float32)
+            noisy = values + np.float32(255.0 * level) * rng.standard_normal(values.shape, dtype=np.float32)
+            return PIL.Image.fromarray(np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8))
+        case "colour":
+            for enhance in (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color):
+                picture = enhance(picture).enhance(1.0 + level)
+            return picture
+        case "crop":
+            width, height = size(level)
+            left, top = (picture.width - width) // 2, (picture.height - height) // 2
+            return picture.crop((left, top, left + width, top + height)).resize(whole, linear)
+        case "screenshot":
+            displayed = [round(255.0 * (v / 255.0) ** 1.1) for v in range(256)]
+            for _ in range(int(level)):
+                picture = as_jpeg(picture.resize(size(0.8), linear).point(displayed * 3), 85)
+            return picture
+        case "brightness":
+            return picture.point([min(255, round(v + 255.0 * level)) for v in range(256)] * 3)
+        case "contrast":
+            return PIL.ImageEnhance.Contrast(picture).enhance(level)
+        case _:
+            small = picture.resize(size(level), PIL.Image.Resampling.BOX)
+            return small.resize(whole, PIL.Image.Resampling.NEAREST)
 
 
 Samples = npt.NDArray[np.int16]

@@ -16,7 +16,7 @@ from auditor.models.detector_card import TRACELESS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.attack_estimates import AtLeast
 from auditor.statistics.estimate import Undefined
-from probes.deepfake.detector_files import is_large, labelled
+from probes.deepfake.detector_files import is_large, labelled, make_measurement
 from probes.probe_inputs import chosen_methods, differentiable, whole_number
 from probes.robustness.gradient_masking import Examined, examine
 from probes.robustness.perturbation_set import ball_of
@@ -116,12 +116,8 @@ class DetectorEvasion(BaseProbe):
         sample = subject.rows.take(picked)
         levels = self.epsilon or _EPSILON[sample.modality]
         if not len(sample):
-            nothing = Undefined(reason="the detector finds no synthetic file that could be changed")
-            return [
-                _evasion_measurement("evasion_rate", m, nothing, 0, level)
-                for m in wanted or ["square"]
-                for level in levels
-            ]
+            nothing = np.zeros(0, bool)
+            return [_rate("evasion_rate", m, nothing, level) for m in wanted or ["square"] for level in levels]
         # Every method has draws of its own, so that leaving one out does not change another's numbers.
         generators = dict(zip(self.methods, rng.spawn(len(self.methods)), strict=True))
         found: list[Measurement] = []
@@ -192,14 +188,8 @@ class DetectorEvasion(BaseProbe):
 
 
 def _rate(metric: str, method: str, evaded: BoolArray, level: float, detail: str = "") -> Measurement:
-    return _evasion_measurement(
-        metric, method, AtLeast(successes=int(evaded.sum()), n=evaded.size), evaded.size, level, detail
-    )
-
-
-def _evasion_measurement(
-    metric: str, method: str, estimate: AtLeast | Undefined, n: int, level: float, detail: str = ""
-) -> Measurement:
-    return Measurement(
-        metric=metric, method=method, estimate=estimate, n_samples=n, ideal=0.0, at={"epsilon": level}, detail=detail
-    )
+    found: AtLeast | Undefined = Undefined(reason="the detector finds no synthetic file that could be changed")
+    if evaded.size:
+        found = AtLeast(successes=int(evaded.sum()), n=evaded.size)
+    at = {"epsilon": level}
+    return make_measurement(metric, found, evaded.size, 0.0, method=method, at=at, detail=detail)

@@ -94,10 +94,9 @@ def _embedder(spec: str) -> tuple[Callable[[npt.NDArray[Any]], Any], float | Non
             raise DataError("An encoder's file is of images: name a function of your own for sound.")
         wanted = file.preprocessing
         assert isinstance(wanted, ImagePreprocessing)
-        fitted = np.stack([fitted_picture(row, wanted) for row in rows]).astype(np.float32) / np.float32(255.0)
-        scaled = (fitted - np.asarray(wanted.mean, np.float32)) / np.asarray(wanted.std, np.float32)
+        fitted = wanted.encode(np.stack([fitted_picture(row, wanted) for row in rows]))
         with torch.inference_mode():
-            return np.asarray(file.encoder(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())).numpy(), np.float64)
+            return np.asarray(file.encoder(torch.from_numpy(fitted)).numpy(), np.float64)
 
     return encode, None
 

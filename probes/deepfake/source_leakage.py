@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,35 +176,27 @@ class SourceLeakage(BaseProbe):
         return _leakage_measurement(metric, estimate, int(named.sum()), detail)
 
 
-@dataclass(frozen=True, eq=False)
-class _Learnt:
+def _learnt(model: AuditedModel, rows: AuditData) -> tuple[BoolArray, BoolArray]:
     """(n,) each, by the detector's own card: the files that it was trained on, and those that are like one of them."""
-
-    same: BoolArray
-    like: BoolArray
-
-
-def _learnt(model: AuditedModel, rows: AuditData) -> _Learnt:
-    """None where the detector has no card, or rows are no files."""
     from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
     from auditor.models.detector import Detector
 
     if not isinstance(model, Detector) or rows.files is None or not model.card.trained_on:
-        return _Learnt(np.zeros(len(rows), bool), np.zeros(len(rows), bool))
+        return np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     card, known = model.card, frozenset(model.card.trained_on)
     contents = (content(rows, i) for i in range(len(rows)))
     seen = [(sha256(own).hexdigest()[:DIGITS] in known, fingerprints_of(own, "", card.medium)) for own in contents]
     same = np.asarray([found for found, _ in seen], bool)
-    return _Learnt(same, same | match_fingerprints([prints for _, prints in seen], card.fingerprints, card.medium))
+    return same, same | match_fingerprints([prints for _, prints in seen], card.fingerprints, card.medium)
 
 
-def _by_card(rows: AuditData, learnt: _Learnt) -> list[Measurement]:
+def _by_card(rows: AuditData, learnt: tuple[BoolArray, BoolArray]) -> list[Measurement]:
     """Shares of the evaluation files by the card alone: that there are copies, never that there are none."""
     metrics = ("exact_duplicate_share", "near_duplicate_share", "other_class_duplicate_share")
     nothing = [_leakage_measurement(m, Undefined(reason=_NO_TRAIN, inapplicable=True), len(rows)) for m in metrics]
-    if not learnt.like.any():
+    if not learnt[1].any():
         return nothing
-    which = [np.where(these, 0, -1).astype(np.int64) for these in (learnt.same, learnt.like)]
+    which = [np.where(these, 0, -1).astype(np.int64) for these in learnt]
     pairs = zip(metrics, which, strict=False)
     said = [_share(m, twin, _namer(rows, None), f"at least. {_NO_TRAIN}") for m, twin in pairs]
     return [*(replace(m, weak=_NO_TRAIN) for m in said), nothing[2]]
@@ -215,14 +207,14 @@ def _copies(
     fingerprints: tuple[Sequence[str], Vectors],
     members: AuditData,
     others: tuple[Sequence[str], Vectors],
-    learnt: _Learnt,
+    learnt: tuple[BoolArray, BoolArray],
 ) -> list[Measurement]:
     """Shares of the evaluation files that are copies of, or like, a training file, of the same class or the other.
 
     ``learnt``: files that the detector's card knows, whatever was said to be its training files.
     """
     exact = twins(fingerprints, others, least=1.1).exact
-    exact = np.where((exact < 0) & learnt.same, len(members), exact)
+    exact = np.where((exact < 0) & learnt[0], len(members), exact)
     same = _same_class(rows, members)
     found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
     pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
@@ -234,7 +226,7 @@ def _copies(
         if metric == "near_duplicate_share":
             # A file with an exact twin in the other class alone is still one that the detector has seen.
             near = np.where(exact >= 0, exact, near)
-            near = np.where((near < 0) & learnt.like, len(members), near)
+            near = np.where((near < 0) & learnt[1], len(members), near)
         more: dict[str, int] = {}
         if cut is not None:
             flipped = twins(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.data.audio import resample
 from auditor.judging.figure_types import Figure, Series
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -211,8 +212,6 @@ def common_side(data: AuditData) -> int:
     """The shortest side, in pixels, of any image of the data; at least 16."""
     if data.files is None:
         return max(int(min(np.shape(data.X)[1:3])), _LOWEST_SIDE)
-    from probes.deepfake.detector_files import content
-
     sides = [min(opened_picture(content(data, i), str(f)).size) for i, f in enumerate(data.files)]
     return max(min(sides, default=_LOWEST_SIDE), _LOWEST_SIDE)
 
@@ -241,9 +240,9 @@ def alike_sound(row: npt.NDArray[np.int16], rate: int | None, common_rate: int |
 
     ``rate``: its sampling rate; ``common_rate``: the lowest of any file, through which all are brought, where known.
     """
-    x = np.asarray(row, np.float64)
     if rate is not None and common_rate is not None and common_rate < rate:
-        x = _through(x, rate, common_rate)
+        row = np.resize(resample(resample(row, rate, common_rate), common_rate, rate)[: row.size], row.size)
+    x = np.asarray(row, np.float64)
     x = x - x.mean()
     loud = np.flatnonzero(np.abs(x) >= SILENCE * np.abs(x).max())
     if loud.size and np.abs(x).max() > 0.0:
@@ -251,18 +250,6 @@ def alike_sound(row: npt.NDArray[np.int16], rate: int | None, common_rate: int |
     level = float(np.sqrt(np.square(x).mean()))
     scale = 32768.0 * 10.0 ** (LOUDNESS / 20.0) / level if level > 0.0 else 0.0
     return np.asarray(np.clip(np.rint(scale * x), -32768, 32767), np.int16)
-
-
-def _through(x: npt.NDArray[Any], rate: int, lower: int) -> npt.NDArray[Any]:
-    """The sound after it was resampled to a lower rate and back, at its own length."""
-    from math import gcd
-
-    from scipy.signal import resample_poly
-
-    shared = gcd(rate, lower)
-    up, down = lower // shared, rate // shared
-    back = resample_poly(resample_poly(x, up, down), down, up)
-    return np.resize(back[: x.size], x.size)
 
 
 _CONFIDENCE = 0.95

@@ -224,12 +224,8 @@ def read_provenance(content: bytes, kind: FileKind, trust_anchors: str | None = 
 
 
 def _statements(content: bytes, kind: FileKind) -> list[Statement]:
-    if kind.medium == "image":
-        from auditor.detection.provenance.unsigned_metadata import image_statements
+    from auditor.detection.provenance.unsigned_metadata import container_statements, image_statements
 
-        return image_statements(content)
-    if kind.medium in ("audio", "video"):
-        from auditor.detection.provenance.unsigned_metadata import container_statements
-
-        return container_statements(content)
-    return []
+    if kind.medium is None:
+        return []
+    return image_statements(content) if kind.medium == "image" else container_statements(content)
