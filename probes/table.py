@@ -32,6 +32,7 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.veto import Misfire
 from probes.language.winobias_winogender import WinoBias, Winogender
+from probes.performance.data_leakage import DataLeakage
 from probes.performance.derived_model import Derived
 from probes.performance.performance import Performance
 from probes.privacy.attribute_inference import AttributeInference
@@ -53,6 +54,7 @@ from probes.robustness.weight_changes import WeightChanges
 PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
     "derived": Derived,
+    "data_leakage": DataLeakage,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,

@@ -136,6 +136,13 @@ def with_holes(n: int) -> AuditData:
     return replace(data, X=data.X.assign(skill=data.X["skill"].where(~hole)))
 
 
+def overlapping(n: int) -> AuditData:
+    """1,000 rows and as many training rows, ``n`` of which stand among the former too."""
+    members = rows(1_000, 1)
+    evaluation = rows(1_000 - n).with_members(members.take(slice(0, n)))
+    return replace(evaluation, is_member=None).with_members(members)
+
+
 def contradictory(n: int) -> AuditData:
     """The same, the second time with the other label."""
     again = repeated(n)
@@ -563,6 +570,13 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("label_conflict_rate", "at_most", 0.01)],
         data=lambda: repeated(600),
         violating_data=lambda: contradictory(600),
+    ),
+    "data_leakage": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[criterion("excess_overlap_rate", "at_most", 0.02, at={"copies": "exact"})],
+        data=lambda: overlapping(0),
+        violating_data=lambda: overlapping(100),
     ),
     "representation": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
