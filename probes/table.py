@@ -44,6 +44,7 @@ from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.model_inversion import ModelInversion
+from probes.privacy.personal_data import PersonalData
 from probes.reasons.ale import AccumulatedLocalEffects
 from probes.robustness.label_conflicts import LabelConflicts
 from probes.robustness.out_of_distribution import OutOfDistribution
@@ -75,6 +76,7 @@ PROBES: dict[str, type[Probe]] = {
     "pii_leakage": PIILeakage,
     "contamination": Contamination,
     "attribute_inference": AttributeInference,
+    "personal_data": PersonalData,
     "model_inversion": ModelInversion,
     "dp_claim": DPClaim,
     "robustness": Robustness,
