@@ -32,6 +32,7 @@ from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.veto import Misfire
 from probes.language.winobias_winogender import WinoBias, Winogender
+from probes.performance.data_leakage import DataLeakage
 from probes.performance.derived_model import Derived
 from probes.performance.performance import Performance
 from probes.performance.recorded_evaluation import RecordedEvaluation
@@ -44,6 +45,7 @@ from probes.privacy.memorization.extraction import Extraction
 from probes.privacy.memorization.lm_membership import LMMembership
 from probes.privacy.memorization.pii_leakage import PIILeakage
 from probes.privacy.model_inversion import ModelInversion
+from probes.privacy.personal_data import PersonalData
 from probes.reasons.ale import AccumulatedLocalEffects
 from probes.robustness.label_conflicts import LabelConflicts
 from probes.robustness.out_of_distribution import OutOfDistribution
@@ -55,6 +57,7 @@ PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
     "derived": Derived,
     "recorded_evaluation": RecordedEvaluation,
+    "data_leakage": DataLeakage,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,
     "score_fairness": ScoreFairness,
@@ -75,6 +78,7 @@ PROBES: dict[str, type[Probe]] = {
     "pii_leakage": PIILeakage,
     "contamination": Contamination,
     "attribute_inference": AttributeInference,
+    "personal_data": PersonalData,
     "model_inversion": ModelInversion,
     "dp_claim": DPClaim,
     "robustness": Robustness,

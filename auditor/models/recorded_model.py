@@ -13,8 +13,6 @@ from auditor.data.audit_data_parts import Recorded
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.regression_model import AuditedRegressor
 
-# What a record calls the format of a model that is known by a log.
-
 
 def _not_asked(X: Rows) -> NoReturn:
     raise NotApplicableError(

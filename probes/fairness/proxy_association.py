@@ -47,7 +47,7 @@ _BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """What is to predict the groups: ``matrix`` (k, d) of the rows that are asked for, for a logistic regression, or
     ``codes`` (n,) of one feature."""
 
@@ -113,7 +113,7 @@ class ProxyAssociation(BaseProbe):
         """``counts``: of all rows, where those at hand are a sample of them."""
         train = np.zeros(len(rows), bool)
         train[rows.order(self.name)[: len(rows) // 2]] = True
-        splits = [_Split.from_groups(name, rows.groups(name), train, counts) for name in _sensitive(rows)]
+        splits = [Split.from_groups(name, rows.groups(name), train, counts) for name in _sensitive(rows)]
         wanted = ~train
         for split in splits:
             wanted[split.learned] = True
@@ -161,32 +161,32 @@ class ProxyAssociation(BaseProbe):
 
     def _sources(
         self, model: AuditedModel, rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool
-    ) -> Iterator[_Source]:
+    ) -> Iterator[Source]:
         yield from _of_features(rows, train, row_indices, single)
         if model.rows_alone:
             return
         # The logarithm keeps the small probabilities of a confident model apart; the last class follows from the rest.
         scores = np.log(np.clip(model.outputs(rows)[row_indices], 1e-12, None))
-        yield _Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])
+        yield Source("score", "the model's score", matrix=(scores - scores[:, -1:])[:, :-1])
         hidden = representation(model, rows, row_indices)
         if hidden is not None:
-            yield _Source("representation", "the input of the last linear layer", matrix=hidden)
+            yield Source("representation", "the input of the last linear layer", matrix=hidden)
 
 
-def _of_features(rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool) -> Iterator[_Source]:
-    columns = _features(rows)
+def _of_features(rows: AuditData, train: BoolArray, row_indices: IntArray, single: bool) -> Iterator[Source]:
+    columns = other_columns(rows)
     if not columns:
         return
-    yield _Source("features", f"{len(columns)} features together", matrix=encode(columns, train, row_indices))
+    yield Source("features", f"{len(columns)} features together", matrix=encode(columns, train, row_indices))
     for name, values in columns.items() if single else ():
-        yield _Source("feature", name, codes=_binned(name, values, train))
+        yield Source("feature", name, codes=binned(name, values, train))
 
 
 def _sensitive(rows: AuditData) -> list[str]:
     return [] if rows.sensitive_features is None else [str(c) for c in rows.sensitive_features.columns]
 
 
-def _features(rows: AuditData) -> dict[str, pd.Series[Any]]:
+def other_columns(rows: AuditData) -> dict[str, pd.Series[Any]]:
     """Columns of a table that are no sensitive feature, none of them copied."""
     import pandas as pd
 
@@ -199,7 +199,7 @@ def _features(rows: AuditData) -> dict[str, pd.Series[Any]]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Split:
+class Split:
     """A sensitive feature's groups with enough rows in both halves, ``kept``: a predictor of them learns from some rows
     and is measured on others.
 
@@ -219,7 +219,7 @@ class _Split:
     test_label: IntArray
 
     @classmethod
-    def from_groups(cls, sensitive: str, groups: CodedGroups, train: BoolArray, counts: GroupCounts | None) -> _Split:
+    def from_groups(cls, sensitive: str, groups: CodedGroups, train: BoolArray, counts: GroupCounts | None) -> Split:
         """The split of groups by a half of the rows, which ``counts`` may be of more of."""
         codes, k = groups.codes, len(groups.titles)
         sizes = np.minimum(np.bincount(codes[train], minlength=k), np.bincount(codes[~train], minlength=k))
@@ -238,7 +238,7 @@ class _Split:
         return sorted([*self.absent, *(name for i, name in enumerate(self.names) if i not in self.kept)])
 
 
-def _measure_source(split: _Split, source: _Source, places: IntArray) -> Measurement:
+def _measure_source(split: Split, source: Source, places: IntArray) -> Measurement:
     """What one source tells of the groups; ``places`` (n,): where a row that was asked for stands in its matrix."""
     names, kept, small = split.names, split.kept, split.small
     at: dict[str, str | float] = {"from": source.name}
@@ -249,7 +249,7 @@ def _measure_source(split: _Split, source: _Source, places: IntArray) -> Measure
     )
     parts = [f"predicted from {source.what}"]
     if kept.size > 1:
-        scores, at_level = _predicted(source, split, places)
+        scores, at_level = predicted(source, split, places)
         estimate, each = macro_auc(scores, split.test_label, at_level)
         if kept.size > 2:
             order = np.argsort(-np.asarray(each))[:3]
@@ -344,7 +344,7 @@ def _gathered(levels: Levels, counts: IntArray) -> IntArray:
 # ---- prediction ----------------------------------------------------------------------------------------------------
 
 
-def _predicted(source: _Source, split: _Split, places: IntArray) -> tuple[FloatArray, IntArray | None]:
+def predicted(source: Source, split: Split, places: IntArray) -> tuple[FloatArray, IntArray | None]:
     """(m, n_groups) scores of the groups, from rows of ``train`` only, and which of them each row of ``test`` has.
 
     None for the second where each row has its own.
@@ -405,7 +405,7 @@ def encode(columns: Mapping[str, pd.Series[Any]] | pd.DataFrame, train: BoolArra
     return np.concatenate(parts, axis=1) if parts else np.empty((row_indices.size, 0))
 
 
-def _binned(name: str, values: pd.Series[Any], train: BoolArray) -> IntArray:
+def binned(name: str, values: pd.Series[Any], train: BoolArray) -> IntArray:
     """(n,) codes of a feature: tenths of a number, the most frequent levels of anything else, one for all the rest."""
     numbers = values.to_numpy(np.float64, na_value=np.nan) if values.dtype.kind in "iuf" else np.empty(0)
     if more_than(N_BINS, numbers):

@@ -25,7 +25,8 @@ from tests.toys.skilled import skilled
 # What a constant model passes with right: these say nothing of its answers, but of the rows or of its file.
 OF_THE_ROWS = {
     "proxy_auc", "exact_duplicate_share", "near_duplicate_share", "contradictory_share", "cue_auc", "small_group_share",
-    "label_conflict_rate", "missing_rate_difference", "other_class_duplicate_share",
+    "label_conflict_rate", "other_class_duplicate_share", "excess_overlap_rate", "duplicate_rate", "overlap_rate",
+    "missing_rate_difference", "recognised_rate", "personal_data_rate",
 }  # fmt: skip
 OF_LANGUAGE_MODELS = [key for key, kind in PROBES.items() if Need.LANGUAGE_MODEL in kind.needs]
 OF_LANGUAGE_MODELS.append("embedding_association")

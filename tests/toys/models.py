@@ -147,6 +147,20 @@ def with_holes(n: int) -> AuditData:
     return replace(data, X=data.X.assign(skill=data.X["skill"].where(~hole)))
 
 
+def overlapping(n: int) -> AuditData:
+    """1,000 rows and as many training rows, ``n`` of which stand among the former too."""
+    members = rows(1_000, 1)
+    evaluation = rows(1_000 - n).with_members(members.take(slice(0, n)))
+    return replace(evaluation, is_member=None).with_members(members)
+
+
+def with_remarks(remark: str) -> AuditData:
+    """Rows of which every tenth has the remark in a column of texts."""
+    data = rows(1_000, members=True)
+    assert isinstance(data.X, pd.DataFrame)
+    return replace(data, X=data.X.assign(remarks=np.where(np.arange(1_000) % 20 < 2, remark, "no reply yet")))
+
+
 def contradictory(n: int) -> AuditData:
     """The same, the second time with the other label."""
     again = repeated(n)
@@ -574,6 +588,20 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("label_conflict_rate", "at_most", 0.01)],
         data=lambda: repeated(600),
         violating_data=lambda: contradictory(600),
+    ),
+    "data_leakage": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[criterion("excess_overlap_rate", "at_most", 0.02, at={"copies": "exact"})],
+        data=lambda: overlapping(0),
+        violating_data=lambda: overlapping(100),
+    ),
+    "personal_data": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[criterion("recognised_rate", "at_most", 0.01, at={"kind": "any"})],
+        data=lambda: with_remarks("called twice"),
+        violating_data=lambda: with_remarks("write to ann.lee@northmail.org"),
     ),
     "representation": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),

@@ -1,0 +1,198 @@
+"""Leakage in the rows: repeats within the training rows and across the test rows, and a column that alone decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.core.rows import BoolArray, Rows
+from auditor.data.row_keys import Keys, keys_of
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.probe import BaseProbe, Need
+from auditor.statistics.estimate import Exact
+from auditor.statistics.rates import Difference
+from probes.fairness.proxy_association import Source, Split, binned, macro_auc, other_columns, predicted
+from probes.probe_inputs import training_rows
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+
+_DIGITS = 3
+# Beyond that, which values there are in the training rows decides for many test rows at once.
+_MOST_REPEATED = 0.05
+_NO_WORD = str.maketrans({c: " " for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r"})
+_WHAT = {
+    "exact": "with the same features",
+    "near": f"whose numbers agree in {_DIGITS} digits and whose texts in their words",
+}
+
+
+class DataLeakage(BaseProbe):
+    """Rows that stand in the training and in the test rows, repeats of training rows, and a column that gives the label
+    away.
+
+    A copy has the same features, whatever its label: ``exact``, or ``near`` (numbers alike in three significant digits,
+    texts alike but for case and punctuation). All rows are compared by a hash of their features.
+
+    - ``duplicate_rate``: Of the training rows. Known exactly.
+    - ``overlap_rate``: Of the test rows, and of each group of them; where there are test rows. Known exactly.
+    - ``excess_overlap_rate``: ``overlap_rate`` less ``duplicate_rate``, as an exact difference of two shares. Rows that
+      were drawn independently stand in the training rows as often as training rows repeat another, so that chance and
+      columns of few values make no leak of it. Repeats come in pairs, and count as half as many of half the rows; where
+      more than 5 % of the training rows repeat another, nothing is judged. A model recalls the answer of such rows, and
+      its measured accuracy is too high by up to their share times its error on new rows.
+    - ``strongest_feature_auc``: Of the column that tells the label best in one half of the training rows, the AUC in
+      the other half, as :class:`~probes.fairness.proxy_association.ProxyAssociation` measures that of a feature; of
+      more than two classes the mean of each against the rest. The halves are made by a hash of the rows' contents.
+
+    Copies that were changed by more than that are not found, nor is a label that several columns give away together,
+    nor time that runs backwards.
+
+    Sources: Kapoor and Narayanan, Patterns 4 (2023), for kinds of leakage; Kaufman et al., ACM TKDD 6 (2012).
+    """
+
+    name = "data_leakage"
+    pillar = "performance"
+    goal = "Do test rows stand among the training rows, and does one column give the label away?"
+    citation = "Kapoor and Narayanan, Patterns 2023; Kaufman et al., ACM TKDD 2012"
+    methods = ("hashes",)
+    needs = (Need.CLASSES, Need.TRAIN)
+    questions = (
+        AuditQuestion("leaked", metrics=("*overlap_rate", "duplicate_rate"), form="percent"),
+        AuditQuestion("decides_alone", form="pairs"),
+    )
+    exact = {"duplicate_rate": "every row is compared", "overlap_rate": "every row is compared"}
+    metrics = define_metrics(
+        """
+        duplicate_rate: share of the training rows that have a copy among them; [0, 1], ideal 0; at 0.01 one row in 100
+          repeats another; Kapoor and Narayanan, Patterns 2023
+        overlap_rate: share of the test rows that have a copy among the training rows; [0, 1], ideal 0; at 0.01 the
+          answer of one test row in 100 can be recalled; Kapoor and Narayanan, Patterns 2023
+        excess_overlap_rate: how much larger the share of test rows with a copy among the training rows is than that of
+          training rows with another one; [-1, 1], ideal 0; at 0.005 five test rows in 1,000 stand in the training rows
+          beyond what independent rows do; Kapoor and Narayanan, Patterns 2023
+        strongest_feature_auc: area under the ROC curve of the label by the one column that tells it best; [0, 1], ideal
+          0.5; at 1 that column decides alone, as what is known only after the label does; Kaufman et al., ACM TKDD 2012
+        """
+    )
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements on the training rows, and on the evaluation rows if they are others; the model is not called."""
+        train = training_rows(data)
+        found: list[Measurement] = []
+        for copies, keys in _keys(train.X).items():
+            _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
+            repeated = counts[place] > 1
+            found.append(_share("duplicate_rate", copies, repeated, "training rows"))
+            if data.members is not None:
+                shared = np.isin(_keys(data.evaluation.X)[copies], keys)
+                found += _overlap(copies, shared, repeated, data.evaluation)
+        if train.modality == "tabular" and train.y_true is not None:
+            found += _strongest(train)
+        return found
+
+
+def _keys(X: Rows) -> dict[str, Keys]:
+    """(n,) keys of the features by kind of copy."""
+    import pandas as pd
+
+    found = {"exact": keys_of(X, None, None, None)}
+    if isinstance(X, pd.DataFrame):
+        found["near"] = keys_of(X.apply(_rounded), None, None, None)
+    elif X.dtype == object:
+        texts = np.asarray([" ".join(str(text).lower().translate(_NO_WORD).split()) for text in X], object)
+        found["near"] = keys_of(texts, None, None, None)
+    return found
+
+
+def _rounded(values: Any) -> Any:
+    """A column with numbers to three significant digits, and texts in one case without punctuation."""
+    import pandas as pd
+
+    if values.dtype.kind == "f":
+        numbers = values.to_numpy(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = 10.0 ** (np.floor(np.log10(np.abs(numbers))) - _DIGITS + 1)
+            rounded = np.where(np.isfinite(step) & (step > 0.0), np.round(numbers / step) * step, numbers)
+        return pd.Series(np.round(rounded, 12), index=values.index)
+    if values.dtype.kind in "iub":
+        return values
+    codes, different = pd.factorize(values.astype("string"))
+    words = np.asarray([" ".join(str(text).lower().translate(_NO_WORD).split()) for text in different] + [""], object)
+    return pd.Series(words[codes], index=values.index)
+
+
+def _share(metric: str, copies: str, held: BoolArray, of: str, group: dict[str, str] | None = None) -> Measurement:
+    return Measurement(
+        metric=metric,
+        method="hashes",
+        estimate=Exact(known=float(held.mean())),
+        n_samples=held.size,
+        ideal=0.0,
+        group=group or {},
+        at={"copies": copies},
+        detail=f"{int(held.sum()):,} of {held.size:,} {of} have a copy {_WHAT[copies]}",
+    )
+
+
+def _overlap(copies: str, shared: BoolArray, repeated: BoolArray, rows: AuditData) -> Iterator[Measurement]:
+    yield Measurement(
+        metric="excess_overlap_rate",
+        method="hashes",
+        estimate=Difference(
+            successes=(int(shared.sum()), int(repeated.sum()) // 2), n=(int(shared.size), repeated.size // 2)
+        ),
+        n_samples=shared.size,
+        ideal=0.0,
+        at={"copies": copies},
+        too_few=f"{repeated.mean():.1%} of the training rows repeat another: chance alone makes copies of such rows."
+        if repeated.mean() > _MOST_REPEATED
+        else "",
+        detail=f"{int(shared.sum()):,} of {shared.size:,} test rows have a copy among the training rows "
+        f"{_WHAT[copies]}, and {int(repeated.sum()):,} of {repeated.size:,} training rows another one",
+    )
+    yield _share("overlap_rate", copies, shared, "test rows")
+    for name in () if rows.sensitive_features is None else map(str, rows.sensitive_features.columns):
+        groups = rows.groups(name)
+        for i, title in enumerate(groups.titles):
+            yield _share("overlap_rate", copies, shared[groups.codes == i], "test rows", {name: title})
+
+
+def _strongest(rows: AuditData) -> Iterator[Measurement]:
+    """The AUC, in one half, of the column that tells the label best in the other."""
+    from auditor.data.group_counts import coded_texts
+
+    assert rows.y_true is not None
+    rows = rows.take(rows.y_true >= 0)
+    columns = other_columns(rows)
+    if not columns or rows.y_true is None:
+        return
+    train = np.zeros(len(rows), bool)
+    train[rows.order("data_leakage")[: len(rows) // 2]] = True
+    labels = coded_texts([rows.classes[i] for i in rows.y_true])
+    split = Split.from_groups("label", labels, train, None)
+    learning = Split.from_groups("label", labels, ~train, None)
+    if split.kept.size < 2:
+        return
+    nowhere = np.empty(0, np.int64)
+    sources = [Source("feature", name, codes=binned(name, values, train)) for name, values in columns.items()]
+
+    def auc(source: Source, half: Split) -> Any:
+        # What was learned in one half, in either half.
+        scores, _ = predicted(source, split, nowhere)
+        assert source.codes is not None
+        return macro_auc(scores, half.test_label, source.codes[half.tested])[0]
+
+    best = max(sources, key=lambda source: auc(source, learning).value)
+    yield Measurement(
+        metric="strongest_feature_auc",
+        method="hashes",
+        estimate=auc(best, split),
+        n_samples=len(rows),
+        ideal=0.5,
+        ideal_when_same="nothing",
+        detail=f"{best.what}, of {len(sources):,} columns",
+    )

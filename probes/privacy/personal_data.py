@@ -1,0 +1,184 @@
+"""Personal data in the training rows: in texts, and by the names of columns."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from auditor.core.errors import NotApplicableError
+from auditor.core.rows import BoolArray, IntArray
+from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.probe import BaseProbe, Need
+from auditor.statistics.error_corrected_rates import Corrected
+from auditor.statistics.estimate import Exact
+from probes.probe_inputs import training_rows
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+
+_ANY = "any"
+_SHOWN = 3
+# Nothing of the forms that are looked for is without an @, or five digits, or two colons.
+_POSSIBLE = re.compile(r"@|[\[(]\s*at\s*[\])]|(?:\d\D{0,2}){5}|:.*:", re.I)
+# Of Art. 9(1) and Art. 10 GDPR, by words that names of columns are made of.
+_SPECIAL = {
+    "race or ethnic origin": "race|racial|ethnic|ethnicity|skin|tribe|caste",
+    "political opinions": "political|politics|party|vote|voting",
+    "religion or belief": "religion|religious|faith|church|belief",
+    "trade union": "union",
+    "genetic data": "genetic|genome|genotype|dna",
+    "biometric data": "biometric|fingerprint|iris|faceprint",
+    "health": "health|diagnosis|diagnoses|disease|disability|disabled|illness|medical|medication|icd|pregnant|hiv",
+    "sex life or orientation": "orientation|sexuality|gay",
+    "criminal convictions": "crime|criminal|conviction|convictions|offence|offense|arrest|arrests|prison|priors",
+}
+_WORDS = re.compile(r"[^\W\d_]+")
+
+
+class PersonalData(BaseProbe):
+    """The share of training rows whose texts hold personal data, by kind, and columns named as special categories.
+
+    Texts are those of every column of texts, or the rows themselves. Kinds are those of
+    :func:`~probes.privacy.memorization.pii_patterns.find_pii`: e-mail addresses, telephone numbers, payment cards,
+    IBANs, IP addresses and national ids, in a context that does not make them a thing's number. Examples are masked.
+
+    - ``recognised_rate``: As counted, of any kind and of each kind that was found. Known exactly of these rows.
+    - ``personal_data_rate``: The same, corrected for what is overlooked and for false alarms by
+      :class:`~auditor.statistics.error_corrected_rates.Corrected`, as measured on the held-out half of the labelled
+      sentences (:func:`~probes.privacy.memorization.pii_patterns.recognition`).
+    - ``special_category_columns``: Columns whose names hold a word for a special category (Art. 9(1), Art. 10 GDPR);
+      what a column without such a name holds is not known.
+
+    Names of persons, postal addresses and what a text says of somebody's health or belief are not looked for.
+
+    Raises NotApplicableError where no column is of texts and none is named so.
+
+    Sources: Rogan and Gladen, Am. J. Epidemiol. 107 (1978); Regulation (EU) 2016/679, Art. 4(1), 9(1), 10.
+    """
+
+    name = "personal_data"
+    pillar = "privacy"
+    goal = "Do the training rows hold personal data in texts, or columns of special categories?"
+    citation = "Regulation (EU) 2016/679, Art. 4 and 9; Rogan and Gladen, Am. J. Epidemiol. 1978"
+    methods = ("patterns",)
+    needs = (Need.TRAIN,)
+    questions = (AuditQuestion("personal_rows", form="percent"),)
+    exact = {"recognised_rate": "every text is looked at", "special_category_columns": "every name is looked at"}
+    metrics = define_metrics(
+        """
+        recognised_rate: share of the training rows in which personal data is recognised; [0, 1], ideal 0; at 0.001 one
+          row in 1,000 holds an e-mail address or another of the kinds that are looked for; Regulation (EU) 2016/679
+        personal_data_rate: share of the training rows with personal data of these kinds, corrected for what is
+          overlooked and for false alarms; [0, 1], ideal 0; at 0.001 one row in 1,000; Rogan and Gladen, Am. J.
+          Epidemiol. 1978
+        special_category_columns: columns whose names hold a word for a special category of personal data; [0, inf), no
+          ideal; each needs a ground of Art. 9(2); Regulation (EU) 2016/679
+        """
+    )
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        """Measurements on the training rows; the model is not called."""
+        rows = training_rows(data)
+        columns, special = _texts(rows), _special(rows)
+        if not columns and not special:
+            raise NotApplicableError("Needs texts: no column of the training rows holds any.")
+        found = [
+            Measurement(
+                metric="special_category_columns",
+                method="patterns",
+                estimate=Exact(known=float(len(special))),
+                n_samples=len(rows),
+                detail="; ".join(f"{column}: {category}" for column, category in special.items())
+                or "no name of a column holds a word for one",
+            )
+        ]
+        return found + (_rates(columns, len(rows)) if columns else [])
+
+
+def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
+    """Of each column of texts (n,) codes of its different texts, and these; -1 where there is none."""
+    import pandas as pd
+
+    if isinstance(rows.X, pd.DataFrame):
+        kinds = {str(name): rows.X[name] for name in rows.X.columns}
+        own = {name: values for name, values in kinds.items() if values.dtype.kind not in "biufcmM"}
+    elif rows.modality == "text":
+        own = {"text": pd.Series(rows.X)}
+    else:
+        own = {}
+    coded = {name: pd.factorize(values.astype("string")) for name, values in own.items()}
+    return {name: (codes.astype(np.int64), list(map(str, different))) for name, (codes, different) in coded.items()}
+
+
+def _special(rows: AuditData) -> dict[str, str]:
+    import pandas as pd
+
+    tables = [rows.sensitive_features, rows.X if isinstance(rows.X, pd.DataFrame) else None]
+    names = dict.fromkeys(str(name) for table in tables if table is not None for name in table.columns)
+    spaced = {name: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name) for name in names}
+    words = {name: set(map(str.lower, _WORDS.findall(text))) for name, text in spaced.items()}
+    return {
+        name: category for name in names for category, known in _SPECIAL.items() if words[name] & set(known.split("|"))
+    }
+
+
+def _rates(columns: dict[str, tuple[IntArray, list[str]]], n: int) -> list[Measurement]:
+    from probes.privacy.memorization.pii_patterns import in_context, in_one_spelling, look_alikes, masked, recognition
+
+    held: dict[str, BoolArray] = defaultdict(lambda: np.zeros(n, bool))
+    looks: dict[str, BoolArray] = defaultdict(lambda: np.zeros(n, bool))
+    where: dict[str, Counter[str]] = defaultdict(Counter)
+    examples: dict[str, dict[str, None]] = defaultdict(dict)
+    for column, (codes, texts) in columns.items():
+        blank = partial(np.zeros, len(texts) + 1, bool)
+        marks: dict[tuple[str, bool], BoolArray] = defaultdict(blank)
+        for i, raw in enumerate(texts):
+            if not _POSSIBLE.search(raw):
+                continue
+            text = in_one_spelling(raw)
+            for match in look_alikes(text):
+                personal = in_context(text, match)
+                for kind in (_ANY, match.kind):
+                    marks[kind, False][i] = True
+                    if personal:
+                        marks[kind, True][i] = True
+                if personal and len(examples[match.kind]) < _SHOWN:
+                    examples[match.kind][masked(text[match.start : match.end])] = None
+        for (kind, personal), own in marks.items():
+            # The last entry is of rows without a text.
+            rows = own[codes]
+            (held if personal else looks)[kind] |= rows
+            if personal and rows.any():
+                where[kind][column] += int(rows.sum())
+    found = []
+    for kind in (_ANY, *sorted(set(held) - {_ANY})):
+        told, hits = recognition(None if kind == _ANY else kind), int(held[kind].sum())
+        detail = f"{hits:,} of {n:,} rows" + "".join(f"; {c}: {k:,}" for c, k in where[kind].most_common(_SHOWN))
+        detail += "".join(f"; {example}" for example in examples.get(kind, ()))
+        corrected = Corrected(
+            successes=hits,
+            n=n,
+            found=told.found,
+            positives=told.positives,
+            spared=(told.spared,),
+            negatives=(told.negatives,),
+            candidates=int((looks[kind] | held[kind]).sum()),
+        )
+        for metric, estimate in (("recognised_rate", Exact(known=hits / n)), ("personal_data_rate", corrected)):
+            found.append(
+                Measurement(
+                    metric=metric,
+                    method="patterns",
+                    estimate=estimate,
+                    n_samples=n,
+                    ideal=0.0,
+                    at={"kind": kind},
+                    detail=detail if metric == "recognised_rate" else told.describe(),
+                )
+            )
+    return found
