@@ -270,3 +270,25 @@ def design_of(
         cluster_at_most=cluster_at_most,
         weight_at_most=weight_at_most,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSummary:
+    """What the log of an evaluation holds beside its scores.
+
+    ``score``: which of its scores was read. ``entries``: in all, repeats counted; ``errored`` and ``unscored`` of them.
+    ``unread``: entries that the log says it has, and has not. ``epochs``: repeats of each sample. ``claims``: what the
+    log reports, in words. ``lowest`` and ``highest``: the least and the largest score. ``contradictions``: where the
+    log disagrees with itself, each by its kind and a sentence.
+    """
+
+    score: str = ""
+    entries: int = 0
+    errored: int = 0
+    unscored: int = 0
+    unread: int = 0
+    epochs: int = 1
+    claims: tuple[str, ...] = ()
+    lowest: float = 0.0
+    highest: float = 1.0
+    contradictions: tuple[tuple[str, str], ...] = ()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from auditor.core.errors import NO_SCORES, NotApplicableError
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.audit_data import AuditData
-from auditor.data.audit_data_parts import Recorded
+from auditor.data.audit_data_parts import LogSummary, Recorded
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.regression_model import AuditedRegressor
 
@@ -60,28 +59,6 @@ class NoModel(_Unasked):
     def __init__(self, *, classes: Sequence[object], features: Sequence[str], provenance: Provenance) -> None:
         super().__init__(provenance=provenance)
         self.classes, self.features = tuple(map(str, classes)), tuple(features)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogSummary:
-    """What the log of an evaluation holds beside its scores.
-
-    ``score``: which of its scores was read. ``entries``: in all, repeats counted; ``errored`` and ``unscored`` of them.
-    ``unread``: entries that the log says it has, and has not. ``epochs``: repeats of each sample. ``claims``: what the
-    log reports, in words. ``lowest`` and ``highest``: the least and the largest score. ``contradictions``: where the
-    log disagrees with itself, each by its kind and a sentence.
-    """
-
-    score: str = ""
-    entries: int = 0
-    errored: int = 0
-    unscored: int = 0
-    unread: int = 0
-    epochs: int = 1
-    claims: tuple[str, ...] = ()
-    lowest: float = 0.0
-    highest: float = 1.0
-    contradictions: tuple[tuple[str, str], ...] = ()
 
 
 class RecordedEvaluation(_Unasked):

@@ -11,8 +11,8 @@ import pandas as pd
 
 from auditor.core.errors import DataError, LacksOptionError, UsageError
 from auditor.core.rows import FloatArray, IntArray
+from auditor.data.audit_data_parts import LogSummary
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
-from auditor.models.recorded_model import LogSummary
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.attack_estimates import Bracket, WorstBracketDifference
 from auditor.statistics.changes import RateChange

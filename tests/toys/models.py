@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from auditor.data.audit_data import AuditData
-from auditor.data.audit_data_parts import Recorded
+from auditor.data.audit_data_parts import LogSummary, Recorded
 from auditor.data.preprocessing import NumericColumn, TabularPreprocessing
 from auditor.judging.criterion import Criterion, Direction
 from auditor.models.audited_model import AuditedModel, Recipe, SeenInTraining
 from auditor.models.networks.architectures import MLP
-from auditor.models.recorded_model import LogSummary, RecordedEvaluation, RecordedWriter
+from auditor.models.recorded_model import RecordedEvaluation, RecordedWriter
 from auditor.models.regression_model import TorchRegressor
 from auditor.models.torch_model import TorchModel
 from tests.toys import detectors as media

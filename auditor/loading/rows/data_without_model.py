@@ -16,7 +16,7 @@ from auditor.core.errors import DataError, UsageError
 from auditor.core.files import sha256_of
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audit_data import AuditData
-from auditor.data.audit_data_parts import Recorded, design_of
+from auditor.data.audit_data_parts import LogSummary, Recorded, design_of
 from auditor.data.preprocessing import label_name
 from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.loading.rows.column_roles import id_like
@@ -29,7 +29,6 @@ from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.files.model_bytes import printable
 from auditor.models.format_names import EVALUATION_LOG, NO_MODEL
 from auditor.models.recorded_model import (
-    LogSummary,
     NoModel,
     RecordedClassifier,
     RecordedEvaluation,
