@@ -77,14 +77,10 @@ class _OldStatement(BaseModel):
         listed = [(each.name, each.digest["sha256"]) for each in sorted(self.subject, key=lambda each: each.name)]
         how = {"method": "files", "hash_type": "sha256", "allow_symlinks": False}
         resources = [{"name": name, "digest": digest, "algorithm": "sha256"} for name, digest in listed]
-        return _Statement.model_validate(
-            {
-                "_type": self.kind,
-                "subject": [{"digest": {"sha256": _root(digest for _, digest in listed)}}],
-                "predicateType": "https://model_signing/signature/v1.0",
-                "predicate": {"resources": resources, "serialization": how},
-            }
-        )
+        subject = [{"digest": {"sha256": _root(digest for _, digest in listed)}}]
+        said = {"resources": resources, "serialization": how}
+        kind = {"_type": self.kind, "predicateType": "https://model_signing/signature/v1.0"}
+        return _Statement.model_validate(kind | {"subject": subject, "predicate": said})
 
 
 class _Signature(BaseModel):
@@ -224,9 +220,7 @@ def check_signature(model: Path, trusted: Trusted) -> SignatureNote:
         whose, payload = _keyless_signer(content, trusted)
     else:
         whose = _signer(bundle.verificationMaterial, trusted, payload, signature)
-    statement = _statement(payload)
-    if statement is None:
-        raise signature_error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model")
+    statement = _statement(payload, place)
     _compare(model, place, statement)
     root = statement.subject[0].digest["sha256"]
     notes = (f"Signature valid: {place.name!r}, by {whose}, on the root digest {root}.",)
@@ -280,12 +274,12 @@ def signature_error(why: str) -> ModelError:
     return ModelError(f"Signature not valid: {why}.", code="AUD-LOAD-SIGNATURE")
 
 
-def _statement(payload: bytes) -> _Statement | None:
+def _statement(payload: bytes, place: Path) -> _Statement:
     with suppress(ValidationError):
         return _Statement.model_validate_json(payload)
     with suppress(ValidationError):
         return _OldStatement.model_validate_json(payload).renewed()
-    return None
+    raise signature_error(f"{place.name!r} signs no statement of OpenSSF Model Signing 1.0 on a model")
 
 
 def _decoded(text: str) -> bytes:

@@ -105,6 +105,7 @@ def endpoint_at_hand(
             raise UsageError(f"--{name.replace('_', '-')} says how a file is loaded, and the model is at a server.")
     if options.reference is not None:
         check_reference(options.reference)
+    longest = min(Calls.seconds, options.max_seconds)
     asked = EndpointAsked(
         url=options.model or "",
         model=options.model_name,
@@ -112,11 +113,7 @@ def endpoint_at_hand(
         allow_remote=options.allow_remote,
         thinking_tokens=options.thinking_tokens,
         reasoning_effort=options.reasoning_effort,
-        limits=Calls(
-            max_calls=options.max_calls,
-            concurrency=options.concurrency,
-            seconds=min(Calls.seconds, options.max_seconds),
-        ),
+        limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency, seconds=longest),
     )
     on_stage = on_stage or (lambda name: None)
     with open_endpoint(asked, Path(options.out) / JOURNAL, on_stage) as endpoint:

@@ -511,16 +511,10 @@ class ScanOptions:
     ] = None
     trust_anchors: Annotated[
         str | None,
-        Flag(
-            help="Key, authority or trusted root of its signature.",
-            found="given",
-            is_path=True,
-            of_one_run=True,
-        ),
+        Flag(help="Key, authority or trusted root of its signature.", found="given", is_path=True, of_one_run=True),
     ] = None
     model_signer: Annotated[
-        str | None,
-        Flag(help="Signer of a keyless signature: ISSUER=IDENTITY.", found="given", of_one_run=True),
+        str | None, Flag(help="Signer of a keyless signature: ISSUER=IDENTITY.", found="given", of_one_run=True)
     ] = None
     architecture: Annotated[
         str | None,
