@@ -608,9 +608,6 @@ _RATES = {
     "equal_opportunity_difference": ("true_positive_rate",),
     "equalized_odds_difference": ("true_positive_rate", "false_positive_rate"),
 }
-
-
-# Whether groups are decided alike, then whether errors are: what everybody asks first.
 _GAPS = {name: i for i, name in enumerate(_RATES)}
 
 
@@ -619,5 +616,5 @@ def _number(bound: object) -> Number:
 
 
 def _rank(f: Finding) -> tuple[int, int, int, float]:
-    """The worst first: by outcome, gaps between named groups, single features before those together, by excess."""
+    """The worst first: by outcome, gaps (decisions, then errors), single features before those together, by excess."""
     return _ORDER.index(f.outcome), _GAPS.get(f.metric or "", len(_GAPS)), len(f.sensitive), -excess(f)

@@ -192,14 +192,12 @@ def scan_job(
         measured.model = measured.model.model_copy(update={"notes": notes})
     if measured.model is not None:
         if signed.file_sha256 not in (None, measured.model.sha256):
-            return _unsigned(
-                config, job, signature_error("the file was changed after it was checked"), command, started
-            )
+            changed = signature_error("the file was changed after it was checked")
+            return _unsigned(config, job, changed, command, started)
         root = signed.root or (root_digest(path) if config.options.bundle is not None else None)
         # Of a model with code its own process tells notes, and nothing of its signature.
         own = [note for note in measured.model.notes if not note.startswith("Signature ")]
-        also = {"notes": (*own, *signed.notes), "root_sha256": root}
-        measured.model = measured.model.model_copy(update=also)
+        measured.model = measured.model.model_copy(update={"notes": (*own, *signed.notes), "root_sha256": root})
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 
 
