@@ -292,7 +292,7 @@ def _differ(first: Json, second: Json) -> bool:
     return not any(map(math.isnan, pair)) and pair[0] != pair[1]
 
 
-_OF_LM_EVAL = {"doc_id", "filter", "epoch"}
+_OF_LM_EVAL = {"doc_id", "filter", "epoch", "target"}
 
 
 def _lm_eval_samples(file: _File, into: LoggedSamples) -> None:
@@ -372,15 +372,16 @@ def _helm_folder(folder: Path, into: LoggedSamples) -> None:
 
 
 def _helm_samples(file: _File, into: LoggedSamples) -> None:
+    # Every class of metrics writes a row of its own for each instance; what was perturbed is another instance.
+    own: dict[tuple[str, int], list[Mapping[str, Json]]] = {}
     for row in _rows(file.document):
-        if row.get("perturbation"):
-            continue
-        stats = _rows(row.get("stats"))
+        if not row.get("perturbation"):
+            trial = _count(row.get("train_trial_index")) or 0
+            own.setdefault((str(row.get("instance_id")), trial), []).extend(_rows(row.get("stats")))
+    for (name, trial), stats in own.items():
         scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
         split = next((_map(each.get("name")).get("split") for each in stats), None)
-        trial = row.get("train_trial_index", 0)
-        epoch = trial + 1 if isinstance(trial, int) else 1
-        into.add(row.get("instance_id"), scores, epoch=epoch, metadata={"split": split})
+        into.add(name, scores, epoch=trial + 1, metadata={"split": split})
 
 
 def _eee_aggregate(file: _File, into: LoggedSamples) -> None:
