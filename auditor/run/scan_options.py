@@ -285,11 +285,7 @@ class ScanOptions:
     ] = None
     calibration: Annotated[
         str | None,
-        Flag(
-            help="CSV of human-labelled texts to measure the scorer's errors.",
-            found="reads",
-            is_path=True,
-        ),
+        Flag(help="CSV of human-labelled texts to measure the scorer's errors.", found="reads", is_path=True),
     ] = None
     chat: Annotated[
         Literal["auto", "on", "off"],
@@ -333,11 +329,7 @@ class ScanOptions:
     ] = ()
     embedder: Annotated[
         str | None,
-        Flag(
-            help="Face/voice encoder: an ONNX file or package.module:function.",
-            found="given",
-            runs_code=True,
-        ),
+        Flag(help="Face/voice encoder: an ONNX file or package.module:function.", found="given", runs_code=True),
     ] = None
     policy: Annotated[
         tuple[str, ...],
@@ -511,12 +503,7 @@ class ScanOptions:
     ] = None
     trust_anchors: Annotated[
         str | None,
-        Flag(
-            help="Key, authority or trusted root of its signature.",
-            found="given",
-            is_path=True,
-            of_one_run=True,
-        ),
+        Flag(help="Key, authority or trusted root of its signature.", found="given", is_path=True, of_one_run=True),
     ] = None
     model_signer: Annotated[
         str | None,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from auditor.core.errors import DataError, LacksOptionError, UsageError
 from auditor.core.rows import FloatArray, IntArray
@@ -139,6 +138,9 @@ class RecordedEvaluation(BaseProbe):
         return _Scores.from_graded(graded, (low, high), _clusters(rows), _most(rows))
 
     def _change(self, scores: _Scores, rows: AuditData, log: LogSummary, reference: str) -> Measurement:
+        # The command imports the probes, and no pandas.
+        import pandas as pd
+
         from auditor.loading.job_specs import DataSpec, RecordedSpec
         from auditor.loading.rows.data_without_model import load_logged
 
