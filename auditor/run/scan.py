@@ -92,17 +92,12 @@ def endpoint_at_hand(
     """
     if not is_endpoint(options.model):
         given = [name for name in _OF_ENDPOINTS if getattr(options, name) != getattr(ScanOptions(), name)]
-        if given:
-            raise UsageError(
-                f"--{given[0].replace('_', '-')} is for a model behind a URL: auditor scan http://127.0.0.1:8000/v1."
-            )
+        _refuse_any(options, given, "{flag} is for a model behind a URL: auditor scan http://127.0.0.1:8000/v1.")
         yield None
         return
     if options.model_name is None:
         raise UsageError("Which of the server's models? Add --model-name NAME.")
-    for name in _OF_A_FILE:
-        if getattr(options, name):
-            raise UsageError(f"--{name.replace('_', '-')} says how a file is loaded, and the model is at a server.")
+    _refuse_any(options, _OF_A_FILE, "{flag} says how a file is loaded, and the model is at a server.")
     if options.reference is not None:
         check_reference(options.reference)
     longest = min(Calls.seconds, options.max_seconds)
@@ -335,7 +330,6 @@ def _check_predictions(options: ScanOptions) -> None:
 
 
 def _refuse_any(options: ScanOptions, names: Sequence[str], reason: str) -> None:
-    """Raises UsageError for the first of some options that is given."""
     for name in names:
         if getattr(options, name):
             raise UsageError(reason.format(flag="MODEL" if name == "model" else f"--{name.replace('_', '-')}"))

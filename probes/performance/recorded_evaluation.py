@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from auditor.core.errors import DataError, LacksOptionError, UsageError
 from auditor.core.rows import FloatArray, IntArray
@@ -136,9 +135,12 @@ class RecordedEvaluation(BaseProbe):
         told = graded[:, 1] < 1.0
         if told.any() and (log.lowest < low or (log.highest > high and log.highest > 1.0)):
             raise UsageError(f"Scores reach from {log.lowest:g} to {log.highest:g}, beyond {low:g} to {high:g}.")
-        return _Scores.of(graded, (low, high), _clusters(rows), _most(rows))
+        return _Scores.from_graded(graded, (low, high), _clusters(rows), _most(rows))
 
     def _change(self, scores: _Scores, rows: AuditData, log: LogSummary, reference: str) -> Measurement:
+        # The command imports the probes, and no pandas.
+        import pandas as pd
+
         from auditor.loading.job_specs import DataSpec, RecordedSpec
         from auditor.loading.rows.data_without_model import load_logged
 
@@ -187,14 +189,14 @@ class _Scores:
     most: int
 
     @classmethod
-    def of(cls, graded: FloatArray, limits: Limits, clusters: IntArray | None, most: int) -> _Scores:
+    def from_graded(cls, graded: FloatArray, limits: Limits, clusters: IntArray | None, most: int) -> _Scores:
         """From sums of scores over the number of repeats, and shares of repeats without one."""
         known, share = graded.T
         low, high = (np.clip(known + share * limit, *limits) for limit in limits)
         return cls(low, high, limits, clusters, most)
 
     @property
-    def open(self) -> int:
+    def n_open(self) -> int:
         """How many samples lack a score, or a repeat's."""
         return int((self.high > self.low).sum())
 
@@ -230,8 +232,8 @@ class _Scores:
             return Undefined(reason="there are no samples to take a mean over (0/0)")
         if self.clusters is None and self.binary:
             right, possible = int(self.low.sum()), int(self.high.sum())
-            return Bracket(proved=right, possible=possible, n=n) if self.open else Proportion(successes=right, n=n)
-        if self.clusters is None and not self.open:
+            return Bracket(proved=right, possible=possible, n=n) if self.n_open else Proportion(successes=right, n=n)
+        if self.clusters is None and not self.n_open:
             return bounded_mean(self.low, low=self.limits[0], high=self.limits[1])
         return _between(self.low, self.high, self.limits, self.clusters, self.most)
 
@@ -346,11 +348,11 @@ def _gap(scores: _Scores, parts: Sequence[_Scores]) -> AnyEstimate:
             RateTable(rate=rate, successes=tuple(int(getattr(part, end).sum()) for part in parts), n=n)
             for end in ("low", "high")
         ]
-        if scores.open:
+        if scores.n_open:
             return WorstBracketDifference(proved=tables[0], possible=tables[1])
         return WorstDifference(tables=(tables[0],))
-    if scores.open:
-        return Undefined(reason=f"{scores.open:,} samples have no score, and a gap of such means has no bounds here")
+    if scores.n_open:
+        return Undefined(reason=f"{scores.n_open:,} samples have no score, and a gap of such means has no bounds here")
     if scores.clusters is None:
         low, high = scores.limits
         return WorstValueGap(parts=tuple(bounded_mean(part.low, low=low, high=high) for part in parts))

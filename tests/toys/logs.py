@@ -158,7 +158,9 @@ def helm_folder(folder: Path, scores: Sequence[float], **change: Any) -> Path:
         for i, s in enumerate(scores)
     ]
     copies = [{**rows[0], "perturbation": {"name": "robustness"}}]
-    write_json(folder / "per_instance_stats.json", [*rows, *copies])
+    # What HELM counts of every instance beside its scores stands in rows of its own.
+    general = [{**row, "stats": [{"name": {"name": "training_co2_cost", "split": "test"}, "count": 0}]} for row in rows]
+    write_json(folder / "per_instance_stats.json", [*rows, *copies, *general])
     write_json(folder / "instances.json", [{"id": f"id{i}"} for i in range(change.get("instances", len(scores)))])
     mean = change.get("mean", sum(scores) / len(scores))
     write_json(folder / "stats.json", [{"name": name, "count": 1, "sum": mean, "mean": mean}])

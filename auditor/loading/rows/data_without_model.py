@@ -200,7 +200,7 @@ class _Entries:
     kept: BoolArray
 
     @classmethod
-    def of(cls, samples: LoggedSamples) -> _Entries:
+    def from_samples(cls, samples: LoggedSamples) -> _Entries:
         """The entries of samples as they were read."""
         codes, names = pd.factorize(np.asarray(samples.ids, object))
         epochs = np.asarray(samples.epochs, np.int64)
@@ -291,7 +291,7 @@ def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
     asked = [name for name in (*spec.sensitive, spec.cluster) if name is not None]
     score = next(iter(recorded.score), None)
     samples = read_log(spec.path, score=score, key=spec.join_on, columns=asked)
-    entries = _Entries.of(samples)
+    entries = _Entries.from_samples(samples)
     n_read = len(entries.names)
     by_part: dict[str, int] = {}
     for claim in samples.claims:

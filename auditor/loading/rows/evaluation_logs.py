@@ -184,7 +184,7 @@ def _object(content: bytes, what: str) -> Mapping[str, Json]:
     return found
 
 
-def _opened(path: Path) -> _File:
+def _open_file(path: Path) -> _File:
     regular_file(path, "log")
     with path.open("rb") as source:
         head = source.readline(_MOST_LINE)
@@ -292,7 +292,7 @@ def _differ(first: Json, second: Json) -> bool:
     return not any(map(math.isnan, pair)) and pair[0] != pair[1]
 
 
-_OF_LM_EVAL = {"doc_id", "filter", "epoch"}
+_OF_LM_EVAL = {"doc_id", "filter", "epoch", "target"}
 
 
 def _lm_eval_samples(file: _File, into: LoggedSamples) -> None:
@@ -341,30 +341,30 @@ def _lm_eval_file(file: _File, into: LoggedSamples) -> None:
 
 
 def _lm_eval_folder(folder: Path, into: LoggedSamples) -> None:
-    results = [_opened(path).document for path in sorted(folder.glob("results*.json"))]
+    results = [_open_file(path).document for path in sorted(folder.glob("results*.json"))]
     if len(results) > 1:
         raise UsageError(f"{printable(folder.name)} holds {len(results)} results*.json: leave those of one run.")
     tasks = sorted(map(str, _map(_map(results[0]).get("results"))), key=len, reverse=True)
     for path in sorted(folder.glob("samples_*.jsonl")):
         stem = path.stem.removeprefix("samples_")
         task = next((name for name in tasks if stem == name or stem.startswith(f"{name}_")), stem)
-        _lm_eval_part(_opened(path), into, task)
+        _lm_eval_part(_open_file(path), into, task)
     _lm_eval_results(_map(results[0]), into, list(into.part_names))
 
 
 def _helm_folder(folder: Path, into: LoggedSamples) -> None:
-    spec = _map(_opened(folder / "run_spec.json").document)
+    spec = _map(_open_file(folder / "run_spec.json").document)
     into.model = str(_map(spec.get("adapter_spec")).get("model", ""))
     named = next((part for part in str(spec.get("name", "")).split(",") if "model=" in part), "")
     if named and into.model:
         into.models[named.rpartition("model=")[2]] += 1
-    _helm_samples(_opened(folder / "per_instance_stats.json"), into)
+    _helm_samples(_open_file(folder / "per_instance_stats.json"), into)
     if (folder / "instances.json").exists():
-        instances = _rows(_opened(folder / "instances.json").document)
+        instances = _rows(_open_file(folder / "instances.json").document)
         into.expected = {str(each["id"]) for each in instances if "id" in each and not each.get("perturbation")}
     if not (folder / "stats.json").exists():
         return
-    for stat in _rows(_opened(folder / "stats.json").document):
+    for stat in _rows(_open_file(folder / "stats.json").document):
         name = _map(stat.get("name"))
         chosen = into.score if into.score is not None else next(iter(into.score_names), None)
         if name.get("name") == chosen and not name.get("perturbation") and not name.get("sub_split"):
@@ -372,15 +372,16 @@ def _helm_folder(folder: Path, into: LoggedSamples) -> None:
 
 
 def _helm_samples(file: _File, into: LoggedSamples) -> None:
+    # Every class of metrics writes a row of its own for each instance; what was perturbed is another instance.
+    own: dict[tuple[str, int], list[Mapping[str, Json]]] = {}
     for row in _rows(file.document):
-        if row.get("perturbation"):
-            continue
-        stats = _rows(row.get("stats"))
+        if not row.get("perturbation"):
+            trial = _count(row.get("train_trial_index")) or 0
+            own.setdefault((str(row.get("instance_id")), trial), []).extend(_rows(row.get("stats")))
+    for (name, trial), stats in own.items():
         scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
         split = next((_map(each.get("name")).get("split") for each in stats), None)
-        trial = row.get("train_trial_index", 0)
-        epoch = trial + 1 if isinstance(trial, int) else 1
-        into.add(row.get("instance_id"), scores, epoch=epoch, metadata={"split": split})
+        into.add(name, scores, epoch=trial + 1, metadata={"split": split})
 
 
 def _eee_aggregate(file: _File, into: LoggedSamples) -> None:
@@ -412,9 +413,9 @@ def _eee_instances(file: _File, into: LoggedSamples) -> None:
 
 def _eee_folder(folder: Path, into: LoggedSamples) -> None:
     for path in sorted(folder.glob("*.jsonl")):
-        _eee_instances(_opened(path), into)
+        _eee_instances(_open_file(path), into)
     for path in sorted(folder.glob("*.json")):
-        _eee_claims(_map(_opened(path).document), into)
+        _eee_claims(_map(_open_file(path).document), into)
 
 
 def _garak(file: _File, into: LoggedSamples) -> None:
@@ -529,7 +530,7 @@ def _read(where: Path, into: LoggedSamples, key: str | None) -> None:
         into.kind = found.name
         found.read(where, into)
         return
-    file = _opened(where)
+    file = _open_file(where)
     keys = {*file.first, *(["PK"] if file.archive is not None else [])}
     if isinstance(file.document, list) and _rows(file.document):
         keys = {"[]", *_rows(file.document)[0]}

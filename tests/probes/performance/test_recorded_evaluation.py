@@ -32,15 +32,21 @@ RIGHT = [1.0] * 45 + [0.0] * 5
 ALPHA = 0.025
 
 
+def spec_of(path: Path, **more: Any) -> DataSpec:
+    """A log's options; a run of HELM has more than one score."""
+    score = ("exact_match",) if (path / "run_spec.json").exists() else ()
+    return DataSpec(path=str(path), recorded=RecordedSpec(score=score, is_log=True), **more)
+
+
 def measured(path: Path, probe: RecordedEvaluation | None = None, **more: Any) -> dict[str, Measurement]:
     """The numbers of all samples by metric."""
-    model, data = load_logged(DataSpec(path=str(path), recorded=RecordedSpec(is_log=True), **more))
+    model, data = load_logged(spec_of(path, **more))
     found = (probe or RecordedEvaluation()).measure(model, data, np.random.default_rng(0))
     return {m.metric: m for m in found if not m.group}
 
 
 def outcome(path: Path, *criteria: Criterion, **more: Any) -> Outcome:
-    model, data = load_logged(DataSpec(path=str(path), recorded=RecordedSpec(is_log=True), **more))
+    model, data = load_logged(spec_of(path, **more))
     report = run_audit(model, data, [RecordedEvaluation()], list(criteria))
     return next(f.outcome for f in report.findings if f.metric == criteria[0].metric and not f.group)
 
