@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,8 +134,7 @@ def _rates(columns: dict[str, tuple[IntArray, list[str]]], n: int) -> list[Measu
     where: dict[str, Counter[str]] = defaultdict(Counter)
     examples: dict[str, dict[str, None]] = defaultdict(dict)
     for column, (codes, texts) in columns.items():
-        blank = partial(np.zeros, len(texts) + 1, bool)
-        marks: dict[tuple[str, bool], BoolArray] = defaultdict(blank)
+        marks: dict[tuple[str, bool], BoolArray] = {}
         for i, raw in enumerate(texts):
             if not _POSSIBLE.search(raw):
                 continue
@@ -144,9 +142,8 @@ def _rates(columns: dict[str, tuple[IntArray, list[str]]], n: int) -> list[Measu
             for match in look_alikes(text):
                 personal = in_context(text, match)
                 for kind in (_ANY, match.kind):
-                    marks[kind, False][i] = True
-                    if personal:
-                        marks[kind, True][i] = True
+                    for mark in {False, personal}:
+                        marks.setdefault((kind, mark), np.zeros(len(texts) + 1, bool))[i] = True
                 if personal and len(examples[match.kind]) < _SHOWN:
                     examples[match.kind][masked(text[match.start : match.end])] = None
         for (kind, personal), own in marks.items():
