@@ -486,8 +486,7 @@ class _Writer:
         failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
         remedies = []
         if gaps:
-            repair = repair_of(report)
-            remedies.append(self._action("repair" if report.data.train_path else "repair_untold", repair))
+            remedies.append(self._action(*repair_of(report)))
         if failed or any(map(names_rows, unbounded)):
             remedies.append(self._action("private", private_training_of(report)))
         # As the headline, which names the worst failure.

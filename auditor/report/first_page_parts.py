@@ -334,17 +334,17 @@ _OF_MODEL_AND_ROWS = (
 )  # fmt: skip
 
 
-def repair_of(report: AuditReport) -> str:
-    """The command that retrains the model into a file of the same kind; the list of mitigations for other models, and
-    for audits without training rows."""
+def repair_of(report: AuditReport) -> tuple[str, str]:
+    """The command that retrains the model into a file of the same kind, after the id of the sentence that it follows;
+    the list of mitigations for other models, and for audits without training rows."""
     data, model, told = report.data, report.model, _scan_flags(report)
-    if model.format == NO_MODEL:
-        return ""
     endings = ENDINGS.get(model.format)
-    if told is None or endings is None or not (model.path and model.classes and data.train_path and data.path):
-        return "auditor mitigate list"
+    if told is None or endings is None or not (model.path and model.classes and data.path):
+        return "repair", "auditor mitigate list"
+    if not data.train_path:
+        return "repair_untold", "auditor mitigate list"
     own = PurePath(model.path).suffix
-    return _command(
+    return "repair", _command(
         ["auditor", "mitigate", "reweighing", model.path],
         ("--train", data.train_path),
         ("--data", data.path),

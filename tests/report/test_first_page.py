@@ -769,6 +769,10 @@ def test_what_to_do_next_is_a_whole_command_with_what_the_audit_was_told() -> No
     # Nothing stands for a file that the audit was not given.
     untold = report.model_copy(update={"data": report.data.model_copy(update={"train_path": None})})
     assert next_of(untold, "auditor scan m")[:2] == ["auditor mitigate list", ""]
+    assert "--train" in first_page(untold).actions[0].sentence
+    # What no training rows would change does not ask for them.
+    frozen = untold.model_copy(update={"model": report.model.model_copy(update={"format": "ONNX model"})})
+    assert "--train" not in first_page(frozen).actions[0].sentence
     in_python = report.model_copy(update={"data": report.data.model_copy(update={"path": None})})
     assert next_of(in_python, "")[-1] == "" and next_of(in_python, "auditor scan m")[0] == "auditor mitigate list"
 
