@@ -90,7 +90,7 @@ class AuditData:
     ``unreadable``: a sentence on each file that was to be a row and could not be read. ``notes``: what was done to the
     rows on the way here, for the report. ``design``: which rows belong together and what they weigh; None where they
     are independent and weigh the same. ``copies``: of the rows of a file, how many repeat others; None where nobody
-    looked.
+    looked. ``identifiers``: columns that name a row each and are no features; None where they were not read.
     """
 
     X: Rows
@@ -107,6 +107,7 @@ class AuditData:
     notes: tuple[str, ...] = ()
     design: Design | None = None
     copies: Copies | None = None
+    identifiers: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         for name, value in self._by_row().items():

@@ -42,7 +42,7 @@ _WORDS = re.compile(r"[^\W\d_]+")
 class PersonalData(BaseProbe):
     """The share of training rows whose texts hold personal data, by kind, and columns named as special categories.
 
-    Texts are those of every column of texts, or the rows themselves. Kinds are those of
+    Texts are those of every column of texts, of columns that name rows too, or the rows themselves. Kinds are those of
     :func:`~probes.privacy.memorization.pii_patterns.find_pii`: e-mail addresses, telephone numbers, payment cards,
     IBANs, IP addresses and national ids, in a context that does not make them a thing's number. Examples are masked.
 
@@ -104,7 +104,8 @@ def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
     import pandas as pd
 
     if isinstance(rows.X, pd.DataFrame):
-        kinds = {str(name): rows.X[name] for name in rows.X.columns}
+        tables = [rows.X] if rows.identifiers is None else [rows.X, rows.identifiers]
+        kinds = {str(name): table[name] for table in tables for name in table.columns}
         own = {name: values for name, values in kinds.items() if values.dtype.kind not in "biufcmM"}
     elif rows.modality == "text":
         own = {"text": pd.Series(rows.X)}
@@ -117,7 +118,7 @@ def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
 def _special(rows: AuditData) -> dict[str, str]:
     import pandas as pd
 
-    tables = [rows.sensitive_features, rows.X if isinstance(rows.X, pd.DataFrame) else None]
+    tables = [rows.sensitive_features, rows.X if isinstance(rows.X, pd.DataFrame) else None, rows.identifiers]
     names = dict.fromkeys(str(name) for table in tables if table is not None for name in table.columns)
     spaced = {name: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name) for name in names}
     words = {name: set(map(str.lower, _WORDS.findall(text))) for name, text in spaced.items()}

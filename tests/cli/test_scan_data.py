@@ -65,6 +65,20 @@ def test_with_test_rows_the_training_rows_are_audited(here: Path) -> None:
     assert rates[0] == pytest.approx(40 / 420)
 
 
+@pytest.mark.parametrize("with_test", [False, True])
+def test_a_column_of_addresses_is_personal_data_though_it_is_no_feature(with_test: bool, here: Path) -> None:
+    for name, seed in (("train.csv", 2), ("test.csv", 3)):
+        rows = applicants(400, seed)
+        rows.assign(email=[f"anna.meier{i}@gmail.com" for i in range(400)]).to_csv(name, index=False)
+    more = ["--test", "test.csv"] if with_test else []
+    result = run("scan-data", *ROWS, *more, "--probes", "personal_data,data_leakage")
+    found = {(f["metric"], f["at"].get("kind")): f for f in record()["findings"] if f["metric"]}
+    assert result.exit_code == 1 and found["recognised_rate", "email"]["value"] == 1.0
+    assert found["recognised_rate", "any"]["outcome"] == "FAIL"
+    # Each row is like no other only by what names it, which tells nobody a label.
+    assert found["strongest_feature_auc", None]["value"] < 0.95
+
+
 def test_what_needs_a_model_is_counted_and_asks_for_no_flag(here: Path) -> None:
     run("scan-data", *ROWS)
     findings = {f["probe"]: f for f in record()["findings"]}

@@ -76,16 +76,19 @@ def full(first: int, n: int) -> AuditData:
         notes=("of all", f"of {first}"),
         design=Design(cluster="k", clusters=np.arange(n), weight="w", weights=at.astype(float)),
         copies=Copies(n=n, copies=0, combinations=n),
+        identifiers=pd.DataFrame({"id": [f"id{i}" for i in at]}),
     )
 
 
 def told(data: AuditData) -> dict[str, list[Any]]:
     """What is said of each row, by field."""
     assert data.recorded is not None and data.sensitive_features is not None and data.design is not None
+    assert data.identifiers is not None
     columns = {
         "X": data.X["a"], "y_true": data.y_true, "target_values": data.target_values,  # type: ignore[call-overload]
         "sensitive_features": data.sensitive_features["sex"], "is_member": data.is_member, "files": data.files,
         "recorded": data.recorded.losses, "design": data.design.weights,
+        "identifiers": data.identifiers["id"],
     }  # fmt: skip
     return {name: list(column) for name, column in columns.items()}
 

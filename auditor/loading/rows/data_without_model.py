@@ -69,7 +69,7 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     answers = (*scores.values(), asked.predicted, asked.loss, asked.generated)
     own = [name for name in (*answers, spec.target) if name is not None]
     file.require([*own, *(spec.sensitive if spec.sensitive_file is None else ())])
-    features, notes = _features(file, spec, own)
+    features, ids = _features(file, spec, own)
     audited: AuditedModel
     if asked.generated is not None:
         audited = RecordedWriter(provenance=PROVENANCE)
@@ -86,7 +86,11 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     if audited.kind == "classifier" and not audited.classes and data.y_true is None:
         # Losses alone: whose they are matters to no one, but a row without a label takes no part.
         data = replace(data, y_true=np.zeros(len(data), np.int64))
-    return audited, replace(data, notes=(*data.notes, *notes))
+    return audited, replace(data, notes=(*data.notes, *_left_out(ids)))
+
+
+def _left_out(ids: Sequence[str]) -> list[str]:
+    return [f"Columns that name rows were left out of the features: {', '.join(ids)}."] if ids else []
 
 
 def _rows_alone(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, AuditData]:
@@ -98,11 +102,15 @@ def _rows_alone(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, AuditDa
     files = [open_table(path, "data file") for path in (spec.path, spec.train) if path is not None]
     for file in files:
         file.require([*filter(None, [spec.target]), *(spec.sensitive if spec.sensitive_file is None else ())])
-    features, notes = _features(files[0], spec, [spec.target] if spec.target else [], with_sensitive=True)
+    features, ids = _features(files[0], spec, [spec.target] if spec.target else [], with_sensitive=True)
     classes = _classes_in(model, spec, files) if spec.target is not None else ()
     placed = NoModel(classes=classes, features=features, provenance=_NO_MODEL)
     data = load_data(replace(spec, features=None if spec.text else tuple(features)), placed)
-    return placed, replace(data, notes=(*data.notes, *notes))
+    if ids:
+        # What names a row, such as an e-mail address, makes it like no other: it is read apart.
+        named = NoModel(classes=classes, features=ids, provenance=_NO_MODEL)
+        data = replace(data, identifiers=pd.DataFrame(load_data(replace(spec, features=tuple(ids)), named).X))
+    return placed, replace(data, notes=(*data.notes, *_left_out(ids)))
 
 
 def _classes_in(model: ModelSpec, spec: DataSpec, files: Sequence[TableFile]) -> tuple[str, ...]:
@@ -119,7 +127,7 @@ def _classes_in(model: ModelSpec, spec: DataSpec, files: Sequence[TableFile]) ->
 def _features(
     file: TableFile, spec: DataSpec, answer_columns: Sequence[str], *, with_sensitive: bool = False
 ) -> tuple[list[str], list[str]]:
-    """The columns beside the answers: --features, else all that are nothing else and do not name rows."""
+    """The columns beside the answers: --features, else all that are nothing else; those that name rows stand second."""
     if spec.text is not None:
         return [], []
     if spec.features is not None:
@@ -127,8 +135,7 @@ def _features(
     taken = {*answer_columns, *(() if with_sensitive else spec.sensitive), spec.join_on, spec.cluster, spec.weight}
     others = [name for name in file.columns if name not in taken]
     ids = id_like(file.read(others, {}).to_pandas()) if others else []
-    notes = [f"Columns that name rows were left out of the features: {', '.join(ids)}."] if ids else []
-    return [name for name in others if name not in ids], notes
+    return [name for name in others if name not in ids], ids
 
 
 def _classes(
