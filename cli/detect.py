@@ -96,9 +96,7 @@ def detect(
         scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
         for one in (named or _NOBODY)
     ]
-    known = []
-    if known_real is not None:
-        known = [_channel(job, (known_real, known_fake), paths, error_rate, show=not json_) for job in jobs]
+    known = [_channel(job, (known_real, known_fake), paths, error_rate, show=not json_) for job in jobs if known_real]
     spec = DetectionSpec(
         files=tuple(encode_path(os.path.realpath(path)) for path in paths),
         trust_anchors=anchors,

@@ -103,8 +103,7 @@ def train_on_folder(
     labels = [file.label for file in files]
     detector = fit_detector(media, labels, kinds, options, rng)
     rates: tuple[KnownRate, ...] = ()
-    table = _column(spec, spec.collection_column)
-    collections = [table.get(file.name) for file in files]
+    collections = list(map(_column(spec, spec.collection_column).get, (file.name for file in files)))
     if len({name for name in collections if name is not None}) > 1:
         say("measuring it on collections left out whole")
         seed = int(rng.integers(2**31))

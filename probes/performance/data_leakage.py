@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.rows import BoolArray, Rows
-from auditor.data.row_keys import Keys, keys_of
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.estimate import Exact
@@ -18,6 +17,7 @@ from probes.probe_inputs import training_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
+    from auditor.data.row_keys import Keys
     from auditor.models.audited_model import AuditedModel
 
 _DIGITS = 3
@@ -98,6 +98,8 @@ class DataLeakage(BaseProbe):
 def _keys(X: Rows) -> dict[str, Keys]:
     """(n,) keys of the features by kind of copy."""
     import pandas as pd
+
+    from auditor.data.row_keys import keys_of
 
     found = {"exact": keys_of(X, None, None, None)}
     if isinstance(X, pd.DataFrame):

@@ -6,7 +6,7 @@ Rounds are observed at the aggregation step, where their record is made and cana
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -310,19 +310,11 @@ def _class(flower: _Flower) -> Any:
             good = [reply for reply in answers if not reply.has_error()]
             own, weight = self._canaries(good)
             sent = [_sent(reply) for reply in good]
-            inner = _innermost(self.strategy)
-            aggregate = inner.aggregate_train
 
-            def observed_aggregation(server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
-                # What is clipped is clipped now, and FedMedian takes the arrays out of the replies.
+            def observe() -> None:
                 sent[:] = [_sent(reply) for reply in good]
-                return aggregate(server_round, replies)  # type: ignore[no-any-return]
 
-            inner.aggregate_train = observed_aggregation
-            try:
-                arrays, metrics = self.strategy.aggregate_train(server_round, answers + own)
-            finally:
-                inner.aggregate_train = aggregate
+            arrays, metrics = _aggregate(self.strategy, server_round, answers + own, observe)
             if arrays is None:
                 self.watch.drop_round()
                 return arrays, metrics
@@ -371,6 +363,23 @@ def _class(flower: _Flower) -> Any:
             self.strategy.summary()
 
     return Watched
+
+
+def _aggregate(strategy: Any, server_round: int, replies: list[Any], observe: Callable[[], None]) -> tuple[Any, Any]:
+    """A strategy's aggregate, with ``observe`` called when the strategy within all others begins: what is clipped is
+    clipped then, and FedMedian takes the arrays out of the replies."""
+    inner = _innermost(strategy)
+    aggregate = inner.aggregate_train
+
+    def observed(server_round: int, replies: Iterable[Any]) -> tuple[Any, Any]:
+        observe()
+        return aggregate(server_round, replies)  # type: ignore[no-any-return]
+
+    inner.aggregate_train = observed
+    try:
+        return strategy.aggregate_train(server_round, replies)  # type: ignore[no-any-return]
+    finally:
+        inner.aggregate_train = aggregate
 
 
 def _innermost(strategy: Any) -> Any:
