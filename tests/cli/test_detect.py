@@ -9,6 +9,7 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -546,7 +547,7 @@ def test_a_claim_and_a_guess_stand_apart(
     (tmp_path / "none.json").write_text('{"LoTE": []}')
     refused = run("detect", tmp_path / "claimed.png", "--trust-anchors", tmp_path / "none.json")
     assert refused.exit_code == 2 and "no C2PA trust list" in " ".join(refused.output.split())
-    monkeypatch.setattr("cli.detect_text._looked_at", lambda: True)
+    monkeypatch.setattr("cli.detect_text.sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
     arguments = ["detect", tmp_path / "claimed.png", "--detector", media / "detector.pt"]
     result = run(*arguments, "--trust-anchors", tmp_path / "root.pem")
     text = " ".join(result.output.split())
