@@ -156,7 +156,10 @@ class _Writer:
         yield bullets(shown) if shown else paragraph(page.nothing_shown)
         yield self.heading("page.next")
         due = (small(f" {say('next.due')} "), _BLANK)
-        steps = [line(f"{a.sentence} ", *_command(a.command), small(f" {a.by} "), _BLANK, *due) for a in page.actions]
+        steps = [
+            line(a.sentence + " " * bool(a.command), *_command(a.command), small(f" {a.by} "), _BLANK, *due)
+            for a in page.actions
+        ]
         yield bullets(steps, numbered=True) if steps else paragraph(say("page.nothing_next"))
         if page.must_show:
             yield paragraph(page.must_show)
