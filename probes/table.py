@@ -14,9 +14,9 @@ from probes.fairness.change_since_reference import Change
 from probes.fairness.counterfactual_fairness import CounterfactualFairness
 from probes.fairness.embeddings import EmbeddingAssociation
 from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.group_representation import Representation
 from probes.fairness.proxy_association import ProxyAssociation
 from probes.fairness.regression_fairness import RegressionFairness
-from probes.fairness.representation import Representation
 from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.subgroups import SubgroupDiscovery
 from probes.fairness.token_fairness import CounterfactualTokenFairness

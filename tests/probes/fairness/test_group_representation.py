@@ -18,7 +18,7 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.profiles import DATA_PROFILE
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import RateTable
-from probes.fairness.representation import Representation
+from probes.fairness.group_representation import Representation
 from tests.quantifiers import all_of
 
 CRITERIA = load_criteria(DATA_PROFILE)
@@ -136,7 +136,7 @@ def test_planted_faults_fail_and_clean_rows_do_not(
     path = tmp_path / "shares.csv"
     path.write_text("sex,share\nf,0.4\nm,0.6\n", encoding="utf-8")
     # Planning takes most of the time, and is not judged.
-    monkeypatch.setattr("probes.fairness.representation._needed", lambda *about: [])
+    monkeypatch.setattr("probes.fairness.group_representation._needed", lambda *about: [])
     p, holes = {"clean": (0.4, (0.05, 0.05)), "short": (0.37, (0.05, 0.05)), "missing": (0.4, (0.15, 0.05))}[fault]
     failed = 0
     for seed in range(10 * block, 10 * block + 10):
