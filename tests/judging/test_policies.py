@@ -308,7 +308,7 @@ def test_an_unknown_policy_names_the_nearest_pack_or_profile(name: str, near: st
         load_policies([name])
     with pytest.raises(ConfigError, match=f"{pack_names()[0]}.*{pack_names()[-1]}"):
         load_policies([name])
-    assert profile_names() == ["auditor-default-3"]
+    assert profile_names() == ["auditor-data-1", "auditor-default-3"]
 
 
 def test_the_pack_in_the_documentation_is_one() -> None:

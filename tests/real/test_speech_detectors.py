@@ -7,7 +7,7 @@ measured here is that a detector carries over to engines and speakers it has not
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,7 @@ from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import TRACELESS
 from auditor.statistics.detection import equal_error_rate
 from mitigations.deepfake.detector_fitting import Learner, LinearLearner, cross_validate
-from mitigations.deepfake.media_training import (
-    Recordings,
-    TrainingOptions,
-    fit_detector,
-    read_media,
-)
+from mitigations.deepfake.media_training import Media, TrainingOptions, _decoded, fit_detector, read_media
 from tests.quantifiers import all_of
 
 pytest.importorskip("av", reason="the extra 'media' is not installed")
@@ -39,7 +34,8 @@ class Clips:
     files: list[Path]
     labels: list[str]
     kinds: list[str | None]
-    found: Recordings
+    found: Media
+    X: np.ndarray
     made: dict[tuple[bytes, str], DeepfakeDetector] = field(default_factory=dict)
 
     @property
@@ -51,7 +47,7 @@ class Clips:
         key = (rows.tobytes(), repr(options))
         if key not in self.made:
             self.made[key] = fit_detector(
-                Recordings(self.found.X[rows], rows, (), self.found.preprocessing),
+                replace(self.found, features=self.found.features[rows], rows=rows),
                 [self.labels[i] for i in rows],
                 [self.kinds[i] for i in rows],
                 options,
@@ -69,8 +65,9 @@ def clips(test_data: Path) -> Clips:
         rows = list(csv.DictReader(file))
     files = [folder / row["file"] for row in rows]
     found = read_media("speech", files, TrainingOptions())
-    assert (found.problems, found.X.shape) == ((), (222, 24_000))
-    return Clips(files, [r["label"] for r in rows], [r["speaker_or_engine"] for r in rows], found)
+    X = np.stack([_decoded(file.read_bytes(), file.name, found.preprocessing) for file in files])
+    assert (found.problems, X.shape) == ((), (222, 24_000))
+    return Clips(files, [r["label"] for r in rows], [r["speaker_or_engine"] for r in rows], found, X)
 
 
 def equal_error_rates(clips: Clips, learner: Learner) -> FloatArray:
@@ -85,7 +82,7 @@ def equal_error_rates(clips: Clips, learner: Learner) -> FloatArray:
 def test_engines_and_speakers_left_out_are_told_apart(clips: Clips) -> None:
     detector = clips.detector(np.arange(222), TrainingOptions())
     with torch.no_grad():
-        features = detector.module.features(detector.encode(clips.found.X)).double().numpy()  # type: ignore[operator]
+        features = detector.module.features(detector.encode(clips.X)).double().numpy()  # type: ignore[operator]
     rates = equal_error_rates(clips, LinearLearner(features, clips.is_fake, clips.kinds))
     print("equal_error_rate_mean", float(rates.mean()))
     print("equal_error_rate_worst", float(rates.max()))
@@ -111,7 +108,7 @@ def test_trivial_cues_alone_do_much_worse(clips: Clips) -> None:
 def test_an_engine_never_trained_on_is_unsupported_not_scored(left: str, clips: Clips) -> None:
     own = np.asarray(clips.kinds) == left
     detector = clips.detector(np.flatnonzero(~own), TrainingOptions())
-    verdicts = detector.verdicts(clips.found.X[own])
+    verdicts = detector.verdicts(clips.X[own])
     answers = [v.answer for v in verdicts]
     shares = {answer: answers.count(answer) / len(answers) for answer in (TRACELESS, "fake", "cannot say")}
     print(f"answers_about_{left}", shares)
@@ -183,7 +180,7 @@ def test_left_out_files_of_known_kinds_are_supported_nine_times_of_ten(clips: Cl
     for fold in range(5):
         out = np.arange(222) % 5 == fold
         detector = clips.detector(np.flatnonzero(~out), TrainingOptions())
-        unsupported += ["unsupported kind" in v.reason for v in detector.verdicts(clips.found.X[out])]
+        unsupported += ["unsupported kind" in v.reason for v in detector.verdicts(clips.X[out])]
     print("known_kinds_unsupported", float(np.mean(unsupported)))
     assert len(unsupported) == 222
     assert np.mean(unsupported) <= 0.15
@@ -194,7 +191,7 @@ def test_known_kinds_are_mostly_supported_and_never_confidently_wrong(clips: Cli
     """Every fifth clip left out of training, of every kind."""
     out = np.arange(222) % 5 == 0
     detector = clips.detector(np.flatnonzero(~out), TrainingOptions())
-    answers = np.asarray([v.answer for v in detector.verdicts(clips.found.X[out])])
+    answers = np.asarray([v.answer for v in detector.verdicts(clips.X[out])])
     truth = np.where(clips.is_fake[out], "fake", TRACELESS)
     wrong = ((answers != truth) & (answers != "cannot say")).mean()
     print("known_kinds_wrong", float(wrong))
@@ -208,6 +205,6 @@ def test_known_kinds_are_mostly_supported_and_never_confidently_wrong(clips: Cli
 def test_a_speaker_never_trained_on_is_not_called_synthetic(left: str, clips: Clips) -> None:
     own = np.asarray(clips.kinds) == left
     detector = clips.detector(np.flatnonzero(~own), TrainingOptions())
-    answers = [v.answer for v in detector.verdicts(clips.found.X[own])]
+    answers = [v.answer for v in detector.verdicts(clips.X[own])]
     print(f"answers_about_{left}", {a: answers.count(a) / len(answers) for a in set(answers)})
     assert answers.count("fake") / len(answers) <= 0.10

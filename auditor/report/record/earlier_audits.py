@@ -20,7 +20,7 @@ Key = tuple[str, str | None, str, tuple[tuple[str, str | float], ...]]
 # what is measured by group: a group's column of such a name is spelled so that nobody takes it for one of them.
 _BY = "by"
 COORDINATES = frozenset(
-    "average category class decision generator rate slice strata threshold thresholds to unseen".split()
+    "average category class decision gap generator rate slice strata threshold thresholds to unseen".split()
 )
 
 

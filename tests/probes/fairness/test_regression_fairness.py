@@ -287,7 +287,7 @@ def test_probes_of_classifiers_do_not_apply_and_say_why() -> None:
     data = AuditData.for_regression(y[:, None], y, sensitive_features={"g": ["a", "b"] * 30}, is_member=y < 30)
     report = run_audit(AuditedRegressor(lambda X: X[:, 0]), data, [kind() for kind in PROBES.values()], [])
     answered = {f.probe for f in report.findings if f.outcome is not Outcome.NOT_APPLICABLE}
-    assert answered == {"performance", "regression_fairness", "adverse_impact"}
+    assert answered == {"performance", "regression_fairness", "adverse_impact", "representation"}
     reasons = {f.probe: f.reason for f in report.findings if f.outcome is Outcome.NOT_APPLICABLE}
     assert reasons["group_fairness"] == "Needs a classifier: this model is a regression model."
     assert reasons["stereotype"] == "Needs a language model: this model is a regression model."
