@@ -126,7 +126,7 @@ def scan(
     model: a fitted object with ``predict`` (scikit-learn, XGBoost, LightGBM, CatBoost, skorch), a torch module with
     ``classes=[...]``, a Hugging Face pipeline, a function of rows with ``classes=[...]``, an ``AuditedModel``, or a
     path. An object is asked in this process; a path is loaded and measured in a process of its own, as the command
-    does; None beside ``predict`` or ``predictions``.
+    does; None beside ``predict``, ``predictions`` or ``log``.
 
     X: the rows that the model's ``predict`` takes: a table of pandas, polars or Arrow, an array, a list of texts; or a
     path, or (with a model in memory) ``AuditData``. y: their true labels or numbers; or ``target``, the column of X.
@@ -143,7 +143,7 @@ def scan(
     ``benchmark_filter``, ``bins``, ``calibration``, ``chat``, ``check_predictions``, ``classes``, ``cluster``,
     ``copies_are_real``, ``data`` (another name of X), ``decoder``, ``device``, ``device_map``, ``dtype``,
     ``embedder``, ``executor``, ``features``, ``few_shot``, ``generate``, ``generated``, ``image``, ``join_on``,
-    ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``, ``model_name``, ``multiplicity``, ``ood``, ``outputs``,
+    ``log``, ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``, ``model_name``, ``multiplicity``, ``ood``, ``outputs``,
     ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``, ``quantize``, ``query``, ``reasoning_effort``,
     ``reference``, ``score``, ``scorer``, ``sensitive_file``, ``stream``, ``system``, ``task``, ``text``,
     ``thinking_tokens``, ``threshold``, ``trust_pickle``, ``weight``, ``weight_at_most``, ``cluster_at_most``.
