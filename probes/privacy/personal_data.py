@@ -37,12 +37,16 @@ _SPECIAL = {
     "criminal convictions": "crime|criminal|conviction|convictions|offence|offense|arrest|arrests|prison|priors",
 }
 _WORDS = re.compile(r"[^\W\d_]+")
+# Columns of whole numbers that are read as texts, for their names; an international number loses its + as a number.
+_NUMBERS = frozenset("phone telephone mobile cell cellphone tel fax card".split())
+_NATIONAL_DIGITS = 10
 
 
 class PersonalData(BaseProbe):
     """The share of training rows whose texts hold personal data, by kind, and columns named as special categories.
 
-    Texts are those of every column of texts, of columns that name rows too, or the rows themselves. Kinds are those of
+    Texts are those of every column of texts, of columns that name rows too, of whole numbers whose column is
+    named as telephone or card numbers are, or the rows themselves. Kinds are those of
     :func:`~probes.privacy.memorization.pii_patterns.find_pii`: e-mail addresses, telephone numbers, payment cards,
     IBANs, IP addresses and national ids, in a context that does not make them a thing's number. Examples are masked.
 
@@ -107,6 +111,8 @@ def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
         tables = [rows.X] if rows.identifiers is None else [rows.X, rows.identifiers]
         kinds = {str(name): table[name] for table in tables for name in table.columns}
         own = {name: values for name, values in kinds.items() if values.dtype.kind not in "biufcmM"}
+        numbers = {n: v for n, v in kinds.items() if v.dtype.kind in "iuf" and _words_of(n) & _NUMBERS}
+        own |= {name: values.map(lambda v, n=name: _spelled(n, v)) for name, values in numbers.items()}
     elif rows.modality == "text":
         own = {"text": pd.Series(rows.X)}
     else:
@@ -115,13 +121,25 @@ def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
     return {name: (codes.astype(np.int64), list(map(str, different))) for name, (codes, different) in coded.items()}
 
 
+def _words_of(name: str) -> set[str]:
+    """The words of a column's name, in small letters."""
+    return set(map(str.lower, _WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))))
+
+
+def _spelled(name: str, value: float) -> str | None:
+    """A whole number after its column's name, which is its context; None for another number."""
+    if not np.isfinite(value) or value != int(value) or value < 0:
+        return None
+    digits = str(int(value))
+    return f"{' '.join(_WORDS.findall(name))}: {'+' * (_NATIONAL_DIGITS < len(digits) < 14)}{digits}"
+
+
 def _special(rows: AuditData) -> dict[str, str]:
     import pandas as pd
 
     tables = [rows.sensitive_features, rows.X if isinstance(rows.X, pd.DataFrame) else None, rows.identifiers]
     names = dict.fromkeys(str(name) for table in tables if table is not None for name in table.columns)
-    spaced = {name: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name) for name in names}
-    words = {name: set(map(str.lower, _WORDS.findall(text))) for name, text in spaced.items()}
+    words = {name: _words_of(name) for name in names}
     return {
         name: category for name in names for category, known in _SPECIAL.items() if words[name] & set(known.split("|"))
     }

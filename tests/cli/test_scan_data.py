@@ -15,7 +15,7 @@ import auditor
 from auditor.models.format_names import NO_MODEL
 from cli.commands import app
 from probes import PROBES
-from tests.quantifiers import all_of
+from tests.quantifiers import all_of, none_of
 
 ROWS = ("train.csv", "--target", "approved", "--sensitive", "sex")
 
@@ -77,6 +77,18 @@ def test_a_column_of_addresses_is_personal_data_though_it_is_no_feature(with_tes
     assert found["recognised_rate", "any"]["outcome"] == "FAIL"
     # Each row is like no other only by what names it, which tells nobody a label.
     assert found["strongest_feature_auc", None]["value"] < 0.95
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("mobilePhone", "FAIL"), ("customer_id", "PASS")])
+def test_telephone_numbers_that_were_read_as_numbers_are_personal_data(name: str, outcome: str, here: Path) -> None:
+    numbers = np.random.default_rng(5).permutation(9_000_000)[:400] + 4_915_110_000_000
+    rows = applicants(400, 2).assign(**{name: numbers}, note="paid")
+    rows.to_csv("train.csv", index=False)
+    run("scan-data", *ROWS, "--probes", "personal_data")
+    found = {(f["metric"], f["at"].get("kind")): f for f in record()["findings"] if f["metric"]}
+    assert found["recognised_rate", "any"]["outcome"] == outcome
+    shown = json.dumps(found["recognised_rate", "any"])
+    assert none_of(str(number) in shown for number in numbers)
 
 
 def test_what_needs_a_model_is_counted_and_asks_for_no_flag(here: Path) -> None:
