@@ -212,8 +212,8 @@ def _has_ideal(f: Finding) -> bool:
 
 def _is_headline(report: AuditReport, f: Finding) -> bool:
     question = question_of(report, f.probe, f.metric)
-    # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test.
-    matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"}
+    # Of many numbers of a kind the one that matters: the score, what is decided by it, the plainest test, whole copies.
+    matters = not f.at or f.at.get("from") == "score" or set(f.at) == {"test"} or f.at.get("copies") == "exact"
     return matters and question is not None and f.metric in question.headline
 
 

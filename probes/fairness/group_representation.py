@@ -67,8 +67,13 @@ class Representation(BaseProbe):
     methods = ("counts",)
     needs = (Need.TRAIN,)
     questions = (
-        AuditQuestion("missing_values", metrics=("missing_rate_difference",), form="points"),
-        AuditQuestion("represented"),
+        AuditQuestion(
+            "missing_values",
+            metrics=("missing_rate_difference",),
+            form="points",
+            headline=("missing_rate_difference",),
+        ),
+        AuditQuestion("represented", headline=("representation_shortfall",)),
     )
     exact = {
         "smallest_group_rows": "every row is counted",

@@ -61,7 +61,13 @@ class DataLeakage(BaseProbe):
     methods = ("hashes",)
     needs = (Need.CLASSES, Need.TRAIN)
     questions = (
-        AuditQuestion("leaked", metrics=("*overlap_rate", "duplicate_rate"), form="percent"),
+        AuditQuestion(
+            "leaked",
+            metrics=("*overlap_rate", "duplicate_rate"),
+            form="percent",
+            # A copy that chance allows is no news.
+            headline=("excess_overlap_rate",),
+        ),
         AuditQuestion("decides_alone", form="pairs"),
     )
     exact = {"duplicate_rate": "every row is compared", "overlap_rate": "every row is compared"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,10 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.profiles import DATA_PROFILE
 from auditor.models.audited_model import Provenance
 from auditor.models.recorded_model import NoModel
+from auditor.report.first_page import first_page
+from auditor.run.probe import blank_result
 from probes.performance.data_leakage import DataLeakage
+from tests.report.samples import report_of
 
 CRITERIA = load_criteria(DATA_PROFILE)
 NONE = NoModel(classes=("0", "1"), features=(), provenance=Provenance(format="no model", loaded_by="nothing"))
@@ -45,6 +50,16 @@ def measured(train: pd.DataFrame, test: pd.DataFrame | None = None, *more: str) 
 def value(found: list[Measurement], metric: str, copies: str, group: dict[str, str] | None = None) -> float:
     own = [m for m in found if m.metric == metric and m.at == {"copies": copies} and dict(m.group) == (group or {})]
     return own[0].estimate.value
+
+
+@pytest.mark.parametrize(("copies", "told"), [(1, False), (200, True)])
+def test_copies_are_told_on_the_first_page_where_they_are_more_than_chance_makes(copies: int, told: bool) -> None:
+    train = people(2000, 0)
+    test = pd.concat([people(1000, 1), train.head(copies)], ignore_index=True)
+    found = replace(blank_result(DataLeakage()), measurements=tuple(measured(train, test)))
+    report = report_of([found]).model_copy(update={"questions": {found.probe: DataLeakage.questions}})
+    shown = " ".join(each.sentence for each in first_page(report).shown)
+    assert ("overlap" in shown.lower()) == told, shown
 
 
 def test_counts_are_those_of_pandas() -> None:
