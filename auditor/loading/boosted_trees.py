@@ -294,8 +294,15 @@ class BoostedRegressor(AuditedRegressor):
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def load_boosted(source: Source, library: type[Boosted], spec: ModelSpec) -> AuditedModel:
-    """The model of a file of boosted trees.
+def load_boosted(
+    source: Source,
+    library: type[Boosted],
+    spec: ModelSpec,
+    *,
+    labels: Sequence[str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> AuditedModel:
+    """The model of a file of boosted trees; ``labels``: those that it has by number, where another part named them.
 
     Raises MissingExtraError without its library, ModelError for a damaged file or an objective that is neither classes
     nor numbers, UsageError where a flag contradicts the file.
@@ -303,8 +310,10 @@ def load_boosted(source: Source, library: type[Boosted], spec: ModelSpec) -> Aud
     kind = library.made_by
     with convert_parser_errors(f"{source.name!r} cannot be read as a {kind} model"):
         boosted = library.read(source, spec)
+    if labels is not None and len(labels) == len(boosted.labels):
+        boosted = replace(boosted, labels=tuple(labels))
     version = import_module(kind.lower()).__version__
-    provenance = provenance_of(source, f"{kind} model", f"{kind.lower()} {version}")
+    provenance = provenance_of(source, f"{kind} model", f"{kind.lower()} {version}", notes)
     if spec.features is not None and spec.features != boosted.features:
         raise UsageError("The model file names its own features: leave --features out.")
     if boosted.is_regression:

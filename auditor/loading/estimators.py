@@ -353,7 +353,7 @@ class EstimatorRegressor(AuditedRegressor):
 
 def _count(estimator: Any) -> int | None:
     found = getattr(estimator, "n_features_in_", None)
-    return found if isinstance(found, int) else None
+    return found if isinstance(found, int) and found > 0 else None  # CatBoost within a vote says 0
 
 
 @contextmanager
@@ -523,7 +523,7 @@ def _features(
     features = spec.features if names is None else tuple(map(str, names))
     if spec.features is not None and spec.features != features:
         raise UsageError("The model file names its own features: leave --features out.")
-    count = getattr(estimator, "n_features_in_", None)
+    count = _count(estimator)
     if features is not None and count is not None and len(features) != count:
         raise UsageError(f"--features names {len(features)} columns, but the model takes {count}.")
     if features is None and count is not None:

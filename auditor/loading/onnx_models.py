@@ -1,7 +1,7 @@
 """Classifiers and regressors from ONNX files: of tables, images and sound.
 
-onnxruntime interprets a graph of its own operators; the bytes run nothing. Operators of other libraries, and tensors
-that lie in files beside the graph, are refused before it sees them.
+onnxruntime interprets a graph of its own operators; the bytes run nothing. Operators of other libraries are refused
+before it sees them, and it opens no file: tensors beside the graph are read into it first.
 
 The files are those of transformers, as exporters write them beside the graph: ``preprocessor_config.json`` says how
 large a picture is and how it is scaled, or the sampling rate; ``config.json`` names the classes. Nothing is guessed.
@@ -27,9 +27,9 @@ from auditor.loading.huggingface_folders import image_preprocessing, scales_soun
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Provenance, Said, of_logits
 from auditor.models.detector import CONFIG, ONNX_FILE, PREPROCESSOR
-from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.model_folder import Folder
-from auditor.models.files.onnx_graphs import TEXT, Graph, check, class_labels, libraries, session_of, threshold_in
+from auditor.models.files.onnx_graphs import TEXT, Graph, class_labels, open_graph, threshold_in
 from auditor.models.format_names import ONNX_FORMAT
 from auditor.models.regression_model import AuditedRegressor
 
@@ -85,18 +85,14 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     A graph with an output of labels, as converters of scikit-learn and boosted trees write it, names its classes, and
     its probabilities are read with or without ZipMap. Any other output is what ``--outputs`` says of a classifier
     (``--classes``), or with ``--task regression`` a number. Raises MissingExtraError without onnxruntime and onnx,
-    ModelError for a damaged graph, foreign operators, tensors in other files, and inputs that are neither table nor
-    media.
+    ModelError for a damaged graph, foreign operators, missing tensors, and inputs that are neither table nor media.
     """
-    onnx, onnxruntime = libraries()
-    with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
-        proto = onnx.load_model_from_string(source.data)
-        check(proto, source.name)
-        session = session_of(onnxruntime, source.data)
+    opened = open_graph(source, Folder(str(Path(source.path).parent)))
+    proto, session = opened.proto, opened.session
     if _takes_media(session, source.path):
         return load_onnx_media(source.path, spec, source)
     graph = Graph(session, source.name)
-    provenance = provenance_of(source, ONNX_FORMAT, f"onnxruntime {onnxruntime.__version__}")
+    provenance = provenance_of(opened.source, ONNX_FORMAT, opened.loaded_by, opened.notes)
     outputs = session.get_outputs()
     labels = [o for o in outputs if o.type in ("tensor(int64)", TEXT) and len(o.shape or [0]) == 1]
     features = _features(graph, spec, source.name, "" if labels else _unsaid(outputs[0], spec, source.name))
@@ -247,13 +243,9 @@ def load_onnx_media(path: str, spec: ModelSpec, graph: Source | None = None) -> 
     ``graph``: the file, where it is read already; the model's digest is then that of it alone, and a note has the
     digest that covers what lies beside it.
     """
-    onnx, onnxruntime = libraries()
     folder = Folder(str(Path(path).parent))
-    source = folder.read(Path(path).name) if graph is None else graph
-    with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
-        proto = onnx.load_model_from_string(source.data)
-        check(proto, source.name)
-        session = session_of(onnxruntime, source.data)
+    opened = open_graph(folder.read(Path(path).name) if graph is None else graph, folder)
+    source, session = opened.source, opened.session
     settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
     if spec.task == "regression":
         raise UsageError(
@@ -275,9 +267,9 @@ def load_onnx_media(path: str, spec: ModelSpec, graph: Source | None = None) -> 
             path=path,
             sha256=digest if graph is None else source.sha256,
             format=ONNX_FORMAT,
-            loaded_by=f"onnxruntime {onnxruntime.__version__}",
+            loaded_by=opened.loaded_by,
             size_bytes=folder.size_bytes if graph is None else len(graph.data),
-            notes=notes,
+            notes=(*opened.notes, *notes),
         ),
     )
     model.said = Said(classes=spec.classes, outputs=spec.outputs)

@@ -21,10 +21,13 @@ import sklearn
 
 from auditor.core.errors import DamagedError, ModelError, UnsupportedError
 from auditor.loading import pickled_parts as parts
+from auditor.loading.boosted_libraries import estimator_of_any_library
 from auditor.loading.estimator_checks import check_trees
-from auditor.loading.estimators import HARMLESS, EstimatorModel, EstimatorRegressor, estimator_model
+from auditor.loading.estimators import HARMLESS
 from auditor.loading.job_specs import ModelSpec
+from auditor.models.audited_model import AuditedModel
 from auditor.models.files import pickled_arrays as arrays
+from auditor.models.files import pickled_boosters as boosters
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.unpickling import Foreign, as_key, canonical, follow
 
@@ -101,8 +104,11 @@ _FUNCTIONS = frozenset(
     }
 )
 _BUILTIN_TYPES = {
-    f"builtins.{kind.__name__}": kind
-    for kind in (int, float, bool, complex, str, bytes, list, dict, set, frozenset, tuple, slice, range, object)
+    f"{kind.__module__}.{kind.__name__}": kind
+    for kind in (
+        *(int, float, bool, complex, str, bytes, list, dict, set, frozenset, tuple, slice, range, object),
+        OrderedDict,
+    )
 }
 
 
@@ -112,7 +118,8 @@ def classes() -> frozenset[str]:
     from skops.io._trusted_types import SKLEARN_ESTIMATOR_TYPE_NAMES, SKLEARN_INTERNAL_TYPE_NAMES
 
     plain = {name for name in HARMLESS if name.startswith("sklearn.") and name != _TREE}
-    return frozenset({*SKLEARN_ESTIMATOR_TYPE_NAMES, *SKLEARN_INTERNAL_TYPE_NAMES, *plain, *_PARTS}) - _FUNCTIONS
+    listed = {*SKLEARN_ESTIMATOR_TYPE_NAMES, *SKLEARN_INTERNAL_TYPE_NAMES, *plain, *_PARTS, *boosters.CLASSES}
+    return frozenset(listed) - _FUNCTIONS
 
 
 @cache
@@ -192,6 +199,10 @@ class EstimatorMaker:
             made = object.__new__(parts.resolved(name))
             self.bare[id(made)] = (made, name)
             return made
+        if name in boosters.CLASSES:
+            made = boosters.make(name)
+            self.bare[id(made)] = (made, name)
+            return made
         if name not in classes():
             raise Foreign(name)
         kind = parts.resolved(name)
@@ -268,14 +279,17 @@ class EstimatorMaker:
         full = f"{kind.__module__}.{kind.__qualname__}"
         if full not in classes() or type(state) is not dict:
             raise Foreign(full, "with a state that is no set of attributes")
+        of_trees = full in boosters.CLASSES
         for key in state:
-            if type(key) is not str or key.startswith("__"):
+            if type(key) is not str or (key.startswith("__") and not (of_trees and key == "__model")):
                 raise Foreign(f"the attribute {printable(key, 40)!r}", f"in the state of {full}")
             if _hides_method(kind, key):
                 raise Foreign(f"the attribute {printable(key, 40)!r}", f"which hides a method of {full}")
         version = state.pop("_sklearn_version", None)
         if version is not None:
             self.versions.add(printable(version, 20))
+        if of_trees:
+            return boosters.fill(instance, state)
         if full == _FUNCTION_TRANSFORMER and not parts.only_checks(state):
             raise Foreign(full, "a transformer that calls a function of its own")
         if state.get("input", "content") != "content" and full.startswith("sklearn.feature_extraction.text."):
@@ -370,7 +384,7 @@ def _ordered_dict(pairs: Any = ()) -> Any:
 
 
 def _defaulted(factory: Any = None, *_: Any) -> Any:
-    if factory not in (None, int, float, list, dict, set, str):
+    if factory not in (None, int, float, list, dict, set, str, OrderedDict):
         raise Foreign("collections.defaultdict", "of a function")
     return defaultdict(factory)
 
@@ -405,9 +419,7 @@ LOADED_BY = "auditor's own reader of scikit-learn pickles"
 _VERSION = re.compile(rb"_sklearn_version.{1,12}?(\d{1,2}\.\d{1,2}(?:\.\d{1,2})?)", re.DOTALL)
 
 
-def load_pickled_estimator(
-    source: Source, data: bytes, kind: str, spec: ModelSpec
-) -> EstimatorModel | EstimatorRegressor:
+def load_pickled_estimator(source: Source, data: bytes, kind: str, spec: ModelSpec) -> AuditedModel:
     """The model of a pickle with the bytes ``data``; ``kind`` names the file in messages, e.g. "a joblib file".
 
     Raises Foreign for a type off the list, ModelError for a damaged file or one that holds no fitted model.
@@ -435,7 +447,7 @@ def load_pickled_estimator(
     if isinstance(estimator, (dict, list, tuple)):
         raise UnsupportedError(_nested_model_advice(estimator, source.name))
     with convert_parser_errors(f"{source.name!r} holds a model that is incomplete"):
-        return estimator_model(
+        return estimator_of_any_library(
             estimator,
             source,
             spec,

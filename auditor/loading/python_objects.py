@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path, PurePath
-from tempfile import TemporaryDirectory
+from pathlib import PurePath
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -18,6 +17,7 @@ from auditor.loading.finish_loading import named_classes, no_flags_of_classes, t
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import AuditedModel, Provenance, of_logits
 from auditor.models.files.model_bytes import Source, printable
+from auditor.models.files.pickled_boosters import native_file
 from auditor.models.regression_model import AuditedRegressor
 
 NOTE = (
@@ -106,9 +106,10 @@ def object_file(model: Any, file_name: str) -> bytes:
         )
     if library not in _ENDINGS:
         return estimator_file(model, ending)
-    with TemporaryDirectory() as folder:
-        getattr(model, "booster_", model).save_model(f"{folder}/model{ending}")
-        return Path(folder, f"model{ending}").read_bytes()
+    native = native_file(model, ending)
+    if native is None:
+        raise UsageError(f"A {name} of {library} is no classifier or regressor that its own format holds.")
+    return native[1]
 
 
 def _object(model: Any, rows: GivenRows | None, spec: ModelSpec) -> AuditedModel:

@@ -32,16 +32,10 @@ _SHAPE, _HEADER_BYTES, _ARRAYS_TOLD = re.compile(rb"'shape': (\(\d[\d, ]*\))"), 
 OWN_LOADER = "audit it through your own loader with --predict package.module:function"
 TRUST = "load it all the same, code and all, with --trust-pickle"
 _BUNDLE = "auditor.save(TorchModel({load}, classes=[...]), 'model.pt')"
-# What libraries of boosted trees call the model itself, and how they write it as data.
-_OWN_FORMATS = {
-    "xgboost": ("XGBoost", "save_model('model.ubj')"),
-    "lightgbm": ("LightGBM", "booster_.save_model('model.txt')"),
-    "catboost": ("CatBoost", "save_model('model.cbm')"),
-}
 _OF_TORCH = ("torch.nn.modules.", "torch.nn.parameter.", "__builtin__.set", "builtins.set")
 _MADE_BY = frozenset({"copyreg._reconstructor", "copy_reg._reconstructor", "joblib.numpy_pickle.NumpyArrayWrapper"})
 # Libraries whose names are told by lists that are long to import; of all others, a pickle may name these.
-_LISTED = frozenset({"joblib", "numpy", "scipy", "sklearn"})
+_LISTED = frozenset({"catboost", "joblib", "lightgbm", "numpy", "scipy", "sklearn", "xgboost"})
 _PLAIN = frozenset(
     {
         "_codecs.encode",
@@ -97,17 +91,12 @@ def calls_in(data: bytes) -> tuple[str, tuple[str, ...]]:
 def way_out(names: Sequence[str], *, load: str, torch_file: bool = False) -> str:
     """Advice for a pickle that calls ``names``, in file order; ``load`` is the call that loads it.
 
-    A booster by itself goes into its library's own format, a network into a bundle, or where it is all of torch's own
-    layers into plain weights; for anything else a function of the user's own has the answers.
+    A network goes into a bundle, or where it is all of torch's own layers into plain weights; for anything else a
+    function of the user's own has the answers.
     """
     own = [name for name in names if name not in _MADE_BY]
     first = own[0] if own else ""
     library = first.split(".")[0]
-    if library in _OWN_FORMATS:
-        said, save = _OWN_FORMATS[library]
-        if first.endswith(".Booster"):
-            save = save.removeprefix("booster_.")
-        return f"save it in {said}'s own format where you trust it: {load}.{save}"
     if torch_file and own and all(name.startswith(_OF_TORCH) for name in own):
         # There is no class of the user's own to name, and shapes say most of the rest.
         return f"save its weights alone where you trust it: torch.save({load}.state_dict(), 'weights.pt')"
@@ -285,7 +274,7 @@ def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_fi
     """Loads a pickle because the user said so, and says so in the record."""
     import torch
 
-    from auditor.loading.estimators import estimator_model
+    from auditor.loading.boosted_libraries import estimator_of_any_library
     from auditor.loading.finish_loading import provenance_of, torch_model
     from auditor.loading.state_dict import load_state_dict
 
@@ -305,7 +294,7 @@ def _trusted(source: Source, spec: ModelSpec, kind: str, calls: str, *, torch_fi
         return torch_model(loaded, spec, provenance_of(source, format, loaded_by, notes))
     if isinstance(loaded, Mapping):
         return load_state_dict(loaded, source, spec, format=format, loaded_by=loaded_by, provenance_notes=notes)
-    return estimator_model(loaded, source, spec, format=format, loaded_by=loaded_by, notes=notes)
+    return estimator_of_any_library(loaded, source, spec, format=format, loaded_by=loaded_by, notes=notes)
 
 
 def _refuse_or_trust(source: Source, spec: ModelSpec, kind: str, calls: str, names: tuple[str, ...]) -> AuditedModel:

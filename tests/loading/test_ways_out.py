@@ -24,7 +24,6 @@ import auditor
 from auditor.core.errors import ModelError
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.loading.refused_formats import way_out
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
 
@@ -129,36 +128,3 @@ def test_a_model_beside_other_things_is_saved_alone(tmp_path: Path, monkeypatch:
     np.testing.assert_array_equal(
         load_model(ModelSpec(path="model.joblib")).predict_proba(ROWS), model.predict_proba(ROWS)
     )
-
-
-def test_a_booster_goes_into_its_own_format() -> None:
-    for first, line in {
-        "xgboost.sklearn.XGBClassifier": "joblib.load(path).save_model('model.ubj')",
-        "xgboost.core.Booster": "joblib.load(path).save_model('model.ubj')",
-        "lightgbm.sklearn.LGBMClassifier": "joblib.load(path).booster_.save_model('model.txt')",
-        "lightgbm.basic.Booster": "joblib.load(path).save_model('model.txt')",
-        "catboost.core.CatBoostClassifier": "joblib.load(path).save_model('model.cbm')",
-    }.items():
-        assert line in way_out(["copyreg._reconstructor", first, "builtins.bytearray"], load="joblib.load(path)")
-    # Within a pipeline a booster alone would be another model.
-    way = way_out(["sklearn.pipeline.Pipeline", "xgboost.sklearn.XGBClassifier"], load="joblib.load(path)")
-    assert "--predict own:predict" in way
-
-
-@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "catboost"])
-def test_a_booster_in_its_own_format_loads(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip(library)
-    monkeypatch.chdir(tmp_path)
-    kinds: Any = {
-        "xgboost": lambda: module.XGBClassifier(n_estimators=3),
-        "lightgbm": lambda: module.LGBMClassifier(n_estimators=3, min_child_samples=2, verbose=-1),
-        "catboost": lambda: module.CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False),
-    }
-    model = kinds[library]().fit(ROWS, LABELS)
-    joblib.dump(model, "model.joblib")
-    message = refusal(tmp_path / "model.joblib")
-    code = advised(message, r": (joblib\.load\(path\)\.\S*save_model\('model\.\w+'\))")
-    exec(code, {"joblib": joblib, "path": "model.joblib"})
-    saved = advised(code, r"'(model\.\w+)'")
-    found = load_model(ModelSpec(path=saved, classes=("0", "1"))).predict_proba(ROWS)
-    np.testing.assert_allclose(found, model.predict_proba(ROWS), atol=1e-5)

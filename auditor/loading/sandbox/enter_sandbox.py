@@ -26,6 +26,7 @@ from auditor.loading.import_finders import ROOT
 from auditor.loading.job_specs import DataSpec, Job, flag_of_code, modules_of_code
 from auditor.loading.sandbox import landlock, seccomp
 from auditor.loading.sandbox.landlock import DEVICE, READ, WRITE, Access, Place
+from auditor.models.files.model_folder import is_beside
 from auditor.report.record.sandbox_state import SandboxState
 
 _NAMES = re.compile(
@@ -285,8 +286,11 @@ def _inputs_of_model(job: Job) -> Iterator[str]:
 
 def _other_inputs(job: Job) -> Iterator[str]:
     if job.model.path is not None and (job.detection is not None or job.model.path.lower().endswith(".onnx")):
-        # What an exporter writes beside a graph: how its input is made, and what its classes are called.
-        yield from (str(Path(job.model.path).parent / name) for name in ("config.json", "preprocessor_config.json"))
+        # What an exporter writes beside a graph: how its input is made, what its classes are called, and its tensors.
+        graph = Path(job.model.path)
+        yield from (str(graph.parent / name) for name in ("config.json", "preprocessor_config.json"))
+        with suppress(OSError):
+            yield from (str(each) for each in graph.parent.iterdir() if is_beside(each.name, graph.name))
     if job.data is not None:
         yield from _files_of(job.data)
     for spec in job.probes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import DamagedError, ModelError, UnsafeModelError
@@ -82,10 +82,20 @@ class Folder:
         return name in self._digests
 
     @property
+    def names_read(self) -> list[str]:
+        """The files that were read, sorted."""
+        return sorted(self._digests)
+
+    @property
     def sha256(self) -> str:
         """Digest over the sorted listing ``sha256  name`` of the files that were read."""
         listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
         return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def is_beside(file: str, graph: str) -> bool:
+    """Whether a file of that name is taken for a part of the graph beside which it lies."""
+    return file == PurePath(file).name and file.startswith(PurePath(graph).stem) and file not in (graph, "..")
 
 
 def _values_of(parsed: object, key: str) -> Iterator[object]:

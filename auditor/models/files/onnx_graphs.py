@@ -5,8 +5,11 @@ onnxruntime interprets operators of its own: the bytes run nothing.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,8 @@ from auditor.core.errors import (
     did_you_mean,
 )
 from auditor.data.preprocessing import as_text
-from auditor.models.files.model_bytes import printable
+from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.model_folder import Folder, is_beside
 
 # Of the operators that exported graphs are written with.
 OPSET, OPSET_ML = 20, 3
@@ -38,18 +42,47 @@ _SAME_VALUES = frozenset("Cast Flatten Identity Reshape Squeeze Unsqueeze".split
 
 
 def check(proto: Any, name: str) -> None:
-    """Raise UnsupportedError for custom operators and for tensors stored in other files."""
+    """Raise UnsupportedError for custom operators."""
     foreign = sorted({o.domain for o in proto.opset_import} - _KNOWN_OPERATORS)
     if foreign:
         raise UnsupportedError(
             f"{name!r} needs operators of {printable(foreign[0], 60)!r}, whose code would have to be loaded: audit it "
             "through your own loader with --predict package.module:function."
         )
-    if any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(proto.graph)):
-        raise UnsupportedError(
-            f"{name!r} keeps tensors in other files: write it as one, with onnx.save(model, path, "
-            "save_as_external_data=False)."
-        )
+
+
+def take_in_tensors(proto: Any, folder: Folder, name: str) -> bool:
+    """Whether tensors lay in files beside the graph ``name``, which are in it now.
+
+    The files are those whose names begin as the graph's own does, as torch and optimum write them. Raises
+    UnsupportedError for tensors in others, ModelError where a file is missing or too short.
+    """
+    outside = [tensor for tensor in _tensors(proto.graph) if tensor.data_location == tensor.EXTERNAL]
+    contents: dict[str, bytes] = {}
+    for tensor in outside:
+        said = {entry.key: entry.value for entry in tensor.external_data}
+        file = said.get("location", "")
+        if not is_beside(file, name):
+            raise UnsupportedError(
+                f"{name!r} keeps tensors in {printable(file, 60)!r}, and only files beside it whose names begin with "
+                f"{PurePath(name).stem!r} are read: write it as one, with onnx.save(model, path, "
+                "save_as_external_data=False)."
+            )
+        if file not in contents:
+            if not folder.has(file):
+                raise ModelError(
+                    f"{name!r} keeps its tensors in {file!r}, which is not beside it: put both into one folder.",
+                    code="AUD-LOAD-INCOMPLETE",
+                )
+            contents[file] = folder.read(file).data
+        start = int(said.get("offset", 0))
+        end = start + int(said["length"]) if "length" in said else len(contents[file])
+        if not 0 <= start <= end <= len(contents[file]):
+            raise DamagedError(f"{file!r} ends before the tensors of {name!r} that it is said to hold.")
+        tensor.raw_data = contents[file][start:end]
+        tensor.data_location = tensor.DEFAULT
+        del tensor.external_data[:]
+    return bool(outside)
 
 
 def _tensors(graph: Any) -> list[Any]:
@@ -62,6 +95,38 @@ def _tensors(graph: Any) -> list[Any]:
                 found += [attribute.t, *attribute.tensors]
                 graphs += [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
     return found
+
+
+@dataclass(frozen=True)
+class OpenedGraph:
+    """A checked graph and its session; ``source``: the file, with the digest of all that it was read from."""
+
+    source: Source
+    proto: Any
+    session: Any
+    loaded_by: str
+    notes: tuple[str, ...] = ()
+
+
+def open_graph(source: Source, folder: Folder) -> OpenedGraph:
+    """A graph with the tensors that lie beside it in ``folder``; the digest covers those too.
+
+    Raises MissingExtraError without onnxruntime and onnx, ModelError for a damaged graph, foreign operators and missing
+    tensors.
+    """
+    onnx, onnxruntime = libraries()
+    loaded_by = f"onnxruntime {onnxruntime.__version__}"
+    with convert_parser_errors(f"{source.name!r} cannot be read as an ONNX model"):
+        proto = onnx.load_model_from_string(source.data)
+        check(proto, source.name)
+        beside = Folder(folder.path)
+        if not take_in_tensors(proto, beside, Path(source.path).name):
+            return OpenedGraph(source, proto, session_of(onnxruntime, source.data), loaded_by)
+        names = ", ".join(printable(name, 60) for name in beside.names_read)
+        digest = hashlib.sha256(f"{source.sha256} graph\n{beside.sha256} tensors\n".encode()).hexdigest()
+        note = f"Its tensors lie in {names} beside it; the model's digest covers both, and that of the graph alone is "
+        session = session_of(onnxruntime, proto.SerializeToString())
+    return OpenedGraph(replace(source, sha256=digest), proto, session, loaded_by, (f"{note}{source.sha256}.",))
 
 
 def class_labels(proto: Any, output: str) -> list[str] | None:
