@@ -195,7 +195,10 @@ def brier(p: FloatArray, y: IntArray) -> FloatArray:
 
 
 class Forest:
-    """A small, fast random forest of decisions; ``predict`` returns all classes, unseen ones with 0."""
+    """A small, fast random forest of decisions; ``predict`` returns all classes, unseen ones with 0.
+
+    ``features``: the columns that its trees look at.
+    """
 
     def __init__(self, X: FloatArray, y: IntArray, n_classes: int, seed: int) -> None:
         from sklearn.ensemble import RandomForestClassifier
@@ -209,6 +212,7 @@ class Forest:
             n_jobs=1,
             random_state=seed,
         ).fit(X, y)
+        self.features = {int(j) for tree in self._forest.estimators_ for j in tree.tree_.feature if j >= 0}
 
     def predict(self, X: FloatArray) -> FloatArray:
         """(n, n_classes) probabilities."""
@@ -223,11 +227,14 @@ class Forest:
 def _most_hidden(forest: Forest, X: FloatArray, y: IntArray, shares: FloatArray, rng: np.random.Generator) -> IntArray:
     """The columns of one feature and of its doubles, chosen on the rows that the forest learnt from."""
     whole = brier(forest.predict(X), y).mean()
-    lost = np.empty(X.shape[1])
+    lost = np.zeros(X.shape[1])
+    moved = X.copy()
     for j in range(X.shape[1]):
-        moved = X.copy()
-        moved[:, j] = rng.permutation(moved[:, j])
-        lost[j] = brier(forest.predict(moved), y).mean() - whole
+        moved[:, j] = rng.permutation(X[:, j])
+        # What no tree looks at loses nothing.
+        if j in forest.features:
+            lost[j] = brier(forest.predict(moved), y).mean() - whole
+        moved[:, j] = X[:, j]
     with np.errstate(invalid="ignore", divide="ignore"):
         alike = np.abs(np.corrcoef(X, rowvar=False)) >= SAME
     np.fill_diagonal(alike, True)

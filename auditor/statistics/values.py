@@ -23,6 +23,9 @@ from auditor.statistics.rates import MOST_GROUPS
 # Of the search for the ends of a ratio: each step looks at so many places between two, and there are so many steps.
 _STEPS, _ZOOMS = 65, 5
 
+# Gaps of one number between groups: one a column, where a table may be wide.
+MOST_GAPS = 20_000
+
 
 class BoundedMean(Estimate):
     """Mean of ``n`` independent values in [low, high], or its square root with ``root``.
@@ -231,7 +234,7 @@ class LargestGap(Estimate):
     interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_gap"] = "largest_gap"
-    gaps: Annotated[tuple[WorstValueGap, ...], Field(min_length=1, max_length=MOST_GROUPS)]
+    gaps: Annotated[tuple[WorstValueGap, ...], Field(min_length=1, max_length=MOST_GAPS)]
 
     @property
     def value(self) -> float:

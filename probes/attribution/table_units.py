@@ -87,10 +87,12 @@ class Coded:
         values = {i: levels.take(codes[:, i].astype(np.int64)) for i, levels in self.levels.items()}
         whole = len(self.blocks) == 1 and not values
         if whole and self.columns is not None:
-            return pd.DataFrame(codes.astype(self.blocks[0][0]), columns=self.columns)
+            return pd.DataFrame(codes.astype(self.blocks[0][0]), columns=self.columns, copy=False)
         if whole:
             return codes.astype(self.blocks[0][0])
-        parts = [pd.DataFrame(codes[:, places].astype(kind), columns=places) for kind, places in self.blocks]
+        parts = [
+            pd.DataFrame(codes[:, places].astype(kind), columns=places, copy=False) for kind, places in self.blocks
+        ]
         table = pd.concat([*parts, pd.DataFrame(values)], axis=1)[list(range(codes.shape[1]))]
         return table.to_numpy() if self.columns is None else table.set_axis(self.columns, axis=1)
 

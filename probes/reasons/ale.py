@@ -9,11 +9,12 @@ models", Journal of the Royal Statistical Society B 82 (2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
@@ -155,6 +156,8 @@ def _reach(
 
 CONFIDENCE = 0.95
 _MOST_FIGURES = 12
+# Each costs two answers to every row of the sample.
+_MOST_FEATURES = 100
 
 
 class AccumulatedLocalEffects(BaseProbe):
@@ -169,7 +172,8 @@ class AccumulatedLocalEffects(BaseProbe):
 
     n_samples: rows, drawn without replacement. n_bins: bins of a feature at most. Categories have no order to
     accumulate along and are left out, as are features of one value and the indicators of one category, none of which
-    changes by itself.
+    changes by itself. Of more than 100 features those are asked about whose values go with the score most closely, by
+    the rank correlation.
 
     Source: Apley and Zhu, Journal of the Royal Statistical Society B 82 (2020).
     """
@@ -209,9 +213,9 @@ class AccumulatedLocalEffects(BaseProbe):
         frame = as_frame(sample.X, model.features)
         names = numeric_names(model, frame)
         together = indicators(frame, names)
-        found = {
-            str(name): self._curve(model, sample, frame, name, positive, rng) for name in names if name not in together
-        }
+        names = [name for name in names if name not in together]
+        kept = names if len(names) <= _MOST_FEATURES else _strongest(model, sample, frame, names, positive)
+        found = {str(name): self._curve(model, sample, frame, name, positive, rng) for name in kept}
         curves = {name: curve for name, curve in found.items() if curve is not None}
         if not curves:
             raise NotApplicableError(
@@ -219,8 +223,9 @@ class AccumulatedLocalEffects(BaseProbe):
             )
         drawn = sorted(curves, key=lambda name: -float(np.abs(curves[name].effects).mean()))[:_MOST_FIGURES]
         label = model.classes[positive]
+        left_out = len(names) - len(kept)
         return [
-            _effect_measurement(name, curve, _figure(name, curve, label) if name in drawn else None)
+            _effect_measurement(name, curve, _figure(name, curve, label) if name in drawn else None, left_out)
             for name, curve in curves.items()
         ]
 
@@ -249,7 +254,20 @@ class AccumulatedLocalEffects(BaseProbe):
         return ale_curve(x[known], score, edges, rng, confidence=CONFIDENCE)
 
 
-def _effect_measurement(name: str, curve: AleCurve, figure: Figure | None) -> Measurement:
+def _strongest(
+    model: AuditedModel, sample: AuditData, frame: pd.DataFrame, names: Sequence[Any], positive: int
+) -> list[Any]:
+    """The features whose values go with the score most closely, by the rank correlation, in the table's order."""
+    score = rankdata(model.predict_proba(sample.X)[:, positive])
+    ranks = rankdata(np.column_stack([numbers(frame[name]) for name in names]), axis=0, nan_policy="omit")
+    ranks = np.nan_to_num(ranks - np.nanmean(ranks, axis=0))
+    size = np.linalg.norm(ranks, axis=0)
+    close = np.abs((score - score.mean()) @ ranks) / np.where(size > 0.0, size, 1.0)
+    return [names[j] for j in sorted(np.argsort(-close, kind="stable")[:_MOST_FEATURES])]
+
+
+def _effect_measurement(name: str, curve: AleCurve, figure: Figure | None, left_out: int) -> Measurement:
+    others = f"; {left_out:,} features whose values go with the score less were not asked about" if left_out else ""
     return Measurement(
         metric="ale_local_effect",
         estimate=bounded_mean(np.abs(curve.effects), low=0.0, high=1.0),
@@ -257,7 +275,7 @@ def _effect_measurement(name: str, curve: AleCurve, figure: Figure | None) -> Me
         method="ale",
         at={"feature": name},
         figure=figure,
-        detail=_curve_text(curve),
+        detail=_curve_text(curve) + others,
     )
 
 

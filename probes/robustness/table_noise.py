@@ -191,11 +191,15 @@ def with_noise(X: pd.DataFrame, columns: Sequence[NumberColumn], z: FloatArray, 
 
 def with_values(X: pd.DataFrame, columns: Sequence[NumberColumn], values: FloatArray) -> pd.DataFrame:
     """The table with new values, (n, len(columns)), in those columns if changeable, in their own type."""
-    out = X.copy()
+    import pandas as pd
+
+    changed = {}
     for j, column in enumerate(columns):
-        own = numbers(X[column.name])
-        out[column.name] = _typed(np.where(column.can_change(own), values[:, j], own), X[column.name])
-    return out
+        present = X[column.name]
+        own = numbers(present)
+        changed[column.name] = _typed(np.where(column.can_change(own), values[:, j], own), present)
+    # Set one after the other, the columns of a wide table would be copied apart each time.
+    return pd.DataFrame({name: changed[name] if name in changed else X[name] for name in X.columns}, index=X.index)
 
 
 def _typed(values: FloatArray, like: pd.Series[Any]) -> pd.Series[Any]:

@@ -16,7 +16,14 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import bounded_mean_reach, clopper_pearson
 from auditor.statistics.means import mean
-from auditor.statistics.values import BoundedMean, LargestValue, WorstValueDistance, WorstValueGap, bounded_mean
+from auditor.statistics.values import (
+    BoundedMean,
+    LargestGap,
+    LargestValue,
+    WorstValueDistance,
+    WorstValueGap,
+    bounded_mean,
+)
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 
@@ -182,3 +189,8 @@ def test_they_survive_a_record() -> None:
         WorstValueDistance(distances=(1.0,), n=(3, 4), span=None),
     ):
         assert adapter.validate_json(adapter.dump_json(estimate)) == estimate
+
+
+def test_a_wide_table_has_a_gap_a_column() -> None:
+    one = WorstValueGap(parts=(bounded_mean(np.linspace(0.0, 1.0, 50), low=0.0, high=1.0),) * 2)
+    assert LargestGap(gaps=(one,) * 2_500).comparisons == 2_500

@@ -167,3 +167,17 @@ def test_the_probe_has_a_number_and_a_curve_for_each_feature_of_numbers() -> Non
     with pytest.raises(NotApplicableError, match="numbers"):
         words = AuditData.from_arrays(frame[["town"]], classes=("no", "yes"), positive="yes")
         AccumulatedLocalEffects().measure(model_of(lambda X: np.full(len(X), 0.5)), words, rng)
+
+
+def test_of_a_wide_table_the_features_are_asked_about_that_go_with_the_score() -> None:
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame(rng.normal(size=(300, 130)), columns=[f"c{i}" for i in range(130)])
+    frame.loc[:4, "c3"] = np.nan
+    given = AuditData.from_arrays(frame, classes=("no", "yes"), positive="yes")
+
+    def score(X: pd.DataFrame) -> Any:
+        return 1.0 / (1.0 + np.exp(-X["c3"].fillna(0.0) - X["c128"]))
+
+    found = {m.at["feature"]: m for m in AccumulatedLocalEffects().measure(model_of(score), given, rng)}
+    assert len(found) == 100 and {"c3", "c128"} <= set(found)
+    assert "30 features" in found["c3"].detail
