@@ -207,7 +207,7 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     for what is no model of a known format, UnsafeModelError where loading it would run code.
     """
     from auditor.loading.formats import load_model as load
-    from auditor.models.networks.select_device import resolve_device
+    from auditor.models.torch_context import resolve_device
 
     _refuse_unknown(options, set(options_of(ModelSpec)), "load_model")
     if not isinstance(path, str | PathLike):

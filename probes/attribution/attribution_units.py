@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 from probes.attribution.explanation import output_range
 from probes.probe_inputs import differentiating
 

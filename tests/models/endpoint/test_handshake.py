@@ -8,8 +8,8 @@ import pytest
 
 from auditor.core.errors import ModelError
 from auditor.models.endpoint.client import Client, Limits, address_of
-from auditor.models.endpoint.handshake import NAMES, shake_hands
 from auditor.models.endpoint.server_findings import Handshake, Shown
+from auditor.models.endpoint.session import NAMES, shake_hands
 from tests.models.endpoint.stub import LIES, NAME, Stub, served
 from tests.quantifiers import all_of
 
