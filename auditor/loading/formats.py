@@ -29,7 +29,7 @@ from auditor.models.files.weight_files import (
     safetensors_header,
     unread_records,
 )
-from auditor.models.format_names import FORMAT, ONNX_FORMAT, RULES_FILE
+from auditor.models.format_names import ONNX_FORMAT, RULES_FILE
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -468,18 +468,6 @@ def refuse_early(spec: ModelSpec) -> Opened | None:
     return opened
 
 
-def identify(path: str | Path) -> str:
-    """The format of a model file or folder by its content: a key of FORMATS, or a kind of folder.
-
-    Raises UsageError where there is no regular file, ModelError where an archive is damaged.
-    """
-    if (Path(path) / RULES_FILE).is_file():
-        return "post-processed folder"
-    if Path(path).is_dir():
-        return FORMAT if (Path(path) / "config.json").is_file() else "unknown"
-    return open_file(read_source(path)).format
-
-
 def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: Opened | None = None) -> AuditedModel:
     """The model selected by the command line's flags; its content alone determines the loader.
 
@@ -494,7 +482,7 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: 
         no_flags_of_classes(spec)
     load = partial(_load, max_bytes=max_bytes)
     if model_file is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
-        from auditor.loading.postprocessed_models import load_postprocessed
+        from auditor.loading.model_bundle import load_postprocessed
 
         model = load_postprocessed(spec.path, spec, load)
     else:

@@ -14,8 +14,7 @@ from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
 from probes.attribution.attribution_task import Problem, pose
-from probes.attribution.attribution_units import Baseline
-from probes.attribution.explanation import output_range
+from probes.attribution.attribution_units import Baseline, output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
 from probes.attribution.faithfulness import FRACTIONS, ends
 from probes.attribution.gradient import Effort
