@@ -32,8 +32,8 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.onnx_graphs import OPSET, OPSET_ML
-from auditor.models.files.pickles import describe_calls
 from auditor.models.files.strict_zip import Archive, array_header, open_archive
+from auditor.models.files.unpickling import describe_calls
 from auditor.models.regression_model import AuditedRegressor
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.

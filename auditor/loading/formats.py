@@ -18,8 +18,8 @@ from auditor.loading import refused_formats
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.files.model_bytes import MAX_FILE_BYTES, Source, is_onnx, is_safetensors, is_tar, read_source
 from auditor.models.files.model_folder import Folder, open_model_folder
-from auditor.models.files.pickles import PickleReading, read_pickle
 from auditor.models.files.strict_zip import Archive, open_archive
+from auditor.models.files.unpickling import PickleReading, read_pickle
 from auditor.models.files.weight_files import (
     LEGACY_MAGIC,
     UNUSUAL_GLOBALS,
@@ -29,7 +29,7 @@ from auditor.models.files.weight_files import (
     safetensors_header,
     unread_records,
 )
-from auditor.models.format_names import ONNX_FORMAT, RULES_FILE
+from auditor.models.format_names import FORMAT, ONNX_FORMAT, RULES_FILE
 
 if TYPE_CHECKING:
     from auditor.models.audited_model import AuditedModel
@@ -466,6 +466,18 @@ def refuse_early(spec: ModelSpec) -> Opened | None:
     opened = open_file(read_source(spec.path))
     FORMATS[opened.format].refuse(opened, spec)
     return opened
+
+
+def identify(path: str | Path) -> str:
+    """The format of a model file or folder by its content: a key of FORMATS, or a kind of folder.
+
+    Raises UsageError where there is no regular file, ModelError where an archive is damaged.
+    """
+    if (Path(path) / RULES_FILE).is_file():
+        return "post-processed folder"
+    if Path(path).is_dir():
+        return FORMAT if (Path(path) / "config.json").is_file() else "unknown"
+    return open_file(read_source(path)).format
 
 
 def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: Opened | None = None) -> AuditedModel:

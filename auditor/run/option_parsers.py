@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from auditor.core.errors import UsageError
 
@@ -194,3 +194,21 @@ def memory_limit(text: str | None) -> int:
 
 def most_of_memory() -> int:
     return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def check_choice(option: str, value: object, choices: object) -> None:
+    """Raise ValueError if an option's value is none of those of a ``Literal``."""
+    if value not in get_args(choices):
+        raise ValueError(f"{option} must be one of {', '.join(get_args(choices))}, not {value!r}")
+
+
+def check_positive(option: str, value: float) -> None:
+    """Raise ValueError if an option's value is no finite number above 0."""
+    if not (value > 0.0 and math.isfinite(value)):
+        raise ValueError(f"{option} must be a positive number, not {value!r}")
+
+
+def check_not_negative(option: str, value: float) -> None:
+    """Raise ValueError if an option's value is no finite number of at least 0."""
+    if not (value >= 0.0 and math.isfinite(value)):
+        raise ValueError(f"{option} must be a number of at least 0, not {value!r}")

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from auditor.core.errors import DataError, UsageError
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_not_negative, check_positive
 from auditor.training.multi_device import Summing, as_they_are
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.retraining import AlphaSchedule, Constraint, TrainingSet, refuse_one_class, run, training_set
@@ -378,19 +379,16 @@ class AdversarialDebiasing(BaseMitigation):
         learning_rate: float | None = None,
         lora: int | None = None,
     ) -> None:
-        if constraint not in get_args(Constraint):
-            raise ValueError(f"constraint must be one of {', '.join(get_args(Constraint))}, not {constraint!r}")
+        check_choice("constraint", constraint, Constraint)
         if alpha_schedule not in get_args(AlphaSchedule):
             raise ValueError(f"alpha_schedule must be one of {', '.join(get_args(AlphaSchedule))}")
-        for name, value in (("alpha", alpha), ("gap_weight", gap_weight)):
-            if not (value >= 0.0 and np.isfinite(value)):
-                raise ValueError(f"{name} must be a number of at least 0, not {value!r}")
+        check_not_negative("alpha", alpha)
+        check_not_negative("gap_weight", gap_weight)
         if not 0.0 <= warm_up < 1.0:
             raise ValueError(f"warm_up must lie in [0, 1), not {warm_up!r}")
         if adversary_steps < 1:
             raise ValueError("adversary_steps must be at least 1")
-        if not (adversary_learning_rate > 0.0 and np.isfinite(adversary_learning_rate)):
-            raise ValueError(f"adversary_learning_rate must be a positive number, not {adversary_learning_rate!r}")
+        check_positive("adversary_learning_rate", adversary_learning_rate)
         self.constraint: Constraint = constraint
         self.alpha = alpha
         self.alpha_schedule: AlphaSchedule = alpha_schedule

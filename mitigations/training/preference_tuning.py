@@ -18,6 +18,7 @@ from auditor.models.language_model import AuditedLanguageModel, logits_at
 from auditor.models.networks.low_rank_adapters import Lora, is_linear, with_adapters
 from auditor.models.prefix_trees import Encoded
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_not_negative, check_positive
 from auditor.training.training_loop import mixed_precision
 from mitigations.selection_guide import instead
 from mitigations.training.preference_pairs import (
@@ -368,19 +369,17 @@ class PreferenceTuning(BaseMitigation):
         beta: float = 0.1,
         reference_weight: float = 1.0,
     ) -> None:
-        if method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
+        check_choice("method", method, Method)
         if n_pairs < 2:
             raise ValueError("n_pairs must be at least 2")
         if epochs < 1 or batch_size < 1 or rank < 1:
             raise ValueError("epochs, batch_size and rank must be at least 1")
-        for option, value in (("learning_rate", learning_rate), ("beta", beta)):
-            if value is not None and not (value > 0.0 and math.isfinite(value)):
-                raise ValueError(f"{option} must be a positive number, not {value!r}")
+        if learning_rate is not None:
+            check_positive("learning_rate", learning_rate)
+        check_positive("beta", beta)
         if not 0.0 < depth <= 1.0:
             raise ValueError(f"depth must lie in (0, 1], not {depth!r}")
-        if not (reference_weight >= 0.0 and math.isfinite(reference_weight)):
-            raise ValueError(f"reference_weight must be a number of at least 0, not {reference_weight!r}")
+        check_not_negative("reference_weight", reference_weight)
         self.method: Method = method
         self.pairs = pairs
         self.test_pairs = test_pairs
