@@ -233,11 +233,16 @@ def _audit(
 
 
 @command("probes")
-def probes(json_: AsJson = False) -> None:
-    """List the probes: question, method, needs, and definition of each."""
-    from cli.probe_tables import print_probes
+def probes(
+    name: Annotated[
+        str | None, typer.Argument(help="A probe, or a metric; all probes by default.", show_default=False)
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """List the probes, or show the metrics and options of one."""
+    from cli.probe_tables import print_probe, print_probes
 
-    print_probes(as_json=json_)
+    print_probes(as_json=json_) if name is None else print_probe(name, as_json=json_)
 
 
 @command("mitigate list")

@@ -372,7 +372,7 @@ def test_a_page_of_a_probe_shows_metrics_with_the_limits_of_the_built_in_profile
     text = pages.completed("probes/group_fairness", "# A title\n\nText.")
     row = next(line for line in text.splitlines() if line.startswith("| `demographic_parity_difference` |"))
     assert "| \\[0, 1\\] | 0 | at most 0.1 |" in row
-    assert pages.limits("membership_inference")["true_positive_rate_at_fpr"] == (
+    assert pages.limits(pages.PROBES["membership_inference"])["true_positive_rate_at_fpr"] == (
         "at most 0.027 (at false_positive_rate 0.01); at most 0.01 (at false_positive_rate 0.001); "
         "at most 0.0027 (at false_positive_rate 0.001)"
     )
