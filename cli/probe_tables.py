@@ -17,8 +17,9 @@ from itertools import zip_longest
 import typer
 
 from auditor.core.errors import AuditorError, UsageError, did_you_mean
-from auditor.judging.criterion import DEFAULT_PROFILE, load_criteria
+from auditor.judging.criterion import load_criteria
 from auditor.judging.measurement import NO_IDEAL
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.report.record.number_text import visible
 from auditor.run import __version__
 from auditor.run.mitigation import Mitigation, experience_of

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from auditor.judging.criterion import DEFAULT_PROFILE
 from auditor.judging.measurement import NO_IDEAL
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.run.mitigation import experience_of
 from auditor.run.probe import declared_metrics, looks_at_rows
 from cli.probe_tables import limits, options
