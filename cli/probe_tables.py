@@ -320,4 +320,6 @@ def _print_options(kind: type[Probe]) -> None:
 
 def plain_text(text: str) -> str:
     """A piece of a docstring without markup."""
+    if text == IN_TEXT:
+        return "see the page of the probe in the documentation"
     return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"\1", text).replace("``", "")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable
+from html import escape
+from pathlib import Path
 from typing import Any
 
 from auditor.judging.measurement import NO_IDEAL
@@ -14,6 +17,8 @@ from cli.probe_tables import limits, options
 from mitigations import MITIGATIONS
 from probes import PROBES
 
+# A chart of more bytes is left out.
+MOST_BYTES = 15_360
 _MARKUP = re.compile(r"([*_|`$<>\[\]])")
 
 
@@ -117,6 +122,38 @@ def _definition(kind: Any) -> list[str]:
         "## Sources",
         "",
         *(f"- {plain(source)}" for source in sources),
+        "",
+    ]
+
+
+def picture(name: str, folder: Path) -> list[str]:
+    """A chart of a report on a model that was made to fail the probe, as the report draws it; none without a chart.
+
+    ``folder``: an empty one for the files that such a model is read from.
+    """
+    from auditor.report.drawing.svg import svg_file
+    from auditor.report.report_figures import pictures_of
+    from auditor.run.run_audit import run_audit
+    from tests.toys.benchmark_files import FILE_TOYS
+    from tests.toys.models import TOYS
+
+    if name not in {*TOYS, *FILE_TOYS}:
+        return []
+    toys = FILE_TOYS[name](folder) if name in FILE_TOYS else TOYS[name]
+    chosen = toys.options | ({} if toys.scorer is None else {"scorer": toys.scorer()})
+    rows = toys.violating_data or toys.data
+    report = run_audit(toys.violating(), rows(), [PROBES[name](**chosen)], toys.criteria, seed=0)
+    drawn = [(figure, svg_file(figure).encode()) for figure in (*report.figures, *pictures_of(report)[:1])]
+    small = [(figure, svg) for figure, svg in drawn if len(svg) <= MOST_BYTES]
+    if not small:
+        return []
+    figure, svg = small[0]
+    source = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+    return [
+        "```{raw} html",
+        f'<figure><img alt="{escape(figure.title)}" src="{source}"/>',
+        f"<figcaption>{escape(figure.title)}, of a model that was made to fail.</figcaption></figure>",
+        "```",
         "",
     ]
 
