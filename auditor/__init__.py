@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from auditor.run.api import load_data, load_model, save
     from auditor.run.checks.contract import check_mitigation, check_probe
     from auditor.run.mitigation import Mitigation
+    from auditor.run.option_parsers import ScanArguments
     from auditor.run.probe import Need, Probe
     from auditor.run.run_audit import run_audit
-    from auditor.run.scan_arguments import ScanArguments
     from auditor.run.while_training.training_audit import TrainingAudit
     from mitigations import MITIGATIONS
     from probes import PROBES

@@ -19,8 +19,8 @@ import torch
 
 from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
-from auditor.models.gradients import without_gradients
 from auditor.models.networks.detector_networks import FrequencyDetector
+from auditor.models.torch_context import without_gradients
 from benchmarks.common import emit
 
 FILES, SIDE, LOOK, BATCH, BAR, DISTINCT, ROUNDS = 1_000, 559, 256, 4, 100.0, 40, 3

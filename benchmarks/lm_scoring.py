@@ -65,7 +65,7 @@ def prepare(folder: Path) -> None:
 
 def sentences(n_pairs: int) -> tuple[list[str], str]:
     """(texts, where they come from)."""
-    from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_crows_pairs
+    from auditor.data.benchmarks.sentence_files import read_crows_pairs
     from probes.language.stereotype import built_in_pairs
 
     file = Path(os.environ.get("AUDITOR_TEST_DATA", ""), "crows_pairs", "crows_pairs_anonymized.csv")

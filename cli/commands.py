@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -233,11 +234,16 @@ def _audit(
 
 
 @command("probes")
-def probes(json_: AsJson = False) -> None:
-    """List the probes: question, method, needs, and definition of each."""
-    from cli.probe_tables import print_probes
+def probes(
+    name: Annotated[
+        str | None, typer.Argument(help="A probe, or a metric; all probes by default.", show_default=False)
+    ] = None,
+    json_: AsJson = False,
+) -> None:
+    """List the probes, or show the metrics and options of one."""
+    from cli.probe_tables import print_probe, print_probes
 
-    print_probes(as_json=json_)
+    print_probes(as_json=json_) if name is None else print_probe(name, as_json=json_)
 
 
 @command("mitigate list")
@@ -573,11 +579,10 @@ def start(
     from cli.start import is_interactive, write_config
 
     if not write_config(files, out, flag_values):
-        typer.echo(f"Wrote {out}. Read it, correct it, then: auditor scan {'MODEL ' * (len(files) == 1)}--config {out}")
-        typer.echo(
-            f"To fix it before any result is seen, {'add the model to it, and ' * (len(files) == 1)}"
-            f"first: auditor evidence register {out}"
-        )
+        name = shlex.quote(str(out))
+        first = "Set model in it, read and correct it" if len(files) == 1 else "Read and correct it"
+        typer.echo(f"Wrote {out}. {first}, then: auditor scan --config {name}")
+        typer.echo(f"To fix it before any result is seen, first: auditor evidence register {name}")
         return 0
     # From here on it is a scan, which reads what was written: the record tells how to run that again.
     sys.argv[1:] = ["scan", "--config", str(out)]

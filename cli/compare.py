@@ -17,6 +17,7 @@ from auditor.report.comparing.compare_audits import MARGIN, Comparison, compare
 from auditor.report.comparing.comparison_report import (
     STANDINGS,
     in_order,
+    interval_names,
     promise,
     render_comparison_html,
     render_comparison_json,
@@ -67,10 +68,12 @@ def _enclosed_audit(path: Path, report: AuditReport) -> EnclosedAudit:
 def print_comparison(comparison: Comparison) -> None:
     """Print the usefulness, the headlines (judged ones first), and common pitfalls that occurred."""
     useful = comparison.usefulness
+    judged, family = interval_names(comparison)
     typer.echo(f"usefulness  {STANDINGS[useful.standing]}")
     if useful.rows:
+        typer.echo(f"\nusefulness, with the {family} of each difference")
         print_table(_COLUMNS, [_cells(row) for row in useful.rows])
-    typer.echo("\njudged")
+    typer.echo(f"\njudged, with the {judged} of each difference")
     print_table(_COLUMNS, [_cells(row) for row in in_order(comparison.rows)])
     apart = [
         row for row in comparison.others if row.interval is not None and not row.interval[0] <= 0.0 <= row.interval[1]

@@ -58,7 +58,7 @@ def endpoint(
     """
     from auditor.loading.job_specs import Limits as OfAProcess
     from auditor.models.endpoint.client import Client, Limits, address_of, key_of
-    from auditor.models.endpoint.handshake import shake_hands
+    from auditor.models.endpoint.session import shake_hands
     from auditor.run.endpoint_reference import with_reference
     from auditor.run.scan_options import ScanOptions
 

@@ -77,7 +77,7 @@ EXAMPLES: Mapping[str, str] = {
     "detect train": "auditor detect train media --out detector.pt",
     "detect calibrate": "auditor detect calibrate model.onnx --data media --out detector.pt",
     "detect compare": "auditor detect compare detector.pt model.onnx --data media",
-    "probes": "auditor probes",
+    "probes": "auditor probes group_fairness",
     "probes endpoint": "auditor probes endpoint http://127.0.0.1:8000/v1 --model-name NAME",
     "probes new": "auditor probes new approval-speed",
     "probes examples": "auditor probes examples",

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from importlib import import_module
+from itertools import zip_longest
 
 import typer
 
-from auditor.core.errors import AuditorError
+from auditor.core.errors import AuditorError, UsageError, did_you_mean
+from auditor.judging.criterion import load_criteria
+from auditor.judging.measurement import NO_IDEAL
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.report.record.number_text import visible
 from auditor.run import __version__
 from auditor.run.mitigation import Mitigation, experience_of
 from auditor.run.plugins import Group, Plugin, installed, load_mitigation, load_probe_class
-from auditor.run.probe import Probe
+from auditor.run.probe import Probe, declared_metrics
 from cli.terminal import paragraph, print_table, width
 from mitigations import MITIGATIONS
 from probes import PROBES
@@ -29,6 +37,28 @@ _SHOWN = (
 # What is said of mitigations only.
 _OF_MITIGATIONS = "experience"
 _LABEL = 10
+# What else may follow ``auditor probes``.
+_COMMANDS = ("examples", "new", "endpoint")
+
+
+# Options that many probes share; a docstring that says more goes before.
+SHARED = {
+    "answer_by": "``likelihood``, ``letter``, or ``auto``, by likelihood where the model gives any",
+    "batch_size": "rows in a step; None means the recipe's",
+    "benchmarks": "the benchmark's file or folder, which ``--benchmark NAME=PATH`` gives",
+    "chat": "``auto`` uses the chat template of a model that has one, ``on`` requires it, ``off`` is plain text",
+    "column": "the column of a table of texts",
+    "embedder": "a function or an encoder that returns one vector a row, which ``--embedder`` gives",
+    "learning_rate": "None means the recipe's",
+    "max_new_tokens": "tokens at most of one continuation",
+    "n_queries": "queries at most for each row",
+    "n_steps": "steps of the gradient attack",
+    "reference": "the earlier model to compare with, which ``--reference`` gives",
+    "system": "path of a file that holds the system message",
+    "temperature": "of sampling",
+    "top_p": "of nucleus sampling: the smallest set of tokens with this probability is sampled from",
+}
+IN_TEXT = "see the definition in full below"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +81,34 @@ def print_probes(*, as_json: bool) -> None:
     """Every probe, a row each."""
     rows = [_probe(kind, *_OWN) for kind in PROBES.values()]
     _print("probe", rows, _listed_plugins("auditor.probes"), as_json=as_json)
+
+
+def print_probe(name: str, *, as_json: bool) -> None:
+    """One probe with its metrics and options, or a metric, by each probe that measures it.
+
+    Raises UsageError for a name of neither.
+    """
+    rows: list[tuple[type[Probe], Listed]] = [(kind, _probe(kind, *_OWN)) for kind in PROBES.values()]
+    rows += [
+        (load_probe_class(plugin.target, plugin.name), _listed_plugin(plugin, "auditor.probes"))
+        for plugin in installed("auditor.probes", PROBES)
+        if plugin.name == name
+    ]
+    found = [pair for pair in rows if pair[1].name == name] or [
+        pair for pair in rows if any(fnmatchcase(name, each.metric) for each in declared_metrics(pair[0]))
+    ]
+    if not found:
+        metrics = (each.metric for kind, _ in rows for each in declared_metrics(kind))
+        near = did_you_mean(name, [*(row.name for _, row in rows), *metrics, *_COMMANDS])
+        raise UsageError(f"There is no probe and no metric {name!r}{near or ': auditor probes lists all.'}")
+    if as_json:
+        typer.echo(json.dumps([_whole(kind, row) for kind, row in found], indent=2))
+        return
+    for kind, row in found:
+        _print_row(row)
+        _print_metrics(kind, "*" if row.name == name else name)
+        if row.name == name:
+            _print_options(kind)
 
 
 def print_mitigations(*, as_json: bool) -> None:
@@ -110,6 +168,64 @@ def _listed_plugin(plugin: Plugin, group: Group) -> Listed:
     return Listed(name=plugin.name, distribution=plugin.distribution, version=plugin.version, error=error)
 
 
+# ---- what a class knows of itself -----------------------------------------------------------------------------------
+
+
+def options(kind: type) -> dict[str, tuple[str, str]]:
+    """The options of a class: default, and meaning by ``name: ...`` in its docstrings; "" where they do not have it."""
+    parameters = {
+        name: p for name, p in inspect.signature(kind).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    meanings: dict[str, str] = {}
+    for text in _texts(kind):
+        for names, meaning in _entries(text, tuple(parameters)):
+            for name in names:
+                meanings.setdefault(name, meaning)
+    own = inspect.getdoc(kind) or ""
+    rest = {name: SHARED.get(name) or (IN_TEXT if name in own else "") for name in parameters}
+    return {name: (str(p.default), meanings.get(name) or rest[name]) for name, p in parameters.items()}
+
+
+def _texts(kind: type) -> list[str]:
+    """The docstrings of a class, of its bases, and of what they refer to for further options, and these again."""
+    texts = [inspect.cleandoc(base.__doc__) for base in kind.__mro__ if base.__doc__ and base is not object]
+    seen: set[str] = set()
+    for text in texts:
+        for path in re.findall(r":(?:class|func):`~?([\w.]+)`", re.sub(r"\n *", "", text)):
+            module, _, name = path.rpartition(".")
+            if path not in seen and module:
+                seen.add(path)
+                found = getattr(import_module(module), name, None) if not name.islower() else None
+                texts += [inspect.cleandoc(found.__doc__)] if isinstance(found, type) and found.__doc__ else []
+    return texts
+
+
+def _entries(text: str, names: tuple[str, ...]) -> Iterable[tuple[list[str], str]]:
+    """The entries ``name, name: meaning`` of paragraphs, each up to the next one."""
+    if not names:
+        return
+    known = "|".join(map(re.escape, names))
+    start = re.compile(rf"(?:^|(?<=[.;:] )|(?<=\) ))((?:{known})(?:, (?:{known}))*): ")
+    for part in re.split(r"\n\n", text):
+        joined = " ".join(part.split())
+        found = list(start.finditer(joined))
+        for at, following in zip_longest(found, found[1:]):
+            meaning = joined[at.end() : following.start() if following else None]
+            yield at[1].split(", "), re.split(r" (?=Raises |Sources?: )", meaning)[0].strip()
+
+
+def limits(kind: type[Probe]) -> dict[str, str]:
+    """What the built-in profile asks of a probe's metrics, by metric."""
+    declared = {definition.metric for definition in declared_metrics(kind)}
+    told: dict[str, list[str]] = {}
+    for each in load_criteria(DEFAULT_PROFILE):
+        if each.probe == kind.name or (each.probe is None and each.metric in declared):
+            bound = f"{each.direction.replace('_', ' ')} {each.bound}"
+            where = ", ".join(f"{key} {value}" for key, value in (each.at or {}).items())
+            told.setdefault(each.metric, []).append(f"{bound} (at {where})" if where else bound)
+    return {metric: "; ".join(bounds) for metric, bounds in told.items()}
+
+
 # ---- printing ------------------------------------------------------------------------------------------------------
 
 
@@ -157,3 +273,53 @@ def _print_row(row: Listed) -> None:
 def _labelled(label: str, text: str) -> str:
     first, later = f"    {label:<{_LABEL - 2}}", " " * (_LABEL + 2)
     return textwrap.fill(text, width=width(), initial_indent=first, subsequent_indent=later, break_on_hyphens=False)
+
+
+def _whole(kind: type[Probe], row: Listed) -> dict[str, object]:
+    bounds = limits(kind)
+    return {
+        **{name: value for name, value in asdict(row).items() if name != _OF_MITIGATIONS},
+        "metrics": [
+            {**asdict(each), "probe": row.name, "limit": bounds.get(each.metric, "")} for each in declared_metrics(kind)
+        ],
+        "options": [
+            {"name": name, "default": default, "meaning": plain_text(meaning)}
+            for name, (default, meaning) in options(kind).items()
+        ],
+    }
+
+
+def _print_metrics(kind: type[Probe], name: str) -> None:
+    typer.secho(f"METRICS, with the limits of {DEFAULT_PROFILE}", bold=True)
+    typer.echo()
+    bounds = limits(kind)
+    for each in declared_metrics(kind):
+        if name != "*" and not fnmatchcase(name, each.metric):
+            continue
+        typer.secho(f"  {visible(each.metric)}", bold=True)
+        typer.echo(paragraph(visible(each.formula), 4))
+        ideal = "" if each.ideal == NO_IDEAL else each.ideal
+        limit = bounds.get(each.metric, "none")
+        for label, text in (("range", each.range), ("ideal", ideal), ("limit", limit), ("read", each.reading)):
+            if text:
+                typer.echo(_labelled(label, visible(text)))
+        typer.echo()
+
+
+def _print_options(kind: type[Probe]) -> None:
+    found = options(kind)
+    if not found:
+        return
+    typer.secho(f"OPTIONS, by --set {kind.name}.OPTION=VALUE", bold=True)
+    typer.echo()
+    for name, (default, meaning) in found.items():
+        typer.secho(f"  {name} = {default}", bold=True)
+        typer.echo(paragraph(visible(plain_text(meaning)), 4))
+    typer.echo()
+
+
+def plain_text(text: str) -> str:
+    """A piece of a docstring without markup."""
+    if text == IN_TEXT:
+        return "see the page of the probe in the documentation"
+    return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"\1", text).replace("``", "")

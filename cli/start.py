@@ -273,13 +273,15 @@ def _path_from(out: Path, path: Path) -> str:
 def _config(setup: _Setup) -> str:
     columns = setup.columns
     lines = [
-        "# What `auditor scan MODEL --config FILE` asks of this model. Every flag of scan is a key here; flags win.",
+        "# What `auditor scan --config FILE` asks of this model. Every flag of scan is a key here; flags win.",
         "# Where nobody names it with --config, it may say what is measured in its own folder and nothing else.",
         f"# From {visible(setup.data.name)} ({setup.n_rows:,} rows); what you did not answer is a guess: read it "
         "before you trust a result.",
         "",
         "[audit]",
-        *([f"model = {_toml(_path_from(setup.out, Path(setup.model)))}"] if setup.model is not None else []),
+        '# model = "model.joblib"              # the file of the model'
+        if setup.model is None
+        else f"model = {_toml(_path_from(setup.out, Path(setup.model)))}",
         f"data = {_toml(_path_from(setup.out, setup.data))}",
         '# train = "train.csv"                 # the rows the model was trained on: enables membership inference',
         *_target_lines(columns),

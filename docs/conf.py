@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import tempfile
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from importlib import import_module
@@ -21,7 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from reference_pages import completed  # noqa: E402
+from reference_pages import completed, picture  # noqa: E402
 
 import auditor  # noqa: E402  (the checkout that these pages are about)
 
@@ -194,6 +195,11 @@ def _without_noise(
 
 def _with_what_the_class_knows(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = completed(page, source[0])
+    folder, _, name = page.partition("/")
+    if folder == "probes":
+        with tempfile.TemporaryDirectory() as scratch:
+            chart = "\n".join(["## Chart", "", *lines, ""]) if (lines := picture(name, Path(scratch))) else ""
+        source[0] = source[0].replace("## Reading the result", f"{chart}## Reading the result", 1)
 
 
 def _mathml(translator: Any, node: Any) -> None:

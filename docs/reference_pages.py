@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import re
+from base64 import b64encode
 from collections.abc import Iterable
-from importlib import import_module
-from itertools import zip_longest
+from html import escape
+from pathlib import Path
 from typing import Any
 
-from auditor.judging.criterion import DEFAULT_PROFILE, load_criteria
 from auditor.judging.measurement import NO_IDEAL
+from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.run.mitigation import experience_of
 from auditor.run.probe import declared_metrics, looks_at_rows
+from cli.probe_tables import limits, options
 from mitigations import MITIGATIONS
 from probes import PROBES
 
-# Options that many probes share; a docstring that says more goes before.
-SHARED = {
-    "answer_by": "``likelihood``, ``letter``, or ``auto``, by likelihood where the model gives any",
-    "batch_size": "rows in a step; None means the recipe's",
-    "benchmarks": "the benchmark's file or folder, which ``--benchmark NAME=PATH`` gives",
-    "chat": "``auto`` uses the chat template of a model that has one, ``on`` requires it, ``off`` is plain text",
-    "column": "the column of a table of texts",
-    "embedder": "a function or an encoder that returns one vector a row, which ``--embedder`` gives",
-    "learning_rate": "None means the recipe's",
-    "max_new_tokens": "tokens at most of one continuation",
-    "n_queries": "queries at most for each row",
-    "n_steps": "steps of the gradient attack",
-    "reference": "the earlier model to compare with, which ``--reference`` gives",
-    "system": "path of a file that holds the system message",
-    "temperature": "of sampling",
-    "top_p": "of nucleus sampling: the smallest set of tokens with this probability is sampled from",
-}
-IN_TEXT = "see the definition in full below"
+# A chart of more bytes is left out.
+MOST_BYTES = 15_360
 _MARKUP = re.compile(r"([*_|`$<>\[\]])")
 
 
@@ -53,49 +38,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     """A table in Markdown, of cells that hold no bar of their own."""
     lines = [list(head), ["---"] * len(list(head)), *map(list, rows)]
     return ["", *(f"| {' | '.join(cells)} |" for cells in lines), ""]
-
-
-def options(kind: type) -> dict[str, tuple[str, str]]:
-    """The options of a class: default, and meaning by ``name: ...`` in its docstrings; "" where they do not have it."""
-    parameters = {
-        name: p for name, p in inspect.signature(kind).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    meanings: dict[str, str] = {}
-    for text in _texts(kind):
-        for names, meaning in _entries(text, tuple(parameters)):
-            for name in names:
-                meanings.setdefault(name, meaning)
-    own = inspect.getdoc(kind) or ""
-    rest = {name: SHARED.get(name) or (IN_TEXT if name in own else "") for name in parameters}
-    return {name: (str(p.default), meanings.get(name) or rest[name]) for name, p in parameters.items()}
-
-
-def _texts(kind: type) -> list[str]:
-    """The docstrings of a class, of its bases, and of what they refer to for further options, and these again."""
-    texts = [inspect.cleandoc(base.__doc__) for base in kind.__mro__ if base.__doc__ and base is not object]
-    seen: set[str] = set()
-    for text in texts:
-        for path in re.findall(r":(?:class|func):`~?([\w.]+)`", re.sub(r"\n *", "", text)):
-            module, _, name = path.rpartition(".")
-            if path not in seen and module:
-                seen.add(path)
-                found = getattr(import_module(module), name, None) if not name.islower() else None
-                texts += [inspect.cleandoc(found.__doc__)] if isinstance(found, type) and found.__doc__ else []
-    return texts
-
-
-def _entries(text: str, names: tuple[str, ...]) -> Iterable[tuple[list[str], str]]:
-    """The entries ``name, name: meaning`` of paragraphs, each up to the next one."""
-    if not names:
-        return
-    known = "|".join(map(re.escape, names))
-    start = re.compile(rf"(?:^|(?<=[.;:] )|(?<=\) ))((?:{known})(?:, (?:{known}))*): ")
-    for paragraph in re.split(r"\n\n", text):
-        joined = " ".join(paragraph.split())
-        found = list(start.finditer(joined))
-        for at, following in zip_longest(found, found[1:]):
-            meaning = joined[at.end() : following.start() if following else None]
-            yield at[1].split(", "), re.split(r" (?=Raises |Sources?: )", meaning)[0].strip()
 
 
 def _needs(kind: Any) -> str:
@@ -131,22 +73,10 @@ def probe_head(name: str) -> list[str]:
     ]
 
 
-def limits(name: str) -> dict[str, str]:
-    """What the built-in profile asks of a probe's metrics, by metric."""
-    told: dict[str, list[str]] = {}
-    for each in load_criteria(DEFAULT_PROFILE):
-        declared = {definition.metric for definition in declared_metrics(PROBES[name])}
-        if each.probe == name or (each.probe is None and each.metric in declared):
-            bound = f"{each.direction.replace('_', ' ')} {each.bound}"
-            where = ", ".join(f"{key} {value}" for key, value in (each.at or {}).items())
-            told.setdefault(each.metric, []).append(f"{bound} (at {where})" if where else bound)
-    return {metric: "; ".join(bounds) for metric, bounds in told.items()}
-
-
 def probe_tail(name: str) -> list[str]:
     """The metrics of a probe with units, ranges, ideals and limits; its options, its full definition, its sources."""
     kind: Any = PROBES[name]
-    bound = limits(name)
+    bound = limits(kind)
     metrics = [
         (
             f"`{each.metric}`",
@@ -192,6 +122,38 @@ def _definition(kind: Any) -> list[str]:
         "## Sources",
         "",
         *(f"- {plain(source)}" for source in sources),
+        "",
+    ]
+
+
+def picture(name: str, folder: Path) -> list[str]:
+    """A chart of a report on a model that was made to fail the probe, as the report draws it; none without a chart.
+
+    ``folder``: an empty one for the files that such a model is read from.
+    """
+    from auditor.report.drawing.svg import svg_file
+    from auditor.report.report_figures import pictures_of
+    from auditor.run.run_audit import run_audit
+    from tests.toys.benchmark_files import FILE_TOYS
+    from tests.toys.models import TOYS
+
+    if name not in {*TOYS, *FILE_TOYS}:
+        return []
+    toys = FILE_TOYS[name](folder) if name in FILE_TOYS else TOYS[name]
+    chosen = toys.options | ({} if toys.scorer is None else {"scorer": toys.scorer()})
+    rows = toys.violating_data or toys.data
+    report = run_audit(toys.violating(), rows(), [PROBES[name](**chosen)], toys.criteria, seed=0)
+    drawn = [(figure, svg_file(figure).encode()) for figure in (*report.figures, *pictures_of(report)[:1])]
+    small = [(figure, svg) for figure, svg in drawn if len(svg) <= MOST_BYTES]
+    if not small:
+        return []
+    figure, svg = small[0]
+    source = f"data:image/svg+xml;base64,{b64encode(svg).decode()}"
+    return [
+        "```{raw} html",
+        f'<figure><img alt="{escape(figure.title)}" src="{source}"/>',
+        f"<figcaption>{escape(figure.title)}, of a model that was made to fail.</figcaption></figure>",
+        "```",
         "",
     ]
 

@@ -21,14 +21,12 @@ from probes.fairness.score_fairness import ScoreFairness
 from probes.fairness.subgroups import SubgroupDiscovery
 from probes.fairness.token_fairness import CounterfactualTokenFairness
 from probes.language.bbq import BBQ
-from probes.language.bold import Bold
-from probes.language.crows_pairs import CrowsPairs
+from probes.language.bold_and_honest import Bold, Honest
+from probes.language.crows_pairs_and_stereoset import CrowsPairs, StereoSet
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
-from probes.language.honest import Honest
 from probes.language.order_sensitivity import OrderSensitivity
 from probes.language.refusal_parity import RefusalParity
-from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.veto import Misfire
 from probes.language.winobias_winogender import WinoBias, Winogender

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -372,10 +373,21 @@ def test_a_page_of_a_probe_shows_metrics_with_the_limits_of_the_built_in_profile
     text = pages.completed("probes/group_fairness", "# A title\n\nText.")
     row = next(line for line in text.splitlines() if line.startswith("| `demographic_parity_difference` |"))
     assert "| \\[0, 1\\] | 0 | at most 0.1 |" in row
-    assert pages.limits("membership_inference")["true_positive_rate_at_fpr"] == (
+    assert pages.limits(pages.PROBES["membership_inference"])["true_positive_rate_at_fpr"] == (
         "at most 0.027 (at false_positive_rate 0.01); at most 0.01 (at false_positive_rate 0.001); "
         "at most 0.0027 (at false_positive_rate 0.001)"
     )
+
+
+@pytest.mark.parametrize("name", ["group_fairness", "trivial_cues", "bbq"])
+def test_a_page_of_a_probe_has_a_small_chart_that_is_drawn_alike_each_time(name: str, tmp_path: Path) -> None:
+    pages = reference_pages()
+    (first, second) = tmp_path / "a", tmp_path / "b"
+    first.mkdir(), second.mkdir()
+    lines = pages.picture(name, first)
+    svg = b64decode(lines[1].partition("base64,")[2].removesuffix('"/>'))
+    assert b"<svg" in svg and len(svg) <= pages.MOST_BYTES and lines == pages.picture(name, second)
+    assert pages.picture("index", tmp_path) == []
 
 
 @cache

@@ -14,8 +14,7 @@ import pytest
 from auditor.core.errors import AuditorError, ConfigError, DataError, UsageError
 from auditor.core.files import why_unreadable, write_beside
 from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
-from auditor.data.benchmarks.bold_and_honest_files import read_bold
-from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_stereoset
+from auditor.data.benchmarks.sentence_files import read_bold, read_stereoset
 from auditor.data.lexicons import read_lexicon as read_lexicon
 from cli.flags import parse_architecture_args
 from mitigations.training.preference_pairs import read_pairs

@@ -22,7 +22,7 @@ OURS = ("auditor", "probes", "mitigations")
 _HUGE = 2 << 20
 _MADV_COLLAPSE = 25
 MODULES = (
-    "scipy.special", "auditor.run.child_start", "auditor.run.child_entry", "auditor.run.child_jobs",
+    "scipy.special", "auditor.run.child_start", "auditor.run.child_jobs",
     "auditor.run.table_training",
     "pandas", "pyarrow.parquet", "scipy.stats", "torch",
     "transformers", "probes", "mitigations",

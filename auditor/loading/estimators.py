@@ -32,8 +32,8 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
 from auditor.models.files.onnx_graphs import OPSET, OPSET_ML
-from auditor.models.files.pickles import describe_calls
 from auditor.models.files.strict_zip import Archive, array_header, open_archive
+from auditor.models.files.unpickling import describe_calls
 from auditor.models.regression_model import AuditedRegressor
 
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
@@ -280,8 +280,14 @@ def _cloned(estimator: Any, settings: Mapping[str, Any]) -> Any:
     try:
         fresh = clone(estimator)
         known = fresh.get_params(deep=True)
-        own = [name for name in known if name.rpartition("__")[2] in ("memory", "n_jobs")]
-        fresh.set_params(**dict.fromkeys(own))
+        own: dict[str, int | None] = {}
+        for name in known:
+            step, _, setting = name.rpartition("__")
+            if setting in ("memory", "n_jobs"):
+                # None is one process to scikit-learn, and every core to LightGBM and XGBoost.
+                booster = not type(known.get(step, fresh)).__module__.startswith("sklearn.")
+                own[name] = 1 if booster and setting == "n_jobs" else None
+        fresh.set_params(**own)
     except Exception as error:  # a file may leave out what a constructor needs
         raise ModelError(
             f"The estimator cannot be made anew from its hyperparameters: {printable(error, 300)}.",

@@ -18,8 +18,8 @@ from auditor.loading import refused_formats
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.files.model_bytes import MAX_FILE_BYTES, Source, is_onnx, is_safetensors, is_tar, read_source
 from auditor.models.files.model_folder import Folder, open_model_folder
-from auditor.models.files.pickles import PickleReading, read_pickle
 from auditor.models.files.strict_zip import Archive, open_archive
+from auditor.models.files.unpickling import PickleReading, read_pickle
 from auditor.models.files.weight_files import (
     LEGACY_MAGIC,
     UNUSUAL_GLOBALS,
@@ -494,7 +494,7 @@ def load_model(spec: ModelSpec, *, max_bytes: int = MAX_FILE_BYTES, model_file: 
         no_flags_of_classes(spec)
     load = partial(_load, max_bytes=max_bytes)
     if model_file is None and spec.path is not None and (Path(spec.path) / RULES_FILE).is_file():
-        from auditor.loading.postprocessed_models import load_postprocessed
+        from auditor.loading.model_bundle import load_postprocessed
 
         model = load_postprocessed(spec.path, spec, load)
     else:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -24,14 +27,16 @@ from auditor.data.preprocessing import (
     TabularPreprocessing,
     TextPreprocessing,
 )
-from auditor.loading.enclosed_classifier import load_enclosed
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of
+from auditor.loading.huggingface_folders import load_folder
 from auditor.loading.job_specs import ModelSpec
+from auditor.loading.onnx_models import load_onnx_media
 from auditor.loading.user_code import import_object, keywords_of
+from auditor.loading.user_functions import load_function
 from auditor.models.audited_model import AuditedModel, Recipe
-from auditor.models.detector import ENCLOSED, ClassifierDetector, DeepfakeDetector, Detector, Enclosed
+from auditor.models.detector import ENCLOSED, ONNX_FILE, ClassifierDetector, DeepfakeDetector, Detector, Enclosed
 from auditor.models.detector_card import DetectorCard
-from auditor.models.files.model_bytes import Source, printable
+from auditor.models.files.model_bytes import Source, printable, read_source
 from auditor.models.files.strict_zip import Archive
 from auditor.models.files.weight_files import unread_records
 from auditor.models.files.weights import (
@@ -41,14 +46,120 @@ from auditor.models.files.weights import (
     load_torch,
     plain_floats,
 )
-from auditor.models.format_names import BUNDLE_FORMAT
+from auditor.models.format_names import BUNDLE_FORMAT, RULES_FILE
 from auditor.models.gated_model import Gate, GatedModel
-from auditor.models.gradients import without_gradients
 from auditor.models.networks.architectures import ARCHITECTURES, RETIRED
 from auditor.models.output_kind import Outputs
+from auditor.models.postprocessed_folder import MAX_RULES_BYTES, PostprocessedRecord, put_around
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 from auditor.models.regression_model import TorchRegressor
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import TorchModel
+
+
+def load_postprocessed(path: str, spec: ModelSpec, load: Callable[[ModelSpec], AuditedModel]) -> AuditedModel:
+    """The model of such a folder; ``load`` reads the base model.
+
+    Raises DamagedError for rules that are not what the format says or another model below them, UsageError for a
+    flag that contradicts them.
+    """
+    source, name = read_source(Path(path) / RULES_FILE, max_bytes=MAX_RULES_BYTES), Path(path).resolve().name
+    try:
+        record = PostprocessedRecord.model_validate_json(source.data)
+    except ValidationError as error:
+        raise DamagedError(f"The {RULES_FILE} in {name!r} is not valid: {first_problem(error)}.") from None
+    below = _spec_below(record, path, spec, name)
+    files = [(member.model, member.sha256) for member in record.members]
+    models = [load(replace(below, path=str(Path(path) / file))) for file, _ in files] or [load(below)]
+    expected: list[str | None] = [digest for _, digest in files] or [record.sha256]
+    if record.function is None and [model.provenance.sha256 for model in models] != expected:
+        raise DamagedError(f"The model in {name!r} is not the one that its rules were made for.")
+    try:
+        return put_around(models, record, path, source.sha256, len(source.data))
+    except ModelError as error:
+        raise DamagedError(f"{name!r} cannot be used: {error}") from None
+
+
+def _spec_below(record: PostprocessedRecord, path: str, spec: ModelSpec, name: str) -> ModelSpec:
+    """The flags of the model below: what the folder says of it, and those that let code run, which it cannot say."""
+    if (record.function is None) != (spec.predict is None):
+        raise UsageError(
+            f"{name!r} brings its own model: leave --predict out."
+            if record.function is None
+            else f"{name!r} holds rules over a function of yours: add --predict {printable(record.function, 200)}."
+        )
+    for flag in ("features", "classes", "outputs"):
+        given, known = getattr(spec, flag), getattr(record, flag)
+        if given is not None and known is not None and given != known:
+            raise UsageError(f"{name!r} says its own {flag}: leave --{flag} out.")
+    if record.postprocessing is not None and record.postprocessing.decides and spec.threshold is not None:
+        raise UsageError(f"{name!r} decides by thresholds of its own for each group: leave --threshold out.")
+    below = None if record.function is not None else path if record.model is None else str(Path(path) / record.model)
+    return replace(
+        spec,
+        path=below,
+        features=record.features or spec.features,
+        classes=record.classes or spec.classes,
+        outputs=record.outputs or spec.outputs,
+        threshold=record.threshold if spec.threshold is None else spec.threshold,
+    )
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
+
+
+def load_enclosed(
+    files: Mapping[str, Tensor], record: Enclosed, card: DetectorCard, source: Source, spec: ModelSpec
+) -> ClassifierDetector:
+    """The detector. Raises DamagedError where the files are not those it was calibrated with, UsageError for a function
+    that is not named again."""
+    below = replace(spec, path=None, predict=None, classes=record.classes, outputs=record.outputs)
+    if record.form == "callable":
+        base = _function(record, replace(below, predict=spec.predict), source.name)
+    else:
+        base = _of_files(files, record, below, source.name)
+    if record.form != "callable" and base.provenance.sha256 != record.sha256:
+        raise DamagedError(f"The model in {source.name!r} is not the one that its card was made for.")
+    base.provenance = replace(base.provenance, path=source.path, sha256=source.sha256, size_bytes=len(source.data))
+    try:
+        made = ClassifierDetector(base, record.meanings, card)
+    except ModelError as error:
+        raise DamagedError(f"{source.name!r} cannot be used: {error}") from None
+    made.enclosed = {
+        "architecture": {"name": ENCLOSED, "args": {}},
+        "state_dict": dict(files),
+        "classes": list(base.classes),
+        ENCLOSED: record.model_dump(mode="json"),
+    }
+    return made
+
+
+def _function(record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
+    if record.function is None or spec.predict != record.function:
+        raise UsageError(
+            f"{name!r} holds a card of a function of yours, and of no other: add --predict "
+            f"{printable(record.function, 200)}, or calibrate another with auditor detect calibrate."
+        )
+    base = load_function(spec)
+    if base.said is not None and base.said.code_sha256 != record.sha256:
+        raise UsageError(
+            f"The code of {printable(record.function, 200)} is not what it was when {name!r} was calibrated, and what "
+            "was measured then says nothing of it: calibrate it anew with auditor detect calibrate."
+        )
+    return base
+
+
+def _of_files(files: Mapping[str, Tensor], record: Enclosed, spec: ModelSpec, name: str) -> AuditedModel:
+    with tempfile.TemporaryDirectory(prefix="enclosed.") as folder:
+        for file, content in files.items():
+            if not _NAME.fullmatch(file) or content.dtype != torch.uint8 or content.ndim != 1:
+                raise DamagedError(f"{name!r} encloses {printable(file, 60)!r}, which is no file of a model.")
+            (Path(folder) / file).write_bytes(content.numpy().tobytes())
+        if record.form == "ONNX model":
+            return load_onnx_media(str(Path(folder) / ONNX_FILE), spec)
+        loaded = load_folder(folder, spec)
+        return loaded
+
 
 _MAX_NUMBER = 1 << 24
 _MAX_LAYERS = 512

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from auditor.core.errors import ModelError, UnsafeModelError, UnsupportedError
 from auditor.loading.job_specs import ModelSpec, flags_unsaid
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
-from auditor.models.files.pickles import PickleReading, describe_calls, read_pickle
 from auditor.models.files.strict_zip import FREE_BYTES, MAX_RATIO
-from auditor.models.files.unpickling import Foreign, canonical
+from auditor.models.files.unpickling import Foreign, PickleReading, canonical, describe_calls, read_pickle
 from auditor.models.files.weight_files import WEIGHTS_KEYS, foreign_globals
 
 if TYPE_CHECKING:

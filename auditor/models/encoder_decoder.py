@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from auditor.core.errors import ConfigError, ModelError, NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.models.audited_model import Provenance
-from auditor.models.gradients import without_gradients
 from auditor.models.language_model import NO_PROBABILITY, AuditedLanguageModel
 from auditor.models.prefix_trees import batches
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import evaluating
 
 # By transformers' name of the family; a test holds each to transformers' own loss.

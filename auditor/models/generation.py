@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from auditor.core.errors import ModelError, NotApplicableError, OtherKindError
 from auditor.models.encoder_decoder import AuditedEncoderDecoder
 from auditor.models.forward_passes import laid_out_once
-from auditor.models.gradients import without_gradients
 from auditor.models.language_model import AuditedLanguageModel, logits_at
 from auditor.models.prefix_trees import Encoded, reads_trees
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import evaluating
 
 Until = Literal["length", "sentence", "word"]

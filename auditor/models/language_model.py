@@ -32,9 +32,9 @@ from auditor.models.forward_passes import (
     tiled_log_probabilities,
     tokens_at_once,
 )
-from auditor.models.gradients import without_gradients
 from auditor.models.prefix_trees import Encoded, Forest, batches, laid_out, pack_texts, reads_trees
 from auditor.models.text_scores import Objective, ScoresTexts
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import evaluating
 
 if TYPE_CHECKING:

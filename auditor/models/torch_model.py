@@ -17,9 +17,9 @@ from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import Preprocessing, TabularPreprocessing
 from auditor.models.audited_model import BATCH_ROWS, AuditedModel, Provenance, Recipe, in_turn
 from auditor.models.forward_passes import move_module, move_tensor
-from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs, Seen, as_logits, as_probabilities, stated_by
 from auditor.models.postprocessing import row_draws
+from auditor.models.torch_context import without_gradients
 
 if TYPE_CHECKING:
     import pandas as pd

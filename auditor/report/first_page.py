@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
+from shlex import quote
 
 from auditor.core.files import Number
 from auditor.judging.criterion import load_criteria
@@ -502,8 +503,8 @@ class _Writer:
             yield self._action("register", registration_of(report))
 
     def _rerun(self, lost: Finding) -> Action:
-        if lost.metric is None and lost.criterion is not None:
-            return self._action("unmeasured", "auditor probes", metric=lost.criterion.metric)
+        if lost.metric is None and (held := lost.criterion) is not None:
+            return self._action("unmeasured", f"auditor probes {quote(held.metric)}", metric=held.metric)
         why = number_text.shortened(lost.reason.rstrip("."), _LONGEST_LOST)
         return self._action("not_run", probe=lost.probe, reason=why)
 

@@ -5,6 +5,7 @@ Words are those of a catalogue; what the audited process recorded of a row is En
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,8 @@ from auditor.report.record.number_text import number, percent
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_view import drawn_as, language_tag
 
+# Whole numbers of these centuries in a column of such a name are written without separators.
+_YEAR = re.compile(r"year|jahr", re.IGNORECASE)
 _METHODS = ("shap_linear", "shap_tree", "integrated_gradients", "shap_permutation")
 
 
@@ -89,6 +92,8 @@ class Wording:
             return self.say.say("explain.missing")
         if not self.is_number(column, value) or isinstance(value, str):
             return self.labels.value(column, value)
+        if 1900 <= value <= 2100 and value == int(value) and _YEAR.search(column or ""):
+            return str(int(value))
         # Six digits would round it to a million or more, which they write as a power of ten.
         whole = isinstance(value, int) or 999_999.5 <= abs(value) < 1e15
         return self.say.spelled(f"{value:,.0f}" if whole else f"{value:,.6g}")
@@ -98,9 +103,8 @@ class Wording:
         shown = self.value(change.feature, change.then)
         if not self.is_number(change.feature, change.then) or isinstance(change.then, str | bool | int | None):
             return shown
-        # A whole one as it is shown elsewhere, without ".0".
         if change.then.is_integer() and abs(change.then) < 1e15:
-            return self.say.spelled(f"{change.then:,.0f}")
+            return shown
         return self.say.spelled(f"{change.then:,}")
 
     def is_number(self, column: str | None, value: Value) -> bool:

@@ -88,13 +88,7 @@ def scan(
             raise UsageError("data= is another name of X: give one of them.")
         X = data
     asked = _options({"model": _path(model), **said, **_labels(said)})
-    required = required_by(asked.policy)
-    check_policies(required.packs, asked, catalogue)
-    default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
-    held = tuple(criteria) if criteria is not None else required.criteria or default.criteria
-    # Criteria of the caller's own take the place of those of a profile, and of no pack's controls.
-    obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
-    configured = Configured(asked, own, held, required.packs, obeyed=tuple(obeyed))
+    configured = _configured(asked, own, criteria, catalogue)
     recorded = predictions is not None or asked.log is not None
     if asked.model is not None or (model is None and (asked.predict is not None or recorded)):
         with scratch_folder() as scratch:
@@ -130,13 +124,7 @@ def scan_data(
     options: Mapping[str, Any],
 ) -> AuditReport:
     """:func:`auditor.scan_data` with the available probes, by name."""
-    asked = _options(options)
-    required = required_by(asked.policy)
-    check_policies(required.packs, asked, catalogue)
-    default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
-    held = tuple(criteria) if criteria is not None else required.criteria or default.criteria
-    obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
-    config = Configured(asked, _probe_options(probe_options), held, required.packs, obeyed=tuple(obeyed))
+    config = _configured(_options(options), _probe_options(probe_options), criteria, catalogue)
     with scratch_folder() as scratch:
         train, of, reference = (
             _file(table, Path(scratch) / f"{name}.parquet")
@@ -146,6 +134,25 @@ def scan_data(
             raise UsageError("scan_data takes rows: a path or a DataFrame.")
         report = run_scan(rows_alone(config, catalogue, train, of, reference), catalogue).report
     return _nameless(report, X, None) if test is None else _nameless(report, test, X)
+
+
+def _configured(
+    options: ScanOptions,
+    probe_options: dict[str, dict[str, Any]],
+    criteria: Sequence[Criterion] | None,
+    catalogue: Catalogue,
+) -> Configured:
+    """The scan of the options, held to the caller's criteria or else to those that they name.
+
+    Raises UsageError where a rule pack cannot be held to with these options.
+    """
+    required = required_by(options.policy)
+    check_policies(required.packs, options, catalogue)
+    default = required_by((DEFAULT_PROFILE,)) if criteria is None and not required.criteria else Required((), (), ())
+    held = tuple(criteria) if criteria is not None else required.criteria or default.criteria
+    # Criteria of the caller's own take the place of those of a profile, and of no pack's controls.
+    obeyed = [file for file in (*required.files, *default.files) if criteria is None or file.role != "criteria"]
+    return Configured(options, probe_options, held, required.packs, obeyed=tuple(obeyed))
 
 
 def rows_alone(
@@ -207,7 +214,7 @@ def load_model(path: str | PathLike[str], **options: Any) -> AuditedModel:
     for what is no model of a known format, UnsafeModelError where loading it would run code.
     """
     from auditor.loading.formats import load_model as load
-    from auditor.models.networks.select_device import resolve_device
+    from auditor.models.torch_context import resolve_device
 
     _refuse_unknown(options, set(options_of(ModelSpec)), "load_model")
     if not isinstance(path, str | PathLike):

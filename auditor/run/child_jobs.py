@@ -19,8 +19,7 @@ import pandas as pd
 from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
 from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
-from auditor.data.group_counts import GroupCounts
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.group_counts import GroupCounts, GroupsDigest
 from auditor.data.row_keys import KeyDigest
 from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked

@@ -1,4 +1,4 @@
-"""Parsers of option values from the command line or audit.toml; no heavy imports."""
+"""Parsers and checks of option values, and the types of the arguments of a scan; no heavy imports."""
 
 from __future__ import annotations
 
@@ -7,9 +7,84 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any, Literal, TypedDict, get_args
 
 from auditor.core.errors import UsageError
+
+
+class ScanArguments(TypedDict, total=False):
+    """The options of ``auditor scan`` under the names of its flags, which the help of that command explains."""
+
+    # rows
+    data: Any
+    check_predictions: str
+    bins: Sequence[str]
+    cluster: str
+    cluster_at_most: int
+    weight: str
+    weight_at_most: float
+    copies_are_real: bool
+    stream: bool
+    query: str
+    sensitive_file: str
+    join_on: str
+    features: Sequence[str]
+    text: str
+    image: str
+    # answers that were recorded
+    predictions: Any
+    log: str
+    score: Sequence[str] | str
+    predicted: str
+    loss: str
+    generated: str
+    # the model
+    task: Literal["classification", "regression"]
+    classes: Sequence[object]
+    outputs: Literal["logits", "probabilities"]
+    threshold: float
+    base: str
+    architecture: str
+    architecture_args: Mapping[str, Any]
+    predict: str
+    generate: str
+    model_name: str
+    max_calls: int
+    thinking_tokens: int
+    reasoning_effort: str
+    device: str
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    device_map: Literal["auto", "balanced", "sequential"]
+    allow_code: bool
+    trust_pickle: bool
+    allow_unsandboxed: bool
+    # probes
+    probe: Sequence[str]
+    benchmark: Sequence[str]
+    benchmark_filter: Sequence[str]
+    scorer: str
+    calibration: str
+    chat: Literal["auto", "on", "off"]
+    system: str
+    few_shot: int
+    reference: str
+    quantize: Literal["int8", "int4"]
+    ood: str
+    decoder: Sequence[str]
+    embedder: str
+    # judgement
+    policy: Sequence[str] | str
+    as_of: date | str
+    multiplicity: Literal["bonferroni", "holm", "by", "none"]
+    allow_inconclusive: Sequence[str]
+    # resources
+    max_memory: int | str
+    max_seconds: float
+    executor: Literal["local", "ray"]
+    address: str
+
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -119,3 +194,21 @@ def memory_limit(text: str | None) -> int:
 
 def most_of_memory() -> int:
     return int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def check_choice(option: str, value: object, choices: object) -> None:
+    """Raise ValueError if an option's value is none of those of a ``Literal``."""
+    if value not in get_args(choices):
+        raise ValueError(f"{option} must be one of {', '.join(get_args(choices))}, not {value!r}")
+
+
+def check_positive(option: str, value: float) -> None:
+    """Raise ValueError if an option's value is no finite number above 0."""
+    if not (value > 0.0 and math.isfinite(value)):
+        raise ValueError(f"{option} must be a positive number, not {value!r}")
+
+
+def check_not_negative(option: str, value: float) -> None:
+    """Raise ValueError if an option's value is no finite number of at least 0."""
+    if not (value >= 0.0 and math.isfinite(value)):
+        raise ValueError(f"{option} must be a number of at least 0, not {value!r}")

@@ -25,7 +25,7 @@ from auditor.core.errors import (
     some_of,
 )
 from auditor.core.rows import FloatArray, IntArray
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.group_counts import GroupsDigest
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import MOST_RATE, Criterion, load_criteria
 from auditor.judging.judgement import Judgement, Waivers

@@ -57,7 +57,7 @@ def sent_points(jobs: Sequence[Job]) -> Tasks | None:
         return None
     import torch
 
-    from auditor.models.networks.select_device import resolve_device
+    from auditor.models.torch_context import resolve_device
     from auditor.training.stack_tasks import pack_message, versions
 
     first = jobs[0]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import ModelError
-from auditor.models.gradients import amid_training
+from auditor.models.torch_context import amid_training
 
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 # What fully_shard writes into a layer, and what cannot be copied with it.

@@ -23,7 +23,7 @@ from auditor.loading.job_specs import TrainSpec
 from auditor.loading.user_code import import_object, keywords_of
 from auditor.models.audited_model import Recipe, SpentOnEncoding
 from auditor.models.networks.architectures import ARCHITECTURES
-from auditor.models.networks.select_device import resolve_device
+from auditor.models.torch_context import resolve_device
 from auditor.models.torch_model import TorchModel
 from auditor.privacy.training.opacus_training import PrivacyBudget, train_privately
 from auditor.privacy.training.private_encoding import encoding_notes, learn_encoding

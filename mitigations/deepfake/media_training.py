@@ -33,14 +33,16 @@ from auditor.models.networks.detector_networks import FrequencyDetector, SpeechD
 from auditor.models.networks.encoders import EncoderProbe
 from auditor.models.networks.media_features import SMALLEST
 from mitigations.deepfake.detector_fitting import (
+    NOVELTY_LEVEL,
+    Kinds,
     LinearLearner,
     calibrate,
     classes_of,
     cross_validate,
     fit_head,
+    fit_novelty,
     make_card,
 )
-from mitigations.deepfake.fit_novelty import NOVELTY_LEVEL, Kinds, fit_novelty
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -13,6 +13,7 @@ import numpy as np
 from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.lexicons import built_in, read_lexicon
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_not_negative
 from mitigations.rows.counterfactual_rows import (
     NO_ROW,
     Arm,
@@ -129,10 +130,8 @@ class CounterfactualAugmentation(BaseMitigation):
     ) -> None:
         if isinstance(generator, str) and generator not in get_args(Generator):
             raise ValueError(f"generator must be one of {', '.join(get_args(Generator))}, not {generator!r}")
-        if sides not in get_args(Sides):
-            raise ValueError(f"sides must be one of {', '.join(get_args(Sides))}, not {sides!r}")
-        if not (pairing_weight >= 0.0 and np.isfinite(pairing_weight)):
-            raise ValueError(f"pairing_weight must be a number of at least 0, not {pairing_weight!r}")
+        check_choice("sides", sides, Sides)
+        check_not_negative("pairing_weight", pairing_weight)
         if copies < 1 or (sentences is not None and sentences < 1):
             raise ValueError("copies and sentences must be at least 1")
         filler_of(filler)
@@ -140,8 +139,7 @@ class CounterfactualAugmentation(BaseMitigation):
             raise ValueError("generator=language_model and language_model=FOLDER belong together: give both or neither")
         if language_model is not None and not (Path(language_model) / "config.json").is_file():
             raise ValueError(f"language_model must be a Hugging Face folder, and {language_model!r} has no config.json")
-        if not (fluency_margin >= 0.0 and np.isfinite(fluency_margin)):
-            raise ValueError(f"fluency_margin must be a number of at least 0, not {fluency_margin!r}")
+        check_not_negative("fluency_margin", fluency_margin)
         if generator == "templates" and not pairing_weight:
             raise ValueError("templates have no labels to learn from: give pairing_weight, for instance 10")
         own = [lexicon] if isinstance(lexicon, str) else list(lexicon)

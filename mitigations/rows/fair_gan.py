@@ -15,6 +15,7 @@ import numpy.typing as npt
 from auditor.core.errors import DataError, ModelError
 from auditor.core.rows import IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_not_negative
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.retraining import (
     TrainingSet,
@@ -172,8 +173,7 @@ class FairGan(BaseMitigation):
         warm_up: float = 0.5,
         epochs: int | None = None,
     ) -> None:
-        if not (weight >= 0.0 and np.isfinite(weight)):
-            raise ValueError(f"weight must be a number of at least 0, not {weight!r}")
+        check_not_negative("weight", weight)
         if not 0.0 < share <= 1.0:
             raise ValueError(f"share must lie in (0, 1], not {share!r}")
         if not 0.0 <= warm_up < 1.0:

@@ -13,6 +13,7 @@ import numpy as np
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.lexicons import Lexicon, built_in, templates
 from auditor.data.swaps import Mention, Swapper, article_of
+from auditor.run.option_parsers import check_not_negative
 from mitigations.rows.counterfactual_rows import Counterfactuals, filler_of
 
 if TYPE_CHECKING:
@@ -112,8 +113,7 @@ class LanguageModelRewrites:
     ) -> None:
         if copies < 1 or proposals < copies:
             raise ValueError(f"copies must be at least 1 and at most the {proposals} proposals, not {copies}")
-        if not (fluency_margin >= 0.0 and np.isfinite(fluency_margin)):
-            raise ValueError(f"fluency_margin must be a number of at least 0, not {fluency_margin!r}")
+        check_not_negative("fluency_margin", fluency_margin)
         self.language_model = language_model
         self.classifier = classifier
         self.judge = judge

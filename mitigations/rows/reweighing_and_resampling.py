@@ -9,6 +9,7 @@ import numpy as np
 
 from auditor.core.rows import FloatArray, IntArray
 from auditor.run.mitigation import Mitigated, Training
+from auditor.run.option_parsers import check_choice
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.fairlearn_reductions import NetworkOrEstimator, only_for_networks, refit
 from mitigations.training.retraining import labelled_rows, refuse_one_class, run, training_set
@@ -156,8 +157,7 @@ class BalancedResampling(NetworkOrEstimator):
         lora: int | None = None,
         hyperparameters: dict[str, Any] | None = None,
     ) -> None:
-        if method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
+        check_choice("method", method, Method)
         self.method: Method = method
         self.hyperparameters = hyperparameters
         self.tuning = Tuning(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora=lora)

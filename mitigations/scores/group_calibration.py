@@ -9,6 +9,7 @@ import numpy as np
 from auditor.core.errors import DataError
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice
 from mitigations.scores.scored_rows import scored_rows
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ class GroupCalibration(BaseMitigation):
     needs = "a classifier of two classes; labelled rows with sensitive features; the group at prediction"
 
     def __init__(self, *, method: Method = "platt") -> None:
-        if method not in get_args(Method):
-            raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
+        check_choice("method", method, Method)
         self.method: Method = method
 
     def mitigate(self, model: AuditedModel, data: AuditData, rng: np.random.Generator, training: Training) -> Mitigated:

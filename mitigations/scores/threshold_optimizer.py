@@ -9,6 +9,7 @@ import numpy as np
 from auditor.core.errors import DataError, first_line
 from auditor.core.rows import FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice
 from mitigations.scores.scored_rows import ScoredRows, old_decision, scored_rows
 from mitigations.selection_guide import MeasuredExperience
 
@@ -66,10 +67,8 @@ class ThresholdOptimizer(BaseMitigation):
         tolerance: float = 0.05,
         grid_size: int = 1000,
     ) -> None:
-        if constraints not in get_args(Constraints):
-            raise ValueError(f"constraints must be one of {', '.join(get_args(Constraints))}, not {constraints!r}")
-        if objective not in get_args(Objective):
-            raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, not {objective!r}")
+        check_choice("constraints", constraints, Constraints)
+        check_choice("objective", objective, Objective)
         if not isinstance(deterministic, bool):
             raise ValueError(f"deterministic must be true or false, not {deterministic!r}")
         if not 0.0 <= tolerance <= 1.0:

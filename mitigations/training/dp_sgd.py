@@ -14,6 +14,7 @@ import pandas as pd
 from auditor.core.errors import UsageError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_positive
 from mitigations.training.retraining import TrainingSet, refuse_several_devices, trainable, training_set, untrained
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ class DpSgd(BaseMitigation):
         lora: int | None = None,
     ) -> None:
         for name, value in (("epsilon", epsilon), ("max_grad_norm", max_grad_norm), ("learning_rate", learning_rate)):
-            if value is not None and not (value > 0.0 and np.isfinite(value)):
-                raise ValueError(f"{name} must be a positive number, not {value!r}")
+            if value is not None:
+                check_positive(name, value)
         if delta is not None and not 0.0 < delta < 1.0:
             raise ValueError(f"delta must lie in (0, 1), and below one over the training rows, not {delta!r}")
         if (epochs is not None and epochs < 1) or (batch_size is not None and batch_size < 1):
@@ -152,8 +153,7 @@ class DpSgd(BaseMitigation):
             raise ValueError(f"noise_seed must be 0 or more, not {noise_seed!r}")
         if lora is not None and lora < 1:
             raise ValueError(f"lora is a rank of at least 1, not {lora!r}")
-        if mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, not {mode!r}")
+        check_choice("mode", mode, Mode)
         if weights not in get_args(Weights):
             raise ValueError(
                 f"weights must be none or reweighing, not {weights!r}: other methods make a row's gradient depend on "

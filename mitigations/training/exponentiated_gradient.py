@@ -10,6 +10,7 @@ from auditor.core.errors import ModelError
 from auditor.core.randomness import forked
 from auditor.core.rows import FloatArray, IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_not_negative
 from mitigations.selection_guide import MeasuredExperience, is_estimator
 from mitigations.training.fairlearn_reductions import (
     FittedEstimator,
@@ -92,16 +93,12 @@ class ExponentiatedGradient(BaseMitigation):
         epochs: int | None = None,
         hyperparameters: dict[str, Any] | None = None,
     ) -> None:
-        if constraint not in get_args(Parity):
-            raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
-        if learner not in get_args(Learner):
-            raise ValueError(f"learner must be one of {', '.join(get_args(Learner))}, not {learner!r}")
-        if rule not in get_args(Rule):
-            raise ValueError(f"rule must be one of {', '.join(get_args(Rule))}, not {rule!r}")
+        check_choice("constraint", constraint, Parity)
+        check_choice("learner", learner, Learner)
+        check_choice("rule", rule, Rule)
         if epochs is not None and learner == "last_layer":
             raise ValueError("epochs is for learner=network, which trains")
-        if not (difference_bound >= 0.0 and np.isfinite(difference_bound)):
-            raise ValueError(f"difference_bound must be a number of at least 0, not {difference_bound!r}")
+        check_not_negative("difference_bound", difference_bound)
         if not 0.0 < eps < 1.0:
             raise ValueError(f"eps must lie in (0, 1), not {eps!r}")
         if max_iter < 1 or (epochs is not None and epochs < 1):

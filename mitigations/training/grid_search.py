@@ -8,6 +8,7 @@ import numpy as np
 
 from auditor.core.errors import ModelError
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_positive
 from mitigations.selection_guide import MeasuredExperience, is_estimator
 from mitigations.training.fairlearn_reductions import (
     FittedEstimator,
@@ -82,12 +83,10 @@ class GridSearch(BaseMitigation):
         epochs: int | None = None,
         hyperparameters: dict[str, Any] | None = None,
     ) -> None:
-        if constraint not in get_args(Parity):
-            raise ValueError(f"constraint must be one of {', '.join(get_args(Parity))}, not {constraint!r}")
+        check_choice("constraint", constraint, Parity)
         if (grid_size is not None and grid_size < 2) or (epochs is not None and epochs < 1):
             raise ValueError("grid_size must be at least 2, and epochs at least 1")
-        if not (grid_limit > 0.0 and np.isfinite(grid_limit)):
-            raise ValueError(f"grid_limit must be a positive number, not {grid_limit!r}")
+        check_positive("grid_limit", grid_limit)
         if not 0.0 <= constraint_weight <= 1.0:
             raise ValueError(f"constraint_weight must lie in [0, 1], not {constraint_weight!r}")
         if learner is not None and learner not in get_args(Learner):

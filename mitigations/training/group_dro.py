@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_not_negative, check_positive
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.retraining import refuse_one_class, run, training_set
 from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
@@ -65,10 +66,8 @@ class GroupDro(BaseMitigation):
         learning_rate: float | None = None,
         lora: int | None = None,
     ) -> None:
-        if not (eta > 0.0 and np.isfinite(eta)):
-            raise ValueError(f"eta must be a positive number, not {eta!r}")
-        if not (adjustment >= 0.0 and np.isfinite(adjustment)):
-            raise ValueError(f"adjustment must be a number of at least 0, not {adjustment!r}")
+        check_positive("eta", eta)
+        check_not_negative("adjustment", adjustment)
         for name, value in (("by_label", by_label), ("keep_labels", keep_labels)):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, not {value!r}")

@@ -14,6 +14,7 @@ import numpy as np
 from auditor.core.errors import UsageError
 from auditor.core.rows import IntArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
+from auditor.run.option_parsers import check_choice, check_positive
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.retraining import (
     VALIDATION_SHARE,
@@ -147,12 +148,10 @@ class MinDiff(BaseMitigation):
         learning_rate: float | None = None,
         lora: int | None = None,
     ) -> None:
-        if over not in get_args(Over):
-            raise ValueError(f"over must be one of {', '.join(get_args(Over))}, not {over!r}")
+        check_choice("over", over, Over)
         if weight is not None and not (weight >= 0.0 and np.isfinite(weight)):
             raise ValueError(f"weight must be a number of at least 0, not {weight!r}")
-        if not (width > 0.0 and np.isfinite(width)):
-            raise ValueError(f"width must be a positive number, not {width!r}")
+        check_positive("width", width)
         self.over: Over = over
         self.weight = weight
         self.width = width

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import ModelError, UsageError
+from auditor.run.option_parsers import check_positive
 from mitigations.selection_guide import instead, is_known, why_untrainable
 from mitigations.training.retraining import check_classifier, untrained
 
@@ -50,8 +51,8 @@ class Tuning:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
-        if self.learning_rate is not None and not (self.learning_rate > 0.0 and np.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate must be a positive number, not {self.learning_rate!r}")
+        if self.learning_rate is not None:
+            check_positive("learning_rate", self.learning_rate)
         if self.lora is not None and self.lora < 1:
             raise ValueError(f"lora is a rank of at least 1, not {self.lora!r}")
 

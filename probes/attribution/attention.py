@@ -10,8 +10,7 @@ import numpy as np
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray
-from probes.attribution.attribution_units import Chunk, Differentiable
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions, Chunk, Differentiable
 from probes.attribution.gradient import Effort, collected, side_of, without_gradient
 from probes.probe_inputs import differentiating
 

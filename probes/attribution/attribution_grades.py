@@ -13,7 +13,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rank_estimates import quantile
 from probes.attribution.attribution_figures import grades_figure
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions
 from probes.attribution.faithfulness import NO_SPAN, OCCLUSION, ONE_UNIT, RANDOM, Grades, mean_of
 from probes.attribution.method_selection import MOST_INCOMPLETE, TAIL, Verdict
 from probes.attribution.methods import METHODS

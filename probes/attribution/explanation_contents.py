@@ -18,7 +18,7 @@ from auditor.statistics.values import bounded_mean
 from probes.attribution.attribution_figures import beeswarm_figure, heatmap_figure, text_figure
 from probes.attribution.attribution_grades import PROBE
 from probes.attribution.attribution_task import Problem
-from probes.attribution.explanation import feature_names
+from probes.attribution.attribution_units import feature_names
 from probes.attribution.faithfulness import group_gaps
 from probes.attribution.method_selection import Verdict, join_halves
 from probes.fairness.proxies import Screen, screen

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from auditor.core.errors import OtherKindError
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.option_parsers import check_choice
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.attribution.attribution_grades import FEWEST_ROWS, LEVEL, grades_of
 from probes.attribution.attribution_task import Problem, pose
-from probes.attribution.attribution_units import Baseline
-from probes.attribution.explanation import output_range
+from probes.attribution.attribution_units import Baseline, output_range
 from probes.attribution.explanation_contents import Features, explanation_measurements, explanation_of, samples_figure
 from probes.attribution.faithfulness import FRACTIONS, ends
 from probes.attribution.gradient import Effort
@@ -218,8 +218,7 @@ class FeatureAttribution(BaseProbe):
             if method is None
             else chosen_methods(method, self.methods, "method must be one")
         )
-        if baseline not in get_args(Baseline):
-            raise ValueError(f"baseline must be one of {', '.join(get_args(Baseline))}, not {baseline!r}")
+        check_choice("baseline", baseline, Baseline)
         whole_number("n_samples", n_samples, 2)
         whole_number("n_steps", n_steps, 1)
         whole_number("max_steps", max_steps, 1)

@@ -13,8 +13,15 @@ import numpy as np
 from auditor.core.errors import NotApplicableError
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import FloatArray, IntArray
-from probes.attribution.attribution_units import FLAT, Chunk, Differentiable, scored
-from probes.attribution.explanation import Attributions, completeness_errors, output_range
+from probes.attribution.attribution_units import (
+    FLAT,
+    Attributions,
+    Chunk,
+    Differentiable,
+    completeness_errors,
+    output_range,
+    scored,
+)
 from probes.probe_inputs import differentiating, rows_at_once
 
 if TYPE_CHECKING:

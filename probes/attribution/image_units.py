@@ -18,9 +18,9 @@ from probes.attribution.attribution_units import (
     Question,
     Scale,
     Units,
+    score_name,
     scored,
 )
-from probes.attribution.explanation import score_name
 from probes.attribution.table_units import raw_scores
 from probes.probe_inputs import differentiable, rows_at_once
 

@@ -18,7 +18,7 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.rank_estimates import quantile
 from auditor.statistics.values import BoundedMean
 from probes.attribution.attribution_task import Problem
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions
 from probes.attribution.faithfulness import (
     OCCLUSION,
     RANDOM,

@@ -14,8 +14,7 @@ import numpy as np
 from auditor.core.errors import NotApplicableError, did_you_mean
 from probes.attribution import attention, gradient, perturbation, shapley
 from probes.attribution.attribution_task import Problem
-from probes.attribution.attribution_units import Chunk, Differentiable
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions, Chunk, Differentiable
 from probes.attribution.gradient import Effort, by_chunks, collected, fitting, side_of, without_gradient
 from probes.probe_inputs import differentiating
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions
 from probes.attribution.gradient import Effort, collected, side_of, unit_names
 from probes.coalitions import Score, asked_once
 

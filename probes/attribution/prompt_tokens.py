@@ -18,7 +18,7 @@ import numpy as np
 from auditor.core.errors import DataError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.core.files import UNREADABLE, regular_file, why_unreadable
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 from probes.probe_inputs import differentiating
 
 if TYPE_CHECKING:

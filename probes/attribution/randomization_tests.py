@@ -19,7 +19,7 @@ import numpy as np
 from auditor.core.errors import ModelError
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
 from probes.attribution.attribution_units import Units

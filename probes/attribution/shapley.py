@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import FloatArray, IntArray
-from probes.attribution.explanation import Attributions, feature_names, score_name
+from probes.attribution.attribution_units import Attributions, feature_names, score_name
 from probes.attribution.gradient import Effort
 from probes.attribution.perturbation import ASKED_AT_ONCE, each_sample, played
 from probes.coalitions import shapley_by_walks

@@ -18,9 +18,10 @@ from probes.attribution.attribution_units import (
     Question,
     Scale,
     Units,
+    feature_names,
+    score_name,
     scored,
 )
-from probes.attribution.explanation import feature_names, score_name
 from probes.probe_inputs import as_frame, differentiable, rows_at_once
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from auditor.statistics.values import BoundedMean, bounded_mean
 from probes.attribution.attribution_figures import text_figure
 from probes.attribution.attribution_grades import grades_of
 from probes.attribution.attribution_task import Problem
-from probes.attribution.explanation import output_range
+from probes.attribution.attribution_units import output_range
 from probes.attribution.explanation_contents import words_and_values
 from probes.attribution.faithfulness import ends, rank_correlations
 from probes.attribution.feature_attribution import FeatureAttribution

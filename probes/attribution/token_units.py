@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 from probes.attribution.attribution_task import Problem
 from probes.attribution.attribution_units import Blank, Differentiable, Posed, Units
 from probes.attribution.prompt_tokens import (

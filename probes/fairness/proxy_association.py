@@ -16,7 +16,7 @@ from auditor.data.group_counts import Levels
 from auditor.data.score_counts import Asked
 from auditor.data.table_columns import texts_of
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate

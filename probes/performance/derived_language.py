@@ -13,7 +13,7 @@ from auditor.core.rows import BoolArray, FloatArray
 from auditor.data.benchmarks.accompanying_files import read_winobias
 from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark, SentencePair
-from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_crows_pairs
+from auditor.data.benchmarks.sentence_files import read_crows_pairs
 from auditor.judging.measurement import Measurement
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate_kinds import AnyEstimate

@@ -18,7 +18,7 @@ import numpy as np
 from auditor.core.errors import AuditorError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.benchmarks.accompanying_files import read_winobias, read_winogender
-from auditor.data.benchmarks.crows_pairs_and_stereoset_files import Part, read_crows_pairs, read_stereoset
+from auditor.data.benchmarks.sentence_files import Part, read_crows_pairs, read_stereoset
 from auditor.judging.judgement import SENTENCES
 from auditor.judging.measurement import Measurement
 from auditor.models.prefix_trees import Encoded

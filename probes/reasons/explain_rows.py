@@ -25,7 +25,7 @@ from auditor.judging.row_explanations import (
 )
 from auditor.loading.job_specs import ExplainSpec
 from probes.attribution.attribution_task import pose
-from probes.attribution.explanation import feature_names
+from probes.attribution.attribution_units import feature_names
 from probes.fairness.proxies import Association, screen
 from probes.fairwashing import RealRows
 from probes.probe_inputs import as_frame

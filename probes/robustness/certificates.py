@@ -14,8 +14,8 @@ from torch import Tensor
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.measurement import Measurement
-from auditor.models.gradients import without_gradients
 from auditor.models.networks.layer_chain import NotASequenceError, layers_in_order
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import TorchModel
 from auditor.statistics.attack_estimates import AtLeast, Bracket
 from probes.probe_inputs import differentiable

@@ -61,7 +61,7 @@ def _pass(model: TorchModel, X: Rows) -> tuple[FloatArray, FloatArray | None, st
     """Logits, and what the last fully connected layer took, with its name; None where it did not make the logits."""
     from torch import nn
 
-    from auditor.models.gradients import without_gradients
+    from auditor.models.torch_context import without_gradients
 
     last: tuple[str, nn.Linear, Tensor] | None = None
 

@@ -108,7 +108,7 @@ def _majority_counts(
     """(n,) the class that most of the first copies of each row are decided as, and how many of the others are."""
     import torch
 
-    from auditor.models.gradients import without_gradients
+    from auditor.models.torch_context import without_gradients
 
     named, counts = np.zeros(len(inputs), np.int64), np.zeros(len(inputs), np.int64)
     size = rows_at_once(inputs)

@@ -246,10 +246,24 @@ def test_a_missing_number_or_text_is_found_and_never_taken_for_a_word(tmp_path: 
     frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
     table = open_table(path)
     assert (table.row_where("debt", ""), table.row_where("kind", ""), table.row_where("debt", "0")) == (2, 3, 3)
+    # As the file has it, and as its readers take it.
+    assert (table.row_where("debt", "NA"), table.row_where("kind", "null")) == (2, 3)
     with pytest.raises(UsageError, match="no row of"):
-        table.row_where("race", "")
+        table.row_where("race", "NA")
     with pytest.raises(UsageError, match=r"2 rows of .* have a missing value \(1, 3\)"):
         table.row_where("twice", "")
+
+
+def test_years_are_written_without_separators_and_amounts_of_their_size_with_them() -> None:
+    words = Wording(About().catalogue, Labels({}), None, None)
+    assert [words.value("year_built", x) for x in (2024, 1999.0, 2024.5, 20240)] == [
+        "2024",
+        "1999",
+        "2,024.5",
+        "20,240",
+    ]
+    assert words.value("income", 2024) == "2,024"
+    assert words.required_value(Change(feature="birth_year", now=1999, then=2001.0)) == "2001"
 
 
 @pytest.mark.parametrize("value", [5809, 5809.0, 5809.25, -5809, 999999.7, 1234567, 1234567.5])

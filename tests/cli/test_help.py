@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -134,3 +135,25 @@ def test_nothing_prints_a_former_name_of_a_command() -> None:
     former = re.compile(rf"\bauditor (?:{'|'.join(FORMER)})(?![\w/-])")
     assert len(files) > 300
     assert [f"{path}: {found[0]}" for path in files if (found := former.search(path.read_text("utf-8")))] == []
+
+
+def test_one_probe_is_shown_with_its_metrics_their_limits_and_its_options() -> None:
+    (shown,) = json.loads(said("probes", "group_fairness", "--json"))
+    gap = next(each for each in shown["metrics"] if each["metric"] == "demographic_parity_difference")
+    assert shown["name"] == gap["probe"] == "group_fairness" and gap["limit"] == "at most 0.1"
+    text = said("probes", "membership_inference")
+    assert "attack_auc" in text and "--set membership_inference." in text and ":class:" not in text
+
+
+def test_a_metric_leads_to_the_probes_that_measure_it_and_to_nothing_else_of_them() -> None:
+    text = said("probes", "attack_auc")
+    assert "  membership_inference\n" in text and "  lm_membership\n" in text
+    assert "--set" not in text and "true_positive_rate" not in text and "group_fairness" not in text
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("group_fairnes", "group_fairness"), ("endpiont", "endpoint"), ("zzz", "auditor probes")]
+)
+def test_a_name_of_no_probe_is_refused_with_the_nearest(word: str, near: str) -> None:
+    result = RUNNER.invoke(app, ["probes", word])
+    assert result.exit_code == 2 and near in result.output

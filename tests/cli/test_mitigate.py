@@ -15,7 +15,11 @@ from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
 from auditor.models.saved_models import save
 from auditor.report.comparing.compare_audits import Comparison, compare
-from auditor.report.comparing.comparison_report import render_comparison_html, render_comparison_markdown
+from auditor.report.comparing.comparison_report import (
+    interval_names,
+    render_comparison_html,
+    render_comparison_markdown,
+)
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import run_audit
 from cli.commands import app
@@ -203,6 +207,12 @@ def test_what_a_smaller_gap_costs_is_said_with_the_margin_that_accepts_it() -> N
         assert (other.usefulness.standing == "kept") == (standing == "kept")
     assert "accepts it" not in compare(found.before, found.after, margin=needed).trade
     page, text = render_comparison_html(found), render_comparison_markdown(found)
+    # Each table says at which level its differences are bounded, and the margin is the one that usefulness judges by.
+    own = [1 - 2 * 0.75 * 0.05 / len(found.rows), 1 - 2 * 0.25 * 0.05 / len(found.usefulness.rows)]
+    assert list(found.levels) == pytest.approx(own) and found.levels[0] != found.levels[1]
+    for name in interval_names(found):
+        assert name in page and name in text
+    assert next(row for row in found.costs if row.metric == "accuracy") is found.usefulness.worth
     assert page.count('<figure class="figure">') == 1 and "The trade: " in page and "The trade: " in text
     assert "fixed" in page and found.fixed in text
     alike = compare(found.before, found.before)

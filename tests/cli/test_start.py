@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import tomllib
@@ -118,3 +119,14 @@ def test_a_wrong_start_is_one_sentence(model: str, words: list[str], says: str) 
     refused = RUNNER.invoke(app, words)
     assert refused.exit_code == 2 and says in " ".join(refused.output.split()), refused.output
     assert all_of(len(line) < 400 for line in refused.output.splitlines())
+
+
+def test_what_the_rows_alone_lead_to_runs_once_the_model_is_named_in_the_file(model: str, tmp_path: Path) -> None:
+    done = RUNNER.invoke(app, ["start", "rows.csv", "--target", "y", "--sensitive", "g"])
+    assert done.exit_code == 0 and "MODEL" not in done.output, done.output
+    written = (tmp_path / "audit.toml").read_text()
+    (tmp_path / "audit.toml").write_text(written.replace('# model = "model.joblib"', f'model = "{model}"'))
+    typed = re.findall(r"auditor (\w+ .*audit\.toml)$", done.output, re.MULTILINE)
+    assert typed == ["scan --config audit.toml", "evidence register audit.toml"]
+    assert RUNNER.invoke(app, [*typed[0].split(), "--show-config"]).exit_code == 0
+    assert RUNNER.invoke(app, typed[1].split()).exit_code == 0

@@ -183,6 +183,7 @@ def test_the_lines_that_a_change_touches() -> None:
     assert mutation.lines_of_diff(diff) == {"auditor/a.py": {3, 11, 12}}
 
 
+TESTS_OF_RANKS = "tests/probes/privacy/memorization/test_exposure.py"
 TRIAL = """\
 import pathlib, sys
 from tests import mutation
@@ -191,7 +192,7 @@ mutation.copied(folder)
 ran = mutation.record(folder, [test], "quick", 300.0)
 source = (mutation.ROOT / target).read_text()
 own = [m for m in mutation.mutants_of(target) if mutation.function_at(source, m.line).endswith("Exposure.value")]
-tried = [mutation.try_mutant(folder, mutant, ran, 120.0) for mutant in own]
+tried = [mutation.try_mutant(folder, mutant, ran, 120.0) for mutant in own[:3]]
 assert (folder / target).read_text() == source
 print("killed", sum(each.killed for each in tried), "by", {each.n_tests for each in tried})
 """
@@ -200,7 +201,7 @@ print("killed", sum(each.killed for each in tried), "by", {each.n_tests for each
 @pytest.mark.slow
 def test_a_planted_fault_is_noticed_by_a_test_that_runs_its_function(tmp_path: Path) -> None:
     """In a process of its own: this one has imported the product already, and not that of the copy."""
-    target, test = "auditor/statistics/attack_estimates.py", "tests/probes/privacy/memorization/test_exposure.py"
+    target, test = "auditor/statistics/attack_estimates.py", f"{TESTS_OF_RANKS}::test_exposure_is_the_published_rank"
     command = [sys.executable, "-c", TRIAL, str(tmp_path), target, test]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
     ("data/benchmarks/accompanying_files.py", "bbq"): (1, _FILE),
     ("data/benchmarks/accompanying_files.py", "winobias"): (1, _FILE),
     ("data/benchmarks/accompanying_files.py", "winogender"): (1, _FILE),
-    ("data/benchmarks/crows_pairs_and_stereoset_files.py", "stereotype"): (9, _LABEL),
+    ("data/benchmarks/sentence_files.py", "stereotype"): (9, _LABEL),
     ("evidence/verify/recomputed_counts.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "robustness"): (1, _PILLAR),

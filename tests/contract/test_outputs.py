@@ -261,7 +261,7 @@ MAY_WRITE = {
     "auditor.evidence.portfolio.site_folder": "its own scratch folder, renamed to a place that it has checked",
     "auditor.evidence.container": "entries of an archive, into a file that that module has opened",
     "auditor.loading.boosted_libraries": "its own scratch folder, which ends with the block",
-    "auditor.loading.enclosed_classifier": "its own scratch folder, which ends with the block",
+    "auditor.loading.model_bundle": "its own scratch folder, which ends with the block",
     "auditor.loading.rows.sql": "bytes in memory",
     "auditor.report.pdf": "its own scratch folder",
     "auditor.report.drawing.svg": "bytes in memory",

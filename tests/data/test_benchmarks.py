@@ -14,8 +14,7 @@ from auditor.core.errors import DataError, UsageError
 from auditor.data.benchmarks.accompanying_files import read_winobias, read_winogender
 from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.data.benchmarks.benchmark import Benchmark
-from auditor.data.benchmarks.bold_and_honest_files import read_bold, read_honest
-from auditor.data.benchmarks.crows_pairs_and_stereoset_files import read_crows_pairs, read_stereoset
+from auditor.data.benchmarks.sentence_files import read_bold, read_crows_pairs, read_honest, read_stereoset
 
 CROWS = ",sent_more,sent_less,stereo_antistereo,bias_type,anon_writer\n"
 READERS: dict[str, Callable[[Path], Benchmark[object]]] = {

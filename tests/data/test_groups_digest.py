@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from auditor.data.group_counts import MISSING
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.group_counts import MISSING, GroupsDigest
 from tests.quantifiers import none_of
 
 

@@ -37,8 +37,8 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.job_specs import ModelSpec as SharedModelSpec
 from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import ARCHITECTURES, MLP
-from auditor.models.networks.select_device import resolve_device
 from auditor.models.saved_models import save
+from auditor.models.torch_context import resolve_device
 from auditor.models.torch_model import TorchModel
 from auditor.run.job_models import intake_result
 from tests.quantifiers import all_of

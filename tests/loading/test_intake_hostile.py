@@ -31,8 +31,8 @@ import torch
 from auditor.core.errors import AuditorError, ModelError, UnsafeModelError
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.files.pickles import COMPUTED, read_pickle
 from auditor.models.files.strict_zip import open_archive
+from auditor.models.files.unpickling import COMPUTED, read_pickle
 from auditor.models.networks.architectures import ARCHITECTURES, MLP
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel

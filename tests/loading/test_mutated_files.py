@@ -312,16 +312,18 @@ def test_every_format_that_is_read_is_damaged(
     assert set(FORMATS) - formats == {"GGUF", "HDF5", "Keras", "TFLite", "torch.export", "unknown", "unknown archive"}
 
 
+@pytest.mark.grid
 @pytest.mark.slow
+@pytest.mark.parametrize("n_files", [N_FILES // 5, N_FILES])
 def test_twenty_thousand_damaged_files(
-    folder: Path, read_by_us: dict[str, Sample], read_by_libraries: dict[str, Sample]
+    n_files: int, folder: Path, read_by_us: dict[str, Sample], read_by_libraries: dict[str, Sample]
 ) -> None:
     begun = _processor_seconds()
     identified = {
         f"{name}, identified": Sample(sample.data, identify_only) for name, sample in read_by_libraries.items()
     }
     corpus = {**read_by_us, **identified}
-    each = -(-N_FILES // len(corpus))
+    each = -(-n_files // len(corpus))
     ends: dict[str, Counter[str]] = {}
     for seed, (name, sample) in enumerate(sorted(corpus.items())):
         sample.load(sample.data)  # what is imported on the first use is imported here
@@ -330,7 +332,7 @@ def test_twenty_thousand_damaged_files(
         assert not died, f"{name}, {died}"
     wrong = {name: [end for end in counts if end not in ("loaded", "refused")] for name, counts in ends.items()}
     assert {name: said for name, said in wrong.items() if said} == {}
-    assert sum(sum(counts.values()) for counts in ends.values()) >= N_FILES
+    assert sum(sum(counts.values()) for counts in ends.values()) >= n_files
     assert not (folder / "marker").exists()
     for name, counts in ends.items():
         print(f"{name:45} {counts['loaded']:5} loaded {counts['refused']:5} refused")
@@ -343,16 +345,20 @@ def test_twenty_thousand_damaged_files(
     assert seconds < MOST_SECONDS * max(1.0, slowness())
 
 
+@pytest.mark.grid
 @pytest.mark.slow
-def test_their_libraries_run_nothing_and_hang_on_nothing(folder: Path, read_by_libraries: dict[str, Sample]) -> None:
+@pytest.mark.parametrize("n_files", [N_OF_LIBRARIES // 4, N_OF_LIBRARIES])
+def test_their_libraries_run_nothing_and_hang_on_nothing(
+    n_files: int, folder: Path, read_by_libraries: dict[str, Sample]
+) -> None:
     """The library may end the process, which another follows: that is a refusal of the measuring process."""
     for seed, (name, sample) in enumerate(sorted(read_by_libraries.items())):
         sample.load(sample.data)
-        ended, deaths = outlive_each(list(tries(sample, N_OF_LIBRARIES, seed)), folder, folder / "free")
+        ended, deaths = outlive_each(list(tries(sample, n_files, seed)), folder, folder / "free")
         assert [died for died in deaths if "SIGPROF" in died or "SIGALRM" in died] == []
         ended["refused"] += len(deaths)
         assert {end for end in ended if end not in ("loaded", "refused")} == set(), name
-        assert sum(ended.values()) == N_OF_LIBRARIES and ended["refused"]
+        assert sum(ended.values()) == n_files and ended["refused"]
         print(f"{name:45} {dict(ended)}")
 
 

@@ -23,7 +23,7 @@ from auditor.loading.python_objects import NOTE
 from auditor.loading.rows.caller_rows import CallerRows
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.api import _FOR_COMMANDS
-from auditor.run.scan_arguments import ScanArguments
+from auditor.run.option_parsers import ScanArguments
 from auditor.run.scan_options import flags
 from tests.quantifiers import all_of
 

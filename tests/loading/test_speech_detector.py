@@ -20,7 +20,7 @@ from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.detector_networks import KindNovelty, SpeechDetector
 from auditor.models.networks.media_features import Cepstrum, LogSpectrum, delta, moments
 from auditor.models.saved_models import save
-from mitigations.deepfake.fit_novelty import fit_novelty, kind_groups
+from mitigations.deepfake.detector_fitting import fit_novelty, kind_groups
 from mitigations.deepfake.media_training import (
     Media,
     TrainingOptions,

@@ -19,11 +19,12 @@ from mitigations.deepfake.detector_fitting import (
     calibrate,
     cross_validate,
     fit_head,
+    fit_novelty,
     fit_platt,
+    fit_range,
     make_card,
     probabilities,
 )
-from mitigations.deepfake.fit_novelty import fit_novelty, fit_range
 from tests.quantifiers import all_of, none_of
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from auditor.models.forward_passes import _by_onednn, laid_out_once
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 
 WITH_ONEDNN = pytest.mark.skipif(_by_onednn() is None, reason="torch was built without oneDNN")
 

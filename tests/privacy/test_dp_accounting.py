@@ -102,6 +102,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("run", SETTINGS)
 def test_pld_is_what_dp_accounting_says_and_the_smallest_bound(run: list[Phase]) -> None:
     """Against the library's own accountant at its own interval, and Opacus' PRV, which is looser by its error."""

@@ -805,7 +805,7 @@ def test_what_did_not_run_is_followed_by_what_to_do_about_it() -> None:
         metric="attack_auc", direction="at_most", bound=0.55, source="policy", set_by="Risk", set_at="2026-01-01"
     )
     (action, *_) = first_page(report_of([], held_to=[own])).actions
-    assert "attack_auc" in action.sentence and action.command == "auditor probes"
+    assert "attack_auc" in action.sentence and action.command == "auditor probes attack_auc"
 
 
 def test_the_page_says_what_the_model_decides_unless_somebody_stated_its_purpose() -> None:

@@ -474,13 +474,15 @@ def test_without_a_true_alternative_one_is_named_in_at_most_one_sweep_in_twenty(
     assert careless > 150
 
 
-def test_a_true_alternative_is_found() -> None:
+@pytest.mark.grid
+@pytest.mark.parametrize(("worlds", "least"), [(6, 3), (20, 16)])
+def test_a_true_alternative_is_found(worlds: int, least: int) -> None:
     rng = np.random.default_rng(8)
     found = 0
-    for _ in range(20):
+    for _ in range(worlds):
         present, points = sweep_of(rng, 8000, 4, drop=0.0, close=0.15)
         found += bool(weigh(present, points, tolerance=0.02).alternatives)
-    assert found >= 16
+    assert found >= least
 
 
 def test_the_rows_needed_show_an_unchanged_accuracy_four_times_in_five() -> None:

@@ -221,6 +221,7 @@ def world(rng: np.random.Generator, n: int, lost: float, gained: float) -> Both:
 WORLDS = 200
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("lost", "gained"), [(0.04, 0.0933333), (0.0235294, 0.0), (0.1, 0.4333333)])
 def test_a_success_is_hardly_ever_claimed_of_a_model_that_lost_the_margin(lost: float, gained: float) -> None:
     """Accuracy is lower by exactly the margin: kept with probability at most 5 %, by rows lost, or lost and regained.
@@ -239,6 +240,7 @@ def test_a_success_is_claimed_where_it_is_one() -> None:
     assert standings([world(rng, 3_000, 0.01, 0.0566667) for _ in range(40)]).count("kept") >= 36
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.97])
 def test_answers_drawn_at_random_are_hardly_ever_shown_to_know_anything(share: float) -> None:
     rng = np.random.default_rng([10, int(100 * share)])

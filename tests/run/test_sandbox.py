@@ -243,7 +243,7 @@ def test_without_the_sandbox_the_payloads_do_fire(tmp_path: Path, listening: dic
     assert len(loud) >= (len(PAYLOADS) - len(NEVER) if os.getuid() == 0 else 200), set(PAYLOADS) - loud
 
 
-@pytest.mark.grid(every=3)
+@pytest.mark.grid(every=6)
 @pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize("version", range(1, 7))

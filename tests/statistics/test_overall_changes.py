@@ -71,6 +71,7 @@ def test_a_mean_of_three_classes_changes_is_missed_no_more_often_than_promised(
 
 
 # Shares of rows decided (0, 0), (0, 1), (1, 0) and (1, 1) before and after.
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize(
     "shares",
     [

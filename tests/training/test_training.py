@@ -267,6 +267,7 @@ def test_a_bundle_goes_round_and_loads_without_running_code(spec: TrainSpec, tmp
 # ---- privacy -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("epsilon", "epochs", "batch_size"), [(1.0, 4, 64), (8.0, 3, 32), (3.0, 2, 1000)])
 def test_the_recorded_epsilon_is_the_accountants_and_at_most_what_was_asked(
     spec: TrainSpec, epsilon: float, epochs: int, batch_size: int

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from auditor.core.errors import AuditorError
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.group_counts import GroupsDigest
 from auditor.evidence.evidence_bundle import Understood
 from auditor.evidence.history.earlier_looks import misspent
 from auditor.evidence.manifest import REQUEST, RESULTS, Asked, canonical

@@ -20,9 +20,9 @@ from auditor.data.preprocessing import CategoricalColumn, NumericColumn, Tabular
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel
 from auditor.models.files.model_bytes import read_source
 from auditor.models.format_names import ONNX_FORMAT
-from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessing import IsotonicMap, PlattScaling, PostprocessedModel, Postprocessing, Steps
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import TorchModel, evaluating
 
 # What a table of rules per group and point may hold; more would be slower than the network by far.

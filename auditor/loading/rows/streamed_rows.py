@@ -18,8 +18,7 @@ from auditor.core.errors import DataError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audit_data import AuditData, encode_labels, favourable
 from auditor.data.bins import refuse_continuous
-from auditor.data.group_counts import MISSING, FeatureCounts, GroupCounts, count_groups
-from auditor.data.groups_digest import GroupsDigest
+from auditor.data.group_counts import MISSING, FeatureCounts, GroupCounts, GroupsDigest, count_groups
 from auditor.data.preprocessing import TabularPreprocessing, as_text, label_name
 from auditor.data.row_keys import KeyDigest, Keys, keys_of
 from auditor.data.row_sample import RowSample

@@ -135,7 +135,7 @@ class TableFile:
         return table
 
     def row_where(self, column: str, value: str) -> int:
-        """The one row whose ``column`` holds ``value``, counted from 1; "" is a missing value.
+        """The one row whose ``column`` holds ``value``, counted from 1; "" is a missing value, as "NA" is.
 
         Raises UsageError where no row does, or several do.
         """
@@ -149,6 +149,8 @@ class TableFile:
         what = "this value" if wanted else "a missing value"
         if len(rows) == 1:
             return rows[0]
+        if not rows and wanted and value.strip() in pyarrow.csv.ConvertOptions().null_values:
+            return self.row_where(column, "")
         if not rows:
             raise UsageError(f"--where {column}={value}: no row of {self.path.name} has {what}.")
         shown = ", ".join(f"{row:,}" for row in rows[:5]) + (", ..." if len(rows) > 5 else "")

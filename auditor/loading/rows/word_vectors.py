@@ -13,7 +13,7 @@ import numpy as np
 from auditor.core.errors import DataError, ModelError, NotApplicableError, UnsupportedError
 from auditor.core.files import regular_file, sha256_of
 from auditor.core.rows import FloatArray
-from auditor.models.gradients import without_gradients
+from auditor.models.torch_context import without_gradients
 
 if TYPE_CHECKING:
     from torch import nn

@@ -22,9 +22,9 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.user_code import RAN_APART, CodeProcess, reported
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.format_names import RULES_FILE
-from auditor.models.gradients import without_gradients
 from auditor.models.output_kind import Outputs
 from auditor.models.regression_model import AuditedRegressor, TorchRegressor
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import TorchModel, TorchNetwork, count_parameters
 
 _Line = Annotated[str, Field(max_length=2_000)]

@@ -35,7 +35,7 @@ from auditor.loading.sandbox.enter_sandbox import confine_after_fork, enter, job
 from auditor.loading.sandbox.measuring_process import environment
 from auditor.loading.sandbox.resource_limits import follow, restrict
 from auditor.loading.user_code import ElsewhereFunction, called_in, code_runs_in, import_object, module_file, reported
-from auditor.models.networks.select_device import resolve_device
+from auditor.models.torch_context import resolve_device
 from auditor.report.record.sandbox_state import SandboxState
 
 _SIZE = 8

@@ -36,8 +36,8 @@ from auditor.core.errors import ModelError, NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.models.chat import chat_of
 from auditor.models.endpoint.server_findings import Compared, ServedText, ServedTexts
-from auditor.models.gradients import without_gradients
 from auditor.models.language_model import NO_PROBABILITY, AuditedLanguageModel, logits_at
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import evaluating
 from auditor.statistics.significance_tests import largest_mean, least_mean, p_of_uniform
 

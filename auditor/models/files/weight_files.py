@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from auditor.core.errors import DamagedError
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
-from auditor.models.files.pickles import PickleReading
 from auditor.models.files.strict_zip import Archive
+from auditor.models.files.unpickling import PickleReading
 
 # Where training scripts commonly keep the weights inside a checkpoint.
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model")

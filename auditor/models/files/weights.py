@@ -23,9 +23,8 @@ from torch import Tensor
 from auditor.core.errors import DamagedError, ModelError, UnsafeModelError, UnsupportedError
 from auditor.models.files import pickled_arrays as arrays
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
-from auditor.models.files.pickles import describe_calls, read_pickle
 from auditor.models.files.strict_zip import Archive, open_archive
-from auditor.models.files.unpickling import Foreign, follow
+from auditor.models.files.unpickling import Foreign, describe_calls, follow, read_pickle
 from auditor.models.files.weight_files import (
     LEGACY_MAGIC,
     NUMPY_GLOBALS,

@@ -23,7 +23,7 @@ from auditor.report.comparing.usefulness import (
 )
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding, measurement_label
 from auditor.report.record.earlier_audits import Key, key_of
-from auditor.report.record.number_text import interval, number
+from auditor.report.record.number_text import number
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
 
@@ -83,6 +83,12 @@ class Comparison:
     def alpha(self) -> float:
         """The level of each side of each judged difference's interval."""
         return _JUDGED * self.error_rate / max(self.m, 1)
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """The confidence levels of the differences: of each judged one, and of each in the family of usefulness."""
+        family = _USEFUL * self.error_rate / max(len(self.usefulness.rows), 1)
+        return 1.0 - 2.0 * self.alpha, 1.0 - 2.0 * family
 
     @property
     def better(self) -> tuple[Row, ...]:
@@ -161,7 +167,7 @@ class Comparison:
     def costs(self) -> tuple[Row, ...]:
         """Accuracy and what stands beside it, where it is lower than before; the largest loss first."""
         worth = () if self.usefulness.worth is None else (self.usefulness.worth,)
-        found = {row.metric: row for row in (*worth, *self.all) if row.metric in OF_WORTH and row.difference < 0.0}
+        found = {row.metric: row for row in (*self.all, *worth) if row.metric in OF_WORTH and row.difference < 0.0}
         return tuple(sorted(found.values(), key=lambda row: row.difference))
 
     @property
@@ -176,7 +182,7 @@ class Comparison:
         if not self.gains or not self.costs:
             return ""
         gap, margin = self.gains[0], self.usefulness.margin
-        lost = [f"{number(-row.difference)} of {row.metric} ({interval(_loss(row))})" for row in self.costs]
+        lost = [f"{number(-row.difference)} of {row.metric}" for row in self.costs]
         said = (
             f"The trade: {gap.name} from {number(gap.before.value)} to {number(gap.after.value)}, for "
             f"{' and '.join(lost)}."
@@ -194,10 +200,6 @@ def _failing(report: AuditReport) -> dict[tuple[object, ...], str]:
     return {
         _criterion_key(f): measurement_label(f) for f in report.findings if f.criterion and f.outcome is Outcome.FAIL
     }
-
-
-def _loss(row: Row) -> tuple[float, float] | tuple[None, None]:
-    return (None, None) if row.interval is None else (-row.interval[1], -row.interval[0])
 
 
 def _list_names(names: Sequence[str], most: int = _MOST_NAMED) -> str:

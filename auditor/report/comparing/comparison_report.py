@@ -115,12 +115,17 @@ def _as_json(row: Row) -> dict[str, Any]:
     }
 
 
+def interval_names(comparison: Comparison) -> list[str]:
+    """The intervals of judged differences and of usefulness, each by its confidence level."""
+    return [f"{number_text.confidence(level)} interval" for level in comparison.levels]
+
+
 def promise(comparison: Comparison) -> str:
     """The error guarantee of the verdicts, in one or two sentences."""
-    level = 1.0 - 2.0 * comparison.alpha
+    judged, useful = interval_names(comparison)
     return (
-        f"{comparison.m} numbers are judged, each by an interval that holds with {number_text.confidence(level)}, and "
-        f"{len(comparison.usefulness.rows)} of usefulness, which have a share of their own. The chance of any false "
+        f"{comparison.m} numbers are judged, each by a {judged}, and {len(comparison.usefulness.rows)} of usefulness, "
+        f"each by a {useful}. The chance of any false "
         f"'better' is at most {100 * comparison.error_rate:.3g} %, and so is that of any false 'worse', and that of "
         "any false remark (Bonferroni)."
     )
@@ -166,16 +171,19 @@ def render_comparison_markdown(comparison: Comparison) -> str:
     lines += [_plain(words) for words in (comparison.trade, comparison.fixed) if words] + [""]
     for remark in comparison.remarks:
         lines += [f"> **Warning.** {_plain(remark)}", ""]
-    useful = comparison.usefulness
-    lines += ["## Usefulness", "", f"{STANDINGS[useful.standing]}.".capitalize(), "", *_table(useful.rows)]
-    lines += ["## Judged", "", *_table(in_order(comparison.rows))]
+    useful, (judged, family) = comparison.usefulness, interval_names(comparison)
+    lines += ["## Usefulness", "", f"{STANDINGS[useful.standing]}.".capitalize(), "", *_table(useful.rows, family)]
+    lines += ["## Judged", "", *_table(in_order(comparison.rows), judged)]
     return "\n".join([*lines, promise(comparison), ""])
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[Row], interval: str) -> list[str]:
     if not rows:
         return ["Nothing of it was measured in both audits.", ""]
-    lines = ["| verdict | number | before | after | difference | interval |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        f"| verdict | number | before | after | difference | {interval} |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in rows:
         cells = (
             row.verdict,
@@ -267,6 +275,7 @@ def render_comparison_html(comparison: Comparison) -> str:
             svg=None if plot is None else Markup(plot_svg(plot)),
             headline=headline(comparison),
             promise=promise(comparison),
+            levels=interval_names(comparison),
             standing=STANDINGS[useful.standing],
             useful=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in useful.rows],
             rows=[_Drawn(row, _WORDS[row.verdict], _bar(row, scale)) for row in rows],

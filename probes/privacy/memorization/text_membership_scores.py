@@ -13,9 +13,9 @@ import torch
 
 from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.models.gradients import without_gradients
 from auditor.models.language_model import NO_PROBABILITY, AuditedLanguageModel
 from auditor.models.prefix_trees import Encoded
+from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import evaluating
 
 _LOGITS_BYTES = 128 << 20

@@ -209,17 +209,19 @@ def looked_at(bundle: Whole, made: Mutation, path: Path) -> Seen:
     return Seen(made, found.wrong, is_unproven(found, made.place))
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.usefixtures("known_intervals")
 # Numbers beyond all bounds are found out by what they come to.
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("n", [MUTATIONS // 3, MUTATIONS])
 def test_whatever_is_changed_in_a_bundle_is_found_or_lies_under_what_is_not_proven(
-    bundle: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    n: int, bundle: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     honest = bundle.verified(own=True)
     assert not honest.wrong
     rng = np.random.default_rng(20261127)
-    seen = [looked_at(bundle, made, tmp_path / "a.zip") for made in mutations(bundle.entries, rng, MUTATIONS)]
+    seen = [looked_at(bundle, made, tmp_path / "a.zip") for made in mutations(bundle.entries, rng, n)]
     # A duration, a machine's name or a path bears on no conclusion; whatever else is open counts against us.
     words = [each.where for each in honest.plain_statements if not each.where.endswith(": *")]
     bearing = [each for each in seen if not lies_under(each.mutation.place, words)]
@@ -233,5 +235,7 @@ def test_whatever_is_changed_in_a_bundle_is_found_or_lies_under_what_is_not_prov
             print(f"  {part}: {told[part, True]} of {told[part, True] + told[part, False]}")
     escaped = [each.mutation for each in seen if not (each.found or each.unproven)]
     assert not escaped, [(each.place, each.how) for each in escaped]
-    assert len(seen) >= 400 and len({each.mutation.part for each in seen}) == len(bundle.entries) - 1
+    # A few changes may come by one of the parts.
+    parts = len({each.mutation.part for each in seen})
+    assert len(seen) >= 0.95 * n and parts >= len(bundle.entries) - (1 if n == MUTATIONS else 2)
     assert shares[0] >= 0.9 and shares[1] >= 0.95

@@ -17,9 +17,8 @@ from torch import nn
 
 from auditor.core.errors import DamagedError, UnsupportedError, UsageError
 from auditor.data.preprocessing import CategoricalColumn, TabularPreprocessing, TextPreprocessing
-from auditor.loading.exporting.exported_model import Export, To, export_of
+from auditor.loading.exporting.exported_model import Export, To, coded_columns, export_of
 from auditor.loading.exporting.served_table import ServedTable, served_parts
-from auditor.loading.exporting.torch_program import coded_columns
 from auditor.models.audited_model import AuditedModel
 from auditor.models.networks.architectures import MLP, BiLSTMText
 from auditor.models.postprocessing import GroupRule, PostprocessedModel, Postprocessing, Steps

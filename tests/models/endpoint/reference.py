@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from auditor.models.endpoint.handshake import NAMES
 from auditor.models.endpoint.served_model import _PASSAGES
 from auditor.models.endpoint.server_findings import Handshake, ignored, lacking, proven
+from auditor.models.endpoint.session import NAMES
 from auditor.models.language_model import AuditedLanguageModel
 from tests.models.endpoint.stub import TABLES, VOCABULARY, Stub, Toy
 from tests.toys.language import tiny

@@ -8,8 +8,8 @@ import pytest
 
 from auditor.core.errors import ModelError
 from auditor.models.endpoint.client import Client, Limits, address_of
-from auditor.models.endpoint.handshake import NAMES, shake_hands
 from auditor.models.endpoint.server_findings import Handshake, Shown
+from auditor.models.endpoint.session import NAMES, shake_hands
 from tests.models.endpoint.stub import LIES, NAME, Stub, served
 from tests.quantifiers import all_of
 
@@ -71,6 +71,7 @@ def test_each_lie_is_caught_and_nothing_else_is_accused(lie: str) -> None:
     assert found.exit_code == 1 and found[CAUGHT_AS[lie]].shown is Shown.REFUTED
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("part", range(5))
 def test_no_honest_server_is_accused(part: int) -> None:
     """With `benchmarks/endpoint_handshakes.py` as the larger one: 8 of these are 40 servers, of eight kinds."""

@@ -866,6 +866,7 @@ def test_no_proxy_among_few_rows_is_not_a_pass() -> None:
     assert finding.n_required is not None and finding.n_required > 60
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("n", [60, 1000])
 def test_independent_features_are_called_proxies_no_more_often_than_promised(n: int) -> None:
     """By the test alone, without the floor: at most 5 % of worlds; 13 of 100 is the limit of a 0.1 % test."""

@@ -262,6 +262,7 @@ def test_no_scaffold_hides_the_group(load: Callable[[], World], kind: Kind) -> N
     assert caught(audited(model, rows), rows.group)
 
 
+@pytest.mark.grid
 @pytest.mark.slow
 @pytest.mark.parametrize("load", [compas, adult, hmda])
 def test_no_honest_model_is_accused(load: Callable[[], World]) -> None:

@@ -34,7 +34,7 @@ from cli.terminal import print_report
 from probes.attribution import feature_attribution
 from probes.attribution.attribution_grades import grades_of
 from probes.attribution.attribution_task import Problem, pose
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import Checks, Parts, Verdict, _reservations, judge_methods

@@ -24,7 +24,7 @@ from auditor.statistics.rates import Proportion
 from auditor.statistics.values import BoundedMean
 from probes.attribution import methods as table
 from probes.attribution.attribution_task import Problem
-from probes.attribution.explanation import Attributions
+from probes.attribution.attribution_units import Attributions
 from probes.attribution.faithfulness import RANDOM, ends, gain, grade, occlusion
 from probes.attribution.gradient import Effort
 from probes.attribution.method_selection import TAIL

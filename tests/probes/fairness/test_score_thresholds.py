@@ -160,6 +160,7 @@ def counts_of(estimate: Estimate) -> list[tuple[tuple[int, ...], tuple[int, ...]
     return [(table.successes, table.n) for table in estimate.tables]
 
 
+@pytest.mark.grid
 @pytest.mark.usefixtures("by_tails")
 @pytest.mark.slow
 @pytest.mark.parametrize("gap", [0.0, 0.1])

@@ -13,6 +13,7 @@ from probes import PROBES
 from tests.contract.option_worlds import toys_of
 
 
+@pytest.mark.grid(by=lambda name, swapped: name)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["stereoset", "crows_pairs"])
 @pytest.mark.parametrize("swapped", [False, True])

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from auditor.core.errors import NotApplicableError
-from auditor.data.benchmarks.bold_and_honest_files import read_bold
+from auditor.data.benchmarks.sentence_files import read_bold
 from auditor.judging.measurement import Outcome
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import WorstValueGap
-from probes.language.bold import Bold, _bold_domain
-from probes.language.honest import Honest
+from probes.language.bold_and_honest import Bold, Honest, _bold_domain
 from tests.probes.language.talkers import goodness, judged, talker
 from tests.toys.labelled import calibrated
 

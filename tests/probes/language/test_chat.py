@@ -26,9 +26,8 @@ from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data, run_audit
 from cli.commands import app
 from probes.language.bbq import BBQ, bbq_answers
-from probes.language.bold import Bold
+from probes.language.bold_and_honest import Bold, Honest
 from probes.language.generation_bias import GenerationBias
-from probes.language.honest import Honest
 from probes.language.stereotype import Stereotype
 from tests.data.test_benchmarks import bbq_row
 from tests.quantifiers import all_of, none_of

@@ -18,11 +18,9 @@ from auditor.run.scan import probe_specs
 from cli.scan_request import configure
 from probes import PROBES
 from probes.language.bbq import BBQ
-from probes.language.bold import Bold
-from probes.language.crows_pairs import CrowsPairs
+from probes.language.bold_and_honest import Bold, Honest
+from probes.language.crows_pairs_and_stereoset import CrowsPairs, StereoSet
 from probes.language.generation_bias import GenerationBias
-from probes.language.honest import Honest
-from probes.language.stereoset import StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias_winogender import WinoBias, Winogender
 from tests import ROOT

@@ -16,8 +16,7 @@ from auditor.models.recorded_model import RecordedWriter
 from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data, run_audit
 from probes.language.bbq import BBQ
-from probes.language.crows_pairs import CrowsPairs
-from probes.language.stereoset import StereoSet
+from probes.language.crows_pairs_and_stereoset import CrowsPairs, StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias_winogender import WinoBias, Winogender
 from tests.probes.language.pair_toys import crows_file

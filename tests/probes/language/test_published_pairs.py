@@ -15,7 +15,7 @@ from auditor.judging.measurement import Outcome
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.run_audit import no_data, run_audit
 from auditor.statistics.clusters import ClusteredMean
-from probes.language.crows_pairs import CrowsPairs
+from probes.language.crows_pairs_and_stereoset import CrowsPairs
 from probes.language.stereotype import built_in_pairs
 from probes.language.winobias_winogender import WinoBias, Winogender
 from tests.probes.language.pair_toys import RNG, Associations, crows_file, outcome, split, texts_of, toy, undecided_toy

@@ -23,7 +23,7 @@ from auditor.statistics.clusters import ClusteredMean
 from auditor.statistics.rates import Proportion
 from auditor.statistics.tradeoff_statistics import PreferenceChange
 from auditor.statistics.values import BoundedMean
-from probes.language.crows_pairs import CrowsPairs
+from probes.language.crows_pairs_and_stereoset import CrowsPairs
 from probes.language.preference_shares import mean_of_pairs, preferences, shifts
 from probes.language.stereotype import Stereotype, built_in_pairs, moved_most
 from probes.language.winobias_winogender import Winogender

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import probes.language.stereoset
+import probes.language.crows_pairs_and_stereoset
 from auditor.judging.measurement import Measurement, Outcome
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.values import BoundedMean
-from probes.language.stereoset import StereoSet, icat, over_terms
+from probes.language.crows_pairs_and_stereoset import StereoSet, icat, over_terms
 from tests.data.test_benchmarks import stereoset_example
 from tests.probes.language.pair_toys import (
     RNG,
@@ -123,7 +123,7 @@ def test_examples_that_a_list_leaves_out_are_told_and_scored_beside(tmp_path: Pa
 
 
 def test_power_and_false_alarms_of_stereoset(monkeypatch: pytest.MonkeyPatch) -> None:
-    number_labels_once(monkeypatch, probes.language.stereoset)
+    number_labels_once(monkeypatch, probes.language.crows_pairs_and_stereoset)
     rng = np.random.default_rng(15)
     n, share = StereoSet.power
     terms = [str(i % 79) for i in range(n)]
@@ -143,7 +143,7 @@ def test_terms_weigh_the_same() -> None:
 
 @pytest.mark.parametrize("share", [0.5, 0.6])
 def test_icat_covers_at_its_kink(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    number_labels_once(monkeypatch, probes.language.stereoset)
+    number_labels_once(monkeypatch, probes.language.crows_pairs_and_stereoset)
     rng = np.random.default_rng(14)
     terms = [str(i % 40) for i in range(400)]
     draws = ((rng.random((WORLDS, 400)) < p).astype(np.float64) for p in (0.9, share))
@@ -178,7 +178,7 @@ def test_icat_by_hand() -> None:
 def test_intervals_hold_the_variance_between_terms(
     spread: float, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number_labels_once(monkeypatch, probes.language.stereoset)
+    number_labels_once(monkeypatch, probes.language.crows_pairs_and_stereoset)
     codes = np.repeat(np.arange(40), 10)
     terms = codes.astype(str).tolist()
     worlds = preferences_of(np.random.default_rng(16), [codes], spread, share)

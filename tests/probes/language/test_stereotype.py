@@ -20,7 +20,7 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Outcome
 from auditor.run.run_audit import run_audit
 from auditor.statistics.estimate_kinds import AnyEstimate
-from probes.language.crows_pairs import CrowsPairs
+from probes.language.crows_pairs_and_stereoset import CrowsPairs
 from probes.language.preference_shares import clustered_share, stereotype_scores
 from probes.language.stereotype import Stereotype, built_in_pairs
 from probes.language.winobias_winogender import WinoBias, Winogender

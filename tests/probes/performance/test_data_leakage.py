@@ -108,7 +108,7 @@ def outcomes(found: list[Measurement]) -> list[Outcome]:
     return [f.outcome for f in judge([result], CRITERIA)[0]]
 
 
-@pytest.mark.grid
+@pytest.mark.grid(by=lambda world, block: world)
 @pytest.mark.parametrize("world", ["clean", "few values", "overlap", "column"])
 @pytest.mark.parametrize("block", range(10))
 def test_planted_faults_fail_and_clean_rows_do_not(world: str, block: int) -> None:

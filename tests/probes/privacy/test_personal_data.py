@@ -69,7 +69,7 @@ def test_rows_without_texts_and_such_names_are_not_applicable() -> None:
         measured(pd.DataFrame({"a": [1.0]}))
 
 
-@pytest.mark.grid
+@pytest.mark.grid(by=lambda addresses, block: addresses)
 @pytest.mark.parametrize("addresses", [0, 10])
 @pytest.mark.parametrize("block", range(20))
 def test_addresses_in_one_row_of_a_thousand_fail_and_clean_rows_do_not(addresses: int, block: int) -> None:

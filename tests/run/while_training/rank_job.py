@@ -31,7 +31,7 @@ from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of
-from tests.run.while_training.worlds import network, rows, selecting
+from tests.run.while_training.worlds import SHORT, network, rows, selecting
 from tests.toys.models import criterion
 
 
@@ -67,7 +67,7 @@ def rank(out: Path, how: str) -> None:
 
     def made() -> TrainingAudit:
         return TrainingAudit(
-            probes=[*first, GroupFairness(), ScoreFairness(), Robustness()],
+            probes=[*first, GroupFairness(), ScoreFairness(), Robustness(**SHORT)],
             data=rows(3001, seed=own if how == "other_rows" else 0), n_peeks=2, max_overhead=None,
             out=out if pages else None, timeout_s=8.0 if dies else 120.0,
         )  # fmt: skip
@@ -172,7 +172,7 @@ def begin(out: Path, n: int, number: int, how: str) -> int:
 
 def serve() -> None:
     # What an audit imports only when it needs it, which every rank would do by itself.
-    for name in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2"):
+    for name in ("torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_svg", "jinja2", "scipy.stats"):
         importlib.import_module(name)
     # And what is the same in every audit: which class is of which kind.
     TrainingAudit(probes=[GroupFairness(), ScoreFairness(), Robustness()], data=rows(10))

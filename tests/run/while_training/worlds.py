@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,9 @@ from auditor.judging.measurement import Measurement, Pillar
 from auditor.models.audited_model import AuditedModel
 from auditor.run.probe import Need
 from auditor.statistics.rates import Proportion
+
+# Options of a search for adversarial examples that is over soon.
+SHORT: dict[str, Any] = {"n_steps": 3, "n_queries": 10, "epsilon": (0.1, 0.3)}
 
 
 def rows(n: int, seed: int = 0, gap: float = 0.0) -> AuditData:

@@ -25,6 +25,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from auditor import PROBES, AuditData, AuditedModel, Outcome, run_audit
+from auditor.loading.estimators import EstimatorModel
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.python_objects import audited_object, object_file
@@ -143,6 +144,20 @@ def test_a_memorising_object_never_passes(kind: str) -> None:
     report = audited(of_object(fitted(MEMORISING[kind], rows)), data_of(rows), n_shadows=4)
     outcome = judged(report)[0].outcome
     assert outcome is (Outcome.FAIL if kind != "calibrated forest" else outcome) and outcome is not Outcome.PASS
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "sklearn"])
+def test_an_object_is_fitted_anew_on_one_core(library: str) -> None:
+    """None, which is one process to scikit-learn, is every core to the others: pilots took 500 times their cost."""
+    x, y = table(60, 0.1)
+    boosted = {"lightgbm": lightgbm.LGBMClassifier, "xgboost": xgboost.XGBClassifier, "sklearn": RandomForestClassifier}
+    alone = boosted[library](n_estimators=2, n_jobs=1)
+    for estimator in (alone, make_pipeline(StandardScaler(), alone)):
+        model = of_object(estimator.fit(x, y))
+        anew = model.fitted_anew(data_of((x, y)).X, y, None, np.random.default_rng(0), {})
+        assert isinstance(anew, EstimatorModel)
+        last = anew.estimator if estimator is alone else anew.estimator[-1]
+        assert last.n_jobs == (None if library == "sklearn" else 1)
 
 
 def test_a_pipeline_is_refitted_whole(tmp_path: Path) -> None:
