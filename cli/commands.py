@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -576,13 +575,10 @@ def start(
     Without a model it writes the audit.toml alone. Without a terminal to ask on, the flags answer.
     Exit codes: as of scan; 0 if only the configuration is written.
     """
-    from cli.start import is_interactive, write_config
+    from cli.start import is_interactive, print_next_commands, write_config
 
     if not write_config(files, out, flag_values):
-        name = shlex.quote(str(out))
-        first = "Set model in it, read and correct it" if len(files) == 1 else "Read and correct it"
-        typer.echo(f"Wrote {out}. {first}, then: auditor scan --config {name}")
-        typer.echo(f"To fix it before any result is seen, first: auditor evidence register {name}")
+        print_next_commands(files, out)
         return 0
     # From here on it is a scan, which reads what was written: the record tells how to run that again.
     sys.argv[1:] = ["scan", "--config", str(out)]

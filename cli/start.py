@@ -391,3 +391,11 @@ def _favourable(target: str, values: list[str]) -> str:
             if value.lower() in ("no", "false", "0"):
                 return value
     return next((v for v in values if v.lower() in _FAVOURABLE), values[-1])
+
+
+def print_next_commands(files: Sequence[str], out: Path) -> None:
+    """Print what is done with a configuration that was just written; without a model in ``files`` it is to be set."""
+    name = shlex.quote(str(out))
+    first = "Set model in it, read and correct it" if len(files) == 1 else "Read and correct it"
+    typer.echo(f"Wrote {out}. {first}, then: auditor scan --config {name}")
+    typer.echo(f"To fix it before any result is seen, first: auditor evidence register {name}")
