@@ -325,6 +325,7 @@ def _recompute(evidence: Said, audits: Audits, made_by: tuple[str, ...]) -> Agai
         request=made.request,
         about=made.about,
         used=audits.used,
+        file_digests=audits.file_digests,
         checks=tuple(checks),
         unproven=tuple(unproven),
         made=f"{judged:,} judged differences, their verdicts and the conclusion recomputed from both enclosed audits",
@@ -422,6 +423,7 @@ def tradeoff_again(evidence: Said, audits: Audits) -> Again:
         request=derived.request,
         about=derived.about,
         used={*audits.used, TRIED},
+        file_digests=audits.file_digests,
         checks=tuple(checks),
         unproven=(*audits.unproven, *_unproven(again)),
         made=f"{len(again) + 1:,} points, the front, {found.m:,} bounded differences and all verdicts recomputed from "

@@ -265,6 +265,10 @@ class Replay:
                 self._add_unproven(where, f"the plan has another digest of it, {why}", "registration")
         self._compare(REQUEST, values)
         self._add_wrong(REQUEST, *_plan_differences(self.inputs, understood))
+        # Which files came with another version only that version can tell.
+        state: State = "not checked" if self.other_code else "wrong"
+        name = f"outcomes, {REQUEST}" if self.other_code else REQUEST
+        self.checks += [Check(name=name, state=state, detail=detail) for detail in _shipped_differences(self.inputs)]
 
     # ---- by the files that decided -----------------------------------------------------------------------------------
 
@@ -494,7 +498,7 @@ def _as_recorded(judgements: Sequence[Judgement], report: AuditReport) -> list[J
 
 
 def _plan_differences(inputs: Inputs, understood: Understood) -> Iterator[str]:
-    """Where the plan names other files than decided, options of probes are not in it, or a shipped file is another."""
+    """Where the plan names other files than decided, options of probes are not in it, or a pack has another's name."""
     plan = understood.plan
     yield difference(
         [[f.role, f.name, f.sha256] for f in plan.configuration],
@@ -505,16 +509,19 @@ def _plan_differences(inputs: Inputs, understood: Understood) -> Iterator[str]:
         said = plan.probes.get(probe)
         if said is not None and not own.keys() <= said.options.keys():
             yield f"options of {probe} were given, and are not in the plan"
-    for file in inputs.obeyed:
-        if file.origin == "shipped" and file.role in ("criteria", "rule pack"):
-            own_file = shipped("profiles" if file.role == "criteria" else "policies", file.path, file.role)
-            if own_file is None or own_file.sha256 != file.sha256:
-                yield f"{file.path} is said to come with the tool, and is not the one that comes with this version"
-        elif file.role == "rule pack":
-            # One that cannot be read is named where its criteria are.
-            with suppress(AuditorError, ValueError):
-                if is_of_another(_policy_of(file)):
-                    yield f"{file.path} goes by the name of a rule pack that comes with the tool, and has another text"
+    for file in inputs.of_role("rule pack"):
+        # One that cannot be read is named where its criteria are.
+        with suppress(AuditorError, ValueError):
+            if file.origin != "shipped" and is_of_another(_policy_of(file)):
+                yield f"{file.path} goes by the name of a rule pack that comes with the tool, and has another text"
+
+
+def _shipped_differences(inputs: Inputs) -> Iterator[str]:
+    """The files that are said to come with the tool, and are not those of this version."""
+    for file in inputs.of_role("criteria", "rule pack"):
+        own_file = shipped("profiles" if file.role == "criteria" else "policies", file.path, file.role)
+        if file.origin == "shipped" and (own_file is None or own_file.sha256 != file.sha256):
+            yield f"{file.path} is said to come with the tool, and is not the one that comes with this version"
 
 
 def _signer_text(signed_with: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Again:
     """The rebuilt contents: the ``record`` as it would be written, and the digests that it is ``about``.
 
     ``used``: the parts that it was made of. ``request``: what of the request follows from the parts. ``made``: how much
-    was recomputed, in words.
+    was recomputed, in words. ``file_digests``: by a folder's root digest, the one by which earlier versions named it.
     """
 
     record: Mapping[str, Any]
@@ -78,6 +78,7 @@ class Again:
     checks: tuple[Check, ...] = ()
     unproven: tuple[Unproven, ...] = ()
     there: frozenset[Needs] = frozenset()
+    file_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def verify_derived(
@@ -112,10 +113,16 @@ def verify_derived(
         for name in manifest.files
         if name not in (*_PARTS, *found.used)
     ]
-    mine = {**found.request, "about": {k: v for k, v in found.about.items() if v}}
+    other_code = whose.detail.startswith(OTHER_CODE)
+    stated = request.get("about")
+    named = stated if other_code and isinstance(stated, dict) else {}
+    about = {name: digest for name, digest in found.about.items() if digest}
+    earlier = {name: found.file_digests.get(digest) for name, digest in about.items()}
+    about |= {name: digest for name, digest in earlier.items() if digest is not None and named.get(name) == digest}
+    mine = {**found.request, "about": about}
     if where := difference(dict(request), mine):
         checks.append(Check(name=REQUEST, state="wrong", detail=where))
-    words = _compare_records(record, found, other_code=whose.detail.startswith(OTHER_CODE))
+    words = _compare_records(record, found, other_code=other_code)
     checks += words
     plain = Unproven(where=f"{LOG}: at, command, tool", why="the signer's word")
     return Verified(
@@ -353,17 +360,19 @@ class Audits:
         self.used: set[str] = set()
         self.checks: list[Check] = []
         self.unproven: list[Unproven] = []
+        self.file_digests: dict[str, str] = {}
 
     def read_report(self, name: str) -> AuditReport:
         """The record of one audit.
 
         Raises DataError where it is not there, or is none.
         """
-        if name + WHOLE in self.entries:
-            return self._whole(name + WHOLE)
-        if name + ALONE not in self.entries:
+        if not {name + WHOLE, name + ALONE} & self.entries.keys():
             raise DataError(f"the audit {name!r} is not in it")
-        return self._alone(name + ALONE)
+        report = self._whole(name + WHOLE) if name + WHOLE in self.entries else self._alone(name + ALONE)
+        if report.model.root_sha256 is not None and report.model.sha256 is not None:
+            self.file_digests[report.model.root_sha256] = report.model.sha256
+        return report
 
     def check_paired(self, before: str, after: str, reports: tuple[AuditReport, AuditReport]) -> None:
         """Compare the changes between two audits with the answers of both, if their bundles are available."""

@@ -193,6 +193,27 @@ def test_of_a_folder_the_statement_names_the_root_digest(folder: Path) -> None:
     assert made.about["model after"] == "d" * 64 and made.about["model before"] == before.model.sha256
 
 
+def test_of_a_folder_an_earlier_version_named_the_files_digest(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bundle is not wrong; a digest of anything else is, and so is the old one by the code that names the root."""
+    entries = unpack((folder / "records.zip").read_bytes(), "records")
+    before, after = (AuditReport.from_json(entries[f"{name}.json"]) for name in ("before", "after"))
+    after = after.model_copy(update={"model": after.model.model_copy(update={"root_sha256": "d" * 64})})
+    made = comparison_evidence(compare(before, after), EnclosedAudit(report=before), EnclosedAudit(report=after))
+    for digest, state in ((after.model.sha256, 3), (before.model.sha256, 1), ("d" * 64, 3)):
+        path = tmp_path / f"{digest}.zip"
+        write_derived(
+            path, replace(made, about={**made.about, "model after": digest}), key=load_private_key(folder / "k")
+        )
+        own = checked(path, folder)
+        assert (REQUEST in wrong(own)) is (digest != "d" * 64)
+        with monkeypatch.context() as patch:
+            patch.setattr(bundle_parts, "code_digests", lambda: {"responsible-auditor": "0" * 64})
+            found = checked(path, folder)
+        assert found.exit_code() == state and (REQUEST in wrong(found)) is (state == 1)
+
+
 def test_the_models_that_were_not_counted_are_named_as_unproven(folder: Path) -> None:
     found = checked(folder / "tradeoff.zip", folder)
     assert ["record.json: n_tried"] == [each.where for each in found.open if each.needs == "registration"]

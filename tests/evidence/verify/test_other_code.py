@@ -21,6 +21,7 @@ from auditor.evidence.container import pack
 from auditor.evidence.evidence_bundle import Evidence
 from auditor.evidence.manifest import LOG, RECORD, RESULTS, code_digests
 from auditor.evidence.manifest import in_order as spelled
+from auditor.evidence.verify import replay
 from auditor.judging.figure_types import ColouredText, Figure
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import load_policies, parse_policy
@@ -160,6 +161,18 @@ def test_outcomes_that_cannot_be_judged_again_are_no_pass_whatever_is_required(
     assert code == 0 and f"follow rule {rule}. This version" in said
     for name in ("report.html", "report.md"):
         assert f"follow rule {rule}. This version" in (tmp_path / name).read_text()
+
+
+def test_a_shipped_file_of_another_version_is_not_checked(
+    failed: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which profile came with it only that version can tell; a file that this code is said to have read is wrong."""
+    honest = forged(failed, tmp_path / "f.zip")
+    monkeypatch.setattr(replay, "shipped", lambda *what: None)
+    code, said = verified(failed, failed.path)
+    assert code == 1 and "WRONG request.json: " in said
+    code, said = verified(failed, honest)
+    assert code == 3 and "NOT CHECKED outcomes, request.json: " in said
 
 
 def test_a_comparison_of_such_audits_is_none_that_is_proven(undecided: Whole, tmp_path: Path) -> None:
