@@ -1,12 +1,13 @@
 """Of fair and good models: the share of whole default scans that exit 0, by kind, groups and rows.
 
 Four models, each trained once on 20,000 rows whose groups mean nothing: about .8 true positives, .13 false ones, 42 %
-positive labels. Every scan is of rows drawn anew, in this process, by ``auditor.scan`` with nothing but the groups
-named. That the command exits alike is shown by ``--command``, once for each model, at 1,000 and at 3,000 rows.
+positive labels. The boosted ones are regularised, since their library's defaults memorise: of gradient boosting's an
+attack has an area of .57, which rightly FAILs. Every scan is of rows drawn anew, in this process, by ``auditor.scan``
+with nothing but the groups named. That the command exits alike is shown by ``--command``, once for each model, at 1,000
+and at 3,000 rows. A share has its exact interval of 95 %, and beside it what kept scans from exit 0.
 
-``--train`` adds the training rows, and so the attacks on membership; only of the model bundle, since what is told of
-others depends on shadow models of their own kind. Beside the whole scans: the fairness budget alone, from counts that
-are drawn, at true positives .8, false ones .2 and 40 % positive labels.
+``--train`` adds the training rows, and so the attacks on membership. Beside the whole scans: the fairness budget alone,
+from counts that are drawn, at true positives .8, false ones .2 and 40 % positive labels.
 
 ``python -m benchmarks.exit_zero`` prints Markdown: ``--budget`` the budget alone, else ``--model NAME``, one or all.
 """
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import pandas as pd
 
 from auditor.judging.budgets import CONJUNCTION, DEFAULT_RATE
 from auditor.statistics.groups import WorstDifference
+from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import RateTable
 from benchmarks.common import machine
 
@@ -41,7 +44,7 @@ GROUPS: dict[str, tuple[float, ...]] = {
     "8 equal": (1 / 8,) * 8,
 }
 ROWS = (1_000, 3_000, 10_000, 30_000, 100_000)
-_WEIGHTS, _TRAINING_ROWS = np.asarray([2.2, -1.6, 1.0, 0.6]), 20_000
+_WEIGHTS, TRAINING_ROWS = np.asarray([2.2, -1.6, 1.0, 0.6]), 20_000
 
 
 # ---- the fairness budget alone -------------------------------------------------------------------------------------
@@ -108,8 +111,14 @@ def models(folder: Path, training: pd.DataFrame, asked: str) -> Iterator[tuple[s
 
     for name, model in (
         ("logistic regression", LogisticRegression()),
-        ("gradient boosting", GradientBoostingClassifier(random_state=0)),
-        ("LightGBM", LGBMClassifier(n_estimators=60, verbose=-1, random_state=0, n_jobs=1)),
+        (
+            "gradient boosting",
+            GradientBoostingClassifier(max_depth=2, min_samples_leaf=200, subsample=0.5, random_state=0),
+        ),
+        (
+            "LightGBM",
+            LGBMClassifier(n_estimators=60, num_leaves=4, min_child_samples=200, verbose=-1, random_state=0, n_jobs=1),
+        ),
     ):
         if asked not in name:
             continue
@@ -141,6 +150,35 @@ def scan(model: Any, rows: pd.DataFrame, training: pd.DataFrame | None) -> tuple
     return report.exit_code, [
         f.id.split("/")[-2] if f.id.count("/") > 1 else f.id for f in report.findings if f.outcome.value in kept
     ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Whole scans of one model, and what kept how many of them from exit 0."""
+
+    codes: Sequence[int]
+    kept: Counter[str]
+
+    @classmethod
+    def of(
+        cls, model: Any, rows: int, shares: Sequence[float], worlds: int, training: pd.DataFrame | None = None
+    ) -> Cell:
+        """Scans of so many worlds."""
+        made = [
+            scan(model, drawn_rows(np.random.default_rng((rows, w)), rows, shares), training) for w in range(worlds)
+        ]
+        return cls(codes=[code for code, _ in made], kept=Counter(why for code, found in made if code for why in found))
+
+    @property
+    def share(self) -> float:
+        return self.codes.count(0) / len(self.codes)
+
+    def __str__(self) -> str:
+        zero, n = self.codes.count(0), len(self.codes)
+        low, high = clopper_pearson([zero], n=n, alpha=0.025)
+        failed = f", {self.codes.count(1)} exit 1" if 1 in self.codes else ""
+        kept = "".join(f"; {why} {times}" for why, times in self.kept.most_common())
+        return f"{zero} of {n} ({float(low[0]):.2f} to {float(high[0]):.2f}){failed}{kept}"
 
 
 def agrees(path: Path, model: Any, folder: Path, rows: pd.DataFrame) -> bool:
@@ -192,30 +230,25 @@ def main() -> None:
 
 def scans_of(asked: argparse.Namespace, folder: Path) -> None:
     """Whole scans of every model and what kept them from exit 0; or, if asked, whether the command exits alike."""
-    training = drawn_rows(np.random.default_rng(0), _TRAINING_ROWS, GROUPS["2 equal"])
-    chosen = list(models(folder, training, "MLP bundle" if asked.train else asked.model))
-    own = pd.read_csv(folder / "train.csv") if asked.train else None
-    kept: Counter[str] = Counter()
+    training = drawn_rows(np.random.default_rng(0), TRAINING_ROWS, GROUPS["2 equal"])
+    chosen = list(models(folder, training, asked.model))
     if asked.command:
         for _, path, model in chosen:
             for n in (1_000, 3_000):
                 assert agrees(path, model, folder, drawn_rows(np.random.default_rng(n), n, GROUPS["2 equal"]))
         return
 
-    def cells(model: Any, shares: Sequence[float]) -> Iterator[str]:
+    def cells(name: str, model: Any, shares: Sequence[float]) -> Iterator[str]:
+        own = pd.read_csv(folder / "train.csv") if name == "MLP bundle" else training
         for n in asked.rows:
-            codes = []
-            for world in range(asked.times):
-                code, why = scan(model, drawn_rows(np.random.default_rng((n, world)), n, shares), own)
-                codes.append(code)
-                kept.update(why if code else ())
-            yield f"{codes.count(0)} of {len(codes)}" + (f" ({codes.count(1)} exit 1)" if 1 in codes else "")
+            yield str(Cell.of(model, n, shares, asked.times, own if asked.train else None))
 
     lines = (
-        (f"{name}, {groups}", cells(model, GROUPS[groups])) for name, _, model in chosen for groups in asked.groups
+        (f"{name}, {groups}", cells(name, model, GROUPS[groups]))
+        for name, _, model in chosen
+        for groups in asked.groups
     )
     table("whole scans with --train" if asked.train else "whole scans", asked.rows, lines)
-    print("kept from exit 0, of so many scans:", dict(kept.most_common()))
 
 
 if __name__ == "__main__":
