@@ -203,7 +203,6 @@ def scan(
 
         show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
         return 0
-
     return _audit(flag_values, config, set_ or [], publish=publish or [], verbose=verbose, debug=debug)
 
 
@@ -235,9 +234,7 @@ def _audit(
 
 @command("probes")
 def probes(
-    name: Annotated[
-        str | None, typer.Argument(help="A probe, or a metric; all probes by default.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A probe or metric; all by default.", show_default=False)] = None,
     json_: AsJson = False,
 ) -> None:
     """List the probes, or show the metrics and options of one."""
@@ -579,9 +576,8 @@ def start(
     from cli.start import is_interactive, write_config
 
     if not write_config(files, out, flag_values):
-        name = shlex.quote(str(out))
-        first = "Set model in it, read and correct it" if len(files) == 1 else "Read and correct it"
-        typer.echo(f"Wrote {out}. {first}, then: auditor scan --config {name}")
+        name, first = shlex.quote(str(out)), "Set model in it, read" if len(files) == 1 else "Read"
+        typer.echo(f"Wrote {out}. {first} and correct it, then: auditor scan --config {name}")
         typer.echo(f"To fix it before any result is seen, first: auditor evidence register {name}")
         return 0
     # From here on it is a scan, which reads what was written: the record tells how to run that again.
