@@ -202,7 +202,6 @@ def scan(
 
         show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
         return 0
-
     return _audit(flag_values, config, set_ or [], publish=publish or [], verbose=verbose, debug=debug)
 
 
@@ -234,9 +233,7 @@ def _audit(
 
 @command("probes")
 def probes(
-    name: Annotated[
-        str | None, typer.Argument(help="A probe, or a metric; all probes by default.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A probe or metric; all by default.", show_default=False)] = None,
     json_: AsJson = False,
 ) -> None:
     """List the probes, or show the metrics and options of one."""

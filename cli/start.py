@@ -396,6 +396,6 @@ def _favourable(target: str, values: list[str]) -> str:
 def print_next_commands(files: Sequence[str], out: Path) -> None:
     """Print what is done with a configuration that was just written; without a model in ``files`` it is to be set."""
     name = shlex.quote(str(out))
-    first = "Set model in it, read and correct it" if len(files) == 1 else "Read and correct it"
-    typer.echo(f"Wrote {out}. {first}, then: auditor scan --config {name}")
+    first = "Set model in it, read" if len(files) == 1 else "Read"
+    typer.echo(f"Wrote {out}. {first} and correct it, then: auditor scan --config {name}")
     typer.echo(f"To fix it before any result is seen, first: auditor evidence register {name}")
