@@ -31,6 +31,8 @@ _UNIT, _RAISED = 2.0**-24, 1.01
 _TINY = 2.0**-126
 # Sums of magnitudes beyond this may overflow in float32; nothing is said of a row that has one.
 _MOST = 1e38
+# For sums of squares, so that neither they nor their products with the factors of a norm overflow.
+_MOST_SQUARES = 1e30
 _DOUBLE = 1e-12
 _OF_SIGMOIDS = 2.0**-20
 # Numbers in one tensor of slopes: 32 MiB in float64.
@@ -195,7 +197,103 @@ class Maximum:
         return through.reshape(m, k, *high.shape[1:]), _dot(down * ~alone.unsqueeze(1), most)
 
 
-Step = Affine | Activation | Maximum
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """``c s(v)``, ``s(v) = 1 / sqrt(v + eps)``, ``v = mean(c^2)`` within each group: rows (m, groups * n + groups) to
+    (m, *shape).
+
+    The input holds the numbers of each group less their mean m, c, and then the means. Linear bounds: s at its tangent
+    at the middle of c, and what the second order may add.
+
+    Rounding, with x = c + m, X = max|x|, u and gamma as above. The computed mean is m + e, the computed variance v + f;
+    each is within the same bound whether both are sums (of x^2, less the squared mean; or of (x - mean)^2) or moments
+    of parts that are merged in any order, as Welford and Chan do and torch does. A merge rounds a mean by at most
+    gamma_7 X and averages the errors of its parts, so ``|e| <= E = gamma_7n X`` after n merges at most. The sum of
+    squares of a merge is ``(m_b - m_a)^2 n_a n_b / (n_a + n_b)``; these sum to n v, and the errors of the means move
+    their root sum of squares by at most ``2 E sqrt(sum of min(n_a, n_b)) <= 2 E sqrt(n log2 n)`` (each number is in
+    the smaller part log2 n times at most). So with ``h = 2 E sqrt(log2 n)`` and ``q = mean(x^2)``,
+    ``|f| <= 2 sqrt(v) h + 2 h^2 + 4 gamma_n q``; the last term alone holds for sums. A few roundings more per
+    number are in gamma_(7n+16) and gamma_(n+16).
+    """
+
+    groups: int
+    eps: float
+    shape: tuple[int, ...]
+
+    def open(self, low: Tensor, high: Tensor) -> Tensor:
+        """(groups * n + groups) which inputs bend the result: all but the means, which move only its rounding."""
+        return torch.arange(low.shape[1]) < low.shape[1] - self.groups
+
+    def bounds(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Bounds of the output from bounds of the input."""
+        of = self._ranges(low, high)
+        ends = torch.stack([of.low, of.high])
+        below, above = (torch.minimum(of.least * ends, of.most * ends), torch.maximum(of.least * ends, of.most * ends))
+        least, most = below[0] - of.most * of.missed, above[1] + of.most * of.missed
+        return least.reshape(-1, *self.shape), most.reshape(-1, *self.shape)
+
+    def _ranges(self, low: Tensor, high: Tensor) -> _Ranges:
+        n = (low.shape[1] - self.groups) // self.groups
+        below, above = (h[:, : -self.groups].reshape(len(h), self.groups, n) for h in (low, high))
+        means = torch.maximum(low.abs(), high.abs())[:, -self.groups :].unsqueeze(2)
+        nearest, farthest = torch.maximum(below, -above).clamp_min(0.0), torch.maximum(below.abs(), above.abs())
+        smallest, largest = (h.square().mean(dim=2, keepdim=True) for h in (nearest, farthest))
+        size = farthest.amax(dim=2, keepdim=True) + means
+        missed = _RAISED * (_gamma(7 * n + 16) * size + 8 * n * _TINY)
+        moved = 2.0 * missed * math.sqrt(math.log2(n) + 1.0)
+        error = 2.0 * (largest.sqrt() + moved) * moved + 4.0 * _gamma(n + 16) * (largest + means.square())
+        error = torch.where(n * size.square() < _MOST_SQUARES, _RAISED * error + 8 * n * _TINY, torch.inf)
+        least = (1.0 - 16.0 * _UNIT) * (largest + error + self.eps) ** -0.5
+        most = (1.0 + 16.0 * _UNIT) * ((smallest - error).clamp_min(0.0) + self.eps) ** -0.5
+        # An error of the variance that has no bound leaves the result none.
+        return _Ranges(
+            below, above, smallest + self.eps, least, most, error, missed + 16.0 * _UNIT * size + 0.0 * error
+        )
+
+    def back(self, slopes: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """As for an activation; slopes of the means are 0."""
+        of = self._ranges(low, high)
+        middle, reach = (of.low + of.high) / 2.0, (of.high - of.low) / 2.0
+        square, spare = (h.square().mean(dim=2, keepdim=True) for h in (middle, reach))
+        first = 2.0 * (middle.abs() * reach).mean(dim=2, keepdim=True)
+        factor = (square + self.eps) ** -0.5
+        slope = 0.5 * factor**3
+        # By how much s lies below and above its tangent, in c, and what float32 makes of it.
+        rounded = 0.5 * of.most**3 * of.error + 16.0 * _UNIT * of.most
+        below, above = slope * spare + rounded, 0.375 * of.smallest**-2.5 * (first + spare).square() + rounded
+        each = slopes.reshape(*slopes.shape[:2], self.groups, -1)
+        middle, reach, square, first, factor, slope, below, above, most, missed = (
+            h.unsqueeze(1) for h in (middle, reach, square, first, factor, slope, below, above, of.most, of.missed)
+        )
+        # The sum of slopes times c, which all errors of s are multiplied by.
+        total = (each * middle).sum(dim=3, keepdim=True)
+        moves = (each.abs() * reach).sum(dim=3, keepdim=True)
+        lost = torch.maximum(below * (total + moves), above * (moves - total)).clamp_min(0.0)
+        lost = lost + slope * first * moves + most * missed * each.abs().sum(dim=3, keepdim=True)
+        turned = 2.0 * slope * total
+        through = each * factor - turned * middle / middle.shape[3]
+        return F.pad(through.flatten(2), (0, self.groups)), (turned * square - lost).sum(dim=(2, 3))
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranges:
+    """Of each group (m, groups, n or 1): the ends of c; the ``smallest`` v + eps; the ``least`` and ``most`` computed
+    s; the ``error`` of v; and what the result ``missed`` of x by rounding, in units of s."""
+
+    low: Tensor
+    high: Tensor
+    smallest: Tensor
+    least: Tensor
+    most: Tensor
+    error: Tensor
+    missed: Tensor
+
+
+def _gamma(n: int) -> float:
+    return n * _UNIT / (1.0 - n * _UNIT) if n * _UNIT < 0.1 else math.inf
+
+
+Step = Affine | Activation | Maximum | Normalisation
 
 
 def _dot(slopes: Tensor, h: Tensor) -> Tensor:
@@ -216,9 +314,13 @@ def steps_of(layers: Sequence[nn.Module], shape: Sequence[int], operands: float)
     steps: list[Step] = []
     h = torch.zeros((1, *shape), dtype=torch.float64)
     for layer in layers:
-        step = _activation(layer) or _affine(layer, h, operands)
-        h = step.value(h) if isinstance(step, Affine) else step.bounds(h, h)[0]
-        steps.append(step)
+        if isinstance(layer, nn.GroupNorm):
+            made = _group_norm(layer, h)
+        else:
+            made = [_activation(layer) or _affine(layer, h, operands)]
+        for step in made:
+            h = step.value(h) if isinstance(step, Affine) else step.bounds(h, h)[0]
+            steps.append(step)
     return tuple(steps)
 
 
@@ -279,6 +381,27 @@ def _normalised(layer: nn.modules.batchnorm._BatchNorm, h: Tensor, operands: flo
     bias, moved = _double(layer.bias, n), mean * factor
     sizes = (bias.abs() + moved.abs()).reshape(shape)
     return Affine(torch.mul, factor.reshape(shape), (bias - moved).reshape(shape), sizes, 12, operands, mixes=False)
+
+
+def _group_norm(layer: nn.GroupNorm, h: Tensor) -> Sequence[Step]:
+    """Each group less its mean, beside the mean; what that is divided by; and each channel's factor and shift."""
+    shape, zero = (1, -1, *[1] * (h.dim() - 2)), torch.zeros((1, 1), dtype=torch.float64)
+    bias = _double(layer.bias, layer.num_channels).reshape(shape)
+    factor = _double(layer.weight) if layer.affine else torch.ones(layer.num_channels, dtype=torch.float64)
+    if layer.eps < 1e-20 or not bool(((factor == 0.0) | ((factor.abs() > 1e-18) & (factor.abs() < 1e12))).all()):
+        raise NotASequenceError("its GroupNorm has an epsilon near 0 or a weight that float32 may lose")
+    return (
+        # What float32 makes of the mean is part of the next.
+        Affine(partial(_centred, groups=layer.num_groups), -torch.ones(1, dtype=torch.float64), zero, zero, 0, 0.0),
+        Normalisation(layer.num_groups, layer.eps, tuple(h.shape[1:])),
+        Affine(torch.mul, factor.reshape(shape), bias, bias.abs(), 12, 0.0, mixes=False),
+    )
+
+
+def _centred(h: Tensor, weight: Tensor, groups: int) -> Tensor:
+    grouped = h.reshape(len(h), groups, -1)
+    mean = grouped.mean(dim=2, keepdim=True)
+    return torch.cat([(grouped + weight * mean).flatten(1), mean.flatten(1)], dim=1)
 
 
 def _double(weight: Tensor | None, n: int = 0) -> Tensor:

@@ -93,11 +93,11 @@ class Robustness(BaseProbe):
       images, of full scale in sound. Tables stay within what can occur, as for noise. Coordinate ``epsilon``.
       ``gradient_masking``, at ``{"sign": S}``, see :func:`probes.robustness.gradient_masking.examine`; where a sign is
       shown, both carry it. Word indices cannot be moved a little; no such search is made for texts.
-    - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch norms,
-      ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is decided
-      otherwise, as :func:`probes.robustness.certificates.certify` gives them: ``certified_accuracy`` has a lower bound
-      alone, so that it may PASS and never FAILs; ``robust_accuracy`` does both. They are about the model as it runs,
-      its threshold and its float32 included.
+    - ``certificate`` (networks that are known layers one after the other: linear ones and convolutions, batch and
+      group norms, ReLU, LeakyReLU, tanh, sigmoid, maximum and average pooling): proofs that no input of that ball is
+      decided otherwise, as :func:`probes.robustness.certificates.certify` gives them: ``certified_accuracy`` has a
+      lower bound alone, so that it may PASS and never FAILs; ``robust_accuracy`` does both. They are about the model as
+      it runs, its threshold and its float32 included.
     - ``black_box`` (tables, images and sound, of models of any kind; by default those that ``pgd`` cannot search): the
       worst that asking alone finds in the ball of ``pgd``, as :func:`probes.robustness.query_attacks.attack_rows`
       searches, by probabilities or by classes alone, which the detail says. Coordinate ``epsilon``. Where ``pgd``

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from auditor.models.networks.architectures import MLP
+from auditor.models.networks.architectures import MLP, SmallCNN
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -187,7 +187,7 @@ def describe_layers(layers: list[Layer]) -> str:
 # What these compute in evaluation mode is torch's word; a subclass may compute anything, so its type is no member.
 KNOWN: tuple[type[nn.Module], ...] = (
     nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, EitherBatchNorm, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid,
-    nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, PictureMean,
+    nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, PictureMean, nn.GroupNorm,
 )  # fmt: skip
 _NOTHING: tuple[type[nn.Module], ...] = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 
@@ -230,6 +230,8 @@ def _unrolled(module: nn.Module, pictures: bool) -> Iterator[nn.Module]:
     elif kind is Chain and isinstance(module, Chain):
         for step in module.in_order(pictures=pictures):
             yield from _unrolled(step, pictures)
+    elif kind is SmallCNN and isinstance(module, SmallCNN):
+        yield from (*_unrolled(module.blocks, pictures), PictureMean(), *_unrolled(module.output, pictures))
     elif kind in KNOWN:
         yield module
     elif kind not in _NOTHING:

@@ -45,6 +45,7 @@ def composed(network: nn.Module, x: Tensor) -> Tensor:
         (Chain(DENSE, Between(activation="leaky_relu", batchnorm="after")), (5,)),
         (Chain(PICTURES, Between(head="mean", pool=2, padding=1)), (2, 12, 12)),
         (Chain(PICTURES, Between(head="mean", stride=2, batchnorm="after")), (2, 12, 12)),
+        (SmallCNN(2, 3, width=4), (2, 12, 12)),
     ],
 )
 def test_layers_one_after_the_other_are_the_network_to_the_last_bit(network: nn.Module, shape: tuple[int, ...]) -> None:
@@ -114,9 +115,8 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (replaced, "method of its own"),
     (coded, "Coded"),
     (parametrized, "ParametrizedLinear"),
-    (lambda: SmallCNN(1, 2), "SmallCNN"),
     (lambda: MLPVote(2, 5, [3], 1), "MLPVote"),
-    (lambda: nn.Sequential(nn.Linear(5, 4), nn.GroupNorm(2, 4)), "GroupNorm"),
+    (lambda: nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4)), "LayerNorm"),
     (lambda: nn.Sequential(nn.Linear(5, 2)).half(), "float16"),
     (lambda: nn.Sequential(nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 2)), "batch norm"),
     (lambda: nn.Sequential(nn.Dropout()), "no layers"),
