@@ -13,6 +13,7 @@ from auditor.core.rows import IntArray
 from auditor.data.audit_data import AuditData
 from auditor.data.row_keys import Keys, occurrence_of, ranks_of
 from auditor.data.score_counts import Codes
+from auditor.statistics.estimate import Undefined
 
 MOST_ROWS = 1 << 17
 # Numbers of all rows together, 128 MiB of them, however many columns there are.
@@ -81,6 +82,10 @@ class RowSample:
             "the rows are too many to be held, and too many of them are copies of one another for a sample as they "
             "stream by: ask it of some of them, without --stream"
         )
+
+    def rows_or_reason(self) -> AuditData | Undefined:
+        """The kept rows, or why they are no sample of all."""
+        return Undefined(reason=self.why_not) if self.why_not else self.rows()
 
     def rows(self) -> AuditData:
         """The kept rows: in their order if complete, else by their hashes."""

@@ -21,7 +21,6 @@ from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts, GroupsDigest
 from auditor.data.row_keys import KeyDigest
-from auditor.data.row_sample import RowSample
 from auditor.data.score_counts import Asked
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.examine_file import Examination, loaded_detector
@@ -99,6 +98,7 @@ from auditor.run.probe import (
     looks_at_rows,
     make_probe,
     missing_needs,
+    needs_rows_themselves,
     not_applicable,
     note_on_streamed,
 )
@@ -526,7 +526,12 @@ def answer_from_counts(
             found = ask(probe, model, None, rng, on_error=traceback.print_exception)
             channel.send(Answered(result=replace(found, probe=named.name)))
             continue
-        result = _answer_of_counts(probe, model, shape, rows)
+        sample = None if rows.streamed is None else rows.streamed.sample
+        if isinstance(sample, AuditData) and needs_rows_themselves(probe):
+            rng = generator_for(job.seed, named.name)
+            result = ask(probe, model, sample, rng, on_error=traceback.print_exception)
+        else:
+            result = _answer_of_counts(probe, model, shape, rows)
         channel.send(Answered(result=noted(replace(result, probe=named.name, copies=rows.copies))))
 
 
@@ -536,6 +541,8 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     repeats, digests, holes = RepeatCount(near=True), dict[str, GroupsDigest](), Counter[str]()
     stream = Stream(spec, model)
     asked = [probe.stream_needs for probe in probes if isinstance(probe, StreamedProbe)] if spec.stream else []
+    if spec.stream and any(map(needs_rows_themselves, probes)):
+        asked.append(Asked(rows=True))
     told = stream.make_counters(reduce(Asked.__or__, asked)) if asked else None
     copies_seen = None if spec.copies_are_real else repeats
     answers = RepeatedAnswers() if answers_are_comparable(model) and spec.text is None else None
@@ -546,7 +553,8 @@ def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *,
     streamed = None
     if told is not None:
         stream.settle(told.scores)
-        streamed = Streamed(counts, told.scores, told.features, model, _sampled(told.sample))
+        kept = None if told.sample is None else told.sample.rows_or_reason()
+        streamed = Streamed(counts, told.scores, told.features, model, kept)
     sizes = sizes_in(counts)
     check_reference(spec.reference_groups, sizes)
     if spec.labels or spec.roles:
@@ -580,12 +588,6 @@ def _answer_of_counts(probe: Probe, model: AuditedModel, shape: AuditData, rows:
     return attempt(probe, measure, find_constant_answers=alike, on_error=traceback.print_exception)
 
 
-def _sampled(sample: RowSample | None) -> AuditData | Undefined | None:
-    if sample is None:
-        return None
-    return Undefined(reason=sample.why_not) if sample.why_not else sample.rows()
-
-
 def _measure_counts(
     probe: Probe,
     model: AuditedModel,
@@ -603,9 +605,8 @@ def _measure_counts(
     if isinstance(probe, StreamedProbe) and streamed is not None:
         return probe.measure_streamed(streamed)
     _refuse_whatever_the_rows(probe, model, shape)
-    raise DataError(
-        f"{probe.name} looks at the rows themselves, and --stream counts them: ask it of some, without --stream."
-    )
+    why = streamed.sample.reason if streamed is not None and isinstance(streamed.sample, Undefined) else ""
+    raise DataError(f"{probe.name} looks at the rows themselves{why and f', and {why}'}: ask it without --stream.")
 
 
 def _refuse_whatever_the_rows(probe: Probe, model: AuditedModel, shape: AuditData) -> None:

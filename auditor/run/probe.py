@@ -144,15 +144,22 @@ class Streamed:
     sample: AuditData | Undefined | None = None
 
 
+def needs_rows_themselves(probe: Probe) -> bool:
+    """Whether the probe looks at rows and can measure from no counts of them."""
+    return looks_at_rows(probe) and not counts_suffice(probe) and not isinstance(probe, StreamedProbe)
+
+
 def note_on_streamed(streamed: Streamed | None) -> str:
     """What readers must know of numbers of streamed rows."""
     sample = None if streamed is None else streamed.sample
     learns = ""
     if streamed is not None and sample is not None and not isinstance(sample, Undefined):
-        learns = f"what learns from rows has {len(sample):,} of them, " if len(sample) < streamed.counts.n else ""
+        learns = (
+            f" What needs the rows themselves has {len(sample):,} of them." if len(sample) < streamed.counts.n else ""
+        )
     return (
-        "Rows were counted as they were read: numbers of scores are of a grid, with its error in their intervals, "
-        f"{learns}and what needs all rows at once is not told (--stream)."
+        "Rows were counted as they were read (--stream): numbers of scores are of a grid, with its error in their "
+        f"intervals.{learns}"
     )
 
 
