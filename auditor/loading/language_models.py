@@ -176,6 +176,12 @@ def load_gguf(source: Source, spec: ModelSpec) -> AuditedLanguageModel:
         raise MissingExtraError(
             f"Reading a GGUF file needs {' and '.join(absent)}: pip install 'responsible-auditor[gguf]'."
         )
+    if b"general.architecture" in source.data and b"tokenizer.ggml.model" not in source.data:
+        raise ModelError(
+            f"{source.name!r} holds weights and no tokenizer, so that no text can be given to it: convert it again "
+            "with its tokenizer, as llama.cpp's convert_hf_to_gguf.py does, or audit the folder that it was made of.",
+            code="AUD-LOAD-INCOMPLETE",
+        )
     import transformers
 
     dtype = computed_in(spec.dtype, spec.device, torch.float32)

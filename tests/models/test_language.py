@@ -388,6 +388,19 @@ def test_gguf_without_its_packages_names_the_extra(tmp_path: Path, monkeypatch: 
         load_gguf(read_source(tmp_path / "model.gguf"), ModelSpec())
 
 
+def test_a_gguf_file_without_a_tokenizer_says_so(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
+    pytest.importorskip("accelerate", reason="the extra gguf is not installed")
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    writer.add_context_length(64)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="no tokenizer") as caught:
+        load_gguf(read_source(tmp_path / "model.gguf"), ModelSpec())
+    assert caught.value.code == "AUD-LOAD-INCOMPLETE"
+
+
 def test_a_damaged_gguf_file_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the extra gguf is not installed")
     pytest.importorskip("accelerate", reason="the extra gguf is not installed")
