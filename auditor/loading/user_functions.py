@@ -105,7 +105,8 @@ def raised(subject: str, error: Exception) -> ModelError:
             "named as MODEL. More files, the network or other programs need --allow-unsandboxed."
         )
     return ModelError(
-        f"{subject} raised {type(error).__name__}: {printable(error, 300)}.{hint}", code="AUD-LOAD-ANSWERS"
+        f"{subject} raised {type(error).__name__}: {printable(error, 300).removesuffix('.')}.{hint}",
+        code="AUD-LOAD-ANSWERS",
     )
 
 
