@@ -141,7 +141,7 @@ def doctored(kind: str) -> object:
         return light(objective=Runs()).__class__(objective=Runs())
     model = piped(light()).fit(ROWS, Y)
     if kind == "a file to read":
-        model[-1]._other_params = {"forcedbins_filename": "/etc/passwd"}
+        model[-1]._other_params = {"forcedbins_filename": "passwd"}
     elif kind == "a method":
         model[-1].__dict__["predict"] = "none"
     return model

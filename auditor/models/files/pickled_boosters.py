@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,8 @@ _KINDS = {
 }
 CLASSES = frozenset(f"{library}.{kind}" for library, kinds in _KINDS.items() for kind in kinds)
 _PLAIN = (type(None), bool, int, float, str)
+# Settings that name a file, or other machines, in any library.
+_OF_FILES = re.compile("file|path|model|machine|output|snapshot")
 
 
 def full_name(instance: object) -> str:
@@ -61,7 +64,7 @@ def fill(instance: Any, state: dict[str, Any]) -> object:
     else:
         other = state.get("_other_params", state.get("kwargs")) or {}
         for key, value in other.items():
-            if type(key) is not str or not isinstance(value, _PLAIN) or "/" in str(value):
+            if type(key) is not str or not isinstance(value, _PLAIN) or _OF_FILES.search(key):
                 raise Foreign(name, f"with the setting {printable(key, 40)!r}")
         instance.__dict__.update(state)
         instance.n_jobs = 1
