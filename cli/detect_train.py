@@ -36,7 +36,6 @@ def detect_train(
     join_on: Annotated[str, typer.Option(help="Column of --kinds with paths such as fake/1.png.")] = "file",
     kind_column: Annotated[str | None, typer.Option(help="Column of --kinds with the generators.")] = None,
     source_column: Annotated[str | None, typer.Option(help="Column of --kinds with real sources.")] = None,
-    collection_column: Annotated[str | None, typer.Option(help="Column of --kinds with collections.")] = None,
     medium: Annotated[str | None, typer.Option(help="image or speech; detected from the files by default.")] = None,
     encoder: Annotated[
         str | None,
@@ -65,7 +64,7 @@ def detect_train(
     from auditor.run.option_parsers import memory_limit
     from auditor.training.meter import energy_place
 
-    _check(folder, out, kinds, (kind_column, source_column, collection_column))
+    _check(folder, out, kinds, (kind_column, source_column))
     claim(energy_place(out), f"{energy_place(out).name} of --out")
     options: dict[str, JsonValue] = {
         # The process that trains works in another folder.
@@ -90,7 +89,6 @@ def detect_train(
             join_on=join_on,
             kind_column=kind_column,
             source_column=source_column,
-            collection_column=collection_column,
             options=options,
         ),
         allow_unsandboxed=allow_unsandboxed,
@@ -138,13 +136,11 @@ def _check(
     if kinds is not None and not Path(kinds).exists():
         raise UsageError(f"There is no table of kinds at {kinds!r}.")
     if kinds is None and any(columns):
-        raise UsageError(
-            "--kind-column, --source-column and --collection-column name columns of a table: add --kinds FILE."
-        )
+        raise UsageError("--kind-column and --source-column name columns of a table: add --kinds FILE.")
     if kinds is not None and not any(columns):
         raise UsageError(
-            "--kinds says nothing by itself: name its column of generators with --kind-column, of sources or speakers "
-            "with --source-column, or of collections with --collection-column."
+            "--kinds says nothing by itself: name its column of generators with --kind-column, or of sources or "
+            "speakers with --source-column."
         )
 
 

@@ -214,8 +214,7 @@ class DetectorTrainingSpec:
     ``folder``: with one sub-folder per class. ``fake``: the sub-folder of synthetic files, None where its name says it.
     ``medium``: ``image`` or ``speech``, None where the files say it.
     ``kinds``: a table with the paths below the folder in ``join_on``, the generator of each synthetic file in
-    ``kind_column`` and the source or speaker of each real one in ``source_column``; the collection that
-    either came from in ``collection_column``. ``options``: of the function.
+    ``kind_column`` and the source or speaker of each real one in ``source_column``. ``options``: of the function.
     """
 
     target: str
@@ -227,7 +226,6 @@ class DetectorTrainingSpec:
     join_on: str = "file"
     kind_column: str | None = None
     source_column: str | None = None
-    collection_column: str | None = None
     options: dict[str, JsonValue] = field(default_factory=dict)
 
 

@@ -6,16 +6,14 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from auditor.core.errors import AuditorError, DataError, UsageError
+from auditor.core.errors import DataError, UsageError
 from auditor.core.files import printable_name, read_regular
-from auditor.core.rows import BoolArray, IntArray
 from auditor.data.preprocessing import label_name
 from auditor.detection.file_kinds import IN_WORDS, kind_of
 from auditor.detection.file_kinds import Medium as FileMedium
@@ -24,13 +22,11 @@ from auditor.loading.job_specs import DetectorTrainingSpec
 from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.detector_card import DIGITS, IS_FOR, MOST_TRAINED, KnownRate, Medium, judge_file
-from auditor.statistics.rates import Proportion
-from mitigations.deepfake.detector_fitting import classes_of, known_rate
+from auditor.models.detector_card import DIGITS, IS_FOR, MOST_TRAINED, Medium
+from mitigations.deepfake.detector_fitting import classes_of
 from mitigations.deepfake.media_training import TrainingOptions, fit_detector, read_media
 
 _MOST_NAMED = 5
-MOST_COLLECTIONS = 10
 # The first is what a detector of such files is for; others can be brought to it.
 _USABLE: Mapping[Medium, tuple[FileMedium, ...]] = {"image": ("image",), "speech": ("audio", "video")}
 _OF_ONE_MEDIUM: Mapping[str, Medium] = {"size": "image", "seconds": "speech"}
@@ -102,29 +98,12 @@ def train_on_folder(
     files, kinds = [files[i] for i in media.rows], [of_kinds[i] for i in media.rows]
     labels = [file.label for file in files]
     detector = fit_detector(media, labels, kinds, options, rng)
-    rates: tuple[KnownRate, ...] = ()
-    collections = list(map(_column(spec, spec.collection_column).get, (file.name for file in files)))
-    if len({name for name in collections if name is not None}) > 1:
-        say("measuring it on collections left out whole")
-        seed = int(rng.integers(2**31))
-
-        def called_fake(known: IntArray, rows: IntArray) -> BoolArray:
-            some = replace(media, features=media.features[known])
-            some = some if media.changed is None else replace(some, changed=media.changed[known])
-            own = np.random.default_rng(seed)
-            made = fit_detector(some, [labels[i] for i in known], [kinds[i] for i in known], options, own)
-            return _called_fake(made, torch.from_numpy(media.features[rows]).float())
-
-        is_fake = np.asarray([label == detector.classes[detector.card.fake] for label in labels], bool)
-        rates, unmeasured = rates_by_collection(is_fake, collections, called_fake)
-        notes += unmeasured
     known = sorted(file.digest[:DIGITS] for file in files)[:MOST_TRAINED]
     shown_by = sorted(file.fingerprints[0] for file in files if file.fingerprints)[:MOST_TRAINED]
     card = detector.card.model_copy(
         update={
             "trained_on": tuple(known),
             "fingerprints": tuple(shown_by),
-            "known_rates": (*detector.card.known_rates, *rates),
         }
     )
     scores = (("real", card.real_scores), ("synthetic", card.fake_scores))
@@ -239,8 +218,7 @@ def _kinds(spec: DetectorTrainingSpec, files: Sequence[_File], fake: str) -> lis
         return [None] * len(files)
     generators = _column(spec, spec.kind_column)
     sources = _column(spec, spec.source_column)
-    collections = _column(spec, spec.collection_column)
-    if not any(file.name in table for table in (generators, sources, collections) for file in files):
+    if not any(file.name in table for table in (generators, sources) for file in files):
         raise DataError(
             f"No file of the folder stands in the column {spec.join_on!r} of {Path(spec.kinds).name}: it holds paths "
             f"below the folder, such as {printable_name(files[0].name)}."
@@ -276,47 +254,3 @@ def _training_options(spec: DetectorTrainingSpec, medium: Medium, device: str) -
         if key not in known or _OF_ONE_MEDIUM.get(key, medium) != medium:
             raise UsageError(f"--{key.replace('_', '-')} is no option of this medium's detectors: leave it out.")
     return TrainingOptions(**given, fake=spec.fake, device=device)
-
-
-# ---- collections ---------------------------------------------------------------------------------------------------
-
-
-def rates_by_collection(
-    is_fake: BoolArray, collections: Sequence[str | None], called_fake: Callable[[IntArray, IntArray], BoolArray]
-) -> tuple[tuple[KnownRate, ...], tuple[str, ...]]:
-    """Answers of whole detectors on collections left out of their training, and the unmeasurable ones.
-
-    For each named collection in turn ``called_fake`` makes a detector of all other files, its calibration included, and
-    says which of the collection's it calls fake; ``false_positive_rate`` is the share of its real files,
-    ``true_positive_rate`` that of its synthetic ones, each with Clopper and Pearson's interval: of files of this
-    collection, not of the next.
-    """
-    named = sorted({name for name in collections if name is not None})
-    rates: list[KnownRate] = []
-    notes = []
-    if len(named) > MOST_COLLECTIONS:
-        notes.append(f"Of {len(named):,} collections the first {MOST_COLLECTIONS} were left out in turn.")
-    for name in named[:MOST_COLLECTIONS]:
-        own = np.asarray([found == name for found in collections])
-        try:
-            called = np.zeros(len(own), bool)
-            called[own] = called_fake(np.flatnonzero(~own), np.flatnonzero(own))
-        except AuditorError as error:
-            notes.append(f"The collection {name} could not be left out: {error}")
-            continue
-        for metric, these in (("false_positive_rate", own & ~is_fake), ("true_positive_rate", own & is_fake)):
-            n_fake, n = int((these & is_fake).sum()), int(these.sum())
-            if n:
-                share = Proportion(successes=int(called[these].sum()), n=n)
-                rates.append(known_rate(metric, share, n - n_fake, n_fake, collection=name, unseen=True))
-    return tuple(rates), tuple(notes)
-
-
-def _called_fake(detector: DeepfakeDetector, features: torch.Tensor) -> BoolArray:
-    """(n,) which files with these features a detector calls fake."""
-    network: Any = detector.module
-    with torch.no_grad():
-        fake = torch.softmax(network.head(features.to(detector.device)).double(), dim=1)[:, detector.card.fake].tolist()
-        novelty = network.rule(features.to(detector.device)).tolist()
-    judged = [judge_file(detector.card, p, unlike) for p, unlike in zip(fake, novelty, strict=True)]
-    return np.asarray([verdict.answer == "fake" for verdict in judged], bool)

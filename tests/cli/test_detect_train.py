@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.core.rows import BoolArray, IntArray
 from auditor.core.writable_paths import WRITTEN
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
@@ -28,10 +27,9 @@ from auditor.run.job_messages import Trained
 from auditor.run.job_results import DetectorTrained
 from auditor.run.parent_process import _End, train_detector
 from cli.commands import app
-from cli.detect_text import rate_lines
 from cli.detect_train import _lines
 from mitigations.deepfake import folder_training
-from mitigations.deepfake.folder_training import TrainedDetector, rates_by_collection, train_on_folder
+from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
 from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, image_detector, real_picture, write
 
@@ -57,46 +55,6 @@ def folder(where: Path, n: int = 24, names: tuple[str, str] = ("real", "fake"), 
     write(where / "media", files)
     (where / "kinds.csv").write_text("\n".join(rows))
     return where / "media"
-
-
-def two_collections(where: Path, n: int = 20) -> Path:
-    """Noise against ramps at home; abroad real pictures are such ramps."""
-    media = folder(where, n)
-    rng = np.random.default_rng(11)
-    rows = [f"{line},home" if line != "file,generator,source" else f"{line},collection" for line in (
-        where / "kinds.csv").read_text().split("\n")]  # fmt: skip
-    for i in range(n):
-        for name, spread in (("real", 3.0), ("fake", 9.0)):
-            noisy = fake_picture(rng, SIDE) + rng.normal(0, spread, (SIDE, SIDE, 3))
-            write(media, {f"{name}/abroad{i}.png": as_file(np.clip(noisy, 0, 255).astype(np.uint8))})
-            rows.append(f"{name}/abroad{i}.png,{'' if name == 'real' else 'across'},,abroad")
-    (where / "kinds.csv").write_text("\n".join(rows))
-    return media
-
-
-@pytest.mark.slow
-def test_a_collection_left_out_whole_shows_what_files_of_a_known_one_do_not(tmp_path: Path) -> None:
-    media = two_collections(tmp_path)
-    made = train(media, kinds=str(tmp_path / "kinds.csv"), collection_column="collection")
-    rates = {(r.metric, r.collection): r for r in made.detector.card.known_rates if r.collection is not None}
-    assert set(rates) == {(m, c) for m in ("false_positive_rate", "true_positive_rate") for c in ("home", "abroad")}
-    # Every second real picture from abroad at the least, at a promised 5 %.
-    wrong = rates["false_positive_rate", "abroad"]
-    assert wrong.value >= 0.5 and (wrong.n_real, wrong.n_fake, wrong.unseen) == (20, 0, True)
-    assert wrong.low is not None and wrong.low > 0.05
-    assert made.detector.card.knows_another_collection
-    said = " ".join(rate_lines(made.detector.card.known_rates))
-    assert f"on the collection abroad, left out whole: {wrong.value:.2f} [{wrong.low:.2f}, " in said
-
-
-def test_a_collection_that_leaves_too_few_files_is_named() -> None:
-    def called_fake(known: IntArray, rows: IntArray) -> BoolArray:
-        raise DataError(f"There are {len(known)} files: add more of them.")
-
-    rates, notes = rates_by_collection(np.zeros(3, bool), ["b", None, "a"], called_fake)
-    assert rates == () and notes == tuple(
-        f"The collection {name} could not be left out: There are 2 files: add more of them." for name in "ab"
-    )
 
 
 def train(media: Path, **changes: Any) -> TrainedDetector:
