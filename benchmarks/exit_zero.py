@@ -118,8 +118,14 @@ def models(folder: Path, training: pd.DataFrame, asked: str) -> Iterator[tuple[s
         (
             "LightGBM",
             LGBMClassifier(
-                n_estimators=60, num_leaves=4, min_child_samples=200, subsample=0.5, subsample_freq=1, verbose=-1,
-                random_state=0, n_jobs=1,
+                n_estimators=60,
+                num_leaves=4,
+                min_child_samples=200,
+                subsample=0.5,
+                subsample_freq=1,
+                verbose=-1,
+                random_state=0,
+                n_jobs=1,
             ),  # fmt: skip
         ),
     ):
