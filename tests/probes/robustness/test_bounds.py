@@ -187,9 +187,54 @@ def _hiding(maximum: Maximum, h: Tensor) -> tuple[Tensor, Tensor]:
 POOLED = Maximum._pooled
 
 
+def as_a_point(norm: Normalisation, low: Tensor, high: Tensor) -> interval_bounds._Ranges:
+    return RANGES(norm, *2 * [(low + high) / 2.0])
+
+
+def without_steepness(norm: Normalisation, low: Tensor, high: Tensor) -> interval_bounds._Ranges:
+    """The factor is taken to lie nowhere above its tangent."""
+    ranges = RANGES(norm, low, high)
+    return replace(ranges, smallest=torch.full_like(ranges.smallest, torch.inf))
+
+
+def without_its_error(norm: Normalisation, low: Tensor, high: Tensor) -> interval_bounds._Ranges:
+    """The variance is taken to be computed exactly."""
+    ranges = RANGES(norm, low, high)
+    return replace(ranges, error=torch.zeros_like(ranges.error))
+
+
 def test_a_group_norm_that_is_taken_for_its_tangent_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Normalisation, "_ranges", lambda self, low, high: RANGES(self, *2 * [(low + high) / 2.0]))
+    monkeypatch.setattr(Normalisation, "_ranges", as_a_point)
     assert max(missed_by("group norm of columns", 0.5, seed) for seed in range(3)) > 1e-3
+
+
+def test_a_factor_that_bends_less_than_it_does_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``-1 / sqrt((1 + (1 + t)^2) / 2)`` for t from -1/2 to 1/2: the norm of (1, 1 + t, -1 - t, -1)."""
+    network = nn.Sequential(nn.Linear(1, 4), nn.GroupNorm(1, 4, affine=False), nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[0.0], [1.0], [-1.0], [0.0]]))
+        network[0].bias.copy_(torch.tensor([1.0, 1.0, -1.0, -1.0]))
+        network[2].weight.copy_(torch.tensor([[-1.0, 0.0, 0.0, 0.0]]))
+    steps, one = steps_of(layers_in_order(network), (1,), EXACT), torch.ones(1, 1, 1, dtype=torch.float64)
+    least = -(0.625**-0.5)
+    assert least - 0.5 < float(lower_bounds(steps, -0.5 * one[0], 0.5 * one[0], one).least) <= least
+    monkeypatch.setattr(Normalisation, "_ranges", without_steepness)
+    assert float(lower_bounds(steps, -0.5 * one[0], 0.5 * one[0], one).least) > least + 1e-3
+
+
+def test_a_variance_whose_rounding_is_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of squares lose a variance of a ten-thousandth at a mean of 100, and the factor trebles."""
+    pattern = torch.ones(1, 4, 8, 8)
+    pattern[:, :, ::2] = -1.0
+    network = nn.Sequential(nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(256, 1))
+    with torch.no_grad():
+        network[2].weight.copy_(pattern.flatten(1))
+    x = (100.0 + torch.linspace(0.0, 20.0, 60).reshape(-1, 1, 1, 1) + 0.01 * pattern).contiguous(
+        memory_format=torch.channels_last
+    )
+    assert beyond_its_bounds(network, x) == 0
+    monkeypatch.setattr(Normalisation, "_ranges", without_its_error)
+    assert beyond_its_bounds(network, x) > 0
 
 
 RANGES = Normalisation._ranges

@@ -21,7 +21,7 @@ from auditor.data.preprocessing import CategoricalColumn, ImagePreprocessing, Nu
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
-from auditor.models.networks.architectures import MLP
+from auditor.models.networks.architectures import MLP, SmallCNN
 from auditor.models.networks.layer_chain import layers_in_order
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
@@ -442,6 +442,61 @@ def test_a_small_cnn_is_certified_within_valid_pixels() -> None:
     found = curve(measured(model, data, methods=["pgd", "certificate"], epsilon=levels), "robust_accuracy")
     assert found[levels[0]].proved > 25
     assert found[levels[1]].proved == 0 and found[levels[1]].possible < 20
+
+
+def trained_on_digits(seed: int) -> tuple[TorchModel, Tensor]:
+    """A ``small_cnn`` of width 8, trained with noise, and 24 digits that it has not seen, in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    torch.manual_seed(seed)
+    pixels, y = load_digits(return_X_y=True)
+    model = TorchModel(
+        SmallCNN(1, 10, width=8),
+        classes=[str(i) for i in range(10)],
+        preprocessing=ImagePreprocessing(size=(8, 8), mean=(0.0,), std=(1.0,)),
+        outputs="logits",
+    )
+    x, labels = model.encode((15 * pixels).astype(np.uint8).reshape(-1, 8, 8, 1)), torch.from_numpy(y)
+    optimizer = torch.optim.AdamW(model.module.parameters(), lr=5e-3, weight_decay=0.3)
+    for _ in range(4):
+        for rows in torch.randperm(1500).split(64):
+            optimizer.zero_grad()
+            noisy = x[rows] + 0.1 * torch.randn_like(x[rows])
+            nn.functional.cross_entropy(model.module(noisy), labels[rows]).backward()
+            optimizer.step()
+    return model, x[1500:1524]
+
+
+def attacked(model: TorchModel, ball: tuple[Tensor, Tensor], clean: Tensor, step: float) -> Tensor:
+    """(n,) whether a step of projected gradient descent changed a decision; ``step`` in shares of the ball's sides."""
+    low, high = ball
+    found, x = torch.zeros(len(low), dtype=torch.bool), low + torch.rand_like(low) * (high - low)
+    for _ in range(30):
+        x.requires_grad_()
+        logits = model.logits(x)
+        found |= logits.argmax(dim=1) != clean
+        own = logits.gather(1, clean.unsqueeze(1)).squeeze(1)
+        other = logits.scatter(1, clean.unsqueeze(1), -torch.inf).amax(dim=1)
+        (gradient,) = torch.autograd.grad((other - own).sum(), x)
+        x = torch.minimum(torch.maximum(x.detach() + step * (high - low) * gradient.sign(), low), high)
+    return found
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("seed", range(7))
+def test_no_search_breaks_a_row_that_a_small_cnn_of_group_norms_proves(seed: int) -> None:
+    model, x = trained_on_digits(seed)
+    balls = [((x - k / 255).clamp(0.0, 1.0), (x + k / 255).clamp(0.0, 1.0)) for k in (1, 2, 4, 80)]
+    with torch.no_grad():
+        clean = model.logits(x).argmax(dim=1)
+    none = np.zeros((len(balls), len(x)), np.bool_)
+    proved = torch.from_numpy(certify(model, x, clean.numpy(), None, balls=balls, is_broken=none).proved)
+    assert proved[0].sum() > 15
+    broken = [
+        torch.stack([attacked(model, ball, clean, step) for step in (0.5, 0.1, 0.02)]).any(dim=0) for ball in balls
+    ]
+    assert not (torch.stack(broken) & proved).any()
+    assert broken[-1].sum() > 15, "the search finds what there is to be found"
 
 
 def hidden(model: TorchModel) -> TorchModel:
