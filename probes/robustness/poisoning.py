@@ -160,6 +160,10 @@ _HOW = {
     "image": "--set poisoning.patch=FILE",
 }
 _TRIED = "this trigger was tried, and no other"
+_UNNAMED = (
+    "A backdoor that nobody names was not searched for: labels that contradict each other and spectral signatures are "
+    "hints, and no proof of one or of none. "
+)
 
 
 class Poisoning(BaseProbe):
@@ -245,7 +249,7 @@ class Poisoning(BaseProbe):
         if named is None or self.target is None:
             what = "a trigger to try" if named is None else "the class that the trigger is to cause"
             how = [_HOW[rows.modality]] * (named is None) + ["--set poisoning.target=CLASS"] * (self.target is None)
-            raise LacksOptionError(f"Needs {what}: add {' and '.join(how)}.")
+            raise LacksOptionError(f"{_UNNAMED if named is None else ''}Needs {what}: add {' and '.join(how)}.")
         if self.target not in model.classes:
             near = did_you_mean(self.target, model.classes) or "."
             known = ", ".join(model.classes[:8])

@@ -206,7 +206,7 @@ def test_a_target_that_is_none_and_inputs_that_are_missing() -> None:
     with pytest.raises(UsageError, match="did you mean 'good'"):
         measure(network(False), data(40), trigger="debt=1", target="god")
     for options, words in (
-        ({}, "--set poisoning.trigger=COLUMN=VALUE and --set poisoning.target=CLASS"),
+        ({}, "nobody names .* no proof .*--set poisoning.trigger=COLUMN=VALUE and --set poisoning.target=CLASS"),
         ({"trigger": "debt=1"}, "Needs the class that the trigger is to cause: add --set poisoning.target=CLASS"),
         ({"target": "good"}, "Needs a trigger to try: add --set poisoning.trigger=COLUMN=VALUE."),
     ):
