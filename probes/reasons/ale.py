@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import FloatArray, IntArray
@@ -258,6 +257,8 @@ def _strongest(
     model: AuditedModel, sample: AuditData, frame: pd.DataFrame, names: Sequence[Any], positive: int
 ) -> list[Any]:
     """The features whose values go with the score most closely, by the rank correlation, in the table's order."""
+    from scipy.stats import rankdata
+
     score = rankdata(model.predict_proba(sample.X)[:, positive])
     ranks = rankdata(np.column_stack([numbers(frame[name]) for name in names]), axis=0, nan_policy="omit")
     ranks = np.nan_to_num(ranks - np.nanmean(ranks, axis=0))

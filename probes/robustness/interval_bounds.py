@@ -216,7 +216,7 @@ class Normalisation:
     number are in gamma_(7n+16) and gamma_(n+16). Where a part has one number, torch takes ``(x - m_a) (x - m)``
     instead, m the mean after it: that misses no more.
 
-    Read against the CPU kernels of torch 2.8 and 2.10 (RowwiseMoments; sums by channel where channels come last).
+    Read against the CPU kernels of about torch 2.10 (RowwiseMoments; sums by channel where channels come last).
     """
 
     groups: int

@@ -28,18 +28,17 @@ from auditor.run.mitigation import Mitigated, Training, make_mitigation, needs_r
 from auditor.run.run_audit import no_data
 from cli.commands import app
 from mitigations.training.preference_pairs import PreferencePair, built_in_pairs, neutral_text, read_pairs, unseen_pairs
-from mitigations.training.preference_tuning import (
+from mitigations.training.preference_step import (
     PreferenceStep,
-    PreferenceTuning,
     adapted,
     batch_of,
     dpo_loss,
     encoded_pairs,
     held_mass_loss,
     log_likelihoods,
-    measure_margins,
     squared_margin_loss,
 )
+from mitigations.training.preference_tuning import PreferenceTuning, measure_margins
 from tests.quantifiers import all_of, none_of
 from tests.toys.language import causal_tokenizer, tiny, tiny_bert
 from tests.toys.language import masked_tokenizer as masked

@@ -25,8 +25,6 @@ MEANT = {"--features": ",".join(NUMBERS), "--classes": "0,1"}
 PROBES = "group_fairness,regression_fairness"
 # Which need a line, and which: a flag, or the call that saves the model as data.
 NAMED = {
-    "XGBoost, joblib": "joblib.load(path).save_model('model.ubj')",
-    "LightGBM, pickle": "joblib.load(path).booster_.save_model('model.txt')",
     "ONNX of scikit-learn, ZipMap": "--features",
     "ONNX of scikit-learn, no ZipMap": "--features",
     "scikit-learn logistic, skops": "--features",

@@ -205,19 +205,10 @@ def planted(flag: str, attack: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 NOTHING = [{"outcome": "NOT_RUN", "value": None}]
-# One of each in the quick ring, and every attack once.
-QUICK = {
-    ("--generate", "keys and passwords"), ("--decoder", "the data"), ("--embedder", "labels"),
-    ("--decoder", "its own words"), ("--generate", "an end"), ("--embedder", "its own words at import"),
-}  # fmt: skip
 
 
 def rows(attacks: dict[str, str]) -> list[Any]:
-    return [
-        pytest.param(flag, name, marks=[] if (flag, name) in QUICK else pytest.mark.grid, id=f"{flag} {name}")
-        for flag in SCENES
-        for name in attacks
-    ]
+    return [pytest.param(flag, name, id=f"{flag} {name}") for flag in SCENES for name in attacks]
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +216,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_children: WarmCh
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.grid(by=lambda flag, name: flag)
 @pytest.mark.parametrize(("flag", "name"), rows(HARMLESS))
 def test_a_function_that_does_more_gets_what_its_answers_are_worth(
     flag: str, name: str, monkeypatch: pytest.MonkeyPatch
@@ -239,6 +231,7 @@ def test_a_function_that_does_more_gets_what_its_answers_are_worth(
     assert "hunter2" not in text
 
 
+@pytest.mark.grid(by=lambda flag, name: flag)
 @pytest.mark.parametrize(("flag", "name"), rows(BREAKING))
 def test_a_function_that_breaks_off_gets_nothing_and_says_nothing_of_the_audit(
     flag: str, name: str, monkeypatch: pytest.MonkeyPatch
