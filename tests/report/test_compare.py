@@ -24,6 +24,7 @@ from auditor.report.comparing.comparison_report import (
     render_comparison_json,
     render_comparison_markdown,
 )
+from auditor.report.comparing.side_by_side import Side, _verdict
 from auditor.report.html import moment
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
@@ -309,3 +310,9 @@ def test_a_comparison_calls_columns_and_groups_as_their_people_do() -> None:
     page = render_comparison_html(compare(before, after.model_copy(update={"about": words})))
     assert "by gender" in page and "&lt;b&gt;women&lt;/b&gt; (sex = f)" in page and "gender: m" in page
     assert "by sex" not in page and "<b>" not in page
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(-7e-20, "no change shown"), (-1e-3, "better"), (1e-3, "worse")])
+def test_an_error_of_arithmetic_is_no_change(change: float, verdict: str) -> None:
+    sides = [Side(value=value, interval=(value, value)) for value in (0.25, 0.25 + change)]
+    assert _verdict(0.0, sides, (change, change), None, None, with_verdict=True) == verdict

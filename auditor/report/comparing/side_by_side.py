@@ -23,6 +23,8 @@ SUFFIX, SHIFT, MIDPOINT = "_change", "_shift", "_midpoint"
 # The questions of which the paired changes of both models' answers are measured.
 _OF_BOTH = ("ranking", "skill", "selection", "errors", "groups", "recorded")
 Bounds = tuple[float, float]
+# A difference within it is an error of arithmetic.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +266,8 @@ def _verdict(
         return "undefined"
     if ideal is None or not with_verdict:
         return "not judged"
+    if max(map(abs, bounds)) < _ROUNDING:
+        return "no change shown"
     if distance is not None:
         closer, further = distance[1] < 0.0, distance[0] > 0.0
     elif ideal <= min(before.interval[0], after.interval[0]):
