@@ -13,7 +13,16 @@ from auditor.data.group_counts import GroupCounts
 from auditor.evidence.manifest import LOG, REQUEST, RESULTS, ROWS, TABLES, Asked, Manifest
 from auditor.evidence.verify.checks import Check, State, Unproven, difference
 from auditor.evidence.verify.enclosed_inputs import Inputs
-from auditor.evidence.verify.remeasure import Again, Kept, Members, Remade, alike_otherwise, members_of, unproven_alike
+from auditor.evidence.verify.remeasure import (
+    Again,
+    Kept,
+    Members,
+    Remade,
+    alike_otherwise,
+    counted_otherwise,
+    members_of,
+    unproven_alike,
+)
 from auditor.evidence.verify.request_and_log import (
     Kinds,
     as_declared,
@@ -167,9 +176,11 @@ def _anew(
             Check(name=f"{name} from {again.whence}", state="wrong", detail=detail)
             for detail in again.wrong[:_MOST_TOLD]
         ]
-        if remade.other_code and not remade.other_rule and again.only is None and alike_otherwise(result, found):
-            why = "its rows with the same answer, which outcomes depend on, are not those that this version finds"
-            checks.append(Check(name="outcomes", state="not checked", detail=f"{name}: {why}"))
+        if remade.other_code and not remade.other_rule:
+            moved = ["rows with the same answer"] * (again.only is None and alike_otherwise(result, found))
+            moved += ["numbers of rows"] * counted_otherwise(result, found)
+            why = "which outcomes depend on, are not those that this version finds"
+            checks += [Check(name="outcomes", state="not checked", detail=f"{name}: its {w}, {why}") for w in moved]
         if not again.wrong and found.measurements:
             detail = f"{len(found.measurements):,} statistics counted anew from the {again.whence}"
             checks.append(Check(name=name, state="ok", detail=detail))

@@ -271,6 +271,12 @@ def alike_otherwise(said: ProbeResult, found: ProbeResult) -> bool:
     return _constant_answer_keys(said) != _constant_answer_keys(found)
 
 
+def counted_otherwise(said: ProbeResult, found: ProbeResult) -> bool:
+    """Whether a number that both have is of another number of rows."""
+    mine = {_key(m): m.n_samples for m in found.measurements}
+    return any(m.n_samples != mine.get(_key(m), m.n_samples) for m in said.measurements)
+
+
 def _other_structure(
     stored_result: ProbeResult, new_result: ProbeResult, loose: Sequence[str], *, other_code: bool
 ) -> list[str]:

@@ -517,11 +517,13 @@ def _plan_differences(inputs: Inputs, understood: Understood) -> Iterator[str]:
 
 
 def _shipped_differences(inputs: Inputs) -> Iterator[str]:
-    """The files that are said to come with the tool, and are not those of this version."""
+    """The files that are said to come with the tool, or have the name of a profile that does, and are not its own."""
     for file in inputs.of_role("criteria", "rule pack"):
         own_file = shipped("profiles" if file.role == "criteria" else "policies", file.path, file.role)
         if file.origin == "shipped" and (own_file is None or own_file.sha256 != file.sha256):
             yield f"{file.path} is said to come with the tool, and is not the one that comes with this version"
+        elif file.origin != "shipped" and file.role == "criteria" and own_file is not None:
+            yield f"{file.path} names the profile that comes with the tool, and is said to be another file"
 
 
 def _signer_text(signed_with: str | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,15 @@ from auditor.evidence.evidence_bundle import Evidence
 from auditor.evidence.manifest import LOG, RECORD, RESULTS, code_digests
 from auditor.evidence.manifest import in_order as spelled
 from auditor.evidence.verify import replay
+from auditor.judging import input_files
 from auditor.judging.figure_types import ColouredText, Figure
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.policy import load_policies, parse_policy
 from auditor.models.audited_model import AuditedModel
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.record.audit_report import RULE, AuditReport, Summary
 from auditor.report.record.controls import with_policies
+from auditor.statistics.rates import Proportion
 from cli.commands import app
 from cli.verify import FROM_ANSWERS
 from tests.evidence.verify.forged import (  # noqa: F401
@@ -175,6 +177,18 @@ def test_a_shipped_file_of_another_version_is_not_checked(
     assert code == 3 and "NOT CHECKED outcomes, request.json: " in said
 
 
+@pytest.mark.parametrize(
+    ("path", "origin", "n"),
+    [("auditor-default-3", "shipped", 0), ("auditor-default-3", "given", 1), ("house.toml", "given", 0)],
+)
+def test_a_name_that_means_a_shipped_profile_is_no_other_file(path: str, origin: Any, n: int) -> None:
+    """The command takes the shipped one by that name, wherever another file of it lies."""
+    own = input_files.shipped("profiles", "auditor-default-3", "criteria")
+    assert own is not None
+    inputs: Any = SimpleNamespace(of_role=lambda *roles: [replace(own, path=path, origin=origin)])
+    assert len(list(replay._shipped_differences(inputs))) == n
+
+
 def test_a_comparison_of_such_audits_is_none_that_is_proven(undecided: Whole, tmp_path: Path) -> None:
     finding = {"outcome": "PASS", "interval": [0.28, 0.295], "p_fail": 1.0, "p_pass": 0.001, "reason": ""}
     path = forged(undecided, tmp_path / "audit.zip", rule=1, finding=finding)
@@ -289,6 +303,34 @@ def test_a_probe_of_another_pillar_is_judged_in_another_budget(tmp_path: Path) -
     moved = bent(made, [replace(result, pillar="robustness") for result in made.results])
     found = checked(moved, tmp_path / "a.zip")
     assert found.lacks(()) == ("outcomes",) and found.exit_code(("signature",)) == 3
+
+
+@pytest.mark.usefixtures("known_intervals")
+@pytest.mark.parametrize("include_rows", [False, True])
+def test_a_number_is_not_said_to_be_of_more_rows(tmp_path: Path, include_rows: bool) -> None:
+    made = said_by_another(audited(include_rows=include_rows))
+
+    def of_many(measurements: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(replace(m, n_samples=1_000_000) for m in measurements)
+
+    found = checked(with_probe(made, "group_fairness", of_many), tmp_path / "a.zip")
+    assert found.lacks(()) == ("outcomes",) and found.exit_code(("signature",)) == 3
+
+
+@pytest.mark.usefixtures("known_intervals")
+@pytest.mark.parametrize("by_code", [False, True])
+def test_a_number_that_code_of_the_users_measured_is_not_judged_as_the_tools_own(tmp_path: Path, by_code: bool) -> None:
+    made = said_by_another(audited(include_rows=True))
+    measured = Measurement(
+        metric="demographic_parity_difference", estimate=Proportion(successes=0, n=5_000), n_samples=5_000, ideal=0.0
+    )
+    own = ProbeResult(probe="Own", pillar="fairness", citation="", measurements=(measured,), by_code=by_code)
+    request = {**made.request, "options": {**made.request["options"], "probe": ["own:Own"]}}
+    found = bent(replace(made, request=request), [*made.results, own])
+    assert any(f.probe == "Own" and f.outcome is Outcome.PASS for f in found.report.findings) is not by_code
+    verification = checked(found, tmp_path / "a.zip")
+    assert verification.lacks(()) == (() if by_code else ("outcomes",)) and not wrong(verification)
+    assert verification.exit_code(("signature",)) == (0 if by_code else 3)
 
 
 def test_an_enclosed_record_that_contradicts_itself_is_wrong(failed: Whole, tmp_path: Path) -> None:
