@@ -85,7 +85,8 @@ class RowSample:
 
     def rows_or_reason(self) -> AuditData | Undefined:
         """The kept rows, or why they are no sample of all."""
-        return Undefined(reason=self.why_not) if self.why_not else self.rows()
+        why = self.why_not
+        return Undefined(reason=why) if why else self.rows()
 
     def rows(self) -> AuditData:
         """The kept rows: in their order if complete, else by their hashes."""

@@ -23,7 +23,7 @@ from auditor.loading.estimators import estimator_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel
 from auditor.models.files.model_bytes import Source, printable
-from auditor.models.files.pickled_boosters import native_file, takes_categories
+from auditor.models.files.pickled_boosters import CLASSES, answers_by_own_file, full_name, native_file, takes_categories
 
 # The newest that onnxmltools writes of all its trees.
 _OPSET = 15
@@ -435,24 +435,23 @@ LIBRARIES: dict[str, type[Boosted]] = {library.made_by: library for library in (
 def estimator_of_any_library(
     estimator: Any, source: Source, spec: ModelSpec, *, format: str, loaded_by: str, notes: tuple[str, ...] = ()
 ) -> AuditedModel:
-    """An unpickled estimator as an audited model: boosted trees alone as their library's own file would be.
+    """An unpickled estimator as an audited model: boosted trees with categories as their library's own file would be.
 
     Raises what :func:`load_boosted` and :func:`estimator_model` raise.
     """
-    native = native_file(estimator)
-    if native is None:
-        if takes_categories(estimator):
-            raise UnsupportedError(
-                f"{source.name!r} holds an XGBoost model that takes pandas' columns of categories within another "
-                "estimator, where it would take a file's values for their codes: audit it with --predict, or encode "
-                "them in the pipeline."
-            )
-        return estimator_model(estimator, source, spec, format=format, loaded_by=loaded_by, notes=notes)
-    library, content = native
-    # LightGBM's own file numbers the classes that its estimator has names for.
-    labels = [str(label) for label in estimator.classes_.tolist()] if hasattr(estimator, "_le") else None
-    kind = next(kind for name, kind in LIBRARIES.items() if name.lower() == library)
-    return load_boosted(replace(source, data=content), kind, spec, labels=labels, notes=notes)
+    native = native_file(estimator) if answers_by_own_file(estimator) else None
+    if native is not None:
+        library = next(kind for name, kind in LIBRARIES.items() if name.lower() == native[0])
+        return load_boosted(
+            replace(source, data=native[1]), library, spec, pickled=estimator, format=format, notes=notes
+        )
+    if full_name(estimator) not in CLASSES and takes_categories(estimator):
+        raise UnsupportedError(
+            f"{source.name!r} holds an XGBoost model that takes pandas' columns of categories within another "
+            "estimator, where it would take a file's values for their codes: audit it with --predict, or encode "
+            "them in the pipeline."
+        )
+    return estimator_model(estimator, source, spec, format=format, loaded_by=loaded_by, notes=notes)
 
 
 def _library(name: str) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.core.errors import (
+    DamagedError,
     DataError,
     MissingExtraError,
     ModelError,
@@ -27,11 +28,12 @@ from auditor.core.errors import (
 )
 from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
 from auditor.data.preprocessing import as_text, label_name
-from auditor.loading.estimators import but_for
+from auditor.loading.estimators import PICKLED, but_for, estimator_file
 from auditor.loading.finish_loading import named_classes, no_flags_of_classes, provenance_of, require_features
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.audited_model import MORE_THAN_HALF, AuditedModel, Provenance
 from auditor.models.files.model_bytes import Source, convert_parser_errors, printable
+from auditor.models.files.pickled_boosters import with_trees
 from auditor.models.format_names import ENDINGS
 from auditor.models.regression_model import AuditedRegressor
 
@@ -186,15 +188,23 @@ class BoostedClassifier(AuditedModel):
     """A boosted-trees classifier; ``estimator`` is its :class:`Boosted`.
 
     ``threshold``: that which was asked for, of the favourable class; where it is None, the library's own decides.
+    ``pickled``: the library's estimator that the trees were unpickled from, as which they are written again.
     """
 
     fits_anew = True
     others_are_numbers = True
 
     def __init__(
-        self, estimator: Boosted, *, classes: Sequence[object], threshold: float | None, provenance: Provenance
+        self,
+        estimator: Boosted,
+        *,
+        classes: Sequence[object],
+        threshold: float | None,
+        provenance: Provenance,
+        pickled: Any = None,
     ) -> None:
         self.estimator = estimator
+        self.pickled = pickled
         self.decides_itself = threshold is None
         super().__init__(
             estimator.predict_proba,
@@ -205,7 +215,7 @@ class BoostedClassifier(AuditedModel):
             provenance=provenance,
         )
         self.group_columns = tuple(estimator.categories)
-        self.endings = ENDINGS[f"{estimator.made_by} model"]
+        self.endings = ENDINGS[f"{estimator.made_by} model"] if pickled is None else PICKLED
 
     @property
     def decision_rule(self) -> str:
@@ -229,8 +239,10 @@ class BoostedClassifier(AuditedModel):
         return {name: _places(known) for name, known in self.estimator.categories.items() if known is not None}
 
     def native_file(self, ending: str) -> bytes:
-        """The trees in their library's own format."""
-        return self.estimator.as_file(ending)
+        """The trees in their library's own format, or as the estimator that they were unpickled from."""
+        if self.pickled is None:
+            return self.estimator.as_file(ending)
+        return estimator_file(with_trees(self.pickled, self.estimator.trees), ending)
 
     def onnx_graph(self) -> tuple[bytes, tuple[str, ...]]:
         """The graph of the trees over one matrix of numbers, where :attr:`category_codes` says those of its names.
@@ -279,6 +291,7 @@ class BoostedClassifier(AuditedModel):
             classes=self.classes,
             threshold=None if self.decides_itself else self.threshold,
             provenance=Provenance(notes=notes),
+            pickled=self.pickled,
         )
 
 
@@ -299,10 +312,11 @@ def load_boosted(
     library: type[Boosted],
     spec: ModelSpec,
     *,
-    labels: Sequence[str] | None = None,
+    pickled: Any = None,
+    format: str | None = None,
     notes: tuple[str, ...] = (),
 ) -> AuditedModel:
-    """The model of a file of boosted trees; ``labels``: those that it has by number, where another part named them.
+    """The model of a file of boosted trees; ``pickled``: the estimator that they were unpickled from, of a ``format``.
 
     Raises MissingExtraError without its library, ModelError for a damaged file or an objective that is neither classes
     nor numbers, UsageError where a flag contradicts the file.
@@ -310,10 +324,13 @@ def load_boosted(
     kind = library.made_by
     with convert_parser_errors(f"{source.name!r} cannot be read as a {kind} model"):
         boosted = library.read(source, spec)
-    if labels is not None and len(labels) == len(boosted.labels):
-        boosted = replace(boosted, labels=tuple(labels))
+    if hasattr(pickled, "_le"):  # LightGBM's own file numbers the classes that its estimator has names for
+        labels = tuple(map(str, pickled.classes_.tolist()))
+        if len(labels) != len(boosted.labels):
+            raise DamagedError(f"{source.name!r} has {len(labels)} classes, and trees of {len(boosted.labels)}.")
+        boosted = replace(boosted, labels=labels)
     version = import_module(kind.lower()).__version__
-    provenance = provenance_of(source, f"{kind} model", f"{kind.lower()} {version}", notes)
+    provenance = provenance_of(source, format or f"{kind} model", f"{kind.lower()} {version}", notes)
     if spec.features is not None and spec.features != boosted.features:
         raise UsageError("The model file names its own features: leave --features out.")
     if boosted.is_regression:
@@ -331,6 +348,7 @@ def load_boosted(
         classes=named_classes(list(boosted.labels), spec),
         threshold=spec.threshold,
         provenance=provenance,
+        pickled=pickled,
     )
 
 

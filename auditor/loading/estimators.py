@@ -75,6 +75,8 @@ _BY_PROBABILITY = frozenset(
     "MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
 )
 _MOST_NESTED = 16
+# How a file of one pickled estimator may end.
+PICKLED = (".joblib", ".pkl")
 
 
 class EstimatorModel(AuditedModel):
@@ -84,7 +86,7 @@ class EstimatorModel(AuditedModel):
     decides.
     """
 
-    endings = (".skops", ".joblib", ".pkl")
+    endings = (".skops", *PICKLED)
     fits_anew = True
     # Rows in the form that a caller's own object takes; None for what was read from a file.
     as_given: Callable[[Rows], Any] | None = None

@@ -29,7 +29,7 @@ from auditor.models.audited_model import AuditedModel, Provenance, Said, of_logi
 from auditor.models.detector import CONFIG, ONNX_FILE, PREPROCESSOR
 from auditor.models.files.model_bytes import Source, printable
 from auditor.models.files.model_folder import Folder
-from auditor.models.files.onnx_graphs import TEXT, Graph, class_labels, open_graph, threshold_in
+from auditor.models.files.onnx_graphs import TEXT, Graph, OpenedGraph, class_labels, open_graph, threshold_in
 from auditor.models.format_names import ONNX_FORMAT
 from auditor.models.regression_model import AuditedRegressor
 
@@ -90,7 +90,7 @@ def load_onnx(source: Source, spec: ModelSpec) -> AuditedModel:
     opened = open_graph(source, Folder(str(Path(source.path).parent)))
     proto, session = opened.proto, opened.session
     if _takes_media(session, source.path):
-        return load_onnx_media(source.path, spec, source)
+        return load_onnx_media(source.path, spec, opened)
     graph = Graph(session, source.name)
     provenance = provenance_of(opened.source, ONNX_FORMAT, opened.loaded_by, opened.notes)
     outputs = session.get_outputs()
@@ -235,7 +235,7 @@ def _takes_media(session: Any, path: str) -> bool:
     return axes == 4 or (axes == 2 and Path(path).with_name(PREPROCESSOR).is_file())
 
 
-def load_onnx_media(path: str, spec: ModelSpec, graph: Source | None = None) -> AuditedModel:
+def load_onnx_media(path: str, spec: ModelSpec, graph: OpenedGraph | None = None) -> AuditedModel:
     """The model of an ONNX file that takes pictures, (n, 3, height, width), or sound, (n, samples), as numbers.
 
     Its output is logits where it is named so, else what ``--outputs`` says. Raises ModelError for any other input, for
@@ -244,7 +244,7 @@ def load_onnx_media(path: str, spec: ModelSpec, graph: Source | None = None) -> 
     digest that covers what lies beside it.
     """
     folder = Folder(str(Path(path).parent))
-    opened = open_graph(folder.read(Path(path).name) if graph is None else graph, folder)
+    opened = open_graph(folder.read(Path(path).name), folder) if graph is None else graph
     source, session = opened.source, opened.session
     settings: Mapping[str, Any] = folder.json(CONFIG) if folder.has(CONFIG) else {}
     if spec.task == "regression":
@@ -268,7 +268,7 @@ def load_onnx_media(path: str, spec: ModelSpec, graph: Source | None = None) -> 
             sha256=digest if graph is None else source.sha256,
             format=ONNX_FORMAT,
             loaded_by=opened.loaded_by,
-            size_bytes=folder.size_bytes if graph is None else len(graph.data),
+            size_bytes=folder.size_bytes if graph is None else len(source.data),
             notes=(*opened.notes, *notes),
         ),
     )

@@ -17,8 +17,8 @@ RULES_FILE = "postprocessing.json"
 ENDINGS = {
     BUNDLE_FORMAT: (".pt",),
     "skops": (".skops",),
-    "joblib file": (".joblib",),
-    "pickle": (".pkl",),
+    "joblib file": (".joblib", ".pkl"),
+    "pickle": (".pkl", ".joblib"),
     "XGBoost model": (".json", ".ubj"),
     "LightGBM model": (".txt",),
     "CatBoost model": (".cbm", ".json"),

@@ -170,7 +170,10 @@ def _with_model(
         return record.model_copy(update={"model": name, "sha256": sha256_of(where / name)})
     write_beside(where / name, source.read_bytes())
     if sha256_of(where / name) != record.sha256:
-        raise ModelError(f"{source.name!r} has changed since it was loaded: load it again.")
+        raise ModelError(
+            f"{source.name!r} has changed since it was loaded, or has tensors beside it: load it again, or save it as "
+            "one file."
+        )
     return record.model_copy(update={"model": name})
 
 

@@ -605,8 +605,8 @@ def _measure_counts(
     if isinstance(probe, StreamedProbe) and streamed is not None:
         return probe.measure_streamed(streamed)
     _refuse_whatever_the_rows(probe, model, shape)
-    why = streamed.sample.reason if streamed is not None and isinstance(streamed.sample, Undefined) else ""
-    raise DataError(f"{probe.name} looks at the rows themselves{why and f', and {why}'}: ask it without --stream.")
+    why = streamed.sample.reason if streamed is not None and isinstance(streamed.sample, Undefined) else "none are kept"
+    raise DataError(f"{probe.name} looks at the rows themselves, and {why}.")
 
 
 def _refuse_whatever_the_rows(probe: Probe, model: AuditedModel, shape: AuditData) -> None:

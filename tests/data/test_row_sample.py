@@ -7,8 +7,10 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from auditor.data.audit_data import AuditData
 from auditor.data.row_keys import keys_of
 from auditor.data.row_sample import RowSample
+from auditor.statistics.estimate import Undefined
 
 N, MOST = 10_000, 1_000
 
@@ -80,6 +82,8 @@ def test_copies_that_are_not_counted_are_seen_to_be_no_sample(monkeypatch: pytes
     different, thrice = rng.normal(size=N), np.repeat(rng.normal(size=N // 4), 4)
     assert sampled(different, np.arange(N), 5).why_not == ""
     assert "copies of one another" in sampled(thrice, rng.permutation(N), 5).why_not
+    assert isinstance(sampled(thrice, rng.permutation(N), 5).rows_or_reason(), Undefined)
+    assert isinstance(sampled(different, np.arange(N), 5).rows_or_reason(), AuditData)
     # Where no part holds it twice, a level is kept with all its copies or left out with all.
     monkeypatch.setattr("auditor.data.row_sample.occurrence_of", lambda keys: np.zeros(len(keys), np.uint64))
     kept = []

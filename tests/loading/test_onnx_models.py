@@ -15,6 +15,8 @@ from auditor.core.errors import DataError, ModelError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.loading.job_specs import ModelSpec
 from auditor.loading.onnx_models import load_onnx_media
+from auditor.models.files.model_folder import is_beside
+from tests.quantifiers import all_of, none_of
 from tests.toys.classifiers import SAMPLES, save_onnx
 from tests.toys.media_files import fake_picture, real_picture
 
@@ -196,7 +198,7 @@ def test_tensors_in_other_files_are_refused(place: str, tmp_path: Path) -> None:
         auditor.load_model(path, features="a,b", classes="a,b", outputs="logits")
 
 
-@pytest.mark.parametrize("file", ["n.onnx.data", "n.onnx_data", "n_weights.bin"])
+@pytest.mark.parametrize("file", ["n.onnx.data", "n.onnx_data", "n.onnx_data_1"])
 def test_tensors_beside_a_graph_are_part_of_the_model(file: str, tmp_path: Path) -> None:
     flags: Any = {"features": "a,b", "classes": "a,b", "outputs": "logits"}
     rows = pd.DataFrame({"a": [0.5, -1.0], "b": [2.0, 0.1]})
@@ -219,8 +221,8 @@ def test_tensors_beside_a_graph_are_part_of_the_model(file: str, tmp_path: Path)
         auditor.load_model(tmp_path / "n.onnx", **flags)
 
 
-def test_a_scan_reads_tensors_beside_a_graph_and_no_secret(tmp_path: Path) -> None:
-    """Within the sandbox, which opens what is named as the graph is, and nothing that is named as a secret is."""
+def test_a_scan_reads_tensors_beside_a_graph(tmp_path: Path) -> None:
+    """Within the sandbox, which opens what holds its tensors by its name."""
     onnx.save(
         onnx.load(network(tmp_path / "one.onnx", linear())), tmp_path / "n.onnx", save_as_external_data=True,
         location="n.onnx.data", size_threshold=0,
@@ -281,3 +283,9 @@ def test_a_graph_in_doubt_decides_by_its_own_labels(positive: str, tmp_path: Pat
     model = auditor.load_model(path, features=("a", "b"))
     data = AuditData.from_arrays(X, classes=model.classes, positive=positive)
     assert (model.predict_proba(X) == 0.5).all() and set(model.decisions(data)) == {0}
+
+
+def test_no_other_file_beside_a_graph_is_taken_for_its_tensors() -> None:
+    assert all_of(is_beside(name, "n.onnx") for name in ("n.onnx.data", "n.onnx_data", "n.onnx_data_12"))
+    others = ("n.onnx", "n.onnx.key", "n.env", "n_weights.bin", "my.onnx.data", "../n.onnx.data", "nXonnx.data", "")
+    assert none_of(is_beside(name, "n.onnx") for name in others)

@@ -113,6 +113,30 @@ def test_the_answers_are_the_librarys_own(name: str, tmp_path: Path) -> None:
     assert np.array_equal(trusted.predict_proba(rows), found)
 
 
+@pytest.mark.parametrize("name", [name for name in SAVED if name not in ("xgboost forest", "voted", "calibrated")])
+def test_what_is_fitted_anew_is_written_as_it_was_read_with_its_classes(name: str, tmp_path: Path) -> None:
+    model, rows, _ = SAVED[name]()
+    joblib.dump(model, tmp_path / "m.joblib")
+    read = auditor.load_model(tmp_path / "m.joblib")
+    labels = RNG.integers(0, 2, len(rows))
+    anew = read.fitted_anew(rows, labels, None, np.random.default_rng(0), {})
+    content = anew.native_file(".joblib")
+    assert ".joblib" in read.endings and ".joblib" in anew.endings and content is not None
+    (tmp_path / "new.joblib").write_bytes(content)
+    again = auditor.load_model(tmp_path / "new.joblib")
+    assert again.classes == read.classes
+    assert np.array_equal(again.predict_proba(rows), anew.predict_proba(rows))
+    assert not np.array_equal(again.predict_proba(rows), read.predict_proba(rows))
+
+
+def test_classes_of_another_number_than_the_trees_have_are_refused(tmp_path: Path) -> None:
+    model = light().fit(as_categories(CODES), NAMES)
+    model._classes = np.asarray(["no", "yes", "maybe"])
+    joblib.dump(model, tmp_path / "m.joblib")
+    with pytest.raises(ModelError, match="3 classes, and trees of 2"):
+        auditor.load_model(tmp_path / "m.joblib")
+
+
 @pytest.mark.parametrize("trust", [False, True])
 def test_categories_within_an_estimator_are_refused_since_codes_would_be_taken_for_values(
     trust: bool, tmp_path: Path

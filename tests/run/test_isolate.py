@@ -10,7 +10,8 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -21,24 +22,27 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from auditor.core.errors import UsageError
+from auditor.core.errors import DataError, UsageError
+from auditor.data.audit_data import AuditData
 from auditor.data.preprocessing import fit_tabular
 from auditor.judging.criterion import load_criteria
 from auditor.judging.measurement import Copies, Outcome
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec
 from auditor.loading.sandbox import landlock, measuring_process, seccomp
 from auditor.loading.sandbox.resource_limits import OwnTime
+from auditor.models.audited_model import AuditedModel
 from auditor.models.networks.architectures import MLP
 from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.report.record.audit_report import ExitCode, ModelRecord
-from auditor.run import parent_process
+from auditor.run import child_jobs, parent_process
 from auditor.run.job_channel import MAX_MESSAGE, MOST_LINES
 from auditor.run.job_messages import Keeping, Kept
 from auditor.run.job_results import Measured
 from auditor.run.parent_process import _Pipe, measure
 from auditor.run.predictions import AnswersHead, AnswersPart
 from auditor.run.run_audit import assemble, environment
+from auditor.statistics.estimate import Undefined
 from probes import PROBES
 from tests.quantifiers import none_of
 from tests.warm_child import WarmChildren
@@ -225,6 +229,14 @@ def test_streamed_counts_equal_rows_in_memory(files: Path) -> None:
     beside = measure(job(files, FAIR, own(files, "Other", "return []")), {})
     assert alone.results[1].measurements == beside.results[1].measurements
     assert alone.data == beside.data
+
+
+def test_a_probe_of_rows_whose_sample_is_none_stops_with_the_reason() -> None:
+    model = AuditedModel.from_callable(lambda X: X["a"], classes=("no", "yes"), features=("a",))
+    rows = AuditData(X=pd.DataFrame({"a": [0.2, 0.7]}), classes=("no", "yes"))
+    streamed: Any = SimpleNamespace(sample=Undefined(reason="too many are copies"))
+    with pytest.raises(DataError, match="robustness looks at the rows themselves, and too many are copies"):
+        child_jobs._measure_counts(PROBES["robustness"](), model, rows, SimpleNamespace(), streamed)  # type: ignore[arg-type]
 
 
 def test_a_streamed_audit_says_of_every_probe_what_it_can(files: Path) -> None:

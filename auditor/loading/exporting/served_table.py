@@ -100,7 +100,10 @@ def served_parts(model: AuditedModel, positive: int | None) -> ServedTable | Ser
     if base.provenance.format == ONNX_FORMAT and base.provenance.path is not None and base.features is not None:
         source = read_source(base.provenance.path)
         if source.sha256 != base.provenance.sha256:
-            raise UnsupportedError(f"{source.name!r} has changed since it was loaded: load it again.")
+            raise UnsupportedError(
+                f"{source.name!r} has changed since it was loaded, or has tensors beside it: load it again, or save it "
+                "as one file."
+            )
         numeric = tuple(name for name in base.features if name not in base.group_columns)
         return ServedGraph(features=base.features, numeric=numeric, content=source.data, **shared)
     if (graph := base.onnx_graph()) is not None and base.features is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.core.errors import DamagedError, ModelError, UnsafeModelError
@@ -94,8 +95,8 @@ class Folder:
 
 
 def is_beside(file: str, graph: str) -> bool:
-    """Whether a file of that name is taken for a part of the graph beside which it lies."""
-    return file == PurePath(file).name and file.startswith(PurePath(graph).stem) and file not in (graph, "..")
+    """Whether a file holds tensors of the graph beside which it lies, by its name: as torch and optimum write them."""
+    return re.fullmatch(re.escape(graph) + r"[._]data(_\d+)?", file) is not None
 
 
 def _values_of(parsed: object, key: str) -> Iterator[object]:

@@ -9,7 +9,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ def check(proto: Any, name: str) -> None:
 def take_in_tensors(proto: Any, folder: Folder, name: str) -> bool:
     """Whether tensors lay in files beside the graph ``name``, which are in it now.
 
-    The files are those whose names begin as the graph's own does, as torch and optimum write them. Raises
-    UnsupportedError for tensors in others, ModelError where a file is missing or too short.
+    Raises UnsupportedError for tensors in other files than those of
+    :func:`~auditor.models.files.model_folder.is_beside`, ModelError where one is missing or too short.
     """
     outside = [tensor for tensor in _tensors(proto.graph) if tensor.data_location == tensor.EXTERNAL]
     contents: dict[str, bytes] = {}
@@ -64,9 +64,8 @@ def take_in_tensors(proto: Any, folder: Folder, name: str) -> bool:
         file = said.get("location", "")
         if not is_beside(file, name):
             raise UnsupportedError(
-                f"{name!r} keeps tensors in {printable(file, 60)!r}, and only files beside it whose names begin with "
-                f"{PurePath(name).stem!r} are read: write it as one, with onnx.save(model, path, "
-                "save_as_external_data=False)."
+                f"{name!r} keeps tensors in {printable(file, 60)!r}; only {f'{name}.data'!r} and {f'{name}_data'!r} "
+                "beside it are read: write it as one file, with onnx.save(model, path, save_as_external_data=False)."
             )
         if file not in contents:
             if not folder.has(file):

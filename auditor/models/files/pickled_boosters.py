@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from importlib import import_module
 from pathlib import Path
@@ -104,6 +105,22 @@ def takes_categories(estimator: object) -> bool:
     return False
 
 
+def answers_by_own_file(estimator: Any) -> bool:
+    """Whether an estimator is trees alone that are asked as their library's own file, and not by scikit-learn's means:
+    of columns of categories, or of fewer rounds than were fitted."""
+    library, _, kind = full_name(estimator).partition(".")
+    if library not in _KINDS or kind not in _KINDS[library]:
+        return False
+    if library == "catboost" or kind == "core.Booster" or kind == "basic.Booster":
+        return True
+    trees = getattr(estimator, "_Booster", None)
+    if trees is None:
+        return False
+    if library == "lightgbm":
+        return bool(trees.pandas_categorical) or (estimator._best_iteration or 0) > 0
+    return takes_categories(trees) or estimator.early_stopping_rounds is not None
+
+
 def native_file(estimator: Any, ending: str | None = None) -> tuple[str, bytes] | None:
     """(library, content of its own file) of an estimator or a booster that is trees alone; else None.
 
@@ -116,3 +133,16 @@ def native_file(estimator: Any, ending: str | None = None) -> tuple[str, bytes] 
     with TemporaryDirectory() as folder:
         getattr(estimator, "booster_", estimator).save_model(f"{folder}/model{own}")
         return library, Path(folder, f"model{own}").read_bytes()
+
+
+def with_trees(estimator: Any, trees: Any) -> Any:
+    """An estimator of the same library with other trees; of a booster, the trees themselves."""
+    if not hasattr(estimator, "classes_") or full_name(estimator) == "catboost.core.CatBoost":
+        return trees
+    if full_name(estimator).startswith("catboost."):
+        made = type(estimator)()
+        made.load_model(blob=(native_file(trees) or ("", b""))[1])
+        return made
+    made = copy.copy(estimator)
+    made._Booster = trees
+    return made

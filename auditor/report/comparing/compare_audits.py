@@ -23,7 +23,7 @@ from auditor.report.comparing.usefulness import (
 )
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding, measurement_label
 from auditor.report.record.earlier_audits import Key, key_of
-from auditor.report.record.number_text import number
+from auditor.report.record.number_text import confidence, interval, number
 from auditor.statistics.changes import RateChange
 from auditor.statistics.rates import Proportion
 
@@ -89,6 +89,9 @@ class Comparison:
         """The confidence levels of the differences: of each judged one, and of each in the family of usefulness."""
         family = _USEFUL * self.error_rate / max(len(self.usefulness.rows), 1)
         return 1.0 - 2.0 * self.alpha, 1.0 - 2.0 * family
+
+    def _level(self, row: Row) -> float:
+        return self.levels[row is self.usefulness.worth or row in self.usefulness.rows]
 
     @property
     def better(self) -> tuple[Row, ...]:
@@ -182,7 +185,10 @@ class Comparison:
         if not self.gains or not self.costs:
             return ""
         gap, margin = self.gains[0], self.usefulness.margin
-        lost = [f"{number(-row.difference)} of {row.metric}" for row in self.costs]
+        lost = [
+            f"{number(-row.difference)} of {row.metric} ({interval(_loss(row))}, {confidence(self._level(row))})"
+            for row in self.costs
+        ]
         said = (
             f"The trade: {gap.name} from {number(gap.before.value)} to {number(gap.after.value)}, for "
             f"{' and '.join(lost)}."
@@ -200,6 +206,10 @@ def _failing(report: AuditReport) -> dict[tuple[object, ...], str]:
     return {
         _criterion_key(f): measurement_label(f) for f in report.findings if f.criterion and f.outcome is Outcome.FAIL
     }
+
+
+def _loss(row: Row) -> tuple[float, float] | tuple[None, None]:
+    return (None, None) if row.interval is None else (-row.interval[1], -row.interval[0])
 
 
 def _list_names(names: Sequence[str], most: int = _MOST_NAMED) -> str:
