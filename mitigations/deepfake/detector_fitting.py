@@ -31,12 +31,14 @@ from auditor.models.networks.detector_networks import Calibration, LinearHead
 from auditor.statistics.detection import detection_figures
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.values import bounded_mean
-from mitigations.deepfake.fit_novelty import FOLDS, NOVELTY_LEVEL, Kinds, fit_novelty, mean_and_scale
 
-# Rows to (scores, novelties), (n,) each; novelties are NaN where there is no rule.
-Scorer: TypeAlias = Callable[[IntArray], tuple[FloatArray, FloatArray]]
+# Rows to their scores, (n,).
+Scorer: TypeAlias = Callable[[IntArray], FloatArray]
 # Rows to train on to a scorer of any rows.
 Learner: TypeAlias = Callable[[IntArray], Scorer]
+Kinds: TypeAlias = Sequence[str | None]
+
+FOLDS = 5
 
 MOST_CELLS = 100
 FEWEST_FILES = 10
@@ -60,6 +62,13 @@ def classes_of(labels: Sequence[str], fake: str | None = None) -> tuple[tuple[st
             f"Which of {' and '.join(map(printable_name, classes))} is synthetic is not clear: say so with --fake."
         )
     return classes, index
+
+
+def mean_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The mean and the standard deviation of each column, (d,) each, the latter 1 where it does not vary."""
+    mean, scale = values.mean(axis=0), values.std(axis=0)
+    # A feature that never varied in training says nothing, however far off a later file is by rounding.
+    return mean, np.where(scale > 1e-6 * np.maximum(np.abs(mean), 1e-6), scale, 1.0)
 
 
 # ---- heads ---------------------------------------------------------------------------------------------------------
@@ -93,25 +102,22 @@ def fit_head(
 
 @dataclass(frozen=True, eq=False)
 class LinearLearner:
-    """A learner that fits a linear head and the rule for novelty to some rows of ``features``, (n, d).
+    """A learner that fits a linear head to some rows of ``features``, (n, d).
 
-    ``changed``: as :func:`fit_head` has it; files are scored, and known to the rule for novelty, as they are.
+    ``changed``: as :func:`fit_head` has it; files are scored as they are.
     """
 
     features: FloatArray
     is_fake: BoolArray
-    kinds: Kinds
     changed: FloatArray | None = None
 
     def __call__(self, rows: IntArray) -> Scorer:
-        x, own, changed = self.features[rows], self.is_fake[rows], self.changed
-        head = fit_head(x, own, changed_features=None if changed is None else changed[rows])
-        rule = fit_novelty(x, own, [self.kinds[i] for i in rows])
+        changed = None if self.changed is None else self.changed[rows]
+        head = fit_head(self.features[rows], self.is_fake[rows], changed_features=changed)
 
-        def score(others: IntArray) -> tuple[FloatArray, FloatArray]:
-            z = torch.from_numpy(self.features[others]).float()
+        def score(others: IntArray) -> FloatArray:
             with torch.no_grad():
-                return head.scores(z).double().numpy(), rule(z).double().numpy()
+                return head.scores(torch.from_numpy(self.features[others]).float()).double().numpy()
 
         return score
 
@@ -138,8 +144,8 @@ class Cell:
 class CrossValidation:
     """Scores of every file by rounds of training without it.
 
-    ``seen_scores``, ``seen_novelty``: (n,) from rounds that knew other files of its kind, ``FOLDS`` folds stratified by
-    kind. ``cells``: the rounds that left its kind out; ``unseen_scores``, ``unseen_novelty``: (n,) means over them.
+    ``seen_scores``: (n,) from rounds that knew other files of its kind, ``FOLDS`` folds stratified by kind. ``cells``:
+    the rounds that left its kind out; ``unseen_scores``: (n,) means over them.
     ``kinds``: (n,) with names for all. ``fakes_named``, ``reals_named``: whether the kinds of that class left out are
     real ones, at least two and known; else ``FOLDS`` random parts of its files stand in for them.
     """
@@ -149,9 +155,7 @@ class CrossValidation:
     fakes_named: bool
     reals_named: bool
     seen_scores: FloatArray
-    seen_novelty: FloatArray
     unseen_scores: FloatArray
-    unseen_novelty: FloatArray
     cells: tuple[Cell, ...]
 
     @property
@@ -199,13 +203,13 @@ def cross_validate(is_fake: BoolArray, kinds: Kinds, learner: Learner, rng: np.r
     outs = [np.concatenate(pair) for pair in pairs]
     rounds = [*folds, *((np.setdiff1d(np.arange(len(names)), out), out) for out in outs)]
     found = [learner(fitted)(asked) for fitted, asked in rounds]
-    seen_scores, seen_novelty = np.empty((2, len(names)))
-    for (_, rows), (scores, novelty) in zip(folds, found, strict=False):
-        seen_scores[rows], seen_novelty[rows] = scores, novelty
+    seen_scores = np.empty(len(names))
+    for (_, rows), scores in zip(folds, found, strict=False):
+        seen_scores[rows] = scores
     cells = []
-    totals, counts = np.zeros((2, len(names))), np.zeros(len(names))
-    for (fake_rows, real_rows), out, (scores, novelty) in zip(pairs, outs, found[len(folds) :], strict=True):
-        totals[:, out] += [scores, novelty]
+    totals, counts = np.zeros(len(names)), np.zeros(len(names))
+    for (fake_rows, real_rows), out, scores in zip(pairs, outs, found[len(folds) :], strict=True):
+        totals[out] += scores
         counts[out] += 1
         k = len(fake_rows)
         cells.append(
@@ -218,16 +222,13 @@ def cross_validate(is_fake: BoolArray, kinds: Kinds, learner: Learner, rng: np.r
                 real_scores=scores[k:],
             )
         )
-    unseen_scores, unseen_novelty = totals / counts
     return CrossValidation(
         is_fake=is_fake,
         kinds=names,
         fakes_named=fakes_named,
         reals_named=reals_named,
         seen_scores=seen_scores,
-        seen_novelty=seen_novelty,
-        unseen_scores=unseen_scores,
-        unseen_novelty=unseen_novelty,
+        unseen_scores=totals / counts,
         cells=tuple(cells),
     )
 
@@ -311,13 +312,10 @@ def make_card(
     """The card of a detector fitted to all files, from their scores out of cell.
 
     Conformal scores are those that files had with their kind left out, so that the p-value of a kind that was never
-    trained on is held against others in the same place. Novelties are those that files of known kinds had out of fold,
-    of which ``1 - NOVELTY_LEVEL`` may be called unlike them; none where there is no rule for novelty.
+    trained on is held against others in the same place.
     """
     slope, offset = fit_platt(validation.unseen_scores, validation.is_fake)
     shown = probabilities(validation.unseen_scores, slope, offset)
-    finite = bool(np.isfinite(validation.seen_novelty).all())
-    novelties = _ascending(validation.seen_novelty) if finite else ()
     kinds = sorted({k for k, f in zip(validation.kinds, validation.is_fake, strict=True) if f} - {UNNAMED})
     share = float(validation.is_fake.mean())
     own = [
@@ -335,8 +333,6 @@ def make_card(
         real_scores=_ascending(shown[~validation.is_fake]),
         fake_scores=_ascending(shown[validation.is_fake]),
         error_rate=error_rate,
-        novelties=novelties,
-        novelty_rate=round(1.0 - NOVELTY_LEVEL, 9),
         kinds=tuple(kinds[:MOST_KINDS]),
         known_rates=known_rates(validation),
         notes=(*own, *notes),
