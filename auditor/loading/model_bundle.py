@@ -310,7 +310,6 @@ def _detector(model: TorchModel, card: DetectorCard, file_name: str) -> Deepfake
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
-        n = len(detector.novelty(blank)) if card.novelties else 1
     except MemoryError:
         raise
     except Exception as error:
@@ -319,10 +318,6 @@ def _detector(model: TorchModel, card: DetectorCard, file_name: str) -> Deepfake
             f"file: "
             f"{printable(error)}."
         ) from error
-    if n != 1:
-        raise DamagedError(
-            f"{file_name!r} is not a valid model bundle: its network measures {n} novelties of one file."
-        )
     return detector
 
 
