@@ -58,12 +58,12 @@ def on_channel(
     """The card recalibrated on known real files, and on known fakes if there are any.
 
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
-    only how many of those score as high. Without known fakes nothing is answered. A classifier that had no calibration has one then. The share found is of the known fakes for which real is
-    ruled out. Copies count once; files that the detector was trained on not at all, since their scores say nothing of
-    new ones; nor fakes that came another way, which are not answered (:func:`unlike_channel`). ``trim``: the share of
-    the files named as real that may be fake; as many of the highest scores are left out. Raises DataError for fewer
-    real files than can ever rule out real, and for a file known to be both; ModelError where every file has the same
-    score.
+    only how many of those score as high. Without known fakes nothing is answered. A classifier that had no calibration
+    has one then. The share found is of the known fakes for which real is ruled out. Copies count once; files that the
+    detector was trained on not at all, since their scores say nothing of new ones; nor fakes that came another way,
+    which are not answered (:func:`unlike_channel`). ``trim``: the share of the files named as real that may be fake; as
+    many of the highest scores are left out. Raises DataError for fewer real files than can ever rule out real, and for
+    a file known to be both; ModelError where every file has the same score.
     """
     card = card if error_rate is None else card.model_copy(update={"error_rate": error_rate})
     unit = unit_of(card, real)

@@ -25,7 +25,6 @@ from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import DetectorCard, Medium, Verdict, judge_file
 from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.postprocessed_folder import files_of_folder
-from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import TorchModel
 
 if TYPE_CHECKING:

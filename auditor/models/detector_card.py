@@ -278,6 +278,7 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float) -> tuple[Answer,
 
 
 @lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def area_of(fake_scores: tuple[float, ...], real_scores: tuple[float, ...]) -> tuple[float, float, float] | None:
     """AUC of known fakes against known real files with its 95 % interval; None without files of either class."""
     from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
@@ -313,7 +314,9 @@ class Verdict:
 
 
 def judge_file(card: DetectorCard, probability: float) -> Verdict:
-    """The answer for one file: see :func:`answer_of`. A class is ruled out where its p-value is at most the error rate."""
+    """The answer for one file: ``cannot say`` from a detector that is not shown to tell, else of :func:`answer_of`."""
     p_real, p_fake = card.p_values(probability)
     answer, reason = answer_of(card, p_real, p_fake)
+    if why := card.unproven:
+        answer, reason = "cannot say", why
     return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, reason=reason)

@@ -2,7 +2,7 @@
 
 A trainer of detectors does five things with it::
 
-    learner = LinearLearner(features, is_fake, kinds)       # or its own: rows to train on -> a scorer of other rows
+    learner = LinearLearner(features, is_fake)       # or its own: rows to train on -> a scorer of other rows
     found = cross_validate(is_fake, kinds, learner, rng)    # every file scored by rounds that had not seen it
     head = fit_head(features, is_fake, fake=1)              # the final one, on all files
     calibrate(head.calibration, found)
@@ -15,7 +15,6 @@ where it is not known. Scores are uncalibrated numbers, larger for synthetic fil
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,7 +27,7 @@ from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.media_classes import fake_class
 from auditor.models.detector_card import MOST_KINDS, MOST_SCORES, DetectorCard, KnownRate, Medium
-from auditor.models.networks.detector_networks import Calibration, KindNovelty, LinearHead, RangeNovelty, most_kinds
+from auditor.models.networks.detector_networks import Calibration, LinearHead
 from auditor.statistics.detection import detection_figures
 from auditor.statistics.estimate import Estimate
 from auditor.statistics.values import bounded_mean

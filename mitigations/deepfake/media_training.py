@@ -39,7 +39,6 @@ from mitigations.deepfake.detector_fitting import (
     classes_of,
     cross_validate,
     fit_head,
-    fit_novelty,
     make_card,
 )
 

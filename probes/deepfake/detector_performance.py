@@ -233,7 +233,7 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
         "real": np.asarray([v.p_real <= card.error_rate for v in verdicts], bool),
     }
     found = [
-        _one("coverage", _share(answered), answered.size, 1.0, detail=_silence(card)),
+        _one("coverage", _share(answered), answered.size, 1.0, detail=card.unproven or _silence(card)),
         _one("error_among_answered", _share(wrong[answered]), answered.size, 0.0, detail=_answered_text(answered)),
     ]
     for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
@@ -253,7 +253,7 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
                 f"No score rules out {name}, so a promise to do so seldom is kept by a detector that cannot do it."
             )
         elif not answered.any():
-            unshown = "The detector answers none of these files, so a promise about its answers is not tried by them."
+            unshown = card.unproven or "The detector answers none of these files, so its promise is not tried by them."
         found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said, too_few=unshown))
     return found
 

@@ -28,10 +28,6 @@ class HeadOnFeatures(nn.Module):
     output_kind: ClassVar[Outputs] = "logits"
     head: nn.Module
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_load_state_dict_pre_hook(_without_novelty)
-
     def features(self, x: Tensor) -> Tensor:
         """(n, d) the input features of the head for each file."""
         raise NotImplementedError
@@ -39,12 +35,6 @@ class HeadOnFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(x))
         return logits
-
-
-def _without_novelty(_: nn.Module, state_dict: dict[str, Tensor], *_arguments: object) -> None:
-    """Earlier versions had a rule that measured how unlike the training files a file is."""
-    for name in [name for name in state_dict if name.startswith("rule.")]:
-        del state_dict[name]
 
 
 class LinearHead(nn.Module):
