@@ -50,7 +50,7 @@ def main() -> None:
     """Runs the comparison and prints it."""
     torch.set_num_threads(1)
     preprocessing = ImagePreprocessing(size=(LOOK, LOOK), fit="crop")
-    network = FrequencyDetector(LOOK, 2).eval()
+    network = FrequencyDetector(LOOK).eval()
     with tempfile.TemporaryDirectory() as where:
         files = make_files(Path(where))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shlex
@@ -18,7 +17,7 @@ from auditor.core.errors import UsageError
 from auditor.run.scan_options import ScanOptions
 from cli.detect_calibrate import Calibrated, channel_of, scoring_job
 from cli.detect_text import print_results
-from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy, Writes
+from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy
 from cli.signed_outputs import Sealed, sealed
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from auditor.run.job_results import FilesExamined
 
 MOST_FILES = 100_000
-# Of the name of an evidence picture, in bytes: file systems take 255, of which a temporary name needs some.
-_LONGEST_NAME = 200
 _NOBODY: list[str | None] = [None]
 
 
@@ -44,9 +41,6 @@ def detect(
     ] = None,
     predict: Annotated[
         str | None, typer.Option(help="Your function that the detector was calibrated for: package.module:function.")
-    ] = None,
-    evidence: Annotated[
-        Path | None, typer.Option(help="Folder for an attribution picture per file."), Writes(itself=True)
     ] = None,
     known_real: Annotated[
         Path | None, typer.Option(help="Folder of at least 19 files from the same channel that are known to be real.")
@@ -70,7 +64,6 @@ def detect(
     sign: SignWith = None,
     timestamp: TimestampBy = None,
     json_: JsonAlone = False,
-    seed: Annotated[int, typer.Option(help="Seed of the random parts that the evidence is compared with.")] = 0,
     device: Device = ScanOptions.device,
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each file.")] = 120.0,
@@ -84,14 +77,13 @@ def detect(
     is refused.
     """
     paths, named = _distinct(files), list(dict.fromkeys(detector or ()))
-    _check(named, evidence, known_real, known_fake)
+    _check(named, known_real, known_fake)
     from auditor.core.files import encode_path
     from auditor.detection.provenance.read_provenance import read_anchors
     from auditor.loading.job_specs import DetectionSpec
 
     kept = sealed(bundle, sign, timestamp)
     anchors = "\n".join(map(read_anchors, trust_anchors)) if trust_anchors else None
-    out = None if evidence is None else _folder(evidence)
     jobs = [
         scoring_job(one, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed, predict=predict)
         for one in (named or _NOBODY)
@@ -100,19 +92,18 @@ def detect(
     spec = DetectionSpec(
         files=tuple(encode_path(os.path.realpath(path)) for path in paths),
         trust_anchors=anchors,
-        with_heat_map=out is not None,
         with_calibration=kept is not None or len(named) > 1,
         error_rate=error_rate,
     )
     # The files of the one medium calibrate the one detector, and those of the other the other.
     specs = [replace(spec, card=each.card.model_dump_json()) for each in known] or [spec] * len(jobs)
     found = [
-        _examined(replace(job, seed=seed, detection=own), show=not json_, debug=debug)
+        _examined(replace(job, detection=own), show=not json_, debug=debug)
         for job, own in zip(jobs, specs, strict=True)
     ]
-    asked = {"seed": seed, "trust_anchors": bool(anchors), "evidence": bool(out), "known_real": bool(known)}
+    asked = {"trust_anchors": bool(anchors), "known_real": bool(known)}
     results, asked_of = _together(paths, named, found, [each.few for each in known], prevalence)
-    return _report(results, asked_of, known, asked, out, kept, json_=json_)
+    return _report(results, asked_of, known, asked, kept, json_=json_)
 
 
 def _report(
@@ -120,26 +111,23 @@ def _report(
     detectors: Sequence[AskedDetector],
     known: Sequence[Calibrated],
     asked: Mapping[str, Any],
-    out: Path | None,
     kept: Sealed | None,
     *,
     json_: bool,
 ) -> int:
-    """Writes pictures and evidence, prints the answers, and returns the exit code."""
+    """Writes the evidence, prints the answers, and returns the exit code."""
     from auditor.core.files import readable
     from auditor.evidence.detection_evidence import detection_content, detection_evidence, exit_code_of
 
-    pictures, unwritten = ({}, {}) if out is None else _write_pictures(by_path, out)
-    results = [(readable(path), _with_note(result, unwritten.get(path, ""))) for path, result in by_path]
-    pictures = {readable(path): where for path, where in pictures.items()}
-    code = exit_code_of([result for _, result in results], detectors, unwritten=bool(unwritten))
-    said = detection_content(detectors, results, pictures, code)
+    results = [(readable(path), result) for path, result in by_path]
+    code = exit_code_of([result for _, result in results], detectors)
+    said = detection_content(detectors, results, code)
     if kept is not None:
-        kept.write(detection_evidence(said, detectors, unwritten=bool(unwritten), request=asked))
+        kept.write(detection_evidence(said, detectors, request=asked))
     if json_:
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
     else:
-        print_results(results, detectors, pictures, code, known)
+        print_results(results, detectors, code, known)
     if kept is not None:
         kept.raise_if_undated()
     return code
@@ -189,16 +177,9 @@ def _channel(
         return channel_of(job, known, paths, error_rate, on_stage=shown)
 
 
-def _check(
-    detector_paths: Sequence[str],
-    evidence: Path | None,
-    known_real: Path | None,
-    known_fake: Path | None,
-) -> None:
+def _check(detector_paths: Sequence[str], known_real: Path | None, known_fake: Path | None) -> None:
     if len(detector_paths) > 2:
         raise UsageError("A call takes two detectors at most, one of pictures and one of sound.")
-    if evidence is not None and not detector_paths:
-        raise UsageError("--evidence shows what a detector's score rests on: add --detector FILE.")
     if known_real is not None and not detector_paths:
         raise UsageError("--known-real calibrates a detector on your own files: add --detector FILE.")
     if known_fake is not None and known_real is None:
@@ -220,80 +201,3 @@ def _distinct(files: Sequence[Path]) -> list[Path]:
     if len(found) > MOST_FILES:
         raise UsageError(f"{len(found):,} files are more than the {MOST_FILES:,} that one call takes.")
     return list(found.values())
-
-
-def _folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"Cannot write into {str(path)!r}: {error.strerror}.") from None
-    if not os.access(path, os.W_OK):
-        raise UsageError(f"Cannot write into {str(path)!r}: name another folder with --evidence.")
-    return path
-
-
-def _write_pictures(results: Sequence[tuple[str, FileResult]], out: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Where each file's evidence was written, and why it could not be.
-
-    A picture of an earlier run is replaced; any other file, and every file of this run, stays as it is.
-    """
-    from auditor.core.files import write_beside
-    from auditor.judging.png import encode
-
-    mine = {os.path.realpath(path) for path, _ in results}
-    pictures, unwritten = {}, {}
-    for path, result in results:
-        if result.heat_map is None:
-            continue
-        where = _free(out, _stem(path), mine)
-        try:
-            write_beside(where, encode(result.heat_map.picture()))
-        except UsageError as error:
-            unwritten[path] = str(error)
-            continue
-        mine.add(os.path.realpath(where))
-        pictures[path] = str(where)
-    return pictures, unwritten
-
-
-def _stem(path: str) -> str:
-    """The file's name, in UTF-8, and cut where it is too long for something to be added to it."""
-    from auditor.core.files import readable
-
-    name = readable(Path(path).name)
-    if len(name.encode()) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
-    return f"{name.encode()[: _LONGEST_NAME - 13].decode('utf-8', 'ignore')}~{digest}"
-
-
-def _free(out: Path, stem: str, used_paths: set[str]) -> Path:
-    """A path in the folder that no file has but a picture of an earlier run."""
-    from auditor.core.writable_paths import may_replace
-
-    where, n = out / f"{stem}.png", 1
-    while os.path.realpath(where) in used_paths or (
-        os.path.lexists(where) and not (_is_evidence(where) and may_replace(where))
-    ):
-        n += 1
-        where = out / f"{stem}.{n}.png"
-    return where
-
-
-def _is_evidence(path: Path) -> bool:
-    from auditor.core.errors import DataError
-    from auditor.core.files import read_regular
-    from auditor.detection.detection_record import LARGEST_PICTURE
-    from auditor.detection.heat_map import is_evidence
-    from auditor.judging.png import decode
-
-    try:
-        return not path.is_symlink() and is_evidence(decode(read_regular(path, "The picture"), LARGEST_PICTURE))
-    except (DataError, ValueError):
-        return False
-
-
-def _with_note(result: FileResult, note: str) -> FileResult:
-    from auditor.detection.detection_record import MOST_NOTES
-
-    return result.model_copy(update={"notes": (note, *result.notes)[:MOST_NOTES]}) if note else result

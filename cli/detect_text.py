@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from auditor.models.detector_card import KnownRate
 
 _MOST_SHOWN = 6
-_UNRELIABLE = "not to be relied on"
 _COLUMNS = (
-    "file", "medium", "answer", "probability", "p_real", "p_fake", "q_value", "novelty", "credentials", "claims",
-    "metadata", "evidence", "reason", "notes",
+    "file", "medium", "answer", "probability", "p_real", "p_fake", "q_value", "credentials", "claims", "metadata",
+    "reason", "notes",
 )  # fmt: skip
 _COLOURS = {
     "fake": "FAIL",
@@ -43,7 +42,6 @@ _OF_PART = {"image": "pictures", "speech": "sound"}
 def print_results(
     results: Sequence[tuple[str, FileResult]],
     detectors: Sequence[AskedDetector],
-    pictures: dict[str, str],
     code: int,
     known_real: Sequence[Calibrated],
 ) -> None:
@@ -52,14 +50,14 @@ def print_results(
 
     looked_at = sys.stdout.isatty()
     for path, result in results if looked_at else ():
-        _print_file(path, result, detectors, pictures.get(path))
+        _print_file(path, result, detectors)
     if not looked_at:
-        _print_table(results, pictures)
+        _print_table(results)
     # In a pipe the table stands alone, and how to read it goes to whoever looks on.
     for line in [
         *(f"left out  {line}, of the files known to be real" for line in left_out_by_all(known_real)),
         *(f"channel   {each.few}" for each in known_real if each.few),
-        *(_explained(detectors, with_evidence=bool(pictures)) if detectors else ()),
+        *(_explained(detectors) if detectors else ()),
         *(line for each in detectors for line in _of_batch(each)),
         *(() if detectors else without_detector([result for _, result in results])),
     ]:
@@ -67,7 +65,7 @@ def print_results(
     typer.echo(_ending(results, code, any_detector=bool(detectors)), err=not looked_at)
 
 
-def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, str]) -> None:
+def _print_table(results: Sequence[tuple[str, FileResult]]) -> None:
     from auditor.report.record.number_text import visible
     from cli.terminal import print_table
 
@@ -84,20 +82,19 @@ def _print_table(results: Sequence[tuple[str, FileResult]], pictures: dict[str, 
                 result.answer,
                 *(
                     cell(getattr(verdict, name) if verdict else None)
-                    for name in ("probability", "p_real", "p_fake", "q_value", "novelty")
+                    for name in ("probability", "p_real", "p_fake", "q_value")
                 ),
                 provenance.credentials.standing if provenance.credentials else provenance.credentials_unread,
                 "; ".join(_claims(provenance)),
                 "; ".join(map(_statement_text, provenance.statements)) or provenance.statements_unread,
-                pictures.get(path, ""),
                 result.error or (verdict.reason if verdict else ""),
-                " ".join([*result.notes, *(f"The evidence is {why}." for why in [_unreliable_reason(result)] if why)]),
+                " ".join(result.notes),
             )
         )
     print_table(_COLUMNS, [[visible(text) for text in row] for row in rows])
 
 
-def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector], picture: str | None) -> None:
+def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector]) -> None:
     from auditor.report.record.number_text import visible
     from cli.terminal import coloured, paragraph
 
@@ -109,12 +106,12 @@ def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector
         between = f" [{verdict.low:.2f}, {verdict.high:.2f}]" if verdict.low is not None else ""
         guess = f"  probability of synthetic {verdict.probability:.2f}{between}"
     typer.echo(f"{head} {visible(path)}{f'  ({kind})' if kind else ''}{guess}")
-    for line in _file_lines(result, detectors, picture):
+    for line in _file_lines(result, detectors):
         typer.echo(paragraph(visible(line), 12))
     typer.echo("")
 
 
-def _file_lines(result: FileResult, detectors: Sequence[AskedDetector], picture: str | None) -> Iterator[str]:
+def _file_lines(result: FileResult, detectors: Sequence[AskedDetector]) -> Iterator[str]:
     verdict = result.verdict
     yield from filter(None, (result.error, verdict.reason if verdict is not None else "", *result.notes))
     if verdict is not None and (said := list(_numbers(verdict, detectors[0] if len(detectors) == 1 else None))):
@@ -124,8 +121,6 @@ def _file_lines(result: FileResult, detectors: Sequence[AskedDetector], picture:
         yield f"{_OF_PART[part.medium]:<10}{part.verdict.answer}: {grounds}{part.verdict.reason}"
     if not result.error or result.medium is not None:
         yield from _provenance_lines(result.provenance)
-    if result.heat_map is not None and picture is not None:
-        yield "; ".join(filter(None, (f"evidence  {picture}", _unreliable_reason(result))))
 
 
 def _p_values(verdict: FileVerdict) -> Iterator[str]:
@@ -142,21 +137,9 @@ def _numbers(verdict: FileVerdict, detector: AskedDetector | None) -> Iterator[s
         yield f"q-value {verdict.q_value:.3f}"
     if detector is None:
         return
-    card = detector.known.card
-    if verdict.novelty is not None and card.novelties:
-        yield f"of a kind it knows: p {card.p_known(verdict.novelty):.3f}, unsupported at {card.novelty_rate:g}"
-    worth = predictive_value(card, detector.prevalence or 0.0)
+    worth = predictive_value(detector.known.card, detector.prevalence or 0.0)
     if worth is not None and verdict.answer == "fake":
         yield f"{1.0 - worth.value:.0%} of such answers are wrong where {worth.prevalence:.3g} of files are fake"
-
-
-def _unreliable_reason(result: FileResult) -> str:
-    """Why a file's evidence is not to be relied on; "" where it may be, or there is none."""
-    if result.heat_map is None or result.heat_map.earned:
-        return ""
-    unsupported = result.verdict is not None and result.verdict.probability is None
-    why = "the score of an unsupported file means nothing" if unsupported else "random parts move the score as far"
-    return f"{_UNRELIABLE}: {why}"
 
 
 def _provenance_lines(provenance: FileProvenance) -> Iterator[str]:
@@ -213,7 +196,7 @@ def _statement_text(statement: Statement) -> str:
     return f"{statement.where} {statement.name} = {value}" + (f" ({meant})" if meant else "")
 
 
-def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = False) -> Iterator[str]:
+def _explained(detectors: Sequence[AskedDetector]) -> Iterator[str]:
     """What each detector is, how often it is known to err, and how an answer is to be read."""
     for each in detectors:
         from auditor.detection.detector_calibration import channel_lines, predictive_value
@@ -238,10 +221,6 @@ def _explained(detectors: Sequence[AskedDetector], *, with_evidence: bool = Fals
             yield f"silent    {card.unproven}"
     from auditor.evidence.detection_evidence import READING
 
-    if with_evidence:
-        from auditor.detection.heat_map import LEGEND
-
-        yield f"evidence  {LEGEND}"
     yield f"reading   {READING}"
 
 

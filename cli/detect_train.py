@@ -170,8 +170,7 @@ def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> It
     for rate in card.known_rates:
         if rate.unseen and rate.kind is not None and rate.metric == "equal_error_rate":
             yield f"unseen    {rate.kind}: equal error rate {with_interval(rate)}"
-    if not card.knows_another_collection:
-        yield f"known     {UNMEASURED}"
+    yield f"known     {UNMEASURED}"
     yield f"took      {energy.describe(Catalogue())}"
     yield f"wrote     {out}, {energy_place(out)}"
     calibrate = shlex.join(["auditor", "detect", "calibrate", str(out), "--known-real"])

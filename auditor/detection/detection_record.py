@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import math
 from typing import Annotated
 
 from pydantic import Field
@@ -13,14 +10,12 @@ from auditor.core.files import LEFT_OUT, UNSAID, Closed
 from auditor.core.number_types import Count, NonNegative, Share
 from auditor.detection.file_kinds import Medium
 from auditor.detection.provenance.provenance_record import FileProvenance
-from auditor.judging.png import Pixels, decode
 from auditor.models.detector_card import Answer, DetectorCard, Facts, Fingerprint, Verdict
 from auditor.models.detector_card import Medium as DetectorMedium
 
 MOST_FRAMES = 1_000
 DECLARED = "declared synthetic"
 MOST_NOTES = 30
-LARGEST_PICTURE = 2_048
 
 Line = Annotated[str, Field(max_length=2_000)]
 Notes = Annotated[tuple[Line, ...], Field(max_length=MOST_NOTES)]
@@ -77,9 +72,9 @@ class FileVerdict(Closed):
 
     ``probability``: calibrated, of being synthetic. ``p_real``, ``p_fake``: conformal p-values. ``q_value``: of
     ``p_real`` among the files asked together (Benjamini-Hochberg): of those with at most it, on average at most that
-    share are real. ``low`` and ``high``: of a video, the 95 % interval of the mean probability over its frames. All but
-    ``novelty`` are None where the detector answers nothing: it is for another medium, knows nothing like the file, is
-    calibrated for no channel or another, or nothing shows that it tells.
+    share are real. ``low`` and ``high``: of a video, the 95 % interval of the mean probability over its frames. All are
+    None where the detector answers nothing: it is for another medium, is calibrated for no channel or another, or
+    nothing shows that it tells.
     """
 
     answer: Answer
@@ -88,41 +83,20 @@ class FileVerdict(Closed):
     p_real: Share | None = None
     p_fake: Share | None = None
     q_value: Annotated[Share | None, UNSAID] = None
-    novelty: float | None = None
     low: Share | None = None
     high: Share | None = None
     frames: Annotated[tuple[FrameScore, ...], Field(max_length=MOST_FRAMES)] = ()
 
 
-def recorded(verdict: Verdict, card: DetectorCard) -> FileVerdict:
-    """A verdict as it is reported. What is of no kind the detector knows is unsupported: its score means nothing."""
-    novelty = verdict.novelty
-    shown = () if card.is_unlike(novelty) else ("probability", "p_real", "p_fake")
-    scores = {name: getattr(verdict, name) for name in shown}
-    known = novelty if novelty is not None and math.isfinite(novelty) else None
-    return FileVerdict(answer=verdict.answer, reason=verdict.reason, novelty=known, **scores)
-
-
-class HeatMap(Closed):
-    """The map of a detector's score in a file, as an image, and whether it passed the tests for display.
-
-    ``png``: base64 of a PNG as :func:`auditor.judging.png.encode` writes it. ``drop_marked``: how far the log-odds move
-    away from the detector's own side where the quarter of the parts that speaks most for it is hidden; ``drop_random``:
-    the furthest that they moved in 10 draws of as much at random. ``earned``: whether the first is larger, and the
-    detector supports the file.
-    """
-
-    png: Annotated[str, Field(max_length=24 << 20)]
-    drop_marked: float
-    drop_random: float
-    earned: bool
-
-    def picture(self) -> Pixels:
-        """The pixels of the image; ValueError if it is not in this tool's format."""
-        try:
-            return decode(base64.b64decode(self.png, validate=True), LARGEST_PICTURE)
-        except binascii.Error:
-            raise ValueError("a picture must be base64") from None
+def recorded(verdict: Verdict) -> FileVerdict:
+    """A verdict as it is reported."""
+    return FileVerdict(
+        answer=verdict.answer,
+        reason=verdict.reason,
+        probability=verdict.probability,
+        p_real=verdict.p_real,
+        p_fake=verdict.p_fake,
+    )
 
 
 class PartVerdict(Closed):
@@ -153,7 +127,6 @@ class FileResult(Closed):
     provenance: FileProvenance = FileProvenance()
     verdict: FileVerdict | None = None
     parts: Annotated[tuple[PartVerdict, ...], Field(max_length=2)] = ()
-    heat_map: HeatMap | None = None
     notes: Notes = ()
     error: Line = ""
 

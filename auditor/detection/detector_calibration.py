@@ -58,13 +58,12 @@ def on_channel(
     """The card recalibrated on known real files, and on known fakes if there are any.
 
     The p-value of real holds whatever the detector is, for a file exchangeable with the files known to be real: it asks
-    only how many of those score as high. So the training's novelties are dropped. Without known fakes nothing is
-    answered. A classifier that had no calibration has one then. The share found is of the known fakes for which real is
-    ruled out. Copies count once; files that the detector was trained on not at all, since their scores say nothing of
-    new ones; nor fakes that came another way, which are not answered (:func:`unlike_channel`). ``trim``: the share of
-    the files named as real that may be fake; as many of the highest scores are left out. Raises DataError for fewer
-    real files than can ever rule out real, and for a file known to be both; ModelError where every file has the same
-    score.
+    only how many of those score as high. Without known fakes nothing is answered. A classifier that had no calibration
+    has one then. The share found is of the known fakes for which real is ruled out. Copies count once; files that the
+    detector was trained on not at all, since their scores say nothing of new ones; nor fakes that came another way,
+    which are not answered (:func:`unlike_channel`). ``trim``: the share of the files named as real that may be fake; as
+    many of the highest scores are left out. Raises DataError for fewer real files than can ever rule out real, and for
+    a file known to be both; ModelError where every file has the same score.
     """
     card = card if error_rate is None else card.model_copy(update={"error_rate": error_rate})
     unit = unit_of(card, real)
@@ -92,14 +91,10 @@ def on_channel(
     if max(len(reals), len(fakes)) > MOST_SCORES:
         raise DataError(f"More than {MOST_SCORES:,} known files cannot be kept: name fewer.")
     kept = scores[: len(scores) - n_trimmed]
-    new = card.model_copy(
-        update={"real_scores": tuple(kept), "fake_scores": tuple(fake_scores), "novelties": (), "channel": None}
-    )
+    new = card.model_copy(update={"real_scores": tuple(kept), "fake_scores": tuple(fake_scores), "channel": None})
     promised = bool(card.real_scores) and (card.channel is None or card.channel.promised)
     before = [
-        answer_of(card, *card.p_values(_score(found)), _novelty(found))[0] == "fake"
-        if promised
-        else _score(found) >= _LIKELIER
+        answer_of(card, *card.p_values(_score(found)))[0] == "fake" if promised else _score(found) >= _LIKELIER
         for found in reals.values()
     ]
     measured = {
@@ -312,10 +307,6 @@ def _score(result: FileResult) -> float:
     return result.verdict.probability
 
 
-def _novelty(result: FileResult) -> float | None:
-    return None if result.verdict is None else result.verdict.novelty
-
-
 def check_media(cards: Sequence[DetectorCard]) -> None:
     """Raise UsageError for two detectors of one medium, whose verdicts could conflict."""
     media = [card.medium for card in cards]
@@ -351,7 +342,7 @@ def _at_its_share(card: DetectorCard, result: FileResult, n: int) -> FileResult:
     if result.medium != "video" or verdict is None or verdict.p_real is None or verdict.p_fake is None:
         return result
     shared = card.model_copy(update={"error_rate": card.error_rate / n})
-    answer, reason = answer_of(shared, verdict.p_real, verdict.p_fake, verdict.novelty)
+    answer, reason = answer_of(shared, verdict.p_real, verdict.p_fake)
     if answer == "cannot say" and len(card.real_scores) < shared.fewest:
         reason = (
             f"At an error rate of {shared.error_rate:g}, its share, nothing is called fake with fewer than "
@@ -384,8 +375,5 @@ def _combine_results(cards: Sequence[DetectorCard], results: list[FileResult]) -
     )
     said_by_all = [note for result in results for note in result.notes if note != SOUND_ONLY]
     notes = tuple(dict.fromkeys(said_by_all))[:MOST_NOTES]
-    heat_map = next((result.heat_map for result in results if result.heat_map is not None), None)
     verdict = FileVerdict(answer=answer, reason=reason)
-    return results[0].model_copy(
-        update={"verdict": verdict, "parts": parts, "notes": notes, "heat_map": heat_map, "error": ""}
-    )
+    return results[0].model_copy(update={"verdict": verdict, "parts": parts, "notes": notes, "error": ""})

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from auditor.core.errors import AuditorError, DataError, ModelError, UsageError
 from auditor.core.files import read_regular
 from auditor.data.media_classes import Meaning, meanings
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, HeatMap, recorded
+from auditor.detection.detection_record import MOST_NOTES, FileResult, FileVerdict, recorded
 from auditor.detection.file_kinds import IN_WORDS, SOUND_ONLY, FileKind, Medium, container_facts, kind_of
 from auditor.detection.fingerprints import fingerprints_of, match_fingerprints
 from auditor.detection.provenance.read_provenance import read_provenance
@@ -85,12 +83,11 @@ class Examination:
 
     ``scores_only``: whether every file gets its score, whatever its detector may say of it, and nothing is read of its
     making but its fingerprints. ``changes``: gives a file's changed versions by name, which are scored too, of its
-    content, name and medium and a seed. ``seed``: of the random parts that the marked ones are compared with.
+    content, name and medium and ``seed``.
     """
 
     detector: Detector | None
     trust_anchors: str | None = None
-    with_heat_map: bool = False
     scores_only: bool = False
     changes: Callable[[bytes, str, Medium, int], Mapping[str, bytes]] | None = None
     seed: int = 0
@@ -115,12 +112,11 @@ class Examination:
             found = found.model_copy(update={"notes": tuple(notes)})
             if self.detector is None:
                 return found
-            verdict, heat_map, more = self._judge_content(self.detector, content, path.name, kind)
+            verdict, more = _judge_content(self.detector, content, path.name, kind)
             card, facts = self.detector.card, container_facts(content, kind)
             found = found.model_copy(update={"facts": facts})
             if verdict.probability is not None and not self.scores_only:
                 verdict = silenced(verdict, card, facts)
-                heat_map = _discredit_heat_map(heat_map, verdict)
             asked = self.scores_only or card.fingerprints
             prints = fingerprints_of(content, path.name, card.medium) if asked else ()
             learnt = [_LEARNT] if card.learnt(found.sha256) else []
@@ -129,46 +125,39 @@ class Examination:
             notes = [*notes, *learnt, *more][:MOST_NOTES]
             changed = self._changed_scores(self.detector, content, path.name, kind.medium)
             found = found.model_copy(update={"fingerprints": prints if self.scores_only else (), "changed": changed})
-            return found.model_copy(update={"verdict": verdict, "heat_map": heat_map, "notes": tuple(notes)})
+            return found.model_copy(update={"verdict": verdict, "notes": tuple(notes)})
         except AuditorError as error:
             return found.model_copy(update={"error": str(error)[:2_000]})
 
     def _changed_scores(self, detector: Detector, content: bytes, name: str, medium: Medium) -> dict[str, float]:
         versions = {} if self.changes is None else self.changes(content, name, medium, self.seed)
-        judged = {words: self._judge_content(detector, own, name, kind_of(own))[0] for words, own in versions.items()}
+        judged = {words: _judge_content(detector, own, name, kind_of(own))[0] for words, own in versions.items()}
         return {words: v.probability for words, v in judged.items() if v.probability is not None}
 
-    def _judge_content(
-        self, detector: Detector, content: bytes, name: str, kind: FileKind
-    ) -> tuple[FileVerdict, HeatMap | None, list[str]]:
-        rng = np.random.default_rng(self.seed)
-        if detector.card.medium == "image" and kind.medium == "image":
-            from auditor.detection.heat_map import image_heat_map
-            from auditor.loading.rows.media_files import decode_image
 
-            image = decode_image(content, name, detector)
-            verdict = recorded(detector.verdicts(image[None])[0], detector.card)
-            heat_map = image_heat_map(detector, image, rng) if self.with_heat_map else None
-            assert isinstance(detector.preprocessing, ImagePreprocessing)
-            return verdict, _discredit_heat_map(heat_map, verdict), _image_notes(content, detector.preprocessing)
-        if detector.card.medium == "speech" and kind.medium in ("audio", "video"):
-            from auditor.detection.heat_map import sound_heat_map
+def _judge_content(detector: Detector, content: bytes, name: str, kind: FileKind) -> tuple[FileVerdict, list[str]]:
+    """The detector's verdict on a file's content, before it is known whether it may answer, and notes."""
+    if detector.card.medium == "image" and kind.medium == "image":
+        from auditor.loading.rows.media_files import decode_image
 
-            sound, notes = _sound(detector, content, name)
-            if kind.medium == "video":
-                notes = [SOUND_ONLY, *notes]
-            verdict = recorded(detector.verdicts(sound[None])[0], detector.card)
-            heat_map = sound_heat_map(detector, sound, rng) if self.with_heat_map else None
-            return verdict, _discredit_heat_map(heat_map, verdict), notes
-        if detector.card.medium == "image" and kind.medium == "video":
-            from auditor.detection.video_verdict import judged_video
+        image = decode_image(content, name, detector)
+        assert isinstance(detector.preprocessing, ImagePreprocessing)
+        return recorded(detector.verdicts(image[None])[0]), _image_notes(content, detector.preprocessing)
+    if detector.card.medium == "speech" and kind.medium in ("audio", "video"):
+        sound, notes = _sound(detector, content, name)
+        return recorded(detector.verdicts(sound[None])[0]), [SOUND_ONLY, *notes] if kind.medium == "video" else notes
+    if detector.card.medium == "image" and kind.medium == "video":
+        from auditor.detection.video_verdict import judged_video
 
-            verdict, notes = judged_video(detector, content, name)
-            return verdict, None, notes
-        is_for = "images and video" if detector.card.medium == "image" else "speech"
-        is_a = "unreadable" if kind.medium is None else IN_WORDS[kind.medium]
-        reason = f"Unsupported: the detector is for {is_for}, and this is {is_a}."
-        return FileVerdict(answer="cannot say", reason=reason), None, []
+        return judged_video(detector, content, name)
+    return FileVerdict(answer="cannot say", reason=unsupported(detector.card, kind.medium)), []
+
+
+def unsupported(card: DetectorCard, medium: Medium | None) -> str:
+    """That a detector is not for files of a medium, in a sentence."""
+    is_for = "images and video" if card.medium == "image" else "speech"
+    is_a = "unreadable" if medium is None else IN_WORDS[medium]
+    return f"Unsupported: the detector is for {is_for}, and this is {is_a}."
 
 
 def loaded_detector(
@@ -200,14 +189,7 @@ def loaded_detector(
 def silenced(verdict: FileVerdict, card: DetectorCard, facts: Sequence[str]) -> FileVerdict:
     """The verdict, or none of its scores where the detector may answer nothing about a file with these facts."""
     why = card.silence(facts, video=bool(verdict.frames))
-    return FileVerdict(answer="cannot say", reason=why, novelty=verdict.novelty) if why else verdict
-
-
-def _discredit_heat_map(heat_map: HeatMap | None, verdict: FileVerdict) -> HeatMap | None:
-    """What a score rests on that means nothing is not to be relied on, whatever hiding its parts does."""
-    if heat_map is None or verdict.probability is not None:
-        return heat_map
-    return heat_map.model_copy(update={"earned": False})
+    return FileVerdict(answer="cannot say", reason=why) if why else verdict
 
 
 def _sound(detector: Detector, content: bytes, name: str) -> tuple[Samples, list[str]]:

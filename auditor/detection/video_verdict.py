@@ -64,18 +64,15 @@ def mean_interval(scores: FloatArray) -> tuple[float | None, float | None]:
     return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
-def judge_frames(card: DetectorCard, scores: FloatArray, seconds: FloatArray, novelty: float | None) -> FileVerdict:
-    """One verdict on a video from the scores (n,) of its frames, n >= 1; ``novelty``: the median of theirs.
+def judge_frames(card: DetectorCard, scores: FloatArray, seconds: FloatArray) -> FileVerdict:
+    """One verdict on a video from the scores (n,) of its frames, n >= 1.
 
     Frames of one video are alike and one unit: its score is their mean, which is held against those of known videos.
     The interval of the mean is Student's over the means of ``min(8, n // 2)`` consecutive blocks (batch means; Law and
     Kelton, Simulation Modeling and Analysis, 2000), within [0, 1]: how much it varies over moments of this
-    video, not how often the detector is wrong. Unsupported where most frames are unlike everything the detector was
-    trained on.
+    video, not how often the detector is wrong.
     """
-    verdict = recorded(judge_file(card, float(scores.mean()), novelty), card)
-    if verdict.probability is None:
-        return verdict
+    verdict = recorded(judge_file(card, float(scores.mean())))
     low, high = mean_interval(scores)
     frames = tuple(
         FrameScore(seconds=max(0.0, float(at)), probability=float(score))
@@ -101,10 +98,8 @@ def judged_video(detector: Detector, content: bytes, name: str) -> tuple[FileVer
         return fitted_picture(pixels, wanted)
 
     frames = sample_frames(content, name, shrink=shrink)
-    verdicts = detector.verdicts(frames.pixels)
-    scores = np.asarray([v.probability for v in verdicts])
-    found = [v.novelty for v in verdicts if v.novelty is not None]
-    verdict = judge_frames(detector.card, scores, frames.seconds, float(np.median(found)) if found else None)
+    scores = np.asarray([v.probability for v in detector.verdicts(frames.pixels)])
+    verdict = judge_frames(detector.card, scores, frames.seconds)
     judged = "1 frame was judged" if len(scores) == 1 else f"{len(scores)} frames were judged, evenly spaced"
     notes = [
         *fit_notes(sizes, wanted, "Of its frames"),

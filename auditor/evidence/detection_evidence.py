@@ -8,13 +8,12 @@ from typing import Any
 
 from auditor.detection.detection_record import DetectorRecord, FileResult
 from auditor.detection.detector_calibration import Selection, predictive_value
-from auditor.detection.heat_map import LEGEND
 from auditor.evidence.derived_evidence import Derived
 from auditor.evidence.manifest import in_order
 from auditor.run import __version__
 
 DETECTOR, SECOND = "detector.json", "second_detector.json"
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 READING = (
     "The answer is the detector's guess and no proof, and 'cannot say' is an answer. 'No known trace' does not mean "
     "real: no detector says that. 'Declared synthetic' is what a signer says whom a named authority vouches for; any "
@@ -40,10 +39,9 @@ class AskedDetector:
 def detection_content(
     detectors: Sequence[AskedDetector],
     results: Sequence[tuple[str, FileResult]],
-    pictures: Mapping[str, str],
     code: int,
 ) -> dict[str, Any]:
-    """The JSON content of a detection: ``results`` by path, ``pictures`` if the evidence was drawn.
+    """The JSON content of a detection: ``results`` by path.
 
     A second detector has fields of its own, which are not there without one.
     """
@@ -53,9 +51,8 @@ def detection_content(
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "auditor", "version": __version__},
         "reading": READING,
-        "evidence_reading": LEGEND if pictures else None,
         "detector": None if first is None else _of_detector(first),
-        "files": [{"path": path, **_of_file(result, pictures.get(path))} for path, result in results],
+        "files": [{"path": path, **_of_file(result)} for path, result in results],
         "batch": _of_batch(first),
         **more,
         "exit_code": code,
@@ -80,29 +77,27 @@ def _of_batch(detector: AskedDetector | None) -> dict[str, Any] | None:
     return None if detector is None or detector.batch is None else detector.batch.model_dump(mode="json")
 
 
-def _of_file(result: FileResult, picture: str | None) -> dict[str, Any]:
-    found: dict[str, Any] = result.model_dump(mode="json", exclude={"heat_map": {"png"}, "fingerprints": True})
+def _of_file(result: FileResult) -> dict[str, Any]:
+    found: dict[str, Any] = result.model_dump(mode="json", exclude={"fingerprints"})
     found = {"answer": result.answer, **found}
     if not result.parts:
         del found["parts"]
-    if found["heat_map"] is not None:
-        found["heat_map"]["path"] = picture
     return found
 
 
-def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetector] = (), *, unwritten: bool) -> int:
-    """0 if every file was found fake or declared synthetic, there were enough known real files (if some were named)
-    and every image was written; else 3, since nothing else is conclusive."""
+def exit_code_of(results: Sequence[FileResult], detectors: Sequence[AskedDetector] = ()) -> int:
+    """0 if every file was found fake or declared synthetic and there were enough known real files (if some were named);
+    else 3, since nothing else is conclusive."""
     few = any(each.few for each in detectors)
-    return 0 if all(result.is_conclusive for result in results) and not unwritten and not few else 3
+    return 0 if all(result.is_conclusive for result in results) and not few else 3
 
 
 def detection_evidence(
-    record: Mapping[str, Any], detectors: Sequence[AskedDetector], *, unwritten: bool, request: Mapping[str, Any]
+    record: Mapping[str, Any], detectors: Sequence[AskedDetector], *, request: Mapping[str, Any]
 ) -> Derived:
     """The ``record`` of :func:`detection_content`, and the detector with all inputs of its answers.
 
-    ``request``: what else was asked for. ``unwritten``: whether a picture could not be written.
+    ``request``: what else was asked for.
     """
     second = {} if len(detectors) < 2 else {"second_detector": detectors[1].path}
     return Derived(
@@ -113,7 +108,6 @@ def detection_evidence(
             "detector": None if record["detector"] is None else record["detector"]["path"],
             **second,
             "files": [file["path"] for file in record["files"]],
-            "unwritten": unwritten,
             "asked": dict(request),
         },
         parts={

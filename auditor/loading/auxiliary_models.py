@@ -110,13 +110,12 @@ def _encoder_file(
     )
 
 
-def probe_of(file: EncoderFile, n_groups: int, fake: int) -> tuple[EncoderProbe, dict[str, Any]]:
+def probe_of(file: EncoderFile, fake: int) -> tuple[EncoderProbe, dict[str, Any]]:
     """A head, not fitted yet, on an encoder that it holds, and the arguments to make it of."""
     args: dict[str, Any] = {
         "form": file.form,
         "n_mebibytes": mebibytes(file.content),
         "n_features": file.n_features,
-        "n_groups": n_groups,
         "fake": fake,
     }
     args |= {"scaled": True} if file.scaled else {}

@@ -185,18 +185,16 @@ class DetectionSpec:
     """The files to examine, each named once in the form of :func:`auditor.core.files.encode_path`, and the options.
 
     ``trust_anchors``: certificates in PEM that a signature of Content Credentials must lead to to be trusted.
-    ``with_heat_map``: whether a picture is made of what each verdict rests on. ``with_calibration``: whether the
-    detector's calibration scores are sent too. ``scores_only``: whether every file gets its score, unsupported or not,
-    and nothing is read of its making. ``error_rate``: that stands in for the card's. ``card``: the JSON of the card
-    that stands in for the detector's own; ``out``: where the detector with it is written. ``meanings``: what classes
-    mean by their names, where any classifier will do that is then made a detector; None where it must be one already.
-    ``folders``: names that may be among those and are not of its classes. ``changes``: the ``package.module:function``
-    that gives a file's changed versions, which are scored too.
+    ``with_calibration``: whether the detector's calibration scores are sent too. ``scores_only``: whether every file
+    gets its score, unsupported or not, and nothing is read of its making. ``error_rate``: that stands in for the
+    card's. ``card``: the JSON of the card that stands in for the detector's own; ``out``: where the detector with it is
+    written. ``meanings``: what classes mean by their names, where any classifier will do that is then made a detector;
+    None where it must be one already. ``folders``: names that may be among those and are not of its classes.
+    ``changes``: the ``package.module:function`` that gives a file's changed versions, which are scored too.
     """
 
     files: tuple[str, ...]
     trust_anchors: str | None = None
-    with_heat_map: bool = False
     with_calibration: bool = False
     scores_only: bool = False
     error_rate: float | None = None

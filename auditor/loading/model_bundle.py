@@ -49,6 +49,7 @@ from auditor.models.files.weights import (
 from auditor.models.format_names import BUNDLE_FORMAT, RULES_FILE
 from auditor.models.gated_model import Gate, GatedModel
 from auditor.models.networks.architectures import ARCHITECTURES, RETIRED
+from auditor.models.networks.detector_networks import HeadOnFeatures
 from auditor.models.output_kind import Outputs
 from auditor.models.postprocessed_folder import MAX_RULES_BYTES, PostprocessedRecord, put_around
 from auditor.models.postprocessing import PostprocessedModel, Postprocessing
@@ -310,7 +311,6 @@ def _detector(model: TorchModel, card: DetectorCard, file_name: str) -> Deepfake
     try:
         with without_gradients(), detector.evaluating():
             detector.logits(detector.encode(blank))
-        n = len(detector.novelty(blank)) if card.novelties else 1
     except MemoryError:
         raise
     except Exception as error:
@@ -319,10 +319,6 @@ def _detector(model: TorchModel, card: DetectorCard, file_name: str) -> Deepfake
             f"file: "
             f"{printable(error)}."
         ) from error
-    if n != 1:
-        raise DamagedError(
-            f"{file_name!r} is not a valid model bundle: its network measures {n} novelties of one file."
-        )
     return detector
 
 
@@ -462,6 +458,9 @@ def build_known(
             f"{file_name!r}: the network {name!r} cannot be built with {_arguments_text(args)}: {printable(error)}.",
             code="AUD-LOAD-ARCHITECTURE",
         ) from error
+    if isinstance(module, HeadOnFeatures):
+        # Earlier versions measured how unlike its training files a file is.
+        weights = {key: value for key, value in weights.items() if not key.startswith("rule.")}
     compare_shapes(module.state_dict(), weights, file_name, f"the network {name!r}")
     copies, notes = plain_floats(weights)
     module.load_state_dict(copies, assign=True)

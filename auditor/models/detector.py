@@ -7,26 +7,24 @@ function of the user's is named, and whoever loads the bundle must name it again
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from auditor.core.errors import ModelError
 from auditor.core.files import Closed
-from auditor.core.rows import FloatArray, Rows, take_rows
+from auditor.core.rows import FloatArray, Rows
 from auditor.data.media_classes import Meaning, fake_class
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import DetectorCard, Medium, Verdict, judge_file
 from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.postprocessed_folder import files_of_folder
-from auditor.models.torch_context import without_gradients
 from auditor.models.torch_model import TorchModel
 
 if TYPE_CHECKING:
@@ -46,37 +44,23 @@ class Detector(AuditedModel):
         """The same detector with another card."""
         raise NotImplementedError
 
-    @property
-    def _measures_novelty(self) -> bool:
-        """Whether it says how unlike its training files a row is."""
-        return False
-
-    def novelty(self, X: Rows) -> FloatArray:
-        """(n,) the novelty of each row against the training files; ModelError for a detector without a rule."""
-        raise ModelError("This detector has no rule for files unlike its training files.")
-
     def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
         """(n,) answers for rows; ``probabilities`` (n, 2), if already computed."""
         known = self.predict_proba(X) if probabilities is None else probabilities
-        scores = known[:, self.card.fake]
-        novelty = self.novelty(X).tolist() if self._measures_novelty else [None] * len(X)
-        return [judge_file(self.card, float(s), n) for s, n in zip(scores, novelty, strict=True)]
+        return [judge_file(self.card, score) for score in known[:, self.card.fake].tolist()]
 
 
 class DeepfakeDetector(TorchModel, Detector):
     """A binary classifier of media with a :class:`DetectorCard`; audited like any other classifier.
 
-    Its module has a method ``novelty(inputs) -> (n,)`` where ``card.novelties`` are set: how unlike its training
-    files an encoded input is, whatever their class. Raises ModelError where it has none, for other than two classes,
-    and for a card that contradicts the names of the classes or the medium of the rows.
+    Raises ModelError for other than two classes, and for a card that contradicts the names of the classes or the medium
+    of the rows.
     """
 
     def __init__(self, module: nn.Module, *, card: DetectorCard, **options: Any) -> None:
         super().__init__(module, **options)
         if self.n_outputs != 2:
             raise ModelError(f"A detector tells two classes apart, and this model has {self.n_outputs}.")
-        if card.novelties and not callable(getattr(module, "novelty", None)):
-            raise ModelError("The detector's card has novelties, and its network measures no novelty.")
         named = fake_class(self.classes)
         if named is not None and named != card.fake:
             raise ModelError(
@@ -110,39 +94,6 @@ class DeepfakeDetector(TorchModel, Detector):
 
     def with_card(self, card: DetectorCard) -> DeepfakeDetector:
         return DeepfakeDetector.around(self, card)
-
-    @property
-    def _measures_novelty(self) -> bool:
-        """Whether novelty is needed: for what is unlike the training files, or for what a batch on a channel shows."""
-        on_channel = self.card.channel is not None and callable(getattr(self.module, "novelty", None))
-        return bool(self.card.novelties) or on_channel
-
-    def novelty(self, X: Rows) -> FloatArray:
-        if not self._measures_novelty:
-            raise ModelError("This detector has no rule for files unlike its training files.")
-        measure = cast(Any, self.module).novelty
-        parts = []
-        with without_gradients(), self.evaluating():
-            for start in range(0, len(X), self.batch_rows):
-                found: Tensor = measure(self.encode(take_rows(X, slice(start, start + self.batch_rows))))
-                parts.append(found.double().cpu().numpy())
-        return np.concatenate(parts) if parts else np.empty(0)
-
-    def verdicts(self, X: Rows, probabilities: FloatArray | None = None) -> list[Verdict]:
-        """(n,) answers for rows; ``probabilities`` (n, 2), if already computed."""
-        found: list[Verdict] = []
-        # A head on features looks at a file once for its answer and its novelty.
-        keeping = getattr(self.module, "features_kept", nullcontext)
-        with keeping():
-            for start in range(0, len(X), self.batch_rows):
-                rows = take_rows(X, slice(start, start + self.batch_rows))
-                known = self.predict_part(rows) if probabilities is None else probabilities[start : start + len(rows)]
-                novelty = self.novelty(rows).tolist() if self._measures_novelty else [None] * len(rows)
-                scores = known[:, self.card.fake].tolist()
-                found += [judge_file(self.card, score, n) for score, n in zip(scores, novelty, strict=True)]
-        if probabilities is None:
-            self.check_outputs()
-        return found
 
     def saved_parts(self) -> tuple[AuditedModel, dict[str, Any]]:
         """The model itself, and its card."""

@@ -33,18 +33,20 @@ MOST_KINDS = 1_000
 MOST_TRAINED, DIGITS = 50_000, 16
 # A promise that takes more calibration files than a card holds can never be kept, nor one by which both classes go.
 LEAST_ERROR_RATE, LARGEST_ERROR_RATE = 1e-4, 0.5
-# What no distance of a network in single precision comes near tells nothing apart.
-LARGEST_NOVELTY = 1e6
 _ROUNDING = 1e-9
 CONFIDENCE = 0.95
-# Said beside every answer of a detector that would give one of any file.
-NO_NOVELTY = "The detector has no rule for files unlike those it was trained on."
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 # What a container says of how a file came: its encoding, its dimensions, which metadata it has.
 Facts = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=4)]
+
+
+def _without_novelties(fields: Any) -> Any:
+    """Earlier versions measured how unlike its training files a file is, and no answer rests on it any more."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: value for name, value in fields.items() if name not in ("novelties", "novelty_rate")}
 
 
 class KnownRate(Closed):
@@ -94,11 +96,7 @@ class ChannelCalibration(Closed):
     n_found: Count = 0
     n_trimmed: Count = 0
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_earlier_versions(cls, fields: Any) -> Any:
-        """Novelties by which batches were once compared are of no use."""
-        return {k: v for k, v in fields.items() if k != "novelties"} if isinstance(fields, dict) else fields
+    _of_earlier_versions = model_validator(mode="before")(_without_novelties)
 
     def p_value(self, facts: Sequence[str]) -> float:
         """The conformal p-value that a file with these facts came as the files known to be real did; 1 without facts.
@@ -123,10 +121,9 @@ class DetectorCard(Closed):
     ``fake``: index of the synthetic class. ``real_scores`` and ``fake_scores``: ascending probabilities of the
     synthetic class that calibration files of either class had from training rounds that had not seen them, and, where
     kinds are known, had not seen their kind either. ``error_rate``: the share of each class's files, exchangeable with
-    the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``novelties``: ascending, of files
-    of known kinds, from rounds that had not seen them; ``novelty_rate``: the share of such files that may be called
-    unlike them. ``kinds``: the generators it was trained on. ``channel``: what is known on the files of its user, where
-    the calibration scores are of those. ``trained_on``: of every file trained on the first digits of its SHA-256;
+    the calibration files, for which that class may be ruled out, in [0.0001, 0.5]. ``kinds``: the generators it was
+    trained on. ``channel``: what is known on the files of its user, where the calibration scores are of those.
+    ``trained_on``: of every file trained on the first digits of its SHA-256;
     ``fingerprints``: what those show or sound like, by :mod:`auditor.detection.fingerprints`.
     """
 
@@ -135,8 +132,6 @@ class DetectorCard(Closed):
     real_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
     fake_scores: Annotated[tuple[Share, ...], Field(max_length=MOST_SCORES)]
     error_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.05
-    novelties: Annotated[tuple[Finite, ...], Field(max_length=MOST_SCORES)] = ()
-    novelty_rate: Annotated[float, Field(ge=LEAST_ERROR_RATE, le=LARGEST_ERROR_RATE)] = 0.1
     kinds: Annotated[tuple[Name, ...], Field(max_length=MOST_KINDS)] = ()
     known_rates: Annotated[tuple[KnownRate, ...], Field(max_length=10 * MOST_KINDS)] = ()
     notes: Annotated[tuple[Annotated[str, Field(max_length=2_000)], ...], Field(max_length=100)] = ()
@@ -145,6 +140,8 @@ class DetectorCard(Closed):
         tuple[Annotated[str, Field(pattern=f"^[0-9a-f]{{{DIGITS}}}$")], ...], Field(max_length=MOST_TRAINED)
     ] = ()
     fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=MOST_TRAINED)] = ()
+
+    _of_earlier_versions = model_validator(mode="before")(_without_novelties)
 
     @model_validator(mode="after")
     def _channel_holds(self) -> Self:
@@ -163,7 +160,7 @@ class DetectorCard(Closed):
 
     @model_validator(mode="after")
     def _scores_ascend(self) -> Self:
-        for scores in (self.real_scores, self.fake_scores, self.novelties):
+        for scores in (self.real_scores, self.fake_scores):
             if any(a > b for a, b in zip(scores, scores[1:], strict=False)):
                 raise ValueError("calibration scores must ascend")
         return self
@@ -228,16 +225,6 @@ class DetectorCard(Closed):
         return sha256 is not None and sha256[:DIGITS] in self.trained_on
 
     @property
-    def knows_novelty(self) -> bool:
-        """Whether novelty can be detected: enough novelty scores are known for an outlier to be significant."""
-        return self.p_known(LARGEST_NOVELTY) <= self.novelty_rate
-
-    @property
-    def knows_another_collection(self) -> bool:
-        """Whether the card has error rates for files from other sources than the training files."""
-        return self.channel is not None or any(rate.collection is not None for rate in self.known_rates)
-
-    @property
     def never_ruled_out(self) -> tuple[Literal["real", "fake"], ...]:
         """The hypotheses that no score can reject, for lack of calibration files or of more extreme scores."""
         p_real, p_fake = self.p_values(1.0)[0], self.p_values(0.0)[1]
@@ -245,26 +232,6 @@ class DetectorCard(Closed):
         found += ["real"] if p_real > self.error_rate else []
         found += ["fake"] if p_fake > self.error_rate else []
         return tuple(found)
-
-    def p_known(self, novelty: float | None) -> float:
-        """The conformal p-value that a file is of the kinds known: ``(1 + #{novelties >= its own}) / (n + 1)``.
-
-        Over files exchangeable with those that the novelties are of, it is at most e with probability at most e,
-        however they are distributed and however few they are; 1 where nothing is known. A novelty that is no number
-        lies beyond all. Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005.
-        """
-        n = len(self.novelties)
-        beyond = math.inf if novelty is None or not math.isfinite(novelty) else novelty
-        return (1 + n - int(np.searchsorted(np.asarray(self.novelties), beyond, side="left"))) / (n + 1)
-
-    def is_unlike(self, novelty: float | None) -> bool:
-        """Whether a file of this novelty is of no kind known to the detector, at its ``novelty_rate``.
-
-        Where novelties are known, a file of which none could be measured is unlike them whatever the rate.
-        """
-        if self.novelties and (novelty is None or not math.isfinite(novelty)):
-            return True
-        return self.p_known(novelty) <= self.novelty_rate
 
     def p_values(self, score: float) -> tuple[float, float]:
         """Conformal p-values of the hypotheses that a file with this probability of being synthetic is real, is fake.
@@ -281,14 +248,12 @@ class DetectorCard(Closed):
         return (1 + at_least) / (len(real) + 1), (1 + at_most) / (len(fake) + 1)
 
 
-def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float | None) -> tuple[Answer, str]:
+def answer_of(card: DetectorCard, p_real: float, p_fake: float) -> tuple[Answer, str]:
     """``fake`` if real is rejected, ``no known trace`` if fake is, else ``cannot say``; with the reason.
 
     No score says that a file is real: that nothing of the kinds known was found is all that ruling out fake comes to.
     """
     level = card.error_rate
-    if card.is_unlike(novelty):
-        return "cannot say", "It is unlike everything the detector was trained on: an unsupported kind of file."
     real, fake = p_real > level, p_fake > level
     if real and fake and card.channel is not None and len(card.fake_scores) < card.fewest:
         return "cannot say", "Files known to be real score as high, and there are too few known fakes to say more."
@@ -304,16 +269,16 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float, novelty: float |
         return "cannot say", f"It fits neither class at an error rate of {level:g}."
     if fake and card.channel is not None:
         return "fake", "Among the files known to be real, fewer than the stated error rate score as high."
-    always = "" if card.knows_novelty or card.channel is not None else f" {NO_NOVELTY}"
     if fake:
-        return "fake", f"Real files like it are rarer than the stated error rate.{always}"
+        return "fake", "Real files like it are rarer than the stated error rate."
     return TRACELESS, (
         "Synthetic files like it, of the kinds the detector knows, are rarer than the stated error rate. That is no "
-        f"evidence that it is real: other kinds leave other traces, or none.{always}"
+        "evidence that it is real: other kinds leave other traces, or none."
     )
 
 
 @lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def area_of(fake_scores: tuple[float, ...], real_scores: tuple[float, ...]) -> tuple[float, float, float] | None:
     """AUC of known fakes against known real files with its 95 % interval; None without files of either class."""
     from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
@@ -337,25 +302,21 @@ def _channel_p_value(known_facts: tuple[tuple[str, ...], ...], facts: tuple[str,
 class Verdict:
     """A detector's verdict on one file.
 
-    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``novelty``
-    is how unlike the training files it is; None where the detector has no rule for it. ``reason``: why this answer, in
-    a sentence.
+    ``probability``: calibrated, of being synthetic. p_real, p_fake: see :meth:`DetectorCard.p_values`. ``reason``: why
+    this answer, in a sentence.
     """
 
     answer: Answer
     probability: float
     p_real: float
     p_fake: float
-    novelty: float | None
     reason: str
 
 
-def judge_file(card: DetectorCard, probability: float, novelty: float | None) -> Verdict:
-    """The answer for one file: see :func:`answer_of`.
-
-    A class is ruled out where its p-value is at most ``card.error_rate``. Conformal coverage does not hold for files
-    that no calibration file is like, so a novelty beyond theirs ends in ``cannot say`` whatever the p-values are.
-    """
+def judge_file(card: DetectorCard, probability: float) -> Verdict:
+    """The answer for one file: ``cannot say`` from a detector that is not shown to tell, else of :func:`answer_of`."""
     p_real, p_fake = card.p_values(probability)
-    answer, reason = answer_of(card, p_real, p_fake, novelty)
-    return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, novelty=novelty, reason=reason)
+    answer, reason = answer_of(card, p_real, p_fake)
+    if why := card.unproven:
+        answer, reason = "cannot say", why
+    return Verdict(answer=answer, probability=probability, p_real=p_real, p_fake=p_fake, reason=reason)

@@ -409,13 +409,12 @@ def examine(spec: DetectionSpec, job: Job, channel: Channel) -> None:
             detector.classes, detector.card, sha256, with_calibration=whole, with_training=spec.scores_only
         )
         if spec.scores_only:
-            card = detector.card.model_copy(update={"novelties": (), "channel": ChannelCalibration()})
+            card = detector.card.model_copy(update={"channel": ChannelCalibration()})
             detector = detector.with_card(card)
     channel.send(DetectorLoaded(detector=record, device=job.model.device))
     asked = Examination(
         detector=detector,
         trust_anchors=spec.trust_anchors,
-        with_heat_map=spec.with_heat_map,
         scores_only=spec.scores_only,
         changes=None if spec.changes is None else _function(spec.changes),
         seed=job.seed,

@@ -223,8 +223,6 @@ class FilesExamined(Heard):
             case Examined():
                 if message.file != self.asking:
                     raise ValueError("a result of no file that was opened")
-                if message.result.heat_map is not None:
-                    message.result.heat_map.picture()
                 self.files[message.file] = message.result
                 self.asking = None
             case _:

@@ -33,14 +33,12 @@ from auditor.models.networks.detector_networks import FrequencyDetector, SpeechD
 from auditor.models.networks.encoders import EncoderProbe
 from auditor.models.networks.media_features import SMALLEST
 from mitigations.deepfake.detector_fitting import (
-    NOVELTY_LEVEL,
     Kinds,
     LinearLearner,
     calibrate,
     classes_of,
     cross_validate,
     fit_head,
-    fit_novelty,
     make_card,
 )
 
@@ -143,7 +141,7 @@ def read_media(
         return read_regular(Path(os.path.realpath(file)), f"The {noun} {printable_name(file.name)!r}")
 
     wanted = _preprocessing(medium, encoder, options, lambda highest, of: _lowest(files, highest, of, content))
-    network = _network(wanted, encoder, 1, 1)[0].to(options.device)
+    network = _network(wanted, encoder, 1)[0].to(options.device)
 
     def features(rows: list[npt.NDArray[Any]]) -> FloatArray:
         with torch.no_grad():
@@ -264,10 +262,9 @@ def fit_detector(
     """Like :func:`train_detector`, for files already read; labels and kinds are those of its rows."""
     classes, fake = classes_of(labels, options.fake)
     is_fake = np.asarray([label == classes[fake] for label in labels], bool)
-    found = cross_validate(is_fake, kinds, LinearLearner(media.features, is_fake, kinds, media.changed), rng)
-    rule = fit_novelty(media.features, is_fake, kinds)
-    network, args, name = _network(media.preprocessing, media.encoder, len(rule.means), fake)
-    network.rule, network.head = rule, fit_head(media.features, is_fake, fake=fake, changed_features=media.changed)
+    found = cross_validate(is_fake, kinds, LinearLearner(media.features, is_fake, media.changed), rng)
+    network, args, name = _network(media.preprocessing, media.encoder, fake)
+    network.head = fit_head(media.features, is_fake, fake=fake, changed_features=media.changed)
     calibrate(network.head.calibration, found)
     medium: Medium = "image" if isinstance(media.preprocessing, ImagePreprocessing) else "speech"
     return DeepfakeDetector(
@@ -282,16 +279,16 @@ def fit_detector(
 
 
 def _network(
-    wanted: ImagePreprocessing | AudioPreprocessing, encoder: EncoderFile | None, n_groups: int, fake: int
+    wanted: ImagePreprocessing | AudioPreprocessing, encoder: EncoderFile | None, fake: int
 ) -> tuple[FrequencyDetector | SpeechDetector | EncoderProbe, dict[str, Any], str]:
-    """The network before its head and its rule for novelty are fitted, its arguments, and its name."""
+    """The network before its head is fitted, its arguments, and its name."""
     if encoder is not None:
-        return *probe_of(encoder, n_groups, fake), "encoder_probe"
+        return *probe_of(encoder, fake), "encoder_probe"
     args: dict[str, Any] = {"fake": fake}
     if isinstance(wanted, ImagePreprocessing):
-        args |= {"size": wanted.size[0], "n_groups": n_groups}
+        args |= {"size": wanted.size[0]}
         return FrequencyDetector(**args), args, "frequency_detector"
-    args |= {"sampling_rate": wanted.sampling_rate, "n_kinds": n_groups}
+    args |= {"sampling_rate": wanted.sampling_rate}
     return SpeechDetector(**args), args, "speech_lfcc"
 
 
@@ -312,10 +309,6 @@ def _notes(media: Media) -> Iterator[str]:
             f"{'Cepstra (LFCC)' if encoder is None else 'The features of a frozen encoder'} under logistic "
             f"regression; recordings are resampled to {wanted.sampling_rate:,} hertz, and their first "
             f"{wanted.samples / wanted.sampling_rate:g} seconds are used."
-        )
-        yield (
-            f"A recording is unsupported where it is farther from every kind trained on than {NOVELTY_LEVEL:.0%} of "
-            "that kind's own left-out recordings, or its features lie outside all their ranges by more than theirs do."
         )
     yield from () if encoder is None else encoder.notes
     if media.changed is not None:

@@ -73,7 +73,7 @@ class DetectorEvasion(BaseProbe):
           value moved by more than e; [0, 1], ideal 0; at 0.5 every second synthetic file can be passed off as real by a
           change nobody notices; Carlini and Farid, CVPR Workshops 2020
         evasion_into_real: share of the synthetic files found whose version by the attack is answered "no known trace",
-          conformal and novelty rules included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to show
+          the conformal rule included; [0, 1], ideal 0; at 0.5 every second synthetic file is made to show
           nothing; Carlini and Farid, CVPR Workshops 2020
         """
     )
@@ -183,7 +183,9 @@ class DetectorEvasion(BaseProbe):
             found.append(_rate("evasion_rate", "square", done, level, detail))
             if detector is not None:
                 real = np.asarray([v.answer == TRACELESS for v in detector.verdicts(changed)], bool)
-                found.append(_rate("evasion_into_real", "square", real, level, detail))
+                into_real = _rate("evasion_into_real", "square", real, level, detail)
+                # Whoever answers nothing is not evaded into an answer either.
+                found.append(replace(into_real, too_few=detector.card.unproven))
         return found
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
     from auditor.models.detector import Detector
-    from auditor.models.detector_card import DetectorCard, KnownRate, Verdict
+    from auditor.models.detector_card import DetectorCard, KnownRate
 
 _IDEALS = {"auc": 1.0, "equal_error_rate": 0.0, "average_precision": 1.0, "tpr_at_fpr": 1.0}
 _MOST_DECLARED = 200
@@ -58,10 +58,7 @@ class DetectorPerformance(BaseProbe):
       for these. Not judged of a class that no score rules out, nor of a detector that answers none of these files:
       whoever says nothing breaks no promise.
 
-    And over all files: ``coverage`` and ``unsupported_share``.
-
-    - ``unsupported_share``: 0, and never judged, where it has no rule for that or knows too few files to call any so:
-      the detector then answers of any file, however unlike its training.
+    And over all files: ``coverage``.
 
     Generators that the detector was not trained on take a new training to measure: what its maker measured and wrote on
     the card is repeated (method ``declared``), unseen generators first, and never judged: ``declared_*``.
@@ -120,8 +117,6 @@ class DetectorPerformance(BaseProbe):
           files; Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World (2005)
         coverage: the share that is answered "fake" or "no known trace"; [0, 1], ideal 1; at 0.9 one file in ten gets no
           answer; Geifman and El-Yaniv, NeurIPS 2017
-        unsupported_share: the share that the detector calls unlike all it knows; [0, 1], no ideal; so many files are
-          unlike its training files, and are not answered; Pimentel et al., Signal Process. 99 (2014)
         declared_*: that number as the detector's maker wrote it on the card; [0, 1], no ideal; somebody's word, of
           which nothing was measured here; the detector's card
         """
@@ -238,8 +233,7 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
         "real": np.asarray([v.p_real <= card.error_rate for v in verdicts], bool),
     }
     found = [
-        _one("coverage", _share(answered), answered.size, 1.0, detail=_silence(card)),
-        _unsupported(card, verdicts),
+        _one("coverage", _share(answered), answered.size, 1.0, detail=card.unproven or _silence(card)),
         _one("error_among_answered", _share(wrong[answered]), answered.size, 0.0, detail=_answered_text(answered)),
     ]
     for name, own in (("real", ~subject.is_fake), ("fake", subject.is_fake)):
@@ -259,7 +253,7 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
                 f"No score rules out {name}, so a promise to do so seldom is kept by a detector that cannot do it."
             )
         elif not answered.any():
-            unshown = "The detector answers none of these files, so a promise about its answers is not tried by them."
+            unshown = card.unproven or "The detector answers none of these files, so its promise is not tried by them."
         found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said, too_few=unshown))
     return found
 
@@ -271,18 +265,6 @@ def _silence(card: DetectorCard) -> str:
         f"its calibration scores can never rule out {name}, so it never answers {other[name]}"
         for name in card.never_ruled_out
     )
-
-
-def _unsupported(card: DetectorCard, verdicts: Sequence[Verdict]) -> Measurement:
-    if not card.knows_novelty:
-        why = "The detector has no rule for files unlike its training files"
-        n = len(card.novelties)
-        why += f": at a rate of {card.novelty_rate:g} the novelties of {n:,} files tell none." if n else "."
-        none = Proportion(successes=0, n=len(verdicts))
-        return _one("unsupported_share", none, len(verdicts), None, too_few=why)
-    unlike = np.asarray([card.is_unlike(v.novelty) for v in verdicts])
-    detail = f"of files that are like those it knows, {card.novelty_rate:.0%} are called so too"
-    return _one("unsupported_share", _share(unlike), len(verdicts), None, detail=detail)
 
 
 def _answered_text(has_answer: BoolArray) -> str:

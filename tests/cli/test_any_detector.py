@@ -352,7 +352,7 @@ def video_with_sound(where: Path, frames: list[object], sound: object) -> Path:
 
 def verdict(score: float, card: DetectorCard) -> FileVerdict:
     p_real, p_fake = card.p_values(score)
-    answer, reason = answer_of(card, p_real, p_fake, None)
+    answer, reason = answer_of(card, p_real, p_fake)
     return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -21,12 +20,10 @@ from typer.testing import CliRunner, Result
 
 from auditor.core.files import decode_path, encode_path, readable
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
-from auditor.detection.detection_record import DetectorRecord, FileResult, HeatMap
-from auditor.detection.examine_file import Examination, _discredit_heat_map
-from auditor.detection.heat_map import image_heat_map, sound_heat_map
+from auditor.detection.detection_record import DetectorRecord, FileResult
+from auditor.detection.examine_file import Examination
 from auditor.evidence.detection_evidence import AskedDetector, detection_content, exit_code_of
 from auditor.judging.measurement import ProbeResult
-from auditor.judging.png import decode, encode
 from auditor.loading.job_specs import DetectionSpec, Job, Limits, ModelSpec
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import ChannelCalibration
@@ -38,9 +35,7 @@ from auditor.run.job_reader import TableLearned
 from auditor.run.job_results import DetectorTrained, FilesExamined, Measured, Mitigated
 from auditor.run.parent_process import _End, examine
 from cli.commands import app
-from cli.detect import _write_pictures
 from cli.detect_calibrate import Calibrated, left_out_by_all
-from cli.detect_text import _unreliable_reason as held
 from tests.detection.content_credentials import signed, signing
 from tests.quantifiers import all_of
 from tests.toys.media_files import (
@@ -114,17 +109,16 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def asked(media: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any], Path]:
-    """One run over every sort of file, with evidence, and a bundle of it."""
-    out = tmp_path_factory.mktemp("evidence")
-    kept = out.parent / "detected.zip"
+    """One run over every sort of file, and a bundle of it."""
+    kept = tmp_path_factory.mktemp("kept") / "detected.zip"
     names = [p for p in sorted(media.iterdir()) if p.suffix != ".pt"]
-    result = run("detect", *names, "--detector", media / "detector.pt", "--evidence", out, "--bundle", kept, "--json")
+    result = run("detect", *names, "--detector", media / "detector.pt", "--bundle", kept, "--json")
     found = json.loads(result.stdout)
-    return result.exit_code, {Path(f["path"]).name: f for f in found["files"]} | {"": found}, out
+    return result.exit_code, {Path(f["path"]).name: f for f in found["files"]} | {"": found}, kept
 
 
 def test_what_was_said_of_every_sort_of_file_is_made_anew(asked: tuple[int, dict[str, Any], Path]) -> None:
-    checked = run("evidence", "verify", asked[2].parent / "detected.zip", "--allow-unsigned", "--json")
+    checked = run("evidence", "verify", asked[2], "--allow-unsigned", "--json")
     said = json.loads(checked.stdout)
     states = {check["name"]: check["state"] for check in said["checks"]}
     assert states["record"] == "ok" and "wrong" not in states.values() and checked.exit_code == 0, said
@@ -211,25 +205,12 @@ def test_the_detector_says_its_known_error_rates(asked: tuple[int, dict[str, Any
     assert "real_scores" not in known["card"]
 
 
-def test_evidence_is_a_picture_beside_and_graded(asked: tuple[int, dict[str, Any], Path]) -> None:
-    _, files, out = asked
-    heat = files["fake.png"]["heat_map"]
-    pixels = decode((out / "fake.png.png").read_bytes(), 2_048)
-    assert heat["path"] == str(out / "fake.png.png") and "png" not in heat
-    assert pixels.shape == (320, 3 * 320 + 16, 3)
-    assert heat["earned"] == (heat["drop_marked"] > heat["drop_random"])
-    assert not (out / "voice.wav.png").exists() and not (out / "empty.jpg.png").exists()
-
-
 def cropping(side: int = 24, **changes: Any) -> DeepfakeDetector:
     """Says the same of every picture, of whose middle it takes a square."""
 
     class Blind(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.tensor([[0.0, 2.0]]).expand(len(x), 2) + 0.0 * x.mean()
-
-        def novelty(self, x: Tensor) -> Tensor:
-            return 0.0 * x.mean(dim=(1, 2, 3)) + 5.0
 
     wanted = ImagePreprocessing(size=(side, side), fit=changes.pop("fit", "crop"))
     return DeepfakeDetector(Blind(), card=card(**changes), classes=("real", "fake"), preprocessing=wanted)
@@ -275,71 +256,10 @@ def test_what_a_detector_does_not_look_at_is_said(tmp_path: Path) -> None:
     assert Examination(detector=cropping(fit="stretch")).examine_file(tmp_path / "large.png").notes == ()
 
 
-def test_evidence_of_an_unsupported_file_is_not_to_be_relied_on(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(as_file(real_picture(np.random.default_rng(0), 24)))
-    detector = cropping(novelties=(1.0,) * 19)
-    heat = HeatMap(png="", drop_marked=1.0, drop_random=0.0, earned=True)
-    found = Examination(detector=detector, with_heat_map=True).examine_file(tmp_path / "a.png")
-    assert found.verdict is not None and found.verdict.probability is None
-    assert _discredit_heat_map(heat, found.verdict) == heat.model_copy(update={"earned": False})
-    assert "not to be relied on: the score of an unsupported file means nothing" == held(found)
-    supported = found.verdict.model_copy(update={"probability": 0.5})
-    assert _discredit_heat_map(heat, supported) is heat
-
-
 def test_one_frame_has_no_interval_and_no_talk_of_one(tmp_path: Path) -> None:
     (tmp_path / "one.mp4").write_bytes(as_video([fake_picture(np.random.default_rng(0), 32)]))
     found = Examination(detector=cropping(32)).examine_file(tmp_path / "one.mp4")
     assert found.notes == ("1 frame was judged: what is synthetic for a moment only can be missed.",)
-
-
-# ---- evidence files ------------------------------------------------------------------------------------------------
-
-
-def evidence(*names: str, folder: Path) -> list[tuple[str, FileResult]]:
-    sheet = np.zeros((320, 3 * 320 + 16, 3), np.uint8)
-    sheet[:, 320:328] = sheet[:, 648:656] = 255
-    png = base64.b64encode(encode(sheet)).decode()
-    heat = HeatMap(png=png, drop_marked=1.0, drop_random=0.0, earned=True)
-    return [(str(folder / name), FileResult(heat_map=heat)) for name in names]
-
-
-def test_evidence_is_written_over_nothing_but_evidence(tmp_path: Path) -> None:
-    ours = encode(np.zeros((320, 3 * 320 + 16, 3), np.uint8))
-    write(tmp_path, {"a.png": b"input", "a.png.png": b"input too", "b.png.png": b"mine", "c.png.png": ours})
-    (tmp_path / "d.png.png").symlink_to("gone")
-    results = evidence("a.png", "a.png.png", "b.png", "c.png", "d.png", "other/b.png", folder=tmp_path)
-    written, unwritten = _write_pictures(results, tmp_path)
-    assert unwritten == {}
-    assert [Path(where).name for where in written.values()] == [
-        "a.png.2.png",
-        "a.png.png.png",
-        "b.png.2.png",
-        "c.png.2.png",
-        "d.png.2.png",
-        "b.png.3.png",
-    ]
-    assert (tmp_path / "a.png.png").read_bytes() == b"input too" and (tmp_path / "b.png.png").read_bytes() == b"mine"
-    assert (tmp_path / "c.png.png").read_bytes() == ours and not (tmp_path / "gone").exists()
-    # The pictures of an earlier run are replaced, unless one of them is now asked about.
-    assert _write_pictures(results, tmp_path)[0] == written
-    now = evidence("b.png", "b.png.2.png", folder=tmp_path)
-    assert [Path(where).name for where in _write_pictures(now, tmp_path)[0].values()] == [
-        "b.png.3.png",
-        "b.png.2.png.png",
-    ]
-
-
-def test_names_too_long_for_evidence_are_cut_and_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    long = "ä" * 120 + ".png"
-    (tmp_path / "out").mkdir()
-    results = evidence(long, f"x/{long}", folder=tmp_path)
-    written, unwritten = _write_pictures(results, tmp_path / "out")
-    names = [Path(where).name for where in written.values()]
-    assert len(set(names)) == 2 and all_of(name.startswith("ä" * 90) and len(name.encode()) < 210 for name in names)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(names) and unwritten == {}
-    written, unwritten = _write_pictures(evidence("a.png", folder=tmp_path), tmp_path / "out" / names[0])
-    assert written == {} and ["Cannot write" in why for why in unwritten.values()] == [True]
 
 
 # ---- the user's own channel ----------------------------------------------------------------------------------------
@@ -373,8 +293,8 @@ def test_a_file_left_out_by_two_detectors_has_the_reason_of_the_one_for_such_fil
 def test_near_copies_of_files_known_to_be_real_are_in_the_json_and_the_code() -> None:
     known = DetectorRecord.from_card(("real", "fake"), card(), "0" * 64)
     asked = [AskedDetector(path="d.pt", known=known), AskedDetector(path="d.pt", known=known, few="9 of 20")]
-    codes = [exit_code_of([], [each], unwritten=False) for each in asked]
-    said = [detection_content([each], [], {}, code)["detector"] for each, code in zip(asked, codes, strict=True)]
+    codes = [exit_code_of([], [each]) for each in asked]
+    said = [detection_content([each], [], code)["detector"] for each, code in zip(asked, codes, strict=True)]
     assert codes == [0, 3] and "few" not in said[0] and said[1]["few"] == "9 of 20"
 
 
@@ -469,7 +389,7 @@ def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_p
     (tmp_path / "link.png").symlink_to("gone.png")
     (tmp_path / "loop.png").symlink_to("loop.png")
     asked = [tmp_path / "gone", tmp_path / "link.png", tmp_path / "loop.png", *[tmp_path / ("n" * 250 + ".png")], odd]
-    result = run("detect", *asked, "--detector", media / "detector.pt", "--evidence", tmp_path / "ev")
+    result = run("detect", *asked, "--detector", media / "detector.pt")
     assert result.exit_code == 3, result.output
     head, *rows = [line.split("\t") for line in result.stdout.splitlines()]
     assert head[-1] == "notes"
@@ -482,8 +402,6 @@ def test_files_that_are_absent_or_oddly_named_have_a_row_each(media: Path, tmp_p
         ("a\\xff", "no known trace"),
     ]
     assert ["No such file" in r["reason"] for r in table] == [True, True, False, False, False]
-    assert len(list((tmp_path / "ev").glob("[!.]*"))) == 2 and all_of(Path(r["evidence"]).is_file() for r in table[3:])
-    assert "red marks what speaks for synthetic, blue what speaks for real" in " ".join(result.stderr.split())
     none = run("detect", tmp_path / "gone", tmp_path / "link.png", "--detector", media / "detector.pt")
     assert none.exit_code == 2 and "There is none of these 2 files, such as" in none.output
     shutil.copy(media / "detector.pt", os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.pt"))
@@ -587,7 +505,7 @@ def test_wrong_usage_and_refused_detectors(media: Path, tmp_path: Path) -> None:
         (["missing.png"], 2, "There is no file 'missing.png'"),
         ([media], 2, "is a folder: name its files"),
         ([media / "real.png", "--detector", "missing.pt"], 2, "auditor detect train"),
-        ([media / "real.png", "--evidence", tmp_path], 2, "add --detector FILE"),
+        ([media / "real.png", "--known-real", tmp_path], 2, "add --detector FILE"),
         ([media / "real.png", "--trust-anchors", media / "real.png"], 2, "PEM"),
         ([media / "real.png", "--max-memory", "much"], 2, "--max-memory"),
         ([media / "real.png", "--detector", media / "real.png"], 4, ""),
@@ -677,14 +595,11 @@ def test_a_file_that_ends_the_process_has_that_for_its_error_and_the_rest_goes_o
 
 
 class _Loud(nn.Module):
-    """Takes for synthetic what is loud in its second half, and knows nothing that is silent in its first."""
+    """Takes for synthetic what is loud in its second half."""
 
     def forward(self, x: Tensor) -> Tensor:
         z = 40.0 * (x[:, x.shape[1] // 2 :].square().mean(dim=1).sqrt() - 0.1)
         return torch.stack([torch.zeros_like(z), z], dim=1)
-
-    def novelty(self, x: Tensor) -> Tensor:
-        return -x[:, : x.shape[1] // 2].square().mean(dim=1).sqrt()
 
 
 def tone(*halves: float, seconds: float = 1.0) -> npt.NDArray[np.int16]:
@@ -698,11 +613,11 @@ def tone(*halves: float, seconds: float = 1.0) -> npt.NDArray[np.int16]:
 def listener() -> Examination:
     detector = DeepfakeDetector(
         _Loud(),
-        card=card(medium="speech", novelties=(-0.001,) * 19, kinds=(), channel=ON_CHANNEL),
+        card=card(medium="speech", kinds=(), channel=ON_CHANNEL),
         classes=("real", "fake"),
         preprocessing=AudioPreprocessing(sampling_rate=8_000, samples=8_000),
     )
-    return Examination(detector=detector, with_heat_map=True)
+    return Examination(detector=detector)
 
 
 def test_speech_is_heard_from_its_beginning_and_says_so(listener: Examination, tmp_path: Path) -> None:
@@ -713,7 +628,6 @@ def test_speech_is_heard_from_its_beginning_and_says_so(listener: Examination, t
             "quiet.wav": as_wav(tone(0.05, 0.01), 8_000),
             "long.wav": as_wav(np.concatenate([tone(0.05, 0.6)] * 4), 8_000),
             "short.wav": as_wav(tone(0.05, 0.6, seconds=0.5), 8_000),
-            "unknown.wav": as_wav(tone(0.0, 0.6), 8_000),
             "silent.wav": as_wav(np.zeros(8_000, np.int16), 8_000),
             "mute.mp4": as_video([fake_picture(np.random.default_rng(0), 32)] * 4),
         },
@@ -725,13 +639,9 @@ def test_speech_is_heard_from_its_beginning_and_says_so(listener: Examination, t
         "quiet.wav": "no known trace",
         "long.wav": "fake",
         "short.wav": "fake",
-        "unknown.wav": "cannot say",
     }
     assert found["long.wav"].notes == ("Only its first 1.0 s were judged: that is what the detector takes.",)
     assert found["short.wav"].notes == ("Its 0.5 s were repeated up to the 1.0 s that the detector takes.",)
-    unknown = found["unknown.wav"].verdict
-    assert unknown is not None and "unsupported" in unknown.reason
-    assert unknown.probability is None and unknown.p_real is None and unknown.novelty is not None
     assert "silen" in found["silent.wav"].error and found["mute.mp4"].error
 
 
@@ -739,56 +649,3 @@ def test_what_is_no_regular_file_is_not_waited_for(listener: Examination, tmp_pa
     os.mkfifo(tmp_path / "pipe.wav")
     assert "not a regular file" in listener.examine_file(tmp_path / "pipe.wav").error
     assert "cannot be read" in listener.examine_file(tmp_path / "gone.wav").error
-
-
-def test_the_heat_map_of_a_sound_shows_where_its_score_rests(listener: Examination, tmp_path: Path) -> None:
-    loudness = np.zeros(32)
-    loudness[[3, 20, 24, 28]] = [0.1, 0.9, 0.9, 0.9]
-    samples = np.rint(32_000 * np.repeat(loudness, 250) * np.sin(np.arange(8_000) * 0.3)).astype(np.int16)
-    detector = listener.detector
-    assert detector is not None
-    heat = sound_heat_map(detector, samples, np.random.default_rng(0))
-    pixels = heat.picture()
-    assert pixels.shape == (160 * 2 + 8, 640, 3)
-    assert base64.b64decode(heat.png).startswith(b"\x89PNG")
-    # Nothing outside of the loud spans is coloured: hiding a silent span by noise as loud changes nothing.
-    lower = pixels[168:].astype(int)
-    coloured = (np.ptp(lower, axis=2) > 20).any(axis=0)
-    spans = {int(place * 32 / 640) for place in np.flatnonzero(coloured)}
-    assert spans <= {19, 20, 21, 23, 24, 25, 27, 28, 29} and spans
-
-
-def test_a_heat_map_is_earned_where_its_marks_move_the_score_more_than_random_ones() -> None:
-    class Corner(nn.Module):
-        """Takes for synthetic what has contrast in its upper left corner."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            z = 20.0 * (x[:, :, :4, :4].std(dim=(1, 2, 3)) - 0.2)
-            return torch.stack([torch.zeros_like(z), z], dim=1)
-
-    class Blind(nn.Module):
-        """Says the same of everything."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.tensor([[0.0, 2.0]]).expand(len(x), 2) + 0.0 * x.mean()
-
-    image = real_picture(np.random.default_rng(0))
-    for module, earned in ((Corner(), True), (Blind(), False)):
-        detector = DeepfakeDetector(
-            module, card=card(), classes=("real", "fake"), preprocessing=ImagePreprocessing(size=(SIZE, SIZE))
-        )
-        heat = image_heat_map(detector, image, np.random.default_rng(0))
-        assert heat.earned is earned, (heat.drop_marked, heat.drop_random)
-        if earned:
-            middle = heat.picture()[:, 328:648].astype(int)
-            red = middle[:, :, 0] - middle[:, :, 2] > 60
-            assert red[:80, :80].any() and not red[80:].any() and not red[:, 80:].any()
-
-
-def test_a_picture_that_is_none_of_ours_is_refused_by_the_parent() -> None:
-    heat = HeatMap(png=base64.b64encode(b"GIF89a").decode(), drop_marked=1.0, drop_random=0.0, earned=True)
-    done = FilesExamined()
-    done.begin(["a"])
-    done.take(Opening(file="a"), lambda _: None)
-    with pytest.raises(ValueError):
-        done.take(Examined(file="a", result=FileResult(heat_map=heat)), lambda _: None)

@@ -505,19 +505,13 @@ def speaking(component: str, folder: Path) -> World:
 
 
 def gated(component: str, folder: Path) -> World:
-    """A classifier of pictures, and a detector to which white ones are a novelty."""
-    from auditor.models.detector import DeepfakeDetector
-    from tests.mitigations.test_deepfake_gate import _KnowsNoWhite, classifier, pictures
-    from tests.toys.media_files import SIZE, card, image_detector
+    """A classifier of pictures, and a detector that is unsure of white ones."""
+    from tests.mitigations.test_deepfake_gate import classifier, pictures, unsure_of_white
+    from tests.toys.media_files import SIZE, image_detector
 
-    base = image_detector()
-    detector = DeepfakeDetector(
-        _KnowsNoWhite(base.module), card=card(novelties=(0.99,) * 19), classes=base.classes,
-        preprocessing=base.preprocessing,
-    )  # fmt: skip
     X = np.concatenate([pictures(), np.full((1, SIZE, SIZE, 3), 255, np.uint8)])
     data = AuditData.from_arrays(X, ["deny", "grant"] * 3 + ["deny"], classes=("deny", "grant"), positive="grant")
-    return World(model=classifier(), data=data, options={"detector": detector})
+    return World(model=classifier(), data=data, options={"detector": unsure_of_white(image_detector())})
 
 
 WORLDS |= {

@@ -133,8 +133,8 @@ CASES = [
     Case("name", ("probes", "new", "calm_share"), "calm_share/pyproject.toml", forced=False),
     Case("name", ("mitigate", "new", "same_share"), "same_share/pyproject.toml", forced=False),
 ]
-# Where a taken place is passed by, and where an earlier file is gone on with.
-APART = {("detect", "evidence"), ("mitigate", "checkpoint")}
+# Where an earlier file is gone on with.
+APART = {("mitigate", "checkpoint")}
 NEVER_FORCED = {"evidence keygen", "evidence register", "probes new", "mitigate new", "probes examples"}
 READS_NOTHING = {"probes new", "mitigate new", "evidence keygen", "dp budget", "probes examples"}
 RUNNER = CliRunner()

@@ -186,9 +186,6 @@ class _Brightness(nn.Module):
         z = 5.0 * x.mean(dim=(1, 2, 3))
         return torch.stack([-z, z], dim=1)
 
-    def novelty(self, x: Tensor) -> Tensor:
-        return x.amax(dim=(1, 2, 3)) - x.amin(dim=(1, 2, 3))
-
 
 def detector(**changes: Any) -> DeepfakeDetector:
     card: dict[str, Any] = {
@@ -196,7 +193,7 @@ def detector(**changes: Any) -> DeepfakeDetector:
         "fake": 1,
         "real_scores": tuple(np.linspace(0.0, 0.3, 60)),
         "fake_scores": tuple(np.linspace(0.7, 1.0, 60)),
-        "novelties": (1.0,) * 19,
+        "channel": ChannelCalibration(unit="video", n_fake=60, n_found=60),
     }
     preprocessing = ImagePreprocessing(size=(8, 8))
     whole = DetectorCard(**(card | changes))
@@ -208,7 +205,7 @@ def judged(values: list[int], **changes: Any) -> FileVerdict:
     model = detector(**changes)
     shown = np.stack([np.full((8, 8, 3), v, np.uint8) for v in values])
     scores = model.predict_proba(shown)[:, 1]
-    return judge_frames(model.card, scores, np.arange(len(values)) / 10, float(np.median(model.novelty(shown))))
+    return judge_frames(model.card, scores, np.arange(len(values)) / 10)
 
 
 def test_the_verdict_is_of_the_mean_which_is_one_score() -> None:
@@ -221,12 +218,12 @@ def test_the_verdict_is_of_the_mean_which_is_one_score() -> None:
     assert (found.answer, [f.seconds for f in found.frames[:2]]) == ("fake", [0.0, 0.1])
 
 
-def test_real_mixed_and_unlike_videos() -> None:
+def test_real_mixed_and_unproven_videos() -> None:
     assert judged([40] * 8).answer == "no known trace"
     mixed = judged([40, 215] * 8)
     assert (mixed.answer, "either class" in mixed.reason) == ("cannot say", True)
-    odd = judge_frames(detector().card, np.full(9, 0.1), np.arange(9.0), 1.5)
-    assert "unsupported" in odd.reason and odd.probability is None and not odd.frames
+    unproven = judged([40] * 8, channel=None)
+    assert unproven.answer == "cannot say" and "not calibrated" in unproven.reason
 
 
 def test_a_video_is_a_unit_and_real_ones_are_called_fake_as_seldom_as_promised() -> None:
@@ -238,7 +235,7 @@ def test_a_video_is_a_unit_and_real_ones_are_called_fake_as_seldom_as_promised()
 
     wrong, before = [], detector().card
     for _ in range(200):
-        verdicts = [judge_frames(before, row, np.arange(32.0), 0.0) for row in films(39)]
+        verdicts = [judge_frames(before, row, np.arange(32.0)) for row in films(39)]
         known = [FileResult(medium="video", sha256=f"{i:x}", verdict=v) for i, v in enumerate(verdicts)]
         card = on_channel(before, known, ())
         assert card.channel is not None and card.channel.unit == "video" and len(card.real_scores) == 39

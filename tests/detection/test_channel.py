@@ -49,7 +49,6 @@ CARD = DetectorCard(
 
 def results(
     scores: Sequence[float] | FloatArray,
-    novelties: Sequence[float] | FloatArray | None = None,
     card: DetectorCard = CARD,
     name: str = "",
     facts: tuple[str, ...] = (),
@@ -57,12 +56,9 @@ def results(
     """A file of each score, as the detector would answer it."""
     found = []
     for i, score in enumerate(map(float, scores)):
-        novelty = None if novelties is None else float(novelties[i])
         p_real, p_fake = card.p_values(score)
-        answer, reason = answer_of(card, p_real, p_fake, novelty)
-        verdict = FileVerdict(
-            answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake, novelty=novelty
-        )
+        answer, reason = answer_of(card, p_real, p_fake)
+        verdict = FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake)
         found.append(FileResult(medium="image", sha256=f"{name}{i:05d}{score!r}", verdict=verdict, facts=facts))
     return found
 
@@ -112,16 +108,8 @@ def test_what_it_finds_of_known_fakes_is_said_with_an_exact_interval() -> None:
 
 def test_without_known_fakes_nothing_speaks_against_fake() -> None:
     card = on_channel(CARD, results(drawn(ELSEWHERE, 50)), ())
-    answers = {answer_of(card, *card.p_values(score), None)[0] for score in np.linspace(0.0, 1.0, 101).tolist()}
+    answers = {answer_of(card, *card.p_values(score))[0] for score in np.linspace(0.0, 1.0, 101).tolist()}
     assert answers == {"fake", "cannot say"} and card.fake_scores == ()
-
-
-def test_no_novelty_beyond_the_trainings_ends_in_cannot_say_on_the_channel() -> None:
-    strict = CARD.model_copy(update={"novelties": (1.0,) * 19})
-    known = results(drawn(ELSEWHERE, 50), np.full(50, 4.0), strict)
-    assert called_fake(known) == 0
-    card = on_channel(strict, known, ())
-    assert card.novelties == () and called_fake(results([0.9999], [9.0], card)) == 1
 
 
 def test_files_that_the_detector_was_trained_on_count_neither_as_real_nor_as_found() -> None:

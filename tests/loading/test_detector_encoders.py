@@ -104,7 +104,7 @@ def test_the_features_of_an_onnx_file_are_its_outputs_of_length_one(onnx_file: P
     assert encoder.n_features == 3 and encoder.preprocessing.size == (SIDE, SIDE)
     assert encoder.preprocessing.mean == CLIP_MEAN and encoder.preprocessing.fit == "cover"
     assert "does not say how colours are scaled" in encoder.notes[0]
-    probe = EncoderProbe(encoder.form, mebibytes(encoder.content), 3, 1)
+    probe = EncoderProbe(encoder.form, mebibytes(encoder.content), 3)
     hold(probe, encoder.content)
     x = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     slow = x.mean(dim=(2, 3)).numpy()
@@ -304,7 +304,7 @@ def test_an_encoder_that_does_not_say_what_it_is_is_refused() -> None:
     import safetensors.torch
 
     content = safetensors.torch.save({"w": torch.zeros(2)}, {"form": "transformers"})
-    probe = EncoderProbe(FORMS.index("transformers"), mebibytes(content), 2, 1)
+    probe = EncoderProbe(FORMS.index("transformers"), mebibytes(content), 2)
     hold(probe, content)
     with pytest.raises(ModelError, match="does not say which network"):
         probe(torch.zeros(1, 3, 8, 8))
@@ -315,7 +315,7 @@ def test_an_encoder_that_does_not_say_what_it_is_is_refused() -> None:
 
 def test_an_encoder_of_another_width_than_its_head_is_refused(onnx_file: Path) -> None:
     content = onnx_file.read_bytes()
-    probe = EncoderProbe(0, 1, 5, 1)
+    probe = EncoderProbe(0, 1, 5)
     hold(probe, content)
     with pytest.raises(ModelError, match="gives 3 features, and the detector's head takes 5"):
         probe(torch.zeros(1, 3, SIDE, SIDE))
@@ -323,4 +323,4 @@ def test_an_encoder_of_another_width_than_its_head_is_refused(onnx_file: Path) -
 
 def test_the_form_is_one_of_the_known_ones() -> None:
     with pytest.raises(ValueError, match="0 to 1"):
-        EncoderProbe(2, 1, 2, 1)
+        EncoderProbe(2, 1, 2)

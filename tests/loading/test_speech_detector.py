@@ -1,4 +1,4 @@
-"""Detectors of speech: front ends against slow ones, the rule for novelty, training and the bundle."""
+"""Detectors of speech: front ends against slow ones, training and the bundle."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from auditor.data.preprocessing import AudioPreprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.networks.detector_networks import KindNovelty, SpeechDetector
+from auditor.models.networks.detector_networks import SpeechDetector
 from auditor.models.networks.media_features import Cepstrum, LogSpectrum, delta, moments
 from auditor.models.saved_models import save
-from mitigations.deepfake.detector_fitting import fit_novelty, kind_groups
 from mitigations.deepfake.media_training import (
     Media,
     TrainingOptions,
@@ -128,14 +127,13 @@ def test_a_line_has_one_slope() -> None:
 @pytest.mark.parametrize("fake", [0, 1])
 def test_the_network_is_differentiable_and_of_its_shapes(fake: int) -> None:
     torch.manual_seed(0)
-    made = SpeechDetector(RATE, 2, fake=fake).eval()
+    made = SpeechDetector(RATE, fake=fake).eval()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     x = torch.from_numpy(sounds(3)).requires_grad_()
     logits = made(x)
     assert logits.shape == (3, 2)
     assert made.features(x).shape[0] == 3
-    assert made.novelty(x).shape == (3,)
     torch.testing.assert_close(logits[:, 0], -logits[:, 1])
     logits[:, 1].sum().backward()
     assert x.grad is not None and bool(torch.isfinite(x.grad).all()) and float(x.grad.abs().max()) > 0
@@ -143,82 +141,10 @@ def test_the_network_is_differentiable_and_of_its_shapes(fake: int) -> None:
 
 def test_the_synthetic_class_may_be_either() -> None:
     x = torch.from_numpy(sounds())
-    first, second = SpeechDetector(RATE, 1, fake=0), SpeechDetector(RATE, 1, fake=1)
+    first, second = SpeechDetector(RATE, fake=0), SpeechDetector(RATE, fake=1)
     for network in (first, second):
         network.head.weight.data.fill_(0.1)
     torch.testing.assert_close(first(x), second(x).flip(1))
-
-
-# ---- novelty -------------------------------------------------------------------------------------------------------
-
-
-def test_distances_are_mahalanobis_over_each_kinds_limit() -> None:
-    from scipy.spatial.distance import mahalanobis
-
-    rng = np.random.default_rng(0)
-    rule = KindNovelty(3, 2)
-    x = rng.normal(size=(6, 3))
-    expected = np.empty((6, 2))
-    for g in range(2):
-        root = rng.normal(size=(3, 3))
-        mean, limit = rng.normal(size=3), 1.0 + g
-        rule.means[g] = torch.from_numpy(mean)
-        rule.whitenings[g] = torch.from_numpy(root)
-        rule.limits[g] = limit
-        expected[:, g] = [mahalanobis(row, mean, root @ root.T) / limit for row in x]
-    np.testing.assert_allclose(rule(torch.from_numpy(x).float()), expected.min(axis=1), rtol=1e-4)
-
-
-def test_a_kind_within_the_spread_of_another_is_caught() -> None:
-    """A tight unknown cluster, nearer to a tight known one than that one's own limit allows, far from the wide one."""
-    rng = np.random.default_rng(0)
-    wide = rng.normal(0, 1.0, (60, 5)) + [4, 0, 0, 0, 0]
-    tight = rng.normal(0, 0.1, (40, 5))
-    features = np.concatenate([wide, tight])
-    is_fake = np.arange(100) >= 60
-    kinds = ["a speaker"] * 60 + ["an engine"] * 40
-    rule = fit_novelty(features, is_fake, kinds, 0.9)
-
-    def unlike(x: npt.NDArray[np.float64]) -> float:
-        return float((rule(torch.from_numpy(x).float()) > 1).float().mean())
-
-    assert unlike(rng.normal(0, 0.1, (200, 5)) - [0.6, 0, 0, 0, 0]) > 0.9
-    assert 0.02 < unlike(rng.normal(0, 0.1, (400, 5))) < 0.25
-    assert 0.02 < unlike(rng.normal(0, 1.0, (400, 5)) + [4, 0, 0, 0, 0]) < 0.25
-
-
-def test_what_lies_within_a_broad_kind_and_out_of_range_is_caught() -> None:
-    """As steady noise does beside a speaker of whom two recordings are of silence."""
-    rng = np.random.default_rng(0)
-    broad, tight = rng.normal(0, 1.0, (50, 40)), rng.normal(0, 0.2, (30, 40)) + 1.0
-    broad[:2, :8] = -6.0
-    rule = fit_novelty(
-        np.concatenate([broad, tight]), np.arange(80) >= 50, ["a speaker"] * 50 + ["an engine"] * 30, 0.9
-    )
-    odd = 0.1 * rng.normal(size=(30, 40))
-    odd[:, :8] = -5.0
-    found = torch.from_numpy(odd).float()
-    assert (rule.distances(found).amin(dim=1) < 1).all()
-    assert (rule(found) > 1).all()
-    known = torch.from_numpy(rng.normal(0, 1.0, (400, 40))).float()
-    assert float((rule(known) > 1).float().mean()) < 0.25
-
-
-def test_small_and_unnamed_kinds_are_one_group_of_their_class() -> None:
-    is_fake = np.asarray([False] * 22 + [True] * 13)
-    kinds = ["ann"] * 10 + ["bob"] * 9 + [None] * 3 + ["vits"] * 10 + [None] * 3
-    groups = kind_groups(is_fake, kinds, 64)
-    assert [len(set(groups[a:b])) for a, b in ((0, 10), (10, 22), (22, 32), (32, 35))] == [1, 1, 1, 1]
-    assert len(set(groups)) == 4
-    many = [f"engine {i // 10}" for i in range(1000)]
-    assert kind_groups(np.ones(1000, bool), many, 64).max() == 62
-
-
-def test_files_that_are_all_alike_have_a_rule_too() -> None:
-    features = np.concatenate([np.random.default_rng(0).normal(size=(20, 4)), np.ones((20, 4))])
-    rule = fit_novelty(features, np.arange(40) >= 20, ["s"] * 20 + ["e"] * 20, 0.9)
-    found = rule(torch.tensor([[1.0, 1.0, 1.0, 1.0], [30.0, 30.0, 30.0, 30.0]]))
-    assert float(found[0]) <= 1.0 < float(found[1])
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
@@ -253,7 +179,7 @@ def made(seed: int = 0) -> DeepfakeDetector:
 def read(X: Samples) -> Media:
     wanted = AudioPreprocessing(sampling_rate=RATE, samples=X.shape[1])
     with torch.no_grad():
-        features = SpeechDetector(RATE, 1).features(torch.from_numpy(wanted.encode(X))).double().numpy()
+        features = SpeechDetector(RATE).features(torch.from_numpy(wanted.encode(X))).double().numpy()
     return Media(rows=np.arange(len(X)), problems=(), preprocessing=wanted, features=features)
 
 
@@ -279,16 +205,6 @@ def test_the_same_seed_makes_the_same_detector() -> None:
     first, second = made(), made()
     np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
     assert first.card == second.card
-
-
-def test_known_files_are_supported_and_unknown_kinds_are_not() -> None:
-    detector = made()
-    known = recordings(n=60, seed=3)[0]
-    unknown = np.random.default_rng(0).normal(size=(60, known.shape[1])).cumsum(axis=1)
-    walks = (8000 * unknown / np.abs(unknown).max(axis=1, keepdims=True)).astype(np.int16)
-    assert np.mean([detector.card.is_unlike(value) for value in detector.novelty(known).tolist()]) < 0.35
-    assert {v.answer for v in detector.verdicts(walks)} == {"cannot say"}
-    assert "unsupported" in detector.verdicts(walks[:1])[0].reason
 
 
 # ---- from files ----------------------------------------------------------------------------------------------------

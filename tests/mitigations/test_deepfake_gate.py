@@ -36,7 +36,7 @@ from mitigations import MITIGATIONS
 from mitigations.deepfake_detection import DeepfakeDetection
 from tests.quantifiers import all_of
 from tests.toys.classifiers import save_onnx, save_resnet
-from tests.toys.media_files import SIZE, as_file, card, fake_picture, image_detector, real_picture, write
+from tests.toys.media_files import SIZE, as_file, calibrated, card, fake_picture, image_detector, real_picture, write
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 
@@ -77,8 +77,8 @@ def pictures(n: int = 6, size: int = SIZE) -> npt.NDArray[np.uint8]:
     return np.stack([(real_picture, fake_picture)[i % 2](rng, size) for i in range(n)])
 
 
-class _KnowsNoWhite(nn.Module):
-    """A detector's network to which white pictures are a novelty."""
+class _UnsureOfWhite(nn.Module):
+    """A detector's network that gives white pictures a score between those of both classes."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -86,20 +86,18 @@ class _KnowsNoWhite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.network(x)
-        return out
+        return torch.where((x.flatten(1).mean(dim=1) > 0.99)[:, None], 0.0 * out, out)
 
-    def novelty(self, x: Tensor) -> Tensor:
-        return x.flatten(1).mean(dim=1)
+
+def unsure_of_white(known: DeepfakeDetector) -> DeepfakeDetector:
+    return DeepfakeDetector(
+        _UnsureOfWhite(known.module), card=card(), classes=known.classes, preprocessing=known.preprocessing
+    )
 
 
 def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: DeepfakeDetector) -> None:
     base = classifier()
-    detector = DeepfakeDetector(
-        _KnowsNoWhite(detector.module),
-        card=card(novelties=(0.99,) * 19),
-        classes=detector.classes,
-        preprocessing=detector.preprocessing,
-    )
+    detector = unsure_of_white(detector)
     X = np.concatenate([pictures(), np.full((1, SIZE, SIZE, 3), 255, np.uint8)])
     gated = GatedModel(base, detector, Gate(answer=0))
     answers = [v.answer for v in detector.verdicts(X)]
@@ -116,6 +114,22 @@ def test_rejected_inputs_get_the_answer_and_the_others_the_models_own(detector: 
     assert traced.rejection_mask(X).tolist() == [True] * 6 + [False]
     gated.check_repeatable(X, gated.predict_proba(X))
     assert gated.predict_proba(X[1:2]).tolist() == [[1.0, 0.0]] and gated.predict_proba(X[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("fake_scores", [None, tuple(np.linspace(0.0, 0.4, 40))])
+def test_a_detector_that_is_not_shown_to_tell_says_nothing_at_the_gate(
+    detector: DeepfakeDetector, fake_scores: tuple[float, ...] | None
+) -> None:
+    """Neither one that no channel calibrated nor one that gives known fakes the scores of real files."""
+    bare = detector.card.model_copy(update={"channel": None})
+    own = bare if fake_scores is None else calibrated(bare.model_copy(update={"fake_scores": fake_scores}))
+    silent, X = detector.with_card(own), pictures()
+    assert {(v.answer, v.reason) for v in silent.verdicts(X)} == {("cannot say", own.unproven)} and own.unproven
+    made = DeepfakeDetection(detector=silent).mitigate(
+        classifier(), AuditData(X=X, classes=("deny", "grant"), positive=1), np.random.default_rng(0), Training()
+    )
+    np.testing.assert_array_equal(made.model.predict_proba(X), classifier().predict_proba(X))
+    assert own.unproven in made.notes[0] and "could not judge 6 (let them pass)" in made.notes[-1]
 
 
 def test_the_old_model_is_untouched_and_the_new_one_is_read_back(detector: DeepfakeDetector, tmp_path: Path) -> None:
@@ -148,7 +162,7 @@ def test_any_classifier_with_a_card_stands_at_the_gate_and_is_enclosed(form: str
         path = where
     uncalibrated = as_detector(load_classifier(ModelSpec(path=str(path))), {})
     scores = {"real_scores": tuple(np.linspace(0.0, 0.4, 40)), "fake_scores": tuple(np.linspace(0.6, 1.0, 40))}
-    save(uncalibrated.with_card(uncalibrated.card.model_copy(update=scores)), tmp_path / "detector.pt")
+    save(uncalibrated.with_card(calibrated(uncalibrated.card.model_copy(update=scores))), tmp_path / "detector.pt")
     shutil.rmtree(where)
     base, X = classifier(), pictures(8)
     made = DeepfakeDetection(detector=str(tmp_path / "detector.pt")).mitigate(
@@ -173,7 +187,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
     found = ModelSpec(predict="gate_steps:steps", code_folder=str(tmp_path))
     uncalibrated = as_detector(load_classifier(found), {})
     scores = {"real_scores": tuple(np.linspace(0.0, 0.4, 40)), "fake_scores": tuple(np.linspace(0.6, 1.0, 40))}
-    save(uncalibrated.with_card(uncalibrated.card.model_copy(update=scores)), tmp_path / "d.pt")
+    save(uncalibrated.with_card(calibrated(uncalibrated.card.model_copy(update=scores))), tmp_path / "d.pt")
     save(classifier(), tmp_path / "model.pt")
     return found
 
@@ -222,15 +236,9 @@ def test_a_classifier_without_a_card_does_not_stand_at_the_gate(tmp_path: Path) 
 
 @pytest.mark.parametrize(("on_cannot_say", "said"), [("pass", "let them pass"), ("reject", "rejected them too")])
 def test_what_the_gate_did_with_the_rows_is_counted(detector: DeepfakeDetector, on_cannot_say: Any, said: str) -> None:
-    unsure = DeepfakeDetector(
-        _KnowsNoWhite(detector.module),
-        card=card(novelties=(0.99,) * 19),
-        classes=detector.classes,
-        preprocessing=detector.preprocessing,
-    )
     X = np.concatenate([pictures(7), np.full((2, SIZE, SIZE, 3), 255, np.uint8)])
     data = AuditData(X=X, classes=("deny", "grant"), positive=1)
-    mitigation = DeepfakeDetection(detector=unsure, on_cannot_say=on_cannot_say)
+    mitigation = DeepfakeDetection(detector=unsure_of_white(detector), on_cannot_say=on_cannot_say)
     made = mitigation.mitigate(classifier(), data, np.random.default_rng(0), Training())
     # Four real pictures, three synthetic ones, two of which it cannot say.
     counted = (

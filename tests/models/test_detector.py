@@ -1,4 +1,4 @@
-"""The verdicts of a detector: conformal p-values, novelty, the bundle that carries them."""
+"""The verdicts of a detector: conformal p-values, the bundle that carries them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, P
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.detector_card import DetectorCard, KnownRate, judge_file
+from auditor.models.detector_card import DetectorCard, KnownRate, answer_of, judge_file
 from auditor.models.saved_models import bundle_of, save
 from auditor.models.torch_model import TorchModel
 from tests.statistics.worlds import WORLDS, most_misses
+from tests.toys.media_files import calibrated
 
 
 def card(**changes: object) -> DetectorCard:
@@ -39,43 +40,33 @@ def test_p_values_count_calibration_files() -> None:
 
 
 def test_either_class_and_neither_are_possible_answers() -> None:
-    answers = {score: judge_file(card(), score, None).answer for score in (0.05, 0.5, 0.95)}
+    answers = {score: judge_file(calibrated(card()), score).answer for score in (0.05, 0.5, 0.95)}
     assert answers == {0.05: "no known trace", 0.5: "cannot say", 0.95: "fake"}
-    overlapping = card(real_scores=tuple(np.linspace(0, 1, 40)), fake_scores=tuple(np.linspace(0, 1, 40)))
-    verdict = judge_file(overlapping, 0.5, None)
+    overlapping = card(real_scores=tuple(np.linspace(0, 0.7, 40)), fake_scores=tuple(np.linspace(0.3, 1, 40)))
+    verdict = judge_file(calibrated(overlapping), 0.5)
     assert verdict.answer == "cannot say"
     assert "Neither class can be ruled out" in verdict.reason
 
 
 def test_too_few_calibration_files_rule_nothing_out() -> None:
     few = card(real_scores=(0.0,) * 18, fake_scores=(1.0,) * 18)
-    assert {judge_file(few, s, None).answer for s in (0.0, 0.5, 1.0)} == {"cannot say"}
-    assert "too few calibration files (real and fake; it takes 19 of each)" in judge_file(few, 0.5, None).reason
+    assert {answer_of(few, *few.p_values(s))[0] for s in (0.0, 0.5, 1.0)} == {"cannot say"}
+    said = "too few calibration files (real and fake; it takes 19 of each)"
+    assert said in answer_of(few, *few.p_values(0.5))[1]
 
 
-@pytest.mark.parametrize("novelty", [3.1, float("nan"), None])
-def test_what_is_unlike_the_training_files_is_not_judged(novelty: float | None) -> None:
-    known = card(novelties=(3.0,) * 19)
-    assert judge_file(known, 0.99, 2.9).answer == "fake"
-    assert judge_file(known, 0.99, novelty).answer == "cannot say"
-
-
-def test_what_cannot_be_measured_is_not_judged_however_few_files_are_known() -> None:
-    few = card(novelties=(3.0,) * 2)
-    assert judge_file(few, 0.99, 2.9).answer == judge_file(few, 0.99, 9.0).answer == "fake"
-    assert {judge_file(few, 0.99, value).answer for value in (None, float("nan"), float("inf"))} == {"cannot say"}
-
-
-def test_files_of_known_kinds_are_called_unlike_them_no_more_often_than_stated() -> None:
-    """However heavy the tails and few the files; the limit that 99 in 100 of 40 files keep to is exceeded more."""
-    rng = np.random.default_rng(0)
-    worlds = np.sort(rng.pareto(1.0, (WORLDS, 40)), axis=1)
-    unlike = sum(
-        card(novelties=tuple(known.tolist())).is_unlike(float(new))
-        for known, new in zip(worlds, rng.pareto(1.0, WORLDS), strict=True)
-    )
-    assert 0 < unlike <= most_misses(0.1)
-    assert (rng.pareto(1.0, WORLDS) > np.quantile(worlds, 0.99, axis=1)).sum() > most_misses(0.01)
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (card(), "not calibrated"),
+        (calibrated(card(fake_scores=())), "No known fakes"),
+        (calibrated(card(fake_scores=tuple(np.linspace(0.0, 0.4, 40)))), "Nothing shows"),
+    ],
+)
+def test_a_detector_that_is_not_shown_to_tell_answers_nothing(own: DetectorCard, said: str) -> None:
+    for score in np.linspace(0.0, 1.0, 21):
+        verdict = judge_file(own, score)
+        assert verdict.answer == "cannot say" and said in verdict.reason and verdict.probability == score
 
 
 def test_a_class_is_ruled_out_by_mistake_no_more_often_than_stated() -> None:
@@ -99,9 +90,6 @@ class _Network(nn.Module):
         out: Tensor = self.linear(x.flatten(1))
         return out
 
-    def novelty(self, x: Tensor) -> Tensor:
-        return x.flatten(1).norm(dim=1)
-
 
 def detector(module: nn.Module, **changes: object) -> DeepfakeDetector:
     preprocessing = ImagePreprocessing(size=(4, 4))
@@ -110,47 +98,11 @@ def detector(module: nn.Module, **changes: object) -> DeepfakeDetector:
 
 def test_verdicts_of_rows_agree_with_those_of_single_files() -> None:
     torch.manual_seed(0)
-    model = detector(_Network(), novelties=(6.0,) * 19)
+    model = detector(_Network())
     X = np.random.default_rng(1).integers(0, 256, (20, 4, 4, 3)).astype(np.uint8)
-    verdicts = model.verdicts(X)
-    novelty = model.novelty(X)
-    slow = np.sqrt(((((X / 255.0) - 0.5) / 0.5).reshape(20, -1) ** 2).sum(axis=1))
-    np.testing.assert_allclose(novelty, slow, rtol=1e-5)
-    assert [v.answer == "cannot say" for v in verdicts if v.novelty is not None and v.novelty > 6.0].count(False) == 0
-    np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1])
-
-
-def test_answer_and_novelty_of_a_file_take_one_look_at_it() -> None:
-    """And the features of other files, or of the same file asked again, are their own."""
-    from auditor.models.networks.detector_networks import FrequencyDetector
-
-    looks: list[int] = []
-
-    class Counting(FrequencyDetector):
-        def features(self, x: Tensor) -> Tensor:
-            looks.append(len(x))
-            return super().features(x)
-
-    network = Counting(16, 1).eval()
-    torch.nn.init.normal_(network.head.weight, std=0.1)
-    model = DeepfakeDetector(
-        network,
-        card=card(novelties=(1.0,) * 19),
-        classes=("real", "fake"),
-        preprocessing=ImagePreprocessing(size=(16, 16)),
-        batch_rows=4,
-    )
-    X = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3)).astype(np.uint8)
-    verdicts = model.verdicts(X)
-    assert looks == [4, 4, 2]
-    np.testing.assert_allclose([v.novelty for v in verdicts], model.novelty(X), rtol=1e-6)
-    np.testing.assert_allclose([v.probability for v in verdicts], model.predict_proba(X)[:, 1], rtol=1e-6)
-    assert network._kept is None and len(looks) == 9
-
-
-def test_a_network_without_novelty_cannot_carry_novelties() -> None:
-    with pytest.raises(ModelError, match="measures no novelty"):
-        detector(nn.Linear(2, 2), novelties=(1.0,) * 19)
+    found, alone = model.verdicts(X), [model.verdicts(X[i : i + 1])[0] for i in range(20)]
+    np.testing.assert_allclose([v.probability for v in found], [v.probability for v in alone], rtol=1e-6)
+    assert [v.answer for v in found] == [v.answer for v in alone]
 
 
 def test_the_card_is_saved_in_the_bundle_and_read_back(tmp_path: Path) -> None:
@@ -244,14 +196,14 @@ def spectral(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> ModelS
     """A bundle of a network that is made for pictures of 32 x 32 pixels, with something of it changed."""
     from auditor.models.networks.architectures import ARCHITECTURES
 
-    args = {"size": 32, "n_groups": 2, "fake": 1}
+    args = {"size": 32, "fake": 1}
     model = TorchModel(
         ARCHITECTURES["frequency_detector"](**args),
         classes=("real", "fake"),
         preprocessing=ImagePreprocessing(size=(32, 32), fit="crop"),
         architecture={"name": "frequency_detector", "args": args},
     )
-    bundle = bundle_of(DeepfakeDetector.around(model, card(novelties=(2.0,) * 19)))
+    bundle = bundle_of(DeepfakeDetector.around(model, calibrated(card())))
     change(bundle)
     torch.save(bundle, tmp_path / "d.pt")
     return ModelSpec(path=str(tmp_path / "d.pt"))
@@ -279,7 +231,7 @@ def test_a_bundle_whose_parts_contradict_each_other_is_refused_at_load(
 def test_sound_at_another_rate_than_the_networks_is_refused(tmp_path: Path) -> None:
     from auditor.models.networks.architectures import ARCHITECTURES
 
-    args = {"sampling_rate": 8_000, "n_kinds": 2, "fake": 1}
+    args = {"sampling_rate": 8_000, "fake": 1}
     model = TorchModel(
         ARCHITECTURES["speech_lfcc"](**args),
         classes=("real", "fake"),
@@ -320,14 +272,21 @@ def test_a_network_for_other_pictures_is_one_refusal_of_every_command(tmp_path: 
     assert " ".join(result.output.split()).count("cannot take what its preprocessing makes") == 1
 
 
-@pytest.mark.parametrize("novelties", [(), (1.0,) * 8, (1e308,) * 40])
-def test_answers_without_a_rule_for_unlike_files_say_so(novelties: tuple[float, ...]) -> None:
-    bare = card(novelties=novelties)
-    for score, answer in ((0.05, "no known trace"), (0.95, "fake")):
-        verdict = judge_file(bare, score, 3.0)
-        assert verdict.answer == answer and "no rule for files unlike those it was trained on" in verdict.reason
-        assert "no rule" not in judge_file(card(novelties=(3.5,) * 19), score, 3.0).reason
-    assert not bare.knows_novelty and card(novelties=(3.5,) * 19).knows_novelty
+def test_a_bundle_of_an_earlier_version_is_read_without_its_rule_for_unlike_files(tmp_path: Path) -> None:
+    def earlier(bundle: dict[str, Any]) -> None:
+        d = bundle["state_dict"]["head.weight"].shape[0]
+        bundle["architecture"]["args"] |= {"n_groups": 2}
+        rule = {"means": (2, d), "whitenings": (2, d, d), "limits": (2,), "range.low": (d,), "range.high": (d,)}
+        bundle["state_dict"] |= {f"rule.{name}": torch.zeros(shape) for name, shape in rule.items()}
+        bundle["detector"] |= {"novelties": [1.0] * 19, "novelty_rate": 0.1}
+        bundle["detector"]["channel"] |= {"novelties": [1.0] * 19}
+
+    new, old = (load_model(spectral(tmp_path, change)) for change in (lambda _: None, earlier))
+    assert isinstance(new, DeepfakeDetector) and isinstance(old, DeepfakeDetector) and old.card == new.card
+    X = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
+    assert old.verdicts(X) == new.verdicts(X)
+    save(old, tmp_path / "again.pt")
+    assert isinstance(load_model(ModelSpec(path=str(tmp_path / "again.pt"))), DeepfakeDetector)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +305,7 @@ def test_answers_without_a_rule_for_unlike_files_say_so(novelties: tuple[float, 
 def test_classes_that_no_score_rules_out_are_known(changes: dict[str, Any], never: tuple[str, ...]) -> None:
     known = card(**changes)
     assert known.never_ruled_out == never
-    verdicts = [judge_file(known, s, None) for s in np.linspace(0.0, 1.0, 101)]
+    verdicts = [judge_file(known, s) for s in np.linspace(0.0, 1.0, 101)]
     slow = [n for n in ("real", "fake") if all(getattr(v, f"p_{n}") > known.error_rate for v in verdicts)]
     assert tuple(slow) == never
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.detection_record import FileResult, recorded
+from auditor.detection.detection_record import FileResult, FileVerdict
 from auditor.detection.detector_calibration import channel_lines, on_channel
 from auditor.detection.examine_file import Examination, as_detector, load_classifier
 from auditor.loading.job_specs import ModelSpec
-from auditor.models.detector_card import DetectorCard, judge_file
+from auditor.models.detector_card import DetectorCard, answer_of
 
 pytest.importorskip("PIL", reason="the extra 'images' is not installed")
 FOLDER = Path(os.environ.get("AUDITOR_TEST_DATA", "")) / "real_vs_ai_images_559"
@@ -32,7 +32,8 @@ smooth.size = (96, 96)  # type: ignore[attr-defined]
 def _again(card: DetectorCard, files: list[FileResult]) -> list[FileResult]:
     """What a card says of files that were scored once."""
     scores = [f.verdict.probability for f in files if f.verdict is not None]
-    verdicts = [recorded(judge_file(card, float(s or 0.0), None), card) for s in scores]
+    answers = [answer_of(card, *card.p_values(float(s or 0.0))) for s in scores]
+    verdicts = [FileVerdict(answer=answer, reason=reason) for answer, reason in answers]
     return [f.model_copy(update={"verdict": v}) for f, v in zip(files, verdicts, strict=True)]
 
 

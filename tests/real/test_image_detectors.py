@@ -40,7 +40,7 @@ def _package(name: str) -> Path:
 
 def _cross_validated_auc(features: Sequence[Sequence[float]], is_fake: np.ndarray) -> float:
     x, kinds = np.asarray(features, np.float64), [None] * len(is_fake)
-    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake, kinds), np.random.default_rng(0))
+    found = cross_validate(is_fake, kinds, LinearLearner(x, is_fake), np.random.default_rng(0))
     return area_under_curve(positives=found.seen_scores[is_fake], negatives=found.seen_scores[~is_fake]).value
 
 

@@ -16,6 +16,7 @@ from auditor.data.preprocessing import ImagePreprocessing
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import DetectorCard
 from auditor.models.torch_model import TorchModel
+from tests.toys.media_files import calibrated
 
 SIDE = 32
 CLASSES = ("real", "fake")
@@ -80,9 +81,6 @@ class Looker(nn.Module):
         z = self.dropout(0.5 * self.strength * self.measured(x))
         return torch.stack([-z, z], dim=1)
 
-    def novelty(self, x: Tensor) -> Tensor:
-        return self.measured(x).abs()
-
 
 def looker(pattern: npt.NDArray[np.float64], strength: float, centre: float = 0.0) -> TorchModel:
     return TorchModel(
@@ -113,7 +111,7 @@ def of_nothing() -> TorchModel:
 
 
 def detector(model: TorchModel, *, error_rate: float = 0.05, seed: int = 9, **more: Any) -> DeepfakeDetector:
-    """The model with a card, calibrated on pictures of its own."""
+    """The model with a card, calibrated on pictures of its own channel."""
     data = pictures(400, seed)
     scores = model.predict_proba(data.X)[:, 1]
     assert data.y_true is not None
@@ -127,7 +125,7 @@ def detector(model: TorchModel, *, error_rate: float = 0.05, seed: int = 9, **mo
             **more,
         }
     )
-    return DeepfakeDetector.around(model, card)
+    return DeepfakeDetector.around(model, card if "channel" in more else calibrated(card))
 
 
 def saved(data: AuditData, folder: Path, save: Callable[[Any, Path, bool], str]) -> AuditData:

@@ -71,7 +71,7 @@ def as_video(frames: list[npt.NDArray[np.uint8]]) -> bytes:
 
 def card(**changes: Any) -> DetectorCard:
     """Calibration scores of real pictures below 0.4 and of synthetic ones above 0.6, on a channel by default."""
-    own_scores = {"real_scores", "fake_scores", "novelties", "error_rate", "channel"} & set(changes)
+    own_scores = {"real_scores", "fake_scores", "error_rate", "channel"} & set(changes)
     channel = {} if own_scores else {"channel": ChannelCalibration(n_fake=40, n_found=40)}
     known = KnownRate(metric="equal_error_rate", value=0.02, low=0.0, high=0.06, n_real=40, n_fake=40)
     made: dict[str, Any] = {
@@ -87,6 +87,13 @@ def card(**changes: Any) -> DetectorCard:
         ),
     }
     return DetectorCard(**(made | channel | changes))
+
+
+def calibrated(own: DetectorCard) -> DetectorCard:
+    """The card as of a channel whose known files have its scores."""
+    found = sum(own.p_values(score)[0] <= own.error_rate for score in own.fake_scores)
+    channel = ChannelCalibration(n_fake=len(own.fake_scores), n_found=found)
+    return DetectorCard.model_validate(own.model_dump() | {"channel": channel})
 
 
 def image_detector(classes: tuple[str, str] = ("real", "fake"), **changes: Any) -> DeepfakeDetector:

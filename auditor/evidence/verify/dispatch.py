@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from auditor.core.errors import DataError
 from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, recorded
 from auditor.detection.detector_calibration import judged_by_all
-from auditor.detection.examine_file import silenced
-from auditor.detection.file_kinds import IN_WORDS
+from auditor.detection.examine_file import silenced, unsupported
 from auditor.detection.video_verdict import judge_frames
 from auditor.evidence.comparison_evidence import AFTER, BEFORE, comparison_evidence, mitigation_evidence
 from auditor.evidence.container import read_archive, unpack
@@ -47,7 +45,7 @@ from auditor.evidence.verify.dates import check_timestamp, dated
 from auditor.evidence.verify.remeasure import Remake
 from auditor.evidence.verify.verify_bundle import verify_bundle
 from auditor.evidence.verify.verify_derived import Again, Audits, Said, verify_derived
-from auditor.models.detector_card import DetectorCard, answer_of, judge_file
+from auditor.models.detector_card import DetectorCard, judge_file
 from auditor.report.comparing.compare_audits import compare
 from auditor.report.comparing.prior_tradeoff import DISPARITIES
 from auditor.report.comparing.tradeoff_of_audits import AuditedPoint, weigh_audits
@@ -57,8 +55,6 @@ from auditor.training.interim.interim_state import criteria_digest, plan_in_word
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-_ONLY_TO_READ = "iVBORw0KGgo="
 
 
 def detection_again(evidence: Said) -> Again:
@@ -70,25 +66,24 @@ def detection_again(evidence: Said) -> Again:
         )
     try:
         detectors = _detectors(evidence)
-        files = [(_text(file, "path"), *_parse_file(file)) for file in evidence.record["files"]]
-        asked, unwritten = evidence.request["asked"], evidence.request["unwritten"]
+        files = [(_text(file, "path"), _parse_file(file)) for file in evidence.record["files"]]
+        asked = evidence.request["asked"]
     except (KeyError, TypeError, ValidationError) as error:
         raise DataError(f"the files or the detector cannot be read: {type(error).__name__}") from None
-    if not isinstance(asked, dict) or not isinstance(unwritten, bool):
+    if not isinstance(asked, dict):
         raise DataError("the request does not say what was asked for")
     for each in detectors:
         known = each.known
         if (known.n_real, known.n_fake) != (len(known.card.real_scores), len(known.card.fake_scores)):
             raise DataError("the detector has another number of calibration files than it has scores of them")
     cards = [each.known.card for each in detectors]
-    by_detector = [[_rejudge_file(cards, i, result) for _, result, _ in files] for i in range(max(1, len(cards)))]
+    by_detector = [[_rejudge_file(cards, i, result) for _, result in files] for i in range(max(1, len(cards)))]
     judged, batches = judged_by_all(cards, by_detector)
     detectors = [replace(each, batch=batch) for each, batch in zip(detectors, batches, strict=False)]
-    results = [(path, result) for (path, _, _), result in zip(files, judged, strict=True)]
-    pictures = {path: picture for path, _, picture in files if picture is not None}
-    code = exit_code_of([result for _, result in results], detectors, unwritten=unwritten)
-    record = detection_content(detectors, results, pictures, code)
-    made = detection_evidence(record, detectors, unwritten=unwritten, request=asked)
+    results = [(path, result) for (path, _), result in zip(files, judged, strict=True)]
+    code = exit_code_of([result for _, result in results], detectors)
+    record = detection_content(detectors, results, code)
+    made = detection_evidence(record, detectors, request=asked)
     scored = sum(
         bool(result.parts) or (result.verdict is not None and result.verdict.probability is not None)
         for _, result in results
@@ -100,9 +95,8 @@ def detection_again(evidence: Said) -> Again:
         used=(DETECTOR, SECOND)[: len(detectors)],
         unproven=(
             Unproven(
-                where="record.json: files.verdict.probability, files.verdict.novelty, files.verdict.frames.*, "
-                "files.parts.*, files.provenance.*, files.heat_map.*, files.medium, files.form, files.size_bytes, "
-                "files.sha256, files.facts",
+                where="record.json: files.verdict.probability, files.verdict.frames.*, files.parts.*, "
+                "files.provenance.*, files.medium, files.form, files.size_bytes, files.sha256, files.facts",
                 why="what was read of a file, and scored, the file and the detector alone can tell: auditor detect",
             ),
             *(
@@ -118,15 +112,8 @@ def detection_again(evidence: Said) -> Again:
     )
 
 
-def _parse_file(file: Mapping[str, Any]) -> tuple[FileResult, str | None]:
-    """A file as the record has it, and where its picture was written."""
-    own = {name: value for name, value in file.items() if name not in ("path", "answer")}
-    picture = None
-    if own["heat_map"] is not None:
-        drawn = dict(own["heat_map"])
-        picture = drawn.pop("path")
-        own["heat_map"] = {**drawn, "png": _ONLY_TO_READ}
-    return FileResult.model_validate(own), picture
+def _parse_file(file: Mapping[str, Any]) -> FileResult:
+    return FileResult.model_validate({name: value for name, value in file.items() if name not in ("path", "answer")})
 
 
 def _detectors(evidence: Said) -> list[AskedDetector]:
@@ -153,12 +140,8 @@ def _rejudge_file(cards: Sequence[DetectorCard], i: int, result: FileResult) -> 
     card = cards[i]
     if len(cards) > 1:
         return _one_of_several(card, i, result)
-    verdict = _unsupported(card, result, said) if said.probability is None else _rejudge_verdict(card, said, result)
-    drawn = result.heat_map
-    if drawn is not None:
-        earned = drawn.drop_marked > drawn.drop_random and verdict.probability is not None
-        drawn = drawn.model_copy(update={"earned": earned})
-    return result.model_copy(update={"verdict": verdict, "heat_map": drawn})
+    verdict = _unsupported(card, result) if said.probability is None else _rejudge_verdict(card, said, result)
+    return result.model_copy(update={"verdict": verdict})
 
 
 def _one_of_several(card: DetectorCard, i: int, result: FileResult) -> FileResult:
@@ -183,26 +166,20 @@ def _rejudge_verdict(card: DetectorCard, verdict: FileVerdict, result: FileResul
     if verdict.frames:
         scores = np.asarray([frame.probability for frame in verdict.frames])
         seconds = np.asarray([frame.seconds for frame in verdict.frames])
-        return silenced(judge_frames(card, scores, seconds, verdict.novelty), card, result.facts)
+        return silenced(judge_frames(card, scores, seconds), card, result.facts)
     assert verdict.probability is not None
-    judged = judge_file(card, verdict.probability, verdict.novelty)
-    return silenced(recorded(judged, card), card, result.facts)
+    return silenced(recorded(judge_file(card, verdict.probability)), card, result.facts)
 
 
-def _unsupported(card: DetectorCard, result: FileResult, verdict: FileVerdict) -> FileVerdict:
-    """What the detector answers nothing about: of another medium or channel, unlike all that it knows, or unproven."""
-    _, reason = answer_of(card, math.nan, math.nan, verdict.novelty)
-    medium = "unreadable" if result.medium is None else IN_WORDS[result.medium]
-    is_for = "images and video" if card.medium == "image" else "speech"
-    other = f"Unsupported: the detector is for {is_for}, and this is {medium}."
+def _unsupported(card: DetectorCard, result: FileResult) -> FileVerdict:
+    """What the detector answers nothing about: of another medium or channel, or unproven."""
     takes = ("image", "video") if card.medium == "image" else ("audio", "video")
     if result.medium not in takes:
-        return FileVerdict(answer="cannot say", reason=other)
-    if not card.is_unlike(verdict.novelty):
-        reason = card.silence(result.facts, video=result.medium == "video")
+        return FileVerdict(answer="cannot say", reason=unsupported(card, result.medium))
+    reason = card.silence(result.facts, video=result.medium == "video")
     if not reason:
         raise DataError("a file that the detector supports has no probability")
-    return FileVerdict(answer="cannot say", reason=reason, novelty=verdict.novelty)
+    return FileVerdict(answer="cannot say", reason=reason)
 
 
 def _text(table: Mapping[str, Any], name: str) -> str:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from auditor.core.errors import MissingExtraError, ModelError, first_line
-from auditor.models.networks.detector_networks import HeadOnFeatures, KindNovelty, LinearHead
+from auditor.models.networks.detector_networks import HeadOnFeatures, LinearHead
 
 _INTEGER_PRODUCTS = ("MatMulInteger", "ConvInteger")
 
@@ -278,7 +278,7 @@ class EncoderProbe(HeadOnFeatures):
     ``form``: index into :data:`auditor.models.networks.encoders.FORMS`. ``n_mebibytes``: of the encoder's file, which
     is the buffer ``content`` (``length`` bytes of it). ``differentiable``: whether a gradient reaches the input, which
     it does through torch and not through onnxruntime. ``scaled``: whether sound is brought to mean 0 and
-    variance 1 first. ``k``, ``n_real``, ``n_fake``: 0, as earlier versions wrote them.
+    variance 1 first. ``n_groups``, ``k``, ``n_real``, ``n_fake``: as earlier versions wrote them.
     """
 
     def __init__(
@@ -286,7 +286,7 @@ class EncoderProbe(HeadOnFeatures):
         form: int,
         n_mebibytes: int,
         n_features: int,
-        n_groups: int,
+        n_groups: int = 0,
         fake: int = 1,
         k: int = 0,
         n_real: int = 0,
@@ -306,7 +306,6 @@ class EncoderProbe(HeadOnFeatures):
         self.register_buffer("content", torch.zeros(n_mebibytes, _MEBIBYTE, dtype=torch.uint8))
         self.register_buffer("length", torch.zeros((), dtype=torch.int64))
         self.head: LinearHead = LinearHead(n_features, fake)
-        self.rule: KindNovelty = KindNovelty(n_features, n_groups)
         self._encoder: Encoder | None = None
         self.register_load_state_dict_post_hook(_forget_encoder)  # type: ignore[no-untyped-call]
 
@@ -333,7 +332,7 @@ class EncoderProbe(HeadOnFeatures):
     def features(self, x: Tensor) -> Tensor:
         """(n, d) the encoder's features, of length 1."""
         found = self.encoder(standardise(x) if self.scaled else x)
-        wanted = self.rule.means.shape[1]
+        wanted = self.head.weight.shape[0]
         if found.ndim != 2 or found.shape[1] != wanted:
             raise ModelError(
                 f"The detector's encoder gives {found.shape[-1]} features, and the detector's head takes {wanted}: it "

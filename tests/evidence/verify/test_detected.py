@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict, HeatMap
+from auditor.detection.detection_record import DetectorRecord, FileResult, FileVerdict
 from auditor.detection.detector_calibration import judged_by_all, judged_together
 from auditor.detection.examine_file import silenced
 from auditor.detection.video_verdict import judge_frames
@@ -39,27 +39,24 @@ CARD = DetectorCard(
     fake=1,
     real_scores=tuple(np.sort(RNG.uniform(0.0, 0.4, 60)).tolist()),
     fake_scores=tuple(np.sort(RNG.uniform(0.5, 1.0, 60)).tolist()),
-    novelties=(2.0,) * 19,
     channel=ChannelCalibration(n_fake=60, n_found=60),
 )
 OWN, OTHER = ("PNG", "8 x 8"), ("JPEG", "9 x 9")
-ON_CHANNEL = CARD.model_copy(
-    update={"novelties": (), "channel": ChannelCalibration(facts=(OWN,) * 60, n_fake=60, n_found=60)}
-)
+ON_CHANNEL = CARD.model_copy(update={"channel": ChannelCalibration(facts=(OWN,) * 60, n_fake=60, n_found=60)})
 ON_FILMS = CARD.model_copy(update={"channel": ChannelCalibration(unit="video", n_fake=60, n_found=60)})
 
 
 FILM = [0.9, 0.95, 0.8, 0.99, 0.97, 0.96]
 
 
-def verdict(score: float, novelty: float, card: DetectorCard = CARD) -> FileVerdict:
-    answer, reason = answer_of(card, *card.p_values(score), novelty)
+def verdict(score: float, card: DetectorCard = CARD) -> FileVerdict:
+    answer, reason = answer_of(card, *card.p_values(score))
     p_real, p_fake = card.p_values(score)
-    return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake, novelty=novelty)
+    return FileVerdict(answer=answer, reason=reason, probability=score, p_real=p_real, p_fake=p_fake)
 
 
 def video(scores: list[float], card: DetectorCard = CARD) -> FileVerdict:
-    return judge_frames(card, np.asarray(scores), np.arange(len(scores)) / 1.0, 1.0)
+    return judge_frames(card, np.asarray(scores), np.arange(len(scores)) / 1.0)
 
 
 def found(medium: Any, said: FileVerdict | None = None, **more: Any) -> FileResult:
@@ -71,13 +68,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detected")
     make_key(folder / "k")
     known = DetectorRecord.from_card(("real", "fake"), CARD, "b" * 64, with_calibration=True)
-    unlike = "It is unlike everything the detector was trained on: an unsupported kind of file."
-    heat = HeatMap(png="iVBORw0KGgo=", drop_marked=2.0, drop_random=1.0, earned=True)
     results = [
-        ("fake.png", found("image", verdict(0.9, 1.0), heat_map=heat)),
-        ("real.png", found("image", verdict(0.1, 1.0))),
-        ("open.png", found("image", verdict(0.45, 1.0))),
-        ("new.png", found("image", FileVerdict(answer="cannot say", reason=unlike, novelty=3.0))),
+        ("fake.png", found("image", verdict(0.9))),
+        ("real.png", found("image", verdict(0.1))),
+        ("open.png", found("image", verdict(0.45))),
         ("film.mp4", found("video", silenced(video(FILM), CARD, ()))),
         (
             "song.wav",
@@ -91,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("none.png", FileResult(error="It is an empty file.")),
     ]
-    sure = verdict(0.9, 5.0, ON_CHANNEL)
+    sure = verdict(0.9, ON_CHANNEL)
     both = [found("image", silenced(sure, ON_CHANNEL, facts), facts=facts) for facts in (OWN, OTHER) for _ in range(10)]
     on_films, on_channel = (
         DetectorRecord.from_card(("real", "fake"), card, "b" * 64) for card in (ON_FILMS, ON_CHANNEL)
@@ -105,11 +99,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         judged, selected = judged_together(detector.card if detector else None, [result for _, result in kept])
         kept = list(zip([path for path, _ in kept], judged, strict=True))
-        code = exit_code_of([result for _, result in kept], unwritten=False)
-        drawn = {"fake.png": "e/fake.png"} if detector is known else {}
+        code = exit_code_of([result for _, result in kept])
         asked = [] if detector is None else [AskedDetector(path="d.pt", known=detector, batch=selected, prevalence=0.2)]
-        record = detection_content(asked, kept, drawn, code)
-        made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
+        record = detection_content(asked, kept, code)
+        made = detection_evidence(record, asked, request={"known_real": False})
         write_derived(folder / f"{name}.zip", made, key=load_private_key(folder / "k"))
     return folder
 
@@ -129,7 +122,7 @@ def test_what_a_detector_said_is_made_anew(folder: Path, name: str) -> None:
     assert any("files.verdict.probability" in each.where for each in seen.plain_statements)
     record = json.loads(unpack((folder / f"{name}.zip").read_bytes(), name)["record.json"])
     answers = [file["verdict"] and file["verdict"]["answer"] for file in record["files"]]
-    expected = ["fake", "no known trace", "cannot say", "cannot say", "cannot say", "cannot say", None]
+    expected = ["fake", "no known trace", "cannot say", "cannot say", "cannot say", None]
     on_channel = ["fake"] * 10 + ["cannot say"] * 10
     assert answers == {"some": expected, "all": ["fake"], "film": ["fake"], "no": [None], "channel": on_channel}[name]
     assert record["exit_code"] == (0 if name in ("all", "film") else 3)
@@ -142,7 +135,7 @@ def test_the_signed_statement_names_the_detector_and_every_file_that_was_read(fo
     envelope = json.loads(unpack((folder / "some.zip").read_bytes(), "some")["signature.dsse.json"])
     subjects = {s["name"]: s["digest"]["sha256"] for s in json.loads(base64.b64decode(envelope["payload"]))["subject"]}
     assert subjects["detector"] == "b" * 64 and subjects["file fake.png"] == "a" * 64
-    assert len(subjects) == 8 and "file none.png" not in subjects
+    assert len(subjects) == 7 and "file none.png" not in subjects
 
 
 @pytest.mark.parametrize("files", [None, 3, ["x"], [{"sha256": 1}], [{"sha256": "a"}], {"path": "x"}])
@@ -155,10 +148,10 @@ def test_a_changed_list_of_files_ends_in_a_verdict(folder: Path, tmp_path: Path,
 
 def test_a_record_by_earlier_rules_is_named_as_such(folder: Path, tmp_path: Path) -> None:
     def older(record: dict[str, Any]) -> None:
-        record["schema_version"] = "2"
+        record["schema_version"] = "3"
 
     seen = checked(forged(folder / "all.zip", tmp_path / "f.zip", folder / "k", record=older), folder)
-    assert "rules of schema 2: verify it with the version that wrote it" in " ".join(wrong(seen).values())
+    assert "rules of schema 3: verify it with the version that wrote it" in " ".join(wrong(seen).values())
 
 
 def of(place: int, **changed: Any) -> Bend:
@@ -176,17 +169,16 @@ BENT: list[tuple[str, Bend]] = [
     ("score", of(0, probability=0.2)),
     ("reason", of(1, reason="It is certain.")),
     ("unknown made known", of(3, answer="fake", probability=0.99, p_real=0.01, p_fake=0.9)),
-    ("known made unknown", of(0, novelty=2.5)),
-    ("silent made sure", of(4, answer="fake")),
+    ("known made unknown", of(0, answer="cannot say", probability=None, p_real=None, p_fake=None, q_value=None)),
+    ("silent made sure", of(3, answer="fake")),
     ("q-value", of(0, q_value=0.001)),
     ("predictive value", lambda r: r["detector"]["predictive_value"].update(value=0.99)),
     ("first answer", lambda r: r["files"][1].update(answer="fake")),
-    ("other medium", of(5, reason="It is certain.")),
-    ("heat map", lambda r: r["files"][0]["heat_map"].update(drop_marked=0.5)),
+    ("other medium", of(4, reason="It is certain.")),
     ("exit code", lambda r: r.update(exit_code=0)),
     ("error rate", lambda r: r["detector"]["card"].update(error_rate=0.4)),
     ("reading", lambda r: r.update(reading="This is proof.")),
-    ("unread, and judged", lambda r: r["files"][6].update(verdict=r["files"][0]["verdict"])),
+    ("unread, and judged", lambda r: r["files"][5].update(verdict=r["files"][0]["verdict"])),
     ("dropped", lambda r: r["files"].pop(2)),
 ]
 
@@ -215,13 +207,11 @@ def test_a_bent_answer_on_a_film_is_named(folder: Path, tmp_path: Path, bend: Be
     assert seen.exit_code() == 1 and wrong(seen)
 
 
-@pytest.mark.parametrize("what", ["scores", "limit", "number", "none"])
+@pytest.mark.parametrize("what", ["scores", "number", "none"])
 def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path: Path, what: str) -> None:
     content = json.loads(unpack((folder / "some.zip").read_bytes(), "s")[DETECTOR])
     if what == "scores":
         content["card"]["real_scores"] = [min(1.0, score + 0.5) for score in content["card"]["real_scores"]]
-    elif what == "limit":
-        content["card"]["novelties"] = [9.0] * 19
     elif what == "number":
         content["n_real"] = 6_000
     part = None if what == "none" else json.dumps(content).encode()
@@ -232,7 +222,7 @@ def test_another_calibration_does_not_come_to_the_answers(folder: Path, tmp_path
 # ---- a detector of pictures and one of sound -----------------------------------------------------------------------
 
 PICTURES = ON_FILMS.model_copy(update={"real_scores": tuple(np.linspace(0.0, 0.4, 120).tolist())})
-SPEECH = CARD.model_copy(update={"medium": "speech", "novelties": ()})
+SPEECH = CARD.model_copy(update={"medium": "speech"})
 
 
 @pytest.fixture(scope="module")
@@ -240,9 +230,9 @@ def two(folder: Path) -> Path:
     """A film that both judged, and one without sound."""
     scores = [0.9, 0.95, 0.8, 0.99, 0.97, 0.96]
     pictures, silent = found("video", video(scores, PICTURES)), found("video", video([0.1] * 6, PICTURES))
-    heard = found("video", verdict(0.1, 1.0, SPEECH))
+    heard = found("video", verdict(0.1, SPEECH))
     unheard = FileResult(medium="video", form="MP4", error="It has no sound.")
-    picture = found("image", silenced(verdict(0.9, 1.0, PICTURES), PICTURES, ()))
+    picture = found("image", silenced(verdict(0.9, PICTURES), PICTURES, ()))
     by_detector = ([pictures, silent, picture], [heard, unheard, found("image")])
     results, batches = judged_by_all((PICTURES, SPEECH), by_detector)
     asked = [
@@ -255,8 +245,8 @@ def two(folder: Path) -> Path:
         for card, sha, batch, few in zip((PICTURES, SPEECH), "bc", batches, ("", "9 of 20"), strict=True)
     ]
     named = list(zip(("film.mp4", "mute.mp4", "a.png"), results, strict=True))
-    record = detection_content(asked, named, {}, exit_code_of(results, asked, unwritten=False))
-    made = detection_evidence(record, asked, unwritten=False, request={"seed": 0})
+    record = detection_content(asked, named, exit_code_of(results, asked))
+    made = detection_evidence(record, asked, request={"known_real": True})
     write_derived(folder / "two.zip", made, key=load_private_key(folder / "k"))
     return folder / "two.zip"
 
