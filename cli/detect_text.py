@@ -35,8 +35,6 @@ UNMEASURED = (
     "not measured on another collection: of files that came another way than those it was made with, far more real "
     "ones may be called fake (detect calibrate, or --known-real DIR)"
 )
-MEDIA = {"image": "images", "speech": "speech"}
-_OF_PART = {"image": "pictures", "speech": "sound"}
 
 
 def print_results(
@@ -112,13 +110,15 @@ def _print_file(path: str, result: FileResult, detectors: Sequence[AskedDetector
 
 
 def _file_lines(result: FileResult, detectors: Sequence[AskedDetector]) -> Iterator[str]:
+    from auditor.models.detector_card import LOOKS_AT
+
     verdict = result.verdict
     yield from filter(None, (result.error, verdict.reason if verdict is not None else "", *result.notes))
     if verdict is not None and (said := list(_numbers(verdict, detectors[0] if len(detectors) == 1 else None))):
         yield "; ".join(said)
     for part in result.parts:
         grounds = "".join(f"{p_values}. " for p_values in _p_values(part.verdict))
-        yield f"{_OF_PART[part.medium]:<10}{part.verdict.answer}: {grounds}{part.verdict.reason}"
+        yield f"{LOOKS_AT[part.medium]:<10}{part.verdict.answer}: {grounds}{part.verdict.reason}"
     if not result.error or result.medium is not None:
         yield from _provenance_lines(result.provenance)
 
@@ -198,14 +198,16 @@ def _statement_text(statement: Statement) -> str:
 
 def _explained(detectors: Sequence[AskedDetector]) -> Iterator[str]:
     """What each detector is, how often it is known to err, and how an answer is to be read."""
-    for each in detectors:
-        from auditor.detection.detector_calibration import channel_lines, predictive_value
+    from auditor.detection.detector_calibration import channel_lines, predictive_value
+    from auditor.evidence.detection_evidence import READING
+    from auditor.models.detector_card import IS_FOR
 
+    for each in detectors:
         known, card = each.known, each.known.card
         kinds = f", trained on {', '.join(card.kinds[:8])}" if card.kinds else ""
         more = f" and {len(card.kinds) - 8} more" if len(card.kinds) > 8 else ""
         yield (
-            f"detector  {each.path} for {MEDIA[known.medium]}{kinds}{more}; calibrated on {known.n_real:,} real and "
+            f"detector  {each.path} for {IS_FOR[known.medium]}{kinds}{more}; calibrated on {known.n_real:,} real and "
             f"{known.n_fake:,} synthetic files, either ruled out at an error rate of {card.error_rate:g}"
         )
         for line in rate_lines(card.known_rates):
@@ -219,8 +221,6 @@ def _explained(detectors: Sequence[AskedDetector]) -> Iterator[str]:
             )
         if card.unproven:
             yield f"silent    {card.unproven}"
-    from auditor.evidence.detection_evidence import READING
-
     yield f"reading   {READING}"
 
 
@@ -245,28 +245,15 @@ def rate_lines(rates: Sequence[KnownRate]) -> Iterator[str]:
     if by_kind:
         worst = max(by_kind, key=lambda rate: rate.value)
         yield f"worst of {len(by_kind)} kinds left out: {worst.kind}, equal error rate {with_interval(worst)}"
-    for name in dict.fromkeys(rate.collection for rate in rates if rate.collection is not None):
-        yield f"on the collection {name}, left out whole: {_collection_line(rates, name)}"
     if not rates:
         yield "nothing: no error rate was measured when it was made"
 
 
 def _pooled_line(rates: Sequence[KnownRate], *, unseen: bool) -> str:
     """The rates over all kinds together, seen in training or not; empty where none was measured."""
-    pooled = {
-        rate.metric: rate for rate in rates if rate.kind is None and rate.collection is None and rate.unseen is unseen
-    }
+    pooled = {rate.metric: rate for rate in rates if rate.kind is None and rate.unseen is unseen}
     parts = [f"{name} {with_interval(pooled[metric])}" for metric, name in _SHOWN.items() if metric in pooled]
     return ", ".join(parts)
-
-
-def _collection_line(rates: Sequence[KnownRate], name: str) -> str:
-    own = {rate.metric: rate for rate in rates if rate.collection == name}
-    return ", ".join(
-        f"{with_interval(own[metric])} of its {what} files called fake"
-        for metric, what in (("false_positive_rate", "real"), ("true_positive_rate", "synthetic"))
-        if metric in own
-    )
 
 
 def with_interval(rate: KnownRate) -> str:

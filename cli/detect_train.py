@@ -15,7 +15,7 @@ import typer
 from auditor.core.errors import UsageError
 from auditor.core.writable_paths import claim, place_file
 from auditor.run.scan_options import ScanOptions
-from cli.detect_text import MEDIA, UNMEASURED, rate_lines, with_interval
+from cli.detect_text import UNMEASURED, rate_lines, with_interval
 from cli.flags import AllowUnsandboxed, Device, Tracebacks, Writes
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def _too_few(result: Trained) -> bool:
 
 
 def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> Iterator[str]:
+    from auditor.models.detector_card import IS_FOR
     from auditor.report.record.translations import Catalogue
     from auditor.training.meter import energy_place
 
@@ -157,7 +158,7 @@ def _lines(result: Trained, folder: Path, out: Path, energy: EnergyRecord) -> It
     card = known.card
     fake = known.classes[card.fake]
     yield (
-        f"trained   a detector for {MEDIA[card.medium]} on {known.n_real:,} real and {known.n_fake:,} synthetic files "
+        f"trained   a detector for {IS_FOR[card.medium]} on {known.n_real:,} real and {known.n_fake:,} synthetic files "
         f"({fake!r}){' of ' + ', '.join(card.kinds[:_MOST_NAMED]) if card.kinds else ''}"
     )
     # All of them: nowhere else is it said which files the detector does not know.

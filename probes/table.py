@@ -3,7 +3,6 @@
 from auditor.run.probe import Probe
 from probes.attribution.feature_attribution import FeatureAttribution
 from probes.attribution.token_attribution import TokenAttribution
-from probes.deepfake.detector_evasion import DetectorEvasion
 from probes.deepfake.detector_performance import DetectorPerformance
 from probes.deepfake.marking import Marking
 from probes.deepfake.robustness_ladder import DetectorRobustness
@@ -89,7 +88,6 @@ PROBES: dict[str, type[Probe]] = {
     "detector_robustness": DetectorRobustness,
     "source_leakage": SourceLeakage,
     "marking": Marking,
-    "detector_evasion": DetectorEvasion,
     "stereotype": Stereotype,
     "crows_pairs": CrowsPairs,
     "stereoset": StereoSet,

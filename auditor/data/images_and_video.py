@@ -26,7 +26,7 @@ MAX_PIXELS = 64_000_000
 # Formats of plain rasters; others of Pillow's start programs (EPS) or follow references into other files.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 _HEIC = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def decode_as(data: bytes, name: str, preprocessing: ImagePreprocessing) -> npt.NDArray[np.uint8]:
@@ -65,16 +65,21 @@ def open_image(data: bytes) -> ImageFile:
     return PIL.Image.open(BytesIO(data), formats=("HEIF",))
 
 
-def mode_of(preprocessing: ImagePreprocessing) -> str:
-    """Pillow's mode of the channels that a model takes."""
-    channels = len(preprocessing.mean)
-    if channels not in _MODES:
-        raise ModelError(f"This model takes images of {channels} channels; 1, 3 and 4 can be read.")
+def need_pillow() -> None:
+    """Raise MissingExtraError if Pillow is not installed."""
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
         raise MissingExtraError("Reading images needs Pillow: pip install 'responsible-auditor[images]'.") from None
-    return _MODES[channels]
+
+
+def mode_of(preprocessing: ImagePreprocessing) -> str:
+    """Pillow's mode of the channels that a model takes."""
+    channels = len(preprocessing.mean)
+    if channels not in MODES:
+        raise ModelError(f"This model takes images of {channels} channels; 1, 3 and 4 can be read.")
+    need_pillow()
+    return MODES[channels]
 
 
 @contextmanager
@@ -83,10 +88,9 @@ def image_errors(failure: str) -> Iterator[None]:
 
     Raises MissingExtraError without Pillow.
     """
-    try:
-        import PIL.Image
-    except ImportError:
-        raise MissingExtraError("Reading images needs Pillow: pip install 'responsible-auditor[images]'.") from None
+    need_pillow()
+    import PIL.Image
+
     try:
         with warnings.catch_warnings():
             # Also of pictures above its own limit; ours is checked below.

@@ -100,11 +100,6 @@ class DeepfakeDetector(TorchModel, Detector):
         return self, {"detector": self.card.model_dump(mode="json")}
 
 
-def detector_of(model: AuditedModel) -> Detector | None:
-    """The model as a detector with a card, or None."""
-    return model if isinstance(model, Detector) else None
-
-
 def synthetic(model: AuditedModel, data: AuditData) -> int | None:
     """Index of the synthetic class, for a model of media; None for any other model.
 

@@ -42,19 +42,20 @@ Fingerprint = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Facts = Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=4)]
 
 
-def _without_novelties(fields: Any) -> Any:
-    """Earlier versions measured how unlike its training files a file is, and no answer rests on it any more."""
+def _of_this_version(fields: Any) -> Any:
+    """Earlier versions measured how unlike its training files a file is, and rates on collections left out."""
     if not isinstance(fields, dict):
         return fields
-    return {name: value for name, value in fields.items() if name not in ("novelties", "novelty_rate")}
+    kept = {name: value for name, value in fields.items() if name not in ("novelties", "novelty_rate")}
+    rates = [dict(rate) for rate in kept.get("known_rates", ())]
+    return kept | ({"known_rates": [rate for rate in rates if rate.pop("collection", None) is None]} if rates else {})
 
 
 class KnownRate(Closed):
     """A measured error rate of a new detector, on files outside its training data.
 
-    ``kind``: the generator of the synthetic files, or None over all of them. ``collection``: where all files came from,
-    or None over all. ``unseen``: whether that generator's, or that collection's, files were left out of the training
-    that was measured. ``metric``: as the probe ``detector_performance`` names it.
+    ``kind``: the generator of the synthetic files, or None over all of them. ``unseen``: whether that generator's files
+    were left out of the training that was measured. ``metric``: as the probe ``detector_performance`` names it.
     ``value`` in [0, 1]. ``low`` and ``high``: the interval at ``confidence``, around the value; None where it has none.
     n_real, n_fake: files measured.
     """
@@ -65,7 +66,6 @@ class KnownRate(Closed):
     high: Share | None = None
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
     kind: Name | None = None
-    collection: Name | None = None
     unseen: bool = False
     n_real: Count
     n_fake: Count
@@ -96,7 +96,7 @@ class ChannelCalibration(Closed):
     n_found: Count = 0
     n_trimmed: Count = 0
 
-    _of_earlier_versions = model_validator(mode="before")(_without_novelties)
+    _of_earlier_versions = model_validator(mode="before")(_of_this_version)
 
     def p_value(self, facts: Sequence[str]) -> float:
         """The conformal p-value that a file with these facts came as the files known to be real did; 1 without facts.
@@ -141,7 +141,7 @@ class DetectorCard(Closed):
     ] = ()
     fingerprints: Annotated[tuple[Fingerprint, ...], Field(max_length=MOST_TRAINED)] = ()
 
-    _of_earlier_versions = model_validator(mode="before")(_without_novelties)
+    _of_earlier_versions = model_validator(mode="before")(_of_this_version)
 
     @model_validator(mode="after")
     def _channel_holds(self) -> Self:
@@ -277,7 +277,6 @@ def answer_of(card: DetectorCard, p_real: float, p_fake: float) -> tuple[Answer,
     )
 
 
-@lru_cache(maxsize=8)
 @lru_cache(maxsize=64)
 def area_of(fake_scores: tuple[float, ...], real_scores: tuple[float, ...]) -> tuple[float, float, float] | None:
     """AUC of known fakes against known real files with its 95 % interval; None without files of either class."""

@@ -320,7 +320,7 @@ class ScanOptions:
     decoder: Annotated[
         tuple[str, ...],
         Flag(
-            help="Watermark decoder: invisible-watermark=TEXT, trustmark or package.module:function.",
+            help="Your watermark decoder: package.module:function.",
             found="given",
             typed=list[str],
             read=unrepeated,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.core.errors import DataError, MissingExtraError, NotApplicableError, OtherKindError
+from auditor.core.errors import DataError, NotApplicableError, OtherKindError
 from auditor.core.files import printable_name, read_regular
 from auditor.core.rows import BoolArray, FloatArray
-from auditor.data.images_and_video import MAX_PIXELS, fitted_picture, image_errors, open_image
+from auditor.data.images_and_video import MAX_PIXELS, MODES, fitted_picture, image_errors, open_image
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate_kinds import AnyEstimate
 
@@ -30,17 +30,6 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 # Longest side of a picture that is changed and encoded dozens of times; a larger one is made smaller first.
 LONGEST_SIDE = 1024
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-def need_pillow() -> None:
-    """Raise MissingExtraError if Pillow is not installed."""
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(
-            "Changing and re-encoding images needs Pillow: pip install 'responsible-auditor[images]'."
-        ) from None
 
 
 def content(data: AuditData, i: int) -> bytes:
@@ -97,7 +86,7 @@ def as_row(picture: Image, like: npt.NDArray[Any], preprocessing: ImagePreproces
     if preprocessing is not None:
         return fitted_picture(np.asarray(picture), preprocessing).reshape(like.shape)
     height, width, channels = like.shape
-    fitted = picture.convert(_MODES[channels]).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    fitted = picture.convert(MODES[channels]).resize((width, height), PIL.Image.Resampling.BILINEAR)
     return np.asarray(fitted, np.uint8).reshape(like.shape)
 
 
@@ -127,8 +116,6 @@ def no_larger(picture: Image, preprocessing: ImagePreprocessing | None) -> Image
     return smaller
 
 
-# From this many pixels on a pass takes as long as hundreds of a small one's: fewer files are looked at.
-_LARGE_PIXELS = 128 * 128
 # Rows whose scores are asked for in one go: several versions of each are in memory at once.
 ROWS_AT_ONCE = 64
 
@@ -194,11 +181,6 @@ def sample_files(subject: Subject, most: int, rng: np.random.Generator) -> Subje
     picked = np.sort(np.r_[rng.choice(fakes, n_fakes, replace=False), rng.choice(reals, n_reals, replace=False)])
     index = picked.astype(np.int64)
     return Subject(subject.rows.take(index), subject.fake, subject.is_fake[index], subject.scores[index])
-
-
-def is_large(rows: AuditData) -> bool:
-    """Whether the rows are images so large that a model query on one of them is slow."""
-    return rows.modality == "image" and int(np.prod(np.shape(rows.X)[1:3])) >= _LARGE_PIXELS
 
 
 def scores_of(model: AuditedModel, fake: int, n: int, version: Callable[[int], Rows]) -> FloatArray:

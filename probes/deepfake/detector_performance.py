@@ -133,7 +133,7 @@ class DetectorPerformance(BaseProbe):
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the labelled evaluation files; see the class for their definitions."""
-        from auditor.models.detector import detector_of
+        from auditor.models.detector import Detector
 
         subject = labelled(model, data, answers_do=True)
         groups, named = subject.rows.sensitive_features, self._column(subject)
@@ -144,9 +144,8 @@ class DetectorPerformance(BaseProbe):
             blank = "(not named)" if column == named else "(missing)"
             names = groups[column].astype("string").fillna(blank).to_numpy(object)
             found += (self._by_generator if column == named else self._by_group)(subject, column, names)
-        detector = detector_of(model)
-        if detector is not None:
-            found += _answers(detector, subject) + _declared(detector.card.known_rates)
+        if isinstance(model, Detector):
+            found += _answers(model, subject) + _declared(model.card.known_rates)
         return found
 
     def _column(self, subject: Subject) -> str | None:
@@ -277,8 +276,7 @@ def _share(flags: BoolArray) -> Proportion:
 
 def _declared(rates: Sequence[KnownRate]) -> list[Measurement]:
     """What is on the card, unseen generators first; said to be the maker's word and held to no criterion."""
-    of_kinds = [rate for rate in rates if rate.collection is None]
-    ordered = sorted(of_kinds, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
+    ordered = sorted(rates, key=lambda rate: not rate.unseen)[:_MOST_DECLARED]
     found = []
     for rate in ordered:
         at: dict[str, str | float] = {"generator": rate.kind or "all", "unseen": "yes" if rate.unseen else "no"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.core.errors import DataError, MissingExtraError, OtherKindError
+from auditor.core.errors import DataError, MissingExtraError, OtherKindError, UsageError, first_line
 from auditor.core.files import printable_name
 from auditor.core.rows import BoolArray
+from auditor.data.images_and_video import need_pillow
 from auditor.detection.file_kinds import FileKind, Medium, kind_of
 from auditor.detection.fingerprints import MOST_NEAR, fingerprints_of, repeated
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
@@ -24,8 +25,7 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.intervals import clopper_pearson
 from auditor.statistics.rates import Proportion
 from probes.deepfake.degradations import rungs_of, versions
-from probes.deepfake.detector_files import content, make_measurement, need_pillow
-from probes.deepfake.watermark_decoders import Decoder, decoder_of
+from probes.deepfake.detector_files import content, make_measurement
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -44,6 +44,36 @@ _NO_ANCHORS = (
 _WRONG = "false_detection_rate"
 _CHANGED = "unmarked files that were changed alike"
 _NO_UNMARKED = "Needs files that carry no mark: a sub-folder named real beside one named fake that holds the outputs."
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder of the user's by its name: :meth:`find` says whether a file's content has the mark."""
+
+    name: str
+    function: Callable[[bytes], Any]
+
+    def find(self, content: bytes) -> bool:
+        """Its answer; DataError where it raises, or answers neither True nor False."""
+        try:
+            answer = self.function(content)
+        except Exception as error:  # the user's function may raise anything
+            raise DataError(f"--decoder {self.name} raised {type(error).__name__}: {first_line(error)}.") from error
+        if not isinstance(answer, bool | np.bool_):
+            raise DataError(
+                f"--decoder {self.name} answered a {type(answer).__name__}: it is to answer True or False, by a "
+                "threshold that was chosen before."
+            )
+        return bool(answer)
+
+
+def decoder_of(name: str) -> Decoder:
+    """The decoder ``package.module:function``; UsageError for another name."""
+    from auditor.loading.user_code import import_object
+
+    if ":" not in name:
+        raise UsageError(f"--decoder {printable_name(name)!r} must be a function: package.module:function.")
+    return Decoder(name, import_object(name, None, "--decoder"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +119,9 @@ class Marking(BaseProbe):
     %): 59 of them at least, of every format that outputs have, and of what is found after changes 59 that were changed
     alike.
 
-    trust_anchors: certificates of the authorities to trust, PEM or a C2PA trust list. decoder:
-    ``invisible-watermark=TEXT``, ``trustmark``, or functions ``package.module:name`` that are given a file's content
-    and answer True or False. n_samples: outputs, and unmarked files, that are changed.
+    trust_anchors: certificates of the authorities to trust, PEM or a C2PA trust list. decoder: functions
+    ``package.module:name`` that are given a file's content and answer True or False. n_samples: outputs, and unmarked
+    files, that are changed.
 
     Raises OtherKindError unless what is audited is a folder of outputs.
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError, NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.data.images_and_video import need_pillow
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import LargestDrop, area_difference
@@ -21,10 +22,8 @@ from probes.deepfake.degradations import PICTURE_LADDERS, SOUND_LADDERS, Ladder,
 from probes.deepfake.detector_files import (
     Subject,
     as_row,
-    is_large,
     labelled,
     make_measurement,
-    need_pillow,
     no_larger,
     picture_of,
     sample_files,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 # Files of which all versions are made before the model is asked: some thirty each are in memory at once.
 _FILES_AT_ONCE = 8
 _SPEECH_RATE = 16_000
-_N_SAMPLES, _LARGE_SAMPLES = 200, 100
+_N_SAMPLES, _LARGE_SAMPLES, _LARGE_PIXELS = 200, 100, 128 * 128
 
 
 class DetectorRobustness(BaseProbe):
@@ -97,9 +96,9 @@ class DetectorRobustness(BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on sampled labelled files; see the class for their definitions."""
         subject = labelled(model, data)
-        few = _LARGE_SAMPLES if is_large(subject.rows) else _N_SAMPLES
-        subject = sample_files(subject, self.n_samples or few, rng)
         image = subject.rows.modality == "image"
+        large = image and int(np.prod(np.shape(subject.rows.X)[1:3])) >= _LARGE_PIXELS
+        subject = sample_files(subject, self.n_samples or (_LARGE_SAMPLES if large else _N_SAMPLES), rng)
         if image:
             need_pillow()
         ladders = self._ladders(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,16 +17,7 @@ from auditor.models.detector_card import DIGITS
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
-from probes.deepfake.copied_files import (
-    NEAR,
-    Vectors,
-    count_compared,
-    crop_twins,
-    digests,
-    fingerprints,
-    mirrored,
-    twins,
-)
+from probes.deepfake.copied_files import NEAR, Vectors, digests, fingerprints, mirrored, twins
 from probes.deepfake.detector_files import content, fake_index
 from probes.deepfake.identities import shared_people
 
@@ -50,10 +41,8 @@ class SourceLeakage(BaseProbe):
     ``shared_identity_share`` and ``alike_identity_share``.
 
     - ``near_duplicate_share``: Like: a correlation of at least 0.99 of their coarse pictures (24 x 24, grey), mirrored
-      or not, or of 0.5 of their coarse waveforms; or one picture lies in the other, mirrored or not, down to half of a
-      side: a correlation of at least 0.96 with its window there, both without the plane that fits best. It finds copies
-      that were compressed, resized, blurred, made noisier, flipped or cropped; neither sound that begins elsewhere nor
-      turned pictures.
+      or not, or of 0.5 of their coarse waveforms. It finds copies that were compressed, resized, blurred, made noisier
+      or flipped; neither crops and turned pictures nor sound that begins elsewhere.
 
     Identities are known where ``identity`` names a column, or an embedder tells faces or voices; else they are not
     compared, and the report says so. A share s of copies can move the accuracy, or by one class
@@ -219,41 +208,25 @@ def _copies(
     found = [_share("exact_duplicate_share", exact, _namer(rows, members))]
     pairs = [None] if same is None else [same, ~same & _labelled(rows)[:, None] & _labelled(members)]
     image = rows.modality == "image"
-    cropped = crop_twins(rows.X, members.X, pairs) if image else [None] * len(pairs)
+    least = NEAR["image" if image else "audio"]
     metrics = ("near_duplicate_share", "other_class_duplicate_share")
-    for metric, eligible, cut in zip(metrics, pairs, cropped, strict=False):
-        near = twins(fingerprints, others, least=NEAR["image" if image else "audio"], eligible=eligible).near
+    for metric, eligible in zip(metrics, pairs, strict=False):
+        near = twins(fingerprints, others, least=least, eligible=eligible).near
         if metric == "near_duplicate_share":
             # A file with an exact twin in the other class alone is still one that the detector has seen.
             near = np.where(exact >= 0, exact, near)
             near = np.where((near < 0) & learnt[1], len(members), near)
-        more: dict[str, int] = {}
-        if cut is not None:
-            flipped = twins(
-                (fingerprints[0], mirrored(fingerprints[1])), others, least=NEAR["image"], eligible=eligible
-            ).near
-            for what, seen in (("mirrored", flipped), ("cropped", cut)):
-                more[what] = int(((near < 0) & (seen >= 0)).sum())
-                near = np.where(near >= 0, near, seen)
-        found.append(_near(metric, near, more, rows, members))
+        detail = f"correlation of at least {least:g} of what they look or sound like, coarsely"
+        if image:
+            turned = twins((fingerprints[0], mirrored(fingerprints[1])), others, least=least, eligible=eligible).near
+            flipped = (near < 0) & (turned >= 0)
+            near = np.where(flipped, turned, near)
+            detail += f", {int(flipped.sum()):,} of them mirrored" if flipped.any() else ""
+        found.append(_share(metric, near, _namer(rows, members), detail))
     if same is None:
         reason = "the labels of evaluation or training files are not known"
-        found.append(
-            _leakage_measurement("other_class_duplicate_share", Undefined(reason=reason, inapplicable=True), len(rows))
-        )
+        found.append(_leakage_measurement(metrics[1], Undefined(reason=reason, inapplicable=True), len(rows)))
     return found
-
-
-def _near(metric: str, twin: IntArray, more: Mapping[str, int], rows: AuditData, members: AuditData) -> Measurement:
-    image = rows.modality == "image"
-    least = NEAR["image" if image else "audio"]
-    said = [f"correlation of at least {least:g} of what they look or sound like, coarsely"]
-    said += [f"{n:,} of them {what}" for what, n in more.items() if n]
-    looked = count_compared(len(rows), len(members)) if image else len(rows)
-    weak = ""
-    if looked < len(rows):
-        weak = f"Crops were looked for in {looked:,} of {len(rows):,} files, so that more may be there."
-    return replace(_share(metric, twin, _namer(rows, members), ", ".join(said)), weak=weak)
 
 
 def _same_class(rows: AuditData, members: AuditData) -> BoolArray | None:

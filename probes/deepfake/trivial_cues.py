@@ -6,7 +6,7 @@ Files are normalised for the comparison: decoded, cropped and encoded in one way
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audio import resample
-from auditor.judging.figure_types import Figure, Series
+from auditor.data.images_and_video import need_pillow
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import area_difference
@@ -32,7 +32,6 @@ from probes.deepfake.detector_files import (
     content,
     labelled,
     make_measurement,
-    need_pillow,
     opened_picture,
     picture_of,
     sample_files,
@@ -252,9 +251,6 @@ def alike_sound(row: npt.NDArray[np.int16], rate: int | None, common_rate: int |
     return np.asarray(np.clip(np.rint(scale * x), -32768, 32767), np.int16)
 
 
-_CONFIDENCE = 0.95
-
-
 class TrivialCues(BaseProbe):
     """Performance of file size, dimensions, compression, metadata, colour or loudness alone, against the detector.
 
@@ -332,7 +328,7 @@ class TrivialCues(BaseProbe):
         detail = "cues: " + (", ".join(cues.families) or "none")
         if subject.rows.files is None:
             detail += "; the rows were not read from files, so nothing of their containers is known"
-        headline = _one("added_auc", added, n, 0.5, detail=detail, figure=_figure(found))
+        headline = _one("added_auc", added, n, 0.5, detail=detail)
         return [headline, *found]
 
     def _made_alike(self, model: AuditedModel, subject: Subject, cues: Cues) -> FloatArray:
@@ -372,39 +368,3 @@ def _by_family(cues: Cues, is_fake: BoolArray, rng: np.random.Generator) -> tupl
 
 
 _one = partial(make_measurement, method="made_alike")
-
-
-def _figure(measurements: Sequence[Measurement]) -> Figure | None:
-    """Areas of the detector and of each family of cues, side by side."""
-    shown = [(" ".join(map(str, m.at.values())), m) for m in measurements if m.metric in ("auc", "cue_auc")]
-    points = [
-        (
-            f"detector, {name}" if m.metric == "auc" else f"cues: {name}",
-            m.estimate.value,
-            *m.estimate.interval(_CONFIDENCE),
-        )
-        for name, m in shown
-        if not isinstance(m.estimate, Undefined)
-    ]
-    if not points:
-        return None
-    said = ", ".join(f"{name} {value:.3f}" for name, value, _, _ in points)
-    return Figure(
-        id="trivial_cues/areas",
-        probe="trivial_cues",
-        kind="bars",
-        title="The detector beside what the container gives away",
-        series=(
-            Series(
-                name="area under the ROC curve",
-                x=tuple(p[0] for p in points),
-                y=tuple(p[1] for p in points),
-                low=tuple(p[2] for p in points),
-                high=tuple(p[3] for p in points),
-            ),
-        ),
-        alt=f"Area under the ROC curve; 0.5 is chance. {said}.",
-        x_label="judged by",
-        y_label="area under the ROC curve",
-        caption="A detector is worth what it adds to the cues once all files are made alike. Intervals: 95 %.",
-    )

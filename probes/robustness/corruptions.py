@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from auditor.core.errors import MissingExtraError
 from auditor.core.rows import BoolArray, IntArray, Rows
+from auditor.data.images_and_video import need_pillow
 from auditor.judging.measurement import Measurement
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from auditor.statistics.values import bounded_mean
 from probes.deepfake.degradations import changed_picture
-from probes.deepfake.detector_files import need_pillow
 from probes.robustness.robustness_by_group import means_by_group
 
 if TYPE_CHECKING:

@@ -573,12 +573,6 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "decoder": row((), ("tests.toys.marked:finds",), ("tests.toys.marked:always",), world="ideal"),
         "n_samples": row(60, 10, world="ideal"),
     },
-    "detector_evasion": {
-        "methods": row("auto", *each("pgd", "square"), world="few"),
-        "epsilon": row(None, [1 / 255], world="few", same=([4 / 255, 8 / 255],)),
-        "n_samples": row(None, 8, world="few", same=(50,)),
-        "n_steps": row(20, 1, world="wild", beside={"methods": "pgd", "epsilon": [0.025]}),
-    },
     "stereotype": {
         **FORMS,
         "prefix_token": PREFIX,

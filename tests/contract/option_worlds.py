@@ -222,25 +222,6 @@ def convolved(component: str, folder: Path) -> World:
     return World(model=model, data=AuditData.from_arrays(X, label, classes=CLASSES))
 
 
-class Waves(nn.Module):
-    """Logits that rise and fall with every pixel: one step along the gradient ends anywhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.phase = nn.Parameter(6.0 * torch.rand((3, 32, 32), generator=torch.Generator().manual_seed(0)))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        z = 35.0 - torch.sin(60.0 * x + self.phase).mean(dim=(1, 2, 3)) * 100.0
-        return torch.stack([-z, z], dim=1)
-
-
-def wild(component: str, folder: Path) -> World:
-    """Pictures of 32 x 32 and a network that a small change of many pixels moves, by no straight way."""
-    model = TorchModel(Waves().eval(), classes=media.CLASSES, preprocessing=ImagePreprocessing(size=(32, 32)))
-    data = media.pictures(40)
-    return World(model=model, data=replace(data, y_true=model.predict_proba(data.X).argmax(axis=1)))
-
-
 def tiny_gpt(component: str, folder: Path) -> World:
     """A random GPT-2 of two layers and prompts of its words."""
     from tests.toys.language import WORDS, causal_tokenizer, tiny
@@ -406,7 +387,6 @@ WORLDS: dict[str, Callable[[str, Path], World]] = {
     "leaky": leaky,
     "tiny_gpt": tiny_gpt,
     "pieces": pieces,
-    "wild": wild,
     "of_people": of_people,
     "of_makers": of_makers,
     "memorised": memorised,

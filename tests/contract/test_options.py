@@ -44,7 +44,6 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("derived", "quantize"): "tests/probes/performance/test_derived.py",
     ("token_attribution", "show_texts"): "tests/probes/attribution/test_token_attribution.py",
     ("membership_inference", "checkpoint"): "tests/probes/privacy/membership/test_shadow_attacks.py",
-    ("detector_evasion", "n_queries"): "tests/probes/deepfake/test_evasion.py",
     ("poisoning", "patch"): "tests/probes/robustness/test_poisoning.py",
     ("marking", "trust_anchors"): "tests/probes/deepfake/test_marking.py",
     ("deepfake_detection", "detector"): "tests/mitigations/test_deepfake_gate.py",

@@ -482,7 +482,7 @@ CELLS: list[tuple[str, str, str, dict[str, Any], Outcome]] = [
     ("nist-ai-rmf", "MAP 5.1", "how large", {"probe": "group_fairness", "metric": "x_difference"}, FAIL),
     ("nist-ai-rmf", "MANAGE 1.1", "whether", {"probe": "performance", "metric": "skill_over_majority"}, FAIL),
     ("nist-ai-rmf", "MANAGE 3.2", "weights", {"probe": "weight_changes", "metric": "changed_weight_share"}, OPEN),
-    ("nist-ai-rmf", "MEASURE 2.7", "decisions", {"probe": "detector_evasion", "metric": "evasion_rate"}, FAIL),
+    ("nist-ai-rmf", "MEASURE 2.7", "decisions", {"probe": "detector_robustness", "metric": "largest_auc_drop"}, FAIL),
     ("nist-ai-rmf", "MEASURE 2.10", "what can be", {"probe": "attribute_inference", "metric": "m"}, FAIL),
     ("nist-ai-rmf", "MEASURE 4.3", "changes", {"probe": "change", "metric": "flip_rate"}, OPEN),
     ("us-co-sb26-189", "6-1-1702(1)(c)", "differences", {"probe": "group_fairness", "metric": "x_difference"}, FAIL),

@@ -78,8 +78,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> DeepfakeDetector:
     files = [where / label / f"{i}.png" for i, (label, _, _) in enumerate(made)]
     labels, kinds = [label for label, _, _ in made], [kind for _, kind, _ in made]
     options = TrainingOptions()
-    made = train_detector("image", files, labels, kinds, options, np.random.default_rng(0))
-    return made.with_card(calibrated(made.card))
+    trained = train_detector("image", files, labels, kinds, options, np.random.default_rng(0))
+    return trained.with_card(calibrated(trained.card))
 
 
 def asked(detector: DeepfakeDetector, pictures: list[Pixels], where: Path) -> list[FileResult]:
@@ -92,14 +92,14 @@ def answers(found: list[FileResult]) -> Counter[str]:
     return Counter("unread" if result.verdict is None else result.verdict.answer for result in found)
 
 
-def test_twenty_face_swaps_that_leave_no_known_trace_are_never_settled(
+def test_of_twenty_face_swaps_at_most_one_is_found_and_the_others_are_never_settled(
     detector: DeepfakeDetector, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(1)
     swaps = asked(detector, [swapped(photograph(rng), photograph(rng)) for _ in range(20)], tmp_path / "swaps")
     told = answers(swaps)
-    # It takes them for photographs, which they nearly are: it calls no more of them fake than of those.
-    assert set(told) <= {"no known trace", "cannot say", "fake"} and told["no known trace"] >= 10 >= 5 * told["fake"]
+    # It takes them for photographs, which they nearly are: it finds one at most, as many as it may accuse of those.
+    assert set(told) <= {"no known trace", "cannot say", "fake"} and told["no known trace"] >= 10 and told["fake"] <= 1
     assert exit_code_of(swaps) == 3
     # One by one as well, and beside files that are found.
     missed = [swap for swap in swaps if swap.answer != "fake"]
@@ -108,6 +108,8 @@ def test_twenty_face_swaps_that_leave_no_known_trace_are_never_settled(
     found = [fake for fake in fakes if fake.is_conclusive]
     assert len(found) >= 15 and exit_code_of(found) == 0
     assert exit_code_of([*found, missed[0]]) == 3
+    real = answers(asked(detector, [photograph(rng) for _ in range(20)], tmp_path / "real"))
+    assert real["fake"] <= 1 and real["no known trace"] >= 10
 
 
 def test_what_is_said_over_kinds_holds_for_engines_to_come(detector: DeepfakeDetector, tmp_path: Path) -> None:

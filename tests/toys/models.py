@@ -678,12 +678,4 @@ TOYS: dict[str, Toys] = {
         violating_data=lambda: marked.files(24, share=0.2, unmarked=2),
         options={"decoder": ("tests.toys.marked:finds",), "n_samples": 60},
     ),
-    "detector_evasion": Toys(
-        ideal=media.of_halves,
-        violating=media.of_grid,
-        criteria=[criterion("evasion_rate", "at_most", 0.20)],
-        data=lambda: media.pictures(120),
-        options={"n_steps": 5, "n_queries": 20},
-        can_pass=False,
-    ),
 }

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,12 +18,11 @@ from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.run.job_models import load_made
 from auditor.statistics.intervals import clopper_pearson
 from probes.deepfake.degradations import PICTURE_LADDERS
-from probes.deepfake.marking import Marking
-from probes.deepfake.watermark_decoders import decoder_of
+from probes.deepfake.marking import Marking, decoder_of
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
 from tests.quantifiers import all_of
 from tests.toys import detectors, marked
-from tests.toys.media_files import as_file, as_wav
+from tests.toys.media_files import as_file
 from tests.toys.models import criterion
 
 GOOD = "tests.toys.marked:finds"
@@ -234,51 +230,8 @@ def test_a_decoder_answers_yes_or_no(tmp_path: Path) -> None:
         decoder_of("tests.toys.marked:unsure").find(b"")
     with pytest.raises(DataError, match="raised UnidentifiedImageError"):
         decoder_of(GOOD).find(b"no picture")
-    with pytest.raises(UsageError, match="none of invisible-watermark"):
+    with pytest.raises(UsageError, match="package.module:function"):
         decoder_of("stable-signature")
-    with pytest.raises(UsageError, match="StableDiffusionV1"):
-        decoder_of("invisible-watermark")
-
-
-def test_the_invisible_watermark_is_found_where_it_was_put_and_nowhere_else() -> None:
-    cv2 = pytest.importorskip("cv2", reason="the extra 'watermarks' is not installed")
-    encoder = pytest.importorskip("imwatermark", reason="the extra 'watermarks' is not installed").WatermarkEncoder()
-    encoder.set_watermark("bytes", b"StableDiffusionV1")
-    rng = np.random.default_rng(0)
-    find: Callable[[bytes], bool] = decoder_of("invisible-watermark=StableDiffusionV1").find
-    for _ in range(3):
-        blots = cv2.resize(rng.integers(40, 210, (16, 16, 3)).astype(np.uint8), (320, 320))
-        plain, mine = (cv2.imencode(".png", x)[1].tobytes() for x in (blots, encoder.encode(blots, "dwtDct")))
-        assert find(mine) and not find(plain)
-        assert not decoder_of("invisible-watermark=SomebodyElsesMark").find(mine)
-    assert not find(b"no picture")
-
-
-def test_trustmark_is_asked_with_its_weights_and_refused_in_a_sentence_without(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its package prints and goes on where it could not fetch them, and ends in an AttributeError later."""
-
-    class TrustMark:
-        weights: object | None = None
-
-        def __init__(self, *, verbose: bool, model_type: str) -> None:
-            self.decoder = self.weights
-
-        def decode(self, picture: PIL.Image.Image) -> tuple[str, bool, int]:
-            return "", picture.getpixel((0, 0)) == (1, 2, 3), 1
-
-    package = ModuleType("trustmark")
-    package.TrustMark = TrustMark  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "trustmark", package)
-    with pytest.raises(DataError, match="has no weights: its package fetches them when it is first used.*TrustMark()"):
-        decoder_of("trustmark")
-    TrustMark.weights = object()
-    find = decoder_of("trustmark").find
-    pictures = [as_file(np.full((8, 8, 3), (1, 2, blue), np.uint8)) for blue in (3, 4)]
-    assert [find(content) for content in (*pictures, b"no picture", as_wav(np.zeros(800, np.int16)))] == [
-        True, False, False, False,
-    ]  # fmt: skip
 
 
 def test_sound_is_changed_as_sound_is(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from auditor.statistics.estimate import Undefined
 from probes.robustness.query_attacks import AttackedRows, attack_rows, moving_rows, square_attack
 from probes.robustness.robustness import Robustness
 from tests.quantifiers import all_of, none_of
+from tests.toys import detectors as media
 
 CLASSES = ("0", "1")
 LEVELS = (0.05, 0.1, 0.2)
@@ -475,3 +476,53 @@ def test_pictures_of_a_model_without_gradients_are_searched_by_default() -> None
     X = grey(range(60, 190, 10))
     methods = {m.method for m in measured(black_box(bright), audit_data(X))}
     assert methods - {""} == {"noise", "corruption", "black_box"}
+
+
+def around(rows: Any, radius: int) -> Any:
+    limits = np.iinfo(rows.dtype)
+    return [np.clip(rows.astype(int) + r, limits.min, limits.max).astype(rows.dtype) for r in (-radius, radius)]
+
+
+def test_the_square_attack_keeps_to_its_radius_and_its_queries() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 256, (5, 12, 10, 3)).astype(np.uint8)
+    asked = np.zeros(5, int)
+    lowest = np.full(5, np.inf)
+
+    def ask(candidates: Any, which: Any) -> Any:
+        for c, said in zip(candidates, which, strict=True):
+            own = int(np.abs(rows.astype(int) - c.astype(int)).max(axis=(1, 2, 3)).argmin())
+            assert own == said
+            asked[own] += 1
+            lowest[own] = min(lowest[own], c.astype(float).mean())
+        return candidates.astype(float).mean(axis=(1, 2, 3)), np.zeros(len(candidates), bool)
+
+    changed, done = square_attack(*around(rows, 9), ask, n_queries=40, rng=np.random.default_rng(2))
+    assert asked.tolist() == [40] * 5 and not done.any()
+    away = changed.astype(int) - rows.astype(int)
+    assert np.abs(away).max() == 9 and changed.dtype == np.uint8
+    # It returns the best that it saw, and stripes alone would have a mean of about 0.
+    np.testing.assert_allclose(changed.astype(float).mean(axis=(1, 2, 3)), lowest)
+    assert (away.mean(axis=(1, 2, 3)) < -1.0).all()
+
+
+def test_the_square_attack_stops_where_it_has_succeeded() -> None:
+    rows = np.full((4, 2_000), 500, np.int16)
+    asked: list[int] = []
+
+    def ask(candidates: Any, which: Any) -> Any:
+        asked.append(len(candidates))
+        scores = candidates.astype(float).mean(axis=1)
+        return scores, scores < 497.0
+
+    changed, done = square_attack(*around(rows, 30), ask, n_queries=200, rng=np.random.default_rng(0))
+    assert done.all() and (changed.astype(float).mean(axis=1) < 497.0).all()
+    assert asked[0] == 4 and sum(asked) < 4 * 200 and all_of(a >= b for a, b in zip(asked, asked[1:], strict=False))
+
+
+@pytest.mark.parametrize("method", ["pgd", "black_box"])
+def test_what_evades_a_detector_is_searched_for_with_and_without_gradients(method: str) -> None:
+    detector, fakes = media.detector(media.of_grid()), media.pictures(40)
+    found = Robustness(methods=method, n_queries=60).measure(detector, fakes, np.random.default_rng(0))
+    flips = {m.at["epsilon"]: m.estimate.value for m in found if m.metric == f"flip_rate_under_{method}"}
+    assert flips[8 / 255] > (0.9 if method == "pgd" else 0.1)
