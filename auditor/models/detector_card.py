@@ -47,8 +47,9 @@ def _of_this_version(fields: Any) -> Any:
     if not isinstance(fields, dict):
         return fields
     kept = {name: value for name, value in fields.items() if name not in ("novelties", "novelty_rate")}
-    rates = [dict(rate) for rate in kept.get("known_rates", ())]
-    return kept | ({"known_rates": [rate for rate in rates if rate.pop("collection", None) is None]} if rates else {})
+    if isinstance(rates := kept.get("known_rates"), list):
+        kept["known_rates"] = [r for r in rates if not isinstance(r, dict) or r.get("collection") is None]
+    return kept
 
 
 class KnownRate(Closed):
@@ -69,6 +70,11 @@ class KnownRate(Closed):
     unseen: bool = False
     n_real: Count
     n_fake: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_all_collections(cls, fields: Any) -> Any:
+        return {k: v for k, v in fields.items() if k != "collection"} if isinstance(fields, dict) else fields
 
     @model_validator(mode="after")
     def _interval_holds_the_value(self) -> Self:

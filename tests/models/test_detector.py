@@ -272,7 +272,7 @@ def test_a_network_for_other_pictures_is_one_refusal_of_every_command(tmp_path: 
     assert " ".join(result.output.split()).count("cannot take what its preprocessing makes") == 1
 
 
-def test_a_bundle_of_an_earlier_version_is_read_without_its_rule_for_unlike_files(tmp_path: Path) -> None:
+def test_a_bundle_of_an_earlier_version_is_read_without_what_it_measured_beside(tmp_path: Path) -> None:
     def earlier(bundle: dict[str, Any]) -> None:
         d = bundle["state_dict"]["head.weight"].shape[0]
         bundle["architecture"]["args"] |= {"n_groups": 2}
@@ -280,8 +280,17 @@ def test_a_bundle_of_an_earlier_version_is_read_without_its_rule_for_unlike_file
         bundle["state_dict"] |= {f"rule.{name}": torch.zeros(shape) for name, shape in rule.items()}
         bundle["detector"] |= {"novelties": [1.0] * 19, "novelty_rate": 0.1}
         bundle["detector"]["channel"] |= {"novelties": [1.0] * 19}
+        (rate,) = bundle["detector"]["known_rates"]
+        bundle["detector"]["known_rates"] = [rate | {"collection": None}, rate | {"collection": "of another site"}]
 
-    new, old = (load_model(spectral(tmp_path, change)) for change in (lambda _: None, earlier))
+    def own(bundle: dict[str, Any]) -> None:
+        bundle["detector"]["known_rates"] = [{"metric": "auc", "value": 0.9, "n_real": 5, "n_fake": 5}]
+
+    def of_then(bundle: dict[str, Any]) -> None:
+        own(bundle)
+        earlier(bundle)
+
+    new, old = (load_model(spectral(tmp_path, change)) for change in (own, of_then))
     assert isinstance(new, DeepfakeDetector) and isinstance(old, DeepfakeDetector) and old.card == new.card
     X = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.uint8)
     assert old.verdicts(X) == new.verdicts(X)
