@@ -352,6 +352,28 @@ def test_a_calibrated_detector_is_written_and_says_what_it_finds(media: Path, tm
 
 
 @pytest.mark.slow
+def test_a_detector_of_pictures_is_calibrated_on_films_and_then_answers_of_films_alone(
+    media: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(11)
+
+    def films(folder: str, n: int, make: Any) -> Path:
+        write(tmp_path / folder, {f"{i}.mp4": as_video([make(rng, 64) for _ in range(2)]) for i in range(n)})
+        return tmp_path / folder
+
+    real, fake = films("real", 19, real_picture), films("fake", 19, fake_picture)
+    (new,) = films("new", 1, fake_picture).iterdir()
+    out = tmp_path / "films.pt"
+    command = ("detect", "calibrate", media / "detector.pt", "--known-real", real, "--known-fake", fake, "--out", out)
+    made = run(*command)
+    assert made.exit_code == 0 and "on 19 videos known to be real" in " ".join(made.output.split()), made.output
+    film, picture = (run("detect", path, "--detector", out, "--json") for path in (new, media / "fake.png"))
+    assert answers_of(film) == ["fake"] and film.exit_code == 0
+    assert answers_of(picture) == ["cannot say"] and picture.exit_code == 3
+    assert "calibrated on videos" in json.loads(picture.stdout)["files"][0]["verdict"]["reason"]
+
+
+@pytest.mark.slow
 def test_known_files_that_cannot_be_used_are_refused(media: Path, tmp_path: Path) -> None:
     known = posters(tmp_path / "known", 18, 0, 1)
     detector = media / "detector.pt"

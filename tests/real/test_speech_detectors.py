@@ -16,8 +16,10 @@ import torch
 
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audio import decode
+from auditor.detection.detection_record import FileResult, recorded
+from auditor.detection.detector_calibration import judged_together, on_channel
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.detector_card import TRACELESS
+from auditor.models.detector_card import TRACELESS, DetectorCard, judge_file
 from auditor.statistics.detection import equal_error_rate
 from mitigations.deepfake.detector_fitting import Learner, LinearLearner, cross_validate
 from mitigations.deepfake.media_training import Media, TrainingOptions, _decoded, fit_detector, read_media
@@ -127,3 +129,37 @@ def test_a_speaker_never_trained_on_is_not_called_synthetic(left: str, clips: Cl
     answers = [v.answer for v in detector.verdicts(clips.X[own])]
     print(f"answers_about_{left}", {a: answers.count(a) / len(answers) for a in set(answers)})
     assert answers.count("fake") / len(answers) <= 0.10
+
+
+@pytest.mark.slow
+def test_a_batch_of_clips_is_answered_as_each_alone_and_seldom_wrong(clips: Clips) -> None:
+    """Trained on a third, calibrated on a third, asked about the last: a tenth, a third or two thirds are fake."""
+    part, rng = np.arange(222) % 3, np.random.default_rng(0)
+    detector = clips.detector(np.flatnonzero(part == 0), TrainingOptions())
+    scores = detector.predict_proba(clips.X)[:, detector.card.fake].tolist()
+
+    def results(rows: IntArray, card: DetectorCard) -> list[FileResult]:
+        verdicts = [recorded(judge_file(card, scores[i])) for i in rows]
+        return [FileResult(medium="audio", sha256=f"{i:064x}", verdict=v) for i, v in zip(rows, verdicts, strict=True)]
+
+    real, fake = (np.flatnonzero((part == 1) & (clips.is_fake == own)) for own in (False, True))
+    bare = detector.card.model_copy(update={"channel": None, "trained_on": (), "fingerprints": ()})
+    card = on_channel(bare, results(real, bare), results(fake, bare))
+    assert not card.unproven
+    new_real, new_fake = (np.flatnonzero((part == 2) & (clips.is_fake == own)) for own in (False, True))
+    for n_real, n_fake in ((45, 5), (40, 20), (12, 24)):
+        figures = []
+        for _ in range(40):
+            rows = np.r_[rng.choice(new_real, n_real, replace=False), rng.choice(new_fake, n_fake, replace=False)]
+            files = results(rows, card)
+            together, batch = judged_together(card, files)
+            assert [r.verdict and r.verdict.answer for r in together] == [r.verdict and r.verdict.answer for r in files]
+            assert batch is not None
+            called = np.asarray([r.verdict is not None and r.verdict.answer == "fake" for r in together])
+            chosen = np.asarray([(r.verdict and r.verdict.q_value or 1.0) <= card.error_rate for r in together])
+            wrong = (chosen[:n_real].sum() / max(chosen.sum(), 1), called[:n_real].mean())
+            figures.append((called[n_real:].mean(), chosen[n_real:].mean(), *wrong))
+        power, selected, false_share, alarms = np.mean(figures, axis=0)
+        print(f"batch_of_{n_real}_and_{n_fake}", power, selected, false_share, alarms)
+        assert power >= 0.8 and alarms <= 0.1
+        assert n_fake < n_real or (selected >= 0.8 and false_share <= 0.06)
