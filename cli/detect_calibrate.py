@@ -123,6 +123,7 @@ def detect_calibrate(
     """
     from auditor.detection.detector_calibration import channel_lines
     from auditor.report.record.number_text import visible
+    from cli.terminal import labelled
 
     if out.suffix != ".pt":
         raise UsageError(f"--out {str(out)!r} must end in .pt: the detector is written as a bundle.")
@@ -131,10 +132,9 @@ def detect_calibrate(
     job = scoring_job(detector, device, max_memory, max_seconds, allow_unsandboxed=allow_unsandboxed)
     job = as_classifier(job, said, known, classes, outputs)
     found = _write_calibrated(job, known, error_rate, trim, out)
-    for line in left_out_by_all([found]):
-        typer.echo(visible(f"left out  {line}"))
-    for line in (*channel_lines(found.card), *filter(None, [found.few])):
-        typer.echo(visible(f"channel   {line}"))
+    lost = (f"left out  {line}" for line in left_out_by_all([found]))
+    for line in (*lost, *(f"channel   {line}" for line in (*channel_lines(found.card), found.few) if line)):
+        typer.echo(labelled(visible(line)))
     typer.echo(visible(f"wrote     {out}"))
     return 3 if found.lost or found.few or found.card.unproven else 0
 

@@ -44,7 +44,7 @@ def print_results(
     known_real: Sequence[Calibrated],
 ) -> None:
     from auditor.report.record.number_text import visible
-    from cli.terminal import paragraph
+    from cli.terminal import labelled
 
     looked_at = sys.stdout.isatty()
     for path, result in results if looked_at else ():
@@ -59,7 +59,7 @@ def print_results(
         *(line for each in detectors for line in _of_batch(each)),
         *(() if detectors else without_detector([result for _, result in results])),
     ]:
-        typer.echo(paragraph(visible(line), 0), err=not looked_at)
+        typer.echo(labelled(visible(line)), err=not looked_at)
     typer.echo(_ending(results, code, any_detector=bool(detectors)), err=not looked_at)
 
 
@@ -227,7 +227,7 @@ def _explained(detectors: Sequence[AskedDetector]) -> Iterator[str]:
 def _of_batch(detector: AskedDetector) -> Iterator[str]:
     """What is selected of the files asked together."""
     batch = detector.batch
-    if batch is None or not batch.n_fake:
+    if batch is None or batch.n < 2 or not batch.n_fake:
         return
     yield (
         f"together  {batch.n_selected:,} of {batch.n:,} are selected (q-value up to {batch.level:g}): of these at most "
@@ -265,7 +265,7 @@ def with_interval(rate: KnownRate) -> str:
 def _ending(results: Sequence[tuple[str, FileResult]], code: int, *, any_detector: bool) -> str:
     counts = {answer: sum(result.answer == answer for _, result in results) for answer in _COLOURS}
     if not any_detector and not counts["declared synthetic"]:
-        unread = f", {counts['unread']} of them unread," if counts["unread"] else ""
+        unread = f", {counts['unread']} of them unread" if counts["unread"] else ""
         these = "this file" if len(results) == 1 else f"these {len(results)} files{unread}"
         return f"exit {code}: no detector was named (--detector): read were only statements of origin, of {these}"
     said = ", ".join(f"{n} {answer or 'not asked'}" for answer, n in counts.items() if n)

@@ -63,6 +63,7 @@ def detect_train(
     from auditor.report.record.number_text import visible
     from auditor.run.option_parsers import memory_limit
     from auditor.training.meter import energy_place
+    from cli.terminal import labelled
 
     _check(folder, out, kinds, (kind_column, source_column))
     claim(energy_place(out), f"{energy_place(out).name} of --out")
@@ -95,7 +96,8 @@ def detect_train(
     )
     trained, energy = _run_training(job, out)
     for line in _lines(trained, folder, out, energy):
-        typer.echo(visible(line))
+        # A command is copied whole.
+        typer.echo(visible(line) if line.startswith("next") else labelled(visible(line)))
     return 3 if trained.left_out or trained.few or _too_few(trained) else 0
 
 

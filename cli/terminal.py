@@ -67,6 +67,13 @@ def paragraph(text: str, indent: int) -> str:
     return textwrap.fill(text, width=width(), initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
 
 
+def labelled(text: str) -> str:
+    """A line that begins with a label of ten columns: wrapped to the terminal beside it, whole in a pipe."""
+    if not sys.stdout.isatty():
+        return text
+    return textwrap.fill(text, width=width(), subsequent_indent=" " * 10, break_on_hyphens=False)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table: one block a row on a terminal, tab-separated with a header in a pipe."""
     if not sys.stdout.isatty():

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -261,14 +260,3 @@ def test_outside_of_a_command_a_file_is_written_and_nothing_noted(tmp_path: Path
     claim(tmp_path / "x", "--out")
     write_beside(tmp_path / "x", b"2")
     assert (tmp_path / "x").read_text() == "2" and not (tmp_path / WRITTEN).exists()
-
-
-def test_evidence_takes_another_name_where_a_file_is_anybody_elses(tmp_path: Path) -> None:
-    from auditor.judging.png import encode
-    from cli.detect import _free
-
-    alike = encode(np.zeros((64, 64 * 3 + 16, 3), np.uint8))
-    with of_a_command(force=False):
-        (tmp_path / "a.jpg.png").write_bytes(alike)
-        assert _free(tmp_path, "a.jpg", set()) == tmp_path / "a.jpg.2.png"
-    assert (tmp_path / "a.jpg.png").read_bytes() == alike
