@@ -229,10 +229,11 @@ def _of_batch(detector: AskedDetector) -> Iterator[str]:
     batch = detector.batch
     if batch is None or batch.n < 2 or not batch.n_fake:
         return
+    of_these = f": of these at most {batch.level:.0%} are real on average, whatever the share of fakes"
     yield (
-        f"together  {batch.n_selected:,} of {batch.n:,} are selected (q-value up to {batch.level:g}): of these at most "
-        f"{batch.level:.0%} are real on average, whatever the share of fakes; {batch.n_fake:,} are answered fake, "
-        "each by itself"
+        f"together  {batch.n_selected:,} of {batch.n:,} are selected (q-value up to {batch.level:g})"
+        f"{of_these if batch.n_selected else ', as where few are fake'}; {batch.n_fake:,} are answered fake, each by "
+        "itself"
     )
 
 
