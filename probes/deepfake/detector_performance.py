@@ -55,7 +55,7 @@ class DetectorPerformance(BaseProbe):
     ``answered_fake``, ``answered_cannot_say``, ``error_among_answered`` and ``wrongly_ruled_out_excess``.
 
     - ``wrongly_ruled_out_excess``: The promise is for files like those it was calibrated on: this says whether it holds
-      for these. Not judged of a class that no score rules out, nor of a detector that answers none of these files:
+      for these. Undefined of a class that no score rules out, and of a detector that answers none of these files:
       whoever says nothing breaks no promise.
 
     And over all files: ``coverage``.
@@ -244,16 +244,14 @@ def _answers(detector: Detector, subject: Subject) -> list[Measurement]:
             found.append(_one(metric, _share((answers == answer)[own]), n, ideal, at=at))
         said = _answered_text(answered[own])
         found.append(_one("error_among_answered", _share(wrong[own & answered]), n, 0.0, at=at, detail=said))
-        excess = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
-        said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
-        unshown = ""
+        excess: AnyEstimate = ExcessShare(successes=int(ruled_out[name][own].sum()), n=n, promised=card.error_rate)
+        # Whoever cannot rule it out, or says nothing, breaks no promise and keeps none.
         if name in card.never_ruled_out:
-            unshown = (
-                f"No score rules out {name}, so a promise to do so seldom is kept by a detector that cannot do it."
-            )
+            excess = Undefined(reason=f"no score rules out {name}, so a promise to do so seldom is kept by silence")
         elif not answered.any():
-            unshown = card.unproven or "The detector answers none of these files, so its promise is not tried by them."
-        found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said, too_few=unshown))
+            excess = Undefined(reason=(card.unproven or "The detector answers none of these files.").rstrip("."))
+        said = f"the card promises that at most {card.error_rate:g} of them are ruled out"
+        found.append(_one("wrongly_ruled_out_excess", excess, n, 0.0, at=at, detail=said))
     return found
 
 

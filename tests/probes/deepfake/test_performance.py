@@ -175,7 +175,9 @@ def test_a_promise_that_silence_keeps_is_no_pass(changes: dict[str, Any], silent
         (finding,) = judged([excess], [bound])
         assert finding.outcome is (Outcome.INCONCLUSIVE if name in silent else Outcome.PASS), (name, finding.reason)
         if name in silent:
-            assert re.search("No score rules out|not calibrated|Nothing shows", finding.reason)
+            assert re.search("no score rules out|not calibrated|Nothing shows", finding.reason)
+            # Nor is it better in a comparison than a detector that answers and errs.
+            assert np.isnan(excess.estimate.value)
     covered = one(found, "coverage")
     low, high = {"none": (0.0, 0.0), "half": (0.4, 0.6), "all": (0.9, 1.0)}[coverage]
     assert low <= covered.estimate.value <= high
