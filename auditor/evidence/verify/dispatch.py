@@ -92,7 +92,7 @@ def detection_again(evidence: Said) -> Again:
         record={**record, "tool": evidence.record.get("tool")},
         request=made.request,
         about=made.about,
-        used=(DETECTOR, SECOND)[: len(detectors)],
+        parts=made.parts,
         unproven=(
             Unproven(
                 where="record.json: files.verdict.probability, files.verdict.frames.*, files.parts.*, "
@@ -107,6 +107,7 @@ def detection_again(evidence: Said) -> Again:
                 where="record.json: tool, files.notes, files.error, detector.few, second_detector.few",
                 why="the signer's word",
             ),
+            Unproven(where="request.json: asked.*", why="what was asked for beyond the files is the signer's word"),
         ),
         made=f"{scored:,} verdicts of {len(results):,} files recomputed from their scores and the calibration",
     )
@@ -219,7 +220,7 @@ def training_again(evidence: Said) -> Again:
         record={**made.record, "exit_code": made.exit_code},
         request=made.request,
         about=made.about,
-        used={LOOKS},
+        parts=made.parts,
         checks=tuple(_of_plan(looks, report)),
         unproven=(
             Unproven(
@@ -228,7 +229,8 @@ def training_again(evidence: Said) -> Again:
                 needs="rows",
             ),
             Unproven(
-                where=f"{LOOKS}: run.rows, run.probes, looks.weights, left_out, resumed_after, spent, faults, costs",
+                where=f"{LOOKS}: run.rows, run.probes, looks.weights, looks.faults, looks.seconds, left_out, "
+                "resumed_after, spent, faults, costs, criteria.needs, criteria.built_in",
                 why="what was asked of which rows and weights, and what was left out, is the signer's word",
             ),
             Unproven(
@@ -301,6 +303,7 @@ def _recompute(evidence: Said, audits: Audits, made_by: tuple[str, ...]) -> Agai
         record={**made.record, "exit_code": made.exit_code},
         request=made.request,
         about=made.about,
+        parts={},
         used=audits.used,
         file_digests=audits.file_digests,
         checks=tuple(checks),
@@ -337,14 +340,14 @@ def dp_audit_again(evidence: Said) -> Again:
         record={**made.record, "exit_code": made.exit_code},
         request=made.request,
         about=made.about,
-        used={CANARIES},
+        parts=made.parts,
         unproven=(
             Unproven(
                 where=f"{CANARIES}: *",
                 why="that the training gave these scores, and that the coins were fair, is the signer's word: auditor "
                 "dp audit trains again",
             ),
-            Unproven(where="request.json: accounting, asked.*", why="what the training is, and what it counts"),
+            Unproven(where="request.json: accounting, seed, asked.*", why="what the training is, and what it counts"),
         ),
         made=f"the bounds of epsilon, the tests of the noise, the power and the verdict recomputed from "
         f"{len(canaries):,} canaries",
@@ -387,6 +390,8 @@ def tradeoff_again(evidence: Said, audits: Audits) -> Again:
             points={name: EnclosedAudit(report=report) for name, report in reports.items()},
             sweep=sweep,
             fixed=fixed,
+            tried=tried,
+            made=made,
         )
     )
     checks = [
@@ -399,7 +404,8 @@ def tradeoff_again(evidence: Said, audits: Audits) -> Again:
         record={**derived.record, "exit_code": derived.exit_code},
         request=derived.request,
         about=derived.about,
-        used={*audits.used, TRIED},
+        parts={TRIED: derived.parts[TRIED]},
+        used=audits.used,
         file_digests=audits.file_digests,
         checks=tuple(checks),
         unproven=(*audits.unproven, *_unproven(again)),

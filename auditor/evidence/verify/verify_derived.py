@@ -66,15 +66,17 @@ class Said:
 class Again:
     """The rebuilt contents: the ``record`` as it would be written, and the digests that it is ``about``.
 
-    ``used``: the parts that it was made of. ``request``: what of the request follows from the parts. ``made``: how much
-    was recomputed, in words. ``file_digests``: by a folder's root digest, the one by which earlier versions named it.
+    ``used``: the audits that it was made of; ``parts``: the other parts, as they would be written. ``request``: what
+    of the request follows from the parts. ``made``: how much was recomputed, in words. ``file_digests``: by a folder's
+    root digest, the one by which earlier versions named it.
     """
 
     record: Mapping[str, Any]
     about: Mapping[str, str | None]
-    used: Collection[str]
     made: str
     request: Mapping[str, Any]
+    parts: Mapping[str, bytes]
+    used: Collection[str] = ()
     checks: tuple[Check, ...] = ()
     unproven: tuple[Unproven, ...] = ()
     there: frozenset[Needs] = frozenset()
@@ -111,9 +113,14 @@ def verify_derived(
     checks += [
         Check(name=name[:200], state="wrong", detail=f"is nothing that the evidence of this {_kind(manifest)} holds")
         for name in manifest.files
-        if name not in (*_PARTS, *found.used)
+        if name not in (*_PARTS, *found.used, *found.parts)
     ]
     other_code = whose.detail.startswith(OTHER_CODE)
+    checks += [
+        Check(name=name, state="wrong", detail="is not written as what was read of it would be")
+        for name, content in found.parts.items()
+        if name in entries and entries[name] != content and not other_code
+    ]
     stated = request.get("about")
     named = stated if other_code and isinstance(stated, dict) else {}
     about = {name: digest for name, digest in found.about.items() if digest}

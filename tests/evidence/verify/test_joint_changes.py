@@ -39,6 +39,8 @@ from auditor.evidence.manifest import (
 )
 from auditor.evidence.signing import load_private_key, load_public_key, sign
 from auditor.evidence.timestamp import authorities_of, covered, timestamp_of
+from auditor.evidence.tradeoff_evidence import TRIED
+from auditor.evidence.training_evidence import LOOKS
 from auditor.evidence.verify.checks import Verified
 from auditor.evidence.verify.dispatch import verify_evidence
 from auditor.evidence.verify.stated_fields import STATED
@@ -393,6 +395,94 @@ def test_whatever_is_changed_together_is_never_valid_and_never_an_error(
             other = [p for p in places(record, _parsed(parts[RECORD])) if not lies_under(p, allowed)]
             valid += [f"{told}: {place}" for place in other]
     assert valid == []
+
+
+# ---- each field alone ------------------------------------------------------------------------------------------------
+
+
+def fields(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every field; of a long list its ends and its middle."""
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys if isinstance(value, dict) or len(keys) < 4 else (0, len(keys) // 2, len(keys) - 1):
+        yield (*before, key)
+        yield from fields(value[key], (*before, key))
+
+
+def others(value: Any) -> tuple[Any, ...]:
+    """Other values for a field, of its own kind and of none."""
+    if isinstance(value, bool):
+        return (not value, None)
+    if isinstance(value, (int, float)):
+        return (value + 1, value * 1.01, -value, 1e308, None)
+    if isinstance(value, str):
+        return (value + "x", value[1:], None)
+    if isinstance(value, dict):
+        return ({**value, "letter": "approved"}, {}, None)
+    return ([*value, *value[-1:]], value[1:], None) if isinstance(value, list) else (0, 0.5, "x", [])
+
+
+def stated_places(honest: Verified) -> list[str]:
+    """Where nothing is proven, one place each."""
+    parts = [each.where.partition(": ") for each in honest.unproven]
+    return [f"{part}: {place}" for part, _, places_ in parts for place in places_.split(", ")]
+
+
+# The training's changes are the cheapest, those of a claimed epsilon the dearest.
+SINGLES, SINGLES_OF = 150, {"dp_audit": 60, "streamed": 20, "training": 400}
+
+
+@pytest.mark.grid(every=4)
+@pytest.mark.parametrize("name", [*KINDS, "streamed"])
+@pytest.mark.usefixtures("known_intervals")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_field_changed_alone_is_valid_where_it_is_not_listed_as_stated(
+    subjects: Callable[[str], Subject], tmp_path: Path, name: str
+) -> None:
+    subject, path = subjects(name), tmp_path / "a.zip"
+    path.write_bytes(pack(subject.parts))
+    allowed = stated_places(subject.verified(path))
+    parts = {
+        n: json.loads(c) for n, c in subject.parts.items() if n.endswith(".json") and n not in (MANIFEST, SIGNATURE)
+    }
+    ways = [(part, keys, i) for part, document in parts.items() for keys in fields(document) for i in range(5)]
+    rng, valid = np.random.default_rng(20261203), list[str]()
+    for chosen in rng.permutation(len(ways))[: SINGLES_OF.get(name, SINGLES)]:
+        part, keys, i = ways[chosen]
+        document = json.loads(subject.parts[part])
+        at = document
+        for key in keys[:-1]:
+            at = at[key]
+        new = dict(enumerate(others(at[keys[-1]]))).get(i, at[keys[-1]])
+        if new == at[keys[-1]]:
+            continue
+        at[keys[-1]] = new
+        place = f"{part}: {'.'.join(str(key) for key in keys if not isinstance(key, int))}"
+        path.write_bytes(signed_anew(subject, {**subject.parts, part: written(document)}, follows=i % 2 == 0))
+        try:
+            found = subject.verified(path)
+        except AuditorError:
+            continue  # it is no bundle
+        if found.exit_code(subject.required) == 0 and not lies_under(place, allowed):
+            valid.append(f"{place}: {keys} is {str(new)[:60]}")
+    assert valid == []
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "way"),
+    [("training", LOOKS, ("looks", 0, "results", 0, "measurements", 0)), ("tradeoff", TRIED, ())],
+    ids=["training", "tradeoff"],
+)
+def test_a_letter_within_a_part_is_no_part_of_the_evidence(
+    subjects: Callable[[str], Subject], tmp_path: Path, name: str, part: str, way: tuple[Any, ...]
+) -> None:
+    subject, path = subjects(name), tmp_path / "a.zip"
+    document = json.loads(subject.parts[part])
+    at = document
+    for key in way:
+        at = at[key]
+    at["letter"] = "approved by the authority"
+    path.write_bytes(signed_anew(subject, {**subject.parts, part: written(document)}, follows=True))
+    assert [check.name for check in subject.verified(path).checks if check.state == "wrong"] == [part]
 
 
 def test_what_may_be_stated_is_no_value_outcome_interval_count_date_or_group() -> None:
