@@ -34,7 +34,7 @@ from auditor.models.audited_model import Recipe
 from auditor.models.networks.architectures import MLP
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves, train_together
-from probes.privacy.membership import bavaria, difficulty_calibration, lira, rmia
+from probes.privacy.membership import bavaria, shadow_attacks
 from probes.privacy.membership.shadow_models import of_the_label
 
 TARGETS, SHADOWS, NUMBERS, SEED = 16, 64, (4, 8, 16, 64), 5
@@ -143,14 +143,17 @@ def scores(phi: FloatArray, shadow_phi: FloatArray, inside: npt.NDArray[np.bool_
     """(n,) by each attack."""
     loss, shadow_loss = np.logaddexp(0.0, -phi), np.logaddexp(0.0, -shadow_phi)
     found = {"loss_threshold": phi}
-    for name, attack in (("lira_online", lira.online_scores), ("lira_offline", lira.offline_scores)):
+    for name, attack in (
+        ("lira_online", shadow_attacks.lira_online_scores),
+        ("lira_offline", shadow_attacks.lira_offline_scores),
+    ):
         for fixed, words in ((False, ""), (True, "_fixed_variance")):
             found[name + words] = attack(phi, shadow_phi, inside, fixed=fixed)
     for name, offline in (("rmia", False), ("rmia_offline", True)):
-        found[name] = rmia.scores(np.exp(-loss), np.exp(-shadow_loss), inside, offline=offline)
+        found[name] = shadow_attacks.rmia_scores(np.exp(-loss), np.exp(-shadow_loss), inside, offline=offline)
     found["bavaria"] = bavaria.online_scores(phi, shadow_phi, inside)
     found["bavaria_offline"] = bavaria.offline_scores(phi, shadow_phi, inside)
-    found["difficulty_calibration"] = difficulty_calibration.scores(loss, shadow_loss, inside)
+    found["difficulty_calibration"] = shadow_attacks.difficulty_scores(loss, shadow_loss, inside)
     return found
 
 

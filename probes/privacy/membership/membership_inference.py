@@ -19,13 +19,11 @@ from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.privacy.membership import (
     bavaria,
-    difficulty_calibration,
     label_only,
-    lira,
     loss_threshold,
     member_pool,
     quantile_regression,
-    rmia,
+    shadow_attacks,
 )
 from probes.privacy.membership.attack_metrics import Attack, Sides, measurements, roc_figure, threshold_of
 from probes.privacy.membership.attack_results import (
@@ -392,19 +390,21 @@ def _by_labels(model: AuditedModel, pool: Pool, n_queries: int, rng: np.random.G
 def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_references: int) -> Attack:
     detail = f"{shadows.threat_model}; {shadows.fit(pool)}; {_INDEPENDENT}"
     if name.startswith("lira"):
-        scored_by = lira.online_scores if name.startswith("lira_online") else lira.offline_scores
+        scored_by = (
+            shadow_attacks.lira_online_scores if name.startswith("lira_online") else shadow_attacks.lira_offline_scores
+        )
         scores = scored_by(phi, shadows.log_odds, shadows.inside, fixed=name.endswith("fixed_variance"))
     elif name.startswith("rmia"):
         few = shadows.first(n_references)
         offline = name == "rmia_offline"
-        scores = rmia.scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
+        scores = shadow_attacks.rmia_scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
         detail += f"; of the shadow models the first {n_references} are the reference models"
     elif name == "bavaria":
         scores = bavaria.online_scores(phi, shadows.log_odds, shadows.inside)
     elif name == "bavaria_offline":
         scores = bavaria.offline_scores(phi, shadows.log_odds, shadows.inside)
     else:
-        scores = difficulty_calibration.scores(pool.loss, shadows.loss, shadows.inside)
+        scores = shadow_attacks.difficulty_scores(pool.loss, shadows.loss, shadows.inside)
     return _attack(name, pool, scores, detail)
 
 

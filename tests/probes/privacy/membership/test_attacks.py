@@ -11,12 +11,10 @@ from scipy.stats import norm
 from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
 from probes.privacy.membership import (
-    difficulty_calibration,
     label_only,
-    lira,
     loss_threshold,
     quantile_regression,
-    rmia,
+    shadow_attacks,
 )
 from probes.privacy.membership.attack_metrics import roc_points
 
@@ -56,7 +54,7 @@ def test_online_lira_is_algorithm_1_of_the_paper() -> None:
         )
         for j in range(phi.size)
     ]
-    np.testing.assert_allclose(lira.online_scores(phi, shadow, inside, fixed=False), slow, rtol=1e-9)
+    np.testing.assert_allclose(shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=False), slow, rtol=1e-9)
 
 
 def test_a_fixed_variance_is_the_mean_of_the_rows_own() -> None:
@@ -70,9 +68,11 @@ def test_a_fixed_variance_is_the_mean_of_the_rows_own() -> None:
         norm.logpdf(phi[j], of_rows["in"][j][0], sd["in"]) - norm.logpdf(phi[j], of_rows["out"][j][0], sd["out"])
         for j in range(phi.size)
     ]
-    np.testing.assert_allclose(lira.online_scores(phi, shadow, inside, fixed=True), slow, rtol=1e-9)
+    np.testing.assert_allclose(shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=True), slow, rtol=1e-9)
     offline = [norm.cdf(phi[j], of_rows["out"][j][0], sd["out"]) for j in range(phi.size)]
-    np.testing.assert_allclose(norm.cdf(lira.offline_scores(phi, shadow, inside, fixed=True)), offline, rtol=1e-9)
+    np.testing.assert_allclose(
+        norm.cdf(shadow_attacks.lira_offline_scores(phi, shadow, inside, fixed=True)), offline, rtol=1e-9
+    )
 
 
 def test_offline_lira_reads_only_the_models_that_did_not_learn_the_row() -> None:
@@ -81,19 +81,19 @@ def test_offline_lira_reads_only_the_models_that_did_not_learn_the_row() -> None
         1.0 - norm.sf(phi[j], np.mean(shadow[~inside[:, j], j]), np.std(shadow[~inside[:, j], j]))
         for j in range(phi.size)
     ]
-    found = lira.offline_scores(phi, shadow, inside, fixed=False)
+    found = shadow_attacks.lira_offline_scores(phi, shadow, inside, fixed=False)
     np.testing.assert_allclose(norm.cdf(found), slow, rtol=1e-9, atol=1e-15)
     changed = np.where(inside, shadow + 100.0, shadow)
-    np.testing.assert_array_equal(found, lira.offline_scores(phi, changed, inside, fixed=False))
+    np.testing.assert_array_equal(found, shadow_attacks.lira_offline_scores(phi, changed, inside, fixed=False))
 
 
 def test_a_row_on_which_all_shadow_models_agree_is_no_division_by_zero() -> None:
     phi, shadow, inside = world(seed=3)
     shadow[:, 0] = 1.0
     for fixed in (False, True):
-        assert np.isfinite(lira.online_scores(phi, shadow, inside, fixed=fixed)).all()
-        assert np.isfinite(lira.offline_scores(phi, shadow, inside, fixed=fixed)).all()
-    assert np.isfinite(lira.online_scores(phi, np.ones_like(shadow), inside, fixed=True)).all()
+        assert np.isfinite(shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=fixed)).all()
+        assert np.isfinite(shadow_attacks.lira_offline_scores(phi, shadow, inside, fixed=fixed)).all()
+    assert np.isfinite(shadow_attacks.lira_online_scores(phi, np.ones_like(shadow), inside, fixed=True)).all()
 
 
 # ---- RMIA, difficulty calibration, loss ----------------------------------------------------------------------------
@@ -112,13 +112,13 @@ def test_rmia_is_the_share_of_population_rows_that_are_dominated(offline: bool) 
         both = (out + reference[inside[:, j], j].mean()) / 2
         prior.append(0.5 * (1.3 * out + 0.7) if offline else both)
     slow = [np.mean([(p[j] / prior[j]) / (p[z] / prior[z]) >= 2.0 for z in range(40)]) for j in range(40)]
-    np.testing.assert_allclose(rmia.scores(p, reference, inside, offline=offline), slow)
+    np.testing.assert_allclose(shadow_attacks.rmia_scores(p, reference, inside, offline=offline), slow)
 
 
 def test_difficulty_calibration_takes_the_out_models_mean_away() -> None:
     loss, shadow, inside = world(seed=5)
     slow = [-loss[j] - np.mean(-shadow[~inside[:, j], j]) for j in range(loss.size)]
-    np.testing.assert_allclose(difficulty_calibration.scores(loss, shadow, inside), slow)
+    np.testing.assert_allclose(shadow_attacks.difficulty_scores(loss, shadow, inside), slow)
 
 
 def test_ranks_within_classes_are_those_of_counting() -> None:
@@ -209,7 +209,7 @@ def test_rmia_of_a_row_that_no_reference_model_learned_stands_on_the_models_with
     """Of an odd number of rows, each pair of reference models leaves one out of both."""
     p, reference_p = np.array([0.9, 0.5, 0.7]), np.array([[0.8, 0.4, 0.3], [0.6, 0.2, 0.5]])
     inside = np.array([[True, False, False], [False, True, False]])
-    found = rmia.scores(p, reference_p, inside, offline=False, gamma=1.0)
+    found = shadow_attacks.rmia_scores(p, reference_p, inside, offline=False, gamma=1.0)
     prior = np.array([(0.6 + 0.8) / 2, (0.4 + 0.2) / 2, (1.3 * 0.4 + 0.7) / 2])
     ratio = p / prior
     np.testing.assert_allclose(found, [(ratio <= own).mean() for own in ratio])
