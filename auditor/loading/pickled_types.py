@@ -156,8 +156,8 @@ def is_allowed(name: str) -> bool:
 class EstimatorMaker:
     """Construct the objects of one pickle; ``versions``: the scikit-learn versions that it states."""
 
-    def __init__(self, depth: int = 0) -> None:
-        self.depth = depth
+    def __init__(self) -> None:
+        self.depth = 0
         self.versions: set[str] = set()
         self.bare: dict[int, tuple[Any, str]] = {}
         self._names: dict[int, str] = {}

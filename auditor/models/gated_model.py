@@ -13,7 +13,7 @@ from auditor.core.files import Closed
 from auditor.core.number_types import Count
 from auditor.core.rows import BoolArray, FloatArray, Rows
 from auditor.data.preprocessing import PairedRows
-from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.audited_model import AuditedModel
 from auditor.models.detector import Detector
 from auditor.models.detector_card import TRACELESS, Answer, Verdict
 from auditor.models.saved_models import bundle_of
@@ -50,14 +50,11 @@ class GatedModel(AuditedModel):
     do not take the same medium, where the model is itself a detector, and for an answer that is none of its classes.
     """
 
-    def __init__(
-        self, base: TorchModel, detector: Detector, gate: Gate, *, provenance: Provenance | None = None
-    ) -> None:
+    def __init__(self, base: TorchModel, detector: Detector, gate: Gate) -> None:
         if isinstance(base, Detector):
             raise ModelError("A detector is not put behind a gate of its own kind: name the model that it protects.")
         if gate.answer >= base.n_outputs:
             raise ModelError(f"The gate's answer is class {gate.answer}, and the model has {base.n_outputs} classes.")
-        known = provenance or base.provenance
         rows = PairedRows.from_preprocessing(base.preprocessing, detector.preprocessing)
         super().__init__(
             self._answers,
@@ -65,7 +62,9 @@ class GatedModel(AuditedModel):
             preprocessing=base.preprocessing if rows.has_same_input else None,
             threshold=base.threshold,
             batch_rows=min(base.batch_rows, detector.batch_rows),
-            provenance=replace(known, notes=(*known.notes, describe_gate(gate, base.classes), *_code(detector))),
+            provenance=replace(
+                base.provenance, notes=(*base.provenance.notes, describe_gate(gate, base.classes), *_code(detector))
+            ),
         )
         self.base = base
         self.detector = detector

@@ -163,21 +163,20 @@ def predicted_seconds(
     recipe: Recipe,
     outputs: Outputs = "logits",
     memory_bytes: int | None = None,
-    most_together: int = MOST_TOGETHER,
     stacked: bool | None = None,
 ) -> float:
     """About how many seconds of one core :func:`train_together` takes for ``n_models``, each on ``n_learned`` rows.
 
     Nothing is timed: the operations of one step and of one pass over a batch are counted and multiplied by the unit
     costs of :mod:`auditor.training.computation_cost`: the same question has the same answer every time. x (n, ...),
-    ``make``, ``recipe``, ``outputs``, ``memory_bytes``, ``most_together`` and ``stacked`` as there. Within a factor of
+    ``make``, ``recipe``, ``outputs``, ``memory_bytes`` and ``stacked`` as there. Within a factor of
     3 of the processor time of small networks on a server of 2023. Raises ModelError where it would.
     """
     members = np.broadcast_to(np.arange(len(x)) < n_learned, (n_models, len(x)))
     y = torch.arange(len(x), device=x.device) % n_classes
     task = _checked(StackTask(make, x, y, members, tuple(range(n_models)), recipe, outputs, None))
-    way = _choose_way(task, most_together, stacked)
-    together = _at_once(task, way, most_together, memory_bytes)
+    way = _choose_way(task, MOST_TOGETHER, stacked)
+    together = _at_once(task, way, MOST_TOGETHER, memory_bytes)
     return math.ceil(n_models / together) * _work_of_training(task, way, together).seconds
 
 

@@ -63,8 +63,8 @@ class AleCurve:
     confidence: float
 
 
-def bin_edges(x: FloatArray, n_bins: int = N_BINS, fewest: int = FEWEST_IN_BIN) -> FloatArray:
-    """(k+1,) edges of bins with about equally many of the values (n,), at least ``fewest`` each; empty below two.
+def bin_edges(x: FloatArray, n_bins: int = N_BINS) -> FloatArray:
+    """(k+1,) edges of bins with about equally many of the values (n,), ``FEWEST_IN_BIN`` at least; empty below two.
 
     A column with few values has an edge at each of these. Of one with many the edges are quantiles between the first
     and the 99th percentile, rounded, so that no edge is the value of one row.
@@ -79,16 +79,16 @@ def bin_edges(x: FloatArray, n_bins: int = N_BINS, fewest: int = FEWEST_IN_BIN) 
             step = 10.0 ** np.floor(np.log10(span * _ROUNDED_TO))
             edges = np.round(np.round(edges / step) * step, 12)
         edges = np.unique(edges)
-    return _merge_bins(x, edges, fewest) if len(edges) > 1 else np.empty(0)
+    return _merge_bins(x, edges) if len(edges) > 1 else np.empty(0)
 
 
-def _merge_bins(x: FloatArray, edges: FloatArray, fewest: int) -> FloatArray:
+def _merge_bins(x: FloatArray, edges: FloatArray) -> FloatArray:
     """The edges less those that leave a bin with too few rows; the two ends stay."""
     kept = list(edges)
     while len(kept) > 2:
         counts = np.bincount(bins_of(x, np.asarray(kept)), minlength=len(kept) - 1)
         thin = int(counts.argmin())
-        if counts[thin] >= fewest:
+        if counts[thin] >= FEWEST_IN_BIN:
             break
         # Into the smaller of its neighbours.
         left = counts[thin - 1] if thin else np.inf

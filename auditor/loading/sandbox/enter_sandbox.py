@@ -366,14 +366,13 @@ def _outputs(job: Job) -> Iterator[Path]:
 ASKED = "--allow-unsandboxed"
 
 
-def enter(job: Job, scratch: Path, *, version: int | None = None, to_fork: bool = False) -> SandboxState:
+def enter(job: Job, scratch: Path, *, to_fork: bool = False) -> SandboxState:
     """Confine this process permanently to the job's needs, and return the active mechanisms.
 
     To be called before anything of the user's is opened, and while there is one thread: Landlock binds the thread that
-    calls it and what that starts. ``no_new_privs`` must be set. ``scratch``: the folder that it works in. ``version``:
-    of Landlock's interface, where it is not to be the newest. ``to_fork``: whether the process that answers is still to
-    be forked, before :func:`confine_after_fork`. Where the job goes without, its process still cannot
-    leave its group, by which it is killed.
+    calls it and what that starts. ``no_new_privs`` must be set. ``scratch``: the folder that it works in.
+    ``to_fork``: whether the process that answers is still to be forked, before :func:`confine_after_fork`. Where the
+    job goes without, its process still cannot leave its group, by which it is killed.
     """
     if sys.platform != "linux":
         return SandboxState(why=f"{sys.platform} has none that this tool knows")
@@ -382,7 +381,7 @@ def enter(job: Job, scratch: Path, *, version: int | None = None, to_fork: bool 
             with suppress(OSError):
                 seccomp.stay_in_group()
         return SandboxState(why=f"{ASKED} was given")
-    known = landlock.version() if version is None else version
+    known = landlock.version()
     why = [] if known else ["this kernel has no Landlock, or it is turned off"]
     try:
         if known:

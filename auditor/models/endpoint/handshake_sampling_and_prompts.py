@@ -91,21 +91,18 @@ def _place(position: Position, k: int) -> int:
     return place if apart[place] < _SAME else -1
 
 
-def tail_e_value(texts: Sequence[DrawnText], tail_odds: Sequence[float] = TAIL_ODDS) -> float:
-    """Logarithm of the e-value against "tokens of the tail are drawn as often as reported", for "more seldom".
-
-    ``tail_odds``: the shares of the tail's odds that a clipping may leave.
-    """
-    return _averaged([_log_e_value(texts, partial(_tail_factors, odds=odds)) for odds in tail_odds])
+def tail_e_value(texts: Sequence[DrawnText]) -> float:
+    """Logarithm of the e-value against "tokens of the tail are drawn as often as reported", for "more seldom"."""
+    return _averaged([_log_e_value(texts, partial(_tail_factors, odds=odds)) for odds in TAIL_ODDS])
 
 
-def tail_shown(texts: Sequence[DrawnText], odds: float = 0.5) -> float:
-    """Log of the e-value against "at most this share of the tail's odds is left", for "all of it".
+def tail_shown(texts: Sequence[DrawnText]) -> float:
+    """Log of the e-value against "at most half of the tail's odds is left", for "all of it".
 
     Against smaller shares it is larger still where it exceeds 0, since the likelihood is concave in the logarithm of
     the odds.
     """
-    return _log_e_value(texts, lambda text: -_tail_factors(text, odds))
+    return _log_e_value(texts, lambda text: -_tail_factors(text, 0.5))
 
 
 def exponent_e_value(texts: Sequence[DrawnText], exponent: float) -> float:

@@ -190,8 +190,8 @@ def check_error_rates(
     """
     rowed = Need.DATA in type(probe).needs
 
-    def judge_worlds(world: World, times: int = worlds) -> list[list[Judgement]]:
-        return [_judge_world(probe, world, criteria, seed, i) for i in range(times)]
+    def judge_worlds(world: World) -> list[list[Judgement]]:
+        return [_judge_world(probe, world, criteria, seed, i) for i in range(worlds)]
 
     if null is not None:
         _at_most(judge_worlds(null), _is(Outcome.FAIL), "FAILs where nothing is wrong")

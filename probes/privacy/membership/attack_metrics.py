@@ -214,11 +214,11 @@ def _balanced_accuracy(attack: Attack, members: FloatArray, others: FloatArray, 
 # ---- the figure ----------------------------------------------------------------------------------------------------
 
 
-def roc_points(members: FloatArray, others: FloatArray, most: int = MOST_POINTS) -> tuple[IntArray, IntArray]:
-    """Counts (k,) of non-members and of members with a loss of at most each threshold, ascending, k at most ``most``.
+def roc_points(members: FloatArray, others: FloatArray) -> tuple[IntArray, IntArray]:
+    """Counts (k,) of non-members and of members with a loss of at most each threshold, ascending, k <= ``MOST_POINTS``.
 
     A loss is any score with its sign turned. The thresholds are the distinct losses, so tied rows are passed together.
-    Of more points than ``most``, those are kept whose number of false positives comes nearest above an even step on the
+    Of more points those are kept whose number of false positives comes nearest above an even step on the
     logarithmic scale, and the last.
     """
     thresholds = np.unique(np.concatenate([members, others]))
@@ -227,8 +227,8 @@ def roc_points(members: FloatArray, others: FloatArray, most: int = MOST_POINTS)
     # Of thresholds with equal false positives, the last is the corner of the curve.
     corner = np.r_[false[1:] != false[:-1], True]
     false, true = false[corner], true[corner]
-    if false.size > most:
-        steps = np.geomspace(max(int(false[0]), 1), int(false[-1]), most - 1)
+    if false.size > MOST_POINTS:
+        steps = np.geomspace(max(int(false[0]), 1), int(false[-1]), MOST_POINTS - 1)
         chosen = np.unique(np.r_[0, np.searchsorted(false, np.floor(steps), "left"), false.size - 1])
         false, true = false[chosen], true[chosen]
     return false, true
