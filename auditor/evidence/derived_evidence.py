@@ -69,7 +69,6 @@ class Derived:
 def write_derived(
     path: str | Path,
     evidence: Derived,
-    log: ChainedLog | None = None,
     *,
     key: Ed25519PrivateKey | None = None,
     timestamp: str | None = None,
@@ -81,7 +80,7 @@ def write_derived(
     ``timestamp``: the URL of an authority that says when it was there; NoTimestampError where it does not, and the
     bundle is written without.
     """
-    log = log or started_log()
+    log = started_log()
     content = {**evidence.record, "exit_code": evidence.exit_code}
     record = in_order(content)
     log.add("code", digests=code_digests(evidence.code))

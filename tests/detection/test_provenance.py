@@ -19,8 +19,7 @@ import pytest
 from auditor.detection.examine_file import Examination
 from auditor.detection.file_kinds import FileKind, container_facts, kind_of
 from auditor.detection.provenance.provenance_record import FileProvenance, Statement, origin_of, short_type
-from auditor.detection.provenance.read_provenance import _time_stamp, read_provenance
-from auditor.detection.provenance.unsigned_metadata import points_to
+from auditor.detection.provenance.read_provenance import _time_stamp, points_to, read_provenance
 from tests.detection.content_credentials import SYNTHETIC, signed, signing
 from tests.evidence.authority import authority, serving
 from tests.quantifiers import all_of
