@@ -23,7 +23,7 @@ OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
     ("data/benchmarks/accompanying_files.py", "winobias"): (1, _FILE),
     ("data/benchmarks/accompanying_files.py", "winogender"): (1, _FILE),
     ("data/benchmarks/sentence_files.py", "stereotype"): (9, _LABEL),
-    ("evidence/verify/recomputed_counts.py", "performance"): (1, _PILLAR),
+    ("evidence/verify/verify_bundle.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "performance"): (1, _PILLAR),
     ("judging/measurement.py", "robustness"): (1, _PILLAR),
     ("report/comparing/gap_warnings.py", "representation"): (1, "what proxies are predicted from"),

@@ -16,8 +16,8 @@ from auditor.data.audit_data_parts import Recorded
 from auditor.evidence.evidence_bundle import Evidence, Understood
 from auditor.evidence.registration import Plan, PlannedProbe
 from auditor.evidence.verify.enclosed_inputs import Inputs
-from auditor.evidence.verify.recomputed_counts import Fact, contradictions
 from auditor.evidence.verify.request_and_log import asked_for
+from auditor.evidence.verify.verify_bundle import Fact, contradictions
 from auditor.judging.measurement import Alike, AuditQuestion, Outcome, ProbeResult
 from auditor.models.audited_model import AuditedModel
 from auditor.models.recorded_model import RecordedClassifier

@@ -28,8 +28,7 @@ from auditor.evidence.manifest import LOG, MANIFEST, RECORD, RESULTS, ROWS, SIGN
 from auditor.evidence.signing import fingerprint, load_private_key, load_public_key, make_key, sign
 from auditor.evidence.verify import verify_bundle as verifying
 from auditor.evidence.verify.checks import Check
-from auditor.evidence.verify.recomputed_counts import Counted
-from auditor.evidence.verify.verify_bundle import verify_bundle, verify_bytes
+from auditor.evidence.verify.verify_bundle import Counted, verify_bundle, verify_bytes
 from auditor.report.record.audit_report import AuditReport
 from cli.verify import stored_probe
 from tests import ROOT
