@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from auditor.run.job_messages import Trained
 
 _MOST_NAMED = 10
-_TARGET = "mitigations.deepfake.folder_training:train_on_folder"
+_TARGET = "mitigations.deepfake.media_training:train_on_folder"
 
 
 def detect_train(

@@ -28,8 +28,8 @@ from auditor.run.job_results import DetectorTrained
 from auditor.run.parent_process import _End, train_detector
 from cli.commands import app
 from cli.detect_train import _lines
-from mitigations.deepfake import folder_training
-from mitigations.deepfake.folder_training import TrainedDetector, train_on_folder
+from mitigations.deepfake import media_training
+from mitigations.deepfake.media_training import TrainedDetector, train_on_folder
 from tests.quantifiers import all_of
 from tests.toys.media_files import as_file, as_wav, card, fake_picture, image_detector, real_picture, write
 
@@ -142,7 +142,7 @@ def test_links_out_of_the_folder_and_names_that_are_no_utf_8_are_left_out_and_na
         train(media)
 
 
-@pytest.mark.parametrize("module", ["media_training.decode_as", "folder_training.kind_of"])
+@pytest.mark.parametrize("module", ["media_training.decode_as", "media_training.kind_of"])
 def test_the_file_that_is_being_read_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     """What stalls, or ends the process, is the file that was told of last."""
 
@@ -174,7 +174,7 @@ def test_near_copies_of_a_class_are_said_and_exit_3(tmp_path: Path, monkeypatch:
     files = {f"real/{i}.{q}.jpg": as_file(p, "JPEG", quality=q) for i, p in enumerate(real) for q in (95, 80, 60)}
     files |= {f"fake/{i}.png": as_file(fake_picture(rng, SIDE)) for i in range(8)}
     write(tmp_path / "media", files)
-    monkeypatch.setattr(folder_training, "fit_detector", lambda *_: image_detector())
+    monkeypatch.setattr(media_training, "fit_detector", lambda *_: image_detector())
     trained = train(tmp_path / "media")
     assert trained.few.startswith("8 of 12 files of 'real' are near copies of another, or share one layout: ")
     said = DetectorRecord.from_card(trained.detector.classes, card(), "0" * 64)
