@@ -498,7 +498,7 @@ def explain(
 
 @command("tradeoff")
 @with_flags(
-    [*_OF_MITIGATIONS, "features", "classes", "outputs", "error_rate"],
+    [*_OF_MITIGATIONS, "features", "classes", "outputs", "threshold", "error_rate"],
     {
         "train": "Training rows for the mitigation.",
         "data": "Rows on which all models are audited.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import textwrap
@@ -114,6 +115,14 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "Output": ("json_", "lang", "show_config", "debug", "force"),
 }  # fmt: skip
+# What other libraries call an option, with its name here.
+_ELSEWHERE = {
+    **dict.fromkeys(("favourable", "favorable", "favorable-label", "positive-label", "pos-label"), "positive"),
+    **dict.fromkeys(("label", "labels", "label-column", "outcome", "y"), "target"),
+    **dict.fromkeys(("protected", "protected-attribute", "group", "groups", "sensitive-attribute"), "sensitive"),
+    **dict.fromkeys(("rows", "test-data", "dataset", "csv"), "data"),
+    **dict.fromkeys(("output", "out-dir"), "out"),
+}
 _PANEL_OF = {name: panel for panel, names in OPTION_PANELS.items() for name in names}
 _MOST_OPTIONS = 20
 _ALL = "--help-all"
@@ -146,7 +155,14 @@ class Command(_Help, TyperCommand):
             ctx.meta[_ALL] = True
             typer.echo(ctx.get_help())
             ctx.exit()
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Of no class that all versions of Typer have in one place.
+            asked = getattr(error, "option_name", "") if hasattr(error, "possibilities") else ""
+            if asked:
+                ctx.fail(f"No such option: {asked}{_near_option(ctx, asked)}")
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the example, arguments, options and sub-commands."""
@@ -175,6 +191,24 @@ class Command(_Help, TyperCommand):
         group = getattr(ctx.parent, "command", None)
         if isinstance(group, Group) and group.own is self:
             group.format_commands(ctx.parent, formatter)
+
+
+def _near_option(ctx: Any, asked: str) -> str:
+    """The nearest option of this command, or which commands have what was asked for."""
+    root = ctx.find_root().command
+    having: dict[str, list[str]] = {}
+    for name, command in leaf_commands(root) if isinstance(root, Group) else ():
+        for flag in (each for parameter in command.params for each in parameter.opts if each.startswith("--")):
+            having.setdefault(flag, []).append(f"auditor {name}")
+    own = [flag for parameter in ctx.command.params for flag in parameter.opts if flag.startswith("--")]
+    words = {f"--{word}": f"--{flag}" for word, flag in _ELSEWHERE.items()} | {flag: flag for flag in [*having, *own]}
+    near = difflib.get_close_matches(asked.casefold(), words, n=1, cutoff=0.75)
+    flag = words[near[0]] if near else ""
+    if flag in own:
+        return f"; did you mean {flag!r}?"
+    if flag in having:
+        return f"; {flag} is an option of {', '.join(having[flag][:3])}."
+    return did_you_mean(asked, own) or f": see {ctx.command_path} --help."
 
 
 class Group(_Help, TyperGroup):

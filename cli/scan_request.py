@@ -310,7 +310,8 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
         try:
             value = tomllib.loads(f"value = {text.lower() if text.lower() in ('true', 'false') else text}")["value"]
         except tomllib.TOMLDecodeError:
-            value = _numbers(text) or text
+            numbers = _numbers(text)
+            value = text if not numbers else numbers if "," in text else numbers[0]
         if option in PATH_OPTIONS and isinstance(value, str) and Path(value).exists():
             value = str(Path(value).resolve())
         found.setdefault(_snake(probe), {})[_snake(option)] = value
@@ -318,12 +319,11 @@ def _probe_options(content: Mapping[str, Any], path: Path, settings: list[str]) 
 
 
 def _numbers(text: str) -> list[JsonValue] | None:
-    """``0.03,0.06`` as a list, as which options that take levels are written without brackets too; None of words."""
+    """``0.03,.06`` as a list, as which options that take levels are written without brackets too; None of words."""
     try:
-        values: list[JsonValue] = tomllib.loads(f"value = [{text}]")["value"]
-    except tomllib.TOMLDecodeError:
+        return [int(part) if part.strip().isdecimal() else float(part) for part in text.split(",")]
+    except ValueError:
         return None
-    return values if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values) else None
 
 
 @dataclass(frozen=True)

@@ -375,7 +375,10 @@ class _Sweep:
                 return AuditedPoint(name=name, settings=settings, failed=str(error))
             did.append(f"made{why}")
         self.tried.add(prints)
-        configured, job = with_reference(self.configured, state.model)
+        # As after `mitigate`: a bundle or a folder says itself from which probability on it decides.
+        options = self.configured.options
+        own = options if state.model.suffix not in ("", ".pt") else replace(options, threshold=None)
+        configured, job = with_reference(replace(self.configured, options=own), state.model)
         report, why = state.audited(audit_prints(configured, job), with_evidence=self.with_evidence)
         if report is None:
             report = state.audit(configured, job, quiet=self.quiet)

@@ -8,6 +8,11 @@ What a page's blocks are for the tests stands in comments before them, which no 
 ``<!-- output: ... -->``             a ``text`` block that is what the ``python`` block above it prints
 ``<!-- leaves: FOLDER: NAMES -->``   what lies in a folder once the block has run
 ``<!-- after: PAGE -->``             the page goes on where another left off, in a copy of its folder
+
+A user's journeys are the pages themselves, each a case of ``test_what_a_page_says_runs_as_it_stands``: an engineer's
+(``tutorials/engineer.md``), a compliance team's (``tutorials/compliance.md``), a training engineer's
+(``tutorials/training.md``), a pipeline's (``ci.md``, whose action and GitLab job ``tests/cli/test_pipelines.py`` runs)
+and that of a probe of one's own (``your-own-probe.md``).
 """
 
 from __future__ import annotations

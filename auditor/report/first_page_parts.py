@@ -343,7 +343,8 @@ def repair_of(report: AuditReport) -> tuple[str, str]:
         return "repair", "auditor mitigate list"
     if not data.train_path:
         return "repair_untold", "auditor mitigate list"
-    own = PurePath(model.path).suffix
+    read = PurePath(model.path)
+    ending = read.suffix if read.suffix in endings else endings[0]
     return "repair", _command(
         ["auditor", "mitigate", "reweighing", model.path],
         ("--train", data.train_path),
@@ -352,7 +353,7 @@ def repair_of(report: AuditReport) -> tuple[str, str]:
         ("--positive", data.positive),
         *(("--sensitive", name) for name in data.sensitive),
         *told,
-        ("--out", "fairer" + (own if own in endings else endings[0])),
+        ("--out", f"fairer{'-2' if read.name == f'fairer{ending}' else ''}{ending}"),
     )
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from auditor.core.errors import ConfigError, did_you_mean
 from auditor.judging.measurement import Pillar
+from auditor.run.probe import construct
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,37 +163,5 @@ def writes(kind: type[Mitigation]) -> Writes:
 
 def make_mitigation(kind: type[Mitigation], options: Mapping[str, object]) -> Mitigation:
     """Construct a mitigation with options; ConfigError names the most similar option, or the bad value."""
-    parameters = inspect.signature(kind).parameters
-    known = list(parameters)
-    for key in options:
-        if key not in known:
-            raise ConfigError(
-                f"Mitigation {kind.name!r} has no option {key!r}{did_you_mean(key, known) or '.'} "
-                f"It has: {', '.join(known) or 'none'}."
-            )
-        wanted = _plain_types(parameters[key].annotation)
-        if wanted is not None and not any(_is(options[key], word) for word in wanted):
-            words = " or ".join(_PLAIN[word] for word in wanted if word != "None")
-            raise ConfigError(f"Mitigation {kind.name!r}: {key} must be {words}, not {options[key]!r}.")
-    try:
-        return kind(**options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"Mitigation {kind.name!r}: {error}.") from None
-
-
-_PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "None": "null"}
-
-
-def _plain_types(annotation: object) -> list[str] | None:
-    """The names of the plain types that an option may have, or None where it may have another."""
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    names = [name.strip() for name in text.split("|")]
-    return names if all(name in _PLAIN for name in names) else None
-
-
-def _is(value: object, plain: str) -> bool:
-    """Whether a value is of a plain type; true and false are no numbers."""
-    if plain == "None" or isinstance(value, bool):
-        return value is None or plain == "bool"
-    kinds = {"int": numbers.Integral, "float": numbers.Real, "str": str, "bool": bool}
-    return isinstance(value, kinds[plain])
+    made: Mitigation = construct(f"Mitigation {kind.name!r}", kind, options)
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -344,14 +345,55 @@ def with_declared(probe: Probe, measurements: Sequence[Measurement]) -> tuple[Me
 
 def make_probe(kind: type[Probe], options: Mapping[str, object]) -> Probe:
     """Construct a probe with options; ConfigError names the most similar option, or the bad value."""
-    known = [p for p in inspect.signature(kind).parameters]
-    for key in options:
+    made: Probe = construct(f"Probe {kind.name!r}", kind, options)
+    return made
+
+
+def construct(called: str, kind: type[Any], options: Mapping[str, object]) -> Any:
+    """A probe or a mitigation with options, a number alone where several are taken as one of them.
+
+    ``called``: what errors call it. Raises ConfigError, which names the most similar option, or the bad value.
+    """
+    parameters = inspect.signature(kind).parameters
+    known, fitting = list(parameters), dict(options)
+    for key, value in options.items():
         if key not in known:
             raise ConfigError(
-                f"Probe {kind.name!r} has no option {key!r}{did_you_mean(key, known) or '.'} "
-                f"It has: {', '.join(known) or 'none'}."
+                f"{called} has no option {key!r}{did_you_mean(key, known) or '.'} It has: {', '.join(known) or 'none'}."
             )
+        wanted = _plain_types(parameters[key].annotation)
+        if wanted is not None and not any(_is(value, word) for word in wanted):
+            if not any(_is([value], word) for word in wanted if word != "Sequence[str]"):
+                words = " or ".join(_PLAIN[word] for word in wanted if word != "None")
+                raise ConfigError(f"{called}: {key} must be {words}, not {value!r}.")
+            fitting[key] = [value]
     try:
-        return kind(**options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"Probe {kind.name!r}: {error}.") from None
+        return kind(**fitting)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{called}: {error}.") from None
+
+
+_PLAIN = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "None": "null",
+    "Sequence[int]": "whole numbers", "Sequence[float]": "numbers", "Sequence[str]": "texts",
+    "Mapping[str, str]": "a table of texts",
+}  # fmt: skip
+
+
+def _plain_types(annotation: object) -> list[str] | None:
+    """The names of the plain types that an option may have, or None where it may have another."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    names = [name.strip() for name in text.split("|")]
+    return names if all(name in _PLAIN for name in names) else None
+
+
+def _is(value: object, plain: str) -> bool:
+    """Whether a value is of a plain type; true and false are no numbers."""
+    if plain == "None" or isinstance(value, bool):
+        return value is None or plain == "bool"
+    if plain == "Mapping[str, str]":
+        return isinstance(value, Mapping) and all(isinstance(text, str) for text in value.values())
+    if plain.startswith("Sequence"):
+        return isinstance(value, list | tuple) and all(_is(each, plain[9:-1]) for each in value)
+    kinds = {"int": numbers.Integral, "float": numbers.Real, "str": str, "bool": bool}
+    return isinstance(value, kinds[plain])

@@ -157,3 +157,25 @@ def test_a_metric_leads_to_the_probes_that_measure_it_and_to_nothing_else_of_the
 def test_a_name_of_no_probe_is_refused_with_the_nearest(word: str, near: str) -> None:
     result = RUNNER.invoke(app, ["probes", word])
     assert result.exit_code == 2 and near in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("scan --favourable", "did you mean '--positive'?"),
+        ("scan --favorable", "did you mean '--positive'?"),
+        ("scan --label", "did you mean '--target'?"),
+        ("scan --protected", "did you mean '--sensitive'?"),
+        ("scan --sensitive-features", "did you mean '--sensitive'?"),
+        ("scan --traget", "did you mean '--target'?"),
+        ("mitigate --protected-attributes", "did you mean '--sensitive'?"),
+        ("train --sensitive", "--sensitive is an option of auditor scan,"),
+        ("train --protected", "--sensitive is an option of auditor scan,"),
+        ("gate --target", "--target is an option of auditor scan,"),
+        ("compare --policy", "--policy is an option of auditor scan,"),
+        ("dp lint --zzz", ": see auditor dp lint --help."),
+    ],
+)
+def test_an_unknown_option_is_answered_with_what_it_is_called_here_or_with_whose_it_is(words: str, near: str) -> None:
+    result = RUNNER.invoke(app, [*words.split(), "x"])
+    assert result.exit_code == 2 and near in result.output and "Possible options" not in result.output

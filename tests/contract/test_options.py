@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -24,9 +25,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from auditor.core.errors import AuditorError
 from auditor.judging.measurement import ProbeResult
 from auditor.models.language_model import AuditedLanguageModel
-from auditor.run.mitigation import Mitigation, Training
+from auditor.run.mitigation import Mitigation, Training, make_mitigation
+from auditor.run.probe import make_probe
 from auditor.run.run_audit import ask, generator_for
 from mitigations import MITIGATIONS
 from probes import PROBES
@@ -279,3 +282,18 @@ def test_parity_of_a_rate_is_parity_of_what_is_left_of_it(rate: str, other: str,
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", sorted(COMPONENTS))
+def test_an_option_of_a_wrong_type_is_refused_in_words(name: str) -> None:
+    make: Any = make_probe if name in PROBES else make_mitigation
+    values = ("x", -1, 2.5, [1, 2], ["a"], {"a": 1}, True, None, date(2020, 1, 1))
+    for option, value in itertools.product(inspect.signature(COMPONENTS[name]).parameters, values):
+        try:
+            make(COMPONENTS[name], {option: value})
+        except AuditorError as error:
+            assert not re.search(r"not supported between|object is not|has no len|expected str|sequence", str(error))
+
+
+def test_a_number_alone_is_one_level_where_several_are_taken() -> None:
+    assert tuple(make_probe(PROBES["score_fairness"], {"thresholds": 0.5}).thresholds) == (0.5,)  # type: ignore[attr-defined]

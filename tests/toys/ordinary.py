@@ -236,6 +236,21 @@ def _boosted(folder: Path, name: str, model: Any) -> Ordinary:
     return Ordinary(folder / name, data, mixed(), np.asarray(model.predict_proba(_coded()), np.float64))
 
 
+def _boosted_pipeline() -> Any:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # Scaled columns keep their names, which a booster's own file would lose.
+    made = make_pipeline(
+        StandardScaler().set_output(transform="pandas"),
+        library("lightgbm").LGBMClassifier(n_estimators=4, max_depth=2, verbose=-1, n_jobs=1),
+    )
+    return made.fit(numbers(), labels())
+
+
+_by_joblib("LightGBM in a scikit-learn pipeline, joblib", _boosted_pipeline)
+
+
 @ordinary("XGBoost, .json")
 def _xgboost_json(folder: Path) -> Ordinary:
     model = xgboost_model()

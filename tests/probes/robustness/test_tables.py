@@ -147,7 +147,7 @@ def test_a_column_that_does_not_exist_cannot_be_immutable() -> None:
     assert isinstance(probe, Robustness) and probe.immutable == ("age", "hours")
     assert Robustness(immutable=["age"]).immutable == ("age",) and Robustness().immutable == ()
     assert Robustness(immutable=[0, 2]).immutable == ("0", "2")
-    with pytest.raises(ConfigError, match="immutable must be names of columns, not 1.5"):
+    with pytest.raises(ConfigError, match="immutable must be a text or texts, not 1.5"):
         make_probe(Robustness, {"immutable": 1.5})
 
 
