@@ -44,6 +44,11 @@ PLACES = {
     "sub/credentials.json": CANARY,
     "sub/secrets.toml": CANARY,
     "sub/kubeconfig": CANARY,
+    "sub/.kube/config": CANARY,
+    "sub/.docker/config.json": CANARY,
+    "sub/.gitconfig": CANARY,
+    "sub/.git/config": CANARY,
+    "sub/.cache/huggingface/token": CANARY,
     "auditor.key": CANARY,
     "sub/any.key": CANARY,
     "sub/signing": KEY,
@@ -153,6 +158,7 @@ def test_no_secret_is_read_beside_a_model(here: Path) -> None:
 HOME = (
     ".ssh/id_ed25519", ".aws/credentials", ".config/gcloud/account.json", ".local/state/auditor/auditor.key",
     ".netrc", ".bash_history", ".cache/huggingface/token", ".docker/config.json", "Documents/notes.txt",
+    ".gitconfig", ".git-credentials", ".config/git/credentials", ".kube/config", ".huggingface/token",
 )  # fmt: skip
 OF_THE_MACHINE = (
     "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/hosts", "/etc/hostname", "/etc/environment", "/etc/fstab",
@@ -190,7 +196,7 @@ def test_nothing_of_users_of_other_processes_and_of_the_environment_is_read(
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(CANARY)
     (tmp_path / "auditor-other").write_text(CANARY)
-    for name in ("HOME", "SECRET_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD"):
+    for name in ("HOME", "SECRET_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "HF_TOKEN"):
         monkeypatch.setenv(name, str(home) if name == "HOME" else CANARY)
     of_processes = [
         f"/proc/{os.getpid()}/{name}" for name in ("environ", "cmdline", "maps", "mem", "fd", "root", "cwd")
