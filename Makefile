@@ -63,10 +63,11 @@ test-ray: $(VENV)/.test
 	$(BIN)/pip install --quiet 'ray==2.50.1'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/training/test_on_ray.py
 
-# The types of all extras are read, which the tests install; the reference imports them.
+# The types of all extras are read, which the tests install; the reference imports them. Last the skeletons that users get.
 lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q --ring lint tests/cli/test_new_probe.py
 	$(BIN)/lint-imports
 
 # Faults put on purpose into the statistics and the judgement, into FILES or into what was CHANGED: how many a test sees.

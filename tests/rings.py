@@ -1,18 +1,19 @@
-"""Two rings of tests: the quick one, for which people wait, and the grids, which hold the other cases of large tests.
+"""Rings of tests: the quick one, for which people wait; the grids, the other cases of large tests; and lint.
 
 ``conftest.py`` has its hooks. A parametrised test that is marked ``grid`` leaves some of its cases in
-the quick ring; all its others make up the ring of the grids. A test without the mark is in the quick ring.
+the quick ring; all its others make up the ring of the grids. A test that is marked ``lint`` is run by ``make lint``
+alone. One without either mark is in the quick ring.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 
-Ring = Literal["quick", "grids", "all"]
+Ring = Literal["quick", "grids", "lint", "all"]
 
 # No grid here has a parameter of seven values, so a step of seven comes by every value of each parameter.
 EVERY = 7
@@ -23,9 +24,10 @@ COLLECTED = pytest.StashKey[list[pytest.Item]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--ring",
-        choices=("quick", "grids", "all"),
+        choices=get_args(Ring),
         default="all",
-        help="quick: all tests, of those marked grid some cases each; grids: the other cases; all (default): both",
+        help="quick: all tests, of those marked grid some cases each; grids: the other cases; lint: those marked lint; "
+        "all (default): every one",
     )
 
 
@@ -67,7 +69,11 @@ def in_ring(items: Sequence[pytest.Item], ring: Ring) -> list[pytest.Item]:
     if ring == "all":
         return list(items)
     quick = {case for cases in by_function(items) for case in quick_cases(cases)}
-    return [item for item in items if (item in quick) == (ring == "quick")]
+
+    def ring_of(item: pytest.Item) -> Ring:
+        return "lint" if item.get_closest_marker("lint") else "quick" if item in quick else "grids"
+
+    return [item for item in items if ring_of(item) == ring]
 
 
 def choose_ring(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""The quick ring and the grids share no test and are together all tests; and which cases are quick."""
+"""The rings share no test and are together all tests; and which cases are quick."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def test_by_class(word): pass
 def test_slow_cases(n): pass
 @pytest.mark.grid
 def test_marked_with_its_module(): pass
+@pytest.mark.lint
+def test_types(): pass
 """
 QUICK = {
     "test_one", *(f"test_no_grid[{n}]" for n in range(20)), *(f"test_a_grid[{n}]" for n in (3, 10, 17)),
@@ -50,7 +52,7 @@ def collected(folder: Path, *arguments: str) -> set[str]:
     done = subprocess.run(
         [
             sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder),
-            "-o", "markers=slow: long\ngrid: many", *arguments, str(folder),
+            "-o", "markers=slow: long\ngrid: many\nlint: types", *arguments, str(folder),
         ],
         cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -68,18 +70,18 @@ def test_each_test_is_run_by_one_ring_and_by_all(tmp_path: Path) -> None:
     quick, grids = collected(tmp_path, "--ring", "quick"), collected(tmp_path, "--ring", "grids")
     assert quick == QUICK
     assert not quick & grids
-    assert quick | grids == collected(tmp_path, "--ring", "all") == collected(tmp_path)
+    assert collected(tmp_path, "--ring", "lint") == {"test_types"}
+    assert quick | grids | {"test_types"} == collected(tmp_path, "--ring", "all") == collected(tmp_path)
     assert len(quick | grids) == 1 + 20 + 20 + 4 + 5 + 3 + 1
 
 
 def test_the_rings_of_the_tests_collected_here(request: pytest.FixtureRequest) -> None:
-    """No test is in both rings or in none, and every function is in the quick one: of all tests, in a run of all."""
+    """No test is in two rings or in none, and every function is in quick or lint: of all tests, in a run of all."""
     items = request.config.stash[COLLECTED]
-    quick, grids = ({item.nodeid for item in in_ring(items, ring)} for ring in ("quick", "grids"))
-    assert not quick & grids
-    assert quick | grids == {item.nodeid for item in items}
-    assert len(quick) + len(grids) == len(items)
-    assert all_of(quick & {case.nodeid for case in cases} for cases in by_function(items))
+    quick, grids, lint = ({item.nodeid for item in in_ring(items, ring)} for ring in ("quick", "grids", "lint"))
+    assert quick | grids | lint == {item.nodeid for item in items}
+    assert len(quick) + len(grids) + len(lint) == len(items)
+    assert all_of((quick | lint) & {case.nodeid for case in cases} for cases in by_function(items))
     unmarked = {item.nodeid for item in items if item.get_closest_marker("grid") is None}
     assert sorted(grids & unmarked) == []
     ring = request.config.getoption("ring")

@@ -1,4 +1,4 @@
-"""Row selection for any kind of model input; imports no pandas, so that language models do not need it."""
+"""Row selection for any kind of model input; imports pandas late, so that language models do not need it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def take_rows(X: Rows, index: npt.NDArray[Any] | slice) -> Rows:
     iloc = getattr(X, "iloc", None)
     taken: Rows = X[index] if iloc is None else iloc[index]
     return taken
+
+
+def is_number(values: pd.Series[Any]) -> bool:
+    """Whether a column is numeric; booleans are not."""
+    import pandas as pd
+
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 FloatArray = npt.NDArray[np.float64]

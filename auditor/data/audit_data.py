@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from auditor.core.errors import DataError, NotApplicableError, UsageError, did_you_mean
-from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, is_number, take_rows
 from auditor.data.audit_data_parts import Design, Recorded, design_of
 from auditor.data.group_counts import MISSING, CodedGroups, GroupCounts, coded, count_groups, together
 from auditor.data.preprocessing import as_text, label_name
@@ -342,7 +342,7 @@ LARGEST_TARGET = 1e30
 
 def numeric_target(values: pd.Series[Any], column: str) -> FloatArray:
     """(n,) true numbers of a regression, NaN if missing; DataError for text and non-finite values."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+    if is_number(values):
         numbers = values.to_numpy(np.float64, na_value=np.nan)
     else:
         text = as_text(values)

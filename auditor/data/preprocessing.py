@@ -19,7 +19,7 @@ from pydantic import Field
 from auditor.core.errors import DataError, ModelError, did_you_mean
 from auditor.core.files import Closed
 from auditor.core.number_types import Positive
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray, is_number
 from auditor.data.group_counts import MISSING
 
 if TYPE_CHECKING:
@@ -283,12 +283,11 @@ def group_names(values: pd.Series[Any]) -> npt.NDArray[Any]:
 
 def fit_tabular(X: pd.DataFrame) -> TabularPreprocessing:
     """Statistics of training rows: mean, standard deviation and median of numbers, levels of text and booleans."""
-    import pandas as pd
 
     columns: list[NumericColumn | CategoricalColumn] = []
     for name in X.columns:
         values = X[name]
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        if is_number(values):
             numbers = np.asarray(values, np.float64)
             finite = numbers[np.isfinite(numbers)]
             if not finite.size:

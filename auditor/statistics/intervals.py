@@ -241,13 +241,18 @@ def weighted_mean_reach(
     error, third, df, e, a = (
         np.asarray(x, np.float64) for x in (standard_error, third_moment, degrees_of_freedom, unseen, alpha)
     )
-    z = -scipy.special.ndtri(a)
-    # At alpha = 0.5 both quantiles are 0, and Student's excess over the normal has the limit 1.
-    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(df, a) / np.maximum(z, 1e-6), 1.0)
+    stretch = _stretch(df, a)
     e = np.maximum(e, 1e-12)
     second = (stretch * error) ** 2 + e**2
     cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) + 2.0 * e**3
     return np.asarray(np.maximum(e + _gamma_deviation(variance=second, third_cumulant=cubed, alpha=a), 0.0), np.float64)
+
+
+def _stretch(degrees_of_freedom: npt.ArrayLike, alpha: FloatArray) -> FloatArray:
+    """Student's quantile over the normal one, at the level alpha."""
+    z = -scipy.special.ndtri(alpha)
+    # At alpha = 0.5 both quantiles are 0, and their ratio has the limit 1.
+    return np.where(z > 1e-6, -scipy.special.stdtrit(degrees_of_freedom, alpha) / np.maximum(z, 1e-6), 1.0)
 
 
 def _gamma_deviation(*, variance: FloatArray, third_cumulant: FloatArray, alpha: FloatArray) -> FloatArray:
@@ -283,8 +288,7 @@ def area_reach(
     fewest = min(n_positive, n_negative)
     if fewest < 2:
         return np.full(np.broadcast_shapes(error.shape, third.shape, r.shape, a.shape), np.inf)
-    z = -scipy.special.ndtri(a)
-    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(fewest - 1.0, a) / np.maximum(z, 1e-6), 1.0)
+    stretch = _stretch(fewest - 1.0, a)
     first, second = (np.maximum(r / n, 1e-12) for n in (n_positive, n_negative))
     variance = (stretch * error) ** 2 + first**2 + second**2
     cubed = 2.0 * stretch**3 * np.maximum(third, 0.0) + 2.0 * (first**3 + second**3)
@@ -313,8 +317,7 @@ def summed_reach(
     error, third, df, e, a = (
         np.asarray(x, np.float64) for x in (standard_error, third_cumulant, degrees_of_freedom, unseen, alpha)
     )
-    z = -scipy.special.ndtri(a)
-    stretch = np.where(z > 1e-6, -scipy.special.stdtrit(df, a) / np.maximum(z, 1e-6), 1.0)
+    stretch = _stretch(df, a)
     e = np.maximum(e, 1e-12)
     variance = ((stretch * error) ** 2).sum(axis=0) + (e**2).sum(axis=0)
     cubed = 2.0 * (stretch**3 * np.maximum(third, 0.0)).sum(axis=0) + 2.0 * (e**3).sum(axis=0)

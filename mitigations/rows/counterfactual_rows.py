@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from auditor.core.errors import ConfigError, UsageError
-from auditor.core.rows import FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import FloatArray, IntArray, Rows, is_number, take_rows
 from auditor.data.lexicons import Identity, Lexicon, built_in, neutral, templates
 from auditor.data.swaps import Mention, Swapper
 
@@ -189,7 +189,7 @@ def flipped(X: pd.DataFrame, feature: str, *, impute: bool, rng: np.random.Gener
     new.loc[known, feature] = np.asarray(levels)[other[known]]
     if impute:
         for name in X.columns:
-            numeric = pd.api.types.is_numeric_dtype(X[name]) and not pd.api.types.is_bool_dtype(X[name])
+            numeric = is_number(X[name])
             if name == feature or not numeric:
                 continue
             values = X[name].to_numpy(np.float64, na_value=np.nan)

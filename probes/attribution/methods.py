@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -296,8 +297,8 @@ METHODS: dict[str, Method] = {
             modalities=("tabular",),
             citation="Lundberg and Lee, NeurIPS 2017; Strumbelj and Kononenko, KAIS 41 (2014)",
             completes=True,
-            run=shapley.linear,
-            lacks=shapley.not_linear,
+            run=partial(shapley.of_final, shapley.shap_linear),
+            lacks=partial(shapley.lacks_final, shapley.is_linear, "logistic regression"),
         ),
         Method(
             name="shap_tree",
@@ -305,8 +306,8 @@ METHODS: dict[str, Method] = {
             modalities=("tabular",),
             citation="Lundberg et al., Nature Machine Intelligence 2020",
             completes=True,
-            run=shapley.tree,
-            lacks=shapley.not_tree,
+            run=partial(shapley.of_final, shapley.shap_tree),
+            lacks=partial(shapley.lacks_final, shapley.is_tree, "forest, or boosted trees of two classes,"),
         ),
         Method(
             name="shap_permutation",

@@ -211,43 +211,26 @@ def _shapley(
     )
 
 
-def linear(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """:func:`shap_linear` of a task, with background rows sampled from its own."""
-    final = _final(problem, rng)
+def of_final(
+    shap: Callable[[Final, AuditData, IntArray, tuple[str, ...]], Attributions],
+    problem: Problem,
+    rng: np.random.Generator,
+    effort: Effort,
+) -> Attributions:
+    """:func:`shap_linear` or :func:`shap_tree` of a task, with background rows sampled from its own."""
+    final = final_estimator(problem.model, problem.sample, draw(problem.background, _BACKGROUND_ROWS, rng))
     assert final is not None
-    return shap_linear(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
+    return shap(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
 
 
-def tree(problem: Problem, rng: np.random.Generator, effort: Effort) -> Attributions:
-    """:func:`shap_tree` of a task, with background rows sampled from its own."""
-    final = _final(problem, rng)
-    assert final is not None
-    return shap_tree(final, problem.sample, problem.classes, feature_names(problem.model, problem.sample))
-
-
-def _final(problem: Problem, rng: np.random.Generator) -> Final | None:
-    return final_estimator(problem.model, problem.sample, draw(problem.background, _BACKGROUND_ROWS, rng))
-
-
-def not_linear(problem: Problem) -> str:
-    """The reason why the model's score is not read as linear; empty if it is."""
+def lacks_final(reads: Callable[[Final], bool], kinds: str, problem: Problem) -> str:
+    """The reason why the model is not read as ``kinds``, which ``reads`` tells; empty if it is."""
     final = final_estimator(problem.model, problem.sample, problem.background)
-    if final is not None and is_linear(final):
+    if final is not None and reads(final):
         return ""
     return (
-        "it needs a scikit-learn logistic regression on columns that are numbers without gaps; shap_permutation needs "
+        f"it needs a scikit-learn {kinds} on columns that are numbers without gaps; shap_permutation needs "
         "predictions only"
-    )
-
-
-def not_tree(problem: Problem) -> str:
-    """The reason why the model is not read as trees; empty if it is."""
-    final = final_estimator(problem.model, problem.sample, problem.background)
-    if final is not None and is_tree(final):
-        return ""
-    return (
-        "it needs a scikit-learn forest, or boosted trees of two classes, on columns that are numbers without gaps; "
-        "shap_permutation needs predictions only"
     )
 
 

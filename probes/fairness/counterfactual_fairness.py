@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import DataError, NotApplicableError, OtherKindError, did_you_mean
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray, is_number
 from auditor.data.audit_data_parts import Design
 from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
@@ -272,7 +272,7 @@ class _Levels:
 def _levels(values: pd.Series[Any]) -> _Levels:
     import pandas as pd
 
-    if _numeric(values):
+    if is_number(values):
         own = values.to_numpy(np.float64, na_value=np.nan)
         distinct = np.unique(own[np.isfinite(own)])
         what = "levels"
@@ -289,12 +289,6 @@ def _levels(values: pd.Series[Any]) -> _Levels:
     kept = sorted(kept[:MAX_LEVELS], key=lambda k: str(uniques[k]))
     own = np.where(codes >= 0, codes, np.nan).astype(np.float64)
     return _Levels(tuple(uniques[k] for k in kept), np.asarray(kept, np.float64), own, len(uniques) > 2, what)
-
-
-def _numeric(values: pd.Series[Any]) -> bool:
-    import pandas as pd
-
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def _set_level(X: pd.DataFrame, name: str, levels: _Levels, level: int) -> pd.DataFrame:
@@ -376,7 +370,7 @@ def _counterfactual_columns(
     found: dict[str, list[pd.Series[Any]]] = {}
     for name in names:
         seed = int(rng.integers(1 << 31))
-        change = _moved_numbers if _numeric(X[name]) else _coupled_categories
+        change = _moved_numbers if is_number(X[name]) else _coupled_categories
         found[name] = change(X[name], design, categorical, levels, fold, seed)
     return found
 
@@ -387,7 +381,7 @@ def _encoded(values: pd.Series[Any]) -> tuple[FloatArray, bool]:
 
     from auditor.data.preprocessing import as_text
 
-    if _numeric(values):
+    if is_number(values):
         return values.to_numpy(np.float64, na_value=np.nan), False
     codes, uniques = pd.factorize(as_text(values))
     rank = np.argsort(np.argsort(-np.bincount(codes[codes >= 0], minlength=len(uniques)), kind="stable"))

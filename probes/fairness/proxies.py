@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray, is_number
 from auditor.statistics.estimate import POWER
 from auditor.statistics.significance_tests import draws_needed
 
@@ -150,9 +150,8 @@ def cramers_v(table: IntArray) -> float:
 
 def levels_of(values: pd.Series[Any]) -> IntArray:
     """(n,) level of each value: the decile of a number with many distinct ones, else the value; missing is a level."""
-    import pandas as pd
 
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+    if is_number(values):
         numbers = values.to_numpy(np.float64, na_value=np.nan)
         finite = numbers[np.isfinite(numbers)]
         if np.unique(finite).size > N_BINS:

@@ -376,14 +376,14 @@ def calibration_of(
     )
 
 
-def worst_gap(parts: Sequence[AreaUnderCurve | CalibrationError | Undefined], largest: float | None) -> AnyEstimate:
+def worst_gap(parts: Sequence[AreaUnderCurve | CalibrationError | Undefined]) -> AnyEstimate:
     """The largest difference between two groups in an estimate from each group's own rows, if it exists."""
     if len(parts) < 2:
         return Undefined(reason="only one group is present, so there is nothing to compare it with")
     known = tuple(part for part in parts if not isinstance(part, Undefined))
     if len(known) < 2:
-        return WorstGap(parts=tuple(parts), largest=largest)
-    return WorstGap(parts=known, largest=largest, uncompared=len(parts) - len(known))
+        return WorstGap(parts=tuple(parts))
+    return WorstGap(parts=known, uncompared=len(parts) - len(known))
 
 
 def _gap(
@@ -397,7 +397,7 @@ def _gap(
     return Measurement(
         metric=metric,
         method="between_groups",
-        estimate=worst_gap(parts, 1.0),
+        estimate=worst_gap(parts),
         n_samples=sum(n),
         ideal=0.0,
         sensitive=names,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from auditor.core.errors import UsageError, did_you_mean
-from auditor.core.rows import BoolArray, FloatArray, IntArray
+from auditor.core.rows import BoolArray, FloatArray, IntArray, is_number
 from probes.probe_inputs import as_frame
-from probes.robustness.table_noise import fixed_columns, is_number, numbers, numeric_names
+from probes.robustness.table_noise import fixed_columns, numbers, numeric_names
 
 if TYPE_CHECKING:
     import pandas as pd

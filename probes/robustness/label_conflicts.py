@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, is_number
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Exact
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import as_frame, training_rows, whole_number
-from probes.robustness.table_noise import is_number, numbers
+from probes.robustness.table_noise import numbers
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

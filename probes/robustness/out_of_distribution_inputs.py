@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
+from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, is_number, take_rows
 from probes.probe_inputs import as_frame
-from probes.robustness.table_noise import is_number, numbers
+from probes.robustness.table_noise import numbers
 
 if TYPE_CHECKING:
     import pandas as pd

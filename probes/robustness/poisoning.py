@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from auditor.core.errors import DataError, LacksOptionError, NotApplicableError, OutputsError, UsageError, did_you_mean
-from auditor.core.rows import BoolArray, IntArray, Rows
+from auditor.core.rows import BoolArray, IntArray, Rows, is_number
 from auditor.data.preprocessing import label_name
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -23,7 +23,6 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.rates import Proportion
 from probes.probe_inputs import as_frame
 from probes.robustness.perturbation_set import changed_rows
-from probes.robustness.table_noise import is_number
 
 if TYPE_CHECKING:
     import pandas as pd

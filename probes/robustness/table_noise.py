@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import ModelError, UsageError, did_you_mean, first_line
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray, is_number
 from probes.probe_inputs import as_frame
 
 if TYPE_CHECKING:
@@ -164,13 +164,6 @@ def as_taken(frame: pd.DataFrame, original: Rows) -> Rows:
 def numbers(values: pd.Series[Any]) -> FloatArray:
     """(n,) a numeric column as float64, NaN where missing."""
     return values.to_numpy(np.float64, na_value=np.nan)
-
-
-def is_number(values: pd.Series[Any]) -> bool:
-    """Whether a column is numeric; booleans are not."""
-    import pandas as pd
-
-    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def with_noise(X: pd.DataFrame, columns: Sequence[NumberColumn], z: FloatArray, level: float) -> pd.DataFrame:

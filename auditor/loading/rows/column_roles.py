@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from auditor.core.rows import FloatArray
+from auditor.core.rows import FloatArray, is_number
 
 FEWEST_VALUES = 20
 _ALMOST_ALL = 0.95
@@ -71,7 +71,7 @@ def weight_like(frame: pd.DataFrame) -> list[str]:
     found = []
     for name in map(str, frame.columns):
         named = _WEIGHT.fullmatch(name) or (name.lower() == "weight" and not body)
-        if named and pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name]):
+        if named and is_number(frame[name]):
             found.append(name)
     return [name for name in found if not (frame[name].dropna() < 0).any()]
 

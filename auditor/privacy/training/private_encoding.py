@@ -34,7 +34,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from auditor.core.errors import DataError
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray, is_number
 from auditor.data.preprocessing import CategoricalColumn, NumericColumn, TabularPreprocessing, level_codes
 from auditor.models.audited_model import SpentOnEncoding
 from auditor.privacy.accounting import gaussian_noise
@@ -76,13 +76,8 @@ def learn_encoding(X: pd.DataFrame, *, epsilon: float, delta: float, rng: np.ran
     A number is encoded less its mean, over its standard deviation, both of the numbers clipped to the bounds found; a
     missing one as the mean. ``rng``: secret. Raises DataError where no column can be learned through the noise.
     """
-    import pandas as pd
 
-    numbers = {
-        str(name): np.asarray(X[name], np.float64)
-        for name in X.columns
-        if pd.api.types.is_numeric_dtype(X[name]) and not pd.api.types.is_bool_dtype(X[name])
-    }
+    numbers = {str(name): np.asarray(X[name], np.float64) for name in X.columns if is_number(X[name])}
     n_texts = len(X.columns) - len(numbers)
     alone = SHARE_OF_DELTA * delta if n_texts else 0.0
     looks = 3 if numbers else 1

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auditor.core.rows import FloatArray, IntArray
+from auditor.core.rows import FloatArray, IntArray, is_number
 from probes.robustness.corruptions import image_noise, sound_noise
-from probes.robustness.table_noise import is_number, number_columns, with_noise
+from probes.robustness.table_noise import number_columns, with_noise
 from probes.robustness.text_perturbations import with_typos
 
 if TYPE_CHECKING:
