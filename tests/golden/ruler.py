@@ -461,10 +461,11 @@ def read(path: Path) -> str:
 
 
 def store(items: Mapping[str, str], groups: Sequence[str]) -> None:
-    """Replace what is stored of these groups by the items."""
+    """Replace what is stored of these groups by the items, and drop what is of no group any more."""
     items = stable_items(items)
     kept = stored_digests() if DIGESTS.exists() else {}
-    kept = {name: mark for name, mark in kept.items() if not any(is_in_group(name, group) for group in groups)}
+    others = [group for group in GROUPS if group not in groups]
+    kept = {name: mark for name, mark in kept.items() if any(is_in_group(name, group) for group in others)}
     kept |= {name: digest(text) for name, text in items.items()}
     DIGESTS.write_text("".join(f"{kept[name]}  {name}\n" for name in sorted(kept)))
     for path in TEXTS.rglob("*.*"):
