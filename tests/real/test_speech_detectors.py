@@ -162,4 +162,5 @@ def test_a_batch_of_clips_is_answered_as_each_alone_and_seldom_wrong(clips: Clip
         power, selected, false_share, alarms = np.mean(figures, axis=0)
         print(f"batch_of_{n_real}_and_{n_fake}", power, selected, false_share, alarms)
         assert power >= 0.8 and alarms <= 0.1
-        assert n_fake < n_real or (selected >= 0.8 and false_share <= 0.06)
+        if n_fake > n_real:
+            assert selected >= 0.8 and false_share <= 0.06
