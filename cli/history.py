@@ -202,6 +202,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
         report = audit.record
         return own | {
             "model": {"path": report.model.path, "sha256": report.model.sha256}
+            | ({"root_sha256": root} if (root := report.model.root_sha256) else {})
             | ({"id": about.model.id, "version": about.model.version} if (about := report.about) else {}),
             "data": {"path": report.data.path, "sha256": report.data.sha256},
             "summary": report.summary.model_dump(by_alias=True),

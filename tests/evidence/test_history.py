@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("sqlalchemy", reason="the extra `history` is not installed")
 
@@ -27,6 +28,7 @@ from auditor.evidence.history.ledger import Ledger, broken_chain
 from auditor.report.comparing.metric_trend import trend as drawn_trend
 from auditor.report.drawing.svg import svg_file
 from auditor.report.record.audit_report import AuditReport
+from cli.commands import app
 from cli.history import decisions_on, entry_line, history, open_ledger, report_of, signoff, trend
 from tests import ROOT
 from tests.evidence.test_evidence import evidence
@@ -81,6 +83,16 @@ def test_entries_come_back_in_order_each_following_on_the_one_before(ledger: Led
     assert audit.record_sha256 == digest_of(report) and audit.bundle == "a.zip"
     with pytest.raises(DataError, match="no decision, but a audit|is no decision"):
         entries[0].decision()
+
+
+def test_the_list_names_a_folder_by_both_of_its_digests(ledger: Ledger, report: AuditReport) -> None:
+    for of_folder in (None, "f" * 64):
+        model = report.model.model_copy(update={"sha256": "a" * 64, "root_sha256": of_folder})
+        ledger.append("audit", AuditEntry.from_report(report.model_copy(update={"model": model})))
+    listed = CliRunner().invoke(app, ["history", "--db", ledger.where, "--json"])
+    file, folder = (each["model"] for each in json.loads(listed.output))
+    assert file == {"path": report.model.path, "sha256": "a" * 64}
+    assert folder == {**file, "root_sha256": "f" * 64}
 
 
 def test_whatever_is_done_to_the_table_by_hand_is_named(tmp_path: Path, report: AuditReport) -> None:

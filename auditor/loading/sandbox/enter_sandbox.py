@@ -31,10 +31,13 @@ from auditor.report.record.sandbox_state import SandboxState
 
 _NAMES = re.compile(
     r"\.env.*|.*\.env(\..*)?|[._]netrc|\.ssh|\.aws|\.azure|\.gnupg|\.kube|\.docker|\.pgpass|\.pypirc|\.npmrc|"
-    r"\.git-credentials|credentials\.json|secrets\.toml|kubeconfig|id_(rsa|dsa|ecdsa|ed25519)(?!.*\.pub$).*|"
-    r".*\.(key|ppk|p12|pkcs12|pfx|jks|kdbx|pem\..*)",
+    r"\.git-?(config|credentials)|\.s3cfg|\.boto|\.my\.cnf|\.vault-token|\..*_history|stored_tokens|secrets\.toml|"
+    r"(application_default_)?credentials\.json|kubeconfig|id_(rsa|dsa|ecdsa|ed25519)(?!.*\.pub$).*|"
+    r".*\.(key|ppk|p12|pkcs12|pfx|jks|kdbx|tfstate|pem\..*)",
     re.IGNORECASE,
 )
+# What programs keep for themselves, a token among it. A file in there may be one of the user's by another name.
+_OF_PROGRAMS = re.compile(r"\.(git|cache|config|local|huggingface|kaggle|streamlit|terraform)", re.IGNORECASE)
 # Not whatever names such a header: a key follows.
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|\s)+(?:[A-Za-z0-9+/]{16}|[A-Z][A-Za-z-]+: )"
@@ -144,7 +147,7 @@ class _Search:
         if self._closed and self._is_named_closed(entry.path):
             return True
         secret = _NAMES.fullmatch(entry.name) is not None
-        named = secret or (entry.name.startswith(".") and not hidden)
+        named = secret or bool(_OF_PROGRAMS.fullmatch(entry.name)) or (entry.name.startswith(".") and not hidden)
         if entry.is_symlink():
             return named
         if entry.is_dir(follow_symlinks=False):
@@ -308,15 +311,19 @@ def _other_inputs(job: Job) -> Iterator[str]:
 
 
 def _blobs(folder: Path) -> Iterator[str]:
-    """Where the files of a folder in the Hugging Face cache lie, which are links in the folder itself."""
-    blobs = folder.parent.parent / "blobs"
-    if folder.parent.name == "snapshots" and blobs.is_dir():
-        yield str(blobs)
+    """Where the files of a folder lie that are links in the folder itself: Hugging Face's cache, and git-annex."""
+    places = [folder / ".git" / "annex" / "objects"]
+    if folder.parent.name == "snapshots":
+        places.append(folder.parent.parent / "blobs")
+    yield from (str(place) for place in places if place.is_dir())
 
 
 def _files_of(data: DataSpec) -> Iterator[str]:
     beside = data.check_predictions if data.check_predictions and Path(data.check_predictions).is_absolute() else None
-    yield from (path for path in (data.path, data.train, data.sensitive_file, beside) if path is not None)
+    for path in (data.path, data.train, data.sensitive_file, beside):
+        if path is not None:
+            yield path
+            yield from _blobs(Path(path))
 
 
 def _paths_in(value: object) -> Iterator[str]:

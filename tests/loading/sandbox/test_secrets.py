@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from auditor.evidence.signing import make_key
+from auditor.loading.job_specs import DataSpec
 from auditor.loading.sandbox import enter_sandbox, landlock, seccomp
 from auditor.loading.sandbox.enter_sandbox import places_without_secrets
 from cli.commands import app
@@ -59,6 +60,21 @@ PLACES = {
     "sub/old.pem": KEY.replace("KEY-----\nMC4", "KEY-----\nProc-Type: 4,ENCRYPTED\nMC4", 1),
     "folder/auditor.key": KEY,
     "folder/deep/.env": CANARY,
+    "folder/.gitconfig": CANARY,
+    "folder/.git/config": CANARY,
+    "folder/deep/.git/logs/HEAD": CANARY,
+    "folder/.cache/huggingface/token": CANARY,
+    "folder/.huggingface/token": CANARY,
+    "folder/.config/gcloud/application_default_credentials.json": CANARY,
+    "folder/.bash_history": CANARY,
+    "folder/.s3cfg": CANARY,
+    "folder/.boto": CANARY,
+    "folder/.my.cnf": CANARY,
+    "folder/.vault-token": CANARY,
+    "folder/.kaggle/kaggle.json": CANARY,
+    "folder/.streamlit/secrets.toml": CANARY,
+    "folder/.terraform/terraform.tfstate": CANARY,
+    "folder/service-account.json": json.dumps({"private_key": KEY}),
 }
 READABLE = ("sub/notes.txt", "sub/deep/table.csv", "folder/config.json", "folder/deep/weights.bin", "sub/public.pem")
 OWN = """
@@ -274,7 +290,7 @@ def test_a_named_folder_without_secrets_is_one_place_and_one_with_a_secret_is_wh
     plain = here.parent / "plain"
     (plain / "deep").mkdir(parents=True)
     (plain / "deep" / "weights").write_text("w")
-    (plain / ".cache").mkdir()
+    (plain / ".metadata").mkdir()
     (whole,) = places_without_secrets([plain], [], contents=True)
     assert (whole.path, whole.access) == (plain, landlock.READ)
     parts = places_without_secrets([here / "folder"], [], contents=True)
@@ -283,6 +299,20 @@ def test_a_named_folder_without_secrets_is_one_place_and_one_with_a_secret_is_wh
     # Where nobody's code runs, no file is looked into.
     names = {place.path.name for place in places_without_secrets([], [here / "sub"], contents=False)}
     assert "cert.pem" in names and none_of(name in names for name in (".env", "id_rsa", "any.key", ".aws"))
+
+
+def test_what_git_annex_keeps_for_a_named_folder_is_read_and_nothing_else_of_git(tmp_path: Path) -> None:
+    kept = tmp_path / "data" / ".git" / "annex" / "objects" / "x"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("a,y\n1,0\n")
+    (tmp_path / "data" / ".git" / "config").write_text(CANARY)
+    (tmp_path / "data" / "d.csv").symlink_to(kept)
+    os.link(kept, tmp_path / "data" / "thin.csv")
+    spec = DataSpec(path=str(tmp_path / "data"))
+    named = [Path(path) for path in enter_sandbox._files_of(spec)]
+    found = places_without_secrets(named, [], contents=True)
+    readable = [place.path.relative_to(tmp_path) for place in found if place.access & landlock.Access.READ_FILE]
+    assert sorted(map(str, readable)) == ["data/.git/annex/objects", "data/thin.csv"]
 
 
 def test_what_only_speaks_of_keys_is_none(tmp_path: Path) -> None:
