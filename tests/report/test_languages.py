@@ -16,7 +16,7 @@ from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About
-from auditor.report.record.translations import Catalogue
+from auditor.report.record.translations import Catalogue, shipped
 from cli.commands import app
 from cli.report_outputs import catalogue_of
 from tests.report.samples import HOSTILE, sample_report
@@ -116,6 +116,15 @@ def test_words_for_formats_without_any_are_refused() -> None:
     with pytest.raises(UsageError, match="html, markdown, pdf"):
         catalogue_of("de", ["json", "csv"])
     assert catalogue_of(None, ["json"]) is None
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "and one more, with less weight"), ("de", "und ein weiterer, mit weniger Gewicht")]
+)
+def test_one_reason_that_is_left_out_is_told_as_one(language: str, words: str) -> None:
+    """``auditor explain`` ended in a KeyError where a phrase has no form for one."""
+    assert Catalogue.for_language(language).count_text("explain.left_out", 1) == words
+    assert Catalogue.for_language(language).count_text("explain.mark", 1) == shipped(language)["explain.mark"]
 
 
 @pytest.mark.parametrize("name", [n for n in HOSTILE if n.isprintable()][:3])

@@ -68,7 +68,8 @@ class Catalogue:
 
     def count_text(self, key: str, n: int, **words: object) -> str:
         """A phrase about ``n`` things: the singular form for one, if it exists."""
-        return self.say(f"{key}_one" if n == 1 else key, n=self.count(n), **words)
+        one = f"{key}_one"
+        return self.say(one if n == 1 and self.has(one) else key, n=self.count(n), **words)
 
     def pillar(self, name: str) -> str:
         """The display name of a pillar; a foreign pillar keeps its own name."""
