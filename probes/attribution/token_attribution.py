@@ -33,7 +33,7 @@ from probes.attribution.methods import explain
 from probes.attribution.prompt_tokens import Prompt, Unit, built_in_prompts, read_prompts
 from probes.attribution.randomization_tests import FEWEST_COPIES
 from probes.attribution.token_units import N_INFILL, Infill, TokenBaseline, token_problem
-from probes.language.language_options import LikelihoodOptions
+from probes.language.language_options import LikelihoodOptions, PrefixToken
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class TokenAttribution(LikelihoodOptions, BaseProbe):
         n_copies: int | None = None,
         show_texts: bool = False,
         max_memory: int | None = None,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
     ) -> None:
         super().__init__(prefix_token=prefix_token)
         wanted = (method,) if method is not None else (methods,) if isinstance(methods, str) else tuple(methods)

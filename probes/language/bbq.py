@@ -20,6 +20,7 @@ from probes.language.forced_choice import METHOD, Question, choices
 from probes.language.language_options import (
     AnswerBy,
     Asking,
+    PrefixToken,
     TextsOfAFile,
     benchmark_path,
     sentence,
@@ -153,7 +154,7 @@ class BBQ(TextsOfAFile, BaseProbe):
         *,
         benchmarks: Mapping[str, str] | None = None,
         max_examples: int = 6000,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
         chat: How = "auto",
         system: str | None = None,
         few_shot: int = 0,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from auditor.models.text_scores import Form, ScoresTexts
 
 AnswerBy = Literal["auto", "likelihood", "letter"]
+# A token's text or id. By its own name, so that :func:`check_prefix` says what is wrong with a value.
+PrefixToken = str | int
 _MOST_BYTES = 1 << 16
 
 
@@ -154,7 +156,7 @@ class LikelihoodOptions:
 
     untrusted_options = allow_untrusted("prefix_token")
 
-    def __init__(self, *, prefix_token: str | int | None = None) -> None:
+    def __init__(self, *, prefix_token: PrefixToken | None = None) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token
 
@@ -182,7 +184,7 @@ class Compared(LikelihoodOptions):
 
     untrusted_options = allow_untrusted(reads=("reference",))
 
-    def __init__(self, *, prefix_token: str | int | None = None, reference: str | AuditedModel | None = None) -> None:
+    def __init__(self, *, prefix_token: PrefixToken | None = None, reference: str | AuditedModel | None = None) -> None:
         super().__init__(prefix_token=prefix_token)
         self.reference = reference
 
@@ -197,7 +199,7 @@ class TextsOfAFile(LikelihoodOptions):
 
     untrusted_options = allow_untrusted(reads=("benchmarks",))
 
-    def __init__(self, *, benchmarks: Mapping[str, str] | None = None, prefix_token: str | int | None = None) -> None:
+    def __init__(self, *, benchmarks: Mapping[str, str] | None = None, prefix_token: PrefixToken | None = None) -> None:
         super().__init__(prefix_token=prefix_token)
         self.benchmarks = benchmarks
 
@@ -218,7 +220,7 @@ class PairOptions(Compared):
         *,
         form: Form | None = None,
         within_word: bool = False,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
         reference: str | AuditedModel | None = None,
     ) -> None:
         super().__init__(prefix_token=prefix_token, reference=reference)
@@ -249,7 +251,7 @@ class PairsOfAFile(PairOptions):
         benchmarks: Mapping[str, str] | None = None,
         form: Form | None = None,
         within_word: bool = False,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
         reference: str | AuditedModel | None = None,
         answer_by: AnswerBy = "auto",
         chat: How = "auto",

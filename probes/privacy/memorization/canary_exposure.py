@@ -19,7 +19,7 @@ from auditor.statistics.attack_estimates import Exposure
 from auditor.statistics.estimate import Power
 from auditor.statistics.rank_estimates import quantile
 from auditor.statistics.significance_tests import ConfirmedCount
-from probes.language.language_options import check_prefix
+from probes.language.language_options import PrefixToken, check_prefix
 from probes.privacy.memorization.text_sources import causal_model, optional_path, read_texts
 from probes.probe_inputs import whole_number
 
@@ -235,7 +235,7 @@ class CanaryExposure(BaseProbe):
         canaries: str | None = None,
         format: str | None = None,
         n_candidates: int = 1_000,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
     ) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token

@@ -18,7 +18,7 @@ from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.means import StudentT
 from auditor.statistics.significance_tests import ConfirmedCount
 from auditor.statistics.values import bounded_mean
-from probes.language.language_options import benchmark_path, check_prefix
+from probes.language.language_options import PrefixToken, benchmark_path, check_prefix
 from probes.privacy.memorization.text_sources import causal_model, read_texts
 from probes.probe_inputs import whole_number
 
@@ -97,7 +97,7 @@ class Contamination(BaseProbe):
         shard_examples: int = 10,
         n_shards: int = 50,
         separator: str = "\n",
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
     ) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token

@@ -16,7 +16,7 @@ from auditor.judging.measurement import AuditQuestion, Measurement, define_metri
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rates import Difference, Proportion
-from probes.language.language_options import check_prefix
+from probes.language.language_options import PrefixToken, check_prefix
 from probes.privacy.memorization.text_sources import (
     causal_model,
     held_out_texts,
@@ -123,7 +123,7 @@ class Extraction(BaseProbe):
         temperature: float = 1.0,
         top_k: int | None = None,
         n_samples: int = 1_000,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
     ) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token

@@ -18,7 +18,7 @@ from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import area_difference
 from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
-from probes.language.language_options import check_prefix
+from probes.language.language_options import PrefixToken, check_prefix
 from probes.privacy.memorization.text_sources import causal_model, held_out_texts, once_only
 from probes.probe_inputs import whole_number
 
@@ -132,7 +132,7 @@ class LMMembership(BaseProbe):
         k: float = 0.2,
         reference: str | AuditedModel | None = None,
         max_tokens: int = 512,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
     ) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token

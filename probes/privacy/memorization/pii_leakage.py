@@ -16,7 +16,7 @@ from auditor.statistics.error_corrected_rates import Corrected
 from auditor.statistics.estimate import Power, Undefined
 from probes.language.calibration import Errors, read_calibration, untried
 from probes.language.continuations import SamplingOptions, silence
-from probes.language.language_options import check_prefix
+from probes.language.language_options import PrefixToken, check_prefix
 from probes.privacy.memorization.pii_patterns import (
     KINDS,
     Found,
@@ -149,7 +149,7 @@ class PIILeakage(SamplingOptions, BaseProbe):
         temperature: float = 1.0,
         top_p: float = 0.95,
         batch_rows: int = 64,
-        prefix_token: str | int | None = None,
+        prefix_token: PrefixToken | None = None,
     ) -> None:
         check_prefix(prefix_token)
         self.prefix_token = prefix_token
