@@ -279,10 +279,12 @@ class LogSummary:
     ``score``: which of its scores was read. ``entries``: in all, repeats counted; ``errored`` and ``unscored`` of them.
     ``unread``: entries that the log says it has, and has not. ``epochs``: repeats of each sample. ``claims``: what the
     log reports, in words. ``lowest`` and ``highest``: the least and the largest score. ``contradictions``: where the
-    log disagrees with itself, each by its kind and a sentence.
+    log disagrees with itself, each by its kind and a sentence. ``judge``: the model that gave the scores, "" where the
+    log names none.
     """
 
     score: str = ""
+    judge: str = ""
     entries: int = 0
     errored: int = 0
     unscored: int = 0

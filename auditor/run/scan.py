@@ -489,8 +489,9 @@ def _benchmark_options(
 
 def _file_options(parameters: Mapping[str, inspect.Parameter], options: ScanOptions) -> dict[str, JsonValue]:
     """Files that a flag names for every probe with an option of that name. Raises UsageError for one that is absent."""
-    # A calibration is of the scorer; what else labels texts is tried by items of its own.
-    named = [flag for flag in _FOR_PROBES if flag in parameters and (flag != "calibration" or "scorer" in parameters)]
+    # A calibration is of the scorer, or of who scored a log; what else labels texts is tried by items of its own.
+    calibrated = "scorer" in parameters or options.log is not None
+    named = [flag for flag in _FOR_PROBES if flag in parameters and (flag != "calibration" or calibrated)]
     return {flag: str(existing_path(path, _FOR_PROBES[flag])) for flag in named if (path := getattr(options, flag))}
 
 

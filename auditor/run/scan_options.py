@@ -285,7 +285,11 @@ class ScanOptions:
     ] = None
     calibration: Annotated[
         str | None,
-        Flag(help="CSV of human-labelled texts to measure the scorer's errors.", found="reads", is_path=True),
+        Flag(
+            help="CSV of human-labelled texts (of a log: samples) to measure the scorer's errors.",
+            found="reads",
+            is_path=True,
+        ),
     ] = None
     chat: Annotated[
         Literal["auto", "on", "off"],

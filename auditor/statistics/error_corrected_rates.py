@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from auditor.core.files import LEFT_OUT
 from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray
 from auditor.statistics.estimate import Estimate
@@ -32,6 +33,9 @@ class Corrected(Estimate):
     value and the lower bound, and the upper bound takes no credit for false alarms, which may be fewer among rows than
     among such negatives: ``pi <= q / Se``, whatever f is.
 
+    ``unlabelled``: rows of ``n`` without a label, which count as labelled negative in the lower bound, as labelled
+    positive in the upper one.
+
     Bounds: each rate that they are made of at its own Clopper-Pearson bound, the level shared out evenly (union bound).
     They hold whatever the three rates are. Where Se is not shown to be larger than f they are 0 and 1; with candidates
     the lower one is 0.
@@ -49,10 +53,15 @@ class Corrected(Estimate):
     spared: Annotated[tuple[Count, ...], Field(min_length=1, max_length=20)]
     negatives: Annotated[tuple[Count, ...], Field(min_length=1, max_length=20)]
     candidates: Count | None = None
+    unlabelled: Annotated[Count, LEFT_OUT] = 0
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.successes > self.n or self.found > self.positives or len(self.spared) != len(self.negatives):
+        if (
+            self.successes + self.unlabelled > self.n
+            or self.found > self.positives
+            or len(self.spared) != len(self.negatives)
+        ):
             raise ValueError(f"{self.successes} of {self.n}, {self.found} of {self.positives}")
         if any(k > n for k, n in zip(self.spared, self.negatives, strict=True)):
             raise ValueError(f"{self.spared} spared of {self.negatives}")
@@ -72,17 +81,20 @@ class Corrected(Estimate):
         return min(max((q - f) / (se - f), 0.0), 1.0) if se > f else math.nan
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
-        low, high = corrected_bounds(
-            self.successes,
-            n=self.n,
-            n_found=self.found,
-            positives=self.positives,
-            spared=self.spared,
-            negatives=self.negatives,
-            candidates=self.candidates,
-            alpha=alphas,
-        )
-        return np.stack([low, high], axis=-1)
+        ends = [
+            corrected_bounds(
+                k,
+                n=self.n,
+                n_found=self.found,
+                positives=self.positives,
+                spared=self.spared,
+                negatives=self.negatives,
+                candidates=self.candidates,
+                alpha=alphas,
+            )
+            for k in (self.successes, self.successes + self.unlabelled)
+        ]
+        return np.stack([ends[0][0], ends[1][1]], axis=-1)
 
     @property
     def reason(self) -> str:

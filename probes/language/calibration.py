@@ -123,23 +123,34 @@ class Calibration:
         how = f"{len(self.truth):,} items of {self.source}"
         if self.predicted is not None:
             how += ", its labels as that file has them, which nothing here checked"
-        return Errors(
-            self._count_errors(said, np.ones(len(said), bool)),
-            {
-                name: self._count_errors(said, np.asarray(self.groups) == name)
-                for name in (sorted(set(self.groups)) if self.groups else ())
-            },
-            how,
-        )
+        return count_errors(said, self.truth, self.groups, how)
 
-    def _count_errors(self, predictions: BoolArray, subset: BoolArray) -> Counted:
-        positive, negative = subset & self.truth, subset & ~self.truth
-        return Counted(
-            int((predictions & positive).sum()),
-            int(positive.sum()),
-            int((~predictions & negative).sum()),
-            int(negative.sum()),
-        )
+
+def count_errors(predicted: BoolArray, truth: BoolArray, groups: Sequence[str] | None, source: str) -> Errors:
+    """The errors of labels on items, (n,) each, of which a person's labels are ``truth``, overall and in each group."""
+
+    def count(subset: BoolArray) -> Counted:
+        positive, negative = subset & truth, subset & ~truth
+        found, spared = int((predicted & positive).sum()), int((~predicted & negative).sum())
+        return Counted(found, int(positive.sum()), spared, int(negative.sum()))
+
+    names = sorted(set(groups)) if groups else ()
+    return Errors(count(np.ones(len(truth), bool)), {name: count(np.asarray(groups) == name) for name in names}, source)
+
+
+def read_labels(path: str | Path) -> tuple[dict[str, bool], str]:
+    """A person's labels by id, from a CSV file with the columns ``id`` and ``label``, and the file with its digest.
+
+    Raises ConfigError where the file is another.
+    """
+    where = Path(path)
+    body, columns, digest = _read(where)
+    if not {"id", "label"} <= columns.keys():
+        raise ConfigError(f"The calibration {where.name!r} needs the columns id and label, a person's label of each.")
+    keys = [row[columns["id"]].strip() for _, row in body]
+    _each_once(where.name, keys)
+    truth = _labels(where.name, body, columns["label"], "label")
+    return dict(zip(keys, truth.tolist(), strict=True)), f"{where.name}, sha256 {digest[:16]}"
 
 
 def read_calibration(path: str | Path) -> Calibration:
@@ -148,17 +159,11 @@ def read_calibration(path: str | Path) -> Calibration:
     ``label`` and ``predicted`` are 1 or 0, true or false, yes or no. Raises ConfigError where the file is another.
     """
     where = Path(path)
-    rows, digest = _csv_rows(where)
-    header = [name.strip() for name in rows[0]] if rows else []
-    columns = {name: header.index(name) for name in ("text", "id", "label", "predicted", "group") if name in header}
+    body, columns, digest = _read(where)
     to_be_labelled = _without_labels(where.name, columns)
     name = "text" if to_be_labelled else "id"
     if name not in columns:
         raise ConfigError(f"The calibration {where.name!r} needs the column id beside predicted.")
-    body = [(i, row) for i, row in enumerate(rows[1:], 2) if row]
-    for i, row in body:
-        if len(row) != len(header):
-            raise ConfigError(f"The calibration {where.name!r}, row {i}, has {len(row)} cells of {len(header)}.")
     keys = [row[columns[name]].strip() for _, row in body]
     _each_once(where.name, keys)
     truth = _labels(where.name, body, columns["label"], "label")
@@ -174,8 +179,8 @@ def read_calibration(path: str | Path) -> Calibration:
     )
 
 
-def _csv_rows(where: Path) -> tuple[list[list[str]], str]:
-    """The rows of a CSV file, and its SHA-256."""
+def _read(where: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int], str]:
+    """The numbered rows of a CSV file, the places of its columns, and its SHA-256."""
     try:
         raw = where.read_bytes()
         if len(raw) > _MOST_BYTES:
@@ -183,7 +188,13 @@ def _csv_rows(where: Path) -> tuple[list[list[str]], str]:
         rows = list(csv.reader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"The calibration {where.name!r} cannot be read as CSV: {error}.") from None
-    return rows, hashlib.sha256(raw).hexdigest()
+    header = [name.strip() for name in rows[0]] if rows else []
+    columns = {name: header.index(name) for name in ("text", "id", "label", "predicted", "group") if name in header}
+    body = [(i, row) for i, row in enumerate(rows[1:], 2) if row]
+    for i, row in body:
+        if len(row) != len(header):
+            raise ConfigError(f"The calibration {where.name!r}, row {i}, has {len(row)} cells of {len(header)}.")
+    return body, columns, hashlib.sha256(raw).hexdigest()
 
 
 def _without_labels(file: str, columns: Container[str]) -> bool:

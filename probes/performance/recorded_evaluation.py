@@ -21,6 +21,8 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import RatioBetween, RatioOfTotals, WorstValueGap, bounded_mean, ratio_of_totals
+from probes.language.calibration import instead, read_labels
+from probes.performance.judge_correction import GAP, OPEN, RATE, Verdicts, corrected_measurements
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -53,10 +55,17 @@ class RecordedEvaluation(BaseProbe):
     Where the log contradicts itself (``contradicted_metrics``, ``repeated_epochs``, ``changed_epochs``,
     ``other_models``) or lacks samples that it says it has (``unread_entries``), its numbers are shown and not judged.
 
+    Where a model gave the scores (a judge), they err: ``accuracy`` is shown and not judged. With ``calibration``, a
+    person's labels of some samples drawn at random, ``corrected_accuracy`` is what they allow
+    (:class:`~auditor.statistics.error_corrected_rates.Corrected`), and ``corrected_accuracy_difference`` is by each
+    group's own errors (:class:`~auditor.statistics.error_corrected_rates.WorstCorrectedDifference`).
+
     low, high: the least and the largest score that there can be; None is 0 and 1 where all scores lie there.
+    calibration: a CSV file with the columns id and label, 1 for right and 0 for wrong.
     reference: the log of another model on the same samples, a path.
 
-    Source: Clopper and Pearson, Biometrika 26 (1934); McNemar, Psychometrika 12 (1947), for paired samples.
+    Source: Clopper and Pearson, Biometrika 26 (1934); McNemar, Psychometrika 12 (1947), for paired samples; Rogan and
+    Gladen, American Journal of Epidemiology 107 (1978), for a judge.
     """
 
     name = "recorded_evaluation"
@@ -68,12 +77,12 @@ class RecordedEvaluation(BaseProbe):
     questions = (
         AuditQuestion("change", metrics=("*_change",)),
         AuditQuestion("recorded", metrics=("unscored_entries", *_PROOF), form="count", headline=_PROOF),
-        AuditQuestion("recorded", headline=("accuracy",)),
+        AuditQuestion("recorded", headline=("accuracy", RATE)),
     )
     takes = ("cluster",)
-    ideal_when_same = {"accuracy_difference": "nothing", "mean_score_difference": "nothing"}
+    ideal_when_same = {"accuracy_difference": "nothing", "mean_score_difference": "nothing", GAP: "nothing"}
     exact = {name: "every entry of the log is compared" for name in ("unscored_entries", *_PROOF)}
-    untrusted_options = allow_untrusted("low", "high", reads=("reference",))
+    untrusted_options = allow_untrusted("low", "high", reads=("reference", "calibration"))
     metrics = define_metrics(
         """
         accuracy: share of samples with the score 1; [0, 1], ideal 1; at 0.8 eight samples in ten are right; Clopper and
@@ -85,6 +94,12 @@ class RecordedEvaluation(BaseProbe):
           arXiv:2411.00640 (2024)
         accuracy_change, mean_score_change: of the same samples, the score less that in the reference's log; [low -
           high, high - low], no ideal; at -0.02 two samples in 100 more are wrong; McNemar, Psychometrika 12 (1947)
+        corrected_accuracy: accuracy, of which the judge's misses and false alarms are taken out; [0, 1], ideal 1; at
+          0.8 eight samples in ten are right by a person's word; Rogan and Gladen, American Journal of Epidemiology 107
+          (1978)
+        corrected_accuracy_difference: the largest difference of it between two groups, each by the judge's errors on
+          it; [0, 1], ideal 0; at 0.1 ten samples in 100 more are right in one group than in another; Rogan and Gladen,
+          American Journal of Epidemiology 107 (1978)
         unscored_entries: samples and repeats that errored or have no score; [0, inf), ideal 0; each is bounded both
           ways, and never left out
         unread_entries: samples and repeats that the log says it has and that are not there; [0, inf), ideal 0; at 1 or
@@ -99,12 +114,20 @@ class RecordedEvaluation(BaseProbe):
         """
     )
 
-    def __init__(self, *, low: float | None = None, high: float | None = None, reference: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        reference: str | None = None,
+        calibration: str | None = None,
+    ) -> None:
         if low is not None and high is not None and not low < high:
             raise ValueError("low must be less than high")
         self.low = low
         self.high = high
         self.reference = reference
+        self.labels = None if calibration is None else read_labels(calibration)
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements over the samples; draws nothing from ``rng``."""
@@ -116,6 +139,9 @@ class RecordedEvaluation(BaseProbe):
             found = [*_means(scores, rows, log), *_gaps(scores, rows)]
             if self.reference is not None:
                 found.append(self._change(scores, rows, log, self.reference))
+            if self.labels is not None or log.judge:
+                found = [*(replace(m, too_few=_ungraded(log, self.labels is None)) for m in found),
+                         *self._corrected(scores, rows)]  # fmt: skip
         why = _why_unproven(log)
         return [*(replace(m, too_few=why or m.too_few) for m in found), *_facts(log, len(rows))]
 
@@ -136,6 +162,20 @@ class RecordedEvaluation(BaseProbe):
         if told.any() and (log.lowest < low or (log.highest > high and log.highest > 1.0)):
             raise UsageError(f"Scores reach from {log.lowest:g} to {log.highest:g}, beyond {low:g} to {high:g}.")
         return _Scores.from_graded(graded, (low, high), _clusters(rows), _most(rows))
+
+    def _corrected(self, scores: _Scores, rows: AuditData) -> Iterator[Measurement]:
+        if self.labels is None:
+            return
+        if not scores.binary:
+            reason = "a judge's errors are known of scores of 0 and 1 alone, once a sample"
+            yield Measurement(
+                metric=RATE, method=METHOD, estimate=Undefined(reason=reason), n_samples=len(rows), ideal=1.0
+            )
+            return
+        given = np.where(scores.high > scores.low, OPEN, scores.low.astype(np.int64))
+        labels, source = self.labels
+        verdicts = Verdicts.from_labels(given, list(map(str, rows.X)), labels, source)
+        yield from corrected_measurements(verdicts, rows, METHOD)
 
     def _change(self, scores: _Scores, rows: AuditData, log: LogSummary, reference: str) -> Measurement:
         # The command imports the probes, and no pandas.
@@ -362,6 +402,16 @@ def _gap(scores: _Scores, parts: Sequence[_Scores]) -> AnyEstimate:
         clustered_mean(part.low, part.clusters, largest=float(part.most)) for part in parts if part.clusters is not None
     )
     return WorstClusteredDifference(tables=(ClusteredRates(rate=rate, parts=means),))
+
+
+def _ungraded(log: LogSummary, untried: bool) -> str:
+    """Why a number by a judge's scores is not judged, in a sentence."""
+    if not untried:
+        return instead(RATE)
+    return (
+        f"The scores are by a model that errs ({log.judge}), and how often is not known: add --calibration FILE, a "
+        "person's labels (id, label) of some samples drawn at random."
+    )
 
 
 def _why_unproven(log: LogSummary) -> str:

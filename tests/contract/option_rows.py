@@ -322,6 +322,10 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "low": row(None, -1.0, same=(0.0,)),
         "high": row(None, 2.0, same=(1.0,)),
         "reference": row(None, written("log.jsonl", *(f'{{"id": "q{i}", "match": 1}}' for i in range(600)))),
+        "calibration": row(
+            None,
+            *(written(f"{n}.csv", "id,label", *(f"q{i},{int(i < n)}" for i in range(0, 600, 3))) for n in (300, 450)),
+        ),
     },
     "change": {"reference": row(None, lambda folder: scaled(1.0), lambda folder: scaled(-1.0), world="crossed")},
     "feature_attribution": {

@@ -397,6 +397,22 @@ def corrected_apart() -> Worlds:
         yield worlds_of(samples, apart, spread(np.asarray([pi for (pi, _, _), _, _ in groups])))
 
 
+def corrected_without_labels() -> Worlds:
+    """Rows of which a device labels some alone, and those that it does not label are all so, or none is."""
+    for pi, se, f, absent, so in ((0.3, 0.9, 0.1, 0.3, 1), (0.3, 0.9, 0.1, 0.3, 0), (0.8, 1.0, 0.0, 0.5, 1)):
+        said = (1.0 - absent) * (pi * se + (1.0 - pi) * f)
+        known = together(counts(8, se), counts(9, 1.0 - f))
+        samples = together(sorted_into(12, (said, absent, max(1.0 - said - absent, 0.0))), known)
+
+        def corrected(k: tuple[IntArray, tuple[int, int]]) -> Estimate:
+            (said, unlabelled, _), (found, spared) = k[0].tolist(), k[1]
+            return Corrected(
+                successes=said, n=12, found=found, positives=8, spared=(spared,), negatives=(9,), unlabelled=unlabelled
+            )
+
+        yield worlds_of(samples, corrected, (1.0 - absent) * pi + absent * so)
+
+
 def corrected_candidates() -> Worlds:
     """Rows of which some alone can be told wrongly, in two ways; what is missed is no candidate, or one."""
     for pi, se, f, looks, seen in ((0.0, 1.0, 0.1, 0.5, 1), (0.05, 0.9, 0.05, 0.2, 0)):
@@ -860,7 +876,7 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
     "at_least": (of_searches(proof=True, attack=False),),
     "bracket": (of_searches(proof=True, attack=True),),
     "worst_bracket_difference": (brackets_apart,),
-    "corrected_proportion": (corrected_shares, corrected_candidates),
+    "corrected_proportion": (corrected_shares, corrected_candidates, corrected_without_labels),
     "worst_corrected_difference": (corrected_apart,),
     "smallest_rate": (of_groups(lambda t: SmallestRate(table=t), lambda p: float(p.min())),),
     "largest_rate": (of_groups(lambda t: LargestRate(table=t), lambda p: float(p.max())),),

@@ -47,6 +47,12 @@ def inspect_log(
     return log
 
 
+def by_a_judge(log: Log, judge: str = "judges/judge-1") -> Log:
+    """The same log with a scorer that is a model."""
+    log["eval"] |= {"scorers": [{"name": "model_graded_qa"}], "model_roles": {"grader": {"model": judge}}}
+    return log
+
+
 def _accuracy(samples: Sequence[Mapping[str, Any]]) -> Log:
     words = {"C": 1.0, "I": 0.0}
     own: dict[int, list[float]] = {}

@@ -320,6 +320,7 @@ def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
     states = Counter(samples.states)
     summary = LogSummary(
         score=score or next(iter(samples.score_names), ""),
+        judge=printable(samples.judge, 80),
         entries=len(samples.ids),
         errored=states[ERRORED],
         unscored=states[UNSCORED],

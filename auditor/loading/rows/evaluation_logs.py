@@ -50,7 +50,7 @@ class LoggedSamples:
     ``score``: the one that is read, None for the only one. ``columns``: the metadata that are kept. ``values``: (n,)
     NaN where there is none; ``states``: (n,) SCORED, ERRORED or UNSCORED; ``parts``: (n,) places in ``part_names``.
     ``expected``: the ids that the log says it has. ``epochs_set``: repeats of each sample, as the log says.
-    ``contradictions``: found while reading, each by its kind and a sentence.
+    ``contradictions``: found while reading, each by its kind and a sentence. ``judge``: the model that gave the score.
     """
 
     score: str | None
@@ -70,6 +70,7 @@ class LoggedSamples:
     expected: set[str] | None = None
     epochs_set: int | None = None
     contradictions: list[tuple[str, str]] = field(default_factory=list)
+    judge: str = ""
     _uids: set[str] = field(default_factory=set)
     _texts: dict[Json, Json] = field(default_factory=dict)
 
@@ -231,6 +232,11 @@ def _inspect_header(log: Mapping[str, Json], into: LoggedSamples) -> None:
     into.claims.append(Claim(n=n))
     if total is not None and completed is not None and completed > total:
         into.contradictions.append(("contradicted_metrics", f"{completed:,} of {total:,} samples are completed"))
+    for scorer in _rows(spec.get("scorers")):
+        if str(scorer.get("name")).rpartition("/")[2].startswith("model_graded"):
+            roles = _map(_map(spec.get("model_roles")).get("grader"))
+            known = _map(scorer.get("options")).get("model") or roles.get("model")
+            into.judge = into.judge or str(known or f"a model ({scorer.get('name')})")
     for entry in _rows(results.get("scores")):
         names = {str(entry.get("name")), f"{entry.get('scorer')}/{entry.get('name')}"}
         chosen = {into.score} if into.score is not None else {*into.score_names, *names}
@@ -391,6 +397,8 @@ def _eee_aggregate(file: _File, into: LoggedSamples) -> None:
 def _eee_claims(document: Mapping[str, Json], into: LoggedSamples) -> None:
     into.model = str(_map(document.get("model_info")).get("id", ""))
     for result in _rows(document.get("evaluation_results")):
+        for judge in _rows(_map(_map(result.get("metric_config")).get("llm_scoring")).get("judges")):
+            into.judge = into.judge or str(_map(judge.get("model_info")).get("id") or "a model")
         details = _map(result.get("score_details"))
         value = details.get("score")
         n = _count(_map(details.get("uncertainty")).get("num_samples"))
@@ -439,6 +447,7 @@ def _garak(file: _File, into: LoggedSamples) -> None:
             for repeat in range(max(map(len, results.values()), default=0)):
                 hits = {name: number_of(own[repeat]) for name, own in results.items() if repeat < len(own)}
                 scores = {name: math.nan if math.isnan(hit) else float(hit < 0.5) for name, hit in hits.items()}
+                into.judge = into.judge or next((name for name in scores if name.startswith("judge.")), "")
                 into.add(
                     place, scores, epoch=repeat + 1, metadata={"probe": probe, "goal": row.get("goal")}, part=probe
                 )
