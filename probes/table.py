@@ -14,6 +14,7 @@ from probes.fairness.counterfactual_fairness import CounterfactualFairness
 from probes.fairness.embeddings import EmbeddingAssociation
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.group_representation import Representation
+from probes.fairness.label_bias import LabelBias
 from probes.fairness.proxy_association import ProxyAssociation
 from probes.fairness.regression_fairness import RegressionFairness
 from probes.fairness.score_fairness import ScoreFairness
@@ -62,6 +63,7 @@ PROBES: dict[str, type[Probe]] = {
     "subgroup_discovery": SubgroupDiscovery,
     "proxy_association": ProxyAssociation,
     "representation": Representation,
+    "label_bias": LabelBias,
     "counterfactual_fairness": CounterfactualFairness,
     "counterfactual_token_fairness": CounterfactualTokenFairness,
     "change": Change,

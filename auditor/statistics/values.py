@@ -258,35 +258,42 @@ class LargestGap(Estimate):
 
 
 class LargestValue(_OfParts):
-    """The largest of a number over all groups, such as the worst group's mean loss.
+    """The largest of a number over all groups, such as the worst group's mean loss; of the amounts if ``absolute``.
 
-    A maximum of noisy numbers is biased up. Lower: the largest lower bound, each at alpha / n_groups (union bound).
-    Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss.
+    A maximum of noisy numbers is biased up. Lower: the largest lower bound, each at alpha over their number (union
+    bound). Upper: the largest upper bound, each at alpha: to miss, the group that truly is the worst must miss. An
+    amount has two of either kind, those of the number and of its negative.
     """
 
     interval_test = TESTS_OF_PARTS
 
     kind: Literal["largest_value"] = "largest_value"
+    # Left out where it is not, so that older evidence keeps its digests.
+    absolute: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property
     def limits(self) -> tuple[float, float]:
-        return self._range_of_parts()
+        low, high = self._range_of_parts()
+        return (0.0, max(-low, high)) if self.absolute else (low, high)
 
     @property
     def value(self) -> float:
-        values = [part.value for part in self.parts]
+        values = [abs(part.value) if self.absolute else part.value for part in self.parts]
         return math.nan if any(map(math.isnan, values)) else max(values)
 
     @property
     def comparisons(self) -> int:
-        return len(self._defined())
+        return len(self._defined()) * (2 if self.absolute else 1)
 
     def many_bounds(self, alphas: FloatArray) -> FloatArray:
         if not self.comparisons:
-            return np.broadcast_to([-math.inf, math.inf], (alphas.size, 2))
+            return np.broadcast_to([0.0 if self.absolute else -math.inf, math.inf], (alphas.size, 2))
         ends = self._bounds_of_parts(np.concatenate([alphas / self.comparisons, alphas]))
+        if self.absolute:
+            ends = np.concatenate([ends, -ends[:, :, ::-1], np.zeros((len(ends), 1, 2))], axis=1)
         low, high = ends[: alphas.size, :, 0].max(axis=1), ends[alphas.size :, :, 1].max(axis=1)
-        return np.stack([low, high if self.comparisons == len(self.parts) else np.full(alphas.size, math.inf)], axis=1)
+        known = len(self._defined()) == len(self.parts)
+        return np.stack([low, high if known else np.full(alphas.size, math.inf)], axis=1)
 
     def standard_error_at(self, ideal: float) -> float:
         return max((part.standard_error_at(ideal) for part in self._defined()), default=math.nan)

@@ -364,7 +364,7 @@ def _counterfactual_columns(
 ) -> dict[str, list[pd.Series[Any]]]:
     """Each proxy's values at each level, from models fitted on other folds than the rows they are applied to."""
     fold = rng.permutation(len(X)) % n_folds
-    others = [_encoded(X[name]) for name in rest]
+    others = [encoded(X[name]) for name in rest]
     categorical = [levels.categorical, *(is_code for _, is_code in others)]
     design = np.column_stack([levels.own, *(values for values, _ in others)])
     found: dict[str, list[pd.Series[Any]]] = {}
@@ -375,7 +375,7 @@ def _counterfactual_columns(
     return found
 
 
-def _encoded(values: pd.Series[Any]) -> tuple[FloatArray, bool]:
+def encoded(values: pd.Series[Any]) -> tuple[FloatArray, bool]:
     """(n,) numbers for a tree, NaN where missing, and whether they are codes without an order."""
     import pandas as pd
 

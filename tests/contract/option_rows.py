@@ -556,6 +556,7 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "target": row(None, "0", "1", world="layered", beside={"trigger": "x0=2"}),
     },
     "representation": {"shares": row(None, written("shares.csv", "group,share", "a,0.5", "b,0.5"))},
+    "label_bias": {"n_folds": row(2, 3)},
     "label_conflicts": {"near": row(0.05, 0.5, world="repeated_nearly"), "n_samples": row(2000, 50)},
     "weight_changes": {"reference": row(None, lambda folder: scaled(1.0), lambda folder: scaled(2.0), world="crossed")},
     "detector_performance": {

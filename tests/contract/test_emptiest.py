@@ -26,7 +26,8 @@ from tests.toys.skilled import skilled
 OF_THE_ROWS = {
     "proxy_auc", "exact_duplicate_share", "near_duplicate_share", "contradictory_share", "cue_auc", "small_group_share",
     "label_conflict_rate", "other_class_duplicate_share", "excess_overlap_rate", "duplicate_rate", "overlap_rate",
-    "missing_rate_difference", "recognised_rate", "personal_data_rate",
+    "missing_rate_difference", "recognised_rate", "personal_data_rate", "largest_conditional_label_difference",
+    "largest_label_error_difference",
 }  # fmt: skip
 OF_LANGUAGE_MODELS = [key for key, kind in PROBES.items() if Need.LANGUAGE_MODEL in kind.needs]
 OF_LANGUAGE_MODELS.append("embedding_association")

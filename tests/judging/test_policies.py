@@ -81,6 +81,7 @@ def test_every_pattern_names_a_probe(pack: str, control: str, rule: Any) -> None
 _MEASURED = (
     "group_fairness", "score_fairness", "adverse_impact", "counterfactual_fairness", "robustness",
     "feature_attribution", "out_of_distribution", "poisoning", "label_conflicts", "weight_changes",
+    "label_bias",
 )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ _MEASURED = (
 def measured() -> frozenset[tuple[str, str, str]]:
     found = {(INTAKE, "n_parameters", ""), (INTAKE, "nonfinite_parameters", "")}
     for name in _MEASURED:
-        toys, data = TOYS[name], rows(600, members=name == "label_conflicts")
+        toys, data = TOYS[name], rows(600, members=name.startswith("label_"))
         for model in (toys.violating(), _scoring()):
             result = ask(PROBES[name](**toys.options), model, data, generator_for(0, name))
             assert not result.not_run, result.not_run

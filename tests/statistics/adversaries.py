@@ -628,6 +628,23 @@ def terms() -> Worlds:
         yield worlds_of(sorted_into(n, p), score, float(200.0 * lms * min(ss, 1.0 - ss)))
 
 
+def mirrored(mean: BoundedMean) -> BoundedMean:
+    """The mean of the same values with the other sign."""
+    return BoundedMean(
+        centre=-mean.centre,
+        standard_error=mean.standard_error,
+        third_moment=-mean.third_moment,
+        n=mean.n,
+        low=-mean.high,
+        high=-mean.low,
+    )
+
+
+def centred(mean: BoundedMean) -> BoundedMean:
+    """The mean of the same values less a half."""
+    return mean.model_copy(update={"centre": mean.centre - 0.5, "low": mean.low - 0.5, "high": mean.high - 0.5})
+
+
 def of_two_means(
     make: Callable[[BoundedMean, BoundedMean], Estimate], true: Callable[[float, float], float]
 ) -> Callable[[], Worlds]:
@@ -902,7 +919,14 @@ ADVERSARIES: dict[str, tuple[Callable[[], Worlds], ...]] = {
             lambda p, q: abs(p - q),
         ),
     ),
-    "largest_value": (of_two_means(lambda a, b: LargestValue(parts=(a, b)), max),),
+    "largest_value": (
+        of_two_means(lambda a, b: LargestValue(parts=(a, b)), max),
+        of_two_means(lambda a, b: LargestValue(parts=(mirrored(a), b), absolute=True), max),
+        of_two_means(
+            lambda a, b: LargestValue(parts=(centred(a), centred(b)), absolute=True),
+            lambda p, q: max(abs(p - 0.5), abs(q - 0.5)),
+        ),
+    ),
     "worst_gap": (
         of_groups(
             lambda t: WorstGap(

@@ -147,6 +147,14 @@ def with_holes(n: int) -> AuditData:
     return replace(data, X=data.X.assign(skill=data.X["skill"].where(~hole)))
 
 
+def refused(n: int) -> AuditData:
+    """Rows in which four of ten labels that should be 1 are 0, in the group b alone."""
+    data = rows(n, members=True)
+    assert data.y_true is not None and data.sensitive_features is not None
+    lost = (data.sensitive_features["group"] == "b").to_numpy() & (np.arange(n) % 10 < 4)
+    return replace(data, y_true=np.where(lost, 0, data.y_true))
+
+
 def overlapping(n: int) -> AuditData:
     """1,000 rows and as many training rows, ``n`` of which stand among the former too."""
     members = rows(1_000, 1)
@@ -609,6 +617,17 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("missing_rate_difference", "at_most", 0.05)],
         data=lambda: rows(2_000, members=True),
         violating_data=lambda: with_holes(2_000),
+    ),
+    "label_bias": Toys(
+        ideal=lambda: model(lambda skill, group, seen: skill),
+        violating=lambda: model(lambda skill, group, seen: skill),
+        criteria=[
+            criterion("largest_conditional_label_difference", "at_most", 0.05),
+            criterion("largest_label_error_difference", "at_most", 0.05),
+        ],
+        data=lambda: rows(2_000, members=True),
+        violating_data=lambda: refused(2_000),
+        worlds=20,
     ),
     "derived": Toys(
         ideal=lambda: model(lambda skill, group, seen: skill),
