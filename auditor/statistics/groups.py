@@ -30,7 +30,6 @@ from auditor.statistics.intervals import (
     ratio_bounds,
     ratios_to_each,
 )
-from auditor.statistics.pair_plans import counted_on, pairs_of_sizes, probability_missed
 from auditor.statistics.rate_pairs import (
     largest_lower_bound,
     largest_p_value,
@@ -39,7 +38,16 @@ from auditor.statistics.rate_pairs import (
     smallest_lower_bound,
     smallest_p_value,
 )
-from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
+from auditor.statistics.rates import (
+    MOST_GROUPS,
+    Difference,
+    RateTable,
+    WeightedSum,
+    counted_on,
+    odds_of,
+    pairs_of_sizes,
+    probability_missed,
+)
 
 # Groups beyond which pairs are bounded by corners.
 MOST_TESTED = 100
