@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 # Processes that the tests share out among them; every one of them computes on one thread.
 JOBS ?= 2
-# Faults that `make mutants` tries, and which; of files, `make mutants FILES="auditor/report/junit_and_sarif.py"`, or of the lines
+# Faults that `make mutants` tries, and which; of files, `make mutants FILES="auditor/report/machine_formats.py"`, or of the lines
 # that differ from a commit, `make mutants CHANGED=main`.
 MUTANTS ?= 40
 SEED ?= 0

@@ -385,7 +385,7 @@ def _closed_row(finding: ClosedFinding) -> tuple[object, ...]:
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    from auditor.report.csv_table import cell
+    from auditor.report.machine_formats import cell
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

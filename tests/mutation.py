@@ -1,7 +1,7 @@
 """Breaks the statistics and the judgement on purpose, one small fault at a time, and counts which of them a test sees.
 
     python -m tests.mutation --n 40 --seed 0
-    python -m tests.mutation --file auditor/report/junit_and_sarif.py
+    python -m tests.mutation --file auditor/report/machine_formats.py
     python -m tests.mutation --changed main
 
 A fault (a mutant) is drawn at random from all there are: a comparison of the other strictness or direction, a constant
@@ -118,6 +118,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "tests/statistics/test_statistics.py",
         "tests/statistics/test_planning.py",
         COVERAGE,
+        "tests/judging/test_error_rates.py",
     ),
     "auditor/statistics/values.py": (
         LAWS,
@@ -136,10 +137,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "auditor/judging/training_looks.py": (
         "tests/run/while_training/test_training_audit.py",
         "tests/run/while_training/test_resume.py",
-    ),
-    "auditor/statistics/pair_plans.py": (
-        "tests/statistics/test_planning.py",
-        "tests/judging/test_error_rates.py",
     ),
 }
 LIBRARIES = ("pytest", "numpy", "pandas", "scipy.stats", "pydantic", "statsmodels.stats.proportion")

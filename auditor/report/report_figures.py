@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from auditor.judging.figure_types import BESIDE, Figure, Series
 from auditor.judging.measurement import Outcome
 from auditor.report.drawing.figure_data import said_of
-from auditor.report.drawing.group_figures import BETWEEN
+from auditor.report.drawing.figures import BETWEEN
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.report.record.configuration import About, Labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,9 +17,13 @@ from auditor.statistics.rates import Proportion, RateTable
 
 
 class _OneSided(Estimate):
-    """``successes`` of ``n`` rows, of which one bound is a proportion's and the other says nothing."""
+    """``successes`` of ``n`` rows, of which one bound is a proportion's and the other says nothing.
+
+    ``open_side``: on which nothing can be shown, 1 above and -1 below.
+    """
 
     kind_limits = (0.0, 1.0)
+    open_side: ClassVar[int]
 
     # Named here for its place in the record.
     kind: Literal["at_most", "at_least"]
@@ -39,6 +43,18 @@ class _OneSided(Estimate):
     def _share(self) -> Proportion:
         return Proportion(successes=self.successes, n=self.n)
 
+    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
+        """As for a proportion if "beyond" lies on the bounded side; values on the other are never significant."""
+        if sign == self.open_side:
+            return sign * math.inf
+        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
+
+    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
+        """As for a proportion if "within" lies on the bounded side; NaN otherwise, since no rows suffice."""
+        if self.open_side * (ideal - bound) > 0.0:
+            return math.nan
+        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
+
 
 class AtMost(_OneSided):
     """An upper-bounded rate of rows: those without a counterexample in a search.
@@ -48,6 +64,7 @@ class AtMost(_OneSided):
     under an attack may be shown to lie below a bound, and never above one.
     """
 
+    open_side = 1
     unplanned = (
         "It is an upper bound: a stronger search may break more rows, so this number can show that a limit is broken "
         "and never that it is kept, however many rows there are."
@@ -62,18 +79,6 @@ class AtMost(_OneSided):
     def undecided(self) -> str:
         return f"{self.successes:,} of {self.n:,} rows were neither broken nor proved. {self.unplanned}"
 
-    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As for a proportion if "beyond" means below; values above are never significant."""
-        if sign > 0:
-            return math.inf
-        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
-
-    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As for a proportion if "within" means below; NaN otherwise, since no rows suffice."""
-        if bound < ideal:
-            return math.nan
-        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
-
 
 class AtLeast(_OneSided):
     """A lower-bounded rate of rows: those with a proof, or with a counterexample.
@@ -84,6 +89,7 @@ class AtLeast(_OneSided):
     same: beyond a limit, and never within it.
     """
 
+    open_side = -1
     unplanned = (
         "It is a lower bound: what was not shown may be so too, so this number can never show that the true share is "
         "no larger, however many rows there are."
@@ -97,18 +103,6 @@ class AtLeast(_OneSided):
 
     def undecided(self) -> str:
         return f"Of {self.n - self.successes:,} of {self.n:,} rows nothing was shown. {self.unplanned}"
-
-    def detectable(self, *, bound: float, alpha: float, ideal: float, sign: int) -> float:
-        """As for a proportion if "beyond" means above; values below are never significant."""
-        if sign < 0:
-            return -math.inf
-        return self._share().detectable(bound=bound, alpha=alpha, ideal=ideal, sign=sign)
-
-    def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
-        """As for a proportion if "within" means above; NaN otherwise, since no rows suffice."""
-        if bound > ideal:
-            return math.nan
-        return self._share().growth(bound=bound, alpha=alpha, ideal=ideal, miss=miss)
 
 
 class Bracket(Estimate):

@@ -30,7 +30,6 @@ from auditor.statistics.intervals import (
     ratio_bounds,
     ratios_to_each,
 )
-from auditor.statistics.pair_plans import counted_on, pairs_of_sizes, probability_missed
 from auditor.statistics.rate_pairs import (
     largest_lower_bound,
     largest_p_value,
@@ -39,7 +38,16 @@ from auditor.statistics.rate_pairs import (
     smallest_lower_bound,
     smallest_p_value,
 )
-from auditor.statistics.rates import MOST_GROUPS, Difference, RateTable, WeightedSum, odds_of
+from auditor.statistics.rates import (
+    MOST_GROUPS,
+    Difference,
+    RateTable,
+    WeightedSum,
+    counted_on,
+    odds_of,
+    pairs_of_sizes,
+    probability_missed,
+)
 
 # Groups beyond which pairs are bounded by corners.
 MOST_TESTED = 100
@@ -159,6 +167,24 @@ class _PlannedOnTests(WorstOfPairs):
             near, far = (near, middle) if is_detected(middle) else (middle, far)
         return far
 
+    def p_value(self, bound: float, side: Side) -> float:
+        """As for every estimate, from the tests themselves; of values in [0, 1]."""
+        if side in ("greater", "at_least"):
+            if bound < 0.0 or (bound == 0.0 and side == "at_least"):
+                return smallest_p(0.0)
+            return 1.0 if bound >= 1.0 else smallest_p(self._p_above(bound))
+        if bound > 1.0 or (bound == 1.0 and side == "at_most"):
+            return smallest_p(0.0)
+        return 1.0 if bound <= 0.0 else smallest_p(self._p_below(bound))
+
+    def _p_above(self, value: float) -> float:
+        """The p-value of a headline larger than ``value``, in [0, 1)."""
+        raise NotImplementedError
+
+    def _p_below(self, value: float) -> float:
+        """The p-value of a headline smaller than ``value``, in (0, 1]."""
+        raise NotImplementedError
+
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         """Whether a value of ``ideal`` meets the bound with room to spare: else there is nothing to plan."""
         raise NotImplementedError
@@ -229,13 +255,11 @@ class WorstDifference(_PlannedOnTests):
     def upper(self, alpha: float) -> float:
         return min(-self._smallest_contrast(alpha), 1.0) if self.complete else 1.0
 
-    def p_value(self, bound: float, side: Side) -> float:
-        """As for every estimate, from the tests themselves."""
-        if side in ("greater", "at_least"):
-            always, never = bound < 0.0 or (bound == 0.0 and side == "at_least"), bound >= 1.0
-            return smallest_p(0.0 if always else 1.0 if never else self._p_beyond(bound))
-        always, never = bound > 1.0 or (bound == 1.0 and side == "at_most"), bound <= 0.0
-        return smallest_p(0.0 if always else 1.0 if never else self._p_within(-bound))
+    def _p_above(self, value: float) -> float:
+        return self._p_beyond(value)
+
+    def _p_below(self, value: float) -> float:
+        return self._p_within(-value)
 
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         return ideal < bound < 1.0
@@ -282,13 +306,11 @@ class WorstRatio(_PlannedOnTests):
     def upper(self, alpha: float) -> float:
         return 1.0 / self._beyond(alpha)
 
-    def p_value(self, bound: float, side: Side) -> float:
-        """As for every estimate, from the tests themselves."""
-        if side in ("less", "at_most"):
-            always, never = bound > 1.0 or (bound == 1.0 and side == "at_most"), bound <= 0.0
-            return smallest_p(0.0 if always else 1.0 if never else self._p_beyond(1.0 / bound))
-        always, never = bound < 0.0 or (bound == 0.0 and side == "at_least"), bound >= 1.0
-        return smallest_p(0.0 if always else 1.0 if never else self._p_within(bound))
+    def _p_above(self, value: float) -> float:
+        return self._p_within(value)
+
+    def _p_below(self, value: float) -> float:
+        return self._p_beyond(1.0 / value)
 
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         return 0.0 < bound < ideal

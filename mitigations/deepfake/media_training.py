@@ -37,9 +37,8 @@ from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import DIGITS, IS_FOR, MOST_TRAINED, Medium
-from auditor.models.networks.detector_networks import FrequencyDetector, SpeechDetector
+from auditor.models.networks.detector_networks import SMALLEST, FrequencyDetector, SpeechDetector
 from auditor.models.networks.encoders import EncoderProbe
-from auditor.models.networks.media_features import SMALLEST
 from mitigations.deepfake.detector_fitting import (
     Kinds,
     LinearLearner,

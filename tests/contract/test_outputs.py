@@ -263,7 +263,7 @@ MAY_WRITE = {
     "auditor.loading.boosted_libraries": "its own scratch folder, which ends with the block",
     "auditor.loading.model_bundle": "its own scratch folder, which ends with the block",
     "auditor.loading.rows.sql": "bytes in memory",
-    "auditor.report.pdf": "its own scratch folder",
+    "auditor.report.document_files": "its own scratch folder",
     "auditor.report.drawing.svg": "bytes in memory",
     "auditor.loading.rows.score_columns": "text in memory",
     "auditor.loading.rows.caller_rows": "a scratch folder of its caller",

@@ -22,8 +22,7 @@ from auditor.evidence.signing import make_key
 from auditor.evidence.write_dossier import dossier_of
 from auditor.judging.policy import Policy, parse_policy
 from auditor.report.document import Table, code, own_text
-from auditor.report.document_files import render_document_html
-from auditor.report.pdf import render_document_pdf
+from auditor.report.document_files import render_document_html, render_document_pdf
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.controls import with_policies
 from cli.commands import app

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from auditor.core.errors import MissingExtraError, UsageError
 from auditor.evidence.signing import load_seal
-from auditor.report.pdf import render_pdf
+from auditor.report.document_files import render_pdf
 from cli.commands import app
 from tests.report.samples import refused_report
 

@@ -20,9 +20,9 @@ from auditor.evidence.dossier_files import tradeoff_beside
 from auditor.judging.input_files import EEO1, ROLES, Roles, roles_of
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, EvidenceRule, load_policies, pack_names, parse_policy
+from auditor.report.document_files import render_pdf
 from auditor.report.html import policies_of, render_html
 from auditor.report.markdown import render_markdown
-from auditor.report.pdf import render_pdf
 from auditor.report.record.audit_report import INTAKE, AuditReport, Finding
 from auditor.report.record.configuration import About
 from auditor.report.record.control_record import CELL_KINDS, OLD_AFTER, CellRecord

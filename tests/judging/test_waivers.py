@@ -16,7 +16,7 @@ from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.models.audited_model import AuditedModel
-from auditor.report.junit_and_sarif import render_junit
+from auditor.report.machine_formats import render_junit
 from auditor.report.record.audit_report import AuditReport, ExitCode, exit_code
 from auditor.report.report_view import warnings_of
 from auditor.run import run_audit

@@ -20,13 +20,14 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.networks.architectures import ARCHITECTURES, RETIRED
-from auditor.models.networks.detector_networks import FrequencyDetector, levels
-from auditor.models.networks.media_features import (
+from auditor.models.networks.detector_networks import (
     N_DCT,
     N_RESIDUAL,
     RESIDUALS,
+    FrequencyDetector,
     block_dct,
     image_features,
+    levels,
     luma,
     n_bins,
     n_image_features,

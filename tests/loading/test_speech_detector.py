@@ -17,8 +17,7 @@ from auditor.data.preprocessing import AudioPreprocessing
 from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.networks.detector_networks import SpeechDetector
-from auditor.models.networks.media_features import Cepstrum, LogSpectrum, delta, moments
+from auditor.models.networks.detector_networks import Cepstrum, LogSpectrum, SpeechDetector, delta, moments
 from auditor.models.saved_models import save
 from mitigations.deepfake.media_training import (
     Media,

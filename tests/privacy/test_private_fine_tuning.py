@@ -25,8 +25,7 @@ from auditor.models.saved_models import save
 from auditor.models.torch_model import TorchModel
 from auditor.privacy.dp_linter import lint
 from auditor.privacy.run_record import read_run
-from auditor.privacy.training.opacus_training import PrivacyBudget, opacus_quietly
-from auditor.privacy.training.private_fine_tuning import _ask_once_a_row, fine_tune_privately
+from auditor.privacy.training.opacus_training import PrivacyBudget, _ask_once_a_row, fine_tune_privately, opacus_quietly
 from auditor.privacy.training.private_gradients import PrivateStep, Way, choose_way, with_own_samplers
 from auditor.run.mitigation import Training
 from auditor.training.huggingface_folder import RUN_FILE, save_classifier

@@ -15,7 +15,7 @@ import torch
 from auditor.data.images_and_video import decode_as
 from auditor.data.preprocessing import ImagePreprocessing
 from auditor.models.detector import DeepfakeDetector
-from auditor.models.networks.media_features import image_features
+from auditor.models.networks.detector_networks import image_features
 from auditor.statistics.rank_estimates import area_under_curve
 from mitigations.deepfake.detector_fitting import LinearLearner, cross_validate
 from mitigations.deepfake.media_training import (

@@ -15,8 +15,7 @@ from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.report.drawing.canvas import CLASSES, WIDTH
-from auditor.report.drawing.figures import MOST_BARS, figures_of
-from auditor.report.drawing.group_figures import MOST_GROUPS
+from auditor.report.drawing.figures import MOST_BARS, MOST_GROUPS, figures_of
 from auditor.report.drawing.plots import FOREST
 from auditor.report.drawing.svg import draw_svg
 from auditor.report.record.number_text import confidence, visible

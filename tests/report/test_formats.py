@@ -29,8 +29,7 @@ from auditor.core.errors import DataError, MissingExtraError, UsageError
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.loading.sandbox.measuring_process import scratch_folder
 from auditor.report import report_view
-from auditor.report.csv_table import COLUMNS, render_csv
-from auditor.report.junit_and_sarif import render_junit, render_sarif
+from auditor.report.machine_formats import COLUMNS, render_csv, render_junit, render_sarif
 from auditor.report.model_card_and_bom import TO_BE_STATED, measured_rows, render_model_card, render_toolkit_json
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport

@@ -12,9 +12,8 @@ import pytest
 
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.report import report_view
-from auditor.report.csv_table import render_csv
 from auditor.report.html import render_html
-from auditor.report.junit_and_sarif import render_junit, render_sarif
+from auditor.report.machine_formats import render_csv, render_junit, render_sarif
 from auditor.report.markdown import render_markdown, to_markdown
 from auditor.report.model_card_and_bom import render_model_card, render_toolkit_json
 from auditor.report.record.audit_report import AuditReport

@@ -14,9 +14,9 @@ from auditor.core.errors import MissingExtraError
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.judging.policy import load_policies
 from auditor.report import report_view
+from auditor.report.document_files import render_pdf
 from auditor.report.first_page import first_page
 from auditor.report.html import policies_of
-from auditor.report.pdf import render_pdf
 from auditor.report.record import number_text, summary_lines
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import About

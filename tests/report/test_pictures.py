@@ -14,8 +14,7 @@ from auditor.judging.figure_types import BESIDE, CELLS, Figure, Series
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, Pillar, ProbeResult
 from auditor.report.drawing.canvas import OUTCOME_MARKERS, TONES, WIDTH
-from auditor.report.drawing.figures import figures_of
-from auditor.report.drawing.group_figures import MOST_BARS, MOST_CALIBRATED
+from auditor.report.drawing.figures import MOST_CALIBRATED, MOST_CONFUSIONS, figures_of
 from auditor.report.drawing.svg import draw_svg, svg_file
 from auditor.report.html import render_html, resource
 from auditor.report.record.audit_report import AuditReport, Finding
@@ -140,7 +139,8 @@ def test_pictures_of_many_groups_are_bounded_and_say_what_they_leave_out() -> No
             ),
         ]
     found = {f.kind: f for f in _figures([_result("p", *measured)])}
-    assert len(found["confusion"].series[0].x) == MOST_BARS and "of 80 groups are drawn" in found["confusion"].caption
+    assert len(found["confusion"].series[0].x) == MOST_CONFUSIONS
+    assert "of 80 groups are drawn" in found["confusion"].caption
     assert len(found["calibration"].series) == MOST_CALIBRATED
     assert f"The {MOST_CALIBRATED} largest of 80 groups are drawn." in found["calibration"].caption
     assert all_of(len(svg_file(label_groups(f, Labels()))) < 60_000 for f in found.values())

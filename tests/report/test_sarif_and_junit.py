@@ -11,7 +11,7 @@ import pytest
 
 from auditor.judging.measurement import Outcome
 from auditor.report import report_view
-from auditor.report.junit_and_sarif import render_junit, render_sarif, said_of
+from auditor.report.machine_formats import render_junit, render_sarif, said_of
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.energy import EnergyRecord

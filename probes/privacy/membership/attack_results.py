@@ -27,7 +27,7 @@ from auditor.statistics.rank_estimates import (
     true_positive_rate_at,
 )
 from auditor.statistics.rates import MOST_GROUPS, Proportion, RateTable
-from probes.privacy.membership import loss_threshold
+from probes.privacy.membership import attack_scores
 from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, FEWEST_JUDGED, Attack, Sides, rate_at
 
 CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
@@ -193,7 +193,7 @@ def _ranks(scores: MembershipScores) -> Iterator[str]:
     """The scores by class are ranks of the losses."""
     if _GLOBAL not in scores.scores or _PER_CLASS not in scores.scores:
         return
-    again = loss_threshold.per_class_scores(-scores.scores[_GLOBAL], scores.labels)
+    again = attack_scores.per_class_scores(-scores.scores[_GLOBAL], scores.labels)
     if not np.allclose(again, scores.scores[_PER_CLASS], rtol=_RELATIVE, atol=_ABSOLUTE):
         yield f"the scores of {_PER_CLASS} are not the ranks of those of {_GLOBAL}"
 
@@ -225,7 +225,7 @@ def _of_rows(scores: MembershipScores, answers: Answers, *, own_losses: bool) ->
             yield f"whether row {_first(differs, place):,} of --data is decided right is otherwise in rows.csv"
     if _GLOBAL in scores.scores:
         own = scores.scores[_GLOBAL][~scores.is_member]
-        due = loss_threshold.global_scores(loss_threshold.cross_entropy(given, labels))
+        due = attack_scores.global_scores(attack_scores.cross_entropy(given, labels))
         differs = ~np.isclose(own, due, rtol=_RELATIVE, atol=_ABSOLUTE)
         if differs.any():
             yield f"the loss of row {_first(differs, place):,} of --data is not that of its answer in rows.csv"

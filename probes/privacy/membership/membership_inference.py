@@ -18,12 +18,9 @@ from auditor.run.predictions import Answers
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
 from probes.privacy.membership import (
+    attack_scores,
     bavaria,
     label_only,
-    loss_threshold,
-    member_pool,
-    quantile_regression,
-    shadow_attacks,
 )
 from probes.privacy.membership.attack_metrics import Attack, Sides, measurements, roc_figure, threshold_of
 from probes.privacy.membership.attack_results import (
@@ -41,8 +38,20 @@ from probes.privacy.membership.attack_results import (
     wholes,
     worst_groups,
 )
-from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, detail_of, doubt, pool_of
-from probes.privacy.membership.shadow_models import Shadows, how_many, on_one_core, refit_shadows, train_shadows
+from probes.privacy.membership.shadow_models import (
+    REMARK_LEVEL,
+    Pool,
+    Shadows,
+    blind_auc,
+    detail_of,
+    doubt,
+    how_many,
+    on_one_core,
+    pool_of,
+    refit_shadows,
+    remark,
+    train_shadows,
+)
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -237,7 +246,7 @@ class MembershipInference(BaseProbe):
         detail = detail_of(pool, data.classes or model.classes)
         of_copies, of_shadows = rng.spawn(2)
         if any(not name.startswith("loss_threshold") for name in self.wanted):
-            told_apart = member_pool.remark(member_pool.blind_auc(pool, pool.rows.generator(self.name)), REMARK_LEVEL)
+            told_apart = remark(blind_auc(pool, pool.rows.generator(self.name)), REMARK_LEVEL)
             detail = f"{detail}; {told_apart}" if told_apart else detail
         attacks = [_by_loss(name, pool) for name in self.wanted if name.startswith("loss_threshold")]
         if "quantile_regression" in self.wanted:
@@ -297,7 +306,7 @@ class MembershipInference(BaseProbe):
             return [_skipped_attack(name, pool.n_rows, why) for name, why in not_made.items()]
         asked = [name for name in WITH_SHADOWS if name in self.wanted]
         n_references = min(len(shadows), MOST_FOR_RMIA) if self.unasked else self.n_references
-        odds = loss_threshold.log_odds(pool.probabilities, pool.labels)
+        odds = attack_scores.log_odds(pool.probabilities, pool.labels)
         phi = np.clip(odds, -shadows.largest_odds, shadows.largest_odds)
         return [_by_one(name, pool, phi, shadows, n_references) for name in asked]
 
@@ -343,9 +352,9 @@ def _skipped_attack(name: str, n: int, reason: str) -> Attack:
 def _by_loss(name: str, pool: Pool) -> Attack:
     knows = "threat model: an attacker who sees the probability of the true label"
     if name == "loss_threshold":
-        scores = loss_threshold.global_scores(pool.loss)
+        scores = attack_scores.global_scores(pool.loss)
         return _attack(name, pool, scores, f"{knows}, and knows one threshold for all rows")
-    scores = loss_threshold.per_class_scores(pool.loss, pool.labels)
+    scores = attack_scores.per_class_scores(pool.loss, pool.labels)
     return _attack(name, pool, scores, f"{knows}, and knows a threshold for each class")
 
 
@@ -358,8 +367,8 @@ def _by_quantiles(pool: Pool) -> Attack:
     if pool.rows.modality != "tabular":
         why = f"Quantile regression reads the columns of a table, and these rows are {_ROWS[pool.rows.modality]}."
         return replace(_skipped_attack(name, pool.n_rows, why), inapplicable=True)
-    if int(public.sum()) < quantile_regression.FEWEST_ROWS:
-        need = 2 * quantile_regression.FEWEST_ROWS
+    if int(public.sum()) < attack_scores.FEWEST_ROWS:
+        need = 2 * attack_scores.FEWEST_ROWS
         return _skipped_attack(
             name, pool.n_rows, f"quantile regression needs at least {need} non-members, half of them to learn"
         )
@@ -370,8 +379,8 @@ def _by_quantiles(pool: Pool) -> Attack:
     if pool.probabilities is None or pool.without_features:
         why = _LOSSES_ONLY if pool.probabilities is None else "Quantile regression reads features, and none are here."
         return replace(_skipped_attack(name, pool.n_rows, why), inapplicable=True)
-    phi = loss_threshold.log_odds(pool.probabilities, pool.labels)
-    scores = quantile_regression.scores(pool.rows.X, pool.labels, phi, public)
+    phi = attack_scores.log_odds(pool.probabilities, pool.labels)
+    scores = attack_scores.quantile_scores(pool.rows.X, pool.labels, phi, public)
     knows = (
         "threat model: an attacker who sees the probability of the true label and has "
         f"{int(public.sum()):,} rows that the model did not learn, half of the non-members, which are not attacked"
@@ -391,20 +400,20 @@ def _by_one(name: str, pool: Pool, phi: FloatArray, shadows: Shadows, n_referenc
     detail = f"{shadows.threat_model}; {shadows.fit(pool)}; {_INDEPENDENT}"
     if name.startswith("lira"):
         scored_by = (
-            shadow_attacks.lira_online_scores if name.startswith("lira_online") else shadow_attacks.lira_offline_scores
+            attack_scores.lira_online_scores if name.startswith("lira_online") else attack_scores.lira_offline_scores
         )
         scores = scored_by(phi, shadows.log_odds, shadows.inside, fixed=name.endswith("fixed_variance"))
     elif name.startswith("rmia"):
         few = shadows.first(n_references)
         offline = name == "rmia_offline"
-        scores = shadow_attacks.rmia_scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
+        scores = attack_scores.rmia_scores(np.exp(-pool.loss), np.exp(-few.loss), few.inside, offline=offline)
         detail += f"; of the shadow models the first {n_references} are the reference models"
     elif name == "bavaria":
         scores = bavaria.online_scores(phi, shadows.log_odds, shadows.inside)
     elif name == "bavaria_offline":
         scores = bavaria.offline_scores(phi, shadows.log_odds, shadows.inside)
     else:
-        scores = shadow_attacks.difficulty_scores(pool.loss, shadows.loss, shadows.inside)
+        scores = attack_scores.difficulty_scores(pool.loss, shadows.loss, shadows.inside)
     return _attack(name, pool, scores, detail)
 
 

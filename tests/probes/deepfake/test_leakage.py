@@ -19,8 +19,7 @@ from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
 from auditor.loading.rows.media_files import load_images
 from auditor.models.detector import DeepfakeDetector
-from probes.deepfake.copied_files import NEAR, digests, fingerprints, twins
-from probes.deepfake.source_leakage import SourceLeakage
+from probes.deepfake.source_leakage import NEAR, SourceLeakage, digests, fingerprints, twins
 from tests.toys import detectors as toys
 from tests.toys.media_files import as_file, card, image_detector, write
 

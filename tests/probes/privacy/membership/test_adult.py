@@ -22,7 +22,7 @@ from auditor.models.networks.architectures import MLP
 from auditor.statistics.means import mean
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves, train_together
-from probes.privacy.membership import shadow_attacks
+from probes.privacy.membership import attack_scores
 from probes.privacy.membership.shadow_models import of_the_label
 
 Floats = npt.NDArray[np.float64]
@@ -104,7 +104,7 @@ def test_lira_finds_the_few_that_a_loss_threshold_misses_and_dp_sgd_protects_the
     shadow, learned = odds[:SHADOWS], inside[:SHADOWS]
     by_loss, by_lira, aucs = [], [], []
     for i in range(SHADOWS, SHADOWS + TARGETS):
-        scores = shadow_attacks.lira_online_scores(odds[i], shadow, learned, fixed=False)
+        scores = attack_scores.lira_online_scores(odds[i], shadow, learned, fixed=False)
         by_loss.append(rate(-loss[i], inside[i]))
         by_lira.append(rate(scores, inside[i]))
         aucs.append((auc(-loss[i], inside[i]), auc(scores, inside[i])))
@@ -118,7 +118,7 @@ def test_lira_finds_the_few_that_a_loss_threshold_misses_and_dp_sgd_protects_the
     for seed, own in enumerate(random_halves(PRIVATE, ROWS, rng)):
         found_odds = private(x, y, own, seed)
         assert (found_odds > 0.0).mean() > 0.8, "it must have learned something to be worth attacking"
-        scores = shadow_attacks.lira_online_scores(found_odds, shadow, learned, fixed=False)
+        scores = attack_scores.lira_online_scores(found_odds, shadow, learned, fixed=False)
         rates.append(true_positive_rate_at(positives=scores[own], negatives=scores[~own], false_positive_rate=0.001))
         protected.append(auc(scores, own))
     assert np.mean(protected) <= 0.52

@@ -11,10 +11,8 @@ from scipy.stats import norm
 from auditor.data.audit_data import AuditData
 from auditor.models.audited_model import AuditedModel
 from probes.privacy.membership import (
+    attack_scores,
     label_only,
-    loss_threshold,
-    quantile_regression,
-    shadow_attacks,
 )
 from probes.privacy.membership.attack_metrics import roc_points
 
@@ -54,7 +52,7 @@ def test_online_lira_is_algorithm_1_of_the_paper() -> None:
         )
         for j in range(phi.size)
     ]
-    np.testing.assert_allclose(shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=False), slow, rtol=1e-9)
+    np.testing.assert_allclose(attack_scores.lira_online_scores(phi, shadow, inside, fixed=False), slow, rtol=1e-9)
 
 
 def test_a_fixed_variance_is_the_mean_of_the_rows_own() -> None:
@@ -68,10 +66,10 @@ def test_a_fixed_variance_is_the_mean_of_the_rows_own() -> None:
         norm.logpdf(phi[j], of_rows["in"][j][0], sd["in"]) - norm.logpdf(phi[j], of_rows["out"][j][0], sd["out"])
         for j in range(phi.size)
     ]
-    np.testing.assert_allclose(shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=True), slow, rtol=1e-9)
+    np.testing.assert_allclose(attack_scores.lira_online_scores(phi, shadow, inside, fixed=True), slow, rtol=1e-9)
     offline = [norm.cdf(phi[j], of_rows["out"][j][0], sd["out"]) for j in range(phi.size)]
     np.testing.assert_allclose(
-        norm.cdf(shadow_attacks.lira_offline_scores(phi, shadow, inside, fixed=True)), offline, rtol=1e-9
+        norm.cdf(attack_scores.lira_offline_scores(phi, shadow, inside, fixed=True)), offline, rtol=1e-9
     )
 
 
@@ -81,19 +79,19 @@ def test_offline_lira_reads_only_the_models_that_did_not_learn_the_row() -> None
         1.0 - norm.sf(phi[j], np.mean(shadow[~inside[:, j], j]), np.std(shadow[~inside[:, j], j]))
         for j in range(phi.size)
     ]
-    found = shadow_attacks.lira_offline_scores(phi, shadow, inside, fixed=False)
+    found = attack_scores.lira_offline_scores(phi, shadow, inside, fixed=False)
     np.testing.assert_allclose(norm.cdf(found), slow, rtol=1e-9, atol=1e-15)
     changed = np.where(inside, shadow + 100.0, shadow)
-    np.testing.assert_array_equal(found, shadow_attacks.lira_offline_scores(phi, changed, inside, fixed=False))
+    np.testing.assert_array_equal(found, attack_scores.lira_offline_scores(phi, changed, inside, fixed=False))
 
 
 def test_a_row_on_which_all_shadow_models_agree_is_no_division_by_zero() -> None:
     phi, shadow, inside = world(seed=3)
     shadow[:, 0] = 1.0
     for fixed in (False, True):
-        assert np.isfinite(shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=fixed)).all()
-        assert np.isfinite(shadow_attacks.lira_offline_scores(phi, shadow, inside, fixed=fixed)).all()
-    assert np.isfinite(shadow_attacks.lira_online_scores(phi, np.ones_like(shadow), inside, fixed=True)).all()
+        assert np.isfinite(attack_scores.lira_online_scores(phi, shadow, inside, fixed=fixed)).all()
+        assert np.isfinite(attack_scores.lira_offline_scores(phi, shadow, inside, fixed=fixed)).all()
+    assert np.isfinite(attack_scores.lira_online_scores(phi, np.ones_like(shadow), inside, fixed=True)).all()
 
 
 # ---- RMIA, difficulty calibration, loss ----------------------------------------------------------------------------
@@ -112,13 +110,13 @@ def test_rmia_is_the_share_of_population_rows_that_are_dominated(offline: bool) 
         both = (out + reference[inside[:, j], j].mean()) / 2
         prior.append(0.5 * (1.3 * out + 0.7) if offline else both)
     slow = [np.mean([(p[j] / prior[j]) / (p[z] / prior[z]) >= 2.0 for z in range(40)]) for j in range(40)]
-    np.testing.assert_allclose(shadow_attacks.rmia_scores(p, reference, inside, offline=offline), slow)
+    np.testing.assert_allclose(attack_scores.rmia_scores(p, reference, inside, offline=offline), slow)
 
 
 def test_difficulty_calibration_takes_the_out_models_mean_away() -> None:
     loss, shadow, inside = world(seed=5)
     slow = [-loss[j] - np.mean(-shadow[~inside[:, j], j]) for j in range(loss.size)]
-    np.testing.assert_allclose(shadow_attacks.difficulty_scores(loss, shadow, inside), slow)
+    np.testing.assert_allclose(attack_scores.difficulty_scores(loss, shadow, inside), slow)
 
 
 def test_ranks_within_classes_are_those_of_counting() -> None:
@@ -128,12 +126,12 @@ def test_ranks_within_classes_are_those_of_counting() -> None:
     for a, c in zip(loss, labels, strict=True):
         own = loss[labels == c]
         slow.append(np.mean(own > a) + np.mean(own == a) / 2)
-    np.testing.assert_allclose(loss_threshold.per_class_scores(loss, labels), slow)
+    np.testing.assert_allclose(attack_scores.per_class_scores(loss, labels), slow)
 
 
 def test_log_odds_are_those_of_the_true_label_also_where_probabilities_are_rounded() -> None:
     p = np.asarray([[0.7, 0.2, 0.1], [0.25, 0.5, 0.25], [1.0, 1e-30, 0.0], [0.0, 1.0, 0.0]])
-    found = loss_threshold.log_odds(p, np.asarray([0, 0, 0, 0]))
+    found = attack_scores.log_odds(p, np.asarray([0, 0, 0, 0]))
     np.testing.assert_allclose(found[:3], [np.log(0.7 / 0.3), np.log(1 / 3), np.log(1e30)], rtol=1e-12)
     assert found[3] == pytest.approx(-744.44, abs=0.01)
 
@@ -149,7 +147,7 @@ def test_quantiles_take_away_what_a_row_itself_explains() -> None:
     member = np.arange(n) < 1000
     phi = 10.0 * X.x.to_numpy() + 3.0 * (X.text == "b").to_numpy() + rng.normal(0, 0.5, n) + member
     public = (~member) & (rng.random(n) < 0.5)
-    found = quantile_regression.scores(X, labels, phi, public)
+    found = attack_scores.quantile_scores(X, labels, phi, public)
 
     def auc(score: Floats) -> float:
         a, b = score[member], score[~member & ~public]
@@ -209,7 +207,7 @@ def test_rmia_of_a_row_that_no_reference_model_learned_stands_on_the_models_with
     """Of an odd number of rows, each pair of reference models leaves one out of both."""
     p, reference_p = np.array([0.9, 0.5, 0.7]), np.array([[0.8, 0.4, 0.3], [0.6, 0.2, 0.5]])
     inside = np.array([[True, False, False], [False, True, False]])
-    found = shadow_attacks.rmia_scores(p, reference_p, inside, offline=False, gamma=1.0)
+    found = attack_scores.rmia_scores(p, reference_p, inside, offline=False, gamma=1.0)
     prior = np.array([(0.6 + 0.8) / 2, (0.4 + 0.2) / 2, (1.3 * 0.4 + 0.7) / 2])
     ratio = p / prior
     np.testing.assert_allclose(found, [(ratio <= own).mean() for own in ratio])

@@ -9,7 +9,7 @@ from scipy import optimize, special, stats
 
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
 from auditor.training.ensembles import random_halves
-from probes.privacy.membership import bavaria, shadow_attacks
+from probes.privacy.membership import attack_scores, bavaria
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -139,7 +139,7 @@ def test_four_shadow_models_find_more_than_lira_does_and_many_no_less() -> None:
         for seed in range(6):
             phi, member, shadow, inside = world(4_000, k, seed)
             mine = bavaria.online_scores(phi, shadow, inside)
-            best = [shadow_attacks.lira_online_scores(phi, shadow, inside, fixed=fixed) for fixed in (False, True)]
+            best = [attack_scores.lira_online_scores(phi, shadow, inside, fixed=fixed) for fixed in (False, True)]
             areas = [area_under_curve(positives=s[member], negatives=s[~member]).value for s in (mine, *best)]
             rates = [
                 true_positive_rate_at(positives=s[member], negatives=s[~member], false_positive_rate=0.01).value

@@ -30,8 +30,8 @@ from probes.privacy.membership.attack_results import (
     wholes,
     worst_groups,
 )
-from probes.privacy.membership.member_pool import Pool
 from probes.privacy.membership.membership_inference import MembershipInference
+from probes.privacy.membership.shadow_models import Pool
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, most_misses
 

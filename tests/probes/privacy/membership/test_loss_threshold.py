@@ -31,9 +31,9 @@ from auditor.models.audited_model import AuditedModel
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rank_estimates import AreaUnderCurve, area_under_curve
 from probes.privacy.membership.attack_metrics import Attack, _balanced_accuracy, roc_points
-from probes.privacy.membership.loss_threshold import cross_entropy
-from probes.privacy.membership.member_pool import REMARK_LEVEL, Pool, _remarks, _right, pool_of
+from probes.privacy.membership.attack_scores import cross_entropy
 from probes.privacy.membership.membership_inference import MembershipInference
+from probes.privacy.membership.shadow_models import REMARK_LEVEL, Pool, _remarks, _right, pool_of
 from tests.quantifiers import all_of
 from tests.statistics.worlds import WORLDS, areas_of, misses, most_misses
 

@@ -31,8 +31,7 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.loading.python_objects import audited_object, object_file
 from auditor.report.record.audit_report import AuditReport, ExitCode, Finding
 from probes.privacy.membership import shadow_models
-from probes.privacy.membership.member_pool import pool_of
-from probes.privacy.membership.shadow_models import refit_shadows
+from probes.privacy.membership.shadow_models import pool_of, refit_shadows
 from tests.quantifiers import all_of
 
 Make = Callable[[], Any]

@@ -30,9 +30,8 @@ from auditor.statistics.estimate import Undefined
 from auditor.statistics.rank_estimates import AreaUnderCurve
 from auditor.training.retrain_recipe import blueprint_of
 from probes.privacy.membership.attack_results import CHEAP, WITH_SHADOWS
-from probes.privacy.membership.member_pool import blind_auc, pool_of
 from probes.privacy.membership.membership_inference import MembershipInference
-from probes.privacy.membership.shadow_models import Shadows, train_shadows
+from probes.privacy.membership.shadow_models import Shadows, blind_auc, pool_of, train_shadows
 from tests.quantifiers import all_of
 from tests.statistics.worlds import misses, most_misses
 

@@ -28,12 +28,11 @@ from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.controls import with_policies
 from auditor.statistics.attack_estimates import AttackPart, StrongestAttack
 from auditor.statistics.rank_estimates import area_under_curve, true_positive_rate_at
-from probes.privacy.membership import shadow_attacks
+from probes.privacy.membership import attack_scores
 from probes.privacy.membership.attack_results import ALONE, CHEAP, WITH_SHADOWS, shares, strongest_first
-from probes.privacy.membership.loss_threshold import log_odds, per_class_scores
-from probes.privacy.membership.member_pool import pool_of
+from probes.privacy.membership.attack_scores import log_odds, per_class_scores
 from probes.privacy.membership.membership_inference import MembershipInference
-from probes.privacy.membership.shadow_models import how_many, train_shadows
+from probes.privacy.membership.shadow_models import how_many, pool_of, train_shadows
 from tests.quantifiers import all_of
 from tests.statistics.worlds import most_misses
 
@@ -401,8 +400,8 @@ def test_who_was_not_learned_from_is_found_in_one_scan_in_twenty_at_most() -> No
     scores = {
         "loss_threshold": -pool.loss,
         "loss_threshold_per_class": per_class_scores(pool.loss, pool.labels),
-        "rmia": shadow_attacks.rmia_scores(np.exp(-pool.loss), np.exp(-shadows.loss), shadows.inside, offline=False),
-        "lira_offline": shadow_attacks.lira_offline_scores(phi, shadows.log_odds, shadows.inside, fixed=True),
+        "rmia": attack_scores.rmia_scores(np.exp(-pool.loss), np.exp(-shadows.loss), shadows.inside, offline=False),
+        "lira_offline": attack_scores.lira_offline_scores(phi, shadows.log_odds, shadows.inside, fixed=True),
     }
     share, rng, worlds = shares(8), np.random.default_rng(1), 400
     above = {"area": 0, "rate": 0}
