@@ -75,8 +75,9 @@ def gate_reports(
             typer.echo(f"{'' if i == 0 else chr(10)}gate    {path}")
         own = _Gated(_verdict(report, waivers))
         update = {"exit_code": int(own.code), "allow_inconclusive": waivers or False}
-        print_report(report.model_copy(update=update), [], verbose=verbose)
-        if tolerance is not None and report.refusal is None:
+        tolerated = tolerance is not None and report.refusal is None
+        print_report(report.model_copy(update=update), [], verbose=verbose, ends=not tolerated)
+        if tolerance is not None and tolerated:
             own = _tolerant(report, tolerance, waivers)
             typer.echo()
             for reason in own.reasons:
@@ -87,7 +88,7 @@ def gate_reports(
 
 
 _GATE_WORDS = {
-    ExitCode.PASSED: "nothing fails that is not in the baseline or accepted, and nothing got worse",
+    ExitCode.PASSED: "nothing fails that did not before or is not accepted, and nothing got worse",
     ExitCode.FAILED: "something fails anew or got worse",
     ExitCode.INCONCLUSIVE: "something that was settled is open now, or was left out",
 }
@@ -122,8 +123,9 @@ def _tolerant(report: AuditReport, tolerance: Tolerance, waivers: tuple[str, ...
         elif key_of(f) in worse:
             gated.reasons.append(f"got worse: {key_text(key_of(f))}, {number(f.value)} now")
             grown = True
-        elif was.get(_criterion_key(f)) in _NO_GRAVER[f.outcome]:
-            gated.reasons.append(f"as in the baseline: {f.outcome.value} {key_text(key_of(f))}")
+        elif (before := was.get(_criterion_key(f))) in _NO_GRAVER[f.outcome]:
+            known = "as in the baseline" if before is f.outcome else f"was {before.value} in the baseline"
+            gated.reasons.append(f"{known}: {f.outcome.value} {key_text(key_of(f))}")
             kept.append(_as_passed(f))
         else:
             if acceptance is not None:

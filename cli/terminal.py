@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -31,6 +32,10 @@ _COLOURS = {
 }
 _QUESTION_COLUMNS = ("question", "groups", "found", "allowed", "verdict")
 _MOST_NEXT = 2
+# What a line begins with: a word or two before a gap, or one of those that fill their eight columns.
+_LABEL = re.compile(r"(?:history|sandbox) |\w+(?: \w+)? {2,}")
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
+_COLOURED = re.compile(r"((?:\x1b\[[\d;]*m)+)(.*?)(\x1b\[0m)", re.DOTALL)
 _JUDGED = ("PASS", "FAIL", "INCONCLUSIVE")
 # A probe that does not apply takes less, and a log is not about it.
 _WORTH_A_LINE = 0.1
@@ -62,9 +67,20 @@ def width() -> int:
 
 
 def paragraph(text: str, indent: int) -> str:
-    """Text wrapped to the terminal under an indent."""
+    """Text wrapped to the terminal under an indent, beside its label if it begins with one."""
     pad = " " * indent
-    return textwrap.fill(text, width=width(), initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
+    plain = _STYLE.sub("", text)
+    label = _LABEL.match(plain)
+    beside = pad + " " * (label.end() if label else 0)
+    wrapped = textwrap.fill(plain, width=width(), initial_indent=pad, subsequent_indent=beside, break_on_hyphens=False)
+    # Colour has no width, and is put around the label or the lines that it was around.
+    coloured_part = _COLOURED.match(text)
+    if coloured_part is None:
+        return wrapped
+    begin, part, end = coloured_part.groups()
+    if part.strip() == plain.strip():
+        return f"{begin}{wrapped}{end}"
+    return wrapped.replace(part.rstrip(), f"{begin}{part.rstrip()}{end}", 1)
 
 
 def labelled(text: str) -> str:
@@ -81,13 +97,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in rows:
             typer.echo("\t".join(cell.replace("\t", " ") for cell in row))
         return
+    longest = max(map(len, columns[1:]), default=0)
     for row in rows:
         typer.secho(row[0], bold=True)
         for name, cell in zip(columns[1:], row[1:], strict=True):
-            label = f"  {name:<9}"
+            label = f"  {name:<{longest}} "
             typer.echo(
                 textwrap.fill(
-                    cell or "-", width=width(), initial_indent=label, subsequent_indent=" " * 11, break_on_hyphens=False
+                    cell or "-",
+                    width=width(),
+                    initial_indent=label,
+                    subsequent_indent=" " * len(label),
+                    break_on_hyphens=False,
                 )
             )
         typer.echo()
@@ -154,13 +175,18 @@ class Stages:
         self._stage = ""
 
 
-def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = False) -> None:
-    """Print the verdict, what to do next and where the report is, then the judged questions; all with ``verbose``."""
+def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = False, ends: bool = True) -> None:
+    """Print the verdict, what to do next and where the report is, then the judged questions; all with ``verbose``.
+
+    ``ends``: the exit code of the report is the command's.
+    """
     from auditor.report.first_page import first_page
     from auditor.report.record.translations import ENGLISH, Catalogue
 
     page = first_page(report, Catalogue.for_language(ENGLISH))
     _print_verdict(report, page, paths)
+    if ends:
+        _print_exit(report)
     _print_refusal(report)
     _print_questions(page)
     _print_counts(report, page, verbose=verbose)
@@ -182,7 +208,7 @@ def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = F
 
 
 def _print_verdict(report: AuditReport, page: FirstPage, paths: Sequence[str]) -> None:
-    """The verdict and its effect in words, the next steps with their commands, the files, and the exit code."""
+    """The verdict and its effect in words, the next steps with their commands, and the files."""
     from auditor.report.record.number_text import visible
 
     label = f"{page.outcome.words:<6}  "
@@ -191,13 +217,12 @@ def _print_verdict(report: AuditReport, page: FirstPage, paths: Sequence[str]) -
     if page.effect:
         typer.echo(paragraph(visible(page.effect), len(indent)))
     for action in page.actions[:_MOST_NEXT]:
-        typer.echo(f"{'Next':<{len(indent)}}{visible(action.sentence)}")
+        typer.echo(paragraph(f"{'Next':<{len(indent)}}{visible(action.sentence)}", 0))
         if action.command:
             # What is to be copied stays on one line.
             typer.echo(f"{indent}{visible(action.command)}")
     if paths:
         typer.echo(f"{'Report':<{len(indent)}}{'  '.join(sorted(paths, key=lambda path: not path.endswith('.html')))}")
-    _print_exit(report)
 
 
 def _print_questions(page: FirstPage) -> None:
@@ -279,8 +304,10 @@ def _print_counts(report: AuditReport, page: FirstPage, *, verbose: bool) -> Non
     from auditor.report.report_view import counts_of, for_other_kinds
 
     typer.echo()
-    counted = [coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report)]
-    typer.echo("   ".join([*counted, *filter(None, [for_other_kinds(report)])]))
+    counted = "   ".join(coloured(f"{c.outcome.value} {c.n}", c.outcome.value) for c in counts_of(report))
+    others = for_other_kinds(report)
+    apart = "\n" if len(_STYLE.sub("", counted)) + 3 + len(others) > width() else "   "
+    typer.echo(apart.join(filter(None, (counted, others))))
     notes = len(report.model.notes) + len(report.data.notes)
     parts = [
         *([f"{page.more_lines} more row{'s' * (page.more_lines > 1)} of the table"] if page.more_lines else []),
@@ -369,7 +396,7 @@ def _print_shown(page: FirstPage) -> None:
     if page.withstood:
         typer.echo(paragraph(coloured("attacks ", "NOT_JUDGED") + visible(page.withstood), 0))
     for shown in page.shown:
-        typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; nobody set a bound", 0))
+        typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; no limit is set", 0))
 
 
 def _print_obeyed(report: AuditReport) -> None:

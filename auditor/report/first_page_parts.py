@@ -353,7 +353,7 @@ def repair_of(report: AuditReport) -> tuple[str, str]:
         ("--positive", data.positive),
         *(("--sensitive", name) for name in data.sensitive),
         *told,
-        ("--out", f"fairer{'-2' if read.name == f'fairer{ending}' else ''}{ending}"),
+        ("--out", _beside(report, f"fairer{ending}")),
     )
 
 
@@ -370,8 +370,14 @@ def private_training_of(report: AuditReport) -> str:
         ("--positive", data.positive),
         *((flag, value) for flag, value in told if flag in ("--features", "--weight")),
         ("--dp-epsilon", "3"),
-        ("--out", "private.pt"),
+        ("--out", _beside(report, "private.pt")),
     )
+
+
+def _beside(report: AuditReport, name: str) -> str:
+    """The name of a new model's file, another one where the model that was read has it."""
+    path = PurePath(name)
+    return f"{path.stem}-2{path.suffix}" if PurePath(report.model.path or "").name == name else name
 
 
 def registration_of(report: AuditReport) -> str:

@@ -336,7 +336,7 @@ def with_gap(gap: float, *, n: int = 6000, seed: int = 0, bound: float = 0.10) -
         ({"gap": 0.3}, {"gap": 0.5}, 1, "got worse"),
         ({"gap": 0.0}, {"gap": 0.3}, 1, ""),
         ({"gap": 0.0}, {"gap": 0.0, "n": 150}, 3, "new: INCONCLUSIVE"),
-        ({"gap": 0.3, "n": 150}, {"gap": 0.1, "n": 150}, 0, "as in the baseline: INCONCLUSIVE"),
+        ({"gap": 0.3, "n": 150}, {"gap": 0.1, "n": 150}, 0, "was FAIL in the baseline: INCONCLUSIVE"),
         ({"gap": 0.0, "bound": 0.3}, {"gap": 0.12, "bound": 0.3}, 0, "worse, and within its limit"),
         ({"gap": 0.3}, {"gap": 0.0}, 0, "nothing got worse"),
     ],
@@ -350,6 +350,8 @@ def test_with_a_baseline_only_what_is_new_or_worse_counts(
         (tmp_path / name / "report.json").write_text(with_gap(**what).to_json())
     found, said = gate(tmp_path / "new", "--baseline", tmp_path / "main")
     assert found == code and f"gate exit {code}" in said and says in " ".join(said.split()), said
+    # One exit code is printed, and it is the command's.
+    assert re.findall(r"^(?:gate )?exit (\d)", said, re.MULTILINE) == [str(code)]
 
 
 def test_what_the_baseline_was_judged_by_cannot_be_left_out(tmp_path: Path) -> None:

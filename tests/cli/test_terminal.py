@@ -12,7 +12,7 @@ import pytest
 import cli.terminal
 from auditor.report.first_page import first_page
 from auditor.report.record.audit_report import AuditReport
-from cli.terminal import print_report, stages
+from cli.terminal import coloured, paragraph, print_report, print_table, stages
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import sample_report
 
@@ -58,14 +58,26 @@ def test_a_table_on_a_terminal_keeps_to_its_width(columns: int, monkeypatch: pyt
     out = Terminal()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setenv("COLUMNS", str(columns))
-    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     print_report(sample_report(), ["r/report.html"])
     lines = re.sub(r"\x1b\[\d*m", "", out.getvalue()).splitlines()
     page = first_page(sample_report())
     commands = {action.command for action in page.actions}
-    table = lines[lines.index("") + 1 :]
-    assert all_of(len(line.rstrip()) <= columns for line in table if not line.startswith("PASS "))
+    assert all_of(len(line.rstrip()) <= columns or line.strip() in commands for line in lines)
     assert "\t" not in out.getvalue() and any(command in out.getvalue() for command in commands)
+
+
+def test_colour_takes_no_width_and_a_label_has_a_column_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    green = coloured("proven", "PASS")
+    assert green != "proven"
+    said = paragraph(f"{green}  twenty eight numbers and their intervals", 0)
+    assert said == f"{green}  twenty eight numbers and their\n        intervals"
+    print_table(("verdict", "number", "difference"), [("better", "accuracy", "0.1")])
+    assert "  number     accuracy\n  difference 0.1\n" in out.getvalue()
 
 
 def test_progress_is_one_line_with_the_time_left_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

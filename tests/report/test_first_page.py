@@ -264,7 +264,7 @@ def test_what_a_language_model_is_shown_to_do_stands_on_both_first_screens(capsy
     ]
     print_report(report, [])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("shown ")]
-    assert len(lines) == 2 and all_of("; nobody set a bound" in line and "\x1b" not in line for line in lines)
+    assert len(lines) == 2 and all_of("; no limit is set" in line and "\x1b" not in line for line in lines)
     level = [dataclasses.replace(m, estimate=Proportion(successes=500, n=1000)) for m in said]
     none = [dataclasses.replace(m, estimate=Proportion(successes=0, n=1000)) for m in found]
     quiet = report_of(
@@ -272,7 +272,7 @@ def test_what_a_language_model_is_shown_to_do_stands_on_both_first_screens(capsy
     )
     assert not first_page(quiet).shown
     print_report(quiet, [])
-    assert "nobody set a bound" not in capsys.readouterr().out
+    assert "no limit is set" not in capsys.readouterr().out
 
 
 def named(n: int, **change: object) -> Measurement:
@@ -304,6 +304,9 @@ def test_training_rows_that_can_be_named_stand_before_all_else_that_nobody_bound
     assert second.startswith("Demographic parity: 46 points apart")
     commands = [action.command for action in page.actions]
     assert commands[0].startswith("auditor train data/hmda_train.csv ") and "--dp-epsilon 3" in commands[0]
+    assert commands[0].endswith(" --out private.pt")
+    again = report.model_copy(update={"model": report.model.model_copy(update={"path": "models/private.pt"})})
+    assert first_page(again).actions[0].command.endswith(" --out private-2.pt")
     assert tomllib.loads(commands[1].replace("...", "0.1"))["criteria"][0]["bound"] == 0.1
     bound = next(action.sentence for action in page.actions if "limits.toml" in action.sentence)
     assert f"--policy {DEFAULT_PROFILE},limits.toml" in bound
