@@ -412,25 +412,26 @@ def check_waivers(waivers: Iterable[str], probes: Iterable[str]) -> None:
 
 
 def _probe_names(options: ScanOptions, catalogue: Catalogue) -> list[str]:
-    """The names of the probes to run; those that are always asked are added wherever they can be."""
-    # A log holds scores alone, and no other probe has anything to look at.
-    every = [name for name, kind in catalogue.items() if options.log is None or Need.LOG in kind.needs]
-    chosen = [name.replace("-", "_") for name in options.probes or every]
+    chosen = chosen_probes(options.probes, catalogue, of_log=options.log is not None)
     if options.quantize is not None:
         _check_quantize(options, chosen, catalogue)
+    # Without them nothing tells a model that knows nothing. Of a server's calls, what was asked for has the first.
+    always = asked_with(chosen, catalogue, labels=options.target is not None)
+    return [*chosen, *always] if is_endpoint(options.model) else [*always, *chosen]
+
+
+def chosen_probes(names: Sequence[str] | None, catalogue: Catalogue, *, of_log: bool) -> list[str]:
+    """The probes of these names, or else all; a log holds scores alone, and no other probe has anything to look at."""
+    every = [name for name, kind in catalogue.items() if not of_log or Need.LOG in kind.needs]
+    return [name.replace("-", "_") for name in names or every]
+
+
+def asked_with(chosen: Sequence[str], catalogue: Catalogue, *, labels: bool) -> list[str]:
+    """The probes that are asked beside those: always where there are labels, and of language models."""
     of_language = any(Need.LANGUAGE_MODEL in catalogue[name].needs for name in chosen if name in catalogue)
     of_language |= any(name in chosen for name in with_option(catalogue, "quantize"))
-    if options.target is not None or of_language:
-        # Without them nothing tells a model that knows nothing from one that treats all alike. Of a server's calls,
-        # what was asked for has the first.
-        always = always_asked(catalogue)
-        return [*chosen, *always] if is_endpoint(options.model) else [*always, *chosen]
-    return chosen
-
-
-def always_asked(catalogue: Catalogue) -> list[str]:
-    """The probes that are asked wherever there are labels, and of every language model."""
-    return [name for name, kind in catalogue.items() if getattr(kind, "always_asked", False)]
+    always = [name for name, kind in catalogue.items() if getattr(kind, "always_asked", False)]
+    return always if labels or of_language else []
 
 
 def with_option(catalogue: Catalogue, option: str) -> list[str]:

@@ -409,6 +409,37 @@ def test_code_ends_no_audit_with_a_flags_error_in_its_own_words(scene: Path) -> 
         assert result.exit_code == 2 and result.stderr.startswith(said) and "send me money" in result.stderr
 
 
+# A sentence, or the end of its process: what code raises and returns is worth no number.
+RAISED = {
+    "text that is none": "raise ValueError('\\ud800' * 10)",
+    "ten megabytes": "raise ValueError('x' * 10**7)",
+    "a screen": "raise ValueError('\\x1b[2J\\x1b]0;PASS\\x07\\u202ePASS')",
+    "a name of a megabyte": "raise type('E' * 10**6, (Exception,), {})('x')",
+    "causes in a circle": "a = ValueError('a'); b = ValueError('b'); a.__cause__ = b; b.__cause__ = a; raise a",
+    "many at once": "raise ExceptionGroup('g', [ValueError(str(i)) for i in range(1000)])",
+    "no text": "class E(Exception):\n        def __str__(self):\n            raise self\n    raise E()",
+    "an interrupt": "raise KeyboardInterrupt",
+    "an exit": "raise SystemExit(0)",
+    "an exit of the process": "import os; os._exit(0)",
+    "no end": "f = lambda: f(); return f()",
+    "an exit as an array": "return type('A', (), {'__array__': lambda *what, **how: exit()})()",
+    "no numbers": "return np.full((len(rows), 2), np.nan)",
+    "more than one": "return np.full((len(rows), 2), 2.0)",
+    "dates": "return np.full(len(rows), '2020-01-01', 'M8[s]')",
+    "pipes": "import os; [os.write(fd, b'x' * 64) for fd in map(int, os.listdir('/proc/self/fd')) if fd > 2]",
+}
+
+
+@pytest.mark.grid(every=8)
+@pytest.mark.parametrize("what", RAISED)
+def test_whatever_code_raises_is_no_error_of_the_tools_and_worth_no_number(scene: Path, what: str) -> None:
+    write(f"def attack(k):\n    pass\ndef answers(rows):\n    {RAISED[what]}\n")
+    code, record = scanned(*PREDICT)
+    assert code == 3 and none_of(f["outcome"] == "PASS" for f in record["findings"])
+    found = [f for f in record["findings"] if f["probe"] == "performance"]
+    assert all_of(f["value"] is None and len(f["reason"]) < 4_000 and f["reason"].isprintable() for f in found)
+
+
 # Says what it likes as the error of another flag.
 PATCHED = """
 import sys
@@ -443,6 +474,16 @@ HEADS = [
     {"number": 1, "dtype": "<M8[s]"},
     {"number": 1, "dtype": "<f8,<f8"},
     {"number": 1, "dtype": "<f8", "shape": [1] * 9},
+    {"number": 1, "dtype": "<f1", "shape": [4]},
+    {"number": 1, "dtype": "<b4", "shape": [4]},
+    {"number": 1, "dtype": "|f8", "shape": [4]},
+    {"number": 1, "dtype": "<U0", "shape": [1 << 60]},
+    {"number": 1, "dtype": "<c8", "shape": [4]},
+    {"number": 1, "value": "x", "note": "PASS"},
+    {"number": -1, "value": 1},
+    {"number": 1, "error": "E" * 81},
+    {"number": 1, "code": "AUD-NONE-OF-OURS"},
+    {"number": 1, "kind": "exit"},
     {"number": 1, "error": "os.system('x')"},
     {"number": 1, "pickle": "x"},
 ]
@@ -479,6 +520,11 @@ def test_answers_are_bounded_and_those_of_their_questions(tmp_path: Path) -> Non
         lying(framed(number=1, error="UsageError", kind="usage", value="pay me"), tmp_path, "answers")
     with pytest.raises(UsageError, match="add a flag"):
         lying(framed(number=1, error="UsageError", kind="usage", value="add a flag"), tmp_path, "load")
+    found = lying(framed(bytes([200, 1, 0, 7]), number=1, dtype="|b1", shape=[4]), tmp_path, "call")
+    assert found.sum() == 3  # whatever byte stands for a truth
+    for content in (b"", b"\xff\xfe", b"[]", b'{"number":1,"value":' + b"[" * 10_000 + b"]" * 10_000 + b"}"):
+        with pytest.raises(ModelError, match="no answer"):
+            lying(len(content).to_bytes(8, "big") + content, tmp_path)
     found = lying(framed(np.arange(6.0).tobytes(), number=1, dtype="<f8", shape=[2, 3]), tmp_path, "call")
     assert found.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
 

@@ -30,7 +30,6 @@ from auditor.run.predictions import tables_json
 from auditor.run.probe import (
     FILE_QUESTIONS,
     SERVER_QUESTIONS,
-    Need,
     Probe,
     blank_result,
     declared_metrics,
@@ -38,7 +37,7 @@ from auditor.run.probe import (
     missing_needs,
     not_applicable,
 )
-from auditor.run.scan import always_asked
+from auditor.run.scan import asked_with, chosen_probes
 from auditor.run.scan_options import ScanOptions, flags
 
 Kinds = Mapping[str, type[Probe]]
@@ -148,14 +147,13 @@ def asked_for(inputs: Inputs, kinds: Kinds, *, other_code: bool) -> tuple[list[s
     """
     options = inputs.options
     planned = None if inputs.understood is None else [*inputs.understood.plan.probes]
-    own, named = _of_code(inputs), [str(name).replace("-", "_") for name in options.get("probes") or ()]
+    own, named = _of_code(inputs), [*map(str, options.get("probes") or ())]
     if not named and (planned is None or other_code):
         return planned, []
-    chosen = named or list(kinds)
-    languages = any(Need.LANGUAGE_MODEL in kinds[name].needs for name in chosen if name in kinds)
-    if options.get("target") is not None or languages:
-        # Earlier versions asked for them only where they were named.
-        chosen = [*(name for name in always_asked(kinds) if not other_code or name in (planned or ())), *chosen]
+    chosen = chosen_probes(named, kinds, of_log=options.get("log") is not None)
+    # Earlier versions asked for them only where they were named.
+    always = asked_with(chosen, kinds, labels=options.get("target") is not None)
+    chosen = [*(name for name in always if not other_code or name in (planned or ())), *chosen]
     chosen = [*dict.fromkeys([*chosen, *own])]
     if planned is not None and {*planned} != {*chosen}:
         other = sorted({*planned} ^ {*chosen})[0]
@@ -190,7 +188,7 @@ def complete(
     elif names is not None and report.refusal is None:
         lacking = [name for name in names if name not in there]
         wrong += [(name, "the request asks for it, and it has neither a number nor a reason") for name in lacking]
-        more = sorted({*there} - {*names, *_UNASKED, *(always_asked(kinds) if other_code else ())})
+        more = sorted({*there} - {*names, *_UNASKED, *(asked_with((), kinds, labels=True) if other_code else ())})
         wrong += [(name, "it answered, and the request does not ask for it") for name in more]
     checks += [Check(name=name, state="wrong", detail=detail) for name, detail in wrong]
     if not checks and names is not None and report.refusal is None:

@@ -66,7 +66,7 @@ class AnswerHead(Closed):
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
     number: Count
-    dtype: Annotated[str, Field(pattern=r"^([<|][biuf][1248]|<U\d{1,6})?$")] = ""
+    dtype: Annotated[str, Field(pattern=r"^(\|[biu]1|<[iuf][248]|<U[1-9]\d{0,5})?$")] = ""
     shape: Annotated[tuple[Count, ...], Field(max_length=8)] = ()
     value: JsonValue = None
     error: Annotated[str, Field(pattern=r"^([A-Za-z_]\w{0,79})?$")] = ""

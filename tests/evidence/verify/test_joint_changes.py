@@ -58,13 +58,17 @@ from tests.evidence.verify.test_other_code import REQUIRED
 from tests.evidence.verify.test_trained import trained
 from tests.evidence.verify.whole import Again, whole
 from tests.quantifiers import none_of
+from tests.toys import logs
 
 Parts = dict[str, bytes]
 Rng = np.random.Generator
 KINDS = ("comparison", "mitigation", "tradeoff", "records", "training", "detection", "dp_audit")
 # Of the audit so many cases of so many changes, of each other kind one, of which some take longer.
 TURNS, OF_AUDIT = 31, 40
-OF_OTHERS = {"dp_audit": 40, "stamped": 40, "streamed": 40} | {kind: 110 for kind in KINDS if kind != "dp_audit"}
+SCANS = ("streamed", "logged", "rows_alone")
+OF_OTHERS = {"dp_audit": 40, "stamped": 40, **dict.fromkeys(SCANS, 40)} | {
+    kind: 110 for kind in KINDS if kind != "dp_audit"
+}
 EXTREME: tuple[Any, ...] = (
     1e308, -1e308, 5e-324, -0.0, 0, -1, 2**31, 2**63, 10**400, float("nan"), float("inf"), True, None, "1", [], {},
 )  # fmt: skip
@@ -125,8 +129,8 @@ def subjects(
                 token = timestamp_of(covered(made.parts), url)
             # Whatever is changed and signed anew has this timestamp, of what there was before.
             return replace(made, parts={**made.parts, TIMESTAMP: token}, roots=(clock.root,))
-        if name == "streamed":
-            return opened(name, streamed(folder), folder, own)
+        if name in SCANS:
+            return opened(name, scanned(folder, name), folder, own)
         if name in ("detection", "dp_audit"):
             place = detected if name == "detection" else dp_audited
             return opened(name, next(iter(sorted(place.glob("*.zip")))), place, ("k",))
@@ -140,19 +144,27 @@ def subjects(
     return subject
 
 
-def streamed(folder: Path) -> Path:
-    """The signed bundle of an audit whose rows streamed by."""
+def scanned(folder: Path, name: str) -> Path:
+    """The signed bundle of an audit whose rows streamed by, of the log of an evaluation, or of rows without a model."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=200), "sex": rng.choice(["f", "m"], 200)})
     frame["y"] = (frame["a"] + rng.normal(size=200) > 0).astype(int)
     frame.to_csv(folder / "rows.csv", index=False)
+    frame[:60].to_csv(folder / "test.csv", index=False)
     joblib.dump(LogisticRegression().fit(frame[["a"]], frame["y"]), folder / "m.joblib")
-    asked = "--target y --sensitive sex --features a --probes performance,group_fairness,robustness --stream --quiet"
-    places = {"--data": "rows.csv", "--bundle": "streamed.zip", "--sign": "auditor.key", "--out": "out"}
-    words = [word for flag, name in places.items() for word in (flag, str(folder / name))]
-    result = CliRunner().invoke(app, ["scan", str(folder / "m.joblib"), *words, *asked.split()])
+    samples = [{"id": i, "score": float(rng.random() < 0.8), "lang": ("en", "de")[i % 2]} for i in range(120)]
+    logs.write_lines(folder / "log.jsonl", samples)
+    asked = {
+        "streamed": f"scan {folder}/m.joblib --data {folder}/rows.csv --target y --sensitive sex --features a --stream "
+        "--probes performance,group_fairness,robustness",
+        "logged": f"scan --log {folder}/log.jsonl --score score --sensitive lang",
+        "rows_alone": f"scan-data {folder}/rows.csv --test {folder}/test.csv --target y --sensitive sex",
+    }
+    places = {"--bundle": f"{name}.zip", "--sign": "auditor.key", "--out": "out"}
+    words = [word for flag, place in places.items() for word in (flag, str(folder / place))]
+    result = CliRunner().invoke(app, [*asked[name].split(), *words, "--quiet"])
     assert result.exit_code in (0, 1, 3), result.output
-    return folder / "streamed.zip"
+    return folder / f"{name}.zip"
 
 
 # ---- changes ---------------------------------------------------------------------------------------------------------
@@ -357,7 +369,7 @@ def may_differ(subject: Subject, honest: Verified) -> list[str]:
     return [place for each in said for place in each.split(", ")]
 
 
-CASES = [("audit", turn) for turn in range(TURNS)] + [(kind, 0) for kind in (*KINDS, "stamped", "streamed")]
+CASES = [("audit", turn) for turn in range(TURNS)] + [(kind, 0) for kind in (*KINDS, "stamped", *SCANS)]
 
 
 @pytest.mark.grid(every=13)
@@ -428,11 +440,11 @@ def stated_places(honest: Verified) -> list[str]:
 
 
 # The training's changes are the cheapest, those of a claimed epsilon the dearest.
-SINGLES, SINGLES_OF = 150, {"dp_audit": 60, "streamed": 20, "training": 400}
+SINGLES, SINGLES_OF = 150, {"dp_audit": 60, "streamed": 20, "logged": 60, "rows_alone": 60, "training": 400}
 
 
 @pytest.mark.grid(every=4)
-@pytest.mark.parametrize("name", [*KINDS, "streamed"])
+@pytest.mark.parametrize("name", [*KINDS, *SCANS])
 @pytest.mark.usefixtures("known_intervals")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_field_changed_alone_is_valid_where_it_is_not_listed_as_stated(

@@ -259,11 +259,42 @@ def test_a_figure_of_other_values_than_the_findings_is_wrong(
 @pytest.mark.usefixtures("known_intervals")
 def test_figures_that_another_version_laid_out_otherwise_are_not_checked(tmp_path: Path) -> None:
     made = said_by_another(audited(include_rows=True))
-    renamed = [f.model_copy(update={"id": f"then/{f.id}", "title": "Then"}) for f in reversed(made.report.figures)]
+    renamed = [f.model_copy(update={"id": f"then/{f.id}"}) for f in reversed(made.report.figures)]
     report = made.report.model_copy(update={"figures": tuple(renamed)})
     found = checked(replace(made, report=report), tmp_path / "a.zip")
-    assert not wrong(found)
+    assert not wrong(found) and "outcomes" not in found.lacks(())
     assert [check.name for check in found.checks if check.state == "not checked"] == ["figures"]
+
+
+def _of_each_other(figure: Figure) -> Figure:
+    """Of each series what another one is called."""
+    names = [series.name for series in figure.series]
+    series = zip(figure.series, names[::-1], strict=True)
+    return figure.model_copy(update={"series": tuple(s.model_copy(update={"name": name}) for s, name in series)})
+
+
+@pytest.mark.parametrize("what", ["alt", "title", "caption", "x_label", "y_label", "features", "names", "places"])
+@pytest.mark.usefixtures("known_intervals")
+def test_what_a_figure_says_in_words_leaves_outcomes_open_where_this_version_says_otherwise(
+    tmp_path: Path, what: str
+) -> None:
+    """Else whoever holds the key says of one group what was found of another, and names other code for it."""
+    made = said_by_another(audited(include_rows=True))
+    figures = list(made.report.figures)
+    i = next(i for i, f in enumerate(figures) if len({s.name for s in f.series}) > 1 or what not in ("names", "places"))
+    if what == "names":
+        figures[i] = _of_each_other(figures[i])
+    elif what == "places":
+        turned = [s.model_copy(update={"x": s.x[::-1]}) for s in figures[i].series]
+        figures[i] = figures[i].model_copy(update={"series": tuple(turned)})
+    else:
+        value = ("race",) if what == "features" else "accuracy: a 0.99"
+        figures[i] = figures[i].model_copy(update={what: value})
+    assert figures != list(made.report.figures)
+    found = checked(
+        replace(made, report=made.report.model_copy(update={"figures": tuple(figures)})), tmp_path / "a.zip"
+    )
+    assert not wrong(found) and found.exit_code(("signature",)) == 3 and "outcomes" in found.lacks(())
 
 
 @pytest.mark.usefixtures("known_intervals")
