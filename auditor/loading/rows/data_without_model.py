@@ -23,6 +23,7 @@ from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.evaluation_logs import ERRORED, SCORED, UNSCORED, Claim, LoggedSamples, read_log
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.loading.rows.load_rows import Tally, load_data, sensitive_groups
+from auditor.loading.rows.logged_rows import require_clusters
 from auditor.loading.rows.score_columns import score_columns
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.models.audited_model import AuditedModel, Provenance
@@ -65,6 +66,8 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     if asked == RecordedSpec():
         return _rows_alone(model, spec)
     file = open_table(spec.path, "predictions file")
+    if file.kind == "eval":
+        require_clusters(file.path, spec.cluster)
     scores = score_columns(asked, file)
     answers = (*scores.values(), asked.predicted, asked.loss, asked.generated)
     own = [name for name in (*answers, spec.target) if name is not None]
