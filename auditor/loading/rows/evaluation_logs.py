@@ -58,10 +58,10 @@ class LoggedSamples:
     kind: str = ""
     model: str = ""
     ids: list[str] = field(default_factory=list)
-    epochs: array[int] = field(default_factory=lambda: array("q"))
+    epochs: array[int] = field(default_factory=lambda: array("i"))
     values: array[float] = field(default_factory=lambda: array("d"))
     states: bytearray = field(default_factory=bytearray)
-    parts: array[int] = field(default_factory=lambda: array("l"))
+    parts: array[int] = field(default_factory=lambda: array("i"))
     part_names: dict[str, int] = field(default_factory=dict)
     score_names: Counter[str] = field(default_factory=Counter)
     metadata_names: dict[str, None] = field(default_factory=dict)
