@@ -32,6 +32,7 @@ from probes.language.veto import Misfire
 from probes.language.winobias_winogender import WinoBias, Winogender
 from probes.performance.data_leakage import DataLeakage
 from probes.performance.derived_model import Derived
+from probes.performance.judge import Judge
 from probes.performance.performance import Performance
 from probes.performance.recorded_evaluation import RecordedEvaluation
 from probes.privacy.attribute_inference import AttributeInference
@@ -55,6 +56,7 @@ PROBES: dict[str, type[Probe]] = {
     "performance": Performance,
     "derived": Derived,
     "recorded_evaluation": RecordedEvaluation,
+    "judge": Judge,
     "data_leakage": DataLeakage,
     "group_fairness": GroupFairness,
     "adverse_impact": AdverseImpact,

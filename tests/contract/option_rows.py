@@ -327,6 +327,13 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
             *(written(f"{n}.csv", "id,label", *(f"q{i},{int(i < n)}" for i in range(0, 600, 3))) for n in (300, 450)),
         ),
     },
+    "judge": {
+        "item": row(None, "item"),
+        "position": row(None, "position"),
+        "length": row(None, "words", "item"),
+        "author": row(None, "writer", "position"),
+        "own": row(None, "judge-1", "others"),
+    },
     "change": {"reference": row(None, lambda folder: scaled(1.0), lambda folder: scaled(-1.0), world="crossed")},
     "feature_attribution": {
         "methods": row(

@@ -53,6 +53,21 @@ def by_a_judge(log: Log, judge: str = "judges/judge-1") -> Log:
     return log
 
 
+def agent_log(decisions: Sequence[str | None], groups: Sequence[str]) -> Log:
+    """A log of an agent that looks something up in each sample and then decides, unless it runs out (None)."""
+    log = inspect_log([1.0] * len(decisions))
+    for sample, decided, group in zip(log["samples"], decisions, groups, strict=True):
+        calls = [{"id": "a", "function": "look_up", "arguments": {"case": sample["id"], "more": {"x": 1}}}]
+        if decided is not None:
+            calls.append({"id": "b", "function": "decide", "arguments": {"outcome": decided}})
+        sample["messages"] = [
+            {"role": "user", "content": "?"},
+            *({"role": "assistant", "tool_calls": [c]} for c in calls),
+        ]
+        sample["metadata"] = {"sex": group}
+    return log
+
+
 def _accuracy(samples: Sequence[Mapping[str, Any]]) -> Log:
     words = {"C": 1.0, "I": 0.0}
     own: dict[int, list[float]] = {}

@@ -22,7 +22,7 @@ from auditor.models.recorded_model import RecordedEvaluation, RecordedWriter
 from auditor.models.regression_model import TorchRegressor
 from auditor.models.torch_model import TorchModel
 from tests.toys import detectors as media
-from tests.toys import marked
+from tests.toys import judges, marked
 from tests.toys.labelled import calibrated, refusals
 from tests.toys.writers import FAITHS, placing, refusing_about, replying
 
@@ -675,6 +675,18 @@ TOYS: dict[str, Toys] = {
         criteria=[criterion("accuracy", "at_least", 0.8), criterion("accuracy_difference", "at_most", 0.2)],
         data=lambda: graded(600, right=(0.95, 0.95)),
         violating_data=lambda: graded(600, right=(0.9, 0.4)),
+    ),
+    "judge": Toys(
+        ideal=judges.judge,
+        violating=judges.judge,
+        criteria=[
+            criterion("position_bias", "at_most", 0.1),
+            criterion("length_slope", "within", (-0.05, 0.05)),
+            criterion("sensitivity_difference", "at_most", 0.1),
+        ],
+        data=lambda: judges.verdicts(1_500),
+        violating_data=lambda: judges.verdicts(1_500, first=0.2, per_100_words=0.1, less_sensitive=0.3, own=0.1),
+        options=judges.OPTIONS,
     ),
     "source_leakage": Toys(
         ideal=media.of_halves,

@@ -29,6 +29,7 @@ _BEGINNINGS = (
     (rb"\s*<\?xml", "junit"),
     (rb'\s*\{\s*"\$schema": *"[^"]*sarif', "sarif"),
     (rb'\s*\{\s*"components"', "ml-bom"),
+    (rb'\s*\{\s*"evaluation_id"', "eee"),
     (rb'\s*\{\s*"schema_version": *"0', "model-card-json"),
     (rb"\s*\{", "json"),
     (rb"---", "model-card"),

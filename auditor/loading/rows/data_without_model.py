@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.evaluation_logs import ERRORED, SCORED, UNSCORED, Claim, LoggedSamples, read_log
 from auditor.loading.rows.folders import sha256_of_folder
 from auditor.loading.rows.load_rows import Tally, load_data, sensitive_groups
+from auditor.loading.rows.logged_rows import require_clusters
 from auditor.loading.rows.score_columns import score_columns
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.models.audited_model import AuditedModel, Provenance
@@ -65,6 +67,8 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     if asked == RecordedSpec():
         return _rows_alone(model, spec)
     file = open_table(spec.path, "predictions file")
+    if file.kind == "eval":
+        require_clusters(file.path, spec.cluster)
     scores = score_columns(asked, file)
     answers = (*scores.values(), asked.predicted, asked.loss, asked.generated)
     own = [name for name in (*answers, spec.target) if name is not None]
@@ -211,8 +215,16 @@ class _Entries:
         """The entries of samples as they were read."""
         codes, names = pd.factorize(np.asarray(samples.ids, object))
         epochs = np.asarray(samples.epochs, np.int64)
-        kept = ~pd.Series(codes * (epochs.max(initial=0) + 1) + epochs).duplicated().to_numpy()
-        return cls(samples, np.asarray(codes, np.int64), pd.Index(names), np.asarray(samples.values, np.float64), kept)
+        kept = np.ones(len(codes), bool)
+        if len(names) < len(codes):
+            kept = ~pd.Series(codes * (epochs.max(initial=0) + 1) + epochs).duplicated().to_numpy()
+        return cls(
+            samples,
+            np.asarray(codes, np.int64),
+            pd.Index(names, dtype=object),
+            np.asarray(samples.values, np.float64),
+            kept,
+        )
 
     def means(self, part: BoolArray) -> list[float]:
         """The mean score of some entries in every way that a harness takes it: over repeats first or not, and with
@@ -337,15 +349,11 @@ def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
 
 def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> AuditData:
     names = entries.names.to_numpy(object)
-    first = np.unique(entries.codes, return_index=True)[1]
+    # Samples are numbered as they first occur.
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(entries.codes), prepend=-1))
     absent = n - len(names)
-    frame = pd.DataFrame(
-        {
-            name: [*pd.Series(column, dtype=object).to_numpy()[first], *[None] * absent]
-            for name, column in entries.samples.columns.items()
-        },
-        dtype=object,
-    )
+    columns = entries.samples.columns
+    frame = pd.DataFrame({name: _known(column, first, absent) for name, column in columns.items()})
     clusters = None
     if spec.cluster is not None:
         # Nobody knows where a sample belongs that was not read.
@@ -355,9 +363,18 @@ def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> A
     return AuditData(
         X=np.asarray([*names, *[f"(not in the log {i})" for i in range(1, absent + 1)]], object),
         recorded=Recorded(graded=graded),
-        sensitive_features=sensitive_groups(frame.infer_objects(), spec, tally) if spec.sensitive else None,
+        sensitive_features=sensitive_groups(frame, spec, tally) if spec.sensitive else None,
         design=design_of(clusters, None, cluster=spec.cluster, weight=None, cluster_at_most=spec.cluster_at_most),
     )
+
+
+def _known(column: Sequence[object], first: IntArray, absent: int) -> pd.Series[Any]:
+    """(n,) the value of each sample, None of those that are absent; what it holds is told from its different values."""
+    codes, levels = pd.factorize(pd.Series(column, dtype=object).to_numpy()[first])
+    codes = np.concatenate([codes, np.full(absent, -1)])
+    values = pd.Series(levels, dtype=object)
+    values = values if (codes < 0).any() else values.infer_objects()
+    return values.reindex(codes).reset_index(drop=True)
 
 
 def _in_words(claim: Claim) -> str:

@@ -58,10 +58,10 @@ class LoggedSamples:
     kind: str = ""
     model: str = ""
     ids: list[str] = field(default_factory=list)
-    epochs: array[int] = field(default_factory=lambda: array("q"))
+    epochs: array[int] = field(default_factory=lambda: array("i"))
     values: array[float] = field(default_factory=lambda: array("d"))
     states: bytearray = field(default_factory=bytearray)
-    parts: array[int] = field(default_factory=lambda: array("l"))
+    parts: array[int] = field(default_factory=lambda: array("i"))
     part_names: dict[str, int] = field(default_factory=dict)
     score_names: Counter[str] = field(default_factory=Counter)
     metadata_names: dict[str, None] = field(default_factory=dict)
@@ -265,6 +265,28 @@ def _inspect_sample(sample: Mapping[str, Json], into: LoggedSamples) -> None:
     )
 
 
+def inspect_samples(path: Path) -> Iterator[Mapping[str, Json]]:
+    """The samples of an Inspect log, one by one. Raises DataError for what is none, or is damaged."""
+    try:
+        file = _open_file(path)
+        if file.archive is not None:
+            yield from _archived_samples(file.archive, printable(path.name))
+        elif {"eval", "samples"} <= file.first.keys():
+            yield from _rows(file.document["samples"])
+        else:
+            raise DataError(f"{printable(path.name)!r} is no log of Inspect.", code="AUD-DATA-FORMAT")
+    except DataError:
+        raise
+    except AuditorError as error:
+        raise DataError(str(error), code=error.code) from None
+
+
+def _archived_samples(archive: Archive, name: str) -> Iterator[Mapping[str, Json]]:
+    for record in archive.records:
+        if record.startswith("samples/") and record.endswith(".json"):
+            yield _object(archive.read(record), f"{printable(record)} in {name}")
+
+
 def _inspect_json(file: _File, into: LoggedSamples) -> None:
     for sample in _rows(file.document.get("samples")):
         _inspect_sample(sample, into)
@@ -274,9 +296,7 @@ def _inspect_json(file: _File, into: LoggedSamples) -> None:
 def _inspect_archive(file: _File, into: LoggedSamples) -> None:
     assert file.archive is not None
     held: dict[tuple[str, Json], Mapping[str, Json]] = {}
-    names = [name for name in file.archive.records if name.startswith("samples/") and name.endswith(".json")]
-    for name in names:
-        sample = _object(file.archive.read(name), f"{printable(name)} in {printable(file.path.name)}")
+    for sample in _archived_samples(file.archive, printable(file.path.name)):
         _inspect_sample(sample, into)
         values = {each: _map(score).get("value") for each, score in _map(sample.get("scores")).items()}
         held[str(sample.get("id")), sample.get("epoch", 1)] = values

@@ -1,4 +1,4 @@
-"""Reading CSV, Parquet, JSON Lines, lines of text, Arrow and numpy archives, whole or in batches, through pyarrow."""
+"""Reading CSV, Parquet, JSON Lines, lines of text, Arrow, numpy archives and logs, whole or in batches, by pyarrow."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from auditor.core.files import regular_file
 from auditor.data.preprocessing import label_name
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.compressed_tables import BoundedGzip, most_bytes, read_npz
+from auditor.loading.rows.logged_rows import read_log_rows
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.table_diagnosis import look_wrapped, not_utf8, problem_at_sight, problem_of_text, ragged
 
@@ -48,7 +49,7 @@ def texts_in(source: IO[bytes], longest: int) -> Iterator[str]:
         begun = True
 
 
-Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz"]
+Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz", "eval"]
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -61,6 +62,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".arrow": "arrow",
     ".ipc": "arrow",
     ".npz": "npz",
+    ".eval": "eval",
 }
 _TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl", "txt")
 # What is read part by part; all else is read whole.
@@ -107,7 +109,7 @@ class TableFile:
                 for batch in _arrow_batches(self.path, columns):
                     for start in range(0, batch.num_rows, 1 << 16):
                         yield _cast(batch.slice(start, 1 << 16), wanted)
-            elif self.kind in ("npz", "txt"):
+            elif self.kind in ("npz", "eval", "txt"):
                 yield from (_cast(b, wanted) for b in self._whole(columns, {}).to_batches(max_chunksize=1 << 16))
             elif self.kind == "jsonl":
                 with self._open() as source:
@@ -200,6 +202,8 @@ class TableFile:
             table = _arrow(self.path).select(list(columns))
         elif self.kind == "npz":
             table = read_npz(self.path).select(list(columns))
+        elif self.kind == "eval":
+            table = read_log_rows(self.path).select(list(columns))
         elif self.kind == "txt":
             table = self._texts().select(list(columns))
         else:
@@ -436,6 +440,8 @@ def open_table(path: str | Path, noun: str = "data file") -> TableFile:
                 names = _arrow_schema(where).names
             elif kind == "npz":
                 names = read_npz(where).column_names
+            elif kind == "eval":
+                names = read_log_rows(where).column_names
             elif kind == "parquet":
                 names = pyarrow.parquet.read_schema(source).names
             elif kind == "txt":

@@ -53,6 +53,7 @@ _BINARY = {
     "parquet": ("a Parquet file", (b"PAR1",), b"PAR1"),
     "arrow": ("an Arrow or Feather file", (b"ARROW1", b"\xff\xff\xff\xff"), b""),
     "npz": ("an archive of numpy's", (b"PK\x03\x04", b"PK\x05\x06"), b""),
+    "eval": ("a log of Inspect", (b"PK\x03\x04",), b""),
 }
 
 

@@ -404,7 +404,7 @@ class AuditReport(Closed):
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the report in the format that the file's name ends in: .html, .json, .md, .pdf, .csv, .sarif,
-        .junit.xml, .model-card.md, .model-card.json or .cdx.json.
+        .junit.xml, .model-card.md, .model-card.json, .cdx.json or .eee.json.
 
         Raises UsageError for another ending, MissingExtraError where a format needs a package that is absent.
         """
