@@ -7,35 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.core.rows import BoolArray, Rows
+from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Difference
 from probes.fairness.proxy_association import Source, Split, binned, macro_auc, other_columns, predicted
+from probes.performance.row_copies import MEANING, RowCopies, copies_of
 from probes.probe_inputs import training_rows
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
-    from auditor.data.row_keys import Keys
     from auditor.models.audited_model import AuditedModel
 
-_DIGITS = 3
 # Beyond that, which values there are in the training rows decides for many test rows at once.
 _MOST_REPEATED = 0.05
-_NO_WORD = str.maketrans({c: " " for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r"})
-_WHAT = {
-    "exact": "with the same features",
-    "near": f"whose numbers agree in {_DIGITS} digits and whose texts in their words",
-}
 
 
 class DataLeakage(BaseProbe):
     """Rows that stand in the training and in the test rows, repeats of training rows, and a column that gives the label
     away.
 
-    A copy has the same features, whatever its label: ``exact``, or ``near`` (numbers alike in three significant digits,
-    texts alike but for case and punctuation). All rows are compared by a hash of their features.
+    A copy has the same features, whatever its label: ``exact``; ``near`` (numbers alike in three significant digits,
+    texts alike but for case and punctuation); of a table of three columns or more ``one column apart``; of texts, and
+    of up to 10,000 pictures or recordings, ``similar`` (texts that share four in five of all runs of three words, files
+    that look or sound the same). All rows are compared, by a hash of their features; similar texts meet by MinHash,
+    each with the first and the last of those like it, and are then compared run by run.
 
     - ``duplicate_rate``: Of the training rows. Known exactly.
     - ``overlap_rate``: Of the test rows, and of each group of them; where there are test rows. Known exactly.
@@ -44,6 +41,8 @@ class DataLeakage(BaseProbe):
       columns of few values make no leak of it. Repeats come in pairs, and count as half as many of half the rows; where
       more than 5 % of the training rows repeat another, nothing is judged. A model recalls the answer of such rows, and
       its measured accuracy is too high by up to their share times its error on new rows.
+    - ``recall_gain``: How much a model that recalls the label of each such row gains in measured accuracy over one that
+      gives these rows the most frequent label. Known exactly.
     - ``strongest_feature_auc``: Of the column that tells the label best in one half of the training rows, the AUC in
       the other half, as :class:`~probes.fairness.proxy_association.ProxyAssociation` measures that of a feature; of
       more than two classes the mean of each against the rest. The halves are made by a hash of the rows' contents.
@@ -51,7 +50,8 @@ class DataLeakage(BaseProbe):
     Copies that were changed by more than that are not found, nor is a label that several columns give away together,
     nor time that runs backwards.
 
-    Sources: Kapoor and Narayanan, Patterns 4 (2023), for kinds of leakage; Kaufman et al., ACM TKDD 6 (2012).
+    Sources: Kapoor and Narayanan, Patterns 4 (2023), for kinds of leakage; Kaufman et al., ACM TKDD 6 (2012); Broder,
+    SEQUENCES 1997, for MinHash; Lee et al., ACL 2022, for near duplicates of texts.
     """
 
     name = "data_leakage"
@@ -63,14 +63,18 @@ class DataLeakage(BaseProbe):
     questions = (
         AuditQuestion(
             "leaked",
-            metrics=("*overlap_rate", "duplicate_rate"),
+            metrics=("*overlap_rate", "duplicate_rate", "recall_gain"),
             form="percent",
             # A copy that chance allows is no news.
             headline=("excess_overlap_rate",),
         ),
         AuditQuestion("decides_alone", form="pairs"),
     )
-    exact = {"duplicate_rate": "every row is compared", "overlap_rate": "every row is compared"}
+    exact = {
+        "duplicate_rate": "every row is compared",
+        "overlap_rate": "every row is compared",
+        "recall_gain": "every row is compared",
+    }
     metrics = define_metrics(
         """
         duplicate_rate: share of the training rows that have a copy among them; [0, 1], ideal 0; at 0.01 one row in 100
@@ -80,6 +84,9 @@ class DataLeakage(BaseProbe):
         excess_overlap_rate: how much larger the share of test rows with a copy among the training rows is than that of
           training rows with another one; [-1, 1], ideal 0; at 0.005 five test rows in 1,000 stand in the training rows
           beyond what independent rows do; Kapoor and Narayanan, Patterns 2023
+        recall_gain: share of the test rows that are right by recalling the label of their copy among the training rows,
+          less the share that are right by the most frequent label; [-1, 1], ideal 0; at 0.01 a measured accuracy is up
+          to one point in 100 too high; Lee et al., ACL 2022
         strongest_feature_auc: area under the ROC curve of the label by the one column that tells it best; [0, 1], ideal
           0.5; at 1 that column decides alone, as what is known only after the label does; Kaufman et al., ACM TKDD 2012
         """
@@ -89,48 +96,14 @@ class DataLeakage(BaseProbe):
         """Measurements on the training rows, and on the evaluation rows if they are others; the model is not called."""
         train = training_rows(data)
         found: list[Measurement] = []
-        for copies, keys in _keys(train.X).items():
-            _, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
-            repeated = counts[place] > 1
-            found.append(_share("duplicate_rate", copies, repeated, "training rows"))
-            if data.members is not None:
-                shared = np.isin(_keys(data.evaluation.X)[copies], keys)
-                found += _overlap(copies, shared, repeated, data.evaluation)
+        test = None if data.members is None else data.evaluation
+        for copies, own in copies_of(train.X, None if test is None else test.X, train.modality):
+            found.append(_share("duplicate_rate", copies, own.repeated, "training rows"))
+            if test is not None:
+                found += _overlap(copies, own, train, test)
         if train.modality == "tabular" and train.y_true is not None:
             found += _strongest(train)
         return found
-
-
-def _keys(X: Rows) -> dict[str, Keys]:
-    """(n,) keys of the features by kind of copy."""
-    import pandas as pd
-
-    from auditor.data.row_keys import keys_of
-
-    found = {"exact": keys_of(X, None, None, None)}
-    if isinstance(X, pd.DataFrame):
-        found["near"] = keys_of(X.apply(_rounded), None, None, None)
-    elif X.dtype == object:
-        texts = np.asarray([" ".join(str(text).lower().translate(_NO_WORD).split()) for text in X], object)
-        found["near"] = keys_of(texts, None, None, None)
-    return found
-
-
-def _rounded(values: Any) -> Any:
-    """A column with numbers to three significant digits, and texts in one case without punctuation."""
-    import pandas as pd
-
-    if values.dtype.kind == "f":
-        numbers = values.to_numpy(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            step = 10.0 ** (np.floor(np.log10(np.abs(numbers))) - _DIGITS + 1)
-            rounded = np.where(np.isfinite(step) & (step > 0.0), np.round(numbers / step) * step, numbers)
-        return pd.Series(np.round(rounded, 12), index=values.index)
-    if values.dtype.kind in "iub":
-        return values
-    codes, different = pd.factorize(values.astype("string"))
-    words = np.asarray([" ".join(str(text).lower().translate(_NO_WORD).split()) for text in different] + [""], object)
-    return pd.Series(words[codes], index=values.index)
 
 
 def _share(metric: str, copies: str, held: BoolArray, of: str, group: dict[str, str] | None = None) -> Measurement:
@@ -142,11 +115,12 @@ def _share(metric: str, copies: str, held: BoolArray, of: str, group: dict[str, 
         ideal=0.0,
         group=group or {},
         at={"copies": copies},
-        detail=f"{int(held.sum()):,} of {held.size:,} {of} have a copy {_WHAT[copies]}",
+        detail=f"{int(held.sum()):,} of {held.size:,} {of} have a copy {MEANING[copies]}",
     )
 
 
-def _overlap(copies: str, shared: BoolArray, repeated: BoolArray, rows: AuditData) -> Iterator[Measurement]:
+def _overlap(copies: str, own: RowCopies, train: AuditData, rows: AuditData) -> Iterator[Measurement]:
+    shared, repeated = own.original >= 0, own.repeated
     yield Measurement(
         metric="excess_overlap_rate",
         method="hashes",
@@ -160,13 +134,34 @@ def _overlap(copies: str, shared: BoolArray, repeated: BoolArray, rows: AuditDat
         if repeated.mean() > _MOST_REPEATED
         else "",
         detail=f"{int(shared.sum()):,} of {shared.size:,} test rows have a copy among the training rows "
-        f"{_WHAT[copies]}, and {int(repeated.sum()):,} of {repeated.size:,} training rows another one",
+        f"{MEANING[copies]}, and {int(repeated.sum()):,} of {repeated.size:,} training rows another one",
     )
     yield _share("overlap_rate", copies, shared, "test rows")
+    if train.y_true is not None and rows.y_true is not None and (rows.y_true >= 0).any():
+        yield _recalled(copies, own.original, train.y_true, rows.y_true)
     for name in () if rows.sensitive_features is None else map(str, rows.sensitive_features.columns):
         groups = rows.groups(name)
         for i, title in enumerate(groups.titles):
             yield _share("overlap_rate", copies, shared[groups.codes == i], "test rows", {name: title})
+
+
+def _recalled(copies: str, original: IntArray, known: IntArray, labels: IntArray) -> Measurement:
+    """What the labels of the originals tell of test rows, beyond the most frequent label."""
+    asked = labels >= 0
+    usual = int(np.bincount(labels[asked]).argmax())
+    shared = asked & (original >= 0) & (known[original] >= 0)
+    right, usually = int((known[original] == labels)[shared].sum()), int((labels[shared] == usual).sum())
+    n = int(asked.sum())
+    return Measurement(
+        metric="recall_gain",
+        method="hashes",
+        estimate=Exact(known=(right - usually) / n),
+        n_samples=n,
+        ideal=0.0,
+        at={"copies": copies},
+        detail=f"of {int(shared.sum()):,} test rows with a copy {MEANING[copies]}, {right:,} have its label, "
+        f"and {usually:,} the most frequent one",
+    )
 
 
 def _strongest(rows: AuditData) -> Iterator[Measurement]:

@@ -26,6 +26,7 @@ from tests.toys.skilled import skilled
 OF_THE_ROWS = {
     "proxy_auc", "exact_duplicate_share", "near_duplicate_share", "contradictory_share", "cue_auc", "small_group_share",
     "label_conflict_rate", "other_class_duplicate_share", "excess_overlap_rate", "duplicate_rate", "overlap_rate",
+    "recall_gain",
     "missing_rate_difference", "recognised_rate", "personal_data_rate", "largest_conditional_label_difference",
     "largest_label_error_difference",
 }  # fmt: skip

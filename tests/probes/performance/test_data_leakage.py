@@ -18,6 +18,7 @@ from auditor.models.recorded_model import NoModel
 from auditor.report.first_page import first_page
 from auditor.run.probe import blank_result
 from probes.performance.data_leakage import DataLeakage
+from probes.performance.row_copies import copies_of
 from tests.report.samples import report_of
 
 CRITERIA = load_criteria(DATA_PROFILE)
@@ -92,7 +93,95 @@ def test_texts_repeat_by_their_words() -> None:
     data = AuditData.from_arrays(texts, [0, 0, 1, 1], classes=("0", "1"))
     found = DataLeakage().measure(NONE, data, np.random.default_rng(0))
     assert (value(found, "duplicate_rate", "exact"), value(found, "duplicate_rate", "near")) == (0.5, 1.0)
+    assert value(found, "duplicate_rate", "similar") == 1.0
     assert {m.metric for m in found} == {"duplicate_rate"}
+
+
+def sentences(n: int, seed: int) -> list[str]:
+    """Texts of 40 words out of 5,000."""
+    return [" ".join(f"w{i}" for i in own) for own in np.random.default_rng(seed).integers(0, 5_000, (n, 40))]
+
+
+def changed(text: str, words: int) -> str:
+    """The text with as many of its last words as that replaced."""
+    return " ".join([*text.split()[: 40 - words], *(f"other{i}" for i in range(words))])
+
+
+def test_similar_texts_are_those_that_share_most_runs_of_words() -> None:
+    train = sentences(400, 0)
+    # 38 runs each: 34 of 42 are shared with 4 words changed, and 30 of 46 with 8.
+    test = [changed(train[0], 4), changed(train[1], 8), train[2].upper() + "!", *sentences(197, 1)]
+    rows = [
+        AuditData.from_arrays(np.asarray(texts, object), np.arange(len(texts)) % 2, classes=("0", "1"))
+        for texts in (train, test)
+    ]
+    found = DataLeakage().measure(NONE, rows[1].with_members(rows[0]), np.random.default_rng(0))
+    assert value(found, "overlap_rate", "similar") == 2 / 200 and value(found, "duplicate_rate", "similar") == 0.0
+    assert value(found, "overlap_rate", "near") == 1 / 200 and value(found, "overlap_rate", "exact") == 0.0
+
+
+def test_similar_texts_are_found_as_comparing_all_pairs_finds_them() -> None:
+    rng = np.random.default_rng(3)
+    train = sentences(150, 0)
+    train += [changed(train[i], int(k)) for i, k in enumerate(rng.integers(0, 10, 60))]
+    test = [
+        changed(train[int(i)], int(k)) for i, k in zip(rng.integers(0, 150, 60), rng.integers(0, 10, 60), strict=True)
+    ]
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = text.split()
+        return set(zip(words, words[1:], words[2:], strict=False))
+
+    def alike(a: str, b: str) -> bool:
+        return len(runs(a) & runs(b)) >= 0.8 * len(runs(a) | runs(b))
+
+    copies = dict(copies_of(np.asarray(train, object), np.asarray(test, object), "text"))["similar"]
+    repeated = [any(alike(a, b) for j, b in enumerate(train) if j != i) for i, a in enumerate(train)]
+    shared = [any(alike(a, b) for b in train) for a in test]
+    assert copies.repeated.tolist() == repeated and 0 < sum(repeated) < len(train)
+    assert (copies.original >= 0).tolist() == shared and 0 < sum(shared) < len(test)
+
+
+def test_rows_one_column_apart_are_those_of_pandas() -> None:
+    train, test = people(300, 0, values=8), people(200, 1, values=8)
+    columns = ["a", "b", "job"]
+    found = measured(train, test)
+    parts = [[c for c in columns if c != left] for left in columns]
+    repeated = np.any([train.duplicated(part, keep=False) for part in parts], axis=0)
+    shared = np.any(
+        [
+            test[part].merge(train[part].drop_duplicates(), how="left", indicator=True)._merge.eq("both")
+            for part in parts
+        ],
+        axis=0,
+    )
+    assert value(found, "duplicate_rate", "one column apart") == pytest.approx(repeated.mean())
+    assert value(found, "overlap_rate", "one column apart") == pytest.approx(shared.mean())
+
+
+def test_pictures_that_look_the_same_are_found() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (40, 24, 24, 3)).astype(np.uint8)
+    brighter = np.clip(pictures[:4].astype(int) + 3, 0, 255).astype(np.uint8)
+    rows = [
+        AuditData.from_arrays(own, np.arange(len(own)) % 2, classes=("0", "1"))
+        for own in (pictures[:30], np.concatenate([pictures[30:], brighter]))
+    ]
+    found = DataLeakage().measure(NONE, rows[1].with_members(rows[0]), np.random.default_rng(0))
+    assert value(found, "overlap_rate", "similar") == pytest.approx(4 / 14)
+    assert value(found, "overlap_rate", "exact") == 0.0 == value(found, "duplicate_rate", "similar")
+
+
+def test_what_recalling_gains_is_what_it_would_do_to_an_accuracy() -> None:
+    train, test = people(2_000, 0), people(900, 1)
+    test = pd.concat([test, train.head(100)], ignore_index=True)
+    test.loc[900:919, "label"] = 1 - test.loc[900:919, "label"]
+    usual = int(test.label.mean() > 0.5)
+    # A model that recalls the label of a copy, and gives every other row the most frequent one.
+    by_features = train.set_index(["a", "b", "job"]).label
+    answers = [int(by_features.get(tuple(row), usual)) for row in test[["a", "b", "job"]].itertuples(index=False)]
+    gain = (np.asarray(answers) == test.label).mean() - (test.label == usual).mean()
+    assert value(measured(train, test), "recall_gain", "exact") == pytest.approx(gain) and gain > 0.0
 
 
 def test_a_column_that_decides_alone_is_named() -> None:
