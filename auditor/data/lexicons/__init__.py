@@ -41,18 +41,11 @@ CATEGORIES = ("gender", "names", "religion", "nationality", "ethnicity", "orient
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # One word may have several roles only where a rule tells them apart.
 TOLD_APART = (frozenset({"object", "determiner", "pronoun"}), frozenset({"adjective", "noun"}))
-_KEYS = (
-    "category",
-    "source",
-    "why",
-    "match_case",
-    "only_in_templates",
-    "only_in_texts",
-    "before_names",
-    "not_within",
-    "templates",
-    "reference",
-    "identities",
+_KEYS = tuple(
+    (
+        "category source why match_case only_in_templates only_in_texts before_names not_within templates "
+        "reference identities"
+    ).split()
 )
 _IDENTITY_KEYS = ("name", "words")
 _MAX_BYTES = 1 << 20

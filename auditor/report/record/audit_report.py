@@ -55,10 +55,9 @@ NOT_REPEATED = ("created", "duration_s", "energy")
 # Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan, 2 left
 # small groups out of every comparison, bounded calibration errors given the scores, and gaps of means by a corner.
 RULE = 3
-_COLUMNS = (
-    "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
-    "n_samples", "n_required", "reason", "id",
-)  # fmt: skip
+_COLUMNS = tuple(
+    "outcome probe method metric sensitive group at value low high required n_samples n_required reason id".split()
+)
 
 INTAKE = "intake"
 FILES = "files"
@@ -327,7 +326,7 @@ class Summary(Closed):
 class Refusal(Closed):
     """The reason why the model or the data were not accepted.
 
-    ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.core.errors.REASONS`, None in records
+    ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.core.errors.Code`, None in records
     of before there were any.
     """
 
