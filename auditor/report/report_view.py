@@ -83,7 +83,7 @@ COUNTED = (
     Outcome.NOT_APPLICABLE,
     Outcome.NOT_JUDGED,
 )
-PILLARS = ("performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
+PILLARS = tuple("performance fairness language attribution privacy robustness deepfake intake".split())
 
 _LIMITS = ("one_number", "rows", "not_covered", "attacks", "attributions", "profile")
 

@@ -37,7 +37,7 @@ from pathlib import Path
 from auditor.core.errors import ConfigError, did_you_mean
 from auditor.core.files import UNREADABLE, why_unreadable
 
-CATEGORIES = ("gender", "names", "religion", "nationality", "ethnicity", "orientation", "disability", "age")
+CATEGORIES = tuple("gender names religion nationality ethnicity orientation disability age".split())
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # One word may have several roles only where a rule tells them apart.
 TOLD_APART = (frozenset({"object", "determiner", "pronoun"}), frozenset({"adjective", "noun"}))

@@ -24,7 +24,7 @@ PLAIN_GLOBALS = frozenset(
         "torch._utils._rebuild_parameter",
         "torch.Size",
         "torch.device",
-        *(f"torch.{kind}" for kind in ("bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8")),
+        *(f"torch.{kind}" for kind in "bfloat16 bool float16 float32 float64 int32 int64 uint8".split()),
         *(
             f"torch.{kind}Storage"
             for kind in "BFloat16 Bool Byte Char ComplexDouble ComplexFloat Double Float Half Int Long Short".split()
