@@ -10,8 +10,11 @@ SEED ?= 0
 FILES ?=
 CHANGED ?=
 BIN := $(VENV)/bin
+# What the tests need, and a place of its own for its oldest versions.
+TESTED := .[demo,images,heic,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,accounting,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]
+FLOORS := $(VENV)-floors
 
-.PHONY: demo test test-grids test-all test-ray lint docs mutants constraints bench-setup bench-gpu clean
+.PHONY: demo test test-grids test-all test-floors test-ray lint docs mutants constraints bench-setup bench-gpu clean
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +29,7 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.pip
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.pip
-	$(BIN)/pip install --quiet --editable '.[demo,images,heic,media,onnx,provenance,gguf,language,tuning,xgboost,lightgbm,catboost,lightning,distributed,accounting,evidence,history,pdf,pdf-sign,bom,timestamp,endpoint]' --group test
+	$(BIN)/pip install --quiet --editable '$(TESTED)' --group test
 	# Where Python is told to write no bytecode, every process that a test starts would compile all of it anew.
 	$(BIN)/python -m compileall -q auditor probes mitigations cli
 	touch $@
@@ -57,6 +60,14 @@ test-grids: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest --ring all --numprocesses $(JOBS) --dist worksteal
+
+# The quick ring with the oldest version of everything that pyproject.toml allows, in an environment of its own.
+test-floors:
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(PYTHON) -m tests.floors > $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/pip install --quiet --constraint $(FLOORS)/constraints.txt --editable '$(TESTED)' --group test
+	$(FLOORS)/bin/python -m pytest --ring quick --numprocesses $(JOBS) --dist worksteal
 
 # What needs a cluster: Ray on two local workers. 2.60 gives its own parts 30 s to start, which a busy machine exceeds.
 test-ray: $(VENV)/.test

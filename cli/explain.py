@@ -170,17 +170,7 @@ def _job(config: Configured, request: Asked) -> Job:
         seed=options.seed,
         limits=Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
         with_intake=False,
-        explain=ExplainSpec(
-            target=_TARGET,
-            rows=request.rows,
-            where=request.where,
-            immutable=request.immutable,
-            monotone=request.monotone,
-            n_reasons=request.n_reasons,
-            n_recourses=request.n_recourses,
-            draws=request.draws,
-            budget=request.budget,
-        ),
+        explain=ExplainSpec(target=_TARGET, **vars(request)),
         allow_unsandboxed=options.allow_unsandboxed,
     )
 

@@ -17,21 +17,22 @@ from mitigations.training.group_dro import GroupDro
 from mitigations.training.min_diff import MinDiff
 from mitigations.training.preference_tuning import PreferenceTuning
 
-MITIGATIONS: dict[str, type[Mitigation]] = {
-    "adversarial_debiasing": AdversarialDebiasing,
-    "reweighing": Reweighing,
-    "balanced_resampling": BalancedResampling,
-    "correlation_remover": CorrelationRemover,
-    "counterfactual_augmentation": CounterfactualAugmentation,
-    "deepfake_detection": DeepfakeDetection,
-    "dp_sgd": DpSgd,
-    "fair_gan": FairGan,
-    "exponentiated_gradient": ExponentiatedGradient,
-    "grid_search": GridSearch,
-    "group_calibration": GroupCalibration,
-    "group_dro": GroupDro,
-    "min_diff": MinDiff,
-    "preference_tuning": PreferenceTuning,
-    "reject_option": RejectOption,
-    "threshold_optimizer": ThresholdOptimizer,
-}
+_MITIGATIONS: tuple[type[Mitigation], ...] = (
+    AdversarialDebiasing,
+    Reweighing,
+    BalancedResampling,
+    CorrelationRemover,
+    CounterfactualAugmentation,
+    DeepfakeDetection,
+    DpSgd,
+    FairGan,
+    ExponentiatedGradient,
+    GridSearch,
+    GroupCalibration,
+    GroupDro,
+    MinDiff,
+    PreferenceTuning,
+    RejectOption,
+    ThresholdOptimizer,
+)
+MITIGATIONS = {mitigation.name: mitigation for mitigation in _MITIGATIONS}

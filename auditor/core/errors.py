@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 # What a model or a data file is refused for, as machines are told: kept from version to version, never used anew.
@@ -55,110 +54,10 @@ Code: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Reason:
-    """A kind of refusal: its meaning, and the default advice if the message has nothing more specific."""
-
-    meaning: str
-    next_step: str
-
-
-REASONS: dict[Code, Reason] = {
-    "AUD-LOAD-ANSWERS": Reason(
-        "The model raised an error on the rows, or returned what are no answers.",
-        "Try it on a few rows yourself; give the columns it was trained on, or wrap it with --predict.",
-    ),
-    "AUD-LOAD-ARCHITECTURE": Reason(
-        "The file holds weights, and not the network that they belong to.",
-        "Add --architecture, or save the model as a bundle with auditor.save.",
-    ),
-    "AUD-LOAD-CLASSES": Reason(
-        "The classes that the file names are missing, doubled or contradict it.", "Name them with --classes."
-    ),
-    "AUD-LOAD-CODE": Reason(
-        "Loading the file would run code that it brings along; none of it ran.",
-        "Save it in a format of data, as the message says, or answer for it with --predict.",
-    ),
-    "AUD-LOAD-DAMAGED": Reason(
-        "The file is cut short, damaged or doctored: its parts do not agree.",
-        "Fetch it again and compare its digest, or save it anew.",
-    ),
-    "AUD-LOAD-DIED": Reason(
-        "The measuring process ended while it loaded the model or read the data.",
-        "Raise the limit that the message names; --debug shows its last words.",
-    ),
-    "AUD-LOAD-INCOMPLETE": Reason(
-        "A file or a setting that the model needs is missing, or it changed while it was read.",
-        "Add what is missing, or save the model whole.",
-    ),
-    "AUD-LOAD-LIMIT": Reason(
-        "It is larger, or claims more, than is read: a decompression bomb at worst.",
-        "Raise the limit that the message names, or audit it with --predict.",
-    ),
-    "AUD-LOAD-OUTPUTS": Reason(
-        "Nobody said whether the model returns logits or probabilities, or its answers contradict what was said.",
-        "Add --outputs.",
-    ),
-    "AUD-LOAD-ROWS": Reason(
-        "The model takes rows of another kind: tables, texts, pictures or sound.",
-        "Give data of its own kind, or name the column with --text or --image.",
-    ),
-    "AUD-LOAD-SIGNATURE": Reason(
-        "The signature of the model is not valid.", "Get the model again from its signer, or the right key from them."
-    ),
-    "AUD-LOAD-TYPE": Reason(
-        "The file holds a type that is not on the list of harmless ones; nothing of it was made.",
-        "Leave that part out of the model, or answer for it with --predict.",
-    ),
-    "AUD-LOAD-UNKNOWN": Reason("The bytes are no model of a known format.", "Name the model's file, or use --predict."),
-    "AUD-LOAD-UNSUPPORTED": Reason(
-        "The format, or this kind of model in it, is known and not supported.",
-        "Convert it to a supported one, or audit it with --predict.",
-    ),
-    "AUD-LOAD-UNUSABLE": Reason("The model cannot be used, for a reason of its own.", "Do what the message says."),
-    "AUD-LOAD-WEIGHTS": Reason(
-        "The weights are not those of the network or of the configuration beside them.",
-        "Put the files of one model together, or name the right network.",
-    ),
-    "AUD-DATA-BENCHMARK": Reason(
-        "The file is not the benchmark as it was published.", "Fetch the published file, and leave it as it is."
-    ),
-    "AUD-DATA-CHANGED": Reason(
-        "A file of data was written to, or exchanged, while it was read.", "Audit it when nothing writes to it."
-    ),
-    "AUD-DATA-CODE": Reason(
-        "The data hold pickled objects, which run code when they are loaded; none of it ran.",
-        "Save numbers and texts alone.",
-    ),
-    "AUD-DATA-COLUMN": Reason(
-        "A column is missing, stands there twice, or there are more of them than the model has.",
-        "Name the columns as the model knows them, each once.",
-    ),
-    "AUD-DATA-EMPTY": Reason("There are no rows, or none that are complete.", "Give rows; see which column is empty."),
-    "AUD-DATA-ENCODING": Reason("The text is not UTF-8.", "Convert it: iconv -f ENCODING -t UTF-8."),
-    "AUD-DATA-FORMAT": Reason(
-        "The file is of another kind than its name says, or of one that holds no table.",
-        "Export it as CSV or Parquet.",
-    ),
-    "AUD-DATA-GROUPS": Reason("A sensitive feature has too many groups.", "Bin it with --bins, or drop it."),
-    "AUD-DATA-LABELS": Reason(
-        "The true labels are missing, of one class only, or none of the model's.", "Check --target and the classes."
-    ),
-    "AUD-DATA-LIMIT": Reason("A cell, a row or the whole is larger than is read.", "Leave it out, or audit a sample."),
-    "AUD-DATA-MALFORMED": Reason(
-        "The file is damaged, or a row of it has another form than the others.", "Mend the place that is named."
-    ),
-    "AUD-DATA-UNUSABLE": Reason("The data cannot be used, for a reason of their own.", "Do what the message says."),
-    "AUD-DATA-VALUES": Reason(
-        "A column holds values that cannot be used there.", "Correct them, or leave the column out with --features."
-    ),
-}
-
-
 class AuditorError(Exception):
     """Base class of all deliberate errors: the message is one or two sentences with an action for the user.
 
-    ``code``: why a model or a data file was refused, a key of REASONS; None for everything else.
+    ``code``: why a model or a data file was refused, one of :data:`Code`; None for everything else.
     """
 
     exit_code: int = 4

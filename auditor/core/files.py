@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -28,6 +28,12 @@ class Closed(BaseModel):
     """Base of all types for files and pipes: unknown keys are errors, instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+
+def fields_in(kind: type, source: object) -> dict[str, Any]:
+    """Of an object the values that a dataclass or a model has fields of the same names for."""
+    names = getattr(kind, "model_fields", None) or vars(kind)["__dataclass_fields__"]
+    return {name: getattr(source, name) for name in names if hasattr(source, name)}
 
 
 # What came later is spelled out only where it says something, so that older evidence keeps its digests.

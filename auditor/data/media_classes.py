@@ -12,24 +12,23 @@ Meaning = Literal["fake", "real", "neither"]
 
 # As data sets and published detectors name them. A word in neither list means nothing here, and is asked for.
 FAKE_WORDS = frozenset(
-    (
-        "fake", "fakes", "ai", "aigc", "aigenerated", "generated", "synthetic", "synthesized", "synthesised",
-        "deepfake", "deepfakes", "artificial", "manipulated", "tampered", "forged", "spoof", "spoofed", "gan",
-        "diffusion", "faceswap", "cloned",
-    )
+    tuple((
+        "fake fakes ai aigc aigenerated generated synthetic synthesized synthesised deepfake deepfakes "
+        "artificial manipulated tampered forged spoof spoofed gan diffusion faceswap cloned"
+    ).split())
 )  # fmt: skip
 REAL_WORDS = frozenset(
-    (
-        "real", "realism", "genuine", "bonafide", "authentic", "original", "pristine", "unaltered", "human", "natural",
-        "nature", "photo", "photograph",
-    )
+    tuple((
+        "real realism genuine bonafide authentic original pristine unaltered human natural nature photo "
+        "photograph"
+    ).split())
 )  # fmt: skip
 # What stands beside such a word and changes nothing about it; alone it means nothing.
 _FILLERS = frozenset(
-    (
-        "image", "images", "picture", "pictures", "photo", "photos", "audio", "sound", "speech", "voice", "video",
-        "videos", "media", "face", "faces", "class", "label", "made", "by", "deep",
-    )
+    tuple((
+        "image images picture pictures photo photos audio sound speech voice video videos media face faces "
+        "class label made by deep"
+    ).split())
 )  # fmt: skip
 # Words of other questions too: they tell of media only beside a class that means the opposite.
 _OF_OTHER_THINGS = frozenset(("human", "natural", "nature", "original", "artificial", "cloned"))

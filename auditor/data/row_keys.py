@@ -50,15 +50,14 @@ def _digest(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
+_BEGINNING = b"auditor-rows/1\0"
+
+
 def digest_of_keys(keys: Keys) -> str:
     """Hex SHA-256 of the rows in no order: the same for a file that was shuffled, or saved in another format."""
-    found = _digest_of_none()
+    found = hashlib.sha256(_BEGINNING)
     found.update(np.sort(keys).astype("<u8").tobytes())
     return found.hexdigest()
-
-
-def _digest_of_none() -> hashlib._Hash:
-    return hashlib.sha256(b"auditor-rows/1\0")
 
 
 class KeyDigest:
@@ -81,7 +80,7 @@ class KeyDigest:
 
     def hexdigest(self) -> str:
         """The digest of the rows so far; nothing can be added any more."""
-        found = _digest_of_none()
+        found = hashlib.sha256(_BEGINNING)
         for file in self._files:
             with file:
                 file.seek(0)

@@ -97,38 +97,26 @@ class CanaryRecord(_Stored):
     def from_scores(cls, canaries: CanaryScores) -> CanaryRecord:
         """The data of an attack, as plain numbers."""
         moved = canaries.sensitivity
-        return cls(
-            included=tuple(canaries.included.tolist()),
-            scores=tuple(canaries.scores.tolist()),
-            kind=canaries.kind,
-            steps=canaries.steps,
-            sample_rate=canaries.sample_rate,
-            noise=tuple(map(NoiseRecord.from_noise, canaries.noise)),
-            sensitivity=None if moved is None else SensitivityRecord(**vars(moved)),
-            unclipped=canaries.unclipped,
-            clipping_seen=canaries.clipping_seen,
-            unit=canaries.unit,
-            runs=canaries.runs,
-        )
+        plain = {
+            "included": tuple(canaries.included.tolist()),
+            "scores": tuple(canaries.scores.tolist()),
+            "noise": tuple(map(NoiseRecord.from_noise, canaries.noise)),
+            "sensitivity": None if moved is None else SensitivityRecord(**vars(moved)),
+        }
+        return cls(**vars(canaries) | plain)
 
     def to_scores(self) -> CanaryScores:
         """The data in the form that the attack used.
 
         Raises UsageError where they are none.
         """
-        return CanaryScores(
-            included=np.array(self.included, bool),
-            scores=np.array(self.scores, float),
-            kind=self.kind,
-            steps=self.steps,
-            sample_rate=self.sample_rate,
-            noise=tuple(noise.to_noise() for noise in self.noise),
-            sensitivity=None if self.sensitivity is None else Sensitivity(**self.sensitivity.model_dump()),
-            unclipped=self.unclipped,
-            clipping_seen=self.clipping_seen,
-            unit=self.unit,
-            runs=self.runs,
-        )
+        arrays = {
+            "included": np.array(self.included, bool),
+            "scores": np.array(self.scores, float),
+            "noise": tuple(noise.to_noise() for noise in self.noise),
+            "sensitivity": None if self.sensitivity is None else Sensitivity(**self.sensitivity.model_dump()),
+        }
+        return CanaryScores(**vars(self) | arrays)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 
 from auditor.core.errors import DataError
+from auditor.core.files import fields_in
 from auditor.evidence.history.entries import Decision, Entry, record_in, same_person
 from auditor.evidence.history.ledger import broken_chain
 from auditor.evidence.history.signed_decisions import signer
@@ -98,24 +99,17 @@ def _terms(decision: Decision) -> tuple[object, ...]:
 def _record(
     entry: Entry, decision: Decision, signed_with: str | None, entries: Mapping[int, Entry], today: date
 ) -> DecisionRecord:
-    return DecisionRecord(
-        entry=entry.number,
-        audit=decision.audit,
-        created=entry.created,
-        decision=decision.decision,
-        by=decision.by,
-        role=decision.role,
-        note=decision.note,
-        expires=None if decision.expires is None else decision.expires.isoformat(),
-        expired=decision.expires is not None and decision.expires < today,
-        findings=decision.findings,
-        signed_with=signed_with,
-        decided=decision.decided or _as_a_whole(decision, entries),
-        owner=decision.owner,
-        due=None if decision.due is None else decision.due.isoformat(),
-        step=decision.step,
-        covers=tuple(covered.entry for covered in decision.covers),
-    )
+    told = {
+        "entry": entry.number,
+        "created": entry.created,
+        "expires": decision.expires and decision.expires.isoformat(),
+        "expired": decision.expires is not None and decision.expires < today,
+        "signed_with": signed_with,
+        "decided": decision.decided or _as_a_whole(decision, entries),
+        "due": decision.due and decision.due.isoformat(),
+        "covers": tuple(covered.entry for covered in decision.covers),
+    }
+    return DecisionRecord(**fields_in(DecisionRecord, decision) | told)
 
 
 def _as_a_whole(decision: Decision, entries: Mapping[int, Entry]) -> tuple[DecidedFinding, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from auditor.core.errors import UsageError
-from auditor.core.files import Closed
+from auditor.core.files import Closed, fields_in
 from auditor.core.number_types import PositiveCount
 from auditor.evidence.derived_evidence import Derived
 from auditor.evidence.manifest import in_order
@@ -47,23 +47,9 @@ class LooksRecord(Closed):
         """The record of these looks; UsageError if no closing look was taken."""
         if last.closing is None:
             raise UsageError("The training has not ended: call finish() first, which takes the closing look.")
-        return cls(
-            run=looks.run,
-            unit=looks.unit,
-            n_peeks=None if looks.spending is None else looks.spending.n_peeks,
-            closing_share=closing_share,
-            criteria=looks.criteria,
-            looks=tuple(SavedLook.model_validate(peek, from_attributes=True) for peek in looks.peeks),
-            left_out=looks.left_out,
-            resumed_after=looks.resumed_after,
-            spent=looks.spent,
-            faults=looks.faults,
-            costs=looks.costs,
-            results=last.results,
-            place=last.place,
-            judged=last.judged,
-            closing=last.closing,
-        )
+        peeks = tuple(SavedLook.model_validate(peek, from_attributes=True) for peek in looks.peeks)
+        told = {"n_peeks": looks.spending and looks.spending.n_peeks, "closing_share": closing_share, "looks": peeks}
+        return cls(**fields_in(cls, looks) | fields_in(cls, last) | told)
 
     @property
     def spending(self) -> Spending | None:
@@ -74,19 +60,8 @@ class LooksRecord(Closed):
 
     def to_looks(self) -> tuple[Looks, Last]:
         """The looks, each judged again."""
-        looks = Looks(
-            run=self.run,
-            unit=self.unit,
-            criteria=self.criteria,
-            spending=self.spending,
-            peeks=tuple(map(self._peek, self.looks)),
-            left_out=self.left_out,
-            resumed_after=self.resumed_after,
-            spent=self.spent,
-            faults=self.faults,
-            costs=self.costs,
-        )
-        return looks, Last(results=self.results, place=self.place, judged=self.judged, closing=self.closing)
+        looks = Looks(**fields_in(Looks, self), peeks=tuple(map(self._peek, self.looks)))
+        return looks, Last(**fields_in(Last, self))
 
     def _peek(self, look: SavedLook) -> Peek:
         findings, family = judged_look(

@@ -18,6 +18,7 @@ from auditor.judging.policy import CERTAINTY, Control, EvidenceRule, Policy, Rec
 from auditor.report import report_view
 from auditor.report.document import (
     Block,
+    Document,
     Heading,
     Line,
     Paragraph,
@@ -49,14 +50,9 @@ _TABLES = frozenset[RecordPart]({"selection rates", "scoring rates"})
 
 
 @dataclass(frozen=True)
-class Dossier:
+class Dossier(Document):
     """A dossier ready for rendering: ``open`` fields wait for an attestation, ``attested`` ones have one."""
 
-    title: str
-    digest: str
-    created: str
-    version: str
-    blocks: tuple[Block, ...]
     open: int
     attested: int
     not_measured: int

@@ -42,17 +42,7 @@ _DEFAULT_TOKENS = 512
 _MOST_LABELS = 100_000
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
-    {
-        "roberta",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "roberta-prelayernorm",
-        "camembert",
-        "data2vec-text",
-        "longformer",
-        "mpnet",
-        "ibert",
-    }
+    "roberta xlm-roberta xlm-roberta-xl roberta-prelayernorm camembert data2vec-text longformer mpnet ibert".split()
 )
 
 

@@ -15,10 +15,12 @@ from auditor.models.files.pickled_arrays import whole
 from auditor.models.files.unpickling import Foreign
 
 METRICS = {"Euclidean": "euclidean", "Manhattan": "manhattan", "Chebyshev": "chebyshev", "Minkowski": "minkowski"}
-LOSSES = (
-    "AbsoluteError", "ExponentialLoss", "HalfBinomialLoss", "HalfGammaLoss", "HalfMultinomialLoss", "HalfPoissonLoss",
-    "HalfSquaredError", "HalfTweedieLoss", "HalfTweedieLossIdentity", "HuberLoss", "PinballLoss",
-)  # fmt: skip
+LOSSES = tuple(
+    (
+        "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss "
+        "HalfSquaredError HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss"
+    ).split()
+)
 # Compiled losses, made of up to two numbers.
 COMPILED_LOSSES = frozenset(
     {

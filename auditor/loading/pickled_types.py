@@ -73,16 +73,9 @@ _FUNCTIONS = frozenset(
         *(
             f"sklearn.metrics._classification.{name}"
             for name in (
-                "accuracy_score",
-                "balanced_accuracy_score",
-                "brier_score_loss",
-                "f1_score",
-                "jaccard_score",
-                "log_loss",
-                "matthews_corrcoef",
-                "precision_score",
-                "recall_score",
-            )
+                "accuracy_score balanced_accuracy_score brier_score_loss f1_score jaccard_score log_loss "
+                "matthews_corrcoef precision_score recall_score"
+            ).split()
         ),
         *(
             f"sklearn.metrics._ranking.{name}"
@@ -91,15 +84,9 @@ _FUNCTIONS = frozenset(
         *(
             f"sklearn.metrics._regression.{name}"
             for name in (
-                "explained_variance_score",
-                "max_error",
-                "mean_absolute_error",
-                "mean_absolute_percentage_error",
-                "mean_squared_error",
-                "median_absolute_error",
-                "r2_score",
-                "root_mean_squared_error",
-            )
+                "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
+                "mean_squared_error median_absolute_error r2_score root_mean_squared_error"
+            ).split()
         ),
     }
 )

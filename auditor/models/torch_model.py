@@ -224,22 +224,9 @@ class TorchModel(TorchNetwork):
 
     def with_module(self, module: nn.Module) -> TorchModel:
         """The same encoding, classes and threshold around another module."""
-        return TorchModel(
-            module,
-            classes=self.classes,
-            preprocessing=self.preprocessing,
-            encoder=self._encoder,
-            token_name=self.token_name,
-            features=self.features,
-            outputs=self.outputs_said,
-            threshold=self.threshold,
-            device=self.device,
-            architecture=self.architecture,
-            recipe=self.recipe,
-            batch_rows=self.batch_rows,
-            frozen_mode=self.frozen_mode,
-            provenance=self.provenance,
-        )
+        same = "classes preprocessing token_name features threshold device architecture recipe batch_rows frozen_mode"
+        kept = {name: getattr(self, name) for name in (*same.split(), "provenance")}
+        return TorchModel(module, encoder=self._encoder, outputs=self.outputs_said, **kept)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """(n, n_classes) logits of encoded inputs; a single output z becomes (0, z), a probability p its logarithm."""

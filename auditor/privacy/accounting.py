@@ -512,7 +512,7 @@ def _first(phases: Sequence[Phase], steps: int) -> list[Phase]:
     for phase in phases:
         taken = min(phase.steps, steps)
         if taken:
-            begun.append(Phase(noise_multiplier=phase.noise_multiplier, sample_rate=phase.sample_rate, steps=taken))
+            begun.append(replace(phase, steps=taken))
         steps -= taken
     return begun
 

@@ -156,10 +156,7 @@ def lint_runs(
 
 def _with_claim(run: RunRecord, accounting: Sequence[Phase] | None, delta: float) -> RunRecord:
     """The run with the accounting that is audited; the claimed epsilon is compared with it elsewhere."""
-    phases = tuple(
-        RecordedPhase(noise_multiplier=p.noise_multiplier, sample_rate=p.sample_rate, steps=p.steps)
-        for p in accounting or ()
-    )
+    phases = tuple(RecordedPhase(**vars(phase)) for phase in accounting or ())
     rate, most = run.sample_rate, max((phase.sample_rate for phase in phases), default=1.0)
     # Without a loader the rate is somebody's word, and may be the batch size over the rows.
     if rate is not None and run.n_rows is None and rate / (1.0 + rate) * (1.0 - SAME) <= most:

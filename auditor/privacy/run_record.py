@@ -147,9 +147,7 @@ class RunRecord(Closed):
         """The phases as the accounting takes them, the encoding's last; None where none is recorded."""
         if not self.phases:
             return None
-        steps = [
-            Phase(noise_multiplier=p.noise_multiplier, sample_rate=p.sample_rate, steps=p.steps) for p in self.phases
-        ]
+        steps = [Phase(**vars(phase)) for phase in self.phases]
         learned = self.encoding
         if learned is not None and learned.noise_multiplier is not None and learned.looks is not None:
             steps.append(Phase(noise_multiplier=learned.noise_multiplier, sample_rate=1.0, steps=learned.looks))
@@ -229,23 +227,17 @@ def run_of_recipe(
     """
     if recipe.epsilon is None:
         return None
-    known: dict[str, Any] = {
+    same = (
+        "delta noise_multiplier max_grad_norm n_rows accountant sampler noise_seed_known n_trials added_epsilon "
+        "learning_rate_from"
+    )
+    known: dict[str, Any] = {name: getattr(recipe, name) for name in same.split()} | {
         "claimed_epsilon": recipe.epsilon,
-        "delta": recipe.delta,
-        "noise_multiplier": recipe.noise_multiplier,
-        "max_grad_norm": recipe.max_grad_norm,
         "batch_size": float(recipe.batch_size),
         "layers": layers,
         "running_statistics": running_statistics,
-        "n_rows": recipe.n_rows,
-        "accountant": recipe.accountant,
-        "sampler": recipe.sampler,
         "preprocessing": recipe.preprocessing_from,
-        "noise_seed_known": recipe.noise_seed_known,
-        "n_trials": recipe.n_trials,
         "encoding": None if recipe.encoding is None else asdict(recipe.encoding),
-        "added_epsilon": recipe.added_epsilon,
-        "learning_rate_from": recipe.learning_rate_from,
     }
     if recipe.seen is not None:
         known |= asdict(recipe.seen)

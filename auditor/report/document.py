@@ -110,6 +110,17 @@ class PageBreak:
 Block: TypeAlias = Heading | Paragraph | Bullets | Table | Picture | Beside | PageBreak
 
 
+@dataclass(frozen=True)
+class Document:
+    """Blocks under a title; ``digest`` is that of the record it was made from, ``created`` the day of the audit."""
+
+    title: str
+    digest: str
+    created: str
+    version: str
+    blocks: tuple[Block, ...]
+
+
 def external_text(text: str, longest: int = LONGEST) -> Span:
     """Words from elsewhere."""
     return Span(text, longest=longest)

@@ -10,12 +10,12 @@ import json
 import re
 import tempfile
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import takewhile
 from pathlib import Path, PurePath
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -27,6 +27,7 @@ from auditor.report.document import (
     Beside,
     Block,
     Bullets,
+    Document,
     Heading,
     Line,
     PageBreak,
@@ -62,15 +63,12 @@ def render_pdf(report: AuditReport, say: Catalogue | None = None, *, appendix: b
     no font at hand has is written as its code, and the report says so. Raises MissingExtraError without typst.
     """
     words = say or (report.about or About()).catalogue
-    id_ = report_view.document_id(report)
-    author = f"auditor {report.tool.get('version', '')}".strip()
-    footer = f"{author}, {words.say('page.document', id=id_)}. {words.say('limit.no_advice')}"
-    numbered = words.say("rest.page_of", page="{page}", of="{of}")
-    head = {"title": title_of(report), "author": author, "id": id_, "footer": footer, "numbered": numbered}
     blocks = report_document(report, say)
     if not appendix:
         blocks = tuple(takewhile(lambda block: not (isinstance(block, PageBreak) and block.appendix), blocks))
-    return _typeset_blocks(head, report.created, blocks, words)
+    id_ = report_view.document_id(report)
+    document = Document(title_of(report), id_, report.created, report.tool.get("version", ""), blocks)
+    return _typeset_document(document, id_, words.say("page.document", id=id_), words)
 
 
 def render_pdf_with_appendix(report: AuditReport, say: Catalogue | None = None) -> bytes:
@@ -78,30 +76,33 @@ def render_pdf_with_appendix(report: AuditReport, say: Catalogue | None = None) 
     return render_pdf(report, say, appendix=True)
 
 
-def render_document_pdf(title: str, digest: str, created: str, version: str, blocks: Sequence[Block]) -> bytes:
+def render_document_pdf(document: Document) -> bytes:
     """The document as PDF; same document, same fonts, same bytes.
 
-    ``digest`` is that of the record it was made from, ``created`` the day of the audit. Links lead nowhere on paper, so
-    findings are named by their number. Raises MissingExtraError without typst.
+    Links lead nowhere on paper, so findings are named by their number. Raises MissingExtraError without typst.
     """
-    words, author = Catalogue.for_language(ENGLISH), f"auditor {version}".strip()
-    footer = f"{author}, dossier of the record {digest[:16]}, {moment(created)}. {words.say('limit.no_advice')}"
-    numbered = words.say("rest.page_of", page="{page}", of="{of}")
-    head = {"title": title, "author": author, "id": digest[:16], "footer": footer, "numbered": numbered}
-    return _typeset_blocks(head, created, blocks, words)
+    id_ = document.digest[:16]
+    made_of = f"dossier of the record {id_}, {moment(document.created)}"
+    return _typeset_document(document, id_, made_of, Catalogue.for_language(ENGLISH))
 
 
-def _typeset_blocks(head: Mapping[str, str], created: str, blocks: Sequence[Block], say: Catalogue) -> bytes:
+def _typeset_document(document: Document, id_: str, made_of: str, say: Catalogue) -> bytes:
+    author = f"auditor {document.version}".strip()
     with tempfile.TemporaryDirectory(prefix="auditor-pdf-") as name:
         folder = Path(name)
-        # A break within the id would hide it from whoever looks for it.
         data: dict[str, object] = {
-            key: worded(value) if key == "footer" else number_text.visible(value) for key, value in head.items()
+            "title": number_text.visible(document.title),
+            "author": number_text.visible(author),
+            # A break within the id would hide it from whoever looks for it.
+            "id": number_text.visible(id_),
+            "footer": worded(f"{author}, {made_of}. {say.say('limit.no_advice')}"),
+            "numbered": re.split(r"(\{\w+\})", say.say("rest.page_of", page="{page}", of="{of}")),
+            "language": language_tag(say.language),
+            "fonts_note": "",
+            "fonts_said": say.say("rest.fonts", code="\\u4e2d"),
+            "blocks": _blocks(document.blocks, folder, say),
         }
-        data["numbered"] = re.split(r"(\{\w+\})", head["numbered"])
-        data |= {"language": language_tag(say.language), "fonts_note": ""}
-        data |= {"fonts_said": say.say("rest.fonts", code="\\u4e2d"), "blocks": _blocks(blocks, folder, say)}
-        return _typeset(data, folder, created)
+        return _typeset(data, folder, document.created)
 
 
 def _typeset(data: dict[str, object], folder: Path, created: str) -> bytes:
@@ -362,24 +363,22 @@ class _Entry:
     under: list[_Entry]
 
 
-def render_document_html(title: str, digest: str, created: str, version: str, blocks: Sequence[Block]) -> str:
-    """The document as HTML; ``digest`` is that of the record it was made from, ``created`` the day of the audit.
+def render_document_html(document: Document) -> str:
+    """The document as HTML.
 
     Everything that is not ours is escaped and shown with its control characters visible.
     """
     style = Markup(resource("report.css") + resource("document.css"))
-    anchors, contents = _anchored(blocks)
+    anchors, contents = _anchored(document.blocks)
     return (
         environment()
         .get_template("document.html.j2")
         .render(
-            title=title,
             policy=content_policy(style, "", pictures=False),
             style=style,
-            digest=digest,
-            created=moment(created),
-            version=version,
-            blocks=[(block, type(block).__name__, anchor) for block, anchor in zip(blocks, anchors, strict=True)],
+            document=document,
+            created=moment(document.created),
+            blocks=[(b, type(b).__name__, anchor) for b, anchor in zip(document.blocks, anchors, strict=True)],
             contents=contents,
             words=_html_line,
         )
@@ -424,33 +423,14 @@ def _html_span(span: Span) -> Markup:
     return Markup('<a href="{}#{}">{}</a>').format(quote(span.href[0]), span.href[1], words)
 
 
-class Drawable(Protocol):
-    """The input of a document."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def created(self) -> str: ...
-    @property
-    def version(self) -> str: ...
-    @property
-    def blocks(self) -> Sequence[Block]: ...
-
-
-def render_document(document: Drawable, name: str) -> bytes:
+def render_document(document: Document, name: str) -> bytes:
     """The bytes of the file of this name: HTML, PDF, and Markdown for every other ending.
 
     Raises MissingExtraError for a PDF without typst.
     """
     match PurePath(name).suffix.lower():
         case ".pdf":
-            return render_document_pdf(
-                document.title, document.digest, document.created, document.version, document.blocks
-            )
+            return render_document_pdf(document)
         case ".html":
-            return render_document_html(
-                document.title, document.digest, document.created, document.version, document.blocks
-            ).encode()
+            return render_document_html(document).encode()
     return to_markdown(document.blocks).encode()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from auditor.core.files import fields_in
 from auditor.judging.measurement import Form, Outcome
 from auditor.report.first_page import in_its_words, unbounded_of
 from auditor.report.record.audit_report import AuditReport, Finding
@@ -110,14 +111,8 @@ def _lines(report: AuditReport, say: Catalogue) -> Iterator[Remedy]:
     for f, line in zip(ranked, in_its_words(report, say, ranked), strict=True):
         acceptance = accepted.get(key_of(f))
         yield Remedy(
-            name=line.name,
-            about=line.about,
-            found=line.found,
-            interval=line.interval,
-            allowed=line.allowed,
+            **fields_in(Remedy, line),
             id=f.id,
-            anchor=line.anchor,
-            outcome=f.outcome,
             severity=_grave(severity_of(f), form_of(report, f.probe, f.metric), say),
             owner=acceptance.owner if acceptance else "",
             due=(acceptance.due or "") if acceptance else "",

@@ -8,11 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import RANKS, ColouredText, Figure, Series, Swarm
 from auditor.judging.judgement import HIDDEN
-from auditor.judging.measurement import Outcome
+from auditor.judging.measurement import Outcome, Pillar
 from auditor.report.drawing.figure_data import scale_of, strength
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import (
@@ -83,7 +84,7 @@ COUNTED = (
     Outcome.NOT_APPLICABLE,
     Outcome.NOT_JUDGED,
 )
-PILLARS = ("performance", "fairness", "language", "attribution", "privacy", "robustness", "deepfake", "intake")
+PILLARS: tuple[str, ...] = get_args(Pillar)
 
 _LIMITS = ("one_number", "rows", "not_covered", "attacks", "attributions", "profile")
 

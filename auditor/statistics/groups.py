@@ -172,17 +172,13 @@ class _PlannedOnTests(WorstOfPairs):
         if side in ("greater", "at_least"):
             if bound < 0.0 or (bound == 0.0 and side == "at_least"):
                 return smallest_p(0.0)
-            return 1.0 if bound >= 1.0 else smallest_p(self._p_above(bound))
+            return 1.0 if bound >= 1.0 else smallest_p(self._p_tested(bound, above=True))
         if bound > 1.0 or (bound == 1.0 and side == "at_most"):
             return smallest_p(0.0)
-        return 1.0 if bound <= 0.0 else smallest_p(self._p_below(bound))
+        return 1.0 if bound <= 0.0 else smallest_p(self._p_tested(bound, above=False))
 
-    def _p_above(self, value: float) -> float:
-        """The p-value of a headline larger than ``value``, in [0, 1)."""
-        raise NotImplementedError
-
-    def _p_below(self, value: float) -> float:
-        """The p-value of a headline smaller than ``value``, in (0, 1]."""
+    def _p_tested(self, value: float, *, above: bool) -> float:
+        """The p-value of a headline larger, or smaller, than a value in [0, 1] that is not its limit."""
         raise NotImplementedError
 
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
@@ -255,11 +251,8 @@ class WorstDifference(_PlannedOnTests):
     def upper(self, alpha: float) -> float:
         return min(-self._smallest_contrast(alpha), 1.0) if self.complete else 1.0
 
-    def _p_above(self, value: float) -> float:
-        return self._p_beyond(value)
-
-    def _p_below(self, value: float) -> float:
-        return self._p_within(-value)
+    def _p_tested(self, value: float, *, above: bool) -> float:
+        return self._p_beyond(value) if above else self._p_within(-value)
 
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         return ideal < bound < 1.0
@@ -306,11 +299,8 @@ class WorstRatio(_PlannedOnTests):
     def upper(self, alpha: float) -> float:
         return 1.0 / self._beyond(alpha)
 
-    def _p_above(self, value: float) -> float:
-        return self._p_within(value)
-
-    def _p_below(self, value: float) -> float:
-        return self._p_beyond(1.0 / value)
+    def _p_tested(self, value: float, *, above: bool) -> float:
+        return self._p_within(value) if above else self._p_beyond(1.0 / value)
 
     def _leaves_room(self, *, ideal: float, bound: float) -> bool:
         return 0.0 < bound < ideal

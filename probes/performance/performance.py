@@ -309,7 +309,7 @@ class Performance(BaseProbe):
         else:
             rows = data.evaluation
             found = self._numbers(model, rows) if model.kind == "regressor" else self._classes(model, rows)
-        return [_with_method(m) for m in found]
+        return [replace(m, method=METHOD) for m in found]
 
     @property
     def stream_needs(self) -> Asked:
@@ -332,7 +332,7 @@ class Performance(BaseProbe):
                 rows = classification_performance.Counted(own.table[g, :-1], scored, g, scores.graded)
                 group = {feature: own.groups[g][0]}
                 found += classification_performance.by_group(rows, group, self.bins, graded=scores.graded)
-        return [_with_method(m) for m in found]
+        return [replace(m, method=METHOD) for m in found]
 
     def _classes(self, model: AuditedModel, rows: AuditData) -> list[Measurement]:
         answered = Answered.from_model(model, rows)
@@ -370,7 +370,3 @@ def _groups(rows: AuditData) -> list[tuple[dict[str, str], Any]]:
         if len(groups.levels) <= _MOST_GROUPS:
             found += [({str(column): name}, groups.codes == g) for g, name in enumerate(groups.titles)]
     return found
-
-
-def _with_method(m: Measurement) -> Measurement:
-    return replace(m, method=METHOD)

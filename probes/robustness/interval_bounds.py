@@ -360,7 +360,7 @@ def _affine(layer: nn.Module, h: Tensor, operands: float) -> Affine:
     if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
         bias = _double(layer.bias, layer.out_channels).reshape(1, -1, 1, 1)
         shape: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        times = partial(_convolved, groups=layer.groups, **shape)
+        times = partial(F.conv2d, groups=layer.groups, **shape)
         return Affine(times, _double(layer.weight), bias, bias.abs(), layer.weight[0].numel(), operands)
     if isinstance(layer, nn.AvgPool2d) and layer.divisor_override is None:
         high, wide = _pair(layer.kernel_size)
@@ -370,10 +370,6 @@ def _affine(layer: nn.Module, h: Tensor, operands: float) -> Affine:
     if isinstance(layer, PictureMean):
         return Affine(lambda x, _: x.mean(dim=(2, 3)), one, zero, zero, h[0, 0].numel() + 2, operands)
     raise NotASequenceError(f"nothing bounds its {type(layer).__name__}")
-
-
-def _convolved(h: Tensor, weight: Tensor, **shape: Any) -> Tensor:
-    return F.conv2d(h, weight, None, **shape)
 
 
 def _normalised(layer: nn.modules.batchnorm._BatchNorm, h: Tensor, operands: float) -> Affine:

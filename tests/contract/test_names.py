@@ -32,11 +32,9 @@ OTHERWISE: dict[tuple[str, str], tuple[int, str]] = {
     ("report/comparing/usefulness.py", "performance"): (1, _PILLAR),
     ("report/drawing/canvas.py", "bold"): (1, "a weight of type"),
     ("report/drawing/figures.py", "robustness"): (1, _PILLAR),
-    ("report/drawing/group_figures.py", "performance"): (1, _PILLAR),
+    ("report/drawing/figures.py", "performance"): (1, _PILLAR),
     ("report/first_page_parts.py", "reweighing"): (1, "a command to copy, which must name one mitigation"),
     ("report/record/summary_lines.py", "performance"): (1, _PILLAR),
-    ("report/report_view.py", "performance"): (1, _PILLAR),
-    ("report/report_view.py", "robustness"): (1, _PILLAR),
     ("statistics/changes.py", "change"): (1, "an attribute of a rate that moved"),
 }
 

@@ -21,7 +21,7 @@ from auditor.evidence.evidence_bundle import write_bundle
 from auditor.evidence.signing import make_key
 from auditor.evidence.write_dossier import dossier_of
 from auditor.judging.policy import Policy, parse_policy
-from auditor.report.document import Table, code, own_text
+from auditor.report.document import Document, Table, code, own_text
 from auditor.report.document_files import render_document_html, render_document_pdf
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.controls import with_policies
@@ -197,7 +197,7 @@ def test_hostile_text_stays_text_in_every_format(tmp_path: Path) -> None:
     (tmp_path / "said.toml").write_text(text, encoding="utf-8")
     given = read_attestations(tmp_path / "said.toml", [pack], TODAY)
     found = dossier_of(sampled(hostile=True), [pack], TODAY, report_href='a" onclick=x#<b>', attestations=given)
-    page = render_document_html(found.title, found.digest, found.created, found.version, found.blocks)
+    page = render_document_html(found)
     tags = {tag.lower() for tag in re.findall(r"<([a-z][a-z0-9]*)", page)}
     assert not tags & {"script", "img", "iframe", "object", "form", "base", "link"}
     assert re.findall(r"\son\w+\s*=", "".join(re.findall(r"<[^>]*>", page))) == []
@@ -210,7 +210,7 @@ def test_hostile_text_stays_text_in_every_format(tmp_path: Path) -> None:
     assert style and policy
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert f"sha256-{digest}" in policy[1].replace("&#43;", "+") and "default-src &#39;none&#39;" in policy[1]
-    assert render_document_html(found.title, found.digest, found.created, found.version, found.blocks) == page
+    assert render_document_html(found) == page
 
 
 def test_hostile_text_stays_text_on_paper(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_hostile_text_stays_text_on_paper(tmp_path: Path) -> None:
     (tmp_path / "said.toml").write_text(text, encoding="utf-8")
     given = read_attestations(tmp_path / "said.toml", [pack], TODAY)
     found = dossier_of(sampled(hostile=True), [pack], TODAY, attestations=given)
-    made = render_document_pdf(found.title, found.digest, found.created, found.version, found.blocks)
+    made = render_document_pdf(found)
     assert b"/URI" not in made and b"/JavaScript" not in made and b"pdfuaid" in made
     paper = pdfium.PdfDocument(made)
     words = "".join(page.get_textpage().get_text_range() for page in paper)
@@ -249,7 +249,9 @@ def test_on_paper_a_metric_does_not_run_into_its_value() -> None:
         (own_text("earned its display with reservations, which are told at length here. " * 6),),
         (own_text("119"),),
     )
-    made = render_document_pdf("T", "0" * 64, "2026-11-27T20:37:22+00:00", "0", [Table(heads, (row,), "lrllrll")])
+    made = render_document_pdf(
+        Document("T", "0" * 64, "2026-11-27T20:37:22+00:00", "0", (Table(heads, (row,), "lrllrll"),))
+    )
     page = pypdfium2.PdfDocument(made)[0].get_textpage()
     letters = page.get_text_range()
     first, at = letters.index(name[:4]), letters.index(value)

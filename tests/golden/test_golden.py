@@ -51,10 +51,10 @@ from auditor.loading.formats import load_model
 from auditor.loading.job_specs import ModelSpec
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.report_formats import FILE_NAMES
-from auditor.report.record.schema import shipped_schema
 from auditor.report.report_view import document_id
 from cli.commands import app
 from cli.verify import stored_probe
+from tests.report.record_schema import shipped_schema
 
 HERE = Path(__file__).parent
 BUNDLE, KEY, LEDGER, MODEL = (HERE / name for name in ("audit.zip", "auditor.key.pub", "history.db", "model.pt"))

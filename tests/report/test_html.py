@@ -18,13 +18,13 @@ from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import AuditReport, Finding, Refusal
-from auditor.report.record.schema import schema_json, shipped_schema
 from auditor.report.report_figures import pictures_of
 from auditor.report.report_view import COUNTED, document_id, promise_of, verdict_of
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Proportion
 from auditor.statistics.significance_tests import Multiplicity
 from tests.quantifiers import all_of
+from tests.report.record_schema import schema_json, shipped_schema
 from tests.report.samples import (
     HOSTILE,
     attribution,
@@ -444,7 +444,7 @@ def test_markdown_lets_no_name_format_anything(name: str) -> None:
 
 def test_the_shipped_schema_is_that_of_the_types(report: AuditReport) -> None:
     assert shipped_schema() == schema_json(), (
-        "run python -m auditor.report.record.schema > auditor/report/record/report.schema.json"
+        "run python -m tests.report.record_schema > auditor/report/record/report.schema.json"
     )
     properties = json.loads(schema_json())["properties"]
     assert set(json.loads(report.to_json())) <= set(properties)

@@ -231,10 +231,6 @@ class TableFile:
             )
         return pa.table({TEXT: pa.array(texts, pa.string())})
 
-    def looks_wrapped(self) -> bool:
-        """Whether the lines of a file of texts are parts of longer ones."""
-        return look_wrapped(self._open)
-
     def _open(self) -> IO[bytes]:
         return _stream(self.path)
 
@@ -494,7 +490,7 @@ def on_texts(file: TableFile, frame: pd.DataFrame, spec: DataSpec) -> list[str]:
     notes = (
         [f"{none:,} of {len(frame):,} rows of {file.path.name} have no text and count as empty ones."] if none else []
     )
-    if file.kind == "txt" and file.looks_wrapped():
+    if file.kind == "txt" and look_wrapped(file._open):
         notes.append(
             f"{file.path.name} looks like prose that was wrapped, and every line is a text: give texts of several "
             f'lines as .jsonl, one {{"{TEXT}": "..."}} a line.'

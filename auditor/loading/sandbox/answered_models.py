@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from auditor.core.errors import DataError, ModelError, UnsupportedError, UsageError
-from auditor.core.files import Closed, sha256_of
+from auditor.core.files import Closed, fields_in, sha256_of
 from auditor.core.number_types import Count
 from auditor.core.rows import FloatArray, IntArray, Rows
 from auditor.data.preprocessing import Preprocessing
@@ -374,28 +374,14 @@ def _facts_of(model: AuditedModel) -> ModelFacts:
             model.threshold_of(0)
         except (ModelError, DataError) as error:
             why = str(error)
-    source = model.provenance
-    return ModelFacts(
-        kind="regressor" if model.kind == "regressor" else "classifier",
-        classes=model.classes,
-        features=model.features,
-        preprocessing=model.preprocessing,
-        threshold=model.threshold,
-        threshold_class=model.threshold_class,
-        batch_rows=model.batch_rows,
-        n_columns=model.n_columns,
-        group_columns=model.group_columns,
-        decides_by=model.decides_by,
-        decides_itself=model.decides_itself,
-        rule=rule and model.kind == "classifier",
-        no_threshold=why[:2_000],
-        network=network,
-        differentiable=bool(getattr(module, "differentiable", True)),
-        encodes=isinstance(model, TorchNetwork) and model._encoder is not None,
-        outputs=model.outputs_said if isinstance(model, TorchModel) else None,
-        parameters=None if module is None else count_parameters(module),
-        dtype=getattr(model, "dtype", None),
-        format=source.format,
-        loaded_by=source.loaded_by,
-        notes=source.notes,
-    )
+    told = {
+        "kind": "regressor" if model.kind == "regressor" else "classifier",
+        "rule": rule and model.kind == "classifier",
+        "no_threshold": why[:2_000],
+        "network": network,
+        "differentiable": bool(getattr(module, "differentiable", True)),
+        "encodes": isinstance(model, TorchNetwork) and model._encoder is not None,
+        "outputs": model.outputs_said if isinstance(model, TorchModel) else None,
+        "parameters": None if module is None else count_parameters(module),
+    }
+    return ModelFacts(**fields_in(ModelFacts, model) | fields_in(ModelFacts, model.provenance) | told)

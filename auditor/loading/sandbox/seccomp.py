@@ -30,41 +30,52 @@ _LAST = 462
 _Numbers = tuple[int | None, int | None]
 _Calls = dict[str, _Numbers]
 _STAYING: _Calls = {"setsid": (112, 157), "setpgid": (109, 154)}
-_DENIED: _Calls = {
+
+
+def _calls(table: str) -> _Calls:
+    """The calls of a table: names, and their numbers on x86_64 and on aarch64."""
+    lines = (line for line in table.splitlines() if not line.lstrip().startswith("#"))
+    found = (call.split() for line in lines for call in line.split(",") if call.strip())
+    return {name: (int(first), None if second == "-" else int(second)) for name, first, second in found}
+
+
+_DENIED = _calls(
+    """
     # other programs and other processes
-    "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281),
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
-    "process_madvise": (440, 440), "process_mrelease": (448, 448), "pidfd_open": (434, 434),
-    "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tkill": (200, 130),
-    "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "migrate_pages": (256, 238),
-    "move_pages": (279, 239), "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setparam": (142, 118),
-    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
+    fork 57 -, vfork 58 -, execve 59 221, execveat 322 281
+    ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, kcmp 312 272
+    process_madvise 440 440, process_mrelease 448 448, pidfd_open 434 434
+    pidfd_getfd 438 438, pidfd_send_signal 424 424, tkill 200 130
+    rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240, migrate_pages 256 238
+    move_pages 279 239, setpriority 141 140, ioprio_set 251 30, sched_setparam 142 118
+    sched_setscheduler 144 119, sched_setattr 314 274
     # sockets, and what outlives a process
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
-    "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    socket 41 198, socketpair 53 199, connect 42 203, bind 49 200, listen 50 201
+    shmget 29 194, semget 64 190, msgget 68 186, mq_open 240 180
+    memfd_create 319 279, memfd_secret 447 447
     # of files what Landlock does not hold, in some version of it
-    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
-    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
-    "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "truncate": (76, 45), "mknod": (133, None), "mknodat": (259, 33), "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265), "inotify_add_watch": (254, 27), "fanotify_init": (300, 262),
-    "quotactl": (179, 60), "quotactl_fd": (443, 443), "acct": (163, 89),
+    chmod 90 -, fchmod 91 52, fchmodat 268 53, fchmodat2 452 452, chown 92 -
+    fchown 93 55, lchown 94 -, fchownat 260 54, utime 132 -, utimes 235 -
+    futimesat 261 -, utimensat 280 88, setxattr 188 5, lsetxattr 189 6
+    fsetxattr 190 7, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16
+    truncate 76 45, mknod 133 -, mknodat 259 33, name_to_handle_at 303 264
+    open_by_handle_at 304 265, inotify_add_watch 254 27, fanotify_init 300 262
+    quotactl 179 60, quotactl_fd 443 443, acct 163 89
     # the tree of files, and other worlds
-    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "move_mount": (429, 429),
-    "open_tree": (428, 428), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432),
-    "fspick": (433, 433), "mount_setattr": (442, 442), "setns": (308, 268), "unshare": (272, 97),
+    mount 165 40, umount2 166 39, pivot_root 155 41, chroot 161 51, move_mount 429 429
+    open_tree 428 428, fsopen 430 430, fsconfig 431 431, fsmount 432 432
+    fspick 433 433, mount_setattr 442 442, setns 308 268, unshare 272 97
     # the kernel itself
-    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
-    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-    "userfaultfd": (323, 282), "perf_event_open": (298, 241), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
-    "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "personality": (135, 92),
-    "modify_ldt": (154, None), "iopl": (172, None), "ioperm": (173, None), "syslog": (103, 116), "reboot": (169, 142),
-    "swapon": (167, 224), "swapoff": (168, 225), "sethostname": (170, 161), "setdomainname": (171, 162),
-    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
-    "vhangup": (153, 58), "lookup_dcookie": (212, 18),
-}  # fmt: skip
+    add_key 248 217, request_key 249 218, keyctl 250 219, bpf 321 280
+    io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427
+    userfaultfd 323 282, perf_event_open 298 241, kexec_load 246 104, kexec_file_load 320 294
+    init_module 175 105, finit_module 313 273, delete_module 176 106, personality 135 92
+    modify_ldt 154 -, iopl 172 -, ioperm 173 -, syslog 103 116, reboot 169 142
+    swapon 167 224, swapoff 168 225, sethostname 170 161, setdomainname 171 162
+    settimeofday 164 170, clock_settime 227 112, adjtimex 159 171, clock_adjtime 305 266
+    vhangup 153 58, lookup_dcookie 212 18
+    """
+)
 # Their flags lie in memory, where no filter sees them; who is told that there is none uses the older call.
 _ABSENT: _Calls = {"clone3": (435, 435), "openat2": (437, 437)}
 

@@ -147,16 +147,8 @@ class FederatedRun(Closed):
 
     def as_of_rows(self) -> RunRecord:
         """The fields for a central run's checks, with clients as rows if the claim is for clients."""
-        return RunRecord(
-            claimed_epsilon=self.claimed_epsilon,
-            delta=self.delta,
-            accountant=self.accountant,
-            phases=self.phases,
-            preprocessing=self.preprocessing,
-            n_trials=self.n_trials,
-            trials_accounted=self.trials_accounted,
-            noise_seed_known=self.noise_seed_known,
-        )
+        same = "claimed_epsilon delta accountant phases preprocessing n_trials trials_accounted noise_seed_known"
+        return RunRecord(**{name: getattr(self, name) for name in same.split()})
 
 
 def parse_federated(raw: object, name: str) -> FederatedRun:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from auditor.core.errors import Code, DataError
-from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number, write_beside
+from auditor.core.files import LEFT_OUT, UNSAID, Closed, Number, fields_in, write_beside
 from auditor.core.number_types import Count
 from auditor.judging.budgets import ErrorRate, Family
 from auditor.judging.criterion import CriterionRecord
@@ -55,10 +55,9 @@ NOT_REPEATED = ("created", "duration_s", "energy")
 # Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan, 2 left
 # small groups out of every comparison, bounded calibration errors given the scores, and gaps of means by a corner.
 RULE = 3
-_COLUMNS = (
-    "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
-    "n_samples", "n_required", "reason", "id",
-)  # fmt: skip
+_COLUMNS = tuple(
+    "outcome probe method metric sensitive group at value low high required n_samples n_required reason id".split()
+)
 
 INTAKE = "intake"
 FILES = "files"
@@ -254,44 +253,20 @@ class Finding(Closed):
     @classmethod
     def from_judgement(cls, judgement: Judgement) -> Finding:
         """The record of a judgement."""
-        m = judgement.measurement
-        return cls(
-            id=judgement.id,
-            probe=judgement.probe,
-            method=m.method or None if m else None,
-            pillar=judgement.pillar,
-            metric=judgement.metric,
-            group=dict(m.group) if m else {},
-            sensitive=m.sensitive if m else (),
-            at=dict(m.at) if m else {},
-            value=m.estimate.value if m else None,
-            ideal=m.ideal if m else None,
-            chance=m.chance if m else None,
-            interval=judgement.interval,
-            confidence=judgement.confidence,
-            p_fail=judgement.p_fail,
-            p_pass=judgement.p_pass,
-            n_samples=m.n_samples if m else None,
-            outcome=judgement.outcome,
-            criterion=judgement.criterion.record if judgement.criterion else None,
-            minimum_detectable_effect=judgement.minimum_detectable_effect,
-            n_required=judgement.n_required,
-            citation=judgement.citation,
-            detail=m.detail if m else "",
-            reason=judgement.reason,
-            vacuous=judgement.vacuous,
-            doubtful=judgement.doubtful,
-            powerless=judgement.powerless,
-            tried=m.tried if m else "",
-            weak=m.weak if m else "",
-            budget=judgement.budget,
-            p_fail_adjusted=judgement.p_fail_adjusted,
-            p_pass_adjusted=judgement.p_pass_adjusted,
-            alone=judgement.alone,
-            padding=judgement.padding,
-            other_kind=judgement.other_kind,
-            estimate=m.estimate if m else None,
-        )
+        m, held = judgement.measurement, judgement.criterion
+        if m is None:
+            own = {
+                "method": None,
+                "group": {},
+                "sensitive": (),
+                "at": {},
+                "value": None,
+                "n_samples": None,
+                "detail": "",
+            }
+        else:
+            own = fields_in(cls, m) | {"method": m.method or None, "value": m.estimate.value}
+        return cls(**own | fields_in(cls, judgement) | {"criterion": held and held.record})
 
 
 class Summary(Closed):
@@ -327,7 +302,7 @@ class Summary(Closed):
 class Refusal(Closed):
     """The reason why the model or the data were not accepted.
 
-    ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.core.errors.REASONS`, None in records
+    ``code`` is which of them; ``reason_code`` the stable code of :data:`auditor.core.errors.Code`, None in records
     of before there were any.
     """
 

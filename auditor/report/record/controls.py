@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from auditor.core.files import fields_in
 from auditor.judging.input_files import CATEGORIES, Role, Roles
 from auditor.judging.measurement import Outcome
 from auditor.judging.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
@@ -44,20 +45,15 @@ def with_policies(
 
 
 def _policy_record(policy: Policy, as_of: date) -> PolicyRecord:
-    return PolicyRecord(
-        name=policy.name,
-        title=policy.title,
-        source=policy.source,
-        checked_on=policy.checked_on.isoformat(),
-        certainty=CERTAINTY[policy.certainty],
-        as_of=as_of.isoformat(),
-        applies_from=None if policy.applies_from is None else policy.applies_from.isoformat(),
-        applies_until=None if policy.applies_until is None else policy.applies_until.isoformat(),
-        sets_pass_mark=bool(policy.criteria),
-        notes=policy.notes,
-        version=policy.version,
-        sha256=policy.sha256,
-    )
+    told = {
+        "checked_on": policy.checked_on.isoformat(),
+        "certainty": CERTAINTY[policy.certainty],
+        "as_of": as_of.isoformat(),
+        "applies_from": policy.applies_from and policy.applies_from.isoformat(),
+        "applies_until": policy.applies_until and policy.applies_until.isoformat(),
+        "sets_pass_mark": bool(policy.criteria),
+    }
+    return PolicyRecord(**fields_in(PolicyRecord, policy) | told)
 
 
 def fitting(rule: EvidenceRule, findings: Sequence[Finding], roles: Roles | None = None) -> list[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from auditor.core.files import fields_in
 from auditor.judging.measurement import Outcome
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.earlier_audits import STEPS, DecidedFinding, DecisionRecord, Key, Step, key_of, key_text
@@ -192,20 +193,9 @@ class _Open:
     signed: list[DecisionRecord] = field(default_factory=list)
 
     def acceptance_of(self, item: DecidedFinding) -> Acceptance:
-        first = self.first
-        return Acceptance(
-            item=item,
-            audit=first.audit,
-            until=first.expires or "",
-            expired=first.expired,
-            owner=first.owner,
-            due=first.due,
-            note=first.note,
-            signers=tuple(
-                Signer(entry=d.entry, created=d.created, by=d.by, role=d.role, step=d.step, signed_with=d.signed_with)
-                for d in self.signed
-            ),
-        )
+        signers = tuple(Signer(**fields_in(Signer, d)) for d in self.signed)
+        told = {"item": item, "until": self.first.expires or "", "signers": signers}
+        return Acceptance(**fields_in(Acceptance, self.first) | told)
 
 
 def acceptances_of(decisions: Sequence[DecisionRecord]) -> dict[Key, Acceptance]:

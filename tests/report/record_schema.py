@@ -1,5 +1,5 @@
-"""The JSON schema of the record, generated from its types: ``python -m auditor.report.record.schema >
-report.schema.json``."""
+"""The JSON schema of the record, generated from its types: ``python -m tests.report.record_schema >
+auditor/report/record/report.schema.json``."""
 
 from __future__ import annotations
 
