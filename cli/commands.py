@@ -72,19 +72,16 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Print every finding wi
 Margin = Annotated[float, typer.Option(help="Non-inferiority margin: accepted loss of accuracy.")]
 
 # What a mitigation and its audits are told alike.
-_OF_MITIGATIONS = tuple(
-    (
-        "train data target positive sensitive bins cluster weight cluster_at_most weight_at_most "
-        "copies_are_real text image probes policy seed device max_memory allow_unsandboxed executor address"
-    ).split()
-)
+_OF_MITIGATIONS = (
+    "train", "data", "target", "positive", "sensitive", "bins", "cluster", "weight",
+    "cluster_at_most", "weight_at_most", "copies_are_real", "text", "image",
+    "probes", "policy", "seed", "device", "max_memory", "allow_unsandboxed", "executor", "address",
+)  # fmt: skip
 # What says of a file that is no bundle how it is to be read, and where groups stand that its rows have not.
-_OF_ANY_MODEL = tuple(
-    (
-        "sensitive_file join_on features classes outputs threshold base architecture architecture_args predict "
-        "allow_code trust_pickle"
-    ).split()
-)
+_OF_ANY_MODEL = (
+    "sensitive_file", "join_on", "features", "classes", "outputs", "threshold", "base", "architecture",
+    "architecture_args", "predict", "allow_code", "trust_pickle",
+)  # fmt: skip
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
@@ -450,11 +447,11 @@ def mitigate(
 
 @command("explain")
 @with_flags(
-    (
-        "data query target positive sensitive bins sensitive_file join_on features text task classes "
-        "outputs lang threshold seed device max_memory max_seconds base architecture architecture_args "
-        "predict allow_code trust_pickle allow_unsandboxed"
-    ).split(),
+    [
+        "data", "query", "target", "positive", "sensitive", "bins", "sensitive_file", "join_on", "features", "text",
+        "task", "classes", "outputs", "lang", "threshold", "seed", "device", "max_memory", "max_seconds", "base",
+        "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "allow_unsandboxed",
+    ],
     {
         "data": "The row and other rows for comparison: a table, or a database's URL with --query.",
         "target": "Column with the true labels, excluded from the features.",

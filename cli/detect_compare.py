@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _CONFIDENCE = 0.95
 _CHANGES = "probes.deepfake.degradations:everyday_versions"
-_COLUMNS = tuple("detector metric of value low high n_real n_fake".split())
+_COLUMNS = ("detector", "metric", "of", "value", "low", "high", "n_real", "n_fake")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from auditor.models.detector_card import KnownRate
 
 _MOST_SHOWN = 6
-_COLUMNS = tuple(
-    "file medium answer probability p_real p_fake q_value credentials claims metadata reason notes".split()
-)
+_COLUMNS = (
+    "file", "medium", "answer", "probability", "p_real", "p_fake", "q_value", "credentials", "claims", "metadata",
+    "reason", "notes",
+)  # fmt: skip
 _COLOURS = {
     "fake": "FAIL",
     "declared synthetic": "FAIL",

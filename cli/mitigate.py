@@ -45,7 +45,7 @@ from probes import PROBES
 # What the evidence of one of the two audits is called, beside its report.
 BUNDLE = "audit.zip"
 # How files of new models end; what has no such ending is a folder.
-FILES = tuple(".pt .skops .joblib .pkl .json .ubj .txt .cbm".split())
+FILES = (".pt", ".skops", ".joblib", ".pkl", ".json", ".ubj", ".txt", ".cbm")
 _DEFAULT_OUT = "fairer"
 _PATH_OPTIONS = ("language_model", "lexicon", "pairs", "test_pairs", "detector")
 

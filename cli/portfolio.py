@@ -220,13 +220,12 @@ def due(
     return 3 if unknown else 0
 
 
-_COLUMNS = tuple(
-    (
-        "severity outcome age_days since status accepted_until accepted_up_to mend_by owner model version "
-        "finding value interval required beyond first_entry last_entry asked_again id retested"
-    ).split()
-)
-_CLOSED = tuple("outcome since closed model id first_entry closed_by_entry rows n found_on".split())
+_COLUMNS = (
+    "severity", "outcome", "age_days", "since", "status", "accepted_until", "accepted_up_to", "mend_by", "owner",
+    "model", "version", "finding", "value", "interval", "required", "beyond", "first_entry", "last_entry",
+    "asked_again", "id", "retested",
+)  # fmt: skip
+_CLOSED = ("outcome", "since", "closed", "model", "id", "first_entry", "closed_by_entry", "rows", "n", "found_on")
 # On a terminal; what else there is stands in the other forms.
 _PRINTED = 15
 

@@ -10,11 +10,12 @@ from cli.flags import with_flags
 
 
 @with_flags(
-    (
-        "target sensitive bins sensitive_file join_on text features classes copies_are_real probes policy "
-        "as_of error_rate multiplicity allow_inconclusive seed out format history db bundle sign timestamp "
-        "max_memory max_seconds allow_unsandboxed lang quiet json_ debug"
-    ).split(),
+    [
+        "target", "sensitive", "bins", "sensitive_file", "join_on", "text", "features", "classes", "copies_are_real",
+        "probes", "policy", "as_of", "error_rate", "multiplicity", "allow_inconclusive", "seed", "out", "format",
+        "history", "db", "bundle", "sign", "timestamp", "max_memory", "max_seconds", "allow_unsandboxed", "lang",
+        "quiet", "json_", "debug",
+    ],
     {
         "target": "Column with the labels.",
         "text": "Column of texts, where each row is one.",

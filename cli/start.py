@@ -37,7 +37,7 @@ _NUMBER_TARGET = re.compile(
 )
 _MOST_CODES = 20
 _NONE = "-"
-_FAVOURABLE = tuple("approved yes true accept accepted hired good granted 1 >50k".split())
+_FAVOURABLE = ("approved", "yes", "true", "accept", "accepted", "hired", "good", "granted", "1", ">50k")
 _UNFAVOURABLE_TARGET = re.compile(r"den(y|ied)|default|reject|fraud|recid", re.IGNORECASE)
 
 

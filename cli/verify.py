@@ -259,11 +259,10 @@ FROM_ANSWERS = ("performance", "group_fairness", "adverse_impact", "score_fairne
 # Which groups they are of is for the scores to say.
 _OF_SCORES = {"adverse_impact": ("standardized_mean_difference",)}
 # By which endings files of models are known at sight.
-_OF_MODELS = tuple(
-    (
-        ".pt .pth .pt2 .ckpt .safetensors .onnx .gguf .joblib .pkl .pickle .skops .h5 .keras .tflite .ubj .cbm .pmml"
-    ).split()
-)
+_OF_MODELS = (
+    ".pt", ".pth", ".pt2", ".ckpt", ".safetensors", ".onnx", ".gguf", ".joblib", ".pkl", ".pickle", ".skops",
+    ".h5", ".keras", ".tflite", ".ubj", ".cbm", ".pmml",
+)  # fmt: skip
 
 
 def keygen(

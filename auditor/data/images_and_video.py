@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 # Formats of plain rasters; others of Pillow's start programs (EPS) or follow references into other files.
-FORMATS = tuple("JPEG PNG WEBP AVIF BMP GIF TIFF PPM".split())
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF", "PPM")
 _HEIC = (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 

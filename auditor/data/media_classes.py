@@ -12,23 +12,24 @@ Meaning = Literal["fake", "real", "neither"]
 
 # As data sets and published detectors name them. A word in neither list means nothing here, and is asked for.
 FAKE_WORDS = frozenset(
-    tuple((
-        "fake fakes ai aigc aigenerated generated synthetic synthesized synthesised deepfake deepfakes "
-        "artificial manipulated tampered forged spoof spoofed gan diffusion faceswap cloned"
-    ).split())
+    (
+        "fake", "fakes", "ai", "aigc", "aigenerated", "generated", "synthetic", "synthesized", "synthesised",
+        "deepfake", "deepfakes", "artificial", "manipulated", "tampered", "forged", "spoof", "spoofed", "gan",
+        "diffusion", "faceswap", "cloned",
+    )
 )  # fmt: skip
 REAL_WORDS = frozenset(
-    tuple((
-        "real realism genuine bonafide authentic original pristine unaltered human natural nature photo "
-        "photograph"
-    ).split())
+    (
+        "real", "realism", "genuine", "bonafide", "authentic", "original", "pristine", "unaltered", "human", "natural",
+        "nature", "photo", "photograph",
+    )
 )  # fmt: skip
 # What stands beside such a word and changes nothing about it; alone it means nothing.
 _FILLERS = frozenset(
-    tuple((
-        "image images picture pictures photo photos audio sound speech voice video videos media face faces "
-        "class label made by deep"
-    ).split())
+    (
+        "image", "images", "picture", "pictures", "photo", "photos", "audio", "sound", "speech", "voice", "video",
+        "videos", "media", "face", "faces", "class", "label", "made", "by", "deep",
+    )
 )  # fmt: skip
 # Words of other questions too: they tell of media only beside a class that means the opposite.
 _OF_OTHER_THINGS = frozenset(("human", "natural", "nature", "original", "artificial", "cloned"))

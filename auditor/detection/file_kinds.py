@@ -16,29 +16,23 @@ IN_WORDS: dict[Medium, str] = {"image": "an image", "audio": "audio", "video": "
 SOUND_ONLY = "Of this video the sound track was judged, not the pictures."
 
 _SUFFIXES = {
-    kind: tuple(endings)
-    for kind, *endings in map(
-        str.split,
-        (
-            "JPEG .jpg .jpeg .jpe .jfif, "
-            "PNG .png .apng, "
-            "GIF .gif, "
-            "WEBP .webp, "
-            "BMP .bmp .dib, "
-            "TIFF .tif .tiff, "
-            "PPM .ppm .pgm .pbm .pnm, "
-            "HEIF .heic .heif, "
-            "AVIF .avif, "
-            "WAV .wav .wave, "
-            "FLAC .flac, "
-            "MP3 .mp3, "
-            "AAC .aac, "
-            "OGG .ogg .oga .ogv .opus .spx, "
-            "MP4 .mp4 .m4a .m4v .mov .m4b .3gp .qt, "
-            "MATROSKA .mkv .mka .webm, "
-            "AVI .avi"
-        ).split(","),
-    )
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "HEIF": (".heic", ".heif"),
+    "AVIF": (".avif",),
+    "WAV": (".wav", ".wave"),
+    "FLAC": (".flac",),
+    "MP3": (".mp3",),
+    "AAC": (".aac",),
+    "OGG": (".ogg", ".oga", ".ogv", ".opus", ".spx"),
+    "MP4": (".mp4", ".m4a", ".m4v", ".mov", ".m4b", ".3gp", ".qt"),
+    "MATROSKA": (".mkv", ".mka", ".webm"),
+    "AVI": (".avi",),
 }
 _STARTS = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -54,7 +48,7 @@ _BRANDS = {b"heic": "HEIF", b"heix": "HEIF", b"mif1": "HEIF", b"msf1": "HEIF", b
 # What is often sent along and is no medium.
 _DOCUMENTS = ((b"%PDF-", "PDF"), (b"PK\x03\x04", "ZIP"), (b"\xd0\xcf\x11\xe0", "Office"), (b"{\\rtf", "RTF"))
 # Metadata whose presence tells how a file came.
-_METADATA = tuple("exif icc_profile jfif photoshop xmp progressive comment encoder software make".split())
+_METADATA = ("exif", "icc_profile", "jfif", "photoshop", "xmp", "progressive", "comment", "encoder", "software", "make")
 _SOUND = {"WAV", "MP3", "AAC", "FLAC"}
 # Containers that hold sound, video, or both: their streams say which.
 _EITHER = {"MP4", "MATROSKA", "OGG", "AVI"}

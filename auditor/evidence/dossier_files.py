@@ -29,7 +29,7 @@ from auditor.report.record.controls import Beside
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_KEYS = tuple("policy control what role by on text document".split())
+_KEYS = ("policy", "control", "what", "role", "by", "on", "text", "document")
 _MOST_ATTESTATION_BYTES = 4 << 20
 _CHUNK = 1 << 20
 

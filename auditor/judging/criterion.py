@@ -109,12 +109,10 @@ class Criterion(CriterionRecord):
         )
 
 
-_KEYS = tuple(
-    (
-        "metric direction bound source set_by set_at probe method sensitive group at needs budget weight "
-        "primary if_rows_suffice"
-    ).split()
-)
+_KEYS = (
+    "metric", "direction", "bound", "source", "set_by", "set_at", "probe", "method", "sensitive", "group", "at",
+    "needs", "budget", "weight", "primary", "if_rows_suffice",
+)  # fmt: skip
 
 
 def _same_place(measured_value: str | float | None, criterion_value: str | float) -> bool:

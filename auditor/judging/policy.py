@@ -43,16 +43,17 @@ RecordPart = Literal[
     "model", "data", "environment", "criteria", "promise", "registration", "decisions", "selection rates",
     "scoring rates",
 ]  # fmt: skip
-_PACK = tuple(
-    (
-        "name title source checked_on certainty applies_from applies_until notes controls criteria budgets "
-        "set_by set_at version"
-    ).split()
-)
-_CONTROL = tuple(
-    "id title source certainty applies_from applies_until evidence attestation record checked_on only_with".split()
-)
-_EVIDENCE = tuple("what probe metric method features how shown_by role levels days source certainty".split())
+_PACK = (
+    "name", "title", "source", "checked_on", "certainty", "applies_from", "applies_until", "notes", "controls",
+    "criteria", "budgets", "set_by", "set_at", "version",
+)  # fmt: skip
+_CONTROL = (
+    "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
+    "checked_on", "only_with",
+)  # fmt: skip
+_EVIDENCE = (
+    "what", "probe", "metric", "method", "features", "how", "shown_by", "role", "levels", "days", "source", "certainty",
+)  # fmt: skip
 _ATTESTATION = ("what", "role", "source", "certainty")
 _PROFILE = ("criteria", "budgets", "set_by", "set_at")
 

@@ -23,12 +23,32 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # What an adapter's configuration may say; whatever else is set changes the arithmetic in a way that is not known here.
 _KNOWN = frozenset(
-    (
-        "alpha_pattern auto_mapping base_model_name_or_path bias exclude_modules fan_in_fan_out "
-        "inference_mode init_lora_weights layers_pattern layers_to_transform lora_alpha lora_dropout "
-        "megatron_core modules_to_save peft_type peft_version qalora_group_size r rank_pattern revision "
-        "runtime_config target_modules task_type use_rslora"
-    ).split()
+    {
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_core",
+        "modules_to_save",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    }
 )
 
 

@@ -39,23 +39,32 @@ from auditor.models.regression_model import AuditedRegressor
 # Exact names that skops does not trust by default and that carry data only: made with __new__, filled with attributes.
 # The two kinds of tree index memory by numbers of the file; check_trees looks at every one of these.
 HARMLESS = frozenset(
-    (
-        "numpy.dtype sklearn.calibration._CalibratedClassifier sklearn.calibration._SigmoidCalibration "
-        "sklearn.calibration._TemperatureScaling "
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor "
-        "sklearn.feature_selection._univariate_selection.chi2 "
-        "sklearn.feature_selection._univariate_selection.f_classif "
-        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace "
-        "sklearn.gaussian_process.kernels.ConstantKernel sklearn.gaussian_process.kernels.DotProduct "
-        "sklearn.gaussian_process.kernels.Matern sklearn.gaussian_process.kernels.Product "
-        "sklearn.gaussian_process.kernels.RBF sklearn.gaussian_process.kernels.RationalQuadratic "
-        "sklearn.gaussian_process.kernels.Sum sklearn.gaussian_process.kernels.WhiteKernel "
-        "sklearn.metrics._scorer._PassthroughScorer sklearn.model_selection._split.KFold "
-        "sklearn.model_selection._split.StratifiedKFold sklearn.multiclass._ConstantPredictor "
-        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer "
-        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer sklearn.tree._tree.Tree "
-        "sklearn.utils._bunch.Bunch"
-    ).split()
+    {
+        "numpy.dtype",
+        "sklearn.calibration._CalibratedClassifier",
+        "sklearn.calibration._SigmoidCalibration",
+        "sklearn.calibration._TemperatureScaling",
+        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "sklearn.feature_selection._univariate_selection.chi2",
+        "sklearn.feature_selection._univariate_selection.f_classif",
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        "sklearn.gaussian_process.kernels.ConstantKernel",
+        "sklearn.gaussian_process.kernels.DotProduct",
+        "sklearn.gaussian_process.kernels.Matern",
+        "sklearn.gaussian_process.kernels.Product",
+        "sklearn.gaussian_process.kernels.RBF",
+        "sklearn.gaussian_process.kernels.RationalQuadratic",
+        "sklearn.gaussian_process.kernels.Sum",
+        "sklearn.gaussian_process.kernels.WhiteKernel",
+        "sklearn.metrics._scorer._PassthroughScorer",
+        "sklearn.model_selection._split.KFold",
+        "sklearn.model_selection._split.StratifiedKFold",
+        "sklearn.multiclass._ConstantPredictor",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+        "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+        "sklearn.tree._tree.Tree",
+        "sklearn.utils._bunch.Bunch",
+    }
 )
 _MAX_SCHEMA_BYTES = 256 << 20
 # Whose predict takes the largest of predict_proba, but for how equal ones and rounding fall. Any other is asked itself.

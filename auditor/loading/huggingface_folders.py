@@ -42,7 +42,17 @@ _DEFAULT_TOKENS = 512
 _MOST_LABELS = 100_000
 # Their positions begin after the padding index, so that many fewer tokens fit than there are position embeddings.
 _OFFSET_POSITIONS = frozenset(
-    "roberta xlm-roberta xlm-roberta-xl roberta-prelayernorm camembert data2vec-text longformer mpnet ibert".split()
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "roberta-prelayernorm",
+        "camembert",
+        "data2vec-text",
+        "longformer",
+        "mpnet",
+        "ibert",
+    }
 )
 
 

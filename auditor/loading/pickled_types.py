@@ -73,9 +73,16 @@ _FUNCTIONS = frozenset(
         *(
             f"sklearn.metrics._classification.{name}"
             for name in (
-                "accuracy_score balanced_accuracy_score brier_score_loss f1_score jaccard_score log_loss "
-                "matthews_corrcoef precision_score recall_score"
-            ).split()
+                "accuracy_score",
+                "balanced_accuracy_score",
+                "brier_score_loss",
+                "f1_score",
+                "jaccard_score",
+                "log_loss",
+                "matthews_corrcoef",
+                "precision_score",
+                "recall_score",
+            )
         ),
         *(
             f"sklearn.metrics._ranking.{name}"
@@ -84,9 +91,15 @@ _FUNCTIONS = frozenset(
         *(
             f"sklearn.metrics._regression.{name}"
             for name in (
-                "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
-                "mean_squared_error median_absolute_error r2_score root_mean_squared_error"
-            ).split()
+                "explained_variance_score",
+                "max_error",
+                "mean_absolute_error",
+                "mean_absolute_percentage_error",
+                "mean_squared_error",
+                "median_absolute_error",
+                "r2_score",
+                "root_mean_squared_error",
+            )
         ),
     }
 )

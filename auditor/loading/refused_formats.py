@@ -45,8 +45,22 @@ _PLAIN = frozenset(
         *(
             f"builtins.{name}"
             for name in (
-                "bool bytearray bytes complex dict float frozenset int list object range set slice str tuple"
-            ).split()
+                "bool",
+                "bytearray",
+                "bytes",
+                "complex",
+                "dict",
+                "float",
+                "frozenset",
+                "int",
+                "list",
+                "object",
+                "range",
+                "set",
+                "slice",
+                "str",
+                "tuple",
+            )  # fmt: skip
         ),
     }
 )

@@ -41,42 +41,28 @@ _MOST_DEPTH = 150
 _MOST_BITS = 4096
 _MOST_DATE = 200
 
-_FILTERS = frozenset(
-    (
-        "abs capitalize count d default dictsort e escape first float format groupby indent int items join last "
-        "length list lower map max min reject rejectattr replace reverse round safe select selectattr sort "
-        "string title tojson trim truncate unique upper"
-    ).split()
-)
+_FILTERS = frozenset({
+    "abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float", "format", "groupby",
+    "indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr",
+    "replace", "reverse", "round", "safe", "select", "selectattr", "sort", "string", "title", "tojson", "trim",
+    "truncate", "unique", "upper",
+})  # fmt: skip
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        (
-            "capitalize casefold count endswith find format index isalnum isalpha isdigit islower isnumeric "
-            "isspace isupper join lower lstrip partition removeprefix removesuffix replace rfind rpartition "
-            "rsplit rstrip split splitlines startswith strip swapcase title upper"
-        ).split()
-    ),
+    str: frozenset({
+        "capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isdigit",
+        "islower", "isnumeric", "isspace", "isupper", "join", "lower", "lstrip", "partition", "removeprefix",
+        "removesuffix", "replace", "rfind", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
+        "strip", "swapcase", "title", "upper",
+    }),
     dict: frozenset({"get", "items", "keys", "values"}),
     list: frozenset({"count", "index"}),
     tuple: frozenset({"count", "index"}),
     LoopContext: frozenset({"changed", "cycle"}),
-}
+}  # fmt: skip
 _STATEMENTS = (
-    nodes.Template,
-    nodes.Output,
-    nodes.For,
-    nodes.If,
-    nodes.Macro,
-    nodes.CallBlock,
-    nodes.FilterBlock,
-    nodes.Assign,
-    nodes.AssignBlock,
-    nodes.ExprStmt,
-    nodes.Break,
-    nodes.Continue,
-    nodes.With,
-    nodes.Scope,
-)
+    nodes.Template, nodes.Output, nodes.For, nodes.If, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.Assign,
+    nodes.AssignBlock, nodes.ExprStmt, nodes.Break, nodes.Continue, nodes.With, nodes.Scope,
+)  # fmt: skip
 _COUNT = "__count__"
 _OURS = frozenset({"_each", "_kept", "_step", "_joined", "_said"})
 _WIDTHS = re.compile(r"%(?:\([^)]*\))?[^%a-zA-Z]*[\d*]")
@@ -158,12 +144,9 @@ def _compiled(text: str) -> jinja2.Template:
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     environment.filters = {name: f for name, f in environment.filters.items() if name in _FILTERS} | _OWN_FILTERS
     environment.globals = {
-        "range": environment.globals["range"],
-        "dict": _Dict(),
-        "namespace": _Namespace,
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-    }
+        "range": environment.globals["range"], "dict": _Dict(), "namespace": _Namespace,
+        "raise_exception": _raise_exception, "strftime_now": _strftime_now,
+    }  # fmt: skip
     tree = environment.parse(text)
     _check(tree)
     return environment.from_string(_Counting().visit(tree))
@@ -471,18 +454,10 @@ def _tojson(
 
 
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
-    "_each": _count_items,
-    "_kept": _count_value,
-    "_step": _step,
-    "_joined": _join_counted,
-    "_said": _count_output,
-    "replace": _replace,
-    "join": _join,
-    "indent": _indent,
-    "format": _format,
-    "string": _string,
-    "tojson": _tojson,
-}
+    "_each": _count_items, "_kept": _count_value, "_step": _step, "_joined": _join_counted,
+    "_said": _count_output, "replace": _replace,
+    "join": _join, "indent": _indent, "format": _format, "string": _string, "tojson": _tojson,
+}  # fmt: skip
 
 
 How = Literal["auto", "on", "off"]

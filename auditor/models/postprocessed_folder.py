@@ -27,7 +27,7 @@ from auditor.models.postprocessing import PostprocessedModel, Postprocessing
 FORMAT: Literal["auditor-postprocessed/1"] = "auditor-postprocessed/1"
 MAX_RULES_BYTES = 64 << 20
 # What a Hugging Face folder holds as data; code and pickles beside it are no part of the model that was read.
-_DATA = tuple(".json .safetensors .txt .model .jinja .md .bpe .codes .vocab".split())
+_DATA = (".json", ".safetensors", ".txt", ".model", ".jinja", ".md", ".bpe", ".codes", ".vocab")
 _NAME = r"model(\.[A-Za-z0-9]{1,12})?"
 Names = tuple[str, ...]
 
@@ -103,7 +103,7 @@ def write_postprocessed(
     it has changed since it was loaded.
     """
     where = Path(folder)
-    if where.suffix in ".pt .skops .json .ubj .txt .cbm .onnx .pkl .joblib".split():
+    if where.suffix in (".pt", ".skops", ".json", ".ubj", ".txt", ".cbm", ".onnx", ".pkl", ".joblib"):
         raise UsageError(
             f"{where.name!r} must be a folder: a post-processed model of this kind is written as one, with the model "
             "below it as it was."

@@ -149,8 +149,8 @@ def batches(items: Sequence[T], budget: int, size: Callable[[T], int]) -> Iterat
 
 # Decoders whose attention takes a mask of our own with positions of our own; a test holds each of them to it.
 TREE_ATTENTION = frozenset(
-    set("gemma gemma2 gemma3_text gpt2 gpt_neox gpt_oss granite granitemoe llama mistral".split())
-    | set("mixtral olmo2 olmoe phi phi3 qwen2 qwen3 qwen3_moe smollm3".split())
+    {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoe", "llama", "mistral"}
+    | {"mixtral", "olmo2", "olmoe", "phi", "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3"}
 )
 
 

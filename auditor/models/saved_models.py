@@ -116,12 +116,10 @@ def _output_settings(model: TorchModel) -> dict[str, Any]:
 
 
 # What lies beside the weights and is data: taken over as it stands where a model is saved like another.
-_BESIDE_WEIGHTS = tuple(
-    (
-        "tokenizer.json tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt "
-        "tokenizer.model chat_template.jinja generation_config.json"
-    ).split()
-)
+_BESIDE_WEIGHTS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
 # Files of one gigabyte are the most that the measuring process may write.
 _SHARD_BYTES = "900MB"
 

@@ -328,12 +328,10 @@ def _number_text(words: str, say: Catalogue) -> str:
 
 Flags = list[tuple[str, str]]
 # What the record of an audit does not hold but in its command, and the next command needs again.
-_OF_MODEL_AND_ROWS = tuple(
-    (
-        "--text --image --features --classes --outputs --threshold --sensitive-file --join-on --bins --cluster "
-        "--weight --probes --set --policy --config"
-    ).split()
-)
+_OF_MODEL_AND_ROWS = (
+    "--text", "--image", "--features", "--classes", "--outputs", "--threshold", "--sensitive-file", "--join-on",
+    "--bins", "--cluster", "--weight", "--probes", "--set", "--policy", "--config",
+)  # fmt: skip
 
 
 def repair_of(report: AuditReport) -> tuple[str, str]:

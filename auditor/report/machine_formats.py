@@ -22,14 +22,13 @@ from auditor.report.record.audit_report import AuditReport, ExitCode, Finding
 from auditor.report.record.number_text import moment_of
 from auditor.report.report_view import Row
 
-COLUMNS = tuple(
-    (
-        "document id outcome pillar probe method metric sensitive group at value ideal interval_low "
-        "interval_high confidence p_fail p_pass p_fail_adjusted p_pass_adjusted budget n_samples direction "
-        "bound_low bound_high criterion_source set_by set_at minimum_detectable_effect n_required reason detail "
-        "citation other_kind"
-    ).split()
-)
+COLUMNS = (
+    "document", "id", "outcome", "pillar", "probe", "method", "metric", "sensitive", "group", "at", "value", "ideal",
+    "interval_low", "interval_high", "confidence", "p_fail", "p_pass", "p_fail_adjusted", "p_pass_adjusted",
+    "budget", "n_samples", "direction", "bound_low", "bound_high", "criterion_source", "set_by", "set_at",
+    "minimum_detectable_effect", "n_required", "reason", "detail",
+    "citation", "other_kind",
+)  # fmt: skip
 # A spreadsheet reads a cell that begins so as a formula, whatever the file's author meant.
 _FORMULA = ("=", "+", "-", "@")
 

@@ -329,7 +329,7 @@ class _Writer:
         told = sorted((r for r in self.rows if r.outcome in _JUDGED), key=lambda r: r.rank)
         yield self.heading("paper.numbers")
         if told:
-            names = tuple("outcome what value interval must_be rows needs why".split())
+            names = ("outcome", "what", "value", "interval", "must_be", "rows", "needs", "why")
             yield table(
                 self.heads("paper", *names), map(self.finding_row, told[:MOST_TOLD]), "llrrlrrl", "findings", brief=20
             )

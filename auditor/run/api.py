@@ -336,9 +336,18 @@ def _in_memory(model: AuditedModel, rows: AuditData | None, config: Configured, 
 
     options = config.options
     labelled = rows is not None and (rows.y_true is not None or rows.target_values is not None)
-    kept = "probes benchmark benchmark_filter scorer calibration chat system few_shot reference ood".split()
     asked = ScanOptions(
-        target=options.target or ("labels" if labelled else None), **{name: getattr(options, name) for name in kept}
+        probes=options.probes,
+        target=options.target or ("labels" if labelled else None),
+        benchmark=options.benchmark,
+        benchmark_filter=options.benchmark_filter,
+        scorer=options.scorer,
+        calibration=options.calibration,
+        chat=options.chat,
+        system=options.system,
+        few_shot=options.few_shot,
+        reference=options.reference,
+        ood=options.ood,
     )
     specs = probe_specs(replace(config, options=asked), catalogue)
     check_waivers(options.allow_inconclusive, {*catalogue, *(spec.name for spec in specs)})

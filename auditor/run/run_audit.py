@@ -185,7 +185,18 @@ def alike_in_counts(
 
 # What of the rows decides what is found, and costs next to nothing to keep.
 _LENT = ("y_true", "target_values", "is_member", "sensitive_features")
-_PACKAGES = tuple("numpy pandas scipy torch transformers captum shap opacus fairlearn scikit-learn".split())
+_PACKAGES = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "torch",
+    "transformers",
+    "captum",
+    "shap",
+    "opacus",
+    "fairlearn",
+    "scikit-learn",
+)
 
 
 def ask(

@@ -49,7 +49,7 @@ Catalogue = Mapping[str, type[Probe]]
 _OF_ENDPOINTS = (
     "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
 )  # fmt: skip
-_OF_A_FILE = tuple("base task classes outputs architecture predict generate allow_code trust_pickle".split())
+_OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ _OF_PREDICTIONS = options_of(RecordedSpec)
 # Columns and classes are said of the model too, and bins are checked against what is sensitive.
 _OF_DATA = [name for name in options_of(DataSpec) if name not in ("features", "classes", "bins")]
 # What says how a model is loaded or asked, and means nothing where there is none.
-_OF_A_MODEL = tuple("model predict generate data outputs architecture allow_code trust_pickle image".split())
+_OF_A_MODEL = ("model", "predict", "generate", "data", "outputs", "architecture", "allow_code", "trust_pickle", "image")
 
 
 # What is said of a log: which of its scores is meant, and which of its metadata are groups and clusters.

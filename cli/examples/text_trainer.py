@@ -30,7 +30,7 @@ from auditor import PROBES, AuditData, TrainingAudit
 from auditor.run.while_training.trainer_callback import add_to, text_classifier
 
 CLASSES = ("low", "high")
-TRAITS = tuple("honors volunteer military holes school email computer special college".split())
+TRAITS = ("honors", "volunteer", "military", "holes", "school", "email", "computer", "special", "college")
 
 
 def resumes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -92,12 +92,10 @@ class TokenAttribution(LikelihoodOptions, BaseProbe):
     pillar = "attribution"
     goal = "Which words make a language model go on as it does, rather than otherwise?"
     citation = "Ding and Koehn, NAACL 2021; Yin and Neubig, EMNLP 2022; DeYoung et al., ACL 2020"
-    methods = tuple(
-        (
-            "integrated_gradients input_x_gradient saliency gradient_shap smooth_grad occlusion "
-            "feature_ablation kernel_shap lime"
-        ).split()
-    )
+    methods = (
+        "integrated_gradients", "input_x_gradient", "saliency", "gradient_shap", "smooth_grad", "occlusion",
+        "feature_ablation", "kernel_shap", "lime",
+    )  # fmt: skip
     needs = (Need.LANGUAGE_MODEL,)
     questions = (AuditQuestion("arithmetic", metrics=("completeness_error",)), AuditQuestion("words"))
     # Prompts that confirm, and the true share of found cues that is FAILed against at least 0.5 with 80 % power.

@@ -12,28 +12,28 @@ import numpy.typing as npt
 from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows
 
 # The neighbours of each letter on a QWERTY keyboard.
-NEIGHBOURS = dict(
-    pair.split(":")
-    for pair in (
-        "q:wa w:qeas e:wrsd r:etdf t:ryfg y:tugh u:yihj i:uojk o:ipkl p:ol a:qwsz s:weadzx d:ersfxc "
-        "f:rtdgcv g:tyfhvb h:yugjbn j:uihknm k:iojlm l:opk z:asx x:sdzc c:dfxv v:fgcb b:ghvn n:hjbm m:jkn"
-    ).split()
-)
+NEIGHBOURS = {
+    "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk", "o": "ipkl",
+    "p": "ol", "a": "qwsz", "s": "weadzx", "d": "ersfxc", "f": "rtdgcv", "g": "tyfhvb", "h": "yugjbn", "j": "uihknm",
+    "k": "iojlm", "l": "opk", "z": "asx", "x": "sdzc", "c": "dfxv", "v": "fgcb", "b": "ghvn", "n": "hjbm", "m": "jkn",
+}  # fmt: skip
 # Cyrillic letters that most typefaces draw as the Latin ones (confusable by Unicode Technical Standard 39).
 LOOK_ALIKES = str.maketrans(
-    "acdehijlopqswxyABCEHIJKMOPSTX",
-    "\u0430\u0441\u0501\u0435\u04bb\u0456\u0458\u04cf\u043e\u0440\u051b\u0455\u051d\u0445"
-    "\u0443\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u041a\u041c\u041e\u0420\u0405\u0422\u0425",
-)
+    {
+        "a": "\u0430", "c": "\u0441", "d": "\u0501", "e": "\u0435", "h": "\u04bb", "i": "\u0456", "j": "\u0458",
+        "l": "\u04cf", "o": "\u043e", "p": "\u0440", "q": "\u051b", "s": "\u0455", "w": "\u051d", "x": "\u0445",
+        "y": "\u0443", "A": "\u0410", "B": "\u0412", "C": "\u0421", "E": "\u0415", "H": "\u041d", "I": "\u0406",
+        "J": "\u0408", "K": "\u041a", "M": "\u041c", "O": "\u041e", "P": "\u0420", "S": "\u0405", "T": "\u0422",
+        "X": "\u0425",
+    }
+)  # fmt: skip
 ZERO_WIDTH_SPACE = "\u200b"
 LEET = str.maketrans("aeiostAEIOST", "431057431057")
 # English words that say nothing for or against anything.
-NEUTRAL = tuple(
-    (
-        "the and also then today here there again now about with from that this which some each while page time "
-        "day week line thing"
-    ).split()
-)
+NEUTRAL = (
+    "the", "and", "also", "then", "today", "here", "there", "again", "now", "about", "with", "from", "that", "this",
+    "which", "some", "each", "while", "page", "time", "day", "week", "line", "thing",
+)  # fmt: skip
 # Ways in which one word is mistyped, of which a search tries no more.
 _TYPOS_TRIED = 8
 

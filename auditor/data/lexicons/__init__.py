@@ -37,15 +37,22 @@ from pathlib import Path
 from auditor.core.errors import ConfigError, did_you_mean
 from auditor.core.files import UNREADABLE, why_unreadable
 
-CATEGORIES = tuple("gender names religion nationality ethnicity orientation disability age".split())
+CATEGORIES = ("gender", "names", "religion", "nationality", "ethnicity", "orientation", "disability", "age")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
 # One word may have several roles only where a rule tells them apart.
 TOLD_APART = (frozenset({"object", "determiner", "pronoun"}), frozenset({"adjective", "noun"}))
-_KEYS = tuple(
-    (
-        "category source why match_case only_in_templates only_in_texts before_names not_within templates "
-        "reference identities"
-    ).split()
+_KEYS = (
+    "category",
+    "source",
+    "why",
+    "match_case",
+    "only_in_templates",
+    "only_in_texts",
+    "before_names",
+    "not_within",
+    "templates",
+    "reference",
+    "identities",
 )
 _IDENTITY_KEYS = ("name", "words")
 _MAX_BYTES = 1 << 20

@@ -285,13 +285,11 @@ def points_to(name: str, value: str) -> str:
     return f"it names {found[0]}" if found else ""
 
 
-_TAGS = tuple(
-    (
-        "encoder encoded_by software comment description title artist copyright creation_time make model "
-        "com.apple.quicktime.make com.apple.quicktime.model com.apple.quicktime.software digitalsourcetype "
-        "major_brand writing_application"
-    ).split()
-)
+_TAGS = (
+    "encoder", "encoded_by", "software", "comment", "description", "title", "artist", "copyright", "creation_time",
+    "make", "model", "com.apple.quicktime.make", "com.apple.quicktime.model", "com.apple.quicktime.software",
+    "digitalsourcetype", "major_brand", "writing_application",
+)  # fmt: skip
 
 
 def container_statements(content: bytes) -> list[Statement]:

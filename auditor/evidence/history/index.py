@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from auditor.report.record.audit_report import DataRecord
 
 Rows = Callable[[Any], Sequence[Any]]
-_KEYS = tuple("data rows model_id model path campaign plan question".split())
+_KEYS = ("data", "rows", "model_id", "model", "path", "campaign", "plan", "question")
 _DIGITS = 32
 _GRAVEST_FIRST = ("FAIL", "INCONCLUSIVE", "NOT_RUN", "PASS")
 

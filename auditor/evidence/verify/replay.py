@@ -58,12 +58,10 @@ _DIGITS, _SLACK, _NOTHING = ".4g", 2e-6, 1e-12
 _BLANK = canonical([[], [], None, []])
 _Point = tuple[float | None, ...]
 # What a finding says whatever the rules by which outcomes follow from what was measured.
-_OF_NO_RULE = set(
-    (
-        "id probe method pillar metric group sensitive at value ideal chance n_samples criterion citation "
-        "detail estimate"
-    ).split()
-)
+_OF_NO_RULE = {
+    "id", "probe", "method", "pillar", "metric", "group", "sensitive", "at", "value", "ideal", "chance", "n_samples",
+    "criterion", "citation", "detail", "estimate",
+}  # fmt: skip
 
 
 class Replay:

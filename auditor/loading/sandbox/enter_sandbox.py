@@ -176,14 +176,14 @@ def _linked_below(folder: str) -> set[_Inode]:
 
 
 # What Python and the libraries below it look at of the system: programs' own files, not people's.
-_SYSTEM = tuple(
-    (
-        "/usr /lib /lib32 /lib64 /nix/store /gnu/store /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d "
-        "/etc/localtime /etc/timezone /etc/os-release /etc/nsswitch.conf /etc/mime.types /etc/fonts "
-        "/etc/ssl/openssl.cnf /proc/self /proc/cpuinfo /proc/meminfo /proc/stat /proc/version /proc/filesystems "
-        "/proc/sys/vm /sys/devices/system /sys/fs/cgroup /sys/kernel/mm /dev/zero /dev/random /dev/urandom"
-    ).split()
-)
+_SYSTEM = (
+    "/usr", "/lib", "/lib32", "/lib64", "/nix/store", "/gnu/store",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/os-release",
+    "/etc/nsswitch.conf", "/etc/mime.types", "/etc/fonts", "/etc/ssl/openssl.cnf",
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems", "/proc/sys/vm",
+    "/sys/devices/system", "/sys/fs/cgroup", "/sys/kernel/mm",
+    "/dev/zero", "/dev/random", "/dev/urandom",
+)  # fmt: skip
 # A driver is spoken to by requests to its devices, and its library reads what the kernel says of them.
 _ACCELERATORS = ("/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/dxg", "/dev/kfd", "/dev/dri/*")
 _OF_ACCELERATORS = ("/sys", "/proc/driver/nvidia", "/proc/devices", "/proc/modules")

@@ -35,13 +35,11 @@ from auditor.models.endpoint.handshake_sampling_and_prompts import fingerprint
 from auditor.models.endpoint.server_findings import Capability, Handshake, lacking
 
 # In the order in which they are told.
-NAMES = tuple(
-    (
-        "completions chat model_name same_model logprobs top_logprobs echo text_likelihoods n stop greedy seed "
-        "fresh_draws temperature pure_sampling system_prompt no_added_prompt whole_prompt batch_invariance "
-        "unfiltered"
-    ).split()
-)
+NAMES = (
+    "completions", "chat", "model_name", "same_model", "logprobs", "top_logprobs", "echo", "text_likelihoods", "n",
+    "stop", "greedy", "seed", "fresh_draws", "temperature", "pure_sampling", "system_prompt", "no_added_prompt",
+    "whole_prompt", "batch_invariance", "unfiltered",
+)  # fmt: skip
 
 
 def shake_hands(

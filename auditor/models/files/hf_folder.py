@@ -219,7 +219,7 @@ def _shards(folder: Folder, index_name: str) -> dict[str, Tensor]:
 
 
 # Networks that take the samples of sound themselves; all others take spectrograms of their own making.
-OF_SAMPLES = frozenset("wav2vec2 hubert wavlm unispeech unispeech-sat data2vec-audio sew sew-d".split())
+OF_SAMPLES = frozenset({"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "data2vec-audio", "sew", "sew-d"})
 
 
 def build_network(

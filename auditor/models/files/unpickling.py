@@ -178,14 +178,42 @@ def _ordinary(name: str) -> bool:
 
 _MOST_FOLLOWED = 20_000_000
 _REFUSED = frozenset(
-    ("PERSID EXT1 EXT2 EXT4 INST OBJ NEWOBJ_EX STRING BINSTRING SHORT_BINSTRING NEXT_BUFFER READONLY_BUFFER").split()
+    {
+        "PERSID",
+        "EXT1",
+        "EXT2",
+        "EXT4",
+        "INST",
+        "OBJ",
+        "NEWOBJ_EX",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "NEXT_BUFFER",
+        "READONLY_BUFFER",
+    }
 )
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _ARGUMENTS = frozenset(
-    (
-        "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE "
-        "BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
-    ).split()
+    {
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+    }
 )
 # What Python 2 and earlier numpy and joblib called the same things.
 _RENAMED = {

@@ -24,10 +24,23 @@ PLAIN_GLOBALS = frozenset(
         "torch._utils._rebuild_parameter",
         "torch.Size",
         "torch.device",
-        *(f"torch.{kind}" for kind in "bfloat16 bool float16 float32 float64 int32 int64 uint8".split()),
+        *(f"torch.{kind}" for kind in ("bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8")),
         *(
             f"torch.{kind}Storage"
-            for kind in "BFloat16 Bool Byte Char ComplexDouble ComplexFloat Double Float Half Int Long Short".split()
+            for kind in (
+                "BFloat16",
+                "Bool",
+                "Byte",
+                "Char",
+                "ComplexDouble",
+                "ComplexFloat",
+                "Double",
+                "Float",
+                "Half",
+                "Int",
+                "Long",
+                "Short",
+            )
         ),
     }
 )
@@ -43,9 +56,17 @@ UNUSUAL_GLOBALS = frozenset(
         *(
             f"torch._utils._rebuild_{kind}"
             for kind in (
-                "device_tensor_from_cpu_tensor device_tensor_from_numpy meta_tensor_no_storage "
-                "nested_tensor parameter_with_state qtensor sparse_tensor tensor tensor_v3 wrapper_subclass"
-            ).split()
+                "device_tensor_from_cpu_tensor",
+                "device_tensor_from_numpy",
+                "meta_tensor_no_storage",
+                "nested_tensor",
+                "parameter_with_state",
+                "qtensor",
+                "sparse_tensor",
+                "tensor",
+                "tensor_v3",
+                "wrapper_subclass",
+            )
         ),
         *(f"torch.{kind}Storage" for kind in ("QInt32", "QInt8", "QUInt8")),
     }

@@ -35,12 +35,10 @@ _ERROR = 0.05
 # Of what these measure, one picture for each set of features; elsewhere the same name may mean something else.
 _TOGETHER = ("fairness", "performance")
 # What is decided first, then how rightly; what is none of these comes last.
-_ORDER = tuple(
-    (
-        "selection_rate scoring_rate impact_ratio true_positive_rate false_negative_rate false_positive_rate "
-        "accuracy balanced_accuracy precision roc_auc expected_calibration_error"
-    ).split()
-)
+_ORDER = (
+    "selection_rate", "scoring_rate", "impact_ratio", "true_positive_rate", "false_negative_rate",
+    "false_positive_rate", "accuracy", "balanced_accuracy", "precision", "roc_auc", "expected_calibration_error",
+)  # fmt: skip
 
 
 def of_groups(points: Sequence[Point]) -> list[Figure]:

@@ -55,9 +55,10 @@ NOT_REPEATED = ("created", "duration_s", "energy")
 # Of the rules by which outcomes follow from what was measured: 1 was one family of judgements for a whole scan, 2 left
 # small groups out of every comparison, bounded calibration errors given the scores, and gaps of means by a corner.
 RULE = 3
-_COLUMNS = tuple(
-    "outcome probe method metric sensitive group at value low high required n_samples n_required reason id".split()
-)
+_COLUMNS = (
+    "outcome", "probe", "method", "metric", "sensitive", "group", "at", "value", "low", "high", "required",
+    "n_samples", "n_required", "reason", "id",
+)  # fmt: skip
 
 INTAKE = "intake"
 FILES = "files"

@@ -21,12 +21,10 @@ MOST_CONTROLS = 12
 _MOST_PARTS, _MOST_GROUPS, _MOST_NUMBERS = 3, 8, 4
 _LONGEST_STATISTIC = 300
 # Flags by which code runs that is not auditor's: who copies a command of somebody else's report is to know.
-RUNS_CODE = tuple(
-    (
-        "--probe --architecture --predict --generate --decoder --embedder --allow-code --trust-pickle "
-        "--allow-unsandboxed"
-    ).split()
-)
+RUNS_CODE = (
+    "--probe", "--architecture", "--predict", "--generate", "--decoder", "--embedder", "--allow-code", "--trust-pickle",
+    "--allow-unsandboxed",
+)  # fmt: skip
 # Where paper may break a name; text that is copied off it has it in it.
 _BREAK = "\u200b"
 # Of these the value says it all, or the reason.

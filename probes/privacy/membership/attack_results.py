@@ -31,28 +31,29 @@ from probes.privacy.membership import attack_scores
 from probes.privacy.membership.attack_metrics import FALSE_POSITIVE_RATES, FEWEST_JUDGED, Attack, Sides, rate_at
 
 CHEAP = ("loss_threshold", "loss_threshold_per_class", "quantile_regression")
-WITH_SHADOWS = tuple(
-    (
-        "lira_online lira_online_fixed_variance lira_offline lira_offline_fixed_variance rmia rmia_offline "
-        "bavaria bavaria_offline difficulty_calibration"
-    ).split()
+WITH_SHADOWS = (
+    "lira_online",
+    "lira_online_fixed_variance",
+    "lira_offline",
+    "lira_offline_fixed_variance",
+    "rmia",
+    "rmia_offline",
+    "bavaria",
+    "bavaria_offline",
+    "difficulty_calibration",
 )
 # Those that ask no model but the audited one.
 ALONE = (*CHEAP, "label_only")
 # In the order of the members found at 1 % false positives in benchmarks/membership_attacks.py, on five tables.
 MOST_FOR_RMIA = 16
-_BY_FEW = tuple(
-    (
-        "bavaria rmia bavaria_offline rmia_offline difficulty_calibration lira_online_fixed_variance "
-        "lira_offline_fixed_variance lira_offline lira_online"
-    ).split()
-)
-_BY_MANY = tuple(
-    (
-        "bavaria lira_online bavaria_offline lira_online_fixed_variance rmia_offline rmia "
-        "difficulty_calibration lira_offline lira_offline_fixed_variance"
-    ).split()
-)
+_BY_FEW = (
+    "bavaria", "rmia", "bavaria_offline", "rmia_offline", "difficulty_calibration", "lira_online_fixed_variance",
+    "lira_offline_fixed_variance", "lira_offline", "lira_online",
+)  # fmt: skip
+_BY_MANY = (
+    "bavaria", "lira_online", "bavaria_offline", "lira_online_fixed_variance", "rmia_offline", "rmia",
+    "difficulty_calibration", "lira_offline", "lira_offline_fixed_variance",
+)  # fmt: skip
 # Of those with shadow models, the ones whose finding nothing says something, however few models there are.
 STRONG = ("bavaria", "rmia")
 MOST_LEFT_OUT = 0.05

@@ -345,7 +345,7 @@ def _same_address(text: str) -> str:
 
 
 # Where numbers are written with a leading 0 inside the country; the first whose plan has the number stands for all.
-_REGIONS = tuple("GB FR DE IT NL BE AT CH SE IE AU NZ ZA IN JP".split())
+_REGIONS = ("GB", "FR", "DE", "IT", "NL", "BE", "AT", "CH", "SE", "IE", "AU", "NZ", "ZA", "IN", "JP")
 
 
 def _international(text: str) -> str:
