@@ -38,7 +38,7 @@ from cli.report_outputs import claim_report, command_line, write_report
 from cli.safeguards import refuse_a_job
 from cli.scan_evidence import enclosed_of, start_log, write_evidence
 from cli.signed_outputs import Sealed, with_bundle
-from cli.terminal import paragraph, stages
+from cli.terminal import labelled, paragraph, stages
 from mitigations import MITIGATIONS
 from probes import PROBES
 
@@ -92,9 +92,9 @@ def run_mitigation(
     beside = [write_energy(out, energy), *([_answers_of(out)] if _answers_of(out).is_file() else [])]
     if not quiet:
         typer.echo(f"wrote     {', '.join(map(str, [out, *beside]))}  ({time.perf_counter() - started:.0f} s)")
-        typer.echo(f"took      {visible(energy.describe(Catalogue()))}")
+        typer.echo(labelled(f"took      {visible(energy.describe(Catalogue()))}"))
         for note in notes:
-            typer.echo(f"note      {note}")
+            typer.echo(labelled(f"note      {note}"))
     before = audit_model(config, before_job, folder / BEFORE, quiet=quiet)
     after = audit_model(*_later_audit(kind, config, out, code), folder / AFTER, quiet=quiet)
     comparison = replace(

@@ -82,7 +82,7 @@ def gate_reports(
             typer.echo()
             for reason in own.reasons:
                 typer.echo(paragraph(visible(reason), 0))
-            typer.echo(f"gate exit {int(own.code)}: {_GATE_WORDS[own.code]}")
+            typer.echo(paragraph(f"gate exit {int(own.code)}: {_GATE_WORDS[own.code]}", 0))
         verdicts.append(own.code)
     return int(next(code for code in _GRAVEST_FIRST if code in verdicts))
 

@@ -20,6 +20,7 @@ from auditor.run.option_parsers import memory_limit, names_in
 from auditor.run.scan_options import ScanOptions
 from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, Writes, parse_architecture_args
 from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
+from cli.terminal import labelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,7 +164,8 @@ def _train(spec: TrainSpec, places: _Places, *, allow_unsandboxed: bool, debug: 
     for line in trained.recognised:
         typer.echo(f"auditor: {visible(line)}", err=True)
     for line in _lines(trained, spec, places, energy):
-        typer.echo(line)
+        # What is to be copied stays on one line.
+        typer.echo(line if line.startswith("next") else labelled(line))
 
 
 def _run_training(

@@ -11,8 +11,9 @@ What a page's blocks are for the tests stands in comments before them, which no 
 
 A user's journeys are the pages themselves, each a case of ``test_what_a_page_says_runs_as_it_stands``: an engineer's
 (``tutorials/engineer.md``), a compliance team's (``tutorials/compliance.md``), a training engineer's
-(``tutorials/training.md``), a pipeline's (``ci.md``, whose action and GitLab job ``tests/cli/test_pipelines.py`` runs)
-and that of a probe of one's own (``your-own-probe.md``).
+(``tutorials/training.md``), a pipeline's (``tasks/pull-request.md`` and ``ci.md``, whose action and GitLab job
+``tests/cli/test_pipelines.py`` runs) and that of a probe and a mitigation of one's own (``your-own-probe.md``,
+``your-own-mitigation.md``).
 """
 
 from __future__ import annotations

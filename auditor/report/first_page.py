@@ -24,8 +24,8 @@ from auditor.report.first_page_parts import (
     excess,
     favourable_of,
     group_name,
+    limits_of,
     names_rows,
-    policies_of,
     private_training_of,
     reach,
     registration_of,
@@ -495,7 +495,7 @@ class _Writer:
         yield from reversed(remedies) if worst is not None and worst.pillar == "privacy" else remedies
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
-            yield self._action("bound", criterion_of(f), name=self._name(f), kept=policies_of(report))
+            yield self._action("bound", criterion_of(f), name=self._name(f), **limits_of(report))
         more = [f.n_required for f in judged if f.outcome is Outcome.INCONCLUSIVE and f.n_required]
         if more and max(more) > (report.data.n_rows or 0):
             yield self._action("rows", n=self.say.count(max(more)))

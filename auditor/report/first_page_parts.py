@@ -420,8 +420,10 @@ def criterion_of(f: Finding) -> str:
     return f"criteria = [{{ metric = {json.dumps(f.metric)}, direction = {json.dumps(direction)}, bound = ... }}]"
 
 
-def policies_of(report: AuditReport) -> str:
-    """The profiles and files whose criteria were in force, as ``--policy`` takes them."""
+def limits_of(report: AuditReport) -> dict[str, str]:
+    """The profiles and files in force, ``kept`` as ``--policy`` takes them, and a ``file`` for a limit beside them."""
     files = report.configuration.files if report.configuration is not None else ()
     in_force = [file.path for file in files if file.role == "criteria" or "criteria" in (file.keys or ())]
-    return ",".join(dict.fromkeys(in_force)) or DEFAULT_PROFILE
+    names = ("limits.toml", *(f"limits-{i}.toml" for i in range(2, len(in_force) + 3)))
+    own = next(name for name in names if name not in in_force)
+    return {"kept": ",".join(dict.fromkeys(in_force)) or DEFAULT_PROFILE, "file": own}

@@ -20,7 +20,7 @@ from auditor.report.first_page_parts import rows_of_rate
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.configuration import About, Labels, about_of
+from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord, Labels, about_of
 from auditor.report.record.finding_text import earlier_questions
 from auditor.report.record.translations import ENGLISH, SHIPPED, Catalogue, shipped, words_of
 from auditor.report.remediation import remediation_of
@@ -310,6 +310,10 @@ def test_training_rows_that_can_be_named_stand_before_all_else_that_nobody_bound
     assert tomllib.loads(commands[1].replace("...", "0.1"))["criteria"][0]["bound"] == 0.1
     bound = next(action.sentence for action in page.actions if "limits.toml" in action.sentence)
     assert f"--policy {DEFAULT_PROFILE},limits.toml" in bound
+    own = ConfigurationFile(path="limits.toml", role="criteria", origin="given", sha256="6e" * 32)
+    again = report.model_copy(update={"configuration": ConfigurationRecord(files=(own,))})
+    bound = next(action.sentence for action in first_page(again).actions if "limits-2.toml" in action.sentence)
+    assert "in limits-2.toml, with --policy limits.toml,limits-2.toml to keep" in bound
     # No criterion can judge how many are named, so none is asked for.
     assert '"demographic_parity_difference"' in commands[1] and none_of("discovered" in c for c in commands)
     line = next(line for line in remediation_of(report).lines if "named" in line.found)
