@@ -26,7 +26,6 @@ from markupsafe import soft_str
 
 from auditor.core.errors import ModelError, NotApplicableError
 
-
 # Some templates name the day. A fixed one, so that the same seed asks the same.
 TODAY = datetime(2026, 1, 1)
 MOST_TEMPLATE = 256 << 10
