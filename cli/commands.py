@@ -30,8 +30,12 @@ from cli.flags import (
     AsJson,
     BundleTo,
     Debug,
+    DryRun,
     JsonAlone,
+    Price,
+    Publish,
     Quiet,
+    ShowConfig,
     SignWith,
     TimestampBy,
     Writes,
@@ -180,14 +184,12 @@ def scan(
     model: Annotated[str | None, typer.Argument(help=flags()["model"].help, show_default=False)] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Config = None,
-    publish: Annotated[
-        list[str] | None,
-        typer.Option(help="Publish the report: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
-    ] = None,
+    publish: Publish = None,
     verbose: Verbose = False,
-    show_config: Annotated[
-        bool, typer.Option("--show-config", help="Print the settings in force with their sources; run nothing.")
-    ] = False,
+    show_config: ShowConfig = False,
+    dry_run: DryRun = False,
+    price_in: Price = None,
+    price_out: Price = None,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
@@ -196,12 +198,10 @@ def scan(
     inconclusive or could not run, 4 the model or the data were refused.
     """
     flag_values |= {"model": model, "architecture_args": parse_architecture_args(flag_values["architecture_args"])}
-    if show_config:
-        from cli.audit_plan import show_config as show
-        from cli.scan_request import configure
+    if show_config or dry_run or (price_in, price_out) != (None, None):
+        from cli.call_plan import print_plan
 
-        show(configure(flag_values, config, set_ or []), flag_values, set_ or [])
-        return 0
+        return print_plan(flag_values, config, set_ or [], None if show_config else (price_in, price_out))
     return _audit(flag_values, config, set_ or [], publish=publish or [], verbose=verbose, debug=debug)
 
 

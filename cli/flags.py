@@ -147,6 +147,19 @@ Quiet = Annotated[bool, scan_option("quiet")]
 SignWith = Annotated[Path | None, scan_option("sign")]
 TimestampBy = Annotated[str | None, scan_option("timestamp")]
 
+# Of a scan's own command.
+Publish = Annotated[
+    list[str] | None,
+    typer.Option(help="Publish the report: dir:FOLDER, mlflow[:EXPERIMENT], wandb[:PROJECT] or hf:REPOSITORY."),
+]
+ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="Print the settings in force with their sources; run nothing.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the calls and tokens that a scan of a server takes; call nothing.")
+]
+Price = Annotated[float | None, typer.Option(min=0.0, help="Price of a million tokens of that kind, for --dry-run.")]
+
 # For commands that are no scan.
 Tracebacks = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 JsonAlone = Annotated[bool, typer.Option("--json", help="Print only JSON.")]

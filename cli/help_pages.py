@@ -100,6 +100,7 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "Model server": (
         "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
+        "dry_run", "price_in", "price_out",
     ),
     "Probes": (
         "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",

@@ -133,8 +133,7 @@ def in_one_text(turns: Sequence[str]) -> str:
 def writer_of(model: AuditedModel, chat_mode: How = "auto", system: str = "") -> Generates:
     """The model as a text generator in this mode; NotApplicableError if it cannot generate or has no such mode.
 
-    A text is sent as callers do, without a beginning-of-sequence token that the tokenizer does not add, or after the
-    prefix that was named (:meth:`~auditor.models.language_model.AuditedLanguageModel.as_sent`).
+    A text stands behind the same prefix as one that is scored; a chat template writes its own.
     """
     if isinstance(model, Generates):
         return model.with_chat_options(chat_mode, system)
@@ -142,7 +141,7 @@ def writer_of(model: AuditedModel, chat_mode: How = "auto", system: str = "") ->
         raise lacking(model, "generates")
     if model.objective == "masked":
         raise OtherKindError("Needs a causal language model: a masked one continues no text.")
-    return Writer(model.as_sent()).with_chat_options(chat_mode, system)
+    return Writer(model).with_chat_options(chat_mode, system)
 
 
 def scorer_of(model: AuditedModel) -> ScoresTexts:

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from itertools import islice
 from types import BuiltinMethodType, MethodType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import jinja2
 from jinja2 import nodes, pass_context
@@ -25,10 +25,6 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import soft_str
 
 from auditor.core.errors import ModelError, NotApplicableError
-
-if TYPE_CHECKING:
-    from auditor.models.language_model import AuditedLanguageModel
-
 
 # Some templates name the day. A fixed one, so that the same seed asks the same.
 TODAY = datetime(2026, 1, 1)
@@ -505,7 +501,19 @@ class Chat:
         return render(self.template, said, special=self.special, add_generation_prompt=add_generation_prompt)
 
 
-def chat_of(model: AuditedLanguageModel, chat_mode: How = "auto", system: str = "") -> Chat | None:
+class HasTokenizer(Protocol):
+    """A language model, as far as its prompts go."""
+
+    @property
+    def objective(self) -> str:
+        """``masked``, or how else it reads texts."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """A tokenizer of transformers."""
+
+
+def chat_of(model: HasTokenizer, chat_mode: How = "auto", system: str = "") -> Chat | None:
     """The model's chat; None for plain text: ``off``, or ``auto`` without a template.
 
     Of named templates it is the one named "default". Raises NotApplicableError where a template is asked for, by ``on``
@@ -519,11 +527,10 @@ def chat_of(model: AuditedLanguageModel, chat_mode: How = "auto", system: str = 
                 f"Needs a model with a chat template, which its tokenizer has not: leave {asked} out."
             )
         return None
-    special = {k: v for k, v in dict(getattr(model.tokenizer, "special_tokens_map", {})).items() if isinstance(v, str)}
-    return Chat(found, special, system)
+    return Chat(found, _special(model.tokenizer), system)
 
 
-def in_plain_text(model: AuditedLanguageModel) -> str:
+def in_plain_text(model: HasTokenizer) -> str:
     """The note on a model with a chat template prompted without it, else ""."""
     return "" if _template(model) is None else "asked in plain text, not through its chat template"
 
@@ -541,6 +548,43 @@ def template_sha256(template: str) -> str:
     return hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _template(model: AuditedLanguageModel) -> str | None:
+# What opens or ends a turn, for tokenizers that come without their template, and what separates documents.
+_TURN = re.compile(r"<\|?(im_(start|end)|(start|end)_header_id|eot_id|(start|end)_of_turn|user|assistant|system)\|?>")
+_ROLE = r"\s*(system|user|assistant)\b"
+_SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
+
+
+def document_start(tokenizer: Any, begin: int, end: int | None) -> int:
+    """The token behind which training texts began, of a tokenizer that puts none before a text by itself.
+
+    It is the beginning-of-sequence token, unless that opens the turns of a chat: pretraining separated its documents by
+    another one, the end-of-sequence token where that is no part of a chat either, else one that is called so.
+    """
+    token_of = tokenizer.backend_tokenizer.id_to_token
+    written = _conversation(tokenizer)
+    opening = str(token_of(begin))
+    if not (_TURN.fullmatch(opening) or re.search(re.escape(opening) + _ROLE, written)):
+        return begin
+    ending = "" if end is None else str(token_of(end))
+    if end is not None and end != begin and not _TURN.fullmatch(ending) and ending not in written:
+        return end
+    named = map(tokenizer.backend_tokenizer.token_to_id, _SEPARATORS)
+    return next((i for i in named if i is not None), begin if end is None else end)
+
+
+def _conversation(tokenizer: Any) -> str:
+    """A question as the tokenizer's chat template writes it, "" without a template that can be rendered."""
+    template = template_of(tokenizer)
+    try:
+        return "" if template is None else Chat(template, _special(tokenizer)).render_prompt(_TRIED)
+    except ModelError:
+        return ""
+
+
+def _special(tokenizer: Any) -> dict[str, str]:
+    return {k: v for k, v in dict(getattr(tokenizer, "special_tokens_map", {})).items() if isinstance(v, str)}
+
+
+def _template(model: HasTokenizer) -> str | None:
     # A masked model fills in; it answers nobody.
     return None if model.objective == "masked" else template_of(model.tokenizer)

@@ -57,8 +57,9 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     ``network``: a ``...ForCausalLM`` or ``...ForMaskedLM`` module, left as it was by everything here. ``tokenizer``: a
     fast tokenizer of transformers. ``prefix``: ids that stand before every text of a causal model, one that it scores
     and one that it continues; None means what the tokenizer puts there, else its beginning-of-sequence token where it
-    has one, else nothing, and then the first token of a text has no probability. ``batch_tokens``: tokens in one
-    forward pass; None means what the device holds.
+    has one (:func:`~auditor.models.chat.document_start` in place of one that opens the turns of a chat), else nothing,
+    and then the first token of a text has no probability. ``batch_tokens``: tokens in one forward pass; None means what
+    the device holds.
 
     Raises ModelError for a module that is neither, or a tokenizer that does not fit it.
     """
@@ -120,12 +121,21 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
                 "Log-likelihood with nothing in front of a text (the tokenizer has no beginning-of-sequence token, or "
                 "none was asked for), so first tokens are not scored."
             )
-        return f"Log-likelihood after {self.prefix_text} (token id {', '.join(map(str, self.prefix))})."
+        mark = self.chat_mark
+        apart = "" if mark is None else f", not after {self._backend.id_to_token(mark)}, which opens a turn of its chat"
+        return f"Log-likelihood after {self.prefix_text} (token id {', '.join(map(str, self.prefix))}){apart}."
 
     @property
     def prefix_text(self) -> str:
         """The prefix of every text of a causal model, in its tokenizer's spelling; "" for none."""
         return " ".join(str(self._backend.id_to_token(i)) for i in self.prefix)
+
+    @property
+    def chat_mark(self) -> int | None:
+        """The beginning-of-sequence token, where it opens the turns of a chat and another one is the prefix for it."""
+        begin = getattr(self.tokenizer, "bos_token_id", None)
+        derived = self.objective == "causal" and not self._prefix_named and begin is not None
+        return int(begin) if derived and self.prefix not in ((int(begin),), self._tokenizer_prefix()) else None
 
     def with_prefix(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
         """The same network and tokenizer, with another prefix: a token, its id, ids, or "" for none.
@@ -251,8 +261,12 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     def _prefix(self, prefix: Sequence[int] | None) -> tuple[int, ...]:
         if prefix is not None:
             return tuple(int(i) for i in prefix)
-        begin = getattr(self.tokenizer, "bos_token_id", None)
-        return self._tokenizer_prefix() or (() if begin is None else (int(begin),))
+        own, begin = self._tokenizer_prefix(), getattr(self.tokenizer, "bos_token_id", None)
+        if own or begin is None:
+            return own
+        from auditor.models.chat import document_start
+
+        return (document_start(self.tokenizer, int(begin), getattr(self.tokenizer, "eos_token_id", None)),)
 
     def _tokenizer_prefix(self) -> tuple[int, ...]:
         """What the tokenizer puts before a text."""

@@ -191,7 +191,7 @@ class LanguageModelRewrites:
             if room is None or len(model.tokenizer(prompt).input_ids) + sampling.max_new_tokens <= room
         ]
         drawn: list[list[str]] = [[] for _ in sources]
-        found = continuations(model.as_sent(), [prompts[k] for k in fits], self.proposals, sampling, generator)
+        found = continuations(model, [prompts[k] for k in fits], self.proposals, sampling, generator)
         for k, texts in zip(fits, found, strict=True):
             drawn[k] = texts
         self.counts["texts"] = len(fits)

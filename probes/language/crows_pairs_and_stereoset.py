@@ -19,6 +19,7 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.values import BoundedMean, IdealizedAssociation, bounded_mean
 from probes.language.forced_choice import METHOD, Question
 from probes.language.language_options import (
+    OTHER_PREFIX_METRICS,
     AnswerBy,
     Asking,
     Compared,
@@ -102,7 +103,7 @@ class CrowsPairs(PairsOfAFile, BaseProbe):
     )
     ideal_when_same = RESTING | {"stereotype_choice_rate": "scores"}
     power = (1508, 0.60)
-    metrics = PREFERENCE_METRICS + SHIFT_METRICS + SENSE_METRICS
+    metrics = PREFERENCE_METRICS + SHIFT_METRICS + OTHER_PREFIX_METRICS + SENSE_METRICS
 
     def __init__(
         self,
@@ -134,7 +135,9 @@ class CrowsPairs(PairsOfAFile, BaseProbe):
         found = exclude_items(read_crows_pairs(benchmark_path(self.benchmarks, "crows_pairs")), self.benchmark_filter)
         if self.asking.by_letter(model):
             return _pairs_by_letters(self.asking.writer(model), found, rng)
-        return preferred_pairs(self, model, found, "crows_pairs", caveat(found))
+        return self.with_other_prefix(
+            model, data, rng, preferred_pairs(self, model, found, "crows_pairs", caveat(found))
+        )
 
 
 def _pairs_by_letters(
@@ -222,6 +225,7 @@ class StereoSet(Compared, BaseProbe):
           ideal 100; a random model has 50, one that always prefers the stereotype 0; Nadeem, Bethke and Reddy, ACL 2021
         """,
         *SENSE_METRICS,
+        *OTHER_PREFIX_METRICS,
     )
 
     def __init__(
@@ -247,13 +251,12 @@ class StereoSet(Compared, BaseProbe):
             writer = self.asking.writer(model)
             return [m for part in _PARTS for m in _part_by_letters(writer, found, part, rng)]
         language, earlier = self.language(model), self.earlier()
-        return list(
-            chain.from_iterable(
-                _stereoset_part(language, found, method, earlier)
-                for method in _PARTS
-                if any(example.part == method for example in found.examples)
-            )
+        measured = chain.from_iterable(
+            _stereoset_part(language, found, method, earlier)
+            for method in _PARTS
+            if any(example.part == method for example in found.examples)
         )
+        return self.with_other_prefix(model, data, rng, list(measured))
 
 
 def _part_by_letters(

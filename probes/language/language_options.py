@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.core.rows import FloatArray
 from auditor.data.benchmarks.benchmark import Benchmark
+from auditor.judging.measurement import Measurement, define_metrics
 from auditor.run.probe import allow_untrusted
 from probes.probe_inputs import earlier_language_model
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
     from auditor.models.capabilities import Generates
     from auditor.models.chat import Chat, How
@@ -144,17 +149,29 @@ def sentence(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
+OTHER_PREFIX_METRICS = define_metrics(
+    """
+    *_other_prefix: the same number with the token before each text that opens the turns of a chat, as the tokenizer
+      names it, in place of the one that separated training texts; (-inf, inf), no ideal; far from
+      it, the choice of the token decides; Biderman et al., arXiv 2405.14782 (2024)
+    """
+)
+
+
 class LikelihoodOptions:
     """Options of a probe of text likelihoods.
 
     prefix_token: what stands before every text of a causal model, without which its first token has no probability: a
     token as the tokenizer spells it, its id, or "" for nothing. None is what the tokenizer puts there itself, else its
-    beginning-of-sequence token, as lm-evaluation-harness has it, so that figures compare. A model may know another
-    one better, and the score may depend on it: SmolLM2-135M-Instruct scores 0.56 on CrowS-Pairs after its
-    ``<|im_start|>``, which opens a chat's turn, and 0.54 after ``<|endoftext|>``, which separated its training texts.
+    beginning-of-sequence token, as lm-evaluation-harness has it, so that figures compare. Where that opens the turns of
+    a chat, it is the token that separated the training texts, and the numbers over all texts are shown after the
+    other one too (``*_other_prefix``): SmolLM2-135M-Instruct scores 0.56 on CrowS-Pairs after its ``<|im_start|>``, and
+    0.54 after ``<|endoftext|>``, with perplexities of 102 and 45.
     """
 
     untrusted_options = allow_untrusted("prefix_token")
+    # Whether a part of the built-in texts is enough, as beside numbers over all of them.
+    in_brief = False
 
     def __init__(self, *, prefix_token: PrefixToken | None = None) -> None:
         check_prefix(prefix_token)
@@ -170,6 +187,21 @@ class LikelihoodOptions:
 
         found = scorer_of(model)
         return found if self.prefix_token is None else found.with_prefix(self.prefix_token)
+
+    def with_other_prefix(
+        self, model: AuditedModel, data: AuditData, rng: np.random.Generator, found: list[Measurement]
+    ) -> list[Measurement]:
+        """The measurements, and behind them those over all texts after the token that the default passes over."""
+        mark = getattr(self.language(model), "chat_mark", None)
+        if self.prefix_token is not None or mark is None:
+            return found
+        other: Any = copy.copy(self)
+        other.prefix_token, other.reference, other.in_brief = mark, None, True
+        after = {"prefix": other.weights(model).prefix_text}
+        again = (m for m in other.measure(model, data, rng) if not m.group)
+        return found + [
+            replace(m, metric=f"{m.metric}_other_prefix", at={**m.at, **after}, figure=None, ideal=None) for m in again
+        ]
 
     def weights(self, model: AuditedModel) -> AuditedLanguageModel:
         """The same for a model with available weights; NotApplicableError for any other."""

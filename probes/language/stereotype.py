@@ -20,7 +20,7 @@ from auditor.report.record.number_text import shortened, signed
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.clusters import ClusteredMean, ClusteredValue, too_few
 from auditor.statistics.estimate import Undefined
-from probes.language.language_options import PairOptions, source_and_scoring
+from probes.language.language_options import OTHER_PREFIX_METRICS, PairOptions, source_and_scoring
 from probes.language.preference_shares import (
     SHIFT_METRICS,
     clustered_share,
@@ -357,11 +357,14 @@ class Stereotype(PairOptions, BaseProbe):
     ideal_when_same = RESTING
     # Pairs, independent ones, and the true stereotype_score beyond [0.45, 0.55] that is found so with 80 % power.
     power = (1280, 0.60)
-    metrics = PREFERENCE_METRICS + LOG_ODDS_METRICS + SHIFT_METRICS
+    metrics = PREFERENCE_METRICS + LOG_ODDS_METRICS + SHIFT_METRICS + OTHER_PREFIX_METRICS
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The log-odds and both scores, each over all and per category; see the class."""
-        return preferred_pairs(self, model, built_in_pairs(), "built_in_pairs")
+        every = built_in_pairs()
+        # Two pairs of mentions of each sentence, in both roles.
+        asked = replace(every, examples=every.examples[::4]) if self.in_brief else every
+        return self.with_other_prefix(model, data, rng, preferred_pairs(self, model, asked, "built_in_pairs"))
 
 
 def built_in_pairs() -> Benchmark[SentencePair]:

@@ -14,7 +14,13 @@ from auditor.data.benchmarks.benchmark import Benchmark, SentencePair, words_apa
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need
 from probes.language.forced_choice import METHOD
-from probes.language.language_options import PairsOfAFile, asked_for_letters, benchmark_path, source_and_scoring
+from probes.language.language_options import (
+    OTHER_PREFIX_METRICS,
+    PairsOfAFile,
+    asked_for_letters,
+    benchmark_path,
+    source_and_scoring,
+)
 from probes.language.letter_answers import PRONOUN_METRICS, Pronoun, pronoun_measurements
 from probes.language.preference_shares import SHIFT_METRICS, mean_of_pairs, preferences, share_of, shifts, undecided
 from probes.language.stereotype import LOG_ODDS_METRICS, RESTING, Stereotype, log_odds, placed_log_odds, preferred_pairs
@@ -62,7 +68,7 @@ class WinoBias(PairsOfAFile, BaseProbe):
         found = read_winobias(benchmark_path(self.benchmarks, "winobias"))
         if self.asking.by_letter(model):
             return _winobias_by_letters(self.asking.writer(model), found, rng)
-        return preferred_pairs(self, model, found, "winobias")
+        return self.with_other_prefix(model, data, rng, preferred_pairs(self, model, found, "winobias"))
 
 
 def _winobias_by_letters(
@@ -130,6 +136,7 @@ class Winogender(PairsOfAFile, BaseProbe):
         """,
         *LOG_ODDS_METRICS,
         *SHIFT_METRICS,
+        *OTHER_PREFIX_METRICS,
         *PRONOUN_METRICS,
     )
 
@@ -144,9 +151,9 @@ class Winogender(PairsOfAFile, BaseProbe):
         male = preferences(likelihoods)
         measured = _winogender(found, male, likelihoods, source_and_scoring(language, found.source))
         earlier = self.earlier()
-        if earlier is None:
-            return measured
-        return measured + _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
+        if earlier is not None:
+            measured += _shifts(found, self.likelihoods(earlier[0], pairs), likelihoods, measured, earlier[1])
+        return self.with_other_prefix(model, data, rng, measured)
 
 
 def sentences_of(benchmark: Benchmark[WinogenderExample]) -> list[Pronoun]:

@@ -55,9 +55,6 @@ class Writer:
     context: int | None = None
     tokenizer = staticmethod(lambda text, **_: SimpleNamespace(input_ids=text.split()))
 
-    def as_sent(self) -> Writer:
-        return self
-
     def encode(self, texts: Sequence[str]) -> list[str]:
         return list(texts)
 

@@ -74,9 +74,9 @@ def test_what_stands_before_a_text_stands_before_one_that_is_continued(adds: boo
     found = [each.prefix for each in model.by_possible_prefixes()]
     assert found == ([model.prefix] if known else [(), (1,)])
     assert [each.as_sent().prefix for each in model.by_possible_prefixes()] == found
-    # A probe that lets it write sends texts as callers do.
+    # One rule for what is scored and what is written.
     writer_of(model).continued(["the dog"], 1, Sampling(max_new_tokens=1), np.random.default_rng(0))
-    assert read[1:] == [list(model.as_sent().encode(["the dog"])[0].ids)]
+    assert read[1:] == [list(model.encode(["the dog"])[0].ids)]
 
 
 def test_the_cache_is_used() -> None:

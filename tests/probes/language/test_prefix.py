@@ -10,7 +10,7 @@ import torch
 
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.data.benchmarks.benchmark import SentencePair
-from auditor.models.capabilities import scorer_of
+from auditor.models.capabilities import scorer_of, writer_of
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.recorded_model import RecordedWriter
 from auditor.run.probe import make_probe
@@ -20,7 +20,8 @@ from probes.language.crows_pairs_and_stereoset import CrowsPairs, StereoSet
 from probes.language.stereotype import Stereotype
 from probes.language.winobias_winogender import WinoBias, Winogender
 from tests.probes.language.pair_toys import crows_file
-from tests.toys.language import by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
+from tests.quantifiers import none_of
+from tests.toys.language import WORDS, by_loss, causal_tokenizer, masked_tokenizer, sentences, tiny, tiny_bert
 
 SEEN = ("the dog", "a cat", "a bird", "big dog", "the cat", "small bird", "red dog", "here")
 PAIRS = [SentencePair(f"the old man sees {x}", f"the young man sees {x}", "age", (x,)) for x in SEEN]
@@ -85,3 +86,52 @@ def test_a_token_that_is_not_there_is_a_reason_that_says_what_is() -> None:
     assert [f.outcome for f in report.findings] == ["NOT_RUN"] and "no token '<bos>'" in report.findings[0].reason
     with pytest.raises(NotApplicableError, match="Needs the likelihoods of texts: they are not to be had"):
         scorer_of(RecordedWriter())
+
+
+IM_START = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+LLAMA = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+
+
+def chat_model(bos: str, eos: str, template: str | None, *more: str) -> AuditedLanguageModel:
+    """A model whose tokenizer names these and puts nothing before a text."""
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *more]
+    tokenizer = causal_tokenizer([*WORDS, *(m for m in marks if m not in WORDS)], bos=False)
+    tokenizer.add_special_tokens({"bos_token": bos, "eos_token": eos})
+    tokenizer.chat_template = template
+    return AuditedLanguageModel(tiny("llama", vocab_size=len(tokenizer)).eval(), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("bos", "eos", "template", "prefix"),
+    [
+        ("<|im_start|>", "<|im_end|>", IM_START, "<|endoftext|>"),
+        ("<|im_start|>", "<|im_end|>", None, "<|endoftext|>"),
+        ("<|im_start|>", "</s>", IM_START, "</s>"),
+        ("<s>", "</s>", LLAMA, "<s>"),
+        ("<|endoftext|>", "<|im_end|>", IM_START, "<|endoftext|>"),
+        ("<turn>", "<|im_end|>", IM_START.replace("<|im_start|>", "<turn>"), "<|endoftext|>"),
+    ],
+)
+def test_a_mark_of_a_chat_is_no_start_of_a_document(bos: str, eos: str, template: str | None, prefix: str) -> None:
+    model = chat_model(bos, eos, template, "<turn>")
+    assert model.prefix_text == prefix
+    assert (model.chat_mark is not None) == (bos != prefix)
+    assert (f"not after {bos}" in model.notes) == (bos != prefix)
+    assert writer_of(model, "off").model.prefix == model.prefix  # type: ignore[attr-defined]
+
+
+def test_what_is_judged_is_shown_after_the_mark_of_a_chat_too(tmp_path: Path) -> None:
+    model = chat_model("<|im_start|>", "<|im_end|>", IM_START)
+    files = {"crows_pairs": crows_file(tmp_path, PAIRS)}
+    found = CrowsPairs(benchmarks=files).measure(model, no_data(), np.random.default_rng(0))
+    after = CrowsPairs(benchmarks=files, prefix_token="<|im_start|>").measure(
+        model, no_data(), np.random.default_rng(0)
+    )
+    shown = {m.metric: m for m in found if m.metric.endswith("_other_prefix")}
+    assert set(shown) == {f"{m.metric}_other_prefix" for m in after if not m.group}
+    for m in after:
+        if not m.group:
+            assert shown[f"{m.metric}_other_prefix"].estimate == m.estimate
+            assert shown[f"{m.metric}_other_prefix"].at["prefix"] == "<|im_start|>"
+    again = CrowsPairs(benchmarks=files).measure(causal(), no_data(), np.random.default_rng(0))
+    assert none_of(m.metric.endswith("_other_prefix") for m in again)
