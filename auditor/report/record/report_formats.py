@@ -29,6 +29,8 @@ FILE_NAMES = {
     "model-card": "report.model-card.md",
     "model-card-json": "report.model-card.json",
     "ml-bom": "report.cdx.json",
+    "croissant": "report.croissant.json",
+    "datasheet": "report.datasheet.md",
 }
 FORMATS = ",".join(FILE_NAMES)
 # By name, since each imports much, and a record alone needs none of it.
@@ -43,6 +45,8 @@ _RENDERERS = {
     "model-card": "model_card_and_bom:render_model_card",
     "model-card-json": "model_card_and_bom:render_toolkit_json",
     "ml-bom": "model_card_and_bom:render_ml_bom",
+    "croissant": "data_documentation:render_croissant",
+    "datasheet": "data_documentation:render_datasheet",
 }
 # Those whose words are a catalogue's.
 TOLD = ("html", "markdown", "pdf", "pdf-appendix")

@@ -20,7 +20,7 @@ from cli.verify import verify
 from tests.evidence.test_evidence import evidence
 from tests.report.samples import sample_report
 
-TEXTS = ("html", "json", "markdown", "sarif", "junit", "csv", "model-card", "model-card-json")
+TEXTS = ("html", "json", "markdown", "sarif", "junit", "csv", "model-card", "model-card-json", "croissant", "datasheet")
 
 
 @pytest.fixture(scope="module")
