@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from probes.fairness.proxy_association import FEWEST_ROWS, other_columns
 from probes.probe_inputs import training_rows, whole_number
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
@@ -126,7 +128,8 @@ class LabelBias(BaseProbe):
         found: list[Measurement] = []
         suspects = _suspects(labels, chances)
         found.append(_suspected(suspects, np.ones(len(rows), bool), {}))
-        asked = [rows.positive if rows.positive in labels.kept else labels.kept[-1]]
+        positive = rows.positive
+        asked = [positive if positive is not None and positive in labels.kept else labels.kept[-1]]
         if len(labels.kept) > 2 or len(rows.classes) > 2:
             asked = labels.kept
         for feature in map(str, rows.sensitive_features.columns):
@@ -180,7 +183,7 @@ class _Trees:
     seed: int
 
     @classmethod
-    def of_columns(cls, columns: dict[str, object], fold: IntArray, place: IntArray, seed: int) -> _Trees:
+    def of_columns(cls, columns: Mapping[str, pd.Series[Any]], fold: IntArray, place: IntArray, seed: int) -> _Trees:
         design = np.empty((len(fold), len(columns)), np.float32)
         categorical: list[bool] = []
         for i, values in enumerate(columns.values()):

@@ -46,20 +46,19 @@ def copies_of(train: Rows, test: Rows | None, modality: str) -> Iterator[tuple[s
 
     from auditor.data.row_keys import keys_of
 
-    empty = train[:0]
-    both = (train, empty if test is None else test)
-    yield "exact", _by_keys(*(keys_of(rows, None, None, None) for rows in both))
-    if isinstance(train, pd.DataFrame):
-        yield "near", _by_keys(*(keys_of(rows.apply(_rounded), None, None, None) for rows in both))
-        if 2 < train.shape[1]:
-            yield "one column apart", _one_column_apart(*both)
+    other: Rows = train[:0] if test is None else test
+    yield "exact", _by_keys(*(keys_of(rows, None, None, None) for rows in (train, other)))
+    if isinstance(train, pd.DataFrame) and isinstance(other, pd.DataFrame):
+        yield "near", _by_keys(*(keys_of(rows.apply(_rounded), None, None, None) for rows in (train, other)))
+        if train.shape[1] > 2:
+            yield "one column apart", _one_column_apart(train, other)
     elif modality == "text":
-        words = [[str(text).lower().translate(_NO_WORD).split() for text in rows] for rows in both]
+        words = [[str(text).lower().translate(_NO_WORD).split() for text in rows] for rows in (train, other)]
         texts = (np.asarray([" ".join(each) for each in own] + [None], object)[:-1] for own in words)
         yield "near", _by_keys(*(keys_of(own, None, None, None) for own in texts))
         yield "similar", _similar(words[0], words[1])
-    elif modality in ("image", "audio") and len(both[0]) + len(both[1]) <= _MOST_FILES:
-        yield "similar", _alike(*both, modality)
+    elif modality in ("image", "audio") and len(train) + len(other) <= _MOST_FILES:
+        yield "similar", _alike(train, other, modality)
 
 
 def _by_keys(train: Keys, test: Keys) -> RowCopies:
@@ -141,7 +140,8 @@ def _runs(texts: list[list[str]]) -> list[npt.NDArray[np.uint64]]:
     flat = np.asarray([word for words in texts for word in words] or [""], object)
     codes, different = pd.factorize(flat)
     hashed = pd.util.hash_array(np.asarray(different, object), categorize=False)[codes]
-    found, start = [], 0
+    found: list[npt.NDArray[np.uint64]] = []
+    start = 0
     for words in texts:
         own = hashed[start : start + len(words)]
         start += len(words)

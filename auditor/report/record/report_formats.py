@@ -30,6 +30,8 @@ FILE_NAMES = {
     "model-card-json": "report.model-card.json",
     "ml-bom": "report.cdx.json",
     "eee": "report.eee.json",
+    "croissant": "report.croissant.json",
+    "datasheet": "report.datasheet.md",
 }
 FORMATS = ",".join(FILE_NAMES)
 # By name, since each imports much, and a record alone needs none of it.
@@ -45,6 +47,8 @@ _RENDERERS = {
     "model-card-json": "model_card_and_bom:render_toolkit_json",
     "ml-bom": "model_card_and_bom:render_ml_bom",
     "eee": "every_eval_ever:render_eee",
+    "croissant": "data_documentation:render_croissant",
+    "datasheet": "data_documentation:render_datasheet",
 }
 # Those whose words are a catalogue's.
 TOLD = ("html", "markdown", "pdf", "pdf-appendix")

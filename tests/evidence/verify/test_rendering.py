@@ -20,7 +20,19 @@ from cli.verify import verify
 from tests.evidence.test_evidence import evidence
 from tests.report.samples import sample_report
 
-TEXTS = ("html", "json", "markdown", "sarif", "junit", "csv", "model-card", "model-card-json", "eee")
+TEXTS = (
+    "html",
+    "json",
+    "markdown",
+    "sarif",
+    "junit",
+    "csv",
+    "model-card",
+    "model-card-json",
+    "eee",
+    "croissant",
+    "datasheet",
+)
 
 
 @pytest.fixture(scope="module")

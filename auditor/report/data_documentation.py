@@ -1,0 +1,205 @@
+"""What an audit knows of the data: Croissant 1.1 with the RAI vocabulary, and a datasheet in Markdown.
+
+Only what was measured is filled in; what somebody has to say of the data is left out, or marked as missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from auditor.models.format_names import NO_MODEL
+from auditor.report import report_view
+from auditor.report.markdown import code_span, escaped
+from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.number_text import count, plural, visible
+from auditor.report.report_view import Row
+
+TO_BE_STATED = "Not known to the audit: to be stated by whoever provides the data."
+_CROISSANT = "http://mlcommons.org/croissant/"
+_CONFORMS = (f"{_CROISSANT}1.1", f"{_CROISSANT}RAI/1.0")
+# As the specification prescribes it.
+_CONTEXT: dict[str, object] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": _CROISSANT,
+    "rai": f"{_CROISSANT}RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
+    ".json": "application/json",
+    ".jsonl": "application/jsonlines",
+    ".parquet": "application/x-parquet",
+}
+_MISSING = "missing_rate_difference"
+_PERSONAL = ("recognised_rate", "special_category_columns", "personal_data_rate")
+_MOST_SENTENCES = 60
+
+
+def _files(report: AuditReport) -> Iterator[tuple[str, str, str | None, int | None]]:
+    """Of each file of rows what it is for, its name, digest and number of rows."""
+    data = report.data
+    only = data.train_path is None and report.model.format == NO_MODEL
+    for purpose, path, digest, n in (
+        ("training", data.train_path, data.train_sha256, data.n_train_rows),
+        ("training" if only else "evaluation", data.path, data.sha256, data.n_rows),
+    ):
+        if path is not None:
+            # Its folder is nobody else's business.
+            yield purpose, visible(re.split(r"[/\\]", path.rstrip("/\\"))[-1]), digest, n
+
+
+def _sentences(report: AuditReport) -> dict[str, list[str]]:
+    """What was found of biases, of missing values, of personal data and of anything else, in sentences."""
+    found: dict[str, list[str]] = {"biases": [], "missing": [], "personal": [], "limits": []}
+    for row in report_view.rows_of(report.findings):
+        finding = row.finding
+        if not finding.metric or finding.value is None:
+            continue
+        if finding.metric == _MISSING:
+            found["missing"].append(_sentence(row))
+        elif finding.metric in _PERSONAL:
+            found["personal"].append(_sentence(row))
+        elif finding.criterion and finding.pillar == "fairness":
+            found["biases"].append(_sentence(row))
+        elif finding.criterion:
+            found["limits"].append(_sentence(row))
+    return {name: own[:_MOST_SENTENCES] for name, own in found.items()}
+
+
+def _sentence(row: Row) -> str:
+    interval = f" [{row.interval}{f' at {row.confidence}' if row.confidence else ''}]" if row.interval else ""
+    bound = f", must be {row.must_be}" if row.must_be else ""
+    detail = f" ({row.finding.detail})" if row.finding.detail else ""
+    return visible(
+        f"{row.outcome.words}: {row.name} {row.where}".rstrip() + f" is {row.value}{interval}{bound}{detail}"
+    )
+
+
+# ---- Croissant -------------------------------------------------------------------------------------------------------
+
+
+def render_croissant(report: AuditReport) -> str:
+    """A Croissant 1.1 description as JSON-LD: the files with their digests, the columns that were named, and what was
+    found in the words of the RAI vocabulary. A licence, a citation and how the data were collected are not known."""
+    files = list(_files(report))
+    found = _sentences(report)
+    counted = "; ".join(f"{purpose} rows: {count(n)}" for purpose, _, _, n in files) or "Rows in memory"
+    name = PurePath(files[0][1]).stem if files else "data in memory"
+    described: dict[str, object] = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": list(_CONFORMS),
+        "name": re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "data",
+        "description": f"{counted}, from record {report_view.document_id(report)}. Not legal advice.",
+        "dateModified": report.created[:10],
+        "distribution": [_file(*each) for each in files],
+        "recordSet": [own for purpose, *_ in files for own in _record_sets(report, purpose)],
+        "rai:dataBiases": found["biases"],
+        "rai:dataCollectionMissingData": "; ".join(found["missing"]),
+        "rai:personalSensitiveInformation": found["personal"],
+        "rai:dataLimitations": [*found["limits"], *map(visible, report_view.warnings_of(report))],
+    }
+    said = {key: value for key, value in described.items() if value not in ([], "")}
+    return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+
+
+def _file(purpose: str, name: str, digest: str | None, n: int | None) -> dict[str, object]:
+    size = "" if n is None else f", {plural(n, 'row')}"
+    made: dict[str, object] = {
+        "@type": "cr:FileObject",
+        "@id": f"{purpose}-file",
+        "name": name,
+        "description": f"{purpose} rows{size}",
+        "contentUrl": name,
+        "encodingFormat": _MEDIA_TYPES.get(PurePath(name.lower()).suffix, "application/octet-stream"),
+    }
+    return made | ({"sha256": digest} if digest else {})
+
+
+def _record_sets(report: AuditReport, purpose: str) -> list[dict[str, object]]:
+    """The columns that the audit was told of: the label and the sensitive features. Names are free text, and no id."""
+    data = report.data
+    columns = list(dict.fromkeys(visible(each) for each in (*filter(None, [data.target]), *data.sensitive)))
+    fields: list[dict[str, object]] = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{purpose}-rows/column-{i}",
+            "name": column,
+            "description": "label" if column == visible(data.target or "") else "sensitive feature",
+            "dataType": "sc:Text",
+            "source": {"fileObject": {"@id": f"{purpose}-file"}, "extract": {"column": column}},
+        }
+        for i, column in enumerate(columns)
+    ]
+    rows = f"{purpose}-rows"
+    return [{"@type": "cr:RecordSet", "@id": rows, "name": rows, "field": fields}] if fields else []
+
+
+# ---- datasheet -------------------------------------------------------------------------------------------------------
+
+
+def render_datasheet(report: AuditReport) -> str:
+    """A datasheet in Markdown with the sections of Gebru et al. (CACM 2021): what is measured stands under composition,
+    and all others are to be filled in."""
+    data = report.data
+    lines = ["# Datasheet", "", "## Motivation", "", TO_BE_STATED, "", "## Composition", ""]
+    for purpose, name, digest, n in _files(report):
+        lines.append(f"- {purpose.capitalize()} rows: {code_span(name)}, {count(n)}, SHA-256 {digest or 'not known'}")
+    lines += [f"- Label: {code_span(data.target)}"] if data.target else []
+    for feature, sizes in (data.groups or {}).items():
+        shares = ", ".join(f"{code_span(group)} {count(n)}" for group, n in sizes.items())
+        lines.append(f"- Groups by {code_span(feature)}: {shares}")
+    titles = {
+        "biases": "Differences between groups",
+        "missing": "Missing values",
+        "personal": "Personal data and special categories",
+        "limits": "Errors, repeats and other limits",
+    }
+    found = _sentences(report)
+    for kind, title in titles.items():
+        own = [f"- {escaped(sentence)}" for sentence in found[kind]] or ["Nothing was measured."]
+        lines += ["", f"### {title}", "", *own]
+    for title in ("Collection", "Preprocessing, cleaning and labelling", "Uses", "Distribution", "Maintenance"):
+        lines += ["", f"## {title}", "", TO_BE_STATED]
+    version = code_span(report.tool.get("version", ""))
+    lines += [
+        "",
+        f"Written by auditor {version} from record {code_span(report_view.document_id(report))}. Not legal advice.",
+    ]
+    return "\n".join(lines) + "\n"
