@@ -238,9 +238,9 @@ def _numbers(values: Any, name: str) -> FloatArray:
 def _scores(model: AuditedModel, data: AuditData, favourable: int, decided: IntArray, order: IntArray) -> FloatArray:
     """(n,) the probability of the favourable verdict, or the verdict where there is none."""
     try:
-        return np.asarray(model.outputs(data), np.float64)[order, favourable]
+        return np.asarray(model.outputs(data)[order, favourable], np.float64)
     except NotApplicableError:
-        return (decided == favourable).astype(np.float64)
+        return np.asarray(decided == favourable, np.float64)
 
 
 def _bias(rows: _Rows) -> AnyEstimate:
