@@ -189,7 +189,8 @@ def _read(where: Path) -> tuple[list[tuple[int, list[str]]], dict[str, int], str
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"The calibration {where.name!r} cannot be read as CSV: {error}.") from None
     header = [name.strip() for name in rows[0]] if rows else []
-    columns = {name: header.index(name) for name in ("text", "id", "label", "predicted", "group") if name in header}
+    known = ("text", "id", "label", "predicted", "group")
+    columns: dict[str, int] = {name: header.index(name) for name in known if name in header}
     body = [(i, row) for i, row in enumerate(rows[1:], 2) if row]
     for i, row in body:
         if len(row) != len(header):

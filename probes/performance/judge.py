@@ -68,7 +68,10 @@ class Judge(BaseProbe):
     )
     ideal_when_same = {
         name: "decisions"
-        for name in ("position_bias", "position_flip_rate", "retest_disagreement", "length_slope", "self_preference")
+        for name in (
+            *("position_bias", "position_flip_rate", "retest_disagreement", "length_slope", "self_preference"),
+            *("sensitivity", "specificity", "sensitivity_difference", "specificity_difference"),
+        )
     }
     untrusted_options = allow_untrusted("item", "position", "length", "author", "own")
     metrics = define_metrics(
@@ -101,8 +104,6 @@ class Judge(BaseProbe):
         author: str | None = None,
         own: str | None = None,
     ) -> None:
-        if (author is None) != (own is None):
-            raise ValueError("author and own are given together: whose texts are the judge's own")
         self.item, self.position, self.length, self.author, self.own = item, position, length, author, own
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
@@ -112,6 +113,8 @@ class Judge(BaseProbe):
                 "Needs what was judged: --set judge.item=COLUMN (with judge.position=COLUMN), judge.length=COLUMN, or "
                 "judge.author=COLUMN with judge.own=NAME."
             )
+        if (self.author is None) != (self.own is None):
+            raise ConfigError("judge.author and judge.own are given together: the column, and the judge's name in it.")
         rows = self._rows(model, data, rng)
         found = [*self._repeats(rows), *_rates(rows, data)]
         if self.length is not None:
@@ -153,10 +156,11 @@ class Judge(BaseProbe):
         if self.position is not None:
             yield _measurement("position_bias", _bias(rows), len(rows.order))
             flips = [len({rows.decided[i] for i in own}) > 1 for own in rows.by_place() if len(own) > 1]
-            n = len(flips)
-            yield _measurement("position_flip_rate", _share(sum(flips), n, "judged at two places"), n)
-        differ = sum(rows.decided[a] != rows.decided[b] for a, b in kept)
-        yield _measurement("retest_disagreement", _share(differ, len(kept), "judged twice at one place"), len(kept))
+            n, none = len(flips), Undefined(reason="no item was judged at two places")
+            yield _measurement("position_flip_rate", Proportion(successes=sum(flips), n=n) if n else none, n)
+        if kept:
+            differ = sum(rows.decided[a] != rows.decided[b] for a, b in kept)
+            yield _measurement("retest_disagreement", Proportion(successes=int(differ), n=len(kept)), len(kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,10 +203,6 @@ def _measurement(metric: str, estimate: AnyEstimate, n: int, detail: str = "", *
     return Measurement(metric=metric, method=METHOD, estimate=estimate, n_samples=n, ideal=ideal, detail=detail, **more)
 
 
-def _share(k: int, n: int, what: str) -> AnyEstimate:
-    return Proportion(successes=int(k), n=n) if n else Undefined(reason=f"no item was {what}")
-
-
 def _column(data: AuditData, name: str) -> Any:
     """(n,) the values of a column of the rows. Raises ConfigError for one that is not there."""
     import pandas as pd
@@ -238,9 +238,9 @@ def _numbers(values: Any, name: str) -> FloatArray:
 def _scores(model: AuditedModel, data: AuditData, favourable: int, decided: IntArray, order: IntArray) -> FloatArray:
     """(n,) the probability of the favourable verdict, or the verdict where there is none."""
     try:
-        return np.asarray(model.outputs(data), np.float64)[order, favourable]
+        return np.asarray(model.outputs(data)[order, favourable], np.float64)
     except NotApplicableError:
-        return (decided == favourable).astype(np.float64)
+        return np.asarray(decided == favourable, np.float64)
 
 
 def _bias(rows: _Rows) -> AnyEstimate:

@@ -43,7 +43,7 @@ class Verdicts:
     def errors(self, groups: Sequence[str] | None = None) -> Errors:
         """The model's errors on the samples that a person labelled; ``groups``: (n,) of all samples."""
         both = np.flatnonzero((self.truth != OPEN) & (self.given != OPEN))
-        own = None if groups is None else [groups[i] for i in both]
+        own = None if groups is None else [groups[i] for i in both.tolist()]
         return count_errors(self.given[both] == RIGHT, self.truth[both] == RIGHT, own, f"{len(both):,} samples "
                             f"that a person labelled ({self.source}), taken for a random part of all")  # fmt: skip
 

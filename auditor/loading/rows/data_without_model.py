@@ -368,7 +368,7 @@ def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> A
     )
 
 
-def _known(column: Sequence[object], first: IntArray, absent: int) -> pd.Series[Any]:
+def _known(column: Sequence[Any], first: IntArray, absent: int) -> pd.Series[Any]:
     """(n,) the value of each sample, None of those that are absent; what it holds is told from its different values."""
     codes, levels = pd.factorize(pd.Series(column, dtype=object).to_numpy()[first])
     codes = np.concatenate([codes, np.full(absent, -1)])

@@ -121,8 +121,8 @@ def test_what_is_not_there_is_said() -> None:
         measured(data, item="itm")
     with pytest.raises(ConfigError, match="no numbers"):
         measured(data, length="writer")
-    with pytest.raises(ValueError, match="together"):
-        Judge(author="writer")
+    with pytest.raises(ConfigError, match="together"):
+        measured(data, own=None)
     alone = measured(data, own="nobody")
     assert "nobody" in alone["self_preference"].estimate.model_dump_json()
     report = run_audit(judges.judge(), data, [Judge()], [])
