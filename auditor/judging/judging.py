@@ -335,8 +335,8 @@ def judge(
     bound, PASS where it is shown to lie within it, else INCONCLUSIVE; what follows from another judgement's outcome
     by logic has it too (:mod:`auditor.judging.judgement`). The printed interval is built of the two
     one-sided bounds at the levels of these tests, so interval and outcome agree. A PASS that a model earns by telling
-    no rows apart is INCONCLUSIVE (:mod:`auditor.judging.judgement`), and so is one of a search that says to be weak, and
-    one of a probe that did not see what was planted (:mod:`auditor.judging.planted`).
+    no rows apart is INCONCLUSIVE (:mod:`auditor.judging.judgement`), and so is one of a search that says to be weak,
+    and one of a probe that did not see what was planted (:mod:`auditor.judging.planted`).
     Returns the findings and the family with its budgets.
     """
     family = family or Family()

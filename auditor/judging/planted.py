@@ -38,7 +38,7 @@ def together(twins: Sequence[Twins]) -> Twins:
 
 
 def why_unseen(own: Twins, of_probe: Twins) -> str:
-    """Why a PASS says nothing, in a sentence: what was planted was not seen; "" where it was, or nothing was planted."""
+    """Why a PASS says nothing, in a sentence: what was planted was not seen; "" where it was, or nothing was."""
     if not of_probe.planted:
         return ""
     least = least_share(of_probe.seen, of_probe.planted)
@@ -57,13 +57,13 @@ def why_unseen(own: Twins, of_probe: Twins) -> str:
 
 
 def why_alarmed(own: Twins, of_probe: Twins) -> str:
-    """Why a FAIL says nothing, in a sentence: twins without a fault FAIL too; "" where they do not, or there are none."""
+    """Why a FAIL says nothing, in a sentence: twins without a fault FAIL too; "" where they do not."""
     least = least_share(of_probe.alarmed, of_probe.clean)
     if least > MOST_ALARMED or (own.clean and own.alarmed == own.clean):
         found = of_probe if least > MOST_ALARMED else own
         return (
-            f"The probe also FAILed {found.alarmed} of {found.clean} twins of the model that have no fault: that it found "
-            "one says nothing."
+            f"The probe also FAILed {found.alarmed} of {found.clean} twins of the model that have no fault: that it "
+            "found one says nothing."
         )
     return ""
 

@@ -19,7 +19,7 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 TIMES = 1.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Planting:
     """What planted controls follow from beside the answers: the criteria, the error rate, and the audit's seed."""
 

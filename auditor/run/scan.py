@@ -21,6 +21,7 @@ from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
 from auditor.judging.judgement import waived_name
 from auditor.judging.measurement import Pillar, ProbeResult
+from auditor.judging.planting import Planting
 from auditor.judging.policy import Policy
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.loading.rows.sql import fetch, is_database, printable_url
@@ -230,7 +231,12 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
+        planting=None if options.no_controls else Planting(tuple(config.criteria), _family(options), options.seed),
     )
+
+
+def _family(options: ScanOptions) -> Family:
+    return Family(error_rate=options.error_rate, multiplicity=options.multiplicity)
 
 
 def model_spec(options: ScanOptions) -> ModelSpec:
@@ -589,12 +595,19 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         environment=environment(
             device=outcome.device, seed=options.seed, limits=limits, sandbox=outcome.sandbox, command=command
         ),
-        family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+        family=_family(options),
         refusal=outcome.refusal,
         allow_inconclusive=options.allow_inconclusive or False,
         energy=outcome.energy,
         duration_s=seconds,
-    ).model_copy(update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)})
+    ).model_copy(
+        update={
+            "no_controls": options.no_controls,
+            "about": config.about,
+            "roles": config.roles,
+            "configuration": recorded(config.obeyed),
+        }
+    )
     return held_to(config, report)
 
 

@@ -212,6 +212,9 @@ class ScanOptions:
             since_registrations=True,
         ),
     ] = False
+    no_controls: Annotated[
+        bool, Flag(help="Plant no known faults.", found="given", typed=bool, decides=True, since_registrations=True)
+    ] = False
     check_predictions: Annotated[
         str | None,
         Flag(help="Answers it must give: a column or file.", found="given", decides=True, since_registrations=True),

@@ -34,7 +34,7 @@ from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import Figure
 from auditor.judging.input_files import Roles
 from auditor.judging.judgement import Judgement, Waivers, is_waived
-from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar
+from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar, Twins
 from auditor.judging.training_looks import TrainingRecord
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
@@ -207,7 +207,8 @@ class Finding(Closed):
     nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
     rows, such as that they are copies of each other, or ""; ``powerless``: why no value could FAIL of so few rows, and
     how many it takes, or "". ``tried``: of a search, which ways were tried, which were
-    not, and why not; ``weak``: why that it found nothing says little, or "".
+    not, and why not; ``weak``: why that it found nothing says little, or "". ``planted``: what its probe said of twins
+    of the model with a known fault and without one; ``blind``: why it is by these neither PASS nor FAIL, or "".
     """
 
     id: str
@@ -244,6 +245,8 @@ class Finding(Closed):
     alone: Annotated[Outcome | None, UNSAID] = None
     padding: Annotated[str, LEFT_OUT] = ""
     other_kind: Annotated[bool, LEFT_OUT] = False
+    planted: Annotated[Twins | None, UNSAID] = None
+    blind: Annotated[str, LEFT_OUT] = ""
     estimate: AnyEstimate | None = None
 
     @property
@@ -290,6 +293,8 @@ class Finding(Closed):
             alone=judgement.alone,
             padding=judgement.padding,
             other_kind=judgement.other_kind,
+            planted=judgement.planted,
+            blind=judgement.blind,
             estimate=m.estimate if m else None,
         )
 
@@ -353,6 +358,7 @@ class AuditReport(Closed):
     In a notebook the report shows itself. ``exit_code``: 0 passed, 1 failed, 3 not shown either way, 4 refused.
     ``failures``: the findings that FAIL; ``findings``: all; ``to_frame()``: all as a table. ``save(path)`` writes a
     file by its ending, ``show()`` opens the page, ``to_html()`` and ``to_json()`` return it as text.
+    ``no_controls``: whether somebody wanted no planted controls.
     ``AuditReport.from_json(text)`` reads a report again, and ``auditor.compare(before, after)`` compares two.
     """
 
@@ -381,6 +387,7 @@ class AuditReport(Closed):
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     questions: Annotated[dict[str, tuple[AuditQuestion, ...]], LEFT_OUT] = Field(default_factory=dict)
     energy: Annotated[EnergyRecord | None, UNSAID] = None
+    no_controls: Annotated[bool, LEFT_OUT] = False
     duration_s: float
     exit_code: int
 
