@@ -68,6 +68,16 @@ def why_alarmed(own: Twins, of_probe: Twins) -> str:
     return ""
 
 
+def describe(twins: Twins) -> str:
+    """What became of a number's twins, in a sentence."""
+    if twins.value is None or not twins.planted:
+        return f"No planted control: {twins.why or 'there is none'}."
+    return (
+        f"Planted at {twins.value:.3g}: seen {twins.seen} of {twins.planted}; clean: {twins.alarmed} of {twins.clean} "
+        "alarmed."
+    )
+
+
 def held_to_plants(findings: Sequence[Judgement]) -> list[Judgement]:
     """The findings; a PASS of a probe that did not see what was planted, and a FAIL of one that alarms without a fault,
     is INCONCLUSIVE and says why."""
@@ -82,9 +92,9 @@ def held_to_plants(findings: Sequence[Judgement]) -> list[Judgement]:
             why = why_unseen(finding.planted, of_probes[finding.probe])
         elif finding.planted is not None and finding.outcome is Outcome.FAIL:
             why = why_alarmed(finding.planted, of_probes[finding.probe])
-        held.append(
-            replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why, blind=why, alone=None, said_alone="")
-            if why
-            else finding
-        )
+        if why:
+            finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why, blind=why, alone=None, said_alone="")
+        if finding.planted is not None:
+            finding = replace(finding, reason=f"{finding.reason} {describe(finding.planted)}".strip())
+        held.append(finding)
     return held

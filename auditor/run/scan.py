@@ -231,7 +231,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
-        planting=None if options.no_controls else Planting(tuple(config.criteria), _family(options), options.seed),
+        planting=Planting(tuple(config.criteria), _family(options), options.seed) if options.controls else None,
     )
 
 
@@ -600,14 +600,7 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         allow_inconclusive=options.allow_inconclusive or False,
         energy=outcome.energy,
         duration_s=seconds,
-    ).model_copy(
-        update={
-            "no_controls": options.no_controls,
-            "about": config.about,
-            "roles": config.roles,
-            "configuration": recorded(config.obeyed),
-        }
-    )
+    ).model_copy(update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)})
     return held_to(config, report)
 
 

@@ -212,7 +212,6 @@ class Replay:
             "environment.seed": options.get("seed", 0),
             "allow_inconclusive": options.get("allow_inconclusive") or False,
             "roles": self.inputs.request.get(ROLES),
-            "no_controls": options.get("no_controls") or None,
         }
         if report.refusal is None:
             values |= {f"data.{name}": options.get(name) for name in _OF_DESIGN}

@@ -339,6 +339,8 @@ def unproven_of(
     where = f"{RESULTS}: {result.probe}"
     for taken in ("duration_s", "cpu_s", "flops", "flops_by"):
         yield Unproven(where=f"{where}.{taken}", why="what a probe took is the signer's word")
+    if result.planted:
+        yield Unproven(where=f"{where}.planted", why="what it said of twins with known faults is the signer's word")
     if result.probe in (INTAKE, FILES):
         yield Unproven(where=where, why="what the files were is the signer's word")
     elif not result.measurements:

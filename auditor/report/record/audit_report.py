@@ -358,7 +358,6 @@ class AuditReport(Closed):
     In a notebook the report shows itself. ``exit_code``: 0 passed, 1 failed, 3 not shown either way, 4 refused.
     ``failures``: the findings that FAIL; ``findings``: all; ``to_frame()``: all as a table. ``save(path)`` writes a
     file by its ending, ``show()`` opens the page, ``to_html()`` and ``to_json()`` return it as text.
-    ``no_controls``: whether somebody wanted no planted controls.
     ``AuditReport.from_json(text)`` reads a report again, and ``auditor.compare(before, after)`` compares two.
     """
 
@@ -387,7 +386,6 @@ class AuditReport(Closed):
     definitions: Annotated[tuple[Definition, ...], LEFT_OUT] = ()
     questions: Annotated[dict[str, tuple[AuditQuestion, ...]], LEFT_OUT] = Field(default_factory=dict)
     energy: Annotated[EnergyRecord | None, UNSAID] = None
-    no_controls: Annotated[bool, LEFT_OUT] = False
     duration_s: float
     exit_code: int
 
