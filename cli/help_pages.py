@@ -91,7 +91,7 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "Rows": (
         "features", "text", "image", "bins", "cluster", "cluster_at_most", "weight", "weight_at_most",
-        "copies_are_real", "stream", "check_predictions",
+        "copies_are_real", "stream", "controls", "check_predictions",
     ),
     "Model file": (
         "task", "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "generate",

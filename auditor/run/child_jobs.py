@@ -214,7 +214,8 @@ def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
         check_favourable(job.data, model)
     if job.data.stream and (why := why_not_streamed(job.data, model)):
         raise UsageError(f"--stream: {why}")
-    counted = probes and all(map(counts_suffice, probes)) and job.evidence is None and recorded is None
+    by_row = job.evidence is not None or job.planting is not None or recorded is not None
+    counted = probes and all(map(counts_suffice, probes)) and not by_row
     if job.data.stream or (counted and can_stream(job.data, model)):
         answer_from_counts(probes, model, job, job.data, channel, hashing)
         return

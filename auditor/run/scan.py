@@ -274,8 +274,8 @@ def data_spec(
     if answered is not None and options.predictions is not None:
         raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
     recorded = options.predictions or options.log
-    if options.stream and (recorded is not None or options.include_rows):
-        flag = "--include-rows" if options.include_rows else "--predictions" if options.predictions else "--log"
+    whole = (name for name in ("controls", "include_rows", "predictions", "log") if getattr(options, name))
+    if options.stream and (flag := "--" + next(whole, "").replace("_", "-")) != "--":
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
     spec = DataSpec(
