@@ -71,7 +71,8 @@ class Probe(Protocol):
     everyday language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its
     numbers are over the evaluation rows as they are, each once, so that its counts agree with those of other such
     probes. ``measure_planted``, the measurements of a twin of the model in which one number's true value is known, for
-    planted controls (:mod:`auditor.run.planted`). ``always_asked``, whether it is asked wherever there are labels, and of every language model.
+    planted controls (:mod:`auditor.run.planted`). ``always_asked``, whether it is asked wherever there are labels, and
+    of every language model.
     """
 
     name: ClassVar[str]
