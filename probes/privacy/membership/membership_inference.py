@@ -277,7 +277,7 @@ class MembershipInference(BaseProbe):
         elif metric == "true_positive_rate_at_fpr":
             called = float(measured.at["false_positive_rate"])
             if called * np.count_nonzero(~members) < _FEWEST_CALLED:
-                raise NotApplicableError(f"Too few non-members are called at {called:g} false alarms to show any rate.")
+                raise no_plant(measured)
             # So many members score above everybody else; the others are called as often as non-members are.
             share = max(value - called, 0.0) / (1.0 - called)
             scores = np.where(members & (rng.random(scores.size) < share), scores + _ABOVE_ALL, scores)
