@@ -103,8 +103,7 @@ def excess(f: Finding) -> float:
 
 
 def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding], str]) -> str:
-    """Of the privacy checks that pass: against which attacks, that these say nothing of others, and what is excluded;
-    of all of them, whether their probes saw what was planted.
+    """Of the privacy checks that pass: against which attacks, that these say nothing of others, and what is excluded.
 
     ``name``: of a finding's check; one of which anything is open is none that passes.
     """
@@ -119,10 +118,10 @@ def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding
     ends = [f.interval[1] for f in passing if FALSE_ALARMS in f.at and not f.sensitive and f.interval]
     if known := [share for share in ends if share is not None]:
         told.append(say.say("page.excluded", share=say.percent(min(known))))
-    return " ".join(filter(None, (*told, _seen_plants(judged, say))))
+    return " ".join(told)
 
 
-def _seen_plants(findings: Sequence[Finding], say: Catalogue) -> str:
+def seen_plants(findings: Sequence[Finding], say: Catalogue) -> str:
     """Whether the probes of judged numbers saw what was planted in these rows, and which had no control; "" where
     nobody asked for controls."""
     controlled = [f for f in findings if f.planted is not None]
