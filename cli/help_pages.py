@@ -91,7 +91,7 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "Rows": (
         "features", "text", "image", "bins", "cluster", "cluster_at_most", "weight", "weight_at_most",
-        "copies_are_real", "stream", "controls", "check_predictions",
+        "copies_are_real", "stream", "check_predictions",
     ),
     "Model file": (
         "task", "classes", "outputs", "threshold", "base", "architecture", "architecture_args", "predict", "generate",
@@ -105,7 +105,7 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
         "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
         "decoder", "embedder",
     ),
-    "Judgement": ("as_of", "error_rate", "multiplicity", "allow_inconclusive"),
+    "Judgement": ("as_of", "error_rate", "multiplicity", "allow_inconclusive", "controls"),
     "History and evidence": (
         "history", "db", "campaign", "campaign_looks", "registration", "bundle", "sign", "timestamp", "include_rows",
         "redact", "publish",

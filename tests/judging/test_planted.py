@@ -131,7 +131,9 @@ def test_a_probe_that_alarms_without_a_fault_fails_nothing() -> None:
     assert of_sex.outcome is Outcome.INCONCLUSIVE and "twins of the model that have no fault" in of_sex.blind
 
 
-@pytest.mark.parametrize("probe", [GroupFairness(intersections=False), Performance()], ids=["group_fairness", "performance"])
+@pytest.mark.parametrize(
+    "probe", [GroupFairness(intersections=False), Performance()], ids=["group_fairness", "performance"]
+)
 def test_an_honest_probe_keeps_its_verdicts(probe: Probe) -> None:
     model, data = world(7)
     criteria = load_criteria()

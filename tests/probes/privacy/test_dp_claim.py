@@ -23,8 +23,8 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.saved_models import save
 from auditor.privacy.accounting import Phase, privacy_spent
 from auditor.privacy.dp_linter import lint
-from auditor.privacy.run_record import run_of_model
 from auditor.privacy.dp_record_of_bundle import read_bundle
+from auditor.privacy.run_record import run_of_model
 from auditor.statistics.estimate import UpperBound
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.training.train_table import TrainSpec, train_table
