@@ -137,7 +137,7 @@ def scored_above(model: AuditedModel, rows: AuditData, share: FloatArray, rng: n
 
 def _of_two(model: AuditedModel, rows: AuditData, score: FloatArray) -> TwinModel:
     scores = np.column_stack([score, 1.0 - score] if rows.positive == 0 else [1.0 - score, score])
-    return TwinModel(model, rows, scores, model.decide(scores, rows.positive))
+    return TwinModel(model, rows, scores)
 
 
 def distance_of(area: FloatArray) -> FloatArray:

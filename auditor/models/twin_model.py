@@ -15,20 +15,23 @@ def _not_asked(X: Rows) -> NoReturn:
 
 
 class TwinModel(AuditedModel):
-    """A twin of ``model`` on the ``rows``, with (n, n_classes) ``scores`` and (n,) ``decisions`` of its own.
+    """A twin of ``model`` on the ``rows``, with (n, n_classes) ``scores`` and (n,) ``decisions`` of its own,
+    which follow from the scores where they are not given.
 
     The model itself is not asked. About all other rows it raises NotApplicableError.
     """
 
     can_be_asked = False
 
-    def __init__(self, model: AuditedModel, rows: AuditData, scores: FloatArray, decisions: IntArray) -> None:
+    def __init__(
+        self, model: AuditedModel, rows: AuditData, scores: FloatArray, decisions: IntArray | None = None
+    ) -> None:
         super().__init__(
             _not_asked,
             classes=model.classes,
             features=model.features,
             threshold=model.threshold,
-            threshold_class=model.threshold_class,
+            threshold_class=getattr(model, "threshold_class", None),
         )
         self._outputs[rows] = scores
-        self._decisions[rows] = decisions
+        self._decisions[rows] = self.decide(scores, rows.positive) if decisions is None else decisions
