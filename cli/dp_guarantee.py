@@ -247,7 +247,7 @@ def _record(path: Path) -> RunRecord | FederatedRun:
         from auditor.privacy.federated.federated_record import read_any_run
 
         return read_any_run(path)
-    from auditor.run.dp_record_of_bundle import read_bundle
+    from auditor.privacy.dp_record_of_bundle import read_bundle
     from auditor.training.meter import read_energy
 
     return read_bundle(path).model_copy(update={"energy": read_energy(path)})

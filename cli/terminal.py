@@ -193,7 +193,7 @@ def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = F
     _print_obeyed(report)
     _print_history(report)
     _print_worth(report)
-    _print_shown(page)
+    _print_shown(page, report)
     if not verbose:
         # Where nothing was judged, what was asked for is what is missing.
         if not any(f.outcome.value in _JUDGED for f in report.findings) and report.refusal is None:
@@ -389,12 +389,16 @@ def _print_exit(report: AuditReport) -> None:
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 
 
-def _print_shown(page: FirstPage) -> None:
-    """Which attacks a passing privacy check withstood, and the strongest of what is shown without a bound."""
+def _print_shown(page: FirstPage, report: AuditReport) -> None:
+    """Which attacks a passing privacy check withstood, what planted controls say of the probes, and the strongest of
+    what is shown without a bound."""
+    from auditor.report.first_page_parts import seen_plants
     from auditor.report.record.number_text import visible
 
     if page.withstood:
         typer.echo(paragraph(coloured("attacks ", "NOT_JUDGED") + visible(page.withstood), 0))
+    if controls := seen_plants(report.findings, page.say):
+        typer.echo(paragraph(coloured("controls ", "NOT_JUDGED") + visible(controls), 0))
     for shown in page.shown:
         typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; no limit is set", 0))
 

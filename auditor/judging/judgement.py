@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from auditor.judging.criterion import Criterion
-from auditor.judging.measurement import Alike, Answer, Measurement, Outcome, Pillar
+from auditor.judging.measurement import Alike, Answer, Measurement, Outcome, Pillar, Twins
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.rates import RateTable
 
@@ -30,7 +30,8 @@ class Judgement:
     more than INCONCLUSIVE; ``said_alone`` in words. ``padding``: why the requirement could hardly be missed, or "".
     ``vacuous``: why a PASS of it would say nothing of this model, or "". ``doubtful``: why nothing is judged of its
     rows, or "". ``powerless``: why no value could FAIL, and how many rows it takes, or "". ``other_kind``:
-    whether it is not applicable since it asks about another kind of model or rows.
+    whether it is not applicable since it asks about another kind of model or rows. ``planted``: its planted controls;
+    ``blind``: why, by these, it is neither PASS nor FAIL, or "".
     """
 
     id: str
@@ -57,6 +58,8 @@ class Judgement:
     said_alone: str = ""
     padding: str = ""
     other_kind: bool = False
+    planted: Twins | None = None
+    blind: str = ""
 
     @property
     def chance(self) -> float | None:
@@ -86,6 +89,8 @@ class Waivable(Protocol):
     def doubtful(self) -> str: ...
     @property
     def powerless(self) -> str: ...
+    @property
+    def blind(self) -> str: ...
 
 
 # Pillars or probes whose inconclusive findings change no exit code, each as ``NAME`` or ``NAME=WHO: WHY``.
@@ -96,14 +101,15 @@ def is_waived(finding: Waivable, waivers: Waivers) -> bool:
     """Whether a finding is INCONCLUSIVE, and its pillar or probe is one of those that were waived.
 
     None that would PASS of a model which says the same to everybody, nor one whose rows are copies: that is no lack of
-    rows; nor one that would FAIL if nothing else were asked, nor one that has so few rows that nothing could FAIL.
+    rows; nor one that would FAIL if nothing else were asked, nor one that has so few rows that nothing could FAIL; nor
+    one whose probe did not see what was planted, or alarmed without a fault.
     Records of before waivers had names say True of all.
     """
     if finding.outcome is not Outcome.INCONCLUSIVE or finding.alone is Outcome.FAIL:
         return False
     of = {finding.pillar, finding.probe}
     waived = waivers if isinstance(waivers, bool) else not of.isdisjoint(map(waived_name, waivers))
-    return waived and not (finding.vacuous or finding.doubtful or finding.powerless)
+    return waived and not (finding.vacuous or finding.doubtful or finding.powerless or finding.blind)
 
 
 def waived_name(waiver: str) -> str:

@@ -22,6 +22,7 @@ from auditor.judging.budgets import (
 from auditor.judging.criterion import NO_BUDGET, Criterion
 from auditor.judging.judgement import Judgement, apply_implications, no_skill, why_empty
 from auditor.judging.measurement import Answer, Measurement, Outcome, ProbeResult, why_doubtful
+from auditor.judging.planted import held_to_plants
 from auditor.statistics.estimate import Exact, Undefined, UpperBound, minimum_detectable_effect, n_required
 from auditor.statistics.estimate_kinds import AnyEstimate, unjudgeable
 
@@ -60,7 +61,7 @@ def empty_requirement(estimate: AnyEstimate, criterion: Criterion) -> str:
     return ""
 
 
-def _tail(criterion: Criterion, level: float) -> float:
+def tail_of(criterion: Criterion, level: float) -> float:
     return level / 2.0 if isinstance(criterion.bound, tuple) else level
 
 
@@ -75,7 +76,7 @@ def _ends(estimate: AnyEstimate, criterion: Criterion, levels: Levels, outcome: 
     return estimate.lower(low), estimate.upper(high), 1.0 - low - high
 
 
-def _decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:
+def decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:
     low, high = interval
     floor, ceiling = criterion.required
     if low > ceiling or high < floor:
@@ -83,7 +84,7 @@ def _decide(interval: tuple[float, float], criterion: Criterion) -> Outcome:
     return Outcome.PASS if floor <= low and high <= ceiling else Outcome.INCONCLUSIVE
 
 
-def _bounds_to_plan_for(criterion: Criterion, ideal: float) -> tuple[float, int]:
+def bound_to_plan_for(criterion: Criterion, ideal: float) -> tuple[float, int]:
     """The bound nearest to the ideal value and the sign of "beyond" there."""
     if isinstance(criterion.bound, tuple):
         low, high = criterion.bound
@@ -96,7 +97,7 @@ def _number(x: float) -> str:
     return f"{float(f'{x:.3g}'):,.0f}" if 1e3 <= abs(x) < 1e9 else f"{x:.3g}"
 
 
-def _may_be_judged(measurement: Measurement) -> bool:
+def may_be_judged(measurement: Measurement) -> bool:
     estimate = measurement.estimate
     return not (measurement.too_few or isinstance(estimate, Undefined) or unjudgeable(estimate))
 
@@ -105,13 +106,13 @@ def _test_outcomes(pair: Pair, levels: Levels, tests: tuple[float, float]) -> tu
     """What the tests show at their levels, and what they would show if no other question were in the budget."""
     _, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
-    if not _may_be_judged(measurement):
+    if not may_be_judged(measurement):
         return Outcome.INCONCLUSIVE, None
-    if _decide(estimate.bounds(_tail(criterion, levels.fail)), criterion) is Outcome.FAIL:
+    if decide(estimate.bounds(tail_of(criterion, levels.fail)), criterion) is Outcome.FAIL:
         return Outcome.FAIL, None
     within = (
         not math.isnan(estimate.value)
-        and _decide(estimate.bounds(_tail(criterion, levels.passed)), criterion) is Outcome.PASS
+        and decide(estimate.bounds(tail_of(criterion, levels.passed)), criterion) is Outcome.PASS
     )
     if within and (levels.methods == 1 or levels.p_pass <= levels.passed * (1.0 + 1e-6)):
         return Outcome.PASS, None
@@ -126,7 +127,7 @@ def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_bu
     """``in_budget``: whether it is judged in a budget at all."""
     result, measurement, criterion = pair
     estimate, (p_fail, p_pass) = measurement.estimate, tests
-    judgeable, why_not = _may_be_judged(measurement), unjudgeable(estimate)
+    judgeable, why_not = may_be_judged(measurement), unjudgeable(estimate)
     outcome, alone = _test_outcomes(pair, levels, tests)
     low, high, confidence = _ends(estimate, criterion, levels, outcome)
     interval = low, high
@@ -144,7 +145,7 @@ def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_bu
     elif outcome is Outcome.INCONCLUSIVE and criterion.built_in and not can_pass(estimate, criterion):
         outcome, alone, judgeable = Outcome.NOT_JUDGED, None, False
         reason = f"Nothing was shown to be wrong. {estimate.unplanned}"
-    elif outcome is Outcome.INCONCLUSIVE and _decide(interval, criterion) is Outcome.PASS:
+    elif outcome is Outcome.INCONCLUSIVE and decide(interval, criterion) is Outcome.PASS:
         reason = f"Its own interval [{_number(low)}, {_number(high)}] lies inside ({criterion.describe()})."
     elif outcome is Outcome.INCONCLUSIVE:
         effect, needed, reason = _what_it_would_take(measurement, criterion, levels, interval)
@@ -178,6 +179,7 @@ def _judge_pair(pair: Pair, levels: Levels, tests: tuple[float, float], *, in_bu
         alone=alone,
         said_alone=_said_alone(alone, tests, levels) if alone else "",
         padding=_padding(measurement, criterion, levels) if sampled else "",
+        planted=next((p.twins for p in result.planted if p.bound == criterion.bound and p.is_about(measurement)), None),
     )
 
 
@@ -206,7 +208,7 @@ def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> 
     """
     if measurement.ideal is None:
         return ""
-    if _decide((measurement.ideal, measurement.ideal), criterion) is Outcome.FAIL:
+    if decide((measurement.ideal, measurement.ideal), criterion) is Outcome.FAIL:
         return (
             f"The ideal value itself, {_number(measurement.ideal)}, does not meet this requirement "
             f"({criterion.describe()}): to meet it is no merit."
@@ -216,7 +218,7 @@ def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> 
     bounds = criterion.bound if isinstance(criterion.bound, tuple) else (criterion.bound,)
     times = [
         measurement.estimate.growth(
-            bound=bound, alpha=_tail(criterion, levels.passed), ideal=measurement.ideal, miss=0.01 / len(bounds)
+            bound=bound, alpha=tail_of(criterion, levels.passed), ideal=measurement.ideal, miss=0.01 / len(bounds)
         )
         for bound in bounds
         if bound != measurement.ideal
@@ -230,7 +232,7 @@ def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> 
     )
 
 
-def _worst(estimate: AnyEstimate, sign: int) -> float:
+def worst_value(estimate: AnyEstimate, sign: int) -> float:
     """The worst value that there can be, above for ``sign`` 1."""
     return estimate.limits[1 if sign > 0 else 0]
 
@@ -247,10 +249,10 @@ def _powerless(measurement: Measurement, criterion: Criterion, levels: Levels, n
         return f"Of these rows nothing could FAIL{takes}."
     if measurement.ideal is None or estimate.undecided():
         return ""
-    bound, sign = _bounds_to_plan_for(criterion, measurement.ideal)
-    worst = _worst(estimate, sign)
+    bound, sign = bound_to_plan_for(criterion, measurement.ideal)
+    worst = worst_value(estimate, sign)
     effect = minimum_detectable_effect(
-        estimate, bound=bound, alpha=_tail(criterion, levels.fail), ideal=measurement.ideal, sign=sign
+        estimate, bound=bound, alpha=tail_of(criterion, levels.fail), ideal=measurement.ideal, sign=sign
     )
     if math.isnan(effect) or sign * (effect - worst) <= 0.0:
         return ""
@@ -272,26 +274,26 @@ def _what_it_would_take(
     if ideal is None:
         return None, None, f"The interval holds the bound ({criterion.describe()})."
     spans = f"The interval [{_number(interval[0])}, {_number(interval[1])}] spans the bound ({criterion.describe()})."
-    if _decide((ideal, ideal), criterion) is Outcome.FAIL:
+    if decide((ideal, ideal), criterion) is Outcome.FAIL:
         return None, None, f"{spans} The ideal value itself, {_number(ideal)}, does not meet this requirement."
     if undecided := estimate.undecided():
         return None, None, f"{spans} {undecided}"
-    bound, sign = _bounds_to_plan_for(criterion, ideal)
+    bound, sign = bound_to_plan_for(criterion, ideal)
     effect = minimum_detectable_effect(
-        estimate, bound=bound, alpha=_tail(criterion, levels.fail), ideal=ideal, sign=sign
+        estimate, bound=bound, alpha=tail_of(criterion, levels.fail), ideal=ideal, sign=sign
     )
     needed = n_required(
         estimate,
         bound=bound,
         # Where everything else passes too, which is what a model at the ideal comes to.
-        alpha=_tail(criterion, max(levels.passed, CONJUNCTION * levels.rate)),
+        alpha=tail_of(criterion, max(levels.passed, CONJUNCTION * levels.rate)),
         ideal=ideal,
         n=measurement.n_samples,
         sides=2 if isinstance(criterion.bound, tuple) else 1,
     )
     needed = measurement.n_needed if needed is None else needed
     unknown = math.isnan(effect)
-    beyond_reach = not math.isfinite(effect) or sign * (effect - _worst(estimate, sign)) > 0.0
+    beyond_reach = not math.isfinite(effect) or sign * (effect - worst_value(estimate, sign)) > 0.0
     reason = spans
     if not beyond_reach:
         word = "above" if sign > 0 else "below"
@@ -333,21 +335,12 @@ def judge(
     bound, PASS where it is shown to lie within it, else INCONCLUSIVE; what follows from another judgement's outcome
     by logic has it too (:mod:`auditor.judging.judgement`). The printed interval is built of the two
     one-sided bounds at the levels of these tests, so interval and outcome agree. A PASS that a model earns by telling
-    no rows apart is INCONCLUSIVE (:mod:`auditor.judging.judgement`), and so is one of a search that says to be weak.
+    no rows apart is INCONCLUSIVE (:mod:`auditor.judging.judgement`), and so is one of a search that says to be weak,
+    and one of a probe that did not see what was planted (:mod:`auditor.judging.planted`).
     Returns the findings and the family with its budgets.
     """
     family = family or Family()
-    pairs = [
-        (result, measurement, criterion)
-        for result in results
-        for measurement in result.measurements
-        for criterion in criteria
-        if criterion.applies_to(result.probe, measurement)
-    ]
-    times = {_key(pair): _times_to_begin(pair, family) for pair in pairs}
-    late = {id(pair[1]): times[_key(pair)] for pair in pairs if times[_key(pair)] > 1.0}
-    pairs = [pair for pair in pairs if times[_key(pair)] <= 1.0]
-    sampled = [pair for pair in pairs if not _takes_no_share(pair[1].estimate, pair[2])]
+    pairs, late, sampled = pairs_of(results, criteria, family)
     tests = {_key(pair): _tests(pair[1], pair[2]) for pair in pairs}
     found, budgets = levels_of(sampled, [tests[_key(pair)] for pair in sampled], criteria, family)
     levels = {_key(pair): level for pair, level in zip(sampled, found, strict=True)}
@@ -375,7 +368,25 @@ def judge(
     findings.extend(_never_measured(criteria, {id(criterion) for _, _, criterion in pairs}, ran))
     findings = _not_of_copies(_without_empty_passes(findings, results), results)
     findings = _not_by_code(findings, {result.probe for result in results if result.by_code})
-    return _with_ids(_as_far_as_was_tried(findings)), replace(family, m=len(sampled), budgets=budgets)
+    return _with_ids(held_to_plants(_as_far_as_was_tried(findings))), replace(family, m=len(sampled), budgets=budgets)
+
+
+def pairs_of(
+    results: Sequence[ProbeResult], criteria: Sequence[Criterion], family: Family
+) -> tuple[list[Pair], dict[int, float], list[Pair]]:
+    """The pairs of a measurement and a criterion that are judged; of each measurement that has too few rows to be, how
+    many times the rows it takes; and those pairs that take a share of an error rate."""
+    pairs = [
+        (result, measurement, criterion)
+        for result in results
+        for measurement in result.measurements
+        for criterion in criteria
+        if criterion.applies_to(result.probe, measurement)
+    ]
+    times = {_key(pair): _times_to_begin(pair, family) for pair in pairs}
+    late = {id(pair[1]): times[_key(pair)] for pair in pairs if times[_key(pair)] > 1.0}
+    pairs = [pair for pair in pairs if times[_key(pair)] <= 1.0]
+    return pairs, late, [pair for pair in pairs if not _takes_no_share(pair[1].estimate, pair[2])]
 
 
 def _times_to_begin(pair: Pair, family: Family) -> float:
@@ -392,7 +403,9 @@ def _times_to_begin(pair: Pair, family: Family) -> float:
     level = CONJUNCTION * rate_of(budget_of(*pair), criterion, family)
     bounds = criterion.bound if isinstance(criterion.bound, tuple) else (criterion.bound,)
     times = [
-        measurement.estimate.growth(bound=bound, alpha=_tail(criterion, level), ideal=ideal, miss=_MISSED / len(bounds))
+        measurement.estimate.growth(
+            bound=bound, alpha=tail_of(criterion, level), ideal=ideal, miss=_MISSED / len(bounds)
+        )
         for bound in bounds
     ]
     # What cannot be planned is judged.

@@ -278,6 +278,43 @@ class Alike:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Twins:
+    """Twins of the audited model in which the true value of a number is known: which of them were shown to FAIL.
+
+    ``value``: planted in ``planted`` of them, of which ``seen`` FAILed; of the ``clean`` ones, at the ideal,
+    ``alarmed`` did. ``why``: why there are none, or "".
+    """
+
+    value: Annotated[float | None, UNSAID] = None
+    seen: Count = 0
+    planted: Count = 0
+    alarmed: Count = 0
+    clean: Count = 0
+    why: Annotated[str, LEFT_OUT] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """The planted controls of one judged number, against one ``bound``, at the significance ``level`` of its FAIL."""
+
+    metric: str
+    method: str
+    sensitive: tuple[str, ...]
+    group: Mapping[str, str]
+    at: Mapping[str, str | float]
+    bound: float | tuple[float, float]
+    level: float
+    twins: Twins
+
+    def is_about(self, measurement: Measurement) -> bool:
+        """Whether it is about that number."""
+        return all(
+            getattr(self, name) == getattr(measurement, name)
+            for name in ("metric", "method", "sensitive", "group", "at")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeResult:
     """The result of one probe: its measurements, or the reason for their absence.
 
@@ -287,7 +324,7 @@ class ProbeResult:
     somebody counted them. ``definitions``: of its measurements, as far as the probe declares them. ``questions``: as
     the probe declares them. ``cpu_s``, ``flops``, ``flops_by``: what it took, as in
     :class:`auditor.report.record.energy.EnergyRecord`. ``by_code``: whether code of the user's measured it, in a
-    process of its own that had the labels.
+    process of its own that had the labels. ``planted``: the planted controls of its judged numbers.
     """
 
     probe: str
@@ -307,3 +344,4 @@ class ProbeResult:
     flops: Annotated[float | None, Field(ge=0.0, exclude_if=lambda flops: flops is None)] = None
     flops_by: Annotated[Literal["", "counted", "estimated"], LEFT_OUT] = ""
     by_code: Annotated[bool, LEFT_OUT] = False
+    planted: Annotated[tuple[Planted, ...], LEFT_OUT] = ()

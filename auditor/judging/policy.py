@@ -37,7 +37,7 @@ CERTAINTY = {
 }
 # What answers a control: numbers of probes; a registration that is signed and was followed; a report of auditor
 # tradeoff; the days since the audit; which attacks were tried, and which were not; joules; time and operations.
-ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts", "energy", "computing"]
+ShownBy = Literal["findings", "registration", "tradeoff", "age", "attempts", "energy", "computing", "planted"]
 # What a dossier can fill in from the record itself, beside findings.
 RecordPart = Literal[
     "model", "data", "environment", "criteria", "promise", "registration", "decisions", "selection rates",

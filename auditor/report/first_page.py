@@ -31,6 +31,7 @@ from auditor.report.first_page_parts import (
     registration_of,
     repair_of,
     rows_of_rate,
+    seen_plants,
     unbounded_findings,
     verdict_note,
     withstood,
@@ -47,8 +48,7 @@ from auditor.statistics.attack_estimates import StrongestAttack
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
-MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED = 9, 3, 3, 3, 5
-_LONGEST_LOST = 200
+MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, _LONGEST_LOST = 9, 3, 3, 3, 5, 200
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
@@ -150,8 +150,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     writer = _writer(report, say)
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
-    lines = [] if refused else writer.lines()
-    shown = [] if refused else writer.unbounded_findings()
+    lines, shown = ([], []) if refused else (writer.lines(), writer.unbounded_findings())
     verdict = report_view.verdict_of(report, say)
     return FirstPage(
         language=language_tag(say.language),
@@ -301,9 +300,10 @@ class _Writer:
         return "; ".join(said)
 
     def sure(self) -> str:
-        """How sure the intervals of the table are."""
+        """How sure the intervals of the table are, and what planted controls say of the probes."""
         levels = [f.confidence for f in self._judged_findings() if f.interval is not None and f.confidence is not None]
-        return self.say.say("page.sure", level=self.say.percent(min(levels))) if levels else ""
+        sure = self.say.say("page.sure", level=self.say.percent(min(levels))) if levels else ""
+        return f"{sure} {seen_plants(self.report.findings, self.say)}".strip()
 
     def _gap(self, f: Finding) -> str:
         """A gap between two groups in the rates of both; "" where the record does not hold them."""

@@ -15,6 +15,7 @@ from pathlib import PurePath
 from auditor.core.files import Number
 from auditor.judging.figure_types import EARNED, RESERVED
 from auditor.judging.measurement import Outcome
+from auditor.judging.planted import together
 from auditor.judging.profiles import DEFAULT_PROFILE
 from auditor.models.format_names import ENDINGS, EVALUATION_LOG, NO_MODEL
 from auditor.report.record import number_text
@@ -117,6 +118,25 @@ def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding
     ends = [f.interval[1] for f in passing if FALSE_ALARMS in f.at and not f.sensitive and f.interval]
     if known := [share for share in ends if share is not None]:
         told.append(say.say("page.excluded", share=say.percent(min(known))))
+    return " ".join(told)
+
+
+def seen_plants(findings: Sequence[Finding], say: Catalogue) -> str:
+    """Whether the probes of judged numbers saw what was planted in these rows, and which had no control; "" where
+    nobody asked for controls."""
+    controlled = [f for f in findings if f.planted is not None]
+    blind = dict.fromkeys(f.probe.replace("_", " ") for f in controlled if f.blind)
+    tested = dict.fromkeys(f.probe for f in controlled if f.planted is not None and f.planted.planted)
+    untested = dict.fromkeys(f.probe.replace("_", " ") for f in controlled if f.probe not in tested)
+    of = together([f.planted for f in controlled if f.planted is not None])
+    counts = {name: say.count(getattr(of, name)) for name in ("seen", "planted", "alarmed", "clean")}
+    told = []
+    if blind:
+        told.append(say.say("page.planted_blind", names=", ".join(blind)))
+    elif tested:
+        told.append(say.count_text("page.planted_seen", len(tested), **counts))
+    if untested:
+        told.append(say.say("page.planted_none", names=", ".join(untested)))
     return " ".join(told)
 
 

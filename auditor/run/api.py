@@ -56,7 +56,7 @@ _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_
 _OF_AN_OBJECT = ("task", "outputs", "threshold")
 _ABOUT_LOADING = (
     "base", *_OF_AN_OBJECT, "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "device",
-    "dtype", "probe", "max_memory", "max_seconds", "stream",
+    "dtype", "probe", "max_memory", "max_seconds", "stream", "controls",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(name for name in options_of(DataSpec) if name not in ("classes", "features", "stream"))
 

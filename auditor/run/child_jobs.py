@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from auditor.core.errors import DataError, LacksOptionError, ModelError, OtherKindError, OutputsError, UsageError
+from auditor.core.errors import DataError, LacksOptionError, OtherKindError, OutputsError, UsageError
 from auditor.core.files import decode_path, sha256_of, state_of, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts, GroupsDigest
@@ -58,7 +58,6 @@ from auditor.loading.sandbox.outside_requests import Outside
 from auditor.loading.user_code import code_process
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import ChannelCalibration, DetectorCard
-from auditor.models.endpoint.server_findings import ServedTexts
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.streamed_safetensors import check_unchanged
 from auditor.models.saved_models import save
@@ -81,10 +80,17 @@ from auditor.run.job_messages import (
     Repaired,
     RowExplained,
     Scored,
-    ServedCompared,
     Trained,
 )
-from auditor.run.job_models import check_ending, intake_result, load_made, write_answers, write_made
+from auditor.run.job_models import (
+    check_ending,
+    compare_served,
+    intake_result,
+    load_made,
+    send_planted,
+    write_answers,
+    write_made,
+)
 from auditor.run.membership_scores import ScoresProbe
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
 from auditor.run.plugins import load_mitigation, load_probe_class
@@ -208,7 +214,8 @@ def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
         check_favourable(job.data, model)
     if job.data.stream and (why := why_not_streamed(job.data, model)):
         raise UsageError(f"--stream: {why}")
-    counted = probes and all(map(counts_suffice, probes)) and job.evidence is None and recorded is None
+    by_row = job.evidence is not None or job.planting is not None or recorded is not None
+    counted = probes and all(map(counts_suffice, probes)) and not by_row
     if job.data.stream or (counted and can_stream(job.data, model)):
         answer_from_counts(probes, model, job, job.data, channel, hashing)
         return
@@ -343,16 +350,6 @@ def export(spec: ExportSpec, model: AuditedModel, job: Job, channel: Channel) ->
     )
 
 
-def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: Channel) -> None:
-    """Compare texts that a server drew with the model."""
-    from auditor.models.endpoint.reference_ranks import compare
-    from auditor.models.language_model import AuditedLanguageModel
-
-    if not isinstance(model, AuditedLanguageModel):
-        raise ModelError("--reference is no language model: name the folder of the one that was audited.")
-    channel.send(ServedCompared(compared=compare(model, texts, generator_for(job.seed, "served_model"))))
-
-
 def explain(spec: ExplainSpec, model: AuditedModel, job: Job, channel: Channel) -> None:
     """Explain one row after another."""
     if job.data is None:
@@ -475,13 +472,16 @@ def answer(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None,
 
 
 def _ask_all(probes: Sequence[Probe], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel) -> None:
+    asked = []
     for spec, probe in zip(job.probes, probes, strict=True):
         channel.send(Asking(probe=spec.name))
         result = ask(probe, model, data, generator_for(job.seed, spec.name), on_error=traceback.print_exception)
         kept = probe.kept if isinstance(probe, ScoresProbe) and job.evidence == "rows" else None
         if kept is not None and kept.head.probe == spec.name and result.measurements and kept.can_be_kept:
             channel.send(Scored(head=kept.head, columns=kept.columns()))
-        channel.send(Answered(result=replace(result, probe=spec.name)))
+        asked.append((probe, replace(result, probe=spec.name)))
+        channel.send(Answered(result=asked[-1][1]))
+    send_planted(asked, model, data, job, channel)
 
 
 @dataclass(frozen=True, eq=False)

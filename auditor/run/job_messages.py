@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 
 from auditor.core.number_types import Count
 from auditor.detection.detection_record import DetectorRecord, FileResult
-from auditor.judging.measurement import ProbeResult
+from auditor.judging.measurement import Planted, ProbeResult
 from auditor.judging.row_explanations import ExplainedRow
 from auditor.loading.sandbox.outside_requests import MOST_REQUESTS
 from auditor.models.endpoint.api_messages import Request
@@ -62,6 +62,17 @@ class Answered(Said):
 
     def unique_key(self) -> str | None:
         return None
+
+
+class Controlled(Said):
+    """The planted controls of a probe that has answered."""
+
+    kind: Literal["controlled"] = "controlled"
+    probe: str
+    planted: tuple[Planted, ...]
+
+    def unique_key(self) -> str | None:
+        return f"controlled {self.probe}"
 
 
 class Keeping(Said):
@@ -186,6 +197,7 @@ Message = Annotated[
     | Calling
     | Scored
     | Answered
+    | Controlled
     | Working
     | Repaired
     | FileExported

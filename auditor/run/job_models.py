@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,22 @@ from auditor.data.audit_data import AuditData
 from auditor.data.media_classes import meaning_of
 from auditor.detection.file_kinds import kind_of
 from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
-from auditor.loading.job_specs import PREDICTIONS
+from auditor.loading.job_specs import PREDICTIONS, Job
 from auditor.loading.rows.folders import files_in
 from auditor.loading.rows.score_columns import predictions_file
 from auditor.models.audited_model import AuditedModel, Provenance
-from auditor.models.endpoint.server_findings import Capability, Shown
+from auditor.models.endpoint.server_findings import Capability, ServedTexts, Shown
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.model_wrappers import MixtureModel, PreparedModel
 from auditor.models.postprocessing import PostprocessedModel
 from auditor.models.recorded_model import RecordedGenerator
 from auditor.models.saved_models import goes_into_a_bundle, save, save_folder
 from auditor.models.torch_model import TorchModel, count_parameters
-from auditor.run.probe import FILE_QUESTIONS, SERVER_QUESTIONS
+from auditor.run.job_channel import Channel
+from auditor.run.job_messages import Controlled, ServedCompared
+from auditor.run.planted.measure_twins import with_planted
+from auditor.run.probe import FILE_QUESTIONS, SERVER_QUESTIONS, Probe
+from auditor.run.run_audit import generator_for
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.training.huggingface_folder import save_classifier
 
@@ -212,3 +217,27 @@ def write_made(model: AuditedModel, out: str, folder: str | None) -> None:
     else:
         check_ending(model, out)
         save(model, out)
+
+
+def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: Channel) -> None:
+    """Compare texts that a server drew with the model."""
+    from auditor.models.endpoint.reference_ranks import compare
+    from auditor.models.language_model import AuditedLanguageModel
+
+    if not isinstance(model, AuditedLanguageModel):
+        raise ModelError("--reference is no language model: name the folder of the one that was audited.")
+    channel.send(ServedCompared(compared=compare(model, texts, generator_for(job.seed, "served_model"))))
+
+
+def send_planted(
+    asked: Sequence[tuple[Probe, ProbeResult]],
+    model: AuditedModel,
+    data: AuditData | None,
+    job: Job,
+    channel: Channel,
+) -> None:
+    """Measure the planted controls of the probes that were ``asked``, where the job has some, and send them."""
+    if job.planting is not None and data is not None:
+        for result in with_planted(asked, model, data, job.planting):
+            if result.planted:
+                channel.send(Controlled(probe=result.probe, planted=result.planted))

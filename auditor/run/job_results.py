@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from auditor.core.errors import DataError
@@ -17,6 +17,7 @@ from auditor.report.record.number_text import visible
 from auditor.run.job_messages import (
     Answered,
     Asking,
+    Controlled,
     DataRead,
     DetectorLoaded,
     Examined,
@@ -90,6 +91,9 @@ class Measured(Heard):
                 on_stage(message.probe)
             case Answered():
                 self._add_result(message)
+            case Controlled():
+                own = [replace(r, planted=message.planted) if r.probe == message.probe else r for r in self.results]
+                self.results = own
             case _:
                 super()._handle_message(message, on_stage)
 

@@ -70,7 +70,9 @@ class Probe(Protocol):
     classifier that follow from its decisions, true classes and groups alone. ``questions``, what its numbers answer in
     everyday language, as :class:`~auditor.judging.measurement.AuditQuestion`. ``over_all_rows``, whether all its
     numbers are over the evaluation rows as they are, each once, so that its counts agree with those of other such
-    probes. ``always_asked``, whether it is asked wherever there are labels, and of every language model.
+    probes. ``measure_planted``, the measurements of a twin of the model in which one number's true value is known, for
+    planted controls (:mod:`auditor.run.planted`). ``always_asked``, whether it is asked wherever there are labels, and
+    of every language model.
     """
 
     name: ClassVar[str]

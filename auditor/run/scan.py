@@ -21,6 +21,7 @@ from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
 from auditor.judging.judgement import waived_name
 from auditor.judging.measurement import Pillar, ProbeResult
+from auditor.judging.planting import Planting
 from auditor.judging.policy import Policy
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.loading.rows.sql import fetch, is_database, printable_url
@@ -230,7 +231,12 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
+        planting=Planting(tuple(config.criteria), _family(options), options.seed) if options.controls else None,
     )
+
+
+def _family(options: ScanOptions) -> Family:
+    return Family(error_rate=options.error_rate, multiplicity=options.multiplicity)
 
 
 def model_spec(options: ScanOptions) -> ModelSpec:
@@ -268,8 +274,8 @@ def data_spec(
     if answered is not None and options.predictions is not None:
         raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
     recorded = options.predictions or options.log
-    if options.stream and (recorded is not None or options.include_rows):
-        flag = "--include-rows" if options.include_rows else "--predictions" if options.predictions else "--log"
+    whole = (name for name in ("controls", "include_rows", "predictions", "log") if getattr(options, name))
+    if options.stream and (flag := "--" + next(whole, "").replace("_", "-")) != "--":
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
     spec = DataSpec(
@@ -591,7 +597,7 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         environment=environment(
             device=outcome.device, seed=options.seed, limits=limits, sandbox=outcome.sandbox, command=command
         ),
-        family=Family(error_rate=options.error_rate, multiplicity=options.multiplicity),
+        family=_family(options),
         refusal=outcome.refusal,
         allow_inconclusive=options.allow_inconclusive or False,
         energy=outcome.energy,

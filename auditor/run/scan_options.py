@@ -212,6 +212,10 @@ class ScanOptions:
             since_registrations=True,
         ),
     ] = False
+    controls: Annotated[
+        bool,
+        Flag(help="Test probes on known faults.", found="asks", typed=bool, decides=True, since_registrations=True),
+    ] = False
     check_predictions: Annotated[
         str | None,
         Flag(help="Answers it must give: a column or file.", found="given", decides=True, since_registrations=True),

@@ -40,6 +40,7 @@ from probes.fairness.group_metrics import (
     rate_table,
 )
 from probes.probe_inputs import whole_number
+from probes.twins import with_gap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,6 +260,12 @@ class GroupFairness(BaseProbe):
             )
             found += disparity_measurements(table, strata) if many is None else [many]
         return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin in which the true value of one of them is known."""
+        return self.measure(with_gap(model, data.evaluation, measured, value, rng), data, rng)
 
     def _measure_tables(self, counts: GroupCounts) -> list[Measurement]:
         n_classes = len(counts.classes)

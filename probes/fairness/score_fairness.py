@@ -29,6 +29,7 @@ from probes.fairness.score_thresholds import (
     scores_figure,
     threshold_between,
 )
+from probes.twins import no_plant, of_pair, ranked, scored_above
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -170,6 +171,26 @@ class ScoreFairness(BaseProbe):
             found += self._measure_groups(names, levels, codes, ranked, rows.y_true, rows.positive, of)
             found += at_thresholds(names, of, self.thresholds)
         return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin in which the true value of one of them is known."""
+        rows, metric = data.evaluation, measured.metric
+        if measured.group or measured.at:
+            raise no_plant(measured)
+        if metric == "auc_difference" and isinstance(measured.estimate, WorstGap):
+            centre = float(np.mean([part.value for part in measured.estimate.parts]))
+            low = min(max(centre - 0.5 * value, 0.0), 1.0 - value)
+            twin = ranked(model, rows, of_pair(rows, measured, (low, low + value, centre), rng), rng)
+        elif metric == "score_kolmogorov_smirnov":
+            twin = scored_above(model, rows, of_pair(rows, measured, (0.0, value, 0.0), rng), rng)
+        elif metric == "score_wasserstein":
+            # Of scores that are even on [0, 1] the mean of those moved to 1 rises by a half.
+            twin = scored_above(model, rows, of_pair(rows, measured, (0.0, min(2.0 * value, 1.0), 0.0), rng), rng)
+        else:
+            raise no_plant(measured)
+        return self.measure(twin, data, rng)
 
     @property
     def stream_needs(self) -> Asked:

@@ -28,6 +28,7 @@ from probes.language.sense_check import read_sense
 from probes.performance import classification_performance
 from probes.performance.classification_performance import Answered
 from probes.probe_inputs import earlier_language_model, whole_number
+from probes.twins import decided_rightly, no_plant, ranked
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -310,6 +311,23 @@ class Performance(BaseProbe):
             rows = data.evaluation
             found = self._numbers(model, rows) if model.kind == "regressor" else self._classes(model, rows)
         return [replace(m, method=METHOD) for m in found]
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin of a classifier in which the true value of one of them is known."""
+        rows, metric, k = data.evaluation, measured.metric, model.n_outputs
+        if model.kind != "classifier" or measured.group or measured.at:
+            raise no_plant(measured)
+        if metric == "roc_auc":
+            twin = ranked(model, rows, value, rng)
+        elif metric in ("accuracy", "balanced_accuracy"):
+            twin = decided_rightly(model, rows, value, rng)
+        elif metric == "adjusted_balanced_accuracy":
+            twin = decided_rightly(model, rows, 1.0 / k + value * (1.0 - 1.0 / k), rng)
+        else:
+            raise no_plant(measured)
+        return self.measure(twin, data, rng)
 
     @property
     def stream_needs(self) -> Asked:

@@ -134,7 +134,9 @@ def test_lint_tells_what_the_training_took(tmp_path: Path, monkeypatch: pytest.M
     # Of a bundle it is what lies beside it, as long as it is of that bundle.
     model = tmp_path / "model.pt"
     model.write_bytes(b"a bundle")
-    monkeypatch.setattr("auditor.run.dp_record_of_bundle.read_bundle", lambda path: read_run(tmp_path / "plain.json"))
+    monkeypatch.setattr(
+        "auditor.privacy.dp_record_of_bundle.read_bundle", lambda path: read_run(tmp_path / "plain.json")
+    )
     (tmp_path / "plain.json").write_text(json.dumps(RIGHT))
     assert run("dp", "lint", str(model)).stdout.endswith("took: not recorded\n")
     write_energy(model, energy)

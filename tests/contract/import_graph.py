@@ -36,6 +36,7 @@ LAYERS = (
     "detection",
     "privacy",
     "training",
+    "run.planted",
     "run",
     "run.checks",
     "run.while_training",

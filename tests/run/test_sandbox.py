@@ -434,7 +434,7 @@ def test_what_a_benchmark_is_read_with_may_be_read_and_nothing_else_beside_it(
 
 def test_what_enters_the_sandbox_has_one_thread_and_no_numpy() -> None:
     code = (
-        "import os, sys, auditor.run.child_start, auditor.run.dp_record_of_bundle\n"
+        "import os, sys, auditor.run.child_start, auditor.privacy.dp_record_of_bundle\n"
         "print(len(os.listdir('/proc/self/task')), {'numpy', 'torch', 'pandas'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)

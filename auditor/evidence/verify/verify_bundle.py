@@ -57,6 +57,7 @@ from auditor.evidence.verify.remeasure import (
     members_of,
     unproven_alike,
 )
+from auditor.evidence.verify.replant import check_planted
 from auditor.evidence.verify.replay import RULE_PACK, Replay
 from auditor.evidence.verify.request_and_log import (
     Kinds,
@@ -289,8 +290,7 @@ def _anew(
     report: AuditReport,
     remade: Remade,
 ) -> Counted:
-    checks: list[Check] = []
-    unproven: list[Unproven] = []
+    checks, unproven = check_planted(results_file, options, kept_data, remade, report.environment.seed)
     ids: dict[str, set[str]] = {"rows": set(), "tables": set(), "scores": set()}
     for name, result in {result.probe: result for result in results_file.results}.items():
         try:

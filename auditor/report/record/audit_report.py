@@ -34,7 +34,7 @@ from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import Figure
 from auditor.judging.input_files import Roles
 from auditor.judging.judgement import Judgement, Waivers, is_waived
-from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar
+from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar, Twins
 from auditor.judging.training_looks import TrainingRecord
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
@@ -207,7 +207,8 @@ class Finding(Closed):
     nothing of this model, such as that it answers all rows the same, or "". ``doubtful``: why nothing is judged of its
     rows, such as that they are copies of each other, or ""; ``powerless``: why no value could FAIL of so few rows, and
     how many it takes, or "". ``tried``: of a search, which ways were tried, which were
-    not, and why not; ``weak``: why that it found nothing says little, or "".
+    not, and why not; ``weak``: why that it found nothing says little, or "". ``planted``: what its probe said of twins
+    of the model with a known fault and without one; ``blind``: why it is by these neither PASS nor FAIL, or "".
     """
 
     id: str
@@ -244,6 +245,8 @@ class Finding(Closed):
     alone: Annotated[Outcome | None, UNSAID] = None
     padding: Annotated[str, LEFT_OUT] = ""
     other_kind: Annotated[bool, LEFT_OUT] = False
+    planted: Annotated[Twins | None, UNSAID] = None
+    blind: Annotated[str, LEFT_OUT] = ""
     estimate: AnyEstimate | None = None
 
     @property

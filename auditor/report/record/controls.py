@@ -9,6 +9,7 @@ from datetime import date, timedelta
 from auditor.core.files import fields_in
 from auditor.judging.input_files import CATEGORIES, Role, Roles
 from auditor.judging.measurement import Outcome
+from auditor.judging.planted import together
 from auditor.judging.policy import CERTAINTY, AttestationRule, Control, EvidenceRule, Policy
 from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.control_record import CELL_KINDS, CellRecord, ControlRecord, PolicyRecord
@@ -139,6 +140,8 @@ class _Held:
                 return _external_cell(rule, self._energy())
             case "computing":
                 return _external_cell(rule, self._computing())
+            case "planted":
+                return _external_cell(rule, self._planted())
             case "attempts":
                 return self._attempts(rule)
         lacking = self._lacking(rule)
@@ -180,6 +183,18 @@ class _Held:
         if energy is None:
             return Beside(reason=_OF_BEFORE)
         return Beside(said=f"{energy.computed(Catalogue())}.")
+
+    def _planted(self) -> Beside:
+        made = [f.planted for f in self.report.findings if f.planted is not None and f.planted.planted]
+        if not made:
+            return Beside(reason="No known faults were planted in this audit's rows.")
+        if blind := dict.fromkeys(f.probe for f in self.report.findings if f.blind):
+            return Beside(reason=f"{', '.join(blind)} did not see what was planted, or alarmed without a fault.")
+        of = together(made)
+        return Beside(
+            said=f"{of.seen} of {of.planted} known faults that were planted in this audit's rows were seen, and "
+            f"{of.alarmed} of {of.clean} twins of the model without one alarmed."
+        )
 
     def _lacking(self, rule: EvidenceRule) -> CellRecord | None:
         """That a role or a level is not known, without which no column's name says what it holds; None where they

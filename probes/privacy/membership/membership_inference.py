@@ -53,6 +53,7 @@ from probes.privacy.membership.shadow_models import (
     train_shadows,
 )
 from probes.probe_inputs import whole_number
+from probes.twins import distance_of, no_plant
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -64,6 +65,12 @@ MANY = 64
 _LOSSES_ONLY = "Only losses are here, and this attack reads the probabilities of the classes: add --score COLUMN."
 _ROWS = {"text": "texts", "image": "images", "audio": "sound"}
 _INDEPENDENT = "rows are taken as independent, given the audited model and the shadow models that all of them share"
+
+
+# Of fewer non-members above a threshold nobody is as sure as judgements are that it is one of so few false alarms.
+_FEWEST_CALLED = 10
+# More than standard normal scores of any number of rows differ by.
+_ABOVE_ALL = 100.0
 
 
 class MembershipInference(BaseProbe):
@@ -265,6 +272,28 @@ class MembershipInference(BaseProbe):
         found = _all_measurements(scores)
         unfit = doubt(scores.right, scores.is_member)
         return [m if not unfit or _is_inapplicable(m) else replace(m, too_few=m.too_few or unfit) for m in found]
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of scores, of every attack that was made, in which the true value of a number is known."""
+        kept, metric = self.kept, measured.metric
+        if kept is None or measured.part or measured.group or measured.sensitive:
+            raise no_plant(measured)
+        scores, members = rng.normal(size=kept.is_member.size), kept.is_member
+        if metric == "attack_auc":
+            scores = scores + distance_of(np.asarray(value)) * members
+        elif metric == "true_positive_rate_at_fpr":
+            called = float(measured.at["false_positive_rate"])
+            if called * np.count_nonzero(~members) < _FEWEST_CALLED:
+                raise no_plant(measured)
+            # So many members score above everybody else; the others are called as often as non-members are.
+            share = max(value - called, 0.0) / (1.0 - called)
+            scores = np.where(members & (rng.random(scores.size) < share), scores + _ABOVE_ALL, scores)
+        else:
+            raise no_plant(measured)
+        planted = {name: np.where(kept.scored[name], scores, own) for name, own in kept.scores.items()}
+        return self.measure_scores(replace(kept, scores=planted))
 
     def contradictions(self, scores: MembershipScores, answers: Answers | None, *, own_losses: bool) -> list[str]:
         """Contradictions between scores, or in the model's answers on the non-members, in words."""

@@ -23,8 +23,8 @@ from auditor.loading.job_specs import ModelSpec
 from auditor.models.saved_models import save
 from auditor.privacy.accounting import Phase, privacy_spent
 from auditor.privacy.dp_linter import lint
+from auditor.privacy.dp_record_of_bundle import read_bundle
 from auditor.privacy.run_record import run_of_model
-from auditor.run.dp_record_of_bundle import read_bundle
 from auditor.statistics.estimate import UpperBound
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.training.train_table import TrainSpec, train_table
@@ -173,7 +173,7 @@ def test_the_limit_of_a_load_is_processor_time_and_wall_time_ends_what_hangs(
 ) -> None:
     # What reads it takes some seconds of processor time to import.
     torch.save({"format": "other", "weight": torch.zeros(1)}, tmp_path / "no.pt")
-    monkeypatch.setattr(f"auditor.run.dp_record_of_bundle.{limit}", seconds)
+    monkeypatch.setattr(f"auditor.privacy.dp_record_of_bundle.{limit}", seconds)
     with pytest.raises(ModelError, match=said):
         read_bundle(tmp_path / "no.pt")
 

@@ -44,7 +44,7 @@ def read_bundle(path: str | Path) -> RunRecord:
                     sys.executable,
                     "-I",
                     "-m",
-                    "auditor.run.dp_record_of_bundle",
+                    "auditor.privacy.dp_record_of_bundle",
                     str(file),
                     str(os.getpid()),
                     str(_SECONDS),

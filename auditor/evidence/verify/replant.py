@@ -1,0 +1,41 @@
+"""Planted controls measured anew: twins are made of the answers that a bundle encloses, by seeds of its own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from auditor.evidence.manifest import Asked
+from auditor.evidence.verify.checks import Check, Unproven
+from auditor.evidence.verify.remeasure import Kept, Remade
+from auditor.judging.planting import Planting
+from auditor.run.planted.measure_twins import with_planted
+from auditor.run.predictions import StoredModel
+
+
+def check_planted(
+    results_file: Asked, options: Mapping[str, Mapping[str, Any]], kept: Kept, remade: Remade, seed: int
+) -> tuple[list[Check], list[Unproven]]:
+    """Whether the planted controls are those of the enclosed rows; where these do not tell, they are nobody's proof."""
+    stated = {result.probe: result.planted for result in results_file.results if result.planted}
+    checks: list[Check] = []
+    unproven: list[Unproven] = []
+    found = {}
+    if stated and kept.answers is not None and kept.whole and not remade.other_code:
+        probes = [(remade.make(r.probe, options.get(r.probe, {})), r) for r in results_file.results]
+        model: Any = StoredModel(kept.answers)
+        planting = Planting(tuple(results_file.criteria), results_file.family, seed)
+        again = with_planted(probes, model, kept.answers.data(), planting)
+        found = {r.probe: r.planted for (probe, _), r in zip(probes, again, strict=True) if probe is not None}
+    for name, planted in stated.items():
+        if name not in found:
+            why = "what it said of twins with known faults is the signer's word"
+            unproven.append(Unproven(where=f"results.json: {name}.planted", why=why))
+        elif found[name] == planted:
+            n = sum(p.twins.planted + p.twins.clean for p in planted)
+            checks.append(Check(name=name, state="ok", detail=f"{n:,} twins of its planted controls measured anew"))
+        else:
+            checks.append(
+                Check(name=name, state="wrong", detail="its planted controls are not what these rows come to")
+            )
+    return checks, unproven

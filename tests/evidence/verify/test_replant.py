@@ -1,0 +1,55 @@
+"""Planted controls are measured anew from the rows that a bundle encloses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from auditor.data.audit_data import AuditData
+from auditor.evidence.manifest import Asked
+from auditor.evidence.verify.remeasure import Kept, Remade
+from auditor.evidence.verify.replant import check_planted
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion
+from auditor.judging.planting import Planting
+from auditor.models.audited_model import AuditedModel
+from auditor.run.planted.measure_twins import with_planted
+from auditor.run.predictions import StoredModel, rows_of
+from auditor.run.run_audit import ask, generator_for
+from probes.fairness.group_fairness import GroupFairness
+
+
+def test_what_was_said_of_twins_is_held_to_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"income": rng.normal(size=2_000)})
+    y = (X.income + rng.normal(size=2_000) > 0).astype(int)
+    data = AuditData.from_arrays(X, y, classes=[0, 1], sensitive_features={"sex": rng.choice(["f", "m"], 2_000)})
+    model = AuditedModel.from_callable(lambda X: (X["income"] > 0).astype(float), classes=[0, 1], features=["income"])
+    answers = rows_of(data.count_by_group(model.decisions(data), model.classes), "none")
+    bound = Criterion(
+        metric="demographic_parity_difference", direction="at_most", bound=0.1, source="", set_by="", set_at=""
+    )
+    stand_in: Any = StoredModel(answers)
+    probe, rows = GroupFairness(), answers.data()
+    measured = ask(probe, stand_in, rows, generator_for(5, probe.name))
+    [result] = with_planted([(probe, measured)], stand_in, rows, Planting((bound,), Family(), 5))
+    assert sum(p.twins.seen for p in result.planted) >= 9
+
+    make: Any = lambda name, options: GroupFairness()  # noqa: E731
+    remade, kept = Remade(make, other_code=False), Kept(answers=answers, table=None, whole=True)
+
+    def states(result: Any, kept: Kept) -> tuple[list[str], int]:
+        checks, unproven = check_planted(
+            Asked(results=(result,), criteria=(bound,), family=Family()), {}, kept, remade, 5
+        )
+        return [check.state for check in checks], len(unproven)
+
+    assert states(result, kept) == (["ok"], 0)
+    [first, *others] = result.planted
+    better = replace(first, twins=replace(first.twins, alarmed=first.twins.alarmed + 1))
+    assert states(replace(result, planted=(better, *others)), kept) == (["wrong"], 0)
+    assert states(result, Kept(answers=None, table=None)) == ([], 1)
+    assert states(replace(result, planted=()), kept) == ([], 0)

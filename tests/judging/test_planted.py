@@ -1,0 +1,231 @@
+"""Planted controls: honest probes see what is planted, blind ones are named, and a verdict can only become weaker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from auditor.data.audit_data import AuditData
+from auditor.judging.budgets import Family
+from auditor.judging.criterion import Criterion, load_criteria
+from auditor.judging.judgement import Judgement, is_waived
+from auditor.judging.judging import judge
+from auditor.judging.measurement import Measurement, Outcome, ProbeResult, Twins
+from auditor.judging.planted import FEWEST_CLEAN, FEWEST_PLANTED, held_to_plants, least_share
+from auditor.judging.planting import TIMES, Planting, plans_of
+from auditor.models.audited_model import AuditedModel
+from auditor.models.twin_model import TwinModel
+from auditor.run.planted.measure_twins import with_planted
+from auditor.run.probe import Probe
+from auditor.run.run_audit import ask, generator_for
+from auditor.statistics.intervals import clopper_pearson
+from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.score_fairness import ScoreFairness
+from probes.performance.performance import Performance
+from tests.quantifiers import all_of
+
+COUNTS = st.tuples(st.integers(0, 11), st.integers(0, 11)).map(sorted)
+WEAKER = {(Outcome.PASS, Outcome.INCONCLUSIVE), (Outcome.FAIL, Outcome.INCONCLUSIVE)}
+
+
+def criterion(metric: str, bound: float, direction: Any = "at_most") -> Criterion:
+    return Criterion(metric=metric, direction=direction, bound=bound, source="test", set_by="-", set_at="-")
+
+
+CRITERIA = (
+    criterion("demographic_parity_difference", 0.1),
+    criterion("equalized_odds_difference", 0.1),
+    criterion("equal_opportunity_difference", 0.1),
+    criterion("demographic_parity_ratio", 0.8, "at_least"),
+    criterion("accuracy_difference", 0.1),
+    criterion("roc_auc", 0.5, "at_least"),
+    criterion("accuracy", 0.6, "at_least"),
+    criterion("auc_difference", 0.05),
+    criterion("score_kolmogorov_smirnov", 0.1),
+    criterion("score_wasserstein", 0.05),
+)
+
+
+def world(seed: int, n: int = 4_000) -> tuple[AuditedModel, AuditData]:
+    """A model that decides by one feature, the same for everybody, and rows."""
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame({"income": rng.normal(size=n)})
+    y = (X.income + rng.normal(size=n) > 0).astype(int).to_numpy()
+    groups = {"sex": rng.choice(["f", "m"], n), "team": rng.choice(["a", "b", "c"], n, p=[0.5, 0.3, 0.2])}
+    model = AuditedModel.from_callable(
+        lambda X: 1.0 / (1.0 + np.exp(-X["income"].to_numpy())), classes=[0, 1], features=["income"]
+    )
+    return model, AuditData.from_arrays(X, y, classes=[0, 1], sensitive_features=groups)
+
+
+def controlled(
+    probe: Probe, seed: int, criteria: Sequence[Criterion], n: int = 4_000
+) -> tuple[list[Judgement], ProbeResult]:
+    model, data = world(seed, n)
+    answer = ask(probe, model, data, generator_for(seed, probe.name))
+    assert answer.measurements, answer.not_run
+    [result] = with_planted([(probe, answer)], model, data, Planting(tuple(criteria), Family(), seed))
+    return judge([result], criteria)[0], result
+
+
+def deciding(model: AuditedModel, rows: AuditData, decisions: Any) -> TwinModel:
+    return TwinModel(model, rows, np.eye(2)[decisions], np.asarray(decisions, np.int64))
+
+
+class AnswersTheIdeal(GroupFairness):
+    """Whatever the model decides, every other row is favoured."""
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        return super().measure(deciding(model, data.evaluation, np.arange(len(data.evaluation)) % 2), data, rng)
+
+
+class ReadsAnotherColumn(GroupFairness):
+    """The groups of other rows."""
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        rows = data.evaluation
+        assert rows.sensitive_features is not None
+        turned = replace(rows, sensitive_features=rows.sensitive_features.iloc[::-1].reset_index(drop=True))
+        return super().measure(deciding(model, turned, model.decisions(rows)), turned, rng)
+
+
+class AlarmsAtEverything(GroupFairness):
+    """Whatever the model decides, one group is never favoured."""
+
+    def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
+        rows = data.evaluation
+        harsh = rows.groups("sex").codes * rows.groups("team").codes.clip(max=1)
+        return super().measure(deciding(model, rows, harsh), data, rng)
+
+
+class IdlesOnTwins(GroupFairness):
+    """It measures the model, and does nothing where anything is planted."""
+
+    def measure_planted(self, *twin: Any) -> list[Measurement]:
+        return []
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("blind", [AnswersTheIdeal, ReadsAnotherColumn, IdlesOnTwins])
+def test_a_probe_that_does_not_see_passes_nothing_and_is_named(blind: type[GroupFairness], seed: int) -> None:
+    criteria = CRITERIA[:2]
+    model, data = world(seed)
+    plain = judge([ask(blind(intersections=False), model, data, generator_for(seed, blind.name))], criteria)[0]
+    assert any(f.outcome is Outcome.PASS for f in plain)
+    found, _ = controlled(blind(intersections=False), seed, criteria)
+    passed = {f.id for f in plain if f.outcome is Outcome.PASS}
+    assert all_of(f.outcome is Outcome.INCONCLUSIVE and "planted" in f.blind for f in found if f.id in passed)
+
+
+def test_a_probe_that_alarms_without_a_fault_fails_nothing() -> None:
+    found, _ = controlled(AlarmsAtEverything(intersections=False), 0, CRITERIA[:1])
+    of_sex = next(f for f in found if f.planted is not None and f.measurement and f.measurement.sensitive == ("sex",))
+    assert of_sex.outcome is Outcome.INCONCLUSIVE and "twins of the model that have no fault" in of_sex.blind
+
+
+@pytest.mark.parametrize(
+    "probe", [GroupFairness(intersections=False), Performance()], ids=["group_fairness", "performance"]
+)
+def test_an_honest_probe_keeps_its_verdicts(probe: Probe) -> None:
+    model, data = world(7)
+    criteria = load_criteria()
+    plain = judge([ask(probe, model, data, generator_for(7, probe.name))], criteria)[0]
+    found, result = controlled(probe, 7, criteria)
+    assert [f.outcome for f in found] == [f.outcome for f in plain]
+    told = [f for f in found if f.planted is not None and f.planted.planted]
+    assert any(f.outcome is Outcome.PASS for f in told)
+    assert all_of("Planted at" in f.reason and not f.blind for f in told)
+    assert sum(p.twins.planted for p in result.planted) >= FEWEST_PLANTED
+    assert sum(p.twins.clean for p in result.planted) >= FEWEST_CLEAN
+
+
+def test_seeds_are_of_what_was_measured_and_of_nothing_else() -> None:
+    _, first = controlled(GroupFairness(intersections=False), 3, CRITERIA[:2])
+    _, again = controlled(GroupFairness(intersections=False), 3, CRITERIA[:2])
+    assert first.planted == again.planted and first.planted
+
+
+def test_a_probe_without_a_plant_says_so() -> None:
+    class Unplanted(GroupFairness):
+        measure_planted = None  # type: ignore[assignment]
+
+    found, _ = controlled(Unplanted(intersections=False), 0, CRITERIA[:1])
+    judged = [f for f in found if f.criterion is not None]
+    assert all_of(f.reason.endswith("No planted control: this probe has no control.") for f in judged)
+    assert any(f.outcome is Outcome.PASS for f in judged)
+
+
+def test_the_fault_is_one_and_a_half_smallest_effects_beyond_the_bound() -> None:
+    model, data = world(1)
+    result = ask(GroupFairness(), model, data, generator_for(1, "group_fairness"))
+    [plan] = [p for p in plans_of([result], Planting(CRITERIA[:1], Family())) if p.measurement.sensitive == ("sex",)]
+    effect = plan.measurement.estimate.detectable(bound=0.1, alpha=plan.level, ideal=0.0, sign=1)
+    assert plan.value == pytest.approx(0.1 + TIMES * (effect - 0.1)) and effect > 0.1
+
+
+@given(
+    outcome=st.sampled_from(list(Outcome)),
+    others=st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=4),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_control_can_only_weaken_a_verdict(outcome: Outcome, others: list[tuple[list[int], list[int]]]) -> None:
+    findings = [
+        Judgement(
+            id=str(i), probe="p", pillar="fairness", citation="", outcome=outcome,
+            planted=Twins(value=0.3, seen=seen, planted=n, alarmed=alarmed, clean=m),
+        )
+        for i, ((seen, n), (alarmed, m)) in enumerate(others)
+    ]  # fmt: skip
+    for before, after in zip(findings, held_to_plants(findings), strict=True):
+        assert after.outcome is before.outcome or (before.outcome, after.outcome) in WEAKER
+        assert bool(after.blind) == (after.outcome is not before.outcome)
+        # Nor is what became of it forgiven.
+        assert not (after.blind and is_waived(after, waivers=True))
+
+
+def test_the_required_share_is_held_by_an_exact_bound() -> None:
+    low = float(clopper_pearson(np.asarray([9]), n=np.asarray([11]), alpha=0.05)[0][0])
+    assert least_share(9, 11) == pytest.approx(low) and least_share(9, 11) > 0.5 > least_share(8, 11)
+    assert least_share(2, 5) > 0.05 > least_share(1, 5)
+
+
+def rates_of(probe: Probe, criteria: Sequence[Criterion], n: int) -> dict[tuple[str, tuple[str, ...]], Twins]:
+    """What became of the twins of 100 worlds, at least 200 a number that are planted."""
+    found: dict[tuple[str, tuple[str, ...]], Twins] = {}
+    for seed in range(100):
+        _, result = controlled_twins(probe, seed, criteria, n)
+        for each in result.planted:
+            before, t = found.get((each.metric, each.sensitive), Twins()), each.twins
+            found[each.metric, each.sensitive] = Twins(
+                seen=before.seen + t.seen, planted=before.planted + t.planted,
+                alarmed=before.alarmed + t.alarmed, clean=before.clean + t.clean, why=t.why,
+            )  # fmt: skip
+    return found
+
+
+def controlled_twins(
+    probe: Probe, seed: int, criteria: Sequence[Criterion], n: int
+) -> tuple[AuditedModel, ProbeResult]:
+    model, data = world(seed, n)
+    answer = ask(probe, model, data, generator_for(seed, probe.name))
+    return model, with_planted([(probe, answer)], model, data, Planting(tuple(criteria), Family(), seed))[0]
+
+
+@pytest.mark.grid
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1_500, 4_000])
+@pytest.mark.parametrize("probe", [GroupFairness, Performance, ScoreFairness])
+def test_what_is_planted_is_found_and_nothing_else_is(probe: type[Any], n: int) -> None:
+    rates = rates_of(probe(intersections=False) if probe is not Performance else probe(), CRITERIA, n)
+    made = {key: t for key, t in rates.items() if t.planted >= 200}
+    assert made
+    assert all_of(least_share(t.seen, t.planted) >= 0.85 and t.seen >= 0.9 * t.planted for t in made.values())
+    assert all_of(t.alarmed <= 0.05 * max(t.clean, 1) for t in made.values())
