@@ -142,7 +142,7 @@ def _examined(job: Job, *, show: bool, debug: bool) -> FilesExamined:
         shown.total = len(job.detection.files) + 1
         found = examine(job, on_stage=shown)
     if debug and found.log.strip():
-        typer.echo(last_lines(found.log, 200), err=True)
+        typer.echo(last_lines(found.log), err=True)
     return found
 
 

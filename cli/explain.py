@@ -124,7 +124,7 @@ def explain_rows(config: Configured, request: Asked, out: Path | None, *, as_jso
             shown.total = 2 * (len(request.rows) + len(request.where)) + 3
             found = explain(job, on_stage=shown)
     if debug and found.log.strip():
-        typer.echo(last_lines(found.log, 200), err=True)
+        typer.echo(last_lines(found.log), err=True)
     if found.model is None or found.data is None:
         raise RuntimeError("rows were explained of a model or of data that nobody named")
     code = 0 if all(row.settled for row in found.rows) else 3

@@ -223,7 +223,7 @@ def run(
             )  # fmt: skip
     measured = scanned.measured
     if debug and measured.log.strip():
-        typer.echo(last_lines(measured.log, 200), err=True)
+        typer.echo(last_lines(measured.log), err=True)
 
     def finished(report: AuditReport) -> AuditReport:
         became = _followed(told(report), registered, [spec.name for spec in job.probes])

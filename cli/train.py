@@ -195,7 +195,7 @@ def _run_training(
 
     def show(log: str) -> None:
         if debug and log.strip():
-            typer.echo(last_lines(log, 200), err=True)
+            typer.echo(last_lines(log), err=True)
 
     try:
         with _progress() as say:

@@ -161,15 +161,6 @@ def is_ours(place: Path) -> bool:
         return False
 
 
-def may_replace(place: Path) -> bool:
-    """Whether a command may write this file, for callers that can choose another name."""
-    try:
-        check(place)
-    except UsageError:
-        return False
-    return True
-
-
 # ---- the one check -------------------------------------------------------------------------------------------------
 
 

@@ -136,12 +136,12 @@ def _folder(where: str, seconds: float | None) -> EncoderFile:
     name = listed[0] if isinstance(listed, list) and listed else ""
     if seconds is not None:
         wanted = sound_preprocessing(folder, seconds=seconds)
-        content = pack_encoder("transformers", str(name), read_weights(folder), settings)
+        content = pack_encoder(str(name), read_weights(folder), settings)
         return replace(_encoder_file("transformers", content, wanted, ()), scaled=scales_sound(folder))
     preprocessing, _ = image_preprocessing(folder, settings)
     options = folder.json("preprocessor_config.json")
     fit = "cover" if options.get("do_center_crop") else "stretch"
-    content = pack_encoder("transformers", str(name), read_weights(folder), settings)
+    content = pack_encoder(str(name), read_weights(folder), settings)
     return _encoder_file("transformers", content, preprocessing.model_copy(update={"fit": fit}), ())
 
 

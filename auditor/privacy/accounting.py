@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -181,7 +181,16 @@ def noise_for(
                 too_little = noise
         return noise >= enough
 
-    near = _near(epsilon, delta, sample_rate, steps, other_phases, accountant)
+    # PLD and PRV go from RDP's: each look of theirs takes as long as a training.
+    first: float | None = 1.0
+    if accountant != "rdp":
+        try:
+            first = noise_for(
+                epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases
+            )
+        except UsageError:
+            first = None
+    near = None if first is None else _near(epsilon, found_at, first)
     if near is not None and is_enough_noise(near) and not is_enough_noise(near / 1.0001) and accountant != "rdp":
         return near
     high = 1.0
@@ -206,32 +215,16 @@ def noise_for(
     return high
 
 
-def _near(
-    epsilon: float,
-    delta: float,
-    sample_rate: float,
-    steps: int,
-    other_phases: tuple[Phase, ...],
-    accountant: Accountant,
-) -> float | None:
-    """About the noise that it asks for, by a few steps of the secant; None where they fail. PLD and PRV go from RDP's.
+def _near(epsilon: float, found_at: Callable[[float], float | None], first: float) -> float | None:
+    """About the noise that it asks for, by a few steps of the secant from the ``first``; None where they fail.
 
-    The logarithm of epsilon is nearly linear in that of the noise, and each look of theirs takes as long as a training.
+    The logarithm of epsilon is nearly linear in that of the noise.
     """
 
     def excess(noise: float) -> float:
-        steps_of = Phase(noise_multiplier=noise, sample_rate=sample_rate, steps=steps)
-        found = privacy_spent([steps_of, *other_phases], delta, accountant).epsilon
+        found = found_at(noise)
         return math.log(found / epsilon) if found else math.nan
 
-    first = 1.0
-    if accountant != "rdp":
-        try:
-            first = noise_for(
-                epsilon, delta, sample_rate=sample_rate, steps=steps, accountant="rdp", other_phases=other_phases
-            )
-        except UsageError:
-            return None
     second = 0.95 * first
     a, b = excess(first), excess(second)
     for _ in range(8):

@@ -493,6 +493,6 @@ def _gib(n: int) -> str:
     return f"{n / 2**30:.1f} GiB"
 
 
-def last_lines(log: str, n: int = 20) -> str:
+def last_lines(log: str) -> str:
     """The end of a child's own output, safe for printing."""
-    return "\n".join(visible(line) for line in log.splitlines()[-n:])
+    return "\n".join(visible(line) for line in log.splitlines()[-200:])

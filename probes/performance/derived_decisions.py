@@ -33,12 +33,12 @@ def flips_in_words(flipped: int, n: int, estimate: AnyEstimate, unit: str, *, wo
     return f"{flipped:,} of {n:,} {unit} {'were right and are wrong' if worse else 'flipped'}"
 
 
-def way_in_words(one_way: int, flipped: int, one: str, other: str) -> str:
+def way_in_words(one_way: int, flipped: int, where: str) -> str:
     """The direction of flips, with McNemar's exact two-sided p-value; "" without flips."""
     if not flipped:
         return ""
     p = float(scipy.stats.binomtest(one_way, flipped).pvalue)
-    return f"{one_way:,} {one}, {flipped - one_way:,} {other} (exact McNemar p = {p:.2g})"
+    return f"{one_way:,} to {where}, {flipped - one_way:,} from it (exact McNemar p = {p:.2g})"
 
 
 def direction(
@@ -106,7 +106,7 @@ def drift(
         found += _rate("churn", flipped, own, "rows", reference_name, group)
         if favourable is not None:
             ways = favourable[turned & own]
-            told = way_in_words(int(ways.sum()), ways.size, "to the favourable decision", "from it")
+            told = way_in_words(int(ways.sum()), ways.size, "the favourable decision")
             found += direction(ways, None, METHOD, group, join_details(told, reference_name))
         if labelled.any():
             righted = f"{int((better & own).sum()):,} were wrong and are right"

@@ -133,7 +133,7 @@ def _pairs(models: Models, items: Benchmark[SentencePair], method: str, rng: np.
         told = flips_in_words(int(flipped[at].sum()), len(at), share, "pairs")
         turned = [i for i in at if flipped[i]]
         ways = np.asarray(new[turned] > old[turned], bool)
-        way = way_in_words(int(ways.sum()), ways.size, "to the stereotype", "from it")
+        way = way_in_words(int(ways.sum()), ways.size, "the stereotype")
         shift = mean_of_pairs(0.5 * (1.0 + new[at] - old[at]), clusters, strata)
         overall = join_details(most_flipped(flipped, names), detail) if category is None else models.whose
         found += [

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from auditor.core.errors import UsageError
 from auditor.core.files import write_beside
-from auditor.core.writable_paths import WRITTEN, claim, is_ours, may_replace, of_a_command, place_file, reads, remove
+from auditor.core.writable_paths import WRITTEN, check, claim, is_ours, of_a_command, place_file, reads, remove
 from auditor.models.saved_models import save
 from cli.commands import app
 from tests.mitigations.planted_rows import biased_rows, trained
@@ -216,7 +216,9 @@ def test_links_that_lead_nowhere_and_folders_are_not_written_over(tmp_path: Path
             claim(tmp_path / "folder", "--out")
         with pytest.raises(UsageError, match="is there already"):
             remove(tmp_path / "dangling")
-        assert not may_replace(tmp_path / "dangling") and may_replace(tmp_path / "free")
+        with pytest.raises(UsageError, match="is there already"):
+            check(tmp_path / "dangling")
+        check(tmp_path / "free")
     assert (tmp_path / "dangling").is_symlink()
 
 

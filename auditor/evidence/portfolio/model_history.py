@@ -219,7 +219,7 @@ def _turn(a: CriterionRecord | None, b: CriterionRecord | None) -> Turn | None:
 
 
 MOST_DRAWN = 60
-_MARGIN = 4.0
+_WIDTH, _HEIGHT, _MARGIN = 116, 26, 4.0
 # A mark is told apart by its shape as well as by its colour.
 _SHAPES = {
     "PASS": '<circle class="is-pass" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>',
@@ -229,7 +229,7 @@ _SHAPES = {
 }
 
 
-def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Markup:
+def sparkline(audits: Sequence[Audit]) -> Markup:
     """An SVG of the number of failed findings in each of the last audits, by date; with equivalent text.
 
     Empty where all of them are of one day: there is no course to draw.
@@ -246,8 +246,8 @@ def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Ma
         across = ((day or first) - first) / (last - first)
         points.append(
             (
-                _MARGIN + across * (width - 2 * _MARGIN),
-                height - _MARGIN - audit.fail / most * (height - 2 * _MARGIN),
+                _MARGIN + across * (_WIDTH - 2 * _MARGIN),
+                _HEIGHT - _MARGIN - audit.fail / most * (_HEIGHT - 2 * _MARGIN),
                 audit.verdict,
             )
         )
@@ -256,7 +256,7 @@ def sparkline(audits: Sequence[Audit], width: int = 116, height: int = 26) -> Ma
     return Markup(
         '<svg class="spark" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" aria-label="{said}">'
         '<polyline points="{line}"/>{marks}</svg>'
-    ).format(w=width, h=height, said=course(audits), line=line, marks=Markup(marks))
+    ).format(w=_WIDTH, h=_HEIGHT, said=course(audits), line=line, marks=Markup(marks))
 
 
 def course(audits: Sequence[Audit]) -> str:

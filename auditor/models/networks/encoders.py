@@ -212,12 +212,12 @@ class _OfNetwork:
         return _pooled(next((v for v in vectors if v is not None), found.hidden_states[-1]))
 
 
-def pack_encoder(form: str, name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bytes:
+def pack_encoder(name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bytes:
     """One file of a network's weights, with the settings to rebuild it in the header's metadata."""
     import safetensors.torch
 
     own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in weights.items()}
-    metadata = {"form": form, "name": name, "settings": json.dumps(dict(settings))}
+    metadata = {"form": "transformers", "name": name, "settings": json.dumps(dict(settings))}
     return safetensors.torch.save(own, metadata)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from enum import IntEnum
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -258,6 +258,7 @@ class Finding(Closed):
     def from_judgement(cls, judgement: Judgement) -> Finding:
         """The record of a judgement."""
         m, held = judgement.measurement, judgement.criterion
+        own: dict[str, Any]
         if m is None:
             own = {
                 "method": None,

@@ -139,29 +139,27 @@ class MLflow:
             self.client.log_text(self.run_id, text, f"audit/{name}")
 
 
-def trackers_of(
-    loggers: Iterable[object], *, numbers: bool = False, step: Callable[[float], int] = _nearest
-) -> list[Tracker]:
+def trackers_of(loggers: Iterable[object], *, step: Callable[[float], int] = _nearest) -> list[Tracker]:
     """The trackers behind a trainer's own loggers: callbacks of transformers, loggers of Lightning or Accelerate.
 
-    Of Accelerate give ``accelerator.trackers``. ``numbers``: whether they are to be sent the numbers too, which a
-    trainer's own ``log`` does else. Loggers of another kind, and such as write nothing in this process, are left out.
+    Of Accelerate give ``accelerator.trackers``. They are sent no numbers, which a trainer's own ``log`` does. Loggers
+    of another kind, and such as write nothing in this process, are left out.
     """
-    found = (_tracker(logger, numbers, step) for logger in loggers)
+    found = (_tracker(logger, step) for logger in loggers)
     return [tracker for tracker in found if tracker is not None]
 
 
-def _tracker(logger: Any, numbers: bool, step: Callable[[float], int]) -> Tracker | None:
+def _tracker(logger: Any, step: Callable[[float], int]) -> Tracker | None:
     for kind in type(logger).__mro__:
         if kind.__name__ in _WRITERS:
             writer = _WRITERS[kind.__name__](logger)
-            return None if writer is None else TensorBoard(writer, numbers, step)
+            return None if writer is None else TensorBoard(writer, False, step)
         if kind.__name__ in _RUNS:
             run = _RUNS[kind.__name__](logger)
-            return None if run is None else WeightsAndBiases(run, numbers)
+            return None if run is None else WeightsAndBiases(run, False)
         if kind.__name__ in _CLIENTS:
             client, run_id = _CLIENTS[kind.__name__](logger)
-            return None if run_id is None else MLflow(client, run_id, numbers, step)
+            return None if run_id is None else MLflow(client, run_id, False, step)
     return None
 
 
