@@ -21,7 +21,6 @@ from auditor.core.errors import (
     UnsupportedError,
     UsageError,
     did_you_mean,
-    first_line,
 )
 from auditor.core.randomness import seeded_globals
 from auditor.core.rows import BoolArray, FloatArray, IntArray, Rows, take_rows
@@ -204,10 +203,16 @@ class EstimatorModel(AuditedModel):
                     target_opset={"": OPSET, "ai.onnx.ml": OPSET_ML},
                 )
             except Exception as error:  # of the converter's own, about estimators that it does not know
-                why = first_line(error)
+                why = str(error)
                 continue
             return made.SerializeToString(), tuple(name for name in names if name not in text)
-        raise UnsupportedError(f"skl2onnx does not convert this estimator: {why[:300]}")
+        parts = {type(part).__name__ for part in estimator.get_params().values() if hasattr(part, "fit")}
+        # Its own words name the part of a pipeline that it has no converter of, or the node that it failed to make.
+        named = next((part for part in sorted(parts) if part in why), _deciding(estimator))
+        raise UnsupportedError(
+            f"skl2onnx does not convert {named} as it is used here: logistic regressions, random forests and "
+            "GradientBoostingClassifier can be exported to ONNX. The file itself can be audited and repaired."
+        )
 
     def fitted_anew(
         self,

@@ -1,4 +1,4 @@
-"""Shapley values, by shap: of a readable scikit-learn estimator's own score, else of predictions alone."""
+"""Shapley values: of a readable scikit-learn estimator's own score, else of predictions alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from probes.attribution.attribution_units import Attributions, feature_names, sc
 from probes.attribution.gradient import Effort
 from probes.attribution.perturbation import ASKED_AT_ONCE, each_sample, played
 from probes.coalitions import shapley_by_walks
+from probes.column_owners import column_owners
 from probes.probe_inputs import draw
 
 if TYPE_CHECKING:
@@ -45,41 +46,70 @@ def _shap() -> Any:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Final:
-    """A scikit-learn estimator after column-wise steps, with its input rows (n, d) of numbers."""
+    """A scikit-learn estimator after steps that mix no columns, with the rows (n, d) of numbers that it takes.
+
+    ``owners`` (d,): the input column that each of these columns comes from, of ``n_columns``.
+    """
 
     estimator: Any
-    sample: pd.DataFrame | npt.NDArray[Any]
-    background: pd.DataFrame | npt.NDArray[Any]
+    sample: Any
+    background: Any
+    owners: IntArray
+    n_columns: int
+
+    def by_column(self, values: FloatArray) -> FloatArray:
+        """(n, n_columns, k) sums over the columns (n, d, k) that come from the same one."""
+        out = np.zeros((values.shape[0], self.n_columns, values.shape[2]))
+        np.add.at(out, (slice(None), self.owners), values)
+        return out
 
 
 def final_estimator(model: AuditedModel, sample: AuditData, background: AuditData) -> Final | None:
     """The model's own estimator with its preprocessed rows; None if columns are mixed, text, or incomplete.
 
-    ``model.estimator`` is what a loader found in the file. Steps before the last are passed through where each keeps
-    one column one column (scalers do, encoders do not), so that attributions still belong to raw features.
+    ``model.estimator`` is what a loader found in the file: of a search or of a threshold, what lies within. Steps
+    before the last are passed through where each column that they make is made of one, as scalers and encoders do, so
+    that attributions still belong to raw features.
     """
     estimator = getattr(model, "estimator", None)
     if estimator is None or sample.modality != "tabular" or not hasattr(estimator, "predict_proba"):
         return None
-    from sklearn.base import OneToOneFeatureMixin
     from sklearn.pipeline import Pipeline
 
     whole, steps = estimator, []
+    while (inner := _within(estimator)) is not None:
+        estimator = inner
     if isinstance(estimator, Pipeline):
         steps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
         estimator = estimator.steps[-1][1]
     named = getattr(whole, "feature_names_in_", None) is not None
     rows: list[Any] = [_as_taken(part.X, model.features, named) for part in (sample, background)]
-    if not all(map(_is_numeric, rows)) or not all(isinstance(step, OneToOneFeatureMixin) for step in steps):
+    n_columns = rows[0].shape[1]
+    owners: IntArray | None = np.arange(n_columns, dtype=np.int64)
+    for step in steps:
+        owners = None if owners is None else column_owners(step, owners)
+    if owners is None:
         return None
     for step in steps:
         rows = [step.transform(x) for x in rows]
+    rows = [x.toarray() if hasattr(x, "toarray") else x for x in rows]
     # What the model does around its estimator, such as a renaming of classes, must not change what is explained.
     few = sample.take(slice(_COMPARED_ROWS))
-    same = _is_numeric(rows[0]) and np.allclose(
-        estimator.predict_proba(rows[0][:_COMPARED_ROWS]), model.predict_proba(few.X), atol=1e-6
+    same = (
+        all(map(_is_numeric, rows))
+        and rows[0].shape[1] == len(owners)
+        and np.allclose(estimator.predict_proba(rows[0][:_COMPARED_ROWS]), model.predict_proba(few.X), atol=1e-6)
     )
-    return Final(estimator=estimator, sample=rows[0], background=rows[1]) if same else None
+    if not same:
+        return None
+    return Final(estimator=estimator, sample=rows[0], background=rows[1], owners=owners, n_columns=n_columns)
+
+
+def _within(estimator: Any) -> Any:
+    """What a search found, or what a threshold is laid on; None of any other."""
+    if not type(estimator).__module__.startswith("sklearn.model_selection."):
+        return None
+    return getattr(estimator, "best_estimator_", None) or getattr(estimator, "estimator_", None)
 
 
 def _as_taken(X: pd.DataFrame | npt.NDArray[Any], features: tuple[str, ...] | None, with_names: bool) -> Any:
@@ -93,7 +123,7 @@ def _as_taken(X: pd.DataFrame | npt.NDArray[Any], features: tuple[str, ...] | No
 
 
 def _is_numeric(X: Any) -> bool:
-    """Whether these are rows of finite numbers; a sparse matrix is not."""
+    """Whether these are rows of finite numbers."""
     kinds = {t.kind for t in X.dtypes} if hasattr(X, "dtypes") else {getattr(getattr(X, "dtype", None), "kind", "O")}
     dense = hasattr(X, "to_numpy") or isinstance(X, np.ndarray)
     return dense and kinds <= set("biuf") and bool(np.isfinite(np.asarray(X, np.float64)).all())
@@ -101,9 +131,11 @@ def _is_numeric(X: Any) -> bool:
 
 def is_linear(final: Final) -> bool:
     """Whether the estimator's score is linear in its columns."""
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression, SGDClassifier
 
-    return isinstance(final.estimator, LogisticRegression)
+    by_loss = isinstance(final.estimator, SGDClassifier) and final.estimator.loss == "log_loss"
+    return by_loss or isinstance(final.estimator, (LogisticRegression, LinearDiscriminantAnalysis))
 
 
 def is_tree(final: Final) -> bool:
@@ -115,6 +147,9 @@ def is_tree(final: Final) -> bool:
     from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier, RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
 
+    # A column of several of their columns is no player of theirs: what belongs to it is no sum of what belongs to each.
+    if len(set(final.owners.tolist())) < len(final.owners):
+        return False
     if hasattr(final.estimator, "trees"):  # XGBoost, LightGBM or CatBoost
         return True
     if isinstance(final.estimator, (DecisionTreeClassifier, RandomForestClassifier, ExtraTreesClassifier)):
@@ -123,13 +158,16 @@ def is_tree(final: Final) -> bool:
 
 
 def shap_linear(final: Final, sample: AuditData, classes: IntArray, names: tuple[str, ...]) -> Attributions:
-    """Exact Shapley values of a linear score, ``w_i (x_i - mean_i)``, with the background's means."""
-    shap = _shap()
-    masker = shap.maskers.Independent(np.asarray(final.background, np.float64), max_samples=len(final.background))
-    values = shap.LinearExplainer(final.estimator, masker).shap_values(np.asarray(final.sample, np.float64))
+    """Exact Shapley values of a score that is a sum over columns, ``g_j(x_j)`` minus its mean over the background.
+
+    ``g_j`` is the weighted sum of the columns that an encoder or a scaler makes of column j.
+    """
+    weights = np.atleast_2d(final.estimator.coef_)
+    centred = np.asarray(final.sample, np.float64) - np.asarray(final.background, np.float64).mean(axis=0)
+    values = centred * weights[0] if len(weights) == 1 else centred[:, :, None] * weights.T
     return _shapley(
         "shap_linear",
-        _per_class(values),
+        final.by_column(_per_class(values)),
         _two_sided(final.estimator.decision_function(final.sample)),
         _two_sided(final.estimator.decision_function(final.background)),
         classes,
@@ -153,7 +191,9 @@ def shap_tree(final: Final, sample: AuditData, classes: IntArray, names: tuple[s
     function = final.estimator.decision_function if boosted else final.estimator.predict_proba
     return _shapley(
         "shap_tree",
-        _per_class(explainer.shap_values(np.asarray(final.sample, np.float64), check_additivity=False)),
+        final.by_column(
+            _per_class(explainer.shap_values(np.asarray(final.sample, np.float64), check_additivity=False))
+        ),
         _two_sided(function(final.sample)),
         _two_sided(function(final.background)),
         classes,
@@ -229,8 +269,8 @@ def lacks_final(reads: Callable[[Final], bool], kinds: str, problem: Problem) ->
     if final is not None and reads(final):
         return ""
     return (
-        f"it needs a scikit-learn {kinds} on columns that are numbers without gaps; shap_permutation needs "
-        "predictions only"
+        f"it needs a scikit-learn {kinds} on columns that are numbers without gaps, or are made so one by one; "
+        "shap_permutation needs predictions only"
     )
 
 

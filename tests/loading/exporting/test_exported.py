@@ -455,3 +455,22 @@ def test_what_has_no_converter_says_what_to_do(tmp_path: Path) -> None:
         model = load_model(tmp_path / name, features=",".join(X) if name == "bare.skops" else None)
         with pytest.raises(UnsupportedError, match=said):
             export_of(model, "onnx", positive=1)
+
+
+def test_an_estimator_that_is_not_converted_is_named_with_what_is() -> None:
+    """skl2onnx ends in the attributes of a node that it could not make."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from auditor.loading.estimators import EstimatorModel
+    from auditor.models.audited_model import Provenance
+
+    pytest.importorskip("skl2onnx", reason="skl2onnx is not installed")
+    X = pd.DataFrame({"a": np.linspace(-1.0, 1.0, 80)})
+    boosted = HistGradientBoostingClassifier(max_iter=2).fit(X, (X["a"] > 0).astype(int))
+    model = EstimatorModel(boosted, classes=["0", "1"], features=("a",), threshold=None, provenance=Provenance())
+    with pytest.raises(UnsupportedError) as refused:
+        model.onnx_graph()
+    assert str(refused.value) == (
+        "skl2onnx does not convert HistGradientBoostingClassifier as it is used here: logistic regressions, random "
+        "forests and GradientBoostingClassifier can be exported to ONNX. The file itself can be audited and repaired."
+    )

@@ -639,6 +639,134 @@ def test_shap_linear_of_three_classes_explains_each_classs_logit() -> None:
     assert of(found, "completeness_error").estimate.value < 1e-9
 
 
+def encoders() -> dict[str, Any]:
+    """Preprocessing of a table of categories, gaps and numbers, each column of which is made of one."""
+    from sklearn import compose, feature_selection, impute, preprocessing
+    from sklearn.pipeline import make_pipeline, make_union
+
+    kinds, numbers = ["home", "job"], ["a", "b"]
+    filled = make_pipeline(impute.SimpleImputer(add_indicator=True), preprocessing.StandardScaler())
+    one_hot = preprocessing.OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=25)
+    ordinal = make_pipeline(preprocessing.OrdinalEncoder(), preprocessing.MinMaxScaler())
+    dropped = preprocessing.OneHotEncoder(drop="first", sparse_output=False)
+    bins = preprocessing.KBinsDiscretizer(4, strategy="uniform")
+    splines = make_union(preprocessing.SplineTransformer(4), preprocessing.RobustScaler())
+    return {
+        "one-hot": compose.ColumnTransformer([("k", one_hot, kinds), ("n", filled, numbers)]),
+        "ordinal": compose.ColumnTransformer([("n", filled, slice(0, 2)), ("k", ordinal, [3, 2])]),
+        "remainder": compose.ColumnTransformer(
+            [("k", dropped, ["job"]), ("drop", "drop", ["home"])], remainder=impute.SimpleImputer()
+        ),
+        "pandas": compose.make_column_transformer(
+            (dropped, kinds), (impute.SimpleImputer(), compose.make_column_selector(dtype_include="number"))
+        ).set_output(transform="pandas"),
+        "chosen": make_pipeline(
+            compose.ColumnTransformer([("k", one_hot, kinds), ("n", make_pipeline(filled, bins), numbers)]),
+            feature_selection.VarianceThreshold(0.05),
+            preprocessing.MaxAbsScaler(),
+        ),
+        "splines": compose.ColumnTransformer(
+            [
+                ("n", make_pipeline(impute.SimpleImputer(), splines), numbers),
+                ("k", preprocessing.TargetEncoder(), kinds),
+            ]
+        ),
+    }
+
+
+MIXED = ("a", "b", "home", "job")
+
+
+def mixed_rows(n: int = 300) -> tuple[pd.DataFrame, Any]:
+    r = np.random.default_rng(4)
+    X = table(n)[["a", "b"]].assign(home=r.choice(["own", "rent", "free"], n), job=r.choice(list("uvwxyz"), n))
+    y = (X["a"] + (X["home"] == "own") - (X["job"] < "w") + 0.5 * r.standard_normal(n) > 0).to_numpy(int)
+    X.loc[::17, "a"] = np.nan
+    return X, y
+
+
+# Of three classes a target encoder makes three columns of one, which are not read.
+@pytest.mark.parametrize(
+    ("name", "classes"), [(name, k) for name in encoders() for k in (2, 3) if (name, k) != ("splines", 3)]
+)
+def test_shap_of_encoded_columns_belongs_to_the_raw_ones(name: str, classes: int) -> None:
+    """Against all coalitions of raw columns, one-hot groups and indicators of gaps moving as one."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    X, y = mixed_rows()
+    y = y + (X["b"] > 1).to_numpy(int) if classes == 3 else y
+    estimator = make_pipeline(encoders()[name], LogisticRegression(max_iter=500)).fit(X, y)
+    model, data = Fitted(estimator, MIXED), AuditData.from_arrays(X, y, classes=list(range(classes)))
+    few, background = data.take(slice(16, 19)), data.take(slice(50, 90))
+    final = final_estimator(model, few, background)
+    assert final is not None and final.n_columns == 4
+    for c in range(classes):
+        explained = shap_linear(final, few, np.full(3, c), MIXED)
+        assert explained.errors.max() < 1e-9
+
+        def score(rows: Any, c: int = c) -> Any:
+            frame = pd.DataFrame(rows, columns=list(MIXED)).astype({"a": float, "b": float})
+            found = estimator.decision_function(frame)
+            return found[:, c] if found.ndim == 2 else found * (1 if c else -1)
+
+        for i in range(3):
+            expected = shapley_by_hand(score, few.X.to_numpy(object)[i], background.X.to_numpy(object))  # type: ignore[union-attr]
+            np.testing.assert_allclose(explained.values[i], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("wrapper", ["search", "threshold"])
+def test_what_a_search_found_and_a_threshold_is_laid_on_is_read(wrapper: str) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+    from sklearn.pipeline import make_pipeline
+
+    X, y = mixed_rows()
+    pipe = make_pipeline(encoders()["one-hot"], LogisticRegression())
+    whole = (
+        GridSearchCV(pipe, {"logisticregression__C": [0.1, 1.0]}, cv=2)
+        if wrapper == "search"
+        else FixedThresholdClassifier(pipe, threshold=0.3)
+    )
+    data = audit_data(X, y=y)
+    found = measure(FeatureAttribution(), Fitted(whole.fit(X, y), MIXED), data)
+    assert of(found, "completeness_error").method == "shap_linear"
+
+
+def test_trees_on_columns_made_one_by_one_are_read_and_one_hot_groups_are_not() -> None:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+
+    X, y = mixed_rows()
+    X["a"] = X["a"].fillna(0.0)  # an indicator of gaps is a second column of one
+    data = audit_data(X, y=y)
+    few, background = data.take(slice(2)), data.take(slice(50, 70))
+    for name, read in (("ordinal", True), ("one-hot", False)):
+        estimator = make_pipeline(encoders()[name], RandomForestClassifier(8, max_depth=4, random_state=0)).fit(X, y)
+        final = final_estimator(Fitted(estimator, MIXED), few, background)
+        assert final is not None and is_tree(final) is read
+        if not read:
+            continue
+        explained = shap_tree(final, few, np.ones(2, np.int64), MIXED)
+
+        def score(rows: Any, estimator: Any = estimator) -> Any:
+            frame = pd.DataFrame(rows, columns=list(MIXED)).astype({"a": float, "b": float})
+            return estimator.predict_proba(frame)[:, 1]
+
+        for i in range(2):
+            expected = shapley_by_hand(score, few.X.to_numpy(object)[i], background.X.to_numpy(object))  # type: ignore[union-attr]
+            np.testing.assert_allclose(explained.values[i], expected, atol=1e-5)
+
+
+def test_a_normalizer_keeps_one_column_for_each_and_mixes_them_all() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Normalizer
+
+    model, data = fitted(make_pipeline(Normalizer(), LogisticRegression()), n=130)
+    assert final_estimator(model, data, data) is None
+
+
 def tree_models() -> list[Any]:
     from sklearn import ensemble, tree
 
