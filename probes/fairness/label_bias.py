@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
@@ -176,7 +177,7 @@ def _levels(codes: IntArray, names: Sequence[str], fold: IntArray) -> _Levels:
 class _Trees:
     """Boosted trees that learn from all folds but one and answer for that one."""
 
-    design: FloatArray
+    design: npt.NDArray[np.float32]
     categorical: Sequence[bool]
     fold: IntArray
     place: IntArray
