@@ -231,7 +231,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
-        planting=Planting(tuple(config.criteria), _family(options), options.seed) if options.controls else None,
+        planting=Planting(config.criteria, _family(options), options.seed) if options.controls else None,
     )
 
 
@@ -571,8 +571,7 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
         kind = catalogue.get(spec.name)
         # Some read lexicons when they are made: only those are that have something to say.
         if kind is not None and hasattr(kind, "workload"):
-            workload = getattr(make_probe(kind, spec.options), "workload", "")
-            if workload:
+            if workload := getattr(make_probe(kind, spec.options), "workload", ""):
                 found[spec.name] = f"{spec.name}: {workload}"
     return found
 
@@ -587,12 +586,11 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         if sys.platform == "linux"
         else "child process; this platform enforces no memory limit",
     }
+    model = outcome.model or ModelRecord(format="not loaded", loaded_by="nothing")
     report = assemble(
         outcome.results,
         config.criteria,
-        model=_as_typed(
-            outcome.model or ModelRecord(format="not loaded", loaded_by="nothing"), {"path": options.model}
-        ),
+        model=_as_typed(model, {"path": options.model}),
         data=_as_typed(outcome.data or _unread(job.data), {"path": options.data, "train_path": options.train}),
         environment=environment(
             device=outcome.device, seed=options.seed, limits=limits, sandbox=outcome.sandbox, command=command

@@ -574,8 +574,7 @@ class ScanOptions:
         ),
     ] = ()
     debug: Annotated[
-        bool,
-        Flag(help="Show tracebacks and the measuring process's output.", found="given", typed=bool, of_one_run=True),
+        bool, Flag(help="Show tracebacks and the process's output.", found="given", typed=bool, of_one_run=True)
     ] = False
 
     @classmethod
@@ -610,9 +609,7 @@ class Configured:
 def flags() -> dict[str, Flag]:
     """Every option's flag, by the option's name."""
     hints = get_type_hints(ScanOptions, include_extras=True)
-    return {
-        each.name: next(a for a in get_args(hints[each.name]) if isinstance(a, Flag)) for each in fields(ScanOptions)
-    }
+    return {f.name: next(a for a in get_args(hints[f.name]) if isinstance(a, Flag)) for f in fields(ScanOptions)}
 
 
 @cache
