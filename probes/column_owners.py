@@ -35,7 +35,8 @@ def column_owners(step: Any, owners: IntArray) -> IntArray | None:
     if name in _ONE_OF_ONE:
         return owners
     if name in _SELECTORS:
-        return owners[step.get_support(indices=True)]
+        chosen: IntArray = owners[step.get_support(indices=True)]
+        return chosen
     own = _PARTS.get(name)
     return None if own is None else own(step, owners)
 

@@ -133,9 +133,11 @@ class AuditedLanguageModel(ScoresTexts, AuditedModel):
     @property
     def chat_mark(self) -> int | None:
         """The beginning-of-sequence token, where it opens the turns of a chat and another one is the prefix for it."""
-        begin = getattr(self.tokenizer, "bos_token_id", None)
-        derived = self.objective == "causal" and not self._prefix_named and begin is not None
-        return int(begin) if derived and self.prefix not in ((int(begin),), self._tokenizer_prefix()) else None
+        begin: int | None = getattr(self.tokenizer, "bos_token_id", None)
+        derived = self.objective == "causal" and not self._prefix_named
+        if begin is None or not derived or self.prefix in ((int(begin),), self._tokenizer_prefix()):
+            return None
+        return int(begin)
 
     def with_prefix(self, prefix: str | int | Sequence[int]) -> AuditedLanguageModel:
         """The same network and tokenizer, with another prefix: a token, its id, ids, or "" for none.

@@ -60,7 +60,7 @@ class Final:
     def by_column(self, values: FloatArray) -> FloatArray:
         """(n, n_columns, k) sums over the columns (n, d, k) that come from the same one."""
         out = np.zeros((values.shape[0], self.n_columns, values.shape[2]))
-        np.add.at(out, (slice(None), self.owners), values)
+        np.add.at(out.swapaxes(0, 1), self.owners, values.swapaxes(0, 1))
         return out
 
 

@@ -185,7 +185,7 @@ def _candidates(runs: list[npt.NDArray[np.uint64]], n: int) -> tuple[IntArray, I
 
 
 def _alike(train: Rows, test: Rows, modality: str) -> RowCopies:
-    from probes.deepfake.copied_files import NEAR, digests, fingerprints, twins
+    from probes.deepfake.source_leakage import NEAR, digests, fingerprints, twins
 
     known = digests(train), fingerprints(train)
     apart = ~np.eye(len(train), dtype=bool)

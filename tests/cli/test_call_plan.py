@@ -18,7 +18,7 @@ def planned(output: str, name: str) -> tuple[int, int, int]:
     found = re.search(
         rf"^{name} +(?:about )? *([\d,]+) calls, about ([\d,]+) tokens sent, at most ([\d,]+) w", output, re.M
     )
-    assert found, output
+    assert found is not None, output
     return tuple(int(each.replace(",", "")) for each in found.groups())  # type: ignore[return-value]
 
 

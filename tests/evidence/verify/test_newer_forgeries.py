@@ -71,7 +71,8 @@ def at(*way: Any, to: Any) -> Change:
     def change(record: Any) -> None:
         for key in way[:-1]:
             record = record[key]
-        assert not (isinstance(record, dict) and record.get(way[-1]) == to)
+        if isinstance(record, dict):
+            assert record.get(way[-1]) != to
         record[way[-1]] = to
 
     return change
