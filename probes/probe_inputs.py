@@ -239,7 +239,6 @@ def skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
     floor = f"always answering {name!r} is right for {float((labels == majority).mean()):.1%} of the rows"
     detail = f"right for {right.mean():.1%}; {floor}"
     if low <= 0.0:
-        detail = (
-            f"{UNSKILLED} {name!r}: {right.mean():.1%} of the rows against {float((labels == majority).mean()):.1%}"
-        )
+        floor = f"{float((labels == majority).mean()):.1%}"
+        detail = f"{UNSKILLED} {name!r} ({right.mean():.1%} of the rows against {floor})"
     return [Measurement(metric="skill_over_majority", estimate=estimate, n_samples=int(known.sum()), detail=detail)]
