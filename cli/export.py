@@ -69,7 +69,7 @@ def export(
         raise UsageError(f"--to {to!r} must be one of {', '.join(get_args(To))}.")
     kind = cast(To, to)
     stated = _stated(features, classes, outputs, threshold, architecture, architecture_args)
-    place = out or Path(model).with_suffix(SUFFIXES[kind])
+    place = out or _default_out(Path(model), SUFFIXES[kind])
     if place.suffix != SUFFIXES[kind]:
         raise UsageError(f"--out {str(place)!r} must end in {SUFFIXES[kind]}.")
     record, *answers = _claimed(place, with_answers=data is not None)
@@ -107,6 +107,12 @@ def export(
             for beside in answers:
                 place_file(made.with_name(f"{made.name}{PREDICTIONS}"), beside)
     return _report(kind, found, place, [record, *answers])
+
+
+def _default_out(model: Path, suffix: str) -> Path:
+    """The model's name with the ending of the new file, another one where that is the model itself."""
+    place = model.with_suffix(suffix)
+    return model.with_name(f"{model.stem}-2{suffix}") if place == model else place
 
 
 def _stated(

@@ -221,7 +221,8 @@ def earlier_language_model(reference: str | AuditedModel | None) -> tuple[Audite
     return (found, whose) if isinstance(found, AuditedLanguageModel) else None
 
 
-UNSKILLED = "UNSKILLED"
+# How the detail of a model begins that knows no more than the most frequent label.
+UNSKILLED = "the model is not shown to be right more often than always answering"
 
 
 def skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
@@ -238,8 +239,6 @@ def skill(model: AuditedModel, rows: AuditData) -> list[Measurement]:
     floor = f"always answering {name!r} is right for {float((labels == majority).mean()):.1%} of the rows"
     detail = f"right for {right.mean():.1%}; {floor}"
     if low <= 0.0:
-        detail = (
-            f"{UNSKILLED}: the model is not shown to be right more often than always answering {name!r}: "
-            f"{right.mean():.1%} of the rows against {float((labels == majority).mean()):.1%}"
-        )
+        floor = f"{float((labels == majority).mean()):.1%}"
+        detail = f"{UNSKILLED} {name!r} ({right.mean():.1%} of the rows against {floor})"
     return [Measurement(metric="skill_over_majority", estimate=estimate, n_samples=int(known.sum()), detail=detail)]

@@ -48,7 +48,7 @@ from auditor.statistics.attack_estimates import StrongestAttack
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _ORDER = (Outcome.FAIL, Outcome.NOT_RUN, Outcome.INCONCLUSIVE, Outcome.PASS)
-MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, _LONGEST_LOST = 9, 3, 3, 3, 5, 200
+MOST_LINES, MOST_OF_ONE, MOST_SHOWN, MOST_NEXT, MOST_NOT_ASKED, _LONGEST_LOST = 9, 3, 3, 3, 3, 200
 _KEPT = {"followed": "registered", "deviates": "deviates", "unproven": "unproven"}
 # Checks of a file or of an explanation's own arithmetic say nothing of what a model does to anybody.
 _OWN_ARITHMETIC = "none"
@@ -332,7 +332,7 @@ class _Writer:
         shown = f.interval is not None and f.interval[0] is not None and f.interval[0] > 0.0
         if shown and hurt and rate != "false_positive_rate":
             n, of = self.say.count(hurt), self.say.count(n_low)
-            said += " " + self.say.say("effect.hurt", others=self._group(high), n=n, of=of)
+            said += " " + self.say.say("effect.hurt", n=n, of=of)
         return f"{said} {self._how_sure(f)}"
 
     def _how_sure(self, f: Finding) -> str:

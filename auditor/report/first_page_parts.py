@@ -292,14 +292,12 @@ def decisions_of(report: AuditReport, labels: Labels, say: Catalogue) -> list[st
 
 
 def favourable_of(report: AuditReport, labels: Labels, say: Catalogue) -> str:
-    """The favourable answer, quoted: its display name and what that stands for."""
+    """The favourable answer, quoted, by its display name: what that stands for is below, with the scope."""
     data = report.data
     if data.positive is None:
         return say.say("form.undefined")
     known = labels.words.get(f"{data.target}.{data.positive}")
-    plain = number_text.shortened(data.positive, LONGEST_NAME)
-    said = say.say("effect.quoted", word=number_text.shortened(known or plain, LONGEST_NAME))
-    return said if known is None else f"{said} ({data.target} = {plain})"
+    return say.say("effect.quoted", word=number_text.shortened(known or data.positive, LONGEST_NAME))
 
 
 def worst_subgroup(

@@ -112,8 +112,11 @@ class _Writer:
             yield paragraph(code(report.refusal.printed_code), external_text(f" {report.refusal.reason}"))
         worth = worth_of(report, page.say)
         if worth is not None:
-            skill = strong(worth.skill, worth.outcome.slug)
-            yield paragraph(strong(say("worth.title")), f" {worth.line} ", skill, tone=worth.outcome.slug)
+            # No limit is set here: skill is no tick.
+            held = worth.outcome is Outcome.PASS
+            tone = (Outcome.NOT_JUDGED if held else worth.outcome).slug
+            skill = () if held and worth.line else (" ", strong(worth.skill, tone))
+            yield paragraph(strong(say("worth.title")), f" {worth.line}", *skill, tone=tone)
         yield from self.questions()
         if report.refusal is None:
             yield from self.next_steps()

@@ -64,6 +64,17 @@ def test_an_export_without_rows_is_written_and_not_checked(folder: Path, tmp_pat
     assert record["rows"] is record["differing_decisions"] is record["data"] is None
 
 
+def test_the_model_that_was_read_is_never_written_over(folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    assert call(folder / "plain.pt", "--to", "onnx", "--positive", "yes", "--out", model)[0] == 3
+    was = model.read_bytes()
+    code, said = call(model, "--to", "onnx", "--positive", "yes", "--out", model, "--force")
+    assert code == 2 and "which this command reads" in said
+    code, said = call(model, "--to", "onnx", "--positive", "yes")
+    assert code == 3 and "m-2.onnx" in said, said
+    assert model.read_bytes() == was and (tmp_path / "m-2.onnx").exists()
+
+
 def test_a_decision_that_differs_refuses_the_file_and_names_its_rows(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "m.skops"
     data = folder / "spelled.csv"

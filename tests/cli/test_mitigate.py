@@ -215,6 +215,8 @@ def test_what_a_smaller_gap_costs_is_said_with_the_margin_that_accepts_it() -> N
     assert next(row for row in found.costs if row.metric == "accuracy") is found.usefulness.worth
     assert page.count('<figure class="figure">') == 1 and "The trade: " in page and "The trade: " in text
     assert "fixed" in page and found.fixed in text
+    # What lies along the axis is read whole.
+    assert ">change of demographic parity difference<" in page
     alike = compare(found.before, found.before)
     assert alike.trade == "" and "<figure" not in render_comparison_html(alike)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -12,7 +14,7 @@ import pandas as pd
 
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
-from auditor.judging.figure_types import Figure, Grade, GradedMethod, GradeTable, Series, Standing
+from auditor.judging.figure_types import EARNED, RESERVED, Figure, Grade, GradedMethod, GradeTable, Series, Standing
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, ProbeResult
 from auditor.report.drawing.figures import figures_of
@@ -27,7 +29,7 @@ from auditor.report.record.audit_report import (
     exit_code,
     family_record,
 )
-from auditor.report.record.configuration import ConfigurationFile, ConfigurationRecord
+from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.groups import WorstDifference, WorstRatio
 from auditor.statistics.means import StudentT
@@ -433,6 +435,114 @@ def report_of(
 def sample_report(hostile: bool = False) -> AuditReport:
     """A report with all six outcomes and every kind of figure."""
     return report_of(all_results(hostile), hostile=hostile)
+
+
+def _one(probe: str, pillar: str, *measurements: Measurement) -> ProbeResult:
+    return ProbeResult(probe=probe, pillar=pillar, citation="c", measurements=measurements)
+
+
+def _demo_results() -> list[ProbeResult]:
+    sizes, at, fpr = (112, 602), ("yes", "no"), "false_positive_rate"
+    rates = [(0.741, 0.873, 0.424, 0.87), (0.960, 0.982, 0.736, 0.90)]
+    selected = RateTable(rate="selection_rate", successes=(83, 578), n=sizes)
+    gap = {"n_samples": 714, "sensitive": ("afam",), "ideal": 0.0}
+    attacked = {"n_samples": 2374, "n_needed": 3339, "too_few": "Only 7.11 non-members are expected above it."}
+    skill = "the model is not shown to be right more often than always answering 'no' (89.8% of the rows against 88.0%)"
+    curve = AreaUnderCurve(centre=0.838, standard_error=0.03, n_positive=628, n_negative=86)
+    mean = BoundedMean(centre=0.35, standard_error=0.015, third_moment=0.0, n=128, low=-1.0, high=1.0)
+    near = AreaUnderCurve(centre=0.537, standard_error=0.014, n_positive=1663, n_negative=711)
+    absent = ("change", "derived", "recorded_evaluation", "judge", "attribute_inference", "poisoning", "weight_changes")
+    return [
+        _one("group_fairness", "fairness", *_fairness_of(("afam",), [(x,) for x in at], rates, sizes)),
+        _one(
+            "performance",
+            "performance",
+            Measurement(metric="roc_auc", estimate=curve, n_samples=714, chance=0.5),
+            Measurement(metric="accuracy", estimate=Proportion(successes=641, n=714), n_samples=714),
+            Measurement(metric="base_rate", estimate=Proportion(successes=628, n=714), n_samples=714),
+        ),
+        _one(
+            "counterfactual_fairness",
+            "fairness",
+            Measurement(metric="counterfactual_flip_rate", estimate=Proportion(successes=19, n=714), **gap),
+        ),
+        _one(
+            "feature_attribution",
+            "attribution",
+            Measurement(
+                metric="faithfulness_gain",
+                estimate=mean,
+                n_samples=128,
+                method="integrated_gradients",
+                detail=f"{EARNED} {RESERVED}: {skill}",
+            ),
+        ),
+        _one(
+            "membership_inference",
+            "privacy",
+            Measurement(metric="attack_auc", estimate=near, n_samples=2374),
+            Measurement(
+                metric="true_positive_rate_at_fpr",
+                estimate=Proportion(successes=43, n=1663),
+                at={fpr: 0.01},
+                **attacked,
+            ),
+            Measurement(
+                metric="true_positive_rate_at_fpr",
+                estimate=Undefined(reason="less than one row"),
+                at={fpr: 0.001},
+                **attacked,
+            ),
+        ),
+        _one(
+            "adverse_impact",
+            "fairness",
+            Measurement(metric="impact_ratio_min", estimate=WorstRatio(tables=(selected,)), **gap | {"ideal": 1.0}),
+        ),
+        _one(
+            "proxy_association",
+            "fairness",
+            Measurement(metric="proxy_auc", estimate=curve, at={"from": "score"}, **gap | {"ideal": 0.5}),
+        ),
+        _one(
+            "label_bias",
+            "fairness",
+            Measurement(
+                metric="largest_conditional_label_difference", estimate=WorstDifference(tables=(selected,)), **gap
+            ),
+        ),
+        _one(
+            "robustness",
+            "robustness",
+            Measurement(
+                metric="accuracy_difference_under_missing",
+                estimate=WorstDifference(tables=(selected,)),
+                at={"missing": 0.2},
+                **gap,
+            ),
+        ),
+        *(ProbeResult(probe=x, pillar="performance", citation="c", not_applicable="Needs more.") for x in absent),
+    ]
+
+
+@cache
+def demo_report() -> AuditReport:
+    """A report as that of ``make demo``: its checks, its words for columns and people, its paths."""
+    report = report_of(_demo_results(), held_to=load_criteria())
+    own = tomllib.loads((Path(__file__).parents[2] / "demo" / "audit.toml").read_text(encoding="utf-8"))
+    rows = {"path": "demo/test.csv", "train_path": "demo/train.csv", "n_rows": 714, "sensitive": ("afam",)}
+    command = (
+        "auditor scan demo/model.pt --config demo/audit.toml --data demo/test.csv --train demo/train.csv "
+        "--target deny --positive no --sensitive afam --out demo/audit-report"
+    )
+    return report.model_copy(
+        update={
+            "about": About.model_validate(own),
+            "model": report.model.model_copy(update={"path": "demo/model.pt"}),
+            "data": report.data.model_copy(update=rows),
+            "environment": report.environment.model_copy(update={"command": command}),
+        }
+    )
 
 
 @cache

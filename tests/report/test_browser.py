@@ -30,7 +30,7 @@ from auditor.report.record.controls import with_policies
 from tests.probes.reasons import test_explain
 from tests.quantifiers import all_of
 from tests.report import test_compare
-from tests.report.samples import explanations, fairness, refused_report, report_of, sample_report
+from tests.report.samples import demo_report, explanations, fairness, refused_report, report_of, sample_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
@@ -188,6 +188,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The sample reports as files."""
     folder = tmp_path_factory.mktemp("pages")
     reports = {"sample": sample_report(), "hostile": sample_report(hostile=True), "refused": refused_report()}
+    reports["demo"] = demo_report()
     reports["explained"] = report_of([explanations()])
     reports["explained-hostile"] = report_of([explanations(hostile=True)], hostile=True)
     packs, _ = load_policies(["eu-ai-act", "nyc-ll144"])
@@ -241,6 +242,7 @@ UNFOLD = """(rows => {
 # Each page in light and in dark, on a telephone and on a desk; the largest in all three.
 CHECKED = [
     *(("sample", width, dark) for width, dark in ((375, False), (1280, True), (1280, False))),
+    ("demo", 375, False),
     *(("policies", 1280, True), ("german", 1280, False), ("refused", 1280, True)),
     *((name, 375, False) for name in ("explained", "comparison", "tradeoff", "explanation")),
     *((name, 1280, True) for name in ("explained", "comparison", "tradeoff", "explanation")),
@@ -511,9 +513,18 @@ def test_no_name_is_broken_letter_by_letter_on_a_telephone(
     assert len(browser.run(_BROKEN)) >= len(lacking)
 
 
-def test_the_first_page_is_two_screens_of_a_telephone(browser: Browser, pages: dict[str, Path]) -> None:
-    browser.open(pages["sample"], width=375)
+@pytest.mark.parametrize("name", ["sample", "demo"])
+def test_the_first_page_is_two_screens_of_a_telephone(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    browser.open(pages[name], width=375)
     assert browser.run("document.querySelector('.front').getBoundingClientRect().bottom") <= 2 * 812
+
+
+def test_no_flag_of_a_next_step_is_broken_after_its_hyphens(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["demo"], width=375)
+    found = "document.querySelectorAll('#next ~ ol :is(.flag, .command span)')"
+    flags = f"[...{found}].filter(e => /^--/.test(e.innerText))"
+    assert "--policy" in browser.run(f"{flags}.map(e => e.innerText)")
+    assert browser.run(f"{flags}.filter(e => e.getClientRects().length > 1).map(e => e.innerText)") == []
 
 
 def test_the_page_is_complete_without_script(browser: Browser, pages: dict[str, Path]) -> None:

@@ -87,9 +87,9 @@ def test_the_verdict_is_one_of_effect() -> None:
     page = told(report, labels=LABELS | {f"{target}.{positive}": "a loan"})
     assert page.outcome is Outcome.FAIL
     assert page.effect == (
-        "African-American applicants (afam = yes) get “a loan” (deny = no) 50\N{NO-BREAK SPACE}% of the time, other "
-        "applicants (afam = no) 96\N{NO-BREAK SPACE}% (of 100 and 100 rows). At the rate of other applicants (afam = "
-        "no), 46 more of these 100 would get it. We are sure that this is over the limit of 10 points."
+        "African-American applicants (afam = yes) get “a loan” 50\N{NO-BREAK SPACE}% of the time, other applicants "
+        "(afam = no) 96\N{NO-BREAK SPACE}% (of 100 and 100 rows). At the higher rate, 46 more of these 100 would get "
+        "it. We are sure that this is over the limit of 10 points."
     )
     plain = told(report).effect
     assert plain.startswith("afam = yes get “no” 50") and ", afam = no 96" in plain

@@ -10,13 +10,16 @@ from auditor.data.audit_data import AuditData
 from auditor.judging.measurement import Outcome
 from auditor.models.audited_model import AuditedModel
 from auditor.models.regression_model import AuditedRegressor
+from auditor.report.document import Paragraph, Span
 from auditor.report.html import render_html
 from auditor.report.markdown import render_markdown
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.summary_lines import worth_of
+from auditor.report.report_document import report_document
 from auditor.run.run_audit import run_audit
 from cli.terminal import print_report
 from probes import PROBES
+from tests.quantifiers import all_of
 
 
 def report(column: str, *probes: str, labels: bool = True) -> AuditReport:
@@ -76,6 +79,20 @@ def test_numbers_stand_beside_the_mean() -> None:
     found = worth_of(run_audit(model, data, [PROBES["performance"]()]))
     assert found is not None and found.outcome is Outcome.PASS
     assert found.line.startswith("Mean absolute error 0.") and "predicting the mean, 9." in found.line
+
+
+def test_skill_without_a_limit_is_no_pass_on_paper_or_on_the_page() -> None:
+    for column, tone in (("good", "not-judged"), ("bad", "fail")):
+        made = report(column, "performance")
+        [paper] = [
+            block
+            for block in report_document(made)
+            if isinstance(block, Paragraph) and block.line[0] == Span("Performance.", "strong")
+        ]
+        assert paper.tone == tone and all_of(span.tone in ("", tone) for span in paper.line)
+        said = " ".join(span.text for span in paper.line)
+        assert f'class="worth is-{tone}"' in render_html(made)
+        assert ("It shows" in said) is ("worth-skill" in render_html(made).partition('class="worth')[2][:900])
 
 
 def test_it_stands_first_in_every_rendering(capsys: pytest.CaptureFixture[str]) -> None:

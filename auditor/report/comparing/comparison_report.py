@@ -14,6 +14,7 @@ from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.side_by_side import Row
 from auditor.report.comparing.tradeoff_report import Plot, Spot, plot_svg
 from auditor.report.comparing.usefulness import Usefulness
+from auditor.report.drawing.figure_data import in_words
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
@@ -251,8 +252,8 @@ def _trade_plot(comparison: Comparison) -> Plot | None:
         caption=(
             "Square: the earlier model. Dot: the new one, with its intervals. Shaded: a smaller gap within the margin."
         ),
-        x_label=f"change of {gap.name}",
-        y_label=f"change of {cost.metric}",
+        x_label=f"change of {in_words(gap.metric)}",
+        y_label=f"change of {in_words(cost.metric)}",
         spots=(Spot(number=1, x=none, y=none, role="present"), Spot(number=2, x=x, y=y, role="front")),
         origin=True,
         floor=-comparison.usefulness.margin,
