@@ -469,7 +469,10 @@ def test_no_field_changed_alone_is_valid_where_it_is_not_listed_as_stated(
             continue
         at[keys[-1]] = new
         place = f"{part}: {'.'.join(str(key) for key in keys if not isinstance(key, int))}"
-        path.write_bytes(signed_anew(subject, {**subject.parts, part: written(document)}, follows=i % 2 == 0))
+        changed = {**subject.parts, part: written(document)}
+        path.write_bytes(signed_anew(subject, changed, follows=i % 2 == 0))
+        if _parsed(changed[part]) == _parsed(subject.parts[part]):
+            continue  # counts and exit code were set right again
         try:
             found = subject.verified(path)
         except AuditorError:
