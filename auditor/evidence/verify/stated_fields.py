@@ -109,6 +109,8 @@ _PARTS = (
     Unproven(where="request.json: *", why="what was asked for and is not in the record is the signer's word"),
 )
 _RECORD = "record.json: "
+# A record has these always; of any other, 0 is a statement.
+_ZERO_SAYS_NOTHING = ("data.n_unreadable", "duration_s")
 
 
 def list_unproven(record: Mapping[str, Any], known_paths: Collection[str]) -> list[Unproven]:
@@ -127,7 +129,7 @@ def _says(record: Mapping[str, Any], path: str) -> bool:
     value: Any = record
     for key in path.removesuffix(".*").split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
-    return value not in (None, "", [], {}, 0)
+    return value not in (None, "", [], {}) and (value != 0 or path not in _ZERO_SAYS_NOTHING)
 
 
 def unexplained_paths(
