@@ -171,6 +171,7 @@ def _other_circumstances(original: AuditReport, rerun: AuditReport) -> list[str]
         ("the model", original.model.sha256, rerun.model.sha256),
         ("the data", original.data.sha256, rerun.data.sha256),
         ("the training data", original.data.train_sha256, rerun.data.train_sha256),
+        ("the favourable label", original.data.positive, rerun.data.positive),
         ("the version of auditor", original.tool.get("version"), rerun.tool.get("version")),
     )
     found = [f"{what}: {str(a)[:16]} then, {str(b)[:16]} now" for what, a, b in pairs if a != b]

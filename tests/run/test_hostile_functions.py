@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from typer.testing import CliRunner
 
 from cli.commands import app
+from tests.loading.sandbox.test_secrets import PLACES as SECRETS
 from tests.quantifiers import all_of, none_of
 from tests.run.test_answering_process import WithCode
 from tests.toys import marked
@@ -25,7 +26,7 @@ from tests.warm_child import WarmChildren
 
 SECRET = "hunter2-hunter2"
 KEY = f"-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI{SECRET}\n-----END PRIVATE KEY-----\n"
-PLACES = ("sign.key", "kept.txt", ".env", "sub/.env", "sub/id_ed25519", "outputs/.env", "p/signing.pem")
+PLACES = ("sign.key", "kept.txt", "outputs/.env", "p/signing.pem", *SECRETS)
 
 HONEST: dict[str, str] = {
     "--generate": "def own(text):\n    return 'ABCD'[len(text) % 4]\n",
@@ -196,7 +197,7 @@ def of_probe(findings: list[dict[str, Any]], probe: str) -> list[dict[str, Any]]
 
 def planted(flag: str, attack: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for place in PLACES:
-        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
         Path(place).write_text(KEY if "env" not in place else f"PASSWORD={SECRET}\n")
     monkeypatch.setenv("AUDITOR_TEST_PASSWORD", SECRET)
     made = ANSWERS.format(honest=HONEST[flag]) + f"PLACES = {PLACES!r}\n" + attack

@@ -174,12 +174,13 @@ class Replay:
     def _compare_figures(self, judgements: Sequence[Judgement]) -> None:
         """Whether figures that another version drew show a point, a bound or a picture that no redrawn one shows.
 
-        Of whom a value is and what is said of it are words, in which a version may differ: outcomes are open then.
+        Which figures there are, of whom a value is and what is said of it a version may see otherwise: outcomes are
+        open then.
         """
-        before = figures_as_before(judgements, self.asked.results)
-        if not difference(self.record["figures"], [f.model_dump(mode="json") for f in before]):
+        layouts = [draw(judgements, self.asked.results) for draw in (figures_as_before, figures_of)]
+        if not difference(self.record["figures"], [f.model_dump(mode="json") for f in layouts[0]]):
             return
-        drawn = [*figures_of(judgements, self.asked.results), *before]
+        drawn = [*itertools.chain(*layouts)]
         points = {key for figure in drawn for point in _points(figure) for key in _spellings(point)}
         pictures = {_BLANK, *map(_picture, drawn)}
         strange = [
@@ -190,10 +191,11 @@ class Replay:
         if strange:
             self._add_wrong("figures", f"{strange[0]} shows a value that is in no finding")
             return
-        said, known = ([f.model_dump(mode="json") | {"id": ""} for f in own] for own in (self.report.figures, drawn))
-        told = all(any(not difference(figure, each) for each in known) for figure in said)
+        said, *known = (_by_id(figures) for figures in (self.report.figures, *layouts))
+        told = any(not difference(said, each) for each in known)
         detail = "another version laid them out; every value that they show is in a finding"
-        name, more = ("figures", "") if told else ("outcomes, figures", ", and their words are not those of this one")
+        more = ", and which there are, or their words, are not as this one has them"
+        name, more = ("figures", "") if told else ("outcomes, figures", more)
         self.checks.append(Check(name=name, state="not checked", detail=f"{detail}{more}"))
 
     def _compare_answers(self) -> None:
@@ -490,6 +492,10 @@ def _spellings(point: _Point) -> set[tuple[str, ...]]:
 def _picture(figure: Figure) -> bytes:
     """What a figure shows beside its series."""
     return canonical([*figure.model_dump(mode="json", include={"texts", "heatmaps", "table", "swarms"}).values()])
+
+
+def _by_id(figures: Sequence[Figure]) -> list[Any]:
+    return [figure.model_dump(mode="json") for figure in sorted(figures, key=lambda figure: figure.id)]
 
 
 def _as_recorded(judgements: Sequence[Judgement], report: AuditReport) -> list[Judgement]:

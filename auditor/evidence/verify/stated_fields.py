@@ -31,6 +31,11 @@ _ROWS = StatedField(
 _ROWS_FILE = StatedField(why=_ROWS.why, needs="rows")
 _NO_TABLE = StatedField(why="no table of groups counts them", needs="numbers")
 _NO_SETTINGS = StatedField(why="the settings in force do not name it", otherwise=True)
+_FAVOURABLE = StatedField(
+    why="no setting names it, and which label is favourable was read from the rows: auditor evidence reproduce reads "
+    "them again",
+    needs="rows",
+)
 _OTHER_CODE = StatedField(why="other code wrote it", otherwise=True)
 _HISTORY = StatedField(why="where it was entered is for the history to say: --db", needs="history")
 
@@ -55,7 +60,7 @@ STATED: Mapping[str, StatedField] = {
     "data.rows_sha256": _FILE,
     "data.n_rows": StatedField(why="no answers by row are stored", otherwise=True),
     "data.target": _NO_SETTINGS,
-    "data.positive": _NO_SETTINGS,
+    "data.positive": _FAVOURABLE,
     "data.sensitive": _NO_SETTINGS,
     "data.train_path": _NAME,
     "data.train_sha256": _FILE,
@@ -104,6 +109,8 @@ _PARTS = (
     Unproven(where="request.json: *", why="what was asked for and is not in the record is the signer's word"),
 )
 _RECORD = "record.json: "
+# A record has these always; of any other, 0 is a statement.
+_ZERO_SAYS_NOTHING = ("data.n_unreadable", "duration_s")
 
 
 def list_unproven(record: Mapping[str, Any], known_paths: Collection[str]) -> list[Unproven]:
@@ -122,7 +129,7 @@ def _says(record: Mapping[str, Any], path: str) -> bool:
     value: Any = record
     for key in path.removesuffix(".*").split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
-    return value not in (None, "", [], {}, 0)
+    return value not in (None, "", [], {}) and (value != 0 or path not in _ZERO_SAYS_NOTHING)
 
 
 def unexplained_paths(

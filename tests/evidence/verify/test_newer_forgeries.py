@@ -22,6 +22,7 @@ from auditor.evidence.verify.checks import Needs
 from auditor.judging.measurement import ProbeResult
 from auditor.report.record.audit_report import AuditReport
 from auditor.run.run_audit import assemble
+from cli import reproduce
 from tests import ROOT
 from tests.evidence.verify.forged import code_of_once  # noqa: F401
 from tests.evidence.verify.test_joint_changes import SCANS, Parts, Subject, scanned, signed_anew, written
@@ -162,6 +163,35 @@ def test_a_record_that_says_otherwise_is_not_what_its_answers_come_to(
         if what in ("exit code", "counts") and follows:
             continue  # they would be set right
         assert exits(subject, signed_anew(subject, parts, follows=follows), tmp_path / "a.zip") != 0
+
+
+def test_which_label_is_favourable_is_listed_where_only_the_rows_can_tell(
+    subjects: dict[str, Subject], tmp_path: Path
+) -> None:
+    """No option of scan-data says it, and no answer rests on it: every number of a label names its own."""
+    subject, path = subjects["rows_alone"], tmp_path / "a.zip"
+    record = json.loads(subject.parts[RECORD])
+    own = [f["detail"] for f in record["findings"] if f["metric"] == "conditional_label_difference"]
+    assert set(own) == {"label 1"} and record["data"]["positive"] == "1"
+    record["data"]["positive"] = "0"
+    path.write_bytes(signed_anew(subject, {**subject.parts, RECORD: written(record)}, follows=True))
+    (found,) = [each for each in subject.verified(path).open if each.where == "record.json: data.positive"]
+    assert found.needs == "rows" and "which label is favourable was read from the rows" in found.why
+    honest, forged = (AuditReport.model_validate(json.loads(c)) for c in (subject.parts[RECORD], written(record)))
+    assert reproduce._other_circumstances(forged, honest) == ["the favourable label: 0 then, 1 now"]
+    assert subject.verified(path).exit_code((*REQUIRED, "rows")) == subject.verified(path).exit_code() == 3
+
+
+def test_a_favourable_label_that_was_asked_for_is_that_of_the_request(
+    subjects: dict[str, Subject], tmp_path: Path
+) -> None:
+    subject = subjects["rows_alone"]
+    request = json.loads(subject.parts[REQUEST])
+    request["options"]["positive"] = request["understood"]["plan"]["settings"]["positive"] = "0"
+    parts = {**subject.parts, REQUEST: json.dumps(request, sort_keys=True, separators=(",", ":")).encode()}
+    (tmp_path / "a.zip").write_bytes(signed_anew(subject, parts, follows=True))
+    found = [check.detail for check in subject.verified(tmp_path / "a.zip").checks if check.state == "wrong"]
+    assert any("data.positive" in detail for detail in found)
 
 
 # ---- the answers, and a record that follows from them ----------------------------------------------------------------

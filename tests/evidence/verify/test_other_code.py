@@ -259,11 +259,29 @@ def test_a_figure_of_other_values_than_the_findings_is_wrong(
 @pytest.mark.usefixtures("known_intervals")
 def test_figures_that_another_version_laid_out_otherwise_are_not_checked(tmp_path: Path) -> None:
     made = said_by_another(audited(include_rows=True))
-    renamed = [f.model_copy(update={"id": f"then/{f.id}"}) for f in reversed(made.report.figures)]
-    report = made.report.model_copy(update={"figures": tuple(renamed)})
+    report = made.report.model_copy(update={"figures": made.report.figures[::-1]})
     found = checked(replace(made, report=report), tmp_path / "a.zip")
     assert not wrong(found) and "outcomes" not in found.lacks(())
     assert [check.name for check in found.checks if check.state == "not checked"] == ["figures"]
+
+
+@pytest.mark.parametrize("what", ["dropped", "all dropped", "renamed", "renamed as another", "doubled", "added"])
+@pytest.mark.usefixtures("known_intervals")
+def test_a_figure_less_or_more_or_by_another_name_leaves_outcomes_open(tmp_path: Path, what: str) -> None:
+    """Else whoever holds the key leaves out the picture of what FAILs, and names other code for it."""
+    made = said_by_another(audited(include_rows=True))
+    first, *rest = made.report.figures
+    figures = {
+        "dropped": rest,
+        "all dropped": [],
+        "renamed": [first.model_copy(update={"id": f"then/{first.id}"}), *rest],
+        "renamed as another": [first.model_copy(update={"id": rest[0].id}), *rest],
+        "doubled": [first, first, *rest],
+        "added": [first, *rest, first.model_copy(update={"id": "then"})],
+    }[what]
+    report = made.report.model_copy(update={"figures": tuple(figures)})
+    found = checked(replace(made, report=report), tmp_path / "a.zip")
+    assert found.exit_code(("signature",)) in (1, 3) and (wrong(found) or "outcomes" in found.lacks(()))
 
 
 def _of_each_other(figure: Figure) -> Figure:

@@ -120,7 +120,7 @@ class Again(ChainedLog):
     """A log whose lines keep the times that they had."""
 
     def line(self, event: dict[str, Any]) -> None:
-        line = json.dumps(event | {"previous": self.head}, ensure_ascii=False).encode()
+        line = json.dumps(event | {"previous": self.head}, ensure_ascii=False).encode("utf-8", "surrogatepass")
         self._lines.append(line)
         self.head = hashlib.sha256(line).hexdigest()
 

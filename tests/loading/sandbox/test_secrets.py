@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
@@ -93,6 +94,12 @@ def answers(rows):
     return np.tile([.4, .6], (len(rows), 1))
 answers.classes = ["0", "1"]
 
+def net():
+    import torch
+
+    print(chr(10).join([*told, "BUILT"]))
+    return torch.nn.Linear(1, 2)
+
 class Tells:
     name, pillar, goal, citation, methods, needs = "Tells", "robustness", "g", "c", (), ()
     def measure(self, model, data, rng):
@@ -153,17 +160,25 @@ def told(here: Path, *flags: str) -> dict[str, str]:
     written = [file for file in [*(here / "out").iterdir(), here / "b.zip"] if file.is_file()]
     assert all_of(CANARY.encode() not in file.read_bytes() for file in written)
     assert CANARY not in result.output
-    lines = [line.partition(": ") for line in result.output.splitlines() if line.startswith("/")]
+    printed = result.output.splitlines()
+    lines = [line.partition(": ") for line in printed if line.startswith("/")]
     found = {path[1:]: what for path, _, what in lines}
     assert set(found) == set(paths), result.output
     opened = {path for path, _, what in lines if what != "PermissionError"}
     assert opened == {"/own.py"}
-    return found
+    return found | {line: line for line in printed if line == "BUILT"}
 
 
 @needs_sandbox
 def test_code_reads_no_secret_in_the_folder_that_the_command_starts_in(here: Path) -> None:
     told(here, "--predict", "own:answers", "--outputs", "probabilities")
+
+
+@needs_sandbox
+def test_code_that_builds_a_network_reads_no_secret(here: Path) -> None:
+    torch.save(torch.nn.Linear(1, 2).state_dict(), "m.pt")
+    network = ["--architecture", "own:net", "--classes", "0,1", "--features", "a", "--outputs", "logits"]
+    assert "BUILT" in told(here, "m.pt", *network)
 
 
 @needs_sandbox
