@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -255,8 +256,9 @@ def _bias(rows: _Rows) -> AnyEstimate:
     ]
     if not pairs:
         return Undefined(reason="fewer than two items were judged at two places")
-    lost = set(rows.places.tolist()) - {name for pair in pairs for name in (pair.first, pair.second)}
-    return WorstPairedDifference(pairs=tuple(pairs), uncompared=bool(lost))
+    # Two places that each stand beside a third may still differ from each other.
+    lost = len(pairs) < comb(len(set(rows.places.tolist())), 2)
+    return WorstPairedDifference(pairs=tuple(pairs), uncompared=lost)
 
 
 def _rates(rows: _Rows, data: AuditData) -> Iterator[Measurement]:
