@@ -20,6 +20,7 @@ from auditor.statistics.groups import WorstDifference
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 from auditor.statistics.values import bounded_mean
+from probes.fairness.group_limits import crowd
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -274,6 +275,9 @@ def _rates(rows: _Rows, data: AuditData) -> Iterator[Measurement]:
         yield _measurement(metric, Proportion(successes=int(right[own].sum()), n=int(own.sum())), len(first), detail)
         for feature in features:
             groups = data.groups(feature)
+            if crowded := crowd(f"{metric}_difference", METHOD, (feature,), len(groups.levels), len(first)):
+                yield crowded
+                continue
             codes = groups.codes[rows.order][first]
             parts = [own & (codes == code) for code in range(len(groups.levels))]
             k, n = [int(right[part].sum()) for part in parts], [int(part.sum()) for part in parts]

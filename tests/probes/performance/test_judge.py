@@ -101,6 +101,14 @@ def test_two_places_that_no_item_had_both_of_leave_the_bias_open() -> None:
     assert measured(data)["position_bias"].estimate.bounds(0.05)[1] < 0.1
 
 
+def test_too_many_groups_are_not_compared_and_lose_no_other_number() -> None:
+    data = judges.verdicts(1_001)
+    many = pd.DataFrame({"group": np.tile([f"g{i}" for i in range(1_001)], 2)})
+    found = measured(replace(data, sensitive_features=many))
+    assert "1,001 groups" in found["sensitivity_difference"].estimate.model_dump_json()
+    assert found["sensitivity"].estimate.value > 0.9
+
+
 def test_chance_alone_flips_verdicts_and_biases_none() -> None:
     noisy = measured(judges.verdicts(600, sensitivity=0.7, false_alarms=0.3, retest=True))
     assert noisy["position_flip_rate"].estimate.interval(0.95)[0] > 0.3
