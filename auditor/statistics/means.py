@@ -185,7 +185,7 @@ class WorstPairedDifference(Estimate):
     ``max over pairs of |mean_t (x_ti - x_tj)|`` of values in [0, 1]; in [0, 1]. A pair is bounded by
     :func:`bounded_mean_reach`; the maximum as in :class:`WorstDifference`: lower end the largest of the lower ends,
     each at alpha over twice the number of pairs, since either may be the larger; upper end the largest of the upper
-    ends, each at alpha. ``uncompared``: whether some condition was compared with no other: the value is NaN then, and
+    ends, each at alpha. ``uncompared``: whether some two conditions were not compared: the value is NaN then, and
     the upper bound 1, since nothing is known there; the lower bound still holds.
     """
 

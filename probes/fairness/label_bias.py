@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,8 +31,13 @@ if TYPE_CHECKING:
 # More levels than these are one: each takes trees of its own.
 _MOST_LEVELS = 10
 _MOST_LEARNED = 50_000
+_EACH = ("conditional_label_difference", "label_error_difference")
 # Probabilities beyond these weigh as much as these do: no row decides alone.
 _CLIP = 0.02
+# Trees that learned too little of the label and of the group err on the same side of both, which looks like a
+# difference: many steps, and large ones. What the second half of them still moves by more than one standard error
+# would be moved by more steps.
+_STEPS, _LEARNING_RATE = 100, 0.3
 # Of the variance of a group's membership, how much the features must leave open.
 _LEAST_OPEN = 0.05
 
@@ -57,7 +63,8 @@ class LabelBias(BaseProbe):
     n_folds: how many parts the rows fall into; each is foretold by what all others taught, of at most 50,000 rows.
 
     Levels of a label or a feature with fewer than 20 rows in a fold, and all but the 10 most frequent, count as rest.
-    Where the features give the group away, nothing is judged.
+    Where the features give the group away, or trees of half as many steps come to a number that is more than one
+    standard error from it, it is not judged.
 
     Raises NotApplicableError where the training rows have no labels of two classes, no groups, or no other columns.
 
@@ -127,7 +134,7 @@ class LabelBias(BaseProbe):
         trees = _Trees.of_columns(columns, fold, place, int(rng.integers(1 << 31)))
         chances = trees.probabilities(labels.codes)
         found: list[Measurement] = []
-        suspects = _suspects(labels, chances)
+        suspects = _suspects(labels, chances[1])
         found.append(_suspected(suspects, np.ones(len(rows), bool), {}))
         positive = rows.positive
         asked = [positive if positive is not None and positive in labels.kept else labels.kept[-1]]
@@ -194,26 +201,30 @@ class _Trees:
         return cls(design, categorical, fold, place, seed)
 
     def probabilities(self, codes: IntArray) -> FloatArray:
-        """(n, levels) the probability of each level given the features; 0 of one that was not there to learn."""
+        """(2, n, levels) the probability of each level given the features, after half of the steps and after all; 0 of
+        one that was not there to learn."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        found = np.zeros((len(codes), int(codes.max()) + 1))
+        found = np.zeros((2, len(codes), int(codes.max()) + 1))
         for part in np.unique(self.fold):
             # Rows that are in the order of a hash are drawn by being first.
             learned = self.place[self.fold[self.place] != part][:_MOST_LEARNED]
             held_out = np.flatnonzero(self.fold == part)
             if np.unique(codes[learned]).size < 2:
-                found[held_out, codes[learned[0]]] = 1.0
+                found[:, held_out, codes[learned[0]]] = 1.0
                 continue
             trees = HistGradientBoostingClassifier(
-                max_iter=50,
+                max_iter=_STEPS,
+                learning_rate=_LEARNING_RATE,
                 max_leaf_nodes=15,
                 min_samples_leaf=20,
                 categorical_features=list(self.categorical) if any(self.categorical) else None,
                 early_stopping=False,
                 random_state=self.seed,
             ).fit(self.design[learned], codes[learned])
-            found[np.ix_(held_out, trees.classes_)] = trees.predict_proba(self.design[held_out])
+            steps = trees.staged_predict_proba(self.design[held_out])
+            for half, chances in enumerate(islice(steps, _STEPS // 2 - 1, None, _STEPS // 2)):
+                found[half][np.ix_(held_out, trees.classes_)] = chances
         return found
 
 
@@ -226,27 +237,24 @@ def _of_feature(
     """Of each label that is asked for and each group, its difference to all other rows; and the largest of them."""
     differences: list[Measurement] = []
     errors: list[Measurement] = []
-    closed = ""
     several = len(groups.kept) > 1
-    members = trees.probabilities(groups.codes) if several else np.empty((len(groups.codes), 0))
+    members = trees.probabilities(groups.codes) if several else np.empty((2, len(groups.codes), 0))
     for place, code in enumerate(groups.kept if several else ()):
         own = groups.codes == place
-        away = own - members[:, place]
-        if float((away**2).mean()) < _LEAST_OPEN * float(own.mean() * (1.0 - own.mean())):
+        closed = ""
+        if float(((own - members[1, :, place]) ** 2).mean()) < _LEAST_OPEN * float(own.mean() * (1.0 - own.mean())):
             closed = f"The features give away who is {groups.names[code]}: nothing is left to compare."
         for label in asked:
-            p = chances[:, labels.kept.index(label)]
-            residual = (labels.codes == labels.kept.index(label)) - p
+            column = labels.kept.index(label)
+            given = labels.codes == column
+            half, whole = (_coefficients(own - members[i, :, place], given, chances[i, :, column]) for i in range(2))
             of_group = _Place({feature: groups.names[code]}, labels.names[label], len(asked) > 1, int(own.sum()))
-            differences.append(of_group.measurement("conditional_label_difference", _coefficient(residual, away, away)))
-            sure = np.clip(p, _CLIP, 1.0 - _CLIP)
-            flips = away * (1.0 - 2.0 * sure)
-            slope = _coefficient(residual, flips, flips / (sure * (1.0 - sure)))
-            errors.append(of_group.measurement("label_error_difference", slope))
+            for found, metric, before, after in zip((differences, errors), _EACH, half, whole, strict=True):
+                found.append(of_group.measurement(metric, after, closed or _why_unlearned(before, after)))
     yield from differences
-    yield _largest("largest_conditional_label_difference", feature, differences, closed, groups)
+    yield _largest(f"largest_{_EACH[0]}", feature, differences, groups)
     yield from errors
-    yield _largest("largest_label_error_difference", feature, errors, closed, groups)
+    yield _largest(f"largest_{_EACH[1]}", feature, errors, groups)
 
 
 @dataclass(frozen=True)
@@ -258,7 +266,7 @@ class _Place:
     several: bool
     n: int
 
-    def measurement(self, metric: str, estimate: BoundedMean | Undefined) -> Measurement:
+    def measurement(self, metric: str, estimate: BoundedMean | Undefined, too_few: str) -> Measurement:
         return Measurement(
             metric=metric,
             method="double_machine_learning",
@@ -268,7 +276,27 @@ class _Place:
             group=self.group,
             at={"label": self.label} if self.several else {},
             detail=f"label {self.label}",
+            too_few=too_few,
         )
+
+
+def _why_unlearned(half: BoundedMean | Undefined, whole: BoundedMean | Undefined) -> str:
+    """Why the trees' number is none of the features' yet, in a sentence; "" where more steps would hardly move it."""
+    if isinstance(half, Undefined) or isinstance(whole, Undefined):
+        return ""
+    if abs(half.value - whole.value) <= whole.standard_error:
+        return ""
+    return (
+        f"Trees of half as many steps come to {half.value:+.4f}, and these to {whole.value:+.4f}: they have not "
+        "learned what the features tell."
+    )
+
+
+def _coefficients(away: FloatArray, given: BoolArray, p: FloatArray) -> tuple[BoundedMean | Undefined, ...]:
+    """The coefficients of the group and of flips in it; ``away``: its membership less the probability of that."""
+    sure = np.clip(p, _CLIP, 1.0 - _CLIP)
+    flips = away * (1.0 - 2.0 * sure)
+    return _coefficient(given - p, away, away), _coefficient(given - p, flips, flips / (sure * (1.0 - sure)))
 
 
 def _coefficient(residual: FloatArray, regressor: FloatArray, instrument: FloatArray) -> BoundedMean | Undefined:
@@ -283,7 +311,7 @@ def _coefficient(residual: FloatArray, regressor: FloatArray, instrument: FloatA
     return bounded_mean(each, low=value - most, high=value + most)
 
 
-def _largest(metric: str, feature: str, each: Sequence[Measurement], closed: str, groups: _Levels) -> Measurement:
+def _largest(metric: str, feature: str, each: Sequence[Measurement], groups: _Levels) -> Measurement:
     """The largest absolute value of several, which may lie on either side."""
     estimates = [m.estimate for m in each]
     means = [part for part in estimates if isinstance(part, BoundedMean)]
@@ -307,7 +335,7 @@ def _largest(metric: str, feature: str, each: Sequence[Measurement], closed: str
         sensitive=(feature,),
         ideal_when_same="nothing",
         smallest=min((m.n_samples for m in each), default=0),
-        too_few=closed,
+        too_few=next((m.too_few for m in each if m.too_few), ""),
         detail=detail,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from auditor.statistics.groups import WorstDifference
 from auditor.statistics.means import PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 from auditor.statistics.values import bounded_mean
+from probes.fairness.group_limits import crowd
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -255,8 +257,9 @@ def _bias(rows: _Rows) -> AnyEstimate:
     ]
     if not pairs:
         return Undefined(reason="fewer than two items were judged at two places")
-    lost = set(rows.places.tolist()) - {name for pair in pairs for name in (pair.first, pair.second)}
-    return WorstPairedDifference(pairs=tuple(pairs), uncompared=bool(lost))
+    # Two places that each stand beside a third may still differ from each other.
+    lost = len(pairs) < comb(len(set(rows.places.tolist())), 2)
+    return WorstPairedDifference(pairs=tuple(pairs), uncompared=lost)
 
 
 def _rates(rows: _Rows, data: AuditData) -> Iterator[Measurement]:
@@ -272,6 +275,9 @@ def _rates(rows: _Rows, data: AuditData) -> Iterator[Measurement]:
         yield _measurement(metric, Proportion(successes=int(right[own].sum()), n=int(own.sum())), len(first), detail)
         for feature in features:
             groups = data.groups(feature)
+            if crowded := crowd(f"{metric}_difference", METHOD, (feature,), len(groups.levels), len(first)):
+                yield crowded
+                continue
             codes = groups.codes[rows.order][first]
             parts = [own & (codes == code) for code in range(len(groups.levels))]
             k, n = [int(right[part].sum()) for part in parts], [int(part.sum()) for part in parts]

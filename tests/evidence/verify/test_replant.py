@@ -41,10 +41,9 @@ def test_what_was_said_of_twins_is_held_to_the_rows() -> None:
     make: Any = lambda name, options: GroupFairness()  # noqa: E731
     remade, kept = Remade(make, other_code=False), Kept(answers=answers, table=None, whole=True)
 
-    def states(result: Any, kept: Kept) -> tuple[list[str], int]:
-        checks, unproven = check_planted(
-            Asked(results=(result,), criteria=(bound,), family=Family()), {}, kept, remade, 5
-        )
+    def states(result: Any, kept: Kept, *more: Any) -> tuple[list[str], int]:
+        asked = Asked(results=(result, *more), criteria=(bound,), family=Family())
+        checks, unproven = check_planted(asked, {}, kept, remade, 5)
         return [check.state for check in checks], len(unproven)
 
     assert states(result, kept) == (["ok"], 0)
@@ -53,3 +52,8 @@ def test_what_was_said_of_twins_is_held_to_the_rows() -> None:
     assert states(replace(result, planted=(better, *others)), kept) == (["wrong"], 0)
     assert states(result, Kept(answers=None, table=None)) == ([], 1)
     assert states(replace(result, planted=()), kept) == ([], 0)
+    # Nobody leaves them out of one probe alone: here the second, whose own were measured of the same rows.
+    both = with_planted(
+        [(probe, measured), (probe, replace(measured, probe="other"))], stand_in, rows, Planting((bound,), Family(), 5)
+    )
+    assert states(both[0], kept, replace(both[1], planted=())) == (["ok", "wrong"], 0)

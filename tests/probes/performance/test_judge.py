@@ -91,6 +91,24 @@ def test_numbers_are_what_is_counted_by_hand() -> None:
     assert found["sensitivity"].estimate in (Proportion(successes=1, n=2), Proportion(successes=2, n=2))
 
 
+def test_two_places_that_no_item_had_both_of_leave_the_bias_open() -> None:
+    """Each of them was compared with the middle, to which a judge may be as kind as to both."""
+    data = judges.verdicts(600)
+    assert isinstance(data.X, pd.DataFrame)
+    middle = (data.X["position"] == "first") & (data.X["item"] % 2 == 0)
+    found = measured(replace(data, X=data.X.assign(position=data.X["position"].mask(middle, "middle"))))
+    assert found["position_bias"].estimate.bounds(0.05)[1] == 1.0
+    assert measured(data)["position_bias"].estimate.bounds(0.05)[1] < 0.1
+
+
+def test_too_many_groups_are_not_compared_and_lose_no_other_number() -> None:
+    data = judges.verdicts(1_001)
+    many = pd.DataFrame({"group": np.tile([f"g{i}" for i in range(1_001)], 2)})
+    found = measured(replace(data, sensitive_features=many))
+    assert "1,001 groups" in found["sensitivity_difference"].estimate.model_dump_json()
+    assert found["sensitivity"].estimate.value > 0.9
+
+
 def test_chance_alone_flips_verdicts_and_biases_none() -> None:
     noisy = measured(judges.verdicts(600, sensitivity=0.7, false_alarms=0.3, retest=True))
     assert noisy["position_flip_rate"].estimate.interval(0.95)[0] > 0.3
