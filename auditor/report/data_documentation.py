@@ -13,7 +13,7 @@ from pathlib import PurePath
 from auditor.models.format_names import NO_MODEL
 from auditor.report import report_view
 from auditor.report.markdown import code_span, escaped
-from auditor.report.record.audit_report import AuditReport
+from auditor.report.record.audit_report import AuditReport, Finding
 from auditor.report.record.number_text import count, plural, visible
 from auditor.report.report_view import Row
 
@@ -85,7 +85,10 @@ def _files(report: AuditReport) -> Iterator[tuple[str, str, str | None, int | No
 
 
 def _sentences(report: AuditReport) -> dict[str, list[str]]:
-    """What was found of biases, of missing values, of personal data and of anything else, in sentences."""
+    """What was found of biases, of missing values, of personal data and of anything else, in sentences.
+
+    Of biases also what has no limit, over all groups: a datasheet without it would state that nothing was measured.
+    """
     found: dict[str, list[str]] = {"biases": [], "missing": [], "personal": [], "limits": []}
     for row in report_view.rows_of(report.findings):
         finding = row.finding
@@ -95,11 +98,17 @@ def _sentences(report: AuditReport) -> dict[str, list[str]]:
             found["missing"].append(_sentence(row))
         elif finding.metric in _PERSONAL:
             found["personal"].append(_sentence(row))
-        elif finding.criterion and finding.pillar == "fairness":
+        elif finding.pillar == "fairness" and (finding.criterion or _is_of_all_groups(finding)):
             found["biases"].append(_sentence(row))
         elif finding.criterion:
             found["limits"].append(_sentence(row))
     return {name: own[:_MOST_SENTENCES] for name, own in found.items()}
+
+
+def _is_of_all_groups(finding: Finding) -> bool:
+    """Whether a number with an uncertainty, so not a size that is merely counted, compares groups of a feature."""
+    uncertain = finding.interval is not None and finding.interval[0] < finding.interval[1]
+    return bool(finding.sensitive and not finding.group and uncertain)
 
 
 def _sentence(row: Row) -> str:

@@ -40,7 +40,7 @@ def report(folder: Path) -> AuditReport:
         test=str(folder / "test.csv"),
         target="approved",
         sensitive=["sex"],
-        probes=["representation", "data_leakage"],
+        probes=["representation", "data_leakage", "proxy_association"],
     )
 
 
@@ -77,6 +77,10 @@ def test_what_was_found_is_stated_and_nothing_else(report: AuditReport) -> None:
     sections = ["Motivation", "Composition", "Collection", "Uses", "Distribution", "Maintenance"]
     assert all_of(f"\n## {title}\n" in sheet for title in sections)
     assert "- Training rows: `train.csv`, 400," in sheet and "FAIL: missing" in sheet
+    biases = sheet.partition("### Differences between groups")[2].partition("###")[0]
+    proxies = [f for f in report.findings if f.metric == "proxy_auc" and f.value is not None]
+    assert proxies and biases.count("NOT JUDGED: proxy\\_auc") == len(proxies) <= len(found["rai:dataBiases"])
+    assert "smallest" not in biases
 
 
 @pytest.mark.parametrize("which", ["plain", "nasty"])
