@@ -475,6 +475,7 @@ def test_without_a_true_alternative_one_is_named_in_at_most_one_sweep_in_twenty(
 
 
 @pytest.mark.grid
+@pytest.mark.slow
 @pytest.mark.parametrize(("worlds", "least"), [(6, 3), (20, 16)])
 def test_a_true_alternative_is_found(worlds: int, least: int) -> None:
     rng = np.random.default_rng(8)
