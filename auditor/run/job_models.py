@@ -20,6 +20,7 @@ from auditor.loading.rows.folders import files_in
 from auditor.loading.rows.score_columns import predictions_file
 from auditor.models.audited_model import AuditedModel, Provenance
 from auditor.models.endpoint.server_findings import Capability, ServedTexts, Shown
+from auditor.models.format_names import NO_MODEL
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.model_wrappers import MixtureModel, PreparedModel
 from auditor.models.postprocessing import PostprocessedModel
@@ -115,7 +116,9 @@ def intake_result(model: AuditedModel) -> ProbeResult:
             pillar="intake",
             citation=CITATION,
             questions=questions,
-            not_applicable=f"There is no file to measure: {detail}",
+            not_applicable=" ".join(source.notes)
+            if source.format == NO_MODEL
+            else f"There is no file to measure: {detail}",
         )
     return ProbeResult(
         probe="intake",

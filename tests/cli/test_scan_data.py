@@ -99,6 +99,8 @@ def test_what_needs_a_model_is_counted_and_asks_for_no_flag(here: Path) -> None:
     of_models = [f for name, f in findings.items() if name in PROBES and f["outcome"] == "NOT_APPLICABLE"]
     assert all_of(f["other_kind"] for f in of_models if f["probe"] not in apart)
     assert {"group_fairness", "performance", "membership_inference", "dp_claim"} <= {f["probe"] for f in of_models}
+    loaded = next(f for f in record()["findings"] if f["probe"] == "intake")
+    assert loaded["reason"].startswith("There is no model yet") and "loaded by" not in loaded["reason"]
 
 
 def test_a_scan_without_a_model_names_the_command_for_rows(here: Path) -> None:
