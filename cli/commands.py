@@ -32,7 +32,8 @@ from cli.flags import (
     Debug,
     DryRun,
     JsonAlone,
-    Price,
+    PriceIn,
+    PriceOut,
     Publish,
     Quiet,
     ShowConfig,
@@ -188,8 +189,8 @@ def scan(
     verbose: Verbose = False,
     show_config: ShowConfig = False,
     dry_run: DryRun = False,
-    price_in: Price = None,
-    price_out: Price = None,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
     debug: Debug = False,
 ) -> int:
     """Audit a model: measure, judge, write a report.
