@@ -30,8 +30,9 @@ class Judgement:
     more than INCONCLUSIVE; ``said_alone`` in words. ``padding``: why the requirement could hardly be missed, or "".
     ``vacuous``: why a PASS of it would say nothing of this model, or "". ``doubtful``: why nothing is judged of its
     rows, or "". ``powerless``: why no value could FAIL, and how many rows it takes, or "". ``other_kind``:
-    whether it is not applicable since it asks about another kind of model or rows. ``planted``: its planted controls;
-    ``blind``: why, by these, it is neither PASS nor FAIL, or "".
+    whether it is not applicable since it asks about another kind of model or rows. ``follows``: whether its outcome is
+    the consequence of another's. ``planted``: its planted controls; ``blind``: why, by these, it is neither PASS nor
+    FAIL, or "".
     """
 
     id: str
@@ -58,6 +59,7 @@ class Judgement:
     said_alone: str = ""
     padding: str = ""
     other_kind: bool = False
+    follows: bool = False
     planted: Twins | None = None
     blind: str = ""
 
@@ -194,6 +196,7 @@ def _follows(one: Judgement, other: Judgement, phrase: str) -> Judgement:
         alone=None,
         said_alone="",
         powerless="",
+        follows=True,
         reason=f"{phrase} {other.metric} by {' x '.join(other.measurement.sensitive if other.measurement else ())}, "
         f"which is a {other.outcome.value}.",
     )

@@ -85,16 +85,27 @@ def held_to_plants(findings: Sequence[Judgement]) -> list[Judgement]:
         probe: together([f.planted for f in findings if f.probe == probe and f.planted is not None])
         for probe in {f.probe for f in findings}
     }
+    weak = {
+        i: why
+        for i, finding in enumerate(findings)
+        if finding.planted is not None and (why := _why_weak(finding, finding.planted, of_probes[finding.probe]))
+    }
+    # What follows from a number that is left open is open too; which number of the probe it was does not matter here.
+    left_open = {(findings[i].probe, findings[i].outcome) for i in weak}
     held = []
-    for finding in findings:
-        why = ""
-        if finding.planted is not None and finding.outcome is Outcome.PASS:
-            why = why_unseen(finding.planted, of_probes[finding.probe])
-        elif finding.planted is not None and finding.outcome is Outcome.FAIL:
-            why = why_alarmed(finding.planted, of_probes[finding.probe])
+    for i, finding in enumerate(findings):
+        why = weak.get(i, "")
+        if finding.follows and (finding.probe, finding.outcome) in left_open:
+            why = why or "It follows from another number of the probe, and planted controls leave such a one open."
         if why:
             finding = replace(finding, outcome=Outcome.INCONCLUSIVE, reason=why, blind=why, alone=None, said_alone="")
         if finding.planted is not None:
             finding = replace(finding, reason=f"{finding.reason} {describe(finding.planted)}".strip())
         held.append(finding)
     return held
+
+
+def _why_weak(finding: Judgement, own: Twins, of_probe: Twins) -> str:
+    if finding.outcome is Outcome.PASS:
+        return why_unseen(own, of_probe)
+    return why_alarmed(own, of_probe) if finding.outcome is Outcome.FAIL else ""

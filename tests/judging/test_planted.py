@@ -193,6 +193,18 @@ def test_a_control_can_only_weaken_a_verdict(outcome: Outcome, others: list[tupl
             assert not is_waived(after, waivers=True)
 
 
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.FAIL])
+def test_what_follows_from_a_number_that_is_left_open_is_open_too(outcome: Outcome) -> None:
+    blind = Twins(value=0.3, seen=0, planted=11, alarmed=5, clean=5)
+    one = Judgement(id="1", probe="p", pillar="fairness", citation="", outcome=outcome, planted=blind)
+    other = replace(one, id="2", planted=None)
+    implied = replace(other, id="3", follows=True)
+    elsewhere = replace(implied, id="4", probe="q")
+    held = held_to_plants([one, other, implied, elsewhere])
+    assert [f.outcome for f in held] == [Outcome.INCONCLUSIVE, outcome, Outcome.INCONCLUSIVE, outcome]
+    assert "follows from" in held[2].blind
+
+
 def test_the_required_share_is_held_by_an_exact_bound() -> None:
     low = float(clopper_pearson(np.asarray([9]), n=np.asarray([11]), alpha=0.05)[0][0])
     assert least_share(9, 11) == pytest.approx(low) and least_share(9, 11) > 0.5 > least_share(8, 11)
