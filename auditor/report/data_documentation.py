@@ -107,8 +107,8 @@ def _sentences(report: AuditReport) -> dict[str, list[str]]:
 
 def _is_of_all_groups(finding: Finding) -> bool:
     """Whether a number with an uncertainty, so not a size that is merely counted, compares groups of a feature."""
-    uncertain = finding.interval is not None and finding.interval[0] < finding.interval[1]
-    return bool(finding.sensitive and not finding.group and uncertain)
+    low, high = finding.interval or (None, None)
+    return bool(finding.sensitive and not finding.group and low != high)
 
 
 def _sentence(row: Row) -> str:
