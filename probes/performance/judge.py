@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.core.errors import ConfigError, NotApplicableError, did_you_mean
+from auditor.core.errors import ConfigError, NotApplicableError, OtherKindError, did_you_mean
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
@@ -111,9 +111,9 @@ class Judge(BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements of the verdicts; ``rng`` draws the row of each item and the pairs of lengths."""
         if (self.item, self.length, self.author) == (None, None, None):
-            raise NotApplicableError(
-                "Needs what was judged: --set judge.item=COLUMN (with judge.position=COLUMN), judge.length=COLUMN, or "
-                "judge.author=COLUMN with judge.own=NAME."
+            raise OtherKindError(
+                "Needs verdicts of a judge: --set judge.item=COLUMN (with judge.position=COLUMN), judge.length=COLUMN "
+                "or judge.author=COLUMN with judge.own=NAME."
             )
         if (self.author is None) != (self.own is None):
             raise ConfigError("judge.author and judge.own are given together: the column, and the judge's name in it.")
