@@ -485,7 +485,7 @@ def test_what_is_for_other_kinds_of_model_is_a_count_and_no_reproach() -> None:
     asked = ProbeResult(probe="change", pillar="fairness", citation="c", not_applicable="Needs --reference MODEL.")
     report = report_of([group_fairness(*gap()), other, asked])
     page = first_page(report)
-    assert "Not run, an input is missing: Change against the reference model" in page.last
+    assert "Not applicable, since an input is missing: Change against the reference model" in page.last
     assert "1 for other kinds of model or data" in render_html(report)
     html = render_html(report)
     listed = html[html.index("What was not applicable") : html.index("One probe is for other kinds of model or data")]
