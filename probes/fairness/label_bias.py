@@ -274,7 +274,7 @@ class _Place:
             n_samples=self.n,
             ideal=0.0,
             group=self.group,
-            at={"label": self.label} if self.several else {},
+            at={"class": self.label} if self.several else {},
             detail=f"label {self.label}",
             too_few=too_few,
         )
