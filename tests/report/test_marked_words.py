@@ -81,6 +81,8 @@ def marked(tmp_path: Path) -> Catalogue:
 
 def _left(page: str) -> Iterator[str]:
     reader = _Reader()
+    # A flag within a sentence is one of its words.
+    page = re.sub('<code class="flag">(.*?)</code>', r"\1", page)
     reader.feed(page[page.index("<body") : page.rindex("</html>")])
     for text in reader.read:
         bare = _unmarked(text)
