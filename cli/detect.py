@@ -17,7 +17,7 @@ from auditor.core.errors import UsageError
 from auditor.run.scan_options import ScanOptions
 from cli.detect_calibrate import Calibrated, channel_of, scoring_job
 from cli.detect_text import print_results
-from cli.flags import AllowUnsandboxed, BundleTo, Device, JsonAlone, SignWith, TimestampBy
+from cli.flags import AllowUnsandboxed, BundleTo, Debug, Device, JsonAlone, SignWith, TimestampBy
 from cli.signed_outputs import Sealed, sealed
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def detect(
     max_memory: Annotated[str | None, typer.Option(help="Memory limit of the process that reads files: 8GiB.")] = None,
     max_seconds: Annotated[float, typer.Option(help="Time limit in seconds for each file.")] = 120.0,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's output.")] = False,
+    debug: Debug = False,
 ) -> int:
     """Report the provenance statements of each file and, with a detector, whether it is likely to be synthetic.
 

@@ -18,7 +18,7 @@ from auditor.core.files import encode_path, regular_file
 from auditor.core.writable_paths import check, claim, place_file
 from auditor.run.option_parsers import memory_limit, names_in
 from auditor.run.scan_options import ScanOptions
-from cli.flags import AllowUnsandboxed, ArchitectureArgs, Device, Positive, Writes, parse_architecture_args
+from cli.flags import AllowUnsandboxed, ArchitectureArgs, Debug, Device, Positive, Writes, parse_architecture_args
 from cli.safeguards import as_typed, convert_write_errors, is_file, temporary_output
 from cli.terminal import labelled
 
@@ -97,7 +97,7 @@ def train(
     ] = None,
     test_out: Annotated[Path | None, typer.Option(help="Where to write the test rows."), Writes()] = None,
     allow_unsandboxed: AllowUnsandboxed = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and the process's output.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Train a classifier on a table, and save it as a bundle that scan can load.
 
