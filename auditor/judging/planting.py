@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import scipy
+from pydantic import TypeAdapter
 
 from auditor.judging.budgets import Family, Levels, Pair, levels_of
 from auditor.judging.criterion import Criterion
@@ -26,6 +27,15 @@ class Planting:
     criteria: tuple[Criterion, ...]
     family: Family
     seed: int = 0
+
+    def to_json(self) -> str:
+        """The planting as text, for a process that reads its job without numpy."""
+        return TypeAdapter(Planting).dump_json(self).decode()
+
+    @staticmethod
+    def from_json(text: str) -> Planting:
+        """The planting of such a text."""
+        return TypeAdapter(Planting).validate_json(text)
 
 
 @dataclass(frozen=True, kw_only=True)

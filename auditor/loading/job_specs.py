@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 from pydantic import ConfigDict, JsonValue
 
 from auditor.data.table_schema import TableSchema
-from auditor.judging.planting import Planting
 from auditor.models.endpoint.server_findings import Handshake, ServedTexts
 
 
@@ -328,7 +327,7 @@ class Job:
     by the model where there is one; with a ``detector_training`` it trains a detector, and with a ``table_training`` a
     classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox. ``tasks``: a folder whose tasks the
     parent hands out, where not all is done in the process itself. ``modules``: of the user's own code, beside those
-    that are named elsewhere; ``closed``: files that such code may not open. ``planting``: of planted controls.
+    that are named elsewhere; ``closed``: files that such code may not open. ``planting``: of planted controls, as JSON.
     """
 
     model: ModelSpec
@@ -349,7 +348,7 @@ class Job:
     allow_unsandboxed: bool = False
     tasks: str | None = None
     parent: int | None = None
-    planting: Planting | None = None
+    planting: str | None = None
     modules: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
 

@@ -15,6 +15,7 @@ from auditor.data.audit_data import AuditData
 from auditor.data.media_classes import meaning_of
 from auditor.detection.file_kinds import kind_of
 from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
+from auditor.judging.planting import Planting
 from auditor.loading.job_specs import PREDICTIONS, Job
 from auditor.loading.rows.folders import files_in
 from auditor.loading.rows.score_columns import predictions_file
@@ -241,6 +242,6 @@ def send_planted(
 ) -> None:
     """Measure the planted controls of the probes that were ``asked``, where the job has some, and send them."""
     if job.planting is not None and data is not None:
-        for result in with_planted(asked, model, data, job.planting):
+        for result in with_planted(asked, model, data, Planting.from_json(job.planting)):
             if result.planted:
                 channel.send(Controlled(probe=result.probe, planted=result.planted))

@@ -231,7 +231,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
-        planting=Planting(config.criteria, _family(options), options.seed) if options.controls else None,
+        planting=Planting(config.criteria, _family(options), options.seed).to_json() if options.controls else None,
     )
 
 
