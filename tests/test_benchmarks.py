@@ -66,7 +66,7 @@ def installed() -> set[str]:
     setup = re.search(r"^bench-setup: (.*)\n((?:\t.*\n)+)", makefile, re.M)
     assert setup is not None and "$(VENV)/.test" in setup[1]
     assert "--group bench" in setup[2] and "--no-deps --requirement benchmarks/nodeps.txt" in setup[2]
-    of_test = re.search(r"^\$\(VENV\)/\.test:.*\n\t.*'\.\[(.*)\]' --group test", makefile, re.M)
+    of_test = re.search(r"^TESTED := \.\[(.*)\]$", makefile, re.M)
     assert of_test is not None
     asked = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
     asked += project["dependency-groups"]["bench"]
