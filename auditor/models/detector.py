@@ -23,7 +23,6 @@ from auditor.data.media_classes import Meaning, fake_class
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import DetectorCard, Medium, Verdict, judge_file
-from auditor.models.files.onnx_graphs import keeps_tensors_outside
 from auditor.models.format_names import FORMAT, ONNX_FORMAT
 from auditor.models.postprocessed_folder import files_of_folder
 from auditor.models.torch_model import TorchModel
@@ -232,11 +231,6 @@ def enclosed_bundle(detector: ClassifierDetector, form: str) -> dict[str, Any]:
         content = {name: path.read_bytes() for name, path in files.items()}
     except OSError as error:
         raise ModelError(f"The model's files can no longer be read: {error.strerror}.") from None
-    if record.form == ONNX_FORMAT and content and keeps_tensors_outside(content[ONNX_FILE]):
-        raise ModelError(
-            f"A detector encloses its model, and {Path(known.path or '').name!r} keeps tensors in a file beside it: "
-            "write it as one file first, with onnx.save(model, path, save_as_external_data=False)."
-        )
     return {
         "architecture": {"name": ENCLOSED, "args": {}},
         "state_dict": {

@@ -125,18 +125,6 @@ def test_a_folder_of_hugging_face_becomes_a_detector_and_is_read_back(media: Pat
         load_model(ModelSpec(path=str(tmp_path / "bad.pt")))
 
 
-def test_tensors_beside_a_graph_are_refused_when_the_detector_is_written(tmp_path: Path) -> None:
-    import onnx as library
-
-    whole = onnx(tmp_path / "a")
-    assert bundle_of(whole)
-    path = tmp_path / "a" / "m.onnx"
-    library.save(library.load(path), path, save_as_external_data=True, location="m.onnx.data", size_threshold=0)
-    beside = as_detector(load_classifier(ModelSpec(path=str(path))), {})
-    with pytest.raises(ModelError, match="'m.onnx' keeps tensors in a file beside it: write it as one file first"):
-        bundle_of(beside)
-
-
 def test_a_name_that_would_leave_the_folder_is_no_file_of_a_model(media: Path, tmp_path: Path) -> None:
     bundle = bundle_of(onnx(tmp_path / "a"))
     for name in ("../up.json", "a/b.json", ".hidden", "a\n"):

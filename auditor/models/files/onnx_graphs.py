@@ -84,12 +84,6 @@ def take_in_tensors(proto: Any, folder: Folder, name: str) -> bool:
     return bool(outside)
 
 
-def keeps_tensors_outside(data: bytes) -> bool:
-    """Whether tensors of a graph lie in files beside it."""
-    proto = libraries()[0].load_model_from_string(data)
-    return any(tensor.data_location == tensor.EXTERNAL for tensor in _tensors(proto.graph))
-
-
 def _tensors(graph: Any) -> list[Any]:
     found, graphs = [], [graph]
     while graphs:
