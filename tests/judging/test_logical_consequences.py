@@ -64,7 +64,7 @@ def test_a_gap_within_its_bound_puts_the_narrower_one_within_it() -> None:
     assert kept is passed
     assert follows == replace(
         narrow(OPEN), outcome=Outcome.PASS, interval=(0.05, 0.09), p_pass_adjusted=0.01, alone=None, said_alone="",
-        minimum_detectable_effect=None, n_required=None,
+        minimum_detectable_effect=None, n_required=None, follows=True,
         reason="It can be no further from the ideal than gap by s x t, which is a PASS.",
     )  # fmt: skip
 
@@ -75,7 +75,7 @@ def test_a_gap_beyond_its_bound_puts_the_wider_one_beyond_it() -> None:
     assert kept is failed
     assert follows == replace(
         wide(OPEN), outcome=Outcome.FAIL, interval=(0.12, 0.2), p_fail_adjusted=0.01, alone=None, said_alone="",
-        minimum_detectable_effect=None, n_required=None,
+        minimum_detectable_effect=None, n_required=None, follows=True,
         reason="It can be no nearer to the ideal than gap by s, which is a FAIL.",
     )  # fmt: skip
 
