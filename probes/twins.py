@@ -10,12 +10,12 @@ import scipy
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray, IntArray
-from auditor.models.twin_model import TwinModel
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.judging.measurement import Measurement
     from auditor.models.audited_model import AuditedModel
+    from auditor.models.twin_model import TwinModel
 
 # Differences and ratios of the rate at which groups are decided favourably, of all rows or of those with one label.
 _SELECTION = ("demographic_parity", "impact")
@@ -89,7 +89,14 @@ def _favoured(model: AuditedModel, rows: AuditData, chosen: BoolArray, rng: np.r
     positive, k = rows.positive or 0, model.n_outputs
     others = np.delete(np.arange(k), positive)
     decided = np.where(chosen, positive, rng.choice(others, len(rows)))
-    return TwinModel(model, rows, _scores_of(decided, k, rng), decided)
+    return _twin(model, rows, _scores_of(decided, k, rng), decided)
+
+
+def _twin(model: AuditedModel, rows: AuditData, scores: FloatArray, decided: IntArray | None = None) -> TwinModel:
+    # Probes are listed without pandas, which what a model is imports.
+    from auditor.models.twin_model import TwinModel
+
+    return TwinModel(model, rows, scores, decided)
 
 
 def _scores_of(decided: IntArray, k: int, rng: np.random.Generator) -> FloatArray:
@@ -112,7 +119,7 @@ def _decided_rightly(model: AuditedModel, rows: AuditData, chance: FloatArray, r
     labels = np.maximum(rows.y_true, 0)
     wrong = (labels + rng.integers(1, max(k, 2), len(rows))) % k
     decided = np.where(rng.random(len(rows)) < chance, labels, wrong)
-    return TwinModel(model, rows, _scores_of(decided, k, rng), decided)
+    return _twin(model, rows, _scores_of(decided, k, rng), decided)
 
 
 def ranked(model: AuditedModel, rows: AuditData, area: float | FloatArray, rng: np.random.Generator) -> TwinModel:
@@ -137,7 +144,7 @@ def scored_above(model: AuditedModel, rows: AuditData, share: FloatArray, rng: n
 
 def _of_two(model: AuditedModel, rows: AuditData, score: FloatArray) -> TwinModel:
     scores = np.column_stack([score, 1.0 - score] if rows.positive == 0 else [1.0 - score, score])
-    return TwinModel(model, rows, scores)
+    return _twin(model, rows, scores)
 
 
 def distance_of(area: FloatArray) -> FloatArray:

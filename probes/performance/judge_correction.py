@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from auditor.core.errors import ConfigError
 from auditor.core.rows import BoolArray, IntArray
-from auditor.data.audit_data import AuditData
 from auditor.judging.measurement import Measurement
 from auditor.statistics.error_corrected_rates import Corrected, WorstCorrectedDifference
 from auditor.statistics.rates import MOST_GROUPS
 from probes.language.calibration import Counted, Errors, count_errors
+
+if TYPE_CHECKING:
+    from auditor.data.audit_data import AuditData
 
 RATE, GAP = "corrected_accuracy", "corrected_accuracy_difference"
 OPEN, WRONG, RIGHT = -1, 0, 1

@@ -21,7 +21,6 @@ from auditor.data.benchmarks.accompanying_files import read_winobias, read_winog
 from auditor.data.benchmarks.sentence_files import Part, read_crows_pairs, read_stereoset
 from auditor.judging.judgement import SENTENCES
 from auditor.judging.measurement import Measurement
-from auditor.models.prefix_trees import Encoded
 from auditor.statistics.changes import RateChange
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -32,6 +31,7 @@ from probes.language.stereotype import built_in_pairs
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
+    from auditor.models.prefix_trees import Encoded
     from auditor.models.text_scores import ScoresTexts
 
 _MOST = 64
@@ -294,4 +294,4 @@ def _shuffled(text: Encoded, rng: np.random.Generator) -> Encoded | None:
     ids = list(text.ids)
     for place, token in zip(places, order, strict=True):
         ids[place] = token
-    return Encoded(tuple(ids), text.scored, text.ends, text.words)
+    return replace(text, ids=tuple(ids))

@@ -37,7 +37,7 @@ from cli.mitigate import with_reference
 from cli.scan_request import configure
 from probes import PROBES
 from probes.language.stereotype import built_in_pairs
-from probes.performance import derived_model
+from probes.performance import derived_language
 from probes.performance.derived_model import Derived
 from probes.performance.performance import Performance
 from probes.privacy.memorization.extraction import Extraction
@@ -220,7 +220,7 @@ def pairs() -> list[tuple[str, str]]:
 def few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every twentieth of the built-in pairs, where they are asked and not looked at."""
     whole = built_in_pairs()
-    monkeypatch.setattr(derived_model, "built_in_pairs", lambda: replace(whole, examples=whole.examples[::20]))
+    monkeypatch.setattr(derived_language, "built_in_pairs", lambda: replace(whole, examples=whole.examples[::20]))
 
 
 @pytest.fixture(scope="module")
