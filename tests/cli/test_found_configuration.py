@@ -260,7 +260,7 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
     assert asks == {
         "score", "predicted", "loss", "generated", "target", "positive", "sensitive", "bins", "cluster", "weight",
         "join_on", "features", "text", "image", "task", "classes", "outputs", "threshold", "probes", "seed", "device",
-        "dtype", "device_map", "chat", "few_shot", "quantize", "stream",
+        "dtype", "device_map", "chat", "few_shot", "quantize", "stream", "controls",
     }  # fmt: skip
     assert {name for name, flag in known.items() if flag.found == "lowers"} == {
         "max_memory",
@@ -271,9 +271,9 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
 
 # Options of probes that take text and name no file, by a decision each. Any other that takes text is taken to name one.
 NO_FILE = {
-    "answer_by", "attribute", "baseline", "cases", "categories", "chat", "column", "features", "form", "format",
-    "generator", "identity", "immutable", "infill", "method", "methods", "prefix_token", "proxies", "quantize",
-    "scorer_class", "separator", "strata", "target", "tests", "trigger", "unit", "until",
+    "answer_by", "attribute", "author", "baseline", "cases", "categories", "chat", "column", "features", "form",
+    "format", "generator", "identity", "immutable", "infill", "item", "length", "method", "methods", "own", "position",
+    "prefix_token", "proxies", "quantize", "scorer_class", "separator", "strata", "target", "tests", "trigger", "unit", "until",
 }  # fmt: skip
 # They write, run code, take more memory, print what single rows hold, say what is too little to be looked at, leave
 # out what would be, or state a fact that intervals rest on.

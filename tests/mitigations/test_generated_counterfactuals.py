@@ -153,7 +153,7 @@ def test_a_folder_is_asked_by_seed_and_its_yield_stands_in_the_notes(tmp_path: P
     network = tiny("gpt2", vocab_size=len(tokenizer), n_positions=512)
     path = folder(tmp_path / "lm", network, tokenizer)
     model, data = biased("orientation"), biased_texts("orientation")
-    data = data.take(slice(0, 30))
+    data = data.take(slice(0, 90))
     mitigation = CounterfactualAugmentation(
         generator="language_model",
         language_model=path,
