@@ -159,7 +159,7 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the calls and tokens that a scan of a server takes; call nothing.")
 ]
 PriceIn = Annotated[float | None, typer.Option(min=0.0, help="Price of a million tokens sent, for --dry-run.")]
-PriceOut = Annotated[float | None, typer.Option(min=0.0, help="Price of a million tokens written, for --dry-run.")]
+PriceOut = Annotated[float | None, typer.Option(min=0.0, help="Price of a million tokens of answers, for --dry-run.")]
 
 # For commands that are no scan.
 Tracebacks = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

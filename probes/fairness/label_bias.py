@@ -252,9 +252,9 @@ def _of_feature(
             for found, metric, before, after in zip((differences, errors), _EACH, half, whole, strict=True):
                 found.append(of_group.measurement(metric, after, closed or _why_unlearned(before, after)))
     yield from differences
-    yield _largest(f"largest_{_EACH[0]}", feature, differences, groups)
+    yield _largest("largest_conditional_label_difference", feature, differences, groups)
     yield from errors
-    yield _largest(f"largest_{_EACH[1]}", feature, errors, groups)
+    yield _largest("largest_label_error_difference", feature, errors, groups)
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,8 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
 NO_FILE = {
     "answer_by", "attribute", "author", "baseline", "cases", "categories", "chat", "column", "features", "form",
     "format", "generator", "identity", "immutable", "infill", "item", "length", "method", "methods", "own", "position",
-    "prefix_token", "proxies", "quantize", "scorer_class", "separator", "strata", "target", "tests", "trigger", "unit", "until",
+    "prefix_token", "proxies", "quantize", "scorer_class", "separator", "strata", "target", "tests", "trigger", "unit",
+    "until",
 }  # fmt: skip
 # They write, run code, take more memory, print what single rows hold, say what is too little to be looked at, leave
 # out what would be, or state a fact that intervals rest on.
