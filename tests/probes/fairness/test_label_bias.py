@@ -107,7 +107,7 @@ def test_of_several_classes_each_is_asked_for() -> None:
     frame = frame.assign(label=np.where(frame.income > 1.0, "often", frame.label))
     found = measured(frame.assign(label=frame.label.replace({"yes": "once"})))
     own = [m for m in found if m.metric == "conditional_label_difference" and dict(m.group) == {"sex": "f"}]
-    assert [m.at for m in own] == [{"label": "no"}, {"label": "often"}, {"label": "once"}]
+    assert [m.at for m in own] == [{"class": "no"}, {"class": "often"}, {"class": "once"}]
     assert named(found, JUDGED[0]).estimate.value == pytest.approx(max(abs(m.estimate.value) for m in own), abs=0.01)
     # What is taken from one class is given to the others.
     assert sum(m.estimate.value for m in own) == pytest.approx(0.0, abs=1e-6)
