@@ -17,7 +17,7 @@ from auditor.data.benchmarks.bbq_and_veto_files import read_bbq
 from auditor.data.benchmarks.sentence_files import read_bold, read_stereoset
 from auditor.data.lexicons import read_lexicon as read_lexicon
 from cli.flags import parse_architecture_args
-from mitigations.training.preference_step import read_pairs
+from mitigations.training.preference_pairs import read_pairs
 from probes.attribution.prompt_tokens import read_prompts
 
 # More digits than the interpreter turns into a whole number.

@@ -30,7 +30,7 @@ from mitigations.rows.counterfactual_rows import (
 from mitigations.rows.generated_counterfactuals import LanguageModelRewrites
 from mitigations.selection_guide import MeasuredExperience, instead
 from mitigations.training.retraining import VALIDATION_SHARE, refuse_one_class, run, training_set
-from mitigations.training.training_steps import (
+from mitigations.training.starting_network import (
     Tuning,
     begin,
     drawn_anew,

@@ -13,7 +13,7 @@ from auditor.run.option_parsers import check_choice
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.fairlearn_reductions import NetworkOrEstimator, only_for_networks, refit
 from mitigations.training.retraining import labelled_rows, refuse_one_class, run, training_set
-from mitigations.training.training_steps import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from torch import Tensor

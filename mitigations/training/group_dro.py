@@ -12,7 +12,7 @@ from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from auditor.run.option_parsers import check_not_negative, check_positive
 from mitigations.selection_guide import MeasuredExperience
 from mitigations.training.retraining import refuse_one_class, run, training_set
-from mitigations.training.training_steps import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData

@@ -25,7 +25,7 @@ from mitigations.training.retraining import (
     run,
     training_set,
 )
-from mitigations.training.training_steps import Tuning, begin, recipe_for, trainable_from_somewhere
+from mitigations.training.starting_network import Tuning, begin, recipe_for, trainable_from_somewhere
 
 if TYPE_CHECKING:
     from torch import Tensor

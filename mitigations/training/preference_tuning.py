@@ -12,7 +12,7 @@ from auditor.core.errors import ModelError
 from auditor.core.rows import FloatArray
 from auditor.run.mitigation import BaseMitigation, Mitigated, Training
 from mitigations.selection_guide import instead
-from mitigations.training.preference_step import (
+from mitigations.training.preference_pairs import (
     NeutralText,
     PreferenceSet,
     built_in_pairs,
@@ -50,7 +50,7 @@ class PreferenceTuning(BaseMitigation):
     (``mitigations/data/preference_tuning.toml``).
 
     method: as above. pairs: a JSON-lines file of the user's own, see
-    :func:`~mitigations.training.preference_step.read_pairs`; None means ``n_pairs`` of the built-in ones, "she" and
+    :func:`~mitigations.training.preference_pairs.read_pairs`; None means ``n_pairs`` of the built-in ones, "she" and
     "he" in sentences about occupations. test_pairs: the same to measure on; None means the built-in unseen occupations
     and templates. epochs, batch_size: passes over the pairs, pairs in a step. rank: of the LoRA matrices, which are
     scaled by 2. depth: share of the linear layers that have them, counted from the last, in (0, 1]: what lies before

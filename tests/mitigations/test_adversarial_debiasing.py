@@ -19,8 +19,8 @@ from auditor.models.audited_model import AuditedModel, Recipe
 from auditor.models.networks.architectures import MLP
 from auditor.models.torch_model import TorchModel
 from auditor.run.mitigation import Mitigated, Training
-from mitigations.training.adversarial_debiasing import (
-    AdversarialDebiasing,
+from mitigations.training.adversarial_debiasing import AdversarialDebiasing
+from mitigations.training.adversarial_step import (
     AdversarialStep,
     Adversary,
     Pressure,

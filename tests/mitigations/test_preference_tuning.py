@@ -27,20 +27,16 @@ from auditor.models.saved_models import save_folder
 from auditor.run.mitigation import Mitigated, Training, make_mitigation, needs_rows
 from auditor.run.run_audit import no_data
 from cli.commands import app
+from mitigations.training.preference_pairs import PreferencePair, built_in_pairs, neutral_text, read_pairs, unseen_pairs
 from mitigations.training.preference_step import (
-    PreferencePair,
     PreferenceStep,
     adapted,
     batch_of,
-    built_in_pairs,
     dpo_loss,
     encoded_pairs,
     held_mass_loss,
     log_likelihoods,
-    neutral_text,
-    read_pairs,
     squared_margin_loss,
-    unseen_pairs,
 )
 from mitigations.training.preference_tuning import PreferenceTuning, measure_margins
 from tests.quantifiers import all_of, none_of

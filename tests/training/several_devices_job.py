@@ -25,7 +25,7 @@ from auditor.run.mitigation import Training
 from auditor.training.multi_device import Devices, devices_of_job
 from auditor.training.training_loop import PlainStep, Schedule, Step, train
 from mitigations import MITIGATIONS
-from mitigations.training.adversarial_debiasing import AdversarialStep, Pressure
+from mitigations.training.adversarial_step import AdversarialStep, Pressure
 from mitigations.training.retraining import TrainingSet
 from mitigations.training.training_steps import GroupDroStep, GroupWeights, MinDiffStep, contrasts
 from tests.mitigations.planted_rows import biased_rows, trained
