@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from auditor.models.networks.media_features import SMALLEST
 
 from auditor.core.errors import DataError, UsageError, some_of
 from auditor.core.files import printable_name, read_regular
@@ -38,7 +37,7 @@ from auditor.loading.rows.folders import Listing, list_folder
 from auditor.loading.rows.table_files import open_table
 from auditor.models.detector import DeepfakeDetector
 from auditor.models.detector_card import DIGITS, IS_FOR, MOST_TRAINED, Medium
-from auditor.models.networks.detector_networks import FrequencyDetector, SpeechDetector
+from auditor.models.networks.detector_networks import SMALLEST, FrequencyDetector, SpeechDetector
 from auditor.models.networks.encoders import EncoderProbe
 from mitigations.deepfake.detector_fitting import (
     Kinds,

@@ -226,11 +226,9 @@ class DpSgd(BaseMitigation):
         self, model: TorchModel, data: AuditData, rng: np.random.Generator, training: Training
     ) -> Mitigated:
         """A text classifier of transformers trained on from its own weights."""
-        from auditor.privacy.training.private_fine_tuning import fine_tune_privately
-
         from auditor.models.audited_model import Recipe
         from auditor.models.networks.low_rank_adapters import Lora
-        from auditor.privacy.training.opacus_training import PrivacyBudget
+        from auditor.privacy.training.opacus_training import PrivacyBudget, fine_tune_privately
 
         if self.weights != "none":
             raise UsageError("weights=reweighing is for models that are trained anew: leave it out for a folder.")
