@@ -260,7 +260,10 @@ def _is_nothing(value: JsonValue) -> bool:
 
 
 def _text(setting: Setting) -> str:
-    return visible(setting.value if isinstance(setting.value, str) else json.dumps(setting.value, ensure_ascii=False))
+    value = setting.value
+    if value and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return visible(", ".join(map(str, value)))
+    return visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def settings_in_force(config: Configured, flag_values: Mapping[str, object], typed: Sequence[str]) -> Iterator[Setting]:

@@ -52,7 +52,7 @@ class LabelBias(BaseProbe):
 
     - ``conditional_label_difference``: Of each group, how much more likely the label is than in all other rows with the
       same features: the coefficient of the group in a partially linear model. Of two classes the favourable one, of
-      more each, at ``label``.
+      more each, at ``class``.
     - ``label_error_difference``: The same of wrong labels. Labels that are flipped in a share of rows move towards the
       middle, most where the features are sure of them: it is the coefficient of the group times ``1 - 2p``, where
       ``p`` is the probability of the label. Rows weigh by ``1 / (p (1 - p))``, that is by what they tell.

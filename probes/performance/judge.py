@@ -137,9 +137,7 @@ class Judge(BaseProbe):
             raise NotApplicableError("Needs to know which verdict is favourable: add --positive VERDICT.")
         labels = np.full(len(data), -1) if data.y_true is None else data.y_true[order]
         items = np.arange(len(data)) if self.item is None else _codes(_column(data, self.item))[order]
-        places = (
-            _column(data, self.position).astype(str)[order] if self.position is not None else np.full(len(data), "")
-        )
+        places = np.full(len(data), "") if self.position is None else _places(data, self.position)[order]
         return _Rows(
             order=order,
             items=items,
@@ -218,6 +216,18 @@ def _column(data: AuditData, name: str) -> Any:
         f"The rows have no column {name!r}{near or '.'} A column that names each row once was left out: --features "
         "keeps it."
     )
+
+
+def _places(data: AuditData, name: str) -> Any:
+    """(n,) where each text stood. Raises ConfigError where that is not known of all."""
+    import pandas as pd
+
+    values = _column(data, name)
+    if empty := int(pd.isna(values).sum()):
+        raise ConfigError(
+            f"The column {name!r} is empty in {empty:,} rows: say where each text stood, or leave these rows out."
+        )
+    return values.astype(str)
 
 
 def _codes(values: Any) -> IntArray:

@@ -21,6 +21,7 @@ from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.groups import WorstDifference
 from auditor.statistics.rates import Proportion, RateTable
 from auditor.statistics.values import RatioBetween, RatioOfTotals, WorstValueGap, bounded_mean, ratio_of_totals
+from probes.fairness.group_limits import crowd
 from probes.language.calibration import instead, read_labels
 from probes.performance.judge_correction import GAP, OPEN, RATE, Verdicts, corrected_measurements
 
@@ -366,6 +367,9 @@ def _gaps(scores: _Scores, rows: AuditData) -> Iterator[Measurement]:
     nothing = scores.high.max(initial=scores.limits[0]) == scores.limits[0]
     for feature in _features(rows):
         groups = rows.groups(feature)
+        if crowded := crowd(scores.gap_metric, METHOD, (feature,), len(groups.levels), len(rows)):
+            yield crowded
+            continue
         parts = [scores.take(np.flatnonzero(groups.codes == code)) for code in range(len(groups.levels))]
         yield Measurement(
             metric=scores.gap_metric,

@@ -353,7 +353,7 @@ def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> A
     first = np.flatnonzero(np.diff(np.maximum.accumulate(entries.codes), prepend=-1))
     absent = n - len(names)
     columns = entries.samples.columns
-    frame = pd.DataFrame({name: _known(column, first, absent) for name, column in columns.items()})
+    frame = pd.DataFrame({name: _first_values(column, first, absent) for name, column in columns.items()})
     clusters = None
     if spec.cluster is not None:
         # Nobody knows where a sample belongs that was not read.
@@ -368,7 +368,7 @@ def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> A
     )
 
 
-def _known(column: Sequence[Any], first: IntArray, absent: int) -> pd.Series[Any]:
+def _first_values(column: Sequence[Any], first: IntArray, absent: int) -> pd.Series[Any]:
     """(n,) the value of each sample, None of those that are absent; what it holds is told from its different values."""
     codes, levels = pd.factorize(pd.Series(column, dtype=object).to_numpy()[first])
     codes = np.concatenate([codes, np.full(absent, -1)])

@@ -101,6 +101,13 @@ def test_two_places_that_no_item_had_both_of_leave_the_bias_open() -> None:
     assert measured(data)["position_bias"].estimate.bounds(0.05)[1] < 0.1
 
 
+def test_a_place_that_is_not_known_is_asked_for_and_is_no_place_of_its_own() -> None:
+    data = judges.verdicts(40)
+    assert isinstance(data.X, pd.DataFrame)
+    with pytest.raises(ConfigError, match="'position' is empty in 3 rows: say where each text stood"):
+        measured(replace(data, X=data.X.assign(position=[None] * 3 + data.X["position"].tolist()[3:])))
+
+
 def test_too_many_groups_are_not_compared_and_lose_no_other_number() -> None:
     data = judges.verdicts(1_001)
     many = pd.DataFrame({"group": np.tile([f"g{i}" for i in range(1_001)], 2)})

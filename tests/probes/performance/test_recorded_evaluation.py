@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from statsmodels.stats.proportion import proportion_confint
@@ -152,6 +154,14 @@ def test_groups_are_compared_with_what_has_no_score(tmp_path: Path) -> None:
     assert wider.interval(0.95)[0] < gap.interval(0.95)[0] and wider.interval(0.95)[1] > gap.interval(0.95)[1]
     limit = criterion("accuracy_difference", "at_most", 0.1)
     assert outcome(path, limit, sensitive=("sex",)) is Outcome.FAIL
+
+
+def test_too_many_groups_are_not_compared_and_lose_no_other_number(tmp_path: Path) -> None:
+    model, data = load_logged(spec_of(logs.write_json(tmp_path / "a.json", logs.inspect_log([1.0] * 1_001))))
+    many = replace(data, sensitive_features=pd.DataFrame({"group": [f"g{i}" for i in range(1_001)]}))
+    found = {m.metric: m for m in RecordedEvaluation().measure(model, many, np.random.default_rng(0)) if not m.group}
+    assert "1,001 groups" in found["accuracy_difference"].estimate.model_dump_json()
+    assert found["accuracy"].estimate.value == 1.0
 
 
 def test_a_model_that_has_nothing_right_passes_no_gap(tmp_path: Path) -> None:
