@@ -200,7 +200,7 @@ def scan(
     """
     flag_values |= {"model": model, "architecture_args": parse_architecture_args(flag_values["architecture_args"])}
     if show_config or dry_run or (price_in, price_out) != (None, None):
-        from cli.call_plan import print_plan
+        from cli.print_call_plan import print_plan
 
         return print_plan(flag_values, config, set_ or [], None if show_config else (price_in, price_out))
     return _audit(flag_values, config, set_ or [], publish=publish or [], verbose=verbose, debug=debug)
