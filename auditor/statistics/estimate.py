@@ -138,8 +138,11 @@ class Estimate(BaseModel):
     def growth(self, *, bound: float, alpha: float, ideal: float, miss: float) -> float:
         """The multiple of n at which a true value ``ideal`` is within ``bound``, with miss probability ``miss``.
 
-        Every comparison must come out, so each is given its share of ``miss``. NaN where unknown.
+        Every comparison must come out, so each is given its share of ``miss``. NaN where unknown, and for a bound at
+        the ideal itself, which no size is enough for.
         """
+        if bound == ideal:
+            return math.nan
         reach = self.critical_value(alpha) + float(-scipy.special.ndtri(miss / max(self.comparisons, 1)))
         return (reach * self.standard_error_at(ideal) / abs(bound - ideal)) ** 2
 

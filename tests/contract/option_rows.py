@@ -324,7 +324,7 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "reference": row(None, written("log.jsonl", *(f'{{"id": "q{i}", "match": 1}}' for i in range(600)))),
         "calibration": row(
             None,
-            *(written(f"{n}.csv", "id,label", *(f"q{i},{int(i < n)}" for i in range(0, 600, 3))) for n in (300, 450)),
+            *(written(f"{n}.csv", "id,label", *(f"q{i},{int(i < n)}" for i in range(0, 500, 3))) for n in (250, 400)),
         ),
     },
     "judge": {

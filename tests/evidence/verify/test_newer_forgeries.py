@@ -140,7 +140,7 @@ OF_RECORD: dict[str, dict[str, Change]] = {
         "rows needed": of("rows_needed", value=1.0),
         "copies": of("excess_overlap_rate", value=0.0, interval=[0.0, 0.01], outcome="PASS"),
         "the same": without("overlap_rate"),
-        "personal data": of("personal_data_rate", value=0.0),
+        "personal data": of("personal_data_rate", value=0.5),
         "recognised": without("recognised_rate"),
         "conflicts": of("label_conflict_rate", n_samples=1),
         "feature that tells": of("strongest_feature_auc", value=0.5, interval=[0.5, 0.5]),
