@@ -128,7 +128,7 @@ def test_training_rows_without_groups_and_labels_are_not_applicable() -> None:
 
 @pytest.mark.grid(by=lambda fault, block: fault)
 @pytest.mark.parametrize("fault", ["clean", "short", "missing"])
-@pytest.mark.parametrize("block", range(20))
+@pytest.mark.parametrize("block", range(8))
 def test_planted_faults_fail_and_clean_rows_do_not(
     fault: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,7 +71,7 @@ def test_rows_without_texts_and_such_names_are_not_applicable() -> None:
 
 @pytest.mark.grid(by=lambda addresses, block: addresses)
 @pytest.mark.parametrize("addresses", [0, 10])
-@pytest.mark.parametrize("block", range(20))
+@pytest.mark.parametrize("block", range(8))
 def test_addresses_in_one_row_of_a_thousand_fail_and_clean_rows_do_not(addresses: int, block: int) -> None:
     """10,000 rows, 10 worlds."""
     failed = 0
