@@ -69,6 +69,8 @@ _MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonlines",
     ".parquet": "application/x-parquet",
+    ".sqlite": "application/vnd.sqlite3",
+    ".db": "application/vnd.sqlite3",
 }
 _MISSING = "missing_rate_difference"
 _PERSONAL = ("recognised_rate", "special_category_columns", "personal_data_rate")
@@ -154,13 +156,15 @@ def render_croissant(report: AuditReport) -> str:
 
 def _file(purpose: str, name: str, digest: str | None, n: int | None) -> dict[str, object]:
     size = "" if n is None else f", {plural(n, 'row')}"
+    # A table of a database is named FILE::TABLE.
+    own_file = name.partition("::")[0]
     made: dict[str, object] = {
         "@type": "cr:FileObject",
         "@id": f"{purpose}-file",
         "name": name,
         "description": f"{purpose} rows{size}",
-        "contentUrl": name,
-        "encodingFormat": _MEDIA_TYPES.get(PurePath(name.lower()).suffix, "application/octet-stream"),
+        "contentUrl": own_file,
+        "encodingFormat": _MEDIA_TYPES.get(PurePath(own_file.lower()).suffix, "application/octet-stream"),
     }
     return made | ({"sha256": digest} if digest else {})
 

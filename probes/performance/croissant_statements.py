@@ -141,9 +141,12 @@ def _name(file: Mapping[str, Any]) -> str:
 def _own(files: list[dict[str, Any]], name: str, sha256: str | None) -> dict[str, Any] | None:
     """The description of a file: by its name, by its digest, or because no other table is described."""
     names = [(_name(each), each.get("name"), each.get("@id")) for each in files]
-    by_name = [each for each, own in zip(files, names, strict=True) if name in own]
-    if len(by_name) == 1:
-        return by_name[0]
+    by_name: list[dict[str, Any]] = []
+    # A table of a database is named FILE::TABLE, and may be described as the file alone.
+    for called in (name, name.partition("::")[0]):
+        by_name = [each for each, own in zip(files, names, strict=True) if called in own]
+        if len(by_name) == 1:
+            return by_name[0]
     by_digest = [each for each in files if sha256 and str(each.get("sha256", "")).lower() == sha256]
     if by_digest:
         return by_digest[0]

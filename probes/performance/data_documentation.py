@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from auditor.core.errors import NotApplicableError
-from auditor.core.files import sha256_of
+from auditor.core.files import sha256_of, table_place
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.models.files.model_bytes import printable
 from auditor.models.format_names import ROWS_IN_MEMORY
@@ -129,9 +129,10 @@ class DataDocumentation(BaseProbe):
                 "data_documentation.croissant=FILE."
             )
         rows = training_rows(data)
-        path = None if rows.table is None or Path(rows.table).name == ROWS_IN_MEMORY else Path(rows.table)
+        path = None if rows.table is None else table_place(rows.table)[0]
+        path = None if path is None or path.name == ROWS_IN_MEMORY else path
         digest = None if path is None else sha256_of(path)
-        stated = read_statements(self.croissant, None if path is None else path.name, digest)
+        stated = read_statements(self.croissant, None if path is None else Path(str(rows.table)).name, digest)
         names, frame, whole = _columns_of(rows, stated)
         personal = _personal(model, rows, rng)
         held = {
