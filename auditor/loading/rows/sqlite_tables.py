@@ -25,7 +25,7 @@ def chosen_table(path: Path, name: str) -> str:
     """
     with _opened(path) as connection:
         rows = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
-    names = {own: kind for own, kind in rows if not own.startswith("sqlite_")}
+    names: dict[str, str] = {own: kind for own, kind in rows if not own.startswith("sqlite_")}
     shown = printable(path.name)
     if name:
         if name not in names:
@@ -95,14 +95,14 @@ def _quoted(name: str) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that writes nothing, takes no lock, and trusts no function that the file itself names."""
-    log = path.with_name(f"{path.name}-wal")
     shown = printable(path.name)
-    if log.exists() and log.stat().st_size:
-        raise DataError(
-            f"{shown} has rows that are not in the file yet, but in {printable(log.name)}: end what writes to it, and "
-            "audit it again.",
-            code="AUD-DATA-CHANGED",
-        )
+    for log in (path.with_name(path.name + ending) for ending in ("-wal", "-journal")):
+        if log.exists() and log.stat().st_size:
+            raise DataError(
+                f"{shown} is not as it will be, for changes of it are in {printable(log.name)}: end what writes to it, "
+                "and audit it again, or export the table.",
+                code="AUD-DATA-CHANGED",
+            )
     address = f"file:{quote(str(path.resolve()))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(address, uri=True)) as connection:
