@@ -182,6 +182,7 @@ def scan_data(
     target: str | None = None,
     sensitive: Sequence[str] | str | None = None,
     shares: Any = None,
+    croissant: str | None = None,
     probes: Sequence[str] | str | None = None,
     criteria: Sequence[Criterion] | None = None,
     probe_options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -193,9 +194,10 @@ def scan_data(
 
     X: the rows that a model is to learn from, and test: those that it is to be measured on, each a path or a DataFrame.
     target: the column of the labels. sensitive: columns whose groups are compared. shares: the shares that groups
-    should have, as the probe ``representation`` takes them. All others as in :func:`scan`, as far as they are about
-    rows: ``bins``, ``classes``, ``copies_are_real``, ``features``, ``join_on``, ``max_memory``, ``max_seconds``,
-    ``multiplicity``, ``policy``, ``sensitive_file``, ``text`` and the like.
+    should have, as the probe ``representation`` takes them. croissant: the path of Croissant metadata, whose
+    statements are held against the rows. All others as in :func:`scan`, as far as they are about rows: ``bins``,
+    ``classes``, ``copies_are_real``, ``features``, ``join_on``, ``max_memory``, ``max_seconds``, ``multiplicity``,
+    ``policy``, ``sensitive_file``, ``text`` and the like.
 
     Raises UsageError for an option, a path or a column that is wrong.
     """
@@ -205,6 +207,7 @@ def scan_data(
         X,
         test=test,
         shares=shares,
+        croissant=croissant,
         catalogue=_public("PROBES"),
         criteria=criteria,
         probe_options=probe_options,

@@ -30,6 +30,9 @@ def scan_data(
     reference: Annotated[
         str | None, typer.Option(help="Table of the shares that groups should have: sex,share; see representation.")
     ] = None,
+    croissant: Annotated[
+        str | None, typer.Option(help="Croissant metadata, whose statements are held against the rows.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Option of a probe: probe.option=value.")] = None,
     config: Annotated[
         str | None, typer.Option(help="Configuration file; without it ./audit.toml may only select what is measured.")
@@ -50,5 +53,6 @@ def scan_data(
         from cli.scan_request import configure
         from probes import PROBES
 
-        configured = rows_alone(configure(flag_values, config, set_ or []), PROBES, train, test, reference)
+        named = {"shares": reference, "croissant": croissant}
+        configured = rows_alone(configure(flag_values, config, set_ or []), PROBES, train, test, named)
         return run(configured, waiting, verbose=verbose, debug=configured.options.debug)

@@ -30,6 +30,7 @@ from probes.language.refusal_parity import RefusalParity
 from probes.language.stereotype import Stereotype
 from probes.language.veto import Misfire
 from probes.language.winobias_winogender import WinoBias, Winogender
+from probes.performance.data_documentation import DataDocumentation
 from probes.performance.data_leakage import DataLeakage
 from probes.performance.derived_model import Derived
 from probes.performance.judge import Judge
@@ -58,6 +59,7 @@ _PROBES: tuple[type[Probe], ...] = (
     RecordedEvaluation,
     Judge,
     DataLeakage,
+    DataDocumentation,
     GroupFairness,
     AdverseImpact,
     ScoreFairness,

@@ -201,9 +201,15 @@ def regular_file(path: str | Path, noun: str) -> Path:
     return where
 
 
+def table_place(path: str | Path) -> tuple[Path, str]:
+    """The file of a path, and the table that ``FILE::TABLE`` names in it; "" where it names none."""
+    file, mark, table = str(path).rpartition("::")
+    return (Path(path), "") if not (mark and file and table) or os.path.exists(path) else (Path(file), table)
+
+
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
-    with path.open("rb") as file:
+    """Hex digest of a file, of a table in it that of all of it, read in blocks."""
+    with table_place(path)[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -214,7 +220,7 @@ def state_of(path: Path) -> tuple[object, ...]:
     sets. Of every link and folder on the way there, which one it is. What it cannot see is a folder above that was
     exchanged and exchanged back.
     """
-    way = Path(os.path.abspath(path))
+    way = Path(os.path.abspath(table_place(path)[0]))
     links = []
     for place in (*reversed(way.parents), way):
         found = place.lstat()

@@ -72,7 +72,7 @@ def groups_in(texts: npt.NDArray[Any], columns: tuple[str, ...]) -> pd.DataFrame
 
 
 # The fields of AuditData that say nothing of single rows: all others are taken and joined row by row.
-_OF_NO_ROW = ("classes", "positive", "binned", "unreadable", "notes", "copies")
+_OF_NO_ROW = ("classes", "positive", "binned", "unreadable", "notes", "copies", "table", "members_table")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,6 +91,7 @@ class AuditData:
     rows on the way here, for the report. ``design``: which rows belong together and what they weigh; None where they
     are independent and weigh the same. ``copies``: of the rows of a file, how many repeat others; None where nobody
     looked. ``identifiers``: columns that name a row each and are no features; None where they were not read.
+    ``table``: the path of the table that the rows were read from; ``members_table``: that of training rows among them.
     """
 
     X: Rows
@@ -108,6 +109,8 @@ class AuditData:
     design: Design | None = None
     copies: Copies | None = None
     identifiers: pd.DataFrame | None = None
+    table: str | None = None
+    members_table: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in self._by_row().items():
@@ -209,6 +212,7 @@ class AuditData:
             known = theirs.get("sensitive_features", pd.DataFrame(MISSING, range(len(members)), groups.columns))
             both = pd.concat([groups, known], ignore_index=True)
             joined["sensitive_features"] = both.astype("string").astype("category")
+        joined["members_table"] = members.table
         joined["is_member"] = np.r_[np.zeros(len(self), bool), np.ones(len(members), bool)]
         joined["unreadable"] = (*self.unreadable, *members.unreadable)
         joined["notes"] = tuple(dict.fromkeys([*self.notes, *members.notes]))
@@ -227,7 +231,9 @@ class AuditData:
     @cached_property
     def members(self) -> AuditData | None:
         """The training rows, if any."""
-        return self.take(self.is_member) if self.is_member is not None and self.is_member.any() else None
+        if self.is_member is None or not self.is_member.any():
+            return None
+        return replace(self.take(self.is_member), table=self.members_table)
 
     @cached_property
     def _coded(self) -> dict[tuple[str, ...], CodedGroups]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, JsonValue
 
+from auditor.core.files import table_place
 from auditor.data.table_schema import TableSchema
 from auditor.models.endpoint.server_findings import Handshake, ServedTexts
 
@@ -123,7 +123,10 @@ class DataSpec:
     @property
     def why_not_held_out(self) -> str:
         """Why the evaluation rows are not other rows than the training rows: both are one file; "" if they are not."""
-        if self.train is None or not Path(self.train).samefile(self.path):
+        if self.train is None:
+            return ""
+        (train, own), (data, other) = table_place(self.train), table_place(self.path)
+        if own != other or not train.samefile(data):
             return ""
         return "--train and --data are the same file: they must be different rows."
 

@@ -9,6 +9,8 @@ ONNX_FORMAT: Final = "ONNX model"
 FORMAT: Final = "Hugging Face folder"
 # Of rows that are audited before there is a model.
 NO_MODEL: Final = "no model"
+# What rows that were given as an object are called, as a file that the caller never had.
+ROWS_IN_MEMORY: Final = "rows-in-memory.parquet"
 # Of a model known by the evaluation that somebody else ran; the kind of log follows.
 EVALUATION_LOG: Final = "log of an evaluation"
 # What makes a folder that of a post-processed model.

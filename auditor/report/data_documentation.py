@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
 from auditor.models.format_names import NO_MODEL
@@ -19,11 +19,14 @@ from auditor.report.report_view import Row
 
 TO_BE_STATED = "Not known to the audit: to be stated by whoever provides the data."
 _CROISSANT = "http://mlcommons.org/croissant/"
+# The term of Wikidata by which a number of records is told.
+_CARDINALITY = "http://www.wikidata.org/entity/Q4049983"
 _CONFORMS = (f"{_CROISSANT}1.1", f"{_CROISSANT}RAI/1.0")
 # As the specification prescribes it.
 _CONTEXT: dict[str, object] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
+    "annotation": "cr:annotation",
     "citeAs": "cr:citeAs",
     "column": "cr:column",
     "conformsTo": "dct:conformsTo",
@@ -58,6 +61,7 @@ _CONTEXT: dict[str, object] = {
     "source": "cr:source",
     "subField": "cr:subField",
     "transform": "cr:transform",
+    "value": "cr:value",
 }
 _MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -65,6 +69,8 @@ _MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonlines",
     ".parquet": "application/x-parquet",
+    ".sqlite": "application/vnd.sqlite3",
+    ".db": "application/vnd.sqlite3",
 }
 _MISSING = "missing_rate_difference"
 _PERSONAL = ("recognised_rate", "special_category_columns", "personal_data_rate")
@@ -138,7 +144,7 @@ def render_croissant(report: AuditReport) -> str:
         "description": f"{counted}, from record {report_view.document_id(report)}. Not legal advice.",
         "dateModified": report.created[:10],
         "distribution": [_file(*each) for each in files],
-        "recordSet": [own for purpose, *_ in files for own in _record_sets(report, purpose)],
+        "recordSet": [own for purpose, _, _, n in files for own in _record_sets(report, purpose, n)],
         "rai:dataBiases": found["biases"],
         "rai:dataCollectionMissingData": "; ".join(found["missing"]),
         "rai:personalSensitiveInformation": found["personal"],
@@ -150,34 +156,46 @@ def render_croissant(report: AuditReport) -> str:
 
 def _file(purpose: str, name: str, digest: str | None, n: int | None) -> dict[str, object]:
     size = "" if n is None else f", {plural(n, 'row')}"
+    # A table of a database is named FILE::TABLE.
+    own_file = name.partition("::")[0]
     made: dict[str, object] = {
         "@type": "cr:FileObject",
         "@id": f"{purpose}-file",
         "name": name,
         "description": f"{purpose} rows{size}",
-        "contentUrl": name,
-        "encodingFormat": _MEDIA_TYPES.get(PurePath(name.lower()).suffix, "application/octet-stream"),
+        "contentUrl": own_file,
+        "encodingFormat": _MEDIA_TYPES.get(PurePath(own_file.lower()).suffix, "application/octet-stream"),
     }
     return made | ({"sha256": digest} if digest else {})
 
 
-def _record_sets(report: AuditReport, purpose: str) -> list[dict[str, object]]:
-    """The columns that the audit was told of: the label and the sensitive features. Names are free text, and no id."""
-    data = report.data
+def _record_sets(report: AuditReport, purpose: str, n: int | None) -> list[dict[str, object]]:
+    """The columns that the audit was told of: the label and the sensitive features, and how many rows were counted, in
+    all and of each group. Names are free text, and no id."""
+    data, rows = report.data, f"{purpose}-rows"
     columns = list(dict.fromkeys(visible(each) for each in (*filter(None, [data.target]), *data.sensitive)))
+    # Groups are counted of one file, the one that is the data of the audit.
+    counted = (data.groups or {}) if purpose == "evaluation" or len(list(_files(report))) == 1 else {}
     fields: list[dict[str, object]] = [
         {
             "@type": "cr:Field",
-            "@id": f"{purpose}-rows/column-{i}",
+            "@id": f"{rows}/column-{i}",
             "name": column,
             "description": "label" if column == visible(data.target or "") else "sensitive feature",
             "dataType": "sc:Text",
             "source": {"fileObject": {"@id": f"{purpose}-file"}, "extract": {"column": column}},
         }
+        | _counts({f"{column}={visible(group)}": size for group, size in counted.get(column, {}).items()})
         for i, column in enumerate(columns)
     ]
-    rows = f"{purpose}-rows"
-    return [{"@type": "cr:RecordSet", "@id": rows, "name": rows, "field": fields}] if fields else []
+    records = {"@type": "cr:RecordSet", "@id": rows, "name": rows, "field": fields}
+    return [records | _counts({} if n is None else {f"{rows}/count": n})] if fields else []
+
+
+def _counts(numbers: Mapping[str, int]) -> dict[str, object]:
+    """Numbers of records by name, as Croissant 1.1 annotates statistics."""
+    own = [{"@type": "cr:Field", "name": name, "value": n, "dataType": _CARDINALITY} for name, n in numbers.items()]
+    return {"annotation": own} if own else {}
 
 
 # ---- datasheet -------------------------------------------------------------------------------------------------------

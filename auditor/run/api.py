@@ -17,6 +17,7 @@ from auditor.judging.policy import Required, required_by
 from auditor.judging.profiles import DATA_PROFILE, DEFAULT_PROFILE
 from auditor.loading.job_specs import DataSpec, ModelSpec, ProbeSpec
 from auditor.loading.sandbox.measuring_process import scratch_folder
+from auditor.models.format_names import ROWS_IN_MEMORY
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.configuration import recorded
 from auditor.run.plugins import load_probe_class
@@ -118,6 +119,7 @@ def scan_data(
     *,
     test: Any,
     shares: Any,
+    croissant: str | None,
     catalogue: Catalogue,
     criteria: Sequence[Criterion] | None,
     probe_options: Mapping[str, Mapping[str, Any]] | None,
@@ -127,12 +129,13 @@ def scan_data(
     config = _configured(_options(options), _probe_options(probe_options), criteria, catalogue)
     with scratch_folder() as scratch:
         train, of, reference = (
-            _file(table, Path(scratch) / f"{name}.parquet")
-            for name, table in (("data", X), ("test", test), ("shares", shares))
+            _file(table, Path(scratch) / name)
+            for name, table in ((ROWS_IN_MEMORY, X), ("test.parquet", test), ("shares.parquet", shares))
         )
         if train is None:
             raise UsageError("scan_data takes rows: a path or a DataFrame.")
-        report = run_scan(rows_alone(config, catalogue, train, of, reference), catalogue).report
+        named = {"shares": reference, "croissant": croissant}
+        report = run_scan(rows_alone(config, catalogue, train, of, named), catalogue).report
     return _nameless(report, X, None) if test is None else _nameless(report, test, X)
 
 
@@ -156,10 +159,10 @@ def _configured(
 
 
 def rows_alone(
-    config: Configured, catalogue: Catalogue, train: str, test: str | None, shares: str | None
+    config: Configured, catalogue: Catalogue, train: str, test: str | None, named: Mapping[str, str | None]
 ) -> Configured:
     """The scan of ``train``, and ``test``, without a model, whatever an audit.toml names; held to the profile of data
-    where no other requirements are set. ``shares``: the table of the shares that groups should have.
+    where no other requirements are set. ``named``: files that are options of probes, by option.
 
     Raises UsageError where a file is not there, is a folder or is named twice.
     """
@@ -175,9 +178,10 @@ def rows_alone(
         train=None if test is None else train,
     )
     own = dict(config.probe_options)
-    if shares is not None:
-        path = str(existing_path(shares, "table of shares"))
-        own |= {name: {**own.get(name, {}), "shares": path} for name in with_option(catalogue, "shares")}
+    for option, given in named.items():
+        if given is not None:
+            path = str(existing_path(given, f"{option} file"))
+            own |= {name: {**own.get(name, {}), option: path} for name in with_option(catalogue, option)}
     config = replace(config, options=options, probe_options=own)
     if any(criterion.source != DEFAULT_PROFILE for criterion in config.criteria):
         return config

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from auditor.core.errors import DataError, LacksOptionError, OtherKindError, OutputsError, UsageError
-from auditor.core.files import decode_path, sha256_of, state_of, write_beside
+from auditor.core.files import decode_path, sha256_of, state_of, table_place, write_beside
 from auditor.data.audit_data import AuditData, favourable
 from auditor.data.group_counts import GroupCounts, GroupsDigest
 from auditor.data.row_keys import KeyDigest
@@ -135,7 +135,7 @@ class Hashing(Thread):
         self.train_digest: str | None = None
         self._paths = [Path(path) for path in (spec.path, spec.train) if path is not None]
         # What is absent is said by whoever reads it.
-        self._before = [state_of(path) if path.exists() else None for path in self._paths]
+        self._before = [state_of(path) if table_place(path)[0].exists() else None for path in self._paths]
         self.start()
 
     def run(self) -> None:
@@ -150,7 +150,7 @@ class Hashing(Thread):
         """
         self.join()
         for path, before in zip(self._paths, self._before, strict=True):
-            if not path.exists() or state_of(path) != before:
+            if not table_place(path)[0].exists() or state_of(path) != before:
                 raise DataError(
                     f"{printable(path.name)!r} changed while it was read, so that its digest may be of other rows than "
                     "those audited: audit it again when nothing writes to it.",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import JsonValue
 
 from auditor.core.errors import ConfigError, MissingExtraError, ModelError, UsageError, did_you_mean
+from auditor.core.files import table_place
 from auditor.data.bins import parse_bin_rule
 from auditor.judging.budgets import Family
 from auditor.judging.input_files import Roles
@@ -350,12 +351,11 @@ def _check_bins(options: ScanOptions) -> None:
 
 def existing_path(path: str, noun: str) -> Path:
     """The path, made absolute. Raises UsageError, with the nearest name, where nothing is there."""
-    where = Path(path)
+    where, table = table_place(path)
     if not where.exists():
-        folder = where.parent
-        near = did_you_mean(where.name, (p.name for p in folder.iterdir())) if folder.is_dir() else ""
+        near = did_you_mean(where.name, (p.name for p in where.parent.iterdir())) if where.parent.is_dir() else ""
         raise UsageError(f"There is no {noun} at {path!r}{near or '.'}")
-    return where.resolve()
+    return Path(f"{where.resolve()}::{table}" if table else where.resolve())
 
 
 # Files that are an option of every probe that has one of that name, and what they are.

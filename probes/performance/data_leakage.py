@@ -84,9 +84,9 @@ class DataLeakage(BaseProbe):
         excess_overlap_rate: how much larger the share of test rows with a copy among the training rows is than that of
           training rows with another one; [-1, 1], ideal 0; at 0.005 five test rows in 1,000 stand in the training rows
           beyond what independent rows do; Kapoor and Narayanan, Patterns 2023
-        recall_gain: share of the test rows that are right by recalling the label of their copy among the training rows,
-          less the share that are right by the most frequent label; [-1, 1], ideal 0; at 0.01 a measured accuracy is up
-          to one point in 100 too high; Lee et al., ACL 2022
+        recall_gain: share of the test rows that have a copy among the training rows and its label, less the share that
+          have a copy and the most frequent label; [-1, 1], ideal 0; at 0.01 a measured accuracy is up to one point in
+          100 too high; Lee et al., ACL 2022
         strongest_feature_auc: area under the ROC curve of the label by the one column that tells it best; [0, 1], ideal
           0.5; at 1 that column decides alone, as what is known only after the label does; Kaufman et al., ACM TKDD 2012
         """

@@ -16,6 +16,7 @@ from auditor.models.format_names import NO_MODEL
 from cli.commands import app
 from probes import PROBES
 from tests.quantifiers import all_of, none_of
+from tests.toys.benchmark_files import metadata_of
 
 ROWS = ("train.csv", "--target", "approved", "--sensitive", "sex")
 
@@ -147,6 +148,19 @@ def test_evidence_of_rows_is_verified_and_entered(here: Path) -> None:
     again = run("evidence", "reproduce", "audit.zip")
     assert again.exit_code == 0, again.output
     assert "FAIL" in run("history", "--db", "h.db").output
+
+
+def test_untrue_metadata_fail_and_the_evidence_of_it_is_verified(here: Path) -> None:
+    Path("metadata.json").write_text(json.dumps(metadata_of(399, ("income", "height"))), encoding="utf-8")
+    words = ("--croissant", "metadata.json", "--probes", "data_documentation", "--bundle", "audit.zip")
+    assert run("scan-data", *ROWS, *words).exit_code == 1
+    failed = {f["at"]["about"]: f["detail"] for f in record()["findings"] if f["outcome"] == "FAIL"}
+    assert failed == {
+        "rows": "states 399 rows, and there are 420",
+        "columns": "states a column height, and there is none",
+    }
+    assert run("evidence", "verify", "audit.zip").exit_code in (0, 3)
+    assert run("scan-data", *ROWS, "--croissant", "absent.json").exit_code == 2
 
 
 def test_python_answers_as_the_command_does(here: Path) -> None:

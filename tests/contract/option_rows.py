@@ -13,6 +13,7 @@ import numpy as np
 from tests.contract.option_worlds import toys_of
 from tests.probes.language.talkers import LEXICON, goodness
 from tests.probes.privacy.memorization.toys import parrot, secrets, sentences
+from tests.toys.benchmark_files import metadata_of
 from tests.toys.labelled import calibrated, refusals
 from tests.toys.models import scaled
 
@@ -562,6 +563,7 @@ ROWS: dict[str, dict[str, Row | tuple[Row, ...]]] = {
         "trigger": row(None, "x0=9", "x1=-9", world="layered", beside={"target": "1"}),
         "target": row(None, "0", "1", world="layered", beside={"trigger": "x0=2"}),
     },
+    "data_documentation": {"croissant": row(None, written("own.json", json.dumps(metadata_of(7, ("skill", "age")))))},
     "representation": {"shares": row(None, written("shares.csv", "group,share", "a,0.5", "b,0.5"))},
     "label_bias": {"n_folds": row(2, 3)},
     "label_conflicts": {"near": row(0.05, 0.5, world="repeated_nearly"), "n_samples": row(2000, 50)},

@@ -28,7 +28,7 @@ OF_THE_ROWS = {
     "label_conflict_rate", "other_class_duplicate_share", "excess_overlap_rate", "duplicate_rate", "overlap_rate",
     "recall_gain",
     "missing_rate_difference", "recognised_rate", "personal_data_rate", "largest_conditional_label_difference",
-    "largest_label_error_difference",
+    "largest_label_error_difference", "contradicted_statements", "missing_statements",
 }  # fmt: skip
 OF_LANGUAGE_MODELS = [key for key, kind in PROBES.items() if Need.LANGUAGE_MODEL in kind.needs]
 OF_LANGUAGE_MODELS.append("embedding_association")

@@ -61,7 +61,7 @@ def check(probe: Any, key: str, **change: Any) -> None:
 # Probes that read a benchmark's file: tests/language/ and tests/memorization/ show them models and files.
 WITH_A_FILE = (
     "crows_pairs", "stereoset", "winobias", "winogender", "bbq", "misfire", "bold", "honest", "canary_exposure",
-    "contamination",
+    "contamination", "data_documentation",
 )  # fmt: skip
 
 

@@ -54,6 +54,7 @@ EXPECTED: dict[str, tuple[set[str], set[str]]] = {
     "us-tx-traiga": ({"552.056", "552.103, metrics"}, set()),
     "pren-18283": ({"hazards", "measures"}, set()),
     "iso-iec-ts-12791": ({"5.2.1", "5.3.3"}, set()),
+    "iso-iec-5259-2": (set(), set()),
     "ieee-7003": ({"evaluation"}, set()),
     "nist-ai-800-2": (set(), {"2, benchmarks", "2, contamination"}),
     "nist-ai-800-3": (set(), {"estimand"}),
@@ -89,7 +90,7 @@ def test_every_control_that_nothing_answers_names_a_role_or_a_way(name: str) -> 
     held = with_policies(report_of([]), [PACKS[name]], DAY)
     cells = [cell for control in held.controls for cell in control.cells]
     assert all_of(cell.role or cell.how for cell in cells)
-    assert all_of(cell.source and cell.checked_on == "2026-11-27" and cell.certainty for cell in cells)
+    assert all_of(cell.source and cell.checked_on == str(PACKS[name].checked_on) and cell.certainty for cell in cells)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -99,6 +100,27 @@ def test_a_pack_says_what_was_not_read_and_sets_no_bound(name: str) -> None:
     assert pack.version == "1" and not pack.criteria
     # A page was read of each; no primary text is claimed.
     assert none_of(control.certainty == "text" for control in pack.controls)
+
+
+def test_measures_of_data_quality_are_evidence_and_most_of_quality_is_said_by_a_person() -> None:
+    """Each characteristic by one number alone; three have none of ours."""
+    pack = PACKS["iso-iec-5259-2"]
+    numbers = {
+        "accuracy": _result("label_bias", "largest_label_error_difference"),
+        "completeness": _result("representation", "missing_rate_difference"),
+        "consistency": _result("label_conflicts", "label_conflict_rate"),
+        "credibility": _result("data_documentation", "contradicted_statements"),
+        "balance": _result("representation", "smallest_group_rows"),
+        "representativeness": _result("representation", "representation_shortfall"),
+        "similarity": _result("data_leakage", "excess_overlap_rate"),
+        "identifiability": _result("personal_data", "recognised_rate"),
+    }
+    for name, result in numbers.items():
+        assert _evidence(report_of([result], held_to=[]), pack) == {name}
+    others = {control.id for control in pack.controls} - set(numbers)
+    assert others == {
+        "currentness, timeliness", "diversity", "relevance, effectiveness", "auditability, traceability",
+    }  # fmt: skip
 
 
 def test_a_generators_files_are_evidence_of_marking() -> None:
@@ -128,7 +150,8 @@ def test_the_effect_is_no_evidence_of_what_texas_forbids_alone() -> None:
 
 def test_what_is_known_by_memory_alone_is_marked() -> None:
     told = {(name, c.id) for name, pack in PACKS.items() for c in pack.controls if c.certainty == "memory"}
-    assert told == {("nist-ai-800-2", "2, contamination")}
+    whole = {("iso-iec-5259-2", control.id) for control in PACKS["iso-iec-5259-2"].controls}
+    assert told == {("nist-ai-800-2", "2, contamination"), *whole}
     exact = Measurement(metric="contamination_p_value", estimate=Exact(known=0.5), n_samples=1)
     made = ProbeResult(probe="contamination", pillar="language", citation="", measurements=(exact,))
     held = with_policies(report_of([made]), [PACKS["nist-ai-800-2"]], DAY)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pandas as pd
 import pytest
 
 import auditor
+from auditor.data.audit_data import AuditData
 from auditor.report.record.audit_report import AuditReport
 from auditor.report.record.report_formats import render
+from probes.performance.data_documentation import DataDocumentation
 from tests.quantifiers import all_of
 from tests.report.test_formats import nasty_report
 
@@ -81,6 +84,32 @@ def test_what_was_found_is_stated_and_nothing_else(report: AuditReport) -> None:
     proxies = [f for f in report.findings if f.metric == "proxy_auc" and f.value is not None]
     assert proxies and biases.count("NOT JUDGED: proxy\\_auc") == len(proxies) <= len(found["rai:dataBiases"])
     assert "smallest" not in biases
+
+
+def test_what_is_written_is_read_as_true_and_a_doctored_one_as_untrue(
+    report: AuditReport, folder: Path, tmp_path: Path
+) -> None:
+    """Of both files, and of the groups where they were counted."""
+    frame = pd.read_csv(folder / "test.csv")
+    stated = json.dumps(card(report))
+    count = f'"value": {int((frame.sex == "f").sum())}, '
+    assert count in stated and '"value": 400, ' in stated
+    for name, doctored in ((None, stated), ("groups", stated.replace(count, '"value": 3, '))):
+        path = tmp_path / "card.json"
+        path.write_text(doctored, encoding="utf-8")
+        for file in ("train.csv", "test.csv"):
+            rows = pd.read_csv(folder / file)
+            data = AuditData.from_arrays(rows, classes=("no", "yes"), sensitive_features=rows[["sex"]])
+            model: Any = None
+            found = DataDocumentation(croissant=str(path)).measure(
+                model, replace(data, table=str(folder / file)), np.random.default_rng(0)
+            )
+            own = {m.at["about"]: m.estimate.value for m in found if m.metric == "contradicted_statements"}
+            wrong = {name} if file == "test.csv" else {None}
+            assert own == {
+                about: float(about in wrong)
+                for about in ("rows", "columns", "file", *(["groups"] if file == "test.csv" else []))
+            }
 
 
 @pytest.mark.parametrize("which", ["plain", "nasty"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ from tests.probes.language.test_published_pairs import PronounFollowsJob
 from tests.probes.privacy.memorization.test_contamination import benchmark
 from tests.probes.privacy.memorization.toys import parrot, secrets, sentences
 from tests.toys.labelled import calibrated
-from tests.toys.models import Toys, criterion
+from tests.toys.models import Toys, criterion, rows
+from tests.toys.models import model as scorer_model
 
 JOBS, NUMBERS = 60, 4
 
@@ -204,6 +206,34 @@ def contamination(folder: Path) -> Toys:
     )
 
 
+def metadata_of(n: int, columns: Sequence[str] = ("skill", "seen")) -> dict[str, Any]:
+    """Croissant metadata that state ``n`` rows with columns of numbers."""
+    fields = [
+        {"name": name, "dataType": "sc:Float", "source": {"fileObject": {"@id": "f"}, "extract": {"column": name}}}
+        for name in columns
+    ]
+    count = {"name": "rows/count", "value": n, "dataType": "http://www.wikidata.org/entity/Q4049983"}
+    return {
+        "@type": "sc:Dataset",
+        "distribution": [{"@type": "cr:FileObject", "@id": "f", "name": "rows.csv"}],
+        "recordSet": [{"@type": "cr:RecordSet", "@id": "rows", "field": fields, "annotation": [count]}],
+    }
+
+
+def data_documentation(folder: Path) -> Toys:
+    """Metadata of 600 rows, of which 500 are there."""
+    file = folder / "metadata.json"
+    file.write_text(json.dumps(metadata_of(600)))
+    return Toys(
+        ideal=lambda: scorer_model(lambda skill, group, seen: skill),
+        violating=lambda: scorer_model(lambda skill, group, seen: skill),
+        criteria=[criterion("contradicted_statements", "at_most", 0.0)],
+        data=lambda: rows(600),
+        violating_data=lambda: rows(500),
+        options={"croissant": str(file)},
+    )
+
+
 # By the probe's name; each writes its file into an empty folder.
 FILE_TOYS: dict[str, Callable[[Path], Toys]] = {
     "crows_pairs": crows_pairs,
@@ -216,4 +246,5 @@ FILE_TOYS: dict[str, Callable[[Path], Toys]] = {
     "honest": honest,
     "canary_exposure": canary_exposure,
     "contamination": contamination,
+    "data_documentation": data_documentation,
 }

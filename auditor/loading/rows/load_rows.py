@@ -445,6 +445,7 @@ def _converted(source: _Source, rows: _Checked) -> AuditData:
         notes=tuple(notes),
         design=rows.design,
         copies=rows.copies,
+        table=source.path,
     )
 
 
@@ -601,9 +602,9 @@ def join(frame: pd.DataFrame, spec: DataSpec) -> tuple[pd.DataFrame, list[str]]:
         raise DataError(f"No row of the data has a {spec.join_on} that {side.path.name} knows.", code="AUD-DATA-VALUES")
     known = other.set_index(spec.join_on)
     found = frame.assign(**{name: keys.map(known[name]) for name in wanted})
-    if not unknown:
-        return found, []
-    return found, [f"{unknown:,} of {len(frame):,} rows have no entry in {side.path.name} and are the group {MISSING}."]
+    return found, [] if not unknown else [
+        f"{unknown:,} of {len(frame):,} rows have no entry in {side.path.name} and are the group {MISSING}."
+    ]
 
 
 def _keys(values: pd.Series[Any]) -> pd.Series[Any]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from auditor.core.errors import DataError
+from auditor.core.files import table_place
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audit_data import AuditData, encode_labels, favourable
 from auditor.data.bins import refuse_continuous
@@ -49,7 +50,7 @@ def why_not_streamed(spec: DataSpec, model: AuditedModel) -> str:
         return why
     if Path(spec.path).is_dir():
         return "A folder's files are read into memory: leave --stream out."
-    kind = kind_of(Path(spec.path))
+    kind = kind_of(table_place(spec.path)[0])
     return "" if kind in STREAMED else f"A .{kind} file is read whole: give .csv, .parquet, .arrow or .jsonl."
 
 

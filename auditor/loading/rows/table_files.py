@@ -1,4 +1,4 @@
-"""Reading CSV, Parquet, JSON Lines, lines of text, Arrow, numpy archives and logs, whole or in batches, by pyarrow."""
+"""Reading CSV, Parquet, JSON Lines, lines of text, Arrow, numpy archives, SQLite and logs, whole or in batches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ import pyarrow.json
 import pyarrow.parquet
 
 from auditor.core.errors import DataError, UsageError, did_you_mean, first_line
-from auditor.core.files import regular_file
+from auditor.core.files import regular_file, table_place
 from auditor.data.preprocessing import label_name
 from auditor.loading.job_specs import DataSpec
 from auditor.loading.rows.compressed_tables import BoundedGzip, most_bytes, read_npz
 from auditor.loading.rows.logged_rows import read_log_rows
+from auditor.loading.rows.sqlite_tables import chosen_table, columns_of, read_database
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.table_diagnosis import look_wrapped, not_utf8, problem_at_sight, problem_of_text, ragged
 
@@ -49,7 +50,7 @@ def texts_in(source: IO[bytes], longest: int) -> Iterator[str]:
         begun = True
 
 
-Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz", "eval"]
+Kind = Literal["csv", "tsv", "parquet", "jsonl", "txt", "arrow", "npz", "eval", "sqlite"]
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -63,6 +64,10 @@ _SUFFIXES: dict[str, Kind] = {
     ".ipc": "arrow",
     ".npz": "npz",
     ".eval": "eval",
+    ".sqlite": "sqlite",
+    ".sqlite3": "sqlite",
+    ".db": "sqlite",
+    ".duckdb": "sqlite",
 }
 _TEXT: tuple[Kind, ...] = ("csv", "tsv", "jsonl", "txt")
 # What is read part by part; all else is read whole.
@@ -85,11 +90,12 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table file with a parsed header: its path, its kind, its columns in order."""
+    """A table file with a parsed header: its path, its kind, its columns in order; of a database the table's name."""
 
     path: Path
     kind: Kind
     columns: tuple[str, ...]
+    table: str = ""
 
     def batches(self, columns: Sequence[str], types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Batches of some columns; ``types`` overrides the inferred types.
@@ -109,7 +115,7 @@ class TableFile:
                 for batch in _arrow_batches(self.path, columns):
                     for start in range(0, batch.num_rows, 1 << 16):
                         yield _cast(batch.slice(start, 1 << 16), wanted)
-            elif self.kind in ("npz", "eval", "txt"):
+            elif self.kind in ("npz", "eval", "txt", "sqlite"):
                 yield from (_cast(b, wanted) for b in self._whole(columns, {}).to_batches(max_chunksize=1 << 16))
             elif self.kind == "jsonl":
                 with self._open() as source:
@@ -204,6 +210,8 @@ class TableFile:
             table = read_npz(self.path).select(list(columns))
         elif self.kind == "eval":
             table = read_log_rows(self.path).select(list(columns))
+        elif self.kind == "sqlite":
+            table = read_database(self.path, self.table, columns)
         elif self.kind == "txt":
             table = self._texts().select(list(columns))
         else:
@@ -418,13 +426,16 @@ def kind_of(path: Path) -> Kind | None:
 
 def open_table(path: str | Path, noun: str = "data file") -> TableFile:
     """Read a table's header, by file extension; UsageError if absent, DataError if malformed."""
-    where = regular_file(path, noun)
+    place, table = table_place(path)
+    where = regular_file(place, noun)
     kind = kind_of(where)
     if kind is None:
         raise UsageError(
             f"The {noun} {where.name!r} must end in {', '.join(_SUFFIXES)}, or in .gz after .csv, .tsv, .jsonl or "
             ".txt: unpack it first, or name it by what it holds."
         )
+    if table and kind != "sqlite":
+        raise UsageError(f"{where.name} is no database, and holds one table: leave ::{table} out.")
     if where.stat().st_size == 0:
         raise DataError(f"The {noun} {where.name!r} is empty.", code="AUD-DATA-EMPTY")
     found = problem_at_sight(where, kind, noun, partial(_stream, where))
@@ -438,6 +449,9 @@ def open_table(path: str | Path, noun: str = "data file") -> TableFile:
                 names = read_npz(where).column_names
             elif kind == "eval":
                 names = read_log_rows(where).column_names
+            elif kind == "sqlite":
+                table = chosen_table(where, table)
+                names = columns_of(where, table)
             elif kind == "parquet":
                 names = pyarrow.parquet.read_schema(source).names
             elif kind == "txt":
@@ -454,7 +468,7 @@ def open_table(path: str | Path, noun: str = "data file") -> TableFile:
         raise DataError(
             f"The {noun} {where.name!r} has two columns named {repeated[0]!r}: rename one.", code="AUD-DATA-COLUMN"
         )
-    return TableFile(where, kind, tuple(names))
+    return TableFile(where, kind, tuple(names), table)
 
 
 def text_column(columns: Sequence[str]) -> str | None:

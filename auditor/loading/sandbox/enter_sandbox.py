@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from auditor.core.errors import UsageError
-from auditor.core.files import decode_path
+from auditor.core.files import decode_path, table_place
 from auditor.data.benchmarks.accompanying_files import companion_files
 from auditor.loading.import_finders import ROOT
 from auditor.loading.job_specs import DataSpec, Job, flag_of_code, modules_of_code
@@ -322,8 +322,9 @@ def _files_of(data: DataSpec) -> Iterator[str]:
     beside = data.check_predictions if data.check_predictions and Path(data.check_predictions).is_absolute() else None
     for path in (data.path, data.train, data.sensitive_file, beside):
         if path is not None:
-            yield path
-            yield from _blobs(Path(path))
+            place, _ = table_place(path)
+            yield str(place)
+            yield from _blobs(place)
 
 
 def _paths_in(value: object) -> Iterator[str]:

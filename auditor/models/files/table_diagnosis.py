@@ -46,14 +46,16 @@ _KINDS = {
     rb"%PDF": "a PDF",
     rb"\s*<(!doctype|html|head|body|table)": "a web page",
     rb"\s*<\?xml": "an XML file",
-    rb"SQLite format 3": "an SQLite database, which is read with --data sqlite:///FILE --query FILE",
+    rb"SQLite format 3": "an SQLite database, which must end in .sqlite or .db",
 }
+_DUCKDB = b"DUCK"
 _TEXT = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON Lines", "txt": "file of texts"}
 _BINARY = {
     "parquet": ("a Parquet file", (b"PAR1",), b"PAR1"),
     "arrow": ("an Arrow or Feather file", (b"ARROW1", b"\xff\xff\xff\xff"), b""),
     "npz": ("an archive of numpy's", (b"PK\x03\x04", b"PK\x05\x06"), b""),
     "eval": ("a log of Inspect", (b"PK\x03\x04",), b""),
+    "sqlite": ("an SQLite database", (b"SQLite format 3\0",), b""),
 }
 
 
@@ -141,6 +143,11 @@ def not_utf8(where: Path, open_file: Opener) -> DataError:
 def _no_binary(where: Path, kind: str, noun: str, head: bytes) -> DataError | None:
     said, starts, end = _BINARY[kind]
     name = f"The {noun} {printable(where.name)!r}"
+    if head[8:12] == _DUCKDB:
+        return DataError(
+            f"{name} is a DuckDB database: export its table with COPY name TO 'rows.parquet', and give that.",
+            code="AUD-DATA-FORMAT",
+        )
     if not head.startswith(starts):
         return DataError(
             f"{name} is not {said}, as its name says: name it by what it holds, or export it anew.",
