@@ -484,7 +484,7 @@ class _Writer:
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         unbounded = self._unbounded()
         failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
-        remedies = [self._action(key) for key in remedies_of(report, judged)] if report.rows_alone else []
+        remedies = [self._action(key) for key in remedies_of(report, judged, self.say)] if report.rows_alone else []
         if gaps and not report.rows_alone:
             remedies.append(self._action(*repair_of(report)))
         if (failed and not report.rows_alone) or any(map(names_rows, unbounded)):

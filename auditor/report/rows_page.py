@@ -16,17 +16,6 @@ from auditor.report.record.translations import Catalogue
 
 MOST_BARS, _MOST_FEATURES, _MOST_PROXIES = 7, 2, 2
 _LONGEST = 160
-# What each question is mended by, in the order in which it is said.
-_REMEDIES = {
-    "represented": "collect",
-    "missing_values": "fill",
-    "label_bias": "relabel",
-    "label_errors": "relabel",
-    "leaked": "split",
-    "decides_alone": "column",
-    "conflicts": "conflicts",
-    "personal_rows": "mask",
-}
 
 
 @dataclass(frozen=True)
@@ -64,13 +53,15 @@ def panels_of(report: AuditReport, say: Catalogue) -> tuple[Panel, ...]:
     return (writer.shares(), writer.missing(), writer.repeats(), writer.proxies(), writer.labels())
 
 
-def remedies_of(report: AuditReport, judged: Sequence[Finding]) -> list[str]:
-    """What to do about rows, by the phrase that says it, the worst first."""
-    found = []
+def remedies_of(report: AuditReport, judged: Sequence[Finding], say: Catalogue) -> list[str]:
+    """What to do about rows, by the phrase that says it: that of the question of what FAILs, then of what is open."""
+    found: dict[str, str] = {}
     for outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
         asked = [question_of(report, f.probe, f.metric) for f in judged if f.outcome is outcome]
-        found += [key for id_, key in _REMEDIES.items() if any(q is not None and q.id == id_ for q in asked)]
-    return list(dict.fromkeys(found))
+        for question in asked:
+            if question is not None and say.has(f"rows_alone.next_{question.id}"):
+                found.setdefault(say.say(f"next.{question.id}"), question.id)
+    return list(found.values())
 
 
 @dataclass(frozen=True)
