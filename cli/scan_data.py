@@ -25,7 +25,9 @@ from cli.flags import with_flags
 )  # fmt: skip
 def scan_data(
     flag_values: dict[str, object],
-    train: Annotated[str, typer.Argument(help="Rows that a model is to learn from: CSV, Parquet or JSON Lines.")],
+    train: Annotated[
+        str, typer.Argument(help="Rows that a model is to learn from: CSV, Parquet, JSON Lines, or a folder of media.")
+    ],
     test: Annotated[str | None, typer.Option(help="Rows that a model is to be measured on.")] = None,
     reference: Annotated[
         str | None, typer.Option(help="Table of the shares that groups should have: sex,share; see representation.")

@@ -189,6 +189,7 @@ def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = F
         _print_exit(report)
     _print_refusal(report)
     _print_questions(page)
+    _print_panels(page)
     _print_counts(report, page, verbose=verbose)
     _print_obeyed(report)
     _print_history(report)
@@ -260,6 +261,17 @@ def _print_questions(page: FirstPage) -> None:
     Console(width=width(), highlight=False).print(table)
 
 
+def _print_panels(page: FirstPage) -> None:
+    """What rows without a model hold, a question a paragraph."""
+    from auditor.report.record.number_text import visible
+    from auditor.report.rows_page import bars_in_words
+
+    if page.panels:
+        typer.echo()
+    for question, told in bars_in_words(page.panels):
+        typer.echo(paragraph(f"{question} {visible(told)}", 0))
+
+
 def _print_inputs(report: AuditReport) -> None:
     """The model and the files of rows, with notes on them, and a sandbox that was off."""
     from auditor.models.format_names import NO_MODEL
@@ -309,9 +321,10 @@ def _print_counts(report: AuditReport, page: FirstPage, *, verbose: bool) -> Non
     apart = "\n" if len(_STYLE.sub("", counted)) + 3 + len(others) > width() else "   "
     typer.echo(apart.join(filter(None, (counted, others))))
     notes = len(report.model.notes) + len(report.data.notes)
+    about = "the rows" if report.rows_alone else "the model and the rows"
     parts = [
         *([f"{page.more_lines} more row{'s' * (page.more_lines > 1)} of the table"] if page.more_lines else []),
-        *([f"{notes} note{'s' * (notes > 1)} on the model and the rows"] if notes else []),
+        *([f"{notes} note{'s' * (notes > 1)} on {about}"] if notes else []),
         "reasons, and the flags that would add what was not applicable",
     ]
     if not verbose and report.refusal is None:
@@ -381,10 +394,11 @@ def _print_exit(report: AuditReport) -> None:
     allowed = (
         f" (inconclusive findings{of} were allowed)" if report.allow_inconclusive and report.exit_code == 0 else ""
     )
-    words = _EXIT_WORDS[report.exit_code]
+    words = "the rows were refused" if report.refusal and report.rows_alone else _EXIT_WORDS[report.exit_code]
     if report.exit_code == 3 and not (report.summary.inconclusive or report.summary.not_run):
         padded = any(f.padding for f in report.findings)
-        what = "but requirements that could hardly be missed" if padded else "of the model itself"
+        what = "of the rows themselves" if report.rows_alone else "of the model itself"
+        what = "but requirements that could hardly be missed" if padded else what
         words = f"nothing {what} was judged: this is not a pass"
     typer.echo(f"exit {report.exit_code}: {words}{allowed}")
 

@@ -227,7 +227,7 @@ def _padding(measurement: Measurement, criterion: Criterion, levels: Levels) -> 
         return ""
     return (
         f"Padding: the bound ({criterion.describe()}) lies beyond half way from the ideal to the worst that there can "
-        "be, and on rows like these a model at the ideal passes it with a probability above 99 %. It is judged apart "
+        "be, and on rows like these the ideal passes it with a probability above 99 %. It is judged apart "
         "and takes nothing from the other questions."
     )
 
@@ -304,11 +304,11 @@ def _what_it_would_take(
         reason += f" {estimate.unplanned}"
     if needed is not None and needed > measurement.n_samples:
         reason += (
-            f" About {needed:,} rows like these would let a model at the ideal value PASS four times in five, for this "
+            f" About {needed:,} rows like these would let the ideal value PASS four times in five, for this "
             "question alone."
         )
     elif needed is not None:
-        reason += " The size would do for a model at the ideal value: this one lies too near the bound to tell."
+        reason += " The size would do for the ideal value: this one lies too near the bound to tell."
     return None if beyond_reach else effect, needed, reason
 
 
@@ -509,11 +509,11 @@ def _unjudged(result: ProbeResult, measurement: Measurement, level: float, late:
     if math.isfinite(late) and late > 1.0:
         needed = math.ceil(measurement.n_samples * late)
         reason = (
-            f"This question begins at about {needed:,} rows like these, where a model at the ideal PASSes it with "
+            f"This question begins at about {needed:,} rows like these, where the ideal PASSes it with "
             f"{1.0 - _MISSED:.0%} probability: until then nothing is required."
         )
     elif late > 1.0:
-        reason = f"With no number of rows like these would a model at the ideal PASS: {estimate.unplanned}"
+        reason = f"With no number of rows like these would the ideal PASS: {estimate.unplanned}"
     elif isinstance(estimate, Undefined):
         # What was asked for and could not be measured is said aloud, and a model that failed is no matter of rows.
         unasked = measurement.group or measurement.part or result.by_default

@@ -56,8 +56,8 @@ class RecordedSpec:
 
     ``score``: the column of the probability of the favourable label, or ``class=column`` for each class. ``predicted``:
     that of decisions, or of a regression's numbers; ``loss``: of the model's loss; ``generated``: of texts it wrote.
-    Where none is named there is no model, and the rows are audited alone.
-    ``is_log``: whether the data are the log of an evaluation, of which ``score`` names one score.
+    ``is_log``: whether the data are the log of an evaluation, of which ``score`` names one score; ``rows_alone``:
+    whether there are no answers, since there is no model.
     """
 
     score: tuple[str, ...] = ()
@@ -65,6 +65,7 @@ class RecordedSpec:
     loss: str | None = None
     generated: str | None = None
     is_log: bool = False
+    rows_alone: bool = False
 
 
 # Fields that need all rows at once.

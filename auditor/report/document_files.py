@@ -44,7 +44,6 @@ from auditor.report.html import content_policy, environment, moment, resource, t
 from auditor.report.markdown import to_markdown
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.configuration import About
 from auditor.report.record.number_text import moment_of
 from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.report_document import report_document
@@ -62,7 +61,7 @@ def render_pdf(report: AuditReport, say: Catalogue | None = None, *, appendix: b
     figures, every number, rule packs and what they rest on. ``say``: words other than the record's own. A letter that
     no font at hand has is written as its code, and the report says so. Raises MissingExtraError without typst.
     """
-    words = say or (report.about or About()).catalogue
+    words = report.catalogue(say)
     blocks = report_document(report, say)
     if not appendix:
         blocks = tuple(takewhile(lambda block: not (isinstance(block, PageBreak) and block.appendix), blocks))

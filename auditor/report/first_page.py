@@ -44,6 +44,7 @@ from auditor.report.record.finding_text import form_of, question_of, question_te
 from auditor.report.record.summary_lines import uncompared_share
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_view import language_tag, own_words
+from auditor.report.rows_page import Panel, panels_of, remedies_of
 from auditor.statistics.attack_estimates import StrongestAttack
 
 _JUDGED = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -115,6 +116,7 @@ class FirstPage:
     must_show: str
     last: tuple[str, ...]
     recorded: str = ""  # the record's own language, where these words are others
+    panels: tuple[Panel, ...] = ()
 
     @property
     def spans(self) -> tuple[int, ...]:
@@ -144,9 +146,8 @@ class FirstPage:
 
 def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     """The first page of a record, in its own language or in the words of ``say``."""
-    about = report.about or About()
-    own = about.catalogue
-    say = say or own
+    own = (report.about or About()).catalogue
+    say = report.catalogue(say)
     writer = _writer(report, say)
     # Of what was refused nothing was measured, and that is all there is to say.
     refused = report.refusal is not None
@@ -155,7 +156,7 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
     return FirstPage(
         language=language_tag(say.language),
         say=say,
-        organisation=about.organisation.name,
+        organisation=writer.about.organisation.name,
         document=writer.document(),
         title=writer.title(),
         subtitle=writer.subtitle(),
@@ -169,10 +170,11 @@ def first_page(report: AuditReport, say: Catalogue | None = None) -> FirstPage:
         shown=tuple(shown[:MOST_SHOWN]),
         nothing_shown=writer.nothing_shown(),
         more_shown=max(0, len(shown) - MOST_SHOWN),
-        actions=() if refused else tuple(writer.actions()),
+        actions=() if refused else tuple(writer.actions())[:MOST_NEXT],
         must_show=writer.must_show(),
         last=writer.last(),
         recorded="" if dict(say.own) == dict(own.own) else own.language,
+        panels=panels_of(report, say),
     )
 
 
@@ -184,7 +186,7 @@ def in_its_words(report: AuditReport, say: Catalogue, findings: Sequence[Finding
 
 def unbounded_of(report: AuditReport) -> list[Finding]:
     """Findings without a limit for the first page, and those that are only counted there."""
-    return _writer(report, (report.about or About()).catalogue)._unbounded()
+    return _writer(report, report.catalogue())._unbounded()
 
 
 def _writer(report: AuditReport, say: Catalogue) -> _Writer:
@@ -206,7 +208,7 @@ class _Writer:
         if model.name:
             version = self.say.say("page.version", version=model.version) if model.version else ""
             return self.say.say("page.title", model=", ".join(part for part in (model.name, version) if part))
-        return self.say.say("page.title", model=self.report.model.display_name)
+        return self.say.say("page.title", model=self.report.subject)
 
     def document(self) -> str:
         own = self.about.document
@@ -224,8 +226,8 @@ class _Writer:
             if stated
             else decisions_of(report, self.about.display_labels, say)
         )
-        if report.data.n_rows is not None:
-            parts.append(say.say("page.rows", n=say.count(report.data.n_rows)))
+        if n_rows := (report.data.n_train_rows if report.rows_alone else None) or report.data.n_rows:
+            parts.append(say.say("page.rows", n=say.count(n_rows)))
         if report.data.sensitive:
             named = ", ".join(self._column(name) for name in report.data.sensitive)
             parts.append(say.say("page.groups", features=named))
@@ -352,7 +354,7 @@ class _Writer:
             "effect.other",
             name=self._name(f),
             found=self._finding_text(f),
-            interval=self.say.interval(f.interval, form) if f.value is not None else self.say.say("form.no_bounds"),
+            interval=self._interval(f, form) or self.say.say("form.no_bounds"),
             where=self._location_text(f),
             bound=self._bound_text(f),
         )
@@ -475,9 +477,6 @@ class _Writer:
 
     def actions(self) -> Iterator[Action]:
         """What follows, the most pressing first."""
-        yield from list(self._actions())[:MOST_NEXT]
-
-    def _actions(self) -> Iterator[Action]:
         report, judged = self.report, self._judged_findings()
         lost = next((f for f in report.findings if f.outcome is Outcome.NOT_RUN), None)
         if lost is not None:
@@ -485,14 +484,15 @@ class _Writer:
         gaps = [f for f in judged if f.pillar == "fairness" and f.outcome is not Outcome.PASS and f.sensitive]
         unbounded = self._unbounded()
         failed = any(f.pillar == "privacy" and f.outcome is Outcome.FAIL for f in judged)
-        remedies = []
-        if gaps:
+        remedies = [self._action(key) for key in remedies_of(report, judged, self.say)] if report.rows_alone else []
+        if gaps and not report.rows_alone:
             remedies.append(self._action(*repair_of(report)))
-        if failed or any(map(names_rows, unbounded)):
+        if (failed and not report.rows_alone) or any(map(names_rows, unbounded)):
             remedies.append(self._action("private", private_training_of(report)))
         # As the headline, which names the worst failure.
         worst = min(judged, key=_rank, default=None)
-        yield from reversed(remedies) if worst is not None and worst.pillar == "privacy" else remedies
+        private = worst is not None and worst.pillar == "privacy" and not report.rows_alone
+        yield from reversed(remedies) if private else remedies
         # A bound of what can only be shown would change nothing.
         for f in [f for f in unbounded if not (names_rows(f) and f.reason)][:1]:
             yield self._action("bound", criterion_of(f), name=self._name(f), **limits_of(report))

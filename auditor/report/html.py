@@ -465,7 +465,7 @@ def resource(name: str) -> str:
 
 def title_of(report: AuditReport) -> str:
     """The title of every rendering: the audited file's name without its folders."""
-    return f"Audit of {report.model.display_name}"
+    return f"Audit of {report.subject}"
 
 
 def moment(created: str, say: Catalogue | None = None) -> str:

@@ -27,7 +27,6 @@ from auditor.report.document import (
 )
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
-from auditor.report.record.configuration import About
 from auditor.report.record.translations import Catalogue
 from auditor.report.report_document import report_document
 
@@ -42,7 +41,7 @@ def render_markdown(report: AuditReport, say: Catalogue | None = None) -> str:
 
     Names stand in code spans and sentences are escaped, so that data can neither format, link, embed nor mention.
     """
-    words = say or (report.about or About()).catalogue
+    words = report.catalogue(say)
     body = takewhile(lambda block: block != PageBreak(columns=2), report_document(report, say))
     return to_markdown([part for block in body for part in _in_brief(block, words)], above=1)
 

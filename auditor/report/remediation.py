@@ -10,7 +10,6 @@ from auditor.core.files import fields_in
 from auditor.judging.measurement import Form, Outcome
 from auditor.report.first_page import in_its_words, unbounded_of
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.configuration import About
 from auditor.report.record.earlier_audits import key_of, key_text
 from auditor.report.record.finding_text import form_of, question_text
 from auditor.report.record.provenance_of_number import caution_of, to_copy
@@ -85,7 +84,7 @@ def remediation_of(report: AuditReport, say: Catalogue | None = None) -> Remedia
     A line for every finding that FAILs, was NOT_RUN or is INCONCLUSIVE, for the numbers without a bound that the first
     page chooses, and for what somebody accepted by its value, met or measured now or not.
     """
-    words = say or (report.about or About()).catalogue
+    words = report.catalogue(say)
     retest = to_copy(report.environment.command)
     caution = caution_of(retest, words)
     names = ("finding", "severity", "owner", "due", "status")

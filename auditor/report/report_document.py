@@ -41,6 +41,7 @@ from auditor.report.record.translations import ENGLISH, Catalogue
 from auditor.report.remediation import remediation_of
 from auditor.report.report_figures import front_and_rest, pillars_of, sources_of
 from auditor.report.report_view import Row
+from auditor.report.rows_page import bars_in_words
 from auditor.report.scope_page import scope_of
 
 # A record of thousands of findings is read by a program; on paper the gravest are told, and the rest is counted.
@@ -154,9 +155,12 @@ class _Writer:
     def next_steps(self) -> Iterator[Block]:
         """What is notable without a limit, and what to do next."""
         page, say = self.page, self.say
-        yield self.heading("page.shown")
-        shown = [told.sentence for told in page.shown]
-        yield bullets(shown) if shown else paragraph(page.nothing_shown)
+        for question, told in bars_in_words(page.panels):
+            yield paragraph(strong(question), external_text(f" {told}"))
+        if not page.panels:
+            yield self.heading("page.shown")
+            shown = [told.sentence for told in page.shown]
+            yield bullets(shown) if shown else paragraph(page.nothing_shown)
         yield self.heading("page.next")
         due = (small(f" {say('next.due')} "), _BLANK)
         steps = [
@@ -527,7 +531,7 @@ class _Writer:
             ("model_loaded", model, m.notes),
             ("data_read", rows, data.notes),
             ("environment", here, obeyed),
-        ):
+        )[self.report.rows_alone :]:
             named = {"model_digest": "SHA-256", "data_digest": "SHA-256"}
             named["training_digest"] = word["training_digest"].format(digest="SHA-256")
             known = ((named.get(key) or word[key], value, "") for key, value in own.items() if value)

@@ -112,7 +112,7 @@ _LONGEST_NAME = 60
 def pictures_of(report: AuditReport, say: Catalogue | None = None) -> list[Figure]:
     """Every figure of a record, that of all judged numbers first; ``say``: its wording, else the record's own."""
     about = report.about or About()
-    own = say or about.catalogue
+    own = report.catalogue(say)
     chief = judged_figure(report, own, lambda f: place_of(f, report, own))
     return [*([chief] if chief is not None else []), *(label_groups(f, about.display_labels) for f in report.figures)]
 

@@ -196,7 +196,7 @@ class Count:
 
 def counts_of(report: AuditReport, say: Catalogue | None = None) -> tuple[Count, ...]:
     """The six counts, without questions for other kinds of model, which no input would make applicable."""
-    say = say or Catalogue.for_language(ENGLISH)
+    say = report.catalogue(say or Catalogue.for_language(ENGLISH))
     apart = {Outcome.NOT_APPLICABLE: n_for_other_kinds(report)}
     return tuple(
         Count(o, report.summary.count(o) - apart.get(o, 0), say.say(f"counted.{o.value.lower()}")) for o in COUNTED
@@ -210,7 +210,7 @@ def n_for_other_kinds(report: AuditReport) -> int:
 
 def for_other_kinds(report: AuditReport, say: Catalogue | None = None) -> str:
     """That count in words; "" for zero."""
-    say, n = say or Catalogue.for_language(ENGLISH), n_for_other_kinds(report)
+    say, n = report.catalogue(say or Catalogue.for_language(ENGLISH)), n_for_other_kinds(report)
     return say.say("counted.elsewhere", n=say.count(n)) if n else ""
 
 
@@ -393,7 +393,7 @@ def _ends_of(swarm: Swarm, say: Catalogue) -> str:
 
 def verdict_of(report: AuditReport, say: Catalogue | None = None) -> Verdict:
     """The meaning of the exit code, for readers who do not know exit codes."""
-    say = say or Catalogue.for_language(ENGLISH)
+    say = report.catalogue(say or Catalogue.for_language(ENGLISH))
     s = report.summary
     match report.exit_code:
         case ExitCode.REFUSED:
@@ -433,7 +433,7 @@ def _unsettled(report: AuditReport, say: Catalogue) -> Verdict:
 
 def promise_of(report: AuditReport, say: Catalogue | None = None) -> str:
     """The guarantee given by this scan's error rates, in words."""
-    say, f = say or Catalogue.for_language(ENGLISH), report.family
+    say, f = report.catalogue(say or Catalogue.for_language(ENGLISH)), report.family
     if f.m == 0:
         return say.say("promise.none")
     rate, judgements = say.spelled(number_text.percent(f.error_rate)), say.count_text("promise.judgements", f.m)
@@ -478,7 +478,7 @@ def rule_warning(report: AuditReport, say: Catalogue | None = None) -> str:
 
 def warnings_of(report: AuditReport, say: Catalogue | None = None) -> list[str]:
     """Warnings for every reader of the verdict."""
-    say = say or Catalogue.for_language(ENGLISH)
+    say = report.catalogue(say or Catalogue.for_language(ENGLISH))
     loud = [warning] if (warning := rule_warning(report, say)) else []
     loud += _waiver_warnings(report, say)
     if report.family.multiplicity in ("by", "bh", "none"):

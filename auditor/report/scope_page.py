@@ -85,7 +85,7 @@ class Scope:
 def scope_of(report: AuditReport, say: Catalogue | None = None) -> Scope:
     """The second page of a record, in its own language or in the words of ``say``."""
     about = report.about or About()
-    writer = _Writer(report, about, say or about.catalogue)
+    writer = _Writer(report, about, report.catalogue(say))
     words = writer.say
     return Scope(
         title=words.say("scope.title"),
@@ -112,6 +112,8 @@ class _Writer:
             "document": self._origin_lines, "model": self._model, "system": list, "data": self._data,
         }  # fmt: skip
         for name, keys in _STATED.items():
+            if name == "model" and self.report.rows_alone:
+                continue
             stated = tuple(self._stated_line(key) for key in keys)
             yield Section(self.say.say(f"scope.{name}"), (*stated, *known[name]()))
 

@@ -164,13 +164,13 @@ def rows_alone(
     """The scan of ``train``, and ``test``, without a model, whatever an audit.toml names; held to the profile of data
     where no other requirements are set. ``named``: files that are options of probes, by option.
 
-    Raises UsageError where a file is not there, is a folder or is named twice.
+    Raises UsageError where a file is not there or is named twice, and for a table beside a folder.
     """
     files = [existing_path(path, "data file") for path in (train, test) if path is not None]
     if len(set(files)) < len(files):
         raise UsageError("--test is the file of the training rows: they must be different rows.")
-    if any(file.is_dir() for file in files):
-        raise UsageError("Rows without a model are read from a table: give a CSV, Parquet or JSON Lines file.")
+    if len({file.is_dir() for file in files}) > 1:
+        raise UsageError("The training rows and --test are of one kind: two tables, or two folders of media.")
     options = replace(
         config.options,
         **dict.fromkeys(("model", "predict", "predictions", "generate", "reference")),  # type: ignore[arg-type]

@@ -275,7 +275,8 @@ def _model(job: Job, channel: Channel, model_files: list[Opened] | None) -> Audi
 
 def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:
     """The model that is known by what it answered, or by the files that it made, and the rows with it."""
-    made = Path(data.path).is_dir() and not (data.recorded is not None and data.recorded.is_log)
+    known = data.recorded is not None and (data.recorded.is_log or data.recorded.rows_alone)
+    made = Path(data.path).is_dir() and not known
     return load_made(data.path) if made else load_recorded(model, data)
 
 

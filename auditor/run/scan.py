@@ -218,7 +218,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
     rows = None
     if options.data is not None or recorded is not None:
         rows = data_spec(options, config.labels, config.roles, config.about)
-        rows = replace(rows, recorded=RecordedSpec()) if alone else rows
+        rows = replace(rows, recorded=RecordedSpec(rows_alone=True)) if alone else rows
     else:
         _refuse_any(options, _OF_DATA, "{flag} says something about data: add --data FILE.")
     return Job(

@@ -50,6 +50,7 @@ class Representation(BaseProbe):
     Of each sensitive feature, and of the labels (``by: label``), ``missing_rate_difference``: over every column with
     missing values, and over rows with any missing value, the largest difference between two groups of the share of rows
     without a value, from exact tests of all pairs. Whoever fills such values in hides whom they were missing of.
+    ``missing_rate``: of each group of a sensitive feature, the share of its rows with any missing value.
 
     shares: path of a table with one column for each sensitive feature, and ``share``; each row names a group, and the
     rows that name groups of the same features must add up to 1. A group that no row is of counts with a share of 0.
@@ -69,11 +70,14 @@ class Representation(BaseProbe):
     questions = (
         AuditQuestion(
             "missing_values",
-            metrics=("missing_rate_difference",),
+            metrics=("missing_rate*",),
             form="points",
             headline=("missing_rate_difference",),
         ),
-        AuditQuestion("represented", headline=("representation_shortfall",)),
+        AuditQuestion(
+            "represented", metrics=("representation_shortfall",), form="points", headline=("representation_shortfall",)
+        ),
+        AuditQuestion("group_sizes"),
     )
     exact = {
         "smallest_group_rows": "every row is counted",
@@ -91,6 +95,8 @@ class Representation(BaseProbe):
           Analysis, 1988
         representation_shortfall: largest amount by which a group's share is below the one that it should have; [0, 1],
           ideal 0; at 0.03 a group of 30 % is 27 % of the rows; Mehrabi et al., ACM Comput. Surv. 2021
+        missing_rate: share of a group's training rows with a missing value in any column; [0, 1], no ideal; at 0.1 a
+          value is missing of one row in 10; Fernando et al., Int. J. Intell. Syst. 2021
         missing_rate_difference: largest difference between groups of the share of rows without a value, over all
           columns; [0, 1], ideal 0; at 0.1 a value is missing of 10 rows in 100 more in one group than in another;
           Fernando et al., Int. J. Intell. Syst. 2021
@@ -117,11 +123,14 @@ class Representation(BaseProbe):
         if self.shares is not None:
             found += [_shortfall(names, own, rows) for names, own in _stated(self.shares, features).items()]
         columns = _missing(rows)
-        for name in features:
+        for name in features if columns else ():
             groups = rows.groups(name)
+            found += _missing_of(name, groups, columns["any column"])
             found.append(_missing_by((name,), groups.codes, groups.titles, columns))
-        if labels is not None:
+        if labels is not None and columns:
             found.append(_missing_by((), np.where(labels < 0, len(rows.classes), labels), rows.classes, columns))
+        if not found:
+            raise NotApplicableError("Needs groups of the training files: add --sensitive.")
         return found
 
 
@@ -231,7 +240,7 @@ def _shortfall(names: tuple[str, ...], shares: Mapping[tuple[str, ...], float], 
 
 
 def _missing(rows: AuditData) -> dict[str, BoolArray]:
-    """(n,) where a value is missing, of any column and of the columns with most missing values."""
+    """(n,) where a value is missing, of any column and of those with most missing values; nothing of media."""
     import pandas as pd
 
     if isinstance(rows.X, pd.DataFrame):
@@ -241,10 +250,18 @@ def _missing(rows: AuditData) -> dict[str, BoolArray]:
     elif rows.modality == "tabular" and rows.X.dtype.kind == "f":
         holes = pd.DataFrame(np.isnan(rows.X)).rename(columns=str)
     else:
-        return {"any column": np.zeros(len(rows), bool)}
+        return {"any column": np.zeros(len(rows), bool)} if rows.modality == "tabular" else {}
     counts = holes.sum().sort_values(ascending=False, kind="stable")
     most = [name for name, n in counts.items() if n][:_MOST_COLUMNS]
     return {"any column": holes.any(axis=1).to_numpy(), **{str(name): holes[name].to_numpy() for name in most}}
+
+
+def _missing_of(name: str, groups: CodedGroups, holes: BoolArray) -> Iterator[Measurement]:
+    counts = np.bincount(groups.codes[holes], minlength=len(groups.titles))
+    if len(groups.titles) <= _MOST_GROUPS:
+        for title, k, n in zip(groups.titles, counts.tolist(), groups.sizes.tolist(), strict=True):
+            rate = Proportion(successes=k, n=n)
+            yield Measurement(metric="missing_rate", method="counts", estimate=rate, n_samples=n, group={name: title})
 
 
 def _missing_by(

@@ -89,7 +89,7 @@ class LabelBias(BaseProbe):
     untrusted_options = allow_untrusted("n_folds")
     metrics = define_metrics(
         """
-        conditional_label_difference: coefficient of the group in a partially linear model of the label given the
+        conditional_label_difference: coefficient of the group in a partially linear regression of the label given the
           features; (-inf, inf), ideal 0; at 0.05 the label is given to 5 rows in 100 more than to others with the same
           features; Chernozhukov et al., Econom. J. 2018
         largest_conditional_label_difference: the largest absolute conditional_label_difference of any group; [0, inf),

@@ -105,6 +105,8 @@ class ProxyAssociation(BaseProbe):
         rows = data.evaluation
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
+        if model.rows_alone and not other_columns(rows):
+            raise NotApplicableError("Needs a table with a column that is no label and no sensitive feature.")
         return self._of_rows(model, rows, self.single_features, None)
 
     def _of_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Difference
 from probes.fairness.proxy_association import Source, Split, binned, macro_auc, other_columns, predicted
+from probes.performance.copy_pairs import pairs_figure
 from probes.performance.row_copies import MEANING, RowCopies, copies_of
 from probes.probe_inputs import training_rows
 
@@ -34,7 +36,9 @@ class DataLeakage(BaseProbe):
     that look or sound the same). All rows are compared, by a hash of their features; similar texts meet by MinHash,
     each with the first and the last of those like it, and are then compared run by run.
 
-    - ``duplicate_rate``: Of the training rows. Known exactly.
+    - ``duplicate_rate``: Of the training rows. Known exactly. Up to three pairs that are no exact copies are shown side
+      by side: only the columns or words in which they differ, masked where they are personal data, of a special
+      category, or a text that most rows have for themselves.
     - ``overlap_rate``: Of the test rows, and of each group of them; where there are test rows. Known exactly.
     - ``excess_overlap_rate``: ``overlap_rate`` less ``duplicate_rate``, as an exact difference of two shares. Rows that
       were drawn independently stand in the training rows as often as training rows repeat another, so that chance and
@@ -97,10 +101,13 @@ class DataLeakage(BaseProbe):
         train = training_rows(data)
         found: list[Measurement] = []
         test = None if data.members is None else data.evaluation
+        pairs: dict[str, IntArray] = {}
         for copies, own in copies_of(train.X, None if test is None else test.X, train.modality):
+            pairs |= {copies: own.pairs} if len(own.pairs) else {}
             found.append(_share("duplicate_rate", copies, own.repeated, "training rows"))
             if test is not None:
                 found += _overlap(copies, own, train, test)
+        found[0] = replace(found[0], figure=pairs_figure(pairs, train))
         if train.modality == "tabular" and train.y_true is not None:
             found += _strongest(train)
         return found

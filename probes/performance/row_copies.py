@@ -21,7 +21,7 @@ DIGITS = 3
 LEAST_ALIKE, RUN_OF_WORDS = 0.8, 3
 # 16 bands of 4 of 64 hashes: two texts that share four in five runs meet in a band but in 2 of 10,000 cases.
 _BANDS, _IN_BAND = 16, 4
-_MOST_FILES = 10_000
+_MOST_FILES, _MOST_PAIRS = 10_000, 200
 _NO_WORD = str.maketrans({c: " " for c in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r"})
 MEANING = {
     "exact": "with the same features",
@@ -34,10 +34,11 @@ MEANING = {
 @dataclass(frozen=True, eq=False)
 class RowCopies:
     """``repeated`` (n,): training rows with another one like them; ``original`` (m,): for every test row the position
-    of a training row like it, or -1."""
+    of a training row like it, or -1; ``pairs`` (k, 2): positions of some training rows that are copies of another."""
 
     repeated: BoolArray
     original: IntArray
+    pairs: IntArray
 
 
 def copies_of(train: Rows, test: Rows | None, modality: str) -> Iterator[tuple[str, RowCopies]]:
@@ -69,7 +70,8 @@ def _by_keys(train: Keys, test: Keys) -> RowCopies:
     repeated[order] = np.append(same, False) | np.append(False, same) if len(train) else False
     place = np.minimum(np.searchsorted(ordered, test), max(len(train) - 1, 0))
     original = np.where(ordered[place] == test, order[place], -1) if len(train) else np.full(len(test), -1)
-    return RowCopies(repeated, original.astype(np.int64))
+    some = np.flatnonzero(same)[:_MOST_PAIRS]
+    return RowCopies(repeated, original.astype(np.int64), np.sort(np.stack([order[some], order[some + 1]], axis=1)))
 
 
 def _rounded(values: Any) -> Any:
@@ -105,11 +107,13 @@ def _one_column_apart(train: pd.DataFrame, test: pd.DataFrame) -> RowCopies:
         for total, rows in zip(totals, (train, test), strict=True):
             total += of_column(rows, i)
     repeated, original = np.zeros(len(train), bool), np.full(len(test), -1, np.int64)
+    pairs: list[IntArray] = []
     for i in range(len(names)):
         found = _by_keys(*(total - of_column(rows, i) for total, rows in zip(totals, (train, test), strict=True)))
         repeated |= found.repeated
         original = np.where(original < 0, found.original, original)
-    return RowCopies(repeated, original)
+        pairs.append(found.pairs)
+    return RowCopies(repeated, original, np.concatenate(pairs))
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -121,6 +125,7 @@ def _similar(train: list[list[str]], test: list[list[str]]) -> RowCopies:
     n = len(train)
     first, second = _candidates(runs, n)
     repeated, original = np.zeros(n, bool), np.full(len(test), -1, np.int64)
+    pairs: list[tuple[int, int]] = []
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
         if (b < n and repeated[a] and repeated[b]) or (b >= n and original[b - n] >= 0):
             continue
@@ -128,9 +133,10 @@ def _similar(train: list[list[str]], test: list[list[str]]) -> RowCopies:
         if shared >= LEAST_ALIKE * (runs[a].size + runs[b].size - shared):
             if b < n:
                 repeated[[a, b]] = True
+                pairs.append((a, b))
             else:
                 original[b - n] = a
-    return RowCopies(repeated, original)
+    return RowCopies(repeated, original, np.asarray(pairs[:_MOST_PAIRS], np.int64).reshape(-1, 2))
 
 
 def _runs(texts: list[list[str]]) -> list[npt.NDArray[np.uint64]]:
@@ -189,7 +195,9 @@ def _alike(train: Rows, test: Rows, modality: str) -> RowCopies:
 
     known = digests(train), fingerprints(train)
     apart = ~np.eye(len(train), dtype=bool)
-    repeated = twins(known, known, least=NEAR[modality], eligible=apart).near >= 0
-    if not len(test):
-        return RowCopies(repeated, np.empty(0, np.int64))
-    return RowCopies(repeated, twins((digests(test), fingerprints(test)), known, least=NEAR[modality]).near)
+    near = twins(known, known, least=NEAR[modality], eligible=apart).near
+    some = np.flatnonzero(near >= 0)[:_MOST_PAIRS]
+    original = np.empty(0, np.int64)
+    if len(test):
+        original = twins((digests(test), fingerprints(test)), known, least=NEAR[modality]).near
+    return RowCopies(near >= 0, original, np.stack([some, near[some]], axis=1))

@@ -87,7 +87,7 @@ class PersonalData(BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the training rows; the model is not called."""
         rows = training_rows(data)
-        columns, special = _texts(rows), _special(rows)
+        columns, special = _texts(rows), special_columns(rows)
         if not columns and not special:
             raise NotApplicableError("Needs texts: no column of the training rows holds any.")
         found = [
@@ -134,7 +134,22 @@ def _spelled(name: str, value: float) -> str | None:
     return f"{' '.join(_WORDS.findall(name))}: {'+' * (_NATIONAL_DIGITS < len(digits) < 14)}{digits}"
 
 
-def _special(rows: AuditData) -> dict[str, str]:
+def hidden_text(column: str, text: str, *, whole: bool) -> str:
+    """A text with what is recognised in it masked, after its column's name as context; ``whole``: all of it."""
+    from probes.privacy.memorization.pii_patterns import in_context, in_one_spelling, look_alikes, masked
+
+    if whole:
+        return masked(text)
+    context = f"{' '.join(_WORDS.findall(column))}: "
+    spelled = shown = context + in_one_spelling(text)
+    for match in look_alikes(spelled):
+        if in_context(spelled, match):
+            shown = shown[: match.start] + masked(shown[match.start : match.end]) + shown[match.end :]
+    return shown[len(context) :]
+
+
+def special_columns(rows: AuditData) -> dict[str, str]:
+    """The columns whose names hold a word for a special category, and which."""
     import pandas as pd
 
     tables = [rows.sensitive_features, rows.X if isinstance(rows.X, pd.DataFrame) else None, rows.identifiers]

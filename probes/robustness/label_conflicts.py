@@ -56,7 +56,7 @@ class LabelConflicts(BaseProbe):
     citation = "Biggio et al., ICML 2012; Northcutt et al., NeurIPS 2021"
     methods = ("copies",)
     needs = (Need.CLASSES, Need.TRAIN, Need.LABELS)
-    questions = (AuditQuestion("conflicts"),)
+    questions = (AuditQuestion("conflicts", form="percent"),)
     exact = {"label_conflict_rate": "every training row is compared with all others"}
     untrusted_options = allow_untrusted("near", "n_samples")
     metrics = define_metrics(

@@ -116,7 +116,8 @@ def test_a_scan_without_a_model_names_the_command_for_rows(here: Path) -> None:
         (("absent.csv",), "absent.csv"),
         (("train.csv", "--target", "aproved"), "approved"),
         (("train.csv", "--target", "income"), "--target"),
-        ((".",), "table"),
+        ((".",), "pictures"),
+        (("train.csv", "--test", "."), "folders"),
     ],
 )
 def test_wrong_usage_is_one_sentence(words: tuple[str, ...], said: str, here: Path) -> None:
@@ -175,3 +176,51 @@ def test_python_answers_as_the_command_does(here: Path) -> None:
     )
     assert [(f.metric, f.outcome.value, f.value) for f in report.findings if f.metric] == told and told
     assert report.data.path is report.data.train_path is None
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two folders of pictures: four of the training pictures are in both classes, and three of the test pictures are
+    training pictures that were compressed."""
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    groups = []
+    cats: list[Image.Image] = []
+    for part, n in (("train", 12), ("test", 8)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            for i in range(n):
+                own = Image.fromarray(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8)).resize((80, 80))
+                copied = {("train", "dog"): i if i < 4 else None, ("test", "cat"): i + 5 if i < 3 else None}
+                place = copied.get((part, label))
+                own = own if place is None else cats[place]
+                cats += [own] * (part == "train" and label == "cat")
+                name = f"{part}{i}.{'jpg' if part == 'test' else 'png'}"
+                own.save(folder / name, quality=85)
+                groups.append((f"{label}/{name}", "f" if i % 3 else "m"))
+    pd.DataFrame(groups, columns=["file", "sex"]).to_csv("groups.csv", index=False)
+    return tmp_path
+
+
+def test_copies_of_pictures_are_found_within_and_across_folders_by_group(pictures: Path) -> None:
+    words = ("--test", "test", "--sensitive", "sex", "--sensitive-file", "groups.csv", "--join-on", "file")
+    result = run("scan-data", "train", *words)
+    found = [f for f in record()["findings"] if f["metric"]]
+
+    def value(metric: str, copies: str = "", group: dict[str, str] | None = None) -> float:
+        own = [f for f in found if f["metric"] == metric and f["at"].get("copies", "") == copies]
+        return float(next(f["value"] for f in own if f["group"] == (group or {})))
+
+    assert result.exit_code == 1, result.output
+    assert value("label_conflict_rate", "exact") == pytest.approx(8 / 24)
+    assert value("duplicate_rate", "similar") == pytest.approx(8 / 24)
+    assert value("overlap_rate", "exact") == 0.0
+    assert value("overlap_rate", "similar") == pytest.approx(3 / 16)
+    # Of the three, the first is of group m, which has three files in each class.
+    assert value("overlap_rate", "similar", {"sex": "m"}) == pytest.approx(1 / 6)
+    assert value("group_share", "", {"sex": "m"}) == pytest.approx(8 / 24)
+    lost = [f for f in record()["findings"] if f["outcome"] == "NOT_RUN"]
+    assert lost == []

@@ -509,11 +509,11 @@ def test_enough_rows_is_said_where_there_are_as_many_as_needed() -> None:
     estimate = Proportion(successes=9, n=90)
     needed = verdict(estimate, n_samples=90).n_required
     assert needed is not None and needed < 90
-    assert "The size would do for a model at the ideal value" in verdict(estimate, n_samples=90).reason
+    assert "The size would do for the ideal value" in verdict(estimate, n_samples=90).reason
     small = Proportion(successes=1, n=10)
     needed = verdict(small, n_samples=10).n_required
     assert needed is not None and needed > 10
-    said = f"About {needed:,} rows like these would let a model at the ideal value PASS four times in five, for this"
+    said = f"About {needed:,} rows like these would let the ideal value PASS four times in five, for this"
     assert f"{said} question alone." in verdict(small, n_samples=10).reason
 
 

@@ -138,7 +138,7 @@ def test_a_group_counts_by_the_factor_and_not_by_its_own_rows() -> None:
 
 def test_enough_rows_are_called_enough() -> None:
     report = reported([share("a", 9)], at_most(0.02))
-    assert "these rows are enough for a model at the ideal values" in describe_rows_for_all(report)
+    assert "these rows are enough at the ideal values" in describe_rows_for_all(report)
 
 
 def test_every_rendering_says_it_and_that_a_single_figure_is_for_its_question_alone(
@@ -146,7 +146,7 @@ def test_every_rendering_says_it_and_that_a_single_figure_is_for_its_question_al
 ) -> None:
     report = reported([share("a", 3), share("b", 2)], at_most(0.005, 0.5))
     words = describe_rows_for_all(report)
-    assert words.startswith("For everything judged here to PASS together (exit 0), a model at the ideal values needs")
+    assert words.startswith("For everything judged here to PASS together (exit 0), it takes, at the ideal values,")
     print_report(report, [], verbose=True)
     shown = " ".join(capsys.readouterr().out.split())
     assert words in shown and "four times in five, for this question alone." in shown

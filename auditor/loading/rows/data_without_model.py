@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mimetypes
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +19,11 @@ from auditor.core.files import sha256_of
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audit_data import AuditData
 from auditor.data.audit_data_parts import LogSummary, Recorded, design_of
-from auditor.data.preprocessing import label_name
+from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
 from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.loading.rows.column_roles import id_like
 from auditor.loading.rows.evaluation_logs import ERRORED, SCORED, UNSCORED, Claim, LoggedSamples, read_log
-from auditor.loading.rows.folders import sha256_of_folder
+from auditor.loading.rows.folders import files_in, sha256_of_folder
 from auditor.loading.rows.load_rows import Tally, load_data, sensitive_groups
 from auditor.loading.rows.logged_rows import require_clusters
 from auditor.loading.rows.score_columns import score_columns
@@ -49,8 +50,10 @@ PROVENANCE = Provenance(
 _NO_MODEL = Provenance(
     format=NO_MODEL,
     loaded_by="nothing",
-    notes=("There is no model yet: the rows are audited alone, and no number is about a model.",),
+    notes=("There is no model yet: the rows are audited alone.",),
 )
+# Of media enough is read to know copies by.
+_SIDE, _SAMPLING_RATE, _SECONDS = 64, 16_000, 4
 # More kinds of answers than that are numbers, or text.
 _MOST_CLASSES = 100
 _IMPLIED = (("0", "1"), ("False", "True"))
@@ -64,7 +67,7 @@ def load_recorded(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, Audit
     asked = spec.recorded or RecordedSpec()
     if asked.is_log:
         return load_logged(spec)
-    if asked == RecordedSpec():
+    if asked.rows_alone:
         return _rows_alone(model, spec)
     file = open_table(spec.path, "predictions file")
     if file.kind == "eval":
@@ -103,6 +106,8 @@ def _rows_alone(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, AuditDa
     Raises UsageError for a column that is not there, and for a target that is no class.
     """
     spec = replace(spec, recorded=None)
+    if Path(spec.path).is_dir():
+        return _media_alone(model, spec)
     files = [open_table(path, "data file") for path in (spec.path, spec.train) if path is not None]
     for file in files:
         file.require([*filter(None, [spec.target]), *(spec.sensitive if spec.sensitive_file is None else ())])
@@ -115,6 +120,25 @@ def _rows_alone(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, AuditDa
         named = NoModel(classes=classes, features=ids, provenance=_NO_MODEL)
         data = replace(data, identifiers=pd.DataFrame(load_data(replace(spec, features=tuple(ids)), named).X))
     return placed, replace(data, notes=(*data.notes, *_left_out(ids)))
+
+
+def _media_alone(model: ModelSpec, spec: DataSpec) -> tuple[AuditedModel, AuditData]:
+    """The files of a folder with one sub-folder per class, coarsely: enough to find copies, and not to learn from.
+
+    Raises UsageError for a folder whose files are neither pictures nor sound.
+    """
+    names = files_in(Path(spec.path))
+    kinds = Counter((mimetypes.guess_type(name)[0] or "").partition("/")[0] for name in names)
+    named = model.classes or spec.classes
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    classes = sorted(folders, key=_natural) if named is None else named
+    placed = NoModel(classes=[label_name(name) for name in classes], features=(), provenance=_NO_MODEL)
+    if max(kinds["image"], kinds["audio"]) == 0:
+        raise UsageError(f"{printable(Path(spec.path).name)!r} holds neither pictures nor sound: give a table of rows.")
+    picture = ImagePreprocessing(size=(_SIDE, _SIDE), mean=(0.0,) * 3, std=(1.0,) * 3)
+    sound = AudioPreprocessing(sampling_rate=_SAMPLING_RATE, samples=_SECONDS * _SAMPLING_RATE)
+    placed.preprocessing = picture if kinds["image"] >= kinds["audio"] else sound
+    return placed, load_data(replace(spec, features=None), placed)
 
 
 def _classes_in(model: ModelSpec, spec: DataSpec, files: Sequence[TableFile]) -> tuple[str, ...]:

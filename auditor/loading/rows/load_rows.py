@@ -181,9 +181,7 @@ class Tally:
             raise DataError(f"The feature {empty[0]!r} of {self._name} is empty in every row.", code="AUD-DATA-EMPTY")
         holes = {feature: n for feature, n in self._holes.items() if n}
         if holes:
-            handled = (
-                "filled as the model's preprocessing says" if model.preprocessing else "given to the model as they are"
-            )
+            handled = "filled as the model's preprocessing says" if model.preprocessing else "left as they are"
             worst = ", ".join(f"{c} ({n:,})" for c, n in sorted(holes.items(), key=lambda kv: -kv[1])[:5])
             notes.append(f"Missing values in {self._name} were {handled}: {worst}.")
         return notes
@@ -246,7 +244,7 @@ def overlap_note(evaluation: AuditData, members: AuditData) -> list[str]:
         return []
     return [
         f"{shared:,} of {len(evaluation):,} evaluation rows stand in the training file too: what is measured on them "
-        "flatters the model. Membership inference leaves out every row that occurs twice."
+        "is flattered. Membership inference leaves out every row that occurs twice."
     ]
 
 
@@ -522,7 +520,7 @@ def _load_folder(spec: DataSpec, folder: Path, model: AuditedModel, classes: tup
     for flag in ("target", "text", "image", "features", "cluster", "weight"):
         if getattr(spec, flag) is not None:
             raise UsageError(f"A folder's sub-folders are the labels and its files the rows: leave --{flag} out.")
-    joined = folder == Path(spec.path) and bool(spec.sensitive)
+    joined = (folder == Path(spec.path) or model.rows_alone) and bool(spec.sensitive)
     if joined and (spec.sensitive_file is None or spec.join_on is None):
         raise UsageError(
             "The sensitive features of a folder's files stand in a table: add --sensitive-file FILE --join-on COLUMN, "

@@ -6,13 +6,13 @@ file and a test holds the two together.
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from enum import IntEnum
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +36,7 @@ from auditor.judging.input_files import Roles
 from auditor.judging.judgement import Judgement, Waivers, is_waived
 from auditor.judging.measurement import AuditQuestion, Copies, Definition, Outcome, Pillar, Twins
 from auditor.judging.training_looks import TrainingRecord
+from auditor.models.format_names import NO_MODEL
 from auditor.report.record.configuration import About, ConfigurationFile, ConfigurationRecord
 from auditor.report.record.control_record import ControlRecord, PolicyRecord
 from auditor.report.record.earlier_audits import DecisionRecord, LooksRecord, RegistrationRecord
@@ -48,6 +49,8 @@ from auditor.statistics.significance_tests import Multiplicity
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from auditor.report.record.translations import Catalogue
 
 SCHEMA_VERSION = "1.0"
 # What two audits of the same things by the same seed differ in.
@@ -370,6 +373,24 @@ class AuditReport(Closed):
         return () if self.configuration is None else self.configuration.files
 
     @property
+    def rows_alone(self) -> bool:
+        """Whether rows were audited before there is a model."""
+        return self.model.format == NO_MODEL
+
+    @property
+    def subject(self) -> str:
+        """The audited file's name without its folders: of rows alone that of the training rows."""
+        if not self.rows_alone:
+            return self.model.display_name
+        path = self.data.train_path or self.data.path
+        return "rows in memory" if path is None else re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+    def catalogue(self, say: Catalogue | None = None) -> Catalogue:
+        """The words in which it is told: ``say``, by default those of audit.toml; of rows alone as of no model."""
+        words = say or (self.about or About()).catalogue
+        return dataclasses.replace(words, rows_alone=True) if self.rows_alone else words
+
+    @property
     def failures(self) -> tuple[Finding, ...]:
         """The findings that are shown to exceed what is allowed."""
         return tuple(finding for finding in self.findings if finding.outcome is Outcome.FAIL)
@@ -554,7 +575,7 @@ def family_record(family: Family) -> FamilyRecord:
         error_rate=family.error_rate,
         multiplicity=family.multiplicity,
         m=family.m,
-        budgets=tuple(BudgetRecord(**asdict(budget)) for budget in family.budgets),
+        budgets=tuple(BudgetRecord(**dataclasses.asdict(budget)) for budget in family.budgets),
         rule=RULE,
     )
 

@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 
 from auditor.judging.measurement import NO_IDEAL, Definition, Outcome, definition_of
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.configuration import About
 from auditor.report.record.finding_text import answers
 from auditor.report.record.number_text import visible
 from auditor.report.record.translations import Catalogue
@@ -70,7 +69,7 @@ class Definitions:
 
 def definitions_of(report: AuditReport, say: Catalogue | None = None) -> Definitions:
     """The definitions of a record; ``say``: the wording, by default the record's."""
-    words = say or (report.about or About()).catalogue
+    words = report.catalogue(say)
     metrics: dict[tuple[str, str], Metric] = {}
     for f in report.findings:
         if f.metric is not None:

@@ -14,7 +14,6 @@ from auditor.judging.criterion import CriterionRecord, load_criteria
 from auditor.judging.measurement import Definition, definition_of
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import AuditReport, Finding
-from auditor.report.record.configuration import About
 from auditor.report.record.translations import Catalogue
 
 MOST_CONTROLS = 12
@@ -169,7 +168,7 @@ class _Of:
 
     def __init__(self, report: AuditReport, say: Catalogue | None = None) -> None:
         self.report = report
-        self.say = say or (report.about or About()).catalogue
+        self.say = report.catalogue(say)
         said = report.environment.command
         self.made_again = _reproduced_by(said)
         self.command = self.made_again or self.say.say("trace.foreign_command" if said else "trace.no_command")

@@ -164,7 +164,7 @@ class RowsForAll:
         taken = f" It is taken that {_listed(self.taken)} PASS as they do here." if self.taken else ""
         if self.times <= 1.0:
             near = "" if open_ else ": what is open lies too near its bound"
-            enough = "these rows are enough for a model at the ideal values, four times in five"
+            enough = "these rows are enough at the ideal values, four times in five"
             return f"{open_}{goal}, {enough}{near}.{taken}"
         of = "" if n_rows is None else f", {math.ceil(self.times * n_rows - 1e-6):,} in place of {n_rows:,}"
         cautious = (
@@ -173,7 +173,7 @@ class RowsForAll:
             else ""
         )
         return (
-            f"{open_}{goal}, a model at the ideal values needs about {self.times:.2g} times as many rows{of}, four "
+            f"{open_}{goal}, it takes, at the ideal values, about {self.times:.2g} times as many rows{of}, four "
             f"times in five; {self.asked_by} asks for most.{cautious}{taken}"
         )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ENGLISH = "en"
 SHIPPED = (ENGLISH, "de")
-_MOST, _LONGEST = 1_000, 160
+_MOST, _LONGEST = 1_200, 160
 _OUTCOMES = tuple(
     f"verdict.{name}" for name in ("pass", "fail", "inconclusive", "not_run", "not_applicable", "not_judged")
 )
@@ -41,11 +41,15 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Phrases by ``section.name``; missing ones are replaced by English and counted in ``missing``."""
+    """Phrases by ``section.name``; missing ones are replaced by English and counted in ``missing``.
+
+    ``rows_alone``: whether it tells of rows without a model; what is then said otherwise is in a section of that name.
+    """
 
     language: str = ENGLISH
     own: Mapping[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set, compare=False)
+    rows_alone: bool = False
 
     @classmethod
     def for_language(cls, language: str, custom_words: Mapping[str, str] | None = None) -> Catalogue:
@@ -82,6 +86,9 @@ class Catalogue:
 
     def open(self, key: str) -> str:
         """A phrase with unfilled placeholders."""
+        instead = f"rows_alone.{key.replace('.', '_')}"
+        if self.rows_alone and instead in shipped(ENGLISH):
+            key = instead
         if key not in self.own:
             self.missing.add(key)
         return self.own.get(key, shipped(ENGLISH)[key])
