@@ -24,7 +24,7 @@ def inspect_log(
         sample: Log = {
             "id": which,
             "epoch": i % epochs + 1,
-            "metadata": {"sex": "fm"[which % 2], "template": which // 3},
+            "metadata": {"sex": "fm"[which % 2], "block": which // 3},
             "output": {"model": model.rpartition("/")[2]},
             "scores": {} if failed or score is None else {"match": {"value": score}},
             "uuid": f"u{i}",

@@ -13,6 +13,7 @@ from typing import Any
 
 from auditor.core.errors import AuditorError, DataError, UsageError, did_you_mean
 from auditor.core.files import regular_file
+from auditor.loading.rows.sample_clusters import SampleKeys
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.strict_zip import Archive, open_archive
 
@@ -51,6 +52,7 @@ class LoggedSamples:
     NaN where there is none; ``states``: (n,) SCORED, ERRORED or UNSCORED; ``parts``: (n,) places in ``part_names``.
     ``expected``: the ids that the log says it has. ``epochs_set``: repeats of each sample, as the log says.
     ``contradictions``: found while reading, each by its kind and a sentence. ``judge``: the model that gave the score.
+    ``keys``: what samples may have in common, None where nobody asks.
     """
 
     score: str | None
@@ -71,6 +73,7 @@ class LoggedSamples:
     epochs_set: int | None = None
     contradictions: list[tuple[str, str]] = field(default_factory=list)
     judge: str = ""
+    keys: SampleKeys | None = None
     _uids: set[str] = field(default_factory=set)
     _texts: dict[Json, Json] = field(default_factory=dict)
 
@@ -85,8 +88,9 @@ class LoggedSamples:
         model: object = None,
         part: str = "",
         uid: object = None,
+        text: object = None,
     ) -> None:
-        """One sample; ``uid``: what no other entry of the log may have."""
+        """One sample; ``uid``: what no other entry of the log may have; ``text``: its input."""
         for known in scores:
             if known in self.score_names or len(self.score_names) < _MOST_NAMES:
                 self.score_names[known] += 1
@@ -98,6 +102,8 @@ class LoggedSamples:
         self.states.append(ERRORED if errored else UNSCORED if math.isnan(value) else SCORED)
         self.parts.append(self.part_names.setdefault(part, len(self.part_names)))
         known_metadata = {} if metadata is None else metadata
+        if self.keys is not None:
+            self.keys.add(len(self.ids) - 1, known_metadata, text, part)
         for key in known_metadata:
             if len(self.metadata_names) < _MOST_NAMES:
                 self.metadata_names[key] = None
@@ -262,6 +268,7 @@ def _inspect_sample(sample: Mapping[str, Json], into: LoggedSamples) -> None:
         metadata=_map(sample.get("metadata")),
         model=_map(sample.get("output")).get("model") if sample.get("error") is None else None,
         uid=sample.get("uuid"),
+        text=sample.get("input"),
     )
 
 
@@ -384,10 +391,13 @@ def _helm_folder(folder: Path, into: LoggedSamples) -> None:
     named = next((part for part in str(spec.get("name", "")).split(",") if "model=" in part), "")
     if named and into.model:
         into.models[named.rpartition("model=")[2]] += 1
-    _helm_samples(_open_file(folder / "per_instance_stats.json"), into)
+    texts: dict[str, Json] = {}
     if (folder / "instances.json").exists():
         instances = _rows(_open_file(folder / "instances.json").document)
-        into.expected = {str(each["id"]) for each in instances if "id" in each and not each.get("perturbation")}
+        own = [each for each in instances if "id" in each and not each.get("perturbation")]
+        texts = {str(each["id"]): _map(each.get("input")).get("text") for each in own}
+        into.expected = set(texts)
+    _helm_instances(_open_file(folder / "per_instance_stats.json"), into, texts)
     if not (folder / "stats.json").exists():
         return
     for stat in _rows(_open_file(folder / "stats.json").document):
@@ -398,6 +408,10 @@ def _helm_folder(folder: Path, into: LoggedSamples) -> None:
 
 
 def _helm_samples(file: _File, into: LoggedSamples) -> None:
+    _helm_instances(file, into, {})
+
+
+def _helm_instances(file: _File, into: LoggedSamples, texts: Mapping[str, Json]) -> None:
     # Every class of metrics writes a row of its own for each instance; what was perturbed is another instance.
     own: dict[tuple[str, int], list[Mapping[str, Json]]] = {}
     for row in _rows(file.document):
@@ -407,7 +421,7 @@ def _helm_samples(file: _File, into: LoggedSamples) -> None:
     for (name, trial), stats in own.items():
         scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
         split = next((_map(each.get("name")).get("split") for each in stats), None)
-        into.add(name, scores, epoch=trial + 1, metadata={"split": split})
+        into.add(name, scores, epoch=trial + 1, metadata={"split": split}, text=texts.get(name))
 
 
 def _eee_aggregate(file: _File, into: LoggedSamples) -> None:
@@ -436,6 +450,7 @@ def _eee_instances(file: _File, into: LoggedSamples) -> None:
             errored=row.get("error") is not None,
             metadata={**_map(row.get("metadata")), "evaluation_name": row.get("evaluation_name")},
             model=row.get("model_id"),
+            text=_map(row.get("input")).get("raw"),
         )
 
 
@@ -468,9 +483,9 @@ def _garak(file: _File, into: LoggedSamples) -> None:
                 hits = {name: number_of(own[repeat]) for name, own in results.items() if repeat < len(own)}
                 scores = {name: math.nan if math.isnan(hit) else float(hit < 0.5) for name, hit in hits.items()}
                 into.judge = into.judge or next((name for name in scores if name.startswith("judge.")), "")
-                into.add(
-                    place, scores, epoch=repeat + 1, metadata={"probe": probe, "goal": row.get("goal")}, part=probe
-                )
+                own_metadata = {"probe": probe, "goal": row.get("goal")}
+                text = _garak_prompt(row.get("prompt"))
+                into.add(place, scores, epoch=repeat + 1, metadata=own_metadata, part=probe, text=text)
     for place, probe in pending.values():
         into.add(place, {}, metadata={"probe": probe}, part=probe)
     for detector, row in claims:
@@ -478,6 +493,12 @@ def _garak(file: _File, into: LoggedSamples) -> None:
         passed = _count(row.get("passed"))
         if total and passed is not None and detector in (into.score or next(iter(into.score_names), ""), ""):
             into.claims.append(Claim(part=str(row.get("probe")), metric=detector, value=passed / total, scored=total))
+
+
+def _garak_prompt(prompt: Json) -> Json:
+    """The text of a prompt, which is a text, a message or turns of a conversation, by the version of garak."""
+    turns = [_map(turn.get("content")) for turn in _rows(_map(prompt).get("turns"))]
+    return "\n".join(str(turn.get("text")) for turn in turns) or _map(prompt).get("text", prompt)
 
 
 def _plain(file: _File, into: LoggedSamples, key: str | None) -> None:
@@ -500,6 +521,7 @@ def _plain(file: _File, into: LoggedSamples, key: str | None) -> None:
             errored=row.get("error") is not None,
             metadata=others,
             model=row.get("model"),
+            text=row.get("input", row.get("prompt")),
         )
 
 
@@ -531,12 +553,14 @@ _FOLDERS = (
 KNOWN = "Inspect, lm-eval, HELM, garak, Every Eval Ever, or JSON Lines with one object a sample"
 
 
-def read_log(path: str | Path, *, score: str | None, key: str | None, columns: Sequence[str]) -> LoggedSamples:
+def read_log(
+    path: str | Path, *, score: str | None, key: str | None, columns: Sequence[str], keys: SampleKeys | None = None
+) -> LoggedSamples:
     """The samples of a log, a file or a folder; ``key``: the column of ids in JSON Lines of no known format.
 
     Raises UsageError where it does not say which score is meant, DataError for what is no log that is known.
     """
-    where, into = Path(path), LoggedSamples(score=score, columns={name: [] for name in columns})
+    where, into = Path(path), LoggedSamples(score=score, columns={name: [] for name in columns}, keys=keys)
     try:
         _read(where, into, key)
     except DataError:

@@ -81,7 +81,8 @@ class ModelRecord(Closed):
     """The audited model: its origin, its files with their digests, and their loading methods.
 
     ``dtype``: the numbers that a language model was computed in. ``root_sha256``: of a folder in an evidence bundle,
-    the root digest over all of its files, as the OpenSSF Model Signing specification has it.
+    the root digest over all of its files, as the OpenSSF Model Signing specification has it. ``stated_name``: what the
+    log of an evaluation calls the model, by the word of whoever ran it.
     """
 
     path: str | None = None
@@ -94,6 +95,7 @@ class ModelRecord(Closed):
     dtype: Annotated[str | None, UNSAID] = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stated_name: Annotated[str | None, UNSAID] = None
 
     @property
     def display_name(self) -> str:

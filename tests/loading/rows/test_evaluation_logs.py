@@ -119,7 +119,7 @@ def test_repeats_are_one_sample_and_what_has_no_score_is_open(tmp_path: Path) ->
 def test_samples_that_are_not_there_are_rows_without_a_score(tmp_path: Path) -> None:
     log = logs.inspect_log(RIGHT)
     del log["samples"][7:]
-    model, data = loaded(logs.write_json(tmp_path / "a.json", log), sensitive=("sex",), cluster="template")
+    model, data = loaded(logs.write_json(tmp_path / "a.json", log), sensitive=("sex",), cluster="block")
     assert graded(data)[7:] == [[0.0, 1.0]] * 3 and model.log.unread == 3
     assert data.sensitive_features is not None and data.design is not None
     assert data.sensitive_features["sex"].astype(str).tolist()[6:] == ["f", "(missing)", "(missing)", "(missing)"]
@@ -184,7 +184,7 @@ def test_unclear_questions_are_refused_with_the_answer(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="includes, match"):
         loaded(path)
     assert graded(loaded(path, "includes")[1]) == [[1.0, 0.0]] * 10
-    for score, more in (("mtach", {}), ("match", {"sensitive": ("sexx",)}), ("match", {"cluster": "templates"})):
+    for score, more in (("mtach", {}), ("match", {"sensitive": ("sexx",)}), ("match", {"cluster": "blocks"})):
         with pytest.raises(UsageError, match="Did you mean|did you mean"):
             loaded(path, score, **more)
     lines = logs.write_lines(tmp_path / "b.jsonl", [{"id": 1, "right": 1}])

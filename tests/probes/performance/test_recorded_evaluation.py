@@ -130,16 +130,16 @@ def test_clusters_widen_the_interval(tmp_path: Path) -> None:
     scores = [float(i // 12 % 4 > 0) for i in range(240)]
     log = logs.inspect_log(scores)
     for i, sample in enumerate(log["samples"]):
-        sample["metadata"]["template"] = i // 12
+        sample["metadata"]["block"] = i // 12
     path = logs.write_json(tmp_path / "a.json", log)
-    alone, together = (measured(path, cluster=c)["accuracy"].estimate for c in (None, "template"))
+    alone, together = (measured(path, cluster=c)["accuracy"].estimate for c in (None, "block"))
     assert isinstance(together, RatioOfTotals) and together.n == 20
     assert together.value == alone.value
     widths = [high - low for low, high in (alone.interval(0.95), together.interval(0.95))]
     assert widths[1] > 2.0 * widths[0]
     log["samples"][0]["scores"] = {}
     path = logs.write_json(tmp_path / "b.json", log)
-    assert isinstance(measured(path, cluster="template")["accuracy"].estimate, RatioBetween)
+    assert isinstance(measured(path, cluster="block")["accuracy"].estimate, RatioBetween)
 
 
 def test_groups_are_compared_with_what_has_no_score(tmp_path: Path) -> None:
