@@ -26,7 +26,7 @@ _ANSWERS = frozenset(
 )
 _SUFFIX = re.compile(r"[ _-]*(id|idx|index|no|nr|num|number|key|hash|name|text|title)$")
 INPUT, PARAGRAPH = "input", "a paragraph of the input"
-_TEXT, _PARAGRAPH, _MOST_KEYS = 100, 200, 16
+_NAMED_TEXT, _TEXT, _PARAGRAPH, _MOST_KEYS = 40, 100, 200, 16
 # Fewer clusters of one size than these tell nothing of how clusters vary; less than this effect is no clustering.
 FEWEST, LEAST_EFFECT = 10.0, 1.05
 
@@ -71,8 +71,7 @@ class SampleKeys:
         """The entry at ``place``; ``text``: its input; ``part``: within which a number of a document means one."""
         for key, value in metadata.items():
             named = self._is_named(key)
-            is_text = isinstance(value, str) and len(value) >= _TEXT
-            if is_text and named is not None:
+            if named is not None and isinstance(value, str) and len(value) >= (_NAMED_TEXT if named else _TEXT):
                 self._put(key, place, hash(value))
             elif named and isinstance(value, str | int | float) and value != "":
                 self._put(key, place, hash((part, value)))

@@ -14,7 +14,7 @@ from auditor.core.errors import AuditorError, DataError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.loading.job_specs import DataSpec, RecordedSpec
 from auditor.loading.rows.data_without_model import load_logged
-from auditor.loading.rows.evaluation_logs import number_of
+from auditor.loading.rows.logged_samples import number_of
 from auditor.models.recorded_model import RecordedEvaluation
 from tests.quantifiers import all_of
 from tests.toys import logs
@@ -124,6 +124,35 @@ def test_samples_that_are_not_there_are_rows_without_a_score(tmp_path: Path) -> 
     assert data.sensitive_features is not None and data.design is not None
     assert data.sensitive_features["sex"].astype(str).tolist()[6:] == ["f", "(missing)", "(missing)", "(missing)"]
     assert data.design.n_clusters == 6
+
+
+def test_a_log_without_its_samples_lacks_them_and_contradicts_nothing(tmp_path: Path) -> None:
+    log = logs.inspect_log(RIGHT)
+    log["results"]["scores"][0]["scored_samples"] = 10
+    path = logs.write_json(tmp_path / "a.json", log | {"samples": []})
+    model, _ = loaded(path)
+    assert (model.log.unread, model.log.contradictions) == (10, ())
+    # One score too few is a score that was taken out.
+    del log["samples"][3]["scores"]["match"]
+    model, _ = loaded(logs.write_json(path, log))
+    assert model.log.unread == 0 and [kind for kind, _ in model.log.contradictions] == ["contradicted_metrics"] * 2
+
+
+def test_a_judge_is_called_by_its_name(tmp_path: Path) -> None:
+    log = logs.inspect_log(RIGHT)
+    made_of = {"model": "maker/judge", "config": {}, "args": {"a": 1}}
+    for options in ({"model": "maker/judge"}, {"model": made_of}):
+        log["eval"]["scorers"] = [{"name": "model_graded_qa", "options": options}]
+        assert loaded(logs.write_json(tmp_path / "a.json", log))[0].log.judge == "maker/judge"
+
+
+def test_a_task_that_has_no_such_score_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = logs.lm_eval_folder(tmp_path / "lm", {"arc": RIGHT})
+    row = {"doc_id": 0, "doc": {}, "target": "x", "filter": "none", "metrics": ["bleu"], "bleu": 0.5}
+    logs.write_lines(folder / "samples_wmt_2026-01-01T00-00-00.000000.jsonl", [row])
+    assert graded(loaded(folder, "acc")[1]) == [[s, 0.0] for s in RIGHT]
+    with pytest.raises(UsageError, match="acc, bleu"):
+        loaded(folder)
 
 
 def test_garak_counts_passes_and_generations_are_repeats(tmp_path: Path) -> None:
