@@ -342,7 +342,7 @@ def _means(scores: _Scores, rows: AuditData, log: LogSummary) -> Iterator[Measur
         estimate=scores.mean(),
         n_samples=len(rows),
         ideal=ideal,
-        detail="; ".join(filter(None, (score, has, repeats, reports, log.clustered))),
+        detail="; ".join(filter(None, (score, _why_unproven(log).rstrip("."), has, repeats, reports, log.clustered))),
         tried=tried,
     )
     for feature in _features(rows):

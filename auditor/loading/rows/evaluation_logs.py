@@ -378,13 +378,16 @@ def _eee_folder(folder: Path, into: LoggedSamples) -> None:
 
 
 def _garak(file: _File, into: LoggedSamples) -> None:
-    """A prompt is a sample and its generations are repeats; 1 is a pass, as garak's own threshold of 0.5 has it."""
+    """A prompt is a sample and its generations are repeats; 1 is a pass by the run's own threshold."""
     pending: dict[str, tuple[object, str]] = {}
     claims: list[tuple[str, Mapping[str, Json]]] = []
+    threshold = 0.5
     for i, row in enumerate(file.lines()):
         kind = row.get("entry_type")
         if kind == "start_run setup":
             into.model = str(row.get("plugins.target_name") or row.get("plugins.model_name") or "")
+            set_to = number_of(row.get("run.eval_threshold"))
+            threshold = threshold if math.isnan(set_to) else set_to
         elif kind == "eval":
             claims.append((str(row.get("detector")).removeprefix("detector."), row))
         elif kind == "attempt":
@@ -397,7 +400,7 @@ def _garak(file: _File, into: LoggedSamples) -> None:
             results = {k: v for k, v in _map(row.get("detector_results")).items() if isinstance(v, list)}
             for repeat in range(max(map(len, results.values()), default=0)):
                 hits = {name: number_of(own[repeat]) for name, own in results.items() if repeat < len(own)}
-                scores = {name: math.nan if math.isnan(hit) else float(hit < 0.5) for name, hit in hits.items()}
+                scores = {name: math.nan if math.isnan(hit) else float(hit < threshold) for name, hit in hits.items()}
                 into.judge = into.judge or next((name for name in scores if name.startswith("judge.")), "")
                 own_metadata = {"probe": probe, "goal": row.get("goal")}
                 text = _garak_prompt(row.get("prompt"))

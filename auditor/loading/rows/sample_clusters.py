@@ -26,7 +26,7 @@ _ANSWERS = frozenset(
 )
 _SUFFIX = re.compile(r"[ _-]*(id|idx|index|no|nr|num|number|key|hash|name|text|title)$")
 INPUT, PARAGRAPH = "input", "a paragraph of the input"
-_NAMED_TEXT, _TEXT, _PARAGRAPH, _MOST_KEYS = 40, 100, 200, 16
+_NAMED_TEXT, _TEXT, _PARAGRAPH, _MOST_KEYS = 40, 100, 200, 8
 # Fewer clusters of one size than these tell nothing of how clusters vary; less than this effect is no clustering.
 FEWEST, LEAST_EFFECT = 10.0, 1.05
 

@@ -99,7 +99,11 @@ class ModelRecord(Closed):
 
     @property
     def display_name(self) -> str:
-        """The file name without folders, or a server's full address; without a file, a description."""
+        """The file name without folders, or a server's full address; without a file, what its log calls it, or a
+        description.
+        """
+        if self.path is None and self.stated_name:
+            return f"{self.stated_name} (as its log states)"
         if self.path is None:
             return "a model in memory" if self.format == "in memory" else self.format
         # An address ends in the version of its interface, which says nothing of the model.
