@@ -306,9 +306,10 @@ def _helm_instances(file: _File, into: LoggedSamples, texts: Mapping[str, Json])
             trial = count_of(row.get("train_trial_index")) or 0
             own.setdefault((str(row.get("instance_id")), trial), []).extend(_rows(row.get("stats")))
     for (name, trial), stats in own.items():
-        names = Counter(str(_map(each.get("name")).get("name")) for each in stats)
-        if into.score is not None and names[into.score] > 1 and len(into.contradictions) < _MOST_REPEATED:
-            into.contradictions.append(("repeated_epochs", f"{name} has {names[into.score]} values of {into.score}"))
+        own_stats = [each for each in stats if _map(each.get("name")).get("name") == into.score]
+        n_alike = max(Counter(json.dumps(each.get("name"), sort_keys=True) for each in own_stats).values(), default=0)
+        if n_alike > 1 and len(into.contradictions) < _MOST_REPEATED:
+            into.contradictions.append(("repeated_epochs", f"{name} has {n_alike} values of {into.score}"))
         scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
         split = next((_map(each.get("name")).get("split") for each in stats), None)
         into.add(name, scores, epoch=trial + 1, metadata={"split": split}, text=texts.get(name))
