@@ -305,14 +305,18 @@ def _helm_instances(file: _File, into: LoggedSamples, texts: Mapping[str, Json])
         if not row.get("perturbation"):
             trial = count_of(row.get("train_trial_index")) or 0
             own.setdefault((str(row.get("instance_id")), trial), []).extend(_rows(row.get("stats")))
+    n_alike: dict[str, int] = {}
     for (name, trial), stats in own.items():
-        own_stats = [each for each in stats if _map(each.get("name")).get("name") == into.score]
-        n_alike = max(Counter(json.dumps(each.get("name"), sort_keys=True) for each in own_stats).values(), default=0)
-        if n_alike > 1 and len(into.contradictions) < _MOST_REPEATED:
-            into.contradictions.append(("repeated_epochs", f"{name} has {n_alike} values of {into.score}"))
+        alike = Counter(str(each.get("name")) for each in stats if _map(each.get("name")).get("name") == into.score)
+        n_alike[name] = max(n_alike.get(name, 0), *alike.values(), 0)
         scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
         split = next((_map(each.get("name")).get("split") for each in stats), None)
         into.add(name, scores, epoch=trial + 1, metadata={"split": split}, text=texts.get(name))
+    # Two classes of metrics may both write a number of every instance; a copy is of one.
+    fewest = min(filter(None, n_alike.values()), default=0)
+    for name, n in n_alike.items():
+        if n > fewest and len(into.contradictions) < _MOST_REPEATED:
+            into.contradictions.append(("repeated_epochs", f"{name} has {n} values of {into.score}"))
 
 
 def _eee_aggregate(file: _File, into: LoggedSamples) -> None:

@@ -262,3 +262,14 @@ def test_odd_values_in_the_right_places_are_read_or_refused(tmp_path: Path) -> N
                 assert len(loaded(logs.write_json(tmp_path / "a.json", changed))[1]) >= 3
             except AuditorError as error:
                 assert len(str(error)) < 300
+
+
+def test_a_number_that_two_classes_of_metrics_write_is_no_copy(tmp_path: Path) -> None:
+    folder = logs.helm_folder(tmp_path / "a", RIGHT)
+    rows = json.loads((folder / "per_instance_stats.json").read_text())
+    logs.write_json(folder / "per_instance_stats.json", [*rows, *rows])
+    assert loaded(folder, "exact_match")[0].log.contradictions == ()
+    logs.write_json(folder / "per_instance_stats.json", [*rows, rows[0], rows[0]])
+    assert loaded(folder, "exact_match")[0].log.contradictions == (
+        ("repeated_epochs", "id0 has 3 values of exact_match"),
+    )
