@@ -405,7 +405,7 @@ def _gap(scores: _Scores, parts: Sequence[_Scores]) -> AnyEstimate:
         return WorstValueGap(parts=tuple(bounded_mean(part.low, low=low, high=high) for part in parts))
     if scores.limits != (0.0, 1.0):
         return Undefined(reason="a gap over clusters is bounded for scores between 0 and 1 alone")
-    tables = tuple(
+    ends = tuple(
         ClusteredRates(
             rate=rate,
             parts=tuple(
@@ -416,7 +416,7 @@ def _gap(scores: _Scores, parts: Sequence[_Scores]) -> AnyEstimate:
         )
         for end in (("low", "high") if scores.n_open else ("low",))
     )
-    return WorstClusteredDifference(tables=tables, between=scores.n_open > 0)
+    return WorstClusteredDifference(tables=ends, between=scores.n_open > 0)
 
 
 def _ungraded(log: LogSummary, untried: bool) -> str:
