@@ -61,6 +61,8 @@ class Recorded:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
+# What --cluster says of samples of a log that are independent.
+NO_CLUSTERS = "none"
 # What a probe may take account of.
 Part = Literal["cluster", "weight"]
 
@@ -280,7 +282,7 @@ class LogSummary:
     ``unread``: entries that the log says it has, and has not. ``epochs``: repeats of each sample. ``claims``: what the
     log reports, in words. ``lowest`` and ``highest``: the least and the largest score. ``contradictions``: where the
     log disagrees with itself, each by its kind and a sentence. ``judge``: the model that gave the scores, "" where the
-    log names none.
+    log names none. ``clustered``: by what it shows that samples belong together, in words, or "".
     """
 
     score: str = ""
@@ -294,3 +296,4 @@ class LogSummary:
     lowest: float = 0.0
     highest: float = 1.0
     contradictions: tuple[tuple[str, str], ...] = ()
+    clustered: str = ""

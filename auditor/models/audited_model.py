@@ -36,7 +36,10 @@ MORE_THAN_HALF = float(np.nextafter(0.5, 1.0))
 
 @dataclass(frozen=True)
 class Provenance:
-    """The origin of a model and the loading method of each of its bytes, for the report."""
+    """The origin of a model and the loading method of each of its bytes, for the report.
+
+    ``stated_name``: what the log of an evaluation calls the model.
+    """
 
     path: str | None = None
     sha256: str | None = None
@@ -44,6 +47,7 @@ class Provenance:
     loaded_by: str = "the caller"
     size_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    stated_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,12 @@ def render_eee(report: AuditReport) -> str:
     """One aggregate file of EEE 0.3: a result for each finding with a number, with its interval and how it was made.
 
     What has no number, or one that is not finite, has no place there: how many findings that are stands in the details
-    of the library. Who offers the model, and how it is offered, is unknown unless audit.toml says so.
+    of the library. Who offers the model, and how it is offered, is unknown unless audit.toml says so. The model has the
+    name that audit.toml gives it, else the one that the audited log states, which its details say, else its file's.
     """
     about = report.about or About()
-    name = visible(about.model.name or model_name(report))
+    stated = None if about.model.name else report.model.stated_name
+    name = visible(about.model.name or stated or model_name(report))
     numbers = [f for f in report.findings if f.value is not None and math.isfinite(f.value)]
     written = {
         "evaluation_id": f"auditor/{name}/{report.created}",
@@ -56,6 +58,7 @@ def render_eee(report: AuditReport) -> str:
                 "deployment_type": _UNKNOWN,
                 "model_availability": _UNKNOWN,
                 "format": report.model.format,
+                **({"name_stated_by": "the audited log"} if stated else {}),
                 **({"sha256": report.model.sha256} if report.model.sha256 else {}),
             },
         },

@@ -505,6 +505,7 @@ def model_record(model: AuditedModel) -> ModelRecord:
         dtype=getattr(model, "dtype", None),
         classes=model.classes,
         notes=(*source.notes, *filter(None, [model.decision_rule])),
+        stated_name=source.stated_name,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
@@ -271,12 +272,16 @@ class _OfClusteredRates(Estimate):
         return all(table.complete for table in self.tables)
 
     @property
+    def _rates(self) -> tuple[ClusteredRates, ...]:
+        return self.tables
+
+    @property
     def comparisons(self) -> int:
-        return sum(len(table.defined_rates) for table in self.tables)
+        return sum(len(table.defined_rates) for table in self._rates)
 
     def _hardest(self) -> list[ClusteredMean]:
         """The two groups of which least is known."""
-        parts = [part for table in self.tables for part in table.defined_rates]
+        parts = [part for table in self._rates for part in table.defined_rates]
         return sorted(parts, key=lambda part: part.effective)[:2]
 
     def standard_error_at(self, ideal: float) -> float:
@@ -298,27 +303,43 @@ class WorstClusteredDifference(_OfClusteredRates):
     two at half the level each. Upper: the largest of any pair, each at alpha, since the pair that truly is the worst
     must miss. Lower: the largest rate's lower bound less the smallest one's upper, all ends of all rates at alpha over
     twice their number (union bound). A group where a rate is undefined makes the value NaN and the upper bound 1.
+
+    ``between``: the two tables are one rate, of which some rows have no answer: the first counts those as 0 and the
+    second as 1. A lower bound of a group is then by the first, an upper one by the second; ``value`` is of the first.
     """
 
     interval_test = f"{_CLUSTERED_TESTS}, of every pair of groups"
 
     kind: Literal["worst_clustered_difference"] = "worst_clustered_difference"
+    # Left out where it is not so, so that older evidence keeps its digests.
+    between: Annotated[bool, Field(exclude_if=operator.not_)] = False
+
+    @model_validator(mode="after")
+    def _of_one_rate(self) -> Self:
+        if self.between and [len(table.parts) for table in self.tables] != 2 * [len(self.tables[0].parts)]:
+            raise ValueError("a rate between two has a table of each, of the same groups")
+        return self
 
     @property
     def value(self) -> float:
         if not self.complete:
             return math.nan
-        rates = [[part.centre for part in table.defined_rates] for table in self.tables]
+        rates = [[part.centre for part in table.defined_rates] for table in self._rates]
         return max(max(own) - min(own) for own in rates)
+
+    @property
+    def _rates(self) -> tuple[ClusteredRates, ...]:
+        return self.tables[:1] if self.between else self.tables
+
+    def _ends(self, alpha: float) -> Iterator[tuple[FloatArray, FloatArray]]:
+        ends = [table.ends(alpha) for table in self.tables if len(table.defined_rates) > 1]
+        yield from [(ends[0][0], ends[-1][1])] if self.between and ends else ends
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = 0.0, 0.0 if self.complete else 1.0
-        for table in self.tables:
-            if len(table.defined_rates) < 2:
-                continue
-            below, above = table.ends(alpha / (2.0 * self.comparisons))
+        for below, above in self._ends(alpha / (2.0 * self.comparisons)):
             low = max(low, float(below.max() - above.min()))
-            below, above = table.ends(alpha / 2.0)
+        for below, above in self._ends(alpha / 2.0):
             gaps = above[:, None] - below[None, :]
             np.fill_diagonal(gaps, 0.0)
             high = max(high, float(gaps.max()))

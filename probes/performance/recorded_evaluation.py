@@ -10,7 +10,7 @@ import numpy as np
 
 from auditor.core.errors import DataError, LacksOptionError, UsageError
 from auditor.core.rows import FloatArray, IntArray
-from auditor.data.audit_data_parts import LogSummary
+from auditor.data.audit_data_parts import NO_CLUSTERS, LogSummary
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.attack_estimates import Bracket, WorstBracketDifference
@@ -185,7 +185,9 @@ class RecordedEvaluation(BaseProbe):
         from auditor.loading.job_specs import DataSpec, RecordedSpec
         from auditor.loading.rows.data_without_model import load_logged
 
-        spec = DataSpec(path=reference, recorded=RecordedSpec(score=(log.score,) if log.score else ()))
+        spec = DataSpec(
+            path=reference, recorded=RecordedSpec(score=(log.score,) if log.score else ()), cluster=NO_CLUSTERS
+        )
         before, earlier = load_logged(spec)
         own, theirs = pd.Index(rows.X.astype(str)), pd.Index(earlier.X.astype(str))
         every = own.union(theirs)
@@ -340,7 +342,7 @@ def _means(scores: _Scores, rows: AuditData, log: LogSummary) -> Iterator[Measur
         estimate=scores.mean(),
         n_samples=len(rows),
         ideal=ideal,
-        detail="; ".join(filter(None, (score, has, repeats, reports))),
+        detail="; ".join(filter(None, (score, _why_unproven(log).rstrip("."), has, repeats, reports, log.clustered))),
         tried=tried,
     )
     for feature in _features(rows):
@@ -395,17 +397,26 @@ def _gap(scores: _Scores, parts: Sequence[_Scores]) -> AnyEstimate:
         if scores.n_open:
             return WorstBracketDifference(proved=tables[0], possible=tables[1])
         return WorstDifference(tables=(tables[0],))
-    if scores.n_open:
-        return Undefined(reason=f"{scores.n_open:,} samples have no score, and a gap of such means has no bounds here")
     if scores.clusters is None:
+        if scores.n_open:
+            said = f"{scores.n_open:,} samples have no score, and a gap of such means has no bounds here"
+            return Undefined(reason=said)
         low, high = scores.limits
         return WorstValueGap(parts=tuple(bounded_mean(part.low, low=low, high=high) for part in parts))
     if scores.limits != (0.0, 1.0):
         return Undefined(reason="a gap over clusters is bounded for scores between 0 and 1 alone")
-    means = tuple(
-        clustered_mean(part.low, part.clusters, largest=float(part.most)) for part in parts if part.clusters is not None
+    ends = tuple(
+        ClusteredRates(
+            rate=rate,
+            parts=tuple(
+                clustered_mean(getattr(part, end), part.clusters, largest=float(part.most))
+                for part in parts
+                if part.clusters is not None
+            ),
+        )
+        for end in (("low", "high") if scores.n_open else ("low",))
     )
-    return WorstClusteredDifference(tables=(ClusteredRates(rate=rate, parts=means),))
+    return WorstClusteredDifference(tables=ends, between=scores.n_open > 0)
 
 
 def _ungraded(log: LogSummary, untried: bool) -> str:

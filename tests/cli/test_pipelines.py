@@ -153,6 +153,22 @@ def test_without_a_model_the_action_holds_the_report_to_the_gate_and_comments_on
     assert installed.endswith("auditor-9.whl") and (tmp_path / "output").read_text() == "code=0\n"
 
 
+@pytest.mark.parametrize(("log", "subject"), [("", ["my $(touch ran) model.pt"]), ("my $(touch ran) log.eval", None)])
+def test_the_action_scans_a_log_in_place_of_a_model(log: str, subject: list[str] | None, tmp_path: Path) -> None:
+    job = Job(
+        tmp_path, event="push", model="my $(touch ran) model.pt", log=log, arguments="--score 'exact match' --seed 1"
+    )
+    # A scan that could not tell is for the gate to judge, which lets it pass here.
+    stub = (
+        '#!/bin/sh\nfor word in "$@"; do printf "%s\\n" "$word"; done >> "$NOTED"\n[ "$1" = scan ] && exit 3\nexit 0\n'
+    )
+    (tmp_path / "bin" / "auditor").write_text(stub)
+    (tmp_path / "bin" / "auditor").chmod(0o755)
+    assert job.run() == 0 and not (tmp_path / "ran").exists()
+    given = ["--score", "exact match", "--seed", "1", "--out", "audit-report"]
+    assert job.noted[1:] == ["scan", *(subject or ["--log", log]), *given, "gate", "audit-report"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["fail", "no rows"])
 def test_the_lines_of_the_gitlab_job_give_its_exit_code_and_its_junit_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ def inspect_log(
         sample: Log = {
             "id": which,
             "epoch": i % epochs + 1,
-            "metadata": {"sex": "fm"[which % 2], "template": which // 3},
+            "metadata": {"sex": "fm"[which % 2], "block": which // 3},
             "output": {"model": model.rpartition("/")[2]},
             "scores": {} if failed or score is None else {"match": {"value": score}},
             "uuid": f"u{i}",
@@ -144,16 +145,21 @@ def lm_eval_folder(folder: Path, scores: Mapping[str, Sequence[float]], **change
     folder.mkdir()
     for task, own in scores.items():
         rows = [
-            {"doc_id": i, "doc": {"sex": "fm"[i % 2]}, "target": "x", "filter": "none", "metrics": ["acc"], "acc": s}
+            {
+                "doc_id": i, "doc": {"sex": "fm"[i % 2]}, "target": "x", "filter": "none", "metrics": ["acc"],
+                "resps": [["x"]], "acc": s,
+            }
             for i, s in enumerate(own)
-        ]
+        ]  # fmt: skip
         write_lines(folder / f"samples_{task}_2026-01-01T00-00-00.000000.jsonl", rows)
     results = {
         "results": {task: {"acc,none": sum(own) / len(own), "acc_stderr,none": 0.1} for task, own in scores.items()},
-        "configs": {task: {"metric_list": [{"metric": "acc", "aggregation": "mean"}]} for task in scores},
+        "configs": {task: {"repeats": 1, "metric_list": [{"metric": "acc", "aggregation": "mean"}]} for task in scores},
+        "config": {"model_args": {"pretrained": MODEL}},
         "versions": {},
         "n-samples": {task: {"original": len(own), "effective": len(own)} for task, own in scores.items()},
         "model_name": MODEL,
+        "model_name_sanitized": MODEL.replace("/", "__"),
     }
     for task in scores:
         results["results"][task] |= {k: v for k, v in change.items() if k != "effective"}
@@ -171,7 +177,7 @@ def helm_folder(folder: Path, scores: Sequence[float], **change: Any) -> Path:
         folder / "run_spec.json",
         {
             "name": f"mmlu:subject=all,model={change.get('model', MODEL).replace('/', '_')}",
-            "adapter_spec": {"model": MODEL},
+            "adapter_spec": {"model": MODEL, "num_train_trials": 1},
         },
     )
     rows = [
@@ -189,18 +195,27 @@ def helm_folder(folder: Path, scores: Sequence[float], **change: Any) -> Path:
 
 
 def eee_folder(folder: Path, scores: Sequence[float], **change: Any) -> Path:
-    """Aggregate and instances of Every Eval Ever; ``change``: ``score``, ``num_samples`` or ``model``."""
+    """Aggregate and instances of Every Eval Ever, a row for each sample and ``metrics``; ``change``: ``score``,
+    ``num_samples``, ``model``, ``edited``.
+    """
     folder.mkdir()
+    metrics = change.get("metrics", ("acc",))
     rows = [
         {
-            "schema_version": "0.2.1", "evaluation_id": "e", "model_id": change.get("model", MODEL),
-            "sample_id": f"s{i}",
-            "evaluation_name": "mmlu", "metadata": {"sex": "fm"[i % 2]},
+            "schema_version": "0.3.0", "evaluation_id": "e", "model_id": change.get("model", MODEL),
+            "sample_id": f"s{i}", "interaction_type": "single_turn", "answer_attribution": [],
+            "input": {"raw": f"Question {i}?", "reference": ["x"]}, "output": {"raw": ["x"]}, "messages": None,
+            "evaluation_name": "mmlu", "evaluation_result_id": metric, "metadata": {"sex": "fm"[i % 2], "epoch": "1"},
             "evaluation": {"score": s, "is_correct": s > 0},
         }
         for i, s in enumerate(scores)
+        for metric in metrics
     ]  # fmt: skip
-    write_lines(folder / "e_samples.jsonl", rows)
+    instances = write_lines(folder / "e_samples.jsonl", rows)
+    checksum = hashlib.sha256(instances.read_bytes()).hexdigest()
+    if "edited" in change:
+        change["edited"](rows)
+        write_lines(instances, rows)
     details = {
         "score": change.get("score", round(sum(scores) / len(scores), 3)),
         "uncertainty": {"num_samples": change.get("num_samples", len(scores))},
@@ -208,10 +223,20 @@ def eee_folder(folder: Path, scores: Sequence[float], **change: Any) -> Path:
     write_json(
         folder / "e.json",
         {
-            "schema_version": "0.2.1",
+            "schema_version": "0.3.0",
             "evaluation_id": "e",
             "model_info": {"id": MODEL},
-            "evaluation_results": [{"evaluation_name": "mmlu", "score_details": details}],
+            "evaluation_results": [
+                {"evaluation_name": "mmlu", "evaluation_result_id": metric, "score_details": details}
+                for metric in metrics
+            ],
+            "detailed_evaluation_results": {
+                "format": "jsonl",
+                "file_path": "data/e_samples.jsonl",
+                "hash_algorithm": "sha256",
+                "checksum": checksum,
+                "total_rows": len(rows),
+            },
         },
     )
     return folder

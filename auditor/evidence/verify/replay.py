@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from auditor.core.errors import AuditorError
+from auditor.data.audit_data_parts import NO_CLUSTERS
 from auditor.data.group_counts import GroupsDigest
 from auditor.evidence.evidence_bundle import Understood
 from auditor.evidence.history.earlier_looks import misspent
@@ -222,7 +223,7 @@ class Replay:
             "roles": self.inputs.request.get(ROLES),
         }
         if report.refusal is None:
-            values |= {f"data.{name}": options.get(name) for name in _OF_DESIGN}
+            values |= self._design_of(options)
         if options.get("log") is not None:
             values |= {"data.target": None, "data.positive": None}  # which no log has
         if options.get("probes") and any(result.by_default for result in self.asked.results):
@@ -233,6 +234,13 @@ class Replay:
             if None not in (path, given) and "://" not in str(given) and "predictions" not in options:
                 values[f"{name}.path"] = given
         self._compare(REQUEST, values)
+
+    def _design_of(self, options: Mapping[str, Any]) -> dict[str, object]:
+        """What options say of the record's design: by what samples of a log are clusters, the log says without them."""
+        is_log, given = self.inputs.options.get("log") is not None, options.get("cluster")
+        names = [name for name in _OF_DESIGN if not (is_log and name == "cluster" and given is None)]
+        known = {f"data.{name}": options.get(name) for name in names}
+        return known | ({"data.cluster": None} if is_log and given == NO_CLUSTERS else {})
 
     def _compare_plan(self) -> None:
         """What the plan in force says of the record, and what the files that decided say of the plan."""
@@ -260,7 +268,7 @@ class Replay:
             values["environment.command"] = shlex.join(["auditor", *understood.command])
         if report.refusal is None and data.n_rows is not None:
             values |= {f"data.{n}": settings[n] for n in ("target", "positive", "sensitive") if settings.get(n)}
-            values |= {f"data.{n}": settings.get(n) for n in _OF_DESIGN}
+            values |= self._design_of(settings)
         for name, digest, path in (
             ("model", "model.sha256", report.model.path),
             ("data", "data.sha256", data.path),

@@ -55,6 +55,7 @@ STATED: Mapping[str, StatedField] = {
     "model.dtype": _MACHINE,
     "model.classes": _FILE,
     "model.notes": _FILE,
+    "model.stated_name": _FILE,
     "data.path": _NAME,
     "data.sha256": _FILE,
     "data.rows_sha256": _FILE,

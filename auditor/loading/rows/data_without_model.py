@@ -18,14 +18,16 @@ from auditor.core.errors import DataError, UsageError
 from auditor.core.files import sha256_of
 from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.audit_data import AuditData
-from auditor.data.audit_data_parts import LogSummary, Recorded, design_of
+from auditor.data.audit_data_parts import NO_CLUSTERS, LogSummary, Recorded, design_of
 from auditor.data.preprocessing import AudioPreprocessing, ImagePreprocessing, label_name
 from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.loading.rows.column_roles import id_like
-from auditor.loading.rows.evaluation_logs import ERRORED, SCORED, UNSCORED, Claim, LoggedSamples, read_log
+from auditor.loading.rows.evaluation_logs import read_log
 from auditor.loading.rows.folders import files_in, sha256_of_folder
 from auditor.loading.rows.load_rows import Tally, load_data, sensitive_groups
 from auditor.loading.rows.logged_rows import require_clusters
+from auditor.loading.rows.logged_samples import ERRORED, SCORED, UNSCORED, Claim, LoggedSamples
+from auditor.loading.rows.sample_clusters import Clusters, SampleKeys
 from auditor.loading.rows.score_columns import score_columns
 from auditor.loading.rows.table_files import TableFile, open_table
 from auditor.models.audited_model import AuditedModel, Provenance
@@ -290,11 +292,12 @@ class _Entries:
         if claim.n is not None and there > claim.n:
             yield "contradicted_metrics", f"the log reports {claim.n:,} samples{where} and has {there:,}"
         scored = part & ~np.isnan(self.values)
-        if claim.scored is not None and claim.scored not in (scored.sum(), len(np.unique(self.codes[scored]))):
-            yield "contradicted_metrics", f"{claim.scored:,} scores{where} are reported, and {scored.sum():,} are there"
         # What samples that are not there would make of a number, nobody knows.
         short = any(other.part == claim.part and there < (other.n or 0) for other in samples.claims)
         short |= samples.expected is not None and not samples.expected <= set(self.names)
+        n_scored = (int(scored.sum()), len(np.unique(self.codes[scored])))
+        if claim.scored is not None and claim.scored not in n_scored and not (short and claim.scored > max(n_scored)):
+            yield "contradicted_metrics", f"{claim.scored:,} scores{where} are reported, and {n_scored[0]:,} are there"
         if claim.value is None or math.isnan(claim.value) or short:
             return
         found = self.means(part)
@@ -312,7 +315,7 @@ def _other_models(samples: LoggedSamples) -> Iterator[tuple[str, str]]:
     own = _name_parts(named)
     for other, n in samples.models.items():
         if not any(a.startswith(b) or b.startswith(a) for a in own for b in _name_parts(other)):
-            yield "other_models", f"the log is of {printable(named)}, and {n:,} entries are of {printable(other)}"
+            yield "other_models", f"the log is of {printable(named)}, and names {printable(other)} {n:,} times"
 
 
 def _name_parts(name: str) -> list[str]:
@@ -325,15 +328,19 @@ def _name_parts(name: str) -> list[str]:
 def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
     """The model that the log of an evaluation is of, and its samples as rows, a sample's repeats in one.
 
-    A sample that the log says it has, and has not, is a row too, without a score. Raises UsageError where the log does
-    not say which score is meant, DataError for what is no log.
+    A sample that the log says it has, and has not, is a row too, without a score. Samples that share a document, as the
+    log shows, are clusters unless ``spec.cluster`` names a key, or none. Raises UsageError where the log does not say
+    which score is meant, DataError for what is no log.
     """
     recorded = spec.recorded or RecordedSpec()
     if len(recorded.score) > 1:
         raise UsageError("A log is judged by one of its scores: give --score once.")
+    keys = SampleKeys(frozenset(spec.sensitive)) if spec.cluster is None else None
+    if spec.cluster == NO_CLUSTERS:
+        spec = replace(spec, cluster=None)
     asked = [name for name in (*spec.sensitive, spec.cluster) if name is not None]
     score = next(iter(recorded.score), None)
-    samples = read_log(spec.path, score=score, key=spec.join_on, columns=asked)
+    samples = read_log(spec.path, score=score, key=spec.join_on, columns=asked, keys=keys)
     entries = _Entries.from_samples(samples)
     n_read = len(entries.names)
     by_part: dict[str, int] = {}
@@ -354,6 +361,9 @@ def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
     total = np.bincount(entries.codes[scored], weights=entries.values[scored], minlength=n)
     open_share = 1.0 - np.bincount(entries.codes[scored], minlength=n) / repeats
     states = Counter(samples.states)
+    # Samples are numbered as they first occur.
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(entries.codes), prepend=-1))
+    clusters, said = (None, ()) if keys is None else keys.found(first, n - n_read)
     summary = LogSummary(
         score=score or next(iter(samples.score_names), ""),
         judge=printable(samples.judge, 80),
@@ -366,19 +376,23 @@ def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
         lowest=float(np.nanmin(entries.values, initial=0.0, where=scored)),
         highest=float(np.nanmax(entries.values, initial=1.0, where=scored)),
         contradictions=tuple(entries.contradictions(epochs))[:_MOST_CONTRADICTIONS],
+        clustered=clusters.summary if clusters is not None else "",
     )
-    data = _rows_of(entries, spec, n, np.stack([total / repeats, np.maximum(open_share, 0.0)], axis=1))
+    graded = np.stack([total / repeats, np.maximum(open_share, 0.0)], axis=1)
+    data = replace(
+        _rows_of(entries, spec, first, graded, clusters), notes=(*said, *([clusters.note] if clusters else []))
+    )
     return RecordedEvaluation(summary, provenance=_log_provenance(samples, spec.path, states[SCORED])), data
 
 
-def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> AuditData:
+def _rows_of(
+    entries: _Entries, spec: DataSpec, first: IntArray, graded: FloatArray, found: Clusters | None
+) -> AuditData:
     names = entries.names.to_numpy(object)
-    # Samples are numbered as they first occur.
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(entries.codes), prepend=-1))
-    absent = n - len(names)
+    absent = len(graded) - len(names)
     columns = entries.samples.columns
     frame = pd.DataFrame({name: _first_values(column, first, absent) for name, column in columns.items()})
-    clusters = None
+    clusters = None if found is None else pd.Series(found.codes)
     if spec.cluster is not None:
         # Nobody knows where a sample belongs that was not read.
         own = [f"\0{i}" for i in range(absent)]
@@ -388,7 +402,13 @@ def _rows_of(entries: _Entries, spec: DataSpec, n: int, graded: FloatArray) -> A
         X=np.asarray([*names, *[f"(not in the log {i})" for i in range(1, absent + 1)]], object),
         recorded=Recorded(graded=graded),
         sensitive_features=sensitive_groups(frame, spec, tally) if spec.sensitive else None,
-        design=design_of(clusters, None, cluster=spec.cluster, weight=None, cluster_at_most=spec.cluster_at_most),
+        design=design_of(
+            clusters,
+            None,
+            cluster=spec.cluster if found is None else found.name,
+            weight=None,
+            cluster_at_most=spec.cluster_at_most,
+        ),
     )
 
 
@@ -412,6 +432,7 @@ def _log_provenance(samples: LoggedSamples, path: str, scored: int) -> Provenanc
     where = Path(path)
     model = samples.model or next(iter(samples.models), "")
     return Provenance(
+        stated_name=printable(model, 120) or None,
         sha256=sha256_of_folder(where) if where.is_dir() else sha256_of(where),
         format=f"{EVALUATION_LOG} ({samples.kind})",
         loaded_by="auditor",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,138 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from auditor.core.errors import AuditorError, DataError, UsageError, did_you_mean
-from auditor.core.files import regular_file
+from auditor.core.files import regular_file, sha256_of
+from auditor.loading.rows.logged_samples import SCORED, Claim, Json, LoggedSamples, count_of, number_of
+from auditor.loading.rows.sample_clusters import SampleKeys
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.strict_zip import Archive, open_archive
 
 # One JSON document is held whole, at several times its size; archives and JSON Lines are read sample by sample.
 _MOST_DOCUMENT = 256 << 20
 _MOST_LINE = 64 << 20
-_MOST_NAMES = 200
+_MOST_REPEATED = 200
 _KNOWN_IDS = ("id", "sample_id", "doc_id")
-_WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-SCORED, ERRORED, UNSCORED = 0, 1, 2
-Json = Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What a log reports of its own samples, or of a ``part`` of them such as a task.
-
-    ``metric`` and ``value``: a mean score, None where it is none that samples can contradict. ``n``: how many samples
-    there are, each once. ``scored``: how many scores there are, repeats counted. ``decimals``: as far as the value is
-    written, None for all of a double.
-    """
-
-    part: str = ""
-    metric: str = ""
-    value: float | None = None
-    n: int | None = None
-    scored: int | None = None
-    decimals: int | None = None
-
-
-@dataclass(kw_only=True)
-class LoggedSamples:
-    """The scores of a log, one entry for each sample and repeat, and what the log reports.
-
-    ``score``: the one that is read, None for the only one. ``columns``: the metadata that are kept. ``values``: (n,)
-    NaN where there is none; ``states``: (n,) SCORED, ERRORED or UNSCORED; ``parts``: (n,) places in ``part_names``.
-    ``expected``: the ids that the log says it has. ``epochs_set``: repeats of each sample, as the log says.
-    ``contradictions``: found while reading, each by its kind and a sentence. ``judge``: the model that gave the score.
-    """
-
-    score: str | None
-    columns: dict[str, list[Json]]
-    kind: str = ""
-    model: str = ""
-    ids: list[str] = field(default_factory=list)
-    epochs: array[int] = field(default_factory=lambda: array("i"))
-    values: array[float] = field(default_factory=lambda: array("d"))
-    states: bytearray = field(default_factory=bytearray)
-    parts: array[int] = field(default_factory=lambda: array("i"))
-    part_names: dict[str, int] = field(default_factory=dict)
-    score_names: Counter[str] = field(default_factory=Counter)
-    metadata_names: dict[str, None] = field(default_factory=dict)
-    models: Counter[str] = field(default_factory=Counter)
-    claims: list[Claim] = field(default_factory=list)
-    expected: set[str] | None = None
-    epochs_set: int | None = None
-    contradictions: list[tuple[str, str]] = field(default_factory=list)
-    judge: str = ""
-    _uids: set[str] = field(default_factory=set)
-    _texts: dict[Json, Json] = field(default_factory=dict)
-
-    def add(
-        self,
-        name: object,
-        scores: Mapping[str, Json],
-        *,
-        epoch: object = 1,
-        errored: bool = False,
-        metadata: Mapping[str, Json] | None = None,
-        model: object = None,
-        part: str = "",
-        uid: object = None,
-    ) -> None:
-        """One sample; ``uid``: what no other entry of the log may have."""
-        for known in scores:
-            if known in self.score_names or len(self.score_names) < _MOST_NAMES:
-                self.score_names[known] += 1
-        own = self.score if self.score is not None else next(iter(scores), None)
-        value = math.nan if errored or own is None else number_of(scores.get(own))
-        self.ids.append(f"{part}/{name}" if part else str(name))
-        self.epochs.append(_count(epoch) or 1)
-        self.values.append(value)
-        self.states.append(ERRORED if errored else UNSCORED if math.isnan(value) else SCORED)
-        self.parts.append(self.part_names.setdefault(part, len(self.part_names)))
-        known_metadata = {} if metadata is None else metadata
-        for key in known_metadata:
-            if len(self.metadata_names) < _MOST_NAMES:
-                self.metadata_names[key] = None
-        for key, column in self.columns.items():
-            found = part if key == "task" and part and key not in known_metadata else known_metadata.get(key)
-            found = found if found is None or isinstance(found, str | int | float) else json.dumps(found)
-            column.append(self._texts.setdefault(found, found))
-        if isinstance(model, str) and model and (model in self.models or len(self.models) < _MOST_NAMES):
-            self.models[model] += 1
-        if isinstance(uid, str):
-            if uid in self._uids and len(self.contradictions) < _MOST_NAMES:
-                self.contradictions.append(("repeated_epochs", f"sample {name} is a copy of another entry ({uid})"))
-            self._uids.add(uid)
-
-    def check(self, name: str) -> None:
-        """Raise UsageError where it is not clear which score is meant, or a column is not there."""
-        names = sorted(self.score_names)
-        if self.score is None and len(names) > 1:
-            raise UsageError(f"{name} has several scores: add --score with one of {', '.join(names[:12])}.")
-        if self.score is not None and names and self.score not in names:
-            near = did_you_mean(self.score, names) or "."
-            raise UsageError(f"{name} has no score {self.score!r}{near} It has: {', '.join(names[:12])}.")
-        known = {*self.metadata_names, *(["task"] if any(self.part_names) else [])}
-        for column in self.columns:
-            if self.ids and column not in known:
-                near = did_you_mean(column, known) or "."
-                raise UsageError(
-                    f"The samples of {name} have no metadata {column!r}{near} They have: "
-                    f"{', '.join(sorted(known)[:12]) or 'none'}."
-                )
-
-
-def number_of(value: Json) -> float:
-    """A score as a number: C, P and I as 1, 0.5 and 0, words of yes and no likewise; NaN for what is none."""
-    if isinstance(value, bool | int | float):
-        found = float(value) if abs(value) < 1e300 else math.nan
-        return found if math.isfinite(found) else math.nan
-    if not isinstance(value, str):
-        return math.nan
-    if (word := value.strip()) in _WORDS or word.lower() in _WORDS:
-        return _WORDS.get(word, _WORDS.get(word.lower(), math.nan))
-    try:
-        found = float(word)
-    except ValueError:
-        return math.nan
-    return found if math.isfinite(found) else math.nan
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -216,18 +94,14 @@ def _rows(value: Json) -> list[Mapping[str, Json]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _count(value: Json) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 10**8 else None
-
-
 def _inspect_header(log: Mapping[str, Json], into: LoggedSamples) -> None:
     spec, results = _map(log.get("eval")), _map(log.get("results"))
     config, dataset = _map(spec.get("config")), _map(spec.get("dataset"))
     into.model = str(spec.get("model", ""))
-    into.epochs_set = _count(config.get("epochs")) or 1
+    into.epochs_set = count_of(config.get("epochs")) or 1
     ids = dataset.get("sample_ids")
     into.expected = {str(each) for each in ids} if isinstance(ids, list) else None
-    total, completed = _count(results.get("total_samples")), _count(results.get("completed_samples"))
+    total, completed = count_of(results.get("total_samples")), count_of(results.get("completed_samples"))
     n = None if total is None else -(-total // into.epochs_set)
     into.claims.append(Claim(n=n))
     if total is not None and completed is not None and completed > total:
@@ -236,12 +110,13 @@ def _inspect_header(log: Mapping[str, Json], into: LoggedSamples) -> None:
         if str(scorer.get("name")).rpartition("/")[2].startswith("model_graded"):
             roles = _map(_map(spec.get("model_roles")).get("grader"))
             known = _map(scorer.get("options")).get("model") or roles.get("model")
+            known = _map(known).get("model", known)  # a name, or what it was made of
             into.judge = into.judge or str(known or f"a model ({scorer.get('name')})")
     for entry in _rows(results.get("scores")):
         names = {str(entry.get("name")), f"{entry.get('scorer')}/{entry.get('name')}"}
         chosen = {into.score} if into.score is not None else {*into.score_names, *names}
         reducer = entry.get("reducer")
-        scored = None if reducer not in (None, "mean") else _count(entry.get("scored_samples"))
+        scored = None if reducer not in (None, "mean") else count_of(entry.get("scored_samples"))
         for metric in _map(entry.get("metrics")).values():
             known = reducer in (None, "mean") and _map(metric).get("name") in ("accuracy", "mean")
             value = number_of(_map(metric).get("value"))
@@ -262,6 +137,7 @@ def _inspect_sample(sample: Mapping[str, Json], into: LoggedSamples) -> None:
         metadata=_map(sample.get("metadata")),
         model=_map(sample.get("output")).get("model") if sample.get("error") is None else None,
         uid=sample.get("uuid"),
+        text=sample.get("input"),
     )
 
 
@@ -318,6 +194,7 @@ def _differ(first: Json, second: Json) -> bool:
     return not any(map(math.isnan, pair)) and pair[0] != pair[1]
 
 
+_OF_MODEL = ("peft", "delta", "pretrained", "model", "path", "engine")
 _OF_LM_EVAL = {"doc_id", "filter", "epoch", "target"}
 
 
@@ -333,25 +210,41 @@ def _lm_eval_part(file: _File, into: LoggedSamples, task: str) -> None:
         filtered = row.get("filter", "none")
         suffix = "" if filtered in ("none", None) else f",{filtered}"
         scores = {f"{k}{suffix}": row.get(k) for k in keys if isinstance(row.get(k), bool | int | float)}
-        if into.score is not None and into.score not in scores and suffix:
+        # Of another filter, or of a task that has no such score.
+        is_other = bool(suffix) or (isinstance(named, list) and str(into.score).partition(",")[0] not in named)
+        if into.score is not None and into.score not in scores and is_other:
             into.score_names.update(scores)
             continue
+        answers = row.get("resps")
+        first = answers[0] if isinstance(answers, list) and answers else None
+        if isinstance(first, list):
+            into.repeats.setdefault(task, set()).add(len(first))
         doc = {k: v for k, v in _map(row.get("doc")).items() if isinstance(v, str | int | float)}
         into.add(row.get("doc_id"), scores, metadata=doc, part=task)
 
 
 def _lm_eval_results(results: Mapping[str, Json], into: LoggedSamples, tasks: Sequence[str] | None) -> None:
     arguments = _map(results.get("config")).get("model_args")
-    named = arguments.get("pretrained") if isinstance(arguments, dict) else arguments
-    into.model = str(results.get("model_name") or named or "")
+    if isinstance(arguments, str):
+        arguments = dict(part.split("=", 1) for part in arguments.split(",") if "=" in part)
+    # By which of them the harness calls the model, in its order.
+    named = next((str(v) for k in _OF_MODEL if (v := _map(arguments).get(k))), "")
+    into.model = str(results.get("model_name") or named)
+    for other in filter(None, (named, results.get("model_name_sanitized"))):
+        into.models[str(other)] += 1
+    configs = _map(results.get("configs"))
     for task, metrics in _map(results.get("results")).items():
         if tasks is not None and task not in tasks:
             continue
-        n = _count(_map(_map(results.get("n-samples")).get(task)).get("effective"))
+        n, config = count_of(_map(_map(results.get("n-samples")).get(task)).get("effective")), _map(configs.get(task))
         into.claims.append(Claim(part=task, n=n))
+        repeats, seen = count_of(config.get("repeats")), into.repeats.get(task, set())
+        if repeats is not None and seen - {repeats}:
+            said = f"{task} sets {repeats} repeats a sample, and entries have {', '.join(map(str, sorted(seen)[:9]))}"
+            into.contradictions.append(("changed_epochs", said))
         means = {
             str(each.get("metric"))
-            for each in _rows(_map(_map(results.get("configs")).get(task)).get("metric_list"))
+            for each in _rows(config.get("metric_list"))
             if each.get("aggregation", "mean") == "mean"
         }
         for key, value in _map(metrics).items():
@@ -380,14 +273,18 @@ def _lm_eval_folder(folder: Path, into: LoggedSamples) -> None:
 
 def _helm_folder(folder: Path, into: LoggedSamples) -> None:
     spec = _map(_open_file(folder / "run_spec.json").document)
-    into.model = str(_map(spec.get("adapter_spec")).get("model", ""))
+    adapter = _map(spec.get("adapter_spec"))
+    into.model, into.epochs_set = str(adapter.get("model", "")), count_of(adapter.get("num_train_trials")) or None
     named = next((part for part in str(spec.get("name", "")).split(",") if "model=" in part), "")
     if named and into.model:
         into.models[named.rpartition("model=")[2]] += 1
-    _helm_samples(_open_file(folder / "per_instance_stats.json"), into)
+    texts: dict[str, Json] = {}
     if (folder / "instances.json").exists():
         instances = _rows(_open_file(folder / "instances.json").document)
-        into.expected = {str(each["id"]) for each in instances if "id" in each and not each.get("perturbation")}
+        own = [each for each in instances if "id" in each and not each.get("perturbation")]
+        texts = {str(each["id"]): _map(each.get("input")).get("text") for each in own}
+        into.expected = set(texts)
+    _helm_instances(_open_file(folder / "per_instance_stats.json"), into, texts)
     if not (folder / "stats.json").exists():
         return
     for stat in _rows(_open_file(folder / "stats.json").document):
@@ -398,44 +295,76 @@ def _helm_folder(folder: Path, into: LoggedSamples) -> None:
 
 
 def _helm_samples(file: _File, into: LoggedSamples) -> None:
+    _helm_instances(file, into, {})
+
+
+def _helm_instances(file: _File, into: LoggedSamples, texts: Mapping[str, Json]) -> None:
     # Every class of metrics writes a row of its own for each instance; what was perturbed is another instance.
     own: dict[tuple[str, int], list[Mapping[str, Json]]] = {}
     for row in _rows(file.document):
         if not row.get("perturbation"):
-            trial = _count(row.get("train_trial_index")) or 0
+            trial = count_of(row.get("train_trial_index")) or 0
             own.setdefault((str(row.get("instance_id")), trial), []).extend(_rows(row.get("stats")))
+    n_alike: dict[str, int] = {}
     for (name, trial), stats in own.items():
+        alike = Counter(str(each.get("name")) for each in stats if _map(each.get("name")).get("name") == into.score)
+        n_alike[name] = max(n_alike.get(name, 0), *alike.values(), 0)
         scores = {str(_map(each.get("name")).get("name")): each.get("mean") for each in stats}
         split = next((_map(each.get("name")).get("split") for each in stats), None)
-        into.add(name, scores, epoch=trial + 1, metadata={"split": split})
+        into.add(name, scores, epoch=trial + 1, metadata={"split": split}, text=texts.get(name))
+    # Two classes of metrics may both write a number of every instance; a copy is of one.
+    fewest = min(filter(None, n_alike.values()), default=0)
+    for name, n in n_alike.items():
+        if n > fewest and len(into.contradictions) < _MOST_REPEATED:
+            into.contradictions.append(("repeated_epochs", f"{name} has {n} values of {into.score}"))
 
 
 def _eee_aggregate(file: _File, into: LoggedSamples) -> None:
     _eee_claims(file.document, into)
 
 
+_MEANS = ("acc", "mean", "match", "correct", "score")
+
+
 def _eee_claims(document: Mapping[str, Json], into: LoggedSamples) -> None:
     into.model = str(_map(document.get("model_info")).get("id", ""))
+    chosen = into.score if into.score is not None else next(iter(into.score_names), None)
     for result in _rows(document.get("evaluation_results")):
         for judge in _rows(_map(_map(result.get("metric_config")).get("llm_scoring")).get("judges")):
             into.judge = into.judge or str(_map(judge.get("model_info")).get("id") or "a model")
-        details = _map(result.get("score_details"))
-        value = details.get("score")
-        n = _count(_map(details.get("uncertainty")).get("num_samples"))
+        details, part = _map(result.get("score_details")), str(result.get("evaluation_name"))
+        value, config = number_of(details.get("score")), _map(result.get("metric_config"))
+        if into.ids and result.get("evaluation_result_id", chosen) != chosen:
+            continue  # of another score than the one that was read
+        name = str(config.get("metric_name", config.get("metric_id", "mean"))).lower()
+        if not any(word in name for word in _MEANS):
+            value = math.nan
+        n, there = count_of(_map(details.get("uncertainty")).get("num_samples")), into.states_of(part)
+        if n is not None and n == there[SCORED]:
+            n = there.total()  # which leaves out what errored
         decimals = len(repr(value).partition(".")[2]) if isinstance(value, float) and "e" not in repr(value) else None
-        into.claims.append(Claim(metric=str(result.get("evaluation_name")), value=number_of(value), n=n,
-                                 decimals=decimals))  # fmt: skip
+        into.claims.append(Claim(part=part, metric=part, value=value, n=n, decimals=decimals))
 
 
 def _eee_instances(file: _File, into: LoggedSamples) -> None:
     for row in file.lines():
-        scored = _map(row.get("evaluation"))
+        scored, name = _map(row.get("evaluation")), str(row.get("evaluation_result_id") or "score")
+        errored, own = row.get("error") is not None, _map(row.get("metadata"))
+        scores = {} if errored and "evaluation_result_id" in row else {
+            name: scored.get("score", scored.get("is_correct"))
+        }  # fmt: skip
+        if into.score is not None and into.score not in scores and not errored:
+            into.score_names.update(scores)  # another score of the same sample, in a row of its own
+            continue
         into.add(
             row.get("sample_id"),
-            {"score": scored.get("score", scored.get("is_correct"))},
-            errored=row.get("error") is not None,
-            metadata={**_map(row.get("metadata")), "evaluation_name": row.get("evaluation_name")},
+            scores,
+            epoch=int(epoch) if (epoch := str(own.get("epoch", 1))).isdecimal() and len(epoch) < 9 else 1,
+            errored=errored,
+            metadata={**own, "evaluation_name": row.get("evaluation_name")},
             model=row.get("model_id"),
+            part=str(row.get("evaluation_name")),
+            text=_map(row.get("input")).get("raw"),
         )
 
 
@@ -443,17 +372,27 @@ def _eee_folder(folder: Path, into: LoggedSamples) -> None:
     for path in sorted(folder.glob("*.jsonl")):
         _eee_instances(_open_file(path), into)
     for path in sorted(folder.glob("*.json")):
-        _eee_claims(_map(_open_file(path).document), into)
+        document = _map(_open_file(path).document)
+        _eee_claims(document, into)
+        detailed = _map(document.get("detailed_evaluation_results"))
+        instances = folder / str(detailed.get("file_path")).rpartition("/")[2]
+        is_known = detailed.get("hash_algorithm") == "sha256" and instances.is_file()
+        if is_known and sha256_of(instances) != detailed.get("checksum"):
+            said = f"{printable(instances.name)} is another file than the one whose checksum is reported"
+            into.contradictions.append(("contradicted_metrics", said))
 
 
 def _garak(file: _File, into: LoggedSamples) -> None:
-    """A prompt is a sample and its generations are repeats; 1 is a pass, as garak's own threshold of 0.5 has it."""
+    """A prompt is a sample and its generations are repeats; 1 is a pass by the run's own threshold."""
     pending: dict[str, tuple[object, str]] = {}
     claims: list[tuple[str, Mapping[str, Json]]] = []
+    threshold = 0.5
     for i, row in enumerate(file.lines()):
         kind = row.get("entry_type")
         if kind == "start_run setup":
             into.model = str(row.get("plugins.target_name") or row.get("plugins.model_name") or "")
+            set_to = number_of(row.get("run.eval_threshold"))
+            threshold = threshold if math.isnan(set_to) else set_to
         elif kind == "eval":
             claims.append((str(row.get("detector")).removeprefix("detector."), row))
         elif kind == "attempt":
@@ -466,18 +405,24 @@ def _garak(file: _File, into: LoggedSamples) -> None:
             results = {k: v for k, v in _map(row.get("detector_results")).items() if isinstance(v, list)}
             for repeat in range(max(map(len, results.values()), default=0)):
                 hits = {name: number_of(own[repeat]) for name, own in results.items() if repeat < len(own)}
-                scores = {name: math.nan if math.isnan(hit) else float(hit < 0.5) for name, hit in hits.items()}
+                scores = {name: math.nan if math.isnan(hit) else float(hit < threshold) for name, hit in hits.items()}
                 into.judge = into.judge or next((name for name in scores if name.startswith("judge.")), "")
-                into.add(
-                    place, scores, epoch=repeat + 1, metadata={"probe": probe, "goal": row.get("goal")}, part=probe
-                )
+                own_metadata = {"probe": probe, "goal": row.get("goal")}
+                text = _garak_prompt(row.get("prompt"))
+                into.add(place, scores, epoch=repeat + 1, metadata=own_metadata, part=probe, text=text)
     for place, probe in pending.values():
         into.add(place, {}, metadata={"probe": probe}, part=probe)
     for detector, row in claims:
-        total = _count(row.get("total_evaluated", row.get("total")))
-        passed = _count(row.get("passed"))
+        total = count_of(row.get("total_evaluated", row.get("total")))
+        passed = count_of(row.get("passed"))
         if total and passed is not None and detector in (into.score or next(iter(into.score_names), ""), ""):
             into.claims.append(Claim(part=str(row.get("probe")), metric=detector, value=passed / total, scored=total))
+
+
+def _garak_prompt(prompt: Json) -> Json:
+    """The text of a prompt, which is a text, a message or turns of a conversation, by the version of garak."""
+    turns = [_map(turn.get("content")) for turn in _rows(_map(prompt).get("turns"))]
+    return "\n".join(str(turn.get("text")) for turn in turns) or _map(prompt).get("text", prompt)
 
 
 def _plain(file: _File, into: LoggedSamples, key: str | None) -> None:
@@ -500,6 +445,7 @@ def _plain(file: _File, into: LoggedSamples, key: str | None) -> None:
             errored=row.get("error") is not None,
             metadata=others,
             model=row.get("model"),
+            text=row.get("input", row.get("prompt")),
         )
 
 
@@ -531,12 +477,14 @@ _FOLDERS = (
 KNOWN = "Inspect, lm-eval, HELM, garak, Every Eval Ever, or JSON Lines with one object a sample"
 
 
-def read_log(path: str | Path, *, score: str | None, key: str | None, columns: Sequence[str]) -> LoggedSamples:
+def read_log(
+    path: str | Path, *, score: str | None, key: str | None, columns: Sequence[str], keys: SampleKeys | None = None
+) -> LoggedSamples:
     """The samples of a log, a file or a folder; ``key``: the column of ids in JSON Lines of no known format.
 
     Raises UsageError where it does not say which score is meant, DataError for what is no log that is known.
     """
-    where, into = Path(path), LoggedSamples(score=score, columns={name: [] for name in columns})
+    where, into = Path(path), LoggedSamples(score=score, columns={name: [] for name in columns}, keys=keys)
     try:
         _read(where, into, key)
     except DataError:

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from auditor.core.errors import DataError, UsageError
-from auditor.loading.rows.evaluation_logs import inspect_samples, number_of
+from auditor.loading.rows.evaluation_logs import inspect_samples
+from auditor.loading.rows.logged_samples import number_of
 from auditor.models.files.model_bytes import printable
 
 # What a column of a tool's argument says where the tool was not called: a decision that was not made is no gap.

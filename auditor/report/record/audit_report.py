@@ -84,7 +84,8 @@ class ModelRecord(Closed):
     """The audited model: its origin, its files with their digests, and their loading methods.
 
     ``dtype``: the numbers that a language model was computed in. ``root_sha256``: of a folder in an evidence bundle,
-    the root digest over all of its files, as the OpenSSF Model Signing specification has it.
+    the root digest over all of its files, as the OpenSSF Model Signing specification has it. ``stated_name``: what the
+    log of an evaluation calls the model, by the word of whoever ran it.
     """
 
     path: str | None = None
@@ -97,10 +98,15 @@ class ModelRecord(Closed):
     dtype: Annotated[str | None, UNSAID] = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stated_name: Annotated[str | None, UNSAID] = None
 
     @property
     def display_name(self) -> str:
-        """The file name without folders, or a server's full address; without a file, a description."""
+        """The file name without folders, or a server's full address; without a file, what its log calls it, or a
+        description.
+        """
+        if self.path is None and self.stated_name:
+            return f"{self.stated_name} (as its log states)"
         if self.path is None:
             return "a model in memory" if self.format == "in memory" else self.format
         # An address ends in the version of its interface, which says nothing of the model.

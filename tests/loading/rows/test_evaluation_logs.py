@@ -14,7 +14,7 @@ from auditor.core.errors import AuditorError, DataError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.loading.job_specs import DataSpec, RecordedSpec
 from auditor.loading.rows.data_without_model import load_logged
-from auditor.loading.rows.evaluation_logs import number_of
+from auditor.loading.rows.logged_samples import number_of
 from auditor.models.recorded_model import RecordedEvaluation
 from tests.quantifiers import all_of
 from tests.toys import logs
@@ -119,11 +119,40 @@ def test_repeats_are_one_sample_and_what_has_no_score_is_open(tmp_path: Path) ->
 def test_samples_that_are_not_there_are_rows_without_a_score(tmp_path: Path) -> None:
     log = logs.inspect_log(RIGHT)
     del log["samples"][7:]
-    model, data = loaded(logs.write_json(tmp_path / "a.json", log), sensitive=("sex",), cluster="template")
+    model, data = loaded(logs.write_json(tmp_path / "a.json", log), sensitive=("sex",), cluster="block")
     assert graded(data)[7:] == [[0.0, 1.0]] * 3 and model.log.unread == 3
     assert data.sensitive_features is not None and data.design is not None
     assert data.sensitive_features["sex"].astype(str).tolist()[6:] == ["f", "(missing)", "(missing)", "(missing)"]
     assert data.design.n_clusters == 6
+
+
+def test_a_log_without_its_samples_lacks_them_and_contradicts_nothing(tmp_path: Path) -> None:
+    log = logs.inspect_log(RIGHT)
+    log["results"]["scores"][0]["scored_samples"] = 10
+    path = logs.write_json(tmp_path / "a.json", log | {"samples": []})
+    model, _ = loaded(path)
+    assert (model.log.unread, model.log.contradictions) == (10, ())
+    # One score too few is a score that was taken out.
+    del log["samples"][3]["scores"]["match"]
+    model, _ = loaded(logs.write_json(path, log))
+    assert model.log.unread == 0 and [kind for kind, _ in model.log.contradictions] == ["contradicted_metrics"] * 2
+
+
+def test_a_judge_is_called_by_its_name(tmp_path: Path) -> None:
+    log = logs.inspect_log(RIGHT)
+    made_of = {"model": "maker/judge", "config": {}, "args": {"a": 1}}
+    for options in ({"model": "maker/judge"}, {"model": made_of}):
+        log["eval"]["scorers"] = [{"name": "model_graded_qa", "options": options}]
+        assert loaded(logs.write_json(tmp_path / "a.json", log))[0].log.judge == "maker/judge"
+
+
+def test_a_task_that_has_no_such_score_is_no_part_of_it(tmp_path: Path) -> None:
+    folder = logs.lm_eval_folder(tmp_path / "lm", {"arc": RIGHT})
+    row = {"doc_id": 0, "doc": {}, "target": "x", "filter": "none", "metrics": ["bleu"], "bleu": 0.5}
+    logs.write_lines(folder / "samples_wmt_2026-01-01T00-00-00.000000.jsonl", [row])
+    assert graded(loaded(folder, "acc")[1]) == [[s, 0.0] for s in RIGHT]
+    with pytest.raises(UsageError, match="acc, bleu"):
+        loaded(folder)
 
 
 def test_garak_counts_passes_and_generations_are_repeats(tmp_path: Path) -> None:
@@ -184,7 +213,7 @@ def test_unclear_questions_are_refused_with_the_answer(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="includes, match"):
         loaded(path)
     assert graded(loaded(path, "includes")[1]) == [[1.0, 0.0]] * 10
-    for score, more in (("mtach", {}), ("match", {"sensitive": ("sexx",)}), ("match", {"cluster": "templates"})):
+    for score, more in (("mtach", {}), ("match", {"sensitive": ("sexx",)}), ("match", {"cluster": "blocks"})):
         with pytest.raises(UsageError, match="Did you mean|did you mean"):
             loaded(path, score, **more)
     lines = logs.write_lines(tmp_path / "b.jsonl", [{"id": 1, "right": 1}])
@@ -233,3 +262,14 @@ def test_odd_values_in_the_right_places_are_read_or_refused(tmp_path: Path) -> N
                 assert len(loaded(logs.write_json(tmp_path / "a.json", changed))[1]) >= 3
             except AuditorError as error:
                 assert len(str(error)) < 300
+
+
+def test_a_number_that_two_classes_of_metrics_write_is_no_copy(tmp_path: Path) -> None:
+    folder = logs.helm_folder(tmp_path / "a", RIGHT)
+    rows = json.loads((folder / "per_instance_stats.json").read_text())
+    logs.write_json(folder / "per_instance_stats.json", [*rows, *rows])
+    assert loaded(folder, "exact_match")[0].log.contradictions == ()
+    logs.write_json(folder / "per_instance_stats.json", [*rows, rows[0], rows[0]])
+    assert loaded(folder, "exact_match")[0].log.contradictions == (
+        ("repeated_epochs", "id0 has 3 values of exact_match"),
+    )

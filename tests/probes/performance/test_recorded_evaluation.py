@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,16 +131,16 @@ def test_clusters_widen_the_interval(tmp_path: Path) -> None:
     scores = [float(i // 12 % 4 > 0) for i in range(240)]
     log = logs.inspect_log(scores)
     for i, sample in enumerate(log["samples"]):
-        sample["metadata"]["template"] = i // 12
+        sample["metadata"]["block"] = i // 12
     path = logs.write_json(tmp_path / "a.json", log)
-    alone, together = (measured(path, cluster=c)["accuracy"].estimate for c in (None, "template"))
+    alone, together = (measured(path, cluster=c)["accuracy"].estimate for c in (None, "block"))
     assert isinstance(together, RatioOfTotals) and together.n == 20
     assert together.value == alone.value
     widths = [high - low for low, high in (alone.interval(0.95), together.interval(0.95))]
     assert widths[1] > 2.0 * widths[0]
     log["samples"][0]["scores"] = {}
     path = logs.write_json(tmp_path / "b.json", log)
-    assert isinstance(measured(path, cluster="template")["accuracy"].estimate, RatioBetween)
+    assert isinstance(measured(path, cluster="block")["accuracy"].estimate, RatioBetween)
 
 
 def test_groups_are_compared_with_what_has_no_score(tmp_path: Path) -> None:
@@ -246,6 +247,24 @@ def _total(log: logs.Log) -> None:
     log["results"]["scores"][0]["metrics"]["accuracy"]["value"] = 1.0
 
 
+def _rewritten(folder: Path, name: str, change: Callable[[Any], object]) -> Path:
+    """A folder of which one file was changed: its lines, or the document that it is."""
+    path = next(folder.glob(name))
+    lines = path.suffix == ".jsonl"
+    content = [json.loads(line) for line in path.read_text().splitlines()] if lines else json.loads(path.read_text())
+    change(content)
+    logs.write_lines(path, content) if lines else logs.write_json(path, content)
+    return folder
+
+
+def _lm_eval(name: str, change: Callable[[Any], object]) -> Callable[[Path], Path]:
+    return lambda to: _rewritten(logs.lm_eval_folder(to / "a", {"arc": RIGHT}), name, change)
+
+
+def _helm(name: str, change: Callable[[Any], object]) -> Callable[[Path], Path]:
+    return lambda to: _rewritten(logs.helm_folder(to / "a", RIGHT), name, change)
+
+
 LIES: dict[str, Lie] = {
     "an edited score": (
         "contradicted_metrics", _inspect(lambda log: log["samples"][49]["scores"]["match"].update(value=1.0)),
@@ -271,6 +290,25 @@ LIES: dict[str, Lie] = {
             to / "a.eval", logs.inspect_log(RIGHT),
             change=lambda s: s["scores"]["match"].update(value=1.0 - s["scores"]["match"]["value"])
             if s["id"] == 3 else None,
+        ),
+    ),
+    "lm-eval: an edited score": ("contradicted_metrics", _lm_eval("samples*", lambda rows: rows[49].update(acc=1.0))),
+    "lm-eval: a copied repeat": ("repeated_epochs", _lm_eval("samples*", lambda rows: rows.append(rows[0]))),
+    "lm-eval: another model's name": ("other_models", _lm_eval("results*", lambda own: own.update(model_name="a/gpt"))),
+    "lm-eval: other repeats": (
+        "changed_epochs", _lm_eval("results*", lambda own: own["configs"]["arc"].update(repeats=3)),
+    ),
+    "HELM: an edited score": (
+        "contradicted_metrics", _helm("per_inst*", lambda rows: rows[49]["stats"][0].update(mean=1.0)),
+    ),
+    "HELM: a copied repeat": ("repeated_epochs", _helm("per_inst*", lambda rows: rows.append(rows[0]))),
+    "HELM: other repeats": (
+        "changed_epochs", _helm("per_inst*", lambda rows: rows.append({**rows[0], "train_trial_index": 1})),
+    ),
+    "EEE: an edited score": (
+        "contradicted_metrics",
+        lambda to: logs.eee_folder(
+            to / "a", RIGHT, score=0.92, edited=lambda rows: rows[49]["evaluation"].update(score=1.0)
         ),
     ),
     "lm-eval: an edited number": (
