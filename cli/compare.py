@@ -84,7 +84,10 @@ def print_comparison(comparison: Comparison, paths: Sequence[str], *, verbose: b
 
     page = first_page(comparison.after, Catalogue.for_language(ENGLISH))
     steps = [(action.sentence, action.command) for action in page.actions[:1]]
-    said = [plainly(comparison, words) for words in (comparison.conclusion, comparison.fixed)]
+    # What newly fails is named with what is fixed.
+    reasons = comparison.usefulness.reasons if comparison.usefulness.standing == "failed" else ()
+    verdict = " ".join(("No success.", *reasons)) if comparison.exit_code == 1 else comparison.conclusion
+    said = [plainly(comparison, words) for words in (verdict, comparison.fixed)]
     if comparison.made_by:
         # The present model's repair is what was just done.
         steps = [_TRY_ANOTHER if "auditor mitigate" in command else (step, command) for step, command in steps]
