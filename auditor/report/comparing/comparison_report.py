@@ -15,7 +15,7 @@ from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.side_by_side import Row
 from auditor.report.comparing.tradeoff_report import Plot, Spot, plot_svg
 from auditor.report.comparing.usefulness import Usefulness
-from auditor.report.drawing.figure_data import in_words
+from auditor.report.drawing.figure_data import in_words, without_ids
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
@@ -164,11 +164,10 @@ def row_name(row: Row, after: AuditReport) -> str:
 def plainly(comparison: Comparison, text: str) -> str:
     """A sentence of a comparison with numbers called as people call them, not by their ids."""
     rows = {row.name: row_name(row, comparison.after) for row in comparison.all if row.name != row.metric}
-    ids = (*(row.metric for row in comparison.all), *(f.metric or "" for f in comparison.after.findings))
     for name in sorted(rows, key=len, reverse=True):
         text = text.replace(name, rows[name])
-    for name in sorted({name for name in ids if "_" in name}, key=len, reverse=True):
-        text = text.replace(name, in_words(name))
+    ids = (*(row.metric for row in comparison.all), *(f.metric for f in comparison.after.findings))
+    text = without_ids(text, ids)
     return re.sub(r"(?<=\. )[a-z]", lambda found: found[0].upper(), text)
 
 
