@@ -33,6 +33,7 @@ _COLOURS = {
 }
 _QUESTION_COLUMNS = ("question", "groups", "found", "allowed", "verdict")
 _MOST_NEXT = 2
+_LONGEST_WORD = 16
 # What a line begins with: a word or two before a gap, or one of those that fill their eight columns.
 _LABEL = re.compile(r"(?:history|sandbox) |\w+(?: \w+)? {2,}")
 _STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -126,8 +127,10 @@ def print_grid(columns: Sequence[str], rows: Sequence[Sequence[str]], outcomes: 
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        table.add_column(name)
+    for name, cells in zip(columns, zip(*rows, strict=True), strict=True):
+        # No word is broken or cut that has room.
+        longest = max(len(word) for cell in (name, *cells) for word in cell.split() or [""])
+        table.add_column(name, overflow="fold", min_width=min(longest, _LONGEST_WORD))
     for row, outcome in zip(rows, outcomes, strict=True):
         table.add_row(*map(Text, row[:-1]), Text(row[-1], style=_COLOURS[outcome]))
     Console(width=width(), highlight=False).print(table)
