@@ -81,7 +81,7 @@ SCRIPTS = ("comments.py", "federated_training.py", "hmda.py", "media.py", "priva
 # Flags of other programs that pages name.
 FOREIGN_FLAGS = {
     "--nproc-per-node", "--multi-gpu", "--num-processes", "--editable", "--group", "--index-url",
-    "--file", "--build-arg", "--tag", "--rm", "--network", "--volume", "--tasks", "--output", "--log-dir",
+    "--file", "--build-arg", "--tag", "--rm", "--network", "--user", "--volume", "--tasks", "--output", "--log-dir",
 }  # fmt: skip
 
 
