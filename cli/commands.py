@@ -74,6 +74,7 @@ Config = Annotated[
     str | None, typer.Option(help="Configuration file; without it ./audit.toml may only select what is measured.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print every finding with its reason, notes and rule packs.")]
+OneOrAll = Annotated[str | None, typer.Argument(help="One by its name; all by default.", show_default=False)]
 Margin = Annotated[float, typer.Option(help="Non-inferiority margin: accepted loss of accuracy.")]
 
 # What a mitigation and its audits are told alike.
@@ -233,10 +234,7 @@ def _audit(
 
 
 @command("probes")
-def probes(
-    name: Annotated[str | None, typer.Argument(help="A probe or metric; all by default.", show_default=False)] = None,
-    json_: AsJson = False,
-) -> None:
+def probes(name: OneOrAll = None, json_: AsJson = False) -> None:
     """List the probes, or show the metrics and options of one."""
     from cli.probe_tables import print_probe, print_probes
 
@@ -244,11 +242,11 @@ def probes(
 
 
 @command("mitigate list")
-def mitigations(json_: AsJson = False) -> None:
-    """List the mitigations."""
+def mitigations(name: OneOrAll = None, json_: AsJson = False) -> None:
+    """List the mitigations, or show what one needs and what it was shown to do."""
     from cli.probe_tables import print_mitigations
 
-    print_mitigations(as_json=json_)
+    print_mitigations(name, as_json=json_)
 
 
 @command("report")
