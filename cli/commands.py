@@ -74,6 +74,7 @@ Config = Annotated[
     str | None, typer.Option(help="Configuration file; without it ./audit.toml may only select what is measured.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Print every finding with its reason, notes and rule packs.")]
+OneOrAll = Annotated[str | None, typer.Argument(help="One by its name; all by default.", show_default=False)]
 Margin = Annotated[float, typer.Option(help="Non-inferiority margin: accepted loss of accuracy.")]
 
 # What a mitigation and its audits are told alike.
@@ -233,10 +234,7 @@ def _audit(
 
 
 @command("probes")
-def probes(
-    name: Annotated[str | None, typer.Argument(help="A probe or metric; all by default.", show_default=False)] = None,
-    json_: AsJson = False,
-) -> None:
+def probes(name: OneOrAll = None, json_: AsJson = False) -> None:
     """List the probes, or show the metrics and options of one."""
     from cli.probe_tables import print_probe, print_probes
 
@@ -244,11 +242,11 @@ def probes(
 
 
 @command("mitigate list")
-def mitigations(json_: AsJson = False) -> None:
-    """List the mitigations."""
+def mitigations(name: OneOrAll = None, json_: AsJson = False) -> None:
+    """List the mitigations, or show what one needs and what it was shown to do."""
     from cli.probe_tables import print_mitigations
 
-    print_mitigations(as_json=json_)
+    print_mitigations(name, as_json=json_)
 
 
 @command("report")
@@ -335,19 +333,21 @@ def compare(
     bundle: BundleTo = None,
     sign: SignWith = None,
     timestamp: TimestampBy = None,
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> int:
     """Compare two recorded audits: improvements, regressions, and whether the model is useful.
 
     Exit codes: 0 unchanged, or better and useful: a significant improvement, and accuracy significantly not lower by
     more than --margin; 1 something now FAILs its criterion that did not before, or the model is not useful; 3 neither
-    is shown.
-    A deterioration within the criterion is reported, without exit code 1.
+    is shown. A deterioration within the criterion is reported, without exit code 1.
     """
     from cli.compare import compare_reports
 
     evidence = sealed(bundle, sign, timestamp)
-    return compare_reports(before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence)
+    return compare_reports(
+        before, after, out, error_rate=error_rate, margin=margin, db=db, evidence=evidence, verbose=verbose
+    )
 
 
 @command("gate")
@@ -423,11 +423,12 @@ def mitigate(
     sign: SignWith = None,
     timestamp: TimestampBy = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> int:
     """Make a new model from an old one, audit both on the same rows, and report the changes.
 
-    The exit code is that of the new model's audit: 0 passed, 1 something FAILs, 3 not shown, 4 refused. The last lines
+    The exit code is that of the new model's audit: 0 passed, 1 something FAILs, 3 not shown, 4 refused. The first lines
     say how many FAILs are fixed, what still fails, and what a smaller gap costs.
     """
     from cli.mitigate import parse_settings, run_mitigation
@@ -438,12 +439,9 @@ def mitigate(
         configure(flag_values | {"model": model, "out": report}, config, set_ or []),
         parse_settings(with_ or []),
         out,
-        checkpoint=checkpoint,
-        max_seconds=max_seconds,
-        margin=margin,
-        evidence=sealed(bundle, sign, timestamp),
-        quiet=quiet,
-    )
+        checkpoint=checkpoint, max_seconds=max_seconds, margin=margin,
+        evidence=sealed(bundle, sign, timestamp), quiet=quiet, verbose=verbose,
+    )  # fmt: skip
 
 
 @command("explain")

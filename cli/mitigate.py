@@ -38,7 +38,7 @@ from cli.report_outputs import claim_report, command_line, write_report
 from cli.safeguards import refuse_a_job
 from cli.scan_evidence import enclosed_of, start_log, write_evidence
 from cli.signed_outputs import Sealed, with_bundle
-from cli.terminal import labelled, paragraph, stages
+from cli.terminal import labelled, stages
 from mitigations import MITIGATIONS
 from probes import PROBES
 
@@ -61,6 +61,7 @@ def run_mitigation(
     margin: float,
     evidence: Sealed | None = None,
     quiet: bool,
+    verbose: bool = False,
 ) -> int:
     """Make the new model, audit the old and the new one on the same rows, and compare; return the new audit's exit
     code."""
@@ -82,8 +83,10 @@ def run_mitigation(
     _check_out(out, options.model, folder=_writes_folder(kind, options.model))
     _claim_all(out, checkpoint, folder, with_evidence=evidence is not None)
     experience = experience_of(kind)
-    if experience is not None and (warning := experience.warning()) and not quiet:
-        typer.echo(f"note      {warning}")
+    warning = None if experience is None else experience.warning()
+    if warning and not quiet:
+        # Before the work, which can still be given up.
+        typer.echo(labelled(f"note      {warning}"), err=True)
     started = time.perf_counter()
     folder_of_code = before_job.model.code_folder if code is None else str(Path.cwd())
     with_code = replace(before_job, model=replace(before_job.model, code_folder=folder_of_code))
@@ -91,10 +94,8 @@ def run_mitigation(
     notes, energy = make_model(key, with_code, settings, out, checkpoint, max_seconds, asked_rows=rows, quiet=quiet)
     beside = [write_energy(out, energy), *([_answers_of(out)] if _answers_of(out).is_file() else [])]
     if not quiet:
-        typer.echo(f"wrote     {', '.join(map(str, [out, *beside]))}  ({time.perf_counter() - started:.0f} s)")
-        typer.echo(labelled(f"took      {visible(energy.describe(Catalogue()))}"))
-        for note in notes:
-            typer.echo(labelled(f"note      {note}"))
+        seconds = time.perf_counter() - started
+        typer.echo(labelled(f"wrote     {', '.join(map(str, [out, *beside]))}  ({seconds:.0f} s)"))
     before = audit_model(config, before_job, folder / BEFORE, quiet=quiet)
     after = audit_model(*_later_audit(kind, config, out, code), folder / AFTER, quiet=quiet)
     comparison = replace(
@@ -106,13 +107,13 @@ def run_mitigation(
         evidence.write(mitigation_evidence(comparison, was, became, kind.name, settings))
         written.append(str(evidence.bundle))
     if not quiet:
-        typer.echo("")
-        print_comparison(comparison)
-        for path in written:
-            typer.echo(f"report  {path}")
-        typer.echo(f"report  {folder / AFTER / FILE_NAMES['html']}")
-        typer.echo("")
-        typer.echo(paragraph(visible(f"{comparison.fixed} Exit code {after.exit_code}: the new model's."), 0))
+        written.append(str(folder / AFTER / FILE_NAMES["html"]))
+        print_comparison(comparison, written, verbose=verbose)
+        for note in notes:
+            if note != warning:
+                typer.echo(labelled(f"note      {note}"))
+        if verbose:
+            typer.echo(labelled(f"took      {visible(energy.describe(Catalogue()))}"))
     if evidence is not None:
         evidence.raise_if_undated()
     return after.exit_code

@@ -111,10 +111,21 @@ def print_probe(name: str, *, as_json: bool) -> None:
             _print_options(kind)
 
 
-def print_mitigations(*, as_json: bool) -> None:
-    """Every mitigation, a row each."""
-    rows = [_mitigation(kind, *_OWN) for kind in MITIGATIONS.values()]
-    _print("mitigation", rows, _listed_plugins("auditor.mitigations"), as_json=as_json)
+def print_mitigations(name: str | None = None, *, as_json: bool) -> None:
+    """Every mitigation, a row each, or one in full. Raises UsageError for a name of none."""
+    rows, others = [_mitigation(kind, *_OWN) for kind in MITIGATIONS.values()], _listed_plugins("auditor.mitigations")
+    if name is None:
+        _print("mitigation", rows, others, as_json=as_json)
+        return
+    found = [row for row in (*rows, *others) if row.name == name.replace("-", "_")]
+    if not found:
+        near = did_you_mean(name, [row.name for row in (*rows, *others)])
+        raise UsageError(f"There is no mitigation {name!r}{near or ': auditor mitigate list lists all.'}")
+    if as_json:
+        _print("mitigation", found, [], as_json=True)
+        return
+    for row in found:
+        _print_row(row)
 
 
 # ---- the rows ------------------------------------------------------------------------------------------------------
@@ -238,7 +249,10 @@ def _print(word: str, built_in: Sequence[Listed], others: Sequence[Listed], *, a
         print_table(columns, [[getattr(row, name) for name in columns] for row in (*built_in, *others)])
     else:
         _print_by_pillar(built_in)
+        listing = "auditor probes" if word == "probe" else "auditor mitigate list"
+        typer.echo(f"One in full: {listing} NAME")
         if others:
+            typer.echo()
             flag = "--probes NAME" if word == "probe" else "auditor mitigate NAME"
             typer.secho(f"FROM OTHER DISTRIBUTIONS, used only where they are named ({flag})", bold=True)
             typer.echo()
@@ -247,12 +261,15 @@ def _print(word: str, built_in: Sequence[Listed], others: Sequence[Listed], *, a
 
 
 def _print_by_pillar(rows: Sequence[Listed]) -> None:
+    """Names and what they are for, by pillar."""
+    longest = max(len(row.name) for row in rows)
     for pillar in dict.fromkeys(row.pillar for row in rows):
         typer.secho(pillar.upper(), bold=True)
-        typer.echo()
         for row in rows:
             if row.pillar == pillar:
-                _print_row(row)
+                first, later = f"  {row.name:<{longest}}  ", " " * (longest + 4)
+                typer.echo(textwrap.fill(row.goal, width=width(), initial_indent=first, subsequent_indent=later))
+        typer.echo()
 
 
 def _print_row(row: Listed) -> None:

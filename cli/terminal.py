@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from auditor.judging.measurement import Outcome
     from auditor.report.first_page import FirstPage
     from auditor.report.record.audit_report import AuditReport, Finding
     from auditor.report.record.configuration import Labels
@@ -32,6 +33,7 @@ _COLOURS = {
 }
 _QUESTION_COLUMNS = ("question", "groups", "found", "allowed", "verdict")
 _MOST_NEXT = 2
+_LONGEST_WORD = 16
 # What a line begins with: a word or two before a gap, or one of those that fill their eight columns.
 _LABEL = re.compile(r"(?:history|sandbox) |\w+(?: \w+)? {2,}")
 _STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -112,6 +114,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
                 )
             )
         typer.echo()
+
+
+def print_grid(columns: Sequence[str], rows: Sequence[Sequence[str]], outcomes: Sequence[str]) -> None:
+    """A table with a line a row on a terminal, the last cell in the colour of the row's outcome; as a table in a
+    pipe."""
+    if not sys.stdout.isatty():
+        print_table(columns, rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name, cells in zip(columns, zip(*rows, strict=True), strict=True):
+        # No word is broken or cut that has room.
+        longest = max(len(word) for cell in (name, *cells) for word in cell.split() or [""])
+        table.add_column(name, overflow="fold", min_width=min(longest, _LONGEST_WORD))
+    for row, outcome in zip(rows, outcomes, strict=True):
+        table.add_row(*map(Text, row[:-1]), Text(row[-1], style=_COLOURS[outcome]))
+    Console(width=width(), highlight=False).print(table)
 
 
 @contextmanager
@@ -210,18 +232,27 @@ def print_report(report: AuditReport, paths: Sequence[str], *, verbose: bool = F
 
 def _print_verdict(report: AuditReport, page: FirstPage, paths: Sequence[str]) -> None:
     """The verdict and its effect in words, the next steps with their commands, and the files."""
+    steps = [(action.sentence, action.command) for action in page.actions]
+    print_verdict(page.outcome, [page.headline, page.effect], steps, paths)
+
+
+def print_verdict(
+    outcome: Outcome, sentences: Sequence[str], steps: Sequence[tuple[str, str]], paths: Sequence[str]
+) -> None:
+    """The outcome and what it means, the most pressing next ``steps`` with their commands ("" without), and files."""
     from auditor.report.record.number_text import visible
 
-    label = f"{page.outcome.words:<6}  "
+    label = f"{outcome.words:<6}  "
     indent = " " * len(label)
-    typer.echo(coloured(label, page.outcome.value) + visible(page.headline))
-    if page.effect:
-        typer.echo(paragraph(visible(page.effect), len(indent)))
-    for action in page.actions[:_MOST_NEXT]:
-        typer.echo(paragraph(f"{'Next':<{len(indent)}}{visible(action.sentence)}", 0))
-        if action.command:
+    first, *others = (visible(sentence) for sentence in sentences if sentence)
+    typer.echo(paragraph(coloured(label, outcome.value) + first, 0))
+    for sentence in others:
+        typer.echo(paragraph(sentence, len(indent)))
+    for sentence, command in steps[:_MOST_NEXT]:
+        typer.echo(paragraph(f"{'Next':<{len(indent)}}{visible(sentence)}", 0))
+        if command:
             # What is to be copied stays on one line.
-            typer.echo(f"{indent}{visible(action.command)}")
+            typer.echo(f"{indent}{visible(command)}")
     if paths:
         typer.echo(f"{'Report':<{len(indent)}}{'  '.join(sorted(paths, key=lambda path: not path.endswith('.html')))}")
 
@@ -243,22 +274,9 @@ def _print_questions(page: FirstPage) -> None:
         )
         for line in page.lines
     ]
-    if not rows:
-        return
-    typer.echo()
-    if not sys.stdout.isatty():
-        print_table(_QUESTION_COLUMNS, rows)
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in _QUESTION_COLUMNS:
-        table.add_column(name)
-    for line, row in zip(page.lines, rows, strict=True):
-        table.add_row(*map(Text, row[:-1]), Text(row[-1], style=_COLOURS[line.outcome.value]))
-    Console(width=width(), highlight=False).print(table)
+    if rows:
+        typer.echo()
+        print_grid(_QUESTION_COLUMNS, rows, [line.outcome.value for line in page.lines])
 
 
 def _print_panels(page: FirstPage) -> None:

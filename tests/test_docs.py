@@ -6,18 +6,18 @@ What a page's blocks are for the tests stands in comments before them, which no 
 ``<!-- file: NAME -->``              the block is a file of that name, written and not executed
 ``<!-- needs: MODULE -->``           a ``python`` block that is skipped where a package is absent
 ``<!-- output: ... -->``             a ``text`` block that is what the ``python`` block above it prints
+``<!-- shows: TEXT -->``             what a ``python`` block ends in, or the page that it opens, holds the text
 ``<!-- leaves: FOLDER: NAMES -->``   what lies in a folder once the block has run
 ``<!-- after: PAGE -->``             the page goes on where another left off, in a copy of its folder
 
-A user's journeys are the pages themselves, each a case of ``test_what_a_page_says_runs_as_it_stands``: an engineer's
-(``tutorials/engineer.md``), a compliance team's (``tutorials/compliance.md``), a training engineer's
-(``tutorials/training.md``), a pipeline's (``tasks/pull-request.md`` and ``ci.md``, whose action and GitLab job
-``tests/cli/test_pipelines.py`` runs) and that of a probe and a mitigation of one's own (``your-own-probe.md``,
-``your-own-mitigation.md``).
+A user's journeys are the pages themselves, each a case of ``test_what_a_page_says_runs_as_it_stands``: ``JOURNEYS``, a
+pipeline's (``tasks/pull-request.md`` and ``ci.md``, whose action and GitLab job ``tests/cli/test_pipelines.py`` runs)
+and that of a mitigation of one's own (``your-own-mitigation.md``).
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import re
@@ -48,7 +48,28 @@ from tests.quantifiers import all_of
 
 DOCS = ROOT / "docs"
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in DOCS.rglob("*.md")))
-MARKS = ("exits", "file", "needs", "output", "leaves", "after")
+MARKS = ("exits", "file", "needs", "output", "shows", "leaves", "after")
+# What cells have shown, as HTML.
+SHOWN: list[str] = []
+# What each of five newcomers types, and must be able to.
+JOURNEYS = {
+    "docs/tutorials/engineer.md": ("auditor train ", "auditor scan ", "AuditReport.from_json"),
+    "docs/tutorials/notebook.md": ("auditor.scan(", "report.show()", "report.to_frame()", "report.to_html()"),
+    "docs/tutorials/training.md": (
+        "TrainingAudit(",
+        "add_to(trainer, audit)",
+        "AuditCallback(audit)",
+        "audit.finish(",
+        "auditor gate ",
+    ),
+    "docs/tutorials/compliance.md": (
+        "evidence register ",
+        "--format html,pdf",
+        "evidence verify ",
+        "history sign-off ",
+    ),
+    "docs/your-own-probe.md": ("--probe ", "check_probe(", "auditor probes new "),
+}
 # What several pages begin with; it is done once, and its results are copied.
 PREPARED = (
     "python demo/hmda.py",
@@ -60,7 +81,7 @@ SCRIPTS = ("comments.py", "federated_training.py", "hmda.py", "media.py", "priva
 # Flags of other programs that pages name.
 FOREIGN_FLAGS = {
     "--nproc-per-node", "--multi-gpu", "--num-processes", "--editable", "--group", "--index-url",
-    "--file", "--build-arg", "--tag", "--rm", "--network", "--volume", "--tasks", "--output", "--log-dir",
+    "--file", "--build-arg", "--tag", "--rm", "--network", "--user", "--volume", "--tasks", "--output", "--log-dir",
 }  # fmt: skip
 
 
@@ -152,7 +173,9 @@ class Readers:
             elif block.language == "python" and all(map(find_spec, block.marks.get("needs", "").split())):
                 before = len(printed.getvalue())
                 with importing_from(folder), chdir(folder), redirect_stdout(printed):
-                    exec(compile(block.text, page, "exec"), names)
+                    run_cell(block.text, page, names)
+            if "shows" in block.marks:
+                assert block.marks["shows"] in SHOWN[-1], page
             if "output" in block.marks:
                 shown = "".join(f"{line.rstrip()}\n" for line in printed.getvalue()[before:].splitlines())
                 assert shown == block.text, page
@@ -179,6 +202,19 @@ class Readers:
                 assert code in (0, 1, 3), f"{command}\n{said}"
                 self._codes[command] = code
         return self._prepared
+
+
+def run_cell(text: str, page: str, names: dict[str, Any]) -> None:
+    """Run a block as a notebook's cell: what it ends in is added to ``SHOWN``, and no browser opens."""
+    cell = ast.parse(text, page)
+    last = ast.Expression(cell.body.pop().value) if isinstance(cell.body[-1], ast.Expr) else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "webbrowser.open_new_tab", lambda url: SHOWN.append(Path(url.removeprefix("file://")).read_text())
+        )
+        exec(compile(cell, page, "exec"), names)
+        if last is not None and hasattr(value := eval(compile(last, page, "eval"), names), "_repr_html_"):
+            SHOWN.append(value._repr_html_())
 
 
 def called(command: str, folder: Path) -> tuple[int, str]:
@@ -293,6 +329,12 @@ def test_blocks_say_what_they_are_and_commands_what_they_exit_with() -> None:
 
 
 # ---- everything that there is, is said -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", JOURNEYS)
+def test_a_journey_is_typed_from_its_page(page: str) -> None:
+    typed_there = "".join(block.text for block in BLOCKS[page] if block.runs)
+    assert page in RUNNABLE and all_of(words in typed_there for words in JOURNEYS[page])
 
 
 def test_the_readme_is_a_page() -> None:

@@ -407,8 +407,14 @@ def registration_of(report: AuditReport) -> str:
     own = next((file.path for file in files if file.role == "configuration"), None)
     if own is not None:
         return _command(["auditor", "evidence", "register", own])
-    data = report.data.path or ""
-    return _command(["auditor", "start", data]) if PurePath(data).suffix and "://" not in data else ""
+    data, model = report.data, report.model
+    if not PurePath(data.path or "").suffix or "://" in (data.path or ""):
+        return ""
+    if model.path is None or model.format not in ENDINGS:
+        return _command(["auditor", "start", data.path or ""])
+    # A plan that leaves the model open fixes little.
+    told = [("--target", data.target), ("--positive", data.positive), *(("--sensitive", s) for s in data.sensitive)]
+    return _command(["auditor", "start", model.path, data.path or ""], *told)
 
 
 def _scan_flags(report: AuditReport) -> Flags | None:

@@ -70,7 +70,9 @@ class Experience:
         ]
         if not told:
             return None
-        return f"With its default options this was {' and '.join(told)} ({self.when}): see `auditor mitigate list`."
+        return (
+            f"With its default options this was {' and '.join(told)} ({self.when}): see `auditor mitigate list NAME`."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

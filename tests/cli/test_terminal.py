@@ -6,13 +6,18 @@ import io
 import re
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
 import cli.terminal
+from auditor.core.errors import UsageError
 from auditor.report.first_page import first_page
 from auditor.report.record.audit_report import AuditReport
-from cli.terminal import coloured, paragraph, print_report, print_table, stages
+from cli.probe_tables import print_mitigations, print_probes
+from cli.terminal import coloured, paragraph, print_grid, print_report, print_table, stages
+from mitigations import MITIGATIONS
+from probes import PROBES
 from tests.quantifiers import all_of, none_of
 from tests.report.samples import sample_report
 
@@ -65,6 +70,40 @@ def test_a_table_on_a_terminal_keeps_to_its_width(columns: int, monkeypatch: pyt
     commands = {action.command for action in page.actions}
     assert all_of(len(line.rstrip()) <= columns or line.strip() in commands for line in lines)
     assert "\t" not in out.getvalue() and any(command in out.getvalue() for command in commands)
+
+
+def test_no_word_of_a_table_is_cut_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("COLUMNS", "80")
+    question, found = "Do groups get the good decision equally often?", "22 points apart (13 to 34)"
+    row = (question, "African-American", found, "at most 10 points", "inconclusive, needs 8,167 rows in all")
+    print_grid(("question", "groups", "found", "allowed", "verdict"), [row], ["FAIL"])
+    lines = re.sub(r"\x1b\[\d*m", "", out.getvalue()).splitlines()
+    printed_words = {word for line in lines for word in line.split()}
+    assert {word for cell in row for word in cell.split()} <= printed_words and max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(("listed", "most"), [(print_mitigations, 45), (print_probes, 130)])
+def test_a_list_on_a_terminal_has_a_name_and_a_purpose_a_row(
+    listed: Callable[..., None], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setenv("COLUMNS", "80")
+    listed(as_json=False)
+    lines = re.sub(r"\x1b\[\d*m", "", out.getvalue()).splitlines()
+    assert len(lines) <= most and max(map(len, lines)) <= 80 and "One in full: auditor " in out.getvalue()
+    names = MITIGATIONS if listed is print_mitigations else PROBES
+    assert set(names) <= {line.split()[0] for line in lines if line.strip()}
+
+
+def test_one_mitigation_is_shown_in_full_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    print_mitigations("threshold-optimizer", as_json=False)
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.startswith("threshold_optimizer") and " needs " in told and " COMPAS" in told
+    with pytest.raises(UsageError, match="did you mean 'reweighing'"):
+        print_mitigations("reweighting", as_json=False)
 
 
 def test_colour_takes_no_width_and_a_label_has_a_column_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,9 @@ def test_the_image_is_pinned_and_runs_as_nobody_in_particular() -> None:
     order = [step[0] for step in steps]
     assert order.index("USER") > max(i for i, name in enumerate(order) if name in ("RUN", "COPY"))
     assert ["ENTRYPOINT", '["auditor"]'] in steps
+    # The folder of the rows is its owner's, and so is the report in it.
+    assert '--user "$(id -u):$(id -g)"' in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert ["ENV", "HOME=/tmp"] in steps
 
 
 def test_the_image_takes_the_packages_that_the_distribution_has_and_extras_that_exist() -> None:

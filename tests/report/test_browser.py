@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.policy import load_policies
@@ -27,6 +28,8 @@ from auditor.report.html import render_html
 from auditor.report.reasons_page import Explanation, render_explanation
 from auditor.report.record.configuration import About
 from auditor.report.record.controls import with_policies
+from cli.commands import app
+from tests.evidence.ledgers import Template, Told, write_audits
 from tests.probes.reasons import test_explain
 from tests.quantifiers import all_of
 from tests.report import test_compare
@@ -282,7 +285,28 @@ def test_the_watch_for_complaints_would_see_one(browser: Browser, pages: dict[st
 @pytest.mark.parametrize("width", [320, 375, 768, 1024, 1280])
 @pytest.mark.parametrize("name", NAMES)
 def test_no_page_scrolls_sideways(browser: Browser, pages: dict[str, Path], name: str, width: int) -> None:
-    browser.open(pages[name], width=width)
+    check_fits(browser, pages[name], width)
+
+
+@pytest.mark.parametrize("name", ["comparison", "explanation"])
+def test_the_other_pages_fit_a_telephone(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    check_fits(browser, pages[name], 375)
+
+
+def test_the_pages_of_a_history_fit_a_telephone(browser: Browser, tmp_path: Path) -> None:
+    audits = [Told(model={"id": "credit", "owner": "A long name of an owner"}), Told(path="models/other.pt")]
+    path = write_audits(tmp_path / "h.db", Template(sample_report()), audits)
+    written = CliRunner().invoke(app, ["history", "site", "--db", str(path), "--out", str(tmp_path / "site")])
+    assert written.exit_code == 0, written.output
+    found = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(found) > 5
+    for page in found:
+        check_fits(browser, page, 375)
+
+
+def check_fits(browser: Browser, page: Path, width: int) -> None:
+    """Holds a page to a width, with everything in it unfolded."""
+    browser.open(page, width=width)
     assert browser.run("document.documentElement.scrollWidth") <= width
     browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
     assert browser.run("document.documentElement.scrollWidth") <= width

@@ -403,7 +403,7 @@ def test_a_judged_number_that_does_not_exist_is_no_number_on_both_first_screens(
     )
     report = report_of([members(rare)])
     lines = [line for line in first_page(report).lines if line.name.startswith("Membership inference at")]
-    assert {(line.found, line.interval) for line in lines} == {("no number", "")}
+    assert {(line.found, line.interval) for line in lines} == {("not computable", "")}
     print_report(report, [])
     assert "undefined" not in capsys.readouterr().out
 
@@ -486,7 +486,7 @@ def test_what_is_for_other_kinds_of_model_is_a_count_and_no_reproach() -> None:
     report = report_of([group_fairness(*gap()), other, asked])
     page = first_page(report)
     assert "Not applicable, since an input is missing: Change against the reference model" in page.last
-    assert "1 for other kinds of model or data" in render_html(report)
+    assert "1 not asked: for other kinds of model or data" in render_html(report)
     html = render_html(report)
     listed = html[html.index("What was not applicable") : html.index("One probe is for other kinds of model or data")]
     assert "--reference" in listed and "language model" not in listed
@@ -754,10 +754,10 @@ def next_of(report: AuditReport, command: str, **model: str) -> list[str]:
 def test_what_to_do_next_is_a_whole_command_with_what_the_audit_was_told() -> None:
     leaks = Criterion(metric="attack_auc", direction="at_most", bound=0.3, source="s", set_by="w", set_at="2026")
     report = report_of([privacy(), group_fairness(*gap())], held_to=[*load_criteria(), leaks])
-    rows = "--target deny --positive no"
+    rows, groups = "--target deny --positive no", "--sensitive sex --sensitive race --sensitive region"
     repair = (
         "auditor mitigate reweighing models/mortgage_approval.pt --train data/hmda_train.csv --data data/hmda_test.csv "
-        f"{rows} --sensitive sex --sensitive race --sensitive region"
+        f"{rows} {groups}"
     )
     private = f"auditor train data/hmda_train.csv {rows}"
     last = "--dp-epsilon 3 --out private.pt"
@@ -765,7 +765,7 @@ def test_what_to_do_next_is_a_whole_command_with_what_the_audit_was_told() -> No
     assert next_of(report, f"auditor scan m {told} --format json") == [
         f"{repair} --features 'a b,c' --bins age=18,30 --copies-are-real --out fairer.pt",
         f"{private} --features 'a b,c' {last}",
-        "auditor start data/hmda_test.csv",
+        f"auditor start models/mortgage_approval.pt data/hmda_test.csv {rows} {groups}",
     ]
     # A text or a picture is no row of a table to train on.
     assert next_of(report, "auditor scan m --text said")[:2] == [f"{repair} --text said --out fairer.pt", ""]
@@ -797,7 +797,9 @@ def test_the_first_remedy_is_that_of_the_headline() -> None:
 
 def test_the_plan_is_registered_by_the_configuration_that_was_obeyed() -> None:
     report = report_of([group_fairness(*gap())])
-    assert next_of(report, "")[-1] == "auditor start data/hmda_test.csv"
+    assert next_of(report, "")[-1].startswith("auditor start models/mortgage_approval.pt data/hmda_test.csv --target ")
+    unnamed = report.model_copy(update={"model": report.model.model_copy(update={"path": None})})
+    assert next_of(unnamed, "")[-1] == "auditor start data/hmda_test.csv"
     obeys = report.model_copy(update={"configuration": obeyed()})
     assert next_of(obeys, "")[-1] == "auditor evidence register audit.toml"
     media = report.model_copy(update={"data": report.data.model_copy(update={"path": "pictures"})})

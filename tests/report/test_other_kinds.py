@@ -45,7 +45,7 @@ def test_the_counts_keep_the_two_apart(report: AuditReport) -> None:
     assert counts["NOT_APPLICABLE"] == 1 and sum(counts.values()) == len(report.findings) - 3
     assert report_view.n_for_other_kinds(report) == 3
     assert report_view.counts_in_words(report).endswith(
-        "1 NOT APPLICABLE, 2 NOT JUDGED, 3 for other kinds of model or data"
+        "1 NOT APPLICABLE, 2 NOT JUDGED, 3 not asked: for other kinds of model or data"
     )
     assert report_view.for_other_kinds(report_of([privacy()])) == ""
 
@@ -55,7 +55,7 @@ def test_people_read_a_count_and_no_reproach(report: AuditReport, capsys: pytest
     terminal = capsys.readouterr().out
     markdown, card = render_markdown(report), render_model_card(report)
     for said in (terminal, markdown, card):
-        assert "3 for other kinds of model or data" in said and "--text" in said
+        assert "3 not asked: for other kinds of model or data" in said and "--text" in said
         assert WHY not in said and none_of(name in said for name in ELSEWHERE)
     assert "NOT_APPLICABLE 1   " in terminal and "4 NOT" not in card
     assert WHY not in render_toolkit_json(report)
@@ -65,7 +65,7 @@ def test_the_page_counts_them_and_names_them_in_a_fold_alone(report: AuditReport
     html = render_html(report)
     tally = html[html.index('<ul class="tally-bar"') : html.index("</ul>", html.index('<ul class="tally-bar"'))]
     assert '<span class="count">1</span> <span class="count-name">NOT APPLICABLE</span>' in tally
-    assert "3 for other kinds of model or data" in tally
+    assert "3 not asked: for other kinds of model or data" in tally
     assert WHY not in html
     unfolded = re.sub(r"<details.*?</details>", "", html, flags=re.DOTALL)
     assert none_of(f">{name}<" in unfolded for name in ELSEWHERE)
@@ -87,7 +87,7 @@ def test_machines_read_a_count_and_no_result(report: AuditReport) -> None:
     assert "stereotype" in {r["properties"]["probe"] for r in run["results"]}
     root = ElementTree.fromstring(render_junit(report))
     assert none_of(case.attrib["classname"].endswith(ELSEWHERE) for case in root.iter("testcase"))
-    assert "3 for other kinds of model or data" in root[-1][0][0].attrib["message"]
+    assert "3 not asked: for other kinds of model or data" in root[-1][0][0].attrib["message"]
     table = list(csv.DictReader(io.StringIO(render_csv(report))))
     assert {row["probe"] for row in table if row["other_kind"] == "yes"} == set(ELSEWHERE)
     assert {row["other_kind"] for row in table if row["probe"] == "stereotype"} == {""}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from auditor.report.comparing.compare_audits import Comparison
 from auditor.report.comparing.side_by_side import Row
 from auditor.report.comparing.tradeoff_report import Plot, Spot, plot_svg
 from auditor.report.comparing.usefulness import Usefulness
-from auditor.report.drawing.figure_data import in_words
+from auditor.report.drawing.figure_data import in_words, without_ids
 from auditor.report.html import content_policy, environment, resource
 from auditor.report.record import number_text
 from auditor.report.record.audit_report import AuditReport
@@ -153,6 +154,23 @@ def headline(comparison: Comparison) -> str:
     return f"Of {number_text.plural(len(comparison.all), 'judged number')}, {'; '.join(told)}."
 
 
+def row_name(row: Row, after: AuditReport) -> str:
+    """A number and what it was taken of, in the words of the later audit's people."""
+    method = [] if row.method in (None, "between_groups", "paired") else [in_words(row.method)]
+    where = ", ".join(filter(None, (_location_text(row, after), *method)))
+    return in_words(row.metric) + (f" ({where})" if where else "")
+
+
+def plainly(comparison: Comparison, text: str) -> str:
+    """A sentence of a comparison with numbers called as people call them, not by their ids."""
+    rows = {row.name: row_name(row, comparison.after) for row in comparison.all if row.name != row.metric}
+    for name in sorted(rows, key=len, reverse=True):
+        text = text.replace(name, rows[name])
+    ids = (*(row.metric for row in comparison.all), *(f.metric for f in comparison.after.findings))
+    text = without_ids(text, ids)
+    return re.sub(r"(?<=\. )[a-z]", lambda found: found[0].upper(), text)
+
+
 def _are(n: int) -> str:
     return "is" if n == 1 else "are"
 
@@ -168,10 +186,15 @@ def render_comparison_markdown(comparison: Comparison) -> str:
     ]
     if comparison.made_by:
         lines += [f"Made by {_plain(comparison.made_by[0])}.", ""]
-    lines += [f"**{_plain(comparison.conclusion)}** Exit code {comparison.exit_code}.", "", headline(comparison), ""]
-    lines += [_plain(words) for words in (comparison.trade, comparison.fixed) if words] + [""]
+    lines += [
+        f"**{_plain(plainly(comparison, comparison.conclusion))}** Exit code {comparison.exit_code}.",
+        "",
+        headline(comparison),
+        "",
+    ]
+    lines += [_plain(plainly(comparison, words)) for words in (comparison.trade, comparison.fixed) if words] + [""]
     for remark in comparison.remarks:
-        lines += [f"> **Warning.** {_plain(remark)}", ""]
+        lines += [f"> **Warning.** {_plain(plainly(comparison, remark))}", ""]
     useful, (judged, family) = comparison.usefulness, interval_names(comparison)
     lines += ["## Usefulness", "", f"{STANDINGS[useful.standing]}.".capitalize(), "", *_table(useful.rows, family)]
     lines += ["## Judged", "", *_table(in_order(comparison.rows), judged)]
@@ -247,8 +270,8 @@ def _trade_plot(comparison: Comparison) -> Plot | None:
     x, y = (Measured(value=row.difference, interval=row.interval) for row in (gap, cost))
     return Plot(
         id="trade",
-        title=f"{gap.name} against {cost.metric}",
-        alt=comparison.trade,
+        title=f"{row_name(gap, comparison.after)} against {in_words(cost.metric)}",
+        alt=plainly(comparison, comparison.trade),
         caption=(
             "Square: the earlier model. Dot: the new one, with its intervals. Shaded: a smaller gap within the margin."
         ),
@@ -286,6 +309,8 @@ def render_comparison_html(comparison: Comparison) -> str:
             scale=scale,
             tone=lambda row: {"better": "pass", "worse": "fail"}.get(row.verdict, "not-applicable"),
             known=_finite_or_none,
+            plainly=lambda words: plainly(comparison, words),
+            in_words=in_words,
             bounds=_bounds,
             where=lambda row: _location_text(row, comparison.after),
             between=_interval_text,

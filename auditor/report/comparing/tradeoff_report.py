@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Literal
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from auditor.report.comparing.tradeoff_analysis import FeaturePoint, Point, Tradeoff, Verdict
 from auditor.report.drawing.canvas import BOUND, BROKEN, INK, MUTED, SERIES, SMALL, WIDTH, Sheet, fitting
+from auditor.report.drawing.figure_data import without_ids
 from auditor.report.drawing.plots import Plane, plane
 from auditor.report.drawing.svg import as_file, sheet_svg
 from auditor.report.html import content_policy, environment, resource
@@ -400,6 +401,19 @@ def render_tradeoff_html(tradeoff: Tradeoff, audit: AuditReport) -> str:
     """The trade-off as one HTML page: the conclusions, the plots, a table per sensitive feature, the points."""
     style = Markup(resource("report.css"))
     called = called_in(audit)
+    ids = [tradeoff.metric, tradeoff.disparity, tradeoff.made_by, *tradeoff.axes, *(f.metric for f in audit.findings)]
+    plain = partial(without_ids, names=ids)
+    plots = [
+        replace(
+            p,
+            title=plain(p.title),
+            alt=plain(p.alt),
+            caption=plain(p.caption),
+            x_label=plain(p.x_label),
+            y_label=plain(p.y_label),
+        )
+        for p in plots_of(tradeoff, called)
+    ]
     features: list[tuple[str, list[tuple[Point, FeaturePoint | None]]]] = [
         (feature, [(p, p.features[i] if p.features else None) for p in tradeoff.all])
         for i, feature in enumerate(called_feature(called, f.feature) for f in tradeoff.present.features)
@@ -413,7 +427,8 @@ def render_tradeoff_html(tradeoff: Tradeoff, audit: AuditReport) -> str:
             found=tradeoff,
             audit=audit,
             promise=promise(tradeoff),
-            plots=[(plot, Markup(plot_svg(plot))) for plot in plots_of(tradeoff, called)],
+            plain=plain,
+            plots=[(plot, Markup(plot_svg(plot))) for plot in plots],
             features=features,
             tones=_TONES,
             own_level=1.0 - 2.0 * tradeoff.own_alpha,

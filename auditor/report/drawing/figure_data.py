@@ -90,6 +90,13 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def without_ids(text: str, names: Iterable[str | None]) -> str:
+    """The text with those of the names that are ids of the code as words."""
+    for name in sorted({name for name in names if name and "_" in name}, key=len, reverse=True):
+        text = text.replace(name, in_words(name))
+    return text
+
+
 def capital(text: str) -> str:
     """The text with its first letter as a capital."""
     return text[:1].upper() + text[1:]

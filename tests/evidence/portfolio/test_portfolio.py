@@ -173,7 +173,7 @@ def slow_table(path: Path, on: date) -> set[tuple[str, ...]]:
                 last["day"],
                 str(len(still_open)),
                 min((until[f] for f in still_open if f in until), default=""),
-                due or "not said",
+                due or "not stated",
             )
         )
     return table
