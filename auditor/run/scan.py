@@ -231,7 +231,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
-        planting=Planting(config.criteria, _family(options), options.seed).to_json() if options.controls else None,
+        planting=None if options.no_controls else Planting(config.criteria, _family(options), options.seed).to_json(),
     )
 
 
@@ -274,7 +274,7 @@ def data_spec(
     if answered is not None and options.predictions is not None:
         raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
     recorded = options.predictions or options.log
-    whole = (name for name in ("controls", "include_rows", "predictions", "log") if getattr(options, name))
+    whole = (name for name in ("include_rows", "predictions", "log") if getattr(options, name))
     if options.stream and (flag := "--" + next(whole, "").replace("_", "-")) != "--":
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
@@ -578,7 +578,7 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
 
 def record_of(config: Configured, job: Job, outcome: Measured, command: str | None, seconds: float) -> AuditReport:
     """The judged record of the children's measurements, or of their failure."""
-    options = config.options
+    options, model = config.options, outcome.model or ModelRecord(format="not loaded", loaded_by="nothing")
     limits = {
         "memory": f"{job.limits.memory_bytes / 2**30:.1f} GiB",
         "seconds per probe": f"{job.limits.seconds:g}",
@@ -586,7 +586,6 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         if sys.platform == "linux"
         else "child process; this platform enforces no memory limit",
     }
-    model = outcome.model or ModelRecord(format="not loaded", loaded_by="nothing")
     report = assemble(
         outcome.results,
         config.criteria,
@@ -600,8 +599,9 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         allow_inconclusive=options.allow_inconclusive or False,
         energy=outcome.energy,
         duration_s=seconds,
-    ).model_copy(update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)})
-    return held_to(config, report)
+    )
+    own = {"about": config.about, "roles": config.roles, "no_controls": options.no_controls}
+    return held_to(config, report.model_copy(update={**own, "configuration": recorded(config.obeyed)}))
 
 
 def held_to(config: Configured, report: AuditReport) -> AuditReport:
