@@ -523,17 +523,17 @@ def _probes_by_class(configured: Configured, names: set[str]) -> list[ProbeSpec]
             raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
         if not (module and colon and attribute):
             raise UsageError(f"--probe {target!r} must look like package.module:Class.")
-        specs.append(
-            ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {}), own=True)
-        )
+        own = configured.probe_options.get(attribute, {})
+        specs.append(ProbeSpec(name=attribute, target=target, options=own, own=True))
     return specs
 
 
 def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: Catalogue) -> None:
-    """Raise ConfigError for a control that requires an unknown probe, which would stay NOT MEASURED, and UsageError for
-    a day on which no control is in force."""
+    """Raise ConfigError for a control of an unknown probe, and UsageError for what no pack allows."""
     if options.as_of is not None and not policies:
         raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
+    for name in [policy.name for policy in policies if options.no_controls and policy.require_controls]:
+        raise UsageError(f"{name} requires planted controls: leave --no-controls out.")
     known = {*catalogue, INTAKE, *(target.partition(":")[2] for target in options.probe)}
     asked = [(policy, control, name) for policy in policies for control in policy.controls
              for rule in control.evidence for name in rule.probes if "*" not in name]  # fmt: skip
@@ -568,8 +568,8 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     """Progress texts of slow probes, by name."""
     found = {}
     for spec in job.probes:
-        kind = catalogue.get(spec.name)
         # Some read lexicons when they are made: only those are that have something to say.
+        kind = catalogue.get(spec.name)
         if kind is not None and hasattr(kind, "workload"):
             if workload := getattr(make_probe(kind, spec.options), "workload", ""):
                 found[spec.name] = f"{spec.name}: {workload}"
