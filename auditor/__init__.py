@@ -147,7 +147,7 @@ def scan(
     ``outputs``, ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``, ``quantize``, ``query``,
     ``reasoning_effort``, ``reference``, ``score``, ``scorer``, ``sensitive_file``, ``stream``, ``system``, ``task``,
     ``text``, ``thinking_tokens``, ``threshold``, ``trust_pickle``, ``weight``, ``weight_at_most``,
-    ``cluster_at_most``, ``controls``.
+    ``cluster_at_most``, ``no_controls``.
 
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.

@@ -106,7 +106,7 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
         "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
         "decoder", "embedder",
     ),
-    "Judgement": ("as_of", "error_rate", "multiplicity", "allow_inconclusive", "controls"),
+    "Judgement": ("as_of", "error_rate", "multiplicity", "allow_inconclusive", "no_controls"),
     "History and evidence": (
         "history", "db", "campaign", "campaign_looks", "registration", "bundle", "sign", "timestamp", "include_rows",
         "redact", "publish",

@@ -429,7 +429,7 @@ def _print_shown(page: FirstPage, report: AuditReport) -> None:
 
     if page.withstood:
         typer.echo(paragraph(coloured("attacks ", "NOT_JUDGED") + visible(page.withstood), 0))
-    if controls := seen_plants(report.findings, page.say):
+    if controls := seen_plants(report, page.say):
         typer.echo(paragraph(coloured("controls ", "NOT_JUDGED") + visible(controls), 0))
     for shown in page.shown:
         typer.echo(paragraph(coloured("shown   ", "NOT_JUDGED") + visible(shown.sentence) + "; no limit is set", 0))

@@ -282,7 +282,8 @@ class Twins:
     """Twins of the audited model in which the true value of a number is known: which of them were shown to FAIL.
 
     ``value``: planted in ``planted`` of them, of which ``seen`` FAILed; of the ``clean`` ones, at the ideal,
-    ``alarmed`` did. ``why``: why there are none, or "".
+    ``alarmed`` did. ``rows``: how many of the audit's rows each of them has, where that is not all. ``why``: why there
+    are none, or "".
     """
 
     value: Annotated[float | None, UNSAID] = None
@@ -290,6 +291,7 @@ class Twins:
     planted: Count = 0
     alarmed: Count = 0
     clean: Count = 0
+    rows: Annotated[Count, LEFT_OUT] = 0
     why: Annotated[str, LEFT_OUT] = ""
 
 

@@ -15,10 +15,10 @@ from auditor.judging.measurement import Outcome, Twins
 from auditor.statistics.intervals import clopper_pearson
 
 # Twins of a probe, dealt out to its judged numbers in turn: at least so many of each kind, and so many of each number.
-FEWEST_PLANTED, FEWEST_CLEAN = 11, 5
+FEWEST_PLANTED, FEWEST_CLEAN = 8, 3
 PLANTED_OF_EACH, CLEAN_OF_EACH = 2, 1
 # The share of plants that a probe must be shown to see, and of clean twins that it may be shown to alarm at, each by an
-# exact bound that is wrong with this probability. A probe that sees 99 in 100 misses more than two of 11 once in 6,000.
+# exact bound that is wrong with this probability. A probe that sees 99 in 100 misses more than one of 8 once in 370.
 LEAST_SEEN, MOST_ALARMED, WRONG = 0.5, 0.05, 0.05
 
 
@@ -72,9 +72,10 @@ def describe(twins: Twins) -> str:
     """What became of a number's twins, in a sentence."""
     if twins.value is None or not twins.planted:
         return f"No planted control: {twins.why or 'there is none'}."
+    where = f" in {twins.rows:,} of the rows" if twins.rows else ""
     return (
-        f"Planted at {twins.value:.3g}: seen {twins.seen} of {twins.planted}; clean: {twins.alarmed} of {twins.clean} "
-        "alarmed."
+        f"Planted at {twins.value:.3g}{where}: seen {twins.seen} of {twins.planted}; "
+        f"clean: {twins.alarmed} of {twins.clean} alarmed."
     )
 
 

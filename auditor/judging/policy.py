@@ -45,7 +45,7 @@ RecordPart = Literal[
 ]  # fmt: skip
 _PACK = (
     "name", "title", "source", "checked_on", "certainty", "applies_from", "applies_until", "notes", "controls",
-    "criteria", "budgets", "set_by", "set_at", "version",
+    "criteria", "budgets", "set_by", "set_at", "version", "require_controls",
 )  # fmt: skip
 _CONTROL = (
     "id", "title", "source", "certainty", "applies_from", "applies_until", "evidence", "attestation", "record",
@@ -149,7 +149,8 @@ class Policy:
     """A rule pack: its controls, the criteria that its text sets (mostly none), and where and when it was looked up.
 
     ``source``: the text. ``checked_on``: the day on which it was looked up, ``certainty`` how. ``version``: the pack's
-    own. ``sha256``: hex SHA-256 of its text in UTF-8.
+    own. ``sha256``: hex SHA-256 of its text in UTF-8. ``require_controls``: whether no scan that is held to it leaves
+    out planted controls.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Policy:
     criteria: tuple[Criterion, ...] = ()
     version: str = ""
     sha256: str = ""
+    require_controls: bool = False
 
 
 @lru_cache(maxsize=1 << 14)
@@ -300,6 +302,7 @@ def parse_policy(text: str, where: str) -> Policy:
         criteria=criteria,
         version=reader.text(content, "version", 1) if "version" in content else "",
         sha256=hashlib.sha256(text.encode()).hexdigest(),
+        require_controls=reader.truth(content, "require_controls"),
     )
 
 
@@ -328,6 +331,13 @@ class _Reader:
 
     def error(self, line: int, message: str) -> ConfigError:
         return ConfigError(f"{self.where}, line {line}: {message}")
+
+    def truth(self, content: dict[str, Any], key: str) -> bool:
+        """A key that is true or false; false where it is not there."""
+        value = content.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(self.line_of(key), f"{key} is true or false.")
+        return value
 
     def check_keys(self, table: Mapping[str, Any], keys: Sequence[str], start: int) -> None:
         for key in table:

@@ -305,7 +305,7 @@ class _Writer:
         """How sure the intervals of the table are, and what planted controls say of the probes."""
         levels = [f.confidence for f in self._judged_findings() if f.interval is not None and f.confidence is not None]
         sure = self.say.say("page.sure", level=self.say.percent(min(levels))) if levels else ""
-        return f"{sure} {seen_plants(self.report.findings, self.say)}".strip()
+        return f"{sure} {seen_plants(self.report, self.say)}".strip()
 
     def _gap(self, f: Finding) -> str:
         """A gap between two groups in the rates of both; "" where the record does not hold them."""

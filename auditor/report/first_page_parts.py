@@ -121,10 +121,12 @@ def withstood(judged: Sequence[Finding], say: Catalogue, name: Callable[[Finding
     return " ".join(told)
 
 
-def seen_plants(findings: Sequence[Finding], say: Catalogue) -> str:
+def seen_plants(report: AuditReport, say: Catalogue) -> str:
     """Whether the probes of judged numbers saw what was planted in these rows, and which had no control; "" where
-    nobody asked for controls."""
-    controlled = [f for f in findings if f.planted is not None]
+    records are of before there were any."""
+    if report.no_controls:
+        return say.say("page.planted_off")
+    controlled = [f for f in report.findings if f.planted is not None]
     blind = dict.fromkeys(f.probe.replace("_", " ") for f in controlled if f.blind)
     tested = dict.fromkeys(f.probe for f in controlled if f.planted is not None and f.planted.planted)
     untested = dict.fromkeys(f.probe.replace("_", " ") for f in controlled if f.probe not in tested)

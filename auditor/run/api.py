@@ -57,7 +57,7 @@ _FOR_COMMANDS = frozenset(name for name, flag in flags().items() if flag.of_one_
 _OF_AN_OBJECT = ("task", "outputs", "threshold")
 _ABOUT_LOADING = (
     "base", *_OF_AN_OBJECT, "architecture", "architecture_args", "predict", "allow_code", "trust_pickle", "device",
-    "dtype", "probe", "max_memory", "max_seconds", "stream", "controls",
+    "dtype", "probe", "max_memory", "max_seconds", "stream",
 )  # fmt: skip
 _ABOUT_ROWS = tuple(name for name in options_of(DataSpec) if name not in ("classes", "features", "stream"))
 
@@ -367,10 +367,12 @@ def _in_memory(model: AuditedModel, rows: AuditData | None, config: Configured, 
             allow_inconclusive=options.allow_inconclusive or False,
             by_default=options.probes is None,
             beside=(intake_result(model),),
+            controls=not options.no_controls,
         )
         if executor is not None:
             executor.forget()
-    return held_to(config, report.model_copy(update={"configuration": recorded(config.obeyed)}))
+    updates = {"configuration": recorded(config.obeyed), "no_controls": options.no_controls}
+    return held_to(config, report.model_copy(update=updates))
 
 
 def _kind(spec: ProbeSpec, catalogue: Catalogue) -> type[Probe]:

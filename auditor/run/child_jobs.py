@@ -93,6 +93,7 @@ from auditor.run.job_models import (
 )
 from auditor.run.membership_scores import ScoresProbe
 from auditor.run.mitigation import Training, experience_of, keeps_kind, learns, make_mitigation, needs_rows
+from auditor.run.planted.twin_costs import plants_in
 from auditor.run.plugins import load_mitigation, load_probe_class
 from auditor.run.predictions import CountsRecord, counts_of, head_of, parts_of
 from auditor.run.probe import (
@@ -214,7 +215,7 @@ def _run(job: Job, channel: Channel, model_files: list[Opened] | None) -> None:
         check_favourable(job.data, model)
     if job.data.stream and (why := why_not_streamed(job.data, model)):
         raise UsageError(f"--stream: {why}")
-    by_row = job.evidence is not None or job.planting is not None or recorded is not None
+    by_row = job.evidence is not None or recorded is not None or plants_in(job.planting, job.data.path)
     counted = probes and all(map(counts_suffice, probes)) and not by_row
     if job.data.stream or (counted and can_stream(job.data, model)):
         answer_from_counts(probes, model, job, job.data, channel, hashing)
@@ -515,24 +516,24 @@ def answer_from_counts(
         bare = isinstance(rows.counts, Exception) or not rows.counts.features
         table = None if bare or isinstance(rows.counts, Exception) else CountsRecord.from_counts(rows.counts)
         channel.send(Keeping(head=None, counts=table))
-    shape = no_rows(spec)
+    shape, asked = no_rows(spec), list[tuple[Probe, ProbeResult]]()
     for named, probe in zip(job.probes, probes, strict=True):
         if named.name != first:
             channel.send(Asking(probe=named.name))
             noted = taken_by_probe(model)
-        if not looks_at_rows(probe):
-            # What asks the model alone asks it as ever.
-            rng = generator_for(job.seed, named.name)
-            found = ask(probe, model, None, rng, on_error=traceback.print_exception)
-            channel.send(Answered(result=replace(found, probe=named.name)))
-            continue
         sample = None if rows.streamed is None else rows.streamed.sample
-        if isinstance(sample, AuditData) and needs_rows_themselves(probe):
-            rng = generator_for(job.seed, named.name)
-            result = ask(probe, model, sample, rng, on_error=traceback.print_exception)
+        # What asks the model alone asks it as ever.
+        asks_rows = isinstance(sample, AuditData) and needs_rows_themselves(probe)
+        if asks_rows or not looks_at_rows(probe):
+            own = sample if isinstance(sample, AuditData) and asks_rows else None
+            found = ask(probe, model, own, generator_for(job.seed, named.name), on_error=traceback.print_exception)
         else:
-            result = _answer_of_counts(probe, model, shape, rows)
-        channel.send(Answered(result=noted(replace(result, probe=named.name, copies=rows.copies))))
+            found = _answer_of_counts(probe, model, shape, rows)
+        result = replace(found, probe=named.name)
+        result = noted(replace(result, copies=rows.copies)) if looks_at_rows(probe) else result
+        asked.append((probe, result))
+        channel.send(Answered(result=result))
+    send_planted(asked, model, None, job, channel)
 
 
 def _count_rows(probes: Sequence[Probe], model: AuditedModel, spec: DataSpec, *, recognise: bool) -> _RowCounts:

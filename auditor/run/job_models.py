@@ -241,7 +241,7 @@ def send_planted(
     channel: Channel,
 ) -> None:
     """Measure the planted controls of the probes that were ``asked``, where the job has some, and send them."""
-    if job.planting is not None and data is not None:
+    if job.planting is not None:
         for result in with_planted(asked, model, data, Planting.from_json(job.planting)):
             if result.planted:
                 channel.send(Controlled(probe=result.probe, planted=result.planted))

@@ -27,7 +27,7 @@ class ScanArguments(TypedDict, total=False):
     weight_at_most: float
     copies_are_real: bool
     stream: bool
-    controls: bool
+    no_controls: bool
     query: str
     sensitive_file: str
     join_on: str

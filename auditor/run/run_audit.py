@@ -31,6 +31,7 @@ from auditor.judging.criterion import MOST_RATE, Criterion, load_criteria
 from auditor.judging.judgement import Judgement, Waivers
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Alike, Measurement, ProbeResult, select_definitions
+from auditor.judging.planting import Planting
 from auditor.report.drawing.figures import figures_of
 from auditor.report.record.audit_report import (
     FILES,
@@ -49,6 +50,7 @@ from auditor.report.record.energy import EnergyRecord
 from auditor.report.record.group_sizes import missing_of, sizes_of
 from auditor.report.record.sandbox_state import SandboxState
 from auditor.run import __version__
+from auditor.run.planted.measure_twins import with_planted
 from auditor.run.probe import (
     FILE_QUESTIONS,
     Probe,
@@ -443,15 +445,17 @@ def run_audit(
     progress: Callable[[str], None] | None = None,
     beside: Sequence[ProbeResult] = (),
     by_default: bool = False,
+    controls: bool = False,
 ) -> AuditReport:
     """Audit a model in the caller's process: run every probe in turn, judge jointly.
 
     ``criteria`` default to the built-in profile. ``beside``: answers that were had already, judged with the others.
     ``by_default``: whether nobody asked for these probes by name, so that a number which cannot be had, and for which
-    nobody set a bound, changes no exit code. ``progress`` is called with a probe's name before it starts. Same seed,
-    same report, but for ``created``, ``duration_s`` and ``energy``. Probes leave the model as it was. Raises DataError
-    where model and data do not name the same classes in the same order, UsageError for what is no probe, OutputsError
-    where nobody said whether a network returns logits or probabilities, and its answers leave it open.
+    nobody set a bound, changes no exit code. ``controls``: whether known faults are planted beside. ``progress`` is
+    called with a probe's name before it starts. Same seed, same report, but for ``created``, ``duration_s`` and
+    ``energy``. Probes leave the model as it was. Raises DataError where model and data do not name the same classes in
+    the same order, UsageError for what is no probe, OutputsError where nobody said whether a network returns logits or
+    probabilities, and its answers leave it open.
     """
     started = time.perf_counter()
     if family is not None and not 0.0 < family.error_rate <= MOST_RATE:
@@ -477,6 +481,13 @@ def run_audit(
             meter.begins(probe.name)
             results.append(ask(probe, model, data, generator_for(seed, probe.name)))
             meter.ends()
+    if controls:
+        results[len(beside) :] = with_planted(
+            list(zip(probes, results[len(beside) :], strict=True)),
+            model,
+            data,
+            Planting(tuple(load_criteria() if criteria is None else criteria), family or Family(), seed),
+        )
     results = [replace(result, by_default=by_default) for result in results]
     results += files_result(data_record(data))
     return assemble(

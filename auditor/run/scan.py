@@ -232,7 +232,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         evidence=None if options.bundle is None else "rows" if options.include_rows else "scores",
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
-        planting=Planting(config.criteria, _family(options), options.seed).to_json() if options.controls else None,
+        planting=None if options.no_controls else Planting(config.criteria, _family(options), options.seed).to_json(),
     )
 
 
@@ -275,7 +275,7 @@ def data_spec(
     if answered is not None and options.predictions is not None:
         raise UsageError("--check-predictions holds a model to answers, and --predictions are all there is: leave one.")
     recorded = options.predictions or options.log
-    whole = (name for name in ("controls", "include_rows", "predictions", "log") if getattr(options, name))
+    whole = (name for name in ("include_rows", "predictions", "log") if getattr(options, name))
     if options.stream and (flag := "--" + next(whole, "").replace("_", "-")) != "--":
         raise UsageError(f"{flag} needs all rows at once, and --stream counts them one by one: leave one of them out.")
     _check_bins(options)
@@ -523,17 +523,17 @@ def _probes_by_class(configured: Configured, names: set[str]) -> list[ProbeSpec]
             raise UsageError(f"Two probes are named {attribute!r}: rename the class in --probe {target!r}.")
         if not (module and colon and attribute):
             raise UsageError(f"--probe {target!r} must look like package.module:Class.")
-        specs.append(
-            ProbeSpec(name=attribute, target=target, options=configured.probe_options.get(attribute, {}), own=True)
-        )
+        own = configured.probe_options.get(attribute, {})
+        specs.append(ProbeSpec(name=attribute, target=target, options=own, own=True))
     return specs
 
 
 def check_policies(policies: Sequence[Policy], options: ScanOptions, catalogue: Catalogue) -> None:
-    """Raise ConfigError for a control that requires an unknown probe, which would stay NOT MEASURED, and UsageError for
-    a day on which no control is in force."""
+    """Raise ConfigError for a control of an unknown probe, and UsageError for what no pack allows."""
     if options.as_of is not None and not policies:
         raise UsageError("--as-of says on which day rule packs are held to be in force: name one with --policy.")
+    for name in [policy.name for policy in policies if options.no_controls and policy.require_controls]:
+        raise UsageError(f"{name} requires planted controls: leave --no-controls out.")
     known = {*catalogue, INTAKE, *(target.partition(":")[2] for target in options.probe)}
     asked = [(policy, control, name) for policy in policies for control in policy.controls
              for rule in control.evidence for name in rule.probes if "*" not in name]  # fmt: skip
@@ -568,8 +568,8 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
     """Progress texts of slow probes, by name."""
     found = {}
     for spec in job.probes:
-        kind = catalogue.get(spec.name)
         # Some read lexicons when they are made: only those are that have something to say.
+        kind = catalogue.get(spec.name)
         if kind is not None and hasattr(kind, "workload"):
             if workload := getattr(make_probe(kind, spec.options), "workload", ""):
                 found[spec.name] = f"{spec.name}: {workload}"
@@ -578,7 +578,7 @@ def workloads(job: Job, catalogue: Catalogue) -> dict[str, str]:
 
 def record_of(config: Configured, job: Job, outcome: Measured, command: str | None, seconds: float) -> AuditReport:
     """The judged record of the children's measurements, or of their failure."""
-    options = config.options
+    options, model = config.options, outcome.model or ModelRecord(format="not loaded", loaded_by="nothing")
     limits = {
         "memory": f"{job.limits.memory_bytes / 2**30:.1f} GiB",
         "seconds per probe": f"{job.limits.seconds:g}",
@@ -586,7 +586,6 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         if sys.platform == "linux"
         else "child process; this platform enforces no memory limit",
     }
-    model = outcome.model or ModelRecord(format="not loaded", loaded_by="nothing")
     report = assemble(
         outcome.results,
         config.criteria,
@@ -600,8 +599,9 @@ def record_of(config: Configured, job: Job, outcome: Measured, command: str | No
         allow_inconclusive=options.allow_inconclusive or False,
         energy=outcome.energy,
         duration_s=seconds,
-    ).model_copy(update={"about": config.about, "roles": config.roles, "configuration": recorded(config.obeyed)})
-    return held_to(config, report)
+    )
+    own = {"about": config.about, "roles": config.roles, "no_controls": options.no_controls}
+    return held_to(config, report.model_copy(update={**own, "configuration": recorded(config.obeyed)}))
 
 
 def held_to(config: Configured, report: AuditReport) -> AuditReport:

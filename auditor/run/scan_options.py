@@ -212,9 +212,9 @@ class ScanOptions:
             since_registrations=True,
         ),
     ] = False
-    controls: Annotated[
+    no_controls: Annotated[
         bool,
-        Flag(help="Test probes on known faults.", found="asks", typed=bool, decides=True, since_registrations=True),
+        Flag(help="Plant no known faults.", found="given", typed=bool, decides=True, since_registrations=True),
     ] = False
     check_predictions: Annotated[
         str | None,

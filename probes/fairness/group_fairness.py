@@ -12,6 +12,7 @@ from auditor.core.errors import NotApplicableError, did_you_mean
 from auditor.data.bins import BinRule, bin_sensitive
 from auditor.data.group_counts import MISSING, GroupCounts
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.groups import WorstDifference, WorstRatio
@@ -102,6 +103,7 @@ class GroupFairness(BaseProbe):
     methods = ("between_groups",)
     needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
+    forecast = Forecast(twin=0.004, number=0.0001, million=0.15)
     questions = (
         AuditQuestion(
             "selection",

@@ -13,6 +13,7 @@ from auditor.core.rows import BoolArray, FloatArray, IntArray
 from auditor.data.bins import more_than
 from auditor.data.score_counts import FAVOURABLE, OTHER, UNLABELLED, Asked, Scored
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.detection import LowestArea
 from auditor.statistics.distribution_distances import CalibrationError, WorstDistance, WorstGap
@@ -78,6 +79,7 @@ class ScoreFairness(BaseProbe):
     methods = ("between_groups",)
     needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
+    forecast = Forecast(twin=0.005, number=0.0002, million=3.0, most_rows=10_000)
     questions = (AuditQuestion("scores", headline=("auc_difference", "calibration_difference")),)
     # Thresholds are told of by the rates there: see at_thresholds.
     ideal_when_same = {

@@ -18,6 +18,7 @@ from auditor.core.rows import FloatArray
 from auditor.data.audit_data_parts import Design
 from auditor.data.score_counts import Asked
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Streamed, allow_untrusted
 from auditor.statistics.clusters import ClusteredMean, clustered_mean, too_few
 from auditor.statistics.estimate import Power, Undefined
@@ -217,6 +218,7 @@ class Performance(BaseProbe):
     needs = ()
     always_asked = True
     over_all_rows = True
+    forecast = Forecast(twin=0.006, number=0.0001, million=1.0, most_rows=10_000)
     questions = (AuditQuestion("ranking", metrics=("roc_auc",), form="pairs"), AuditQuestion("skill"))
     takes = ("cluster", "weight")
     from_decisions = (

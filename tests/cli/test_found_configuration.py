@@ -260,7 +260,7 @@ def test_what_writes_runs_code_or_goes_elsewhere_is_never_a_found_file_s_to_say(
     assert asks == {
         "score", "predicted", "loss", "generated", "target", "positive", "sensitive", "bins", "cluster", "weight",
         "join_on", "features", "text", "image", "task", "classes", "outputs", "threshold", "probes", "seed", "device",
-        "dtype", "device_map", "chat", "few_shot", "quantize", "stream", "controls",
+        "dtype", "device_map", "chat", "few_shot", "quantize", "stream",
     }  # fmt: skip
     assert {name for name, flag in known.items() if flag.found == "lowers"} == {
         "max_memory",

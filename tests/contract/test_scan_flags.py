@@ -72,7 +72,7 @@ ROWS: dict[str, Row] = {
     "copies_are_real": Row(
         "--copies-are-real", base=BASE.replace("test.csv", "copied.csv") + " --probes group_fairness"
     ),
-    "controls": Row("--controls", differs="record"),
+    "no_controls": Row("--no-controls", differs="record"),
     "stream": Row("--stream", base=f"{BASE} --probes robustness"),
     "sensitive_file": Row(
         "--sensitive-file groups.csv --join-on id", "--sensitive-file teams.csv --join-on id",

@@ -391,7 +391,7 @@ def test_a_number_format_is_fixed_where_one_is_asked_for(tmp_path: Path, monkeyp
     Path("audit.toml").write_text('[audit]\ndata = "data.csv"\nprobes = ["bbq"]\n')
     before, after = (plan_of(configure(given, "audit.toml", [])) for given in ({}, {"dtype": "bfloat16"}))
     assert "dtype" not in before.settings and after.settings["dtype"] == "bfloat16"
-    later = {"dtype", "stream", "controls", "cluster_at_most", "weight_at_most", "check_predictions"}
+    later = {"dtype", "stream", "no_controls", "cluster_at_most", "weight_at_most", "check_predictions"}
     assert set(before.settings) == {name for name, flag in flags().items() if flag.decides} - later
     assert deviations(before, after) == ["--dtype: nothing registered, bfloat16 in this run."]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,28 @@ from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judgement import Judgement, is_waived
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult, Twins
-from auditor.judging.planted import FEWEST_CLEAN, FEWEST_PLANTED, held_to_plants, least_share
+from auditor.judging.planted import (
+    FEWEST_CLEAN,
+    FEWEST_PLANTED,
+    held_to_plants,
+    least_share,
+    together,
+    why_unseen,
+)
 from auditor.judging.planting import TIMES, Planting, plans_of
 from auditor.models.audited_model import AuditedModel
 from auditor.models.twin_model import TwinModel
+from auditor.run.planted import twin_costs
 from auditor.run.planted.measure_twins import with_planted
+from auditor.run.planted.twin_costs import affordable_twins
 from auditor.run.probe import Probe
 from auditor.run.run_audit import ask, generator_for
 from auditor.statistics.intervals import clopper_pearson
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.score_fairness import ScoreFairness
 from probes.performance.performance import Performance
+from probes.privacy.membership.membership_inference import MembershipInference
+from probes.table import PROBES
 from tests.quantifiers import all_of
 
 COUNTS = st.tuples(st.integers(0, 11), st.integers(0, 11)).map(sorted)
@@ -206,9 +218,9 @@ def test_what_follows_from_a_number_that_is_left_open_is_open_too(outcome: Outco
 
 
 def test_the_required_share_is_held_by_an_exact_bound() -> None:
-    low = float(clopper_pearson(np.asarray([9]), n=np.asarray([11]), alpha=0.05)[0][0])
-    assert least_share(9, 11) == pytest.approx(low) and least_share(9, 11) > 0.5 > least_share(8, 11)
-    assert least_share(2, 5) > 0.05 > least_share(1, 5)
+    low = float(clopper_pearson(np.asarray([7]), n=np.asarray([8]), alpha=0.05)[0][0])
+    assert least_share(7, 8) == pytest.approx(low) and least_share(7, 8) > 0.5 > least_share(6, 8)
+    assert least_share(2, 3) > 0.05 > least_share(1, 3)
 
 
 def rates_of(probe: Probe, criteria: Sequence[Criterion], n: int) -> dict[tuple[str, tuple[str, ...]], Twins]:
@@ -237,8 +249,82 @@ def controlled_twins(
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1_500, 4_000])
 @pytest.mark.parametrize("probe", [GroupFairness, Performance, ScoreFairness])
-def test_what_is_planted_is_found_and_nothing_else_is(probe: type[Any], n: int) -> None:
+def test_what_is_planted_is_found_and_nothing_else_is(
+    probe: type[Any], n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin_costs, "SHARE", 1.0)
     rates = rates_of(probe(intersections=False) if probe is not Performance else probe(), CRITERIA, n)
     made = {key: t for key, t in rates.items() if t.planted >= 200}
     assert all_of(least_share(t.seen, t.planted) >= 0.85 and t.seen >= 0.9 * t.planted for t in made.values())
     assert all_of(t.alarmed <= 0.05 * max(t.clean, 1) for t in made.values())
+
+
+# ---- a probe that is broken is named ---------------------------------------------------------------------------------
+
+
+def broken(probe: Any, fault: str) -> Any:
+    """The probe that measures the model as ever, and then twins with a fault of its own."""
+    name = "measure_scores" if isinstance(probe, MembershipInference) else "measure"
+    honest, answers = getattr(probe, name), list[Any]()
+
+    def on_other_rows(subject: Any, *more: Any) -> Any:
+        if not more:
+            return honest(replace(subject, is_member=np.random.default_rng(0).permutation(subject.is_member)))
+        rows = more[0].evaluation
+        index = np.random.default_rng(0).permutation(len(rows))
+        others = replace(
+            rows,
+            y_true=rows.y_true[index],
+            sensitive_features=rows.sensitive_features.iloc[index].reset_index(drop=True),
+        )
+        return honest(TwinModel(subject, others, subject.outputs(rows), subject.decisions(rows)), others, *more[1:])
+
+    def measure(*given: Any) -> Any:
+        if not answers:
+            answers.append(honest(*given))
+            return answers[0]
+        return {"nothing": list, "the same": lambda: answers[0], "another column": partial(on_other_rows, *given)}[
+            fault
+        ]()
+
+    setattr(probe, name, measure)
+    return probe
+
+
+PLANTING = {
+    "group_fairness": lambda: GroupFairness(intersections=False),
+    "score_fairness": lambda: ScoreFairness(intersections=False),
+    "performance": Performance,
+    "membership_inference": lambda: MembershipInference(methods=["loss_threshold"]),
+}
+
+
+@pytest.mark.parametrize("fault", ["", "nothing", "the same", "another column"])
+@pytest.mark.parametrize("name", PLANTING)
+def test_each_probe_with_plants_is_named_where_it_is_broken(
+    name: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twin_costs, "SHARE", 1.0)
+    model, data = world(5, n=3_000)
+    data = replace(data, is_member=np.arange(3_000) < 1_500)
+    probe = PLANTING[name]()
+    probe = broken(probe, fault) if fault else probe
+    # What is measured of the model itself is a clean model's.
+    answer = ask(probe, model, data, generator_for(5, probe.name))
+    criteria = [criterion("attack_auc", 0.55), *CRITERIA]
+    [result] = with_planted([(probe, answer)], model, data, Planting(tuple(criteria), Family(), 5))
+    twins = [p.twins for p in result.planted if p.twins.planted]
+    assert twins
+    named = [why_unseen(own, together(twins)) for own in twins]
+    assert all_of(bool(why) == bool(fault) for why in named)
+
+
+def test_every_probe_that_plants_is_broken_here() -> None:
+    assert {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")} == set(PLANTING)
+
+
+def test_what_an_audit_cannot_afford_is_left_out_by_counts_alone() -> None:
+    probe = Performance()
+    result = ask(probe, *world(0, n=500), generator_for(0, probe.name))
+    many, few = ([affordable_twins([(p, result)], [(16, 1)], n, n)[0] for n in (500, 10**6)] for p in (probe, object()))
+    assert many == [16, 16] and few == [16, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import cache
@@ -25,6 +26,8 @@ from auditor.report.record.audit_report import INTAKE, AuditReport
 from auditor.report.record.control_record import CellRecord
 from auditor.report.record.controls import with_policies
 from auditor.run.run_audit import ask, generator_for
+from auditor.run.scan import check_policies
+from auditor.run.scan_options import ScanOptions
 from auditor.statistics.estimate import Undefined
 from auditor.statistics.rates import Proportion
 from cli.scan_request import configure
@@ -378,6 +381,16 @@ def test_a_day_that_is_none_or_has_no_pack_is_refused() -> None:
     with pytest.raises(UsageError, match="name one with --policy"):
         configure({"as_of": "2026-11-24"}, None, [])
     assert configure({"policy": "gdpr", "as_of": "2026-11-24"}, None, []).options.as_of == DAY
+
+
+def test_a_pack_may_require_planted_controls() -> None:
+    pack = parse_policy(PACK.replace("certainty", "require_controls = true\ncertainty", 1), "house.toml")
+    with pytest.raises(UsageError, match="house requires planted controls: leave --no-controls out"):
+        check_policies([pack], ScanOptions(no_controls=True), PROBES)
+    check_policies([pack], ScanOptions(), PROBES)
+    check_policies([replace(pack, require_controls=False)], ScanOptions(no_controls=True), PROBES)
+    with pytest.raises(ConfigError, match="line 6: require_controls is true or false"):
+        parse_policy(PACK.replace("certainty", "require_controls = 1\ncertainty", 1), "house.toml")
 
 
 def test_a_control_that_is_known_less_surely_says_so() -> None:

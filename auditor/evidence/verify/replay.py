@@ -220,6 +220,7 @@ class Replay:
         values: dict[str, object] = {
             "environment.seed": options.get("seed", 0),
             "allow_inconclusive": options.get("allow_inconclusive") or False,
+            "no_controls": options.get("no_controls") or None,
             "roles": self.inputs.request.get(ROLES),
         }
         if report.refusal is None:

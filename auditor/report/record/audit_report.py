@@ -358,6 +358,7 @@ class AuditReport(Closed):
     summary: Summary
     refusal: Refusal | None
     allow_inconclusive: Waivers = False
+    no_controls: Annotated[bool, LEFT_OUT] = False
     decisions: tuple[DecisionRecord, ...] = ()
     policies: tuple[PolicyRecord, ...] = ()
     controls: tuple[ControlRecord, ...] = ()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.judging.measurement import Measurement, Planted, ProbeResult, Twins
 from auditor.judging.planted import CLEAN_OF_EACH, FEWEST_CLEAN, FEWEST_PLANTED, PLANTED_OF_EACH
 from auditor.judging.planting import Plan, Planting, plans_of
+from auditor.run.planted.twin_costs import FEWEST, UNAFFORDABLE, affordable_twins, forecast_of
 from auditor.statistics.groups import WorstOfPairs
 from auditor.statistics.rates import Proportion
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 # A probe's ``measure_planted``: what it measures of a twin in which the number has the value.
 MeasurePlanted = Callable[["AuditedModel", "AuditData", Measurement, float, np.random.Generator], Sequence[Measurement]]
 NO_PLANT = "this probe has no control"
+NO_ROWS = "there are no rows at hand to make a twin of: none were given, or they were counted as they were read"
 _Key = tuple[object, ...]
 
 
@@ -34,32 +37,68 @@ def with_planted(
 
     Runs when all have answered: which level a number is judged at depends on which others there are.
     """
-    plans = plans_of([result for _, result in asked], planting) if data is not None else []
+    plans = plans_of([result for _, result in asked], planting)
+    own = [[plan for plan in plans if plan.result is result] for _, result in asked]
+    wanted = [_wanted(probe, each) for (probe, _), each in zip(asked, own, strict=True)]
+    sizes = (0, 0) if data is None else (len(data.evaluation), len(data))
+    affordable = affordable_twins(asked, wanted, *sizes)
     found = []
-    for probe, result in asked:
-        own = [plan for plan in plans if plan.result is result]
-        hook: MeasurePlanted | None = getattr(probe, "measure_planted", None)
-        if own and data is not None:
-            result = replace(result, planted=tuple(_planted(hook, own, model, data, planting.seed)))
+    for (probe, result), each, n in zip(asked, own, affordable, strict=True):
+        if each and data is None:
+            result = replace(result, planted=tuple(_numbers(each, NO_ROWS)))
+        elif each and data is not None:
+            parts = _drawn(model, data, forecast_of(probe).most_rows, _seed_words(each, planting.seed))
+            hook: MeasurePlanted | None = getattr(probe, "measure_planted", None)
+            result = replace(result, planted=tuple(_planted(hook, each, n, *parts, planting.seed)))
         found.append(result)
     return found
 
 
+def _wanted(probe: Any, plans: Sequence[Plan]) -> tuple[int, int]:
+    """How many twins a probe would have, and how many more to find where its faults can be shown."""
+    numbers = [] if getattr(probe, "measure_planted", None) is None else [plan for plan in plans if not plan.why]
+    if not numbers:
+        return 0, 0
+    n = max(FEWEST_PLANTED, PLANTED_OF_EACH * len(numbers)) + max(FEWEST_CLEAN, CLEAN_OF_EACH * len(numbers))
+    return n, sum(not _is_planned_by_its_test(plan) for plan in numbers)
+
+
+def _drawn(
+    model: AuditedModel, data: AuditData, most: int | None, words: Sequence[int]
+) -> tuple[AuditedModel, AuditData]:
+    """The model and its rows, or as many as there may be of a twin, with the model's answers."""
+    rows = data.evaluation
+    if most is None or len(rows) <= most:
+        return model, data
+    index = np.sort(np.random.default_rng([*words, 3]).choice(len(rows), most, replace=False))
+    some = rows.take(index)
+    # What a model is imports pandas, which the parent of a scan does without.
+    from auditor.models.twin_model import TwinModel
+
+    return TwinModel(model, some, model.outputs(rows)[index], model.decisions(rows)[index]), some
+
+
 def _planted(
-    hook: MeasurePlanted | None, plans: Sequence[Plan], model: AuditedModel, data: AuditData, seed: int
+    hook: MeasurePlanted | None, plans: Sequence[Plan], n: int, model: AuditedModel, data: AuditData, seed: int
 ) -> Iterator[Planted]:
-    """The planted controls of a probe's numbers, which take turns."""
+    """The planted controls of a probe's numbers, which take turns; ``n``: how many twins there may be."""
     words = _seed_words(plans, seed)
     open_plans: list[Plan] = []
     counts: dict[tuple[int, int], Twins] = {}
     for i, plan in enumerate(plans):
         if hook is None or plan.why:
             continue
-        plan, why = _tried(hook, plan, model, data, np.random.default_rng([*words, 2, i]))
-        counts[_place(plan)] = Twins(why=why) if why else Twins(value=plan.value)
-        open_plans += [] if why else [plan]
-    for kind, fewest, of_each in (("planted", FEWEST_PLANTED, PLANTED_OF_EACH), ("clean", FEWEST_CLEAN, CLEAN_OF_EACH)):
-        for i in range(max(fewest, of_each * len(open_plans))):
+        if not n:
+            counts[_place(plan)] = Twins(why=UNAFFORDABLE)
+            continue
+        plan, twins = _tried(hook, plan, model, data, np.random.default_rng([*words, 2, i]))
+        counts[_place(plan)] = twins
+        open_plans += [] if twins.why else [plan]
+    # Of more twins than the fewest two are planted for one that is clean.
+    clean = FEWEST_CLEAN + max(n - FEWEST, 0) // 3
+    for kind, most, of_each in (("planted", n - clean, PLANTED_OF_EACH), ("clean", clean, CLEAN_OF_EACH)):
+        fewest = FEWEST_PLANTED if kind == "planted" else FEWEST_CLEAN
+        for i in range(min(most, max(fewest, of_each * len(open_plans)))):
             # One for which there turned out to be no twin leaves its turns to the others.
             left = [plan for plan in open_plans if not counts[_place(plan)].why]
             if hook is None or not left:
@@ -67,9 +106,16 @@ def _planted(
             plan = left[i % len(left)]
             rng = np.random.default_rng([*words, kind == "clean", i])
             counts[_place(plan)] = _with_one_more(counts[_place(plan)], kind, hook, plan, model, data, rng)
+    yield from _numbers(plans, NO_PLANT, counts)
+
+
+def _numbers(
+    plans: Sequence[Plan], why: str, counts: Mapping[tuple[int, int], Twins] = MappingProxyType({})
+) -> Iterator[Planted]:
+    """What became of each number's twins; of those that are not counted, ``why`` there are none."""
     for plan in plans:
         m = plan.measurement
-        twins = counts.get(_place(plan), Twins(why=plan.why or NO_PLANT))
+        twins = counts.get(_place(plan), Twins(why=plan.why or why))
         yield Planted(
             metric=m.metric, method=m.method, sensitive=m.sensitive, group=m.group, at=m.at,
             bound=plan.criterion.bound, level=plan.level, twins=twins,
@@ -98,19 +144,28 @@ def _with_one_more(
     return replace(twins, clean=twins.clean + 1, alarmed=twins.alarmed + failed)
 
 
+def _is_planned_by_its_test(plan: Plan) -> bool:
+    """Whether the plan is by the test itself, where the fault lies."""
+    return isinstance(plan.measurement.estimate, Proportion | WorstOfPairs)
+
+
 def _tried(
     hook: MeasurePlanted, plan: Plan, model: AuditedModel, data: AuditData, rng: np.random.Generator
-) -> tuple[Plan, str]:
-    """The plan, with its fault as far out as a first twin shows that it must be; or why there can be no twin."""
-    if isinstance(plan.measurement.estimate, Proportion | WorstOfPairs):
-        return plan, ""  # planned by the tests themselves, where the fault lies
+) -> tuple[Plan, Twins]:
+    """The plan, with its fault as far out as a first twin shows that it must be; and no twins yet, or why there are
+    none."""
+    rows = len(data.evaluation)
+    fewer = rows if rows < (plan.measurement.n_samples or 0) else 0
+    if _is_planned_by_its_test(plan) and not fewer:
+        return plan, Twins(value=plan.value)
     try:
         found = _of_twin(hook, plan, model, data, plan.value, rng)
     except NotApplicableError as error:
-        return plan, _no_twins(error).why
+        return plan, _no_twins(error)
     except Exception:
-        return plan, ""
-    return (plan.with_value_by(found[0].estimate) if found else plan), ""
+        return plan, Twins(value=plan.value, rows=fewer)
+    plan = plan.with_value_by(found[0].estimate) if found else plan
+    return plan, Twins(value=plan.value, rows=fewer)
 
 
 def _no_twins(error: NotApplicableError) -> Twins:

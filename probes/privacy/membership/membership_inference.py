@@ -14,6 +14,7 @@ from auditor.core.errors import AuditorError
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.membership_scores import AttackHead, MembershipHead, MembershipScores
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.predictions import Answers
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Undefined
@@ -153,6 +154,7 @@ class MembershipInference(BaseProbe):
     )
     methods = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
+    forecast = Forecast(twin=0.015, number=0.0, million=8.5, own=8.0, own_million=140.0)
     questions = (
         AuditQuestion(
             "few_members",
