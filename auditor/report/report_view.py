@@ -14,7 +14,7 @@ from auditor.judging.criterion import CriterionRecord
 from auditor.judging.figure_types import RANKS, ColouredText, Figure, Series, Swarm
 from auditor.judging.judgement import HIDDEN
 from auditor.judging.measurement import Outcome, Pillar
-from auditor.report.drawing.figure_data import scale_of, strength
+from auditor.report.drawing.figure_data import in_words, scale_of, strength
 from auditor.report.record import finding_text, number_text
 from auditor.report.record.audit_report import (
     INTAKE,
@@ -521,7 +521,7 @@ def _metric_warnings(report: AuditReport, say: Catalogue) -> list[str]:
         ("padding", [f for f in report.findings if f.padding.startswith("Padding")]),
     )
     return [
-        say.say(f"warning.{key}", metrics=", ".join(dict.fromkeys(f.metric or f.probe for f in own)))
+        say.say(f"warning.{key}", metrics=", ".join(dict.fromkeys(in_words(f.metric or f.probe) for f in own)))
         for key, own in named
         if own
     ]

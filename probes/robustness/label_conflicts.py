@@ -100,7 +100,8 @@ def _rate(copies: str, conflicts: Conflicts, n: int) -> Measurement:
         n_samples=m,
         ideal=0.0,
         at={"copies": copies},
-        detail=f"{own:,} of {m:,} rows have another {conflicts.what} and another label, among {n:,}; "
+        detail=f"{own:,} of {m:,} rows have another {conflicts.what} and another label"
+        f"{'' if m == n else f', among {n:,}'}; "
         f"{int(conflicts.copied.sum()):,} have a copy; {_LIMITS}",
     )
 
