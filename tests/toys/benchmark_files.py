@@ -221,15 +221,15 @@ def metadata_of(n: int, columns: Sequence[str] = ("skill", "seen")) -> dict[str,
 
 
 def data_documentation(folder: Path) -> Toys:
-    """Metadata of 600 rows, of which 500 are there."""
+    """Metadata of 600 training rows, of which 500 are there."""
     file = folder / "metadata.json"
     file.write_text(json.dumps(metadata_of(600)))
     return Toys(
         ideal=lambda: scorer_model(lambda skill, group, seen: skill),
         violating=lambda: scorer_model(lambda skill, group, seen: skill),
         criteria=[criterion("contradicted_statements", "at_most", 0.0)],
-        data=lambda: rows(600),
-        violating_data=lambda: rows(500),
+        data=lambda: rows(1_200, members=True),
+        violating_data=lambda: rows(1_000, members=True),
         options={"croissant": str(file)},
     )
 
