@@ -42,14 +42,14 @@ def pairs_figure(pairs: Mapping[str, IntArray], rows: AuditData) -> Figure | Non
                 texts.append(ColouredText(words=told, values=(None,) * len(told), title=title))
     if not texts:
         return None
-    told = " ".join(f"{text.title} {' '.join(text.words)}." for text in texts)
+    in_words = " ".join(f"{text.title} {' '.join(text.words)}." for text in texts)
     return Figure(
         id="data_leakage/copies",
         probe="data_leakage",
         kind="text",
         title="Copies of training rows, two by two",
         series=(),
-        alt=told,
+        alt=in_words,
         caption="Only what differs is shown; what may tell who somebody is, is masked. Rows are counted from one, "
         "without the header of the file. " + "; ".join(f"{kind}: {MEANING[kind]}" for kind in pairs) + ".",
         texts=tuple(texts),
@@ -83,12 +83,12 @@ def _same(one: Any, other: Any) -> bool:
 
 def _of_texts(rows: AuditData, first: int, second: int) -> tuple[str, tuple[list[str], list[str]]]:
     """The runs of words in which two texts differ."""
-    both = [hidden_text("text", str(rows.X[i]), whole=False).split() for i in (first, second)]
-    matcher = SequenceMatcher(None, *both, autojunk=False)
+    one, other = (hidden_text("text", str(rows.X[i]), whole=False).split() for i in (first, second))
+    matcher = SequenceMatcher(None, one, other, autojunk=False)
     words: tuple[list[str], list[str]] = ([], [])
     for kind, low, high, from_, to in matcher.get_opcodes():
         if kind != "equal":
-            words[0].extend(both[0][low:high] or ["…"])
-            words[1].extend(both[1][from_:to] or ["…"])
+            words[0].extend(one[low:high] or ["…"])
+            words[1].extend(other[from_:to] or ["…"])
     shared = sum(block.size for block in matcher.get_matching_blocks())
-    return f"{shared:,} of {max(map(len, both)):,} words alike", (words[0][:_MOST_WORDS], words[1][:_MOST_WORDS])
+    return f"{shared:,} of {max(len(one), len(other)):,} words alike", (words[0][:_MOST_WORDS], words[1][:_MOST_WORDS])
