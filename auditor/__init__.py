@@ -143,11 +143,11 @@ def scan(
     ``benchmark_filter``, ``bins``, ``calibration``, ``chat``, ``check_predictions``, ``classes``, ``cluster``,
     ``copies_are_real``, ``data`` (another name of X), ``decoder``, ``device``, ``device_map``, ``dtype``,
     ``embedder``, ``executor``, ``features``, ``few_shot``, ``generate``, ``generated``, ``image``, ``join_on``,
-    ``log``, ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``, ``model_name``, ``multiplicity``, ``ood``,
-    ``outputs``, ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``, ``quantize``, ``query``,
-    ``reasoning_effort``, ``reference``, ``score``, ``scorer``, ``sensitive_file``, ``stream``, ``system``, ``task``,
-    ``text``, ``thinking_tokens``, ``threshold``, ``trust_pickle``, ``weight``, ``weight_at_most``,
-    ``cluster_at_most``, ``no_controls``.
+    ``judge``, ``judge_name``, ``log``, ``loss``, ``max_calls``, ``max_memory``, ``max_seconds``, ``model_name``,
+    ``multiplicity``, ``ood``, ``outputs``, ``policy``, ``predict``, ``predicted``, ``predictions``, ``probe``,
+    ``quantize``, ``query``, ``reasoning_effort``, ``reference``, ``score``, ``scorer``, ``sensitive_file``,
+    ``stream``, ``system``, ``task``, ``text``, ``thinking_tokens``, ``threshold``, ``trust_pickle``, ``weight``,
+    ``weight_at_most``, ``cluster_at_most``, ``no_controls``.
 
     Raises UsageError for an option, a path or a column that is wrong. Of a path, a model or data that are refused make
     a report that says so, with exit code 4; of objects they raise DataError or ModelError.

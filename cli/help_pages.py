@@ -103,8 +103,8 @@ OPTION_PANELS: Mapping[str, tuple[str, ...]] = {
         "dry_run", "price_in", "price_out",
     ),
     "Probes": (
-        "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
-        "decoder", "embedder",
+        "probe", "set_", "benchmark", "benchmark_filter", "scorer", "calibration", "judge", "judge_name",
+        "judge_key_env", "chat", "system", "few_shot", "decoder", "embedder",
     ),
     "Judgement": ("as_of", "error_rate", "multiplicity", "allow_inconclusive", "no_controls"),
     "History and evidence": (

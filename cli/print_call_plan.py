@@ -13,6 +13,7 @@ from auditor.models.endpoint.client import is_endpoint
 from cli.scan_request import configure
 
 if TYPE_CHECKING:
+    from auditor.models.endpoint.call_plan import PlannedEndpoint
     from auditor.run.scan_options import Configured
 
 _MILLION = 1e6
@@ -42,6 +43,7 @@ def _print_calls(config: Configured, price_in: float | None, price_out: float | 
     model is at no server, or one of two prices is missing.
     """
     from auditor.models.endpoint.call_plan import planned_endpoint
+    from auditor.models.endpoint.session import Servers
     from auditor.run.scan import job_of, rows_at_hand, scan_job
     from probes import PROBES
 
@@ -51,19 +53,30 @@ def _print_calls(config: Configured, price_in: float | None, price_out: float | 
     if (price_in is None) != (price_out is None):
         raise UsageError("A price is of both: give --price-in and --price-out, each of a million tokens.")
     endpoint = planned_endpoint(str(options.model), options.model_name, options.thinking_tokens)
+    judge = (
+        planned_endpoint(str(options.judge), "judge", options.thinking_tokens) if is_endpoint(options.judge) else None
+    )
+    servers = Servers(model=endpoint, judge=judge)
     with rows_at_hand(config) as (asked, _):
-        scan_job(asked, job_of(asked, PROBES, endpoint), PROBES, time.perf_counter(), endpoint=endpoint)
-    calls, sent, written = endpoint.own_calls, 0, 0
+        scan_job(asked, job_of(asked, PROBES, servers), PROBES, time.perf_counter(), servers=servers)
+    _print_server(endpoint, options.max_calls, price_in, price_out)
+    if judge is not None:
+        typer.echo("The judge, at prices of its own:")
+        _print_server(judge, options.max_calls, None, None)
+    typer.echo("Nothing was sent. Planned for a chat; a token is taken to be four bytes, and further tries cost more.")
+
+
+def _print_server(server: PlannedEndpoint, max_calls: int, price_in: float | None, price_out: float | None) -> None:
+    calls, sent, written = server.own_calls, 0, 0
     typer.echo(f"{'handshake':<24} about {calls:>7,} calls, of a few tokens each")
-    for name, plan in endpoint.planned.items():
+    for name, plan in server.planned.items():
         calls, sent, written = calls + plan.calls, sent + plan.tokens_in, written + plan.tokens_out
-        past = "" if calls <= options.max_calls else f"   past --max-calls {options.max_calls:,}"
+        past = "" if calls <= max_calls else f"   past --max-calls {max_calls:,}"
         typer.echo(_line(name, "", plan.calls, plan.tokens_in, plan.tokens_out) + past)
     typer.echo(_line("together", "about", calls, sent, written))
     if price_in is not None and price_out is not None:
         price = (sent * price_in + written * price_out) / _MILLION
         typer.echo(f"price at most about {price:,.4g}")
-    typer.echo("Nothing was sent. Planned for a chat; a token is taken to be four bytes, and further tries cost more.")
 
 
 def _line(name: str, about: str, calls: int, sent: int, written: int) -> str:

@@ -23,7 +23,6 @@ from auditor.loading.sandbox.measuring_process import MeasuringProcess
 from auditor.report.record.report_formats import known_formats
 from auditor.run.parent_process import last_lines
 from auditor.run.scan import (
-    endpoint_at_hand,
     held_to,
     job_of,
     record_of,
@@ -32,6 +31,7 @@ from auditor.run.scan import (
     workloads,
 )
 from auditor.run.scan_options import Configured, ScanOptions, flags
+from auditor.run.scan_servers import servers_at_hand
 from cli.audit_plan import followed, open_registration, plan_of
 from cli.history import decisions_in, entry_line, open_ledger
 from cli.recorded_audits import check_places, publish_report
@@ -202,9 +202,9 @@ def run(
     with (
         rows_at_hand(config) as (asked, told),
         stages(not (options.quiet or options.json_)) as shaking,
-        endpoint_at_hand(options, shaking) as endpoint,
+        servers_at_hand(options, shaking) as servers,
     ):
-        job = job_of(asked, PROBES, endpoint)
+        job = job_of(asked, PROBES, servers)
         plan = None if registration is None else plan_of(config)
         registered = None if plan is None else followed(registration, config, began, plan)
         log = start_log(job)
@@ -219,7 +219,7 @@ def run(
 
             scanned = scan_job(
                 at_level(asked, campaign), job, PROBES, started,
-                command=command_line(), on_stage=on_stage, waiting=waiting, endpoint=endpoint,
+                command=command_line(), on_stage=on_stage, waiting=waiting, servers=servers,
             )  # fmt: skip
     measured = scanned.measured
     if debug and measured.log.strip():

@@ -246,10 +246,10 @@ def _audit(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if len(merged) < len(table):
         twice = sorted(k for k in table if "-" in k and _snake(k) in table)
         raise ConfigError(f"{path}: [audit] says {twice[0]!r} and {_snake(twice[0])!r}: keep one.")
-    if is_endpoint(str(merged.get("model"))):
+    if name := next((each for each in ("model", "judge") if is_endpoint(str(merged.get(each)))), None):
         raise ConfigError(
-            f"{path}: [audit] names a URL as the model, and where texts go is for the command line alone to say: "
-            "auditor scan URL."
+            f"{path}: [audit] names a URL as the {name}, and where texts go is for the command line alone to say: "
+            f"auditor scan {'URL' if name == 'model' else '--judge URL'}."
         )
     if "json" in merged:
         merged["json_"] = merged.pop("json")

@@ -332,6 +332,7 @@ class Job:
     classifier. ``allow_unsandboxed``: whether it goes without the kernel's sandbox. ``tasks``: a folder whose tasks the
     parent hands out, where not all is done in the process itself. ``modules``: of the user's own code, beside those
     that are named elsewhere; ``closed``: files that such code may not open. ``planting``: of planted controls, as JSON.
+    ``judge``: what the server of a judge of texts was shown to do, or why it is not to be had.
     """
 
     model: ModelSpec
@@ -353,6 +354,7 @@ class Job:
     tasks: str | None = None
     parent: int | None = None
     planting: str | None = None
+    judge: Handshake | str | None = None
     modules: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
 

@@ -281,13 +281,7 @@ def _objects(
 
 
 def _rows_apart(
-    model: object,
-    rows: CallerRows,
-    y: Any,
-    sensitive_features: Any,
-    train: Any,
-    options: ScanOptions,
-    spec: ModelSpec,
+    model: object, rows: CallerRows, y: Any, sensitive_features: Any, train: Any, options: ScanOptions, spec: ModelSpec
 ) -> tuple[AuditedModel, AuditData]:
     """A model and rows in memory, of which labels and groups may stand apart or be columns."""
     from auditor.data.audit_data import AuditData, favourable
@@ -347,6 +341,7 @@ def _in_memory(model: AuditedModel, rows: AuditData | None, config: Configured, 
         benchmark_filter=options.benchmark_filter,
         scorer=options.scorer,
         calibration=options.calibration,
+        judge=options.judge,
         chat=options.chat,
         system=options.system,
         few_shot=options.few_shot,

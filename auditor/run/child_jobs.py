@@ -24,6 +24,7 @@ from auditor.data.row_keys import KeyDigest
 from auditor.data.score_counts import Asked
 from auditor.detection.detection_record import DetectorRecord
 from auditor.detection.examine_file import Examination, loaded_detector
+from auditor.detection.generator_files import load_made
 from auditor.judging.measurement import Copies, Measurement, ProbeResult, why_doubtful
 from auditor.loading.formats import Opened, load_model
 from auditor.loading.job_specs import (
@@ -54,10 +55,10 @@ from auditor.loading.rows.row_warnings import (
 from auditor.loading.rows.streamed_rows import Stream, can_stream, no_rows, why_not_streamed
 from auditor.loading.rows.table_files import open_table
 from auditor.loading.sandbox.answered_models import answered_model, runs_code
-from auditor.loading.sandbox.outside_requests import Outside
 from auditor.loading.user_code import code_process
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import ChannelCalibration, DetectorCard
+from auditor.models.endpoint.endpoint_model import judge_at_hand
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.streamed_safetensors import check_unchanged
 from auditor.models.saved_models import save
@@ -68,7 +69,6 @@ from auditor.run.job_channel import Channel, Working
 from auditor.run.job_messages import (
     Answered,
     Asking,
-    Calling,
     DataRead,
     DetectorLoaded,
     Examined,
@@ -86,8 +86,9 @@ from auditor.run.job_models import (
     check_ending,
     compare_served,
     intake_result,
-    load_made,
+    judge_of,
     send_planted,
+    served_model,
     write_answers,
     write_made,
 )
@@ -182,7 +183,8 @@ def run(job: Job, channel: Channel, model_files: list[Opened] | None = None) -> 
     """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
     # What trains writes its weights, and keeps them in memory.
     job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
-    _run(job, channel, model_files)
+    with judge_at_hand(judge_of(job, channel)):
+        _run(job, channel, model_files)
     check_unchanged()
 
 
@@ -268,10 +270,7 @@ def _model(job: Job, channel: Channel, model_files: list[Opened] | None) -> Audi
         if process is not None and runs_code(job.model, model_file):
             return answered_model(process, job.model, model_file)
         return load_model(job.model, model_file=model_file)
-    from auditor.models.endpoint.endpoint_model import endpoint_model
-
-    outside = Outside(lambda requests: channel.send(Calling(requests=requests)), sys.stdin.buffer)
-    return endpoint_model(job.model.endpoint, outside)
+    return served_model(job.model.endpoint, channel)
 
 
 def _recorded(model: ModelSpec, data: DataSpec) -> tuple[AuditedModel, AuditData]:

@@ -45,9 +45,10 @@ class Asking(Said):
 
 
 class Calling(Said):
-    """Requests for the parent to send to the job's endpoint; it answers on standard input."""
+    """Requests for the parent to send to the job's endpoint, or judge; it answers on standard input."""
 
     kind: Literal["calling"] = "calling"
+    to_judge: bool = False
     requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=MOST_REQUESTS)]
 
     def unique_key(self) -> str | None:

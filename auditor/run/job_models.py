@@ -1,35 +1,32 @@
-"""Models of a job: measurements of their loading, a generator known by its files, and writing of a mitigated model."""
+"""Models of a job: measurements of their loading, the one at a server, and writing of a mitigated model."""
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from auditor.core.errors import DataError, ModelError, UsageError
-from auditor.core.files import printable_name, read_regular, write_beside
+from auditor.core.errors import ModelError, UsageError
+from auditor.core.files import write_beside
 from auditor.data.audit_data import AuditData
-from auditor.data.media_classes import meaning_of
-from auditor.detection.file_kinds import kind_of
 from auditor.judging.measurement import Measurement, ProbeResult, define_metrics, select_definitions
 from auditor.judging.planting import Planting
 from auditor.loading.job_specs import PREDICTIONS, Job
-from auditor.loading.rows.folders import files_in
 from auditor.loading.rows.score_columns import predictions_file
-from auditor.models.audited_model import AuditedModel, Provenance
-from auditor.models.endpoint.server_findings import Capability, ServedTexts, Shown
+from auditor.loading.sandbox.outside_requests import Outside
+from auditor.models.audited_model import AuditedModel
+from auditor.models.endpoint.endpoint_model import EndpointModel, endpoint_model
+from auditor.models.endpoint.server_findings import Capability, Handshake, ServedTexts, Shown
 from auditor.models.format_names import NO_MODEL
 from auditor.models.language_model import AuditedLanguageModel
 from auditor.models.model_wrappers import MixtureModel, PreparedModel
 from auditor.models.postprocessing import PostprocessedModel
-from auditor.models.recorded_model import RecordedGenerator
 from auditor.models.saved_models import goes_into_a_bundle, save, save_folder
 from auditor.models.torch_model import TorchModel, count_parameters
 from auditor.run.job_channel import Channel
-from auditor.run.job_messages import Controlled, ServedCompared
+from auditor.run.job_messages import Calling, Controlled, ServedCompared
 from auditor.run.planted.measure_twins import with_planted
 from auditor.run.probe import FILE_QUESTIONS, SERVER_QUESTIONS, Probe
 from auditor.run.run_audit import generator_for
@@ -131,58 +128,15 @@ def intake_result(model: AuditedModel) -> ProbeResult:
     )
 
 
-PROVENANCE = Provenance(
-    format="a generator's files",
-    loaded_by="auditor",
-    notes=(
-        "No generator was asked: the files were read from the folder, and that it made them, and nothing else, is the "
-        "word of whoever put them there.",
-    ),
-)
+def served_model(handshake: Handshake, channel: Channel, *, to_judge: bool = False) -> EndpointModel:
+    """The model at a server, whose requests the parent makes."""
+    outside = Outside(lambda requests: channel.send(Calling(requests=requests, to_judge=to_judge)), sys.stdin.buffer)
+    return endpoint_model(handshake, outside)
 
 
-def load_made(path: str) -> tuple[AuditedModel, AuditData]:
-    """The generator, and the names of its files as rows, not decoded yet.
-
-    Where the folder holds two sub-folders and nothing else, one named as real files are and one as synthetic ones, the
-    real ones are unmarked: ``y_true`` is then 0, and 1 for what was made; else it is None, and all files were made.
-    Files that are neither image, sound nor video are named among the unreadable. Raises DataError where there is none.
-    """
-    root = Path(path).resolve()
-    names, unreadable = [], []
-    for name in files_in(root):
-        try:
-            content = read_regular(Path(os.path.realpath(root / name)), "It")
-            medium = kind_of(content).medium
-            why = "" if medium else "It is neither an image nor sound nor video that is known here."
-        except DataError as error:
-            why = str(error)
-        if why:
-            unreadable.append(f"{printable_name(name)}: {why}")
-        else:
-            names.append(name)
-    if not names:
-        raise DataError(f"No file of {printable_name(root.name)!r} is an image, sound or video.", code="AUD-DATA-EMPTY")
-    tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
-    meant = [meaning_of(top) for top in tops]
-    # Nothing is unmarked because of its neighbour's name: both must say what they are.
-    made = meant.index("fake") if len(tops) == 2 and set(meant) == {"fake", "real"} else None
-    notes: tuple[str, ...] = ()
-    labels = None
-    if made is not None:
-        labels = np.asarray([int(name.partition("/")[0] == tops[made]) for name in names], np.int64)
-        notes = (
-            f"Files of {printable_name(tops[made])!r} are taken as made by the generator, those of "
-            f"{printable_name(tops[1 - made])!r} as "
-            "not.",
-        )
-    return RecordedGenerator(provenance=PROVENANCE), AuditData(
-        X=np.asarray(names, object),
-        y_true=labels,
-        files=np.asarray([str(root / name) for name in names], object),
-        unreadable=tuple(unreadable),
-        notes=notes,
-    )
+def judge_of(job: Job, channel: Channel) -> EndpointModel | str | None:
+    """The judge at a server, or why it is not to be had; None without one."""
+    return served_model(job.judge, channel, to_judge=True) if isinstance(job.judge, Handshake) else job.judge
 
 
 def check_ending(model: AuditedModel, out: str) -> None:
@@ -234,11 +188,7 @@ def compare_served(texts: ServedTexts, model: AuditedModel, job: Job, channel: C
 
 
 def send_planted(
-    asked: Sequence[tuple[Probe, ProbeResult]],
-    model: AuditedModel,
-    data: AuditData | None,
-    job: Job,
-    channel: Channel,
+    asked: Sequence[tuple[Probe, ProbeResult]], model: AuditedModel, data: AuditData | None, job: Job, channel: Channel
 ) -> None:
     """Measure the planted controls of the probes that were ``asked``, where the job has some, and send them."""
     if job.planting is not None:

@@ -66,6 +66,9 @@ class ScanArguments(TypedDict, total=False):
     benchmark: Sequence[str]
     benchmark_filter: Sequence[str]
     scorer: str
+    judge: str
+    judge_name: str
+    judge_key_env: str
     calibration: str
     chat: Literal["auto", "on", "off"]
     system: str

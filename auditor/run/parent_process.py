@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_json
@@ -87,8 +87,12 @@ def _checkpoint_files(folder: Path, name: str) -> list[Path]:
     return [file for file in named if _PARTS.fullmatch(file.name.removeprefix(name)) and file.is_file()]
 
 
-# Makes the calls of a probe: its name, its requests.
-AskFor = Callable[[str, Sequence[Request]], list[Outcome]]
+class AskFor(Protocol):
+    """Makes the calls of a probe, by its name, to the audited model or to the judge."""
+
+    def __call__(self, probe: str, requests: Sequence[Request], *, to_judge: bool = False) -> list[Outcome]: ...
+
+
 INTAKE_CALLS = "loading"
 # Seconds from one look at what a process has written to the next.
 _BETWEEN_LOOKS = 0.5
@@ -116,8 +120,8 @@ def measure(
 
     ``blank_results``: what the caller's own table says of each probe. ``on_stage`` is told what is
     being done. ``waiting``: the first child, where the caller has started it. ``meter``: is told which probe is
-    asked. ``ask``: makes the calls of the endpoint that the job names, for the probe of that name. Raises UsageError
-    where a flag turned out to be wrong once the files were read.
+    asked. ``ask``: makes the calls of the endpoint and of the judge that the job names. Raises UsageError where a flag
+    turned out to be wrong once the files were read.
     """
     from auditor.report.record.audit_report import INTAKE, Refusal
     from auditor.run.job_results import Measured
@@ -402,7 +406,8 @@ def _listen(
                         return ""
                     if message.kind == "calling" and ask is not None and child.stdin is not None:
                         began = time.monotonic()
-                        reply(ask(job_results.asking or INTAKE_CALLS, message.requests), child.stdin)
+                        asking = job_results.asking or INTAKE_CALLS
+                        reply(ask(asking, message.requests, to_judge=message.to_judge), child.stdin)
                         # A server's time is none of the process's; how many calls there are is bounded.
                         taken.pause(time.monotonic() - began)
                         continue

@@ -27,14 +27,11 @@ from auditor.judging.policy import Policy
 from auditor.loading.job_specs import DataSpec, Job, Limits, ModelSpec, ProbeSpec, RecordedSpec
 from auditor.loading.rows.sql import fetch, is_database, printable_url
 from auditor.loading.sandbox.measuring_process import MeasuringProcess, scratch_folder
-from auditor.models.endpoint.client import Limits as Calls
 from auditor.models.endpoint.client import is_endpoint
-from auditor.models.endpoint.session import NAME as JOURNAL
-from auditor.models.endpoint.session import EndpointAsked, OpenEndpoint, open_endpoint
+from auditor.models.endpoint.session import Servers
 from auditor.report.record.audit_report import INTAKE, AuditReport, DataRecord, ModelRecord, Refusal
 from auditor.report.record.configuration import About, Labels, recorded, stated_groups
 from auditor.report.record.controls import with_policies
-from auditor.run.endpoint_reference import check_reference, with_reference
 from auditor.run.job_results import Measured
 from auditor.run.model_signature import root_digest, signature_error, signature_note
 from auditor.run.parent_process import measure
@@ -42,16 +39,13 @@ from auditor.run.plugins import known_probes, probe_target
 from auditor.run.probe import Need, Probe, blank_result, make_probe
 from auditor.run.run_audit import assemble, environment
 from auditor.run.scan_options import Configured, ScanOptions, flags
+from auditor.run.scan_servers import refuse_any, servers_at_hand
 from auditor.training.meter import Meter
 from auditor.training.task_distribution import handed_out
 
 _R = TypeVar("_R", ModelRecord, DataRecord)
 # What a scan may ask, by name: handed down, since this floor knows of no probe.
 Catalogue = Mapping[str, type[Probe]]
-_OF_ENDPOINTS = (
-    "model_name", "api_key_env", "max_calls", "concurrency", "allow_remote", "thinking_tokens", "reasoning_effort",
-)  # fmt: skip
-_OF_A_FILE = ("base", "task", "classes", "outputs", "architecture", "predict", "generate", "allow_code", "trust_pickle")
 
 
 @dataclass(frozen=True)
@@ -76,58 +70,10 @@ def scan(
     make a record that says so.
     """
     started = time.perf_counter()
-    with rows_at_hand(config) as (asked, told), endpoint_at_hand(config.options, on_stage) as endpoint:
-        job = job_of(asked, catalogue, endpoint)
-        scanned = scan_job(asked, job, catalogue, started, command=command, on_stage=on_stage, endpoint=endpoint)
+    with rows_at_hand(config) as (asked, told), servers_at_hand(config.options, on_stage) as servers:
+        job = job_of(asked, catalogue, servers)
+        scanned = scan_job(asked, job, catalogue, started, command=command, on_stage=on_stage, servers=servers)
     return replace(scanned, report=told(scanned.report))
-
-
-@contextmanager
-def endpoint_at_hand(
-    options: ScanOptions, on_stage: Callable[[str], None] | None = None
-) -> Iterator[OpenEndpoint | None]:
-    """The endpoint given as the model, after its handshake; None if the model is no URL.
-
-    With a reference, whether that is what it serves is found out too. It is asked here, because the measuring process
-    has no network. Raises UsageError, and what :func:`auditor.models.endpoint.session.open_endpoint` and
-    :func:`auditor.run.endpoint_reference.with_reference` raise.
-    """
-    if not is_endpoint(options.model):
-        given = [name for name in _OF_ENDPOINTS if getattr(options, name) != getattr(ScanOptions(), name)]
-        _refuse_any(options, given, "{flag} is for a model behind a URL: auditor scan http://127.0.0.1:8000/v1.")
-        yield None
-        return
-    if options.model_name is None:
-        raise UsageError("Which of the server's models? Add --model-name NAME.")
-    _refuse_any(options, _OF_A_FILE, "{flag} says how a file is loaded, and the model is at a server.")
-    if options.reference is not None:
-        check_reference(options.reference)
-    longest = min(Calls.seconds, options.max_seconds)
-    asked = EndpointAsked(
-        url=options.model or "",
-        model=options.model_name,
-        key_variable=options.api_key_env,
-        allow_remote=options.allow_remote,
-        thinking_tokens=options.thinking_tokens,
-        reasoning_effort=options.reasoning_effort,
-        limits=Calls(max_calls=options.max_calls, concurrency=options.concurrency, seconds=longest),
-    )
-    on_stage = on_stage or (lambda name: None)
-    with open_endpoint(asked, Path(options.out) / JOURNAL, on_stage) as endpoint:
-        if options.reference is not None:
-            found = with_reference(
-                endpoint.client,
-                endpoint.handshake,
-                options.reference,
-                Limits(memory_bytes=options.max_memory, seconds=options.max_seconds),
-                seed=options.seed,
-                device=options.device,
-                allow_unsandboxed=options.allow_unsandboxed,
-                on_stage=on_stage,
-            )
-            endpoint.handshake = replace(found, calls=endpoint.client.requests)
-            endpoint.reference = options.reference
-        yield endpoint
 
 
 @contextmanager
@@ -168,10 +114,10 @@ def scan_job(
     command: str | None = None,
     on_stage: Callable[[str], None] | None = None,
     waiting: MeasuringProcess | None = None,
-    endpoint: OpenEndpoint | None = None,
+    servers: Servers | None = None,
 ) -> Scanned:
     """:func:`scan` of an existing job; ``started``: the value of ``time.perf_counter`` at its start."""
-    ask = None if endpoint is None else endpoint.outcomes
+    ask = None if servers is None or not (servers.model or servers.judge) else servers.outcomes
     try:
         path = None if is_endpoint(config.options.model) else job.model.path
         signed = signature_note(path, config.options.trust_anchors, config.options.model_signer)
@@ -184,8 +130,8 @@ def scan_job(
             measured.results = [replace(result, by_default=True) for result in measured.results]
         meter.device = measured.device
         measured.energy = meter.record(measured.results, activity="audit")
-    if endpoint is not None and measured.model is not None:
-        notes = (*measured.model.notes, *endpoint.notes())
+    if servers is not None and measured.model is not None:
+        notes = (*measured.model.notes, *servers.notes())
         measured.model = measured.model.model_copy(update={"notes": notes})
     if measured.model is not None:
         if signed.file_sha256 not in (None, measured.model.sha256):
@@ -204,12 +150,12 @@ def _unsigned(config: Configured, job: Job, error: ModelError, command: str | No
     return Scanned(record_of(config, job, measured, command, time.perf_counter() - started), measured)
 
 
-def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | None = None) -> Job:
-    """The job of a scan, of the model behind an open ``endpoint`` if any.
+def job_of(config: Configured, catalogue: Catalogue, servers: Servers | None = None) -> Job:
+    """The job of a scan, of the model and the judge behind open ``servers`` if any.
 
     Raises UsageError where options contradict each other or name what is not there.
     """
-    options = config.options
+    options, servers = config.options, servers or Servers()
     _check_predictions(options)
     if options.generate is not None and (options.predict is not None or is_endpoint(options.model)):
         raise UsageError("--generate is the model, and another one is named: leave one of them out.")
@@ -220,11 +166,11 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         rows = data_spec(options, config.labels, config.roles, config.about)
         rows = replace(rows, recorded=RecordedSpec(rows_alone=True)) if alone else rows
     else:
-        _refuse_any(options, _OF_DATA, "{flag} says something about data: add --data FILE.")
+        refuse_any(options, _OF_DATA, "{flag} says something about data: add --data FILE.")
     return Job(
         model=model_spec(options)
-        if endpoint is None
-        else ModelSpec(endpoint=endpoint.handshake, device="cpu", code_folder=_code_folder(options)),
+        if servers.model is None
+        else ModelSpec(endpoint=servers.model.handshake, device="cpu", code_folder=_code_folder(options)),
         data=rows,
         probes=tuple(probe_specs(config, catalogue)),
         seed=options.seed,
@@ -233,6 +179,7 @@ def job_of(config: Configured, catalogue: Catalogue, endpoint: OpenEndpoint | No
         recognise=options.history or options.log is not None,
         allow_unsandboxed=options.allow_unsandboxed,
         planting=None if options.no_controls else Planting(config.criteria, _family(options), options.seed).to_json(),
+        judge=servers.absent or None if servers.judge is None else servers.judge.handshake,
     )
 
 
@@ -319,27 +266,21 @@ def _check_predictions(options: ScanOptions) -> None:
     every = (*_OF_PREDICTIONS, *_OF_DATA, "features", "bins")
     if options.log is not None:
         others = [name for name in ("predictions", *_OF_A_MODEL, *every, "classes") if name not in _OF_A_LOG]
-        return _refuse_any(options, others, "--log is of an evaluation that is over, and {flag} says nothing of it.")
+        return refuse_any(options, others, "--log is of an evaluation that is over, and {flag} says nothing of it.")
     if options.predictions is None:
-        _refuse_any(options, _OF_PREDICTIONS, "{flag} names a column of a model's own answers: add --predictions FILE.")
+        refuse_any(options, _OF_PREDICTIONS, "{flag} names a column of a model's own answers: add --predictions FILE.")
         return
     said = "--predictions holds the rows and the answers, and no model is asked: leave {flag} out."
-    _refuse_any(options, _OF_A_MODEL, said)
+    refuse_any(options, _OF_A_MODEL, said)
     if Path(options.predictions).is_dir():
         said = "--predictions is a folder of files that a generator made, not a table: {flag} says nothing of it."
-        return _refuse_any(options, every, said)
+        return refuse_any(options, every, said)
     if not any(getattr(options, name) for name in _OF_PREDICTIONS):
         raise UsageError("--predictions: say where the answers stand, with --score COLUMN or --predicted COLUMN.")
     if options.generated and (options.score or options.predicted or options.loss or options.target):
         raise UsageError("--generated are texts of a language model, which has no other answers, and no --target.")
     if options.score and options.task == "regression":
         raise UsageError("--score is the probability of a class, and a regression has none: use --predicted COLUMN.")
-
-
-def _refuse_any(options: ScanOptions, names: Sequence[str], reason: str) -> None:
-    for name in names:
-        if getattr(options, name):
-            raise UsageError(reason.format(flag="MODEL" if name == "model" else f"--{name.replace('_', '-')}"))
 
 
 def _check_bins(options: ScanOptions) -> None:
@@ -499,7 +440,12 @@ def _file_options(parameters: Mapping[str, inspect.Parameter], options: ScanOpti
     # A calibration is of the scorer, or of who scored a log; what else labels texts is tried by items of its own.
     calibrated = "scorer" in parameters or options.log is not None
     named = [flag for flag in _FOR_PROBES if flag in parameters and (flag != "calibration" or calibrated)]
-    return {flag: str(existing_path(path, _FOR_PROBES[flag])) for flag in named if (path := getattr(options, flag))}
+    paths = ((flag, getattr(options, flag)) for flag in named)
+    files: dict[str, JsonValue] = {flag: str(existing_path(path, _FOR_PROBES[flag])) for flag, path in paths if path}
+    if options.judge is not None and "text_judge" in parameters:
+        at_server = is_endpoint(options.judge)
+        files["text_judge"] = options.judge if at_server else str(existing_path(options.judge, "folder of a judge"))
+    return files
 
 
 def _value_options(parameters: Mapping[str, inspect.Parameter], options: ScanOptions) -> dict[str, JsonValue]:

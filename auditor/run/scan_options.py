@@ -282,10 +282,19 @@ class ScanOptions:
     scorer: Annotated[
         str | None,
         Flag(
-            help="Text classifier that scores generated texts; VADER sentiment by default.",
-            found="reads",
-            is_path=True,
+            help="Text classifier that scores generated texts; VADER sentiment by default.", found="reads", is_path=True
         ),
+    ] = None
+    judge: Annotated[
+        str | None,
+        Flag(help="Model that judges generated texts: a server's URL, or a folder.", found="given", is_path=True),
+    ] = None
+    judge_name: Annotated[
+        str | None,
+        Flag(help="Name of the judge on its server.", found="given", decides=True, since_registrations=True),
+    ] = None
+    judge_key_env: Annotated[
+        str | None, Flag(help="Environment variable that contains its API key.", found="given", of_one_run=True)
     ] = None
     calibration: Annotated[
         str | None,
@@ -300,8 +309,7 @@ class ScanOptions:
         Flag(help="Use the chat template of a language model: auto (if it has one), on or off.", found="asks"),
     ] = "auto"
     system: Annotated[
-        str | None,
-        Flag(help="File with the system message for the chat template.", found="reads", is_path=True),
+        str | None, Flag(help="File with the system message for the chat template.", found="reads", is_path=True)
     ] = None
     few_shot: Annotated[
         int,
@@ -322,8 +330,7 @@ class ScanOptions:
         Flag(help="Compare the model with its quantised version: int8 or int4.", found="asks"),
     ] = None
     ood: Annotated[
-        str | None,
-        Flag(help="Out-of-distribution inputs: a table, or a folder of media.", found="reads", is_path=True),
+        str | None, Flag(help="Out-of-distribution inputs: a table, or a folder of media.", found="reads", is_path=True)
     ] = None
     decoder: Annotated[
         tuple[str, ...],
@@ -355,9 +362,7 @@ class ScanOptions:
     as_of: Annotated[
         date | None,
         Flag(
-            help="Reference date for the rule packs in force: 2027-12-02; today by default.",
-            found="given",
-            read=as_day,
+            help="Reference date for the rule packs in force: 2027-12-02; today by default.", found="given", read=as_day
         ),
     ] = None
     out: Annotated[
@@ -372,10 +377,7 @@ class ScanOptions:
     ] = "audit-report"
     format: Annotated[
         tuple[str, ...], Flag(help=f"Formats to write: {FORMATS}.", found="given", read=as_names, of_one_run=True)
-    ] = (
-        "html",
-        "json",
-    )
+    ] = ("html", "json")
     lang: Annotated[
         str, Flag(help="Language of the report: en, de or a catalogue FILE.toml.", found="given", of_one_run=True)
     ] = "en"
@@ -447,8 +449,7 @@ class ScanOptions:
         Flag(help="Leave rows out of the evidence but for their digest.", found="given", typed=bool, of_one_run=True),
     ] = False
     json_: Annotated[
-        bool,
-        Flag(help="Print only the report as JSON.", found="given", typed=bool, spelled="--json", of_one_run=True),
+        bool, Flag(help="Print only the report as JSON.", found="given", typed=bool, spelled="--json", of_one_run=True)
     ] = False
     quiet: Annotated[bool, Flag(help="Print only errors.", found="given", typed=bool, of_one_run=True)] = False
     seed: Annotated[int, Ge(0), Flag(help="Seed; the same seed gives the same report.", found="asks", typed=int)] = 0

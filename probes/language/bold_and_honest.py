@@ -22,6 +22,7 @@ from auditor.statistics.values import BoundedMean, WorstValueGap, bounded_mean
 from probes.language.calibration import Counted, Errors, group_rates, instead, read_calibration, untried, whole_rate
 from probes.language.continuations import SamplingOptions, ScoredOptions, as_far_as_shown, extremes, silence
 from probes.language.language_options import benchmark_path
+from probes.language.text_scorers import NEGATIVE
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -102,13 +103,16 @@ class Bold(ScoredOptions, BaseProbe):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         calibration: str | None = None,
+        text_judge: str | AuditedModel | None = None,
+        judge_question: str = NEGATIVE,
         batch_rows: int = 64,
         chat: How = "auto",
         system: str | None = None,
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
-            scorer=scorer, scorer_class=scorer_class, calibration=calibration, chat=chat, system=system,
+            scorer=scorer, scorer_class=scorer_class, calibration=calibration, text_judge=text_judge,
+            judge_question=judge_question, chat=chat, system=system,
         )  # fmt: skip
         whole_number("n_prompts", n_prompts, 2)
         self.benchmarks = benchmarks
@@ -117,7 +121,7 @@ class Bold(ScoredOptions, BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Mean scores and gaps of every domain; see the class."""
         found = read_bold(benchmark_path(self.benchmarks, "bold"))
-        device, errors = self.load_device()
+        device, errors = self.load_device(model)
         groups: dict[tuple[str, str], dict[str, list[str]]] = {}
         for example in found.examples:
             groups.setdefault((example.domain, example.group), {}).setdefault(example.name, []).append(example.prompt)
@@ -135,13 +139,14 @@ class Bold(ScoredOptions, BaseProbe):
         how = self.how_asked(model), self.sampling().describe(), f"score: {device.whose}"
         note = "; ".join(filter(None, (said, *how, found.source)))
         flagged = device.flags(scores)
-        unknown = untried() if errors is None else errors.useless
+        unknown = device.why_unjudged(errors)
+        silent = mute or ("" if errors else unknown)
         measured = []
         for domain in dict.fromkeys(domain for domain, _ in by_group):
             people = {g: some for (d, g), some in by_group.items() if d == domain}
             flags = {g: flagged[[(d, h) == (domain, g) for d, h, *_ in chosen]] for g in people}
             measured += _bold_domain(domain, people, note, mute or unknown)
-            measured += _bold_rates(domain, flags, errors, device.says, mute)
+            measured += _bold_rates(domain, flags, errors, device.says, silent)
         return as_far_as_shown(measured, model)
 
 

@@ -67,15 +67,21 @@ class Counted:
 
 @dataclass(frozen=True)
 class Errors:
-    """Observed errors of a device, over all items and per group; ``source``: the items, in words."""
+    """Observed errors of a device, over all items and per group; ``source``: the items, in words.
+
+    ``doubt``: why a PASS by the device means little whatever they are, in a sentence, or "".
+    """
 
     every: Counted
     by_group: Mapping[str, Counted]
     source: str
+    doubt: str = ""
 
     @property
     def agreement_warning(self) -> str:
-        """The reason why a PASS by a device without observed errors means little, in a sentence; "" with errors."""
+        """The reason why a PASS by the device means little, as without observed errors, in a sentence, or ""."""
+        if self.doubt:
+            return self.doubt
         if self.every.found < self.every.positives or self.every.spared < self.every.negatives:
             return ""
         return (
@@ -252,7 +258,7 @@ def group_rates(
     of_group = {} if errors is None or errors.lacking(list(flags)) else errors.by_group
     rates = {}
     for name, own in flags.items():
-        alone = errors and Errors(of_group.get(name, errors.every), {}, errors.source)
+        alone = errors and Errors(of_group.get(name, errors.every), {}, errors.source, errors.doubt)
         rates[name] = whole_rate(own, alone, method=method, note=note, mute=mute)
     if errors is None or not 2 <= len(flags) <= MOST_GROUPS:
         return [], rates
@@ -260,7 +266,11 @@ def group_rates(
     counted = {name: part.successes / part.n for name, part in parts.items() if part.n}
     detail = f"{_extremes('counted', counted)}; "
     detail += _extremes("corrected", {name: part.value for name, part in parts.items()})
-    by = "the errors on texts about each group" if of_group else "the errors on all texts"
+    by = "the errors on all texts"
+    if of_group:
+        sensitivity = _extremes("sensitivity", {g: of_group[g].found / of_group[g].positives for g in flags})
+        specificity = _extremes("specificity", {g: of_group[g].spared / of_group[g].negatives for g in flags})
+        by = f"the errors on texts about each group, {sensitivity}, {specificity}"
     gap = _make_measurement(
         GAP,
         WorstCorrectedDifference(parts=tuple(parts.values())),

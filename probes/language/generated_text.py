@@ -15,8 +15,9 @@ from auditor.judging.measurement import AuditQuestion, Measurement, define_metri
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import Power
 from auditor.statistics.values import WorstValueGap, bounded_mean
-from probes.language.calibration import Errors, group_rates, read_calibration, untried, whole_rate
-from probes.language.continuations import extremes, load_device, silence
+from probes.language.calibration import Errors, group_rates, read_calibration, whole_rate
+from probes.language.continuations import extremes, silence
+from probes.language.text_scorers import NEGATIVE, load_device
 from probes.privacy.memorization.pii_leakage import Written, corrected, describe_values
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class GeneratedText(BaseProbe):
 
     scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a text classifier that the auditor can load,
     or such a model. scorer_class: the class whose probability is s, its last by default.
-    calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`.
+    calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`. text_judge,
+    judge_question: see :class:`~probes.language.continuations.ScoredOptions`.
 
     Raises NotApplicableError where the default scorer is not installed and groups are to be compared.
 
@@ -93,9 +95,13 @@ class GeneratedText(BaseProbe):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         calibration: str | None = None,
+        text_judge: str | AuditedModel | None = None,
+        judge_question: str = NEGATIVE,
     ) -> None:
         self.scorer = scorer
         self.scorer_class = scorer_class
+        self.text_judge = text_judge
+        self.judge_question = judge_question
         self.calibration = calibration
         # Read here, because a file that is wrong is a usage error and no finding.
         self.calibration_ = None if calibration is None else read_calibration(calibration)
@@ -113,15 +119,15 @@ class GeneratedText(BaseProbe):
         found = [_personal_data(texts, prompts, said, mute)]
         if rows.sensitive_features is None:
             return found
-        device = load_device(self.scorer, self.scorer_class)
-        errors = None if self.calibration_ is None else self.calibration_.measure_errors(device.labels)
-        unknown, scores = untried() if errors is None else errors.useless, device.score(texts)
-        flags = device.flags(scores)
-        found += whole_rate(flags, errors, method=METHOD, note=device.says, mute="")
+        device = load_device(self.scorer, self.scorer_class, self.text_judge, self.judge_question)
+        errors, scores = device.errors_on(self.calibration_), device.score(texts)
+        unknown, flags = device.why_unjudged(errors), device.flags(scores)
+        silent = "" if errors else unknown
+        found += whole_rate(flags, errors, method=METHOD, note=device.says, mute=silent)
         for name in rows.sensitive_features.columns:
             groups, note = rows.sensitive_features[name], "; ".join(filter(None, (said, device.whose)))
             found += [replace(m, too_few=unknown) for m in _by_group(str(name), groups, scores, note)]
-            found += _rates(str(name), groups, flags, errors, device.says)
+            found += _rates(str(name), groups, flags, errors, device.says, silent)
         return [replace(m, too_few=m.too_few or mute) for m in found]
 
 
@@ -141,10 +147,10 @@ def _personal_data(texts: Sequence[str], prompts: Sequence[str], note: str, mute
 
 
 def _rates(
-    feature: str, groups: pd.Series[Any], flags: BoolArray, errors: Errors | None, says: str
+    feature: str, groups: pd.Series[Any], flags: BoolArray, errors: Errors | None, says: str, mute: str
 ) -> list[Measurement]:
     gap, rates = group_rates(
-        {name: flags[own] for name, own in _rows_of(groups).items()}, errors, method=METHOD, note=says, mute=""
+        {name: flags[own] for name, own in _rows_of(groups).items()}, errors, method=METHOD, note=says, mute=mute
     )
     return [
         *(replace(m, sensitive=(feature,)) for m in gap),

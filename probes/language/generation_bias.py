@@ -19,11 +19,10 @@ from auditor.statistics.estimate import Power, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
 from auditor.statistics.means import BracketedMean, PairedDifference, WorstPairedDifference, paired_difference
 from auditor.statistics.values import bounded_mean
-from probes.language.calibration import Errors, group_rates, untried, whole_rate
+from probes.language.calibration import Errors, group_rates, whole_rate
 from probes.language.continuations import (
     DEFAULT,
     ScoredOptions,
-    Scorer,
     as_far_as_shown,
     built_in_prompts,
     continuations_needed,
@@ -32,6 +31,7 @@ from probes.language.continuations import (
     silence,
     variances,
 )
+from probes.language.text_scorers import NEGATIVE, Scorer
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -246,9 +246,10 @@ class GenerationBias(ScoredOptions, BaseProbe):
     n_templates: most beginnings; None is 40, and 10 where nothing is judged for want of a calibration. n_samples:
     continuations of each prompt, at least 2. scorer: None is VADER's sentiment, (compound + 1) / 2; or the path of a
     text classifier that the auditor can load, or such a model. scorer_class: the class whose probability is the score,
-    default its last. calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`. Other
-    options as for :class:`~probes.language.continuations.SamplingOptions`; a continuation ends with its first
-    sentence, at the latest after ``max_new_tokens``.
+    default its last. calibration: path of a CSV file, see :func:`~probes.language.calibration.read_calibration`.
+    text_judge, judge_question: see :class:`~probes.language.continuations.ScoredOptions`. Other options as for
+    :class:`~probes.language.continuations.SamplingOptions`; a continuation ends with its first sentence, at the latest
+    after ``max_new_tokens``.
 
     With a calibration 1,520 continuations are drawn by default, a minute or so for each 100 million parameters on one
     processor core, and 380 without. Two of each prompt leave intervals of gaps nearly as narrow as four do, because the
@@ -322,6 +323,8 @@ class GenerationBias(ScoredOptions, BaseProbe):
         scorer: str | AuditedModel | None = None,
         scorer_class: str | None = None,
         calibration: str | None = None,
+        text_judge: str | AuditedModel | None = None,
+        judge_question: str = NEGATIVE,
         batch_rows: int = 64,
         chat: How = "auto",
         system: str | None = None,
@@ -330,7 +333,8 @@ class GenerationBias(ScoredOptions, BaseProbe):
     ) -> None:
         super().__init__(
             max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, until=until, batch_rows=batch_rows,
-            scorer=scorer, scorer_class=scorer_class, calibration=calibration, chat=chat, system=system,
+            scorer=scorer, scorer_class=scorer_class, calibration=calibration, text_judge=text_judge,
+            judge_question=judge_question, chat=chat, system=system,
         )  # fmt: skip
         if n_templates is not None:
             whole_number("n_templates", n_templates, 2)
@@ -374,17 +378,13 @@ class GenerationBias(ScoredOptions, BaseProbe):
         """All measurements of each category; see the class."""
         from auditor.models.forward_passes import laid_out_once
 
-        device, errors = self.load_device()
+        device, errors = self.load_device(model)
         scorer = device.score
         note = f"{self.sampling().describe()}; score: {device.whose}"
         found: list[Measurement] = []
         with laid_out_once(getattr(model, "module", None), self.n_continuations * self.max_new_tokens):
             for prompts in self.prompts_:
-                unknown = (
-                    untried(sample_note=self._reduction_text(len(prompts.beginnings)))
-                    if errors is None
-                    else errors.useless
-                )
+                unknown = device.why_unjudged(errors, sample_note=self._reduction_text(len(prompts.beginnings)))
                 grid = prompts.filled(prompts.beginnings, self.n_templates, rng)
                 texts, shaped = self._draw_continuations(model, grid, scorer, rng)
                 carriers = prompts.filled(prompts.carriers, None, rng)
@@ -393,7 +393,8 @@ class GenerationBias(ScoredOptions, BaseProbe):
                 own = "; ".join(filter(None, (self._stages(shaped), said, self.how_asked(model), note)))
                 category, names, unsure = prompts.category, prompts.names, mute or unknown
                 found += category_measurements(category, names, shaped, neutral, own, rng, unsure)
-                found += rate_measurements(category, names, device.flags(shaped), errors, device.says, mute)
+                silent = mute or ("" if errors else device.why_unjudged(None))
+                found += rate_measurements(category, names, device.flags(shaped), errors, device.says, silent)
         return as_far_as_shown(found, model)
 
     def _draw_continuations(

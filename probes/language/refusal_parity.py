@@ -18,10 +18,11 @@ from auditor.data.lexicons import built_in
 from auditor.data.swaps import Swapper
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
-from probes.language.calibration import GAP, group_rates, read_calibration, untried, whole_rate
+from probes.language.calibration import GAP, group_rates, read_calibration, whole_rate
 from probes.language.forced_choice import MOST_FAILED, SAYS, card, error_rates_text, refusal_mask
 from probes.language.language_options import Asking
 from probes.language.sense_check import cannot_choose
+from probes.language.text_scorers import REFUSES, Device, load_device
 from probes.probe_inputs import whole_number
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class RefusalParity(BaseProbe):
     categories: out of ``CATEGORIES``. n_requests: of the 48 built-in requests so many are drawn;
     None is all of them, and 8 without a calibration. calibration: the path
     of replies that a person labelled, 1 where they refuse. max_new_tokens: of a reply, whose opening is read. chat,
-    system: see :class:`~probes.language.language_options.Asking`.
+    system: see :class:`~probes.language.language_options.Asking`. text_judge: in place of those words a model that is
+    asked ``judge_question`` of each reply, see :class:`~probes.language.continuations.ScoredOptions`.
 
     Raises NotApplicableError for a model that writes no texts, ModelError where more than 5 % of the calls failed.
 
@@ -98,6 +100,8 @@ class RefusalParity(BaseProbe):
         max_new_tokens: int = 16,
         chat: How = "auto",
         system: str | None = None,
+        text_judge: str | AuditedModel | None = None,
+        judge_question: str = REFUSES,
     ) -> None:
         if n_requests is not None:
             whole_number("n_requests", n_requests, 2)
@@ -115,6 +119,8 @@ class RefusalParity(BaseProbe):
         self.n_requests = few if n_requests is None else n_requests
         self.max_new_tokens = max_new_tokens
         self.asking = Asking(chat, system)
+        self.text_judge = text_judge
+        self.judge_question = judge_question
         self.calibration = calibration
         # Read here, because a file that is wrong is a usage error and no finding.
         self.calibration_ = None if calibration is None else read_calibration(calibration)
@@ -129,7 +135,8 @@ class RefusalParity(BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """The rates of each category and identity, and the gap; see the class."""
         writer = self.asking.writer(model)
-        errors = None if self.calibration_ is None else self.calibration_.measure_errors(refusal_mask)
+        device = self._device(model)
+        errors = device.errors_on(self.calibration_)
         # What is not judged passes nothing, whoever understands what it is asked.
         weak = "" if errors is None else cannot_choose(writer, rng)
         found: list[Measurement] = []
@@ -141,12 +148,15 @@ class RefusalParity(BaseProbe):
             requests = [text for some in asked.values() for text in some]
             texts, mute = read_replies(requests, list(islice(rest, len(requests))))
             n = len(next(iter(asked.values())))
-            flags = refusal_mask(texts)
+            flags = device.labels(texts)
             own = {who: flags[i * n : (i + 1) * n] for i, who in enumerate(asked)}
-            tried = "" if errors is not None else f"on the labelled replies of this tool {error_rates_text(card())}"
-            said = "; ".join(filter(None, (f"{n:,} requests about each identity", SAYS, tried, writer.describe())))
+            of_words = errors is None and self.text_judge is None
+            tried = f"on the labelled replies of this tool {error_rates_text(card())}" if of_words else ""
+            said = "; ".join(
+                filter(None, (f"{n:,} requests about each identity", device.says, tried, writer.describe()))
+            )
             taken = f"{n:,} of {N_REQUESTS} requests are made, with it all" if self.fewer else ""
-            unknown = untried(CALIBRATION, sample_note=taken) if errors is None else errors.useless
+            unknown = errors.useless if errors else device.why_unjudged(None, CALIBRATION, sample_note=taken)
             why = mute or _all_refused(flags) or unknown
             total = whole_rate(flags, errors, method=METHOD, note=said, mute=why)
             gap, rates = group_rates(own, errors, method=METHOD, note=said, mute=why)
@@ -156,6 +166,11 @@ class RefusalParity(BaseProbe):
                 *(replace(m, at=at | {"identity": who}, part=True) for who in own for m in rates[who]),
             ]
         return found
+
+    def _device(self, audited: AuditedModel) -> Device:
+        if self.text_judge is not None:
+            return load_device(None, None, self.text_judge, self.judge_question, audited)
+        return Device(lambda texts: refusal_mask(texts).astype(np.float64), "words of refusal", condition=SAYS)
 
 
 @cache

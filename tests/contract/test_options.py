@@ -44,6 +44,11 @@ REFUSED = "refused: "
 
 # What no row varies: the test that does, where there is one, or why nothing can be seen.
 ELSEWHERE: dict[tuple[str, str], str] = {
+    **{
+        (probe, option): "tests/probes/language/test_text_judge.py"
+        for probe in ("generation_bias", "bold", "generated_text", "refusal_parity")
+        for option in ("text_judge", "judge_question")
+    },
     ("derived", "quantize"): "tests/probes/performance/test_derived.py",
     ("token_attribution", "show_texts"): "tests/probes/attribution/test_token_attribution.py",
     ("membership_inference", "checkpoint"): "tests/probes/privacy/membership/test_shadow_attacks.py",

@@ -369,6 +369,7 @@ def test_a_file_and_a_folder_have_digests(tmp_path: Path) -> None:
 # Places, formats, resources, and what is in the plan under another name; nothing of these decides a number.
 _ELSEWHERE = {
     "probes", "probe", "benchmark", "benchmark_filter", "scorer", "calibration", "chat", "system", "few_shot",
+    "judge", "judge_key_env",
     "reference", "quantize", "ood", "decoder", "embedder", "policy", "as_of", "out", "format", "history", "db",
     "bundle", "sign", "timestamp", "include_rows", "redact", "seed", "device", "error_rate", "multiplicity",
     "max_memory", "executor", "address", "allow_code", "trust_pickle", "allow_unsandboxed", "json_", "quiet", "debug",
@@ -391,7 +392,9 @@ def test_a_number_format_is_fixed_where_one_is_asked_for(tmp_path: Path, monkeyp
     Path("audit.toml").write_text('[audit]\ndata = "data.csv"\nprobes = ["bbq"]\n')
     before, after = (plan_of(configure(given, "audit.toml", [])) for given in ({}, {"dtype": "bfloat16"}))
     assert "dtype" not in before.settings and after.settings["dtype"] == "bfloat16"
-    later = {"dtype", "stream", "no_controls", "cluster_at_most", "weight_at_most", "check_predictions"}
+    later = {
+        "dtype", "stream", "no_controls", "cluster_at_most", "weight_at_most", "check_predictions", "judge_name",
+    }  # fmt: skip
     assert set(before.settings) == {name for name, flag in flags().items() if flag.decides} - later
     assert deviations(before, after) == ["--dtype: nothing registered, bfloat16 in this run."]
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from auditor.core.errors import ModelError, UsageError
 from auditor.loading.auxiliary_models import gives_labels, load_label
-from probes.language.continuations import load_device, load_scorer
+from probes.language.text_scorers import load_device, load_scorer
 from tests.quantifiers import all_of
 from tests.toys.folders import WORDS, change_json, save_bert
 

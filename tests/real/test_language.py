@@ -18,8 +18,9 @@ from auditor.models.language_model import AuditedLanguageModel
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
 from probes.fairness.embeddings import EmbeddingAssociation
-from probes.language.continuations import built_in_prompts, load_scorer
+from probes.language.continuations import built_in_prompts
 from probes.language.generation_bias import GenerationBias
+from probes.language.text_scorers import load_scorer
 from tests.probes.language.talkers import judged
 from tests.quantifiers import all_of, none_of
 

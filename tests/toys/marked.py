@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 
 from auditor.data.audit_data import AuditData
+from auditor.detection.generator_files import load_made
 from auditor.models.recorded_model import RecordedGenerator
-from auditor.run.job_models import load_made
 
 SIDE = 32
 # Of pictures of seed 0, as they are.

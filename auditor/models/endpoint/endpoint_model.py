@@ -6,7 +6,9 @@ Nothing here has a connection: requests go to whoever has one, and outcomes come
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import ClassVar, NoReturn
 
@@ -263,6 +265,31 @@ def endpoint_model(handshake: Handshake, ask: Ask, *, notes: Sequence[str] = ())
     """The model behind an endpoint, with the demonstrated capabilities of its server."""
     kind = ScoringEndpointModel if handshake.has("text_likelihoods") else EndpointModel
     return kind(handshake, ask, notes=notes)
+
+
+# The judge of the scan that this process measures for, or why it is not to be had.
+_JUDGE: ContextVar[EndpointModel | str] = ContextVar(
+    "_JUDGE", default="it is asked in a scan of a model's file, folder or URL, with --judge URL."
+)
+
+
+@contextmanager
+def judge_at_hand(model: EndpointModel | str | None) -> Iterator[None]:
+    """Context in which this model, or the reason for its absence, is what :func:`served_judge` has; None is neither."""
+    token = None if model is None else _JUDGE.set(model)
+    try:
+        yield
+    finally:
+        if token is not None:
+            _JUDGE.reset(token)
+
+
+def served_judge(url: str) -> EndpointModel:
+    """The judge behind a URL. Raises ModelError where it is not to be had."""
+    found = _JUDGE.get()
+    if isinstance(found, str):
+        raise ModelError(f"The judge at {url} is not to be had: {found}")
+    return found
 
 
 def describe_handshake(handshake: Handshake) -> tuple[str, ...]:

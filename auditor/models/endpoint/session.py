@@ -107,7 +107,7 @@ def _in_order(state: Asking) -> tuple[Capability, ...]:
     return tuple(state.found[name] for name in NAMES)
 
 
-NAME = "calls.jsonl"
+NAME, JUDGE_NAME = "calls.jsonl", "judge-calls.jsonl"
 _FORMAT = "auditor-calls/1"
 _LARGEST = 1 << 30
 _FINISHED = {"finished": True}
@@ -352,6 +352,34 @@ class OpenEndpoint:
         if self.resumed:
             said.append(f"{self.resumed:,} answers are from the journal of a run that did not end.")
         return tuple(said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """The servers of a scan: of the audited ``model`` and of a ``judge``, None where there is none.
+
+    ``absent``: why the judge that was named is not to be had, or "".
+    """
+
+    model: OpenEndpoint | None = None
+    judge: OpenEndpoint | None = None
+    absent: str = ""
+
+    def outcomes(self, probe: str, requests: Sequence[Request], *, to_judge: bool = False) -> list[Outcome]:
+        """The outcomes of a probe's requests to the audited model, or to the judge."""
+        server = self.judge if to_judge else self.model
+        if server is None:
+            return [Outcome(failed="No such server was named.")] * len(requests)
+        return server.outcomes(probe, requests)
+
+    def notes(self) -> tuple[str, ...]:
+        """The record's sentences on the calls, and on the judge."""
+        model = () if self.model is None else self.model.notes()
+        if self.judge is None:
+            return (*model, *((f"The judge is not to be had: {self.absent}",) if self.absent else ()))
+        shaken = self.judge.handshake
+        named = f"The judge is {shaken.model!r} at {shaken.url}, and nothing of it was audited."
+        return (*model, named, *(f"Of the judge: {note}" for note in self.judge.notes()))
 
 
 @contextmanager

@@ -28,9 +28,10 @@ from auditor.models.endpoint.endpoint_model import EndpointModel, ScoringEndpoin
 from auditor.models.endpoint.session import NAME, EndpointAsked, Journal, open_endpoint
 from auditor.models.generation import Sampling
 from auditor.report.record.audit_report import AuditReport
-from auditor.run.scan import endpoint_at_hand, job_of
+from auditor.run.scan import job_of
 from auditor.run.scan import scan as run_scan
 from auditor.run.scan_options import Configured, ScanOptions, flags
+from auditor.run.scan_servers import servers_at_hand
 from cli.scan_request import configure
 from probes import PROBES
 from tests.data.test_benchmarks import bbq_row
@@ -285,7 +286,7 @@ class Connects:
 )
 def test_flags_that_do_not_fit_are_told_in_a_sentence(tmp_path: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said) as raised:
-        with endpoint_at_hand(ScanOptions.from_values({"out": str(tmp_path), **options})):
+        with servers_at_hand(ScanOptions.from_values({"out": str(tmp_path), **options})):
             pass
     assert KEY not in str(raised.value)
 

@@ -12,10 +12,10 @@ import pytest
 from PIL.PngImagePlugin import PngInfo
 
 from auditor.core.errors import DataError, OtherKindError, UsageError
+from auditor.detection.generator_files import load_made
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
-from auditor.run.job_models import load_made
 from auditor.statistics.intervals import clopper_pearson
 from probes.deepfake.degradations import PICTURE_LADDERS
 from probes.deepfake.marking import Marking, decoder_of

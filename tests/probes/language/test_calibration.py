@@ -30,9 +30,9 @@ from auditor.run.scan_options import Configured, ScanOptions
 from cli.scan_request import refuse_more
 from probes import PROBES
 from probes.language.calibration import Counted, Errors, group_rates, read_calibration, whole_rate
-from probes.language.continuations import Device, load_device
 from probes.language.generated_text import GeneratedText
 from probes.language.generation_bias import GenerationBias
+from probes.language.text_scorers import Device, load_device
 from tests.models.endpoint.reference import shown
 from tests.probes.language.talkers import goodness, judged, probe_of, talker
 from tests.quantifiers import all_of, none_of

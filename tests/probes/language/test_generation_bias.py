@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-import probes.language.continuations
+import probes.language.text_scorers
 from auditor.core.errors import ConfigError, NotApplicableError
 from auditor.judging.measurement import Outcome
 from auditor.run.checks.contract import check_probe
 from auditor.run.probe import make_probe
 from auditor.run.run_audit import no_data
 from auditor.statistics.estimate import Undefined
-from probes.language.continuations import CATEGORIES, built_in_prompts, load_scorer
+from probes.language.continuations import CATEGORIES, built_in_prompts
 from probes.language.generation_bias import METHOD, GenerationBias, category_measurements, halving
+from probes.language.text_scorers import load_scorer
 from tests.probes.language.talkers import FEMALE, METRICS, criterion, goodness, judged, probe_of, talker, talking_toy
 from tests.quantifiers import all_of, none_of
 from tests.toys.labelled import calibrated
@@ -102,7 +103,7 @@ def test_options_that_are_wrong() -> None:
 
 
 def test_without_vader_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes.language.continuations, "find_spec", lambda name: None)
+    monkeypatch.setattr(probes.language.text_scorers, "find_spec", lambda name: None)
     with pytest.raises(NotApplicableError, match=r"responsible-auditor\[language\]"):
         load_scorer(None)
 
