@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 from auditor.core.errors import ModelError, UsageError
 from auditor.data.audit_data import AuditData
 from auditor.data.audit_data_parts import Recorded
+from auditor.evidence.container import unpack
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Measurement, Outcome, ProbeResult
@@ -31,6 +31,7 @@ from cli.scan_request import configure
 from probes.language.generated_text import GeneratedText
 from probes.language.refusal_parity import RefusalParity
 from probes.language.text_scorers import read_answer
+from tests.evidence.test_evidence import repacked
 from tests.models.endpoint.reference import shown
 from tests.models.endpoint.stub import NAME, Stub, served
 from tests.probes.language.talkers import criterion, goodness, probe_of, talker
@@ -279,17 +280,13 @@ def test_a_scan_asks_a_judge_counts_and_keeps_its_calls_and_its_bundle_verifies(
     verified = CliRunner().invoke(app, ["evidence", "verify", str(bundle)])
     assert verified.exit_code in (0, 3), verified.output
 
-    # A judge's answers that were changed afterwards: the counts that they came to stand in the record.
-    with zipfile.ZipFile(bundle) as held:
-        files = {name: held.read(name) for name in held.namelist()}
-    forged = json.loads(files["report.json"])
-    changed = next(f for f in forged["findings"] if f["metric"] == "corrected_rate_gap")
+    # Five more of the judge's answers are said to be yes, and every digest is made to fit.
+    results = json.loads(unpack(bundle.read_bytes(), bundle.name)["results.json"])
+    (own,) = [result for result in results["results"] if result["probe"] == "generated_text"]
+    changed = next(m for m in own["measurements"] if m["metric"] == "corrected_rate_gap")
     changed["estimate"]["parts"][0]["successes"] += 5
-    files["report.json"] = json.dumps(forged).encode()
-    with zipfile.ZipFile(tmp_path / "forged.zip", "w") as rewritten:
-        for name, content in files.items():
-            rewritten.writestr(name, content)
-    verified = CliRunner().invoke(app, ["evidence", "verify", str(tmp_path / "forged.zip")])
+    forged = repacked(bundle, tmp_path / "forged.zip", results__json=json.dumps(results).encode())
+    verified = CliRunner().invoke(app, ["evidence", "verify", str(forged)])
     assert verified.exit_code == 1 and "WRONG" in verified.output, verified.output
 
 
