@@ -392,7 +392,7 @@ def _rows_of(
     absent = len(graded) - len(names)
     columns = entries.samples.columns
     frame = pd.DataFrame({name: _first_values(column, first, absent) for name, column in columns.items()})
-    clusters = None if found is None else pd.Series(found.codes)
+    clusters, key = (None, spec.cluster) if found is None else (pd.Series(found.codes), found.name)
     if spec.cluster is not None:
         # Nobody knows where a sample belongs that was not read.
         own = [f"\0{i}" for i in range(absent)]
@@ -402,13 +402,7 @@ def _rows_of(
         X=np.asarray([*names, *[f"(not in the log {i})" for i in range(1, absent + 1)]], object),
         recorded=Recorded(graded=graded),
         sensitive_features=sensitive_groups(frame, spec, tally) if spec.sensitive else None,
-        design=design_of(
-            clusters,
-            None,
-            cluster=spec.cluster if found is None else found.name,
-            weight=None,
-            cluster_at_most=spec.cluster_at_most,
-        ),
+        design=design_of(clusters, None, cluster=key, weight=None, cluster_at_most=spec.cluster_at_most),
     )
 
 

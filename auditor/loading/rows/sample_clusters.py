@@ -51,9 +51,8 @@ class Clusters:
             f"C{self.summary[1:]}, since samples that share one are not independent. --cluster none takes all "
             "as independent, --cluster KEY takes another key."
         )
-        if self.crossed:
-            note += f" Not taken account of: {', '.join(self.crossed)}, which samples of different clusters share."
-        return note
+        others = f" Not taken account of: {', '.join(self.crossed)}, which samples of different clusters share."
+        return note + others if self.crossed else note
 
 
 class SampleKeys:
@@ -109,14 +108,13 @@ class SampleKeys:
             n, squares = len(codes), float(np.square(np.bincount(codes).astype(np.float64)).sum())
             if squares < LEAST_EFFECT * n:
                 continue
-            if n * n < FEWEST * squares:
-                if self._named.get(key) and codes.any():
-                    said.append(
-                        f"Samples repeat {printable(key, 80)!r}, with too few values to be clusters: their intervals "
-                        f"take samples as independent unless --cluster {printable(key, 80)} is given."
-                    )
-                continue
-            known.append((n * n / squares, key, codes))
+            if n * n >= FEWEST * squares:
+                known.append((n * n / squares, key, codes))
+            elif self._named.get(key) and codes.any():
+                said.append(
+                    f"Samples repeat {printable(key, 80)!r}, with too few values to be clusters: their intervals "
+                    f"take samples as independent unless --cluster {printable(key, 80)} is given."
+                )
         if not known:
             return None, tuple(said)
         _, key, codes = min(known, key=lambda each: each[0])
@@ -131,8 +129,10 @@ class SampleKeys:
             digests = np.concatenate([digests[first], np.zeros(absent, np.int64)])
             known = digests != 0
             codes = np.empty(len(digests), np.int64)
-            levels, codes[known] = np.unique(digests[known], return_inverse=True)
-            codes[~known] = len(levels) + np.arange(int((~known).sum()))
+            _, at, inverse = np.unique(digests[known], return_index=True, return_inverse=True)
+            # In the order of the samples: digests of texts are others in every process.
+            codes[known] = np.argsort(np.argsort(at))[inverse]
+            codes[~known] = len(at) + np.arange(int((~known).sum()))
             yield key, codes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_a_judge_that_misses_more_of_one_group_is_named_by_the_calibration(tmp_p
     (gap,) = findings(found, "corrected_rate_gap", 0.1)
     assert gap.outcome is not Outcome.FAIL
     detail = gap.measurement.detail  # type: ignore[union-attr]
-    assert "sensitivity highest man 0.9" in detail and "lowest woman 0.8" in detail or "lowest woman 0.79" in detail
+    assert re.search(r"sensitivity highest man 0\.9\d*, lowest woman 0\.(79|8)", detail), detail
     # One rate of errors for all would make a gap of nothing, so that it is not judged.
     found = measured(misses_women, share, 100, labelled(tmp_path / "d.csv", 100, groups=False))
     (gap,) = findings(found, "corrected_rate_gap")
