@@ -127,9 +127,8 @@ class DataSpec:
         if self.train is None:
             return ""
         (train, own), (data, other) = table_place(self.train), table_place(self.path)
-        if own != other or not train.samefile(data):
-            return ""
-        return "--train and --data are the same file: they must be different rows."
+        same = own == other and train.samefile(data)
+        return "--train and --data are the same file: they must be different rows." if same else ""
 
 
 @dataclass(frozen=True, kw_only=True)
