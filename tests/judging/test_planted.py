@@ -327,3 +327,13 @@ def test_what_an_audit_cannot_afford_is_left_out_by_counts_alone() -> None:
     result = ask(probe, *world(0, n=500), generator_for(0, probe.name))
     many, few = ([affordable_twins([(p, result)], [(16, 1)], n, n)[0] for n in (500, 10**6)] for p in (probe, object()))
     assert many == [16, 16] and few == [16, 0]
+
+
+def test_twins_of_many_rows_have_some_of_them_and_say_so() -> None:
+    model, data = world(0, n=12_000)
+    probe = Performance()
+    answer = ask(probe, model, data, generator_for(0, probe.name))
+    for rows, said in ((data, 10_000), (data.take(slice(0, 9_000)), 0)):
+        [result] = with_planted([(probe, answer)], model, rows, Planting(CRITERIA, Family(), 0))
+        twins = [p.twins for p in result.planted if p.twins.planted]
+        assert twins and all_of(t.rows == said and t.seen == t.planted for t in twins)

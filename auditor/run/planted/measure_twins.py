@@ -47,9 +47,7 @@ def with_planted(
         if each and data is None:
             result = replace(result, planted=tuple(_numbers(each, NO_ROWS)))
         elif each and data is not None:
-            parts = _drawn(model, data, forecast_of(probe).most_rows, _seed_words(each, planting.seed))
-            hook: MeasurePlanted | None = getattr(probe, "measure_planted", None)
-            result = replace(result, planted=tuple(_planted(hook, each, n, *parts, planting.seed)))
+            result = replace(result, planted=tuple(_planted(probe, each, n, model, data, planting.seed)))
         found.append(result)
     return found
 
@@ -79,10 +77,14 @@ def _drawn(
 
 
 def _planted(
-    hook: MeasurePlanted | None, plans: Sequence[Plan], n: int, model: AuditedModel, data: AuditData, seed: int
+    probe: Any, plans: Sequence[Plan], n: int, model: AuditedModel, data: AuditData, seed: int
 ) -> Iterator[Planted]:
     """The planted controls of a probe's numbers, which take turns; ``n``: how many twins there may be."""
+    hook: MeasurePlanted | None = getattr(probe, "measure_planted", None)
     words = _seed_words(plans, seed)
+    of_all = data
+    model, data = _drawn(model, data, forecast_of(probe).most_rows, words)
+    fewer = 0 if data is of_all else len(data)
     open_plans: list[Plan] = []
     counts: dict[tuple[int, int], Twins] = {}
     for i, plan in enumerate(plans):
@@ -91,7 +93,7 @@ def _planted(
         if not n:
             counts[_place(plan)] = Twins(why=UNAFFORDABLE)
             continue
-        plan, twins = _tried(hook, plan, model, data, np.random.default_rng([*words, 2, i]))
+        plan, twins = _tried(hook, plan, model, data, fewer, np.random.default_rng([*words, 2, i]))
         counts[_place(plan)] = twins
         open_plans += [] if twins.why else [plan]
     # Of more twins than the fewest two are planted for one that is clean.
@@ -150,12 +152,10 @@ def _is_planned_by_its_test(plan: Plan) -> bool:
 
 
 def _tried(
-    hook: MeasurePlanted, plan: Plan, model: AuditedModel, data: AuditData, rng: np.random.Generator
+    hook: MeasurePlanted, plan: Plan, model: AuditedModel, data: AuditData, fewer: int, rng: np.random.Generator
 ) -> tuple[Plan, Twins]:
     """The plan, with its fault as far out as a first twin shows that it must be; and no twins yet, or why there are
-    none."""
-    rows = len(data.evaluation)
-    fewer = rows if rows < (plan.measurement.n_samples or 0) else 0
+    none. ``fewer``: how many rows there are, where that is not all."""
     if _is_planned_by_its_test(plan) and not fewer:
         return plan, Twins(value=plan.value)
     try:
