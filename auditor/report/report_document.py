@@ -312,6 +312,8 @@ class _Writer:
             known = [(w, v) for w, v in zip(own.words, own.values, strict=True) if strength(v, scale)]
             ranked = sorted(known, key=lambda pair: -abs(pair[1] or 0.0))[:_MOST_WORDS]
             values = [line(code(w.strip()), f" {say.spelled(number_text.signed(v))}") for w, v in ranked]
+            if all(value is None for value in own.values):
+                values = [line(code(word.strip())) for word in own.words]
             named = external_text(f"{own.title or self.say('column.untitled', n=i)}: ")
             items.append((named, *(joined(values, ", ") or line(self.say("column.no_word")))))
         if items:

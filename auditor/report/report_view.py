@@ -323,11 +323,14 @@ def _table_behind(figure: Figure, say: Catalogue) -> tuple[tuple[Column, ...], l
     """What a figure shows as a table, for those who read rather than look; a table of grades is one already."""
     match figure.kind:
         case "text":
-            return _columns(say, "text", "word", "#contribution"), [
+            rows = [
                 (t.title or say.say("column.untitled", n=i), word, say.spelled(number_text.signed(value)))
                 for i, t in enumerate(figure.texts, 1)
                 for word, value in zip(t.words, t.values, strict=True)
             ]
+            if all(value is None for t in figure.texts for value in t.values):
+                return _columns(say, "text", "word"), [row[:2] for row in rows]
+            return _columns(say, "text", "word", "#contribution"), rows
         case "heatmap":
             return _columns(say, "picture", "#lowest_value", "#highest_value", "where"), [
                 (h.title, say.spelled(number_text.number(h.low)), say.spelled(number_text.number(h.high)), h.detail)

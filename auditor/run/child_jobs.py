@@ -58,7 +58,6 @@ from auditor.loading.sandbox.answered_models import answered_model, runs_code
 from auditor.loading.user_code import code_process
 from auditor.models.audited_model import AuditedModel
 from auditor.models.detector_card import ChannelCalibration, DetectorCard
-from auditor.models.endpoint.endpoint_model import judge_at_hand
 from auditor.models.files.model_bytes import printable
 from auditor.models.files.streamed_safetensors import check_unchanged
 from auditor.models.saved_models import save
@@ -183,7 +182,7 @@ def run(job: Job, channel: Channel, model_files: list[Opened] | None = None) -> 
     """The job, from loading to the last answer. Raises ModelError where the model's files changed meanwhile."""
     # What trains writes its weights, and keeps them in memory.
     job = replace(job, model=replace(job.model, mapped=job.mitigation is None))
-    with judge_at_hand(judge_of(job, channel)):
+    with judge_of(job, channel):
         _run(job, channel, model_files)
     check_unchanged()
 

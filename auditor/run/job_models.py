@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,7 +19,6 @@ from auditor.loading.job_specs import PREDICTIONS, Job
 from auditor.loading.rows.score_columns import predictions_file
 from auditor.loading.sandbox.outside_requests import Outside
 from auditor.models.audited_model import AuditedModel
-from auditor.models.endpoint.endpoint_model import EndpointModel, endpoint_model
 from auditor.models.endpoint.server_findings import Capability, Handshake, ServedTexts, Shown
 from auditor.models.format_names import NO_MODEL
 from auditor.models.language_model import AuditedLanguageModel
@@ -32,6 +33,9 @@ from auditor.run.probe import FILE_QUESTIONS, SERVER_QUESTIONS, Probe
 from auditor.run.run_audit import generator_for
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.training.huggingface_folder import save_classifier
+
+if TYPE_CHECKING:
+    from auditor.models.endpoint.endpoint_model import EndpointModel
 
 CITATION = "Files are identified by content and loaded without running code of theirs (auditor.loading)."
 
@@ -130,13 +134,21 @@ def intake_result(model: AuditedModel) -> ProbeResult:
 
 def served_model(handshake: Handshake, channel: Channel, *, to_judge: bool = False) -> EndpointModel:
     """The model at a server, whose requests the parent makes."""
+    from auditor.models.endpoint.endpoint_model import endpoint_model
+
     outside = Outside(lambda requests: channel.send(Calling(requests=requests, to_judge=to_judge)), sys.stdin.buffer)
     return endpoint_model(handshake, outside)
 
 
-def judge_of(job: Job, channel: Channel) -> EndpointModel | str | None:
-    """The judge at a server, or why it is not to be had; None without one."""
-    return served_model(job.judge, channel, to_judge=True) if isinstance(job.judge, Handshake) else job.judge
+def judge_of(job: Job, channel: Channel) -> AbstractContextManager[None]:
+    """Context in which the job's judge at a server is at hand, or why it is not to be had."""
+    if job.judge is None:
+        return nullcontext()
+    # Whatever generates imports transformers.
+    from auditor.models.endpoint.endpoint_model import judge_at_hand
+
+    judge = job.judge
+    return judge_at_hand(served_model(judge, channel, to_judge=True) if isinstance(judge, Handshake) else judge)
 
 
 def check_ending(model: AuditedModel, out: str) -> None:

@@ -274,14 +274,13 @@ _JUDGE: ContextVar[EndpointModel | str] = ContextVar(
 
 
 @contextmanager
-def judge_at_hand(model: EndpointModel | str | None) -> Iterator[None]:
-    """Context in which this model, or the reason for its absence, is what :func:`served_judge` has; None is neither."""
-    token = None if model is None else _JUDGE.set(model)
+def judge_at_hand(model: EndpointModel | str) -> Iterator[None]:
+    """Context in which this model, or the reason for its absence, is what :func:`served_judge` has."""
+    token = _JUDGE.set(model)
     try:
         yield
     finally:
-        if token is not None:
-            _JUDGE.reset(token)
+        _JUDGE.reset(token)
 
 
 def served_judge(url: str) -> EndpointModel:
