@@ -313,7 +313,7 @@ def drawn_as(i: int, figure: Figure, say: Catalogue) -> Drawn:
 
 def _shown_text(t: ColouredText, scale: float, say: Catalogue) -> ShownText:
     words = tuple(
-        ShownWord(word=word, level=strength(value, scale), value=say.spelled(number_text.signed(value)))
+        ShownWord(word, strength(value, scale), say.spelled(number_text.signed(value)) if value or scale else "")
         for word, value in zip(t.words, t.values, strict=True)
     )
     return ShownText(title=t.title, words=words, space=" " if t.spaced else "", left_out=t.left_out)
@@ -323,7 +323,7 @@ def _table_behind(figure: Figure, say: Catalogue) -> tuple[tuple[Column, ...], l
     """What a figure shows as a table, for those who read rather than look; a table of grades is one already."""
     match figure.kind:
         case "text":
-            rows = [
+            rows: list[tuple[str, ...]] = [
                 (t.title or say.say("column.untitled", n=i), word, say.spelled(number_text.signed(value)))
                 for i, t in enumerate(figure.texts, 1)
                 for word, value in zip(t.words, t.values, strict=True)

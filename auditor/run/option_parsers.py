@@ -68,7 +68,6 @@ class ScanArguments(TypedDict, total=False):
     scorer: str
     judge: str
     judge_name: str
-    judge_key_env: str
     calibration: str
     chat: Literal["auto", "on", "off"]
     system: str

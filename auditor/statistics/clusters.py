@@ -337,7 +337,7 @@ class WorstClusteredDifference(_OfClusteredRates):
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         low, high = 0.0, 0.0 if self.complete else 1.0
-        for below, above in self._ends(alpha / (2.0 * self.comparisons)):
+        for below, above in self._ends(alpha / (2.0 * max(self.comparisons, 1))):
             low = max(low, float(below.max() - above.min()))
         for below, above in self._ends(alpha / 2.0):
             gaps = above[:, None] - below[None, :]

@@ -39,7 +39,7 @@ print(json.dumps({
 """
 RENDERERS = (
     "drawing", "first_page", "first_page_parts", "html", "record", "remediation", "report_figures",
-    "report_view", "scope_page",
+    "report_view", "rows_page", "scope_page",
 )  # fmt: skip
 # Every scan keeps a log of its stages, and may publish what it found.
 EVIDENCE = ("container", "manifest", "publishing", "signing", "timestamp")

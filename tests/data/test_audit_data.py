@@ -77,6 +77,8 @@ def full(first: int, n: int) -> AuditData:
         design=Design(cluster="k", clusters=np.arange(n), weight="w", weights=at.astype(float)),
         copies=Copies(n=n, copies=0, combinations=n),
         identifiers=pd.DataFrame({"id": [f"id{i}" for i in at]}),
+        table="rows.csv",
+        members_table="train.csv",
     )
 
 
@@ -93,7 +95,7 @@ def told(data: AuditData) -> dict[str, list[Any]]:
     return {name: list(column) for name, column in columns.items()}
 
 
-OF_NO_ROW = {"classes", "positive", "binned", "unreadable", "notes", "copies"}
+OF_NO_ROW = {"classes", "positive", "binned", "unreadable", "notes", "copies", "table", "members_table"}
 
 
 def test_every_field_is_taken_and_joined() -> None:
@@ -112,7 +114,10 @@ def test_every_field_is_taken_and_joined() -> None:
         "design": [*before["design"], 1.0, 1.0, 1.0],
     }
     assert both.unreadable == ("unreadable of 0", "unreadable of 5") and both.notes == ("of all", "of 0", "of 5")
-    assert all_of(getattr(both, name) == getattr(data, name) for name in OF_NO_ROW - {"unreadable", "notes"})
+    assert all_of(
+        getattr(both, name) == getattr(data, name) for name in OF_NO_ROW - {"unreadable", "notes", "members_table"}
+    )
+    assert both.members_table == "rows.csv" and data.members_table == "train.csv"
 
 
 def test_what_only_one_of_two_files_says_is_said_of_no_row_but_for_groups_and_design() -> None:

@@ -361,7 +361,7 @@ def test_a_comparison_is_stamped_as_an_audit_is_and_told_before_a_refusal(
         with serving(answer) as url:
             compared = CliRunner().invoke(app, [*words, url])
         told = " ".join(compared.output.split())
-        assert "report c.zip" in told
+        assert "c.zip" in told
         assert (compared.exit_code == 2) is (code == 1) and ("signer's word" in told) is (code == 1), told
         checked = CliRunner().invoke(app, required)
         assert checked.exit_code == code and state in " ".join(checked.output.split()), checked.output

@@ -13,7 +13,7 @@ import pytest
 
 from auditor.data.audit_data import AuditData
 from auditor.judging.measurement import Measurement
-from auditor.loading.job_specs import DataSpec, ModelSpec
+from auditor.loading.job_specs import DataSpec, ModelSpec, RecordedSpec
 from auditor.loading.rows.data_without_model import load_recorded
 from probes import PROBES
 from tests.quantifiers import all_of
@@ -51,7 +51,10 @@ def sql(tmp_path_factory: pytest.TempPathFactory) -> tuple[duckdb.DuckDBPyConnec
         connection.execute(
             f"CREATE TABLE {name} AS SELECT *, row_number() OVER () AS place FROM read_parquet('{paths[name]}')"
         )
-    spec = DataSpec(path=str(paths["test"]), train=str(paths["train"]), target="label", sensitive=GROUPS)
+    spec = DataSpec(
+        path=str(paths["test"]), train=str(paths["train"]), target="label", sensitive=GROUPS,
+        recorded=RecordedSpec(rows_alone=True),
+    )  # fmt: skip
     model, rows = load_recorded(ModelSpec(), spec)
     assert isinstance(rows, AuditData) and rows.members is not None and set(rows.X) == set(FEATURES)
     probes = ("representation", "data_leakage", "label_conflicts", "personal_data")

@@ -50,7 +50,7 @@ def test_quotes_that_do_not_end_are_said() -> None:
 OF_SPECS_ALONE = {
     ModelSpec: {"path", "endpoint", "code_folder", "mapped"},
     DataSpec: {"path", "recorded", "labels", "reference_groups", "roles"},
-    RecordedSpec: {"is_log"},
+    RecordedSpec: {"is_log", "rows_alone"},
 }
 
 

@@ -36,7 +36,7 @@ def test_what_was_said_of_twins_is_held_to_the_rows() -> None:
     probe, rows = GroupFairness(), answers.data()
     measured = ask(probe, stand_in, rows, generator_for(5, probe.name))
     [result] = with_planted([(probe, measured)], stand_in, rows, Planting((bound,), Family(), 5))
-    assert sum(p.twins.seen for p in result.planted) >= 9
+    assert sum(p.twins.seen for p in result.planted) >= 7
 
     make: Any = lambda name, options: GroupFairness()  # noqa: E731
     remade, kept = Remade(make, other_code=False), Kept(answers=answers, table=None, whole=True)
