@@ -348,8 +348,9 @@ def _number_text(words: str, say: Catalogue) -> str:
 
 Flags = list[tuple[str, str]]
 # What the record of an audit does not hold but in its command, and the next command needs again.
+_OF_MODEL = ("--text", "--image", "--features", "--classes", "--outputs", "--threshold")
 _OF_MODEL_AND_ROWS = (
-    "--text", "--image", "--features", "--classes", "--outputs", "--threshold", "--sensitive-file", "--join-on",
+    *_OF_MODEL, "--sensitive-file", "--join-on",
     "--bins", "--cluster", "--weight", "--probes", "--set", "--policy", "--config",
 )  # fmt: skip
 
@@ -412,7 +413,9 @@ def registration_of(report: AuditReport) -> str:
     data, model = report.data, report.model
     if not PurePath(data.path or "").suffix or "://" in (data.path or ""):
         return ""
-    if model.path is None or model.format not in ENDINGS:
+    # ``start`` does not take what some models need to be read.
+    flags = [flag for flag, _ in _scan_flags(report) or [] if flag in _OF_MODEL]
+    if model.path is None or model.format not in ENDINGS or flags:
         return _command(["auditor", "start", data.path or ""])
     # A plan that leaves the model open fixes little.
     told = [("--target", data.target), ("--positive", data.positive), *(("--sensitive", s) for s in data.sensitive)]

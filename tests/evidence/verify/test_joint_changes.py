@@ -152,10 +152,7 @@ def scanned(folder: Path, name: str) -> Path:
     frame.to_csv(folder / "rows.csv", index=False)
     frame[:60].to_csv(folder / "test.csv", index=False)
     joblib.dump(LogisticRegression().fit(frame[["a"]], frame["y"]), folder / "m.joblib")
-    # Three samples a story: clusters that no option names.
-    samples = [
-        {"id": i, "score": float(rng.random() < 0.8), "lang": ("en", "de")[i % 2], "story": i // 3} for i in range(120)
-    ]
+    samples = [{"id": i, "score": float(rng.random() < 0.8), "lang": ("en", "de")[i % 2]} for i in range(120)]
     logs.write_lines(folder / "log.jsonl", samples)
     asked = {
         "streamed": f"scan {folder}/m.joblib --data {folder}/rows.csv --target y --sensitive sex --features a --stream "
