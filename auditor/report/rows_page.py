@@ -73,17 +73,17 @@ class _Writer:
     def shares(self) -> Panel:
         """Groups and their shares, the smallest intersection, and who is short."""
         remarks = []
-        smallest = [f for f in self._found("smallest_group_rows") if f.detail]
+        smallest = [f for f in self._findings_of("smallest_group_rows") if f.detail]
         if smallest:
             least = max(smallest, key=lambda f: len(f.sensitive))
             group = least.detail.rpartition(", of ")[0]
             remarks.append(self.say.say("page.smallest", group=group, n=self.say.count(round(least.value or 0))))
-        remarks += [self.say.say("page.short", detail=f.detail) for f in self._found("representation_shortfall")]
+        remarks += [self.say.say("page.short", detail=f.detail) for f in self._findings_of("representation_shortfall")]
         return self._panel("who", self._of_groups("group_share"), remarks)
 
     def missing(self) -> Panel:
         """Rows with a value missing, by group, and the column in which groups differ most."""
-        details = [f.detail for f in self._found("missing_rate_difference") if f.sensitive and f.value]
+        details = [f.detail for f in self._findings_of("missing_rate_difference") if f.sensitive and f.value]
         return self._panel("absent", self._of_groups("missing_rate"), details[:_MOST_FEATURES])
 
     def repeats(self) -> Panel:
@@ -91,10 +91,12 @@ class _Writer:
         told = [
             (self.say.say(f"page.of_{of}", copies=str(f.at["copies"])), f)
             for metric, of in (("duplicate_rate", "training"), ("overlap_rate", "test"))
-            for f in self._found(metric)
+            for f in self._findings_of(metric)
             if not f.group
         ]
-        conflicts = [f.detail for f in self._found("label_conflict_rate") if f.at.get("copies") == "exact" and f.value]
+        conflicts = [
+            f.detail for f in self._findings_of("label_conflict_rate") if f.at.get("copies") == "exact" and f.value
+        ]
         drawn = [text for f in self.report.figures if f.id == "data_leakage/copies" for text in f.texts]
         sides = [(text.title, ", ".join(text.words)) for text in drawn]
         panel = self._panel("repeats", told, [detail.partition(";")[0] for detail in conflicts])
@@ -103,7 +105,7 @@ class _Writer:
     def proxies(self) -> Panel:
         """How well all columns together, and the strongest alone, tell a group."""
         told: list[tuple[str, Finding]] = []
-        own = [f for f in self._found("proxy_auc") if f.value is not None]
+        own = [f for f in self._findings_of("proxy_auc") if f.value is not None]
         for feature in dict.fromkeys(f.sensitive for f in own):
             name = self._column(feature[0])
             of = [f for f in own if f.sensitive == feature]
@@ -118,13 +120,13 @@ class _Writer:
         """Labels that look wrong, by group."""
         return self._panel("labels", self._of_groups("suspected_label_error_rate"), [])
 
-    def _found(self, metric: str) -> list[Finding]:
+    def _findings_of(self, metric: str) -> list[Finding]:
         return [f for f in self.report.findings if f.metric == metric]
 
     def _of_groups(self, metric: str) -> list[tuple[str, Finding]]:
         """A rate of each group of single features, the first features first."""
         told: Mapping[str, list[tuple[str, Finding]]] = {}
-        for f in self._found(metric):
+        for f in self._findings_of(metric):
             if len(f.group) == 1:
                 (feature, level), *_ = f.group.items()
                 name = group_name(self.about.display_labels, self.say, feature, level)

@@ -35,7 +35,7 @@ def servers_at_hand(options: ScanOptions, on_stage: Callable[[str], None] | None
         if is_endpoint(options.model):
             model = opened.enter_context(_model(options, on_stage))
         if is_endpoint(options.judge):
-            asked = _asked(options, str(options.judge), str(options.judge_name), options.judge_key_env)
+            asked = _endpoint_request(options, str(options.judge), str(options.judge_name), options.judge_key_env)
             try:
                 judge = opened.enter_context(open_endpoint(asked, Path(options.out) / JUDGE_NAME, on_stage))
             except ModelError as error:
@@ -62,7 +62,7 @@ def _check(options: ScanOptions) -> None:
         raise UsageError("--scorer and --judge both score generated texts: leave one of them out.")
 
 
-def _asked(options: ScanOptions, url: str, name: str, key_variable: str | None) -> EndpointAsked:
+def _endpoint_request(options: ScanOptions, url: str, name: str, key_variable: str | None) -> EndpointAsked:
     return EndpointAsked(
         url=url,
         model=name,
@@ -83,7 +83,7 @@ def _model(options: ScanOptions, on_stage: Callable[[str], None]) -> Iterator[Op
     """The audited model's server; with a reference, whether that is what it serves is found out too."""
     if options.reference is not None:
         check_reference(options.reference)
-    asked = _asked(options, str(options.model), str(options.model_name), options.api_key_env)
+    asked = _endpoint_request(options, str(options.model), str(options.model_name), options.api_key_env)
     with open_endpoint(asked, Path(options.out) / NAME, on_stage) as endpoint:
         if options.reference is not None:
             found = with_reference(

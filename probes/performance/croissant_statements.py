@@ -79,7 +79,7 @@ def read_statements(path: str, name: str | None, sha256: str | None) -> Statemen
         raise ConfigError(f"{shown} describes no data set: its @type must be Dataset.{flat}")
     described = [each for each in _list(found.get("distribution")) if isinstance(each, dict)]
     files = [each for each in described if "FileSet" not in _kinds(each.get("@type"))]
-    own = None if name is None else _own(files, name, sha256)
+    own = None if name is None else _file_described(files, name, sha256)
     ids = [own.get("@id")] if own else []
     ids += [each.get("@id") for each in described if each not in files and name is not None and _holds(each, name)]
     whole = [own.get("@id")] if own else []
@@ -138,7 +138,7 @@ def _name(file: Mapping[str, Any]) -> str:
     return ""
 
 
-def _own(files: list[dict[str, Any]], name: str, sha256: str | None) -> dict[str, Any] | None:
+def _file_described(files: list[dict[str, Any]], name: str, sha256: str | None) -> dict[str, Any] | None:
     """The description of a file: by its name, by its digest, or because no other table is described."""
     names = [(_name(each), each.get("name"), each.get("@id")) for each in files]
     by_name: list[dict[str, Any]] = []

@@ -363,7 +363,7 @@ def load_logged(spec: DataSpec) -> tuple[RecordedEvaluation, AuditData]:
     states = Counter(samples.states)
     # Samples are numbered as they first occur.
     first = np.flatnonzero(np.diff(np.maximum.accumulate(entries.codes), prepend=-1))
-    clusters, said = (None, ()) if keys is None else keys.found(first, n - n_read)
+    clusters, said = (None, ()) if keys is None else keys.clusters_of(first, n - n_read)
     summary = LogSummary(
         score=score or next(iter(samples.score_names), ""),
         judge=printable(samples.judge, 80),

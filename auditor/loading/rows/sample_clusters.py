@@ -97,7 +97,7 @@ class SampleKeys:
         column.extend([0] * (place - len(column)))
         column.append(digest or 1)
 
-    def found(self, first: IntArray, absent: int) -> tuple[Clusters | None, tuple[str, ...]]:
+    def clusters_of(self, first: IntArray, absent: int) -> tuple[Clusters | None, tuple[str, ...]]:
         """The fewest clusters that samples form, and what is to be said of other keys.
 
         ``first``: (n,) the entry of each sample; ``absent``: samples besides, of which nothing is known.

@@ -23,7 +23,7 @@ def chosen_table(path: Path, name: str) -> str:
 
     Raises UsageError with the names of what is there, DataError for a file that is damaged or still written to.
     """
-    with _opened(path) as connection:
+    with _read_only(path) as connection:
         rows = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
     names: dict[str, str] = {own: kind for own, kind in rows if not own.startswith("sqlite_")}
     shown = printable(path.name)
@@ -44,7 +44,7 @@ def chosen_table(path: Path, name: str) -> str:
 
 def columns_of(path: Path, table: str) -> list[str]:
     """The columns of a table."""
-    with _opened(path) as connection:
+    with _read_only(path) as connection:
         return [own[0] for own in connection.execute(f"SELECT * FROM {_quoted(table)} LIMIT 0").description]
 
 
@@ -54,7 +54,7 @@ def read_database(path: Path, table: str, columns: Sequence[str]) -> pa.Table:
     Raises DataError for a column with bytes.
     """
     own = ", ".join(map(_quoted, columns))
-    with _opened(path) as connection:
+    with _read_only(path) as connection:
         types = [_type_of(connection, path, table, name) for name in columns]
         schema = pa.schema(list(zip(columns, types, strict=True)))
         cursor = connection.execute(f"SELECT {own} FROM {_quoted(table)}")
@@ -93,7 +93,7 @@ def _quoted(name: str) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that writes nothing, takes no lock, and trusts no function that the file itself names."""
     shown = printable(path.name)
     for log in (path.with_name(path.name + ending) for ending in ("-wal", "-journal")):

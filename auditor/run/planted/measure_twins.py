@@ -61,7 +61,7 @@ def _wanted(probe: Any, plans: Sequence[Plan]) -> tuple[int, int]:
     return n, sum(not _is_planned_by_its_test(plan) for plan in numbers)
 
 
-def _drawn(
+def _sample_of_rows(
     model: AuditedModel, data: AuditData, most: int | None, words: Sequence[int]
 ) -> tuple[AuditedModel, AuditData]:
     """The model and its rows, or as many as there may be of a twin, with the model's answers."""
@@ -83,7 +83,7 @@ def _planted(
     hook: MeasurePlanted | None = getattr(probe, "measure_planted", None)
     words = _seed_words(plans, seed)
     of_all = data
-    model, data = _drawn(model, data, forecast_of(probe).most_rows, words)
+    model, data = _sample_of_rows(model, data, forecast_of(probe).most_rows, words)
     fewer = 0 if data is of_all else len(data)
     open_plans: list[Plan] = []
     counts: dict[tuple[int, int], Twins] = {}
