@@ -51,7 +51,7 @@ demo: $(VENV)/.demo
 	@echo
 	@echo "Open demo/audit-report/report.html. Exit codes 1 and 3 of scan are answers, not accidents."
 
-# Of tests with many cases some cases each; the others are run by `make test-grids`.
+# What is not slow, and of tests with many cases some cases each; all else is run by `make test-grids`.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --ring quick --numprocesses $(JOBS) --dist worksteal
 

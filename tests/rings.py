@@ -1,8 +1,8 @@
-"""Rings of tests: the quick one, for which people wait; the grids, the other cases of large tests; and lint.
+"""Rings of tests: the quick one, for which people wait; the grids, the other cases of large tests and slow ones; lint.
 
-``conftest.py`` has its hooks. A parametrised test that is marked ``grid`` leaves some of its cases in
-the quick ring; all its others make up the ring of the grids. A test that is marked ``lint`` is run by ``make lint``
-alone. One without either mark is in the quick ring.
+``conftest.py`` has its hooks. A parametrised test that is marked ``grid`` leaves some of its cases in the quick ring;
+all its others, and what is marked ``slow``, make up the ring of the grids. ``slow(quick=True)`` stays in the quick
+ring nevertheless. A test that is marked ``lint`` is run by ``make lint`` alone. One without a mark is in the quick ring.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ring",
         choices=get_args(Ring),
         default="all",
-        help="quick: all tests, of those marked grid some cases each; grids: the other cases; lint: those marked lint; "
-        "all (default): every one",
+        help="quick: all tests that are not slow, of those marked grid some cases each; grids: the others; "
+        "lint: those marked lint; all (default): every one",
     )
 
 
@@ -36,15 +36,22 @@ def spread(n: int, every: int) -> range:
     return range((min(n, every) - 1) // 2, n, every)
 
 
-def quick_cases(cases: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The cases of one test function that the quick ring holds: at least one.
+def is_slow(case: pytest.Item) -> bool:
+    """Whether nobody who waits for the quick ring waits for this test."""
+    mark = case.get_closest_marker("slow")
+    return mark is not None and not mark.kwargs.get("quick")
 
-    Where the mark says ``by``, a function of the test's parameters, it is the first case of each of its values.
-    Otherwise one case in ``every``, of those that are not slow where there are any.
+
+def quick_cases(cases: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The cases of one test function that the quick ring holds: at least one, where one is not slow.
+
+    Where the grid's mark says ``by``, a function of the test's parameters, it is the first case of each of its values;
+    otherwise one case in ``every``.
     """
-    mark = cases[0].get_closest_marker("grid")
+    cases = [case for case in cases if not is_slow(case)]
+    mark = cases[0].get_closest_marker("grid") if cases else None
     if mark is None:
-        return list(cases)
+        return cases
     if by := mark.kwargs.get("by"):
         first: dict[object, pytest.Item] = {}
         for case in cases:
@@ -52,8 +59,7 @@ def quick_cases(cases: Sequence[pytest.Item]) -> list[pytest.Item]:
             parameters = case.callspec.params if hasattr(case, "callspec") else None
             first.setdefault(by(**parameters) if parameters else None, case)
         return list(first.values())
-    cheap = [case for case in cases if case.get_closest_marker("slow") is None] or cases
-    return [cheap[index] for index in spread(len(cheap), mark.kwargs.get("every", EVERY))]
+    return [cases[index] for index in spread(len(cases), mark.kwargs.get("every", EVERY))]
 
 
 def by_function(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:

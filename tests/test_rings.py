@@ -10,7 +10,7 @@ import pytest
 
 from tests import ROOT
 from tests.quantifiers import all_of
-from tests.rings import COLLECTED, EVERY, by_function, in_ring, spread
+from tests.rings import COLLECTED, EVERY, by_function, in_ring, is_slow, spread
 
 TESTS = """
 import pytest
@@ -38,13 +38,17 @@ def test_by_class(word): pass
 def test_slow_cases(n): pass
 @pytest.mark.grid
 def test_marked_with_its_module(): pass
+@pytest.mark.slow
+def test_slow(): pass
+@pytest.mark.slow(quick=True)
+def test_slow_but_always_asked(): pass
 @pytest.mark.lint
 def test_types(): pass
 """
 QUICK = {
     "test_one", *(f"test_no_grid[{n}]" for n in range(20)), *(f"test_a_grid[{n}]" for n in (3, 10, 17)),
     "test_a_few[0-1]", "test_by_class[apple]", "test_by_class[bee]", "test_by_class[cow]", "test_slow_cases[2]",
-    "test_marked_with_its_module",
+    "test_marked_with_its_module", "test_slow_but_always_asked",
 }  # fmt: skip
 
 
@@ -72,17 +76,18 @@ def test_each_test_is_run_by_one_ring_and_by_all(tmp_path: Path) -> None:
     assert not quick & grids
     assert collected(tmp_path, "--ring", "lint") == {"test_types"}
     assert quick | grids | {"test_types"} == collected(tmp_path, "--ring", "all") == collected(tmp_path)
-    assert len(quick | grids) == 1 + 20 + 20 + 4 + 5 + 3 + 1
+    assert len(quick | grids) == 1 + 20 + 20 + 4 + 5 + 3 + 1 + 2
 
 
 def test_the_rings_of_the_tests_collected_here(request: pytest.FixtureRequest) -> None:
-    """No test is in two rings or in none, and every function is in quick or lint: of all tests, in a run of all."""
+    """No test is in two rings or in none, and only what is slow has no case in quick or lint: in a run of all, of all."""
     items = request.config.stash[COLLECTED]
     quick, grids, lint = ({item.nodeid for item in in_ring(items, ring)} for ring in ("quick", "grids", "lint"))
     assert quick | grids | lint == {item.nodeid for item in items}
     assert len(quick) + len(grids) + len(lint) == len(items)
-    assert all_of((quick | lint) & {case.nodeid for case in cases} for cases in by_function(items))
-    unmarked = {item.nodeid for item in items if item.get_closest_marker("grid") is None}
+    some = [{case.nodeid for case in cases if not is_slow(case)} for cases in by_function(items)]
+    assert all_of((quick | lint) & cases for cases in some if cases)
+    unmarked = {item.nodeid for item in items if item.get_closest_marker("grid") is None and not is_slow(item)}
     assert sorted(grids & unmarked) == []
     ring = request.config.getoption("ring")
     assert {item.nodeid for item in request.session.items} <= {item.nodeid for item in in_ring(items, ring)}
@@ -90,9 +95,9 @@ def test_the_rings_of_the_tests_collected_here(request: pytest.FixtureRequest) -
 
 def test_what_is_asked_of_every_change_is_asked_whole(request: pytest.FixtureRequest) -> None:
     whole = ("tests/golden/", "tests/contract/")
-    marked = {item.nodeid for item in request.config.stash[COLLECTED] if item.get_closest_marker("grid")}
-    # Every option and flag has a run of its own, which are too many for each change.
-    sampled = ("tests/contract/test_options.py", "tests/contract/test_scan_flags.py")
+    marked = {i.nodeid for i in request.config.stash[COLLECTED] if i.get_closest_marker("grid") or is_slow(i)}
+    # Every option and flag has a run of its own, which are too many for each change; a fault that is planted takes long.
+    sampled = tuple(f"tests/contract/test_{name}.py" for name in ("options", "scan_flags", "mutation"))
     assert not {name for name in marked if name.startswith(whole) and not name.startswith(sampled)}
 
 

@@ -20,7 +20,7 @@ OWN_ROWS = frozenset({"dp_claim"})
 OWN_METHODS = frozenset({("counterfactual_token_fairness", "templates")})
 KEYS = [key for key in TOYS if Need.DATA in PROBES[key].needs and key not in OWN_ROWS]
 # One that explains a model, again and again.
-PARAMETERS = [pytest.param(k, marks=[pytest.mark.slow] if k == "feature_attribution" else []) for k in KEYS]
+PARAMETERS = [pytest.param(k, marks=[pytest.mark.slow(quick=True)] if k == "feature_attribution" else []) for k in KEYS]
 
 
 @cache

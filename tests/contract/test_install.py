@@ -27,7 +27,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(quick=True)
 def test_a_scan_of_a_table_imports_nothing_heavy_that_no_probe_asks_for() -> None:
     done = subprocess.run([sys.executable, "-c", SCAN], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr

@@ -247,7 +247,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(quick=True)
 @pytest.mark.grid
 @pytest.mark.parametrize(("component", "option", "number"), CASES)
 def test_each_value_of_an_option_makes_a_difference(component: str, option: str, number: int, tmp_path: Path) -> None:

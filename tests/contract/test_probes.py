@@ -70,15 +70,8 @@ def test_a_probe_of_a_published_benchmark_says_what_it_is(key: str) -> None:
     check_description(PROBES[key](), key=key)
 
 
-# Those that explain a model, again and again.
-SLOW = ("feature_attribution", "token_attribution")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "key",
-    [pytest.param(key, marks=[pytest.mark.slow] if key in SLOW else []) for key in PROBES if key not in WITH_A_FILE],
-)
+@pytest.mark.slow(quick=True)
+@pytest.mark.parametrize("key", [key for key in PROBES if key not in WITH_A_FILE])
 def test_probe_keeps_the_contract(key: str) -> None:
     assert key in TOYS, f"{key} has no toy models: add an ideal and a violating one to tests/toys/models.py"
     made = TOYS[key].scorer

@@ -310,7 +310,7 @@ def unpacked(archive: Path) -> list[str]:
     return [*names, rows]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(quick=True)
 @pytest.mark.skipif(sys.platform != "linux", reason="measuring processes are forked")
 @pytest.mark.grid(every=6)
 @pytest.mark.parametrize("name", ROWS)

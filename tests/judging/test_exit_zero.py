@@ -25,7 +25,7 @@ from benchmarks.exit_zero import (
 from tests.quantifiers import all_of
 
 GAPS = ("demographic_parity_difference", "equalized_odds_difference")
-WORLDS, SCANS = 100, 4
+WORLDS, SCANS = 100, 2
 
 
 def judged(gaps: tuple[WorstDifference, WorstDifference], rows: int) -> list[Outcome]:
