@@ -307,7 +307,7 @@ def boosted(library: str, folder: Path) -> bytes:
 def test_a_library_that_ends_its_process_ends_in_a_code(library: str, tmp_path: Path) -> None:
     whole, rng = boosted(library, tmp_path), random.Random(library)
     (tmp_path / "d.csv").write_text("f0,f1,f2,y\n" + "".join(f"{i},{i % 3},1,{i % 2}\n" for i in range(20)))
-    for i in range(8):
+    for i in range(4):
         path, out = tmp_path / f"model{i}", tmp_path / f"out{i}"
         path.write_bytes(damaged(whole, rng))
         arguments = f"scan {path} --data {tmp_path / 'd.csv'} --target y --features f0,f1,f2 --classes 0,1 --out {out}"

@@ -121,7 +121,7 @@ def test_an_honest_model_that_decides_by_race_shows_it() -> None:
 
 
 @pytest.mark.grid
-@pytest.mark.parametrize("n_worlds", [10, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_worlds", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_linear_models_of_any_weights_and_ties_are_accused_at_most_as_often_as_stated(n_worlds: int) -> None:
     """Scores with one face, of columns that hang together, rare ones and heavy-tailed ones among them."""
     rng = np.random.default_rng(0)
