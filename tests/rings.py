@@ -2,7 +2,7 @@
 
 ``conftest.py`` has its hooks. A parametrised test that is marked ``grid`` leaves some of its cases in the quick ring;
 all its others, and what is marked ``slow``, make up the ring of the grids. ``slow(quick=True)`` stays in the quick
-ring nevertheless. A test that is marked ``lint`` is run by ``make lint`` alone. One without a mark is in the quick ring.
+ring nevertheless. A test that is marked ``lint`` is run by ``make lint`` alone. One without a mark is a quick one.
 """
 
 from __future__ import annotations

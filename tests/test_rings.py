@@ -80,7 +80,7 @@ def test_each_test_is_run_by_one_ring_and_by_all(tmp_path: Path) -> None:
 
 
 def test_the_rings_of_the_tests_collected_here(request: pytest.FixtureRequest) -> None:
-    """No test is in two rings or in none, and only what is slow has no case in quick or lint: in a run of all, of all."""
+    """No test is in two rings or in none, and only what is slow has no case in quick or lint, where all are run."""
     items = request.config.stash[COLLECTED]
     quick, grids, lint = ({item.nodeid for item in in_ring(items, ring)} for ring in ("quick", "grids", "lint"))
     assert quick | grids | lint == {item.nodeid for item in items}
@@ -96,7 +96,7 @@ def test_the_rings_of_the_tests_collected_here(request: pytest.FixtureRequest) -
 def test_what_is_asked_of_every_change_is_asked_whole(request: pytest.FixtureRequest) -> None:
     whole = ("tests/golden/", "tests/contract/")
     marked = {i.nodeid for i in request.config.stash[COLLECTED] if i.get_closest_marker("grid") or is_slow(i)}
-    # Every option and flag has a run of its own, which are too many for each change; a fault that is planted takes long.
+    # Every option and flag has a run of its own, which are too many for each change; a planted fault takes long.
     sampled = tuple(f"tests/contract/test_{name}.py" for name in ("options", "scan_flags", "mutation"))
     assert not {name for name in marked if name.startswith(whole) and not name.startswith(sampled)}
 

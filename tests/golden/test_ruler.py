@@ -57,7 +57,9 @@ def changes_in(group: str, children: WarmChildren) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="evidence says by what the measuring process was confined")
 @pytest.mark.filterwarnings("ignore:Secure RNG turned off")
-@pytest.mark.parametrize("group", [pytest.param(g, marks=[pytest.mark.slow(quick=True)] if g in SLOW else []) for g in GROUPS])
+@pytest.mark.parametrize(
+    "group", [pytest.param(g, marks=[pytest.mark.slow(quick=True)] if g in SLOW else []) for g in GROUPS]
+)
 def test_every_item_is_what_it_was(group: str, warm_children: WarmChildren) -> None:
     pytest.importorskip("PIL", reason="the extra 'images' is not installed")
     pytest.importorskip("cryptography", reason="the extra 'evidence' is not installed")
