@@ -70,7 +70,8 @@ _MAX_SCHEMA_BYTES = 256 << 20
 _BY_PROBABILITY = frozenset(
     "AdaBoostClassifier BaggingClassifier BernoulliNB CalibratedClassifierCV DecisionTreeClassifier "
     "ExtraTreeClassifier ExtraTreesClassifier GaussianNB GradientBoostingClassifier HistGradientBoostingClassifier "
-    "KNeighborsClassifier LinearDiscriminantAnalysis LogisticRegression LogisticRegressionCV MLPClassifier "
+    "KNeighborsClassifier LGBMClassifier LinearDiscriminantAnalysis LogisticRegression LogisticRegressionCV "
+    "MLPClassifier "
     "MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
 )
 _MOST_NESTED = 16

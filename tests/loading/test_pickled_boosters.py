@@ -113,6 +113,25 @@ def test_the_answers_are_the_librarys_own(name: str, tmp_path: Path) -> None:
     assert np.array_equal(trusted.predict_proba(rows), found)
 
 
+def test_lightgbm_is_passed_forward_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ``predict`` takes the largest probability, so that decisions need no second pass."""
+    joblib.dump(light().fit(NUMBERS, NAMES), tmp_path / "m.joblib")
+    read = auditor.load_model(tmp_path / "m.joblib", trust_pickle=True)
+    found = read.predict_proba(NUMBERS)
+    asked: list[int] = []
+
+    def predicted(self: object, X: pd.DataFrame) -> Any:
+        asked.append(len(X))
+        return np.zeros(len(X), np.int64)
+
+    monkeypatch.setattr(type(read), "_predicted", predicted)
+    equal = np.isclose(found[:, 0], found[:, 1], rtol=0, atol=1e-6)
+    read.decide(found, 1, NUMBERS)
+    assert sum(asked) == equal.sum() < len(NUMBERS)
+    read.decide(np.full_like(found, 0.5), 1, NUMBERS)
+    assert sum(asked) == len(NUMBERS) + equal.sum()
+
+
 @pytest.mark.parametrize("name", [name for name in SAVED if name not in ("xgboost forest", "voted", "calibrated")])
 def test_what_is_fitted_anew_is_written_as_it_was_read_with_its_classes(name: str, tmp_path: Path) -> None:
     model, rows, _ = SAVED[name]()
