@@ -39,16 +39,16 @@ def with_gap(
     metric, positive = measured.metric, rows.positive
     if positive is None or measured.at or metric == _RATIO_OF_MISSES:
         raise no_plant(measured)
-    low, high = _two_groups(rows, measured, rng)
+    low, high = two_groups(rows, measured, rng)
     codes = rows.groups(*measured.sensitive).codes
     decided = model.decisions(rows) == positive
     by_label = metric.startswith(_BY_LABEL)
     if metric == "accuracy_difference" and rows.y_true is not None:
-        right = _apart(float((model.decisions(rows) == rows.y_true).mean()), value, ratio=False)
-        return _decided_rightly(model, rows, _of_groups(codes, low, high, right), rng)
+        right = apart(float((model.decisions(rows) == rows.y_true).mean()), value, ratio=False)
+        return _decided_rightly(model, rows, of_groups(codes, low, high, right), rng)
     if metric == "worst_group_accuracy" and rows.y_true is not None:
         rates = (value, 1.0, max(value, float((model.decisions(rows) == rows.y_true).mean())))
-        return _decided_rightly(model, rows, _of_groups(codes, low, high, (rates[0], rates[2], rates[2])), rng)
+        return _decided_rightly(model, rows, of_groups(codes, low, high, (rates[0], rates[2], rates[2])), rng)
     if not by_label and not metric.startswith(_SELECTION):
         raise no_plant(measured)
     ratio = "ratio" in metric
@@ -56,11 +56,11 @@ def with_gap(
     known = rows.y_true if by_label and rows.y_true is not None else np.zeros(len(rows), np.int64)
     for part in (known == positive, known != positive) if by_label else (np.ones(len(rows), bool),):
         if part.any():
-            chance[part] = _of_groups(codes, low, high, _apart(float(decided[part].mean()), value, ratio=ratio))[part]
+            chance[part] = of_groups(codes, low, high, apart(float(decided[part].mean()), value, ratio=ratio))[part]
     return _favoured(model, rows, rng.random(len(rows)) < chance, rng)
 
 
-def _two_groups(rows: AuditData, measured: Measurement, rng: np.random.Generator) -> tuple[int, int]:
+def two_groups(rows: AuditData, measured: Measurement, rng: np.random.Generator) -> tuple[int, int]:
     """Two of the groups that are compared by themselves, at random."""
     sizes = rows.groups(*measured.sensitive).sizes
     large = np.flatnonzero(sizes >= max(measured.smallest, 1))
@@ -70,7 +70,7 @@ def _two_groups(rows: AuditData, measured: Measurement, rng: np.random.Generator
     return low, high
 
 
-def _apart(rate: float, value: float, *, ratio: bool) -> tuple[float, float, float]:
+def apart(rate: float, value: float, *, ratio: bool) -> tuple[float, float, float]:
     """The lower and the higher of two rates around ``rate``, and the others' own."""
     if ratio:
         high = min(1.0, 2.0 * rate / (1.0 + value))
@@ -79,7 +79,7 @@ def _apart(rate: float, value: float, *, ratio: bool) -> tuple[float, float, flo
     return low, low + value, min(max(rate, low), low + value)
 
 
-def _of_groups(codes: IntArray, low: int, high: int, rates: tuple[float, float, float]) -> FloatArray:
+def of_groups(codes: IntArray, low: int, high: int, rates: tuple[float, float, float]) -> FloatArray:
     """(n,) each row's rate: the lower of one group, the higher of another, and that of the others."""
     return np.where(codes == low, rates[0], np.where(codes == high, rates[1], rates[2]))
 
@@ -159,5 +159,5 @@ def normal_to_share(z: FloatArray) -> FloatArray:
 
 def of_pair(rows: AuditData, measured: Measurement, rates: Sequence[float], rng: np.random.Generator) -> FloatArray:
     """(n,) each row's value: one of a group, one of another, and that of the others."""
-    low, high = _two_groups(rows, measured, rng)
-    return _of_groups(rows.groups(*measured.sensitive).codes, low, high, (rates[0], rates[1], rates[2]))
+    low, high = two_groups(rows, measured, rng)
+    return of_groups(rows.groups(*measured.sensitive).codes, low, high, (rates[0], rates[1], rates[2]))

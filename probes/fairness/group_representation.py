@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +15,13 @@ from auditor.core.rows import BoolArray, IntArray
 from auditor.data.group_counts import MISSING
 from auditor.data.preprocessing import label_name
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.estimate import POWER, Exact
 from auditor.statistics.groups import LargestDisparity, WorstDifference
 from auditor.statistics.rates import Proportion, RateTable, WeightedSum
 from probes.probe_inputs import training_rows
+from probes.twins import apart, no_plant, of_groups, two_groups
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -29,6 +33,7 @@ _GAP, _LEVEL = 0.10, 0.05
 _MOST_GROUPS = 100
 _MOST_COLUMNS = 50
 _SHARE = "share"
+_ANY_COLUMN = "any column"
 # Rounded shares of a table need not add up to 1 to the last digit.
 _ROUNDING = 0.005
 
@@ -83,6 +88,7 @@ class Representation(BaseProbe):
         "smallest_group_rows": "every row is counted",
         "rows_needed": "it is computed from counts, and says what other rows would show",
     }
+    forecast = Forecast(twin=0.013, number=0.0, million=0.4, most_rows=50_000)
     untrusted_options = allow_untrusted(reads=("shares",))
     metrics = define_metrics(
         """
@@ -105,6 +111,7 @@ class Representation(BaseProbe):
 
     def __init__(self, *, shares: str | None = None) -> None:
         self.shares = shares
+        self._stated: Mapping[tuple[str, ...], dict[tuple[str, ...], float]] | None = None
 
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the training rows; the model is not called."""
@@ -121,17 +128,31 @@ class Representation(BaseProbe):
             if len(groups.titles) <= _MOST_GROUPS:
                 found += _sizes(names, groups, labels, rows.positive)
         if self.shares is not None:
-            found += [_shortfall(names, own, rows) for names, own in _stated(self.shares, features).items()]
+            # Twins of the rows are held to the same table.
+            self._stated = self._stated or _stated(self.shares, features)
+            found += [_shortfall(names, own, rows) for names, own in self._stated.items()]
         columns = _missing(rows)
         for name in features if columns else ():
             groups = rows.groups(name)
-            found += _missing_of(name, groups, columns["any column"])
+            found += _missing_of(name, groups, columns[_ANY_COLUMN])
             found.append(_missing_by((name,), groups.codes, groups.titles, columns))
         if labels is not None and columns:
             found.append(_missing_by((), np.where(labels < 0, len(rows.classes), labels), rows.classes, columns))
         if not found:
             raise NotApplicableError("Needs groups of the training files: add --sensitive.")
         return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin of the training rows in which the true value of one of them is known."""
+        rows = replace(training_rows(data), is_member=None)
+        if measured.metric == "missing_rate_difference":
+            return self.measure(model, _with_missing(rows, measured, value, rng), rng)
+        if measured.metric == "representation_shortfall" and self._stated:
+            twin = _with_shares(rows, measured, self._stated[measured.sensitive], value, rng)
+            return self.measure(model, twin, rng)
+        raise no_plant(measured)
 
 
 def _sizes(
@@ -167,9 +188,8 @@ def _needed(
         own = [np.bincount(groups.codes[labels == label], minlength=k) for label in np.unique(labels[labels >= 0])]
         tables["equalized_odds_difference"] = own
     for gap, sizes in tables.items():
-        rates = [(np.rint(share * own).astype(int).tolist(), own.tolist()) for own in sizes]
-        estimate = WorstDifference(tables=tuple(RateTable(rate="rate", successes=s, n=m) for s, m in rates))
-        times = estimate.growth(bound=_GAP, alpha=_LEVEL, ideal=0.0, miss=1.0 - POWER)
+        # Twins of these rows have groups of the same sizes.
+        times = _growth(tuple((tuple(np.rint(share * own).astype(int).tolist()), tuple(own.tolist())) for own in sizes))
         if math.isfinite(times):
             yield Measurement(
                 metric="rows_needed",
@@ -181,6 +201,13 @@ def _needed(
                 at={"gap": gap},
                 detail=f"here are {n:,}",
             )
+
+
+@lru_cache(maxsize=256)
+def _growth(rates: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]) -> float:
+    """How many times these rows show a gap within the limit; of each rate, cases and rows by group."""
+    estimate = WorstDifference(tables=tuple(RateTable(rate="rate", successes=s, n=m) for s, m in rates))
+    return estimate.growth(bound=_GAP, alpha=_LEVEL, ideal=0.0, miss=1.0 - POWER)
 
 
 def _stated(path: str, features: Sequence[str]) -> Mapping[tuple[str, ...], dict[tuple[str, ...], float]]:
@@ -250,10 +277,10 @@ def _missing(rows: AuditData) -> dict[str, BoolArray]:
     elif rows.modality == "tabular" and rows.X.dtype.kind == "f":
         holes = pd.DataFrame(np.isnan(rows.X)).rename(columns=str)
     else:
-        return {"any column": np.zeros(len(rows), bool)} if rows.modality == "tabular" else {}
+        return {_ANY_COLUMN: np.zeros(len(rows), bool)} if rows.modality == "tabular" else {}
     counts = holes.sum().sort_values(ascending=False, kind="stable")
     most = [name for name, n in counts.items() if n][:_MOST_COLUMNS]
-    return {"any column": holes.any(axis=1).to_numpy(), **{str(name): holes[name].to_numpy() for name in most}}
+    return {_ANY_COLUMN: holes.any(axis=1).to_numpy(), **{str(name): holes[name].to_numpy() for name in most}}
 
 
 def _missing_of(name: str, groups: CodedGroups, holes: BoolArray) -> Iterator[Measurement]:
@@ -293,3 +320,57 @@ def _missing_by(
         too_few="" if here.size > 1 else "There is one group alone.",
         detail=f"{worst}: {shown[0][0]:.1%} of {shown[0][1]}, {shown[-1][0]:.1%} of {shown[-1][1]}",
     )
+
+
+# ---- twins -----------------------------------------------------------------------------------------------------------
+
+
+def _with_missing(rows: AuditData, measured: Measurement, value: float, rng: np.random.Generator) -> AuditData:
+    """Rows with as many missing values in each column, of anybody, but for one column: there two groups differ."""
+    import pandas as pd
+
+    holes = {name: mask for name, mask in _missing(rows).items() if name != _ANY_COLUMN and mask.any()}
+    if not holes:
+        raise NotApplicableError("No value is missing, so that it is not known in which columns one could be.")
+    if measured.sensitive:
+        codes, (low, high) = rows.groups(*measured.sensitive).codes, two_groups(rows, measured, rng)
+    else:
+        assert rows.y_true is not None
+        codes = np.where(rows.y_true < 0, len(rows.classes), rows.y_true)
+        low, high = rng.choice(np.unique(codes), 2, replace=False).tolist()
+    chosen = str(rng.choice(sorted(holes)))
+    for name, mask in holes.items():
+        rate = float(mask.mean())
+        chance = of_groups(codes, low, high, apart(rate, value, ratio=False)) if name == chosen else rate
+        holes[name] = rng.random(len(rows)) < chance
+    if rows.modality == "text":
+        return replace(rows, X=np.where(holes["text"], "", rows.X))
+    frame = pd.DataFrame(rows.X, copy=False) if isinstance(rows.X, pd.DataFrame) else pd.DataFrame(rows.X.astype(float))
+    for i, name in enumerate(map(str, frame.columns)):
+        if name in holes:
+            frame.isetitem(i, np.where(holes[name], np.nan, 1.0))
+    return replace(rows, X=frame)
+
+
+def _with_shares(
+    rows: AuditData,
+    measured: Measurement,
+    stated: Mapping[tuple[str, ...], float],
+    value: float,
+    rng: np.random.Generator,
+) -> AuditData:
+    """As many rows of groups with the stated shares, one of them less ``value``, which the others have."""
+    levels, shares = list(stated), np.asarray(list(stated.values())) / sum(stated.values())
+    possible = np.flatnonzero(shares >= value)
+    if not possible.size or len(levels) < 2:
+        raise NotApplicableError(f"No group has a share of {value:.3g}, so that it could be short of so much.")
+    short = int(rng.choice(possible))
+    left = np.where(np.arange(shares.size) == short, 0.0, shares)
+    shares = shares + value * left / left.sum()
+    shares[short] -= value
+    drawn = rng.choice(len(levels), len(rows), p=shares / shares.sum())
+    assert rows.sensitive_features is not None
+    columns = {
+        name: np.asarray([level[i] for level in levels], object)[drawn] for i, name in enumerate(measured.sensitive)
+    }
+    return replace(rows, sensitive_features=rows.sensitive_features.assign(**columns))

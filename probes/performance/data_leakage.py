@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,15 @@ import numpy as np
 
 from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.estimate import Exact
 from auditor.statistics.rates import Difference
 from probes.fairness.proxy_association import Source, Split, binned, macro_auc, other_columns, predicted
 from probes.performance.copy_pairs import pairs_figure
-from probes.performance.row_copies import MEANING, RowCopies, copies_of
+from probes.performance.row_copies import MEANING, RowCopies, as_copies, copies_of
 from probes.probe_inputs import training_rows
+from probes.twins import no_plant
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -74,6 +76,7 @@ class DataLeakage(BaseProbe):
         ),
         AuditQuestion("decides_alone", form="pairs"),
     )
+    forecast = Forecast(twin=0.006, number=0.0, million=0.6, most_rows=20_000, own_million=2.5)
     exact = {
         "duplicate_rate": "every row is compared",
         "overlap_rate": "every row is compared",
@@ -99,18 +102,39 @@ class DataLeakage(BaseProbe):
     def measure(self, model: AuditedModel, data: AuditData, rng: np.random.Generator) -> list[Measurement]:
         """Measurements on the training rows, and on the evaluation rows if they are others; the model is not called."""
         train = training_rows(data)
-        found: list[Measurement] = []
-        test = None if data.members is None else data.evaluation
         pairs: dict[str, IntArray] = {}
-        for copies, own in copies_of(train.X, None if test is None else test.X, train.modality):
-            pairs |= {copies: own.pairs} if len(own.pairs) else {}
-            found.append(_share("duplicate_rate", copies, own.repeated, "training rows"))
-            if test is not None:
-                found += _overlap(copies, own, train, test)
+        found = self.measure_copies(data, tuple(MEANING), pairs)
         found[0] = replace(found[0], figure=pairs_figure(pairs, train))
         if train.modality == "tabular" and train.y_true is not None:
             found += _strongest(train)
         return found
+
+    def measure_copies(self, data: AuditData, kinds: Collection[str], pairs: dict[str, IntArray]) -> list[Measurement]:
+        """The measurements of the copies of some kinds; some ``pairs`` of training rows by kind are put there."""
+        train = training_rows(data)
+        found: list[Measurement] = []
+        test = None if data.members is None else data.evaluation
+        for copies, own in copies_of(train.X, None if test is None else test.X, train.modality, kinds):
+            pairs |= {copies: own.pairs} if len(own.pairs) else {}
+            found.append(_share("duplicate_rate", copies, own.repeated, "training rows"))
+            if test is not None:
+                found += _overlap(copies, own, train, test)
+        return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin: training and test rows dealt anew, and so many more test rows that are copies."""
+        kind = measured.at.get("copies")
+        if measured.metric != "excess_overlap_rate" or data.is_member is None:
+            raise no_plant(measured)
+        members = rng.permutation(data.is_member)
+        copied = ~members & (rng.random(len(data)) < value)
+        index = np.arange(len(data))
+        index[copied] = rng.choice(np.flatnonzero(members), int(copied.sum()))
+        twin = data.take(index)
+        twin = replace(twin, X=as_copies(twin.X, copied, str(kind), rng), is_member=members, recorded=None)
+        return self.measure_copies(twin, (str(kind),), {})
 
 
 def _share(metric: str, copies: str, held: BoolArray, of: str, group: dict[str, str] | None = None) -> Measurement:

@@ -12,6 +12,7 @@ from auditor.core.errors import DataError, LacksOptionError, UsageError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.audit_data_parts import NO_CLUSTERS, LogSummary
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.attack_estimates import Bracket, WorstBracketDifference
 from auditor.statistics.changes import RateChange
@@ -24,6 +25,7 @@ from auditor.statistics.values import RatioBetween, RatioOfTotals, WorstValueGap
 from probes.fairness.group_limits import crowd
 from probes.language.calibration import instead, read_labels
 from probes.performance.judge_correction import GAP, OPEN, RATE, Verdicts, corrected_measurements
+from probes.twins import apart, no_plant, of_groups, two_groups
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -81,6 +83,7 @@ class RecordedEvaluation(BaseProbe):
         AuditQuestion("recorded", headline=("accuracy", RATE)),
     )
     takes = ("cluster",)
+    forecast = Forecast(twin=0.004, number=0.0, million=0.6)
     ideal_when_same = {"accuracy_difference": "nothing", "mean_score_difference": "nothing", GAP: "nothing"}
     exact = {name: "every entry of the log is compared" for name in ("unscored_entries", *_PROOF)}
     untrusted_options = allow_untrusted("low", "high", reads=("reference", "calibration"))
@@ -145,6 +148,27 @@ class RecordedEvaluation(BaseProbe):
                          *self._corrected(scores, rows)]  # fmt: skip
         why = _why_unproven(log)
         return [*(replace(m, too_few=why or m.too_few) for m in found), *_facts(log, len(rows))]
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin log in which the true value of one of them is known; what has no score has none
+        there either."""
+        rows, recorded = data.evaluation, data.evaluation.recorded
+        if recorded is None or recorded.graded is None or measured.group:
+            raise no_plant(measured)
+        if measured.metric == "accuracy":
+            chance: float | FloatArray = value
+        elif measured.metric == "accuracy_difference":
+            low, high = two_groups(rows, measured, rng)
+            mean = float(recorded.graded[:, 0].mean())
+            chance = of_groups(rows.groups(*measured.sensitive).codes, low, high, apart(mean, value, ratio=False))
+        else:
+            raise no_plant(measured)
+        unscored = recorded.graded[:, 1]
+        right = (rng.random(len(rows)) < chance) * (1.0 - unscored)
+        twin = replace(rows, recorded=replace(recorded, graded=np.column_stack([right, unscored])))
+        return self.measure(model, twin, rng)
 
     def _scores(self, rows: AuditData, log: LogSummary) -> _Scores | Undefined:
         graded = rows.recorded.graded if rows.recorded is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,24 +41,30 @@ class RowCopies:
     pairs: IntArray
 
 
-def copies_of(train: Rows, test: Rows | None, modality: str) -> Iterator[tuple[str, RowCopies]]:
-    """The copies by kind, one after the other, since each takes memory for all rows."""
+def copies_of(
+    train: Rows, test: Rows | None, modality: str, kinds: Collection[str] = tuple(MEANING)
+) -> Iterator[tuple[str, RowCopies]]:
+    """The copies by kind, of ``kinds``, one after the other, since each takes memory for all rows."""
     import pandas as pd
 
     from auditor.data.row_keys import keys_of
 
     other: Rows = train[:0] if test is None else test
-    yield "exact", _by_keys(*(keys_of(rows, None, None, None) for rows in (train, other)))
+    if "exact" in kinds:
+        yield "exact", _by_keys(*(keys_of(rows, None, None, None) for rows in (train, other)))
     if isinstance(train, pd.DataFrame) and isinstance(other, pd.DataFrame):
-        yield "near", _by_keys(*(keys_of(rows.apply(_rounded), None, None, None) for rows in (train, other)))
-        if train.shape[1] > 2:
+        if "near" in kinds:
+            yield "near", _by_keys(*(keys_of(rows.apply(_rounded), None, None, None) for rows in (train, other)))
+        if "one column apart" in kinds and train.shape[1] > 2:
             yield "one column apart", _one_column_apart(train, other)
     elif modality == "text":
         words = [[str(text).lower().translate(_NO_WORD).split() for text in rows] for rows in (train, other)]
-        texts = (np.asarray([" ".join(each) for each in own] + [None], object)[:-1] for own in words)
-        yield "near", _by_keys(*(keys_of(own, None, None, None) for own in texts))
-        yield "similar", _similar(words[0], words[1])
-    elif modality in ("image", "audio") and len(train) + len(other) <= _MOST_FILES:
+        if "near" in kinds:
+            texts = (np.asarray([" ".join(each) for each in own] + [None], object)[:-1] for own in words)
+            yield "near", _by_keys(*(keys_of(own, None, None, None) for own in texts))
+        if "similar" in kinds:
+            yield "similar", _similar(words[0], words[1])
+    elif modality in ("image", "audio") and "similar" in kinds and len(train) + len(other) <= _MOST_FILES:
         yield "similar", _alike(train, other, modality)
 
 
@@ -201,3 +207,31 @@ def _alike(train: Rows, test: Rows, modality: str) -> RowCopies:
     if len(test):
         original = twins((digests(test), fingerprints(test)), known, least=NEAR[modality]).near
     return RowCopies(near >= 0, original, np.stack([some, near[some]], axis=1))
+
+
+# ---- copies that are planted -----------------------------------------------------------------------------------------
+
+
+def as_copies(rows: Rows, copied: BoolArray, kind: str, rng: np.random.Generator) -> Rows:
+    """The rows, of which those that are ``copied`` (n,) from others are made copies of one kind alone."""
+    import pandas as pd
+
+    if isinstance(rows, pd.DataFrame):
+        frame = rows.copy(deep=False)
+        if kind == "near":
+            for i, dtype in enumerate(frame.dtypes):
+                if dtype.kind == "f":
+                    values = frame.iloc[:, i].to_numpy(np.float64)
+                    frame.isetitem(i, np.where(copied, values * (1.0 + 1e-9), values))
+        elif kind == "one column apart":
+            i = int(rng.integers(frame.shape[1]))
+            own = frame.iloc[:, i]
+            others = own.iloc[rng.permutation(len(frame))].set_axis(frame.index)
+            frame.isetitem(i, own.where(~copied, others).array)
+        return frame
+    if rows.dtype == object and kind in ("near", "similar"):
+        # A word more leaves four in five runs of six words as they were.
+        more = [" again" if kind == "similar" and str(text).count(" ") > 5 else " !" for text in rows]
+        changed = [str(text).upper() + own for text, own in zip(rows, more, strict=True)]
+        return np.where(copied, np.asarray(changed, object), rows)
+    return rows

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, IntArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need
 from auditor.statistics.error_corrected_rates import Corrected
 from auditor.statistics.estimate import Exact
 from probes.probe_inputs import training_rows
+from probes.twins import no_plant
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
     from auditor.models.audited_model import AuditedModel
 
 _ANY = "any"
+# A text in which nothing looks like personal data.
+_PLAIN = "as agreed"
 _SHOWN = 3
 # Nothing of the forms that are looked for is without an @, or five digits, or two colons.
 _POSSIBLE = re.compile(r"@|[\[(]\s*at\s*[\])]|(?:\d\D{0,2}){5}|:.*:", re.I)
@@ -71,6 +77,7 @@ class PersonalData(BaseProbe):
     methods = ("patterns",)
     needs = (Need.TRAIN,)
     questions = (AuditQuestion("personal_rows", form="percent"),)
+    forecast = Forecast(twin=0.012, number=0.0, million=0.2, most_rows=50_000)
     exact = {"recognised_rate": "every text is looked at", "special_category_columns": "every name is looked at"}
     metrics = define_metrics(
         """
@@ -102,6 +109,22 @@ class PersonalData(BaseProbe):
         ]
         return found + (_rates(columns, len(rows)) if columns else [])
 
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin of the training rows of which a known share holds personal data."""
+        from probes.privacy.memorization.pii_patterns import sentences
+
+        kind, rows = measured.at.get("kind"), replace(training_rows(data), is_member=None)
+        known = [s.text for s in sentences("held_out") if s.personal and kind in (_ANY, s.kind)]
+        if measured.metric != "personal_data_rate" or not known:
+            raise no_plant(measured)
+        columns = list(_texts(rows))
+        texts = np.full(len(rows), _PLAIN, object)
+        held = rng.random(len(rows)) < value
+        texts[held] = rng.choice(np.asarray(known, object), int(held.sum()))
+        return self.measure(model, _with_texts(rows, str(rng.choice(columns)), texts, columns), rng)
+
 
 def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
     """Of each column of texts (n,) codes of its different texts, and these; -1 where there is none."""
@@ -119,6 +142,24 @@ def _texts(rows: AuditData) -> dict[str, tuple[IntArray, list[str]]]:
         own = {}
     coded = {name: pd.factorize(values.astype("string")) for name, values in own.items()}
     return {name: (codes.astype(np.int64), list(map(str, different))) for name, (codes, different) in coded.items()}
+
+
+def _with_texts(rows: AuditData, column: str, texts: npt.NDArray[Any], columns: list[str]) -> AuditData:
+    """The rows with ``texts`` in a column, and nothing in the others that may hold any."""
+    import pandas as pd
+
+    if not isinstance(rows.X, pd.DataFrame):
+        return replace(rows, X=texts)
+
+    def written(table: pd.DataFrame) -> pd.DataFrame:
+        table = table.copy(deep=False)
+        for i, name in enumerate(map(str, table.columns)):
+            if name in columns:
+                table.isetitem(i, texts if name == column else [_PLAIN] * len(table))
+        return table
+
+    names = rows.identifiers
+    return replace(rows, X=written(rows.X), identifiers=None if names is None else written(names))
 
 
 def _words_of(name: str) -> set[str]:

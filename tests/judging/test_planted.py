@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditor.data.audit_data import AuditData
+from auditor.data.audit_data_parts import LogSummary, Recorded
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judgement import Judgement, is_waived
@@ -28,7 +29,9 @@ from auditor.judging.planted import (
     why_unseen,
 )
 from auditor.judging.planting import TIMES, Planting, plans_of
-from auditor.models.audited_model import AuditedModel
+from auditor.models.audited_model import AuditedModel, Provenance
+from auditor.models.recorded_model import NoModel
+from auditor.models.recorded_model import RecordedEvaluation as LoggedModel
 from auditor.models.twin_model import TwinModel
 from auditor.run.planted import twin_costs
 from auditor.run.planted.measure_twins import with_planted
@@ -37,9 +40,13 @@ from auditor.run.probe import Probe
 from auditor.run.run_audit import ask, generator_for
 from auditor.statistics.intervals import clopper_pearson
 from probes.fairness.group_fairness import GroupFairness
+from probes.fairness.group_representation import Representation
 from probes.fairness.score_fairness import ScoreFairness
+from probes.performance.data_leakage import DataLeakage
 from probes.performance.performance import Performance
+from probes.performance.recorded_evaluation import RecordedEvaluation
 from probes.privacy.membership.membership_inference import MembershipInference
+from probes.privacy.personal_data import PersonalData
 from probes.table import PROBES
 from tests.quantifiers import all_of
 
@@ -262,41 +269,111 @@ def test_what_is_planted_is_found_and_nothing_else_is(
 # ---- a probe that is broken is named ---------------------------------------------------------------------------------
 
 
-def broken(probe: Any, fault: str) -> Any:
-    """The probe that measures the model as ever, and then twins with a fault of its own."""
-    name = "measure_scores" if isinstance(probe, MembershipInference) else "measure"
-    honest, answers = getattr(probe, name), list[Any]()
+def rows_alone(n: int = 4_000) -> tuple[AuditedModel, AuditData]:
+    """Rows without a model, half of them to learn from, in which nothing is wrong, and a text column."""
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({f"x{i}": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)) for i in range(3)})
+    X = X.assign(note=[f"about {i}" for i in range(n)])
+    groups = {"sex": rng.choice(["f", "m"], n), "team": rng.choice(["a", "b"], n)}
+    data = AuditData.from_arrays(
+        X, rng.integers(0, 2, n), classes=[0, 1], sensitive_features=groups, is_member=np.arange(n) < n // 2
+    )
+    return NoModel(classes=("0", "1"), features=tuple(X.columns), provenance=Provenance()), data
 
-    def on_other_rows(subject: Any, *more: Any) -> Any:
-        if not more:
-            return honest(replace(subject, is_member=np.random.default_rng(0).permutation(subject.is_member)))
-        rows = more[0].evaluation
-        index = np.random.default_rng(0).permutation(len(rows))
-        others = replace(
-            rows,
-            y_true=rows.y_true[index],
-            sensitive_features=rows.sensitive_features.iloc[index].reset_index(drop=True),
-        )
-        return honest(TwinModel(subject, others, subject.outputs(rows), subject.decisions(rows)), others, *more[1:])
+
+def logged(n: int = 2_000) -> tuple[AuditedModel, AuditData]:
+    """A log's samples, of which nine in ten are right in either subject."""
+    rng = np.random.default_rng(5)
+    graded = np.column_stack([rng.random(n) < 0.9, np.zeros(n)]).astype(float)
+    rows = AuditData(
+        X=np.asarray([f"id {i}" for i in range(n)], object),
+        sensitive_features=pd.DataFrame({"subject": rng.choice(["law", "art"], n)}),
+        recorded=Recorded(graded=graded),
+    )
+    return LoggedModel(LogSummary()), rows
+
+
+def classified() -> tuple[AuditedModel, AuditData]:
+    """A model, and rows of which it learned from half."""
+    model, data = world(5, n=3_000)
+    return model, replace(data, is_member=np.arange(3_000) < 1_500)
+
+
+def elsewhere(subject: Any, *more: Any) -> tuple[Any, ...]:
+    """What a probe is asked about, with labels, groups and scores that are other rows'."""
+    if not more:
+        return (replace(subject, is_member=np.random.default_rng(0).permutation(subject.is_member)),)
+    rows = more[0].evaluation
+    index = np.random.default_rng(0).permutation(len(rows))
+    others = replace(
+        rows,
+        y_true=None if rows.y_true is None else rows.y_true[index],
+        sensitive_features=rows.sensitive_features.iloc[index].reset_index(drop=True),
+    )
+    if subject.kind != "classifier":
+        return subject, others, *more[1:]
+    return TwinModel(subject, others, subject.outputs(rows), subject.decisions(rows)), others, *more[1:]
+
+
+def without_texts(subject: Any, data: Any, *more: Any) -> tuple[Any, ...]:
+    return subject, replace(data, X=data.X.assign(note="about")), *more
+
+
+def other_copies(data: Any, *more: Any) -> tuple[Any, ...]:
+    """The rows with one column's values in another order, which are copies of none."""
+    return replace(data, X=data.X.assign(note=data.X["note"].to_numpy()[::-1])), *more
+
+
+def other_scores(subject: Any, data: Any, *more: Any) -> tuple[Any, ...]:
+    """A log in which the scores of every sample are those that the model has by itself."""
+    return subject, logged()[1], *more
+
+
+class Broken(NamedTuple):
+    """A probe, its world, the method that measures the model and its twins alike, and where it looks when it errs."""
+
+    make: Any
+    of: Any = classified
+    method: str = "measure"
+    elsewhere: Any = elsewhere
+
+
+PLANTING = {
+    "group_fairness": Broken(lambda: GroupFairness(intersections=False)),
+    "score_fairness": Broken(lambda: ScoreFairness(intersections=False)),
+    "performance": Broken(Performance),
+    "membership_inference": Broken(lambda: MembershipInference(methods=["loss_threshold"]), method="measure_scores"),
+    "representation": Broken(Representation, rows_alone),
+    "data_leakage": Broken(DataLeakage, rows_alone, "measure_copies", other_copies),
+    "personal_data": Broken(PersonalData, rows_alone, elsewhere=without_texts),
+    "recorded_evaluation": Broken(RecordedEvaluation, logged, elsewhere=other_scores),
+}
+LIMITS = (
+    criterion("attack_auc", 0.55),
+    criterion("missing_rate_difference", 0.05),
+    criterion("excess_overlap_rate", 0.002),
+    criterion("personal_data_rate", 0.01),
+    *CRITERIA,
+)
+
+
+def broken(planting: Broken, fault: str) -> Any:
+    """The probe that measures the model as ever, and then twins with a fault of its own."""
+    probe = planting.make()
+    honest, answers = getattr(probe, planting.method), list[Any]()
 
     def measure(*given: Any) -> Any:
         if not answers:
             answers.append(honest(*given))
             return answers[0]
-        return {"nothing": list, "the same": lambda: answers[0], "another column": partial(on_other_rows, *given)}[
-            fault
-        ]()
+        return {
+            "nothing": list,
+            "the same": lambda: answers[0],
+            "another column": lambda: honest(*planting.elsewhere(*given)),
+        }[fault]()
 
-    setattr(probe, name, measure)
+    setattr(probe, planting.method, measure)
     return probe
-
-
-PLANTING = {
-    "group_fairness": lambda: GroupFairness(intersections=False),
-    "score_fairness": lambda: ScoreFairness(intersections=False),
-    "performance": Performance,
-    "membership_inference": lambda: MembershipInference(methods=["loss_threshold"]),
-}
 
 
 @pytest.mark.parametrize("fault", ["", "nothing", "the same", "another column"])
@@ -305,21 +382,46 @@ def test_each_probe_with_plants_is_named_where_it_is_broken(
     name: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twin_costs, "SHARE", 1.0)
-    model, data = world(5, n=3_000)
-    data = replace(data, is_member=np.arange(3_000) < 1_500)
-    probe = PLANTING[name]()
-    probe = broken(probe, fault) if fault else probe
+    planting = PLANTING[name]
+    model, data = planting.of()
+    probe = broken(planting, fault) if fault else planting.make()
     # What is measured of the model itself is a clean model's.
     answer = ask(probe, model, data, generator_for(5, probe.name))
-    criteria = [criterion("attack_auc", 0.55), *CRITERIA]
-    [result] = with_planted([(probe, answer)], model, data, Planting(tuple(criteria), Family(), 5))
+    [result] = with_planted([(probe, answer)], model, data, Planting(LIMITS, Family(), 5))
     twins = [p.twins for p in result.planted if p.twins.planted]
     named = [why_unseen(own, together(twins)) for own in twins]
     assert all_of(bool(why) == bool(fault) for why in named)
 
 
+@pytest.mark.grid
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["representation", "data_leakage", "personal_data", "recorded_evaluation"])
+def test_what_is_planted_in_rows_is_found_and_nothing_else_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twin_costs, "SHARE", 1.0)
+    planting = PLANTING[name]
+    model, data = planting.of()
+    probe = planting.make()
+    answer = ask(probe, model, data, generator_for(5, probe.name))
+    worlds = [with_planted([(probe, answer)], model, data, Planting(LIMITS, Family(), seed))[0] for seed in range(40)]
+    found = together([p.twins for result in worlds for p in result.planted])
+    assert found.planted >= 300 and least_share(found.seen, found.planted) >= 0.85
+    assert found.seen >= 0.9 * found.planted and found.alarmed <= 0.05 * found.clean
+
+
 def test_every_probe_that_plants_is_broken_here() -> None:
     assert {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")} == set(PLANTING)
+
+
+def test_a_group_that_is_short_of_its_share_is_seen_and_shares_that_are_met_are_not(tmp_path: Path) -> None:
+    (tmp_path / "shares.csv").write_text("sex,share\nf,0.5\nm,0.5\n")
+    model, data = rows_alone()
+    probe = Representation(shares=str(tmp_path / "shares.csv"))
+    answer = ask(probe, model, data, generator_for(5, probe.name))
+    limits = (criterion("representation_shortfall", 0.02),)
+    [result] = with_planted([(probe, answer)], model, data, Planting(limits, Family(), 5))
+    [twins] = [p.twins for p in result.planted]
+    assert (twins.planted, twins.clean) == (FEWEST_PLANTED, FEWEST_CLEAN)
+    assert twins.seen >= FEWEST_PLANTED - 1 and not twins.alarmed
 
 
 def test_what_an_audit_cannot_afford_is_left_out_by_counts_alone() -> None:

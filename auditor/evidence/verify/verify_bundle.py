@@ -290,7 +290,8 @@ def _anew(
     report: AuditReport,
     remade: Remade,
 ) -> Counted:
-    checks, unproven = check_planted(results_file, options, kept_data, remade, report.environment.seed)
+    n_train = report.data.n_train_rows or 0
+    checks, unproven = check_planted(results_file, options, kept_data, remade, report.environment.seed, n_train)
     ids: dict[str, set[str]] = {"rows": set(), "tables": set(), "scores": set()}
     for name, result in {result.probe: result for result in results_file.results}.items():
         try:

@@ -15,7 +15,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.judging.measurement import Measurement, Planted, ProbeResult, Twins
 from auditor.judging.planted import CLEAN_OF_EACH, FEWEST_CLEAN, FEWEST_PLANTED, PLANTED_OF_EACH
 from auditor.judging.planting import Plan, Planting, plans_of
-from auditor.run.planted.twin_costs import FEWEST, UNAFFORDABLE, affordable_twins, forecast_of
+from auditor.run.planted.twin_costs import FEWEST, UNAFFORDABLE, affordable_twins, forecast_of, reads_training_rows
 from auditor.statistics.groups import WorstOfPairs
 from auditor.statistics.rates import Proportion
 
@@ -25,26 +25,36 @@ if TYPE_CHECKING:
 
 # A probe's ``measure_planted``: what it measures of a twin in which the number has the value.
 MeasurePlanted = Callable[["AuditedModel", "AuditData", Measurement, float, np.random.Generator], Sequence[Measurement]]
+# Twins that say how far out a fault must lie: where it lies farther out, intervals of rare events are wider there.
+_TRIES = 3
 NO_PLANT = "this probe has no control"
 NO_ROWS = "there are no rows at hand to make a twin of: none were given, or they were counted as they were read"
 _Key = tuple[object, ...]
 
 
 def with_planted(
-    asked: Sequence[tuple[Any, ProbeResult]], model: AuditedModel, data: AuditData | None, planting: Planting
+    asked: Sequence[tuple[Any, ProbeResult]],
+    model: AuditedModel,
+    data: AuditData | None,
+    planting: Planting,
+    n_all: int | None = None,
 ) -> list[ProbeResult]:
     """The results of the probes that were ``asked``, with the planted controls of their judged numbers.
 
-    Runs when all have answered: which level a number is judged at depends on which others there are.
+    Runs when all have answered: which level a number is judged at depends on which others there are. ``n_all``: the
+    rows of the audit, where ``data`` are not all of them. A class stands for a probe that cannot be asked again: it has
+    its share of the time, and its result stays as it is.
     """
     plans = plans_of([result for _, result in asked], planting)
     own = [[plan for plan in plans if plan.result is result] for _, result in asked]
     wanted = [_wanted(probe, each) for (probe, _), each in zip(asked, own, strict=True)]
-    sizes = (0, 0) if data is None else (len(data.evaluation), len(data))
+    sizes = (0, 0) if data is None else (len(data.evaluation), n_all or len(data))
     affordable = affordable_twins(asked, wanted, *sizes)
     found = []
     for (probe, result), each, n in zip(asked, own, affordable, strict=True):
-        if each and data is None:
+        if isinstance(probe, type):
+            pass
+        elif each and data is None:
             result = replace(result, planted=tuple(_numbers(each, NO_ROWS)))
         elif each and data is not None:
             result = replace(result, planted=tuple(_planted(probe, each, n, model, data, planting.seed)))
@@ -58,18 +68,24 @@ def _wanted(probe: Any, plans: Sequence[Plan]) -> tuple[int, int]:
     if not numbers:
         return 0, 0
     n = max(FEWEST_PLANTED, PLANTED_OF_EACH * len(numbers)) + max(FEWEST_CLEAN, CLEAN_OF_EACH * len(numbers))
-    return n, sum(not _is_planned_by_its_test(plan) for plan in numbers)
+    return n, _TRIES * sum(not _is_planned_by_its_test(plan) for plan in numbers)
 
 
 def _sample_of_rows(
-    model: AuditedModel, data: AuditData, most: int | None, words: Sequence[int]
+    probe: Any, model: AuditedModel, data: AuditData, words: Sequence[int]
 ) -> tuple[AuditedModel, AuditData]:
-    """The model and its rows, or as many as there may be of a twin, with the model's answers."""
-    rows = data.evaluation
+    """The model and its rows, or as many as there may be of a twin, with the model's answers.
+
+    Of a probe of training rows the twins are made of rows alone, and it asks no model about them.
+    """
+    most = forecast_of(probe).most_rows
+    rows = data if reads_training_rows(probe) else data.evaluation
     if most is None or len(rows) <= most:
         return model, data
     index = np.sort(np.random.default_rng([*words, 3]).choice(len(rows), most, replace=False))
     some = rows.take(index)
+    if reads_training_rows(probe):
+        return model, some
     # What a model is imports pandas, which the parent of a scan does without.
     from auditor.models.twin_model import TwinModel
 
@@ -83,7 +99,7 @@ def _planted(
     hook: MeasurePlanted | None = getattr(probe, "measure_planted", None)
     words = _seed_words(plans, seed)
     of_all = data
-    model, data = _sample_of_rows(model, data, forecast_of(probe).most_rows, words)
+    model, data = _sample_of_rows(probe, model, data, words)
     fewer = 0 if data is of_all else len(data)
     open_plans: list[Plan] = []
     counts: dict[tuple[int, int], Twins] = {}
@@ -154,17 +170,21 @@ def _is_planned_by_its_test(plan: Plan) -> bool:
 def _tried(
     hook: MeasurePlanted, plan: Plan, model: AuditedModel, data: AuditData, fewer: int, rng: np.random.Generator
 ) -> tuple[Plan, Twins]:
-    """The plan, with its fault as far out as a first twin shows that it must be; and no twins yet, or why there are
-    none. ``fewer``: how many rows there are, where that is not all."""
+    """The plan, with its fault as far out as first twins show that it must be; and no twins yet, or why there are none.
+    ``fewer``: how many rows there are, where that is not all."""
     if _is_planned_by_its_test(plan) and not fewer:
         return plan, Twins(value=plan.value)
-    try:
-        found = _of_twin(hook, plan, model, data, plan.value, rng)
-    except NotApplicableError as error:
-        return plan, _no_twins(error)
-    except Exception:
-        return plan, Twins(value=plan.value, rows=fewer)
-    plan = plan.with_value_by(found[0].estimate) if found else plan
+    for _ in range(_TRIES):
+        try:
+            found = _of_twin(hook, plan, model, data, plan.value, rng)
+        except NotApplicableError as error:
+            return plan, _no_twins(error)
+        except Exception:
+            break
+        farther = plan.with_value_by(found[0].estimate) if found else plan
+        if farther is plan:
+            break
+        plan = farther
     return plan, Twins(value=plan.value, rows=fewer)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.planted import FEWEST_CLEAN, FEWEST_PLANTED
+from auditor.run.probe import Need
 
 # The share of a scan's processor time that planted controls may take.
 SHARE = 0.05
@@ -50,6 +51,11 @@ def forecast_of(probe: Any) -> Forecast:
     return found if isinstance(found, Forecast) else Forecast()
 
 
+def reads_training_rows(probe: Any) -> bool:
+    """Whether a probe needs the rows that the model learned from."""
+    return Need.TRAIN in getattr(probe, "needs", ())
+
+
 def affordable_twins(
     asked: Sequence[tuple[Any, ProbeResult]], wanted: Sequence[tuple[int, int]], n_rows: int, n_all: int
 ) -> list[int]:
@@ -82,5 +88,5 @@ def affordable_twins(
 
 def _seconds_of_twin(probe: Any, result: ProbeResult, n_rows: int, n_all: int) -> float:
     f = forecast_of(probe)
-    rows = min(n_all if f.own_million else n_rows, f.most_rows or n_all)
+    rows = min(n_all if reads_training_rows(probe) else n_rows, f.most_rows or n_all)
     return f.twin + f.number * len(result.measurements) + f.million * rows / 1e6
