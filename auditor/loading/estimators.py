@@ -71,8 +71,7 @@ _BY_PROBABILITY = frozenset(
     "AdaBoostClassifier BaggingClassifier BernoulliNB CalibratedClassifierCV DecisionTreeClassifier "
     "ExtraTreeClassifier ExtraTreesClassifier GaussianNB GradientBoostingClassifier HistGradientBoostingClassifier "
     "KNeighborsClassifier LGBMClassifier LinearDiscriminantAnalysis LogisticRegression LogisticRegressionCV "
-    "MLPClassifier "
-    "MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
+    "MLPClassifier MultinomialNB QuadraticDiscriminantAnalysis RandomForestClassifier VotingClassifier".split()
 )
 _MOST_NESTED = 16
 # How a file of one pickled estimator may end.

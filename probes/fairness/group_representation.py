@@ -88,7 +88,7 @@ class Representation(BaseProbe):
         "smallest_group_rows": "every row is counted",
         "rows_needed": "it is computed from counts, and says what other rows would show",
     }
-    forecast = Forecast(twin=0.013, number=0.0, million=0.4, most_rows=50_000)
+    forecast = Forecast(twin=0.013, number=0.0, million=0.4, most_rows=50_000, training_rows=True)
     untrusted_options = allow_untrusted(reads=("shares",))
     metrics = define_metrics(
         """

@@ -76,7 +76,7 @@ class DataLeakage(BaseProbe):
         ),
         AuditQuestion("decides_alone", form="pairs"),
     )
-    forecast = Forecast(twin=0.006, number=0.0, million=0.6, most_rows=20_000, own_million=2.5)
+    forecast = Forecast(twin=0.006, number=0.0, million=0.6, most_rows=20_000, own_million=2.5, training_rows=True)
     exact = {
         "duplicate_rate": "every row is compared",
         "overlap_rate": "every row is compared",

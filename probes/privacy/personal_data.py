@@ -77,7 +77,7 @@ class PersonalData(BaseProbe):
     methods = ("patterns",)
     needs = (Need.TRAIN,)
     questions = (AuditQuestion("personal_rows", form="percent"),)
-    forecast = Forecast(twin=0.012, number=0.0, million=0.2, most_rows=50_000)
+    forecast = Forecast(twin=0.012, number=0.0, million=0.2, most_rows=50_000, training_rows=True)
     exact = {"recognised_rate": "every text is looked at", "special_category_columns": "every name is looked at"}
     metrics = define_metrics(
         """

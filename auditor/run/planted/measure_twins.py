@@ -15,7 +15,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.judging.measurement import Measurement, Planted, ProbeResult, Twins
 from auditor.judging.planted import CLEAN_OF_EACH, FEWEST_CLEAN, FEWEST_PLANTED, PLANTED_OF_EACH
 from auditor.judging.planting import Plan, Planting, plans_of
-from auditor.run.planted.twin_costs import FEWEST, UNAFFORDABLE, affordable_twins, forecast_of, reads_training_rows
+from auditor.run.planted.twin_costs import FEWEST, UNAFFORDABLE, affordable_twins, forecast_of
 from auditor.statistics.groups import WorstOfPairs
 from auditor.statistics.rates import Proportion
 
@@ -78,13 +78,13 @@ def _sample_of_rows(
 
     Of a probe of training rows the twins are made of rows alone, and it asks no model about them.
     """
-    most = forecast_of(probe).most_rows
-    rows = data if reads_training_rows(probe) else data.evaluation
+    forecast = forecast_of(probe)
+    most, rows = forecast.most_rows, data if forecast.training_rows else data.evaluation
     if most is None or len(rows) <= most:
         return model, data
     index = np.sort(np.random.default_rng([*words, 3]).choice(len(rows), most, replace=False))
     some = rows.take(index)
-    if reads_training_rows(probe):
+    if forecast.training_rows:
         return model, some
     # What a model is imports pandas, which the parent of a scan does without.
     from auditor.models.twin_model import TwinModel

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from auditor.judging.measurement import ProbeResult
 from auditor.judging.planted import FEWEST_CLEAN, FEWEST_PLANTED
-from auditor.run.probe import Need
 
 # The share of a scan's processor time that planted controls may take.
 SHARE = 0.05
@@ -33,14 +32,16 @@ def plants_in(planting: str | None, path: str) -> bool:
 class Forecast(NamedTuple):
     """Processor seconds of a probe: of one twin, of each number it measures there, and of a million rows of a twin.
 
-    ``most_rows``: of a twin, which has as many drawn at random where there are more. ``own``, ``own_million``: of its
-    answer about the model itself, and of a million rows there.
+    ``most_rows``: of a twin, which has as many drawn at random where there are more. ``training_rows``: whether twins
+    have those that the model learned from as well. ``own``, ``own_million``: of its answer about the model itself, and
+    of a million rows there.
     """
 
     twin: float = 0.01
     number: float = 0.0001
     million: float = 1.0
     most_rows: int | None = None
+    training_rows: bool = False
     own: float = _ANSWER
     own_million: float = 0.0
 
@@ -49,11 +50,6 @@ def forecast_of(probe: Any) -> Forecast:
     """The probe's forecast, or one of a probe that says nothing of it."""
     found = getattr(probe, "forecast", None)
     return found if isinstance(found, Forecast) else Forecast()
-
-
-def reads_training_rows(probe: Any) -> bool:
-    """Whether a probe needs the rows that the model learned from."""
-    return Need.TRAIN in getattr(probe, "needs", ())
 
 
 def affordable_twins(
@@ -88,5 +84,5 @@ def affordable_twins(
 
 def _seconds_of_twin(probe: Any, result: ProbeResult, n_rows: int, n_all: int) -> float:
     f = forecast_of(probe)
-    rows = min(n_all if reads_training_rows(probe) else n_rows, f.most_rows or n_all)
+    rows = min(n_all if f.training_rows else n_rows, f.most_rows or n_all)
     return f.twin + f.number * len(result.measurements) + f.million * rows / 1e6

@@ -154,7 +154,7 @@ class MembershipInference(BaseProbe):
     )
     methods = (*CHEAP, "label_only", *WITH_SHADOWS)
     needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS, Need.TRAIN)
-    forecast = Forecast(twin=0.015, number=0.0, million=8.5, own=8.0, own_million=140.0)
+    forecast = Forecast(twin=0.015, number=0.0, million=8.5, own=8.0, own_million=140.0, training_rows=True)
     questions = (
         AuditQuestion(
             "few_members",
