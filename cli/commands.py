@@ -47,6 +47,7 @@ from cli.flags import (
 from cli.help_pages import EXAMPLES, PANELS, Command, Group, Root
 from cli.history import Db, history, signoff
 from cli.portfolio import due, findings, site
+from cli.probe_power import self_test
 from cli.reproduce import reproduce
 from cli.rule_packs import dossier, policies
 from cli.scan_data import scan_data
@@ -610,6 +611,7 @@ command("history sign-off")(signoff)
 for _words, _of_history in (("site", site), ("findings", findings), ("due", due)):
     command(f"history {_words}")(_of_history)
 command("probes endpoint")(endpoint)
+command("probes self-test")(self_test)
 
 
 if __name__ == "__main__":

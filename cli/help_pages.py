@@ -80,6 +80,7 @@ EXAMPLES: Mapping[str, str] = {
     "detect compare": "auditor detect compare detector.pt model.onnx --data media",
     "probes": "auditor probes group_fairness",
     "probes endpoint": "auditor probes endpoint http://127.0.0.1:8000/v1 --model-name NAME",
+    "probes self-test": "auditor probes self-test group_fairness --rows 5000",
     "probes new": "auditor probes new approval-speed",
     "probes examples": "auditor probes examples",
 }

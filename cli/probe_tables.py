@@ -38,7 +38,7 @@ _SHOWN = (
 _OF_MITIGATIONS = "experience"
 _LABEL = 10
 # What else may follow ``auditor probes``.
-_COMMANDS = ("examples", "new", "endpoint")
+_COMMANDS = ("examples", "new", "endpoint", "self-test")
 
 
 # Options that many probes share; a docstring that says more goes before.

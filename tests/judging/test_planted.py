@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +14,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from auditor.data.audit_data import AuditData
-from auditor.data.audit_data_parts import LogSummary, Recorded
 from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion, load_criteria
 from auditor.judging.judgement import Judgement, is_waived
@@ -29,9 +31,7 @@ from auditor.judging.planted import (
     why_unseen,
 )
 from auditor.judging.planting import TIMES, Planting, plans_of
-from auditor.models.audited_model import AuditedModel, Provenance
-from auditor.models.recorded_model import NoModel
-from auditor.models.recorded_model import RecordedEvaluation as LoggedModel
+from auditor.models.audited_model import AuditedModel
 from auditor.models.twin_model import TwinModel
 from auditor.run.planted import twin_costs
 from auditor.run.planted.measure_twins import with_planted
@@ -39,6 +39,7 @@ from auditor.run.planted.twin_costs import affordable_twins
 from auditor.run.probe import Probe
 from auditor.run.run_audit import ask, generator_for
 from auditor.statistics.intervals import clopper_pearson
+from cli.commands import app
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.group_representation import Representation
 from probes.fairness.score_fairness import ScoreFairness
@@ -47,6 +48,7 @@ from probes.performance.performance import Performance
 from probes.performance.recorded_evaluation import RecordedEvaluation
 from probes.privacy.membership.membership_inference import MembershipInference
 from probes.privacy.personal_data import PersonalData
+from probes.self_test import TOYS, logged, rows_alone, self_test
 from probes.table import PROBES
 from tests.quantifiers import all_of
 
@@ -269,30 +271,6 @@ def test_what_is_planted_is_found_and_nothing_else_is(
 # ---- a probe that is broken is named ---------------------------------------------------------------------------------
 
 
-def rows_alone(n: int = 4_000) -> tuple[AuditedModel, AuditData]:
-    """Rows without a model, half of them to learn from, in which nothing is wrong, and a text column."""
-    rng = np.random.default_rng(5)
-    X = pd.DataFrame({f"x{i}": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)) for i in range(3)})
-    X = X.assign(note=[f"about {i}" for i in range(n)])
-    groups = {"sex": rng.choice(["f", "m"], n), "team": rng.choice(["a", "b"], n)}
-    data = AuditData.from_arrays(
-        X, rng.integers(0, 2, n), classes=[0, 1], sensitive_features=groups, is_member=np.arange(n) < n // 2
-    )
-    return NoModel(classes=("0", "1"), features=tuple(X.columns), provenance=Provenance()), data
-
-
-def logged(n: int = 2_000) -> tuple[AuditedModel, AuditData]:
-    """A log's samples, of which nine in ten are right in either subject."""
-    rng = np.random.default_rng(5)
-    graded = np.column_stack([rng.random(n) < 0.9, np.zeros(n)]).astype(float)
-    rows = AuditData(
-        X=np.asarray([f"id {i}" for i in range(n)], object),
-        sensitive_features=pd.DataFrame({"subject": rng.choice(["law", "art"], n)}),
-        recorded=Recorded(graded=graded),
-    )
-    return LoggedModel(LogSummary()), rows
-
-
 def classified() -> tuple[AuditedModel, AuditData]:
     """A model, and rows of which it learned from half."""
     model, data = world(5, n=3_000)
@@ -326,7 +304,10 @@ def other_copies(data: Any, *more: Any) -> tuple[Any, ...]:
 
 def other_scores(subject: Any, data: Any, *more: Any) -> tuple[Any, ...]:
     """A log in which the scores of every sample are those that the model has by itself."""
-    return subject, logged()[1], *more
+    return subject, LOGGED()[1], *more
+
+
+ALONE, LOGGED = partial(rows_alone, 4_000, 5), partial(logged, 2_000, 5)
 
 
 class Broken(NamedTuple):
@@ -343,10 +324,10 @@ PLANTING = {
     "score_fairness": Broken(lambda: ScoreFairness(intersections=False)),
     "performance": Broken(Performance),
     "membership_inference": Broken(lambda: MembershipInference(methods=["loss_threshold"]), method="measure_scores"),
-    "representation": Broken(Representation, rows_alone),
-    "data_leakage": Broken(DataLeakage, rows_alone, "measure_copies", other_copies),
-    "personal_data": Broken(PersonalData, rows_alone, elsewhere=without_texts),
-    "recorded_evaluation": Broken(RecordedEvaluation, logged, elsewhere=other_scores),
+    "representation": Broken(Representation, ALONE),
+    "data_leakage": Broken(DataLeakage, ALONE, "measure_copies", other_copies),
+    "personal_data": Broken(PersonalData, ALONE, elsewhere=without_texts),
+    "recorded_evaluation": Broken(RecordedEvaluation, LOGGED, elsewhere=other_scores),
 }
 LIMITS = (
     criterion("attack_auc", 0.55),
@@ -409,12 +390,50 @@ def test_what_is_planted_in_rows_is_found_and_nothing_else_is(name: str, monkeyp
 
 
 def test_every_probe_that_plants_is_broken_here() -> None:
-    assert {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")} == set(PLANTING)
+    assert {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")} == set(PLANTING) == set(TOYS)
+
+
+# ---- the probes' own test --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_each_probe_sees_what_is_planted_in_its_own_world(name: str) -> None:
+    found = list(self_test([name], [4_000]))
+    assert all_of(not power.fault for power in found) and any(power.twins.planted for power in found)
+
+
+def test_more_rows_show_smaller_faults() -> None:
+    few, many = ([p.twins.value for p in self_test(["group_fairness"], [n])] for n in (500, 5_000))
+    assert all_of(a is not None and b is not None and a > b for a, b in zip(few, many, strict=True))
+
+
+def test_what_nobody_judges_at_so_few_rows_is_said() -> None:
+    [power] = self_test(["membership_inference"], [100])
+    assert not power.twins.planted and power.twins.why
+
+
+def test_a_probe_that_does_not_see_is_named_by_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GroupFairness, "measure_planted", lambda *given: [])
+    code, told = run_self_test("group_fairness", "--rows", "500")
+    assert code == 1 and "not seen" in told and "The probe saw 0 of 10 faults" in told
+
+
+def test_the_self_test_is_a_command() -> None:
+    code, told = run_self_test("performance", "--rows", "500", "--json")
+    [first, *_] = json.loads(told)
+    assert code == 0 and first["probe"] == "performance" and first["seen"] == first["planted"] == 20
+    code, told = run_self_test("performnce")
+    assert code == 2 and "did you mean 'performance'" in told
+
+
+def run_self_test(*words: str) -> tuple[int, str]:
+    found = CliRunner().invoke(app, ["probes", "self-test", *words])
+    return found.exit_code, found.stdout or found.output
 
 
 def test_a_group_that_is_short_of_its_share_is_seen_and_shares_that_are_met_are_not(tmp_path: Path) -> None:
     (tmp_path / "shares.csv").write_text("sex,share\nf,0.5\nm,0.5\n")
-    model, data = rows_alone()
+    model, data = ALONE()
     probe = Representation(shares=str(tmp_path / "shares.csv"))
     answer = ask(probe, model, data, generator_for(5, probe.name))
     limits = (criterion("representation_shortfall", 0.02),)

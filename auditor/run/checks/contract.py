@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 
 from auditor.core.errors import AuditorError
+from auditor.judging.budgets import Family
 from auditor.judging.criterion import Criterion
 from auditor.judging.judgement import Judgement
 from auditor.judging.judging import judge
 from auditor.judging.measurement import Answer, Outcome, Pillar
+from auditor.judging.planted import together, why_alarmed, why_unseen
+from auditor.judging.planting import Planting
 from auditor.report.comparing.compare_audits import Comparison, compare
 from auditor.run.checks.error_rates import (
     ContractViolation,
@@ -29,6 +33,7 @@ from auditor.run.checks.error_rates import (
     words,
 )
 from auditor.run.mitigation import Mitigated, Mitigation, Stage, Training, learns, needs_rows
+from auditor.run.planted.measure_twins import with_planted
 from auditor.run.probe import Need, Probe, declared_metrics
 from auditor.run.run_audit import ask, generator_for, reason_of, run_audit
 
@@ -91,6 +96,22 @@ def check_mitigation(
             f"one answer to all {len(data):,} rows; the comparison says: {'; '.join(verdicts[:5]) or 'nothing judged'}",
         )
     return comparison
+
+
+def _sees_what_is_planted(
+    probe: Probe, model: AuditedModel, data: AuditData, criteria: Sequence[Criterion], seed: int, *, required: bool
+) -> None:
+    """Check rule 8 by as many twins as an audit has that has time for all of them."""
+    rule = "A probe sees what is planted, and does not alarm where nothing is."
+    result = ask(probe, model, data, generator_for(seed, probe.name))
+    [found] = with_planted([(probe, result)], model, data, Planting(tuple(criteria), Family(), seed), share=math.inf)
+    every = together([each.twins for each in found.planted])
+    if not every.planted and required:
+        whys = sorted({each.twins.why for each in found.planted} - {""})
+        raise ContractViolation(rule, f"nothing was planted: {'; '.join(whys) or 'no number of it is judged'}")
+    for each in found.planted:
+        if why := why_unseen(each.twins, every) or why_alarmed(each.twins, every):
+            raise ContractViolation(rule, f"{each.metric}: {why}")
 
 
 # ---- the laws ------------------------------------------------------------------------------------------------------
@@ -201,6 +222,7 @@ def check_probe(
     seed: int = 0,
     key: str | None = None,
     can_pass: bool = True,
+    planted: bool | None = None,
 ) -> None:
     """Check a probe against the contract; ContractViolation names the broken rule.
 
@@ -219,6 +241,9 @@ def check_probe(
        truth at the bound, where nothing may PASS more often either; intervals shrink as rows come in.
     7. Power: in worlds with a fault something FAILs in 80 % of them at least.
 
+    8. Planted controls: with ``measure_planted`` the probe sees what it plants in the ideal model and rows, and alarms
+       at no more of their clean twins than is required of one in an audit.
+
     6 and 7 allow what chance explains once in a thousand checks. Each world is ``maker(rng) -> (model, data)``:
     ``null`` makes worlds without a fault, ``at_bound`` worlds whose true value is the bound of a criterion, ``power``
     worlds of the size and the fault that the probe's ``power`` states. Without makers, ``null`` takes random subsets of
@@ -228,6 +253,7 @@ def check_probe(
 
     ``criteria``: what both models are held to. The data must be enough for the ideal model to PASS. ``can_pass``: False
     for a probe that searches, which can show a fault and never its absence: there the ideal model is INCONCLUSIVE.
+    ``planted``: True where 8 must be met, False where it is left out, None where it is for a probe with such a method.
     """
     ideal, violating = (ideal_model, ideal_data), (violating_model, violating_data)
     check_description(probe, key=key)
@@ -237,6 +263,8 @@ def check_probe(
         _leaves_no_trace(probe, model, data, findings, seed)
         check_uncertainty(probe, model, data, findings, seed)
     _survives_the_emptiest(probe, ideal_model, ideal_data, criteria, seed)
+    if planted or (planted is None and getattr(probe, "measure_planted", None) is not None):
+        _sees_what_is_planted(probe, ideal_model, ideal_data, criteria, seed, required=bool(planted))
     if worlds:
         makers = {"null": null, "at_bound": at_bound, "power": power}
         check_error_rates(probe, ideal, violating, criteria, found, **makers, worlds=worlds, seed=seed)

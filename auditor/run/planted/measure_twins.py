@@ -38,18 +38,20 @@ def with_planted(
     data: AuditData | None,
     planting: Planting,
     n_all: int | None = None,
+    share: float | None = None,
 ) -> list[ProbeResult]:
     """The results of the probes that were ``asked``, with the planted controls of their judged numbers.
 
     Runs when all have answered: which level a number is judged at depends on which others there are. ``n_all``: the
     rows of the audit, where ``data`` are not all of them. A class stands for a probe that cannot be asked again: it has
-    its share of the time, and its result stays as it is.
+    its share of the time, and its result stays as it is. ``share``: of the time of a scan, as
+    :func:`~auditor.run.planted.twin_costs.affordable_twins` takes it.
     """
     plans = plans_of([result for _, result in asked], planting)
     own = [[plan for plan in plans if plan.result is result] for _, result in asked]
     wanted = [_wanted(probe, each) for (probe, _), each in zip(asked, own, strict=True)]
     sizes = (0, 0) if data is None else (len(data.evaluation), n_all or len(data))
-    affordable = affordable_twins(asked, wanted, *sizes)
+    affordable = affordable_twins(asked, wanted, *sizes, share)
     found = []
     for (probe, result), each, n in zip(asked, own, affordable, strict=True):
         if isinstance(probe, type):

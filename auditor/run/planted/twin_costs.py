@@ -53,16 +53,20 @@ def forecast_of(probe: Any) -> Forecast:
 
 
 def affordable_twins(
-    asked: Sequence[tuple[Any, ProbeResult]], wanted: Sequence[tuple[int, int]], n_rows: int, n_all: int
+    asked: Sequence[tuple[Any, ProbeResult]],
+    wanted: Sequence[tuple[int, int]],
+    n_rows: int,
+    n_all: int,
+    share: float | None = None,
 ) -> list[int]:
     """How many twins each probe may have, 0 where not even the fewest are affordable: the cheapest probes first.
 
     ``wanted``: of each probe, how many it would have, and how many more are to try. ``n_rows``: of the evaluation,
-    ``n_all``: with those that the model learned from.
+    ``n_all``: with those that the model learned from. ``share``: of the time of a scan, SHARE by default.
     """
     answered = [probe for probe, result in asked if result.measurements and result.pillar != "intake"]
     own = sum(f.own + f.own_million * n_all / 1e6 for f in map(forecast_of, answered))
-    left = SHARE * (_START + _MILLION_ROWS * n_all / 1e6 + own)
+    left = (SHARE if share is None else share) * (_START + _MILLION_ROWS * n_all / 1e6 + own)
     each = [_seconds_of_twin(probe, result, n_rows, n_all) for probe, result in asked]
     found = [0] * len(asked)
 
