@@ -160,8 +160,9 @@ def _power(name: str, n: int, seed: int) -> Iterator[Power]:
         for i in range(_SEEDS)
     ]
     if not worlds[0].planted:
-        none = Twins(why=answer.not_run or "nothing is judged of so few rows")
-        yield Power(probe=name, metric="any number", of="", rows=n, limit=math.nan, twins=none)
+        unjudged = (m.too_few for m in answer.measurements if m.too_few and (m.metric in toy.limits or not toy.limits))
+        none = Twins(why=answer.not_run or next(unjudged, "nothing is judged of so few rows"))
+        yield Power(probe=name, metric=" and ".join(toy.limits), of="", rows=n, limit=math.nan, twins=none)
     for each in zip(*(result.planted for result in worlds), strict=True):
         first: Planted = each[0]
         twins = together([planted.twins for planted in each])

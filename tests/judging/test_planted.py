@@ -407,9 +407,9 @@ def test_more_rows_show_smaller_faults() -> None:
     assert all_of(a is not None and b is not None and a > b for a, b in zip(few, many, strict=True))
 
 
-def test_what_nobody_judges_at_so_few_rows_is_said() -> None:
-    [power] = self_test(["membership_inference"], [100])
-    assert not power.twins.planted and power.twins.why
+def test_why_a_probe_judges_nothing_is_said() -> None:
+    [power] = self_test(["membership_inference"], [500])
+    assert not power.twins.planted and "was not trained on" in power.twins.why
 
 
 def test_a_probe_that_does_not_see_is_named_by_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
