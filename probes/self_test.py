@@ -50,6 +50,21 @@ def classifier(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
     )
 
 
+def regressor(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
+    """A model that predicts numbers between 0 and 1, the same for everybody, and rows."""
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.models.regression_model import AuditedRegressor
+
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame({"income": rng.uniform(size=n)})
+    groups = pd.DataFrame({"sex": rng.choice(["f", "m"], n)})
+    true = np.clip(X.income + rng.normal(0.0, 0.1, n), 0.0, 1.0).to_numpy()
+    model = AuditedRegressor.from_callable(lambda X: X["income"].to_numpy())
+    return model, AuditData.for_regression(X, true, sensitive_features=groups)
+
+
 def rows_alone(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
     """Rows without a model, half of them to learn from, with missing values, a column of texts, and no fault."""
     import pandas as pd
@@ -115,6 +130,17 @@ TOYS: Mapping[str, Toy] = {
         world=classifier,
         options=_BY_SINGLE_FEATURES,
         limits={"auc_difference": 0.05, "score_kolmogorov_smirnov": 0.1, "score_wasserstein": 0.05},
+    ),
+    "adverse_impact": Toy(
+        world=classifier,
+        options={**_BY_SINGLE_FEATURES, "methods": ["selection_rate"]},
+        limits={"impact_ratio_min": 0.8},
+        at_least=True,
+    ),
+    "regression_fairness": Toy(
+        world=regressor,
+        options={"value_range": [0.0, 1.0]},
+        limits={"mean_prediction_difference": 0.05, "prediction_kolmogorov_smirnov": 0.1},
     ),
     "membership_inference": Toy(world=classifier, options={"methods": ["loss_threshold"]}, limits={"attack_auc": 0.55}),
     "representation": Toy(world=rows_alone, options={}, limits={}),

@@ -15,6 +15,7 @@ from auditor.data.bins import more_than
 from auditor.data.group_counts import MISSING, CodedGroups
 from auditor.data.score_counts import Asked, Moments
 from auditor.judging.measurement import Answer, AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, Streamed, allow_untrusted
 from auditor.statistics.estimate import Exact, Undefined
 from auditor.statistics.estimate_kinds import AnyEstimate
@@ -23,6 +24,7 @@ from auditor.statistics.means import StandardizedDifference
 from auditor.statistics.rates import Proportion, RateTable
 from probes.fairness.group_limits import crowd, feature_sets
 from probes.probe_inputs import chosen_methods
+from probes.twins import no_plant, with_gap
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -95,6 +97,7 @@ class AdverseImpact(BaseProbe):
     methods = ("selection_rate", "scoring_rate")
     needs = (Need.PREDICTOR, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
+    forecast = Forecast(twin=0.005, number=0.0002, million=1.0)
     questions = (
         AuditQuestion("impact", metrics=("impact_ratio_min",), form="ratio", headline=("impact_ratio_min",)),
         AuditQuestion("impact_known", form="count"),
@@ -175,6 +178,17 @@ class AdverseImpact(BaseProbe):
                 else "The scoring rate needs scores, and this model returns labels."
             )
         return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin in which the true value of the smallest ratio of selection rates is known."""
+        rows = data.evaluation
+        if (measured.metric, measured.method) != ("impact_ratio_min", "selection_rate") or self.exclude_small:
+            raise no_plant(measured)
+        if any(MISSING in level for level in rows.groups(*measured.sensitive).levels):
+            raise NotApplicableError("Some rows are of no category, and nothing is planted in them.")
+        return self.measure(with_gap(model, rows, measured, value, rng), data, rng)
 
     @property
     def stream_needs(self) -> Asked:

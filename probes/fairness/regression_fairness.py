@@ -15,6 +15,7 @@ from auditor.core.errors import DataError, NotApplicableError, OtherKindError
 from auditor.core.rows import FloatArray, IntArray
 from auditor.data.group_counts import MISSING, CodedGroups, coded_texts, together
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.distribution_distances import WorstDistance
 from auditor.statistics.estimate import Power, Undefined
@@ -23,6 +24,7 @@ from auditor.statistics.means import StudentT, mean
 from auditor.statistics.rates import MOST_GROUPS
 from auditor.statistics.values import LargestValue, ValuePart, WorstValueDistance, WorstValueGap, bounded_mean
 from probes.fairness.score_fairness import distances
+from probes.twins import no_plant, of_pair
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -73,6 +75,7 @@ class RegressionFairness(BaseProbe):
     methods = (METHOD,)
     needs = (Need.REGRESSOR, Need.DATA, Need.SENSITIVE)
     over_all_rows = True
+    forecast = Forecast(twin=0.004, number=0.0002, million=2.0)
     questions = (AuditQuestion("numbers"),)
     ideal_when_same = {"worst_group_mean_absolute_error": "nothing"}
     # Rows in each of two groups of values (predictions, absolute errors) with a standard deviation of 0.15 on the range
@@ -132,8 +135,30 @@ class RegressionFairness(BaseProbe):
             raise OtherKindError("Needs a regression model: this model predicts no numbers.")
         if rows.sensitive_features is None:
             raise NotApplicableError("Needs a sensitive feature: add --sensitive COLUMN.")
-        groups = {str(c): rows.groups(str(c)) for c in rows.sensitive_features.columns}
-        return self._measure_numbers(predict(rows), rows.target_values, groups)
+        return self.measure_numbers(predict(rows), rows.target_values, _groups_of(rows))
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of predictions in which the true value of a difference between two groups is known.
+
+        All groups are predicted alike, but for two: the one is predicted so much higher than the other.
+        """
+        rows, predict = data.evaluation, getattr(model, "predictions", None)
+        if predict is None or measured.group:
+            raise no_plant(measured)
+        predicted = rng.permutation(predict(rows))
+        if measured.metric == "mean_prediction_difference" and self.value_range is not None:
+            low, high = self.value_range
+            raised = of_pair(rows, measured, (0.0, 1.0, 0.5), rng)
+            # Within the range whatever is added.
+            predicted = low + (predicted - low) * (1.0 - value / (high - low)) + value * raised
+        elif measured.metric == "prediction_kolmogorov_smirnov":
+            above = rng.random(len(rows)) < of_pair(rows, measured, (0.0, value, 0.0), rng)
+            predicted = np.where(above, predicted.max(), predicted)
+        else:
+            raise no_plant(measured)
+        return self.measure_numbers(predicted, rows.target_values, _groups_of(rows))
 
     def measure_predictions(
         self,
@@ -153,11 +178,12 @@ class RegressionFairness(BaseProbe):
         if len(lengths) > 1:
             raise DataError("Predictions, true values and groups must have one entry for each row.")
         groups = {name: coded_texts(map(str, own)) for name, own in sensitive_features.items()}
-        return self._measure_numbers(predicted, true, groups)
+        return self.measure_numbers(predicted, true, groups)
 
-    def _measure_numbers(
+    def measure_numbers(
         self, predicted: FloatArray, true: FloatArray | None, own_groups: Mapping[str, CodedGroups]
     ) -> list[Measurement]:
+        """Measurements from predictions (n,), true values (n,) or None, and the coded groups of each feature."""
         predicted, true = self._checked(predicted, true)
         features = tuple(own_groups)
         wanted: list[tuple[str, ...]] = [(feature,) for feature in features]
@@ -276,6 +302,11 @@ class RegressionFairness(BaseProbe):
             self._headline(groups, "prediction_kolmogorov_smirnov", steps, sum(n), said[0], needs_range=False),
             self._headline(groups, "prediction_wasserstein", shifts, sum(n), said[1]),
         ]
+
+
+def _groups_of(rows: AuditData) -> dict[str, CodedGroups]:
+    columns = () if rows.sensitive_features is None else map(str, rows.sensitive_features.columns)
+    return {name: rows.groups(name) for name in columns}
 
 
 @dataclass(frozen=True)
