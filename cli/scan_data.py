@@ -13,8 +13,8 @@ from cli.flags import with_flags
     [
         "target", "sensitive", "bins", "sensitive_file", "join_on", "text", "features", "classes", "copies_are_real",
         "probes", "policy", "as_of", "error_rate", "multiplicity", "allow_inconclusive", "no_controls", "seed", "out",
-        "format", "history", "db", "bundle", "sign", "timestamp", "max_memory", "max_seconds", "allow_unsandboxed", "lang",
-        "quiet", "json_", "debug",
+        "format", "history", "db", "bundle", "sign", "timestamp", "max_memory", "max_seconds", "allow_unsandboxed",
+        "lang", "quiet", "json_", "debug",
     ],
     {
         "target": "Column with the labels.",
