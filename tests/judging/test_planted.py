@@ -410,6 +410,16 @@ def test_every_probe_that_plants_is_broken_here() -> None:
     assert {name for name, kind in PROBES.items() if hasattr(kind, "measure_planted")} == set(PLANTING) == set(TOYS)
 
 
+def test_a_number_without_a_twin_leaves_its_turns_to_the_others() -> None:
+    model, data = world(3)
+    probe = AdverseImpact()
+    answer = ask(probe, model, data, generator_for(3, probe.name))
+    limits = (criterion("impact_ratio_min", 0.8, "at_least"),)
+    [result] = with_planted([(probe, answer)], model, data, Planting(limits, Family(), 3), share=10.0)
+    assert sum(bool(p.twins.why) for p in result.planted) == len(result.planted) // 2 == 3
+    assert together([p.twins for p in result.planted]).planted == 2 * len(result.planted)
+
+
 # ---- the probes' own test --------------------------------------------------------------------------------------------
 
 

@@ -118,14 +118,17 @@ def _planted(
     clean = FEWEST_CLEAN + max(n - FEWEST, 0) // 3
     for kind, most, of_each in (("planted", n - clean, PLANTED_OF_EACH), ("clean", clean, CLEAN_OF_EACH)):
         fewest = FEWEST_PLANTED if kind == "planted" else FEWEST_CLEAN
-        for i in range(min(most, max(fewest, of_each * len(open_plans)))):
-            # One for which there turned out to be no twin leaves its turns to the others.
+        wanted, made, i = min(most, max(fewest, of_each * len(open_plans))), 0, 0
+        # One for which there turned out to be no twin leaves its turns to the others.
+        while made < wanted and hook is not None:
             left = [plan for plan in open_plans if not counts[_place(plan)].why]
-            if hook is None or not left:
+            if not left:
                 break
             plan = left[i % len(left)]
             rng = np.random.default_rng([*words, kind == "clean", i])
-            counts[_place(plan)] = _with_one_more(counts[_place(plan)], kind, hook, plan, model, data, rng)
+            twins = _with_one_more(counts[_place(plan)], kind, hook, plan, model, data, rng)
+            counts[_place(plan)] = twins
+            made, i = made + (not twins.why), i + 1
     yield from _numbers(plans, NO_PLANT, counts)
 
 
