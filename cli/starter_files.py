@@ -20,7 +20,14 @@ from cli.terminal import print_table
 
 # Where the skeleton takes its names from: the one place to change when they move.
 _PROBE_IMPORTS = """\
-from auditor import AuditData, AuditedModel, Measurement, Need, NotApplicableError, Pillar
+from auditor import (
+    AuditData,
+    AuditedModel,
+    Measurement,
+    Need,
+    NotApplicableError,
+    Pillar,
+)
 from auditor.judging.measurement import define_metrics
 from auditor.models.twin_model import TwinModel
 from auditor.statistics.estimate import Power
