@@ -50,6 +50,18 @@ def classifier(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
     )
 
 
+def told_of_sex(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
+    """The classifier and its rows, of which it is told the sex as well, and decides without it."""
+    from probes.probe_inputs import as_frame
+
+    model, data = classifier(n, seed)
+    groups = data.sensitive_features
+    assert groups is not None
+    X = as_frame(data.X).assign(sex=groups.sex)
+    asked = model.from_callable(model.predict_proba, classes=[0, 1], features=[*X.columns])
+    return asked, replace(data, X=X, sensitive_features=groups[["sex"]])
+
+
 def regressor(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
     """A model that predicts numbers between 0 and 1, the same for everybody, and rows."""
     import pandas as pd
@@ -137,6 +149,7 @@ TOYS: Mapping[str, Toy] = {
         limits={"impact_ratio_min": 0.8},
         at_least=True,
     ),
+    "counterfactual_fairness": Toy(world=told_of_sex, options={}, limits={"counterfactual_flip_rate": 0.05}),
     "regression_fairness": Toy(
         world=regressor,
         options={"value_range": [0.0, 1.0]},

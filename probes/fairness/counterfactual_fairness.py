@@ -15,6 +15,7 @@ from auditor.core.rows import FloatArray, IntArray, is_number
 from auditor.data.audit_data_parts import Design
 from auditor.data.group_counts import MISSING
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.clusters import clustered_mean
 from auditor.statistics.estimate import Power, Undefined
@@ -23,6 +24,7 @@ from auditor.statistics.rates import Proportion
 from auditor.statistics.values import bounded_mean
 from probes.fairness.proxies import screen
 from probes.probe_inputs import as_frame, draw, whole_number
+from probes.twins import no_plant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,6 +91,7 @@ class CounterfactualFairness(BaseProbe):
     needs = (Need.CLASSIFIER, Need.DATA, Need.SENSITIVE)
     questions = (AuditQuestion("attribute", form="percent", headline=("counterfactual_flip_rate",)),)
     takes = ("cluster", "weight")
+    forecast = Forecast(twin=0.005, number=0.0001, million=1.0, most_rows=5_000)
     ideal_when_same = {"mean_score_shift": "scores"}
     # Rows, and the true share of changed decisions, found beyond 5 % with 80 % power among 4 judgements at 5 %.
     power: ClassVar[Power] = Power(300, 0.10)
@@ -132,6 +135,31 @@ class CounterfactualFairness(BaseProbe):
             if self.proxies is not False:
                 found += self._with_proxies(table, sensitive, of_rows)
         return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin that decides so large a share of rows otherwise where the feature is not theirs."""
+        import pandas as pd
+
+        # What a model is imports pandas, and probes are listed without it.
+        from auditor.models.twin_model import TwinModel
+
+        if measured.metric != "counterfactual_flip_rate" or measured.method != "flip":
+            raise no_plant(measured)
+        rows, (sensitive,) = draw(data.evaluation, self.n_samples, rng), measured.sensitive
+        n, k = len(rows), model.n_outputs
+        own = as_frame(rows.X, model.features)[sensitive]
+        decided, turned = rng.integers(0, k, n), rng.random(n) < value
+
+        def sure_of(classes: IntArray) -> FloatArray:
+            return np.asarray(np.eye(k)[classes], np.float64)
+
+        def predict(X: Rows) -> FloatArray:
+            codes, _ = pd.factorize(pd.concat([own, as_frame(X, model.features)[sensitive]], ignore_index=True))
+            return sure_of((decided + (turned & (codes[:n] != codes[n:]))) % k)
+
+        return self._flipped(_table(TwinModel(model, rows, sure_of(decided), predict=predict), rows), sensitive)
 
     def _flipped(self, table: _Table, sensitive: str) -> list[Measurement]:
         if sensitive not in table.features:

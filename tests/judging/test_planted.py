@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from auditor.judging.planted import (
     held_to_plants,
     least_share,
     together,
+    why_alarmed,
     why_unseen,
 )
 from auditor.judging.planting import TIMES, Planting, plans_of
@@ -36,21 +36,16 @@ from auditor.models.twin_model import TwinModel
 from auditor.run.planted import twin_costs
 from auditor.run.planted.measure_twins import with_planted
 from auditor.run.planted.twin_costs import affordable_twins
-from auditor.run.probe import Probe
+from auditor.run.probe import Probe, make_probe
 from auditor.run.run_audit import ask, generator_for
 from auditor.statistics.intervals import clopper_pearson
 from cli.commands import app
 from probes.fairness.adverse_impact import AdverseImpact
 from probes.fairness.group_fairness import GroupFairness
 from probes.fairness.group_representation import Representation
-from probes.fairness.regression_fairness import RegressionFairness
 from probes.fairness.score_fairness import ScoreFairness
-from probes.performance.data_leakage import DataLeakage
 from probes.performance.performance import Performance
-from probes.performance.recorded_evaluation import RecordedEvaluation
-from probes.privacy.membership.membership_inference import MembershipInference
-from probes.privacy.personal_data import PersonalData
-from probes.self_test import TOYS, logged, regressor, rows_alone, self_test
+from probes.self_test import TOYS, logged, rows_alone, self_test
 from probes.table import PROBES
 from tests.quantifiers import all_of
 
@@ -273,12 +268,6 @@ def test_what_is_planted_is_found_and_nothing_else_is(
 # ---- a probe that is broken is named ---------------------------------------------------------------------------------
 
 
-def classified() -> tuple[AuditedModel, AuditData]:
-    """A model, and rows of which it learned from half."""
-    model, data = world(5, n=3_000)
-    return model, replace(data, is_member=np.arange(3_000) < 1_500)
-
-
 def elsewhere(subject: Any, *more: Any) -> tuple[Any, ...]:
     """What a probe is asked about, with labels, groups and scores that are other rows'."""
     if not more:
@@ -306,7 +295,7 @@ def other_copies(data: Any, *more: Any) -> tuple[Any, ...]:
 
 def other_scores(subject: Any, data: Any, *more: Any) -> tuple[Any, ...]:
     """A log in which the scores of every sample are those that the model has by itself."""
-    return subject, LOGGED()[1], *more
+    return subject, logged(len(data), 5)[1], *more
 
 
 def other_predictions(predicted: Any, *more: Any) -> tuple[Any, ...]:
@@ -314,50 +303,48 @@ def other_predictions(predicted: Any, *more: Any) -> tuple[Any, ...]:
     return np.random.default_rng(0).permutation(predicted), *more
 
 
-ALONE, LOGGED = partial(rows_alone, 4_000, 5), partial(logged, 2_000, 5)
+def other_levels(table: Any, *more: Any) -> tuple[Any, ...]:
+    """A table of which another column than the sex is changed: the model is told everybody's own."""
+    model = table.model
+    own = model.from_callable(lambda X: model.predict_proba(X.assign(sex=table.X.sex)), classes=[0, 1])
+    return replace(table, model=own), *more
 
 
 class Broken(NamedTuple):
-    """A probe, its world, the method that measures the model and its twins alike, and where it looks when it errs."""
+    """The method by which a probe measures the model and its twins alike, and where it looks when it errs."""
 
-    make: Any
-    of: Any = classified
     method: str = "measure"
     elsewhere: Any = elsewhere
 
 
 PLANTING = {
-    "group_fairness": Broken(lambda: GroupFairness(intersections=False)),
-    "score_fairness": Broken(lambda: ScoreFairness(intersections=False)),
-    "performance": Broken(Performance),
-    "membership_inference": Broken(lambda: MembershipInference(methods=["loss_threshold"]), method="measure_scores"),
-    "adverse_impact": Broken(lambda: AdverseImpact(intersections=False, methods=["selection_rate"])),
-    "regression_fairness": Broken(
-        lambda: RegressionFairness(value_range=[0.0, 1.0]),
-        partial(regressor, 4_000, 5),
-        "measure_numbers",
-        other_predictions,
-    ),
-    "representation": Broken(Representation, ALONE),
-    "data_leakage": Broken(DataLeakage, ALONE, "measure_copies", other_copies),
-    "personal_data": Broken(PersonalData, ALONE, elsewhere=without_texts),
-    "recorded_evaluation": Broken(RecordedEvaluation, LOGGED, elsewhere=other_scores),
+    "group_fairness": Broken(),
+    "score_fairness": Broken(),
+    "performance": Broken(),
+    "membership_inference": Broken("measure_scores"),
+    "adverse_impact": Broken(),
+    "counterfactual_fairness": Broken("_flipped", other_levels),
+    "regression_fairness": Broken("measure_numbers", other_predictions),
+    "representation": Broken(),
+    "data_leakage": Broken("measure_copies", other_copies),
+    "personal_data": Broken(elsewhere=without_texts),
+    "recorded_evaluation": Broken(elsewhere=other_scores),
 }
-LIMITS = (
-    criterion("attack_auc", 0.55),
-    criterion("impact_ratio_min", 0.8, "at_least"),
-    criterion("mean_prediction_difference", 0.05),
-    criterion("prediction_kolmogorov_smirnov", 0.1),
-    criterion("missing_rate_difference", 0.05),
-    criterion("excess_overlap_rate", 0.002),
-    criterion("personal_data_rate", 0.01),
-    *CRITERIA,
-)
 
 
-def broken(planting: Broken, fault: str) -> Any:
+def asked(name: str) -> tuple[Any, AuditedModel, AuditData, Planting]:
+    """The probe, its world, in which the model has no fault, and the limits that it is held to there."""
+    toy = TOYS[name]
+    return (
+        make_probe(PROBES[name], dict(toy.options)),
+        *toy.world(4_000, 5),
+        Planting(tuple(toy.criteria()), Family(), 5),
+    )
+
+
+def broken(name: str, probe: Any, fault: str) -> Any:
     """The probe that measures the model as ever, and then twins with a fault of its own."""
-    probe = planting.make()
+    planting = PLANTING[name]
     honest, answers = getattr(probe, planting.method), list[Any]()
 
     def measure(*given: Any) -> Any:
@@ -380,14 +367,13 @@ def test_each_probe_with_plants_is_named_where_it_is_broken(
     name: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twin_costs, "SHARE", 1.0)
-    planting = PLANTING[name]
-    model, data = planting.of()
-    probe = broken(planting, fault) if fault else planting.make()
+    probe, model, data, limits = asked(name)
+    probe = broken(name, probe, fault) if fault else probe
     # What is measured of the model itself is a clean model's.
     answer = ask(probe, model, data, generator_for(5, probe.name))
-    [result] = with_planted([(probe, answer)], model, data, Planting(LIMITS, Family(), 5))
+    [result] = with_planted([(probe, answer)], model, data, limits)
     twins = [p.twins for p in result.planted if p.twins.planted]
-    named = [why_unseen(own, together(twins)) for own in twins]
+    named = [why_unseen(own, together(twins)) or why_alarmed(own, together(twins)) for own in twins]
     assert all_of(bool(why) == bool(fault) for why in named)
 
 
@@ -396,11 +382,9 @@ def test_each_probe_with_plants_is_named_where_it_is_broken(
 @pytest.mark.parametrize("name", sorted(set(PLANTING) - {"group_fairness", "performance", "score_fairness"}))
 def test_what_is_planted_in_one_world_is_found_and_nothing_else_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin_costs, "SHARE", 1.0)
-    planting = PLANTING[name]
-    model, data = planting.of()
-    probe = planting.make()
+    probe, model, data, limits = asked(name)
     answer = ask(probe, model, data, generator_for(5, probe.name))
-    worlds = [with_planted([(probe, answer)], model, data, Planting(LIMITS, Family(), seed))[0] for seed in range(40)]
+    worlds = [with_planted([(probe, answer)], model, data, replace(limits, seed=seed))[0] for seed in range(40)]
     found = together([p.twins for result in worlds for p in result.planted])
     assert found.planted >= 300 and least_share(found.seen, found.planted) >= 0.85
     assert found.seen >= 0.9 * found.planted and found.alarmed <= 0.05 * found.clean
@@ -460,7 +444,7 @@ def run_self_test(*words: str) -> tuple[int, str]:
 
 def test_a_group_that_is_short_of_its_share_is_seen_and_shares_that_are_met_are_not(tmp_path: Path) -> None:
     (tmp_path / "shares.csv").write_text("sex,share\nf,0.5\nm,0.5\n")
-    model, data = ALONE()
+    model, data = rows_alone(4_000, 5)
     probe = Representation(shares=str(tmp_path / "shares.csv"))
     answer = ask(probe, model, data, generator_for(5, probe.name))
     limits = (criterion("representation_shortfall", 0.02),)
