@@ -114,6 +114,28 @@ def logged(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
     return RecordedEvaluation(LogSummary()), rows
 
 
+def detecting(n: int, seed: int) -> tuple[AuditedModel, AuditData]:
+    """The answers of a detector that tells the files of three generators from real ones."""
+    import pandas as pd
+
+    from auditor.data.audit_data import AuditData
+    from auditor.models.audited_model import AuditedModel
+    from auditor.models.twin_model import TwinModel
+
+    rng = np.random.default_rng(seed)
+    fake = rng.random(n) < 0.5
+    made = np.where(fake, rng.choice(["blend", "lips", "voice"], n), "")
+    rows = AuditData.from_arrays(
+        pd.DataFrame({"file": np.arange(n)}),
+        np.where(fake, "fake", "real"),
+        classes=["real", "fake"],
+        sensitive_features=pd.DataFrame({"generator": made}),
+    )
+    score = np.where(fake, rng.beta(8, 2, n), rng.beta(2, 8, n))
+    model = AuditedModel(lambda X: np.zeros((len(X), 2)), classes=["real", "fake"])
+    return TwinModel(model, rows, np.column_stack([1.0 - score, score])), rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class Toy:
     """A probe's world and options, and the limits that its numbers are held to there: ``limits`` by metric."""
@@ -159,6 +181,9 @@ TOYS: Mapping[str, Toy] = {
     "representation": Toy(world=rows_alone, options={}, limits={}),
     "data_leakage": Toy(world=rows_alone, options={}, limits={"excess_overlap_rate": 0.002}),
     "personal_data": Toy(world=rows_alone, options={}, limits={"personal_data_rate": 0.01}),
+    "detector_performance": Toy(
+        world=detecting, options={}, limits={"auc": 0.75, "lowest_generator_auc": 0.75}, at_least=True
+    ),
     "recorded_evaluation": Toy(world=logged, options={}, limits={"accuracy_difference": 0.1}),
 }
 

@@ -15,6 +15,7 @@ from auditor.core.errors import NotApplicableError
 from auditor.core.rows import BoolArray, FloatArray
 from auditor.judging.measurement import AuditQuestion, Measurement, define_metrics
 from auditor.models.detector_card import METRIC_OF, TRACELESS
+from auditor.run.planted.twin_costs import Forecast
 from auditor.run.probe import BaseProbe, Need, allow_untrusted
 from auditor.statistics.detection import ExcessShare, LowestArea, detection_figures
 from auditor.statistics.distribution_distances import WorstGap
@@ -25,6 +26,7 @@ from auditor.statistics.rates import MOST_GROUPS, Proportion
 from probes.deepfake.detector_files import Subject, labelled, make_measurement
 from probes.fairness.group_limits import crowd
 from probes.fairness.score_fairness import calibration_error
+from probes.twins import distance_of, no_plant, normal_to_share
 
 if TYPE_CHECKING:
     from auditor.data.audit_data import AuditData
@@ -79,6 +81,7 @@ class DetectorPerformance(BaseProbe):
     methods = ("measured", "declared")
     needs = (Need.CLASSIFIER, Need.DATA, Need.LABELS)
     questions = (AuditQuestion("synthetic"),)
+    forecast = Forecast(twin=0.01, number=0.0005, million=5.0, most_rows=10_000)
     ideal_when_same = {
         "auc_difference": "scores",
         "expected_calibration_error": "scores",
@@ -136,6 +139,30 @@ class DetectorPerformance(BaseProbe):
         from auditor.models.detector import Detector
 
         subject = labelled(model, data, answers_do=True)
+        found = self._of_subject(subject)
+        if isinstance(model, Detector):
+            found += _answers(model, subject) + _declared(model.card.known_rates)
+        return found
+
+    def measure_planted(
+        self, model: AuditedModel, data: AuditData, measured: Measurement, value: float, rng: np.random.Generator
+    ) -> list[Measurement]:
+        """The measurements of a twin of which a known share of synthetic files scores above a real one.
+
+        All synthetic files, or those of one generator, while the others are told apart.
+        """
+        subject = labelled(model, data, answers_do=True)
+        groups, column = subject.rows.sensitive_features, self._column(subject)
+        chosen = np.ones(subject.is_fake.size, bool)
+        if measured.metric == "lowest_generator_auc" and groups is not None and column is not None:
+            names = groups[column].astype("string").fillna("").to_numpy(object)
+            chosen = names == rng.choice(sorted(set(names[subject.is_fake])))
+        elif measured.metric != "auc" or measured.group:
+            raise no_plant(measured)
+        apart = subject.is_fake * distance_of(np.where(chosen, value, 1.0))
+        return self._of_subject(replace(subject, scores=normal_to_share(rng.normal(size=chosen.size) + apart)))
+
+    def _of_subject(self, subject: Subject) -> list[Measurement]:
         groups, named = subject.rows.sensitive_features, self._column(subject)
         found = self._overall(subject)
         columns = [] if groups is None else [str(c) for c in groups.columns]
@@ -144,8 +171,6 @@ class DetectorPerformance(BaseProbe):
             blank = "(not named)" if column == named else "(missing)"
             names = groups[column].astype("string").fillna(blank).to_numpy(object)
             found += (self._by_generator if column == named else self._by_group)(subject, column, names)
-        if isinstance(model, Detector):
-            found += _answers(model, subject) + _declared(model.card.known_rates)
         return found
 
     def _column(self, subject: Subject) -> str | None:

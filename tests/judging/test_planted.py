@@ -310,6 +310,11 @@ def other_levels(table: Any, *more: Any) -> tuple[Any, ...]:
     return replace(table, model=own), *more
 
 
+def other_files(subject: Any) -> tuple[Any]:
+    """The scores of other files."""
+    return (replace(subject, scores=np.random.default_rng(0).permutation(subject.scores)),)
+
+
 class Broken(NamedTuple):
     """The method by which a probe measures the model and its twins alike, and where it looks when it errs."""
 
@@ -328,6 +333,7 @@ PLANTING = {
     "representation": Broken(),
     "data_leakage": Broken("measure_copies", other_copies),
     "personal_data": Broken(elsewhere=without_texts),
+    "detector_performance": Broken("_of_subject", other_files),
     "recorded_evaluation": Broken(elsewhere=other_scores),
 }
 
